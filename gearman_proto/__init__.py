@@ -1,0 +1,1 @@
+"""The Gearman protocol without I/O."""

@@ -1,0 +1,470 @@
+"""Tier 1: the bytes of one connection to events, and back.
+
+A `Connection` knows what its role may send and receive, how packets look, and which reply belongs
+to which request. It knows no time, no policy and no jobs.
+
+Pairing
+    A server answers the requests of one connection in order, so one queue of what was asked is
+    enough: JOB_CREATED, STATUS_RES, OPTION_RES and so on pop its head and must fit it; what is not
+    an answer (WORK_*, NOOP) pops nothing. An ERROR names no request. Servers send it in place of
+    an answer, or, with a code of its own, for a WORK_* packet, which has no other answer.
+
+    Some requests are dropped in silence by some server. When the head is one of these and a reply
+    does not fit it, it will never be answered: it is handed out as `Unanswered`, and the reply is
+    tried on the next one.
+
+    Where a reply repeats what was asked (a handle, a unique, an option, the echo), it is compared.
+    A reply that fits nothing means that the streams are out of step. There is no way back from
+    that, so it is an error like garbage.
+
+    A server's Connection keeps the same queue, and refuses to send answers out of order.
+
+Errors
+    Those in received bytes are raised by `next_event`, after every event that came before them,
+    and again by every later call. Those of the caller are raised by `send`, which then has changed
+    nothing. Most of the checks in `send` are there because a server would meet the packet with
+    silence, by closing, or by ending its process.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from . import constants
+from .buffer import ReceiveBuffer
+from .errors import LocalProtocolError, RemoteProtocolError, UnknownCommandError
+from .events import (
+    EVENT_CLASSES,
+    CanDoTimeout,
+    ConnectionClosed,
+    Event,
+    InvalidRequest,
+    PacketEvent,
+    SubmitJobEpoch,
+    TextLine,
+    Unanswered,
+    WorkFail,
+)
+from .packets import (
+    BY_NAME,
+    BY_NUMBER,
+    HEADER,
+    HEADER_SIZE,
+    LAST_NUMBER,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    PACKETS,
+    PacketType,
+    Role,
+    pack,
+    parse,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+class _NeedData:
+    """The type of NEED_DATA."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "NEED_DATA"
+
+
+#: What `next_event` returns when it needs more bytes.
+NEED_DATA: Final = _NeedData()
+
+# A packet without a payload is made of names and numbers. gearmand's fit its buffer of 8192 bytes;
+# this leaves room for servers with longer names, and none for a damaged size.
+_MAX_PLAIN_SIZE: Final = 65536
+# Replies have no limit of their own: the line of a worker in `workers` holds all its functions.
+_MAX_REPLY_LINE: Final = 1024 * 1024
+# The codes with which servers refuse a WORK_* packet (gearmand's; the Perl server's).
+_WORK_ERRORS: Final = frozenset({b"JOB_NOT_FOUND", b"not_worker"})
+# The codes with which gearmand refuses a submit, and nothing else.
+_SUBMIT_ERRORS: Final = frozenset({b"QUEUE_ERROR", b"ARGUMENT_TOO_LARGE"})
+
+#: Sizes in bytes of what clients and workers send, by argument.
+_SIZES: Final = {
+    "function": constants.MAX_FUNCTION_SIZE,
+    "unique": constants.MAX_UNIQUE_SIZE,
+    "reducer": constants.MAX_REDUCER_SIZE,
+    "client_id": constants.MAX_CLIENT_ID_SIZE,
+    "option": constants.MAX_HANDLE_SIZE,
+    "numerator": constants.MAX_PROGRESS_SIZE,
+    "denominator": constants.MAX_PROGRESS_SIZE,
+}
+#: The numbers of the requests that may be sent only with certain values, or never.
+_CHECKED: Final = frozenset(
+    BY_NAME[name].number
+    for name in ("CAN_DO_TIMEOUT", "SUBMIT_JOB_EPOCH", "WORK_FAIL", "ALL_YOURS")
+)
+
+
+class _Row:
+    """A row of the packet table, prepared for the two paths that every job takes."""
+
+    __slots__ = (
+        "accepts",
+        "answers_something",
+        "event_class",
+        "get_args",
+        "limits",
+        "max_size",
+        "number",
+        "packet",
+        "repeated",
+        "single",
+    )
+
+    def __init__(self, packet: PacketType, max_packet_size: int) -> None:
+        self.packet = packet
+        self.number = packet.number
+        self.event_class: Any = EVENT_CLASSES[packet.number]
+        self.get_args = self.event_class.arguments
+        self.max_size = max_packet_size if packet.opaque else _MAX_PLAIN_SIZE
+        #: The numbers of what answers it, without ERROR.
+        self.accepts = frozenset(BY_NAME[name].number for name in packet.answers)
+        #: Whether its first argument comes back in the answer.
+        self.repeated = bool(packet.answers and packet.args and not packet.is_submit)
+        self.answers_something = packet.number in _ANSWERS
+        #: Whether its body is one plain argument.
+        self.single = len(packet.args) == 1 and not packet.opaque
+        sizes = dict(_SIZES)
+        if packet.name == "GET_STATUS":
+            # Other packets repeat the handle that a server gave, whatever its size.
+            sizes["handle"] = constants.MAX_HANDLE_SIZE
+        plain = packet.args[: len(packet.args) - packet.opaque]
+        #: The largest size of each plain argument of a request.
+        self.limits = tuple(sizes.get(name, _MAX_PLAIN_SIZE) for name in plain)
+
+
+#: The numbers of the packets that answer a request.
+_ANSWERS: Final = frozenset(BY_NAME[name].number for p in PACKETS for name in p.answers) | {
+    BY_NAME["ERROR"].number
+}
+_ERROR: Final = BY_NAME["ERROR"].number
+
+
+class Connection:
+    """One end of one connection, without the connection.
+
+    Args:
+        role: What this end is. `Role.CLIENT | Role.WORKER` is both at once.
+        max_packet_size: In bytes. A received packet whose body is larger is an error.
+    """
+
+    def __init__(
+        self, role: Role, *, max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE
+    ) -> None:
+        if not isinstance(role, Role) or not role:
+            raise TypeError(f"role must be a Role, not {role!r}")
+        if Role.SERVER in role and role is not Role.SERVER:
+            raise ValueError("a server's end can't be anything else at the same time")
+        self.role = role
+        self.max_packet_size = max_packet_size
+        self._is_server = role is Role.SERVER
+        self._is_worker = Role.WORKER in role
+        rows = [_Row(packet, max_packet_size) for packet in PACKETS]
+        self._to_send = {row.event_class: row for row in rows if row.packet.sender & role}
+        self._to_receive = {row.number: row for row in rows if row.packet.receiver & role}
+        self._peer_magic = MAGIC_REQUEST if self._is_server else MAGIC_RESPONSE
+        self._max_line = constants.MAX_COMMAND_SIZE if self._is_server else _MAX_REPLY_LINE
+        self._buffer = ReceiveBuffer()
+        # What was asked and is not answered: the row (None: only an ERROR will do), what the
+        # answer repeats (None: nothing), the token.
+        self._asked: deque[tuple[_Row | None, bytes | None, Any]] = deque()
+        self._takes_text = self._is_server
+        self._eof = False
+        self._error: RemoteProtocolError | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.role!r}, {len(self._asked)} unanswered>"
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests wait for their answer."""
+        return len(self._asked)
+
+    def unanswered_tokens(self) -> Iterator[Any]:
+        """Yield the tokens of the requests that wait for their answer, oldest first."""
+        for _, _, token in self._asked:
+            yield token
+
+    # Sending.
+
+    def send(self, event: Event, token: Any = None) -> bytes:
+        """Return the bytes to write for `event`.
+
+        Args:
+            event: A packet that this role may send, or a TextLine.
+            token: Anything; `event` itself if None. The event that answers this one will have it
+                as its `answers`.
+
+        Raises:
+            LocalProtocolError: This role may not send that, or not now; or a server would meet it
+                with silence, by closing the connection, or by ending its process.
+        """
+        if self._error is not None:
+            raise LocalProtocolError(f"the connection has failed: {self._error}")
+        row = self._to_send.get(type(event))
+        if row is None:
+            return self._send_other(event)
+        args: tuple[bytes, ...] = row.get_args(event)
+        for value, limit in zip(args, row.limits):
+            if b"\0" in value or (len(value) > limit and not self._is_server):
+                raise self._bad_argument(row, args)
+        if self._is_server:
+            if row.answers_something:
+                self._settle(row, args[0] if args else b"")
+            return pack(row.packet, args, MAGIC_RESPONSE)
+        if row.number in _CHECKED:
+            self._check_request(row.packet, event)
+        if row.accepts:
+            repeated = args[0] if row.repeated else None
+            self._asked.append((row, repeated, event if token is None else token))
+        return pack(row.packet, args, MAGIC_REQUEST)
+
+    def _send_other(self, event: Event) -> bytes:
+        if isinstance(event, TextLine):
+            return self._send_line(event)
+        if isinstance(event, PacketEvent):
+            raise LocalProtocolError(f"{event.packet.name} is not for {self.role!r} to send")
+        raise LocalProtocolError(f"{event!r} can't be sent")
+
+    def _send_line(self, event: TextLine) -> bytes:
+        line, ending = event.line, event.ending
+        if ending not in (b"\r\n", b"\n") or b"\n" in line:
+            raise LocalProtocolError(f"{event!r} is not one line")
+        if line.startswith(b"\0"):
+            raise LocalProtocolError("a text line can't begin with a NUL, as packets do")
+        if not self._is_server:
+            if len(line) + len(ending) > constants.MAX_COMMAND_SIZE:
+                raise LocalProtocolError(f"a command of {len(line)} bytes is too long")
+            if len(line.split()) > constants.MAX_COMMAND_WORDS:
+                raise LocalProtocolError(
+                    f"{line[:80]!r} has more than {constants.MAX_COMMAND_WORDS} words: servers "
+                    "close the connection on that"
+                )
+            self._takes_text = True
+        return line + ending
+
+    @staticmethod
+    def _bad_argument(row: _Row, args: tuple[bytes, ...]) -> LocalProtocolError:
+        for name, value, limit in zip(row.packet.args, args, row.limits):
+            if b"\0" in value:
+                return LocalProtocolError(f"{row.packet.name}: a NUL in the {name} {value[:80]!r}")
+            if len(value) > limit:
+                break
+        return LocalProtocolError(
+            f"{row.packet.name}: the {name} has {len(value)} bytes, more than the {limit} that "
+            "servers take"
+        )
+
+    @staticmethod
+    def _check_request(packet: PacketType, event: Event) -> None:
+        if isinstance(event, CanDoTimeout):
+            _check_number(packet, event.timeout, constants.MAX_CAN_DO_TIMEOUT)
+        elif isinstance(event, SubmitJobEpoch):
+            _check_number(packet, event.epoch, constants.MAX_EPOCH)
+        elif isinstance(event, WorkFail):
+            if event.reason is not None:
+                raise LocalProtocolError(
+                    "WORK_FAIL with anything behind the handle hangs libgearman's clients"
+                )
+        else:
+            raise LocalProtocolError(
+                "no server acts on ALL_YOURS, and gearmand's ERROR to it would pass for the "
+                "answer to another request"
+            )
+
+    # Receiving.
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes from the peer; get what they mean from `next_event`.
+
+        After an error in what came before, they are dropped.
+
+        Raises:
+            LocalProtocolError: `receive_eof` was called before.
+        """
+        if self._eof:
+            raise LocalProtocolError("data after the end of the stream")
+        if self._error is None:
+            self._buffer.feed(data)
+
+    def receive_eof(self) -> None:
+        """Take note that the peer sends no more."""
+        self._eof = True
+
+    def next_event(self) -> Event | _NeedData:
+        """Return the next event, or NEED_DATA.
+
+        After the peer's end of stream, and all that came before it, it is ConnectionClosed.
+
+        Raises:
+            RemoteProtocolError: The peer sent something unsound (or its stream ended in the middle
+                of a packet). Every later call raises the same.
+        """
+        if self._error is not None:
+            raise self._error
+        try:
+            buffer = self._buffer
+            if not buffer.has(HEADER_SIZE):
+                return self._next_short()
+            magic, number, size = HEADER.unpack_from(buffer.data, buffer.start)
+            row = self._to_receive.get(number)
+            if magic != self._peer_magic or row is None or size > row.max_size:
+                return self._next_odd(magic, number, size)
+            return self._next_packet(row, size)
+        except RemoteProtocolError as error:
+            self._error = error
+            self._buffer.clear()
+            raise
+
+    def _next_packet(self, row: _Row, size: int) -> Event | _NeedData:
+        buffer = self._buffer
+        if not buffer.has(HEADER_SIZE + size):
+            return self._need_data()
+        start = buffer.start + HEADER_SIZE
+        end = start + size
+        args: Sequence[bytes]
+        if row.single and b"\0" not in (first := buffer.data[start:end]):
+            args = (first,)
+        else:
+            args = parse(row.packet, buffer.data, start, end)
+        if self._is_server:
+            if row.accepts:
+                self._asked.append((row, None, None))
+        elif row.answers_something:
+            first = args[0] if args else b""
+            ignored = self._pop_ignored(row, first)
+            if ignored is not None:
+                return ignored  # The packet stays in the buffer, for the next call.
+            args = (*args, self._settle(row, first))
+        buffer.start = end
+        return row.event_class(*args)  # type: ignore[no-any-return]
+
+    def _next_short(self) -> Event | _NeedData:
+        """The next event where there are fewer bytes than a header has."""
+        buffer = self._buffer
+        size = len(buffer)
+        if not size:
+            return ConnectionClosed() if self._eof else NEED_DATA
+        buffer.has(size)
+        if buffer.data[buffer.start]:
+            return self._next_line()
+        self._check_magic(buffer.data[buffer.start : buffer.start + 4])
+        return self._need_data()
+
+    def _next_odd(self, magic: bytes, number: int, size: int) -> Event | _NeedData:
+        """The next event where the header is not one that every peer of this role sends."""
+        buffer = self._buffer
+        if buffer.data[buffer.start]:
+            return self._next_line()
+        self._check_magic(magic)
+        packet = BY_NUMBER.get(number)
+        if packet is None and not (self._is_server and 0 < number <= LAST_NUMBER):
+            raise UnknownCommandError(f"there is no packet of type {number}")
+        name = f"type {number}" if packet is None else packet.name
+        limit = self.max_packet_size if packet is None or packet.opaque else _MAX_PLAIN_SIZE
+        if size > limit:
+            raise RemoteProtocolError(f"{name} claims {size} bytes, more than the {limit} allowed")
+        row = self._to_receive.get(number)
+        if not self._is_server:
+            if row is None:
+                raise RemoteProtocolError(f"{name} is not for {self.role!r} to receive")
+            return self._next_packet(row, size)  # gear's server sends a request's magic.
+        if not buffer.has(HEADER_SIZE + size):
+            return self._need_data()
+        buffer.start += HEADER_SIZE + size
+        self._asked.append((None, None, None))
+        if magic == MAGIC_RESPONSE:
+            return InvalidRequest(b"INVALID_MAGIC", b"Request magic expected")
+        return InvalidRequest(b"INVALID_COMMAND", b"Command not expected")
+
+    def _need_data(self) -> _NeedData:
+        if self._eof:
+            raise RemoteProtocolError(
+                f"the stream ended in the middle of a packet, after {len(self._buffer)} bytes of it"
+            )
+        return NEED_DATA
+
+    @staticmethod
+    def _check_magic(magic: bytes) -> None:
+        if not (MAGIC_RESPONSE.startswith(magic) or MAGIC_REQUEST.startswith(magic)):
+            raise RemoteProtocolError(f"a packet begins with {magic!r}, not with a magic")
+
+    def _next_line(self) -> Event | _NeedData:
+        buffer = self._buffer
+        if not self._takes_text:
+            begin = buffer.data[buffer.start : buffer.start + 40]
+            raise RemoteProtocolError(f"the peer does not speak Gearman: {begin!r}")
+        size = buffer.line_size()
+        if (size or len(buffer)) > self._max_line:
+            raise RemoteProtocolError(f"a line of text of more than {self._max_line} bytes")
+        if not size:
+            return self._need_data()
+        buffer.has(size)
+        line = buffer.take(size)
+        ending = b"\r\n" if line.endswith(b"\r\n") else b"\n"
+        line = line[: -len(ending)]
+        if self._is_server and len(line.split()) > constants.MAX_COMMAND_WORDS:
+            raise RemoteProtocolError(
+                f"a command of more than {constants.MAX_COMMAND_WORDS} words: {line[:80]!r}"
+            )
+        return TextLine(line, ending)
+
+    # Pairing.
+
+    def _pop_ignored(self, answer: _Row, first: bytes) -> Unanswered | None:
+        """Pop the head if `answer`, whose first argument is `first`, shows that it was ignored."""
+        asked = self._asked
+        if not asked:
+            return None
+        request, repeated, token = asked[0]
+        if request is None or not request.packet.ignorable:
+            return None
+        if answer.number == _ERROR:
+            fits = first not in _SUBMIT_ERRORS or self._is_about_work(first)
+        else:
+            fits = answer.number in request.accepts and first == repeated
+        if fits:
+            return None
+        asked.popleft()
+        return Unanswered(request.packet, token)
+
+    def _is_about_work(self, code: bytes) -> bool:
+        """Whether an ERROR of this code refuses a WORK_* packet, and so answers no request."""
+        return code in _WORK_ERRORS and (self._is_worker or self._is_server)
+
+    def _settle(self, answer: _Row, first: bytes) -> Any:
+        """Pop the request that `answer` is for and return its token."""
+        asked = self._asked
+        if answer.number == _ERROR:
+            return asked.popleft()[2] if asked and not self._is_about_work(first) else None
+        if not asked:
+            raise self._out_of_step(f"{answer.packet.name} answers nothing")
+        request, repeated, token = asked[0]
+        if request is None or answer.number not in request.accepts:
+            name = "an invalid request" if request is None else request.packet.name
+            raise self._out_of_step(f"{answer.packet.name} can't answer {name}")
+        if repeated is not None and first != repeated:
+            raise self._out_of_step(
+                f"{answer.packet.name} is about {first[:80]!r}, but {repeated[:80]!r} was asked"
+            )
+        asked.popleft()
+        return token
+
+    def _out_of_step(self, message: str) -> LocalProtocolError | RemoteProtocolError:
+        return LocalProtocolError(message) if self._is_server else RemoteProtocolError(message)
+
+
+def _check_number(packet: PacketType, text: bytes, largest: int) -> None:
+    if not text.isdigit() or len(text) > 19 or int(text) > largest:
+        raise LocalProtocolError(
+            f"{packet.name}: {text[:80]!r} is not a number from 0 to {largest}"
+        )

@@ -1,0 +1,54 @@
+"""Names and numbers that every layer shares.
+
+The ``PRIORITY_*`` and ``JOB_*`` values are those of python-gearman 2.x.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+DEFAULT_GEARMAN_PORT: Final = 4730
+
+PRIORITY_NONE: Final = None
+PRIORITY_LOW: Final = "LOW"
+PRIORITY_HIGH: Final = "HIGH"
+
+#: Not submitted, or the connection that carried it was lost.
+JOB_UNKNOWN: Final = "UNKNOWN"
+#: Submitted; the server has not acknowledged it yet.
+JOB_PENDING: Final = "PENDING"
+#: Acknowledged with JOB_CREATED.
+JOB_CREATED: Final = "CREATED"
+#: Ended with WORK_FAIL or WORK_EXCEPTION, or refused with ERROR.
+JOB_FAILED: Final = "FAILED"
+#: Ended with WORK_COMPLETE.
+JOB_COMPLETE: Final = "COMPLETE"
+
+# The limits below are gearmand 1.1.21's. A request beyond them is not always answered with an
+# ERROR: some are met with silence, and some damage what comes after them.
+
+#: Bytes. 64 are accepted, but stored cut to 63 and never coalesced.
+MAX_UNIQUE_SIZE: Final = 63
+#: Bytes. A GET_STATUS for a longer handle is never answered.
+MAX_HANDLE_SIZE: Final = 63
+#: Bytes.
+MAX_REDUCER_SIZE: Final = 64
+#: Bytes. Longer ids are cut.
+MAX_CLIENT_ID_SIZE: Final = 127
+#: Bytes. JOB_ASSIGN_ALL (header, handle, function, unique, reducer and their NULs) has to fit the
+#: receive buffer of 8192 bytes, else the job kills the connection of every worker that grabs it.
+MAX_FUNCTION_SIZE: Final = 8192 - 12 - (63 + 1) - 1 - (63 + 1) - (64 + 1)
+#: Bytes of the decimal text of a numerator or denominator. A longer denominator is not forwarded,
+#: and costs the worker its connection.
+MAX_PROGRESS_SIZE: Final = 11
+#: Milliseconds. Some larger values of CAN_DO_TIMEOUT end the server's process.
+MAX_CAN_DO_TIMEOUT: Final = 2**31 - 1
+#: Seconds since 1970. SUBMIT_JOB_EPOCH with a number out of this range is never answered.
+MAX_EPOCH: Final = 2**63 - 1
+#: Bytes, with the line end. A longer text command is not taken.
+MAX_COMMAND_SIZE: Final = 8192
+#: Words. A text command of more closes the connection without a reply.
+MAX_COMMAND_WORDS: Final = 5
+
+#: Bytes of one packet's body that a Connection takes from its peer unless told otherwise.
+DEFAULT_MAX_PACKET_SIZE: Final = 256 * 1024 * 1024

@@ -1,0 +1,80 @@
+"""The exceptions that this library raises on purpose. There is none for a timeout."""
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class GearmanError(Exception):
+    """The root of all of them."""
+
+
+class ProtocolError(GearmanError):
+    """Somebody broke the protocol; see the two subclasses for who."""
+
+
+class LocalProtocolError(ProtocolError):
+    """What the caller asked for can't be done; nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what no peer should. Raised by `Connection.next_event` only."""
+
+
+class UnknownCommandError(RemoteProtocolError):
+    """The peer sent a packet of a type that the protocol does not have."""
+
+
+class InvalidClientState(LocalProtocolError):
+    """A client was asked for something that its state, or the request's, does not allow."""
+
+
+class InvalidWorkerState(LocalProtocolError):
+    """A worker was asked for something that its state, or the job's, does not allow."""
+
+
+class InvalidAdminClientState(LocalProtocolError):
+    """An admin client was asked for something that its state does not allow."""
+
+
+class ConnectionError(GearmanError, builtins.ConnectionError):
+    """A connection could not be made, or was lost."""
+
+
+class _SubmitError(GearmanError):
+    def __init__(self, message: str = "", job_requests: Iterable[Any] = ()) -> None:
+        super().__init__(message)
+        #: The requests of the call that raised, as they were passed in. Each one's `state` and
+        #: `error` tell how far it came.
+        self.job_requests = job_requests
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.job_requests)
+
+
+class ServerUnavailable(_SubmitError):
+    """No server could be reached."""
+
+
+class ExceededConnectionAttempts(_SubmitError):
+    """A submit was lost before its JOB_CREATED more often than `max_retries` allows."""
+
+
+class ServerError(GearmanError):
+    """An ERROR packet, or an ERR line.
+
+    `code` is the server's word for it (gearmand: ``QUEUE_ERROR`` and so on; other servers have
+    their own), `text` its explanation.
+    """
+
+    def __init__(self, code: str, text: str = "") -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.text}" if self.text else self.code
