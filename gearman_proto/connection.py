@@ -125,7 +125,9 @@ class _Row:
         self.number = packet.number
         self.event_class: Any = EVENT_CLASSES[packet.number]
         self.get_args = self.event_class.arguments
-        self.max_size = max_packet_size if packet.opaque else _MAX_PLAIN_SIZE
+        self.max_size = max_packet_size
+        if not packet.opaque:
+            self.max_size = min(max_packet_size, _MAX_PLAIN_SIZE)
         #: The numbers of what answers it, without ERROR.
         self.accepts = frozenset(BY_NAME[name].number for name in packet.answers)
         #: Whether its first argument comes back in the answer.
@@ -252,13 +254,14 @@ class Connection:
             self._takes_text = True
         return line + ending
 
-    @staticmethod
-    def _bad_argument(row: _Row, args: tuple[bytes, ...]) -> LocalProtocolError:
-        for name, value, limit in zip(row.packet.args, args, row.limits):
-            if b"\0" in value:
-                return LocalProtocolError(f"{row.packet.name}: a NUL in the {name} {value[:80]!r}")
-            if len(value) > limit:
-                break
+    def _bad_argument(self, row: _Row, args: tuple[bytes, ...]) -> LocalProtocolError:
+        name, value, limit = next(
+            (name, value, limit)
+            for name, value, limit in zip(row.packet.args, args, row.limits)
+            if b"\0" in value or (len(value) > limit and not self._is_server)
+        )
+        if b"\0" in value:
+            return LocalProtocolError(f"{row.packet.name}: a NUL in the {name} {value[:80]!r}")
         return LocalProtocolError(
             f"{row.packet.name}: the {name} has {len(value)} bytes, more than the {limit} that "
             "servers take"
@@ -370,7 +373,9 @@ class Connection:
         if packet is None and not (self._is_server and 0 < number <= LAST_NUMBER):
             raise UnknownCommandError(f"there is no packet of type {number}")
         name = f"type {number}" if packet is None else packet.name
-        limit = self.max_packet_size if packet is None or packet.opaque else _MAX_PLAIN_SIZE
+        limit = self.max_packet_size
+        if packet is not None and not packet.opaque:
+            limit = min(limit, _MAX_PLAIN_SIZE)
         if size > limit:
             raise RemoteProtocolError(f"{name} claims {size} bytes, more than the {limit} allowed")
         row = self._to_receive.get(number)
@@ -429,7 +434,7 @@ class Connection:
         if request is None or not request.packet.ignorable:
             return None
         if answer.number == _ERROR:
-            fits = first not in _SUBMIT_ERRORS or self._is_about_work(first)
+            fits = first not in _SUBMIT_ERRORS
         else:
             fits = answer.number in request.accepts and first == repeated
         if fits:

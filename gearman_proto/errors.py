@@ -45,7 +45,9 @@ class ConnectionError(GearmanError, builtins.ConnectionError):
     """A connection could not be made, or was lost."""
 
 
-class _SubmitError(GearmanError):
+class SubmitError(GearmanError):
+    """What a call raises whose requests could not all be brought to a server."""
+
     def __init__(self, message: str = "", job_requests: Iterable[Any] = ()) -> None:
         super().__init__(message)
         #: The requests of the call that raised, as they were passed in. Each one's `state` and
@@ -56,11 +58,11 @@ class _SubmitError(GearmanError):
         return type(self), (self.args[0], self.job_requests)
 
 
-class ServerUnavailable(_SubmitError):
+class ServerUnavailable(SubmitError):
     """No server could be reached."""
 
 
-class ExceededConnectionAttempts(_SubmitError):
+class ExceededConnectionAttempts(SubmitError):
     """A submit was lost before its JOB_CREATED more often than `max_retries` allows."""
 
 

@@ -185,13 +185,14 @@ def parse(packet: PacketType, data: bytes, start: int, end: int) -> list[bytes]:
     if count == 0:
         return []  # Servers read and ignore a body here.
     args: list[bytes] = []
+    begin = start
     for _ in range(count - 1):
         nul = data.find(b"\0", start, end)
         if nul < 0:
             if packet.optional and len(args) == count - 2:
                 break
             raise RemoteProtocolError(
-                f"{packet.name} has {len(args)} NULs in its body of {end - start} bytes, "
+                f"{packet.name} has {len(args)} NULs in its body of {end - begin} bytes, "
                 f"{count - 1} expected"
             )
         args.append(data[start:nul])

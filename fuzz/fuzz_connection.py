@@ -1,0 +1,327 @@
+"""Any bytes, whole or one by one, give equal events, which pack back to them, and equal errors.
+
+That holds for a Connection in each role, for requests and for answers that were asked for, and no
+exception but RemoteProtocolError comes out. Three tolerances are allowed for: a body on a packet
+that takes none is dropped, a packet that no server takes comes out as the ERROR to answer it with,
+and clients take either magic.
+
+    python fuzz/fuzz_connection.py --seconds 60         plain Python, a generator of its own
+    python fuzz/fuzz_connection.py --atheris [options]  guided by coverage; libFuzzer's options
+    python fuzz/fuzz_connection.py --replay HEX         one input again
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import random
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gearman_proto.connection import Connection
+from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.events import (
+    EVENT_CLASSES,
+    ConnectionClosed,
+    Event,
+    InvalidRequest,
+    OptionReq,
+    PacketEvent,
+    TextLine,
+    Unanswered,
+)
+from gearman_proto.packets import (
+    BY_NAME,
+    BY_NUMBER,
+    HEADER,
+    HEADER_SIZE,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    PACKETS,
+    Role,
+    pack,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VECTORS = Path(__file__).resolve().parents[1] / "tests" / "vectors"
+# Small, so that the generator meets it.
+MAX_PACKET_SIZE = 4096
+#: Each with: whether what the input answers has been asked, whether text has, and whether requests
+#: that the server ignores stand in between.
+SETUPS = [
+    (Role.SERVER, False, False, False),
+    (Role.CLIENT, False, False, False),
+    (Role.CLIENT, True, True, False),
+    (Role.WORKER, True, False, True),
+    (Role.CLIENT | Role.WORKER, True, False, False),
+    (Role.CLIENT | Role.WORKER, True, True, True),
+]
+#: The requests that are answered by a packet of this number.
+ASKING = {
+    answer.number: [packet for packet in PACKETS if answer.name in packet.answers]
+    for answer in PACKETS
+}
+
+
+class Failure(AssertionError):
+    """The invariant does not hold."""
+
+
+def requests_for(data: bytes, *, ignored: bool) -> Iterator[Event]:
+    """Yield what to ask so that the answers in `data` find their requests."""
+    at = 0
+    while at + HEADER_SIZE <= len(data):
+        if data[at]:
+            end = data.find(b"\n", at)
+            if end < 0:
+                return
+            at = end + 1
+            continue
+        _, number, size = HEADER.unpack_from(data, at)
+        body = data[at + HEADER_SIZE : at + HEADER_SIZE + size]
+        at += HEADER_SIZE + size
+        choices = ASKING.get(number)
+        if number == BY_NAME["ERROR"].number:
+            choices = [BY_NAME["SUBMIT_JOB"], BY_NAME["GRAB_JOB"]]
+        if not choices:
+            continue
+        if ignored and size % 3 == 0:
+            yield OptionReq(b"exceptions")
+        packet = choices[size % len(choices)]
+        args = [b"1"] * len(packet.args)
+        if args and not packet.is_submit:
+            args[0] = body if packet.opaque else body.partition(b"\0")[0][:63]
+        yield EVENT_CLASSES[packet.number](*args)
+
+
+def run(
+    setup: tuple[Role, bool, bool, bool], data: bytes, step: int
+) -> tuple[list[Event], type[RemoteProtocolError] | None]:
+    role, asked, text, ignored = setup
+    end = Connection(role, max_packet_size=MAX_PACKET_SIZE)
+    if text:
+        end.send(TextLine(b"workers"))
+    if asked:
+        for request in requests_for(data, ignored=ignored):
+            if isinstance(request, PacketEvent) and request.packet.sender & role:
+                end.send(request, request)
+    events: list[Event] = []
+    # After the last chunk comes the end of the stream.
+    for at in range(0, len(data) + step, step):
+        if at < len(data):
+            end.receive_data(data[at : at + step])
+        else:
+            end.receive_eof()
+        try:
+            while isinstance(event := end.next_event(), Event):
+                events.append(event)
+                if isinstance(event, ConnectionClosed):
+                    return events, None
+        except RemoteProtocolError as error:
+            return events, type(error)
+    raise Failure(f"{role!r}: neither an error nor the end after the end of the stream")
+
+
+def check_bytes(role: Role, data: bytes, events: list[Event]) -> int:
+    """Compare the events with what they came from; return how much that was."""
+    at = 0
+    for event in events:
+        if isinstance(event, (Unanswered, ConnectionClosed)):
+            continue
+        if isinstance(event, TextLine):
+            packed = event.line + event.ending
+            original = data[at : at + len(packed)]
+        else:
+            magic, number, size = HEADER.unpack_from(data, at)
+            original = data[at : at + HEADER_SIZE + size]
+            if isinstance(event, PacketEvent):
+                packed = pack(event.packet, type(event).arguments(event), magic)
+                if not event.packet.args:
+                    packed = packed[:8] + original[8:]
+                if role is Role.SERVER and magic != MAGIC_REQUEST:
+                    raise Failure(f"{role!r}: {event!r} came with the magic {magic!r}")
+            elif isinstance(event, InvalidRequest) and role is Role.SERVER:
+                packet = BY_NUMBER.get(number)
+                if magic == MAGIC_REQUEST and packet is not None and packet.receiver & role:
+                    raise Failure(f"{role!r}: {packet.name} was refused")
+                packed = original
+            else:
+                raise Failure(f"{role!r}: received {event!r}")
+        if packed != original:
+            raise Failure(f"{role!r}: {event!r} was {original!r} and became {packed!r}")
+        at += len(original)
+    return at
+
+
+def check(data: bytes) -> int:
+    """Raise Failure, or whatever a Connection raised, unless the invariant holds for `data`.
+
+    Returns:
+        How many events there were.
+    """
+    count = 0
+    for setup in SETUPS:
+        events, error = run(setup, data, max(len(data), 1))
+        if (events, error) != (pieces := run(setup, data, 1)):
+            raise Failure(f"{setup!r}: whole {(events, error)!r}, byte by byte {pieces!r}")
+        used = check_bytes(setup[0], data, events)
+        if error is None and used != len(data):
+            raise Failure(f"{setup!r}: {len(data) - used} bytes left no trace")
+        count += len(events)
+    return count
+
+
+# The generator.
+
+
+def load_seeds() -> list[bytes]:
+    """The recorded exchanges: for each connection what came from each side, if it is not long."""
+    streams: dict[tuple[str, str, bool], bytes] = {}
+    for path in sorted(VECTORS.glob("*.json")):
+        for element in json.loads(path.read_text())["exchange"]:
+            key = path.stem, element["conn"], element["from"] == "server"
+            streams[key] = streams.get(key, b"") + bytes.fromhex(element.get("hex", ""))
+    return [data for data in streams.values() if 0 < len(data) <= 600]
+
+
+def random_packet(rng: random.Random) -> bytes:
+    packet = rng.choice(PACKETS)
+    count = len(packet.args)
+    if rng.random() < 0.1:
+        count = rng.randrange(9)
+    args = [
+        rng.choice([b"", b"1", b"f", b"H:h:1", b"\0", rng.randbytes(rng.randrange(12))])
+        for _ in range(count)
+    ]
+    if not packet.opaque and rng.random() < 0.9:
+        args = [value.replace(b"\0", b"") for value in args]
+    if packet.name == "ERROR" and args:
+        args[0] = rng.choice([b"JOB_NOT_FOUND", b"QUEUE_ERROR", b"not_worker", b"UNKNOWN_OPTION"])
+    is_reply = Role.SERVER in packet.sender and rng.random() < 0.9
+    magic = MAGIC_RESPONSE if is_reply else MAGIC_REQUEST
+    if rng.random() < 0.05:
+        magic = rng.choice([MAGIC_REQUEST, MAGIC_RESPONSE, b"\0XYZ", b"\0RE\0"])
+    data = pack(packet, tuple(args), magic)
+    if rng.random() < 0.05:
+        number = rng.choice([packet.number, 0, 5, 43, 2**31, rng.randrange(64)])
+        size = rng.choice([len(data) - 12, rng.randrange(64), 4096, 4097, 65537, 2**32 - 1])
+        data = HEADER.pack(magic, number, size) + data[HEADER_SIZE:]
+    return data
+
+
+def random_text(rng: random.Random) -> bytes:
+    words = [
+        rng.choice([b"status", b"workers", b"f", b"", b"\xff", b"\r", b"\t", b"a\0b"])
+        for _ in range(rng.randrange(8))
+    ]
+    return b" ".join(words) + rng.choice([b"\n", b"\r\n", b""])
+
+
+def mutate(rng: random.Random, data: bytes, seeds: list[bytes]) -> bytes:
+    at = rng.randrange(len(data) + 1)
+    match rng.randrange(5):
+        case 0 if at < len(data):
+            return data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
+        case 1:
+            return data[:at]
+        case 2:
+            return data[:at] + rng.choice(seeds)[:64] + data[at:]
+        case 3:
+            return data[:at] + data[at + rng.randrange(6) :]
+        case _:
+            return data[:at] + rng.randbytes(rng.randrange(4)) + data[at:]
+
+
+def generate(rng: random.Random, seeds: list[bytes]) -> bytes:
+    parts = []
+    for _ in range(rng.randrange(1, 6)):
+        kind = rng.random()
+        if kind < 0.7:
+            parts.append(random_packet(rng))
+        elif kind < 0.85:
+            parts.append(random_text(rng))
+        else:
+            parts.append(rng.choice(seeds)[:200])
+    data = b"".join(parts)
+    while rng.random() < 0.3:
+        data = mutate(rng, data, seeds)
+    return data
+
+
+# The ways to run it.
+
+
+def report(data: bytes) -> None:
+    traceback.print_exc()
+    print(f"input: {data.hex()}")
+    print(f"replay: python fuzz/fuzz_connection.py --replay {data.hex() or repr('')}")
+
+
+def run_plain(seconds: float, seed: int) -> int:
+    rng = random.Random(seed)
+    seeds = load_seeds()
+    inputs = events = 0
+    begin = time.monotonic()
+    while (elapsed := time.monotonic() - begin) < seconds:
+        # The recorded ones first, as they are.
+        data = seeds[inputs] if inputs < len(seeds) else generate(rng, seeds)
+        try:
+            events += check(data)
+        except Exception:  # noqa: BLE001
+            report(data)
+            print(f"failed at input {inputs} of seed {seed}")
+            return 1
+        inputs += 1
+    print(f"seed {seed}: {inputs} inputs, {inputs / elapsed:.0f} a second, {events} events")
+    return 0
+
+
+def run_atheris(options: list[str]) -> None:
+    atheris = importlib.import_module("atheris")
+
+    def test_one_input(data: bytes) -> None:
+        try:
+            check(data)
+        except Exception:
+            report(data)
+            raise
+
+    atheris.instrument_all()
+    atheris.Setup([sys.argv[0], *options], test_one_input)
+    atheris.Fuzz()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--replay", metavar="HEX")
+    parser.add_argument("--atheris", action="store_true", help="other options go to libFuzzer")
+    options, rest = parser.parse_known_args()
+    if options.atheris:
+        run_atheris(rest)
+        return 0
+    if rest:
+        parser.error(f"unknown: {' '.join(rest)}")
+    if options.replay is not None:
+        data = bytes.fromhex(options.replay)
+        try:
+            print(f"{check(data)} events")
+        except Exception:  # noqa: BLE001
+            report(data)
+            return 1
+        return 0
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
+    return run_plain(options.seconds, seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The forms in which a server's address may be given, and the one in which it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from .constants import DEFAULT_GEARMAN_PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+#: ``"host"``, ``"host:port"``, ``"[::1]:4730"``, ``("host", port)``, a dict with ``host``,
+#: ``port`` and the TLS keys, or a ServerAddress.
+HostSpec: TypeAlias = (
+    "str | bytes | tuple[str | bytes, int | str] | Mapping[str, Any] | ServerAddress"
+)
+
+_TLS_KEYS: Final = ("keyfile", "certfile", "ca_certs", "ssl_context")
+_MAX_HOST_SIZE: Final = 253
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """Where a server listens, and how its link is secured.
+
+    Attributes:
+        host: A name or an IP address, without brackets.
+        port: Its TCP port.
+        keyfile: Path of the client's private key.
+        certfile: Path of the client's certificate.
+        ca_certs: Path of the certificates that the server's is verified with.
+        ssl_context: An `ssl.SSLContext`, in place of the three paths.
+    """
+
+    host: str
+    port: int = DEFAULT_GEARMAN_PORT
+    keyfile: str | None = None
+    certfile: str | None = None
+    ca_certs: str | None = None
+    ssl_context: Any = field(default=None, repr=False)
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether any of the TLS attributes is given."""
+        return any(getattr(self, key) is not None for key in _TLS_KEYS)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_address(spec: HostSpec) -> ServerAddress:
+    """Return the address that `spec` means.
+
+    Raises:
+        TypeError: It is none of the forms.
+        ValueError: It can't be the address of a server.
+    """
+    if isinstance(spec, ServerAddress):
+        return spec
+    if isinstance(spec, (str, bytes)):
+        host, port = _split(_text(spec))
+        return ServerAddress(_host(host), _port(port))
+    if isinstance(spec, (tuple, list)):
+        if len(spec) != 2:
+            raise TypeError(f"a server's address as a tuple is (host, port), not {spec!r}")
+        return ServerAddress(_host(_text(spec[0])), _port(spec[1]))
+    if hasattr(spec, "keys"):
+        return _from_mapping(spec)
+    raise TypeError(f"a server's address is a str, a (host, port) tuple or a dict, not {spec!r}")
+
+
+def parse_host_list(host_list: Iterable[HostSpec] | None) -> list[ServerAddress]:
+    """Return the addresses in `host_list`, each once. None means the local host.
+
+    Raises:
+        TypeError: It is no list of addresses.
+        ValueError: One of them can't be the address of a server.
+    """
+    if host_list is None:
+        host_list = ["localhost"]
+    if isinstance(host_list, (str, bytes)) or hasattr(host_list, "keys"):
+        raise TypeError(f"host_list is a list of servers, not {host_list!r}")
+    return list(dict.fromkeys(parse_address(spec) for spec in host_list))
+
+
+def _from_mapping(spec: Mapping[str, Any]) -> ServerAddress:
+    unknown = sorted(set(spec) - {"host", "port", *_TLS_KEYS})
+    if unknown:
+        raise ValueError(f"a server's dict has no key {unknown[0]!r}")
+    if "host" not in spec:
+        raise ValueError(f"no host in {dict(spec)!r}")
+    tls = {key: spec[key] for key in _TLS_KEYS if spec.get(key) is not None}
+    if tls.get("ssl_context") is not None and len(tls) > 1:
+        raise ValueError("ssl_context stands in place of keyfile, certfile and ca_certs")
+    if "keyfile" in tls and "certfile" not in tls:
+        raise ValueError("a keyfile needs its certfile")
+    port = spec.get("port")
+    return ServerAddress(
+        _host(_text(spec["host"])), _port(DEFAULT_GEARMAN_PORT if port is None else port), **tls
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"a host is a str, not {value!r}")
+
+
+def _split(spec: str) -> tuple[str, int | str]:
+    if spec.startswith("["):
+        host, bracket, rest = spec[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")) or ":" not in host:
+            raise ValueError(f"{spec!r} is not [IPv6 address]:port")
+        return host, rest[1:] if rest else DEFAULT_GEARMAN_PORT
+    if spec.count(":") == 1:
+        host, _, port = spec.partition(":")
+        return host, port
+    return spec, DEFAULT_GEARMAN_PORT  # A bare IPv6 address has several colons and no port.
+
+
+def _host(host: str) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not host or len(host) > _MAX_HOST_SIZE or not host.isprintable() or set(host) & set(" /[]@"):
+        raise ValueError(f"{host!r} can't be a host")
+    if ":" not in host:
+        try:
+            host.encode("idna")
+        except UnicodeError as error:
+            raise ValueError(f"{host!r} can't be a host: {error}") from None
+    return host
+
+
+def _port(port: object) -> int:
+    if isinstance(port, str) and port.isascii() and port.isdigit() and len(port) <= 5:
+        port = int(port)
+    if not isinstance(port, int) or isinstance(port, bool):
+        error = ValueError if isinstance(port, str) else TypeError
+        raise error(f"{port!r} is not a port")
+    if not 0 < port < 65536:
+        raise ValueError(f"port {port} is not between 1 and 65535")
+    return port

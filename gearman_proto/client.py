@@ -1,0 +1,995 @@
+"""Tier 2, the client: requests on their way to servers and back, decided without I/O.
+
+Where a request is
+    A request that is under way is in exactly one place, and `request._link` says on which link:
+
+    ===========  ============================================  =================
+    state        place                                         left by
+    ===========  ============================================  =================
+    PENDING      `link.outbox`: not sent                       `data_to_send`
+    PENDING      the Connection's queue of the unanswered      JOB_CREATED, ERROR
+    CREATED      `link.jobs[handle]`, if it is foreground      its terminal packet
+    ===========  ============================================  =================
+
+    Losing the link empties all three. What was not acknowledged is sent again, over another link,
+    as long as its attempts last; what was, is JOB_UNKNOWN.
+
+    Nothing looks through these places for a request; each is reached from its packet.
+
+Who holds a request
+    Until JOB_CREATED the engine does. After that, only those who may still look at it: `link.jobs`
+    has weak references, so that a caller who gave up on a job that never ends (no worker, say) does
+    not pay for it for ever. What a reference's end leaves to do is queued, since it may happen
+    anywhere, and done at the next call.
+
+One handle, several requests
+    A submit whose unique is already in use is coalesced: it gets the handle that is there, and all
+    of its requests end together. gearmand attaches a connection once for each submit and then
+    sends everything as many times, the copies of a packet adjacent; other servers attach it once.
+    So a packet that is the same as the one before counts as its copy, up to the number of submits,
+    until a different packet comes too early: then this server attaches once, and nothing is a copy.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from . import constants
+from .connection import NEED_DATA, Connection
+from .constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
+from .engine import Action, Close, Connect
+from .errors import (
+    ConnectionError,
+    ExceededConnectionAttempts,
+    GearmanError,
+    InvalidClientState,
+    LocalProtocolError,
+    RemoteProtocolError,
+    ServerError,
+    ServerUnavailable,
+)
+from .events import (
+    Error,
+    GetStatus,
+    GetStatusUnique,
+    JobCreated,
+    OptionReq,
+    OptionRes,
+    StatusRes,
+    StatusResUnique,
+    Unanswered,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+from .job import (
+    MAX_UNREAD_UPDATES,
+    GearmanJobRequest,
+    JobStatus,
+    check_name,
+    check_requests,
+    submit_event,
+    to_wire,
+)
+from .packets import Role, number
+from .servers import Server, ServerPool
+from .waits import Stream, Timers, Wait
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+    from .address import ServerAddress
+    from .events import Event, PacketEvent
+
+#: Seconds to wait for a connection unless told otherwise.
+DEFAULT_CONNECT_TIMEOUT: Final = 10.0
+# Bytes to make at a time. Enough to keep a server busy, little enough to start early.
+_CHUNK_SIZE: Final = 65536
+# Uniques to make at a time.
+_UNIQUES: Final = 1024
+_OPTION: Final = object()
+_W = TypeVar("_W", bound=Wait)
+
+
+class ClientLink:
+    """One connection to a server, or the attempt to make one."""
+
+    __slots__ = (
+        "alive",
+        "attaches_once",
+        "connection",
+        "engine",
+        "greeting",
+        "is_up",
+        "jobs",
+        "outbox",
+        "server",
+        "waits",
+    )
+
+    def __init__(
+        self, engine: ClientEngine, server: Server, connection: Connection, *, greeting: bool
+    ) -> None:
+        self.engine = engine
+        self.server = server
+        self.connection = connection
+        #: Whether to ask for exceptions before anything else.
+        self.greeting = greeting
+        #: Whether the engine still wants to hear of it.
+        self.alive = True
+        #: Whether it is open.
+        self.is_up = False
+        #: Requests and queries to send, in order.
+        self.outbox: deque[GearmanJobRequest | _Query] = deque()
+        #: The foreground jobs that the server has acknowledged, by handle.
+        self.jobs: dict[bytes, _Job] = {}
+        #: Whether the server is known to attach a connection once per job, not once per submit.
+        self.attaches_once = False
+        #: Those who wait for it to be open.
+        self.waits: list[Wait] = []
+
+    def __repr__(self) -> str:
+        return f"<ClientLink to {self.address}>"
+
+    @property
+    def address(self) -> ServerAddress:
+        """Where it goes to."""
+        return self.server.address
+
+
+class _Job:
+    """A foreground job at a server, and the requests that wait for it."""
+
+    __slots__ = ("copies", "handle", "last", "requests", "submits")
+
+    def __init__(self, handle: bytes) -> None:
+        self.handle = handle
+        self.requests: list[_RequestRef] = []
+        #: How many submits of this connection the server has for it.
+        self.submits = 0
+        #: The last packet about it, while copies of that are expected, and how many.
+        self.last: Event | None = None
+        self.copies = 0
+
+    def live(self) -> Iterator[GearmanJobRequest]:
+        """Yield the requests that somebody still holds."""
+        for reference in self.requests:
+            request = reference()
+            if request is not None:
+                yield request
+
+
+class _RequestRef(weakref.ref[GearmanJobRequest]):
+    __slots__ = ("generated", "job", "link")
+
+    link: ClientLink
+    job: _Job
+    generated: bool
+
+
+class _Query:
+    """A question for the status of one request, to one server or to several."""
+
+    __slots__ = ("answered", "event", "open", "request", "retried", "wait")
+
+    def __init__(self, request: GearmanJobRequest, wait: StatusWait, event: PacketEvent) -> None:
+        self.request = request
+        self.wait = wait
+        self.event = event
+        #: How many servers have not answered.
+        self.open = 0
+        self.answered = False
+        #: The servers that were asked a second time, after a lost connection.
+        self.retried: set[Server] = set()
+
+    def fail(self, error: Exception) -> None:
+        """There will be no answer that counts."""
+        self.wait.request_failed(error)
+        self.finish()
+
+    def finish(self) -> None:
+        """Nothing more is to come for the caller."""
+        if not self.answered:
+            self.answered = True
+            self.wait.request_ended(self.request)
+
+
+class StatusWait(Wait):
+    """A call that waits for answers to GET_STATUS."""
+
+    __slots__ = ("queries",)
+
+    def __init__(
+        self,
+        requests: Collection[GearmanJobRequest],
+        deadline: float | None,
+        wake: Callable[[], Any],
+    ) -> None:
+        super().__init__(requests, deadline, wake)
+        self.queries: list[_Query] = []
+
+    def expire(self) -> None:
+        """The deadline has come."""
+        for query in self.queries:
+            if not query.answered:
+                query.request.timed_out = True
+        super().expire()
+
+
+class ClientEngine:
+    """Everything that a Gearman client decides.
+
+    See `engine` for the transport side. The caller's side: each of `submit`, `wait_completed`,
+    `as_completed`, `updates`, `statuses` and `connect` returns a Wait. The caller blocks until
+    `wait.ready`, calls `release` in every case (also when it gives up early), and then
+    `wait.raise_error()`. `job.prepare` has to be called before `submit`, where the encoder may run.
+
+    Args:
+        addresses: The servers.
+        rng: Where chance comes from. After a fork two processes must not share its state, else
+            they make the same uniques: `random.SystemRandom` has none.
+        wall_clock: Returns seconds since 1970.
+        routing: ``"random"`` or ``"unique"``; see ServerPool.
+        unique_bytes: Random bytes in a unique that is made here, 1 to 31.
+        exceptions: Whether to ask servers for WORK_EXCEPTION; without, they send WORK_FAIL.
+        connect_timeout: Seconds to wait for a connection.
+        max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+    """
+
+    def __init__(
+        self,
+        addresses: Iterable[ServerAddress],
+        *,
+        rng: random.Random,
+        wall_clock: Callable[[], float],
+        routing: str = "random",
+        unique_bytes: int = 16,
+        exceptions: bool = True,
+        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+    ) -> None:
+        if not isinstance(unique_bytes, int):
+            raise TypeError(f"random_unique_bytes is a number, not {unique_bytes!r}")
+        if not 1 <= unique_bytes <= constants.MAX_UNIQUE_SIZE // 2:
+            raise ValueError(
+                f"random_unique_bytes is {unique_bytes}: servers take uniques of 2 to 62 hex digits"
+            )
+        if not connect_timeout > 0:
+            raise ValueError(f"connect_timeout is {connect_timeout}: it must be more than 0")
+        self.pool = ServerPool(addresses, rng, routing)
+        #: Whether `close` was called.
+        self.closed = False
+        self._rng = rng
+        self._wall_clock = wall_clock
+        self._unique_bytes = unique_bytes
+        self._exceptions = exceptions
+        self._connect_timeout = connect_timeout
+        self._max_packet_size = max_packet_size
+        self._actions: deque[Action] = deque()
+        self._timers = Timers()
+        self._waits: set[Wait] = set()
+        self._watchers: set[Stream] = set()
+        # References to requests that nobody holds any more. Appended to from anywhere.
+        self._dropped: deque[_RequestRef] = deque()
+        self._handlers: dict[Any, Callable[[ClientLink, Any], None]] = {
+            JobCreated: self._on_job_created,
+            WorkComplete: self._on_work_complete,
+            WorkFail: self._on_work_fail,
+            WorkException: self._on_work_exception,
+            WorkData: self._on_work_data,
+            WorkWarning: self._on_work_warning,
+            WorkStatus: self._on_work_status,
+            StatusRes: self._on_status_res,
+            StatusResUnique: self._on_status_res,
+            OptionRes: self._on_option_res,
+            Error: self._on_error,
+            Unanswered: self._on_unanswered,
+        }
+
+    # The caller's side.
+
+    def submit(
+        self,
+        requests: Collection[GearmanJobRequest],
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        accepted_only: bool = False,
+        timeout: float | None = None,
+    ) -> Wait:
+        """Submit those of `requests` that are JOB_UNKNOWN, and wait for all of them.
+
+        Args:
+            requests: They have been through `job.prepare`.
+            now: The time.
+            wake: Called once, when the wait is done.
+            accepted_only: Whether to wait for JOB_CREATED only.
+            timeout: Seconds to wait at most, or None.
+
+        Raises:
+            InvalidClientState: The engine is closed, or a request is another engine's.
+        """
+        self._check_open()
+        self._check_ours(requests)
+        unsent = [request for request in requests if request.state == JOB_UNKNOWN]
+        uniques = self._make_uniques(len(unsent))
+        for request in unsent:
+            if request.state != JOB_UNKNOWN:
+                continue  # It is in `requests` twice.
+            job = request.job
+            if request.error is not None or request.connection_attempts or job.handle is not None:
+                self._renew(request)
+            if not job.unique:
+                job.unique = request._generated = next(uniques)
+            self._assign(request, now)
+        wait = Wait(requests, _deadline(now, timeout), wake, accepted_only=accepted_only)
+        # Those that failed at once, for want of a server, are JOB_UNKNOWN again.
+        for request in unsent:
+            if request.state == JOB_UNKNOWN:
+                wait.error = request.error
+                break
+        return self._start(wait)
+
+    def wait_completed(
+        self,
+        requests: Collection[GearmanJobRequest],
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        timeout: float | None = None,
+    ) -> Wait:
+        """Wait until those of `requests` that are under way have ended. Else like `submit`."""
+        return self._start(self._checked(Wait(requests, _deadline(now, timeout), wake)))
+
+    def as_completed(
+        self,
+        requests: Collection[GearmanJobRequest],
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        timeout: float | None = None,
+    ) -> Stream:
+        """Like `wait_completed`; `finished` of the Stream gets each request as it ends."""
+        return self._start(self._checked(Stream(requests, _deadline(now, timeout), wake)))
+
+    def updates(
+        self,
+        request: GearmanJobRequest,
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        timeout: float | None = None,
+    ) -> Stream:
+        """Wait for what comes of `request`; `job.next_update` takes it."""
+        return self.as_completed([request], now, wake, timeout=timeout)
+
+    def watch(self, now: float, wake: Callable[[], Any], *, timeout: float | None = None) -> Stream:
+        """Wait for anything to come from any server, or for a connection to be made or lost."""
+        self._check_open()
+        stream = Stream((), _deadline(now, timeout), wake)
+        stream.open = 1  # It ends by its deadline only.
+        self._watchers.add(stream)
+        return self._start(stream)
+
+    def connect(
+        self,
+        server: Server,
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        timeout: float | None = None,
+    ) -> Wait:
+        """Wait for a connection to `server`."""
+        self._check_open()
+        wait = Wait((), _deadline(now, timeout), wake)
+        link = server.link or self._connect(server, now)
+        if not link.is_up:
+            wait.open = 1
+            link.waits.append(wait)
+        return self._start(wait)
+
+    def statuses(
+        self,
+        requests: Collection[GearmanJobRequest],
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        by_unique: bool = False,
+        timeout: float | None = None,
+    ) -> StatusWait:
+        """Ask for the status of `requests`.
+
+        By handle (GET_STATUS) where there is one, else by unique (GET_STATUS_UNIQUE).
+
+        Args:
+            requests: They need not have been submitted here.
+            now: The time.
+            wake: Called once, when the wait is done.
+            by_unique: Whether to ask by unique although there is a handle.
+            timeout: Seconds to wait at most, or None.
+
+        Raises:
+            InvalidClientState: The engine is closed; a request has neither handle nor unique; or
+                it is at a server that is not one of this client's.
+            ValueError: A handle or unique is not one that servers take.
+        """
+        self._check_open()
+        check_requests(requests)
+        wait = StatusWait(requests, _deadline(now, timeout), wake)
+        asked = []
+        for request in requests:
+            query = _Query(request, wait, _status_event(request, by_unique))
+            asked.append((query, self._servers_of(request)))
+        for query, servers in asked:
+            query.request.timed_out = False
+            wait.queries.append(query)
+            wait.open += 1
+            query.open = len(servers)
+            for server in servers:
+                self._enqueue(query, server, now)
+            if not servers:
+                query.fail(self._unavailable())
+        wait.check()
+        return self._start(wait)
+
+    def release(self, wait: Wait) -> None:
+        """The caller of `wait` is no longer blocked, for whatever reason."""
+        self._timers.cancel(wait)
+        self._waits.discard(wait)
+        if isinstance(wait, Stream):
+            self._watchers.discard(wait)
+        if wait.open:
+            for request in wait.requests:
+                if wait in request._waits:
+                    request._waits = tuple(other for other in request._waits if other is not wait)
+
+    def close(self, now: float) -> None:
+        """Close all connections, as if they had been lost. Nothing can be submitted afterwards."""
+        self.closed = True
+        for server in self.pool.servers:
+            if server.link is not None:
+                self._close(server.link, ConnectionError("the client was shut down"), now)
+        for wait in list(self._waits):
+            wait.finish()
+
+    def crash(self, error: Exception) -> None:
+        """One of the calls raised, which is a bug: fail everybody who waits, with `error`.
+
+        All connections are given up. What can be done with the engine afterwards is as good as the
+        bug is small.
+        """
+        for wait in list(self._waits):
+            wait.error = error
+            wait.finish()
+        for server in self.pool.servers:
+            link, server.link = server.link, None
+            if link is None:
+                continue
+            self._timers.cancel(link)
+            link.alive = link.is_up = False
+            self._actions.append(Close(link))
+            here = [*link.outbox, *link.connection.unanswered_tokens()]
+            for job in link.jobs.values():
+                here += job.live()
+            for request in here:
+                if isinstance(request, GearmanJobRequest):
+                    request.state = JOB_UNKNOWN
+                    request.error = error
+                    request._link = None
+                    request._waits = ()
+
+    # The transport side, in.
+
+    def connected(self, link: ClientLink, now: float) -> None:
+        """`link` is open."""
+        if not link.alive:
+            return
+        self._timers.cancel(link)
+        link.is_up = True
+        self._tell_waits(link, None)
+
+    def connect_failed(self, link: ClientLink, error: Exception, now: float) -> None:
+        """`link` could not be opened."""
+        self._lost(link, error, now)
+
+    def receive_data(self, link: ClientLink, data: bytes, now: float) -> None:
+        """The server of `link` has sent `data`."""
+        if not link.alive:
+            return
+        if self._dropped:
+            self._sweep()
+        link.connection.receive_data(data)
+        self._handle_events(link, now)
+        for watcher in self._watchers:
+            watcher.tell()
+
+    def connection_lost(self, link: ClientLink, error: Exception | None, now: float) -> None:
+        """`link` has ended: by an error, or by the server if that is None."""
+        self._lost(link, error or ConnectionError("the server closed the connection"), now)
+
+    def handle_timeout(self, now: float) -> None:
+        """It is `now`."""
+        while (expired := self._timers.pop_expired(now)) is not None:
+            if isinstance(expired, Wait):
+                expired.expire()
+            else:
+                error = TimeoutError(f"no connection within {self._connect_timeout:g} seconds")
+                self._close(expired, error, now)
+
+    # The transport side, out.
+
+    def next_action(self) -> Action | None:
+        """The next thing to do with a connection, or None."""
+        return self._actions.popleft() if self._actions else None
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` is to be called next, or None."""
+        return self._timers.next_deadline()
+
+    def data_to_send(self, link: ClientLink) -> bytes:
+        """Bytes to write on `link` now, or none: whole packets of about 64 KiB together."""
+        if not link.is_up:
+            return b""
+        packets = []
+        size = 0
+        if link.greeting:
+            link.greeting = False
+            packets.append(link.connection.send(OptionReq(b"exceptions"), _OPTION))
+        send = link.connection.send
+        outbox = link.outbox
+        while outbox and size < _CHUNK_SIZE:
+            item = outbox.popleft()
+            try:
+                if isinstance(item, GearmanJobRequest):
+                    item.connection_attempts += 1
+                    packet = send(submit_event(item), item)
+                else:
+                    packet = send(item.event, item)
+            except (LocalProtocolError, ValueError, TypeError) as error:
+                self._unsendable(item, error)
+                continue
+            packets.append(packet)
+            size += len(packet)
+        return b"".join(packets)
+
+    # Waits.
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise InvalidClientState("this client has been shut down")
+
+    def _check_ours(self, requests: Iterable[GearmanJobRequest]) -> None:
+        """Make those JOB_UNKNOWN that another engine has lost; refuse those that it has."""
+        for request in requests:
+            link = request._link
+            if link is None or link.engine is self:
+                continue
+            if not link.engine.closed:
+                raise InvalidClientState(f"{request!r} is under way in another client")
+            request.state = JOB_UNKNOWN
+            request._link = None
+            request._waits = ()
+
+    def _checked(self, wait: _W) -> _W:
+        check_requests(wait.requests)
+        self._check_ours(wait.requests)
+        return wait
+
+    def _start(self, wait: _W) -> _W:
+        if self._dropped:
+            self._sweep()
+        alone = wait.alone
+        for request in wait.requests if not isinstance(wait, StatusWait) else ():
+            request.timed_out = False
+            if request._link is None:
+                if isinstance(wait, Stream):
+                    wait.finished.append(request)
+                    wait.news = True
+                continue
+            if request.state == JOB_PENDING:
+                wait.unaccepted += 1
+            wait.open += 1
+            request._waits = (*request._waits, wait) if request._waits else alone
+        wait.check()
+        if not wait.done:
+            self._waits.add(wait)
+            if wait.deadline is not None:
+                self._timers.set(wait, wait.deadline)
+        return wait
+
+    # Requests.
+
+    def _make_uniques(self, count: int) -> Iterator[str]:
+        size = self._unique_bytes
+        while count > 0:
+            some = min(count, _UNIQUES)
+            text = self._rng.randbytes(some * size).hex()
+            for at in range(0, len(text), 2 * size):
+                yield text[at : at + 2 * size]
+            count -= some
+
+    def _renew(self, request: GearmanJobRequest) -> None:
+        """Make `request`, which was submitted before, as good as new."""
+        payload = request._payload
+        request._initialize()
+        request._payload = payload
+        request.job.handle = None
+        self._forget_unique(request)
+
+    @staticmethod
+    def _forget_unique(request: GearmanJobRequest) -> None:
+        # The server may still have the job of a foreground request, doomed because its client has
+        # gone: a submit with the same unique would be attached to it and never hear of it again.
+        # A background job can't be doomed so; there the same unique saves running it twice.
+        if not request.background and request.job.unique == request._generated:
+            request.job.unique = None
+
+    def _assign(self, request: GearmanJobRequest, now: float) -> None:
+        """Give `request` to a server."""
+        job = request.job
+        key = b""
+        if self.pool.by_unique and job.unique:
+            # On the wire "-" stands for the data.
+            key = request._payload if job.unique == "-" else to_wire(job.unique)
+        server = None if self.closed else self.pool.choose(now, request._tried, key)
+        if server is None:
+            self._fail(request, self._unavailable())
+            return
+        link = server.link or self._connect(server, now)
+        link.outbox.append(request)
+        request._link = link
+        request.state = JOB_PENDING
+        job.connection = server.address
+
+    def _unavailable(self) -> ServerUnavailable:
+        if self.closed:
+            return ServerUnavailable("the client was shut down")
+        if not self.pool.servers:
+            return ServerUnavailable("there are no servers in the host list")
+        causes = ", ".join(
+            f"{server.address} ({server.error or 'no error'})" for server in self.pool.servers
+        )
+        return ServerUnavailable(f"no server could be reached: {causes}")
+
+    def _fail(self, request: GearmanJobRequest, error: Exception) -> None:
+        """`request` will not be acknowledged, and its callers are going to raise `error`."""
+        for wait in request._waits:
+            wait.request_failed(error)
+        self._end_unaccepted(request, JOB_UNKNOWN, error)
+
+    def _end_unaccepted(self, request: GearmanJobRequest, state: str, error: Exception) -> None:
+        request.error = error
+        request._payload = b""
+        request._tried = ()
+        waits = request._waits
+        self._end(request, state)
+        for wait in waits:
+            wait.request_accepted()
+
+    @staticmethod
+    def _end(request: GearmanJobRequest, state: str) -> None:
+        request.state = state
+        request.timed_out = False
+        request._link = None
+        waits, request._waits = request._waits, ()
+        for wait in waits:
+            wait.request_ended(request)
+
+    def _unsendable(self, item: GearmanJobRequest | _Query, error: Exception) -> None:
+        """Its names or its data were changed after they had been checked."""
+        error = LocalProtocolError(f"changed since it was submitted: {error}")
+        if isinstance(item, GearmanJobRequest):
+            self._fail(item, error)
+        else:
+            item.fail(error)
+
+    # Links.
+
+    def _connect(self, server: Server, now: float) -> ClientLink:
+        connection = Connection(Role.CLIENT, max_packet_size=self._max_packet_size)
+        link = ClientLink(self, server, connection, greeting=self._exceptions)
+        server.link = link
+        self._actions.append(Connect(link, self._connect_timeout))
+        self._timers.set(link, now + self._connect_timeout)
+        return link
+
+    def _close(self, link: ClientLink, error: Exception, now: float) -> None:
+        """Close `link` from this side."""
+        self._actions.append(Close(link))
+        self._lost(link, error, now)
+
+    def _lost(self, link: ClientLink, error: Exception, now: float) -> None:
+        """`link` is no more: refused, reset, ended, out of step, timed out or closed."""
+        if not link.alive:
+            return
+        server = link.server
+        was_up = link.is_up
+        link.alive = link.is_up = False
+        server.link = None
+        self._timers.cancel(link)
+        if not self.closed:
+            server.failed(error, now, self._rng)
+        jobs, link.jobs = link.jobs, {}
+        outbox, link.outbox = link.outbox, deque()
+        for job in jobs.values():
+            for request in job.live():
+                self._end(request, JOB_UNKNOWN)
+        for item in link.connection.unanswered_tokens():
+            if isinstance(item, GearmanJobRequest):
+                self._lost_sent(item, server, error, now)
+            elif isinstance(item, _Query):
+                self._lost_query(item, server, now, was_up=True)
+        for item in outbox:
+            if isinstance(item, _Query):
+                self._lost_query(item, server, now, was_up=was_up)
+            else:
+                self._lost_unsent(item, server, error, now, was_up=was_up)
+        self._tell_waits(link, error)
+
+    def _lost_sent(
+        self, request: GearmanJobRequest, server: Server, error: Exception, now: float
+    ) -> None:
+        """A submit was sent and not acknowledged; nobody knows whether it arrived."""
+        if self.closed:
+            self._fail(request, self._unavailable())
+            return
+        if request.connection_attempts >= request.max_connection_attempts:
+            times = request.connection_attempts
+            self._fail(
+                request,
+                ExceededConnectionAttempts(
+                    f"a submit was sent {times} time{'s' * (times != 1)} and each time lost before "
+                    f"it was acknowledged, last by {server.address} ({error})"
+                ),
+            )
+            return
+        request._tried = ()
+        self._forget_unique(request)
+        if not request.job.unique:
+            request.job.unique = request._generated = next(self._make_uniques(1))
+        self._assign(request, now)
+
+    def _lost_unsent(
+        self,
+        request: GearmanJobRequest,
+        server: Server,
+        error: Exception,
+        now: float,
+        *,
+        was_up: bool,
+    ) -> None:
+        """A submit was not sent, so sending it elsewhere is no new attempt."""
+        request._tried = (*request._tried, server)
+        if was_up and len(request._tried) >= len(self.pool.servers):
+            # There is no elsewhere, but this server did take the connection.
+            request.connection_attempts += 1
+            self._lost_sent(request, server, error, now)
+        else:
+            self._assign(request, now)
+
+    def _tell_waits(self, link: ClientLink, error: Exception | None) -> None:
+        """Those who wait for a connection have it, or will not get it."""
+        waits, link.waits = link.waits, []
+        for wait in waits:
+            if error is not None:
+                wait.error = ConnectionError(f"no connection to {link.address}: {error}")
+            wait.open = 0
+            wait.finish()
+        for watcher in self._watchers:
+            watcher.tell()
+
+    # Events.
+
+    def _handle_events(self, link: ClientLink, now: float) -> None:
+        handlers = self._handlers
+        next_event = link.connection.next_event
+        try:
+            while (event := next_event()) is not NEED_DATA:
+                handlers[type(event)](link, event)
+        except RemoteProtocolError as error:
+            self._close(link, error, now)
+        else:
+            link.server.answered()
+
+    def _on_option_res(self, link: ClientLink, event: OptionRes) -> None:
+        """The server will send exceptions."""
+
+    def _on_job_created(self, link: ClientLink, event: JobCreated) -> None:
+        request: GearmanJobRequest = event.answers
+        handle = event.handle
+        request.job.handle = handle.decode("utf-8", "surrogateescape")
+        request._payload = b""
+        request._tried = ()
+        request.state = JOB_CREATED
+        if request.background:
+            waits, request._waits = request._waits, ()
+            request._link = None
+            request.timed_out = False
+            for wait in waits:
+                wait.request_accepted()
+                wait.request_ended(request)
+            return
+        job = link.jobs.get(handle)
+        if job is None:
+            job = link.jobs[handle] = _Job(handle)
+        job.submits += 1
+        reference = _RequestRef(request, self._dropped.append)
+        reference.job = job
+        reference.link = link
+        reference.generated = request.job.unique == request._generated
+        job.requests.append(reference)
+        for wait in request._waits:
+            wait.request_accepted()
+
+    def _on_error(self, link: ClientLink, event: Error) -> None:
+        item = event.answers
+        error = ServerError(
+            event.code.decode("utf-8", "replace"),
+            event.text.rstrip(b"\0").decode("utf-8", "replace"),
+        )
+        if isinstance(item, GearmanJobRequest):
+            self._end_unaccepted(item, JOB_FAILED, error)
+        elif isinstance(item, _Query):
+            item.fail(error)
+
+    def _on_unanswered(self, link: ClientLink, event: Unanswered) -> None:
+        item = event.answers
+        if isinstance(item, _Query):
+            item.fail(
+                ServerError("UNANSWERED", f"{link.address} does not answer {event.packet.name}")
+            )
+
+    # Events of jobs.
+
+    def _receivers(self, link: ClientLink, event: Any) -> Iterable[GearmanJobRequest]:
+        """The requests that `event`, which has a handle, is for."""
+        job = link.jobs.get(event.handle)
+        if job is None:
+            return ()  # Ended or abandoned.
+        if job.submits > 1 and not link.attaches_once:
+            if job.copies and event == job.last:
+                job.copies -= 1
+                return ()
+            if job.copies:
+                link.attaches_once = True
+            job.last = event
+            job.copies = job.submits - 1
+        return list(job.live())
+
+    def _ended(self, link: ClientLink, event: Any) -> Iterable[GearmanJobRequest]:
+        """The requests whose job `event` ends."""
+        job = link.jobs.pop(event.handle, None)
+        return list(job.live()) if job is not None else ()
+
+    def _on_work_complete(self, link: ClientLink, event: WorkComplete) -> None:
+        for request in self._ended(link, event):
+            request._raw_result = event.data
+            self._end(request, JOB_COMPLETE)
+
+    def _on_work_fail(self, link: ClientLink, event: WorkFail) -> None:
+        for request in self._ended(link, event):
+            self._end(request, JOB_FAILED)
+
+    def _on_work_exception(self, link: ClientLink, event: WorkException) -> None:
+        for request in self._ended(link, event):
+            request._raw_exception = event.data
+            self._end(request, JOB_FAILED)
+
+    def _on_work_data(self, link: ClientLink, event: WorkData) -> None:
+        for request in self._receivers(link, event):
+            updates = request._all_updates()
+            self._updated(link, request, event, updates.add(updates.data, event.data))
+
+    def _on_work_warning(self, link: ClientLink, event: WorkWarning) -> None:
+        for request in self._receivers(link, event):
+            updates = request._all_updates()
+            self._updated(link, request, event, updates.add(updates.warnings, event.data))
+
+    def _on_work_status(self, link: ClientLink, event: WorkStatus) -> None:
+        for request in self._receivers(link, event):
+            status: JobStatus = {
+                "handle": request.job.handle,
+                "known": True,
+                "running": True,
+                "numerator": number(event.numerator),
+                "denominator": number(event.denominator),
+                "time_received": self._wall_clock(),
+            }
+            request._status = status
+            updates = request._all_updates()
+            updates.add_progress(status["numerator"], status["denominator"])
+            self._updated(link, request, event, True)
+
+    def _updated(
+        self, link: ClientLink, request: GearmanJobRequest, event: Any, few_unread: bool
+    ) -> None:
+        if not few_unread:
+            job = link.jobs[event.handle]
+            job.requests = [reference for reference in job.requests if reference() is not request]
+            request.error = GearmanError(
+                f"the job has sent more than {MAX_UNREAD_UPDATES} bytes of updates that nobody read"
+            )
+            self._end(request, JOB_FAILED)
+            return
+        for wait in request._waits:
+            if isinstance(wait, Stream):
+                wait.tell()
+
+    def _sweep(self) -> None:
+        """Forget the requests that nobody holds any more."""
+        while self._dropped:
+            reference = self._dropped.popleft()
+            job = reference.job
+            if reference in job.requests:
+                job.requests = [other for other in job.requests if other is not reference]
+                # Where the application chose the unique, it may submit it again, which the server
+                # then coalesces with the first submit: that has to be remembered.
+                if reference.generated and not job.requests:
+                    reference.link.jobs.pop(job.handle, None)
+
+    # Statuses.
+
+    def _servers_of(self, request: GearmanJobRequest) -> list[Server]:
+        address = request.job.connection
+        if address is None:
+            return self.pool.servers
+        server = self.pool.find(address)
+        if server is None:
+            raise InvalidClientState(
+                f"{request!r} is at {address}, which is not one of this client's servers"
+            )
+        return [server]
+
+    def _enqueue(self, query: _Query, server: Server, now: float) -> None:
+        link = server.link or self._connect(server, now)
+        link.outbox.append(query)
+
+    def _on_status_res(self, link: ClientLink, event: StatusRes | StatusResUnique) -> None:
+        query: _Query = event.answers
+        query.open -= 1
+        known = number(event.known) != 0
+        if query.answered or not (known or query.open <= 0):
+            return  # Another server may know it.
+        job = query.request.job
+        status: JobStatus = {
+            "handle": job.handle,
+            "known": known,
+            "running": number(event.running) != 0,
+            "numerator": number(event.numerator),
+            "denominator": number(event.denominator),
+            "time_received": self._wall_clock(),
+        }
+        if isinstance(event, StatusResUnique):
+            status["client_count"] = number(event.clients)
+        query.request._status = status
+        query.finish()
+
+    def _lost_query(self, query: _Query, server: Server, now: float, *, was_up: bool) -> None:
+        """Ask again, once: the connection may have been dead for long without anybody noticing."""
+        if query.answered:
+            return
+        if was_up and not self.closed and server not in query.retried:
+            query.retried.add(server)
+            self._enqueue(query, server, now)
+            return
+        # It may be this server that knows the job, so what others say is not the answer.
+        query.fail(self._unavailable())
+
+
+def _deadline(now: float, timeout: float | None) -> float | None:
+    return None if timeout is None else now + max(timeout, 0.0)
+
+
+def _status_event(request: GearmanJobRequest, by_unique: bool) -> PacketEvent:
+    job = request.job
+    if job.handle and not by_unique:
+        return GetStatus(check_name("handle", job.handle, constants.MAX_HANDLE_SIZE))
+    if not job.unique:
+        raise InvalidClientState(f"{request!r} has neither a handle nor a unique to ask for")
+    return GetStatusUnique(check_name("unique", job.unique, constants.MAX_UNIQUE_SIZE))

@@ -1,0 +1,71 @@
+"""What every engine has in common: its transport side.
+
+An adapter's driver runs any engine with these calls and nothing else:
+
+* in: `connected`, `connect_failed`, `receive_data`, `connection_lost`, `handle_timeout`. None of
+  them raises, whatever bytes arrive. Calls for a link that is no more are ignored.
+* out: `next_action` until it returns None, `data_to_send` for each link whenever its socket takes
+  more, `next_deadline` before it sleeps.
+
+Times are seconds of any clock that only goes forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+L_contra = TypeVar("L_contra", contravariant=True)
+
+
+@dataclass(frozen=True)
+class Connect:
+    """Open a connection to `link.address`, then call `connected` or `connect_failed`.
+
+    A link is one attempt to connect, and the connection it becomes; there is a new one each time.
+    """
+
+    link: Any
+    #: Seconds after which the engine gives up.
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Close:
+    """Close the connection, or stop connecting. The engine knows already."""
+
+    link: Any
+
+
+Action: TypeAlias = "Connect | Close"
+
+
+class Engine(Protocol[L_contra]):
+    """The transport side of an engine whose links are of type `L_contra`."""
+
+    def connected(self, link: L_contra, now: float) -> None:
+        """The connection is open."""
+
+    def connect_failed(self, link: L_contra, error: Exception, now: float) -> None:
+        """It could not be opened."""
+
+    def receive_data(self, link: L_contra, data: bytes, now: float) -> None:
+        """Bytes have come."""
+
+    def connection_lost(self, link: L_contra, error: Exception | None, now: float) -> None:
+        """The connection has ended: by the peer (`error` is None), or by an error."""
+
+    def handle_timeout(self, now: float) -> None:
+        """Time has passed."""
+
+    def next_action(self) -> Action | None:
+        """The next thing to do with a connection, or None."""
+
+    def data_to_send(self, link: L_contra) -> bytes:
+        """Bytes to write now that the socket takes them, or none."""
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` is to be called next, or None."""
+
+    def crash(self, error: Exception) -> None:
+        """One of these calls raised, which is a bug: fail everybody who waits, with `error`."""
