@@ -28,6 +28,8 @@ Errors
 
 from __future__ import annotations
 
+import enum
+import functools
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,17 +67,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-class _NeedData:
-    """The type of NEED_DATA."""
+class _NeedData(enum.Enum):
+    """The type of NEED_DATA: an enum, so that type checkers can tell it from events."""
 
-    __slots__ = ()
+    NEED_DATA = enum.auto()
 
     def __repr__(self) -> str:
         return "NEED_DATA"
 
 
 #: What `next_event` returns when it needs more bytes.
-NEED_DATA: Final = _NeedData()
+NEED_DATA: Final = _NeedData.NEED_DATA
 
 # A packet without a payload is made of names and numbers. gearmand's fit its buffer of 8192 bytes;
 # this leaves room for servers with longer names, and none for a damaged size.
@@ -149,6 +151,21 @@ _ANSWERS: Final = frozenset(BY_NAME[name].number for p in PACKETS for name in p.
     BY_NAME["ERROR"].number
 }
 _ERROR: Final = BY_NAME["ERROR"].number
+#: A request to which servers answer ERROR and nothing else.
+_ALL_YOURS: Final = BY_NAME["ALL_YOURS"].number
+
+
+@functools.lru_cache(maxsize=16)
+def _rows(role: Role, max_packet_size: int) -> tuple[dict[type[Event], _Row], dict[int, _Row]]:
+    """What `role` may send, by event class, and what it may receive, by number."""
+    rows = [_Row(packet, max_packet_size) for packet in PACKETS]
+    to_send = {row.event_class: row for row in rows if row.packet.sender & role}
+    to_receive = {row.number: row for row in rows if row.packet.receiver & role}
+    return to_send, to_receive
+
+
+def _words(line: bytes) -> int:
+    return sum(1 for word in line.split(b" ") if word)
 
 
 class Connection:
@@ -170,9 +187,7 @@ class Connection:
         self.max_packet_size = max_packet_size
         self._is_server = role is Role.SERVER
         self._is_worker = Role.WORKER in role
-        rows = [_Row(packet, max_packet_size) for packet in PACKETS]
-        self._to_send = {row.event_class: row for row in rows if row.packet.sender & role}
-        self._to_receive = {row.number: row for row in rows if row.packet.receiver & role}
+        self._to_send, self._to_receive = _rows(role, max_packet_size)
         self._peer_magic = MAGIC_REQUEST if self._is_server else MAGIC_RESPONSE
         self._max_line = constants.MAX_COMMAND_SIZE if self._is_server else _MAX_REPLY_LINE
         self._buffer = ReceiveBuffer()
@@ -246,7 +261,7 @@ class Connection:
         if not self._is_server:
             if len(line) + len(ending) > constants.MAX_COMMAND_SIZE:
                 raise LocalProtocolError(f"a command of {len(line)} bytes is too long")
-            if len(line.split()) > constants.MAX_COMMAND_WORDS:
+            if _words(line) > constants.MAX_COMMAND_WORDS:
                 raise LocalProtocolError(
                     f"{line[:80]!r} has more than {constants.MAX_COMMAND_WORDS} words: servers "
                     "close the connection on that"
@@ -342,6 +357,8 @@ class Connection:
         if self._is_server:
             if row.accepts:
                 self._asked.append((row, None, None))
+            elif row.number == _ALL_YOURS:
+                self._asked.append((None, None, None))
         elif row.answers_something:
             first = args[0] if args else b""
             ignored = self._pop_ignored(row, first)
@@ -417,7 +434,7 @@ class Connection:
         line = buffer.take(size)
         ending = b"\r\n" if line.endswith(b"\r\n") else b"\n"
         line = line[: -len(ending)]
-        if self._is_server and len(line.split()) > constants.MAX_COMMAND_WORDS:
+        if self._is_server and _words(line) > constants.MAX_COMMAND_WORDS:
             raise RemoteProtocolError(
                 f"a command of more than {constants.MAX_COMMAND_WORDS} words: {line[:80]!r}"
             )

@@ -615,6 +615,15 @@ def test_errors_stay(client: Pair) -> None:
         client.near.send(EchoReq(b""))
 
 
+def test_nothing_is_kept_after_an_error(client: Pair) -> None:
+    """Else a peer could fill the memory of whoever goes on reading."""
+    client.near.receive_data(b"\0XYZ" + b"x" * 1000)
+    with pytest.raises(RemoteProtocolError):
+        client.near.next_event()
+    client.near.receive_data(b"x" * 1000)
+    assert len(client.near._buffer) == 0
+
+
 @pytest.mark.parametrize("step", [1, 5, 1000])
 def test_events_before_a_bad_packet_are_not_lost(step: int, client: Pair) -> None:
     client.near.send(SubmitJob(b"f", b"", b""))

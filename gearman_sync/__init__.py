@@ -1,0 +1,57 @@
+"""Gearman with blocking calls.
+
+``import gearman_sync as gearman`` runs a python-gearman 2.x program.
+"""
+
+from __future__ import annotations
+
+from gearman_proto import constants, errors, job
+from gearman_proto._version import __version__
+from gearman_proto.constants import (
+    JOB_COMPLETE,
+    JOB_CREATED,
+    JOB_FAILED,
+    JOB_PENDING,
+    JOB_UNKNOWN,
+    PRIORITY_HIGH,
+    PRIORITY_LOW,
+    PRIORITY_NONE,
+)
+from gearman_proto.encoder import DataEncoder
+from gearman_proto.job import (
+    GearmanJob,
+    GearmanJobRequest,
+    JobData,
+    JobEnded,
+    JobProgress,
+    JobStatus,
+    JobUpdate,
+    JobWarning,
+)
+
+from .client import GearmanClient
+
+__all__ = [
+    "JOB_COMPLETE",
+    "JOB_CREATED",
+    "JOB_FAILED",
+    "JOB_PENDING",
+    "JOB_UNKNOWN",
+    "PRIORITY_HIGH",
+    "PRIORITY_LOW",
+    "PRIORITY_NONE",
+    "DataEncoder",
+    "GearmanClient",
+    "GearmanJob",
+    "GearmanJobRequest",
+    "JobData",
+    "JobEnded",
+    "JobProgress",
+    "JobStatus",
+    "JobUpdate",
+    "JobWarning",
+    "__version__",
+    "constants",
+    "errors",
+    "job",
+]

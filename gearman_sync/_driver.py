@@ -1,0 +1,404 @@
+"""Runs an engine over blocking calls: one lock, one selector, and whoever waits does the work.
+
+There is no thread behind this. Of the threads that are blocked in a call, one, the leader, polls
+the sockets for all of them, and the others sleep on conditions of their own. The leader stays the
+leader until its own call is done and then hands over to one other (handing over more often would
+wake sleepers for nothing). A thread that only submits writes to the sockets itself, and wakes the
+leader if what that waits for has changed.
+
+The lock guards the engine, the transports and all state here. It is held whenever these are
+touched, and never while anybody sleeps: not in the selector, not in a condition. So a thread that
+connects delays nobody, and wake-ups (`Wait.wake`), which come out of the engine, have the lock.
+
+The selector is used outside the lock by the leader alone, and only to poll; registering while
+another thread polls is allowed on Linux and BSD, and elsewhere the wake-up makes it count.
+
+After a fork, the child owns nothing: sockets, selector and lock are shared with the parent or in
+an unknown state. It drops them all without touching the connections, and gets a new engine; the
+old one is marked closed, so that requests on their way over it are known to be lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+from gearman_proto import Close, Connect
+
+from ._transport import Stage, Transport
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from gearman_proto import ServerAddress, Wait
+
+logger: Final = logging.getLogger("gearman")
+
+#: The only clock.
+clock: Final = time.monotonic
+
+
+class _DrivenEngine(Protocol):
+    """What the driver needs of an engine, beside the transport side."""
+
+    closed: bool
+
+    def connected(self, link: Any, now: float) -> None: ...
+    def connect_failed(self, link: Any, error: Exception, now: float) -> None: ...
+    def receive_data(self, link: Any, data: bytes, now: float) -> None: ...
+    def connection_lost(self, link: Any, error: Exception | None, now: float) -> None: ...
+    def handle_timeout(self, now: float) -> None: ...
+    def next_action(self) -> Connect | Close | None: ...
+    def data_to_send(self, link: Any) -> bytes: ...
+    def next_deadline(self) -> float | None: ...
+    def crash(self, error: Exception) -> None: ...
+    def release(self, wait: Wait) -> None: ...
+    def close(self, now: float) -> None: ...
+
+
+E_ = TypeVar("E_", bound=_DrivenEngine)
+W_ = TypeVar("W_", bound="Wait")
+
+
+class Driver(Generic[E_]):
+    """An engine, its sockets, and the threads that wait for it.
+
+    Args:
+        make_engine: Makes the engine, now and after a fork.
+        contexts: The TLS contexts of the servers that use TLS.
+    """
+
+    def __init__(
+        self,
+        make_engine: Callable[[], E_],
+        contexts: dict[ServerAddress, ssl.SSLContext] | None = None,
+    ) -> None:
+        self._make_engine = make_engine
+        self._contexts = contexts or {}
+        self._setup()
+        _drivers.add(self)
+
+    def _setup(self) -> None:
+        self.engine = self._make_engine()
+        self._lock = threading.Lock()
+        self._selector = selectors.DefaultSelector()
+        self._transports: dict[Any, Transport] = {}
+        # File descriptor -> the events it is registered for.
+        self._interests: dict[int, int] = {}
+        # Names that have been resolved by their threads.
+        self._resolved: deque[tuple[Any, list[Any] | OSError]] = deque()
+        self._has_leader = False
+        # Those who sleep while somebody else leads.
+        self._followers: dict[threading.Condition, None] = {}
+        # Until when the leader sleeps in the selector; None if it does not.
+        self._sleeping_until: float | None = None
+        self._wakeup, self._waker = socket.socketpair()
+        self._wakeup.setblocking(False)
+        self._waker.setblocking(False)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, None)
+
+    # The one way in.
+
+    def start(self, begin: Callable[[E_, float, Callable[[], Any]], W_]) -> Call[W_]:
+        """Begin a call: `begin` gets the engine, the time and a `wake`, and returns its Wait.
+
+        The Call has to be used as a context manager.
+        """
+        with self._lock:
+            condition = threading.Condition(self._lock)
+            wait = begin(self.engine, clock(), condition.notify)
+            self._pump()
+            return Call(self, wait, condition)
+
+    def block(self, wait: Wait, condition: threading.Condition) -> None:
+        """Return when `wait` is ready."""
+        with self._lock:
+            try:
+                while not wait.ready:
+                    if self._has_leader:
+                        self._followers[condition] = None
+                        condition.wait()
+                        self._followers.pop(condition, None)
+                    else:
+                        self._lead(wait)
+            finally:
+                self._followers.pop(condition, None)
+                if not self._has_leader and self._followers:
+                    next(iter(self._followers)).notify()
+
+    def release(self, wait: Wait) -> None:
+        """The call of `wait` is over."""
+        with self._lock:
+            self.engine.release(wait)
+
+    def close(self) -> None:
+        """Close the engine and all sockets; everybody who waits returns."""
+        with self._lock:
+            self.engine.close(clock())
+            self._pump()
+            self._drop()
+
+    # Leading. All of this has the lock.
+
+    def _lead(self, wait: Wait) -> None:
+        self._has_leader = True
+        try:
+            while not wait.ready:
+                self._poll()
+        finally:
+            self._has_leader = False
+
+    def _poll(self) -> None:
+        deadline = self._next_deadline()
+        timeout = None if deadline is None else max(deadline - clock(), 0.0)
+        self._sleeping_until = float("inf") if deadline is None else deadline
+        self._lock.release()
+        try:
+            ready = self._selector.select(timeout)
+        finally:
+            self._lock.acquire()
+            self._sleeping_until = None
+        now = clock()
+        for key, events in ready:
+            if key.data is None:
+                self._drain_wakeup()
+            else:
+                self._on_ready(key.data, events, now)
+        # Input that has come counts before the time that has passed.
+        self._handle_timeouts(now)
+        self._pump()
+
+    def _next_deadline(self) -> float | None:
+        deadline = self.engine.next_deadline()
+        for transport in self._transports.values():
+            if transport.deadline is not None:
+                deadline = min(deadline or transport.deadline, transport.deadline)
+        return deadline
+
+    def _handle_timeouts(self, now: float) -> None:
+        for link, transport in list(self._transports.items()):
+            if transport.deadline is not None and transport.deadline <= now:
+                self._attempt(link, transport.give_up_address, now)
+        self._guard(self.engine.handle_timeout, now)
+
+    def _on_ready(self, link: Any, events: int, now: float) -> None:
+        transport = self._transports.get(link)
+        if transport is None:
+            return  # Closed since the selector returned.
+        if transport.stage is not Stage.OPEN:
+            if self._attempt(link, transport.advance, now):
+                self._guard(self.engine.connected, link, now)
+            return
+        if events & selectors.EVENT_READ:
+            self._read(link, transport, now)
+
+    def _read(self, link: Any, transport: Transport, now: float) -> None:
+        while True:
+            try:
+                data = transport.read()
+            except OSError as error:
+                self._lost(link, error, now)
+                return
+            if data is None:
+                return
+            if not data:
+                self._lost(link, None, now)
+                return
+            self._guard(self.engine.receive_data, link, data, now)
+            if not transport.has_pending:
+                return
+
+    def _attempt(self, link: Any, step: Callable[[float], Any], now: float) -> bool:
+        """Take a step of connecting. Returns whether it was the last."""
+        transport = self._transports[link]
+        self._unregister(transport)  # The step may close the socket.
+        try:
+            return bool(step(now))
+        except (OSError, ValueError) as error:  # ssl takes some host names for a ValueError.
+            self._forget(link)
+            self._guard(self.engine.connect_failed, link, error, now)
+            return False
+
+    def _lost(self, link: Any, error: OSError | None, now: float) -> None:
+        self._forget(link)
+        self._guard(self.engine.connection_lost, link, error, now)
+
+    def _guard(self, call: Callable[..., None], *args: Any) -> None:
+        """Run a call of the engine. If it raises, which is a bug, nobody hangs."""
+        try:
+            call(*args)
+        except Exception as error:
+            logger.exception("internal error in %s", call.__qualname__)
+            self.engine.crash(error)
+
+    # Doing what the engine wants. All of this has the lock.
+
+    def _pump(self) -> None:
+        """Carry out what the engine wants, write what it has to write, and tell the leader."""
+        now = clock()
+        changed = False
+        while self._carry_out(now):
+            changed = True
+        for link, transport in self._transports.items():
+            changed |= self._register(link, transport)
+        if self._sleeping_until is not None:
+            deadline = self._next_deadline()
+            if changed or (deadline is not None and deadline < self._sleeping_until):
+                self._wake_leader()
+
+    def _carry_out(self, now: float) -> bool:
+        """One round of that. Returns whether another one is needed."""
+        again = False
+        while self._resolved:
+            again = True
+            link, found = self._resolved.popleft()
+            self._on_resolved(link, found, now)
+        while (action := self.engine.next_action()) is not None:
+            again = True
+            if isinstance(action, Connect):
+                self._connect(action, now)
+            else:
+                self._forget(action.link)
+        for link, transport in list(self._transports.items()):
+            if transport.stage is Stage.OPEN:
+                again |= self._write(link, transport, now)
+        return again
+
+    def _connect(self, action: Connect, now: float) -> None:
+        link = action.link
+        context = self._contexts.get(link.address)
+        transport = Transport(link.address, context, action.timeout)
+        self._transports[link] = transport
+
+        def resolved(found: list[Any] | OSError) -> None:
+            # In the resolver's thread. If nobody leads, the next one who does will look.
+            self._resolved.append((link, found))
+            self._wake_leader()
+
+        self._attempt(link, functools.partial(transport.start, resolved), now)
+
+    def _on_resolved(self, link: Any, found: list[Any] | OSError, now: float) -> None:
+        transport = self._transports.get(link)
+        if transport is None:
+            return  # The engine has given it up.
+        if isinstance(found, OSError):
+            self._forget(link)
+            self._guard(self.engine.connect_failed, link, found, now)
+        else:
+            self._attempt(link, functools.partial(transport.connect, found), now)
+
+    def _write(self, link: Any, transport: Transport, now: float) -> bool:
+        """Write what there is. Returns whether the connection was lost by that."""
+        try:
+            transport.write(functools.partial(self.engine.data_to_send, link))
+        except OSError as error:
+            self._lost(link, error, now)
+        except Exception as error:
+            logger.exception("internal error in data_to_send")
+            self.engine.crash(error)
+        else:
+            return False
+        return True
+
+    # Sockets and the selector.
+
+    def _register(self, link: Any, transport: Transport) -> bool:
+        """Wait for what `transport` waits for. Returns whether that is new."""
+        if transport.sock is None:
+            return False
+        fd = transport.sock.fileno()
+        if self._interests.get(fd) == transport.interest:
+            return False
+        if fd in self._interests:
+            self._selector.modify(fd, transport.interest, link)
+        else:
+            self._selector.register(fd, transport.interest, link)
+        self._interests[fd] = transport.interest
+        return True
+
+    def _unregister(self, transport: Transport) -> None:
+        """Stop waiting for `transport`. It has to happen before its socket is closed."""
+        if transport.sock is not None:
+            fd = transport.sock.fileno()
+            if self._interests.pop(fd, None) is not None:
+                self._selector.unregister(fd)
+
+    def _forget(self, link: Any) -> None:
+        transport = self._transports.pop(link, None)
+        if transport is not None:
+            self._unregister(transport)
+            transport.close()
+
+    def _wake_leader(self) -> None:
+        # A full pipe, or one that is closed, has nobody to wake.
+        with contextlib.suppress(OSError):
+            self._waker.send(b"\0")
+
+    def _drain_wakeup(self) -> None:
+        with contextlib.suppress(OSError):
+            self._wakeup.recv(4096)
+
+    def _drop(self) -> None:
+        """Close everything that has a file descriptor."""
+        for transport in self._transports.values():
+            transport.close()
+        self._transports.clear()
+        self._interests.clear()
+        self._selector.close()
+        self._wakeup.close()
+        self._waker.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_waker") and self._waker.fileno() >= 0:
+            self.engine.closed = True
+            self._drop()
+
+    def after_fork(self) -> None:
+        """In the child: forget the parent's sockets, lock and engine."""
+        was_closed = self._waker.fileno() < 0
+        self.engine.closed = True
+        if not was_closed:
+            self._drop()
+            self._setup()
+
+
+class Call(Generic[W_]):
+    """A call that waits for something."""
+
+    def __init__(self, driver: Driver[Any], wait: W_, condition: threading.Condition) -> None:
+        self.wait = wait
+        self._driver = driver
+        self._condition = condition
+
+    def __enter__(self) -> Call[W_]:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._driver.release(self.wait)
+
+    def block(self) -> W_:
+        """Return the Wait when it is ready."""
+        self._driver.block(self.wait, self._condition)
+        return self.wait
+
+
+_drivers: Final[weakref.WeakSet[Driver[Any]]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for driver in list(_drivers):
+        driver.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

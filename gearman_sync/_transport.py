@@ -1,0 +1,238 @@
+"""One non-blocking socket: resolving, connecting, TLS, and moving bytes.
+
+A Transport goes through its stages without ever blocking:
+
+    RESOLVING -> CONNECTING (one address after the other) -> HANDSHAKING (with TLS) -> OPEN
+
+Host names are resolved in a thread of their own, since `getaddrinfo` blocks; numbers are not. When
+a name has several addresses, each gets an equal share of the connect timeout, so that a dead one
+does not use up the time of those behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import os
+import selectors
+import socket
+import ssl
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto import ServerAddress
+
+#: Bytes to read at a time.
+READ_SIZE: Final = 256 * 1024
+# Chunks to write before reading again: replies must not pile up behind a long write.
+_WRITES: Final = 4
+_IN_PROGRESS: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
+#: For TLS on a non-blocking socket, and without.
+_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Stage(enum.Enum):
+    """How far a Transport is."""
+
+    RESOLVING = enum.auto()
+    CONNECTING = enum.auto()
+    HANDSHAKING = enum.auto()
+    OPEN = enum.auto()
+    CLOSED = enum.auto()
+
+
+def make_ssl_context(address: ServerAddress) -> ssl.SSLContext | None:
+    """Return the context for `address`: its own, or one that verifies the server, or None.
+
+    Raises:
+        OSError: A file of keys or certificates can't be read.
+        ssl.SSLError: It does not hold what it should.
+        TypeError: Its ssl_context is none.
+    """
+    if not address.uses_tls:
+        return None
+    if address.ssl_context is not None:
+        if not isinstance(address.ssl_context, ssl.SSLContext):
+            raise TypeError(f"ssl_context is an ssl.SSLContext, not {address.ssl_context!r}")
+        return address.ssl_context
+    context = ssl.create_default_context(cafile=address.ca_certs)
+    if address.certfile is not None:
+        context.load_cert_chain(address.certfile, address.keyfile)
+    return context
+
+
+class Transport:
+    """A connection that is being made, or is there.
+
+    Args:
+        address: Where to.
+        context: For TLS, or None.
+        timeout: Seconds that connecting may take, shared by the addresses of a name.
+    """
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        context: ssl.SSLContext | None,
+        timeout: float,
+    ) -> None:
+        self.stage = Stage.RESOLVING
+        self.sock: socket.socket | None = None
+        #: When to give up on the current address and try the next, or None.
+        self.deadline: float | None = None
+        self._address = address
+        self._context = context
+        self._timeout = timeout
+        self._candidates: list[Any] = []
+        self._share = timeout
+        self._error: OSError = OSError(f"no addresses for {address.host}")
+        self._unsent = memoryview(b"")
+        self._wants_write = False
+
+    @property
+    def interest(self) -> int:
+        """The selector events to wait for."""
+        if self.stage is Stage.CONNECTING:
+            return selectors.EVENT_WRITE
+        if self._wants_write:
+            return selectors.EVENT_READ | selectors.EVENT_WRITE
+        return selectors.EVENT_READ
+
+    # Connecting. Each of these raises OSError when there is no hope left.
+
+    def start(self, resolved: Callable[[list[Any] | OSError], None], now: float) -> None:
+        """Begin. `resolved` may be called, in another thread, with what `connect` takes."""
+        host, port = self._address.host, self._address.port
+        try:
+            found = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            )
+        except socket.gaierror:
+            threading.Thread(
+                target=_resolve, args=(host, port, resolved), name="gearman-resolve", daemon=True
+            ).start()
+        else:
+            self.connect(found, now)
+
+    def connect(self, found: list[Any], now: float) -> None:
+        """Try the addresses `found`, one after the other."""
+        self._candidates = found
+        self._share = self._timeout / max(len(found), 1)
+        self._connect_next(now)
+
+    def give_up_address(self, now: float) -> None:
+        """Its deadline has come: try the next address."""
+        self._error = TimeoutError(f"no answer from {self._address.host}")
+        self._connect_next(now)
+
+    def _connect_next(self, now: float) -> None:
+        self._drop_socket()
+        while self._candidates:
+            family, kind, proto, _, where = self._candidates.pop(0)
+            try:
+                self.sock = socket.socket(family, kind, proto)
+                self.sock.setblocking(False)
+                code = self.sock.connect_ex(where)
+                if code not in _IN_PROGRESS:
+                    raise OSError(code, os.strerror(code))
+            except OSError as error:
+                self._error = error
+                self._drop_socket()
+                continue
+            self.stage = Stage.CONNECTING
+            self.deadline = now + self._share if self._candidates else None
+            return
+        raise self._error
+
+    def advance(self, now: float) -> bool:
+        """The socket is ready: go on with connecting. Returns whether that is done."""
+        assert self.sock is not None
+        if self.stage is Stage.CONNECTING:
+            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                self._error = OSError(code, os.strerror(code))
+                self._connect_next(now)
+                return False
+            self.deadline = None
+            self._configure(self.sock)
+            if self._context is not None:
+                self.sock = self._context.wrap_socket(
+                    self.sock, do_handshake_on_connect=False, server_hostname=self._address.host
+                )
+            self.stage = Stage.HANDSHAKING
+        if isinstance(self.sock, ssl.SSLSocket):
+            self._wants_write = False
+            try:
+                self.sock.do_handshake()
+            except ssl.SSLWantReadError:
+                return False
+            except ssl.SSLWantWriteError:
+                self._wants_write = True
+                return False
+        self.stage = Stage.OPEN
+        return True
+
+    @staticmethod
+    def _configure(sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # Not every kind of socket has these.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    # Moving bytes. Each of these raises OSError when the connection is lost.
+
+    def read(self) -> bytes | None:
+        """Return what has come: None if nothing has yet, nothing if the stream has ended."""
+        assert self.sock is not None
+        try:
+            return self.sock.recv(READ_SIZE)
+        except _WOULD_BLOCK:
+            return None
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether TLS holds decrypted bytes, which no selector sees."""
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+
+    def write(self, more: Callable[[], bytes]) -> None:
+        """Write as much as the socket takes, from what `more` returns until that is nothing."""
+        assert self.sock is not None
+        for _ in range(_WRITES):
+            if not self._unsent:
+                self._unsent = memoryview(more())
+                if not self._unsent:
+                    self._wants_write = False
+                    return
+            try:
+                sent = self.sock.send(self._unsent)
+            except _WOULD_BLOCK:
+                break
+            self._unsent = self._unsent[sent:]
+        self._wants_write = True
+
+    def close(self) -> None:
+        """Close it, without a word to the peer."""
+        self.stage = Stage.CLOSED
+        self.deadline = None
+        self._candidates = []
+        self._unsent = memoryview(b"")
+        self._drop_socket()
+
+    def _drop_socket(self) -> None:
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.close()
+
+
+def _resolve(host: str, port: int, resolved: Callable[[list[Any] | OSError], None]) -> None:
+    found: list[Any] | OSError
+    try:
+        found = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except OSError as error:
+        found = error
+    except UnicodeError as error:
+        found = OSError(str(error))
+    resolved(found)
