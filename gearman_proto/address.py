@@ -86,7 +86,7 @@ def parse_host_list(host_list: Iterable[HostSpec] | None) -> list[ServerAddress]
 
 
 def _from_mapping(spec: Mapping[str, Any]) -> ServerAddress:
-    unknown = sorted(set(spec) - {"host", "port", *_TLS_KEYS})
+    unknown = sorted(set(spec) - {"host", "port", *_TLS_KEYS}, key=repr)
     if unknown:
         raise ValueError(f"a server's dict has no key {unknown[0]!r}")
     if "host" not in spec:

@@ -190,8 +190,9 @@ class _Query:
 
     def fail(self, error: Exception) -> None:
         """There will be no answer that counts."""
-        self.wait.request_failed(error)
-        self.finish()
+        if not self.answered:
+            self.wait.request_failed(error)
+            self.finish()
 
     def finish(self) -> None:
         """Nothing more is to come for the caller."""
@@ -584,24 +585,31 @@ class ClientEngine:
     def _start(self, wait: _W) -> _W:
         if self._dropped:
             self._sweep()
-        alone = wait.alone
-        for request in wait.requests if not isinstance(wait, StatusWait) else ():
-            request.timed_out = False
-            if request._link is None:
-                if isinstance(wait, Stream):
-                    wait.finished.append(request)
-                    wait.news = True
-                continue
-            if request.state == JOB_PENDING:
-                wait.unaccepted += 1
-            wait.open += 1
-            request._waits = (*request._waits, wait) if request._waits else alone
+        if not isinstance(wait, StatusWait):
+            self._attach(wait)
         wait.check()
         if not wait.done:
             self._waits.add(wait)
             if wait.deadline is not None:
                 self._timers.set(wait, wait.deadline)
         return wait
+
+    @staticmethod
+    def _attach(wait: Wait) -> None:
+        """Have the requests tell `wait`, and count them."""
+        alone = wait.alone
+        unaccepted = under_way = 0
+        for request in wait.requests:
+            request.timed_out = False
+            if request._link is not None:
+                under_way += 1
+                unaccepted += request.state == JOB_PENDING
+                request._waits = (*request._waits, wait) if request._waits else alone
+            elif isinstance(wait, Stream):
+                wait.finished.append(request)
+                wait.news = True
+        wait.unaccepted += unaccepted
+        wait.open += under_way
 
     # Requests.
 

@@ -59,7 +59,6 @@ from .packets import (
     PACKETS,
     PacketType,
     Role,
-    pack,
     parse,
 )
 
@@ -99,11 +98,8 @@ _SIZES: Final = {
     "numerator": constants.MAX_PROGRESS_SIZE,
     "denominator": constants.MAX_PROGRESS_SIZE,
 }
-#: The numbers of the requests that may be sent only with certain values, or never.
-_CHECKED: Final = frozenset(
-    BY_NAME[name].number
-    for name in ("CAN_DO_TIMEOUT", "SUBMIT_JOB_EPOCH", "WORK_FAIL", "ALL_YOURS")
-)
+#: The requests that may be sent only with certain values, or never.
+_SPECIAL: Final = ("CAN_DO_TIMEOUT", "SUBMIT_JOB_EPOCH", "WORK_FAIL", "ALL_YOURS")
 
 
 class _Row:
@@ -111,12 +107,18 @@ class _Row:
 
     __slots__ = (
         "accepts",
+        "alone",
         "answers_something",
+        "enough",
         "event_class",
         "get_args",
+        "ignorable",
+        "is_special",
         "limits",
         "max_size",
+        "nuls",
         "number",
+        "opaque",
         "packet",
         "repeated",
         "single",
@@ -125,6 +127,8 @@ class _Row:
     def __init__(self, packet: PacketType, max_packet_size: int) -> None:
         self.packet = packet
         self.number = packet.number
+        self.opaque = packet.opaque
+        self.ignorable = packet.ignorable
         self.event_class: Any = EVENT_CLASSES[packet.number]
         self.get_args = self.event_class.arguments
         self.max_size = max_packet_size
@@ -132,6 +136,8 @@ class _Row:
             self.max_size = min(max_packet_size, _MAX_PLAIN_SIZE)
         #: The numbers of what answers it, without ERROR.
         self.accepts = frozenset(BY_NAME[name].number for name in packet.answers)
+        #: Its entry in the queue of what was asked, if the answer repeats nothing of it.
+        self.alone = (self, None)
         #: Whether its first argument comes back in the answer.
         self.repeated = bool(packet.answers and packet.args and not packet.is_submit)
         self.answers_something = packet.number in _ANSWERS
@@ -144,8 +150,15 @@ class _Row:
         plain = packet.args[: len(packet.args) - packet.opaque]
         #: The largest size of each plain argument of a request.
         self.limits = tuple(sizes.get(name, _MAX_PLAIN_SIZE) for name in plain)
+        #: How many NULs stand before the payload, or in all if there is none.
+        self.nuls = max(len(packet.args) - 1, 0)
+        #: Plain arguments that are no larger together are not too large.
+        self.enough = min(self.limits, default=0)
+        #: Whether it may be sent only with certain values, or never.
+        self.is_special = packet.name in _SPECIAL
 
 
+_IGNORED: Final = object()
 #: The numbers of the packets that answer a request.
 _ANSWERS: Final = frozenset(BY_NAME[name].number for p in PACKETS for name in p.answers) | {
     BY_NAME["ERROR"].number
@@ -191,9 +204,10 @@ class Connection:
         self._peer_magic = MAGIC_REQUEST if self._is_server else MAGIC_RESPONSE
         self._max_line = constants.MAX_COMMAND_SIZE if self._is_server else _MAX_REPLY_LINE
         self._buffer = ReceiveBuffer()
-        # What was asked and is not answered: the row (None: only an ERROR will do), what the
-        # answer repeats (None: nothing), the token.
-        self._asked: deque[tuple[_Row | None, bytes | None, Any]] = deque()
+        # What was asked and is not answered: the row (None: only an ERROR will do) and what the
+        # answer repeats (None: nothing); and, beside it, the tokens.
+        self._asked: deque[tuple[_Row | None, bytes | None]] = deque()
+        self._tokens: deque[Any] = deque()
         self._takes_text = self._is_server
         self._eof = False
         self._error: RemoteProtocolError | None = None
@@ -208,8 +222,7 @@ class Connection:
 
     def unanswered_tokens(self) -> Iterator[Any]:
         """Yield the tokens of the requests that wait for their answer, oldest first."""
-        for _, _, token in self._asked:
-            yield token
+        yield from self._tokens
 
     # Sending.
 
@@ -225,27 +238,29 @@ class Connection:
             LocalProtocolError: This role may not send that, or not now; or a server would meet it
                 with silence, by closing the connection, or by ending its process.
         """
-        if self._error is not None:
-            raise LocalProtocolError(f"the connection has failed: {self._error}")
         row = self._to_send.get(type(event))
-        if row is None:
+        if row is None or self._error is not None:
             return self._send_other(event)
         args: tuple[bytes, ...] = row.get_args(event)
-        for value, limit in zip(args, row.limits):
-            if b"\0" in value or (len(value) > limit and not self._is_server):
-                raise self._bad_argument(row, args)
+        body = b"\0".join(args)
+        # Looks at all plain arguments at once, which is enough for nearly every packet.
+        plain = len(body) - len(args[-1]) if row.opaque else len(body)
+        if plain > row.enough or body.count(b"\0", 0, plain) != row.nuls:
+            self._check_args(row, args)
         if self._is_server:
             if row.answers_something:
                 self._settle(row, args[0] if args else b"")
-            return pack(row.packet, args, MAGIC_RESPONSE)
-        if row.number in _CHECKED:
-            self._check_request(row.packet, event)
+            return HEADER.pack(MAGIC_RESPONSE, row.number, len(body)) + body
+        if row.is_special:
+            self._check_special(row.packet, event)
         if row.accepts:
-            repeated = args[0] if row.repeated else None
-            self._asked.append((row, repeated, event if token is None else token))
-        return pack(row.packet, args, MAGIC_REQUEST)
+            self._asked.append((row, args[0]) if row.repeated else row.alone)
+            self._tokens.append(event if token is None else token)
+        return HEADER.pack(MAGIC_REQUEST, row.number, len(body)) + body
 
     def _send_other(self, event: Event) -> bytes:
+        if self._error is not None:
+            raise LocalProtocolError(f"the connection has failed: {self._error}")
         if isinstance(event, TextLine):
             return self._send_line(event)
         if isinstance(event, PacketEvent):
@@ -269,21 +284,18 @@ class Connection:
             self._takes_text = True
         return line + ending
 
-    def _bad_argument(self, row: _Row, args: tuple[bytes, ...]) -> LocalProtocolError:
-        name, value, limit = next(
-            (name, value, limit)
-            for name, value, limit in zip(row.packet.args, args, row.limits)
-            if b"\0" in value or (len(value) > limit and not self._is_server)
-        )
-        if b"\0" in value:
-            return LocalProtocolError(f"{row.packet.name}: a NUL in the {name} {value[:80]!r}")
-        return LocalProtocolError(
-            f"{row.packet.name}: the {name} has {len(value)} bytes, more than the {limit} that "
-            "servers take"
-        )
+    def _check_args(self, row: _Row, args: tuple[bytes, ...]) -> None:
+        for name, value, limit in zip(row.packet.args, args, row.limits):
+            if 0 in value:
+                raise LocalProtocolError(f"{row.packet.name}: a NUL in the {name} {value[:80]!r}")
+            if len(value) > limit and not self._is_server:
+                raise LocalProtocolError(
+                    f"{row.packet.name}: the {name} has {len(value)} bytes, more than the {limit} "
+                    "that servers take"
+                )
 
     @staticmethod
-    def _check_request(packet: PacketType, event: Event) -> None:
+    def _check_special(packet: PacketType, event: Event) -> None:
         if isinstance(event, CanDoTimeout):
             _check_number(packet, event.timeout, constants.MAX_CAN_DO_TIMEOUT)
         elif isinstance(event, SubmitJobEpoch):
@@ -345,26 +357,29 @@ class Connection:
 
     def _next_packet(self, row: _Row, size: int) -> Event | _NeedData:
         buffer = self._buffer
-        if not buffer.has(HEADER_SIZE + size):
-            return self._need_data()
-        start = buffer.start + HEADER_SIZE
-        end = start + size
+        end = buffer.start + HEADER_SIZE + size
+        if end > len(buffer.data):
+            if not buffer.has(HEADER_SIZE + size):
+                return self._need_data()
+            end = HEADER_SIZE + size  # The pieces have been joined.
+        start = end - size
         args: Sequence[bytes]
-        if row.single and b"\0" not in (first := buffer.data[start:end]):
+        if row.single and 0 not in (first := buffer.data[start:end]):
             args = (first,)
         else:
             args = parse(row.packet, buffer.data, start, end)
         if self._is_server:
             if row.accepts:
-                self._asked.append((row, None, None))
+                self._owe(row.alone)
             elif row.number == _ALL_YOURS:
-                self._asked.append((None, None, None))
+                self._owe((None, None))
         elif row.answers_something:
-            first = args[0] if args else b""
-            ignored = self._pop_ignored(row, first)
-            if ignored is not None:
-                return ignored  # The packet stays in the buffer, for the next call.
-            args = (*args, self._settle(row, first))
+            token = self._settle(row, args[0] if args else b"")
+            if token is _IGNORED:  # The packet stays in the buffer, for the next call.
+                request = self._asked.popleft()[0]
+                return Unanswered(request.packet, self._tokens.popleft())  # type: ignore[union-attr]
+            buffer.start = end
+            return row.event_class(*args, token)  # type: ignore[no-any-return]
         buffer.start = end
         return row.event_class(*args)  # type: ignore[no-any-return]
 
@@ -403,7 +418,7 @@ class Connection:
         if not buffer.has(HEADER_SIZE + size):
             return self._need_data()
         buffer.start += HEADER_SIZE + size
-        self._asked.append((None, None, None))
+        self._owe((None, None))
         if magic == MAGIC_RESPONSE:
             return InvalidRequest(b"INVALID_MAGIC", b"Request magic expected")
         return InvalidRequest(b"INVALID_COMMAND", b"Command not expected")
@@ -442,44 +457,53 @@ class Connection:
 
     # Pairing.
 
-    def _pop_ignored(self, answer: _Row, first: bytes) -> Unanswered | None:
-        """Pop the head if `answer`, whose first argument is `first`, shows that it was ignored."""
+    def _owe(self, entry: tuple[_Row | None, bytes | None]) -> None:
+        """For a server: a request has come that has to be answered."""
+        self._asked.append(entry)
+        self._tokens.append(None)
+
+    def _settle(self, answer: _Row, first: bytes) -> Any:
+        """Pop the request that `answer`, whose first argument is `first`, is for.
+
+        Returns its token, or _IGNORED if the head will never be answered, which is not popped.
+        """
         asked = self._asked
+        if asked:
+            request, repeated = asked[0]
+            if (
+                request is not None
+                and answer.number in request.accepts
+                and (repeated is None or first == repeated)
+            ):
+                asked.popleft()
+                return self._tokens.popleft()
+        return self._settle_odd(answer, first)
+
+    def _settle_odd(self, answer: _Row, first: bytes) -> Any:
+        """The same where the head does not expect `answer`: it is an ERROR, or does not fit."""
+        asked = self._asked
+        if answer.number == _ERROR and (not asked or self._is_about_work(first)):
+            return None
         if not asked:
-            return None
-        request, repeated, token = asked[0]
-        if request is None or not request.packet.ignorable:
-            return None
+            raise self._out_of_step(f"{answer.packet.name} answers nothing")
+        request, repeated = asked[0]
+        # An ERROR names no request, but some codes tell what kind it was.
+        fits = answer.number == _ERROR and first not in _SUBMIT_ERRORS
+        if not fits and request is not None and request.ignorable and not self._is_server:
+            return _IGNORED
         if answer.number == _ERROR:
-            fits = first not in _SUBMIT_ERRORS
-        else:
-            fits = answer.number in request.accepts and first == repeated
-        if fits:
-            return None
-        asked.popleft()
-        return Unanswered(request.packet, token)
+            asked.popleft()
+            return self._tokens.popleft()
+        if request is None or answer.number not in request.accepts:
+            name = "an invalid request" if request is None else request.packet.name
+            raise self._out_of_step(f"{answer.packet.name} can't answer {name}")
+        raise self._out_of_step(
+            f"{answer.packet.name} is about {first[:80]!r}, but {repeated!r:.100} was asked"
+        )
 
     def _is_about_work(self, code: bytes) -> bool:
         """Whether an ERROR of this code refuses a WORK_* packet, and so answers no request."""
         return code in _WORK_ERRORS and (self._is_worker or self._is_server)
-
-    def _settle(self, answer: _Row, first: bytes) -> Any:
-        """Pop the request that `answer` is for and return its token."""
-        asked = self._asked
-        if answer.number == _ERROR:
-            return asked.popleft()[2] if asked and not self._is_about_work(first) else None
-        if not asked:
-            raise self._out_of_step(f"{answer.packet.name} answers nothing")
-        request, repeated, token = asked[0]
-        if request is None or answer.number not in request.accepts:
-            name = "an invalid request" if request is None else request.packet.name
-            raise self._out_of_step(f"{answer.packet.name} can't answer {name}")
-        if repeated is not None and first != repeated:
-            raise self._out_of_step(
-                f"{answer.packet.name} is about {first[:80]!r}, but {repeated[:80]!r} was asked"
-            )
-        asked.popleft()
-        return token
 
     def _out_of_step(self, message: str) -> LocalProtocolError | RemoteProtocolError:
         return LocalProtocolError(message) if self._is_server else RemoteProtocolError(message)

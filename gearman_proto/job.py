@@ -87,7 +87,7 @@ def check_name(what: str, name: str, limit: int) -> bytes:
         wire = name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise ValueError(f"the {what} {name!r} can't be sent as UTF-8: {error.reason}") from None
-    if b"\0" in wire:
+    if 0 in wire:
         raise ValueError(f"the {what} {name[:80]!r} has a NUL in it")
     if len(wire) > limit:
         raise ValueError(
@@ -571,7 +571,7 @@ def _bad_job(job: Any) -> Exception:
         return TypeError(f"a job to submit is a dict with task and data, not {job!r}")
     for key in ("task", "data"):
         if key not in job:
-            return ValueError(f"a job to submit has no {key!r}: its keys are {sorted(job)}")
+            return ValueError(f"a job to submit has no {key!r}: its keys are {[*job]}")
     unknown = sorted(set(job) - _JOB_KEYS, key=repr)
     return ValueError(f"a job to submit has no key {unknown[0]!r}; it may have {sorted(_JOB_KEYS)}")
 

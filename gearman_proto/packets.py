@@ -198,7 +198,7 @@ def parse(packet: PacketType, data: bytes, start: int, end: int) -> list[bytes]:
         args.append(data[start:nul])
         start = nul + 1
     last = data[start:end]
-    if not packet.opaque and packet.sender is _S and b"\0" in last:
+    if not packet.opaque and packet.sender is _S and 0 in last:
         raise RemoteProtocolError(f"{packet.name}: a NUL in {packet.args[-1]} {last[:80]!r}")
     args.append(last)
     return args
