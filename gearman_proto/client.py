@@ -91,6 +91,10 @@ if TYPE_CHECKING:
 DEFAULT_CONNECT_TIMEOUT: Final = 10.0
 # Bytes to make at a time. Enough to keep a server busy, little enough to start early.
 _CHUNK_SIZE: Final = 65536
+# Requests on one link that may wait for their answer. gearmand reads all that has come before it
+# answers, so a client that sends without end is answered at the end, and each waits for the other.
+# It is also what a lost link leaves in doubt.
+_WINDOW: Final = 4096
 # Uniques to make at a time.
 _UNIQUES: Final = 1024
 _OPTION: Final = object()
@@ -196,9 +200,8 @@ class _Query:
 
     def finish(self) -> None:
         """Nothing more is to come for the caller."""
-        if not self.answered:
-            self.answered = True
-            self.wait.request_ended(self.request)
+        self.answered = True
+        self.wait.request_ended(self.request)
 
 
 class StatusWait(Wait):
@@ -318,16 +321,16 @@ class ClientEngine:
         """
         self._check_open()
         self._check_ours(requests)
-        unsent = [request for request in requests if request.state == JOB_UNKNOWN]
+        # Those that were lost only after `prepare` had looked at them are returned as that.
+        unsent = [r for r in requests if r.state == JOB_UNKNOWN and r._payload is not None]
         uniques = self._make_uniques(len(unsent))
         for request in unsent:
             if request.state != JOB_UNKNOWN:
                 continue  # It is in `requests` twice.
-            job = request.job
-            if request.error is not None or request.connection_attempts or job.handle is not None:
+            if request.error or request.connection_attempts or request.handle is not None:
                 self._renew(request)
-            if not job.unique:
-                job.unique = request._generated = next(uniques)
+            if not request.unique:
+                request.unique = request._generated = next(uniques)
             self._assign(request, now)
         wait = Wait(requests, _deadline(now, timeout), wake, accepted_only=accepted_only)
         # Those that failed at once, for want of a server, are JOB_UNKNOWN again.
@@ -478,6 +481,8 @@ class ClientEngine:
             here = [*link.outbox, *link.connection.unanswered_tokens()]
             for job in link.jobs.values():
                 here += job.live()
+            link.outbox.clear()
+            link.jobs.clear()
             for request in here:
                 if isinstance(request, GearmanJobRequest):
                     request.state = JOB_UNKNOWN
@@ -544,17 +549,18 @@ class ClientEngine:
             packets.append(link.connection.send(OptionReq(b"exceptions"), _OPTION))
         send = link.connection.send
         outbox = link.outbox
-        while outbox and size < _CHUNK_SIZE:
+        room = _WINDOW - link.connection.unanswered
+        while outbox and size < _CHUNK_SIZE and len(packets) < room:
             item = outbox.popleft()
-            try:
-                if isinstance(item, GearmanJobRequest):
-                    item.connection_attempts += 1
+            if isinstance(item, GearmanJobRequest):
+                item.connection_attempts += 1
+                try:
                     packet = send(submit_event(item), item)
-                else:
-                    packet = send(item.event, item)
-            except (LocalProtocolError, ValueError, TypeError) as error:
-                self._unsendable(item, error)
-                continue
+                except (GearmanError, AttributeError, LookupError, TypeError, ValueError) as error:
+                    self._unsendable(item, error)
+                    continue
+            else:
+                packet = send(item.event, item)
             packets.append(packet)
             size += len(packet)
         return b"".join(packets)
@@ -574,7 +580,7 @@ class ClientEngine:
             if not link.engine.closed:
                 raise InvalidClientState(f"{request!r} is under way in another client")
             request.state = JOB_UNKNOWN
-            request._link = None
+            request._link = request._payload = None
             request._waits = ()
 
     def _checked(self, wait: _W) -> _W:
@@ -627,7 +633,7 @@ class ClientEngine:
         payload = request._payload
         request._initialize()
         request._payload = payload
-        request.job.handle = None
+        request.handle = None
         self._forget_unique(request)
 
     @staticmethod
@@ -635,16 +641,15 @@ class ClientEngine:
         # The server may still have the job of a foreground request, doomed because its client has
         # gone: a submit with the same unique would be attached to it and never hear of it again.
         # A background job can't be doomed so; there the same unique saves running it twice.
-        if not request.background and request.job.unique == request._generated:
-            request.job.unique = None
+        if not request.background and request.unique == request._generated:
+            request.unique = None
 
     def _assign(self, request: GearmanJobRequest, now: float) -> None:
         """Give `request` to a server."""
-        job = request.job
         key = b""
-        if self.pool.by_unique and job.unique:
+        if self.pool.by_unique and request.unique:
             # On the wire "-" stands for the data.
-            key = request._payload if job.unique == "-" else to_wire(job.unique)
+            key = (request._payload or b"") if request.unique == "-" else to_wire(request.unique)
         server = None if self.closed else self.pool.choose(now, request._tried, key)
         if server is None:
             self._fail(request, self._unavailable())
@@ -653,7 +658,7 @@ class ClientEngine:
         link.outbox.append(request)
         request._link = link
         request.state = JOB_PENDING
-        job.connection = server.address
+        request.connection = server.address
 
     def _unavailable(self) -> ServerUnavailable:
         if self.closed:
@@ -673,12 +678,14 @@ class ClientEngine:
 
     def _end_unaccepted(self, request: GearmanJobRequest, state: str, error: Exception) -> None:
         request.error = error
-        request._payload = b""
+        request._payload = None
         request._tried = ()
-        waits = request._waits
-        self._end(request, state)
+        request.state = state
+        request.timed_out = False
+        request._link = None
+        waits, request._waits = request._waits, ()
         for wait in waits:
-            wait.request_accepted()
+            wait.request_over(request)
 
     @staticmethod
     def _end(request: GearmanJobRequest, state: str) -> None:
@@ -689,13 +696,9 @@ class ClientEngine:
         for wait in waits:
             wait.request_ended(request)
 
-    def _unsendable(self, item: GearmanJobRequest | _Query, error: Exception) -> None:
-        """Its names or its data were changed after they had been checked."""
-        error = LocalProtocolError(f"changed since it was submitted: {error}")
-        if isinstance(item, GearmanJobRequest):
-            self._fail(item, error)
-        else:
-            item.fail(error)
+    def _unsendable(self, request: GearmanJobRequest, error: Exception) -> None:
+        """What it is made of was changed after it had been checked."""
+        self._fail(request, LocalProtocolError(f"changed since it was submitted: {error!r}"))
 
     # Links.
 
@@ -759,8 +762,8 @@ class ClientEngine:
             return
         request._tried = ()
         self._forget_unique(request)
-        if not request.job.unique:
-            request.job.unique = request._generated = next(self._make_uniques(1))
+        if not request.unique:
+            request.unique = request._generated = next(self._make_uniques(1))
         self._assign(request, now)
 
     def _lost_unsent(
@@ -811,8 +814,8 @@ class ClientEngine:
     def _on_job_created(self, link: ClientLink, event: JobCreated) -> None:
         request: GearmanJobRequest = event.answers
         handle = event.handle
-        request.job.handle = handle.decode("utf-8", "surrogateescape")
-        request._payload = b""
+        request.handle = handle.decode("utf-8", "surrogateescape")
+        request._payload = None
         request._tried = ()
         request.state = JOB_CREATED
         if request.background:
@@ -820,8 +823,7 @@ class ClientEngine:
             request._link = None
             request.timed_out = False
             for wait in waits:
-                wait.request_accepted()
-                wait.request_ended(request)
+                wait.request_over(request)
             return
         job = link.jobs.get(handle)
         if job is None:
@@ -830,7 +832,7 @@ class ClientEngine:
         reference = _RequestRef(request, self._dropped.append)
         reference.job = job
         reference.link = link
-        reference.generated = request.job.unique == request._generated
+        reference.generated = request.unique == request._generated
         job.requests.append(reference)
         for wait in request._waits:
             wait.request_accepted()
@@ -902,7 +904,7 @@ class ClientEngine:
     def _on_work_status(self, link: ClientLink, event: WorkStatus) -> None:
         for request in self._receivers(link, event):
             status: JobStatus = {
-                "handle": request.job.handle,
+                "handle": request.handle,
                 "known": True,
                 "running": True,
                 "numerator": number(event.numerator),
@@ -934,17 +936,17 @@ class ClientEngine:
         while self._dropped:
             reference = self._dropped.popleft()
             job = reference.job
-            if reference in job.requests:
-                job.requests = [other for other in job.requests if other is not reference]
-                # Where the application chose the unique, it may submit it again, which the server
-                # then coalesces with the first submit: that has to be remembered.
-                if reference.generated and not job.requests:
-                    reference.link.jobs.pop(job.handle, None)
+            job.requests = [other for other in job.requests if other is not reference]
+            # Where the application chose the unique, it may submit it again, which the server
+            # then coalesces with the first submit: that has to be remembered.
+            jobs = reference.link.jobs
+            if reference.generated and not job.requests and jobs.get(job.handle) is job:
+                del jobs[job.handle]
 
     # Statuses.
 
     def _servers_of(self, request: GearmanJobRequest) -> list[Server]:
-        address = request.job.connection
+        address = request.connection
         if address is None:
             return self.pool.servers
         server = self.pool.find(address)
@@ -964,9 +966,8 @@ class ClientEngine:
         known = number(event.known) != 0
         if query.answered or not (known or query.open <= 0):
             return  # Another server may know it.
-        job = query.request.job
         status: JobStatus = {
-            "handle": job.handle,
+            "handle": query.request.handle,
             "known": known,
             "running": number(event.running) != 0,
             "numerator": number(event.numerator),
@@ -995,9 +996,8 @@ def _deadline(now: float, timeout: float | None) -> float | None:
 
 
 def _status_event(request: GearmanJobRequest, by_unique: bool) -> PacketEvent:
-    job = request.job
-    if job.handle and not by_unique:
-        return GetStatus(check_name("handle", job.handle, constants.MAX_HANDLE_SIZE))
-    if not job.unique:
+    if request.handle and not by_unique:
+        return GetStatus(check_name("handle", request.handle, constants.MAX_HANDLE_SIZE))
+    if not request.unique:
         raise InvalidClientState(f"{request!r} has neither a handle nor a unique to ask for")
-    return GetStatusUnique(check_name("unique", job.unique, constants.MAX_UNIQUE_SIZE))
+    return GetStatusUnique(check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE))

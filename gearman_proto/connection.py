@@ -63,7 +63,7 @@ from .packets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 
 class _NeedData(enum.Enum):
@@ -119,6 +119,7 @@ class _Row:
         "nuls",
         "number",
         "opaque",
+        "owes",
         "packet",
         "repeated",
         "single",
@@ -137,7 +138,13 @@ class _Row:
         #: The numbers of what answers it, without ERROR.
         self.accepts = frozenset(BY_NAME[name].number for name in packet.answers)
         #: Its entry in the queue of what was asked, if the answer repeats nothing of it.
-        self.alone = (self, None)
+        self.alone: tuple[_Row | None, bytes | None] = (self, None)
+        #: What a server owes for it: an entry of that queue, or None.
+        self.owes: tuple[_Row | None, bytes | None] | None = None
+        if packet.answers:
+            self.owes = self.alone
+        elif packet.name == "ALL_YOURS":
+            self.owes = _ERROR_ONLY
         #: Whether its first argument comes back in the answer.
         self.repeated = bool(packet.answers and packet.args and not packet.is_submit)
         self.answers_something = packet.number in _ANSWERS
@@ -164,8 +171,8 @@ _ANSWERS: Final = frozenset(BY_NAME[name].number for p in PACKETS for name in p.
     BY_NAME["ERROR"].number
 }
 _ERROR: Final = BY_NAME["ERROR"].number
-#: A request to which servers answer ERROR and nothing else.
-_ALL_YOURS: Final = BY_NAME["ALL_YOURS"].number
+# What a server owes for a request that it can only refuse.
+_ERROR_ONLY: Final[tuple[_Row | None, bytes | None]] = (None, None)
 
 
 @functools.lru_cache(maxsize=16)
@@ -343,45 +350,41 @@ class Connection:
             raise self._error
         try:
             buffer = self._buffer
-            if not buffer.has(HEADER_SIZE):
-                return self._next_short()
+            start = buffer.start + HEADER_SIZE
+            if start > len(buffer.data):
+                if not buffer.has(HEADER_SIZE):
+                    return self._next_short()
+                start = HEADER_SIZE  # The pieces have been joined.
             magic, number, size = HEADER.unpack_from(buffer.data, buffer.start)
             row = self._to_receive.get(number)
-            if magic != self._peer_magic or row is None or size > row.max_size:
-                return self._next_odd(magic, number, size)
-            return self._next_packet(row, size)
+            if row is None or magic != self._peer_magic or size > row.max_size:
+                odd = self._next_odd(magic, number, size)
+                if odd is not None:
+                    return odd
+                assert row is not None
+            end = start + size
+            if end > len(buffer.data):
+                if not buffer.has(HEADER_SIZE + size):
+                    return self._need_data()
+                start, end = HEADER_SIZE, HEADER_SIZE + size
+            data = buffer.data
+            if row.single and 0 not in (first := data[start:end]):
+                args = [first]
+            else:
+                args = parse(row.packet, data, start, end)
+            if row.answers_something and not self._is_server:
+                token = self._settle(row, args[0] if args else b"")
+                if token is _IGNORED:  # The packet stays in the buffer, for the next call.
+                    return self._pop_ignored()
+                args.append(token)
+            elif self._is_server and row.owes is not None:
+                self._owe(row.owes)
+            buffer.start = end
+            return row.event_class(*args)  # type: ignore[no-any-return]
         except RemoteProtocolError as error:
             self._error = error
             self._buffer.clear()
             raise
-
-    def _next_packet(self, row: _Row, size: int) -> Event | _NeedData:
-        buffer = self._buffer
-        end = buffer.start + HEADER_SIZE + size
-        if end > len(buffer.data):
-            if not buffer.has(HEADER_SIZE + size):
-                return self._need_data()
-            end = HEADER_SIZE + size  # The pieces have been joined.
-        start = end - size
-        args: Sequence[bytes]
-        if row.single and 0 not in (first := buffer.data[start:end]):
-            args = (first,)
-        else:
-            args = parse(row.packet, buffer.data, start, end)
-        if self._is_server:
-            if row.accepts:
-                self._owe(row.alone)
-            elif row.number == _ALL_YOURS:
-                self._owe((None, None))
-        elif row.answers_something:
-            token = self._settle(row, args[0] if args else b"")
-            if token is _IGNORED:  # The packet stays in the buffer, for the next call.
-                request = self._asked.popleft()[0]
-                return Unanswered(request.packet, self._tokens.popleft())  # type: ignore[union-attr]
-            buffer.start = end
-            return row.event_class(*args, token)  # type: ignore[no-any-return]
-        buffer.start = end
-        return row.event_class(*args)  # type: ignore[no-any-return]
 
     def _next_short(self) -> Event | _NeedData:
         """The next event where there are fewer bytes than a header has."""
@@ -395,8 +398,8 @@ class Connection:
         self._check_magic(buffer.data[buffer.start : buffer.start + 4])
         return self._need_data()
 
-    def _next_odd(self, magic: bytes, number: int, size: int) -> Event | _NeedData:
-        """The next event where the header is not one that every peer of this role sends."""
+    def _next_odd(self, magic: bytes, number: int, size: int) -> Event | _NeedData | None:
+        """The same where the header is not quite right. None if the packet is none the less."""
         buffer = self._buffer
         if buffer.data[buffer.start]:
             return self._next_line()
@@ -410,18 +413,22 @@ class Connection:
             limit = min(limit, _MAX_PLAIN_SIZE)
         if size > limit:
             raise RemoteProtocolError(f"{name} claims {size} bytes, more than the {limit} allowed")
-        row = self._to_receive.get(number)
         if not self._is_server:
-            if row is None:
+            if number not in self._to_receive:
                 raise RemoteProtocolError(f"{name} is not for {self.role!r} to receive")
-            return self._next_packet(row, size)  # gear's server sends a request's magic.
+            return None  # gear's server sends a request's magic.
         if not buffer.has(HEADER_SIZE + size):
             return self._need_data()
         buffer.start += HEADER_SIZE + size
-        self._owe((None, None))
+        self._owe(_ERROR_ONLY)
         if magic == MAGIC_RESPONSE:
             return InvalidRequest(b"INVALID_MAGIC", b"Request magic expected")
         return InvalidRequest(b"INVALID_COMMAND", b"Command not expected")
+
+    def _pop_ignored(self) -> Unanswered:
+        request = self._asked.popleft()[0]
+        assert request is not None
+        return Unanswered(request.packet, self._tokens.popleft())
 
     def _need_data(self) -> _NeedData:
         if self._eof:

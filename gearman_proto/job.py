@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, overload
 
 from . import constants, events
 from .address import HostSpec, ServerAddress, parse_address
@@ -40,6 +41,8 @@ from .encoder import NoopEncoder, encode_data
 from .errors import InvalidClientState
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .waits import Wait
 
 
@@ -96,8 +99,44 @@ def check_name(what: str, name: str, limit: int) -> bytes:
     return wire
 
 
+class _Fields:
+    """What a job is made of, in the one place where it is kept."""
+
+    __slots__ = ("connection", "data", "handle", "task", "unique")
+
+    connection: ServerAddress | None
+    handle: str | None
+    task: str
+    unique: str | None
+    data: Any
+
+
+_T = TypeVar("_T")
+
+
+class _Forwarded(Generic[_T]):
+    """An attribute of a job that is kept in its fields."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, job: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, job: GearmanJob, owner: type) -> _T: ...
+    def __get__(self, job: GearmanJob | None, owner: type) -> Any:
+        return self if job is None else getattr(job._fields, self._name)
+
+    def __set__(self, job: GearmanJob, value: _T) -> None:
+        setattr(job._fields, self._name, value)
+
+
 class GearmanJob:
     """What is to be done (python-gearman: `gearman.job.GearmanJob`).
+
+    A request keeps all this itself, so that a hundred thousand requests are not two hundred
+    thousand objects; its `job` is a view of it, made when somebody looks. A job that a request is
+    made of becomes such a view.
 
     Attributes:
         connection: The address of the server that has the job, or None.
@@ -107,7 +146,13 @@ class GearmanJob:
         data: What to do it with, before encoding.
     """
 
-    __slots__ = ("__dict__", "connection", "data", "handle", "task", "unique")
+    __slots__ = ("__dict__", "__weakref__", "_fields")
+
+    connection = _Forwarded["ServerAddress | None"]()
+    handle = _Forwarded["str | None"]()
+    task = _Forwarded[str]()
+    unique = _Forwarded["str | None"]()
+    data = _Forwarded[Any]()
 
     def __init__(
         self,
@@ -117,11 +162,18 @@ class GearmanJob:
         unique: str | bytes | None,
         data: Any,
     ) -> None:
-        self.connection = connection
-        self.handle: str | None = None if handle is None else to_text(handle)
-        self.task: str = task if type(task) is str else to_text(task)
-        self.unique: str | None = None if unique is None else to_text(unique)
-        self.data = data
+        fields = self._fields = _Fields()
+        fields.connection = connection
+        fields.handle = None if handle is None else to_text(handle)
+        fields.task = to_text(task)
+        fields.unique = None if unique is None else to_text(unique)
+        fields.data = data
+
+    @classmethod
+    def _view(cls, fields: _Fields) -> GearmanJob:
+        job = cls.__new__(cls)
+        job._fields = fields
+        return job
 
     def __repr__(self) -> str:
         return f"<GearmanJob task={self.task!r} unique={self.unique!r} handle={self.handle!r}>"
@@ -268,7 +320,7 @@ class _Updates:
 _MISSING: Final = object()
 
 
-class GearmanJobRequest:
+class GearmanJobRequest(_Fields):
     """A job as its submitter sees it (python-gearman: `gearman.job.GearmanJobRequest`).
 
     Args:
@@ -282,7 +334,7 @@ class GearmanJobRequest:
         reducer: The function that is to reduce the results. Jobs of no priority only.
 
     Attributes:
-        job: The job; also as `gearman_job`.
+        task, data, unique, handle, connection: As in GearmanJob.
         state: JOB_UNKNOWN, JOB_PENDING, JOB_CREATED, JOB_FAILED or JOB_COMPLETE.
         timed_out: Whether the last call that waited for this request gave up before it ended.
         error: Why it failed, if that was not the worker's doing: the ServerError with which the
@@ -296,6 +348,7 @@ class GearmanJobRequest:
         "_encoder",
         "_exception",
         "_generated",
+        "_job",
         "_link",
         "_payload",
         "_raw_exception",
@@ -308,7 +361,6 @@ class GearmanJobRequest:
         "background",
         "connection_attempts",
         "error",
-        "job",
         "max_connection_attempts",
         "priority",
         "reducer",
@@ -327,12 +379,35 @@ class GearmanJobRequest:
         run_at: datetime | float | None = None,
         reducer: str | bytes | None = None,
     ) -> None:
-        self.job = gearman_job
-        self.priority = initial_priority
-        self.background = background
-        self.max_connection_attempts = max_attempts
+        self.connection = gearman_job.connection
+        self.handle = gearman_job.handle
+        self.unique = gearman_job.unique
+        self._setup(gearman_job.task, gearman_job.data, initial_priority, background, max_attempts)
         self.run_at = run_at
         self.reducer = reducer
+        # The view that the application has, weakly; or the job that it gave.
+        self._job: weakref.ref[GearmanJob] | GearmanJob | None = gearman_job
+        gearman_job._fields = self
+
+    @classmethod
+    def _make(
+        cls, task: str | bytes, data: Any, background: bool, max_attempts: int
+    ) -> GearmanJobRequest:
+        """What the constructor does, without a GearmanJob."""
+        request = cls.__new__(cls)
+        request.connection = request.handle = request.unique = None
+        request._setup(to_text(task), data, PRIORITY_NONE, background, max_attempts)
+        request.run_at = request.reducer = request._job = None
+        return request
+
+    def _setup(
+        self, task: str, data: Any, priority: str | None, background: bool, max_attempts: int
+    ) -> None:
+        self.task = task
+        self.data = data
+        self.priority = priority
+        self.background = background
+        self.max_connection_attempts = max_attempts
         # The unique if it was made here, and so may be made anew.
         self._generated: str | None = None
         self._encoder: Any = NoopEncoder
@@ -349,8 +424,8 @@ class GearmanJobRequest:
         self._exception: Any = _MISSING
         self._status: JobStatus | None = None
         self._updates: _Updates | None = None
-        # The encoded data, from when it is submitted until it is acknowledged.
-        self._payload = b""
+        # The encoded data, from `prepare` until the submit is acknowledged or has failed.
+        self._payload: bytes | None = None
         # The connection that it is on its way over, or waited for on.
         self._link: Any = None
         # The servers that were tried in vain for the current attempt.
@@ -388,17 +463,25 @@ class GearmanJobRequest:
 
     def __repr__(self) -> str:
         timed_out = ", timed out" if self.timed_out else ""
-        return f"<GearmanJobRequest {self.state}{timed_out} {self.job!r}>"
+        return (
+            f"<GearmanJobRequest {self.state}{timed_out} task={self.task!r} "
+            f"unique={self.unique!r} handle={self.handle!r}>"
+        )
+
+    @property
+    def job(self) -> GearmanJob:
+        """The job."""
+        job = self._job() if isinstance(self._job, weakref.ref) else self._job
+        if job is None:
+            job = GearmanJob._view(self)
+            # Were it not weak, requests and their results would wait for the cycle collector.
+            self._job = weakref.ref(job)
+        return job
 
     @property
     def gearman_job(self) -> GearmanJob:
-        """The job."""
+        """The same."""
         return self.job
-
-    @property
-    def unique(self) -> str | None:
-        """The job's unique."""
-        return self.job.unique
 
     @property
     def complete(self) -> bool:
@@ -472,8 +555,8 @@ class GearmanJobRequest:
         """
         if self._link is not None:
             raise InvalidClientState(f"{self!r} is under way")
-        self.job.connection = None
-        self.job.handle = None
+        self.connection = None
+        self.handle = None
         self._initialize()
 
 
@@ -549,21 +632,24 @@ def make_requests(
     for job in jobs:
         try:
             task, data = job["task"], job["data"]
+            keys = len(job)
         except (TypeError, KeyError, IndexError):
             raise _bad_job(job) from None
-        if not _JOB_KEYS.issuperset(job):
-            raise _bad_job(job)
-        request = GearmanJobRequest(
-            GearmanJob(None, None, task, job.get("unique"), data),
-            job.get("priority"),
-            background,
-            attempts,
-        )
-        if len(job) > 2:
-            request.run_at = job.get("run_at")
-            request.reducer = job.get("reducer")
+        request = GearmanJobRequest._make(task, data, background, attempts)
+        if keys > 2:
+            _add_options(request, job)
         requests.append(request)
     return requests
+
+
+def _add_options(request: GearmanJobRequest, job: Mapping[str, Any]) -> None:
+    if not _JOB_KEYS.issuperset(job):
+        raise _bad_job(job)
+    unique = job.get("unique")
+    request.unique = None if unique is None else to_text(unique)
+    request.priority = job.get("priority")
+    request.run_at = job.get("run_at")
+    request.reducer = job.get("reducer")
 
 
 def _bad_job(job: Any) -> Exception:
@@ -610,12 +696,11 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
     for request in requests:
         if request.state != JOB_UNKNOWN:
             continue
-        job = request.job
-        if job.task is not task:
-            task = job.task
+        if request.task is not task:
+            task = request.task
             check_name("task", task, constants.MAX_FUNCTION_SIZE)
-        if job.unique and job.unique != request._generated:
-            check_name("unique", job.unique, constants.MAX_UNIQUE_SIZE)
+        if request.unique and request.unique != request._generated:
+            check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE)
         if request.run_at is not None or request.reducer is not None:
             _check_special(request)
         elif (request.priority, request.background) not in SUBMITS:
@@ -624,7 +709,7 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
                 f"not {request.priority!r}"
             )
         request._encoder = encoder
-        request._payload = encode_data(encoder, job.data)
+        request._payload = encode_data(encoder, request.data)
 
 
 def _check_special(request: GearmanJobRequest) -> None:
@@ -653,10 +738,9 @@ def to_epoch(run_at: datetime | float | None) -> int:
 
 def submit_event(request: GearmanJobRequest) -> events.PacketEvent:
     """Return the packet that submits `request`, which has been prepared and has a unique."""
-    job = request.job
-    payload = request._payload
-    function = job.task.encode("utf-8", "surrogateescape")
-    unique = (job.unique or "").encode("utf-8", "surrogateescape")
+    payload = request._payload or b""
+    function = request.task.encode("utf-8", "surrogateescape")
+    unique = (request.unique or "").encode("utf-8", "surrogateescape")
     if request.run_at is not None:
         epoch = b"%d" % to_epoch(request.run_at)
         return events.SubmitJobEpoch(function, unique, epoch, payload)

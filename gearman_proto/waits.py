@@ -89,6 +89,11 @@ class Wait:
         if not self.open:
             self.check()
 
+    def request_over(self, request: GearmanJobRequest) -> None:  # noqa: ARG002 - for Stream
+        """A request has left both phases at once."""
+        self.open -= 1
+        self.request_accepted()
+
     def check(self) -> None:
         """Be done if nothing is left to wait for."""
         if not self.unaccepted and (self.accepted_only or self.error or not self.open):
@@ -163,6 +168,12 @@ class Stream(Wait):
         self.finished.append(request)
         self.tell()
         super().request_ended(request)
+
+    def request_over(self, request: GearmanJobRequest) -> None:
+        """A request has left both phases at once."""
+        self.finished.append(request)
+        self.tell()
+        super().request_over(request)
 
 
 # Fewer than this are not worth sweeping up.
