@@ -16,8 +16,8 @@ class ReceiveBuffer:
     __slots__ = ("_scanned", "_tail", "data", "start")
 
     def __init__(self) -> None:
-        self.data = b""
-        self.start = 0
+        self.data: bytes = b""
+        self.start: int = 0
         self._tail = bytearray()
         # How many of the unparsed bytes are known to hold no line feed.
         self._scanned = 0

@@ -120,21 +120,21 @@ class ClientLink:
     def __init__(
         self, engine: ClientEngine, server: Server, connection: Connection, *, greeting: bool
     ) -> None:
-        self.engine = engine
-        self.server = server
-        self.connection = connection
+        self.engine: ClientEngine = engine
+        self.server: Server = server
+        self.connection: Connection = connection
         #: Whether to ask for exceptions before anything else.
-        self.greeting = greeting
+        self.greeting: bool = greeting
         #: Whether the engine still wants to hear of it.
-        self.alive = True
+        self.alive: bool = True
         #: Whether it is open.
-        self.is_up = False
+        self.is_up: bool = False
         #: Requests and queries to send, in order.
         self.outbox: deque[GearmanJobRequest | _Query] = deque()
         #: The foreground jobs that the server has acknowledged, by handle.
         self.jobs: dict[bytes, _Job] = {}
         #: Whether the server is known to attach a connection once per job, not once per submit.
-        self.attaches_once = False
+        self.attaches_once: bool = False
         #: Those who wait for it to be open.
         self.waits: list[Wait] = []
 
@@ -180,7 +180,7 @@ class _RequestRef(weakref.ref[GearmanJobRequest]):
 class _Query:
     """A question for the status of one request, to one server or to several."""
 
-    __slots__ = ("answered", "event", "open", "request", "retried", "wait")
+    __slots__ = ("answered", "error", "event", "open", "request", "retried", "wait")
 
     def __init__(self, request: GearmanJobRequest, wait: StatusWait, event: PacketEvent) -> None:
         self.request = request
@@ -189,17 +189,34 @@ class _Query:
         #: How many servers have not answered.
         self.open = 0
         self.answered = False
+        #: Why a server did not answer.
+        self.error: Exception | None = None
         #: The servers that were asked a second time, after a lost connection.
         self.retried: set[Server] = set()
 
-    def fail(self, error: Exception) -> None:
-        """There will be no answer that counts."""
-        if not self.answered:
-            self.wait.request_failed(error)
-            self.finish()
+    def answer(self, status: JobStatus) -> None:
+        """A server has answered. It counts if it knows the job, or if it is the last one."""
+        self.open -= 1
+        if self.answered:
+            return
+        if status["known"] or (not self.open and self.error is None):
+            self.request._status = status
+            self._finish()
+        else:
+            self._check()
 
-    def finish(self) -> None:
-        """Nothing more is to come for the caller."""
+    def fail(self, error: Exception) -> None:
+        """A server will not answer. It may be the one that knows the job."""
+        self.open -= 1
+        self.error = self.error or error
+        self._check()
+
+    def _check(self) -> None:
+        if not self.open and not self.answered and self.error is not None:
+            self.wait.request_failed(self.error)
+            self._finish()
+
+    def _finish(self) -> None:
         self.answered = True
         self.wait.request_ended(self.request)
 
@@ -266,9 +283,9 @@ class ClientEngine:
             )
         if not connect_timeout > 0:
             raise ValueError(f"connect_timeout is {connect_timeout}: it must be more than 0")
-        self.pool = ServerPool(addresses, rng, routing)
+        self.pool: ServerPool = ServerPool(addresses, rng, routing)
         #: Whether `close` was called.
-        self.closed = False
+        self.closed: bool = False
         self._rng = rng
         self._wall_clock = wall_clock
         self._unique_bytes = unique_bytes
@@ -434,7 +451,7 @@ class ClientEngine:
             query.request.timed_out = False
             wait.queries.append(query)
             wait.open += 1
-            query.open = len(servers)
+            query.open = max(len(servers), 1)
             for server in servers:
                 self._enqueue(query, server, now)
             if not servers:
@@ -735,10 +752,10 @@ class ClientEngine:
             if isinstance(item, GearmanJobRequest):
                 self._lost_sent(item, server, error, now)
             elif isinstance(item, _Query):
-                self._lost_query(item, server, now, was_up=True)
+                self._lost_query(item, server, error, now, was_up=True)
         for item in outbox:
             if isinstance(item, _Query):
-                self._lost_query(item, server, now, was_up=was_up)
+                self._lost_query(item, server, error, now, was_up=was_up)
             else:
                 self._lost_unsent(item, server, error, now, was_up=was_up)
         self._tell_waits(link, error)
@@ -755,8 +772,8 @@ class ClientEngine:
             self._fail(
                 request,
                 ExceededConnectionAttempts(
-                    f"a submit was sent {times} time{'s' * (times != 1)} and each time lost before "
-                    f"it was acknowledged, last by {server.address} ({error})"
+                    f"a submit was tried {times} time{'s' * (times != 1)} and each time lost "
+                    f"before it was acknowledged, last by {server.address} ({error})"
                 ),
             )
             return
@@ -801,12 +818,14 @@ class ClientEngine:
         handlers = self._handlers
         next_event = link.connection.next_event
         try:
-            while (event := next_event()) is not NEED_DATA:
+            event = next_event()
+            if event is not NEED_DATA:
+                link.server.answered()
+            while event is not NEED_DATA:
                 handlers[type(event)](link, event)
+                event = next_event()
         except RemoteProtocolError as error:
             self._close(link, error, now)
-        else:
-            link.server.answered()
 
     def _on_option_res(self, link: ClientLink, event: OptionRes) -> None:
         """The server will send exceptions."""
@@ -962,13 +981,9 @@ class ClientEngine:
 
     def _on_status_res(self, link: ClientLink, event: StatusRes | StatusResUnique) -> None:
         query: _Query = event.answers
-        query.open -= 1
-        known = number(event.known) != 0
-        if query.answered or not (known or query.open <= 0):
-            return  # Another server may know it.
         status: JobStatus = {
             "handle": query.request.handle,
-            "known": known,
+            "known": number(event.known) != 0,
             "running": number(event.running) != 0,
             "numerator": number(event.numerator),
             "denominator": number(event.denominator),
@@ -976,19 +991,17 @@ class ClientEngine:
         }
         if isinstance(event, StatusResUnique):
             status["client_count"] = number(event.clients)
-        query.request._status = status
-        query.finish()
+        query.answer(status)
 
-    def _lost_query(self, query: _Query, server: Server, now: float, *, was_up: bool) -> None:
+    def _lost_query(
+        self, query: _Query, server: Server, error: Exception, now: float, *, was_up: bool
+    ) -> None:
         """Ask again, once: the connection may have been dead for long without anybody noticing."""
-        if query.answered:
-            return
-        if was_up and not self.closed and server not in query.retried:
+        if was_up and not query.answered and not self.closed and server not in query.retried:
             query.retried.add(server)
             self._enqueue(query, server, now)
-            return
-        # It may be this server that knows the job, so what others say is not the answer.
-        query.fail(self._unavailable())
+        else:
+            query.fail(ServerUnavailable(f"{server.address} did not answer: {error}"))
 
 
 def _deadline(now: float, timeout: float | None) -> float | None:

@@ -203,8 +203,8 @@ class Connection:
             raise TypeError(f"role must be a Role, not {role!r}")
         if Role.SERVER in role and role is not Role.SERVER:
             raise ValueError("a server's end can't be anything else at the same time")
-        self.role = role
-        self.max_packet_size = max_packet_size
+        self.role: Role = role
+        self.max_packet_size: int = max_packet_size
         self._is_server = role is Role.SERVER
         self._is_worker = Role.WORKER in role
         self._to_send, self._to_receive = _rows(role, max_packet_size)

@@ -52,7 +52,7 @@ class SubmitError(GearmanError):
         super().__init__(message)
         #: The requests of the call that raised, as they were passed in. Each one's `state` and
         #: `error` tell how far it came.
-        self.job_requests = job_requests
+        self.job_requests: Iterable[Any] = job_requests
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.args[0], self.job_requests)
@@ -75,8 +75,8 @@ class ServerError(GearmanError):
 
     def __init__(self, code: str, text: str = "") -> None:
         super().__init__(code, text)
-        self.code = code
-        self.text = text
+        self.code: str = code
+        self.text: str = text
 
     def __str__(self) -> str:
         return f"{self.code}: {self.text}" if self.text else self.code

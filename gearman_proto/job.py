@@ -110,6 +110,24 @@ class _Fields:
     unique: str | None
     data: Any
 
+    def _fill(
+        self,
+        connection: ServerAddress | None,
+        handle: str | None,
+        task: str,
+        unique: str | None,
+        data: Any,
+    ) -> None:
+        self.connection = connection
+        self.handle = handle
+        self.task = task
+        self.unique = unique
+        self.data = data
+
+    def _leave_server(self) -> None:
+        self.connection = None
+        self.handle = None
+
 
 _T = TypeVar("_T")
 
@@ -148,11 +166,11 @@ class GearmanJob:
 
     __slots__ = ("__dict__", "__weakref__", "_fields")
 
-    connection = _Forwarded["ServerAddress | None"]()
-    handle = _Forwarded["str | None"]()
-    task = _Forwarded[str]()
-    unique = _Forwarded["str | None"]()
-    data = _Forwarded[Any]()
+    connection: _Forwarded[ServerAddress | None] = _Forwarded()
+    handle: _Forwarded[str | None] = _Forwarded()
+    task: _Forwarded[str] = _Forwarded()
+    unique: _Forwarded[str | None] = _Forwarded()
+    data: _Forwarded[Any] = _Forwarded()
 
     def __init__(
         self,
@@ -162,12 +180,14 @@ class GearmanJob:
         unique: str | bytes | None,
         data: Any,
     ) -> None:
-        fields = self._fields = _Fields()
-        fields.connection = connection
-        fields.handle = None if handle is None else to_text(handle)
-        fields.task = to_text(task)
-        fields.unique = None if unique is None else to_text(unique)
-        fields.data = data
+        self._fields = _Fields()
+        self._fields._fill(
+            connection,
+            None if handle is None else to_text(handle),
+            to_text(task),
+            None if unique is None else to_text(unique),
+            data,
+        )
 
     @classmethod
     def _view(cls, fields: _Fields) -> GearmanJob:
@@ -379,12 +399,11 @@ class GearmanJobRequest(_Fields):
         run_at: datetime | float | None = None,
         reducer: str | bytes | None = None,
     ) -> None:
-        self.connection = gearman_job.connection
-        self.handle = gearman_job.handle
-        self.unique = gearman_job.unique
-        self._setup(gearman_job.task, gearman_job.data, initial_priority, background, max_attempts)
-        self.run_at = run_at
-        self.reducer = reducer
+        job = gearman_job
+        self._fill(job.connection, job.handle, job.task, job.unique, job.data)
+        self._setup(initial_priority, background, max_attempts)
+        self.run_at: datetime | float | None = run_at
+        self.reducer: str | bytes | None = reducer
         # The view that the application has, weakly; or the job that it gave.
         self._job: weakref.ref[GearmanJob] | GearmanJob | None = gearman_job
         gearman_job._fields = self
@@ -395,19 +414,15 @@ class GearmanJobRequest(_Fields):
     ) -> GearmanJobRequest:
         """What the constructor does, without a GearmanJob."""
         request = cls.__new__(cls)
-        request.connection = request.handle = request.unique = None
-        request._setup(to_text(task), data, PRIORITY_NONE, background, max_attempts)
+        request._fill(None, None, task if type(task) is str else to_text(task), None, data)
+        request._setup(PRIORITY_NONE, background, max_attempts)
         request.run_at = request.reducer = request._job = None
         return request
 
-    def _setup(
-        self, task: str, data: Any, priority: str | None, background: bool, max_attempts: int
-    ) -> None:
-        self.task = task
-        self.data = data
-        self.priority = priority
-        self.background = background
-        self.max_connection_attempts = max_attempts
+    def _setup(self, priority: str | None, background: bool, max_attempts: int) -> None:
+        self.priority: str | None = priority
+        self.background: bool = background
+        self.max_connection_attempts: int = max_attempts
         # The unique if it was made here, and so may be made anew.
         self._generated: str | None = None
         self._encoder: Any = NoopEncoder
@@ -415,9 +430,9 @@ class GearmanJobRequest(_Fields):
 
     def _initialize(self) -> None:
         self.state: str = JOB_UNKNOWN
-        self.timed_out = False
+        self.timed_out: bool = False
         self.error: Exception | None = None
-        self.connection_attempts = 0
+        self.connection_attempts: int = 0
         self._raw_result: bytes | None = None
         self._result: Any = _MISSING
         self._raw_exception: bytes | None = None
@@ -553,10 +568,9 @@ class GearmanJobRequest(_Fields):
         Raises:
             InvalidClientState: It is being submitted, or waited for.
         """
-        if self._link is not None:
+        if self._link is not None and not self._link.engine.closed:
             raise InvalidClientState(f"{self!r} is under way")
-        self.connection = None
-        self.handle = None
+        self._leave_server()
         self._initialize()
 
 

@@ -30,15 +30,15 @@ class Server:
     """A server as a client knows it."""
 
     def __init__(self, address: ServerAddress) -> None:
-        self.address = address
+        self.address: ServerAddress = address
         #: What it is known by in rendezvous hashing.
-        self.digest = hashlib.blake2b(
+        self.digest: bytes = hashlib.blake2b(
             str(address).encode("utf-8", "surrogateescape"), digest_size=16
         ).digest()
         #: How often in a row it failed.
-        self.failures = 0
+        self.failures: int = 0
         #: Until when it is left alone, in the engine's time.
-        self.cool_until = 0.0
+        self.cool_until: float = 0.0
         #: Why it failed last.
         self.error: Exception | None = None
         #: The engine's connection to it, if there is one.
@@ -93,8 +93,8 @@ class ServerPool:
     ) -> None:
         if routing not in ROUTINGS:
             raise ValueError(f"routing is one of {', '.join(ROUTINGS)}, not {routing!r}")
-        self.servers = [Server(address) for address in addresses]
-        self.by_unique = routing == "unique"
+        self.servers: list[Server] = [Server(address) for address in addresses]
+        self.by_unique: bool = routing == "unique"
         self._rotation = list(self.servers)
         rng.shuffle(self._rotation)
         self._turn = 0

@@ -50,21 +50,21 @@ class Wait:
         *,
         accepted_only: bool = False,
     ) -> None:
-        self.requests = requests
+        self.requests: Collection[GearmanJobRequest] = requests
         #: When it times out, in the engine's time, or None.
-        self.deadline = deadline
-        self.wake = wake
-        self.accepted_only = accepted_only
+        self.deadline: float | None = deadline
+        self.wake: Callable[[], Any] = wake
+        self.accepted_only: bool = accepted_only
         #: Whether the call can return.
-        self.done = False
+        self.done: bool = False
         #: Whether it is done because of its deadline.
-        self.timed_out = False
+        self.timed_out: bool = False
         #: What the call has to raise, if anything.
         self.error: Exception | None = None
         #: How many requests are neither accepted nor failed.
-        self.unaccepted = 0
+        self.unaccepted: int = 0
         #: How many requests have not ended.
-        self.open = 0
+        self.open: int = 0
         # One tuple, shared by all requests that have no other wait.
         self.alone: tuple[Wait, ...] = (self,)
 
@@ -147,7 +147,7 @@ class Stream(Wait):
         super().__init__(requests, deadline, wake)
         self.finished: deque[GearmanJobRequest] = deque()
         #: Whether there is something new. The caller resets it before it looks.
-        self.news = False
+        self.news: bool = False
 
     @property
     def ready(self) -> bool:

@@ -288,9 +288,8 @@ def test_names() -> None:
 
 def test_repr() -> None:
     request = one(unique="u")
-    assert (
-        repr(request) == "<GearmanJobRequest UNKNOWN task='t' unique='u' handle=None>"
-    )
+    assert repr(request) == "<GearmanJobRequest UNKNOWN task='t' unique='u' handle=None>"
+    assert repr(request.job) == "<GearmanJob task='t' unique='u' handle=None>"
     request.timed_out = True
     assert "UNKNOWN, timed out" in repr(request)
 

@@ -1,0 +1,126 @@
+"""Addresses: each form that is taken, and that each impossible one is refused at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gearman_proto.address import ServerAddress, parse_address, parse_host_list
+
+
+@pytest.mark.parametrize(
+    ("spec", "host", "port"),
+    [
+        ("example.org", "example.org", 4730),
+        ("example.org:1", "example.org", 1),
+        (b"example.org:65535", "example.org", 65535),
+        ("::1", "::1", 4730),
+        ("[::1]", "::1", 4730),
+        ("[::1]:4731", "::1", 4731),
+        (("example.org", 5), "example.org", 5),
+        (["example.org", "5"], "example.org", 5),
+        (("[::1]", 5), "::1", 5),
+        ((b"h", 5), "h", 5),
+        ({"host": "h"}, "h", 4730),
+        ({"host": "h", "port": None}, "h", 4730),
+        ({"host": "h", "port": "77"}, "h", 77),
+        ("bücher.example", "bücher.example", 4730),
+        (ServerAddress("h", 7), "h", 7),
+    ],
+)
+def test_forms(spec: Any, host: str, port: int) -> None:
+    address = parse_address(spec)
+    assert (address.host, address.port) == (host, port)
+    assert not address.uses_tls
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        ":4730",
+        "h:",
+        "h:x",
+        "h:0",
+        "h:65536",
+        "h:-1",
+        "h:123456",
+        "h:٣",
+        "[::1",
+        "[::1]x",
+        "[h]:1",
+        "a b",
+        "a/b",
+        "user@h",
+        "a\0b",
+        "a\nb",
+        "a..b",
+        "a" * 64,
+        "a" * 254,
+        ("h", 0),
+        ("h", ""),
+        ("", 1),
+        {},
+        {"port": 1},
+        {"host": "h", "prot": 1},
+        {"host": "h", "prot": 1, 7: 7},
+        {"host": "h", "keyfile": "k"},
+        {"host": "h", "keyfile": "k", "certfile": "c", "ssl_context": object()},
+    ],
+)
+def test_impossible_values(spec: Any) -> None:
+    with pytest.raises(ValueError):
+        parse_address(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        None,
+        7,
+        ("h",),
+        ("h", 1, 2),
+        (7, 1),
+        ("h", None),
+        ("h", 1.5),
+        ("h", True),
+        {"host": None},
+        {"host": "h", "port": []},
+    ],
+)
+def test_impossible_types(spec: Any) -> None:
+    with pytest.raises(TypeError):
+        parse_address(spec)
+
+
+def test_tls() -> None:
+    address = parse_address({"host": "h", "certfile": "c", "keyfile": "k", "ca_certs": "a"})
+    assert address == ServerAddress("h", 4730, "k", "c", "a")
+    assert address.uses_tls
+    context = object()
+    address = parse_address({"host": "h", "ssl_context": context, "keyfile": None})
+    assert address.ssl_context is context
+    assert address.uses_tls
+    assert "object" not in repr(address)
+
+
+def test_as_text() -> None:
+    assert str(ServerAddress("h", 7)) == "h:7"
+    assert str(ServerAddress("::1", 7)) == "[::1]:7"
+    assert parse_address(str(ServerAddress("::1", 7))) == ServerAddress("::1", 7)
+
+
+def test_host_list() -> None:
+    assert parse_host_list(None) == [ServerAddress("localhost")]
+    assert parse_host_list([]) == []
+    assert parse_host_list(["b", ("a", 1), {"host": "b"}, "a:1"]) == [
+        ServerAddress("b"),
+        ServerAddress("a", 1),
+    ]
+
+
+@pytest.mark.parametrize("hosts", ["h", b"h", {"host": "h"}, 7, ServerAddress("h")])
+def test_no_list(hosts: Any) -> None:
+    with pytest.raises(TypeError):
+        parse_host_list(hosts)
