@@ -33,6 +33,7 @@ from typing import Any
 
 HEADER = struct.Struct(">4sII")
 PEERS = ("raw socket", "gearman_sync", "pygearman")
+GEARMAND = ("-L", "127.0.0.1", "-l", os.devnull, "--hashtable-buckets", "2000003", "-t", "1")
 TASK, DATA = "bench", b"hello"
 SUBMIT_JOB, SUBMIT_JOB_BG = 7, 18
 
@@ -104,8 +105,7 @@ def measure(peer: str, mode: str, count: int) -> dict[str, float]:
     """Run one measurement in processes of its own."""
     port = free_port()
     server = subprocess.Popen(
-        ["gearmand", "-p", str(port), "-L", "127.0.0.1", "-l", os.devnull]
-        + ["--hashtable-buckets", "2000003", "-t", "1"],
+        ["gearmand", "-p", str(port), *GEARMAND],
         stderr=subprocess.DEVNULL,
     )
     command = [sys.executable, __file__, "--child"]
