@@ -338,23 +338,25 @@ class ClientEngine:
         """
         self._check_open()
         self._check_ours(requests)
-        # Those that were lost only after `prepare` had looked at them are returned as that.
-        unsent = [r for r in requests if r.state == JOB_UNKNOWN and r._payload is not None]
+        wait = Wait(requests, _deadline(now, timeout), wake, accepted_only=accepted_only)
+        unsent = []
+        for request in requests:
+            # One that was lost only after `prepare` had looked at it has no payload, and is
+            # returned as lost; one that is in `requests` twice has the wait already.
+            if request.state == JOB_UNKNOWN and request._payload is not None and not request._waits:
+                if request.error or request.connection_attempts or request.handle is not None:
+                    self._renew(request)
+                request._waits = wait.alone
+                unsent.append(request)
+            else:
+                self._join(request, wait)
+        wait.unaccepted += len(unsent)
+        wait.open += len(unsent)
         uniques = self._make_uniques(len(unsent))
         for request in unsent:
-            if request.state != JOB_UNKNOWN:
-                continue  # It is in `requests` twice.
-            if request.error or request.connection_attempts or request.handle is not None:
-                self._renew(request)
             if not request.unique:
                 request.unique = request._generated = next(uniques)
             self._assign(request, now)
-        wait = Wait(requests, _deadline(now, timeout), wake, accepted_only=accepted_only)
-        # Those that failed at once, for want of a server, are JOB_UNKNOWN again.
-        for request in unsent:
-            if request.state == JOB_UNKNOWN:
-                wait.error = request.error
-                break
         return self._start(wait)
 
     def wait_completed(
@@ -366,7 +368,7 @@ class ClientEngine:
         timeout: float | None = None,
     ) -> Wait:
         """Wait until those of `requests` that are under way have ended. Else like `submit`."""
-        return self._start(self._checked(Wait(requests, _deadline(now, timeout), wake)))
+        return self._start(self._joined(Wait(requests, _deadline(now, timeout), wake)))
 
     def as_completed(
         self,
@@ -377,7 +379,7 @@ class ClientEngine:
         timeout: float | None = None,
     ) -> Stream:
         """Like `wait_completed`; `finished` of the Stream gets each request as it ends."""
-        return self._start(self._checked(Stream(requests, _deadline(now, timeout), wake)))
+        return self._start(self._joined(Stream(requests, _deadline(now, timeout), wake)))
 
     def updates(
         self,
@@ -600,16 +602,16 @@ class ClientEngine:
             request._link = request._payload = None
             request._waits = ()
 
-    def _checked(self, wait: _W) -> _W:
+    def _joined(self, wait: _W) -> _W:
         check_requests(wait.requests)
         self._check_ours(wait.requests)
+        for request in wait.requests:
+            self._join(request, wait)
         return wait
 
     def _start(self, wait: _W) -> _W:
         if self._dropped:
             self._sweep()
-        if not isinstance(wait, StatusWait):
-            self._attach(wait)
         wait.check()
         if not wait.done:
             self._waits.add(wait)
@@ -618,21 +620,18 @@ class ClientEngine:
         return wait
 
     @staticmethod
-    def _attach(wait: Wait) -> None:
-        """Have the requests tell `wait`, and count them."""
-        alone = wait.alone
-        unaccepted = under_way = 0
-        for request in wait.requests:
-            request.timed_out = False
-            if request._link is not None:
-                under_way += 1
-                unaccepted += request.state == JOB_PENDING
-                request._waits = (*request._waits, wait) if request._waits else alone
-            elif isinstance(wait, Stream):
-                wait.finished.append(request)
-                wait.news = True
-        wait.unaccepted += unaccepted
-        wait.open += under_way
+    def _join(request: GearmanJobRequest, wait: Wait) -> None:
+        """Have `request` tell `wait`, if it is under way."""
+        request.timed_out = False
+        if wait in request._waits:
+            return  # It is in the list twice.
+        if request._link is not None:
+            wait.open += 1
+            wait.unaccepted += request.state == JOB_PENDING
+            request._waits = (*request._waits, wait)
+        elif isinstance(wait, Stream):
+            wait.finished.append(request)
+            wait.news = True
 
     # Requests.
 

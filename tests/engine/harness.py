@@ -317,7 +317,8 @@ def check_wait(wait: Wait) -> None:
 def check_counts(wait: Wait, requests: Collection[GearmanJobRequest]) -> None:
     if not requests:
         return  # It is about connections.
-    mine = [request for request in requests if wait in request._waits]
+    # A request that is in the list twice is waited for once.
+    mine = {request for request in requests if wait in request._waits}
     if not mine and wait.open:
         # crash() takes the requests away from a Wait that it ends.
         assert wait.done
