@@ -605,7 +605,7 @@ class ClientEngine:
     def _joined(self, wait: _W) -> _W:
         check_requests(wait.requests)
         self._check_ours(wait.requests)
-        for request in wait.requests:
+        for request in dict.fromkeys(wait.requests):  # A stream yields each once.
             self._join(request, wait)
         return wait
 

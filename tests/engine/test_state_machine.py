@@ -321,7 +321,7 @@ class ClientMachine(RuleBasedStateMachine):
         if isinstance(wait, Stream):
             ended = list(wait.finished)
             wait.news = False
-            assert not wait.done or wait.timed_out or len(ended) == len(wait.requests)
+            assert not wait.done or wait.timed_out or len(ended) == len(set(wait.requests))
         self.world.release(wait)
         for request in wait.requests:
             assert wait not in request._waits
