@@ -490,13 +490,26 @@ class ClientEngine:
         for wait in list(self._waits):
             wait.error = error
             wait.finish()
+        for link in self._give_up_links(error):
+            self._timers.cancel(link)
+            self._actions.append(Close(link))
+
+    def abandon(self, error: Exception) -> None:
+        """Nobody will run this engine any more: its requests are lost, and nobody is told.
+
+        For the child of a fork, whose engine the parent runs, and which has no other thread.
+        """
+        self.closed = True
+        self._give_up_links(error)
+
+    def _give_up_links(self, error: Exception) -> list[ClientLink]:
+        links: list[ClientLink] = []
         for server in self.pool.servers:
             link, server.link = server.link, None
             if link is None:
                 continue
-            self._timers.cancel(link)
+            links.append(link)
             link.alive = link.is_up = False
-            self._actions.append(Close(link))
             here = [*link.outbox, *link.connection.unanswered_tokens()]
             for job in link.jobs.values():
                 here += job.live()
@@ -506,8 +519,9 @@ class ClientEngine:
                 if isinstance(request, GearmanJobRequest):
                     request.state = JOB_UNKNOWN
                     request.error = error
-                    request._link = None
+                    request._link = request._payload = None
                     request._waits = ()
+        return links
 
     # The transport side, in.
 
@@ -650,15 +664,7 @@ class ClientEngine:
         request._initialize()
         request._payload = payload
         request.handle = None
-        self._forget_unique(request)
-
-    @staticmethod
-    def _forget_unique(request: GearmanJobRequest) -> None:
-        # The server may still have the job of a foreground request, doomed because its client has
-        # gone: a submit with the same unique would be attached to it and never hear of it again.
-        # A background job can't be doomed so; there the same unique saves running it twice.
-        if not request.background and request.unique == request._generated:
-            request.unique = None
+        request._forget_unique()
 
     def _assign(self, request: GearmanJobRequest, now: float) -> None:
         """Give `request` to a server."""
@@ -777,7 +783,7 @@ class ClientEngine:
             )
             return
         request._tried = ()
-        self._forget_unique(request)
+        request._forget_unique()
         if not request.unique:
             request.unique = request._generated = next(self._make_uniques(1))
         self._assign(request, now)

@@ -81,6 +81,7 @@ NEED_DATA: Final = _NeedData.NEED_DATA
 # A packet without a payload is made of names and numbers. gearmand's fit its buffer of 8192 bytes;
 # this leaves room for servers with longer names, and none for a damaged size.
 _MAX_PLAIN_SIZE: Final = 65536
+_MAX_BODY_SIZE: Final = constants.MAX_BODY_SIZE
 # Replies have no limit of their own: the line of a worker in `workers` holds all its functions.
 _MAX_REPLY_LINE: Final = 1024 * 1024
 # The codes with which servers refuse a WORK_* packet (gearmand's; the Perl server's).
@@ -254,6 +255,8 @@ class Connection:
         plain = len(body) - len(args[-1]) if row.opaque else len(body)
         if plain > row.enough or body.count(b"\0", 0, plain) != row.nuls:
             self._check_args(row, args)
+        if len(body) > _MAX_BODY_SIZE:
+            raise LocalProtocolError(f"{row.packet.name}: {len(body)} bytes do not fit a packet")
         if self._is_server:
             if row.answers_something:
                 self._settle(row, args[0] if args else b"")

@@ -7,6 +7,30 @@ from __future__ import annotations
 
 from typing import Final
 
+__all__ = [
+    "DEFAULT_GEARMAN_PORT",
+    "DEFAULT_MAX_PACKET_SIZE",
+    "JOB_COMPLETE",
+    "JOB_CREATED",
+    "JOB_FAILED",
+    "JOB_PENDING",
+    "JOB_UNKNOWN",
+    "MAX_BODY_SIZE",
+    "MAX_CAN_DO_TIMEOUT",
+    "MAX_CLIENT_ID_SIZE",
+    "MAX_COMMAND_SIZE",
+    "MAX_COMMAND_WORDS",
+    "MAX_EPOCH",
+    "MAX_FUNCTION_SIZE",
+    "MAX_HANDLE_SIZE",
+    "MAX_PROGRESS_SIZE",
+    "MAX_REDUCER_SIZE",
+    "MAX_UNIQUE_SIZE",
+    "PRIORITY_HIGH",
+    "PRIORITY_LOW",
+    "PRIORITY_NONE",
+]
+
 DEFAULT_GEARMAN_PORT: Final = 4730
 
 PRIORITY_NONE: Final = None
@@ -50,5 +74,7 @@ MAX_COMMAND_SIZE: Final = 8192
 #: Words. A text command of more closes the connection without a reply.
 MAX_COMMAND_WORDS: Final = 5
 
+#: Bytes of a packet's body.
+MAX_BODY_SIZE: Final = 2**32 - 1
 #: Bytes of one packet's body that a Connection takes from its peer unless told otherwise.
 DEFAULT_MAX_PACKET_SIZE: Final = 256 * 1024 * 1024

@@ -9,6 +9,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+__all__ = [
+    "ConnectionError",
+    "ExceededConnectionAttempts",
+    "GearmanError",
+    "InvalidAdminClientState",
+    "InvalidClientState",
+    "InvalidWorkerState",
+    "LocalProtocolError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "ServerError",
+    "ServerUnavailable",
+    "SubmitError",
+    "UnknownCommandError",
+]
+
+
 class GearmanError(Exception):
     """The root of all of them."""
 

@@ -46,6 +46,23 @@ if TYPE_CHECKING:
     from .waits import Wait
 
 
+__all__ = [
+    "GearmanJob",
+    "GearmanJobRequest",
+    "JobData",
+    "JobEnded",
+    "JobProgress",
+    "JobStatus",
+    "JobUpdate",
+    "JobWarning",
+    "UpdateQueue",
+    "ended",
+    "make_requests",
+    "next_update",
+    "prepare",
+]
+
+
 class JobStatus(TypedDict, total=False):
     """What `GearmanJobRequest.status` holds. Empty until a status or WORK_STATUS has come."""
 
@@ -240,6 +257,8 @@ JobUpdate = JobData | JobWarning | JobProgress | JobEnded
 MAX_UNREAD_UPDATES: Final = constants.DEFAULT_MAX_PACKET_SIZE
 #: Status updates of one job that may lie unread. Older ones are dropped.
 MAX_UNREAD_PROGRESS: Final = 1000
+#: Bytes of a job's data, encoded: a packet's size is a number of 32 bits, for the names, too.
+MAX_PAYLOAD_SIZE: Final = constants.MAX_BODY_SIZE - 16384
 # What an update costs beside its bytes, roughly.
 _UPDATE_COST: Final = 200
 
@@ -571,7 +590,15 @@ class GearmanJobRequest(_Fields):
         if self._link is not None and not self._link.engine.closed:
             raise InvalidClientState(f"{self!r} is under way")
         self._leave_server()
+        self._forget_unique()
         self._initialize()
+
+    def _forget_unique(self) -> None:
+        # The server may still have the job of a foreground request, doomed because its client has
+        # gone: a submit with the same unique would be attached to it and never hear of it again.
+        # A background job can't be doomed so; there the same unique saves running it twice.
+        if not self.background and self.unique == self._generated:
+            self.unique = None
 
 
 def _address(server: HostSpec | None) -> ServerAddress | None:
@@ -722,8 +749,14 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
                 f"a priority is PRIORITY_NONE, PRIORITY_LOW or PRIORITY_HIGH, "
                 f"not {request.priority!r}"
             )
+        payload = encode_data(encoder, request.data)
+        if len(payload) > MAX_PAYLOAD_SIZE:
+            raise ValueError(
+                f"the data has {len(payload)} bytes, more than the {MAX_PAYLOAD_SIZE} that fit a "
+                "packet"
+            )
         request._encoder = encoder
-        request._payload = encode_data(encoder, request.data)
+        request._payload = payload
 
 
 def _check_special(request: GearmanJobRequest) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from gearman_proto import constants, errors, job
 from gearman_proto._version import __version__
 from gearman_proto.constants import (
     JOB_COMPLETE,
@@ -29,6 +28,7 @@ from gearman_proto.job import (
     JobWarning,
 )
 
+from . import constants, errors, job
 from .client import GearmanClient
 
 __all__ = [

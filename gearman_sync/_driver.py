@@ -32,7 +32,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from gearman_proto import Close, Connect
+from gearman_proto import Close, Connect, ConnectionError, GearmanError
 
 from ._transport import Stage, Transport
 
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from gearman_proto import ServerAddress, Wait
 
 logger: Final = logging.getLogger("gearman")
+
+# Seconds. Selectors refuse to sleep for weeks.
+_LONGEST_SLEEP: Final = 3600.0
 
 #: The only clock.
 clock: Final = time.monotonic
@@ -62,6 +65,7 @@ class _DrivenEngine(Protocol):
     def data_to_send(self, link: Any) -> bytes: ...
     def next_deadline(self) -> float | None: ...
     def crash(self, error: Exception) -> None: ...
+    def abandon(self, error: Exception) -> None: ...
     def release(self, wait: Wait) -> None: ...
     def close(self, now: float) -> None: ...
 
@@ -90,13 +94,18 @@ class Driver(Generic[E_]):
 
     def _setup(self) -> None:
         self.engine = self._make_engine()
-        self._lock = threading.Lock()
+        # Re-entrant not to be entered again, but as it knows its owner.
+        self._lock: Any = threading.RLock()
+        # Whether the engine is in the middle of something.
+        self._busy = False
         self._selector = selectors.DefaultSelector()
         self._transports: dict[Any, Transport] = {}
         # File descriptor -> the events it is registered for.
         self._interests: dict[int, int] = {}
         # Names that have been resolved by their threads.
         self._resolved: deque[tuple[Any, list[Any] | OSError]] = deque()
+        # Waits of calls that are over.
+        self._released: deque[Wait] = deque()
         self._has_leader = False
         # Those who sleep while somebody else leads.
         self._followers: dict[threading.Condition, None] = {}
@@ -115,10 +124,30 @@ class Driver(Generic[E_]):
         The Call has to be used as a context manager.
         """
         with self._lock:
-            condition = threading.Condition(self._lock)
-            wait = begin(self.engine, clock(), condition.notify)
-            self._pump()
+            try:
+                self._busy = True
+                self._release()
+                if not self._has_leader and self._transports:
+                    # Nobody has looked for a while. What matters most is a connection that has
+                    # ended: what is sent on it would be lost.
+                    self._handle(self._selector.select(0))
+                condition = threading.Condition(self._lock)
+                wait = self._begin(begin, condition.notify)
+                self._pump()
+                self._busy = False
+            except BaseException as error:
+                self._interrupted(error)
+                raise
             return Call(self, wait, condition)
+
+    def _begin(
+        self, begin: Callable[[E_, float, Callable[[], Any]], W_], wake: Callable[[], Any]
+    ) -> W_:
+        try:
+            return begin(self.engine, clock(), wake)
+        except (GearmanError, TypeError, ValueError):
+            self._busy = False  # It was refused; nothing has changed.
+            raise
 
     def block(self, wait: Wait, condition: threading.Condition) -> None:
         """Return when `wait` is ready."""
@@ -131,22 +160,52 @@ class Driver(Generic[E_]):
                         self._followers.pop(condition, None)
                     else:
                         self._lead(wait)
+            except BaseException as error:
+                self._interrupted(error)
+                raise
             finally:
                 self._followers.pop(condition, None)
                 if not self._has_leader and self._followers:
                     next(iter(self._followers)).notify()
 
+    def _interrupted(self, error: BaseException) -> None:
+        """An exception has come out of the middle of something: a signal's, most likely.
+
+        Where it hit the engine, a packet may have been taken and not applied, or made and not
+        written; to go on would give requests each other's answers. So all connections are lost.
+        """
+        if self._busy:
+            self._busy = False
+            self.engine.crash(ConnectionError(f"interrupted by {error!r}"))
+            self._pump()
+
     def release(self, wait: Wait) -> None:
-        """The call of `wait` is over."""
-        with self._lock:
-            self.engine.release(wait)
+        """The call of `wait` is over.
+
+        This never blocks: a generator that was not used up ends where the garbage collector comes
+        upon it, and that may be in a thread that has the lock.
+        """
+        self._released.append(wait)
+        if not self._lock._is_owned() and self._lock.acquire(blocking=False):  # noqa: SLF001
+            try:
+                self._release()
+            finally:
+                self._lock.release()
+
+    def _release(self) -> None:
+        while self._released:
+            self.engine.release(self._released.popleft())
 
     def close(self) -> None:
         """Close the engine and all sockets; everybody who waits returns."""
         with self._lock:
             self.engine.close(clock())
             self._pump()
-            self._drop()
+            if self._sleeping_until is None:
+                self._drop()
+            else:
+                # Closing the selector would not end the leader's sleep in it. It drops all.
+                self._wake_leader()
 
     # Leading. All of this has the lock.
 
@@ -160,14 +219,24 @@ class Driver(Generic[E_]):
 
     def _poll(self) -> None:
         deadline = self._next_deadline()
-        timeout = None if deadline is None else max(deadline - clock(), 0.0)
+        timeout = None if deadline is None else min(max(deadline - clock(), 0.0), _LONGEST_SLEEP)
         self._sleeping_until = float("inf") if deadline is None else deadline
-        self._lock.release()
+        once = (1, threading.get_ident())
         try:
+            self._lock.release()
             ready = self._selector.select(timeout)
         finally:
-            self._lock.acquire()
+            # Unlike `acquire`, this can't be interrupted before it has the lock: it is what
+            # Condition.wait uses.
+            self._lock._acquire_restore(once)  # noqa: SLF001
             self._sleeping_until = None
+            if self.engine.closed:
+                self._drop()
+        self._handle(ready)
+
+    def _handle(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+        """Take in what the selector has found, and go on from there."""
+        was_busy, self._busy = self._busy, True
         now = clock()
         for key, events in ready:
             if key.data is None:
@@ -177,13 +246,12 @@ class Driver(Generic[E_]):
         # Input that has come counts before the time that has passed.
         self._handle_timeouts(now)
         self._pump()
+        self._busy = was_busy
 
     def _next_deadline(self) -> float | None:
-        deadline = self.engine.next_deadline()
-        for transport in self._transports.values():
-            if transport.deadline is not None:
-                deadline = min(deadline or transport.deadline, transport.deadline)
-        return deadline
+        deadlines = [self.engine.next_deadline()]
+        deadlines += [transport.deadline for transport in self._transports.values()]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _handle_timeouts(self, now: float) -> None:
         for link, transport in list(self._transports.items()):
@@ -360,15 +428,15 @@ class Driver(Generic[E_]):
 
     def __del__(self) -> None:
         if hasattr(self, "_waker") and self._waker.fileno() >= 0:
-            self.engine.closed = True
+            self.engine.abandon(ConnectionError("the client is no more"))
             self._drop()
 
     def after_fork(self) -> None:
         """In the child: forget the parent's sockets, lock and engine."""
-        was_closed = self._waker.fileno() < 0
-        self.engine.closed = True
+        was_closed = self.engine.closed
+        self.engine.abandon(ConnectionError("the process was forked"))
+        self._drop()
         if not was_closed:
-            self._drop()
             self._setup()
 
 

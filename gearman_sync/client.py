@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gearman_proto import constants
 from gearman_proto.address import parse_host_list
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
     from gearman_proto.waits import Wait
 
     W = TypeVar("W", bound=Wait)
+
+# Seconds; thirty years.
+_FOR_EVER: Final = 1e9
 
 #: A list, tuple or set of requests. What is passed in is what is returned.
 Requests = TypeVar("Requests", bound="Collection[GearmanJobRequest]")
@@ -493,6 +495,7 @@ def _seconds(poll_timeout: float | None) -> float | None:
         return None
     if isinstance(poll_timeout, bool) or not isinstance(poll_timeout, (int, float)):
         raise TypeError(f"poll_timeout is a number of seconds or None, not {poll_timeout!r}")
-    if math.isnan(poll_timeout):
+    if poll_timeout != poll_timeout:
         raise ValueError("poll_timeout is not a number of seconds: nan")
-    return None if math.isinf(poll_timeout) else max(poll_timeout, 0.0)
+    # Beyond any clock, and beyond a float, is for ever.
+    return None if poll_timeout > _FOR_EVER else max(float(poll_timeout), 0.0)

@@ -1875,3 +1875,22 @@ def test_a_request_can_be_reset_when_its_client_is_gone() -> None:
     world.engine.closed = True
     request.reset()
     assert request.state == JOB_UNKNOWN
+
+
+def test_reset_forgets_a_unique_that_was_made_here() -> None:
+    """The server may still have the doomed job of a foreground request under it."""
+    world = World(["a"])
+    server = world.serve
+    foreground, background = world.request(), world.request(background=True)
+    chosen = world.request(unique="mine")
+    requests = (foreground, background, chosen)
+    world.submit(*requests)
+    server("a").lose()
+    before = [request.unique for request in requests]
+    for request in requests:
+        assert request.state == JOB_UNKNOWN
+        request.reset()
+    world.submit(*requests)
+    after = [request.unique for request in requests]
+    assert after[0] != before[0]
+    assert after[1:] == before[1:]

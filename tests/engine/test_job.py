@@ -543,3 +543,12 @@ def test_status_updates_are_cut_to_the_latest(monkeypatch: pytest.MonkeyPatch) -
         server.send(events.WorkStatus(b"H:1", b"%d" % n, b"9"))
     assert list(request.status_updates) == [(2, 9), (3, 9), (4, 9)]
     assert request.state == JOB_CREATED
+
+
+def test_data_that_fits_no_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gearman_proto.job.MAX_PAYLOAD_SIZE", 5)
+    assert one(data=b"12345")._payload == b"12345"
+    (request,) = make_requests([{"task": "t", "data": b"123456"}])
+    with pytest.raises(ValueError, match="6 bytes, more than the 5"):
+        prepare([request], NoopEncoder)
+    assert request._payload is None

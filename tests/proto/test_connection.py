@@ -1155,3 +1155,12 @@ def test_chunks_make_no_difference(role: Role, data: bytes, cuts: list[int], tex
     assert feed(ends[1], chop(data, cuts), eof=True) == whole
     assert feed(ends[2], [data[at : at + 1] for at in range(len(data))], eof=True) == whole
     assert whole[1] is not None or whole[0][-1] == ConnectionClosed()
+
+
+def test_a_body_that_fits_no_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gearman_proto.connection._MAX_BODY_SIZE", 5)
+    connection = Connection(Role.CLIENT)
+    with pytest.raises(LocalProtocolError, match="6 bytes"):
+        connection.send(EchoReq(b"123456"))
+    assert connection.unanswered == 0
+    assert connection.send(EchoReq(b"12345")).endswith(b"12345")

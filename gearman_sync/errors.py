@@ -1,0 +1,4 @@
+"""The exceptions, where programs for python-gearman import them from (`gearman.errors`)."""
+
+from gearman_proto.errors import *  # noqa: F403
+from gearman_proto.errors import __all__ as __all__  # noqa: PLC0414

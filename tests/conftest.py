@@ -1,0 +1,103 @@
+"""Servers, workers and names that tests of all adapters need; each ends with its test."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import PATIENCE, FakeServer, Gearmand, Peer, Worker, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def gearmand() -> Iterator[Gearmand]:
+    """A gearmand that tests share. They use functions of their own (`task`), and leave it alive."""
+    server = Gearmand()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def start_gearmand() -> Iterator[Callable[..., Gearmand]]:
+    """Starts a gearmand for one test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*options: str, **kwargs: Any) -> Gearmand:
+            server = Gearmand(*options, **kwargs)
+            stack.callback(server.kill)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def task() -> str:
+    """The name of a function that no other test uses."""
+    return f"task-{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture
+def start_worker() -> Iterator[Callable[..., Worker]]:
+    """Starts a worker for one test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*args: Any, **kwargs: Any) -> Worker:
+            worker = Worker(*args, **kwargs)
+            stack.callback(worker.stop)
+            return worker
+
+        yield start
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., FakeServer]]:
+    """Starts a scripted server for one test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(script: Callable[[Peer], object], **kwargs: Any) -> FakeServer:
+            server = FakeServer(script, **kwargs)
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def no_hang() -> Iterator[None]:
+    """Ends a test that hangs, where the system can."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise AssertionError("the test hangs")
+
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(int(2 * PATIENCE))
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def no_leak() -> Iterator[None]:
+    """Fails a test that leaves a thread behind."""
+    before = set(threading.enumerate())
+    yield
+    eventually(
+        lambda: before.issuperset(threading.enumerate()),
+        f"the end of threads, {threading.enumerate()},",
+    )

@@ -1,0 +1,154 @@
+"""Many jobs in one call: little memory for each, and a cost that does not grow with the number."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import gearman_sync as gearman
+from gearman_proto.events import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
+from gearman_sync import GearmanClient, GearmanJob, GearmanJobRequest
+from tests.support import FakeServer, Gearmand, Peer, spawn
+
+from .support import wait_for_leader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    StartServer = Callable[..., FakeServer]
+    MakeClient = Callable[..., GearmanClient]
+
+MANY = 20_000
+
+
+@pytest.fixture
+def server(start_gearmand: Callable[..., Gearmand]) -> Gearmand:
+    """A gearmand of its own: what lies in its queue would slow others down."""
+    return start_gearmand()
+
+
+def test_twenty_thousand_background_jobs(
+    server: Gearmand, make_client: MakeClient, task: str
+) -> None:
+    client = make_client(server.address)
+    jobs = [{"task": task, "data": b"data"}] * MANY
+    requests = client.submit_multiple_jobs(jobs, background=True)
+    assert len(requests) == MANY
+    assert all(request.state == gearman.JOB_CREATED for request in requests)
+    assert len({request.job.handle for request in requests}) == MANY
+    assert server.counts(task)[0] == MANY
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_memory(server: Gearmand, make_client: MakeClient, task: str, background: bool) -> None:
+    client = make_client(server.address)
+    # Everything that is there once is there.
+    client.submit_job(task, b"", background=True)
+    count = MANY // 4
+    jobs = [{"task": task, "data": b"data"}] * count
+    tracemalloc.start()
+    try:
+        requests = client.submit_multiple_jobs(
+            jobs, background=background, wait_until_complete=False
+        )
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(requests) == count
+    assert kept / count < 1024
+    assert peak / count < 1024
+
+
+class CountingList(list[GearmanJobRequest]):
+    """A list that counts how often it is gone through, and how many were looked at one by one."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.iterations = 0
+
+    def __iter__(self) -> Iterator[GearmanJobRequest]:
+        self.iterations += 1
+        return super().__iter__()
+
+
+def count_iterations(
+    start_server: StartServer, make_client: MakeClient, count: int, background: bool
+) -> int:
+    """Answer each of `count` submits in a packet of its own, and count the scans."""
+
+    def script(peer: Peer) -> None:
+        for number in range(count):
+            event = peer.expect(SubmitJobBg if background else SubmitJob)
+            assert isinstance(event, (SubmitJob, SubmitJobBg))
+            handle = b"H:%d" % number
+            peer.send(JobCreated(handle))
+            if not background:
+                peer.send(WorkComplete(handle, event.data))
+        peer.hold()
+
+    client = make_client(start_server(script).address)
+    requests = CountingList(
+        GearmanJobRequest(GearmanJob(None, None, "task", None, b"%d" % n), background=background)
+        for n in range(count)
+    )
+    client.submit_multiple_requests(requests)
+    iterations = requests.iterations
+    assert all(request.complete for request in requests)
+    client.shutdown()
+    return iterations
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_nothing_goes_through_all_requests_for_each_reply(
+    start_server: StartServer, make_client: MakeClient, background: bool
+) -> None:
+    few = count_iterations(start_server, make_client, 10, background)
+    many = count_iterations(start_server, make_client, 3000, background)
+    assert few == many
+    assert many < 10
+
+
+def test_calls_of_the_engine(
+    server: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written goes in large pieces, and each turn of the loop does a bounded number."""
+    client = make_client(server.address)
+    client.submit_job(task, b"", background=True)
+    counts = {"select": 0, "data_to_send": 0, "receive_data": 0}
+
+    def count(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    driver = client._driver
+    count(driver._selector, "select")
+    count(driver.engine, "data_to_send")
+    count(driver.engine, "receive_data")
+    client.submit_multiple_jobs([{"task": task, "data": b"data"}] * MANY, background=True)
+    # A submit has about 80 bytes, a reply about 30.
+    assert counts["receive_data"] <= counts["select"] + 1
+    assert counts["data_to_send"] <= 2 * counts["select"] + MANY * 100 / 65536
+    assert counts["select"] < MANY
+
+
+def test_outstanding_jobs_do_not_slow_others(
+    server: Gearmand, make_client: MakeClient, task: str
+) -> None:
+    client = make_client(server.address)
+    jobs = [{"task": task, "data": b""}] * 1000
+    waiting = CountingList(client.submit_multiple_jobs(jobs, wait_until_complete=False))
+    call = spawn(client.wait_until_jobs_completed, waiting)
+    wait_for_leader(client)
+    before = waiting.iterations
+    for _ in range(10):
+        client.submit_job(f"{task}-other", b"", background=True)
+    assert waiting.iterations == before
+    client.shutdown()
+    assert call.result(20) is waiting

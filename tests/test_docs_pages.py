@@ -1,0 +1,173 @@
+"""The Python in docs/*.md runs as it stands, and prints what the pages say.
+
+The blocks of a page are one program, against a gearmand with workers. What a block prints is in the
+```text block behind it, where three dots stand for anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import Failed, Gearmand, Job, Raised, Stunnel, Worker, reverse
+from tests.sync.test_tls import make_certificates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass
+class Block:
+    """A block of Python, and what it prints."""
+
+    code: str
+    #: The line of the page that it begins at.
+    line: int
+    output: str = ""
+
+
+def blocks_of(page: str) -> list[Block]:
+    blocks: list[Block] = []
+    end = 0
+    for match in FENCED.finditer(page):
+        language, text = match.groups()
+        if language == "python":
+            blocks.append(Block(text, page.count("\n", 0, match.start(2))))
+        elif language == "text":
+            assert blocks, "output before any code"
+            assert not page[end : match.start()].strip(), "output that is not right behind its code"
+            blocks[-1].output = text
+        end = match.end()
+    return blocks
+
+
+def matches(expected: str, printed: str) -> bool:
+    pattern = "(?s:.*)".join(re.escape(part) for part in expected.split("..."))
+    return re.fullmatch(pattern, printed) is not None
+
+
+# What the workers do.
+
+
+def convert(job: Job) -> bytes:
+    job.send_status(1, 2)
+    job.send_data(b"page 1")
+    job.send_warning(b"no title")
+    job.send_status(2, 2)
+    job.send_data(b"page 2")
+    return b"2 pages"
+
+
+def slow(job: Job) -> bytes:
+    time.sleep(0.5)
+    return job.data
+
+
+def divide(job: Job) -> bytes:
+    raise Raised(b"ZeroDivisionError")
+
+
+def refuse(job: Job) -> bytes:
+    raise Failed
+
+
+def add(job: Job) -> bytes:
+    return json.dumps({"sum": sum(json.loads(job.data))}).encode()
+
+
+@pytest.fixture
+def servers(
+    start_gearmand: Callable[..., Gearmand], start_worker: Callable[..., Worker]
+) -> list[Gearmand]:
+    """localhost and otherhost, with workers."""
+    servers = [start_gearmand(), start_gearmand()]
+    functions = (add, convert, divide, refuse, reverse)
+    for server in servers:
+        start_worker(server.address, {function.__name__: function for function in functions})
+        start_worker(server.address, {"slow": slow})
+    return servers
+
+
+@pytest.fixture
+def tunnel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: list[Gearmand]
+) -> Iterator[Stunnel]:
+    """TLS in front of localhost, and a working directory with the certificates for it."""
+    make_certificates(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    program = Stunnel(tmp_path, servers[0])
+    yield program
+    program.kill()
+
+
+def run(path: Path, places: dict[str, str]) -> None:
+    """Run a page. `places` are what it writes, and what is meant: addresses and ports."""
+    names: dict[str, Any] = {"__name__": path.stem}
+    for block in blocks_of(path.read_text(encoding="utf-8")):
+        code = block.code
+        for written, real in places.items():
+            code = code.replace(written, real)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile("\n" * block.line + code, str(path), "exec"), names)
+        output = printed.getvalue()
+        for written, real in places.items():
+            output = output.replace(real, written)
+        assert matches(block.output, output), (
+            f"{path.name}:{block.line} prints\n{output}\nand not\n{block.output}"
+        )
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page(
+    page: str,
+    servers: list[Gearmand],
+    request: pytest.FixtureRequest,
+    no_leak: None,
+    no_hang: None,
+) -> None:
+    path = DOCS / page
+    places = {
+        "localhost:4730": f"localhost:{servers[0].port}",
+        "otherhost:4730": f"localhost:{servers[1].port}",
+    }
+    if "4731" in path.read_text(encoding="utf-8"):
+        places["4731"] = str(request.getfixturevalue("tunnel").port)
+    run(path, places)
+
+
+def test_there_are_pages() -> None:
+    assert PAGES
+
+
+def test_what_a_page_says() -> None:
+    page = "# Title\n\n```python\nprint(1)\n```\n\n```text\n1\n```\n\n```sh\nls\n```\n"
+    assert blocks_of(page) == [Block("print(1)\n", 3, "1\n")]
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "good"),
+    [
+        ("", "", True),
+        ("", "1\n", False),
+        ("1\n", "1\n", True),
+        ("1\n", "1\n2\n", False),
+        ("a...\nb\n", "axyz\nb\n", True),
+        ("a...\nb\n", "axyz\nc\n", False),
+        ("a.\n", "ab\n", False),
+    ],
+)
+def test_comparing(expected: str, printed: str, good: bool) -> None:
+    assert matches(expected, printed) is good
