@@ -583,7 +583,8 @@ class ClientEngine:
         send = link.connection.send
         outbox = link.outbox
         room = _WINDOW - link.connection.unanswered
-        while outbox and size < _CHUNK_SIZE and len(packets) < room:
+        while room > 0 and size < _CHUNK_SIZE and outbox:
+            room -= 1
             item = outbox.popleft()
             if isinstance(item, GearmanJobRequest):
                 item.connection_attempts += 1
@@ -661,7 +662,7 @@ class ClientEngine:
     def _renew(self, request: GearmanJobRequest) -> None:
         """Make `request`, which was submitted before, as good as new."""
         payload = request._payload
-        request._initialize()
+        request._initialize_again()
         request._payload = payload
         request.handle = None
         request._forget_unique()

@@ -370,18 +370,20 @@ class Connection:
                 if not buffer.has(HEADER_SIZE + size):
                     return self._need_data()
                 start, end = HEADER_SIZE, HEADER_SIZE + size
-            data = buffer.data
-            if row.single and 0 not in (first := data[start:end]):
+            if row.single and 0 not in (first := buffer.data[start:end]):
                 args = [first]
             else:
-                args = parse(row.packet, data, start, end)
-            if row.answers_something and not self._is_server:
-                token = self._settle(row, args[0] if args else b"")
+                args = parse(row.packet, buffer.data, start, end)
+                first = args[0] if args else b""
+            if self._is_server:
+                if row.owes is not None:
+                    self._owe(row.owes)
+            elif row.answers_something:
+                token = self._settle(row, first)
                 if token is _IGNORED:  # The packet stays in the buffer, for the next call.
                     return self._pop_ignored()
-                args.append(token)
-            elif self._is_server and row.owes is not None:
-                self._owe(row.owes)
+                buffer.start = end
+                return row.event_class(*args, token)  # type: ignore[no-any-return]
             buffer.start = end
             return row.event_class(*args)  # type: ignore[no-any-return]
         except RemoteProtocolError as error:

@@ -145,6 +145,9 @@ class _Fields:
         self.connection = None
         self.handle = None
 
+    def _drop_unique(self) -> None:
+        self.unique = None
+
 
 _T = TypeVar("_T")
 
@@ -385,17 +388,12 @@ class GearmanJobRequest(_Fields):
         "__dict__",
         "__weakref__",
         "_encoder",
-        "_exception",
         "_generated",
-        "_job",
         "_link",
         "_payload",
-        "_raw_exception",
         "_raw_result",
         "_result",
-        "_status",
         "_tried",
-        "_updates",
         "_waits",
         "background",
         "connection_attempts",
@@ -407,6 +405,14 @@ class GearmanJobRequest(_Fields):
         "state",
         "timed_out",
     )
+
+    # What most requests never have is an attribute of the class, until it is set.
+    _raw_exception: bytes | None = None
+    _exception: Any = _MISSING
+    _status: JobStatus | None = None
+    _updates: _Updates | None = None
+    # The view that the application has, weakly; or the job that it gave.
+    _job: weakref.ref[GearmanJob] | GearmanJob | None = None
 
     def __init__(
         self,
@@ -423,8 +429,7 @@ class GearmanJobRequest(_Fields):
         self._setup(initial_priority, background, max_attempts)
         self.run_at: datetime | float | None = run_at
         self.reducer: str | bytes | None = reducer
-        # The view that the application has, weakly; or the job that it gave.
-        self._job: weakref.ref[GearmanJob] | GearmanJob | None = gearman_job
+        self._job = gearman_job
         gearman_job._fields = self
 
     @classmethod
@@ -435,13 +440,14 @@ class GearmanJobRequest(_Fields):
         request = cls.__new__(cls)
         request._fill(None, None, task if type(task) is str else to_text(task), None, data)
         request._setup(PRIORITY_NONE, background, max_attempts)
-        request.run_at = request.reducer = request._job = None
         return request
 
     def _setup(self, priority: str | None, background: bool, max_attempts: int) -> None:
         self.priority: str | None = priority
         self.background: bool = background
         self.max_connection_attempts: int = max_attempts
+        self.run_at = None
+        self.reducer = None
         # The unique if it was made here, and so may be made anew.
         self._generated: str | None = None
         self._encoder: Any = NoopEncoder
@@ -454,10 +460,6 @@ class GearmanJobRequest(_Fields):
         self.connection_attempts: int = 0
         self._raw_result: bytes | None = None
         self._result: Any = _MISSING
-        self._raw_exception: bytes | None = None
-        self._exception: Any = _MISSING
-        self._status: JobStatus | None = None
-        self._updates: _Updates | None = None
         # The encoded data, from `prepare` until the submit is acknowledged or has failed.
         self._payload: bytes | None = None
         # The connection that it is on its way over, or waited for on.
@@ -466,6 +468,11 @@ class GearmanJobRequest(_Fields):
         self._tried: tuple[Any, ...] = ()
         # Whom to tell when its state changes.
         self._waits: tuple[Wait, ...] = ()
+
+    def _initialize_again(self) -> None:
+        for name in ("_raw_exception", "_exception", "_status", "_updates"):
+            self.__dict__.pop(name, None)
+        self._initialize()
 
     @classmethod
     def from_handle(cls, handle: str | bytes, server: HostSpec | None = None) -> GearmanJobRequest:
@@ -591,14 +598,14 @@ class GearmanJobRequest(_Fields):
             raise InvalidClientState(f"{self!r} is under way")
         self._leave_server()
         self._forget_unique()
-        self._initialize()
+        self._initialize_again()
 
     def _forget_unique(self) -> None:
         # The server may still have the job of a foreground request, doomed because its client has
         # gone: a submit with the same unique would be attached to it and never hear of it again.
         # A background job can't be doomed so; there the same unique saves running it twice.
         if not self.background and self.unique == self._generated:
-            self.unique = None
+            self._drop_unique()
 
 
 def _address(server: HostSpec | None) -> ServerAddress | None:

@@ -92,7 +92,9 @@ class Wait:
     def request_over(self, request: GearmanJobRequest) -> None:  # noqa: ARG002 - for Stream
         """A request has left both phases at once."""
         self.open -= 1
-        self.request_accepted()
+        self.unaccepted -= 1
+        if not self.unaccepted:
+            self.check()
 
     def check(self) -> None:
         """Be done if nothing is left to wait for."""
