@@ -339,17 +339,18 @@ class ClientEngine:
         self._check_open()
         self._check_ours(requests)
         wait = Wait(requests, _deadline(now, timeout), wake, accepted_only=accepted_only)
+        alone = wait.alone
         unsent = []
         for request in requests:
             # One that was lost only after `prepare` had looked at it has no payload, and is
             # returned as lost; one that is in `requests` twice has the wait already.
-            if request.state == JOB_UNKNOWN and request._payload is not None and not request._waits:
+            if request.state != JOB_UNKNOWN or request._payload is None:
+                self._join(request, wait)
+            elif request._waits is not alone:
                 if request.error or request.connection_attempts or request.handle is not None:
                     self._renew(request)
-                request._waits = wait.alone
+                request._waits = alone
                 unsent.append(request)
-            else:
-                self._join(request, wait)
         wait.unaccepted += len(unsent)
         wait.open += len(unsent)
         uniques = self._make_uniques(len(unsent))
@@ -487,7 +488,8 @@ class ClientEngine:
         All connections are given up. What can be done with the engine afterwards is as good as the
         bug is small.
         """
-        for wait in list(self._waits):
+        while self._waits:
+            wait = self._waits.pop()
             wait.error = error
             wait.finish()
         for link in self._give_up_links(error):

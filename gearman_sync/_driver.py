@@ -13,9 +13,12 @@ connects delays nobody, and wake-ups (`Wait.wake`), which come out of the engine
 The selector is used outside the lock by the leader alone, and only to poll; registering while
 another thread polls is allowed on Linux and BSD, and elsewhere the wake-up makes it count.
 
+A signal's exception (KeyboardInterrupt) may come anywhere. Most hit a sleeper, and end its call and
+nothing else. `_busy` tells those that hit the engine; see `_interrupted`.
+
 After a fork, the child owns nothing: sockets, selector and lock are shared with the parent or in
-an unknown state. It drops them all without touching the connections, and gets a new engine; the
-old one is marked closed, so that requests on their way over it are known to be lost.
+an unknown state. It drops them all without touching the connections, and gets a new engine; what
+was under way over the old one is lost to the child.
 """
 
 from __future__ import annotations
@@ -237,6 +240,7 @@ class Driver(Generic[E_]):
     def _handle(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         """Take in what the selector has found, and go on from there."""
         was_busy, self._busy = self._busy, True
+        self._release()
         now = clock()
         for key, events in ready:
             if key.data is None:

@@ -1894,3 +1894,31 @@ def test_reset_forgets_a_unique_that_was_made_here() -> None:
     after = [request.unique for request in requests]
     assert after[0] != before[0]
     assert after[1:] == before[1:]
+
+
+def test_a_submit_that_was_torn_in_the_middle_can_be_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As by a KeyboardInterrupt between two requests of one call."""
+    world = World(["a"])
+    requests = [world.request() for _ in range(3)]
+    assign = world.engine._assign
+
+    def torn(request: GearmanJobRequest, now: float) -> None:
+        if request is requests[1]:
+            raise KeyboardInterrupt
+        assign(request, now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.engine, "_assign", torn)
+        with pytest.raises(KeyboardInterrupt):
+            world.engine.submit(requests, 0.0, lambda: None)
+    world.engine.crash(ConnectionError("interrupted"))
+    prepare(requests, NoopEncoder)
+    wait = world.submit(*requests)
+    assert [request.state for request in requests] == [JOB_PENDING] * 3
+    server = world.serve("a")
+    assert len(server.take()) == 3
+    server.send(*(JobCreated(b"H:%d" % n) for n in range(3)))
+    server.send(*(WorkComplete(b"H:%d" % n, b"") for n in range(3)))
+    assert wait.done
