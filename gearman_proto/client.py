@@ -657,8 +657,7 @@ class ClientEngine:
         while count > 0:
             some = min(count, _UNIQUES)
             text = self._rng.randbytes(some * size).hex()
-            for at in range(0, len(text), 2 * size):
-                yield text[at : at + 2 * size]
+            yield from [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
             count -= some
 
     def _renew(self, request: GearmanJobRequest) -> None:

@@ -425,8 +425,8 @@ class GearmanJobRequest(_Fields):
         reducer: str | bytes | None = None,
     ) -> None:
         job = gearman_job
+        self._setup(job.task, job.data, initial_priority, background, max_attempts)
         self._fill(job.connection, job.handle, job.task, job.unique, job.data)
-        self._setup(initial_priority, background, max_attempts)
         self.run_at: datetime | float | None = run_at
         self.reducer: str | bytes | None = reducer
         self._job = gearman_job
@@ -438,11 +438,23 @@ class GearmanJobRequest(_Fields):
     ) -> GearmanJobRequest:
         """What the constructor does, without a GearmanJob."""
         request = cls.__new__(cls)
-        request._fill(None, None, task if type(task) is str else to_text(task), None, data)
-        request._setup(PRIORITY_NONE, background, max_attempts)
+        request._setup(
+            task if type(task) is str else to_text(task),
+            data,
+            PRIORITY_NONE,
+            background,
+            max_attempts,
+        )
         return request
 
-    def _setup(self, priority: str | None, background: bool, max_attempts: int) -> None:
+    def _setup(
+        self, task: str, data: Any, priority: str | None, background: bool, max_attempts: int
+    ) -> None:
+        self.connection: ServerAddress | None = None
+        self.handle: str | None = None
+        self.task: str = task
+        self.unique: str | None = None
+        self.data: Any = data
         self.priority: str | None = priority
         self.background: bool = background
         self.max_connection_attempts: int = max_attempts
