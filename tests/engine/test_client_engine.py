@@ -1922,3 +1922,25 @@ def test_a_submit_that_was_torn_in_the_middle_can_be_made_again(
     server.send(*(JobCreated(b"H:%d" % n) for n in range(3)))
     server.send(*(WorkComplete(b"H:%d" % n, b"") for n in range(3)))
     assert wait.done
+
+
+def test_abandon() -> None:
+    """In the child of a fork: all is lost, nobody is told, and nothing is closed."""
+    world = World(["a"])
+    sent, unsent = world.request(), world.request()
+    wait = world.submit(sent)
+    server = world.serve("a")
+    assert len(server.take()) == 1
+    server.send(JobCreated(b"H:1"))
+    world.submit(unsent)
+    world.engine.abandon(ConnectionError("forked"))
+    assert {sent.state, unsent.state} == {JOB_UNKNOWN}
+    assert isinstance(sent.error, ConnectionError)
+    assert not wait.done
+    assert world.engine.next_action() is None
+    with pytest.raises(InvalidClientState):
+        world.submit(sent)
+    other = World(["a"])
+    prepare([sent, unsent], NoopEncoder)
+    other.submit(sent, unsent)
+    assert {sent.state, unsent.state} == {JOB_PENDING}
