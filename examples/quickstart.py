@@ -95,18 +95,23 @@ class Worker:
         self.sock.sendall(b"".join(map(self.connection.send, packets)))
 
     def run(self) -> None:
-        self.send(events.CanDo(TASK.encode()), events.GrabJob())
-        while data := self.sock.recv(65536):
-            self.connection.receive_data(data)
-            while (event := self.connection.next_event()) is not NEED_DATA:
-                if isinstance(event, events.JobAssign):
-                    words = len(event.data.split())
-                    say(f"worker: {event.handle.decode()} counted {len(event.data)} bytes")
-                    self.send(events.WorkComplete(event.handle, b"%d" % words), events.GrabJob())
-                elif isinstance(event, events.NoJob):
-                    self.send(events.PreSleep())
-                elif isinstance(event, events.Noop):
-                    self.send(events.GrabJob())
+        # An OSError is the end of the connection, ours or the server's.
+        with contextlib.suppress(OSError):
+            self.send(events.CanDo(TASK.encode()), events.GrabJob())
+            while data := self.sock.recv(65536):
+                self.connection.receive_data(data)
+                while (event := self.connection.next_event()) is not NEED_DATA:
+                    self.answer(event)
+
+    def answer(self, event: events.Event) -> None:
+        if isinstance(event, events.JobAssign):
+            words = len(event.data.split())
+            say(f"worker: {event.handle.decode()} counted {len(event.data)} bytes")
+            self.send(events.WorkComplete(event.handle, b"%d" % words), events.GrabJob())
+        elif isinstance(event, events.NoJob):
+            self.send(events.PreSleep())
+        elif isinstance(event, events.Noop):
+            self.send(events.GrabJob())
 
 
 def say(line: str) -> None:
