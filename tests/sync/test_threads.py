@@ -30,7 +30,7 @@ from tests.support import (
 from .support import wait_for_followers, wait_for_leader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     StartWorker = Callable[..., Worker]
     MakeClient = Callable[..., GearmanClient]
@@ -166,7 +166,16 @@ def test_black_hole_delays_nobody_else(
         assert sum(request.state == gearman.JOB_UNKNOWN for request in requests) == 2
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT is a KeyboardInterrupt, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
+@pytest.mark.usefixtures("interruptible")
 def test_keyboard_interrupt_in_the_leader(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
@@ -260,6 +269,7 @@ def test_keyboard_interrupts_anywhere(
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
+@pytest.mark.usefixtures("interruptible")
 def test_keyboard_interrupt_in_a_follower(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
