@@ -39,6 +39,26 @@ def has_ipv6() -> bool:
     return False
 
 
+def hold_resolver(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> tuple[threading.Event, threading.Event]:
+    """Let nobody know the addresses of `host` before the second event, that of the answer, is set.
+
+    The first is set when somebody asks.
+    """
+    answering = socket.getaddrinfo
+    asked, answer = threading.Event(), threading.Event()
+
+    def getaddrinfo(name: Any, *args: Any, **kwargs: Any) -> Any:
+        if name == host and not kwargs.get("flags"):
+            asked.set()
+            wait_for(answer)
+        return answering(name, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked, answer
+
+
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize("form", ["[::1]:{port}", ("::1", 0), ("[::1]", 0), {"host": "::1"}])
 def test_ipv6(
@@ -119,16 +139,7 @@ def test_slow_name_server_delays_nobody(
 ) -> None:
     start_worker(gearmand.address, {task: echo})
     resolve_to(monkeypatch, "gearman.test", gearmand.address)
-    answering = socket.getaddrinfo
-    asked, answer = threading.Event(), threading.Event()
-
-    def getaddrinfo(name: Any, *args: Any, **kwargs: Any) -> Any:
-        if name == "gearman.test" and not kwargs.get("flags"):
-            asked.set()
-            wait_for(answer)
-        return answering(name, *args, **kwargs)
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    asked, answer = hold_resolver(monkeypatch, "gearman.test")
     client = make_client(gearmand.address, "gearman.test")
     good, slow = client.connection_list
     client.establish_connection(good)
@@ -147,16 +158,7 @@ def test_shutdown_while_a_name_is_resolved(
     gearmand: Gearmand, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve_to(monkeypatch, "gearman.test", gearmand.address)
-    answering = socket.getaddrinfo
-    asked, answer = threading.Event(), threading.Event()
-
-    def getaddrinfo(name: Any, *args: Any, **kwargs: Any) -> Any:
-        if name == "gearman.test" and not kwargs.get("flags"):
-            asked.set()
-            wait_for(answer)
-        return answering(name, *args, **kwargs)
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    asked, answer = hold_resolver(monkeypatch, "gearman.test")
     client = make_client("gearman.test")
     call = spawn(client.submit_job, "task", b"")
     wait_for(asked)
@@ -209,3 +211,20 @@ def test_more_than_1024_descriptors(
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_an_address_that_fails_at_once(
+    gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that there is no route to: the next one is tried."""
+    answering = socket.getaddrinfo
+    nowhere = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", "/nowhere/at/all")
+
+    def getaddrinfo(name: Any, *args: Any, **kwargs: Any) -> Any:
+        return [nowhere, *answering(name, *args, **kwargs)] if name == "127.0.0.1" else [nowhere]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    client = make_client(gearmand.address)
+    assert client.submit_job(task, b"", background=True).complete
+    with pytest.raises(ServerUnavailable, match="No such file"):
+        make_client(("127.0.0.2", 1)).submit_job(task, b"")
