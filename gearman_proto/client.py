@@ -78,7 +78,7 @@ from .job import (
 )
 from .packets import Role, number
 from .servers import Server, ServerPool
-from .waits import Stream, Timers, Wait
+from .waits import Stream, Timers, Wait, to_seconds
 
 if TYPE_CHECKING:
     import random
@@ -331,10 +331,11 @@ class ClientEngine:
             now: The time.
             wake: Called once, when the wait is done.
             accepted_only: Whether to wait for JOB_CREATED only.
-            timeout: Seconds to wait at most, or None.
+            timeout: Seconds to wait at most, or None; see `waits.to_seconds`.
 
         Raises:
             InvalidClientState: The engine is closed, or a request is another engine's.
+            TypeError, ValueError: `timeout` is no number.
         """
         self._check_open()
         self._check_ours(requests)
@@ -1012,7 +1013,8 @@ class ClientEngine:
 
 
 def _deadline(now: float, timeout: float | None) -> float | None:
-    return None if timeout is None else now + max(timeout, 0.0)
+    seconds = to_seconds(timeout)
+    return None if seconds is None else now + seconds
 
 
 def _status_event(request: GearmanJobRequest, by_unique: bool) -> PacketEvent:

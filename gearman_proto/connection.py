@@ -103,6 +103,13 @@ _SIZES: Final = {
 _SPECIAL: Final = ("CAN_DO_TIMEOUT", "SUBMIT_JOB_EPOCH", "WORK_FAIL", "ALL_YOURS")
 
 
+def _size_limit(packet: PacketType | None, max_packet_size: int) -> int:
+    """The largest body to take for `packet`; None is a type that is not known."""
+    if packet is None or packet.opaque:
+        return max_packet_size
+    return min(max_packet_size, _MAX_PLAIN_SIZE)
+
+
 class _Row:
     """A row of the packet table, prepared for the two paths that every job takes."""
 
@@ -133,9 +140,7 @@ class _Row:
         self.ignorable = packet.ignorable
         self.event_class: Any = EVENT_CLASSES[packet.number]
         self.get_args = self.event_class.arguments
-        self.max_size = max_packet_size
-        if not packet.opaque:
-            self.max_size = min(max_packet_size, _MAX_PLAIN_SIZE)
+        self.max_size = _size_limit(packet, max_packet_size)
         #: The numbers of what answers it, without ERROR.
         self.accepts = frozenset(BY_NAME[name].number for name in packet.answers)
         #: Its entry in the queue of what was asked, if the answer repeats nothing of it.
@@ -209,6 +214,7 @@ class Connection:
         self._is_server = role is Role.SERVER
         self._is_worker = Role.WORKER in role
         self._to_send, self._to_receive = _rows(role, max_packet_size)
+        self._magic = MAGIC_RESPONSE if self._is_server else MAGIC_REQUEST
         self._peer_magic = MAGIC_REQUEST if self._is_server else MAGIC_RESPONSE
         self._max_line = constants.MAX_COMMAND_SIZE if self._is_server else _MAX_REPLY_LINE
         self._buffer = ReceiveBuffer()
@@ -260,13 +266,13 @@ class Connection:
         if self._is_server:
             if row.answers_something:
                 self._settle(row, args[0] if args else b"")
-            return HEADER.pack(MAGIC_RESPONSE, row.number, len(body)) + body
-        if row.is_special:
-            self._check_special(row.packet, event)
-        if row.accepts:
-            self._asked.append((row, args[0]) if row.repeated else row.alone)
-            self._tokens.append(event if token is None else token)
-        return HEADER.pack(MAGIC_REQUEST, row.number, len(body)) + body
+        else:
+            if row.is_special:
+                self._check_special(row.packet, event)
+            if row.accepts:
+                self._asked.append((row, args[0]) if row.repeated else row.alone)
+                self._tokens.append(event if token is None else token)
+        return HEADER.pack(self._magic, row.number, len(body)) + body
 
     def _send_other(self, event: Event) -> bytes:
         if self._error is not None:
@@ -413,9 +419,7 @@ class Connection:
         if packet is None and not (self._is_server and 0 < number <= LAST_NUMBER):
             raise UnknownCommandError(f"there is no packet of type {number}")
         name = f"type {number}" if packet is None else packet.name
-        limit = self.max_packet_size
-        if packet is not None and not packet.opaque:
-            limit = min(limit, _MAX_PLAIN_SIZE)
+        limit = _size_limit(packet, self.max_packet_size)
         if size > limit:
             raise RemoteProtocolError(f"{name} claims {size} bytes, more than the {limit} allowed")
         if not self._is_server:

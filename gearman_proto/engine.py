@@ -4,8 +4,9 @@ An adapter's driver runs any engine with these calls and nothing else:
 
 * in: `connected`, `connect_failed`, `receive_data`, `connection_lost`, `handle_timeout`. None of
   them raises, whatever bytes arrive. Calls for a link that is no more are ignored.
-* out: `next_action` until it returns None, `data_to_send` for each link whenever its socket takes
-  more, `next_deadline` before it sleeps.
+* out: after every call, of the caller's side too, `next_action` until it returns None and
+  `data_to_send` for each open link; `data_to_send` also whenever a socket takes more; and
+  `next_deadline` before it sleeps.
 
 Times are seconds of any clock that only goes forward.
 """

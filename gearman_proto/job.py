@@ -381,7 +381,7 @@ class GearmanJobRequest(_Fields):
         timed_out: Whether the last call that waited for this request gave up before it ended.
         error: Why it failed, if that was not the worker's doing: the ServerError with which the
             server refused it, or why it could not be sent. None otherwise.
-        connection_attempts: How often the submit was sent, since it was last submitted.
+        connection_attempts: How often sending it was tried, since it was last submitted.
     """
 
     __slots__ = (

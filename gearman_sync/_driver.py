@@ -35,7 +35,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from gearman_proto import Close, Connect, ConnectionError, GearmanError
+from gearman_proto import Connect, ConnectionError, Engine, GearmanError
 
 from ._transport import Stage, Transport
 
@@ -54,20 +54,11 @@ _LONGEST_SLEEP: Final = 3600.0
 clock: Final = time.monotonic
 
 
-class _DrivenEngine(Protocol):
+class _DrivenEngine(Engine[Any], Protocol):
     """What the driver needs of an engine, beside the transport side."""
 
     closed: bool
 
-    def connected(self, link: Any, now: float) -> None: ...
-    def connect_failed(self, link: Any, error: Exception, now: float) -> None: ...
-    def receive_data(self, link: Any, data: bytes, now: float) -> None: ...
-    def connection_lost(self, link: Any, error: Exception | None, now: float) -> None: ...
-    def handle_timeout(self, now: float) -> None: ...
-    def next_action(self) -> Connect | Close | None: ...
-    def data_to_send(self, link: Any) -> bytes: ...
-    def next_deadline(self) -> float | None: ...
-    def crash(self, error: Exception) -> None: ...
     def abandon(self, error: Exception) -> None: ...
     def release(self, wait: Wait) -> None: ...
     def close(self, now: float) -> None: ...
@@ -119,7 +110,13 @@ class Driver(Generic[E_]):
         self._waker.setblocking(False)
         self._selector.register(self._wakeup, selectors.EVENT_READ, None)
 
-    # The one way in.
+    # The way in.
+
+    def run(self, begin: Callable[[E_, float, Callable[[], Any]], Wait]) -> None:
+        """Begin a call, wait for its end, and raise what it has to raise."""
+        with self.start(begin) as call:
+            call.block()
+        call.wait.raise_error()
 
     def start(self, begin: Callable[[E_, float, Callable[[], Any]], W_]) -> Call[W_]:
         """Begin a call: `begin` gets the engine, the time and a `wake`, and returns its Wait.
@@ -458,10 +455,9 @@ class Call(Generic[W_]):
     def __exit__(self, *args: object) -> None:
         self._driver.release(self.wait)
 
-    def block(self) -> W_:
-        """Return the Wait when it is ready."""
+    def block(self) -> None:
+        """Return when the Wait is ready."""
         self._driver.block(self.wait, self._condition)
-        return self.wait
 
 
 _drivers: Final[weakref.WeakSet[Driver[Any]]] = weakref.WeakSet()

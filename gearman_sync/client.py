@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import constants
 from gearman_proto.address import parse_host_list
@@ -20,6 +20,7 @@ from gearman_proto.job import (
     next_update,
     prepare,
 )
+from gearman_proto.waits import to_seconds
 
 from ._driver import Driver
 from ._transport import make_ssl_context
@@ -34,12 +35,6 @@ if TYPE_CHECKING:
 
     from gearman_proto import Server
     from gearman_proto.address import HostSpec
-    from gearman_proto.waits import Wait
-
-    W = TypeVar("W", bound=Wait)
-
-# Seconds; thirty years.
-_FOR_EVER: Final = 1e9
 
 #: A list, tuple or set of requests. What is passed in is what is returned.
 Requests = TypeVar("Requests", bound="Collection[GearmanJobRequest]")
@@ -244,14 +239,12 @@ class GearmanClient:
             TypeError, ValueError: As in `submit_job`.
             InvalidClientState: A request is under way in another client, or this one is shut down.
         """
-        timeout = _seconds(poll_timeout)
         prepare(job_requests, self.data_encoder)
-        with self._driver.start(
+        self._driver.run(
             lambda engine, now, wake: engine.submit(
-                job_requests, now, wake, accepted_only=not wait_until_complete, timeout=timeout
+                job_requests, now, wake, accepted_only=not wait_until_complete, timeout=poll_timeout
             )
-        ) as call:
-            call.block().raise_error()
+        )
         return job_requests
 
     def wait_until_jobs_accepted(
@@ -274,13 +267,11 @@ class GearmanClient:
         Nothing is sent: a request that is JOB_UNKNOWN stays so. Arguments, result and exceptions
         are else those of `submit_multiple_requests`.
         """
-        timeout = _seconds(poll_timeout)
-        with self._driver.start(
+        self._driver.run(
             lambda engine, now, wake: engine.wait_completed(
-                job_requests, now, wake, timeout=timeout
+                job_requests, now, wake, timeout=poll_timeout
             )
-        ) as call:
-            call.block().raise_error()
+        )
         return job_requests
 
     def as_completed(
@@ -301,7 +292,8 @@ class GearmanClient:
         Raises:
             TypeError, InvalidClientState: As in `submit_multiple_requests`.
         """
-        timeout = _seconds(poll_timeout)
+        # What is wrong is raised here, not by the first `next`.
+        timeout = to_seconds(poll_timeout)
         check_requests(job_requests)
         return self._as_completed(job_requests, timeout)
 
@@ -338,7 +330,8 @@ class GearmanClient:
             TypeError, InvalidClientState: As in `submit_multiple_requests`.
             Exception: Whatever the encoder's `decode` raises.
         """
-        timeout = _seconds(poll_timeout)
+        # What is wrong is raised here, not by the first `next`.
+        timeout = to_seconds(poll_timeout)
         check_requests([job_request])
         return self._updates(job_request, timeout)
 
@@ -411,13 +404,11 @@ class GearmanClient:
         Raises:
             ServerUnavailable, InvalidClientState: As in `get_job_status`.
         """
-        timeout = _seconds(poll_timeout)
-        with self._driver.start(
+        self._driver.run(
             lambda engine, now, wake: engine.statuses(
-                job_requests, now, wake, by_unique=by_unique, timeout=timeout
+                job_requests, now, wake, by_unique=by_unique, timeout=poll_timeout
             )
-        ) as call:
-            call.block().raise_error()
+        )
         return job_requests
 
     # Connections.
@@ -440,11 +431,9 @@ class GearmanClient:
         Raises:
             ConnectionError: It could not be reached.
         """
-        timeout = _seconds(poll_timeout)
-        with self._driver.start(
-            lambda engine, now, wake: engine.connect(connection, now, wake, timeout=timeout)
-        ) as call:
-            call.block().raise_error()
+        self._driver.run(
+            lambda engine, now, wake: engine.connect(connection, now, wake, timeout=poll_timeout)
+        )
         return connection
 
     def poll_connections_until_stopped(
@@ -467,9 +456,8 @@ class GearmanClient:
         Returns:
             Whether the callback ended it, and not the timeout.
         """
-        seconds = _seconds(timeout)
         with self._driver.start(
-            lambda engine, now, wake: engine.watch(now, wake, timeout=seconds)
+            lambda engine, now, wake: engine.watch(now, wake, timeout=timeout)
         ) as call:
             stream = call.wait
             while callback_fxn(stream.news):
@@ -487,15 +475,3 @@ class GearmanClient:
         again does nothing.
         """
         self._driver.close()
-
-
-def _seconds(poll_timeout: float | None) -> float | None:
-    """Check a timeout. What has passed already, as in ``deadline - time.time()``, is no error."""
-    if poll_timeout is None:
-        return None
-    if isinstance(poll_timeout, bool) or not isinstance(poll_timeout, (int, float)):
-        raise TypeError(f"poll_timeout is a number of seconds or None, not {poll_timeout!r}")
-    if poll_timeout != poll_timeout:
-        raise ValueError("poll_timeout is not a number of seconds: nan")
-    # Beyond any clock, and beyond a float, is for ever.
-    return None if poll_timeout > _FOR_EVER else max(float(poll_timeout), 0.0)
