@@ -1,7 +1,8 @@
 """The Gearman protocol without I/O, for event loops of any kind.
 
 Tier 1 is `Connection`: the bytes of one connection to events, and back. Tier 2 are the engines,
-which decide everything that a client has to decide; see `ClientEngine` and `engine`.
+which decide everything that a client, a worker or a job server has to decide; see `ClientEngine`,
+`WorkerEngine`, `ServerEngine` and `engine`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .constants import (
     PRIORITY_NONE,
 )
 from .encoder import DataEncoder, NoopEncoder
-from .engine import Action, Close, Connect, Engine
+from .engine import Action, Close, Connect, Engine, StopListening
 from .errors import (
     ConnectionError,
     ExceededConnectionAttempts,
@@ -49,8 +50,10 @@ from .job import (
     UpdateQueue,
 )
 from .packets import PACKETS, PacketType, Role
+from .server import ServerEngine, ServerLink
 from .servers import Server
 from .waits import Stream, Wait
+from .worker import WorkerEngine, WorkerJob, WorkerLink
 
 __all__ = [
     "JOB_COMPLETE",
@@ -93,12 +96,18 @@ __all__ = [
     "Role",
     "Server",
     "ServerAddress",
+    "ServerEngine",
     "ServerError",
+    "ServerLink",
     "ServerUnavailable",
+    "StopListening",
     "Stream",
     "UnknownCommandError",
     "UpdateQueue",
     "Wait",
+    "WorkerEngine",
+    "WorkerJob",
+    "WorkerLink",
     "__version__",
     "constants",
     "encoder",

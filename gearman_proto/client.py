@@ -78,7 +78,7 @@ from .job import (
 )
 from .packets import Role, number
 from .servers import Server, ServerPool
-from .waits import Stream, Timers, Wait, to_seconds
+from .waits import Stream, Timers, Wait, deadline_of
 
 if TYPE_CHECKING:
     import random
@@ -339,7 +339,7 @@ class ClientEngine:
         """
         self._check_open()
         self._check_ours(requests)
-        wait = Wait(requests, _deadline(now, timeout), wake, accepted_only=accepted_only)
+        wait = Wait(requests, deadline_of(now, timeout), wake, accepted_only=accepted_only)
         alone = wait.alone
         unsent = []
         for request in requests:
@@ -370,7 +370,7 @@ class ClientEngine:
         timeout: float | None = None,
     ) -> Wait:
         """Wait until those of `requests` that are under way have ended. Else like `submit`."""
-        return self._start(self._joined(Wait(requests, _deadline(now, timeout), wake)))
+        return self._start(self._joined(Wait(requests, deadline_of(now, timeout), wake)))
 
     def as_completed(
         self,
@@ -381,7 +381,7 @@ class ClientEngine:
         timeout: float | None = None,
     ) -> Stream:
         """Like `wait_completed`; `finished` of the Stream gets each request as it ends."""
-        return self._start(self._joined(Stream(requests, _deadline(now, timeout), wake)))
+        return self._start(self._joined(Stream(requests, deadline_of(now, timeout), wake)))
 
     def updates(
         self,
@@ -397,7 +397,7 @@ class ClientEngine:
     def watch(self, now: float, wake: Callable[[], Any], *, timeout: float | None = None) -> Stream:
         """Wait for anything to come from any server, or for a connection to be made or lost."""
         self._check_open()
-        stream = Stream((), _deadline(now, timeout), wake)
+        stream = Stream((), deadline_of(now, timeout), wake)
         stream.open = 1  # It ends by its deadline only.
         self._watchers.add(stream)
         return self._start(stream)
@@ -412,7 +412,7 @@ class ClientEngine:
     ) -> Wait:
         """Wait for a connection to `server`."""
         self._check_open()
-        wait = Wait((), _deadline(now, timeout), wake)
+        wait = Wait((), deadline_of(now, timeout), wake)
         link = server.link or self._connect(server, now)
         if not link.is_up:
             wait.open = 1
@@ -446,7 +446,7 @@ class ClientEngine:
         """
         self._check_open()
         check_requests(requests)
-        wait = StatusWait(requests, _deadline(now, timeout), wake)
+        wait = StatusWait(requests, deadline_of(now, timeout), wake)
         asked = []
         for request in requests:
             query = _Query(request, wait, _status_event(request, by_unique))
@@ -574,6 +574,11 @@ class ClientEngine:
         """When `handle_timeout` is to be called next, or None."""
         return self._timers.next_deadline()
 
+    def links_to_write(self) -> Iterable[ClientLink]:
+        """All open links: there are few."""
+        servers = self.pool.servers
+        return [s.link for s in servers if s.link is not None and s.link.is_up]
+
     def data_to_send(self, link: ClientLink) -> bytes:
         """Bytes to write on `link` now, or none: whole packets of about 64 KiB together."""
         if not link.is_up:
@@ -688,12 +693,7 @@ class ClientEngine:
     def _unavailable(self) -> ServerUnavailable:
         if self.closed:
             return ServerUnavailable("the client was shut down")
-        if not self.pool.servers:
-            return ServerUnavailable("there are no servers in the host list")
-        causes = ", ".join(
-            f"{server.address} ({server.error or 'no error'})" for server in self.pool.servers
-        )
-        return ServerUnavailable(f"no server could be reached: {causes}")
+        return self.pool.unavailable()
 
     def _fail(self, request: GearmanJobRequest, error: Exception) -> None:
         """`request` will not be acknowledged, and its callers are going to raise `error`."""
@@ -1010,11 +1010,6 @@ class ClientEngine:
             self._enqueue(query, server, now)
         else:
             query.fail(ServerUnavailable(f"{server.address} did not answer: {error}"))
-
-
-def _deadline(now: float, timeout: float | None) -> float | None:
-    seconds = to_seconds(timeout)
-    return None if seconds is None else now + seconds
 
 
 def _status_event(request: GearmanJobRequest, by_unique: bool) -> PacketEvent:

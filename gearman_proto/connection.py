@@ -234,6 +234,11 @@ class Connection:
         """How many requests wait for their answer."""
         return len(self._asked)
 
+    @property
+    def buffered(self) -> int:
+        """How many received bytes are kept until their packet is complete."""
+        return len(self._buffer)
+
     def unanswered_tokens(self) -> Iterator[Any]:
         """Yield the tokens of the requests that wait for their answer, oldest first."""
         yield from self._tokens

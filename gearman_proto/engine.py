@@ -5,8 +5,9 @@ An adapter's driver runs any engine with these calls and nothing else:
 * in: `connected`, `connect_failed`, `receive_data`, `connection_lost`, `handle_timeout`. None of
   them raises, whatever bytes arrive. Calls for a link that is no more are ignored.
 * out: after every call, of the caller's side too, `next_action` until it returns None and
-  `data_to_send` for each open link; `data_to_send` also whenever a socket takes more; and
-  `next_deadline` before it sleeps.
+  `data_to_send` for each of `links_to_write`, until it returns nothing or the socket takes no more;
+  in the latter case again when it does; and `next_deadline` before it sleeps. `data_to_send` is a
+  call like any other: there may be actions after it.
 
 Times are seconds of any clock that only goes forward.
 """
@@ -14,9 +15,12 @@ Times are seconds of any clock that only goes forward.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-L_contra = TypeVar("L_contra", contravariant=True)
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+L = TypeVar("L")
 
 
 @dataclass(frozen=True)
@@ -38,22 +42,27 @@ class Close:
     link: Any
 
 
-Action: TypeAlias = "Connect | Close"
+@dataclass(frozen=True)
+class StopListening:
+    """Take no more connections. Only a server's engine asks for that."""
 
 
-class Engine(Protocol[L_contra]):
-    """The transport side of an engine whose links are of type `L_contra`."""
+Action: TypeAlias = "Connect | Close | StopListening"
 
-    def connected(self, link: L_contra, now: float) -> None:
+
+class Engine(Protocol[L]):
+    """The transport side of an engine whose links are of type `L`."""
+
+    def connected(self, link: L, now: float) -> None:
         """The connection is open."""
 
-    def connect_failed(self, link: L_contra, error: Exception, now: float) -> None:
+    def connect_failed(self, link: L, error: Exception, now: float) -> None:
         """It could not be opened."""
 
-    def receive_data(self, link: L_contra, data: bytes, now: float) -> None:
+    def receive_data(self, link: L, data: bytes, now: float) -> None:
         """Bytes have come."""
 
-    def connection_lost(self, link: L_contra, error: Exception | None, now: float) -> None:
+    def connection_lost(self, link: L, error: Exception | None, now: float) -> None:
         """The connection has ended: by the peer (`error` is None), or by an error."""
 
     def handle_timeout(self, now: float) -> None:
@@ -62,7 +71,10 @@ class Engine(Protocol[L_contra]):
     def next_action(self) -> Action | None:
         """The next thing to do with a connection, or None."""
 
-    def data_to_send(self, link: L_contra) -> bytes:
+    def links_to_write(self) -> Iterable[L]:
+        """The open links that may have something new to send since the last time."""
+
+    def data_to_send(self, link: L) -> bytes:
         """Bytes to write now that the socket takes them, or none."""
 
     def next_deadline(self) -> float | None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
+from .errors import ServerUnavailable
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Collection, Iterable, Sequence
@@ -105,6 +107,13 @@ class ServerPool:
             if (server.address.host, server.address.port) == (address.host, address.port):
                 return server
         return None
+
+    def unavailable(self) -> ServerUnavailable:
+        """The error for whoever needs one of them, and why it was none."""
+        if not self.servers:
+            return ServerUnavailable("there are no servers in the host list")
+        causes = ", ".join(f"{s.address} ({s.error or 'no error'})" for s in self.servers)
+        return ServerUnavailable(f"no server could be reached: {causes}")
 
     def choose(self, now: float, tried: Collection[Server], key: bytes) -> Server | None:
         """The server for a request, or None if all have been tried.

@@ -49,6 +49,12 @@ def to_seconds(poll_timeout: float | None) -> float | None:
     return None if poll_timeout > _FOR_EVER else float(max(poll_timeout, 0))
 
 
+def deadline_of(now: float, poll_timeout: float | None) -> float | None:
+    """Return when a call that begins `now` times out, or None. Raises what `to_seconds` does."""
+    seconds = to_seconds(poll_timeout)
+    return None if seconds is None else now + seconds
+
+
 class Wait:
     """One blocked call."""
 
@@ -216,6 +222,9 @@ class Timers:
 
     def __len__(self) -> int:
         return len(self._current)
+
+    def __contains__(self, thing: Any) -> bool:
+        return thing in self._current
 
     def set(self, thing: Any, deadline: float) -> None:
         """Give `thing` a deadline."""
