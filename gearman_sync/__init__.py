@@ -27,9 +27,12 @@ from gearman_proto.job import (
     JobUpdate,
     JobWarning,
 )
+from gearman_proto.worker import WorkerJob
 
 from . import constants, errors, job
 from .client import GearmanClient
+from .server import HostAndPort, JobServer
+from .worker import GearmanWorker
 
 __all__ = [
     "JOB_COMPLETE",
@@ -44,12 +47,16 @@ __all__ = [
     "GearmanClient",
     "GearmanJob",
     "GearmanJobRequest",
+    "GearmanWorker",
+    "HostAndPort",
     "JobData",
     "JobEnded",
     "JobProgress",
+    "JobServer",
     "JobStatus",
     "JobUpdate",
     "JobWarning",
+    "WorkerJob",
     "__version__",
     "constants",
     "errors",

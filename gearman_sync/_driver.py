@@ -24,6 +24,7 @@ was under way over the old one is lost to the child.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -33,9 +34,10 @@ import threading
 import time
 import weakref
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from gearman_proto import Connect, ConnectionError, Engine, GearmanError
+from gearman_proto import Close, Connect, ConnectionError, Engine, GearmanError
 
 from ._transport import Stage, Transport
 
@@ -49,6 +51,11 @@ logger: Final = logging.getLogger("gearman")
 
 # Seconds. Selectors refuse to sleep for weeks.
 _LONGEST_SLEEP: Final = 3600.0
+
+# Connections to accept at a time, and seconds after which to try again when there was no room.
+_ACCEPTS: Final = 64
+_LISTEN_AGAIN: Final = 0.5
+_NO_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 #: The only clock.
 clock: Final = time.monotonic
@@ -64,6 +71,13 @@ class _DrivenEngine(Engine[Any], Protocol):
     def close(self, now: float) -> None: ...
 
 
+@dataclass(eq=False)
+class _Listener:
+    sock: socket.socket
+    accept: Callable[[Any, str, int, float], Any]
+
+
+T_ = TypeVar("T_")
 E_ = TypeVar("E_", bound=_DrivenEngine)
 W_ = TypeVar("W_", bound="Wait")
 
@@ -96,8 +110,17 @@ class Driver(Generic[E_]):
         self._transports: dict[Any, Transport] = {}
         # File descriptor -> the events it is registered for.
         self._interests: dict[int, int] = {}
-        # Names that have been resolved by their threads.
-        self._resolved: deque[tuple[Any, list[Any] | OSError]] = deque()
+        # The transports that are being connected.
+        self._connecting: set[Any] = set()
+        # Links whose transport may wait for something else than before.
+        self._touched: set[Any] = set()
+        # Links whose sockets take more again.
+        self._writable: set[Any] = set()
+        self._listeners: list[_Listener] = []
+        # When to listen again, after there were too many open files.
+        self._listen_at: float | None = None
+        # What is to be done by whoever next has the lock.
+        self._posted: deque[Callable[[float], object]] = deque()
         # Waits of calls that are over.
         self._released: deque[Wait] = deque()
         self._has_leader = False
@@ -123,6 +146,12 @@ class Driver(Generic[E_]):
 
         The Call has to be used as a context manager.
         """
+        condition = threading.Condition(self._lock)
+        wait = self.call(lambda engine, now: begin(engine, now, condition.notify))
+        return Call(self, wait, condition)
+
+    def call(self, function: Callable[[E_, float], T_]) -> T_:
+        """Call the engine, do what comes of it, and return what `function` returns."""
         with self._lock:
             try:
                 self._busy = True
@@ -131,23 +160,25 @@ class Driver(Generic[E_]):
                     # Nobody has looked for a while. What matters most is a connection that has
                     # ended: what is sent on it would be lost.
                     self._handle(self._selector.select(0))
-                condition = threading.Condition(self._lock)
-                wait = self._begin(begin, condition.notify)
+                try:
+                    value = function(self.engine, clock())
+                except (GearmanError, TypeError, ValueError):
+                    self._busy = False  # It was refused; nothing has changed.
+                    raise
                 self._pump()
                 self._busy = False
             except BaseException as error:
                 self._interrupted(error)
                 raise
-            return Call(self, wait, condition)
+            return value
 
-    def _begin(
-        self, begin: Callable[[E_, float, Callable[[], Any]], W_], wake: Callable[[], Any]
-    ) -> W_:
-        try:
-            return begin(self.engine, clock(), wake)
-        except (GearmanError, TypeError, ValueError):
-            self._busy = False  # It was refused; nothing has changed.
-            raise
+    def post(self, function: Callable[[E_, float], object]) -> None:
+        """Call the engine soon. This never blocks: it may be called in a signal handler."""
+        self._post(lambda now: function(self.engine, now))
+
+    def _post(self, call: Callable[[float], object]) -> None:
+        self._posted.append(call)
+        self._wake_leader()
 
     def block(self, wait: Wait, condition: threading.Condition) -> None:
         """Return when `wait` is ready."""
@@ -242,6 +273,8 @@ class Driver(Generic[E_]):
         for key, events in ready:
             if key.data is None:
                 self._drain_wakeup()
+            elif isinstance(key.data, _Listener):
+                self._accept(key.data, now)
             else:
                 self._on_ready(key.data, events, now)
         # Input that has come counts before the time that has passed.
@@ -250,14 +283,17 @@ class Driver(Generic[E_]):
         self._busy = was_busy
 
     def _next_deadline(self) -> float | None:
-        deadlines = [self.engine.next_deadline()]
-        deadlines += [transport.deadline for transport in self._transports.values()]
+        deadlines = [self.engine.next_deadline(), self._listen_at]
+        deadlines += [self._transports[link].deadline for link in self._connecting]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _handle_timeouts(self, now: float) -> None:
-        for link, transport in list(self._transports.items()):
+        for link in list(self._connecting):
+            transport = self._transports[link]
             if transport.deadline is not None and transport.deadline <= now:
                 self._attempt(link, transport.give_up_address, now)
+        if self._listen_at is not None and self._listen_at <= now:
+            self._resume_listening()
         self._guard(self.engine.handle_timeout, now)
 
     def _on_ready(self, link: Any, events: int, now: float) -> None:
@@ -268,6 +304,8 @@ class Driver(Generic[E_]):
             if self._attempt(link, transport.advance, now):
                 self._guard(self.engine.connected, link, now)
             return
+        if events & selectors.EVENT_WRITE:
+            self._writable.add(link)
         if events & selectors.EVENT_READ:
             self._read(link, transport, now)
 
@@ -291,23 +329,27 @@ class Driver(Generic[E_]):
         """Take a step of connecting. Returns whether it was the last."""
         transport = self._transports[link]
         self._unregister(transport)  # The step may close the socket.
+        self._touched.add(link)
         try:
-            return bool(step(now))
+            done = bool(step(now))
         except (OSError, ValueError) as error:  # ssl takes some host names for a ValueError.
             self._forget(link)
             self._guard(self.engine.connect_failed, link, error, now)
             return False
+        if done:
+            self._connecting.discard(link)
+        return done
 
     def _lost(self, link: Any, error: OSError | None, now: float) -> None:
         self._forget(link)
         self._guard(self.engine.connection_lost, link, error, now)
 
-    def _guard(self, call: Callable[..., None], *args: Any) -> None:
+    def _guard(self, call: Callable[..., object], *args: Any) -> None:
         """Run a call of the engine. If it raises, which is a bug, nobody hangs."""
         try:
             call(*args)
         except Exception as error:
-            logger.exception("internal error in %s", call.__qualname__)
+            logger.exception("internal error in %s", getattr(call, "__qualname__", call))
             self.engine.crash(error)
 
     # Doing what the engine wants. All of this has the lock.
@@ -315,44 +357,58 @@ class Driver(Generic[E_]):
     def _pump(self) -> None:
         """Carry out what the engine wants, write what it has to write, and tell the leader."""
         now = clock()
-        changed = False
-        while self._carry_out(now):
+        changed = self._act(now)
+        while self._write_all(now) | self._act(now):
             changed = True
-        for link, transport in self._transports.items():
-            changed |= self._register(link, transport)
+        for link in self._touched:
+            transport = self._transports.get(link)
+            if transport is not None:
+                changed |= self._register(link, transport)
+        self._touched.clear()
         if self._sleeping_until is not None:
             deadline = self._next_deadline()
             if changed or (deadline is not None and deadline < self._sleeping_until):
                 self._wake_leader()
 
-    def _carry_out(self, now: float) -> bool:
-        """One round of that. Returns whether another one is needed."""
-        again = False
-        while self._resolved:
-            again = True
-            link, found = self._resolved.popleft()
-            self._on_resolved(link, found, now)
+    def _act(self, now: float) -> bool:
+        """Do what was posted, and what the engine wants. Returns whether there was anything."""
+        acted = False
+        while self._posted:
+            acted = True
+            self._guard(self._posted.popleft(), now)
         while (action := self.engine.next_action()) is not None:
-            again = True
+            acted = True
             if isinstance(action, Connect):
                 self._connect(action, now)
-            else:
+            elif isinstance(action, Close):
                 self._forget(action.link)
-        for link, transport in list(self._transports.items()):
-            if transport.stage is Stage.OPEN:
-                again |= self._write(link, transport, now)
-        return again
+            else:
+                self._close_listeners()
+        return acted
+
+    def _write_all(self, now: float) -> bool:
+        """Write what there is. Returns whether a connection was lost by that."""
+        lost = False
+        for link in [*self.engine.links_to_write(), *self._writable]:
+            transport = self._transports.get(link)
+            if transport is None or transport.stage is not Stage.OPEN:
+                continue
+            if link in self._writable or not transport.is_blocked:
+                self._writable.discard(link)
+                lost |= self._write(link, transport, now)
+        self._writable.clear()
+        return lost
 
     def _connect(self, action: Connect, now: float) -> None:
         link = action.link
         context = self._contexts.get(link.address)
         transport = Transport(link.address, context, action.timeout)
         self._transports[link] = transport
+        self._connecting.add(link)
 
         def resolved(found: list[Any] | OSError) -> None:
             # In the resolver's thread. If nobody leads, the next one who does will look.
-            self._resolved.append((link, found))
-            self._wake_leader()
+            self._post(functools.partial(self._on_resolved, link, found))
 
         self._attempt(link, functools.partial(transport.start, resolved), now)
 
@@ -368,6 +424,7 @@ class Driver(Generic[E_]):
 
     def _write(self, link: Any, transport: Transport, now: float) -> bool:
         """Write what there is. Returns whether the connection was lost by that."""
+        self._touched.add(link)
         try:
             transport.write(functools.partial(self.engine.data_to_send, link))
         except OSError as error:
@@ -404,9 +461,62 @@ class Driver(Generic[E_]):
 
     def _forget(self, link: Any) -> None:
         transport = self._transports.pop(link, None)
+        self._connecting.discard(link)
         if transport is not None:
             self._unregister(transport)
             transport.close()
+
+    # Listening.
+
+    def listen(self, sock: socket.socket, accept: Callable[[E_, str, int, float], Any]) -> None:
+        """Take connections from `sock`, which listens; the driver owns it from now on.
+
+        Args:
+            sock: The socket.
+            accept: Gets the engine, the address of the other end, the new socket's number and the
+                time, and returns the link.
+        """
+        sock.setblocking(False)
+        listener = _Listener(sock, accept)
+        with self._lock:
+            self._listeners.append(listener)
+            self._selector.register(sock, selectors.EVENT_READ, listener)
+
+    def _accept(self, listener: _Listener, now: float) -> None:
+        if listener.sock.fileno() < 0:
+            return  # Closed since the selector returned.
+        for _ in range(_ACCEPTS):
+            try:
+                sock, address = listener.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NO_RESOURCES:
+                    # The connection stays in the queue, and the selector would not sleep.
+                    logger.warning("no connection can be accepted: %s", error)
+                    self._pause_listening(now)
+                return
+            link = listener.accept(self.engine, str(address[0]), sock.fileno(), now)
+            self._transports[link] = Transport.accepted(sock)
+            self._touched.add(link)
+
+    def _pause_listening(self, now: float) -> None:
+        self._listen_at = now + _LISTEN_AGAIN
+        for listener in self._listeners:
+            self._selector.unregister(listener.sock)
+
+    def _resume_listening(self) -> None:
+        self._listen_at = None
+        for listener in self._listeners:
+            self._selector.register(listener.sock, selectors.EVENT_READ, listener)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            if self._listen_at is None:
+                self._selector.unregister(listener.sock)
+            listener.sock.close()
+        self._listeners.clear()
+        self._listen_at = None
 
     def _wake_leader(self) -> None:
         # A full pipe, or one that is closed, has nobody to wake.
@@ -421,7 +531,11 @@ class Driver(Generic[E_]):
         """Close everything that has a file descriptor."""
         for transport in self._transports.values():
             transport.close()
+        for listener in self._listeners:
+            listener.sock.close()
         self._transports.clear()
+        self._connecting.clear()
+        self._listeners.clear()
         self._interests.clear()
         self._selector.close()
         self._wakeup.close()

@@ -12,6 +12,7 @@ does not use up the time of those behind it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import errno
 import os
@@ -21,13 +22,16 @@ import ssl
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from gearman_proto.address import ServerAddress, parse_host_list
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from gearman_proto import ServerAddress
+    from gearman_proto.address import HostSpec
 
-#: Bytes to read at a time.
-READ_SIZE: Final = 256 * 1024
+# Bytes to read at a time; less from those who share a server, so that none is kept waiting.
+_READ_SIZE: Final = 256 * 1024
+_SHARED_READ_SIZE: Final = 64 * 1024
 # Chunks to write before reading again: replies must not pile up behind a long write.
 _WRITES: Final = 4
 _IN_PROGRESS: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
@@ -65,6 +69,24 @@ def make_ssl_context(address: ServerAddress) -> ssl.SSLContext | None:
     return context
 
 
+def make_contexts(
+    host_list: Iterable[HostSpec] | None, ssl_context: ssl.SSLContext | None
+) -> tuple[list[ServerAddress], dict[ServerAddress, ssl.SSLContext]]:
+    """Return the addresses in `host_list`, and the contexts of those that use TLS.
+
+    `ssl_context` is for those that have no TLS of their own. Raises what `parse_host_list` and
+    `make_ssl_context` do.
+    """
+    addresses = parse_host_list(host_list)
+    if ssl_context is not None:
+        addresses = [
+            address if address.uses_tls else dataclasses.replace(address, ssl_context=ssl_context)
+            for address in addresses
+        ]
+    contexts = {address: make_ssl_context(address) for address in addresses}
+    return addresses, {a: context for a, context in contexts.items() if context is not None}
+
+
 class Transport:
     """A connection that is being made, or is there.
 
@@ -92,6 +114,23 @@ class Transport:
         self._error: OSError = OSError(f"no addresses for {address.host}")
         self._unsent = memoryview(b"")
         self._wants_write = False
+        self._read_size = _READ_SIZE
+
+    @classmethod
+    def accepted(cls, sock: socket.socket) -> Transport:
+        """Return one that is open, for a socket that was accepted."""
+        transport = cls(ServerAddress("peer"), None, 0.0)
+        sock.setblocking(False)
+        cls._configure(sock)
+        transport.sock = sock
+        transport.stage = Stage.OPEN
+        transport._read_size = _SHARED_READ_SIZE
+        return transport
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the socket takes no more for now."""
+        return self._wants_write
 
     @property
     def interest(self) -> int:
@@ -188,7 +227,7 @@ class Transport:
         """Return what has come: None if nothing has yet, nothing if the stream has ended."""
         assert self.sock is not None
         try:
-            return self.sock.recv(READ_SIZE)
+            return self.sock.recv(self._read_size)
         except _WOULD_BLOCK:
             return None
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.address import parse_host_list
 from gearman_proto.client import DEFAULT_CONNECT_TIMEOUT, ClientEngine
 from gearman_proto.encoder import NoopEncoder
 from gearman_proto.job import (
@@ -23,7 +21,7 @@ from gearman_proto.job import (
 from gearman_proto.waits import to_seconds
 
 from ._driver import Driver
-from ._transport import make_ssl_context
+from ._transport import make_contexts
 
 if TYPE_CHECKING:
     import ssl
@@ -82,19 +80,7 @@ class GearmanClient:
         exceptions: bool = True,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
     ) -> None:
-        addresses = parse_host_list(host_list)
-        if ssl_context is not None:
-            addresses = [
-                address
-                if address.uses_tls
-                else dataclasses.replace(address, ssl_context=ssl_context)
-                for address in addresses
-            ]
-        contexts = {}
-        for address in addresses:
-            context = make_ssl_context(address)
-            if context is not None:
-                contexts[address] = context
+        addresses, contexts = make_contexts(host_list, ssl_context)
 
         def make_engine() -> ClientEngine:
             return ClientEngine(
