@@ -1,10 +1,11 @@
-"""The main job: a client submits jobs, a worker does them, and the results come back.
+"""The main job: a client submits jobs, workers do them, and the results come back.
 
-    python examples/quickstart.py --server localhost:4730 [FILE ...]
+    python examples/quickstart.py [--server HOST:PORT] [--workers N] [FILE ...]
 
-Each FILE (this program, if none is given) becomes a job for the function `count-words`. The worker
-is a thread of this program, written on the protocol core in a few lines; with --no-worker, any
-worker that has registered for that function does them, such as
+All of it in one process: a job server, two workers in threads of their own, and a client. With
+--server, that gearmand takes the place of the job server. Each FILE (the project's own pages, if
+none is given) becomes a job for the function `count-words`. With --workers 0 any worker does them
+that has registered for that function, such as
 
     gearman -w -h localhost -p 4730 -f count-words -- wc -w
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import socket
+import logging
+import os
 import sys
 import threading
 import time
@@ -21,48 +23,60 @@ from pathlib import Path
 from typing import Any
 
 import gearman_sync as gearman
-from gearman_proto import NEED_DATA, Connection, Role, ServerAddress, events, parse_address
 
 TASK = "count-words"
+PROJECT = Path(__file__).resolve().parent.parent
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Count the words of files in Gearman jobs.")
-    parser.add_argument("files", nargs="*", metavar="FILE", default=[__file__])
-    parser.add_argument("--server", required=True, metavar="HOST:PORT", help="a gearmand")
-    parser.add_argument("--no-worker", action="store_true", help="leave the work to others")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="the project's own, if none")
+    parser.add_argument("--server", metavar="HOST:PORT", help="a gearmand, in place of our own")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="how many; 2")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait; 30")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR, format="quickstart: %(message)s")
+    files = arguments.files or pages()
     try:
-        jobs = [{"task": TASK, "data": Path(name).read_bytes()} for name in arguments.files]
-        address = parse_address(arguments.server)
+        jobs = [{"task": TASK, "data": Path(name).read_bytes()} for name in files]
+        with contextlib.ExitStack() as stack:
+            server = arguments.server
+            if server is None:
+                server = str(stack.enter_context(gearman.JobServer()).address)
+                say(f"server: listening at {server}, for this program only")
+            client = stack.enter_context(gearman.GearmanClient([server]))
+            return run(client, server, dict(zip(files, jobs)), arguments)
     except (OSError, ValueError) as error:
         return fail(str(error), 2)
-    try:
-        with contextlib.ExitStack() as stack:
-            if not arguments.no_worker:
-                stack.enter_context(Worker(address))
-            client = stack.enter_context(gearman.GearmanClient([address]))
-            return submit(client, arguments.files, jobs, arguments.timeout)
-    except (OSError, gearman.errors.GearmanError) as error:
-        return fail(
-            f"{error}\nIs there a gearmand at {address}? Debian: apt-get install "
-            "gearman-job-server",
-            3,
-        )
+    except gearman.errors.ServerUnavailable as error:
+        hint = "Without --server, this program brings its own."
+        return fail(f"{error}\n{hint}", 3)
 
 
-def submit(
-    client: gearman.GearmanClient, files: list[str], jobs: list[dict[str, Any]], timeout: float
+def pages() -> list[str]:
+    found = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")]
+    return sorted(os.path.relpath(path) for path in found)
+
+
+def run(
+    client: gearman.GearmanClient,
+    server: str,
+    jobs: dict[str, dict[str, Any]],
+    arguments: argparse.Namespace,
 ) -> int:
     started = time.perf_counter()
-    requests = client.submit_multiple_jobs(jobs, wait_until_complete=False, poll_timeout=timeout)
-    names = dict(zip(requests, files))
+    requests = client.submit_multiple_jobs(
+        list(jobs.values()), wait_until_complete=False, poll_timeout=arguments.timeout
+    )
+    names = dict(zip(requests, jobs))
     for request in requests:
-        say(f"client: submitted {names[request]} as {request.job.handle or 'nothing yet'}")
-    for request in client.as_completed(requests, poll_timeout=timeout):
-        words = request.result.decode().strip() if request.complete else request.state
-        say(f"client: {names[request]} has {words} words")
+        say(f"client: submitted {names[request]} as {request.handle or 'nothing yet'}")
+    with contextlib.ExitStack() as stack:
+        for number in range(arguments.workers):
+            stack.enter_context(Worker(f"worker {number + 1}", server))
+        for request in client.as_completed(requests, poll_timeout=arguments.timeout):
+            words = request.result.decode().strip() if request.complete else request.state
+            say(f"client: {names[request]} has {words} words")
     late = [request for request in requests if not request.complete]
     for request in late:
         state = "timed out" if request.timed_out else request.state
@@ -73,49 +87,31 @@ def submit(
 
 
 class Worker:
-    """A worker thread. All of the protocol is in `Connection`; this moves bytes."""
+    """A worker in a thread of its own."""
 
-    def __init__(self, address: ServerAddress) -> None:
-        self.connection = Connection(Role.WORKER)
-        self.sock = socket.create_connection((address.host, address.port), timeout=10)
-        self.sock.settimeout(None)
-        self.thread = threading.Thread(target=self.run, name="worker", daemon=True)
+    def __init__(self, name: str, server: str) -> None:
+        self.worker = gearman.GearmanWorker([server])
+        self.worker.set_client_id(name)
+        self.worker.register_task(TASK, count_words)
+        self.thread = threading.Thread(target=self.worker.work, name=name)
 
     def __enter__(self) -> Worker:
         self.thread.start()
         return self
 
     def __exit__(self, *args: object) -> None:
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
+        self.worker.stop()
         self.thread.join()
-        self.sock.close()
 
-    def send(self, *packets: events.Event) -> None:
-        self.sock.sendall(b"".join(map(self.connection.send, packets)))
 
-    def run(self) -> None:
-        # An OSError is the end of the connection, ours or the server's.
-        with contextlib.suppress(OSError):
-            self.send(events.CanDo(TASK.encode()), events.GrabJob())
-            while data := self.sock.recv(65536):
-                self.connection.receive_data(data)
-                while (event := self.connection.next_event()) is not NEED_DATA:
-                    self.answer(event)
-
-    def answer(self, event: events.Event) -> None:
-        if isinstance(event, events.JobAssign):
-            words = len(event.data.split())
-            say(f"worker: {event.handle.decode()} counted {len(event.data)} bytes")
-            self.send(events.WorkComplete(event.handle, b"%d" % words), events.GrabJob())
-        elif isinstance(event, events.NoJob):
-            self.send(events.PreSleep())
-        elif isinstance(event, events.Noop):
-            self.send(events.GrabJob())
+def count_words(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
+    words = len(job.data.split())
+    say(f"{worker.worker_client_id}: counted {words} words in {job.handle}")
+    return str(words)
 
 
 def say(line: str) -> None:
-    # In one piece, as two threads talk.
+    # In one piece, as several threads talk.
     print(f"{line}\n", end="", flush=True)
 
 
