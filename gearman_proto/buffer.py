@@ -67,6 +67,12 @@ class ReceiveBuffer:
         self._scanned = 0
         return piece
 
+    def shrink(self) -> None:
+        """Let go of what has been parsed: there may be no more data for long."""
+        if self.start:
+            self.data = self.data[self.start :]
+            self.start = 0
+
     def clear(self) -> None:
         """Drop everything."""
         self.data = b""

@@ -407,6 +407,7 @@ class Connection:
         buffer = self._buffer
         size = len(buffer)
         if not size:
+            buffer.shrink()
             return ConnectionClosed() if self._eof else NEED_DATA
         buffer.has(size)
         if buffer.data[buffer.start]:
@@ -445,6 +446,7 @@ class Connection:
         return Unanswered(request.packet, self._tokens.popleft())
 
     def _need_data(self) -> _NeedData:
+        self._buffer.shrink()
         if self._eof:
             raise RemoteProtocolError(
                 f"the stream ended in the middle of a packet, after {len(self._buffer)} bytes of it"

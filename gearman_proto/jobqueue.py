@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 HIGH: Final = 0
 NORMAL: Final = 1
@@ -39,6 +39,17 @@ class JobState(enum.Enum):
     ENDED = enum.auto()
 
 
+#: The unique of a job, or, where that is ``-``, its data as the only element of a tuple.
+Key: TypeAlias = "bytes | tuple[bytes, ...]"
+
+
+def key_of(unique: bytes, data: bytes) -> Key:
+    """What submits have to have in common to be joined; empty if they are not."""
+    if unique != b"-":
+        return unique
+    return (data,) if data else b""
+
+
 class QueuedJob:
     """A job that a server has."""
 
@@ -49,25 +60,38 @@ class QueuedJob:
         "epoch",
         "function",
         "handle",
+        "key",
         "listeners",
         "losses",
         "numerator",
         "priority",
         "rank",
         "reducer",
+        "size",
         "state",
         "unique",
         "worker",
     )
 
     def __init__(
-        self, handle: bytes, function: Function, unique: bytes, data: bytes, priority: int
+        self,
+        handle: bytes,
+        function: Function,
+        unique: bytes,
+        data: bytes,
+        priority: int,
+        key: Key,
+        size: int,
     ) -> None:
         self.handle: bytes = handle
         self.function: Function = function
         self.unique: bytes = unique
         self.data: bytes = data
         self.priority: int = priority
+        #: What a submit that is joined to it has in common with it; empty if none is.
+        self.key: Key = key
+        #: Bytes that it takes up.
+        self.size: int = size
         self.reducer: bytes = b""
         #: Not to be run before this time, in seconds since 1970; 0 for at once.
         self.epoch: int = 0
@@ -94,8 +118,7 @@ class Function:
     """The jobs of one name."""
 
     __slots__ = (
-        "by_data",
-        "by_unique",
+        "by_key",
         "delayed",
         "limits",
         "name",
@@ -119,9 +142,8 @@ class Function:
         #: How many jobs there may be for another one of each priority to be taken, 0 for any
         #: number; None where nothing was said.
         self.limits: tuple[int, int, int] | None = None
-        #: What a submit of the same unique is joined to; where that is ``-``, of the same data.
-        self.by_unique: dict[bytes, QueuedJob] = {}
-        self.by_data: dict[bytes, QueuedJob] = {}
+        #: What a submit of the same key is joined to.
+        self.by_key: dict[Key, QueuedJob] = {}
         #: The links that have registered for it.
         self.workers: dict[Any, None] = {}
         #: Those of them that are to be woken by the next job.
@@ -149,24 +171,14 @@ class Function:
         """Take `job` out of its queue."""
         del self.queues[job.priority][job]
 
-    def find(self, unique: bytes, data: bytes) -> QueuedJob | None:
-        """The job that a submit of this unique and data is joined to."""
-        table, key = self._entry(unique, data)
-        return table.get(key) if key else None
-
     def add(self, job: QueuedJob) -> None:
         """Take note of a new job."""
         self.total += 1
-        table, key = self._entry(job.unique, job.data)
-        if key:
-            table[key] = job
+        if job.key:
+            self.by_key[job.key] = job
 
     def forget(self, job: QueuedJob) -> None:
         """A job is no more."""
         self.total -= 1
-        table, key = self._entry(job.unique, job.data)
-        if key:
-            del table[key]
-
-    def _entry(self, unique: bytes, data: bytes) -> tuple[dict[bytes, QueuedJob], bytes]:
-        return (self.by_data, data) if unique == b"-" else (self.by_unique, unique)
+        if job.key:
+            del self.by_key[job.key]

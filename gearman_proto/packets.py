@@ -184,7 +184,12 @@ def parse(packet: PacketType, data: bytes, start: int, end: int) -> list[bytes]:
     count = len(packet.args)
     if count == 0:
         return []  # Servers read and ignore a body here.
-    args: list[bytes] = []
+    args: list[bytes]
+    if end - start <= _SMALL:
+        args = data[start:end].split(b"\0", count - 1)
+        if len(args) == count and (packet.opaque or packet.sender is not _S or 0 not in args[-1]):
+            return args
+    args = []
     begin = start
     for _ in range(count - 1):
         nul = data.find(b"\0", start, end)
@@ -204,6 +209,8 @@ def parse(packet: PacketType, data: bytes, start: int, end: int) -> list[bytes]:
     return args
 
 
+# Bytes. What is larger is not copied twice.
+_SMALL: Final = 4096
 _DIGITS = re.compile(rb"[ \t]*([+-]?[0-9]{1,19})")
 
 

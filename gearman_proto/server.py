@@ -73,7 +73,7 @@ from .events import (
     WorkStatus,
     WorkWarning,
 )
-from .jobqueue import HIGH, LOW, NORMAL, Function, JobState, QueuedJob
+from .jobqueue import HIGH, LOW, NORMAL, Function, JobState, QueuedJob, key_of
 from .packets import Role, number
 from .server_text import reply
 from .waits import Timers, Wait
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
 
 #: Bytes that jobs, functions and packets may take up together, unless told otherwise.
 DEFAULT_MAX_MEMORY: Final = 1024 * 1024 * 1024
-#: Bytes that may wait on one link before another packet does, unless told otherwise.
+#: Bytes that may wait on one link behind the first packet, unless told otherwise.
 DEFAULT_MAX_UNREAD: Final = 64 * 1024 * 1024
 #: How often a job is run again because its worker was lost, unless told otherwise.
 DEFAULT_JOB_RETRIES: Final = 10
@@ -461,15 +461,15 @@ class ServerEngine:
     # Links.
 
     def _send(self, link: ServerLink, event: Event) -> None:
-        if not link.alive:
-            return
         self._queue(link, link.connection.send(event))
 
     def _queue(self, link: ServerLink, data: bytes) -> None:
-        if link.unsent_size > self._max_unread:
+        unsent = link.unsent
+        # The first one may be of any size, and the peer has had no time to read it.
+        if unsent and link.unsent_size - len(unsent[0]) > self._max_unread:
             self._doomed[link] = "it does not read what is sent"
             return
-        link.unsent.append(data)
+        unsent.append(data)
         link.unsent_size += len(data)
         self.memory += len(data)
         self._to_write[link] = None
@@ -478,9 +478,8 @@ class ServerEngine:
         """What is left to do at the end of each call."""
         while self._doomed or (self.memory > self._max_memory and self._doom_largest()):
             link, _ = self._doomed.popitem()
-            if link.alive:
-                self._actions.append(Close(link))
-                self._drop_link(link)
+            self._actions.append(Close(link))
+            self._drop_link(link)
         if self._retiring and not self.closed:
             if not (self._graceful and self.jobs):
                 for link in self.links:
@@ -712,9 +711,10 @@ class ServerEngine:
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
             return
         function = self.functions.get(event.function)
-        job = function.find(unique, event.data) if function is not None else None
+        key = key_of(unique, event.data)
+        job = function.by_key.get(key) if function is not None else None
         if job is None:
-            size = _job_size(event.function, unique, event.data)
+            size = _JOB_SIZE + len(event.function) + len(unique) + len(event.data)
             if not self.has_room(size):
                 self._refuse(link, b"QUEUE_ERROR", b"The memory of the server is full")
                 return
@@ -725,7 +725,9 @@ class ServerEngine:
                 return
             self._handles += 1
             handle = b"%b%d" % (self._handle_prefix, self._handles)
-            job = self.jobs[handle] = QueuedJob(handle, function, unique, event.data, priority)
+            job = self.jobs[handle] = QueuedJob(
+                handle, function, unique, event.data, priority, key, size
+            )
             job.reducer = reducer
             job.epoch = epoch
             self.memory += size
@@ -811,7 +813,7 @@ class ServerEngine:
         job.listeners.clear()
         job.function.forget(job)
         del self.jobs[job.handle]
-        self.memory -= _job_size(job.function.name, job.unique, job.data)
+        self.memory -= job.size
 
     def cancel(self, job: QueuedJob) -> None:
         """End a job, whatever its state; those who wait for it get WORK_FAIL."""
@@ -907,7 +909,7 @@ class ServerEngine:
         unique = _cut(event.unique)
         job = None
         if unique:
-            found = (function.by_unique.get(unique) for function in self.functions.values())
+            found = (function.by_key.get(unique) for function in self.functions.values())
             job = next((job for job in found if job is not None), None)
         clients = sum(job.listeners.values()) if job is not None else 0
         self._send(link, StatusResUnique(unique, *_status(job), b"%d" % clients))
@@ -925,10 +927,6 @@ _SUBMITS: Final[dict[type[PacketEvent], tuple[int, bool]]] = {
     SubmitJobHighBg: (HIGH, True),
     SubmitJobLowBg: (LOW, True),
 }
-
-
-def _job_size(function: bytes, unique: bytes, data: bytes) -> int:
-    return _JOB_SIZE + len(function) + len(unique) + len(data)
 
 
 def _cut(name: bytes) -> bytes:

@@ -113,8 +113,7 @@ def _show(server: ServerEngine, words: list[bytes]) -> bytes | None:
         return None
     if what[:1] == [b"jobs"]:
         return _list(
-            b"%b\t%d\t%d\t%d\n"
-            % (job.handle, job.losses, not job.wanted, job.background and not job.worker)
+            b"%b\t%d\t%d\t%d\n" % (job.handle, job.losses, not job.wanted, job.background)
             for job in server.jobs.values()
         )
     if what[:2] == [b"unique", b"jobs"]:

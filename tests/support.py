@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
@@ -59,11 +60,21 @@ def require(program: str) -> str:
     """The path of `program`. Without it the test is skipped, but never where CI runs."""
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
     if path is None:
-        reason = f"{program} is not installed"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        _missing(program)
     return path
+
+
+def require_module(module: str) -> None:
+    """Look for `module`, which is not imported. Without it: as with `require`."""
+    if importlib.util.find_spec(module) is None:
+        _missing(f"the module {module}")
+
+
+def _missing(what: str) -> NoReturn:
+    reason = f"{what} is not installed"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -155,28 +166,12 @@ class PortProgram(Program):
         eventually(listens, f"{self.command[0]} listening")
 
 
-class Gearmand(PortProgram):
-    """A job server of its own."""
-
-    def __init__(self, *options: str, host: str = "127.0.0.1", port: int | None = None) -> None:
-        port = port or free_port(host)
-        super().__init__(
-            host,
-            port,
-            require("gearmand"),
-            *("-p", str(port), "-L", host, "-t", "1", "-l", "/dev/null", *options),
-        )
-        self.start()
-
-    def start(self) -> None:
-        super().start()
-        assert self.process is not None
-        # Somebody else may have taken the port since it was chosen.
-        assert self.admin("getpid") == f"OK {self.process.pid}\n", "another server has the port"
+class Administered:
+    """A job server that is asked in lines of text."""
 
     @property
     def address(self) -> tuple[str, int]:
-        return self.host, self.port
+        raise NotImplementedError
 
     def admin(self, command: str) -> str:
         """The reply to a line of the admin protocol."""
@@ -202,6 +197,30 @@ class Gearmand(PortProgram):
     def wait_for_jobs(self, task: str, count: int) -> None:
         """Wait until there are `count` jobs of `task`."""
         eventually(lambda: self.counts(task)[0] == count, f"{count} jobs of {task}")
+
+
+class Gearmand(PortProgram, Administered):
+    """A job server of its own."""
+
+    def __init__(self, *options: str, host: str = "127.0.0.1", port: int | None = None) -> None:
+        port = port or free_port(host)
+        super().__init__(
+            host,
+            port,
+            require("gearmand"),
+            *("-p", str(port), "-L", host, "-t", "1", "-l", "/dev/null", *options),
+        )
+        self.start()
+
+    def start(self) -> None:
+        super().start()
+        assert self.process is not None
+        # Somebody else may have taken the port since it was chosen.
+        assert self.admin("getpid") == f"OK {self.process.pid}\n", "another server has the port"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.host, self.port
 
 
 class Stunnel(PortProgram):

@@ -135,3 +135,17 @@ def test_against_bytes(operations: list[tuple[str, Any]]) -> None:
     size = len(model)
     assert buffer.has(size)
     assert buffer.take(size) == model
+
+
+def test_what_was_parsed_is_let_go() -> None:
+    buffer = ReceiveBuffer()
+    buffer.feed(b"a" * 1000 + b"rest")
+    buffer.take(1000)
+    buffer.feed(b" and tail")
+    buffer.shrink()
+    assert (buffer.data, buffer.start) == (b"rest", 0)
+    assert buffer.take(4) == b"rest"
+    buffer.shrink()
+    assert buffer.data == b""
+    assert buffer.has(9)
+    assert buffer.take(9) == b" and tail"

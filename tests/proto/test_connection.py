@@ -1164,3 +1164,16 @@ def test_a_body_that_fits_no_packet(monkeypatch: pytest.MonkeyPatch) -> None:
         connection.send(EchoReq(b"123456"))
     assert connection.unanswered == 0
     assert connection.send(EchoReq(b"12345")).endswith(b"12345")
+
+
+def test_nothing_is_kept_of_a_packet_that_was_taken() -> None:
+    connection = Connection(Role.SERVER)
+    large = Connection(Role.CLIENT).send(EchoReq(b"x" * 100_000))
+    connection.receive_data(large)
+    assert connection.next_event() == EchoReq(b"x" * 100_000)
+    assert connection.next_event() is NEED_DATA
+    assert len(connection._buffer.data) == 0
+    connection.receive_data(large + large[:20])
+    assert connection.next_event() == EchoReq(b"x" * 100_000)
+    assert connection.next_event() is NEED_DATA
+    assert len(connection._buffer.data) == connection.buffered == 20

@@ -11,8 +11,9 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
-from gearman_sync import GearmanClient
+from gearman_sync import GearmanClient, GearmanWorker
 from tests.support import (
+    PATIENCE,
     FakeServer,
     Gate,
     Gearmand,
@@ -258,3 +259,16 @@ def test_tunnel_dies(
         assert client.submit_job(task, b"data").result == b"data"
     finally:
         tunnel.kill()
+
+
+def test_worker(
+    make_client: MakeClient, gearmand: Gearmand, host: dict[str, Any], task: str
+) -> None:
+    client = make_client(gearmand.address)
+    data = b"a\0" * 250_000 + b"b\0" * 250_000
+    with GearmanWorker([host]) as gearman_worker:
+        gearman_worker.register_task(task, lambda _worker, job: job.data[::-1])
+        working = spawn(gearman_worker.work)
+        assert client.submit_job(task, data, poll_timeout=PATIENCE).result == data[::-1]
+        gearman_worker.stop()
+        working.result(PATIENCE)

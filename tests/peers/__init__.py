@@ -1,0 +1,1 @@
+"""Real clients, real workers and both servers, each with each."""

@@ -1,0 +1,66 @@
+"""What a callback raises comes from our worker to our client, through both servers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gearman_sync import JOB_FAILED, GearmanClient
+from tests.peers.peers import CLIENTS, SERVERS, JobFailed, OurWorker, counts
+from tests.support import PATIENCE, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.peers.peers import Server
+
+pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
+
+TASK = "ours-fail"
+TEXT = b"this job fails"
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server that has a worker that sends exceptions."""
+    server = SERVERS[request.param]()
+    try:
+        worker = OurWorker(server.address, "ours-", exceptions=True)
+        try:
+            eventually(lambda: counts(server.address, TASK)[2], "a worker")
+            yield server
+        finally:
+            worker.close()
+    finally:
+        server.close()
+
+
+def test_who_asks_gets_it(server: Server) -> None:
+    with GearmanClient([server.address]) as client:
+        request = client.submit_job(TASK, b"data", poll_timeout=PATIENCE)
+    assert request.state == JOB_FAILED
+    assert request.exception is not None
+    assert TEXT in request.exception
+    assert not request.warning_updates
+
+
+def test_who_does_not_ask_sees_a_failure(server: Server) -> None:
+    with GearmanClient([server.address], exceptions=False) as client:
+        request = client.submit_job(TASK, b"data", poll_timeout=PATIENCE)
+    assert request.state == JOB_FAILED
+    assert request.exception is None
+
+
+# gearmand adds a NUL to the WORK_FAIL that it makes of an exception. The client of libgearman waits
+# on then, and that of pygearman ends with a KeyError.
+@pytest.mark.parametrize("server", ["JobServer"], indirect=True)
+@pytest.mark.parametrize("name", ["libgearman", "pygearman", "gear"])
+def test_other_clients_see_a_failure(server: Server, name: str) -> None:
+    client = CLIENTS[name](server.address)
+    try:
+        with pytest.raises(JobFailed):
+            client.run(TASK, b"data")
+        assert client.run("ours-wrap", b"data") == b"<data>"
+    finally:
+        client.close()

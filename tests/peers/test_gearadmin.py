@@ -1,0 +1,172 @@
+"""`gearadmin` is told the same by both servers about the same clients, workers and jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_sync import JOB_FAILED, PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE, GearmanClient
+from tests.peers.peers import SERVERS, counts, gearadmin
+from tests.support import PATIENCE, Gate, Worker, echo, eventually, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.peers.peers import Address
+
+pytestmark = pytest.mark.usefixtures("no_hang")
+
+#: What must be the same: the return code, and what was written to standard output and error.
+Said = tuple[int, str, str]
+
+
+class Both:
+    """gearmand and a JobServer."""
+
+    def __init__(self, gearmand: Address, ours: Address) -> None:
+        self.gearmand = gearmand
+        self.ours = ours
+        self.addresses = (gearmand, ours)
+
+    def ask(self, *options: str) -> Said:
+        """What both say to `gearadmin`; lists are sorted."""
+        expected, actual = (self._ask(address, options) for address in self.addresses)
+        assert actual == expected
+        return actual
+
+    @staticmethod
+    def _ask(address: Address, options: tuple[str, ...]) -> Said:
+        process = gearadmin(address, *options)
+        lines = process.stdout.splitlines(keepends=True)
+        return process.returncode, "".join(sorted(map(_without_numbers, lines))), process.stderr
+
+
+def _without_numbers(line: str) -> str:
+    """A line without its handle, or its file descriptor and address."""
+    line = re.sub(r"^H:[!-~]+:\d+(?=\t)", "HANDLE", line)
+    return re.sub(r"^\d+ 127\.0\.0\.1 ", "FD ADDRESS ", line)
+
+
+@pytest.fixture
+def both() -> Iterator[Both]:
+    """Both servers, with nothing in them."""
+    with contextlib.ExitStack() as stack:
+        addresses = []
+        for start in SERVERS.values():
+            server = start()
+            stack.callback(server.close)
+            addresses.append(server.address)
+        yield Both(*addresses)
+
+
+@pytest.fixture
+def busy(both: Both) -> Iterator[Both]:
+    """Both servers, with a job that runs, jobs of all priorities that wait, and a free function."""
+    with contextlib.ExitStack() as stack:
+        for address in both.addresses:
+            client = stack.enter_context(GearmanClient([address]))
+
+            def submit(
+                task: str, unique: str, client: GearmanClient = client, **kwargs: Any
+            ) -> None:
+                client.submit_job(task, b"data", unique, background=True, **kwargs)
+
+            gate = Gate()
+            worker = Worker(address, {"held": gate, "free": echo})
+            stack.callback(worker.stop)
+            stack.callback(gate.open.set)
+            submit("held", "running")
+            wait_for(gate.begun, "the start of a job")
+            submit("held", "queued")
+            submit("idle", "normal", priority=PRIORITY_NONE)
+            submit("idle", "high 1", priority=PRIORITY_HIGH)
+            submit("idle", "high 2", priority=PRIORITY_HIGH)
+            submit("idle", "low", priority=PRIORITY_LOW)
+        yield both
+
+
+@pytest.mark.parametrize(
+    ("option", "output"),
+    [
+        ("--status", ".\nfree\t0\t0\t1\nheld\t2\t1\t1\nidle\t4\t0\t0\n"),
+        ("--priority-status", ".\nfree\t0\t0\t0\t1\nheld\t0\t1\t0\t1\nidle\t2\t1\t1\t0\n"),
+        (
+            "--workers",
+            # gearadmin's own connection, the client's, and the worker's.
+            ".\nFD ADDRESS - :\nFD ADDRESS - :\nFD ADDRESS - : free held\n",
+        ),
+        ("--show-jobs", ".\n" + 6 * "HANDLE\t0\t0\t1\n"),
+        ("--show-unique-jobs", ".\nhigh 1\nhigh 2\nlow\nnormal\nqueued\nrunning\n"),
+    ],
+    ids=["status", "priority-status", "workers", "show-jobs", "show-unique-jobs"],
+)
+def test_lists(busy: Both, option: str, output: str) -> None:
+    assert busy.ask(option) == (0, output, "")
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--status", "--priority-status", "--workers", "--show-jobs", "--show-unique-jobs"],
+)
+def test_empty_lists(both: Both, option: str) -> None:
+    own = "FD ADDRESS - :\n" if option == "--workers" else ""
+    assert both.ask(option) == (0, f".\n{own}", "")
+
+
+@pytest.mark.parametrize(
+    ("option", "pattern"),
+    [
+        ("--server-version", r"\S+\n"),
+        ("--server-verbose", r"[A-Z]+\n"),
+        ("--getpid", r"\d+\n"),
+    ],
+    ids=["version", "verbose", "pid"],
+)
+def test_words(both: Both, option: str, pattern: str) -> None:
+    for address in both.addresses:
+        process = gearadmin(address, option)
+        assert (process.returncode, process.stderr) == (0, "")
+        assert re.fullmatch(pattern, process.stdout)
+
+
+def test_the_process_is_this_one(both: Both) -> None:
+    assert gearadmin(both.ours, "--getpid").stdout == f"{os.getpid()}\n"
+
+
+def test_functions(busy: Both) -> None:
+    assert busy.ask("--create-function", "made") == (0, "OK\n", "")
+    assert "made\t0\t0\t0\n" in busy.ask("--status")[1]
+    assert busy.ask("--create-function", "made") == (0, "OK\n", "")
+    assert busy.ask("--drop-function", "made") == (0, "OK\n", "")
+    assert "made" not in busy.ask("--status")[1]
+    assert busy.ask("--drop-function", "made") == (0, "", "Error: function not found\n")
+    code, output, error = busy.ask("--drop-function", "held")
+    assert (code, output) == (0, "")
+    assert "still connected workers" in error
+    assert "held\t2\t1\t1\n" in busy.ask("--status")[1]
+
+
+def test_cancel_unknown(both: Both) -> None:
+    assert both.ask("--cancel-job", "H:nowhere:1") == (0, "", "Error: UNKNOWN_JOB\n")
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_cancel(both: Both, start_worker: Callable[..., Worker], name: str) -> None:
+    address = both.addresses[list(SERVERS).index(name)]
+    with GearmanClient([address]) as client:
+        cancelled = client.submit_job("task", b"cancelled", wait_until_complete=False)
+        assert cancelled.handle is not None
+        process = gearadmin(address, "--cancel-job", cancelled.handle)
+        assert (process.returncode, process.stdout, process.stderr) == (0, "OK\n", "")
+        client.wait_until_jobs_completed([cancelled], poll_timeout=PATIENCE)
+        assert cancelled.state == JOB_FAILED
+        worker = start_worker(address, {"task": echo})
+        request = client.submit_job("task", b"wanted", poll_timeout=PATIENCE)
+        assert request.result == b"wanted"
+        assert worker.order == [b"wanted"]
+        # gearmand drops it when a worker asks for a job.
+        eventually(lambda: counts(address, "task")[0] == 0, "the end of all jobs")
