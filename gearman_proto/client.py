@@ -575,9 +575,9 @@ class ClientEngine:
         return self._timers.next_deadline()
 
     def links_to_write(self) -> Iterable[ClientLink]:
-        """All open links: there are few."""
-        servers = self.pool.servers
-        return [s.link for s in servers if s.link is not None and s.link.is_up]
+        """The open links on which there is something to send, if the window allows it."""
+        links = [server.link for server in self.pool.servers if server.link is not None]
+        return [link for link in links if link.is_up and (link.outbox or link.greeting)]
 
     def data_to_send(self, link: ClientLink) -> bytes:
         """Bytes to write on `link` now, or none: whole packets of about 64 KiB together."""

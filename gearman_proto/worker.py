@@ -112,6 +112,8 @@ _CHUNK_SIZE: Final = 256 * 1024
 _STALLED: Final = 60.0
 # Seconds. Less would be a busy loop.
 _SHORTEST_POLL: Final = 0.01
+# Bytes. Nothing could be sent about a job with a longer handle.
+_LONGEST_HANDLE: Final = 65536
 _MAX_NOTICES: Final = 100
 
 _POLL: Final = "poll"
@@ -138,7 +140,8 @@ class WorkerJob(GearmanJob):
     """A job as its worker sees it.
 
     Attributes:
-        ended: Whether its result, failure or exception has been sent.
+        ended: Whether its result, failure or exception was sent, or its connection was lost when it
+            was to be sent.
         encoder: What decodes its data, when that is first read.
     """
 
@@ -189,7 +192,7 @@ class WorkerLink:
         "phase",
         "registered",
         "server",
-        "slept_at",
+        "since",
         "unconfirmed",
         "unsent",
         "unsent_size",
@@ -210,8 +213,9 @@ class WorkerLink:
         self.jobs: dict[WorkerJob, None] = {}
         #: Whether the outstanding grab no longer keeps its slot.
         self.is_late: bool = False
-        #: When PRE_SLEEP was sent, and how often in a row that was answered by NOOP for nothing.
-        self.slept_at: float = 0.0
+        #: When PRE_SLEEP was sent, or when it began to leave.
+        self.since: float = 0.0
+        #: How often in a row PRE_SLEEP was answered by NOOP for nothing.
         self.fruitless: int = 0
         #: Whether the server may not have taken a result, and whether the grab's answer will tell.
         self.unconfirmed: bool = False
@@ -436,9 +440,8 @@ class WorkerEngine:
             del link.jobs[job]
             link.unconfirmed = True
             link.grab_confirms = False
-            self._sync_abilities(link)
-            if link.phase is Phase.RESTING:
-                self._enqueue(link)
+            self._go_on(link)
+            self._grab_more(now)
         wait = Wait((), deadline, wake)
         if link.unsent_size > _MAX_UNSENT:
             wait.open = 1
@@ -529,28 +532,26 @@ class WorkerEngine:
 
     def crash(self, error: Exception) -> None:
         """One of the calls raised, which is a bug: fail everybody who waits, with `error`."""
-        stream = self._stream
-        waits: list[Wait] = [] if stream is None else [stream]
-        for link in self._abandon_links():
-            waits += link.waits
-            self._timers.cancel(link)
+        for link in self._links():
             self._actions.append(Close(link))
-        for wait in waits:
-            wait.error = error
-            wait.finish()
+            self._drop(link)
+            for wait in link.waits:
+                wait.error = error
+            self._end_waits(link)
+        self._grabs = 0
+        if self._stream is not None:
+            self._stream.error = error
+            self._stream.finish()
 
     def abandon(self, error: Exception) -> None:
-        """Nobody will run this engine any more, as in the child of a fork."""
+        """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""
         self.closed = True
-        self._abandon_links()
-
-    def _abandon_links(self) -> list[WorkerLink]:
-        links = self._links()
-        for link in links:
-            link.alive = link.is_up = False
-            link.server.link = None
-        self._turns.clear()
-        return links
+        for link in self._links():
+            self._drop(link)
+        if self._stream is not None:
+            # A job may have forked: the child returns from it to a `work` without an engine.
+            self._stream.error = error
+            self._stream.done = True
 
     # The transport side, in.
 
@@ -563,10 +564,12 @@ class WorkerEngine:
         link.phase = Phase.RESTING
         if self._client_id is not None:
             self._send(link, SetClientId(self._client_id))
-        self._sync_abilities(link)
+        self._go_on(link)
+        self._grab_more(now)
         if not self._abilities:
             self._reach()  # It is not asked anything, so it will not answer.
-        self._grab_more(now)
+        elif link.phase is not Phase.GRABBING:
+            self._timers.cancel(_OUTAGE)  # Nor is it yet while jobs of lost links keep all slots.
 
     def connect_failed(self, link: WorkerLink, error: Exception, now: float) -> None:
         """`link` could not be opened."""
@@ -624,8 +627,8 @@ class WorkerEngine:
         return self._actions.popleft() if self._actions else None
 
     def links_to_write(self) -> Iterable[WorkerLink]:
-        """All open links: there are few."""
-        return [link for link in self._links() if link.is_up]
+        """The open links on which there is something to send."""
+        return [link for link in self._links() if link.unsent]
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` is to be called next, or None."""
@@ -670,8 +673,9 @@ class WorkerEngine:
 
     def _close(self, link: WorkerLink, error: Exception, now: float) -> None:
         """Close `link` from this side."""
-        self._actions.append(Close(link))
-        self._lost(link, error, now)
+        if link.alive:
+            self._actions.append(Close(link))
+            self._lost(link, error, now)
 
     def _lost(self, link: WorkerLink, error: Exception, now: float) -> None:
         """`link` is no more: refused, reset, ended, out of step, timed out or closed."""
@@ -680,9 +684,7 @@ class WorkerEngine:
         server = link.server
         if link.phase is Phase.GRABBING and not link.is_late:
             self._grabs -= 1
-        link.alive = link.is_up = False
-        server.link = None
-        self._timers.cancel(link)
+        self._drop(link)
         self._end_waits(link)
         if self._stopping:
             self._check_end()
@@ -703,12 +705,18 @@ class WorkerEngine:
         self._grab_more(now)
         self._news(active=True)
 
+    def _drop(self, link: WorkerLink) -> None:
+        link.alive = link.is_up = False
+        link.server.link = None
+        link.unsent.clear()
+        self._timers.cancel(link)
+
     def _give_up(self) -> None:
         """No server can be reached: the work is over."""
         stream = self._stream
-        if stream is not None:
-            stream.error = self.pool.unavailable()
-            stream.finish()
+        assert stream is not None
+        stream.error = self.pool.unavailable()
+        stream.finish()
 
     def _on_link_timeout(self, link: WorkerLink, now: float) -> None:
         if link.phase in (Phase.ASLEEP, Phase.PAUSING):
@@ -717,6 +725,9 @@ class WorkerEngine:
             link.is_late = True
             self._grabs -= 1
             self._timers.set(link, now + _LOST)
+        elif self._stopping and link.unsent and now - link.since < _STALLED:
+            # A large result is still being written; what asks for the answer stands behind it.
+            self._timers.set(link, now + _LAST_ANSWER)
         else:
             what = "no connection" if link.phase is Phase.CONNECTING else "no answer"
             self._close(link, TimeoutError(f"{what} within the time"), now)
@@ -727,6 +738,7 @@ class WorkerEngine:
             self._close(link, ConnectionError("the worker stops"), now)
         elif link.phase is Phase.GRABBING:
             # The answer may be a job, which closing would make a lost one.
+            link.since = now
             self._timers.set(link, now + _LAST_ANSWER)
         elif link.jobs:
             link.phase = Phase.RESTING
@@ -735,6 +747,7 @@ class WorkerEngine:
             self._close(link, ConnectionError("the worker stops"), now)
         elif link.phase is not Phase.LEAVING:
             link.phase = Phase.LEAVING
+            link.since = now
             self._send(link, EchoReq(b""))
             self._timers.set(link, now + _LAST_ANSWER)
 
@@ -745,9 +758,9 @@ class WorkerEngine:
 
     def _news(self, *, active: bool) -> None:
         stream = self._stream
-        if stream is not None:
-            stream.active |= active
-            stream.tell()
+        assert stream is not None
+        stream.active |= active
+        stream.tell()
 
     def _set_poll(self, now: float) -> None:
         if self._poll_timeout is not None:
@@ -768,7 +781,7 @@ class WorkerEngine:
     def _tell_abilities(self, now: float) -> None:
         for link in self._links():
             if link.is_up:
-                self._sync_abilities(link)
+                self._go_on(link)
         self._grab_more(now)
 
     def _sync_abilities(self, link: WorkerLink) -> None:
@@ -795,21 +808,33 @@ class WorkerEngine:
 
     # Grabbing and sleeping.
 
+    def _may_grab(self, link: WorkerLink) -> bool:
+        # As long as a job keeps CANT_DO back, another grab could bring one more of the same.
+        return not self._stopping and bool(link.registered) and link.registered == self._abilities
+
+    def _go_on(self, link: WorkerLink) -> None:
+        """Tell the server of `link` what has changed, and let it grab if nothing is in the way."""
+        self._sync_abilities(link)
+        if link.phase is Phase.RESTING:
+            self._enqueue(link)
+
     def _enqueue(self, link: WorkerLink) -> None:
         """`link` wants to grab when it is its turn."""
         self._timers.cancel(link)
-        # As long as a job keeps CANT_DO back, another grab could bring one more of the same.
-        if self._stopping or not link.registered or link.registered != self._abilities:
-            link.phase = Phase.RESTING
-        else:
+        if self._may_grab(link):
             link.phase = Phase.QUEUED
             self._turns.append(link)
+        else:
+            link.phase = Phase.RESTING
 
     def _grab_more(self, now: float) -> None:
         while self._turns and len(self._jobs) + self._grabs < self._max_jobs:
             link = self._turns.popleft()
             if link.alive and link.phase is Phase.QUEUED:
-                self._grab(link, now)
+                if self._may_grab(link):
+                    self._grab(link, now)
+                else:
+                    link.phase = Phase.RESTING
 
     def _grab(self, link: WorkerLink, now: float) -> None:
         self._send(link, GrabJob() if link.server in self._old_servers else GrabJobUniq())
@@ -830,12 +855,12 @@ class WorkerEngine:
     def _on_noop(self, link: WorkerLink, event: Noop, now: float) -> None:
         if link.phase is not Phase.ASLEEP:
             return  # It is going to grab anyway, or has done so.
-        link.fruitless = link.fruitless + 1 if now - link.slept_at < _AT_ONCE else 0
+        link.fruitless = link.fruitless + 1 if now - link.since < _AT_ONCE else 0
         if link.fruitless <= _FRUITLESS:
             self._enqueue(link)
         else:
             link.phase = Phase.PAUSING
-            pause = _FIRST_PAUSE * 2 ** (link.fruitless - _FRUITLESS - 1)
+            pause = _FIRST_PAUSE * 2 ** min(link.fruitless - _FRUITLESS - 1, 16)
             self._timers.set(link, now + min(pause, _LONGEST_PAUSE))
 
     def _on_no_job(self, link: WorkerLink, event: NoJob, now: float) -> None:
@@ -846,12 +871,14 @@ class WorkerEngine:
         elif link.phase is Phase.RESTING and link.registered:
             self._send(link, PreSleep())
             link.phase = Phase.ASLEEP
-            link.slept_at = now
+            link.since = now
             self._timers.set(link, now + self._look_again * self._rng.uniform(0.8, 1.2))
 
     def _on_job_assign(
         self, link: WorkerLink, event: JobAssign | JobAssignUniq, now: float
     ) -> None:
+        if len(event.handle) > _LONGEST_HANDLE:
+            raise RemoteProtocolError(f"a job's handle has {len(event.handle)} bytes")
         self._grab_answered(link)
         link.fruitless = 0
         unique = event.unique if isinstance(event, JobAssignUniq) else None
@@ -859,9 +886,7 @@ class WorkerEngine:
         link.jobs[job] = None
         self._jobs.add(job)
         self._ready.append(job)
-        self._sync_abilities(link)
-        if link.phase is Phase.RESTING:
-            self._enqueue(link)
+        self._go_on(link)
 
     def _on_echo_res(self, link: WorkerLink, event: EchoRes | Unanswered, now: float) -> None:
         self._close(link, ConnectionError("the worker stops"), now)
@@ -875,12 +900,16 @@ class WorkerEngine:
         elif isinstance(event.answers, GrabJobUniq) and link.server not in self._old_servers:
             self._old_servers.add(link.server)
             self._grab_answered(link)
-            self._grab(link, now)
+            self._go_on(link)
+            if self._stopping:
+                self._retire(link, now)
         else:
             self._close(link, error, now)
 
     def _on_stalled(self, link: WorkerLink, now: float) -> None:
         """Somebody waits to send more on `link`: has anything been written since?"""
+        if not link.waits:
+            return  # They have given up, and there may be nothing left to write.
         if link.moved:
             link.moved = False
             self._timers.set((_STALL, link), now + _STALLED)

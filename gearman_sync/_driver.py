@@ -124,6 +124,8 @@ class Driver(Generic[E_]):
         # Waits of calls that are over.
         self._released: deque[Wait] = deque()
         self._has_leader = False
+        # What the leader waits for.
+        self._leading: Wait | None = None
         # Those who sleep while somebody else leads.
         self._followers: dict[threading.Condition, None] = {}
         # Until when the leader sleeps in the selector; None if it does not.
@@ -150,13 +152,19 @@ class Driver(Generic[E_]):
         wait = self.call(lambda engine, now: begin(engine, now, condition.notify))
         return Call(self, wait, condition)
 
-    def call(self, function: Callable[[E_, float], T_]) -> T_:
-        """Call the engine, do what comes of it, and return what `function` returns."""
+    def call(self, function: Callable[[E_, float], T_], *, look: bool = True) -> T_:
+        """Call the engine, do what comes of it, and return what `function` returns.
+
+        Args:
+            function: Gets the engine and the time.
+            look: Whether to look first for what has come meanwhile.
+        """
         with self._lock:
             try:
                 self._busy = True
                 self._release()
-                if not self._has_leader and self._transports:
+                self._do_posted(clock())
+                if look and not self._has_leader and self._transports:
                     # Nobody has looked for a while. What matters most is a connection that has
                     # ended: what is sent on it would be lost.
                     self._handle(self._selector.select(0))
@@ -228,7 +236,13 @@ class Driver(Generic[E_]):
             self.engine.release(self._released.popleft())
 
     def close(self) -> None:
-        """Close the engine and all sockets; everybody who waits returns."""
+        """Close the engine and all sockets; everybody who waits returns.
+
+        In a signal handler that has hit the middle of something, the engine is closed behind that.
+        """
+        if self._lock._is_owned():  # noqa: SLF001
+            self.post(lambda engine, now: engine.close(now))
+            return
         with self._lock:
             self.engine.close(clock())
             self._pump()
@@ -242,11 +256,13 @@ class Driver(Generic[E_]):
 
     def _lead(self, wait: Wait) -> None:
         self._has_leader = True
+        self._leading = wait
         try:
             while not wait.ready:
                 self._poll()
         finally:
             self._has_leader = False
+            self._leading = None
 
     def _poll(self) -> None:
         deadline = self._next_deadline()
@@ -366,16 +382,15 @@ class Driver(Generic[E_]):
                 changed |= self._register(link, transport)
         self._touched.clear()
         if self._sleeping_until is not None:
+            # Its own wake-up would not reach it there.
+            changed |= self._leading is not None and self._leading.ready
             deadline = self._next_deadline()
             if changed or (deadline is not None and deadline < self._sleeping_until):
                 self._wake_leader()
 
     def _act(self, now: float) -> bool:
         """Do what was posted, and what the engine wants. Returns whether there was anything."""
-        acted = False
-        while self._posted:
-            acted = True
-            self._guard(self._posted.popleft(), now)
+        acted = self._do_posted(now)
         while (action := self.engine.next_action()) is not None:
             acted = True
             if isinstance(action, Connect):
@@ -384,6 +399,14 @@ class Driver(Generic[E_]):
                 self._forget(action.link)
             else:
                 self._close_listeners()
+        return acted
+
+    def _do_posted(self, now: float) -> bool:
+        """Do what was posted. Returns whether there was anything."""
+        acted = False
+        while self._posted:
+            acted = True
+            self._guard(self._posted.popleft(), now)
         return acted
 
     def _write_all(self, now: float) -> bool:

@@ -106,6 +106,7 @@ class JobServer:
         self._port = port
         self._driver: Driver[ServerEngine] | None = None
         self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
         self._address: HostAndPort | None = None
 
     def __enter__(self) -> Self:
@@ -151,7 +152,7 @@ class JobServer:
         self._address = HostAndPort(*listener.getsockname()[:2])
         self._thread = threading.Thread(
             target=_serve,
-            args=(driver, call),
+            args=(driver, call, self._ended),
             name=f"gearman-server-{self._address.port}",
             daemon=True,
         )
@@ -172,10 +173,14 @@ class JobServer:
         Returns:
             Whether it has.
         """
-        if self._thread is None:
+        # In the child of a fork, the thread is not alive.
+        if self._thread is None or not self._thread.is_alive():
             return True
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        # A join that is interrupted (Ctrl-C) would take the thread for ended before Python 3.13.
+        if not self._ended.wait(timeout):
+            return False
+        self._thread.join()
+        return True
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -184,7 +189,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
 
 
-def _serve(driver: Driver[ServerEngine], call: Call[Wait]) -> None:
+def _serve(driver: Driver[ServerEngine], call: Call[Wait], ended: threading.Event) -> None:
     try:
         with call:
             call.block()
@@ -192,4 +197,7 @@ def _serve(driver: Driver[ServerEngine], call: Call[Wait]) -> None:
     except GearmanError:
         logger.exception("the job server has ended")
     finally:
-        driver.close()
+        try:
+            driver.close()
+        finally:
+            ended.set()

@@ -114,8 +114,6 @@ class GearmanWorker:
         # What a job may raise without ending the worker. In the thread that calls `work`,
         # KeyboardInterrupt and SystemExit are somebody else's.
         self._contained = Exception if max_jobs == 1 else BaseException
-        # What a hook has raised in the pool.
-        self._error: BaseException | None = None
 
         def make_engine() -> WorkerEngine:
             engine = WorkerEngine(
@@ -167,8 +165,8 @@ class GearmanWorker:
             callback: Called with the worker and the job (`task`, `unique`, `handle`, `data`); what
                 it returns is the result. None completes the job with no data.
             timeout: Seconds after which the server gives the job to another worker. It counts them;
-                the callback is not interrupted. gearmand makes less than 1 into 1, and counts
-                rightly only where a connection has one job at a time.
+                the callback is not interrupted. gearmand makes less than 1 into 1, and stops
+                counting where `max_jobs` is more than 1 and there is no other job.
 
         Returns:
             `task`.
@@ -182,10 +180,15 @@ class GearmanWorker:
         if not callable(callback):
             raise TypeError(f"the callback of {name!r} can't be called: {callback!r}")
         seconds = _checked_timeout(timeout)
-        self._callbacks[name] = callback
-        self._driver.call(lambda engine, now: engine.register(wire, seconds, now))
-        self._timeouts[name] = seconds
-        self.worker_abilities[name] = callback
+
+        def register(engine: WorkerEngine, now: float) -> None:
+            engine.register(wire, seconds, now)
+            # Nobody can take a job of it before this is over.
+            self._callbacks[name] = callback
+            self._timeouts[name] = seconds
+            self.worker_abilities[name] = callback
+
+        self._driver.call(register)
         return name
 
     def unregister_task(self, task: str | bytes) -> str:
@@ -239,33 +242,41 @@ class GearmanWorker:
             Exception: Whatever `after_poll` or `after_job` raises.
         """
         timeout = to_seconds(poll_timeout)
-        self._error = None
-        with self._driver.start(
-            lambda engine, now, wake: engine.work(now, wake, timeout=timeout)
-        ) as call:
+        # What hooks have raised in the pool.
+        errors: list[BaseException] = []
+        try:
+            call = self._driver.start(
+                lambda engine, now, wake: engine.work(now, wake, timeout=timeout)
+            )
+        except InvalidWorkerState:
+            raise
+        except BaseException:  # It may have begun, and then been interrupted.
+            self._driver.call(_end_work)
+            raise
+        with call:
             stream = call.wait
             pool = None
-            if self._max_jobs > 1:
-                pool = concurrent.futures.ThreadPoolExecutor(self._max_jobs, "gearman-job")
             try:
+                if self._max_jobs > 1:
+                    pool = concurrent.futures.ThreadPoolExecutor(self._max_jobs, "gearman-job")
                 while not stream.done:
                     call.block()
                     active, stream.active = stream.active, False
-                    while (job := self._driver.call(_next_job)) is not None:
+                    while (job := self._driver.call(_next_job, look=False)) is not None:
                         if pool is None:
                             self._execute(job)
                         else:
-                            pool.submit(self._execute_in_pool, job)
+                            pool.submit(self._execute_in_pool, job, errors)
                     self._log()
                     if not self.after_poll(active):
                         self._driver.call(_stop)
             finally:
-                self._driver.call(lambda engine, now: engine.end_work(now))
+                self._driver.call(_end_work)
                 if pool is not None:
                     pool.shutdown(wait=False, cancel_futures=True)
                 self._log()
-        if self._error is not None:
-            raise self._error
+        if errors:
+            raise errors[0]
         stream.raise_error()
 
     def stop(self, timeout: float | None = None) -> None:
@@ -309,13 +320,15 @@ class GearmanWorker:
         try:
             go_on = self.after_job()
         finally:
-            self._driver.call(lambda engine, now: engine.job_done(job, now, go_on=bool(go_on)))
+            self._driver.call(
+                lambda engine, now: engine.job_done(job, now, go_on=bool(go_on)), look=False
+            )
 
-    def _execute_in_pool(self, job: WorkerJob) -> None:
+    def _execute_in_pool(self, job: WorkerJob, errors: list[BaseException]) -> None:
         try:
             self._execute(job)
         except BaseException as error:  # noqa: BLE001 - raised by work
-            self._error = error
+            errors.append(error)
 
     def _end_somehow(self, job: WorkerJob, exc_info: _ExcInfo) -> None:
         if not job.ended:
@@ -509,6 +522,10 @@ def _next_job(engine: WorkerEngine, now: float) -> WorkerJob | None:
 
 def _stop(engine: WorkerEngine, now: float) -> None:
     engine.stop(now)
+
+
+def _end_work(engine: WorkerEngine, now: float) -> None:
+    engine.end_work(now)
 
 
 def _wire_task(task: str) -> bytes:

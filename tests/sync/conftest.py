@@ -1,18 +1,24 @@
-"""Clients that are shut down with their test; no test hangs or leaves a thread."""
+"""Clients and workers that are shut down with their test; no test hangs or leaves a thread."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_sync import GearmanClient
+from gearman_sync import GearmanClient, GearmanWorker
+from tests.support import PATIENCE
+
+from .support import EmbeddedServer, Script, Working
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.support import Gearmand
+
+SERVERS = ("gearmand", "JobServer")
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +41,81 @@ def make_client() -> Iterator[Callable[..., GearmanClient]]:
 def client(gearmand: Gearmand, make_client: Callable[..., GearmanClient]) -> GearmanClient:
     """A client of the shared gearmand."""
     return make_client(gearmand.address)
+
+
+# Workers, and the servers that they are tried with.
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[Gearmand | EmbeddedServer]:
+    """The shared gearmand, or a JobServer. The test leaves it alive."""
+    if request.param == "gearmand":
+        yield request.getfixturevalue("gearmand")
+    else:
+        embedded = EmbeddedServer()
+        yield embedded
+        embedded.kill()
+
+
+@pytest.fixture(params=SERVERS)
+def launch(request: pytest.FixtureRequest) -> Iterator[Callable[[], Gearmand | EmbeddedServer]]:
+    """Starts a server for one test, a gearmand or a JobServer, that may be killed."""
+    if request.param == "gearmand":
+        yield request.getfixturevalue("start_gearmand")
+    else:
+        with contextlib.ExitStack() as stack:
+
+            def start() -> EmbeddedServer:
+                embedded = EmbeddedServer()
+                stack.callback(embedded.kill)
+                return embedded
+
+            yield start
+
+
+@pytest.fixture
+def make_worker() -> Iterator[Callable[..., GearmanWorker]]:
+    """Makes a worker for one test: `tasks` are the callbacks of its tasks, `kind` its class."""
+    with contextlib.ExitStack() as stack:
+
+        def make(
+            *hosts: Any,
+            tasks: dict[str, Any] | None = None,
+            kind: type[GearmanWorker] = GearmanWorker,
+            **kwargs: Any,
+        ) -> GearmanWorker:
+            worker = stack.enter_context(kind(list(hosts), **kwargs))
+            for task, callback in (tasks or {}).items():
+                worker.register_task(task, callback)
+            return worker
+
+        yield make
+
+
+@pytest.fixture
+def work(make_worker: Callable[..., GearmanWorker]) -> Iterator[Callable[..., Working]]:
+    """Lets a worker work in a thread until the test ends. It is made as by `make_worker`."""
+    with contextlib.ExitStack() as stack:
+
+        def work(*args: Any, poll_timeout: float | None = 60, **kwargs: Any) -> Working:
+            first = args[0]
+            worker = first if isinstance(first, GearmanWorker) else make_worker(*args, **kwargs)
+            working = Working(worker, poll_timeout)
+            stack.callback(concurrent.futures.wait, [working.call], PATIENCE)
+            stack.callback(worker.shutdown)
+            return working
+
+        yield work
+
+
+@pytest.fixture
+def start_script() -> Iterator[Callable[..., Script]]:
+    """Starts a Python program for one test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(program: str, *args: object) -> Script:
+            script = Script(program, *args)
+            stack.callback(script.kill)
+            return script
+
+        yield start

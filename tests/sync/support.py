@@ -1,20 +1,29 @@
-"""What a test may know of a client's insides, and of its surroundings, in one place."""
+"""What a test may know of the insides of a client or worker, and of its surroundings."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support import eventually
+from gearman_sync import JobServer
+from tests.support import PATIENCE, Administered, eventually, spawn
 
 if TYPE_CHECKING:
     import pytest
 
-    from gearman_sync import GearmanClient
+    from gearman_sync import GearmanClient, GearmanWorker
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def wait_for_leader(client: GearmanClient) -> None:
+def wait_for_leader(client: GearmanClient | GearmanWorker) -> None:
     """Wait until a thread polls the sockets."""
     eventually(lambda: client._driver._sleeping_until is not None, "polling")
 
@@ -44,3 +53,82 @@ def resolve_to(
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return threads
+
+
+class EmbeddedServer(Administered):
+    """A JobServer that does what tests ask of a Gearmand: it can be killed, and started again."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._server: JobServer | None = None
+        self.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    def start(self) -> None:
+        self._server = JobServer(port=self.port)
+        self._server.start()
+        self.port = self._server.address.port
+
+    def kill(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+
+
+class Working:
+    """A worker that works in a thread."""
+
+    def __init__(self, worker: GearmanWorker, poll_timeout: float | None) -> None:
+        self.worker = worker
+        self.call = spawn(worker.work, poll_timeout)
+
+    def end(self) -> None:
+        """Wait for the end of `work`, and raise what it has raised."""
+        self.call.result(PATIENCE)
+
+
+class Script:
+    """A Python program in a process of its own. It writes lines, and gets lines."""
+
+    def __init__(self, program: str, *args: object) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", program, *map(str, args)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def line(self) -> str:
+        """The next line that it writes."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(self.process.communicate()[1])
+        return line.rstrip("\n")
+
+    def ask(self, line: str = "") -> str:
+        """Send it a line, and return its next."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self.line()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[str, str, int]:
+        """Wait for its end. Returns what it has written, to both, and its exit status."""
+        out, errors = self.process.communicate(timeout=PATIENCE)
+        return out, errors, self.process.returncode
+
+    def kill(self) -> None:
+        """End it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        with self.process:
+            pass

@@ -1,0 +1,563 @@
+"""Ways out of `work`: stop, signals and interrupts. Jobs are finished, or another worker's."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import gearman_sync as gearman
+from gearman_proto.errors import InvalidWorkerState
+from gearman_proto.events import CanDo, GrabJobUniq, NoJob, PreSleep
+from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
+from tests.support import PATIENCE, FakeServer, Gearmand, Peer, eventually, spawn, wait_for
+
+from .support import EmbeddedServer, Script, Working, wait_for_leader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    MakeClient = Callable[..., GearmanClient]
+    MakeWorker = Callable[..., GearmanWorker]
+    StartServer = Callable[..., FakeServer]
+    StartScript = Callable[..., Script]
+    Server = Gearmand | EmbeddedServer
+    Work = Callable[..., Working]
+
+needs_signals = pytest.mark.skipif(
+    not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill"
+)
+
+
+def reverse(worker: GearmanWorker, job: WorkerJob) -> Any:
+    return job.data[::-1]
+
+
+class Held:
+    """A callback that holds its jobs until they are let go."""
+
+    def __init__(self, jobs: int = 1) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self.done: list[bytes] = []
+        self._jobs = jobs
+
+    def __call__(self, worker: GearmanWorker, job: WorkerJob) -> Any:
+        self.begun.release()
+        wait_for(self.go_on)
+        self.done.append(job.data)
+        return job.data
+
+    def wait(self) -> None:
+        """Wait until all jobs have begun."""
+        for _ in range(self._jobs):
+            assert self.begun.acquire(timeout=PATIENCE)
+
+
+# Stopping.
+
+
+@pytest.mark.parametrize("max_jobs", [1, 2])
+def test_stop_when_idle(server: Server, work: Work, task: str, max_jobs: int) -> None:
+    """It waits neither for the next look nor for a poll's timeout."""
+    working = work(
+        server.address,
+        tasks={task: reverse},
+        max_jobs=max_jobs,
+        poll_timeout=None,
+        look_again=1000,
+    )
+    eventually(lambda: server.counts(task)[2] == 1)
+    wait_for_leader(working.worker)
+    working.worker.stop()
+    working.end()
+    eventually(lambda: server.counts(task)[2] == 0)
+
+
+def test_stop_asks_the_server_nothing_when_idle(start_server: StartServer, work: Work) -> None:
+    """There is no result that it could have missed: a server that is silent does not matter."""
+
+    def script(peer: Peer) -> None:
+        peer.expect(CanDo)
+        peer.expect(GrabJobUniq)
+        peer.send(NoJob())
+        peer.expect(PreSleep)
+        asleep.set()
+        peer.hold()
+
+    asleep = threading.Event()
+    server = start_server(script)
+    working = work(server.address, tasks={"task": reverse}, look_again=1000)
+    wait_for(asleep)
+    working.worker.stop()
+    working.end()
+    assert [type(event) for event in server.events] == [CanDo, GrabJobUniq, PreSleep]
+
+
+@pytest.mark.parametrize("max_jobs", [1, 2])
+@pytest.mark.parametrize("times", [1, 2])
+def test_stop_before_work(
+    server: Server,
+    make_client: MakeClient,
+    make_worker: MakeWorker,
+    work: Work,
+    task: str,
+    max_jobs: int,
+    times: int,
+) -> None:
+    client = make_client(server.address)
+    request = client.submit_job(task, b"ab", wait_until_complete=False)
+    worker = make_worker(server.address, tasks={task: reverse}, max_jobs=max_jobs)
+    for _ in range(times):
+        worker.stop()
+    worker.work()
+    assert not request.complete
+    assert server.counts(task) == (1, 0, 0)
+    # That was one `work`.
+    work(worker)
+    client.wait_until_jobs_completed([request])
+    assert request.result == b"ba"
+
+
+@pytest.mark.parametrize("max_jobs", [1, 3])
+@pytest.mark.parametrize("times", [1, 2])
+def test_stop_finishes_the_jobs(
+    server: Server, make_client: MakeClient, work: Work, task: str, max_jobs: int, times: int
+) -> None:
+    """Those that run, and no others."""
+    held = Held(max_jobs)
+    client = make_client(server.address)
+    jobs = [{"task": task, "data": b"%d" % number} for number in range(max_jobs + 2)]
+    requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    working = work(server.address, tasks={task: held}, max_jobs=max_jobs)
+    held.wait()
+    for _ in range(times):
+        working.worker.stop()
+    assert not working.call.done()
+    held.go_on.set()
+    working.end()
+    assert len(held.done) == max_jobs
+    client.wait_until_jobs_completed([r for r in requests if r.job.data in held.done])
+    assert [request.complete for request in requests] == [True] * max_jobs + [False] * 2
+    eventually(lambda: server.counts(task) == (2, 0, 0))
+
+
+def test_last_hook_outlives_the_connection(
+    server: Server, make_client: MakeClient, work: Work, task: str
+) -> None:
+    """Its end is what ends `work` then, and nothing comes from a server any more."""
+    go_on = threading.Event()
+
+    class Worker(GearmanWorker):
+        def after_job(self) -> bool:
+            wait_for(go_on)
+            return True
+
+    working = work(
+        server.address, kind=Worker, tasks={task: reverse}, max_jobs=2, poll_timeout=None
+    )
+    assert make_client(server.address).submit_job(task, b"ab").result == b"ba"
+    working.worker.stop()
+    (connection,) = working.worker.connection_list
+    eventually(lambda: not connection.connected)
+    wait_for_leader(working.worker)
+    assert not working.call.done()
+    go_on.set()
+    working.end()
+
+
+@pytest.mark.parametrize("max_jobs", [1, 2])
+@pytest.mark.parametrize("place", ["callback", "after_job"])
+def test_stop_from_inside(
+    server: Server, make_client: MakeClient, work: Work, task: str, place: str, max_jobs: int
+) -> None:
+    class Worker(GearmanWorker):
+        def after_job(self) -> bool:
+            if place == "after_job":
+                self.stop()
+            return True
+
+    done: list[bytes] = []
+    # Only one may be under way: another would be finished as well.
+    alone = threading.Lock()
+
+    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
+        with alone:
+            done.append(job.data)
+            if place == "callback":
+                worker.stop()
+            return job.data
+
+    client = make_client(server.address)
+    client.submit_multiple_jobs([{"task": task, "data": b""}] * 5, background=True)
+    work(server.address, kind=Worker, tasks={task: function}, max_jobs=max_jobs).end()
+    # With two slots there may have been two at once.
+    assert 1 <= len(done) <= max_jobs
+    eventually(lambda: server.counts(task) == (5 - len(done), 0, 0))
+
+
+def test_results_reach_clients_through_a_stop(
+    server: Server, make_client: MakeClient, work: Work, task: str
+) -> None:
+    """Closing behind a result, of which much has not been written, does not destroy it."""
+    client = make_client(server.address)
+    payload = bytes(20_000_000)
+
+    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
+        worker.stop()
+        return job.data + payload
+
+    for number in range(2):
+        request = client.submit_job(task, b"%d" % number, wait_until_complete=False)
+        work(server.address, tasks={task: function}).end()
+        client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+        assert request.result == b"%d" % number + payload
+
+
+def test_stop_with_a_timeout(
+    server: Server, make_client: MakeClient, work: Work, task: str
+) -> None:
+    """A job that hangs in the pool is another worker's then; its own result is nobody's."""
+    held = Held()
+    client = make_client(server.address)
+    request = client.submit_job(task, b"ab", wait_until_complete=False)
+    working = work(server.address, tasks={task: held, f"{task}-other": reverse}, max_jobs=2)
+    held.wait()
+    working.worker.stop(timeout=0.1)
+    working.end()
+    assert not held.done
+    work(server.address, tasks={task: reverse})
+    client.wait_until_jobs_completed([request])
+    assert request.result == b"ba"
+    # The worker can work again, with all its slots, while that still hangs.
+    working.worker.unregister_task(task)
+    work(working.worker)
+    assert client.submit_job(f"{task}-other", b"ab").result == b"ba"
+    held.go_on.set()
+    eventually(lambda: held.done)
+
+
+def test_stop_with_a_timeout_that_is_long_enough(
+    server: Server, make_client: MakeClient, work: Work, task: str
+) -> None:
+    held = Held()
+    client = make_client(server.address)
+    request = client.submit_job(task, b"ab", wait_until_complete=False)
+    working = work(server.address, tasks={task: held}, max_jobs=2)
+    held.wait()
+    working.worker.stop(timeout=PATIENCE)
+    held.go_on.set()
+    # It does not wait for the timeout.
+    working.call.result(PATIENCE / 2)
+    client.wait_until_jobs_completed([request])
+    assert request.result == b"ab"
+
+
+def test_stop_while_there_is_no_server(
+    launch: Callable[[], Server], make_client: MakeClient, work: Work, task: str
+) -> None:
+    server = launch()
+    working = work(server.address, tasks={task: reverse}, max_outage=None)
+    assert make_client(server.address).submit_job(task, b"ab").result == b"ba"
+    (connection,) = working.worker.connection_list
+    server.kill()
+    eventually(lambda: not connection.connected)
+    working.worker.stop()
+    working.end()
+
+
+def test_after_poll_waits_for_the_jobs(
+    server: Server, make_client: MakeClient, work: Work, task: str
+) -> None:
+    held = Held()
+
+    class Worker(GearmanWorker):
+        def after_poll(self, any_activity: bool) -> bool:
+            return not self.has_job_lock()
+
+    client = make_client(server.address)
+    request = client.submit_job(task, b"ab", wait_until_complete=False)
+    working = work(server.address, kind=Worker, tasks={task: held}, max_jobs=2)
+    held.wait()
+    (connection,) = working.worker.connection_list
+    wait_for_leader(working.worker)
+    assert connection.connected
+    held.go_on.set()
+    working.end()
+    client.wait_until_jobs_completed([request])
+    assert request.result == b"ab"
+
+
+def test_work_in_a_callback(server: Server, make_client: MakeClient, work: Work, task: str) -> None:
+    working = work(server.address, tasks={task: lambda worker, job: worker.work()})
+    request = make_client(server.address).submit_job(task, b"")
+    assert list(request.warning_updates) == [
+        b"gearman_proto.errors.InvalidWorkerState: this worker works already"
+    ]
+    assert not working.call.done()
+
+
+# Signals, in a program of its own.
+
+
+_PROGRAM = """
+import signal, sys, time
+import gearman_sync as gearman
+
+def function(worker, job):
+    print("begun", flush=True)
+    sys.stdin.readline()
+    return job.data[::-1]
+
+def stop(number, frame):
+    worker.stop()
+    print("stopping", flush=True)
+
+host, task, max_jobs = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, stop)
+worker = gearman.GearmanWorker([host], max_jobs=int(max_jobs))
+worker.register_task(task, function)
+print("ready", flush=True)
+try:
+    worker.work()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+except SystemExit as error:
+    print("exit", error.code, flush=True)
+else:
+    print("ended", flush=True)
+"""
+
+
+@needs_signals
+@pytest.mark.parametrize("max_jobs", [1, 2])
+def test_stop_in_a_signal_handler(
+    server: Server, make_client: MakeClient, start_script: StartScript, task: str, max_jobs: int
+) -> None:
+    script = start_script(_PROGRAM, "{}:{}".format(*server.address), task, max_jobs)
+    client = make_client(server.address)
+    request = client.submit_job(task, b"ab", wait_until_complete=False)
+    assert [script.line(), script.line()] == ["ready", "begun"]
+    script.signal(signal.SIGTERM)
+    if max_jobs > 1:
+        assert script.line() == "stopping"
+        assert script.ask() == "ended"
+    else:
+        # Its handler runs in the middle of the callback, or right behind it.
+        assert {script.ask(), script.line()} == {"stopping", "ended"}
+    assert script.end() == ("", "", 0)
+    client.wait_until_jobs_completed([request])
+    assert request.result == b"ba"
+
+
+@needs_signals
+@pytest.mark.parametrize("max_jobs", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_when_idle(
+    server: Server, start_script: StartScript, task: str, max_jobs: int, number: int
+) -> None:
+    script = start_script(_PROGRAM, "{}:{}".format(*server.address), task, max_jobs)
+    eventually(lambda: server.counts(task)[2] == 1)
+    script.signal(number)
+    out, errors, status = script.end()
+    last = "stopping\nended\n" if number == signal.SIGTERM else "interrupted\n"
+    assert (out, errors, status) == (f"ready\n{last}", "", 0)
+
+
+@needs_signals
+@pytest.mark.parametrize("max_jobs", [1, 2])
+def test_keyboard_interrupt_in_the_middle_of_a_job(
+    server: Server,
+    make_client: MakeClient,
+    start_script: StartScript,
+    work: Work,
+    task: str,
+    max_jobs: int,
+) -> None:
+    """It leaves `work`, and the job is another worker's: what is still said of it is dropped."""
+    script = start_script(_PROGRAM, "{}:{}".format(*server.address), task, max_jobs)
+    client = make_client(server.address)
+    request = client.submit_job(task, b"job", wait_until_complete=False)
+    assert [script.line(), script.line()] == ["ready", "begun"]
+    script.signal(signal.SIGINT)
+    assert script.line() == "interrupted"
+    work(server.address, tasks={task: lambda worker, job: b"another"})
+    client.wait_until_jobs_completed([request])
+    assert request.result == b"another"
+    out, errors, status = script.end()
+    assert (out, status) == ("", 0)
+    # With several slots, the callback has gone on.
+    assert ("was lost" in errors) == (max_jobs > 1)
+
+
+def test_exit_in_a_callback(
+    server: Server, make_client: MakeClient, make_worker: MakeWorker, work: Work, task: str
+) -> None:
+    """With one slot, it leaves `work`, and the job is another worker's."""
+    client = make_client(server.address)
+    request = client.submit_job(task, b"ab", wait_until_complete=False)
+    worker = make_worker(server.address, tasks={task: lambda worker, job: sys.exit(7)})
+    with pytest.raises(SystemExit, match="7"):
+        worker.work()
+    assert not worker.has_job_lock()
+    worker.register_task(task, reverse)
+    work(worker)
+    client.wait_until_jobs_completed([request])
+    assert request.result == b"ba"
+    assert not request.warning_updates
+
+
+def test_interrupt_in_a_pool_callback(
+    server: Server, make_client: MakeClient, work: Work, task: str
+) -> None:
+    """With several slots, it fails that job only."""
+
+    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
+        if job.data == b"bad":
+            raise KeyboardInterrupt("in the pool")
+        return job.data
+
+    client = make_client(server.address)
+    working = work(server.address, tasks={task: function}, max_jobs=2)
+    for _ in range(3):
+        request = client.submit_job(task, b"bad")
+        assert request.state == gearman.JOB_FAILED
+        assert list(request.warning_updates) == [b"KeyboardInterrupt: in the pool"]
+        assert client.submit_job(task, b"good").result == b"good"
+    assert not working.call.done()
+
+
+@needs_signals
+# One may hit between the making of a socket and the keeping of it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("max_jobs", [1, 2])
+def test_keyboard_interrupts_anywhere(
+    server: Server, make_client: MakeClient, make_worker: MakeWorker, task: str, max_jobs: int
+) -> None:
+    """Wherever one hits, `work` raises it, and can be called again."""
+    client = make_client(server.address)
+    worker = make_worker(server.address, tasks={task: reverse}, max_jobs=max_jobs)
+    armed: list[bool] = []
+    over = threading.Event()
+    main = threading.get_ident()
+    chance = random.Random(1)
+
+    def handler(*args: object) -> None:
+        if armed:
+            armed.clear()
+            raise KeyboardInterrupt
+
+    def interrupted_work() -> None:
+        armed.append(True)
+        worker.work()
+
+    def interrupt() -> None:
+        while not over.is_set():
+            time.sleep(chance.random() * 0.004)
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    def submit() -> int:
+        jobs = 0
+        while not over.is_set():
+            assert client.submit_job(task, b"ab", poll_timeout=PATIENCE).result == b"ba"
+            jobs += 1
+        worker.stop()
+        return jobs
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    storm, submits = spawn(interrupt), spawn(submit)
+    try:
+        for _ in range(150):
+            with pytest.raises(KeyboardInterrupt):
+                interrupted_work()
+        over.set()
+        worker.work()
+        assert submits.result(PATIENCE) > 0
+    finally:
+        armed.clear()
+        over.set()
+        eventually(lambda: storm.done() and submits.done())
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_interrupted_while_it_begins(
+    server: Server,
+    make_client: MakeClient,
+    make_worker: MakeWorker,
+    work: Work,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = make_worker(server.address, tasks={task: reverse})
+
+    def interrupt(*args: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker._driver, "_connect", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        worker.work()
+    work(worker)
+    assert make_client(server.address).submit_job(task, b"ab").result == b"ba"
+
+
+def test_shutdown_in_the_middle_of_the_engine(
+    server: Server, make_worker: MakeWorker, task: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a signal handler."""
+    worker = make_worker(server.address, tasks={task: reverse})
+    worker._driver.engine._handlers[NoJob] = lambda link, event, now: worker.shutdown()
+    worker.work()
+    with pytest.raises(InvalidWorkerState, match="shut down"):
+        worker.work()
+    assert not caplog.records
+
+
+@needs_signals
+def test_shutdown_in_a_signal_handler(
+    server: Server, make_client: MakeClient, start_script: StartScript, task: str
+) -> None:
+    program = _PROGRAM.replace("worker.stop()", "worker.shutdown()")
+    script = start_script(program, "{}:{}".format(*server.address), task, 1)
+    eventually(lambda: server.counts(task)[2] == 1)
+    script.signal(signal.SIGTERM)
+    assert script.end() == ("ready\nstopping\nended\n", "", 0)
+
+
+def test_error_of_one_work_is_not_the_next_ones(
+    server: Server, make_client: MakeClient, work: Work, task: str
+) -> None:
+    """Also if it comes late, from a job that was left behind."""
+    held = Held()
+    late = threading.Event()
+
+    class Worker(GearmanWorker):
+        def after_job(self) -> bool:
+            if held.done and not late.is_set():
+                late.set()
+                raise ZeroDivisionError
+            return True
+
+    client = make_client(server.address)
+    client.submit_job(task, b"", background=True)
+    working = work(
+        server.address, kind=Worker, tasks={task: held, f"{task}-other": reverse}, max_jobs=2
+    )
+    held.wait()
+    working.worker.stop(timeout=0)
+    working.end()
+    working.worker.unregister_task(task)
+    again = work(working.worker)
+    assert client.submit_job(f"{task}-other", b"ab").result == b"ba"
+    with pytest.raises(InvalidWorkerState):
+        working.worker.work()
+    held.go_on.set()
+    wait_for(late)
+    working.worker.stop()
+    again.end()
