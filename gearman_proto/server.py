@@ -141,6 +141,7 @@ class ServerLink:
         "registered",
         "unsent",
         "unsent_size",
+        "writing",
     )
 
     def __init__(self, connection: Connection, peer: str, number: int) -> None:
@@ -158,6 +159,8 @@ class ServerLink:
         #: Packets to send, and their bytes.
         self.unsent: deque[bytes] = deque()
         self.unsent_size: int = 0
+        #: Bytes that the transport has, until it asks for more.
+        self.writing: int = 0
         #: Bytes of an unfinished packet.
         self.buffered: int = 0
         #: Bytes that its registrations take up.
@@ -178,7 +181,7 @@ class ServerLink:
     @property
     def held(self) -> int:
         """Bytes in packets and registrations that are kept for it."""
-        return self.buffered + self.unsent_size + self.registered
+        return self.buffered + self.unsent_size + self.writing + self.registered
 
 
 class ServerEngine:
@@ -438,6 +441,8 @@ class ServerEngine:
     def data_to_send(self, link: ServerLink) -> bytes:
         """Bytes to write on `link` now, or none."""
         unsent = link.unsent
+        self.memory -= link.writing
+        link.writing = 0
         if not unsent:
             if link.last_words and link.alive:
                 self._actions.append(Close(link))
@@ -455,7 +460,7 @@ class ServerEngine:
                 packets.append(unsent.popleft())
             data = b"".join(packets)
         link.unsent_size -= len(data)
-        self.memory -= len(data)
+        link.writing = len(data)
         return data
 
     # Links.
@@ -466,7 +471,8 @@ class ServerEngine:
     def _queue(self, link: ServerLink, data: bytes) -> None:
         unsent = link.unsent
         # The first one may be of any size, and the peer has had no time to read it.
-        if unsent and link.unsent_size - len(unsent[0]) > self._max_unread:
+        first = len(unsent[0]) if unsent and not link.writing else 0
+        if link.unsent_size - first > self._max_unread:
             self._doomed[link] = "it does not read what is sent"
             return
         unsent.append(data)
@@ -514,7 +520,7 @@ class ServerEngine:
         self._detach(link)
         self.memory -= link.held
         link.unsent.clear()
-        link.unsent_size = link.buffered = 0
+        link.unsent_size = link.buffered = link.writing = 0
 
     def _detach(self, link: ServerLink) -> None:
         """`link` is neither a client nor a worker any more."""
