@@ -50,6 +50,13 @@ def key_of(unique: bytes, data: bytes) -> Key:
     return (data,) if data else b""
 
 
+# Looking members up in the class takes long.
+DELAYED: Final = JobState.DELAYED
+QUEUED: Final = JobState.QUEUED
+RUNNING: Final = JobState.RUNNING
+ENDED: Final = JobState.ENDED
+
+
 class QueuedJob:
     """A job that a server has."""
 
@@ -61,6 +68,7 @@ class QueuedJob:
         "function",
         "handle",
         "key",
+        "limited",
         "listeners",
         "losses",
         "numerator",
@@ -95,7 +103,7 @@ class QueuedJob:
         self.reducer: bytes = b""
         #: Not to be run before this time, in seconds since 1970; 0 for at once.
         self.epoch: int = 0
-        self.state: JobState = JobState.DELAYED
+        self.state: JobState = DELAYED
         self.rank: int = 0
         #: Whether it is to be run although nobody listens.
         self.background: bool = False
@@ -103,6 +111,8 @@ class QueuedJob:
         self.listeners: dict[Any, int] = {}
         #: The link that runs it.
         self.worker: Any = None
+        #: Whether the time is limited that this may take.
+        self.limited: bool = False
         #: How often its worker was lost.
         self.losses: int = 0
         self.numerator: int = 0
@@ -163,7 +173,7 @@ class Function:
 
     def push(self, job: QueuedJob, order: int) -> None:
         """Put `job` behind all others of its priority; `order` only goes up."""
-        job.state = JobState.QUEUED
+        job.state = QUEUED
         job.rank = job.priority * _RANKS + order
         self.queues[job.priority][job] = None
 

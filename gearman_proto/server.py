@@ -73,7 +73,18 @@ from .events import (
     WorkStatus,
     WorkWarning,
 )
-from .jobqueue import HIGH, LOW, NORMAL, Function, JobState, QueuedJob, key_of
+from .jobqueue import (
+    DELAYED,
+    ENDED,
+    HIGH,
+    LOW,
+    NORMAL,
+    QUEUED,
+    RUNNING,
+    Function,
+    QueuedJob,
+    key_of,
+)
 from .packets import Role, number
 from .server_text import reply
 from .waits import Timers, Wait
@@ -200,7 +211,8 @@ class ServerEngine:
             for any number. Then it fails. (gearmand's ``--job-retries N`` is N - 1 here.)
         max_packet_size: Bytes. A peer that announces a larger packet is cut off.
         max_unread: Bytes. A peer is cut off that leaves more unread.
-        max_memory: Bytes, for all jobs and packets together.
+        max_memory: Bytes, for all jobs and packets together. Jobs may take three quarters of it, one
+            job a quarter.
         max_queue_size: How many jobs a function may have, unless ``maxqueue`` says otherwise; 0 for
             any number.
         exceptions: Whether all clients get WORK_EXCEPTION, and not only those that asked for it.
@@ -251,6 +263,7 @@ class ServerEngine:
         self._max_memory = max_memory
         # The part of it that is left to workers and packets.
         self._reserve = max_memory // 4
+        self._room = max_memory - self._reserve
         self._limits = (max_queue_size,) * 3
         self._exceptions = exceptions
         self._accepting = True
@@ -470,11 +483,12 @@ class ServerEngine:
 
     def _queue(self, link: ServerLink, data: bytes) -> None:
         unsent = link.unsent
-        # The first one may be of any size, and the peer has had no time to read it.
-        first = len(unsent[0]) if unsent and not link.writing else 0
-        if link.unsent_size - first > self._max_unread:
-            self._doomed[link] = "it does not read what is sent"
-            return
+        if link.unsent_size > self._max_unread:
+            # The first one may be of any size, and the peer may have had no time to read it.
+            first = 0 if link.writing else len(unsent[0])
+            if link.unsent_size - first > self._max_unread:
+                self._doomed[link] = "it does not read what is sent"
+                return
         unsent.append(data)
         link.unsent_size += len(data)
         self.memory += len(data)
@@ -526,7 +540,7 @@ class ServerEngine:
         """`link` is neither a client nor a worker any more."""
         for job in link.listening:
             del job.listeners[link]
-            if not job.wanted and job.state is not JobState.RUNNING:
+            if not job.wanted and job.state is not RUNNING:
                 self._forget(job)
         link.listening.clear()
         for function in list(link.abilities):
@@ -576,10 +590,9 @@ class ServerEngine:
         """Whether something of `size` bytes may be kept that is neither a worker nor a packet."""
         if size > self._reserve:
             return False  # It could never be given out.
-        most = self._max_memory - self._reserve - size
-        if self.memory > most:
+        if self.memory + size > self._room:
             self._drop_idle_functions()
-        return self.memory <= most
+        return self.memory + size <= self._room
 
     def _drop_idle_functions(self) -> None:
         for idle in [function for function in self.functions.values() if function.idle]:
@@ -654,7 +667,8 @@ class ServerEngine:
         return best
 
     def _on_grab(self, link: ServerLink, event: PacketEvent) -> None:
-        self._wake_up(link)
+        if link.asleep:
+            self._wake_up(link)
         job = self._next_job(link)
         if job is None:
             self._send(link, NoJob())
@@ -662,12 +676,14 @@ class ServerEngine:
         function = job.function
         function.remove(job)
         function.running += 1
-        job.state = JobState.RUNNING
+        job.state = RUNNING
         job.worker = link
         link.jobs[job.handle] = job
-        link.former.pop(job.handle, None)
+        if link.former:
+            link.former.pop(job.handle, None)
         seconds = link.abilities[function]
         if seconds:
+            job.limited = True
             self._timers.set(job, self._now + seconds)
         assign: PacketEvent
         if type(event) is GrabJob:
@@ -721,7 +737,8 @@ class ServerEngine:
         job = function.by_key.get(key) if function is not None else None
         if job is None:
             size = _JOB_SIZE + len(event.function) + len(unique) + len(event.data)
-            if not self.has_room(size):
+            full = size > self._reserve or self.memory + size > self._room
+            if full and not self.has_room(size):
                 self._refuse(link, b"QUEUE_ERROR", b"The memory of the server is full")
                 return
             function = self.function(event.function)
@@ -757,8 +774,9 @@ class ServerEngine:
         self._order += 1
         function = job.function
         function.push(job, self._order)
-        for link in list(function.sleepers):
-            self._wake(link)
+        if function.sleepers:
+            for link in list(function.sleepers):
+                self._wake(link)
 
     def _watch_clock(self) -> None:
         """Look again when the next job for later is due."""
@@ -796,7 +814,9 @@ class ServerEngine:
         job.worker = None
         job.function.running -= 1
         del link.jobs[job.handle]
-        self._timers.cancel(job)
+        if job.limited:
+            job.limited = False
+            self._timers.cancel(job)
 
     def _leave_before_its_end(self, job: QueuedJob) -> None:
         """The same where the worker may still send something about it."""
@@ -808,12 +828,12 @@ class ServerEngine:
 
     def _forget(self, job: QueuedJob) -> None:
         """`job` has ended, or nobody wants it any more. It is with no worker."""
-        if job.state is JobState.QUEUED:
+        if job.state is QUEUED:
             job.function.remove(job)
-        elif job.state is JobState.DELAYED:
+        elif job.state is DELAYED:
             job.function.delayed -= 1
             self._delayed.cancel(job)
-        job.state = JobState.ENDED
+        job.state = ENDED
         for link in job.listeners:
             del link.listening[job]
         job.listeners.clear()
@@ -944,5 +964,5 @@ def _status(job: QueuedJob | None) -> tuple[bytes, bytes, bytes, bytes]:
     """Known, running, numerator, denominator."""
     if job is None:
         return b"0", b"0", b"0", b"0"
-    running = b"1" if job.state is JobState.RUNNING else b"0"
+    running = b"1" if job.state is RUNNING else b"0"
     return b"1", running, b"%d" % job.numerator, b"%d" % job.denominator
