@@ -104,8 +104,10 @@ DEFAULT_JOB_RETRIES: Final = 10
 
 # Bytes to write at a time.
 _CHUNK_SIZE: Final = 256 * 1024
-# Bytes that each takes up beside its names and data: a job, a function, a registration for one.
+# Bytes that each takes up beside its names and data: a job, a link that waits for it, a function, a
+# registration for one.
 _JOB_SIZE: Final = 1024
+_LISTENER_SIZE: Final = 256
 _FUNCTION_SIZE: Final = 2048
 _ABILITY_SIZE: Final = 512
 # A link that holds less is not worth cutting off.
@@ -122,6 +124,7 @@ _LOOK_AT_CLOCK: Final = 60.0
 # Bytes; gearmand takes uniques of 64.
 _MAX_UNIQUE_SIZE: Final = 64
 
+_FULL: Final = b"The memory of the server is full"
 _NOT_FOUND: Final = b"Job given in work result not found"
 _NOT_ON_SERVER: Final = b"Job does not exist on server"
 _NOT_FOUND_TEXTS: Final = {
@@ -211,8 +214,8 @@ class ServerEngine:
             for any number. Then it fails. (gearmand's ``--job-retries N`` is N - 1 here.)
         max_packet_size: Bytes. A peer that announces a larger packet is cut off.
         max_unread: Bytes. A peer is cut off that leaves more unread.
-        max_memory: Bytes, for all jobs and packets together. Jobs may take three quarters of it, one
-            job a quarter.
+        max_memory: Bytes, for all jobs and packets together. Jobs may take three quarters of it,
+            one job a quarter.
         max_queue_size: How many jobs a function may have, unless ``maxqueue`` says otherwise; 0 for
             any number.
         exceptions: Whether all clients get WORK_EXCEPTION, and not only those that asked for it.
@@ -241,6 +244,9 @@ class ServerEngine:
         ):
             if value <= 0:
                 raise ValueError(f"{name} is {value}: it must be more than 0")
+        if max_packet_size > constants.MAX_BODY_SIZE // 2:
+            # JOB_ASSIGN has more in it than the submit had.
+            raise ValueError(f"max_packet_size is {max_packet_size}: packets can't be so large")
         if max_queue_size < 0:
             raise ValueError(f"max_queue_size is {max_queue_size}: it can't be negative")
         #: Whether it has ended.
@@ -540,6 +546,8 @@ class ServerEngine:
         """`link` is neither a client nor a worker any more."""
         for job in link.listening:
             del job.listeners[link]
+            job.size -= _LISTENER_SIZE
+            self.memory -= _LISTENER_SIZE
             if not job.wanted and job.state is not RUNNING:
                 self._forget(job)
         link.listening.clear()
@@ -739,7 +747,7 @@ class ServerEngine:
             size = _JOB_SIZE + len(event.function) + len(unique) + len(event.data)
             full = size > self._reserve or self.memory + size > self._room
             if full and not self.has_room(size):
-                self._refuse(link, b"QUEUE_ERROR", b"The memory of the server is full")
+                self._refuse(link, b"QUEUE_ERROR", _FULL)
                 return
             function = self.function(event.function)
             limit = (function.limits or self._limits)[priority]
@@ -757,11 +765,18 @@ class ServerEngine:
             function.add(job)
             # Before JOB_CREATED, as gearmand does, which shows where a client is a worker, too.
             self._put(job)
+        elif not (background or link in job.listeners or self.has_room(_LISTENER_SIZE)):
+            self._refuse(link, b"QUEUE_ERROR", _FULL)
+            return
         if background:
             job.background = True
+        elif link in job.listeners:
+            job.listeners[link] += 1
         else:
-            job.listeners[link] = job.listeners.get(link, 0) + 1
+            job.listeners[link] = 1
             link.listening[job] = None
+            job.size += _LISTENER_SIZE
+            self.memory += _LISTENER_SIZE
         self._send(link, JobCreated(job.handle))
 
     def _put(self, job: QueuedJob) -> None:

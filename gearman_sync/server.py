@@ -62,8 +62,8 @@ class JobServer:
             for any number. Then it fails.
         max_packet_size: Bytes. A peer that sends a larger packet is cut off.
         max_unread: Bytes. A peer is cut off that leaves more unread of what was sent to it.
-        max_memory: Bytes, for all jobs and packets together. Jobs may take three quarters of it, one
-            job a quarter; submits beyond that are refused.
+        max_memory: Bytes, for all jobs and packets together. Jobs may take three quarters of it,
+            one job a quarter; submits beyond that are refused.
         max_queue_size: How many jobs a function may have, unless the admin command ``maxqueue``
             says otherwise; 0 for any number.
         exceptions: Whether all clients get the data of exceptions, and not only those that asked.

@@ -29,6 +29,7 @@ from gearman_proto.server import (
     _FORMER_JOBS,
     _FUNCTION_SIZE,
     _JOB_SIZE,
+    _LISTENER_SIZE,
     _LOOK_AT_CLOCK,
     ServerEngine,
     ServerLink,
@@ -233,7 +234,11 @@ class World:
 
 def count_memory(engine: ServerEngine) -> int:
     jobs = sum(
-        _JOB_SIZE + len(job.function.name) + len(job.unique) + len(job.data)
+        _JOB_SIZE
+        + _LISTENER_SIZE * len(job.listeners)
+        + len(job.function.name)
+        + len(job.unique)
+        + len(job.data)
         for job in engine.jobs.values()
     )
     functions = sum(len(name) + _FUNCTION_SIZE for name in engine.functions)

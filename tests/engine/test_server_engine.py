@@ -1578,6 +1578,7 @@ def test_link_that_goes_before_it_was_written_to() -> None:
     [
         {"job_retries": -1},
         {"max_packet_size": 0},
+        {"max_packet_size": 2**31},
         {"max_unread": 0},
         {"max_memory": -1},
         {"max_queue_size": -1},
@@ -1687,6 +1688,28 @@ def test_endless_packet() -> None:
     peers[2].send_raw(head[200_000:310_000])
     assert [peer.closed for peer in peers] == [True, False, False]
     assert world.engine.memory == 610_000
+
+
+def test_those_who_join_a_job_count() -> None:
+    world = World(max_memory=16_000)
+    first = world.connect()
+    first.submit(job(b"x" * 1_000, b"u"))
+    clients = [world.connect() for _ in range(40)]
+    answers = []
+    for client in clients:
+        client.send(job(unique=b"u"))
+        answers += client.take()
+    assert isinstance(answers[0], JobCreated)
+    refused = answers.index(NO_MEMORY)
+    assert set(map(str, answers[refused:])) == {str(NO_MEMORY)}
+    # Whoever has joined already, or does not wait, takes up nothing more.
+    clients[0].send(job(unique=b"u"))
+    first.send(job_bg(unique=b"u"))
+    assert clients[0].take() == first.take() == answers[:1]
+    # Who leaves makes room.
+    clients[0].close()
+    clients[-1].send(job(unique=b"u"))
+    assert clients[-1].take() == answers[:1]
 
 
 def test_many_small_packets_cost_nobody_the_connection() -> None:
