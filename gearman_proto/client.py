@@ -87,8 +87,6 @@ if TYPE_CHECKING:
     from .address import ServerAddress
     from .events import Event, PacketEvent
 
-#: Seconds to wait for a connection unless told otherwise.
-DEFAULT_CONNECT_TIMEOUT: Final = 10.0
 # Bytes to make at a time. Enough to keep a server busy, little enough to start early.
 _CHUNK_SIZE: Final = 65536
 # Requests on one link that may wait for their answer. gearmand reads all that has come before it
@@ -272,7 +270,7 @@ class ClientEngine:
         routing: str = "random",
         unique_bytes: int = 16,
         exceptions: bool = True,
-        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
     ) -> None:
         if not isinstance(unique_bytes, int):

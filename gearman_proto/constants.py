@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "DEFAULT_CONNECT_TIMEOUT",
     "DEFAULT_GEARMAN_PORT",
     "DEFAULT_MAX_PACKET_SIZE",
     "JOB_COMPLETE",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 DEFAULT_GEARMAN_PORT: Final = 4730
+#: Seconds to wait for a connection unless told otherwise.
+DEFAULT_CONNECT_TIMEOUT: Final = 10.0
 
 PRIORITY_NONE: Final = None
 PRIORITY_LOW: Final = "LOW"

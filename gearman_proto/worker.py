@@ -87,8 +87,6 @@ if TYPE_CHECKING:
     from .address import ServerAddress
     from .events import Event, PacketEvent
 
-#: Seconds to wait for a connection unless told otherwise.
-DEFAULT_CONNECT_TIMEOUT: Final = 10.0
 #: Seconds without any server after which `work` gives up, unless told otherwise.
 DEFAULT_MAX_OUTAGE: Final = 60.0
 #: Seconds that a link sleeps before it looks again, unless told otherwise.
@@ -273,7 +271,7 @@ class WorkerEngine:
         *,
         rng: random.Random,
         max_jobs: int = 1,
-        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         max_outage: float | None = DEFAULT_MAX_OUTAGE,
         look_again: float = DEFAULT_LOOK_AGAIN,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.client import DEFAULT_CONNECT_TIMEOUT, ClientEngine
+from gearman_proto.client import ClientEngine
 from gearman_proto.encoder import NoopEncoder
 from gearman_proto.job import (
     GearmanJobRequest,
@@ -76,7 +76,7 @@ class GearmanClient:
         *,
         routing: str = "random",
         ssl_context: ssl.SSLContext | None = None,
-        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         exceptions: bool = True,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
     ) -> None:

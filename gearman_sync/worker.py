@@ -10,17 +10,22 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import random
-import sys
-import traceback
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto import constants, events
+from gearman_proto.callbacks import (
+    check_client_id,
+    check_task,
+    check_timeout,
+    failure_events,
+    result_event,
+    status_event,
+)
 from gearman_proto.encoder import NoopEncoder, encode_data
 from gearman_proto.errors import ConnectionError, InvalidWorkerState
-from gearman_proto.job import check_name, to_text
+from gearman_proto.job import to_text
 from gearman_proto.waits import to_seconds
 from gearman_proto.worker import (
-    DEFAULT_CONNECT_TIMEOUT,
     DEFAULT_LOOK_AGAIN,
     DEFAULT_MAX_OUTAGE,
     WorkerEngine,
@@ -48,9 +53,7 @@ POLL_TIMEOUT_IN_SECONDS: Final = 60.0
 
 #: Gets the worker and the job, and returns the result.
 Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
-_ExcInfo: TypeAlias = (
-    "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]"
-)
+_ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None]"
 
 
 class GearmanWorker:
@@ -98,7 +101,7 @@ class GearmanWorker:
         max_jobs: int = 1,
         exceptions: bool = False,
         ssl_context: ssl.SSLContext | None = None,
-        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         max_outage: float | None = DEFAULT_MAX_OUTAGE,
         look_again: float = DEFAULT_LOOK_AGAIN,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
@@ -126,9 +129,9 @@ class GearmanWorker:
                 max_packet_size=max_packet_size,
             )
             for task in self.worker_abilities:
-                engine.register(_wire_task(task), self._timeouts[task], 0.0)
+                engine.register(check_task(task), self._timeouts[task], 0.0)
             if self.worker_client_id is not None:
-                engine.set_client_id(_wire_client_id(self.worker_client_id))
+                engine.set_client_id(check_client_id(self.worker_client_id))
             return engine
 
         self._driver = Driver(make_engine, contexts)
@@ -176,10 +179,10 @@ class GearmanWorker:
             ValueError: Servers do not take this name or timeout.
         """
         name = to_text(task)
-        wire = _wire_task(name)
+        wire = check_task(name)
         if not callable(callback):
             raise TypeError(f"the callback of {name!r} can't be called: {callback!r}")
-        seconds = _checked_timeout(timeout)
+        seconds = check_timeout(timeout)
 
         def register(engine: WorkerEngine, now: float) -> None:
             engine.register(wire, seconds, now)
@@ -206,7 +209,7 @@ class GearmanWorker:
         if name not in self.worker_abilities:
             raise InvalidWorkerState(f"{name!r} is not registered")
         del self.worker_abilities[name]
-        self._driver.call(lambda engine, now: engine.unregister(_wire_task(name), now))
+        self._driver.call(lambda engine, now: engine.unregister(check_task(name), now))
         return name
 
     def set_client_id(self, client_id: str | bytes) -> str:
@@ -219,7 +222,7 @@ class GearmanWorker:
             ValueError: Servers do not take it: it has a NUL, or more than 127 bytes.
         """
         name = to_text(client_id)
-        wire = _wire_client_id(name)
+        wire = check_client_id(name)
         self._driver.call(lambda engine, _now: engine.set_client_id(wire))
         self.worker_client_id = name
         return name
@@ -311,9 +314,9 @@ class GearmanWorker:
             self.on_job_execute(job)
         except ConnectionError as error:
             logger.warning("%r: %s", job, error)
-        except self._contained:
+        except self._contained as error:
             logger.exception("a hook failed for %r", job)
-            self._end_somehow(job, sys.exc_info())
+            self._end_somehow(job, error)
         if not job.ended and not job.is_lost:
             logger.error("%r was left without an end: it fails", job)
         go_on = False
@@ -330,10 +333,10 @@ class GearmanWorker:
         except BaseException as error:  # noqa: BLE001 - raised by work
             errors.append(error)
 
-    def _end_somehow(self, job: WorkerJob, exc_info: _ExcInfo) -> None:
+    def _end_somehow(self, job: WorkerJob, raised: BaseException) -> None:
         if not job.ended:
             try:
-                self._fail(job, exc_info)
+                self._fail(job, raised)
             except ConnectionError as error:
                 logger.warning("%r: %s", job, error)
 
@@ -349,8 +352,8 @@ class GearmanWorker:
         try:
             callback = self._callbacks[current_job.task]
             result = callback(self, current_job)
-        except Exception:  # noqa: BLE001 - the hook logs it
-            return self.on_job_exception(current_job, sys.exc_info())
+        except Exception as error:  # noqa: BLE001 - the hook logs it
+            return self.on_job_exception(current_job, _exc_info(error))
         return self.on_job_complete(current_job, result)
 
     def on_job_exception(self, current_job: WorkerJob, exc_info: _ExcInfo) -> bool:
@@ -363,7 +366,7 @@ class GearmanWorker:
         """
         logger.error("%r failed", current_job, exc_info=exc_info)
         if not current_job.ended:
-            self._fail(current_job, exc_info)
+            self._fail(current_job, exc_info[1])
         return False
 
     def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
@@ -377,10 +380,10 @@ class GearmanWorker:
         """
         if not current_job.ended:
             try:
-                payload = self._encode_result(job_result)
-            except Exception:  # noqa: BLE001 - the hook logs it
-                return self.on_job_exception(current_job, sys.exc_info())
-            self._send(current_job, events.WorkComplete(current_job.wire_handle, payload), None)
+                event = result_event(current_job, self.data_encoder, job_result)
+            except Exception as error:  # noqa: BLE001 - the hook logs it
+                return self.on_job_exception(current_job, _exc_info(error))
+            self._send(current_job, event, None)
         return True
 
     def after_poll(self, any_activity: bool) -> bool:  # noqa: ARG002 - for subclasses
@@ -424,10 +427,7 @@ class GearmanWorker:
             ConnectionError: The connection to its server was lost: another worker will get it.
             LocalProtocolError: Servers do not take these numbers.
         """
-        status = events.WorkStatus(
-            current_job.wire_handle, _digits(numerator), _digits(denominator)
-        )
-        self._send(current_job, status, poll_timeout)
+        self._send(current_job, status_event(current_job, numerator, denominator), poll_timeout)
 
     def send_job_data(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
@@ -467,8 +467,8 @@ class GearmanWorker:
             InvalidWorkerState, ConnectionError: As in `send_job_status`.
             TypeError: The encoder does not take `data`.
         """
-        payload = self._encode_result(data)
-        self._send(current_job, events.WorkComplete(current_job.wire_handle, payload), poll_timeout)
+        event = result_event(current_job, self.data_encoder, data)
+        self._send(current_job, event, poll_timeout)
 
     def send_job_failure(self, current_job: WorkerJob, poll_timeout: float | None = None) -> None:
         """End a job as failed (python-gearman: `send_job_failure`; WORK_FAIL).
@@ -494,26 +494,10 @@ class GearmanWorker:
             lambda engine, now, wake: engine.send(job, event, now, wake, timeout=timeout)
         )
 
-    def _encode_result(self, data: Any) -> bytes:
-        try:
-            return encode_data(self.data_encoder, data)
-        except Exception:
-            if data is None:
-                return b""  # Few encoders have a form for it.
-            raise
-
-    def _fail(self, job: WorkerJob, exc_info: _ExcInfo) -> None:
+    def _fail(self, job: WorkerJob, error: BaseException) -> None:
         """End a job for which something was raised."""
-        text = "".join(traceback.format_exception_only(*exc_info[:2])).strip()
-        try:
-            payload = encode_data(self.data_encoder, text)
-        except Exception:  # noqa: BLE001 - it is the application's, and there is an error already
-            payload = text.encode("utf-8", "replace")
-        if self._exceptions:
-            self._send(job, events.WorkException(job.wire_handle, payload), None)
-        else:
-            self._send(job, events.WorkWarning(job.wire_handle, payload), None)
-            self._send(job, events.WorkFail(job.wire_handle), None)
+        for event in failure_events(job, self.data_encoder, error, exceptions=self._exceptions):
+            self._send(job, event, None)
 
 
 def _next_job(engine: WorkerEngine, now: float) -> WorkerJob | None:
@@ -528,19 +512,5 @@ def _end_work(engine: WorkerEngine, now: float) -> None:
     engine.end_work(now)
 
 
-def _wire_task(task: str) -> bytes:
-    return check_name("task", task, constants.MAX_FUNCTION_SIZE)
-
-
-def _wire_client_id(client_id: str) -> bytes:
-    return check_name("client id", client_id, constants.MAX_CLIENT_ID_SIZE)
-
-
-def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
-        raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
-    return timeout
-
-
-def _digits(value: int | str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
+def _exc_info(error: BaseException) -> _ExcInfo:
+    return type(error), error, error.__traceback__
