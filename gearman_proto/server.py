@@ -656,11 +656,10 @@ class ServerEngine:
             function.sleepers[link] = None
 
     def _wake_up(self, link: ServerLink) -> None:
-        """`link` is awake: no new job is news to it."""
-        if link.asleep:
-            link.asleep = False
-            for function in link.abilities:
-                function.sleepers.pop(link, None)
+        """`link`, which was asleep, is awake: no new job is news to it."""
+        link.asleep = False
+        for function in link.abilities:
+            function.sleepers.pop(link, None)
 
     def _wake(self, link: ServerLink) -> None:
         self._wake_up(link)
