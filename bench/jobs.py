@@ -32,7 +32,6 @@ import json
 import logging
 import os
 import select
-import shutil
 import socket
 import statistics
 import subprocess
@@ -40,7 +39,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from submit import DATA, GEARMAND, HEADER, TASK, connect, free_port
+from submit import DATA, GEARMAND, HEADER, PROGRAM, TASK, connect, free_port
 
 SERVERS = ("gearmand", "JobServer", "gear")
 REQUEST, RESPONSE = b"\0REQ", b"\0RES"
@@ -90,7 +89,7 @@ def main() -> None:
         child(*arguments.child)
         return
     missing = {}
-    if shutil.which("gearmand") is None:
+    if PROGRAM is None:
         missing["gearmand"] = "apt-get install gearman-job-server (Debian)"
     if importlib.util.find_spec("gear") is None:
         missing["gear"] = "pip install gear==0.16.0"
@@ -143,7 +142,7 @@ def measure(server: str, mode: str, count: int) -> dict[str, float]:
     port = str(free_port())
     command = [sys.executable, __file__, "--child"]
     run = {
-        "gearmand": ["gearmand", "-p", port, *GEARMAND],
+        "gearmand": [str(PROGRAM), "-p", port, *GEARMAND],
         "JobServer": [*command, "server", port],
         "gear": [*command, "gear", port],
     }[server]

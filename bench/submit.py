@@ -33,6 +33,8 @@ from typing import Any
 
 HEADER = struct.Struct(">4sII")
 PEERS = ("raw socket", "gearman_sync", "pygearman")
+# Users seldom have the place in their PATH where Debian puts it.
+PROGRAM = shutil.which("gearmand") or shutil.which("gearmand", path="/usr/sbin:/usr/local/sbin")
 GEARMAND = ("-L", "127.0.0.1", "-l", os.devnull, "--hashtable-buckets", "2000003", "-t", "1")
 TASK, DATA = "bench", b"hello"
 SUBMIT_JOB, SUBMIT_JOB_BG = 7, 18
@@ -49,7 +51,7 @@ def main() -> None:
         peer, mode, count, port = arguments.child
         child(peer, mode, int(count), int(port))
         return
-    if shutil.which("gearmand") is None:
+    if PROGRAM is None:
         sys.exit("this needs gearmand (Debian: apt-get install gearman-job-server)")
     peers = [peer for peer in PEERS if peer != "pygearman" or has_pygearman()]
     for mode in ("background", "foreground"):
@@ -105,7 +107,7 @@ def measure(peer: str, mode: str, count: int) -> dict[str, float]:
     """Run one measurement in processes of its own."""
     port = free_port()
     server = subprocess.Popen(
-        ["gearmand", "-p", str(port), *GEARMAND],
+        [str(PROGRAM), "-p", str(port), *GEARMAND],
         stderr=subprocess.DEVNULL,
     )
     command = [sys.executable, __file__, "--child"]
