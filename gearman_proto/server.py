@@ -283,8 +283,8 @@ class ServerEngine:
         self._delayed = Timers()
         self._look_at: float | None = None
         self._to_write: dict[ServerLink, None] = {}
-        # Links to cut off, and why.
-        self._doomed: dict[ServerLink, str] = {}
+        # Links to cut off.
+        self._doomed: dict[ServerLink, None] = {}
         self._waits: set[Wait] = set()
         self._many_functions = _MANY_FUNCTIONS
         self._now = 0.0
@@ -437,7 +437,7 @@ class ServerEngine:
             if isinstance(expired, QueuedJob):
                 self._take_away(expired)
             elif isinstance(expired, ServerLink):
-                self._doomed[expired] = "it did not read the last words"
+                self._doomed[expired] = None
             else:
                 self._release_delayed()
         self._tidy_up()
@@ -493,7 +493,7 @@ class ServerEngine:
             # The first one may be of any size, and the peer may have had no time to read it.
             first = 0 if link.writing else len(unsent[0])
             if link.unsent_size - first > self._max_unread:
-                self._doomed[link] = "it does not read what is sent"
+                self._doomed[link] = None
                 return
         unsent.append(data)
         link.unsent_size += len(data)
@@ -519,7 +519,7 @@ class ServerEngine:
         worst = max(self.links, key=lambda link: link.held, default=None)
         if self.memory <= self._max_memory or worst is None or worst.held < _FEW_BYTES:
             return False
-        self._doomed[worst] = "memory"
+        self._doomed[worst] = None
         return True
 
     def _end_link(self, link: ServerLink) -> None:
