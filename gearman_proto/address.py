@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from .constants import DEFAULT_GEARMAN_PORT
 
@@ -18,6 +18,17 @@ HostSpec: TypeAlias = (
 
 _TLS_KEYS: Final = ("keyfile", "certfile", "ca_certs", "ssl_context")
 _MAX_HOST_SIZE: Final = 253
+
+
+class HostAndPort(NamedTuple):
+    """Where a server listens. ``str()`` of it is ``host:port``."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,7 @@ class ServerAddress:
         return any(getattr(self, key) is not None for key in _TLS_KEYS)
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return str(HostAndPort(self.host, self.port))
 
 
 def parse_address(spec: HostSpec) -> ServerAddress:

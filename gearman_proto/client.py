@@ -73,6 +73,8 @@ from .job import (
     JobStatus,
     check_name,
     check_requests,
+    ended,
+    next_update,
     submit_event,
     to_wire,
 )
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
 
     from .address import ServerAddress
     from .events import Event, PacketEvent
+    from .job import JobUpdate
 
 # Bytes to make at a time. Enough to keep a server busy, little enough to start early.
 _CHUNK_SIZE: Final = 65536
@@ -241,6 +244,34 @@ class StatusWait(Wait):
         super().expire()
 
 
+class UpdateStream(Stream):
+    """A call that wants what comes of one job, and at last how it ended."""
+
+    __slots__ = ("_told_end",)
+
+    def __init__(
+        self, request: GearmanJobRequest, deadline: float | None, wake: Callable[[], Any]
+    ) -> None:
+        super().__init__((request,), deadline, wake)
+        self._told_end = False
+
+    def take(self) -> JobUpdate | None:
+        """The next update, or None.
+
+        Raises:
+            Exception: Whatever the encoder's `decode` raises. The update is taken all the same.
+        """
+        self.news = False
+        # Looked at before the updates are: none can come after the end.
+        done = self.done
+        (request,) = self.requests
+        update = next_update(request)
+        if update is None and done and not (self._told_end or self.timed_out or self.error):
+            self._told_end = True
+            return ended(request)
+        return update
+
+
 class ClientEngine:
     """Everything that a Gearman client decides.
 
@@ -378,7 +409,7 @@ class ClientEngine:
         *,
         timeout: float | None = None,
     ) -> Stream:
-        """Like `wait_completed`; `finished` of the Stream gets each request as it ends."""
+        """Like `wait_completed`; the Stream gives each request as it ends."""
         return self._start(self._joined(Stream(requests, deadline_of(now, timeout), wake)))
 
     def updates(
@@ -388,9 +419,9 @@ class ClientEngine:
         wake: Callable[[], Any],
         *,
         timeout: float | None = None,
-    ) -> Stream:
-        """Wait for what comes of `request`; `job.next_update` takes it."""
-        return self.as_completed([request], now, wake, timeout=timeout)
+    ) -> UpdateStream:
+        """Wait for what comes of `request`."""
+        return self._start(self._joined(UpdateStream(request, deadline_of(now, timeout), wake)))
 
     def watch(self, now: float, wake: Callable[[], Any], *, timeout: float | None = None) -> Stream:
         """Wait for anything to come from any server, or for a connection to be made or lost."""

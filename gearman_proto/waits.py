@@ -164,7 +164,9 @@ class Wait:
 class Stream(Wait):
     """A call that returns several times: it is woken for each piece of news.
 
-    `finished` holds the requests that have ended and were not yet taken.
+    `finished` holds the requests that have ended and were not yet taken. The caller looks whether
+    the stream is `done`, then takes something; when there is nothing, it is over if it was done,
+    and else blocks until the stream is `ready`.
     """
 
     __slots__ = ("finished", "news")
@@ -184,6 +186,11 @@ class Stream(Wait):
     def ready(self) -> bool:
         """Whether a blocked caller has something to do."""
         return self.done or self.news
+
+    def take(self) -> Any:
+        """What the caller is to have next, or None: here, a request that has ended."""
+        self.news = False  # Before looking: another thread may be telling news.
+        return self.finished.popleft() if self.finished else None
 
     def tell(self) -> None:
         """There is something new."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from gearman_proto._version import __version__
+from gearman_proto.address import HostAndPort
 from gearman_proto.constants import (
     JOB_COMPLETE,
     JOB_CREATED,
@@ -31,7 +32,7 @@ from gearman_proto.worker import WorkerJob
 
 from . import constants, errors, job
 from .client import GearmanClient
-from .server import HostAndPort, JobServer
+from .server import JobServer
 from .worker import GearmanWorker
 
 __all__ = [

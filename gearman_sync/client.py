@@ -13,15 +13,13 @@ from gearman_proto.job import (
     GearmanJobRequest,
     JobUpdate,
     check_requests,
-    ended,
     make_requests,
-    next_update,
     prepare,
 )
 from gearman_proto.waits import to_seconds
 
 from ._driver import Driver
-from ._transport import make_contexts
+from ._tls import make_contexts
 
 if TYPE_CHECKING:
     import ssl
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from gearman_proto import Server
+    from gearman_proto import Server, Stream
     from gearman_proto.address import HostSpec
 
 #: A list, tuple or set of requests. What is passed in is what is returned.
@@ -281,23 +279,9 @@ class GearmanClient:
         # What is wrong is raised here, not by the first `next`.
         timeout = to_seconds(poll_timeout)
         check_requests(job_requests)
-        return self._as_completed(job_requests, timeout)
-
-    def _as_completed(
-        self, job_requests: Collection[GearmanJobRequest], timeout: float | None
-    ) -> Iterator[GearmanJobRequest]:
-        with self._driver.start(
+        return self._iterate(
             lambda engine, now, wake: engine.as_completed(job_requests, now, wake, timeout=timeout)
-        ) as call:
-            stream = call.wait
-            while True:
-                stream.news = False
-                while stream.finished:
-                    yield stream.finished.popleft()
-                if stream.done and not stream.finished:
-                    stream.raise_error()
-                    return
-                call.block()
+        )
 
     def updates(
         self, job_request: GearmanJobRequest, poll_timeout: float | None = None
@@ -319,27 +303,25 @@ class GearmanClient:
         # What is wrong is raised here, not by the first `next`.
         timeout = to_seconds(poll_timeout)
         check_requests([job_request])
-        return self._updates(job_request, timeout)
-
-    def _updates(
-        self, job_request: GearmanJobRequest, timeout: float | None
-    ) -> Iterator[JobUpdate]:
-        with self._driver.start(
+        return self._iterate(
             lambda engine, now, wake: engine.updates(job_request, now, wake, timeout=timeout)
-        ) as call:
+        )
+
+    def _iterate(
+        self, begin: Callable[[ClientEngine, float, Callable[[], Any]], Stream]
+    ) -> Iterator[Any]:
+        with self._driver.start(begin) as call:
             stream = call.wait
             while True:
-                stream.news = False
-                # Looked at before the updates are: none can come after the end.
                 done = stream.done
-                while (update := next_update(job_request)) is not None:
-                    yield update
-                if done:
+                item = stream.take()
+                if item is not None:
+                    yield item
+                elif done:
                     stream.raise_error()
-                    if not stream.timed_out:
-                        yield ended(job_request)
                     return
-                call.block()
+                else:
+                    call.block()
 
     # Job status.
 

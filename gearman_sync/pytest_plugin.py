@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .server import HostAndPort
+    from gearman_proto.address import HostAndPort
 
 
 @pytest.fixture

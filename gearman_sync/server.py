@@ -8,10 +8,11 @@ import random
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from gearman_proto import constants
 from gearman_proto._version import __version__
+from gearman_proto.address import HostAndPort
 from gearman_proto.errors import GearmanError
 from gearman_proto.server import (
     DEFAULT_JOB_RETRIES,
@@ -33,17 +34,6 @@ logger: Final = logging.getLogger("gearman")
 
 # Connections that the system keeps until they are accepted.
 _BACKLOG: Final = 1024
-
-
-class HostAndPort(NamedTuple):
-    """Where a server listens. ``str()`` of it is ``host:port``."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
 
 
 class JobServer:

@@ -33,7 +33,7 @@ from gearman_proto.worker import (
 )
 
 from ._driver import Driver
-from ._transport import make_contexts
+from ._tls import make_contexts
 
 if TYPE_CHECKING:
     import ssl

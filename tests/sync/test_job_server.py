@@ -20,6 +20,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto import NEED_DATA, Connection, Role
+from gearman_proto.address import HostAndPort
 from gearman_proto.errors import (
     ExceededConnectionAttempts,
     GearmanError,
@@ -46,7 +47,6 @@ from gearman_proto.events import (
 from gearman_proto.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 from gearman_proto.server import _FUNCTION_SIZE
 from gearman_sync import GearmanClient, JobServer
-from gearman_sync.server import HostAndPort
 from tests.support import (
     PATIENCE,
     Failed,
