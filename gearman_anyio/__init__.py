@@ -1,0 +1,66 @@
+"""Gearman on trio and asyncio.
+
+The surface is that of `gearman_sync`, awaited: ``async with GearmanClient([...]) as client:``.
+"""
+
+from __future__ import annotations
+
+from gearman_proto import constants, errors, job
+from gearman_proto._version import __version__
+from gearman_proto.address import HostAndPort
+from gearman_proto.constants import (
+    JOB_COMPLETE,
+    JOB_CREATED,
+    JOB_FAILED,
+    JOB_PENDING,
+    JOB_UNKNOWN,
+    PRIORITY_HIGH,
+    PRIORITY_LOW,
+    PRIORITY_NONE,
+)
+from gearman_proto.encoder import DataEncoder
+from gearman_proto.job import (
+    GearmanJob,
+    GearmanJobRequest,
+    JobData,
+    JobEnded,
+    JobProgress,
+    JobStatus,
+    JobUpdate,
+    JobWarning,
+)
+from gearman_proto.worker import WorkerJob
+
+from .client import GearmanClient
+from .server import JobServer, serve
+from .worker import GearmanWorker
+
+__all__ = [
+    "JOB_COMPLETE",
+    "JOB_CREATED",
+    "JOB_FAILED",
+    "JOB_PENDING",
+    "JOB_UNKNOWN",
+    "PRIORITY_HIGH",
+    "PRIORITY_LOW",
+    "PRIORITY_NONE",
+    "DataEncoder",
+    "GearmanClient",
+    "GearmanJob",
+    "GearmanJobRequest",
+    "GearmanWorker",
+    "HostAndPort",
+    "JobData",
+    "JobEnded",
+    "JobProgress",
+    "JobServer",
+    "JobStatus",
+    "JobUpdate",
+    "JobWarning",
+    "WorkerJob",
+    "__version__",
+    "constants",
+    "errors",
+    "job",
+    "serve",
+]

@@ -1,0 +1,438 @@
+"""Runs an engine over anyio's streams: one task group, and two tasks for each connection.
+
+The engine is used by whichever task runs, and nothing that uses it awaits in between, so there is
+no lock. After each use `_pump` does what the engine wants: it starts and cancels the tasks of
+connections, wakes their writers, and sets the alarm. Only the tasks of a connection touch its
+stream. A caller awaits an event and nothing else, so cancelling one tears no packet:
+
+    caller  -> engine -> _pump -> the writer's event ... stream.send
+    stream.receive ... reader -> engine -> Wait.wake -> the caller's event
+
+A connection ends in one of three ways: its stream does (`_lost`), the engine says Close, or the
+task group is left. The first two take it out of `_wires`, and whoever does that cancels its tasks;
+in each case `_converse` closes the stream.
+
+`anyio.current_time` is the only clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from gearman_proto import Close, Connect, ConnectionError, Engine, GearmanError
+
+from ._streams import keep_alive, reason
+from ._tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from types import TracebackType
+
+    from anyio.abc import ByteStream, SocketListener
+    from typing_extensions import Self
+
+    from gearman_proto import Stream, Wait
+
+logger: Final = logging.getLogger("gearman")
+
+# Bytes to read at a time.
+_READ_SIZE: Final = 256 * 1024
+# Seconds after which to accept again when that failed: there are too many open files, say.
+_LISTEN_AGAIN: Final = 0.5
+
+
+class _DrivenEngine(Engine[Any], Protocol):
+    """What the driver needs of an engine, beside the transport side."""
+
+    def release(self, wait: Wait) -> None: ...
+    def close(self, now: float) -> None: ...
+
+
+E_ = TypeVar("E_", bound=_DrivenEngine)
+T_ = TypeVar("T_")
+W_ = TypeVar("W_", bound="Wait")
+
+
+class _Wire:
+    """The tasks of one connection."""
+
+    __slots__ = ("scope", "writable")
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        #: Set when there may be something to write.
+        self.writable = anyio.Event()
+
+
+class Driver(Generic[E_]):
+    """An engine and its connections. They are there inside ``async with driver:``.
+
+    Args:
+        engine: The engine.
+        open_stream: Opens the stream of a link.
+    """
+
+    def __init__(
+        self, engine: E_, open_stream: Callable[[Any], Awaitable[ByteStream]] | None = None
+    ) -> None:
+        self.engine = engine
+        self._open_stream = open_stream
+        self._tasks: Tasks | None = None
+        self._thread = 0
+        self._wires: dict[Any, _Wire] = {}
+        self._alarm: anyio.CancelScope | None = None
+        self._listening: anyio.CancelScope | None = None
+        # Waits of calls that nobody will go on with.
+        self._abandoned: deque[Wait] = deque()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this is inside ``async with``."""
+        return self._tasks is not None
+
+    async def __aenter__(self) -> Self:
+        tasks = Tasks()
+        await tasks.__aenter__()
+        self._tasks = tasks
+        self._thread = threading.get_ident()
+        self._alarm = None
+        tasks.start_soon(self._keep_time)
+        self._pump()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        tasks = self._tasks
+        assert tasks is not None
+        try:
+            await tasks.__aexit__(kind, error, traceback)
+        finally:
+            self._tasks = None
+
+    # The way in.
+
+    async def run(self, begin: Callable[[E_, float, Callable[[], Any]], Wait]) -> None:
+        """Begin a call, wait for its end, and raise what it has to raise."""
+        with self.start(begin) as call:
+            await call.block()
+        call.wait.raise_error()
+
+    def start(self, begin: Callable[[E_, float, Callable[[], Any]], W_]) -> Call[W_]:
+        """Begin a call: `begin` gets the engine, the time and a `wake`, and returns its Wait.
+
+        The Call has to be used as a context manager.
+        """
+        bell = _Bell()
+        # Here there is an event loop in any case.
+        now = anyio.current_time()
+        wait = self.call(lambda engine, _now: begin(engine, now, bell.ring))
+        return Call(self, wait, bell)
+
+    def call(self, function: Callable[[E_, float], T_]) -> T_:
+        """Call the engine, do what comes of it, and return what `function` returns.
+
+        Raises:
+            RuntimeError: This is another thread than that of the event loop.
+        """
+        if self.is_running and threading.get_ident() != self._thread:
+            raise RuntimeError(
+                "this belongs to an event loop in another thread; see anyio.from_thread"
+            )
+        try:
+            try:
+                # Without connections there is nothing to time, and perhaps no event loop either.
+                now = anyio.current_time() if self.is_running else 0.0
+                value = function(self.engine, now)
+            except (GearmanError, TypeError, ValueError):
+                raise  # It was refused; nothing has changed.
+            except BaseException as error:
+                # KeyboardInterrupt, most likely. A packet may have been taken and not applied; to
+                # go on would give requests each other's answers.
+                self.engine.crash(ConnectionError(f"interrupted by {error!r}"))
+                raise
+        finally:
+            self._pump()
+        return value
+
+    def release(self, wait: Wait) -> None:
+        """The call of `wait` is over."""
+        self.engine.release(wait)
+
+    def abandon(self, wait: Wait) -> None:
+        """Release `wait` soon. This may be called by the garbage collector, so anywhere."""
+        self._abandoned.append(wait)
+
+    def close(self) -> None:
+        """Close the engine and all connections; everybody who waits returns."""
+        self.call(lambda engine, now: engine.close(now))
+
+    def listen(
+        self, listener: SocketListener, handle: Callable[[ByteStream], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Take connections from `listener`, which the driver owns from now on.
+
+        Args:
+            listener: The listener.
+            handle: Gets each stream, in a task of its own.
+        """
+        self._listening = anyio.CancelScope()
+        self.start_soon(self._accept, listener, self._listening, handle)
+
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, object]], *args: Any) -> None:
+        """Run `function` in a task that is cancelled when the driver is left."""
+        assert self._tasks is not None
+        self._tasks.start_soon(function, *args)
+
+    # Using the engine.
+
+    def _feed(self, call: Callable[..., object], *args: Any) -> None:
+        """Tell the engine something. If it raises, which is a bug, nobody hangs."""
+        try:
+            call(*args, anyio.current_time())
+        except Exception as error:
+            logger.exception("internal error in %s", getattr(call, "__qualname__", call))
+            self.engine.crash(error)
+        self._pump()
+
+    def _data_to_send(self, link: Any) -> bytes:
+        data = b""
+        try:
+            data = self.engine.data_to_send(link)
+        except Exception as error:
+            logger.exception("internal error in data_to_send")
+            self.engine.crash(error)
+        self._pump()
+        return data
+
+    def _pump(self) -> None:
+        """Do what the engine wants."""
+        if self._tasks is None:
+            return
+        while self._abandoned:
+            self.release(self._abandoned.popleft())
+        engine = self.engine
+        while (action := engine.next_action()) is not None:
+            if isinstance(action, Connect):
+                self._wires[action.link] = wire = _Wire()
+                self._tasks.start_soon(self._connect, action.link, wire)
+            elif isinstance(action, Close):
+                self._cut(action.link)
+            elif self._listening is not None:
+                self._listening.cancel()
+        for link in engine.links_to_write():
+            if link in self._wires:
+                self._wires[link].writable.set()
+        alarm = self._alarm
+        deadline = engine.next_deadline()
+        if alarm is not None and deadline is not None and deadline < alarm.deadline:
+            alarm.deadline = deadline
+
+    def _cut(self, link: Any) -> bool:
+        """End the tasks of a connection. Returns whether it had any."""
+        wire = self._wires.pop(link, None)
+        if wire is None:
+            return False
+        wire.scope.cancel()
+        return True
+
+    # The tasks.
+
+    async def _keep_time(self) -> None:
+        while True:
+            deadline = self.engine.next_deadline()
+            with anyio.CancelScope(deadline=math.inf if deadline is None else deadline) as alarm:
+                self._alarm = alarm
+                await anyio.sleep_forever()
+            self._feed(self.engine.handle_timeout)
+
+    async def _connect(self, link: Any, wire: _Wire) -> None:
+        assert self._open_stream is not None
+        with wire.scope:
+            try:
+                stream = await self._open_stream(link)
+            except Exception as error:  # noqa: BLE001 - `connect=` is the application's
+                if self._cut(link):
+                    self._feed(self.engine.connect_failed, link, reason(error))
+                return
+            self._feed(self.engine.connected, link)
+            await self._converse(link, wire, stream)
+
+    async def _accept(
+        self,
+        listener: SocketListener,
+        scope: anyio.CancelScope,
+        handle: Callable[[ByteStream], Coroutine[Any, Any, None]],
+    ) -> None:
+        async with listener:
+            with scope:
+                while True:
+                    try:
+                        stream = await listener.accept()
+                    except Exception as error:  # noqa: BLE001 - backends differ
+                        logger.warning("no connection can be accepted: %s", reason(error))
+                        await anyio.sleep(_LISTEN_AGAIN)
+                        continue
+                    keep_alive(stream)
+                    self.start_soon(handle, stream)
+
+    async def serve(self, stream: ByteStream, accept: Callable[[E_, float], Any]) -> None:
+        """Run a connection that was accepted, until it ends.
+
+        Args:
+            stream: It is closed in any case.
+            accept: Gets the engine and the time, and returns the link.
+        """
+        wire = _Wire()
+
+        def begin(engine: E_, now: float) -> Any:
+            link = accept(engine, now)
+            self._wires[link] = wire
+            return link
+
+        with wire.scope:
+            await self._converse(self.call(begin), wire, stream)
+
+    async def _converse(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
+        """Move the bytes of an open connection until it ends, and close it."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write, link, wire, stream)
+                await self._read(link, stream)
+        finally:
+            try:
+                await anyio.aclose_forcefully(stream)
+            except Exception as error:  # noqa: BLE001 - it is over, one way or the other
+                logger.warning("closing %r failed: %r", link, error)
+
+    async def _read(self, link: Any, stream: ByteStream) -> None:
+        while True:
+            try:
+                data = await stream.receive(_READ_SIZE)
+            except Exception as error:  # noqa: BLE001 - streams may be anybody's
+                self._lost(link, error)
+                return
+            self._feed(self.engine.receive_data, link, data)
+
+    async def _write(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
+        while True:
+            data = self._data_to_send(link)
+            if not data:
+                # Whatever comes from here on sets it. (What came before has been looked at.)
+                wire.writable = anyio.Event()
+                await wire.writable.wait()
+                continue
+            try:
+                await stream.send(data)
+            except Exception as error:  # noqa: BLE001 - streams may be anybody's
+                self._lost(link, error)
+                return
+
+    def _lost(self, link: Any, error: Exception) -> None:
+        if self._cut(link):
+            ended = isinstance(error, anyio.EndOfStream)
+            self._feed(self.engine.connection_lost, link, None if ended else reason(error))
+
+
+class _Bell:
+    """Wakes those who wait for something, any number of times."""
+
+    def __init__(self) -> None:
+        self._event: anyio.Event | None = None
+
+    def ring(self) -> None:
+        if self._event is not None:
+            self._event.set()
+
+    async def wait(self) -> None:
+        if self._event is None or self._event.is_set():
+            self._event = anyio.Event()
+        await self._event.wait()
+
+
+class Call(Generic[W_]):
+    """A call that waits for something."""
+
+    def __init__(self, driver: Driver[Any], wait: W_, bell: _Bell) -> None:
+        self.wait = wait
+        self._driver = driver
+        self._bell = bell
+
+    def __enter__(self) -> Call[W_]:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._driver.release(self.wait)
+
+    async def block(self) -> None:
+        """Return when the Wait is ready."""
+        if self.wait.ready:
+            await anyio.lowlevel.checkpoint()
+        while not self.wait.ready:
+            await self._bell.wait()
+
+
+class Items(Generic[T_]):
+    """What a Stream gives, for ``async for``.
+
+    Not a generator: one that is not used up would have to be closed by whoever used it, and
+    a cancelled `__anext__` would end it.
+
+    Args:
+        driver: The driver.
+        begin: As for `Driver.start`; called by the first `__anext__`.
+    """
+
+    def __init__(
+        self, driver: Driver[E_], begin: Callable[[E_, float, Callable[[], Any]], Stream]
+    ) -> None:
+        self._driver = driver
+        self._begin = begin
+        self._call: Call[Stream] | None = None
+        self._is_over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_:
+        await anyio.lowlevel.checkpoint()
+        if self._call is None and not self._is_over:
+            self._call = self._driver.start(self._begin)
+        while not self._is_over:
+            assert self._call is not None
+            stream = self._call.wait
+            done = stream.done
+            try:
+                item = stream.take()
+                if item is None and done:
+                    stream.raise_error()
+            except Exception:
+                self._end()
+                raise
+            if item is not None:
+                return item  # type: ignore[no-any-return] # what `begin` makes gives these
+            if done:
+                self._end()
+            else:
+                await self._call.block()
+        raise StopAsyncIteration
+
+    def _end(self) -> None:
+        self._is_over = True
+        call, self._call = self._call, None
+        if call is not None:
+            self._driver.release(call.wait)
+
+    def __del__(self) -> None:
+        if self._call is not None:
+            self._driver.abandon(self._call.wait)

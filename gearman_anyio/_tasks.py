@@ -1,0 +1,66 @@
+"""A task group that can be hidden behind an ``async with`` of something else.
+
+A task group turns whatever leaves it into an ExceptionGroup, and waits for its tasks. Neither is
+for somebody who does not know that there is one: leaving `Tasks` cancels its tasks, and what the
+body raises leaves it as it is. Only what a task raises has no other way out; it goes before.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+
+class Tasks:
+    """Tasks that run as long as the body of an ``async with`` does."""
+
+    def __init__(self) -> None:
+        self._group = anyio.create_task_group()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._group.cancel_scope.cancel()
+        try:
+            # The group is not told of `error`: it would come out in another form.
+            await self._group.__aexit__(None, None, None)
+        except anyio.get_cancelled_exc_class():
+            if error is None:
+                raise
+        except BaseExceptionGroup as group:
+            errors = list(_others(group))
+            if len(errors) == 1:
+                raise errors[0] from None
+            if errors or error is None:
+                raise
+
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
+        """Run `function` in a task of its own."""
+        self._group.start_soon(function, *args)
+
+
+def _others(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The exceptions in `group`, and in groups in it, that are not mere cancellation."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _others(error)
+        elif not isinstance(error, anyio.get_cancelled_exc_class()):
+            yield error

@@ -1,0 +1,1 @@
+"""The adapter for trio and asyncio."""

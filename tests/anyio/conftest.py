@@ -1,0 +1,59 @@
+"""Every test runs on asyncio and on trio; none hangs, or leaves a socket open."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import gearman_anyio
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+SERVERS = ("gearmand", "JobServer")
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """The event loop."""
+    backend: str = request.param
+    return backend
+
+
+@pytest.fixture(autouse=True)
+def _clean(no_hang: None, no_open_sockets: None) -> None:
+    """Every test here is watched."""
+
+
+def open_sockets() -> set[str]:
+    """The sockets of this process, as the system names them, where it has such a list."""
+    found = set()
+    with contextlib.suppress(FileNotFoundError):
+        for descriptor in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return {name for name in found if name.startswith("socket:")}
+
+
+@pytest.fixture
+def no_open_sockets() -> Iterator[None]:
+    """Fails a test that leaves a socket open."""
+    before = open_sockets()
+    yield
+    gc.collect()  # A test's own sockets may be garbage; one that is ours warns then.
+    eventually(lambda: open_sockets() <= before, "the end of all sockets")
+
+
+@pytest.fixture(params=SERVERS)
+async def server(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIterator[Any]:
+    """The shared gearmand, or a JobServer in the loop of the test. The test leaves it alive."""
+    if request.param == "gearmand":
+        yield request.getfixturevalue("gearmand")
+    else:
+        async with gearman_anyio.JobServer() as embedded:
+            yield embedded
