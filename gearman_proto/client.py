@@ -494,7 +494,8 @@ class ClientEngine:
 
     def release(self, wait: Wait) -> None:
         """The caller of `wait` is no longer blocked, for whatever reason."""
-        self._timers.cancel(wait)
+        if wait.deadline is not None:
+            self._timers.cancel(wait)
         self._waits.discard(wait)
         if isinstance(wait, Stream):
             self._watchers.discard(wait)
@@ -605,8 +606,14 @@ class ClientEngine:
 
     def links_to_write(self) -> Iterable[ClientLink]:
         """The open links on which there is something to send, if the window allows it."""
-        links = [server.link for server in self.pool.servers if server.link is not None]
-        return [link for link in links if link.is_up and (link.outbox or link.greeting)]
+        links = []
+        for server in self.pool.servers:
+            link = server.link
+            if link is None or not link.is_up:
+                continue
+            if link.greeting or (link.outbox and link.connection.unanswered < _WINDOW):
+                links.append(link)
+        return links
 
     def data_to_send(self, link: ClientLink) -> bytes:
         """Bytes to write on `link` now, or none: whole packets of about 64 KiB together."""
@@ -689,6 +696,9 @@ class ClientEngine:
 
     def _make_uniques(self, count: int) -> Iterator[str]:
         size = self._unique_bytes
+        if count == 1:
+            yield self._rng.randbytes(size).hex()
+            return
         while count > 0:
             some = min(count, _UNIQUES)
             text = self._rng.randbytes(some * size).hex()

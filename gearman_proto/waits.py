@@ -51,6 +51,8 @@ def to_seconds(poll_timeout: float | None) -> float | None:
 
 def deadline_of(now: float, poll_timeout: float | None) -> float | None:
     """Return when a call that begins `now` times out, or None. Raises what `to_seconds` does."""
+    if poll_timeout is None:
+        return None
     seconds = to_seconds(poll_timeout)
     return None if seconds is None else now + seconds
 
