@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio.from_thread
 import anyio.to_thread
+
+from gearman_proto import ConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +35,20 @@ _AWAITED: Final = frozenset(
 )
 _IN_THE_LOOP: Final = frozenset({"register_task", "set_client_id", "stop", "unregister_task"})
 
+# Seconds between two looks at whether a thread's calls have returned.
+_LOOK: Final = 0.001
+
+
+class Escaped(Exception):
+    """A callback in a thread has raised what is no Exception: SystemExit, say.
+
+    Raised in the event loop, that would end more than the job.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
 
 async def awaited(value: Any) -> Any:
     """Return what `value` becomes: the result of a function that may be async, or not."""
@@ -44,15 +61,36 @@ async def call_back(
     job: WorkerJob,
     limiter: anyio.CapacityLimiter,
 ) -> Any:
-    """Call `callback`, and return what it returns. If it is cancelled, its thread is abandoned."""
+    """Call `callback`, and return what it returns. If it is cancelled, its thread is abandoned.
+
+    Raises:
+        Escaped: It ran in a thread, and has raised what is no Exception.
+    """
     if _is_async(callback):
         return await callback(worker, job)
-    # It may be plain and still return something to await, as a lambda does.
-    return await awaited(
-        await anyio.to_thread.run_sync(
-            callback, InThread(worker), job, abandon_on_cancel=True, limiter=limiter
+    calls = _Calls()
+    view = InThread(worker, calls)
+    try:
+        (result,) = await anyio.to_thread.run_sync(
+            _contained, callback, view, job, abandon_on_cancel=True, limiter=limiter
         )
-    )
+    except anyio.get_cancelled_exc_class():
+        await calls.end()
+        raise
+    # It may be plain and still return something to await, as a lambda does.
+    return await awaited(result)
+
+
+def _contained(
+    callback: Callable[[Any, WorkerJob], Any], worker: Any, job: WorkerJob
+) -> tuple[Any]:
+    try:
+        # In a tuple: trio takes no coroutine from a thread.
+        return (callback(worker, job),)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise Escaped(error) from error
 
 
 def _is_async(callback: Any) -> bool:
@@ -63,20 +101,56 @@ def _is_async(callback: Any) -> bool:
     )
 
 
+class _Calls:
+    """The calls of one callback's thread to the event loop.
+
+    None of them may be on its way when the loop ends: on asyncio it would never return, and the
+    program, which waits for its threads, would never end. So an abandoned thread makes no more.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._is_over = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._is_over:
+                raise ConnectionError(
+                    "this job was given up: its server gives it to another worker"
+                )
+            self._under_way += 1
+
+    def __exit__(self, *args: object) -> None:
+        with self._lock:
+            self._under_way -= 1
+
+    async def end(self) -> None:
+        """Let no more calls be made, and wait for those that are under way."""
+        with self._lock:
+            self._is_over = True
+        with anyio.CancelScope(shield=True):
+            # Nothing that a thread does could safely wake this. It is a matter of a moment: the
+            # job's connection is closed, at which whatever a call waits for ends.
+            while self._under_way:  # noqa: ASYNC110 - see above
+                await anyio.sleep(_LOOK)
+
+
 class InThread:
     """A worker as a callback in a thread sees it: with the methods of the blocking worker."""
 
-    __slots__ = ("_worker",)
+    __slots__ = ("_calls", "_worker")
 
-    def __init__(self, worker: Any) -> None:
+    def __init__(self, worker: Any, calls: _Calls) -> None:
+        object.__setattr__(self, "_calls", calls)
         object.__setattr__(self, "_worker", worker)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._worker, name)
         if name in _AWAITED:
-            return functools.partial(_run, anyio.from_thread.run, value)
+            return functools.partial(self._run, anyio.from_thread.run, value)
         if name in _IN_THE_LOOP:
-            return functools.partial(_run, anyio.from_thread.run_sync, value)
+            return functools.partial(self._run, anyio.from_thread.run_sync, value)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -85,6 +159,8 @@ class InThread:
     def __repr__(self) -> str:
         return repr(self._worker)
 
-
-def _run(run: Callable[..., Any], method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    return run(functools.partial(method, *args, **options))
+    def _run(
+        self, run: Callable[..., Any], method: Callable[..., Any], *args: Any, **options: Any
+    ) -> Any:
+        with self._calls:
+            return run(functools.partial(method, *args, **options))

@@ -1,4 +1,4 @@
-"""Runs an engine over anyio's streams: one task group, and two tasks for each connection.
+"""Runs an engine over anyio's streams: one task group, and in it one for each connection.
 
 The engine is used by whichever task runs, and nothing that uses it awaits in between, so there is
 no lock. After each use `_pump` does what the engine wants: it starts and cancels the tasks of
@@ -28,7 +28,7 @@ import anyio.lowlevel
 
 from gearman_proto import Close, Connect, ConnectionError, Engine, GearmanError
 
-from ._streams import keep_alive, reason
+from ._streams import Ends, keep_alive, reason
 from ._tasks import Tasks
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ logger: Final = logging.getLogger("gearman")
 _READ_SIZE: Final = 256 * 1024
 # Seconds after which to accept again when that failed: there are too many open files, say.
 _LISTEN_AGAIN: Final = 0.5
+# Seconds that a peer which has ended its side has to read what it has asked for.
+_LAST_WORDS: Final = 5.0
 
 
 class _DrivenEngine(Engine[Any], Protocol):
@@ -63,10 +65,12 @@ W_ = TypeVar("W_", bound="Wait")
 class _Wire:
     """The tasks of one connection."""
 
-    __slots__ = ("scope", "writable")
+    __slots__ = ("half_closed", "scope", "writable")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
+        #: Whether the peer has said all, and is left only until it has what it asked for.
+        self.half_closed = False
         #: Set when there may be something to write.
         self.writable = anyio.Event()
 
@@ -87,6 +91,7 @@ class Driver(Generic[E_]):
         self._tasks: Tasks | None = None
         self._thread = 0
         self._wires: dict[Any, _Wire] = {}
+        self._ends = Ends()
         self._alarm: anyio.CancelScope | None = None
         self._listening: anyio.CancelScope | None = None
         # Waits of calls that nobody will go on with.
@@ -124,6 +129,7 @@ class Driver(Generic[E_]):
 
     async def run(self, begin: Callable[[E_, float, Callable[[], Any]], Wait]) -> None:
         """Begin a call, wait for its end, and raise what it has to raise."""
+        await self._ends.look()
         with self.start(begin) as call:
             await call.block()
         call.wait.raise_error()
@@ -134,10 +140,7 @@ class Driver(Generic[E_]):
         The Call has to be used as a context manager.
         """
         bell = _Bell()
-        # Here there is an event loop in any case.
-        now = anyio.current_time()
-        wait = self.call(lambda engine, _now: begin(engine, now, bell.ring))
-        return Call(self, wait, bell)
+        return Call(self, self._use(begin, anyio.current_time(), bell.ring), bell)
 
     def call(self, function: Callable[[E_, float], T_]) -> T_:
         """Call the engine, do what comes of it, and return what `function` returns.
@@ -145,25 +148,9 @@ class Driver(Generic[E_]):
         Raises:
             RuntimeError: This is another thread than that of the event loop.
         """
-        if self.is_running and threading.get_ident() != self._thread:
-            raise RuntimeError(
-                "this belongs to an event loop in another thread; see anyio.from_thread"
-            )
-        try:
-            try:
-                # Without connections there is nothing to time, and perhaps no event loop either.
-                now = anyio.current_time() if self.is_running else 0.0
-                value = function(self.engine, now)
-            except (GearmanError, TypeError, ValueError):
-                raise  # It was refused; nothing has changed.
-            except BaseException as error:
-                # KeyboardInterrupt, most likely. A packet may have been taken and not applied; to
-                # go on would give requests each other's answers.
-                self.engine.crash(ConnectionError(f"interrupted by {error!r}"))
-                raise
-        finally:
-            self._pump()
-        return value
+        # Without connections there is nothing to time, and perhaps no event loop either.
+        here = self.is_running and threading.get_ident() == self._thread
+        return self._use(function, anyio.current_time() if here else 0.0)
 
     def release(self, wait: Wait) -> None:
         """The call of `wait` is over."""
@@ -195,6 +182,23 @@ class Driver(Generic[E_]):
         self._tasks.start_soon(function, *args)
 
     # Using the engine.
+
+    def _use(self, function: Callable[..., T_], *args: Any) -> T_:
+        if self._tasks is not None and threading.get_ident() != self._thread:
+            raise RuntimeError(
+                "this belongs to an event loop in another thread; see anyio.from_thread"
+            )
+        try:
+            return function(self.engine, *args)
+        except (GearmanError, TypeError, ValueError):
+            raise  # It was refused; nothing has changed.
+        except BaseException as error:
+            # KeyboardInterrupt, most likely. A packet may have been taken and not applied; to go on
+            # would give requests each other's answers.
+            self.engine.crash(ConnectionError(f"interrupted by {error!r}"))
+            raise
+        finally:
+            self._pump()
 
     def _feed(self, call: Callable[..., object], *args: Any) -> None:
         """Tell the engine something. If it raises, which is a bug, nobody hangs."""
@@ -261,9 +265,10 @@ class Driver(Generic[E_]):
         with wire.scope:
             try:
                 stream = await self._open_stream(link)
-            except Exception as error:  # noqa: BLE001 - `connect=` is the application's
+            except BaseException as error:  # noqa: BLE001 - `connect=` is the application's
+                failure = _failure(error)
                 if self._cut(link):
-                    self._feed(self.engine.connect_failed, link, reason(error))
+                    self._feed(self.engine.connect_failed, link, reason(failure))
                 return
             self._feed(self.engine.connected, link)
             await self._converse(link, wire, stream)
@@ -300,48 +305,81 @@ class Driver(Generic[E_]):
             self._wires[link] = wire
             return link
 
-        with wire.scope:
-            await self._converse(self.call(begin), wire, stream)
+        try:
+            link = self.call(begin)
+        except BaseException:
+            await anyio.aclose_forcefully(stream)
+            raise
+        try:
+            with wire.scope:
+                await self._converse(link, wire, stream)
+        finally:
+            # The task that this runs in may be anybody's, and that it was cancelled is news.
+            self._lost(link, ConnectionError("it was given up"))
 
     async def _converse(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
         """Move the bytes of an open connection until it ends, and close it."""
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._write, link, wire, stream)
-                await self._read(link, stream)
+            with self._ends.watching(stream):
+                async with anyio.create_task_group() as tasks:
+                    # Neither runs in this task, which may be anybody's (`serve`): asyncio's own
+                    # cancellation of that would look like one within the stream.
+                    tasks.start_soon(self._write, link, wire, stream)
+                    tasks.start_soon(self._read, link, wire, stream)
         finally:
             try:
                 await anyio.aclose_forcefully(stream)
             except Exception as error:  # noqa: BLE001 - it is over, one way or the other
                 logger.warning("closing %r failed: %r", link, error)
 
-    async def _read(self, link: Any, stream: ByteStream) -> None:
+    async def _read(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
         while True:
             try:
                 data = await stream.receive(_READ_SIZE)
-            except Exception as error:  # noqa: BLE001 - streams may be anybody's
-                self._lost(link, error)
-                return
+            except BaseException as error:  # noqa: BLE001 - streams may be anybody's
+                failure = _failure(error)
+                break
             self._feed(self.engine.receive_data, link, data)
+        if self._open_stream is None and isinstance(failure, anyio.EndOfStream):
+            # A server's peer may still read, as in ``echo status | nc``. When there is nothing left
+            # for it, the writer ends this.
+            wire.half_closed = True
+            wire.writable.set()
+            await anyio.sleep(_LAST_WORDS)
+        self._lost(link, failure)
 
     async def _write(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
         while True:
             data = self._data_to_send(link)
             if not data:
+                if wire.half_closed:
+                    self._lost(link, anyio.EndOfStream())
+                    return
                 # Whatever comes from here on sets it. (What came before has been looked at.)
                 wire.writable = anyio.Event()
                 await wire.writable.wait()
                 continue
             try:
                 await stream.send(data)
-            except Exception as error:  # noqa: BLE001 - streams may be anybody's
-                self._lost(link, error)
+            except BaseException as error:  # noqa: BLE001 - streams may be anybody's
+                self._lost(link, _failure(error))
                 return
 
     def _lost(self, link: Any, error: Exception) -> None:
         if self._cut(link):
             ended = isinstance(error, anyio.EndOfStream)
             self._feed(self.engine.connection_lost, link, None if ended else reason(error))
+
+
+def _failure(error: BaseException) -> Exception:
+    """What a stream has raised, if that is its failure; else it is raised again."""
+    if isinstance(error, Exception):
+        return error
+    is_cancellation = isinstance(error, anyio.get_cancelled_exc_class())
+    if is_cancellation and anyio.current_effective_deadline() != -math.inf:
+        # Not ours: on asyncio, the stream has awaited something else that was cancelled.
+        return ConnectionError("the stream was cancelled")
+    raise error
 
 
 class _Bell:

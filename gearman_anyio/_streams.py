@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import socket
 import sys
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.stapled import StapledObjectStream
@@ -15,7 +18,7 @@ from anyio.streams.tls import TLSStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from anyio.abc import AnyByteStream
 
@@ -28,7 +31,11 @@ if sys.version_info < (3, 11):
 Connector: TypeAlias = "Callable[[ServerAddress], Awaitable[ByteStream]]"
 
 # Chunks on their way in a pipe.
-_PIPE_SIZE = 4
+_PIPE_SIZE: Final = 4
+# Turns of the event loop that a reader needs at most until it has heard of its connection's end:
+# for what it may have to read before that, and for one that is not told by the system.
+_TURNS: Final = 10
+_TURNS_IN_PROCESS: Final = 2
 
 
 async def connect_tcp(address: ServerAddress) -> ByteStream:
@@ -50,7 +57,7 @@ async def open_stream(
         if context is not None:
             # Nothing in the protocol depends on how a stream ends, and servers do not say goodbye.
             return await TLSStream.wrap(
-                stream,
+                _Shared(stream),
                 server_side=False,
                 hostname=address.host,
                 ssl_context=context,
@@ -68,6 +75,92 @@ def keep_alive(stream: AnyByteStream) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):  # Not every kind of socket has this.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+class _Shared(ByteStream):
+    """What is below TLS, where a reader and a writer both send and receive.
+
+    Each of them may come upon something that TLS has to answer (a new key, a renegotiation, a
+    request for a certificate) while the other is at it, which streams refuse.
+    """
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._sending = anyio.Lock()
+        self._receiving: anyio.Event | None = None
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._stream.extra_attributes
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        if self._receiving is not None:
+            # Whoever receives gives it to TLS. After that there may be nothing to wait for.
+            await self._receiving.wait()
+            return b""
+        self._receiving = anyio.Event()
+        try:
+            return await self._stream.receive(max_bytes)
+        finally:
+            self._receiving.set()
+            self._receiving = None
+
+    async def send(self, item: bytes) -> None:
+        # The records stay in order: between TLS and this queue nothing is awaited.
+        async with self._sending:
+            await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class Ends:
+    """Looks for connections that have ended before anything is sent on them.
+
+    Their readers are about to hear of it, but what is submitted before they have is lost.
+    """
+
+    def __init__(self) -> None:
+        # Linux tells what is an end from what is only data.
+        self._events: int = getattr(select, "POLLRDHUP", getattr(select, "POLLIN", 0))
+        self._poll: Any = select.poll() if self._events else None
+        self._sockets = 0
+        self._others = 0
+
+    @contextlib.contextmanager
+    def watching(self, stream: ByteStream) -> Iterator[None]:
+        """Look at `stream`, too."""
+        sock = stream.extra(SocketAttribute.raw_socket, None)
+        number = -1 if sock is None or self._poll is None else sock.fileno()
+        if number < 0:
+            self._others += 1
+            try:
+                yield
+            finally:
+                self._others -= 1
+            return
+        self._sockets += 1
+        self._poll.register(number, self._events)
+        try:
+            yield
+        finally:
+            self._sockets -= 1
+            # If the socket was closed before, the number may have been another's since, which is
+            # not looked at any more then; nothing worse.
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(number)
+
+    async def look(self) -> None:
+        """Return when the readers of all connections that have ended have heard of it."""
+        for turn in range(_TURNS):
+            if self._others and turn < _TURNS_IN_PROCESS:
+                pass  # The system can't be asked.
+            elif not self._sockets or not self._poll.poll(0):
+                return
+            await anyio.lowlevel.checkpoint()
 
 
 def pipe() -> tuple[ByteStream, ByteStream]:
@@ -106,5 +199,10 @@ def reason(error: Exception) -> Exception:
     if isinstance(cause, ExceptionGroup):
         return OSError("; ".join(str(reason(each)) for each in cause.exceptions))
     if isinstance(cause, OSError):
-        return cause
+        error = cause
+    if isinstance(error, OSError) and str(error.strerror).startswith("Connect call failed"):
+        # asyncio says what has failed, but not why.
+        return OSError(error.errno, f"{error.strerror}: {os.strerror(error.errno or 0)}")
+    if isinstance(error, anyio.EndOfStream):
+        return ConnectionError("the connection was closed")
     return error if str(error) else ConnectionError(type(error).__name__)

@@ -8,7 +8,7 @@ body raises leaves it as it is. Only what a task raises has no other way out; it
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
@@ -39,6 +39,7 @@ class Tasks:
         traceback: TracebackType | None,
     ) -> None:
         self._group.cancel_scope.cancel()
+        errors: list[BaseException] = []
         try:
             # The group is not told of `error`: it would come out in another form.
             await self._group.__aexit__(None, None, None)
@@ -46,15 +47,25 @@ class Tasks:
             if error is None:
                 raise
         except BaseExceptionGroup as group:
-            errors = list(_others(group))
-            if len(errors) == 1:
-                raise errors[0] from None
-            if errors or error is None:
+            errors += _others(group)
+            if len(errors) > 1 or (error is None and not errors):
                 raise
+        if errors:
+            _raise_again(errors.pop())
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
         """Run `function` in a task of its own."""
         self._group.start_soon(function, *args)
+
+
+def _raise_again(error: BaseException) -> NoReturn:
+    """Raise `error` with the past that it has: nothing here is what it came of."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        del error  # It has a traceback with this frame.
 
 
 def _others(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

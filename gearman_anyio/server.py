@@ -101,8 +101,8 @@ class JobServer:
             RuntimeError: It was started before.
             OSError: It can't listen there.
         """
-        if self._address is not None:
-            raise RuntimeError("this server was started before")
+        if self._address is not None or self._driver.engine.closed:
+            raise RuntimeError("this server was started before, or stopped")
         listener = await _listen(self._host, self._port)
         self._address = HostAndPort(*listener.extra(SocketAttribute.local_address)[:2])
         await self._driver.__aenter__()
@@ -138,7 +138,13 @@ class JobServer:
         await anyio.lowlevel.checkpoint()
 
     async def wait(self) -> None:
-        """Wait until it has ended, by `stop` or the admin command ``shutdown``."""
+        """Wait until it has ended, by `stop` or the admin command ``shutdown``.
+
+        Raises:
+            RuntimeError: It was not started.
+        """
+        if self._address is None:
+            raise RuntimeError("this server was not started")
         if self._driver.engine.closed:
             await anyio.lowlevel.checkpoint()
         else:
@@ -151,7 +157,13 @@ class JobServer:
 
         Args:
             stream: The stream; it is closed in any case.
+
+        Raises:
+            RuntimeError: This is not inside ``async with``.
         """
+        if not self._driver.is_running:
+            await anyio.aclose_forcefully(stream)
+            raise RuntimeError("this server is not running")
         peer = "-"  # In the list of workers, where a word has to be.
         number = -1
         with contextlib.suppress(anyio.TypedAttributeLookupError, OSError):

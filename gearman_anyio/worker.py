@@ -35,7 +35,7 @@ from gearman_proto.worker import (
 )
 from gearman_sync._tls import make_contexts
 
-from ._callbacks import awaited, call_back
+from ._callbacks import Escaped, awaited, call_back
 from ._driver import Driver
 from ._streams import connect_tcp, open_stream
 
@@ -358,6 +358,8 @@ class GearmanWorker:
         try:
             callback = self._callbacks[current_job.task]
             result = await call_back(callback, self, current_job, self._limiter)
+        except Escaped as escaped:
+            return bool(await awaited(self.on_job_exception(current_job, _exc_info(escaped.error))))
         except Exception as error:  # noqa: BLE001 - the hook logs it
             return bool(await awaited(self.on_job_exception(current_job, _exc_info(error))))
         return bool(await awaited(self.on_job_complete(current_job, result)))
