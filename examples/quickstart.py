@@ -8,6 +8,8 @@ none is given) becomes a job for the function `count-words`. With --workers 0 an
 that has registered for that function, such as
 
     gearman -w -h localhost -p 4730 -f count-words -- wc -w
+
+quickstart_trio.py and quickstart_asyncio.py do the same without threads.
 """
 
 from __future__ import annotations
@@ -26,36 +28,22 @@ import gearman_sync as gearman
 
 TASK = "count-words"
 PROJECT = Path(__file__).resolve().parent.parent
+ERRORS = (OSError, ValueError, gearman.errors.ServerUnavailable)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Count the words of files in Gearman jobs.")
-    parser.add_argument("files", nargs="*", metavar="FILE", help="the project's own, if none")
-    parser.add_argument("--server", metavar="HOST:PORT", help="a gearmand, in place of our own")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="how many; 2")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait; 30")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.ERROR, format="quickstart: %(message)s")
-    files = arguments.files or pages()
+    arguments = parse_arguments()
     try:
-        jobs = [{"task": TASK, "data": Path(name).read_bytes()} for name in files]
+        jobs = read_jobs(arguments.files)
         with contextlib.ExitStack() as stack:
             server = arguments.server
             if server is None:
                 server = str(stack.enter_context(gearman.JobServer()).address)
                 say(f"server: listening at {server}, for this program only")
             client = stack.enter_context(gearman.GearmanClient([server]))
-            return run(client, server, dict(zip(files, jobs)), arguments)
-    except (OSError, ValueError) as error:
-        return fail(str(error), 2)
-    except gearman.errors.ServerUnavailable as error:
-        hint = "Without --server, this program brings its own."
-        return fail(f"{error}\n{hint}", 3)
-
-
-def pages() -> list[str]:
-    found = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")]
-    return sorted(os.path.relpath(path) for path in found)
+            return run(client, server, jobs, arguments)
+    except ERRORS as error:
+        return fail(error)
 
 
 def run(
@@ -69,21 +57,15 @@ def run(
         list(jobs.values()), wait_until_complete=False, poll_timeout=arguments.timeout
     )
     names = dict(zip(requests, jobs))
-    for request in requests:
-        say(f"client: submitted {names[request]} as {request.handle or 'nothing yet'}")
+    for request, name in names.items():
+        say(f"client: submitted {name} as {request.handle or 'nothing yet'}")
     with contextlib.ExitStack() as stack:
         for number in range(arguments.workers):
             stack.enter_context(Worker(f"worker {number + 1}", server))
         for request in client.as_completed(requests, poll_timeout=arguments.timeout):
-            words = request.result.decode().strip() if request.complete else request.state
-            say(f"client: {names[request]} has {words} words")
-    late = [request for request in requests if not request.complete]
-    for request in late:
-        state = "timed out" if request.timed_out else request.state
-        say(f"client: {names[request]}: {state}")
-    done = len(requests) - len(late)
-    say(f"{done} of {len(requests)} jobs done in {time.perf_counter() - started:.3f} s")
-    return 1 if late else 0
+            if request.state == gearman.JOB_COMPLETE:
+                say(f"client: {names[request]} has {request.result.decode().strip()} words")
+    return summary(names, started)
 
 
 class Worker:
@@ -110,14 +92,46 @@ def count_words(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
     return str(words)
 
 
+# The command line.
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Count the words of files in Gearman jobs.")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="the project's own, if none")
+    parser.add_argument("--server", metavar="HOST:PORT", help="a gearmand, in place of our own")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="how many; 2")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait; 30")
+    logging.basicConfig(level=logging.ERROR, format="quickstart: %(message)s")
+    return parser.parse_args()
+
+
+def read_jobs(files: list[str]) -> dict[str, dict[str, Any]]:
+    if not files:
+        found = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")]
+        files = sorted(os.path.relpath(path) for path in found)
+    return {name: {"task": TASK, "data": Path(name).read_bytes()} for name in files}
+
+
+def summary(names: dict[gearman.GearmanJobRequest, str], started: float) -> int:
+    late = [request for request in names if request.state != gearman.JOB_COMPLETE]
+    for request in late:
+        say(f"client: {names[request]}: {'timed out' if request.timed_out else request.state}")
+    done = len(names) - len(late)
+    say(f"{done} of {len(names)} jobs done in {time.perf_counter() - started:.3f} s")
+    return 1 if late else 0
+
+
 def say(line: str) -> None:
     # In one piece, as several threads talk.
     print(f"{line}\n", end="", flush=True)
 
 
-def fail(message: str, status: int) -> int:
-    print(f"quickstart: {message}", file=sys.stderr)
-    return status
+def fail(error: Exception) -> int:
+    print(f"quickstart: {error}", file=sys.stderr)
+    if not isinstance(error, gearman.errors.ServerUnavailable):
+        return 2
+    print("Without --server, this program brings its own.", file=sys.stderr)
+    return 3
 
 
 if __name__ == "__main__":

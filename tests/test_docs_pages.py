@@ -1,12 +1,15 @@
 """The Python in README.md and docs/*.md runs as it stands, and prints what the pages say.
 
 The blocks of a page are one program, against a gearmand with workers. What a block prints is in the
-```text block behind it, where three dots stand for anything.
+```text block behind it, where three dots stand for anything. A block that awaits something stands
+for the body of an async function: it has an event loop to itself, of asyncio and then of trio.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import inspect
 import io
 import json
 import re
@@ -15,13 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from tests.support import Failed, Gearmand, Job, Raised, Stunnel, Worker, reverse
 from tests.sync.test_tls import make_certificates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+    from types import CodeType
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -51,6 +56,19 @@ def blocks_of(page: str) -> list[Block]:
             blocks[-1].output = text
         end = match.end()
     return blocks
+
+
+def backends_of(page: str) -> list[str]:
+    """The event loops that a page is run in. A page that awaits nothing is run once."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    awaits = [compiled(block, page).co_flags & inspect.CO_COROUTINE for block in blocks_of(text)]
+    return ["asyncio", "trio"] if any(awaits) else ["asyncio"]
+
+
+def compiled(block: Block, name: str) -> CodeType:
+    code = "\n" * block.line + block.code
+    result: CodeType = compile(code, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    return result
 
 
 def matches(expected: str, printed: str) -> bool:
@@ -112,16 +130,17 @@ def tunnel(
     program.kill()
 
 
-def run(path: Path, places: dict[str, str]) -> None:
+def run(path: Path, places: dict[str, str], backend: str) -> None:
     """Run a page. `places` are what it writes, and what is meant: addresses and ports."""
     names: dict[str, Any] = {"__name__": path.stem}
     for block in blocks_of(path.read_text(encoding="utf-8")):
-        code = block.code
         for written, real in places.items():
-            code = code.replace(written, real)
+            block.code = block.code.replace(written, real)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile("\n" * block.line + code, str(path), "exec"), names)
+            body = eval(compiled(block, str(path)), names)
+            if body is not None:
+                anyio.run(awaited, body, backend=backend)
         output = printed.getvalue()
         for written, real in places.items():
             output = output.replace(real, written)
@@ -130,26 +149,40 @@ def run(path: Path, places: dict[str, str]) -> None:
         )
 
 
-@pytest.mark.parametrize("page", PAGES)
+async def awaited(body: Awaitable[object]) -> None:
+    await body
+
+
+@pytest.mark.parametrize(
+    ("page", "backend"), [(page, backend) for page in PAGES for backend in backends_of(page)]
+)
 def test_page(
     page: str,
+    backend: str,
     servers: list[Gearmand],
     request: pytest.FixtureRequest,
-    no_leak: None,
     no_hang: None,
 ) -> None:
     path = ROOT / page
+    text = path.read_text(encoding="utf-8")
+    if backend != "trio" and "trio.run" not in text:  # trio keeps threads for a while.
+        request.getfixturevalue("no_leak")
     places = {
         "localhost:4730": f"localhost:{servers[0].port}",
         "otherhost:4730": f"localhost:{servers[1].port}",
     }
-    if "4731" in path.read_text(encoding="utf-8"):
+    if "4731" in text:
         places["4731"] = str(request.getfixturevalue("tunnel").port)
-    run(path, places)
+    run(path, places, backend)
 
 
 def test_there_are_pages() -> None:
     assert len(PAGES) > 1
+
+
+def test_what_is_awaited() -> None:
+    assert backends_of("docs/anyio.md") == ["asyncio", "trio"]
+    assert backends_of("docs/client.md") == ["asyncio"]
 
 
 def test_what_a_page_says() -> None:

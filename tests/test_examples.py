@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.support import (
+    Failed,
+    FakeServer,
+    Gearmand,
+    Job,
+    Peer,
+    Worker,
+    free_port,
+    reverse,
+)
+
 if TYPE_CHECKING:
-    from tests.support import Gearmand
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+QUICKSTARTS = ["quickstart", "quickstart_trio", "quickstart_asyncio"]
+OWN_LOOP = "examples/own_loop.py"
+
+
+@pytest.fixture(params=QUICKSTARTS)
+def quickstart(request: pytest.FixtureRequest) -> str:
+    """The path of an example that does the main job."""
+    return f"examples/{request.param}.py"
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=120,
@@ -53,48 +74,156 @@ def check_quickstart(result: subprocess.CompletedProcess[str], files: list[str])
     return lines
 
 
-def test_quickstart(tmp_path: Path) -> None:
+def test_quickstart(quickstart: str, tmp_path: Path) -> None:
     files = write_files(tmp_path)
-    lines = check_quickstart(run("examples/quickstart.py", *files), files)
+    lines = check_quickstart(run(quickstart, *files), files)
     assert lines[0].startswith("server: listening at 127.0.0.1:")
 
 
-def test_quickstart_without_arguments() -> None:
-    result = run("examples/quickstart.py")
+def test_quickstart_without_arguments(quickstart: str) -> None:
+    result = run(quickstart)
     assert result.returncode == 0, result.stderr
     assert re.search(r"^client: README.md has \d+ words$", result.stdout, re.MULTILINE)
 
 
-def test_quickstart_with_a_gearmand(gearmand: Gearmand, tmp_path: Path) -> None:
+def test_quickstart_with_a_gearmand(quickstart: str, gearmand: Gearmand, tmp_path: Path) -> None:
     files = write_files(tmp_path)
     host, port = gearmand.address
-    lines = check_quickstart(
-        run("examples/quickstart.py", "--server", f"{host}:{port}", *files), files
-    )
+    lines = check_quickstart(run(quickstart, "--server", f"{host}:{port}", *files), files)
     assert not any(line.startswith("server: ") for line in lines)
 
 
-def test_quickstart_without_a_worker() -> None:
-    result = run("examples/quickstart.py", "--workers", "0", "--timeout", "0.2", "README.md")
+def test_quickstart_without_a_worker(quickstart: str) -> None:
+    result = run(quickstart, "--workers", "0", "--timeout", "0.2", "README.md")
     assert result.returncode == 1
+    assert result.stderr == ""
     assert "README.md: timed out" in result.stdout
     assert "0 of 1 jobs done" in result.stdout
 
 
-def test_quickstart_without_a_server() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        result = run("examples/quickstart.py", "--server", f"127.0.0.1:{unused.getsockname()[1]}")
+def test_quickstart_with_a_worker_that_fails(
+    quickstart: str, start_gearmand: Callable[..., Gearmand], start_worker: Callable[..., Worker]
+) -> None:
+    def fail(job: Job) -> bytes:
+        raise Failed
+
+    server = start_gearmand()
+    start_worker(server.address, {"count-words": fail})
+    result = run(quickstart, "--workers", "0", "--server", f"localhost:{server.port}", "README.md")
+    assert result.returncode == 1
+    assert result.stderr == ""
+    assert "client: README.md: FAILED\n0 of 1 jobs done" in result.stdout
+
+
+def test_quickstart_without_a_server(quickstart: str) -> None:
+    result = run(quickstart, "--server", f"127.0.0.1:{free_port()}")
     assert result.returncode == 3
-    assert "no server could be reached" in result.stderr
+    assert result.stderr.startswith("quickstart: no server could be reached")
     assert "Traceback" not in result.stderr
 
 
-def test_quickstart_with_bad_arguments() -> None:
-    for arguments in (("--server", "h:0"), ("--server", "h", "no such file")):
-        result = run("examples/quickstart.py", *arguments)
+def test_quickstart_with_bad_arguments(quickstart: str) -> None:
+    for arguments in (("--server", "h:0"), ("--server", "h", "no such file"), ("no such file",)):
+        result = run(quickstart, *arguments)
         assert result.returncode == 2
-        assert result.stderr.startswith("quickstart: ")
+        assert re.fullmatch(r"quickstart: .+\n", result.stderr)
+
+
+def check_own_loop(result: subprocess.CompletedProcess[str], jobs: int, size: int) -> list[str]:
+    """Check that all jobs were done, and return what else was printed."""
+    assert result.stderr == ""
+    assert result.returncode == 0
+    lines = result.stdout.splitlines()
+    done = {f"job {number}: {size} bytes reversed" for number in range(1, jobs + 1)}
+    assert done <= set(lines)
+    assert re.fullmatch(rf"{jobs} of {jobs} jobs done in [\d.]+ s", lines.pop())
+    return [line for line in lines if line not in done]
+
+
+def test_own_loop() -> None:
+    (line,) = check_own_loop(run(OWN_LOOP), 8, 1_000_000)
+    assert line.startswith("server: listening at 127.0.0.1:")
+
+
+def test_own_loop_with_a_gearmand(
+    start_gearmand: Callable[..., Gearmand], start_worker: Callable[..., Worker]
+) -> None:
+    server = start_gearmand()
+    start_worker(server.address, {"reverse": reverse})
+    # More than both sockets hold in both directions; and more jobs than may be unacknowledged.
+    for jobs, size in ((100, 1_000_000), (10_000, 20)):
+        result = run(
+            OWN_LOOP,
+            *("--server", f"localhost:{server.port}"),
+            *("--jobs", str(jobs), "--size", str(size)),
+        )
+        assert check_own_loop(result, jobs, size) == []
+
+
+def test_own_loop_without_a_worker(gearmand: Gearmand) -> None:
+    server = f"localhost:{gearmand.port}"
+    result = run(OWN_LOOP, "--server", server, "--jobs", "2", "--timeout", "0.2")
+    assert result.returncode == 1
+    assert result.stderr == ""
+    assert re.fullmatch(r"(job \d: timed out\n){2}0 of 2 jobs done in .*\n", result.stdout)
+
+
+def test_own_loop_when_the_server_is_killed(start_gearmand: Callable[..., Gearmand]) -> None:
+    server = start_gearmand()
+    command = [sys.executable, OWN_LOOP, "--server", f"localhost:{server.port}", "--jobs", "3"]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            server.wait_for_jobs("reverse", 3)
+            server.kill()
+            output, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert errors == ""
+    assert process.returncode == 1
+    # The server may be gone before its last acknowledgement has come.
+    lost = r"job \d: (UNKNOWN|a submit was tried 1 time .*)\n"
+    assert re.fullmatch(rf"({lost}){{3}}0 of 3 jobs done in .*\n", output)
+
+
+def test_own_loop_when_the_server_closes_in_a_packet(
+    start_server: Callable[..., FakeServer],
+) -> None:
+    def close(peer: Peer) -> None:
+        peer.sock.recv(65536)
+
+    host, port = start_server(close, receive_buffer=8192).address
+    result = run(OWN_LOOP, "--server", f"{host}:{port}", "--jobs", "2", "--size", "10_000_000")
+    assert result.returncode == 1
+    assert result.stderr == ""
+    lost = r"job \d: a submit was tried 1 time .*\n"
+    assert re.fullmatch(rf"({lost}){{2}}0 of 2 jobs done in .*\n", result.stdout)
+
+
+def test_own_loop_without_a_server() -> None:
+    result = run(OWN_LOOP, "--server", f"127.0.0.1:{free_port()}")
+    assert result.returncode == 3
+    assert re.fullmatch(r"own_loop: no server could be reached: .* refused\)\n", result.stderr)
+
+
+def test_own_loop_with_bad_arguments() -> None:
+    result = run(OWN_LOOP, "--server", "h:0")
+    assert result.returncode == 2
+    assert re.fullmatch(r"own_loop: .+\n", result.stderr)
+
+
+def test_the_adapter_of_own_loop() -> None:
+    """It is as short as the documentation says, and it needs the core only."""
+    text = (ROOT / OWN_LOOP).read_text(encoding="utf-8")
+    _, adapter, _ = re.split(r"# The adapter (?:begins|ends) here\.\n", text)
+    assert len([line for line in adapter.splitlines() if line.strip()]) <= 70
+    assert "gearman_" not in adapter
 
 
 def test_benchmark(gearmand: Gearmand) -> None:  # for its rule about a missing gearmand
@@ -115,3 +244,26 @@ def test_benchmark_of_servers(gearmand: Gearmand) -> None:  # for its rule about
     assert len(rows) == 5
     assert all(float(ratio) > 0 for _, ratio in rows)
     assert len(re.findall(r"^JobServer does \S+ times ", result.stdout, re.MULTILINE)) == 5
+
+
+def test_benchmark_of_loops(gearmand: Gearmand) -> None:  # for its rule about a missing gearmand
+    result = run("bench/loops.py", "--jobs", "500", "--rounds", "1")
+    assert result.returncode == 0, result.stderr
+    rows = re.findall(
+        r"^(\w[\w ,]*?) +(\d+) +[\d,]+ +\S+ us +\S+ us((?: +[\d.]+ x)+)$",
+        result.stdout,
+        re.MULTILINE,
+    )
+    assert [(name, int(jobs)) for name, jobs, _ in rows if not name.startswith("aiogear")] == [
+        ("gearman_sync", 500),
+        ("gearman_anyio, asyncio", 500),
+        ("gearman_anyio, trio", 500),
+        *[("bare stream", 10), ("gearman_anyio", 10), ("gearman_sync", 10)] * 2,
+    ]
+    for _, _, ratios in rows:
+        assert all(float(ratio) > 0 for ratio in ratios.split(" x")[:-1])
+    for loop in ("asyncio", "trio"):
+        assert f"background jobs one at a time, on {loop}\n" in result.stdout
+        assert re.search(
+            rf"^gearman_anyio, {loop} +10 of 10 get their own result$", result.stdout, re.MULTILINE
+        )

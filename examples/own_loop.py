@@ -1,0 +1,247 @@
+"""The core in a loop of one's own: a client engine over non-blocking sockets and `selectors`.
+
+    python examples/own_loop.py [--server HOST:PORT] [--jobs N] [--size BYTES] [--timeout S]
+
+`Adapter` is all that such a loop needs, and it uses nothing but `gearman_proto`. It runs any engine
+that makes connections. It has no TLS, and takes addresses, not names: looking up names blocks.
+
+The rest of the program uses it: jobs for the function `reverse` are submitted, and each is printed
+as it ends. Whatever worker the server has does them; without --server, this program brings a job
+server and a worker, in threads of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import selectors
+import socket
+import sys
+import threading
+import time
+from functools import partial
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import TYPE_CHECKING, Any
+
+import gearman_sync  # for `own_server` only
+from gearman_proto import (
+    JOB_COMPLETE,
+    ClientEngine,
+    Close,
+    Connect,
+    NoopEncoder,
+    ServerUnavailable,
+    job,
+    parse_host_list,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gearman_proto import Engine, GearmanJobRequest, Wait
+
+clock = time.monotonic
+
+# The adapter begins here.
+
+
+class Adapter:
+    """Runs an engine in a selectors loop that calls the `data` of each key that is ready."""
+
+    def __init__(self, engine: Engine[Any], selector: selectors.BaseSelector) -> None:
+        self.engine = engine
+        self.selector = selector
+        self.socks: dict[Any, socket.socket] = {}
+        self.unsent: dict[Any, memoryview] = {}
+
+    def pump(self) -> None:
+        """Do what the engine wants. It may want something after each call of it."""
+        while True:
+            for link in self.engine.links_to_write():
+                if not self.unsent[link]:
+                    self.refill(link)
+            action = self.engine.next_action()
+            if isinstance(action, Connect):
+                self.connect(action.link)
+            elif isinstance(action, Close):
+                self.drop(action.link)
+            else:
+                return
+
+    def connect(self, link: Any) -> None:
+        host, port = link.address.host, link.address.port
+        try:
+            sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            self.selector.register(sock, EVENT_WRITE, partial(self.on_connect, link))
+            self.socks[link] = sock
+            sock.setblocking(False)
+            sock.connect((host, port))
+        except BlockingIOError:
+            pass  # Under way.
+        except OSError as error:
+            self.drop(link)
+            self.engine.connect_failed(link, error, clock())
+
+    def on_connect(self, link: Any, _events: int) -> None:
+        code = self.socks[link].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.drop(link)
+            self.engine.connect_failed(link, OSError(code, os.strerror(code)), clock())
+        else:
+            self.engine.connected(link, clock())
+            self.refill(link)
+
+    def refill(self, link: Any) -> None:
+        self.unsent[link] = memoryview(self.engine.data_to_send(link))
+        events = EVENT_READ | EVENT_WRITE if self.unsent[link] else EVENT_READ
+        self.selector.modify(self.socks[link], events, partial(self.on_ready, link))
+
+    def on_ready(self, link: Any, events: int) -> None:
+        try:
+            if events & EVENT_READ:
+                data = self.socks[link].recv(65536)
+                if not data:
+                    raise EOFError
+                self.engine.receive_data(link, data, clock())
+            if events & EVENT_WRITE:
+                sent = self.socks[link].send(self.unsent[link])
+                self.unsent[link] = self.unsent[link][sent:]
+                if not self.unsent[link]:
+                    self.refill(link)
+        except BlockingIOError:
+            pass  # It was not ready after all.
+        except (OSError, EOFError) as error:
+            self.drop(link)
+            reason = error if isinstance(error, OSError) else None
+            self.engine.connection_lost(link, reason, clock())
+
+    def drop(self, link: Any) -> None:
+        self.unsent.pop(link, None)
+        sock = self.socks.pop(link, None)
+        if sock is not None:
+            self.selector.unregister(sock)
+            sock.close()
+
+
+# The adapter ends here.
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Reverse some bytes in Gearman jobs.")
+    parser.add_argument("--server", metavar="HOST:PORT", help="in place of our own")
+    parser.add_argument("--jobs", type=int, default=8, metavar="N", help="how many; 8")
+    parser.add_argument("--size", type=int, default=1_000_000, help="bytes of each; 1000000")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait; 30")
+    arguments = parser.parse_args()
+    data = [f"job {number + 1} ".encode().ljust(arguments.size) for number in range(arguments.jobs)]
+    try:
+        with contextlib.ExitStack() as stack:
+            server = arguments.server or stack.enter_context(own_server())
+            engine, adapter = stack.enter_context(client(server))
+            return run(engine, adapter, data, arguments.timeout)
+    except (OSError, ValueError) as error:
+        return fail(error, 2)
+    except ServerUnavailable as error:
+        return fail(error, 3)
+
+
+def run(engine: ClientEngine, adapter: Adapter, data: list[bytes], timeout: float) -> int:
+    started = clock()
+    requests = job.make_requests([{"task": "reverse", "data": each} for each in data])
+    numbers = {request: number for number, request in enumerate(requests, 1)}
+    done = 0
+    for request in submit(engine, adapter, requests, timeout):
+        if isinstance(request.error, ServerUnavailable):
+            raise request.error
+        good = request.state == JOB_COMPLETE and request.result == request.data[::-1]
+        result = f"{len(request.result)} bytes reversed" if good else request.error or request.state
+        print(f"job {numbers[request]}: {result}", flush=True)
+        done += good
+    for request in requests:
+        if request.timed_out:
+            print(f"job {numbers[request]}: timed out")
+    print(f"{done} of {len(requests)} jobs done in {clock() - started:.3f} s")
+    return 0 if done == len(requests) else 1
+
+
+def submit(
+    engine: ClientEngine, adapter: Adapter, requests: list[GearmanJobRequest], timeout: float
+) -> Iterator[GearmanJobRequest]:
+    """Submit requests, and yield each as it ends."""
+    job.prepare(requests, NoopEncoder)
+    # The stream waits for the requests, so nobody does for the submit.
+    engine.release(engine.submit(requests, clock(), wake))
+    stream = engine.as_completed(requests, clock(), wake, timeout=timeout)
+    try:
+        while True:
+            over = stream.done
+            request = stream.take()
+            if request is not None:
+                yield request
+            elif over:
+                break
+            else:
+                run_until_ready(adapter, stream)
+    finally:
+        engine.release(stream)
+    stream.raise_error()
+
+
+def wake() -> None:
+    """There is nobody to wake: the loop looks at the Wait each time."""
+
+
+def run_until_ready(adapter: Adapter, wait: Wait) -> None:
+    """The loop. Other sockets may be in the selector, too."""
+    adapter.pump()
+    while not wait.ready:
+        deadline = adapter.engine.next_deadline()
+        timeout = None if deadline is None else max(deadline - clock(), 0.0)
+        for key, events in adapter.selector.select(timeout):
+            key.data(events)
+        adapter.engine.handle_timeout(clock())
+        adapter.pump()
+
+
+@contextlib.contextmanager
+def client(server: str) -> Iterator[tuple[ClientEngine, Adapter]]:
+    (address,) = parse_host_list([server])
+    found: list[Any] = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    engine = ClientEngine(
+        # Several addresses of a name are several servers: the next one is for where one refuses.
+        parse_host_list([where[:2] for *_, where in found]),
+        rng=random.SystemRandom(),
+        wall_clock=time.time,
+    )
+    with selectors.DefaultSelector() as selector:
+        adapter = Adapter(engine, selector)
+        try:
+            yield engine, adapter
+        finally:
+            engine.close(clock())
+            adapter.pump()
+
+
+@contextlib.contextmanager
+def own_server() -> Iterator[str]:
+    with gearman_sync.JobServer() as server, gearman_sync.GearmanWorker([server.address]) as worker:
+        worker.register_task("reverse", lambda _worker, job: job.data[::-1])
+        thread = threading.Thread(target=worker.work)
+        thread.start()
+        print(f"server: listening at {server.address}, for this program only", flush=True)
+        try:
+            yield str(server.address)
+        finally:
+            worker.stop()
+            thread.join()
+
+
+def fail(error: Exception, status: int) -> int:
+    print(f"own_loop: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
