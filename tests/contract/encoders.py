@@ -1,0 +1,43 @@
+"""Encoders of applications, sound and not."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+from gearman_proto.encoder import DataEncoder
+
+
+class PickleEncoder(DataEncoder):
+    @classmethod
+    def encode(cls, encodable_object: Any) -> bytes:
+        return pickle.dumps(encodable_object)
+
+    @classmethod
+    def decode(cls, decodable_string: bytes) -> Any:
+        return pickle.loads(decodable_string)
+
+
+class JsonEncoder(DataEncoder):
+    @classmethod
+    def encode(cls, encodable_object: Any) -> str:
+        return json.dumps(encodable_object)
+
+    @classmethod
+    def decode(cls, decodable_string: bytes) -> Any:
+        return json.loads(decodable_string)
+
+
+class WordEncoder(DataEncoder):
+    """Takes a str in ASCII and nothing else."""
+
+    @classmethod
+    def encode(cls, encodable_object: Any) -> bytes:
+        if not isinstance(encodable_object, str):
+            raise LookupError(f"no word: {encodable_object!r}")  # noqa: TRY004 - any will do
+        return encodable_object.encode("ascii")
+
+    @classmethod
+    def decode(cls, decodable_string: bytes) -> str:
+        return decodable_string.decode("ascii")

@@ -1,0 +1,594 @@
+"""What scenarios are made of: each is written once, as an async function, for all adapters.
+
+A scenario awaits every method. With gearman_anyio that is what it is. With gearman_sync the methods
+are those of a `Blocking` proxy, which call the blocking object and return: nothing ever suspends
+the scenario, so it is run by a single `send(None)`. What is to go on beside a scenario (workers,
+calls that wait) runs in threads there, and here in tasks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+import gearman_anyio
+import gearman_sync
+from tests.support import PATIENCE, Administered, Gearmand, spawn, wait_for
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+
+    from anyio.abc import TaskGroup, TaskStatus
+
+    from gearman_proto import WorkerJob
+    from gearman_proto.address import HostAndPort
+
+T = TypeVar("T")
+
+ADAPTERS: Final = ("sync", "asyncio", "trio")
+SERVERS: Final = ("gearmand", "JobServer")
+
+# Seconds between two looks at a condition.
+_LOOK = 0.002
+
+# The methods that are awaited with gearman_anyio.
+_AWAITED: Final = frozenset(
+    {
+        *("submit_job", "submit_multiple_jobs", "submit_multiple_requests"),
+        *("wait_until_jobs_accepted", "wait_until_jobs_completed"),
+        *("get_job_status", "get_job_statuses"),
+        *("establish_connection", "poll_connections_until_stopped"),
+        *("send_job_complete", "send_job_data", "send_job_exception", "send_job_failure"),
+        *("send_job_status", "send_job_warning", "shutdown", "stop", "wait", "work"),
+    }
+)
+_ITERATED: Final = frozenset({"as_completed", "updates"})
+_HOOKS: Final = (
+    *("on_job_execute", "on_job_exception", "on_job_complete"),
+    *("after_poll", "after_job"),
+)
+
+
+async def settled(value: Any) -> Any:
+    """Return what `value` becomes: `super()` of a hook returns something to await, or not."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never has to wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    coroutine.close()
+    raise AssertionError(f"{coroutine!r} waits for an event loop")
+
+
+class Blocking:
+    """A blocking object with the methods of gearman_anyio's."""
+
+    def __init__(self, target: Any, awaited: frozenset[str] = _AWAITED) -> None:
+        object.__setattr__(self, "_target", target)
+        object.__setattr__(self, "_awaited", awaited)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        if name in self._awaited:
+            return _awaitable(value)
+        if name in _ITERATED:
+            return lambda *args, **options: _Iterator(value(*args, **options))
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._target, name, value)
+
+    def __repr__(self) -> str:
+        return repr(self._target)
+
+
+def _awaitable(method: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    async def call(*args: Any, **options: Any) -> Any:
+        return method(*args, **options)
+
+    return call
+
+
+class _Iterator:
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+
+    def __aiter__(self) -> _Iterator:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+class Hooks:
+    """The base of workers with hooks of their own; `make_worker` puts the adapter's class below.
+
+    A hook is plain and returns what `super` does, or it is async and awaits that with `settled`.
+    """
+
+    if TYPE_CHECKING:
+
+        def on_job_execute(self, current_job: WorkerJob) -> Any: ...
+        def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> Any: ...
+        def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Any: ...
+        def after_poll(self, any_activity: bool) -> Any: ...
+        def after_job(self) -> Any: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+
+class Gate:
+    """A callback that says when a job has begun, and holds it until it is opened."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.open = threading.Event()
+        #: The data of the jobs that were begun.
+        self.order: list[Any] = []
+
+    def __call__(self, worker: Any, job: WorkerJob) -> Any:
+        self.order.append(job.data)
+        self.begun.set()
+        wait_for(self.open, "opening of a gate")
+        return job.data
+
+
+# What goes on beside a scenario.
+
+
+class Call:
+    """A call in a thread or a task of its own."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has returned or raised."""
+        raise NotImplementedError
+
+    async def finished(self) -> None:
+        """Wait until it has."""
+        raise NotImplementedError
+
+    async def result(self) -> Any:
+        """Wait for it, and return what it returned, or raise what it raised."""
+        raise NotImplementedError
+
+
+class _ThreadCall(Call):
+    def __init__(self, future: concurrent.futures.Future[Any]) -> None:
+        self._future = future
+
+    @property
+    def done(self) -> bool:
+        return self._future.done()
+
+    async def finished(self) -> None:
+        self._future.exception(PATIENCE)
+
+    async def result(self) -> Any:
+        return self._future.result(PATIENCE)
+
+
+class _TaskCall(Call):
+    def __init__(self) -> None:
+        self._ended = anyio.Event()
+        self._value: Any = None
+        self._error: Exception | None = None
+
+    async def run(self, function: Callable[..., Awaitable[Any]], args: Any, options: Any) -> None:
+        try:
+            self._value = await function(*args, **options)
+        except Exception as error:  # noqa: BLE001 - it is raised by `result`
+            self._error = error
+        finally:
+            self._ended.set()
+
+    @property
+    def done(self) -> bool:
+        return self._ended.is_set()
+
+    async def finished(self) -> None:
+        with anyio.fail_after(PATIENCE):
+            await self._ended.wait()
+
+    async def result(self) -> Any:
+        await self.finished()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class Kit:
+    """An adapter, and what a scenario makes with it, which ends with the scenario."""
+
+    #: The adapter's module.
+    gearman: Any
+
+    def __init__(self) -> None:
+        self._stack = contextlib.AsyncExitStack()
+        self._gates: list[Gate] = []
+
+    def run(self, scenario: Callable[..., Coroutine[Any, Any, None]], args: dict[str, Any]) -> None:
+        """Run a scenario."""
+        raise NotImplementedError
+
+    async def _play(
+        self, scenario: Callable[..., Coroutine[Any, Any, None]], args: dict[str, Any]
+    ) -> None:
+        try:
+            for server in args.values():
+                if isinstance(server, Server):
+                    await server.start()
+            await scenario(**args)
+        finally:
+            for gate in self._gates:
+                gate.open.set()
+            await self._stack.aclose()
+
+    # The adapter's objects.
+
+    async def client(self, *hosts: Any, **options: Any) -> Any:
+        """A client, open."""
+        raise NotImplementedError
+
+    async def make_worker(
+        self,
+        *hosts: Any,
+        tasks: dict[str, Any] | None = None,
+        kind: type[Hooks] | None = None,
+        **options: Any,
+    ) -> Any:
+        """A worker: `tasks` are the callbacks of its tasks, `kind` a class with hooks."""
+        raise NotImplementedError
+
+    def _worker(
+        self, hosts: Any, tasks: dict[str, Any] | None, kind: type | None, options: Any
+    ) -> Any:
+        worker = (kind or self.gearman.GearmanWorker)(list(hosts), **options)
+        for task, callback in (tasks or {}).items():
+            worker.register_task(task, callback)
+        return worker
+
+    async def work(self, worker: Any, poll_timeout: float | None = 60) -> Call:
+        """Let a worker work, until the scenario ends at the latest."""
+        call = await self.spawn(worker.work, poll_timeout)
+
+        async def end() -> None:
+            await worker.shutdown()
+            await call.finished()
+
+        self._stack.push_async_callback(end)
+        return call
+
+    async def start_worker(self, *hosts: Any, **options: Any) -> Any:
+        """A worker as `make_worker` makes it, that works."""
+        worker = await self.make_worker(*hosts, **options)
+        await self.work(worker)
+        return worker
+
+    def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
+        """Make a callback of an async function, which awaits the worker's `send_job_*`."""
+        raise NotImplementedError
+
+    def gate(self) -> Gate:
+        """A callback that waits. It is opened when the scenario ends."""
+        gate = Gate()
+        self._gates.append(gate)
+        return gate
+
+    def job_server(self, **options: Any) -> Any:
+        """A JobServer that does not run."""
+        raise NotImplementedError
+
+    async def begin(self, job_server: Any) -> None:
+        """Let a JobServer run, until the scenario ends at the latest."""
+        raise NotImplementedError
+
+    async def serve(self, port: int = 0) -> tuple[HostAndPort, Callable[[], Awaitable[None]]]:
+        """Run a JobServer. Returns its address, and what ends it."""
+        raise NotImplementedError
+
+    # Waiting.
+
+    async def sleep(self, seconds: float) -> None:
+        """Let others go on."""
+        raise NotImplementedError
+
+    async def blocking(self, function: Callable[..., T], *args: Any) -> T:
+        """Call something that blocks, perhaps for what this process has to do meanwhile."""
+        raise NotImplementedError
+
+    async def spawn(self, function: Callable[..., Any], *args: Any, **options: Any) -> Call:
+        """Call something that is awaited, beside the scenario."""
+        raise NotImplementedError
+
+    async def eventually(self, condition: Callable[[], Any], what: str = "condition") -> None:
+        """Wait until `condition`, which may be async, is true."""
+        deadline = time.monotonic() + PATIENCE
+        while not await settled(condition()):
+            assert time.monotonic() < deadline, f"{what} did not come true"
+            await self.sleep(_LOOK)
+
+    async def wait_for(self, event: threading.Event, what: str = "event") -> None:
+        """Wait until `event`, of a callback or a scripted server, is set."""
+        await self.eventually(event.is_set, what)
+
+
+class BlockingKit(Kit):
+    """gearman_sync: workers work in threads."""
+
+    gearman = gearman_sync
+
+    def run(self, scenario: Callable[..., Coroutine[Any, Any, None]], args: dict[str, Any]) -> None:
+        drive(self._play(scenario, args))
+
+    async def client(self, *hosts: Any, **options: Any) -> Any:
+        client = self._stack.enter_context(gearman_sync.GearmanClient(list(hosts), **options))
+        return Blocking(client)
+
+    async def make_worker(
+        self,
+        *hosts: Any,
+        tasks: dict[str, Any] | None = None,
+        kind: type[Hooks] | None = None,
+        **options: Any,
+    ) -> Any:
+        made = None
+        if kind is not None:
+            hooks = {
+                name: _plain_hook(getattr(kind, name)) for name in _HOOKS if name in vars(kind)
+            }
+            made = type(kind.__name__, (kind, gearman_sync.GearmanWorker), hooks)
+        worker = self._stack.enter_context(self._worker(hosts, tasks, made, options))
+        # Its `stop` is plain in both.
+        return Blocking(worker, _AWAITED - {"stop"})
+
+    def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
+        async def call(worker: Any, job: WorkerJob) -> Any:
+            return await function(Blocking(worker, _AWAITED - {"stop"}), job)
+
+        return lambda worker, job: drive(call(worker, job))
+
+    def job_server(self, **options: Any) -> Any:
+        return Blocking(gearman_sync.JobServer(**options))
+
+    async def begin(self, job_server: Any) -> None:
+        job_server.start()
+        self._stack.push_async_callback(job_server.stop)
+
+    async def serve(self, port: int = 0) -> tuple[HostAndPort, Callable[[], Awaitable[None]]]:
+        server = self._stack.enter_context(gearman_sync.JobServer(port=port))
+
+        async def end() -> None:
+            server.stop()
+
+        return server.address, end
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop
+
+    async def blocking(self, function: Callable[..., T], *args: Any) -> T:
+        return function(*args)
+
+    async def spawn(self, function: Callable[..., Any], *args: Any, **options: Any) -> Call:
+        return _ThreadCall(spawn(lambda: drive(function(*args, **options))))
+
+
+def _plain_hook(hook: Callable[..., Any]) -> Callable[..., Any]:
+    if not inspect.iscoroutinefunction(hook):
+        return hook
+
+    def call(*args: Any) -> Any:
+        return drive(hook(*args))
+
+    return call
+
+
+class AnyioKit(Kit):
+    """gearman_anyio: workers work in tasks."""
+
+    gearman = gearman_anyio
+
+    def __init__(self, backend: str) -> None:
+        super().__init__()
+        self._backend = backend
+        self._tasks: TaskGroup
+
+    def run(self, scenario: Callable[..., Coroutine[Any, Any, None]], args: dict[str, Any]) -> None:
+        anyio.run(self._main, scenario, args, backend=self._backend)
+
+    async def _main(
+        self, scenario: Callable[..., Coroutine[Any, Any, None]], args: dict[str, Any]
+    ) -> None:
+        failure = None
+        async with anyio.create_task_group() as self._tasks:
+            try:
+                await self._play(scenario, args)
+            except Exception as error:  # noqa: BLE001 - raised below, and not in a group
+                failure = error
+            self._tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def client(self, *hosts: Any, **options: Any) -> Any:
+        client = gearman_anyio.GearmanClient(list(hosts), **options)
+        return await self._stack.enter_async_context(client)
+
+    async def make_worker(
+        self,
+        *hosts: Any,
+        tasks: dict[str, Any] | None = None,
+        kind: type[Hooks] | None = None,
+        **options: Any,
+    ) -> Any:
+        made = None
+        if kind is not None:
+            made = type(kind.__name__, (kind, gearman_anyio.GearmanWorker), {})
+        worker = self._worker(hosts, tasks, made, options)
+        return await self._stack.enter_async_context(worker)
+
+    def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
+        return function
+
+    def job_server(self, **options: Any) -> Any:
+        return gearman_anyio.JobServer(**options)
+
+    async def begin(self, job_server: Any) -> None:
+        await self._stack.enter_async_context(job_server)
+
+    async def serve(self, port: int = 0) -> tuple[HostAndPort, Callable[[], Awaitable[None]]]:
+        # In a task of its own, since it may have to end before what was begun after it.
+        ending, ended = anyio.Event(), anyio.Event()
+
+        async def run(*, task_status: TaskStatus[HostAndPort] = anyio.TASK_STATUS_IGNORED) -> None:
+            async with gearman_anyio.JobServer(port=port) as server:
+                task_status.started(server.address)
+                await ending.wait()
+            ended.set()
+
+        async def end() -> None:
+            ending.set()
+            await ended.wait()
+
+        address: HostAndPort = await self._tasks.start(run)
+        self._stack.push_async_callback(end)
+        return address, end
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+    async def blocking(self, function: Callable[..., T], *args: Any) -> T:
+        return await anyio.to_thread.run_sync(function, *args)
+
+    async def spawn(self, function: Callable[..., Any], *args: Any, **options: Any) -> Call:
+        call = _TaskCall()
+        self._tasks.start_soon(call.run, function, args, options)
+        return call
+
+
+def make_kit(adapter: str) -> Kit:
+    """The kit of one of `ADAPTERS`."""
+    return BlockingKit() if adapter == "sync" else AnyioKit(adapter)
+
+
+# Job servers.
+
+
+class _At(Administered):
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self._address
+
+
+async def admin(kit: Kit, address: tuple[str, int], command: str) -> str:
+    """The reply of the server at `address` to a line of the admin protocol."""
+    return await kit.blocking(_At(address).admin, command)
+
+
+class Server:
+    """A job server that a scenario uses, and may ask, kill and start again."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        #: Where it listens, once it was started.
+        self.address: tuple[str, int] = ("127.0.0.1", 0)
+
+    async def start(self) -> None:
+        """Start it, at the same address if it was started before."""
+        raise NotImplementedError
+
+    async def kill(self) -> None:
+        """End it at once. What it has queued is lost."""
+        raise NotImplementedError
+
+    async def admin(self, command: str) -> str:
+        """The reply to a line of the admin protocol."""
+        return await admin(self._kit, self.address, command)
+
+    async def counts(self, task: str) -> tuple[int, int, int]:
+        """How many jobs of `task` there are, how many of them run, and how many workers."""
+        return await self._kit.blocking(_At(self.address).counts, task)
+
+    async def wait_for_counts(self, task: str, *expected: int) -> None:
+        """Wait until `counts` are these, or begin with these."""
+
+        async def is_so() -> bool:
+            return (await self.counts(task))[: len(expected)] == expected
+
+        await self._kit.eventually(is_so, f"{expected} of {task}")
+
+    async def client_ids(self) -> list[str]:
+        """What its connections are known by."""
+        return [line.split(" ")[2] for line in (await self.admin("workers")).splitlines()[:-1]]
+
+
+class GearmandServer(Server):
+    """A gearmand, which may be shared."""
+
+    def __init__(self, kit: Kit, make: Callable[[], Gearmand], *, shared: bool) -> None:
+        super().__init__(kit)
+        self._make = make
+        self._shared = shared
+        self._program: Gearmand | None = None
+
+    async def start(self) -> None:
+        if self._program is None:
+            self._program = await self._kit.blocking(self._make)
+            self.address = self._program.address
+        else:
+            await self._kit.blocking(self._program.start)
+
+    async def kill(self) -> None:
+        assert self._program is not None
+        assert not self._shared
+        self._program.kill()
+
+
+class EmbeddedServer(Server):
+    """A JobServer of the adapter."""
+
+    def __init__(self, kit: Kit) -> None:
+        super().__init__(kit)
+        self._end: Callable[[], Awaitable[None]] | None = None
+
+    async def start(self) -> None:
+        address, self._end = await self._kit.serve(self.address[1])
+        self.address = address.host, address.port
+
+    async def kill(self) -> None:
+        assert self._end is not None
+        await self._end()
+
+
+# Shorthand.
+
+
+async def collect(items: AsyncIterator[T]) -> list[T]:
+    """All of `items`."""
+    return [item async for item in items]
+
+
+def reverse(worker: Any, job: WorkerJob) -> Any:
+    """A callback: the data back to front."""
+    return job.data[::-1]
+
+
+def echo(worker: Any, job: WorkerJob) -> Any:
+    """A callback: the data back."""
+    return job.data

@@ -1,0 +1,437 @@
+"""Servers that refuse, die, are silent or send garbage: every call ends, and says how."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.errors import (
+    ConnectionError,
+    ExceededConnectionAttempts,
+    InvalidClientState,
+    ServerError,
+    ServerUnavailable,
+)
+from gearman_proto.events import (
+    Error,
+    JobCreated,
+    SubmitJob,
+    SubmitJobBg,
+    WorkComplete,
+    WorkData,
+)
+from gearman_proto.job import JobEnded
+from tests.support import FakeServer, Peer, black_hole, free_port
+
+from .kit import Kit, Server, collect, echo
+from .test_submitting import new_request
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Launch = Callable[[], Awaitable[Server]]
+    StartServer = Callable[..., FakeServer]
+
+
+# Servers that can't be reached.
+
+
+async def test_no_server_can_be_reached(kit: Kit) -> None:
+    ports = [free_port(), free_port()]
+    client = await kit.client(*[("127.0.0.1", port) for port in ports])
+    requests = [new_request("task"), new_request("task", background=True)]
+    with pytest.raises(ServerUnavailable) as caught:
+        await client.submit_multiple_requests(requests)
+    assert type(caught.value) is ServerUnavailable
+    message = str(caught.value)
+    assert message.startswith("no server could be reached: ")
+    assert all(f"127.0.0.1:{port} (" in message for port in ports)
+    assert message.count("refused") == 2
+    assert caught.value.job_requests is requests
+    assert [request.state for request in requests] == ["UNKNOWN"] * 2
+    assert [request.timed_out for request in requests] == [False] * 2
+    # It costs no retry, and no time.
+    with pytest.raises(ServerUnavailable) as caught:
+        await client.submit_job("task", b"data", max_retries=5, poll_timeout=20)
+    assert [request.state for request in caught.value.job_requests] == ["UNKNOWN"]
+
+
+async def test_no_servers_at_all(kit: Kit) -> None:
+    client = await kit.client()
+    with pytest.raises(ServerUnavailable, match=r"^there are no servers in the host list$"):
+        await client.submit_job("task", b"")
+
+
+async def test_server_that_does_not_take_the_connection(kit: Kit) -> None:
+    with black_hole() as address:
+        client = await kit.client(address, connect_timeout=0.05)
+        with pytest.raises(ServerUnavailable, match=r"within 0\.05 seconds"):
+            await client.submit_job("task", b"", background=True)
+        patient = await kit.client(address)
+        request = await patient.submit_job("task", b"", poll_timeout=0.02)
+        assert (request.state, request.timed_out) == ("PENDING", True)
+        await patient.shutdown()
+        assert request.state == "UNKNOWN"
+
+
+async def test_one_of_two_is_down(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(("127.0.0.1", free_port()), server.address)
+    await kit.start_worker(server.address, tasks={task: echo})
+    jobs = [{"task": task, "data": b"%d" % number} for number in range(20)]
+    requests = await client.submit_multiple_jobs(jobs)
+    assert [request.result for request in requests] == [job["data"] for job in jobs]
+    assert [connection.connected for connection in client.connection_list] == [False, True]
+
+
+# Servers that die.
+
+
+async def test_killed_in_the_middle(kit: Kit, launch: Launch, task: str) -> None:
+    server = await launch()
+    client = await kit.client(server.address)
+    requests = [new_request(task, b"%d" % number) for number in range(5)]
+    requests.append(new_request(task, b"5", unique="mine"))
+    call = await kit.spawn(client.submit_multiple_requests, requests)
+    await server.wait_for_counts(task, 6, 0, 0)
+    await server.kill()
+    assert await call.result() is requests
+    assert [(r.state, r.timed_out, r.error) for r in requests] == [("UNKNOWN", False, None)] * 6
+    uniques = [request.unique for request in requests]
+    # Nothing is sent again by itself.
+    assert await client.wait_until_jobs_completed(requests) is requests
+    assert len(await collect(client.as_completed(requests))) == 6
+    assert {request.state for request in requests} == {"UNKNOWN"}
+    await server.start()
+    await kit.start_worker(server.address, tasks={task: echo})
+    await client.submit_multiple_requests(requests)
+    assert [request.result for request in requests] == [b"%d" % number for number in range(6)]
+    # Only those that were made here are made anew.
+    assert set(uniques) & {request.unique for request in requests} == {"mine"}
+
+
+async def test_background_job_that_is_sent_again_keeps_its_unique(
+    kit: Kit, launch: Launch, task: str
+) -> None:
+    server = await launch()
+    address = server.address
+    client = await kit.client(address)
+    await server.kill()
+    request = new_request(task, background=True)
+    with pytest.raises(ServerUnavailable):
+        await client.submit_multiple_requests([request])
+    unique = request.unique
+    await server.start()
+    # It was just found dead, but it is the only one there is.
+    await client.submit_multiple_requests([request])
+    assert (request.state, request.unique) == ("CREATED", unique)
+    assert len(bytes.fromhex(unique or "")) == 16
+
+
+async def test_the_other_server_takes_over(
+    kit: Kit, launch: Launch, server: Server, task: str
+) -> None:
+    mortal = await launch()
+    servers = {mortal.address[1]: mortal, server.address[1]: server}
+    gate = kit.gate()
+    client = await kit.client(*[each.address for each in servers.values()])
+    requests = [new_request(task, b"%d" % number) for number in range(4)]
+    await client.submit_multiple_requests(requests, wait_until_complete=False)
+    at = [request.connection.port for request in requests if request.connection]
+    assert sorted(at) == sorted([*servers, *servers])
+    await kit.start_worker(server.address, tasks={task: gate}, max_jobs=4)
+    call = await kit.spawn(client.wait_until_jobs_completed, requests)
+    await mortal.kill()
+    lost = [request for request, port in zip(requests, at) if port == mortal.address[1]]
+    await kit.eventually(lambda: all(request.state == "UNKNOWN" for request in lost))
+    assert not call.done
+    gate.open.set()
+    await call.result()
+    assert sorted(request.state for request in requests) == ["COMPLETE"] * 2 + ["UNKNOWN"] * 2
+    await client.submit_multiple_requests(requests)
+    assert [request.result for request in requests] == [b"0", b"1", b"2", b"3"]
+    assert {r.connection.port for r in requests if r.connection} == {server.address[1]}
+
+
+async def test_a_restart_between_two_calls(kit: Kit, launch: Launch, task: str) -> None:
+    server = await launch()
+    client = await kit.client(server.address)
+    waiting = await client.submit_job(task, b"", wait_until_complete=False)
+    await server.kill()
+    await server.start()
+    request = await client.submit_job(task, b"", background=True, max_retries=1)
+    assert request.state == "CREATED"
+    assert waiting.state == "UNKNOWN"
+    assert await server.counts(task) == (1, 0, 0)
+
+
+# Servers that misbehave.
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+async def test_submit_that_is_lost_again_and_again(
+    kit: Kit, start_server: StartServer, retries: int
+) -> None:
+    server = start_server(lambda peer: peer.expect(SubmitJob))
+    client = await kit.client(server.address)
+    times = f"{retries + 1} time"
+    with pytest.raises(ExceededConnectionAttempts, match=times) as caught:
+        await client.submit_job("task", b"data", max_retries=retries)
+    (request,) = caught.value.job_requests
+    assert (request.state, request.timed_out) == ("UNKNOWN", False)
+    assert request.connection_attempts == retries + 1
+    submits = [event for event in server.events if isinstance(event, SubmitJob)]
+    assert len(submits) == retries + 1
+    assert len({submit.unique for submit in submits}) == retries + 1
+
+
+async def test_retry_that_works(kit: Kit, start_server: StartServer) -> None:
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob)
+        if len(server.peers) > 1:
+            peer.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"done"))
+            peer.hold()
+
+    server = start_server(script)
+    client = await kit.client(server.address)
+    request = await client.submit_job("task", b"data", unique="u", max_retries=1)
+    assert (request.result, request.connection_attempts) == (b"done", 2)
+    assert server.events == [SubmitJob(b"task", b"u", b"data")] * 2
+
+
+async def test_full_queue_fails_one_request_only(kit: Kit, server: Server, task: str) -> None:
+    await server.admin(f"create function {task}")
+    assert (await server.admin(f"maxqueue {task} 1")).startswith("OK")
+    client = await kit.client(server.address)
+    jobs = [
+        {"task": task, "data": b"taken"},
+        {"task": task, "data": b"refused"},
+        {"task": f"{task}-other", "data": b"other"},
+    ]
+    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    assert [request.state for request in requests] == ["CREATED", "FAILED", "CREATED"]
+    refused = requests[1]
+    assert (refused.complete, refused.result, refused.exception) == (True, None, None)
+    assert type(refused.error) is ServerError
+    assert (refused.error.code, refused.error.text) == ("QUEUE_ERROR", "Job queue is full")
+    assert str(refused.error) == "QUEUE_ERROR: Job queue is full"
+    await kit.start_worker(server.address, tasks={task: echo, f"{task}-other": echo})
+    await client.wait_until_jobs_completed(requests)
+    assert [request.result for request in requests] == [b"taken", None, b"other"]
+    # It has ended: it is sent again only if it is reset.
+    await client.submit_multiple_requests(requests)
+    assert refused.state == "FAILED"
+    refused.reset()
+    assert refused.error is None
+    await client.submit_multiple_requests(requests)
+    assert refused.result == b"refused"
+
+
+async def test_error_in_place_of_one_answer(kit: Kit, start_server: StartServer) -> None:
+    def script(peer: Peer) -> None:
+        for _ in range(3):
+            peer.expect(SubmitJobBg)
+        peer.send(JobCreated(b"H:1"), Error(b"odd", b"w\xffy"), JobCreated(b"H:2"))
+        peer.hold()
+
+    client = await kit.client(start_server(script).address)
+    jobs = [{"task": "t", "data": b""}] * 3
+    requests = await client.submit_multiple_jobs(jobs, background=True)
+    assert [request.state for request in requests] == ["CREATED", "FAILED", "CREATED"]
+    assert [request.handle for request in requests] == ["H:1", None, "H:2"]
+    error = requests[1].error
+    assert (error.code, error.text) == ("odd", "w\N{REPLACEMENT CHARACTER}y")
+
+
+GARBAGE = {
+    "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "zeros": bytes(64),
+    "an unknown type": b"\0RES" + struct.pack(">II", 99, 0),
+    "a huge size": b"\0RES" + struct.pack(">II", 13, 0xFFFFFFFF) + b"H:1\0x",
+    "a packet for workers": b"\0RES" + struct.pack(">II", 10, 0),
+    "too few arguments": b"\0RES" + struct.pack(">II", 12, 3) + b"H:1",
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+async def test_garbage(kit: Kit, start_server: StartServer, what: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob)
+        if len(server.peers) == 1:
+            peer.send_raw(GARBAGE[what])
+            peer.hold()
+        peer.expect(SubmitJob)
+        peer.send(JobCreated(b"H:1"), JobCreated(b"H:2"))
+        # What came before the garbage counts.
+        peer.send_raw(peer.connection.send(WorkComplete(b"H:1", b"done")) + GARBAGE[what])
+        peer.hold()
+
+    server = start_server(script)
+    client = await kit.client(server.address)
+    with pytest.raises(ExceededConnectionAttempts, match="1 time"):
+        await client.submit_job("task", b"data")
+    requests = await client.submit_multiple_jobs([{"task": "task", "data": b""}] * 2)
+    assert [request.state for request in requests] == ["COMPLETE", "UNKNOWN"]
+    assert [request.result for request in requests] == [b"done", None]
+    assert [request.timed_out for request in requests] == [False, False]
+    (connection,) = client.connection_list
+    assert not connection.connected
+
+
+async def test_packet_over_the_limit(kit: Kit, start_server: StartServer) -> None:
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob)
+        peer.send(JobCreated(b"H:1"), WorkData(b"H:1", bytes(900)))
+        peer.send(WorkComplete(b"H:1", bytes(1100)))
+        peer.hold()
+
+    client = await kit.client(start_server(script).address, max_packet_size=1000)
+    request = await client.submit_job("task", b"")
+    assert (request.state, request.result) == ("UNKNOWN", None)
+    assert list(request.data_updates) == [bytes(900)]
+    assert "1000" in str(client.connection_list[0].error)
+
+
+async def test_server_that_never_answers(kit: Kit, start_server: StartServer) -> None:
+    client = await kit.client(start_server(Peer.hold).address)
+    request = await client.submit_job("task", b"", poll_timeout=0.02)
+    assert (request.state, request.timed_out) == ("PENDING", True)
+    await client.wait_until_jobs_accepted([request], poll_timeout=0)
+    assert (request.state, request.timed_out) == ("PENDING", True)
+
+
+async def test_answers_byte_by_byte(kit: Kit, start_server: StartServer) -> None:
+    def script(peer: Peer) -> None:
+        # As Python gear's server does.
+        peer.grants_options = False
+        peer.expect(SubmitJob)
+        peer.send_anyway(JobCreated(b"H:1"))
+        for event in (WorkData(b"H:1", b"a\0b"), WorkComplete(b"H:1", b"done\0")):
+            for byte in peer.connection.send(event):
+                peer.send_raw(bytes([byte]))
+        peer.hold()
+
+    client = await kit.client(start_server(script).address)
+    request = await client.submit_job("task", b"")
+    assert (request.result, list(request.data_updates)) == (b"done\0", [b"a\0b"])
+
+
+# Connections on request.
+
+
+async def test_connection_list_and_establish_connection(kit: Kit, server: Server) -> None:
+    port = free_port()
+    client = await kit.client(server.address, f"127.0.0.1:{port}")
+    good, bad = client.connection_list
+    assert (good.gearman_host, good.gearman_port) == server.address
+    assert (bad.gearman_host, bad.gearman_port) == ("127.0.0.1", port)
+    assert [good.connected, bad.connected] == [False, False]
+    assert await client.establish_connection(good) is good
+    assert await client.establish_connection(good, 0) is good
+    with pytest.raises(ConnectionError, match=f"{port}.*refused") as caught:
+        await client.establish_connection(bad, poll_timeout=20)
+    assert isinstance(caught.value, OSError)
+    assert [connection.connected for connection in client.connection_list] == [True, False]
+    assert repr(client) == f"<GearmanClient [127.0.0.1:{server.address[1]}, 127.0.0.1:{port}]>"
+
+
+async def test_establish_connection_for_some_time_only(kit: Kit) -> None:
+    with black_hole() as address:
+        client = await kit.client(address)
+        (connection,) = client.connection_list
+        assert await client.establish_connection(connection, poll_timeout=0.02) is connection
+        assert not connection.connected
+        impatient = await kit.client(address, connect_timeout=0.02)
+        with pytest.raises(ConnectionError, match="within"):
+            await impatient.establish_connection(impatient.connection_list[0])
+
+
+async def test_poll_connections_until_stopped(kit: Kit, server: Server, task: str) -> None:
+    gate = kit.gate()
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: gate})
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    activity: list[bool] = []
+
+    def go_on(any_activity: bool) -> bool:
+        activity.append(any_activity)
+        gate.open.set()
+        return not request.complete
+
+    poll = client.poll_connections_until_stopped
+    assert await poll(client.connection_list, go_on, timeout=20) is True
+    assert (request.result, activity[0], activity[-1]) == (b"data", False, True)
+    assert await poll([], lambda any_activity: True, 0.02) is False
+    with pytest.raises(ZeroDivisionError):
+        await poll([], lambda any_activity: 1 / 0)
+    assert (await client.submit_job(task, b"y")).result == b"y"
+
+
+# Clients.
+
+
+async def test_routing_by_unique(kit: Kit, server: Server, launch: Launch, task: str) -> None:
+    other = await launch()
+    hosts = [server.address, other.address]
+    jobs = [{"task": task, "data": b"", "unique": f"u{number}"} for number in range(20)]
+    places = []
+    for order in (hosts, hosts[::-1]):
+        client = await kit.client(*order, routing="unique")
+        requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
+        places.append([request.connection.port for request in requests])
+    assert places[0] == places[1]
+    assert {port for _, port in hosts} == set(places[0])
+    counts = [(await each.counts(task))[0] for each in (server, other)]
+    assert sum(counts) == 20
+
+
+async def refusal(call: Callable[[], Awaitable[Any]]) -> Any:
+    """With what a call was refused."""
+    try:
+        return await call()
+    except InvalidClientState as error:
+        return str(error)
+
+
+async def test_after_shutdown(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"", wait_until_complete=False)
+    (connection,) = client.connection_list
+    assert connection.connected
+    await client.shutdown()
+    await client.shutdown()
+    assert (request.state, request.timed_out, connection.connected) == ("UNKNOWN", False, False)
+    calls: list[Callable[[], Any]] = [
+        lambda: client.submit_job(task, b""),
+        lambda: client.submit_multiple_jobs([{"task": task, "data": b""}]),
+        lambda: client.submit_multiple_requests([request]),
+        lambda: client.wait_until_jobs_accepted([request]),
+        lambda: client.get_job_status(request),
+        lambda: client.get_job_statuses([request]),
+        lambda: client.establish_connection(connection),
+        lambda: client.poll_connections_until_stopped([], lambda any_activity: False),
+    ]
+    outcomes = [await refusal(call) for call in calls]
+    assert outcomes == ["this client has been shut down"] * len(calls)
+    # What sends nothing tells what has become of the request.
+    assert await client.wait_until_jobs_completed([request]) == [request]
+    assert await collect(client.as_completed([request])) == [request]
+    assert await collect(client.updates(request)) == [JobEnded("UNKNOWN")]
+
+
+async def test_a_request_that_is_under_way_elsewhere(kit: Kit, server: Server, task: str) -> None:
+    first, second = await kit.client(server.address), await kit.client(server.address)
+    request = await first.submit_job(task, b"data", wait_until_complete=False)
+    for call in (
+        second.submit_multiple_requests,
+        second.wait_until_jobs_accepted,
+        second.wait_until_jobs_completed,
+    ):
+        with pytest.raises(InvalidClientState, match="another client"):
+            await call([request])
+    with pytest.raises(InvalidClientState, match="under way"):
+        request.reset()
+    await first.shutdown()
+    await kit.start_worker(server.address, tasks={task: echo})
+    assert (await second.submit_multiple_requests([request]))[0].result == b"data"

@@ -1,0 +1,241 @@
+"""The hooks of a worker, overridden."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .kit import Hooks, Kit, Server, echo, settled
+
+if TYPE_CHECKING:
+    from gearman_proto import WorkerJob
+
+
+@pytest.mark.parametrize("max_jobs", [1, 2])
+async def test_order(kit: Kit, server: Server, task: str, max_jobs: int) -> None:
+    calls: list[Any] = []
+
+    class Hooked(Hooks):
+        def on_job_execute(self, current_job: WorkerJob) -> Any:
+            calls.append(("execute", current_job.data))
+            return super().on_job_execute(current_job)
+
+        def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> Any:
+            calls.append(("exception", exc_info[0], str(exc_info[1])))
+            assert exc_info[2] is exc_info[1].__traceback__
+            return super().on_job_exception(current_job, exc_info)
+
+        def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Any:
+            calls.append(("complete", job_result, current_job.ended))
+            return super().on_job_complete(current_job, job_result)
+
+        def after_job(self) -> Any:
+            calls.append("after")
+            return super().after_job()
+
+    def function(worker: Any, job: WorkerJob) -> Any:
+        return {b"good": b"result", b"bad": 5}[job.data]
+
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, kind=Hooked, tasks={task: function}, max_jobs=max_jobs)
+    expected: list[Any] = []
+    for data, state, hooks in (
+        (b"good", "COMPLETE", [("complete", b"result", False)]),
+        (b"ugly", "FAILED", [("exception", KeyError, "b'ugly'")]),
+        (b"bad", "FAILED", [("complete", 5, False), ("exception", TypeError)]),
+    ):
+        assert (await client.submit_job(task, data)).state == state
+        expected += [("execute", data), *hooks, "after"]
+        await kit.eventually(lambda: len(calls) == len(expected))  # noqa: B023 - awaited at once
+    # The text of the last is the encoder's.
+    calls[-2] = calls[-2][:2]
+    assert calls == expected
+
+
+@pytest.mark.parametrize("max_jobs", [1, 2])
+async def test_hooks_that_await(kit: Kit, server: Server, task: str, max_jobs: int) -> None:
+    returned: list[Any] = []
+
+    class Hooked(Hooks):
+        async def on_job_execute(self, current_job: WorkerJob) -> Any:
+            returned.append(await settled(super().on_job_execute(current_job)))
+            return returned[-1]
+
+        async def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> Any:
+            await settled(self.send_job_warning(current_job, b"by the hook"))
+            returned.append(await settled(super().on_job_exception(current_job, exc_info)))
+            return returned[-1]
+
+        async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Any:
+            await settled(self.send_job_data(current_job, b"by the hook"))
+            returned.append(await settled(super().on_job_complete(current_job, job_result)))
+            return returned[-1]
+
+        async def after_poll(self, any_activity: bool) -> Any:
+            return await settled(super().after_poll(any_activity))
+
+        async def after_job(self) -> Any:
+            returned.append(await settled(super().after_job()))
+            return returned[-1]
+
+    tasks = {task: lambda worker, job: b"%d" % (1 // len(job.data))}
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, kind=Hooked, tasks=tasks, max_jobs=max_jobs)
+    good = await client.submit_job(task, b"x")
+    assert (good.result, list(good.data_updates)) == (b"1", [b"by the hook"])
+    await kit.eventually(lambda: len(returned) == 3)
+    bad = await client.submit_job(task, b"")
+    text = b"ZeroDivisionError: integer division or modulo by zero"
+    assert (bad.state, list(bad.warning_updates)) == ("FAILED", [b"by the hook", text])
+    await kit.eventually(lambda: len(returned) == 6)
+    assert returned == [True, True, True, False, False, True]
+
+
+async def test_hooks_that_end_the_job_themselves(kit: Kit, server: Server, task: str) -> None:
+    class Hooked(Hooks):
+        async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Any:
+            await settled(self.send_job_complete(current_job, b"by the hook"))
+            return await settled(super().on_job_complete(current_job, job_result))
+
+        async def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> Any:
+            await settled(self.send_job_failure(current_job))
+            return await settled(super().on_job_exception(current_job, exc_info))
+
+    tasks = {task: lambda worker, job: 1 // len(job.data)}
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, kind=Hooked, tasks=tasks)
+    assert (await client.submit_job(task, b"x")).result == b"by the hook"
+    request = await client.submit_job(task, b"")
+    assert (request.state, len(request.warning_updates)) == ("FAILED", 0)
+    assert (await client.submit_job(task, b"x")).result == b"by the hook"
+
+
+async def test_a_hook_in_place_of_the_callback(kit: Kit, server: Server, task: str) -> None:
+    class Hooked(Hooks):
+        def on_job_execute(self, current_job: WorkerJob) -> Any:
+            return self.on_job_complete(current_job, current_job.task)
+
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, kind=Hooked, tasks={task: echo})
+    assert (await client.submit_job(task, b"")).result == task.encode()
+
+
+@pytest.mark.parametrize("what", ["no end", "raises"])
+async def test_hook_that_does_not_end_the_job(
+    kit: Kit, server: Server, task: str, what: str
+) -> None:
+    class Hooked(Hooks):
+        def on_job_execute(self, current_job: WorkerJob) -> Any:
+            if current_job.data == b"good":
+                return super().on_job_execute(current_job)
+            if what == "raises":
+                raise ZeroDivisionError("in the hook")
+            return False
+
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, kind=Hooked, tasks={task: echo})
+    request = await client.submit_job(task, b"bad")
+    assert (request.state, request.result) == ("FAILED", None)
+    text = [b"ZeroDivisionError: in the hook"] if what == "raises" else []
+    assert list(request.warning_updates) == text
+    assert (await client.submit_job(task, b"good")).result == b"good"
+
+
+@pytest.mark.parametrize("max_jobs", [1, 3])
+async def test_no_job_after_a_false_after_job(
+    kit: Kit, server: Server, task: str, max_jobs: int
+) -> None:
+    gate = kit.gate()
+
+    class Hooked(Hooks):
+        def after_job(self) -> Any:
+            return len(gate.order) < max_jobs
+
+    client = await kit.client(server.address)
+    jobs = [{"task": task, "data": b"%d" % number} for number in range(2 * max_jobs)]
+    await client.submit_multiple_jobs(jobs, background=True)
+    worker = await kit.make_worker(
+        server.address, kind=Hooked, tasks={task: gate}, max_jobs=max_jobs
+    )
+    call = await kit.work(worker)
+    # Jobs that run at the same time are finished; none is begun.
+    await kit.eventually(lambda: len(gate.order) == max_jobs)
+    gate.open.set()
+    assert await call.result() is None
+    await server.wait_for_counts(task, max_jobs, 0, 0)
+    assert len(gate.order) == max_jobs
+    assert [connection.connected for connection in worker.connection_list] == [False]
+
+
+async def test_after_poll(kit: Kit, server: Server, task: str) -> None:
+    activity: list[bool] = []
+    ending: list[bool] = []
+
+    class Hooked(Hooks):
+        def after_poll(self, any_activity: bool) -> Any:
+            activity.append(any_activity)
+            return not ending
+
+    client = await kit.client(server.address)
+    worker = await kit.make_worker(server.address, kind=Hooked, tasks={task: echo})
+    call = await kit.work(worker, poll_timeout=0.02)
+    await kit.eventually(lambda: activity.count(False) > 3)
+    before = activity.count(True)
+    assert (await client.submit_job(task, b"x")).result == b"x"
+    await kit.eventually(lambda: activity.count(True) > before)
+    assert not call.done
+    ending.append(True)
+    assert await call.result() is None
+    await server.wait_for_counts(task, 0, 0, 0)
+
+
+async def test_after_poll_without_a_timeout(kit: Kit, server: Server, task: str) -> None:
+    """Nothing has come, so it is not called."""
+    activity: list[bool] = []
+
+    class Hooked(Hooks):
+        def after_poll(self, any_activity: bool) -> Any:
+            activity.append(any_activity)
+            return super().after_poll(any_activity)
+
+    client = await kit.client(server.address)
+    worker = await kit.make_worker(server.address, kind=Hooked, tasks={task: echo})
+    await kit.work(worker, poll_timeout=None)
+    assert (await client.submit_job(task, b"x")).result == b"x"
+    await kit.eventually(lambda: activity)
+    assert set(activity) == {True}
+
+
+@pytest.mark.parametrize(
+    ("hook", "max_jobs"), [("after_job", 1), ("after_job", 2), ("after_poll", 1)]
+)
+async def test_hook_that_raises_ends_work(
+    kit: Kit, server: Server, task: str, hook: str, max_jobs: int
+) -> None:
+    done: list[bytes] = []
+
+    def raise_error(self: Any, *args: Any) -> bool:
+        if done:
+            raise ZeroDivisionError("in the hook")
+        return True
+
+    def function(worker: Any, job: WorkerJob) -> Any:
+        done.append(job.data)
+        return b"done"
+
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"x", wait_until_complete=False)
+    kind = type("Hooked", (Hooks,), {hook: raise_error})
+    worker = await kit.make_worker(
+        server.address, kind=kind, tasks={task: function}, max_jobs=max_jobs
+    )
+    call = await kit.work(worker, poll_timeout=0.02)
+    with pytest.raises(ZeroDivisionError, match="in the hook"):
+        await call.result()
+    assert done == [b"x"]
+    if hook == "after_job":
+        # The job's result has reached the server first.
+        await client.wait_until_jobs_completed([request])
+        assert request.result == b"done"
+    await server.wait_for_counts(task, 0, 0, 0)

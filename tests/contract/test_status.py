@@ -1,0 +1,187 @@
+"""The status of jobs that wait, run, or have ended: by request, handle and unique."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.errors import InvalidClientState, ServerUnavailable
+from gearman_proto.events import GetStatus, StatusRes
+from gearman_proto.job import GearmanJob, GearmanJobRequest
+from tests.support import FakeServer, Peer, free_port
+
+from .test_submitting import new_request
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gearman_proto import WorkerJob
+
+    from .kit import Kit, Server
+
+
+async def test_the_life_of_a_job(kit: Kit, server: Server, task: str) -> None:
+    gate = kit.gate()
+
+    def function(worker: Any, job: WorkerJob) -> Any:
+        worker.send_job_status(job, 3, 10)
+        return gate(worker, job)
+
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"data", background=True)
+    before = time.time()
+    assert await client.get_job_status(request) is request
+    assert before <= request.status.pop("time_received") <= time.time()
+    assert request.status == {
+        "handle": request.handle,
+        "known": True,
+        "running": False,
+        "numerator": 0,
+        "denominator": 0,
+    }
+    await kit.start_worker(server.address, tasks={task: function})
+    await kit.wait_for(gate.begun)
+
+    async def has_progress() -> bool:
+        status = (await client.get_job_status(request)).status
+        return (status["numerator"], status["denominator"]) == (3, 10)
+
+    # The worker's report and this query travel on different connections.
+    await kit.eventually(has_progress)
+    assert (request.status["known"], request.status["running"]) == (True, True)
+    gate.open.set()
+
+    async def is_forgotten() -> bool:
+        return not (await client.get_job_status(request)).status["known"]
+
+    await kit.eventually(is_forgotten)
+    assert (request.status["known"], request.status["running"]) == (False, False)
+    assert request.state == "CREATED"
+
+
+@pytest.mark.parametrize("container", [list, tuple, set])
+async def test_many_at_once(kit: Kit, server: Server, task: str, container: Any) -> None:
+    client = await kit.client(server.address)
+    jobs = [{"task": task, "data": b""}] * 50
+    requests = container(await client.submit_multiple_jobs(jobs, background=True))
+    assert await client.get_job_statuses(requests) is requests
+    assert all(request.status["known"] for request in requests)
+    for request in requests:
+        assert request.status["handle"] == request.handle
+
+
+async def test_by_unique(kit: Kit, server: Server, task: str) -> None:
+    unique = f"unique-{task}"
+    first, second = await kit.client(server.address), await kit.client(server.address)
+    for client in (first, second):
+        await client.submit_job(task, b"", unique=unique, wait_until_complete=False)
+    request = GearmanJobRequest.from_unique(unique.encode(), server.address)
+    await first.get_job_status(request)
+    del request.status["time_received"]
+    assert request.status == {
+        "handle": None,
+        "known": True,
+        "running": False,
+        "numerator": 0,
+        "denominator": 0,
+        "client_count": 2,
+    }
+    await second.shutdown()
+
+    async def one_is_left() -> bool:
+        return bool((await first.get_job_status(request)).status["client_count"] == 1)
+
+    await kit.eventually(one_is_left)
+
+
+async def test_by_unique_although_there_is_a_handle(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"", wait_until_complete=False)
+    assert "client_count" not in (await client.get_job_status(request)).status
+    await client.get_job_status(request, by_unique=True)
+    assert request.status["client_count"] == 1
+    assert request.status["handle"] == request.handle
+    await client.get_job_statuses([request], 20.0, by_unique=True)
+    assert request.status["client_count"] == 1
+
+
+@pytest.mark.parametrize("with_server", [True, False])
+async def test_by_a_stored_handle(
+    kit: Kit,
+    server: Server,
+    launch: Callable[[], Awaitable[Server]],
+    task: str,
+    with_server: bool,
+) -> None:
+    other = await launch()
+    client = await kit.client(server.address, other.address)
+    submitted = [await client.submit_job(task, b"", background=True) for _ in range(2)]
+    assert {r.connection.port for r in submitted} == {server.address[1], other.address[1]}
+    for request in submitted:
+        stored = GearmanJobRequest.from_handle(
+            request.handle, str(request.connection) if with_server else None
+        )
+        await client.get_job_status(stored)
+        assert (stored.status["known"], stored.status["handle"]) == (True, request.handle)
+
+
+async def test_what_no_server_knows(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    for request in (
+        GearmanJobRequest.from_handle("H:nowhere:1"),
+        GearmanJobRequest.from_handle(b"H:nowhere:1", server.address),
+        GearmanJobRequest.from_unique(f"nobody's {task}"),
+    ):
+        await client.get_job_status(request)
+        status = request.status
+        assert (status["known"], status["running"]) == (False, False)
+        assert (status["numerator"], status["denominator"]) == (0, 0)
+
+
+async def test_what_cannot_be_asked(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    with pytest.raises(InvalidClientState, match="neither a handle nor a unique"):
+        await client.get_job_status(new_request(task))
+    with pytest.raises(InvalidClientState, match="not one of this client's"):
+        await client.get_job_status(GearmanJobRequest.from_handle("H:x:1", "192.0.2.1:4730"))
+    with pytest.raises(ValueError, match="64 bytes"):
+        await client.get_job_status(GearmanJobRequest.from_handle("h" * 64))
+    (connection,) = client.connection_list
+    assert not connection.connected
+
+
+async def test_a_request_made_by_hand(kit: Kit, server: Server, task: str) -> None:
+    """What python-gearman's users did with a stored handle."""
+    client = await kit.client(server.address)
+    submitted = await client.submit_job(task, b"", background=True)
+    job = GearmanJob(submitted.connection, submitted.handle, task, submitted.unique, b"")
+    request = GearmanJobRequest(job, background=True)
+    assert (await client.get_job_status(request)).status["known"]
+
+
+async def test_no_answer_in_time(kit: Kit, start_server: Callable[..., FakeServer]) -> None:
+    def script(peer: Peer) -> None:
+        first, second = peer.expect(GetStatus), peer.expect(GetStatus)
+        peer.send(StatusRes(first.handle, b"0", b"0", b"", b""))
+        peer.send(StatusRes(second.handle, b"1", b"1", b"7", b"9"))
+        peer.hold()
+
+    client = await kit.client(start_server(script).address)
+    request = GearmanJobRequest.from_handle("H:x:1")
+    assert await client.get_job_status(request, poll_timeout=0.02) is request
+    assert (request.timed_out, request.status) == (True, {})
+    # The answer to the first question is not taken for the answer to the second.
+    await client.get_job_status(request)
+    assert (request.timed_out, request.status["numerator"]) == (False, 7)
+
+
+async def test_server_that_is_down(kit: Kit) -> None:
+    port = free_port()
+    client = await kit.client(("127.0.0.1", port))
+    requests = [GearmanJobRequest.from_handle("H:x:1")]
+    with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{port} .*refused") as caught:
+        await client.get_job_statuses(requests)
+    assert caught.value.job_requests is requests
+    assert (requests[0].timed_out, requests[0].status) == (False, {})

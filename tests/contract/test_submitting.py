@@ -1,0 +1,449 @@
+"""Jobs of every kind, from the submit to the result."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.events import JobCreated, SubmitJobBg
+from gearman_proto.job import GearmanJob, GearmanJobRequest
+
+from .encoders import JsonEncoder, PickleEncoder, WordEncoder
+from .kit import Kit, Server, echo, reverse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto import WorkerJob
+    from tests.support import FakeServer, Peer
+
+
+def new_request(
+    task: str, data: Any = b"data", *, unique: str | None = None, background: bool = False
+) -> GearmanJobRequest:
+    return GearmanJobRequest(GearmanJob(None, None, task, unique, data), background=background)
+
+
+def chatty(worker: Any, job: WorkerJob) -> Any:
+    """A callback with updates of every kind."""
+    worker.send_job_data(job, b"one")
+    worker.send_job_warning(job, b"careful")
+    worker.send_job_status(job, 1, 2)
+    worker.send_job_data(job, b"t\0wo")
+    worker.send_job_status(job, 2, 2)
+    return b"done"
+
+
+def acknowledge_all(peer: Peer) -> None:
+    """A scripted server that takes background jobs, and nothing else."""
+    while True:
+        peer.expect(SubmitJobBg)
+        peer.send(JobCreated(b"H:1"))
+
+
+# Foreground and background.
+
+
+async def test_foreground(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: reverse})
+    request = await client.submit_job(task, "hello")
+    assert (request.state, request.complete, request.timed_out) == ("COMPLETE", True, False)
+    assert (request.result, request.exception, request.error) == (b"olleh", None, None)
+    assert (request.task, request.data, request.connection_attempts) == (task, "hello", 1)
+    assert (request.connection.host, request.connection.port) == server.address
+    assert request.handle.startswith("H:")
+    assert list(request.data_updates) == []
+    assert request.status == {}
+
+
+async def test_background(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"in", background=True)
+    assert (request.state, request.complete, request.timed_out) == ("CREATED", True, False)
+    assert (request.result, request.exception, request.error) == (None, None, None)
+    gate = kit.gate()
+    await kit.start_worker(server.address, tasks={task: gate})
+    await kit.wait_for(gate.begun)
+    assert gate.order == [b"in"]
+
+
+@pytest.mark.parametrize("background", [False, True])
+async def test_priorities(kit: Kit, server: Server, task: str, background: bool) -> None:
+    client = await kit.client(server.address)
+    jobs: list[dict[str, Any]] = [
+        {"task": task, "data": b"low", "priority": kit.gearman.PRIORITY_LOW},
+        {"task": task, "data": b"none 1", "priority": kit.gearman.PRIORITY_NONE},
+        {"task": task, "data": b"none 2"},
+        {"task": task, "data": b"high", "priority": kit.gearman.PRIORITY_HIGH},
+    ]
+    requests = await client.submit_multiple_jobs(jobs, background, False)
+    gate = kit.gate()
+    gate.open.set()
+    await kit.start_worker(server.address, tasks={task: gate})
+    if not background:
+        await client.wait_until_jobs_completed(requests)
+        assert [r.result for r in requests] == [b"low", b"none 1", b"none 2", b"high"]
+    await kit.eventually(lambda: len(gate.order) == 4)
+    assert gate.order == [b"high", b"none 1", b"none 2", b"low"]
+
+
+async def test_unique_given_and_generated(kit: Kit, server: Server, task: str) -> None:
+    uniques: list[str | None] = []
+
+    def function(worker: Any, job: WorkerJob) -> None:
+        uniques.append(job.unique)
+
+    client = await kit.client(server.address)
+    short = await kit.client(server.address, random_unique_bytes=3)
+    await kit.start_worker(server.address, tasks={task: function})
+    requests = [
+        await client.submit_job(task, b"", unique="mine ü"),
+        await client.submit_job(task, b"", unique=b"\xff bytes"),
+        await client.submit_job(task, b""),
+        await client.submit_job(task, b""),
+        await short.submit_job(task, b""),
+    ]
+    assert uniques == [request.unique for request in requests]
+    assert uniques[:2] == ["mine ü", "\udcff bytes"]
+    assert [len(bytes.fromhex(unique or "")) for unique in uniques[2:]] == [16, 16, 3]
+    assert uniques[2] != uniques[3]
+
+
+# Data.
+
+
+@pytest.mark.parametrize(
+    ("data", "wire"),
+    [
+        pytest.param("tëxt", "tëxt".encode(), id="str"),
+        pytest.param(bytes(range(256)), bytes(range(256)), id="bytes"),
+        pytest.param(bytearray(b"a\0b"), b"a\0b", id="bytearray"),
+        pytest.param(memoryview(b"\0"), b"\0", id="memoryview"),
+        pytest.param(b"", b"", id="empty"),
+        pytest.param("", b"", id="empty-str"),
+        pytest.param(b"01234567" * 131072, b"01234567" * 131072, id="1MB"),
+    ],
+)
+async def test_data(kit: Kit, server: Server, task: str, data: Any, wire: bytes) -> None:
+    def function(worker: Any, job: WorkerJob) -> Any:
+        worker.send_job_data(job, job.data)
+        worker.send_job_warning(job, job.data)
+        return job.data
+
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: function})
+    request = await client.submit_job(task, data)
+    assert request.result == wire
+    assert list(request.data_updates) == [wire]
+    assert list(request.warning_updates) == [wire]
+    assert type(request.result) is bytes
+
+
+async def test_names_of_any_bytes(kit: Kit, server: Server, task: str) -> None:
+    name = f"{task} ü"
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={name: lambda worker, job: job.task})
+    for given in (name, name.encode()):
+        request = await client.submit_job(given, b"")
+        assert (request.result.decode(), request.task) == (name, name)
+
+
+# Encoders.
+
+
+@pytest.mark.parametrize("encoder", [PickleEncoder, JsonEncoder])
+async def test_encoder(kit: Kit, server: Server, task: str, encoder: Any) -> None:
+    def function(worker: Any, job: WorkerJob) -> Any:
+        worker.send_job_data(job, job.data)
+        worker.send_job_warning(job, job.data)
+        worker.send_job_exception(job, job.data)
+
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: echo, f"{task}-fails": function})
+    client.data_encoder = encoder
+    thing = {"hello": ["there", None, 1.5], "ümlaut": "ß"}
+    # The worker has the default: it sees the encoded form, and sends it back.
+    assert (await client.submit_job(task, thing)).result == thing
+    client.data_encoder = encoder()
+    request = await client.submit_job(f"{task}-fails", thing)
+    assert (request.state, request.exception, request.result) == ("FAILED", thing, None)
+    assert request.data_updates.popleft() == thing
+    assert request.warning_updates.popleft() == thing
+    assert kit.gearman.GearmanClient.data_encoder is not encoder
+
+
+async def test_encode_that_raises_sends_nothing(
+    kit: Kit, start_server: Callable[..., FakeServer]
+) -> None:
+    server = start_server(acknowledge_all)
+    client = await kit.client(server.address)
+    client.data_encoder = WordEncoder
+    jobs = [{"task": "t", "data": data} for data in ("good", 5, "ü")]
+    with pytest.raises(LookupError, match="no word: 5"):
+        await client.submit_multiple_jobs(jobs, background=True)
+    with pytest.raises(UnicodeEncodeError):
+        await client.submit_job("t", "ü", background=True)
+    assert server.peers == []
+    # What the server hears of first is this.
+    await client.submit_job("t", "word", unique="u", background=True)
+    assert server.events == [SubmitJobBg(b"t", b"u", b"word")]
+
+
+async def test_decode_that_raises_raises_where_it_is_read(
+    kit: Kit, server: Server, task: str
+) -> None:
+    def function(worker: Any, job: WorkerJob) -> Any:
+        if job.data == b"1":
+            worker.send_job_data(job, b"[")
+            return b"{"
+        return job.data
+
+    client = await kit.client(server.address)
+    client.data_encoder = JsonEncoder
+    await kit.start_worker(server.address, tasks={task: function})
+    requests = await client.submit_multiple_jobs([{"task": task, "data": n} for n in range(3)])
+    assert [request.state for request in requests] == ["COMPLETE"] * 3
+    assert [requests[0].result, requests[2].result] == [0, 2]
+    for _ in range(2):
+        with pytest.raises(json.JSONDecodeError):
+            requests[1].result  # noqa: B018 - reading it is what raises
+    # The update that can't be read is taken all the same.
+    updates = client.updates(requests[1])
+    with pytest.raises(json.JSONDecodeError):
+        await updates.__anext__()
+    assert len(requests[1].data_updates) == 0
+
+
+# Parameters.
+
+
+async def test_all_parameters_by_position(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: echo})
+    low = kit.gearman.PRIORITY_LOW
+    one = await client.submit_job(task, b"1", "unique", low, False, True, 0, 20.0)
+    assert (one.result, one.unique, one.priority) == (b"1", "unique", low)
+    two = await client.submit_job(task, b"2", None, None, True, False, 3, 20.0)
+    assert (two.state, two.background, two.max_connection_attempts) == ("CREATED", True, 4)
+    (three,) = await client.submit_multiple_jobs([{"task": task, "data": b"3"}], False, True, 0, 20)
+    assert three.result == b"3"
+    four = [new_request(task, b"4", unique="u")]
+    assert await client.submit_multiple_requests(four, False, 20.0) is four
+    assert await client.wait_until_jobs_accepted(four, 20.0) is four
+    assert await client.wait_until_jobs_completed(four, 20.0) is four
+    assert await client.get_job_status(four[0], 20.0) is four[0]
+    assert await client.get_job_statuses(four, 20.0) is four
+    assert (four[0].result, four[0].unique) == (b"4", "u")
+
+
+async def test_many_jobs_keep_their_order_and_their_keys(
+    kit: Kit, server: Server, task: str
+) -> None:
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: reverse, f"{task}-b": echo}, max_jobs=3)
+    jobs = (
+        {"task": task, "data": "ab"},
+        {"task": f"{task}-b", "data": b"cd", "unique": "u", "priority": "HIGH"},
+        {"task": task.encode(), "data": b"ef", "unique": None, "priority": None},
+        {"task": task, "data": b"gh", "reducer": "sum"},
+        *[{"task": task, "data": f"{number:03}"} for number in range(100)],
+    )
+    requests = await client.submit_multiple_jobs(jobs)
+    results = [request.result.decode() for request in requests]
+    assert results == ["ba", "cd", "fe", "hg", *[f"{n:03}"[::-1] for n in range(100)]]
+    assert [(r.unique, r.priority, r.reducer) for r in requests[1:2]] == [("u", "HIGH", None)]
+    assert len({request.unique for request in requests}) == len(requests)
+
+
+@pytest.mark.parametrize("container", [list, tuple, set, frozenset])
+async def test_the_very_container_comes_back(
+    kit: Kit, server: Server, task: str, container: Any
+) -> None:
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: echo})
+    requests = container(new_request(task, b"%d" % number) for number in range(3))
+    assert await client.submit_multiple_requests(requests, wait_until_complete=False) is requests
+    assert await client.wait_until_jobs_accepted(requests) is requests
+    assert await client.wait_until_jobs_completed(requests) is requests
+    assert await client.get_job_statuses(requests) is requests
+    assert {request.result for request in requests} == {b"0", b"1", b"2"}
+    empty = container()
+    assert await client.submit_multiple_requests(empty) is empty
+    assert await client.wait_until_jobs_completed(empty) is empty
+    assert await client.submit_multiple_jobs(empty) == []
+
+
+async def test_requests_that_have_ended_are_left_alone(kit: Kit, server: Server, task: str) -> None:
+    gate = kit.gate()
+    gate.open.set()
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: gate})
+    requests = await client.submit_multiple_jobs([{"task": task, "data": b"old"}])
+    requests.append(new_request(task, b"new"))
+    await client.submit_multiple_requests(requests)
+    assert [request.result for request in requests] == [b"old", b"new"]
+    assert gate.order == [b"old", b"new"]
+    unique = requests[0].unique
+    requests[0].reset()
+    assert (requests[0].state, requests[0].result, requests[0].handle) == ("UNKNOWN", None, None)
+    await client.submit_multiple_requests(requests)
+    assert (requests[0].result, gate.order) == (b"old", [b"old", b"new", b"old"])
+    assert requests[0].unique not in (None, unique)
+
+
+# Later, and reduced.
+
+
+@pytest.mark.parametrize("form", ["seconds", "datetime", "aware"])
+async def test_run_at(kit: Kit, server: Server, task: str, form: str) -> None:
+    begun: dict[str, float] = {}
+
+    def function(worker: Any, job: WorkerJob) -> None:
+        begun[job.data.decode()] = time.time()
+
+    def at(moment: float) -> Any:
+        if form == "seconds":
+            return moment
+        if form == "datetime":
+            return datetime.fromtimestamp(moment)  # noqa: DTZ006 - naive is local time
+        return datetime.fromtimestamp(moment, timezone(timedelta(hours=5)))
+
+    client = await kit.client(server.address)
+    now = time.time()
+    # Times are whole seconds on the wire: the next one begins soon enough.
+    times = {"past": now - 100, "soon": now + 0.001, "future": now + 100_000}
+    if form != "seconds":
+        del times["soon"]
+    for name, moment in times.items():
+        request = await client.submit_job(task, name, background=True, run_at=at(moment))
+        assert (request.state, request.complete) == ("CREATED", True)
+    # gearmand does not wake workers when the time has come.
+    await kit.start_worker(server.address, tasks={task: function}, look_again=0.02)
+    await kit.eventually(lambda: len(begun) == len(times) - 1)
+    await server.wait_for_counts(task, 1, 0, 1)
+    assert "future" not in begun
+    if "soon" in times:
+        assert begun["soon"] >= times["soon"]
+
+
+@pytest.mark.parametrize("background", [False, True])
+async def test_reducer(kit: Kit, server: Server, task: str, background: bool) -> None:
+    gate = kit.gate()
+    gate.open.set()
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: gate})
+    request = await client.submit_job(task, b"da\0ta", background=background, reducer="sum")
+    assert request.state == ("CREATED" if background else "COMPLETE")
+    assert request.result == (None if background else b"da\0ta")
+    await kit.wait_for(gate.begun)
+    assert gate.order == [b"da\0ta"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"run_at": 1},
+        {"run_at": 1, "background": True, "priority": "HIGH"},
+        {"run_at": 1, "background": True, "reducer": "sum"},
+        {"reducer": "sum", "priority": "LOW"},
+        {"reducer": "s" * 65},
+        {"reducer": "a\0b"},
+        {"run_at": -1, "background": True},
+    ],
+    ids=str,
+)
+async def test_what_does_not_go_together_is_not_sent(
+    kit: Kit, start_server: Callable[..., FakeServer], options: dict[str, Any]
+) -> None:
+    server = start_server(acknowledge_all)
+    client = await kit.client(server.address)
+    with pytest.raises(ValueError):
+        await client.submit_job("t", b"", **options)
+    assert server.peers == []
+
+
+# One unique.
+
+
+async def test_one_unique_is_one_job(kit: Kit, server: Server, task: str) -> None:
+    runs: list[bytes] = []
+
+    def function(worker: Any, job: WorkerJob) -> Any:
+        runs.append(job.data)
+        return chatty(worker, job)
+
+    client = await kit.client(server.address)
+    jobs = [{"task": task, "data": data, "unique": "same"} for data in (b"first", b"second")]
+    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    assert requests[0].handle == requests[1].handle
+    await kit.start_worker(server.address, tasks={task: function})
+    await client.wait_until_jobs_completed(requests)
+    assert runs == [b"first"]
+    for request in requests:
+        assert request.result == b"done"
+        # gearmand sends everything twice; it counts once.
+        assert list(request.data_updates) == [b"one", b"t\0wo"]
+        assert list(request.status_updates) == [(1, 2), (2, 2)]
+
+
+async def test_the_unique_that_stands_for_the_data(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    jobs = [{"task": task, "data": data, "unique": "-"} for data in (b"a", b"b", b"a")]
+    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    gate = kit.gate()
+    gate.open.set()
+    await kit.start_worker(server.address, tasks={task: gate})
+    await client.wait_until_jobs_completed(requests)
+    assert [request.result for request in requests] == [b"a", b"b", b"a"]
+    assert gate.order == [b"a", b"b"]
+
+
+# What comes of a job.
+
+
+async def test_updates_wait_in_queues(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: chatty})
+    before = time.time()
+    request = await client.submit_job(task, b"")
+    assert request.result == b"done"
+    assert list(request.data_updates) == [b"one", b"t\0wo"]
+    assert list(request.warning_updates) == [b"careful"]
+    assert list(request.status_updates) == [(1, 2), (2, 2)]
+    assert before <= request.status.pop("time_received") <= time.time()
+    assert request.status == {
+        "handle": request.handle,
+        "known": True,
+        "running": True,
+        "numerator": 2,
+        "denominator": 2,
+    }
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "not-asked"])
+async def test_exception(kit: Kit, server: Server, task: str, asked: bool) -> None:
+    def function(worker: Any, job: WorkerJob) -> None:
+        worker.send_job_exception(job, b"no\0luck")
+
+    client = await kit.client(server.address, exceptions=asked)
+    await kit.start_worker(server.address, tasks={task: function})
+    request = await client.submit_job(task, b"")
+    assert (request.state, request.complete, request.result) == ("FAILED", True, None)
+    assert request.exception == (b"no\0luck" if asked else None)
+    assert request.error is None
+    # The connection is in step.
+    assert (await client.submit_job(task, b"", background=True)).state == "CREATED"
+
+
+async def test_failure(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    tasks = {task: lambda worker, job: worker.send_job_failure(job)}
+    await kit.start_worker(server.address, tasks=tasks)
+    request = await client.submit_job(task, b"")
+    assert (request.state, request.complete, request.timed_out) == ("FAILED", True, False)
+    assert (request.result, request.exception, request.error) == (None, None, None)

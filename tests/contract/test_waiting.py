@@ -1,0 +1,281 @@
+"""Timeouts that leave the job running, waits that go on later, and results as they come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.job import JobData, JobEnded, JobProgress, JobWarning
+
+from .kit import Gate, Kit, Server, collect, echo
+from .test_submitting import chatty, new_request
+
+if TYPE_CHECKING:
+    from gearman_proto import WorkerJob
+
+
+async def test_submit_then_wait(kit: Kit, server: Server, task: str) -> None:
+    gate = kit.gate()
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: gate})
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    assert (request.state, request.complete, request.timed_out) == ("CREATED", False, False)
+    gate.open.set()
+    await client.wait_until_jobs_completed([request])
+    assert (request.state, request.complete, request.result) == ("COMPLETE", True, b"data")
+
+
+async def test_accepted_sends_what_is_unknown_and_completed_does_not(
+    kit: Kit, server: Server, task: str
+) -> None:
+    client = await kit.client(server.address)
+    requests = [new_request(task), new_request(task)]
+    assert await client.wait_until_jobs_completed(requests) is requests
+    assert [request.state for request in requests] == ["UNKNOWN"] * 2
+    assert await server.counts(task) == (0, 0, 0)
+    assert await client.wait_until_jobs_accepted(requests) is requests
+    assert [request.state for request in requests] == ["CREATED"] * 2
+    assert await server.counts(task) == (2, 0, 0)
+    assert not any(request.timed_out for request in requests)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, -1, 1e-9])
+async def test_no_time_at_all(kit: Kit, server: Server, task: str, timeout: float) -> None:
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"data", poll_timeout=timeout)
+    assert (request.timed_out, request.complete, request.error) == (True, False, None)
+    assert request.state in ("PENDING", "CREATED")
+    # Whatever was not sent by then is sent as soon as anybody waits, and sent once.
+    await client.wait_until_jobs_accepted([request])
+    assert (request.state, request.timed_out) == ("CREATED", False)
+    assert await server.counts(task) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("how", ["submit_multiple_requests", "wait_until_jobs_completed"])
+async def test_time_runs_out_and_the_wait_goes_on(
+    kit: Kit, server: Server, task: str, how: str
+) -> None:
+    gate = kit.gate()
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: gate})
+    request = await client.submit_job(task, b"data", poll_timeout=0.05)
+    assert (request.state, request.timed_out, request.complete) == ("CREATED", True, False)
+    await kit.wait_for(gate.begun)
+    wait = getattr(client, how)
+    for timeout in (0, 0.01):
+        await wait([request], poll_timeout=timeout)
+        assert (request.state, request.timed_out) == ("CREATED", True)
+    gate.open.set()
+    await wait([request], poll_timeout=20)
+    assert (request.state, request.timed_out, request.result) == ("COMPLETE", False, b"data")
+    assert gate.order == [b"data"]
+    assert request.connection_attempts == 1
+
+
+async def test_a_timeout_is_of_those_only_that_have_not_ended(
+    kit: Kit, server: Server, task: str
+) -> None:
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: echo})
+    jobs = [{"task": task, "data": b"x"}, {"task": f"{task}-nobody", "data": b"x"}]
+    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    await client.wait_until_jobs_completed(requests[:1])
+    await client.wait_until_jobs_completed(requests, poll_timeout=0.02)
+    assert [request.timed_out for request in requests] == [False, True]
+    assert [request.result for request in requests] == [b"x", None]
+
+
+async def test_timeouts_beyond_any_clock(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: echo})
+    for timeout in (float("inf"), 10**400, 1e300, 1e8):
+        assert (await client.submit_job(task, b"data", poll_timeout=timeout)).result == b"data"
+
+
+async def test_a_result_that_came_between_two_calls(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: echo})
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    # There is one worker: another job's result comes behind the first's.
+    await client.submit_job(task, b"other")
+    assert (request.state, request.result) == ("COMPLETE", b"data")
+    await client.wait_until_jobs_completed([request], poll_timeout=0)
+    assert not request.timed_out
+
+
+async def test_calls_at_the_same_time(kit: Kit, server: Server, task: str) -> None:
+    gates = {b"a": kit.gate(), b"b": kit.gate()}
+    client = await kit.client(server.address)
+    tasks = {task: lambda worker, job: gates[job.data](worker, job)}
+    await kit.start_worker(server.address, tasks=tasks, max_jobs=2)
+    calls = {data: await kit.spawn(client.submit_job, task, data) for data in gates}
+    for gate in gates.values():
+        await kit.wait_for(gate.begun)
+    gates[b"b"].open.set()
+    assert (await calls[b"b"].result()).result == b"b"
+    assert not calls[b"a"].done
+    gates[b"a"].open.set()
+    assert (await calls[b"a"].result()).result == b"a"
+
+
+async def test_shutdown_ends_calls_that_wait(kit: Kit, server: Server, task: str) -> None:
+    gate = kit.gate()
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: gate})
+    call = await kit.spawn(client.submit_job, task, b"data")
+    await kit.wait_for(gate.begun)
+    await client.shutdown()
+    request = await call.result()
+    assert (request.state, request.complete, request.timed_out) == ("UNKNOWN", False, False)
+
+
+# updates.
+
+
+async def test_updates(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"", wait_until_complete=False)
+    await kit.start_worker(server.address, tasks={task: chatty})
+    assert await collect(client.updates(request)) == [
+        JobData(b"one"),
+        JobWarning(b"careful"),
+        JobProgress(1, 2),
+        JobData(b"t\0wo"),
+        JobProgress(2, 2),
+        JobEnded("COMPLETE", b"done"),
+    ]
+    queues = (request.data_updates, request.warning_updates, request.status_updates)
+    assert [len(queue) for queue in queues] == [0, 0, 0]
+    assert await collect(client.updates(request)) == [JobEnded("COMPLETE", b"done")]
+
+
+async def test_updates_of_a_job_that_fails(kit: Kit, server: Server, task: str) -> None:
+    def function(worker: Any, job: WorkerJob) -> None:
+        worker.send_job_warning(job, b"oh")
+        worker.send_job_exception(job, b"why")
+
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: function})
+    request = await client.submit_job(task, b"", wait_until_complete=False)
+    updates = await collect(client.updates(request))
+    assert updates == [JobWarning(b"oh"), JobEnded("FAILED", None, b"why")]
+
+
+async def test_updates_taken_in_part(kit: Kit, server: Server, task: str) -> None:
+    gate = kit.gate()
+
+    def function(worker: Any, job: WorkerJob) -> Any:
+        for part in (b"1", b"2", b"3"):
+            worker.send_job_data(job, part)
+        return gate(worker, job)
+
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: function})
+    request = await client.submit_job(task, b"end", wait_until_complete=False)
+    async for update in client.updates(request):
+        assert update == JobData(b"1")
+        break
+    # As it comes: the job has not ended.
+    assert (request.state, await client.updates(request).__anext__()) == ("CREATED", JobData(b"2"))
+    assert not gate.open.is_set()
+    gate.open.set()
+    await client.wait_until_jobs_completed([request])
+    assert list(request.data_updates) == [b"3"]
+    assert await collect(client.updates(request)) == [JobData(b"3"), JobEnded("COMPLETE", b"end")]
+
+
+async def test_updates_until_the_time_is_up(kit: Kit, server: Server, task: str) -> None:
+    gate = kit.gate()
+
+    def function(worker: Any, job: WorkerJob) -> Any:
+        worker.send_job_data(job, b"early")
+        return gate(worker, job)
+
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: function})
+    request = await client.submit_job(task, b"late", wait_until_complete=False)
+    updates = client.updates(request)
+    assert await updates.__anext__() == JobData(b"early")
+    assert await collect(client.updates(request, poll_timeout=0.02)) == []
+    assert await collect(client.updates(request, 0)) == []
+    assert (request.state, request.timed_out) == ("CREATED", True)
+    gate.open.set()
+    assert await collect(updates) == [JobEnded("COMPLETE", b"late")]
+    assert not request.timed_out
+
+
+# as_completed.
+
+
+async def submit_three(kit: Kit, server: Server, task: str) -> tuple[Any, list[Any], list[Gate]]:
+    """A client, and its requests, each of which ends when its gate is opened."""
+    gates = {name: kit.gate() for name in (b"a", b"b", b"c")}
+    client = await kit.client(server.address)
+    tasks = {task: lambda worker, job: gates[job.data](worker, job)}
+    await kit.start_worker(server.address, tasks=tasks, max_jobs=3)
+    jobs = [{"task": task, "data": data} for data in gates]
+    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    return client, requests, list(gates.values())
+
+
+async def test_as_completed(kit: Kit, server: Server, task: str) -> None:
+    client, requests, gates = await submit_three(kit, server, task)
+    ended = client.as_completed(requests)
+    order = []
+    for number in (2, 0, 1):
+        gates[number].open.set()
+        order.append((await ended.__anext__()).result)
+    assert order == [b"c", b"a", b"b"]
+    assert await collect(ended) == []
+    # Those that have ended before come at once.
+    results = [request.result async for request in client.as_completed(tuple(requests), 0)]
+    assert sorted(results) == [b"a", b"b", b"c"]
+
+
+async def test_as_completed_until_the_time_is_up(kit: Kit, server: Server, task: str) -> None:
+    client, requests, gates = await submit_three(kit, server, task)
+    gates[1].open.set()
+    await client.wait_until_jobs_completed([requests[1]])
+    assert await collect(client.as_completed(requests, 0.02)) == [requests[1]]
+    assert [request.timed_out for request in requests] == [True, False, True]
+    for gate in gates:
+        gate.open.set()
+    assert set(await collect(client.as_completed(requests, poll_timeout=20))) == set(requests)
+    assert [request.timed_out for request in requests] == [False] * 3
+
+
+async def test_as_completed_left_early(kit: Kit, server: Server, task: str) -> None:
+    client, requests, gates = await submit_three(kit, server, task)
+    gates[0].open.set()
+    async for request in client.as_completed(requests):
+        assert request is requests[0]
+        break
+    for gate in gates:
+        gate.open.set()
+    await client.wait_until_jobs_completed(requests)
+    assert [request.result for request in requests] == [b"a", b"b", b"c"]
+
+
+async def test_two_streams_over_the_same_requests(kit: Kit, server: Server, task: str) -> None:
+    client, requests, gates = await submit_three(kit, server, task)
+    first, second = client.as_completed(requests), client.as_completed(requests)
+    gates[0].open.set()
+    assert await first.__anext__() is requests[0]
+    assert await second.__anext__() is requests[0]
+    gates[1].open.set()
+    gates[2].open.set()
+    assert set(await collect(first)) == set(requests[1:])
+    assert set(await collect(second)) == set(requests[1:])
+
+
+async def test_as_completed_of_all_that_is_not_under_way(
+    kit: Kit, server: Server, task: str
+) -> None:
+    client = await kit.client(server.address)
+    background = await client.submit_job(task, b"", background=True)
+    requests = [new_request(task), background]
+    ended = await collect(client.as_completed(requests))
+    assert {request.state for request in ended} == {"UNKNOWN", "CREATED"}
+    assert await server.counts(task) == (1, 0, 0)
+    assert await collect(client.as_completed([])) == []
