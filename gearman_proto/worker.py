@@ -191,6 +191,7 @@ class WorkerLink:
         "registered",
         "server",
         "since",
+        "taken",
         "unconfirmed",
         "unsent",
         "unsent_size",
@@ -211,6 +212,8 @@ class WorkerLink:
         self.jobs: dict[WorkerJob, None] = {}
         #: Whether the outstanding grab no longer keeps its slot.
         self.is_late: bool = False
+        #: Whether anything was written since it no longer does.
+        self.taken: bool = False
         #: When PRE_SLEEP was sent, or when it began to leave.
         self.since: float = 0.0
         #: How often in a row PRE_SLEEP was answered by NOOP for nothing.
@@ -643,7 +646,7 @@ class WorkerEngine:
             size += len(unsent[0])
             packets.append(unsent.popleft())
         link.unsent_size -= size
-        link.moved = True
+        link.moved = link.taken = True
         if link.waits and link.unsent_size <= _MAX_UNSENT:
             self._end_waits(link)
         return b"".join(packets)
@@ -721,7 +724,12 @@ class WorkerEngine:
             self._enqueue(link)
         elif link.phase is Phase.GRABBING and not link.is_late and not self._stopping:
             link.is_late = True
+            link.taken = False
             self._grabs -= 1
+            self._timers.set(link, now + _LOST)
+        elif link.phase is Phase.GRABBING and link.taken and not self._stopping:
+            # The server is still reading what stood before the grab, a large result.
+            link.taken = False
             self._timers.set(link, now + _LOST)
         elif self._stopping and link.unsent and now - link.since < _STALLED:
             # A large result is still being written; what asks for the answer stands behind it.

@@ -1443,6 +1443,23 @@ def test_a_result_that_takes_long_to_write(grabs: bool) -> None:
     assert is_over(stream)
 
 
+def test_a_grab_behind_a_result_that_takes_long_to_write() -> None:
+    """As long as the server reads at all, it can't have read the grab."""
+    world, _, server, job = holding()
+    server.reads = False
+    world.complete(job)
+    world.job_done(job)
+    for _ in range(3):
+        world.sleep(30.0)
+        assert not server.closed
+        # A part of what there is, as a socket takes it.
+        world.engine.links_to_write()
+        server.read(world.engine.data_to_send(server.link))
+        world.register(f"more-{world.now}".encode())
+    world.sleep(61.0)
+    assert server.closed
+
+
 def test_a_result_that_is_never_written() -> None:
     world, stream, server, job = holding()
     server.reads = False
