@@ -1,0 +1,1105 @@
+"""Cancelling at every place where anything waits: it ends at once, and disturbs nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import random
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import gearman_anyio as gearman
+from gearman_anyio._streams import pipe
+from gearman_proto.errors import GearmanError
+from tests.support import PATIENCE
+
+from .stepping import (
+    Attempt,
+    Stepped,
+    assert_idle,
+    attempts,
+    count_tasks,
+    echo,
+    is_asleep,
+    nothing_left,
+    quick_collections,  # noqa: F401 - a fixture
+    until,
+    working,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from anyio.abc import ByteStream
+
+    Operation = Callable[[gearman.GearmanClient, str], Coroutine[Any, Any, object]]
+
+pytestmark = pytest.mark.anyio
+
+only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+# Long enough to get somewhere, and not to get to the end of what has none.
+A_MOMENT = 0.005
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_left(anyio_backend: str) -> AsyncIterator[None]:
+    async with nothing_left():
+        yield
+
+
+def requests_for(task: str, *data: str, background: bool = False) -> list[Any]:
+    """New requests."""
+    return [
+        gearman.GearmanJobRequest(
+            gearman.GearmanJob(None, None, task, None, each), background=background
+        )
+        for each in data
+    ]
+
+
+async def accepted(client: gearman.GearmanClient, task: str, *data: str) -> list[Any]:
+    """Requests that the server has."""
+    return await client.submit_multiple_requests(
+        requests_for(task, *data), wait_until_complete=False
+    )
+
+
+async def assert_usable(client: gearman.GearmanClient, task: str, word: str) -> None:
+    """A further job on the same client has its own result."""
+    with anyio.fail_after(PATIENCE):
+        request = await client.submit_job(task, f"after {word}")
+    assert (request.state, request.result) == (gearman.JOB_COMPLETE, f"after {word}".encode())
+    await assert_idle(client)
+
+
+# What clients do, each with its own result checked.
+
+
+async def submit_job(client: gearman.GearmanClient, task: str) -> None:
+    assert (await client.submit_job(task, "one")).result == b"one"
+
+
+async def submit_in_background(client: gearman.GearmanClient, task: str) -> None:
+    assert (await client.submit_job(task, "one", background=True)).state == gearman.JOB_CREATED
+
+
+async def submit_and_go(client: gearman.GearmanClient, task: str) -> None:
+    request = await client.submit_job(task, "one", wait_until_complete=False)
+    assert request.state in {gearman.JOB_CREATED, gearman.JOB_COMPLETE}
+
+
+async def submit_with_time(client: gearman.GearmanClient, task: str) -> None:
+    assert (await client.submit_job(task, "one", poll_timeout=PATIENCE)).result == b"one"
+
+
+async def submit_multiple_jobs(client: gearman.GearmanClient, task: str) -> None:
+    jobs = [{"task": task, "data": data} for data in ("one", "two", "three")]
+    requests = await client.submit_multiple_jobs(jobs)
+    assert [request.result for request in requests] == [b"one", b"two", b"three"]
+
+
+async def submit_multiple_requests(client: gearman.GearmanClient, task: str) -> None:
+    requests = tuple(requests_for(task, "one", "two"))
+    assert await client.submit_multiple_requests(requests) is requests
+    assert [request.result for request in requests] == [b"one", b"two"]
+
+
+async def wait_until_jobs_accepted(client: gearman.GearmanClient, task: str) -> None:
+    requests = requests_for(task, "one", "two")
+    assert await client.wait_until_jobs_accepted(requests) is requests
+    assert all(request.state != gearman.JOB_PENDING for request in requests)
+
+
+async def wait_until_jobs_completed(client: gearman.GearmanClient, task: str) -> None:
+    requests = await accepted(client, task, "one", "two")
+    assert await client.wait_until_jobs_completed(requests) is requests
+    assert [request.result for request in requests] == [b"one", b"two"]
+
+
+async def as_completed(client: gearman.GearmanClient, task: str) -> None:
+    requests = await accepted(client, task, "one", "two", "three")
+    seen = [request.result async for request in client.as_completed(requests)]
+    assert sorted(seen) == [b"one", b"three", b"two"]
+
+
+async def updates(client: gearman.GearmanClient, task: str) -> None:
+    (request,) = await accepted(client, task, "one")
+    seen = [update async for update in client.updates(request)]
+    assert [type(update) for update in seen] == [gearman.JobEnded]
+    assert request.result == b"one"
+
+
+async def get_job_status(client: gearman.GearmanClient, task: str) -> None:
+    request = gearman.GearmanJobRequest.from_unique("nobody's")
+    assert await client.get_job_status(request) is request
+    assert request.status is not None
+    assert not request.status["known"]
+
+
+async def get_job_statuses(client: gearman.GearmanClient, task: str) -> None:
+    requests = [gearman.GearmanJobRequest.from_unique(f"nobody's {n}") for n in range(3)]
+    for request in await client.get_job_statuses(requests):
+        assert request.status is not None
+        assert not request.status["known"]
+
+
+async def establish_connection(client: gearman.GearmanClient, task: str) -> None:
+    (server,) = client.connection_list
+    assert (await client.establish_connection(server)).connected
+
+
+async def poll_connections(client: gearman.GearmanClient, task: str) -> None:
+    requests = await accepted(client, task, "one", "two")
+
+    async def go_on(active: bool) -> bool:
+        await anyio.lowlevel.checkpoint()
+        return not all(request.complete for request in requests)
+
+    assert await client.poll_connections_until_stopped([], go_on)
+    assert [request.result for request in requests] == [b"one", b"two"]
+
+
+OPERATIONS: list[Operation] = [
+    submit_job,
+    submit_in_background,
+    submit_and_go,
+    submit_with_time,
+    submit_multiple_jobs,
+    submit_multiple_requests,
+    wait_until_jobs_accepted,
+    wait_until_jobs_completed,
+    as_completed,
+    updates,
+    get_job_status,
+    get_job_statuses,
+    establish_connection,
+    poll_connections,
+]
+each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.__name__)
+
+
+@each_operation
+async def test_with_a_connection(operation: Operation, server: Any, task: str) -> None:
+    async with (
+        working(server, {task: echo}),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        await assert_usable(client, task, "nothing")
+        for attempt in attempts():
+            await attempt(operation(client, task))
+            await assert_idle(client)
+            await assert_usable(client, task, repr(attempt))
+
+
+@each_operation
+async def test_with_a_new_client(operation: Operation, server: Any, task: str) -> None:
+    """While it connects, and then from `__aenter__` to the end of `__aexit__`."""
+
+    async def whole() -> None:
+        async with gearman.GearmanClient([server.address]) as client:
+            await operation(client, task)
+
+    async with working(server, {task: echo}):
+        for attempt in attempts():
+            async with nothing_left(), gearman.GearmanClient([server.address]) as client:
+                await attempt(operation(client, task))
+                await assert_idle(client)
+                await assert_usable(client, task, repr(attempt))
+        for attempt in attempts(2):
+            async with nothing_left():
+                await attempt(whole())
+
+
+async def test_a_client_that_is_left_with_calls_pending(server: Any, task: str) -> None:
+    """Those calls return, whatever becomes of the client's task."""
+
+    async def whole(pending: list[Any]) -> None:
+        async with (
+            gearman.GearmanClient([server.address]) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            for request in pending:
+                tasks.start_soon(client.submit_multiple_requests, [request])
+            tasks.start_soon(client.poll_connections_until_stopped, [], lambda _: True)
+            await client.submit_job(task, "x", background=True)
+            await client.shutdown()
+
+    for attempt in attempts(3):
+        pending = requests_for(task, "one", "two")
+        async with nothing_left():
+            await attempt(whole(pending))
+        for request in pending:
+            assert request.state == gearman.JOB_UNKNOWN
+            assert request._waits == ()
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_shutdown(connected: bool, server: Any, task: str) -> None:
+    for attempt in attempts():
+        async with nothing_left(), gearman.GearmanClient([server.address]) as client:
+            if connected:
+                await client.submit_job(task, "x", background=True)
+            await attempt(client.shutdown())
+            # It has happened all the same.
+            with pytest.raises(gearman.errors.InvalidClientState):
+                await client.submit_job(task, "x")
+
+
+# Iterating.
+
+
+async def test_each_item_of_as_completed(server: Any, task: str) -> None:
+    words = [f"job {number}" for number in range(6)]
+    async with (
+        working(server, {task: echo}, max_jobs=2),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        # Cancelled once, at any place: the rest comes after that.
+        for attempt in attempts(3):
+            requests = await accepted(client, task, *words)
+            items = client.as_completed(requests)
+            seen: list[bytes] = []
+
+            async def take(items: Any = items, seen: list[bytes] = seen) -> None:
+                async for request in items:
+                    seen.append(request.result)  # noqa: PERF401 - what came before a cancellation
+
+            await attempt(take())
+            await take()
+            assert sorted(seen) == [word.encode() for word in words]
+            await assert_idle(client)
+        # Each `__anext__` cancelled at each place.
+        items = client.as_completed(await accepted(client, task, *words))
+        found = [await each_place(items) for _ in words]
+        assert sorted(request.result for request in found) == [word.encode() for word in words]
+        with pytest.raises(StopAsyncIteration):
+            await each_place(items)
+        await assert_idle(client)
+        await assert_usable(client, task, "all that")
+
+
+async def each_place(items: Any) -> Any:
+    """The next item, when its `__anext__` has been cancelled wherever it waits."""
+    for attempt in attempts():
+        item = await attempt(items.__anext__())
+        if attempt.completed:
+            return item
+    raise AssertionError("it has no end")
+
+
+async def test_each_of_the_updates(server: Any, task: str) -> None:
+    go_on = anyio.Semaphore(0)
+
+    async def talk(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+        for number in range(3):
+            await go_on.acquire()
+            await worker.send_job_data(job, f"{job.data!r}: {number}")
+            await worker.send_job_status(job, number, 3)
+        data: bytes = job.data
+        return data
+
+    async with (
+        working(server, {task: talk}),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        for attempt in attempts(3):
+            (request,) = await accepted(client, task, repr(attempt))
+            items = client.updates(request)
+            seen: list[Any] = []
+
+            async def take(items: Any = items, seen: list[Any] = seen) -> None:
+                go_on.release()
+                async for update in items:
+                    seen.append(update)
+                    go_on.release()
+
+            await attempt(take())
+            await take()
+            assert [update.data for update in seen if isinstance(update, gearman.JobData)] == [
+                f"{request.data.encode()!r}: {number}".encode() for number in range(3)
+            ]
+            ended = gearman.JobEnded(gearman.JOB_COMPLETE, request.data.encode())
+            assert seen.index(ended) == len(seen) - 1
+            progress = [update for update in seen if isinstance(update, gearman.JobProgress)]
+            assert len(progress) == len(set(progress)) <= 3
+            await assert_idle(client)
+            while go_on.value:
+                go_on.acquire_nowait()
+        (request,) = await accepted(client, task, "last")
+        items = client.updates(request)
+        kinds: list[type] = []
+        while gearman.JobEnded not in kinds:
+            go_on.release()
+            kinds.append(type(await each_place(items)))
+        assert kinds.count(gearman.JobData) == 3
+        assert gearman.JobProgress in kinds
+        with pytest.raises(StopAsyncIteration):
+            await each_place(items)
+        await assert_idle(client)
+
+
+async def test_items_that_nobody_goes_on_with(server: Any, task: str) -> None:
+    async with gearman.GearmanClient([server.address]) as client:
+        (request,) = await accepted(client, task, "x")
+        updates: Any = client.updates(request)
+        requests: Any = client.as_completed([request])
+        for items in (updates, requests):
+            attempt = Attempt(2)
+            await attempt(items.__anext__())
+            assert attempt.touched
+        assert len(client._driver.engine._waits) == 2
+        del updates, requests, items
+        await client.get_job_status(request)
+        await assert_idle(client)
+        assert request._waits == ()
+
+
+# What becomes of the jobs.
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+async def test_a_cancelled_job_goes_on(is_kept: bool, server: Any, task: str) -> None:
+    done: list[bytes] = []
+
+    async def count(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+        await worker.send_job_data(job, "part")
+        done.append(job.data)
+        data: bytes = job.data
+        return data
+
+    async with gearman.GearmanClient([server.address]) as client:
+        requests = requests_for(task, *(f"job {number}" for number in range(5)))
+        async with anyio.create_task_group() as tasks:
+            for request in requests:
+                tasks.start_soon(client.submit_multiple_requests, [request])
+            await until(lambda: all(request.state == gearman.JOB_CREATED for request in requests))
+            tasks.cancel_scope.cancel()
+        await assert_idle(client)
+        assert [request._waits for request in requests] == 5 * [()]
+        if not is_kept:
+            del requests, request
+        async with working(server, {task: count}):
+            await until(lambda: len(done) == 5, "the end of the jobs")
+            # Replies to this come after theirs.
+            assert (await client.submit_job(task, "another")).result == b"another"
+        assert sorted(done[:5]) == [f"job {number}".encode() for number in range(5)]
+        if is_kept:
+            await client.wait_until_jobs_completed(requests)
+            assert [request.result for request in requests] == sorted(done[:5])
+        await assert_idle(client)
+
+
+async def test_cancelled_before_it_was_sent(server: Any, task: str) -> None:
+    """The request is under way all the same, and may be waited for again."""
+    async with gearman.GearmanClient([server.address]) as client:
+        requests = requests_for(task, "one")
+        attempt = Attempt(1)
+        await attempt(client.submit_multiple_requests(requests))
+        assert attempt.touched
+        assert requests[0].state == gearman.JOB_PENDING
+        async with working(server, {task: echo}):
+            await client.wait_until_jobs_completed(requests)
+        assert requests[0].result == b"one"
+
+
+@each_operation
+async def test_move_on_after(operation: Operation, server: Any, task: str) -> None:
+    """Nobody does these jobs. Deadlines come at any time: before the call, in it, after it."""
+    async with gearman.GearmanClient([server.address]) as client:
+        for seconds in (-1, 0, A_MOMENT / 10, A_MOMENT / 3, A_MOMENT, 2 * A_MOMENT):
+            with anyio.move_on_after(seconds) as scope:
+                await operation(client, task)
+            if operation in (submit_job, submit_multiple_jobs, as_completed, updates):
+                assert scope.cancelled_caught
+            await assert_idle(client)
+        async with working(server, {task: echo}):
+            await assert_usable(client, task, "all that")
+
+
+async def test_the_time_of_the_call_and_of_the_scope(server: Any, task: str) -> None:
+    async with gearman.GearmanClient([server.address]) as client:
+        with anyio.move_on_after(PATIENCE) as scope:
+            request = await client.submit_job(task, "x", poll_timeout=A_MOMENT)
+        assert request.timed_out
+        assert not scope.cancel_called
+        with anyio.move_on_after(A_MOMENT) as scope:
+            await client.submit_job(task, "x", poll_timeout=PATIENCE)
+        assert scope.cancelled_caught
+        await assert_idle(client)
+        with pytest.raises(TimeoutError):
+            with anyio.fail_after(A_MOMENT):
+                await client.submit_job(task, "x")
+
+
+# As asyncio does it.
+
+
+@only_asyncio
+@each_operation
+async def test_native_cancellation(operation: Operation, server: Any, task: str) -> None:
+    async def whole() -> None:
+        async with gearman.GearmanClient([server.address]) as client:
+            await operation(client, task)
+
+    async with working(server, {task: echo}):
+        async with gearman.GearmanClient([server.address]) as client:
+            for attempt in attempts():
+                await attempt.native(operation(client, task))
+                await assert_idle(client)
+                await assert_usable(client, task, repr(attempt))
+        for attempt in attempts(2):
+            async with nothing_left():
+                await attempt.native(whole())
+
+
+@only_asyncio
+async def test_native_cancellation_when_the_result_has_come(server: Any, task: str) -> None:
+    """The result and the cancellation arrive between two steps of the task that waits."""
+    async with (
+        working(server, {task: echo}),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        (request,) = requests_for(task, "x")
+        call = asyncio.create_task(client.submit_multiple_requests([request]))
+        while not client._driver.engine._waits:
+            await anyio.lowlevel.checkpoint()
+        (wait,) = client._driver.engine._waits
+        wake = wait.wake
+
+        def wake_and_cancel() -> None:
+            wake()
+            call.cancel()
+
+        wait.wake = wake_and_cancel
+        await asyncio.wait([call])
+        assert call.cancelled()
+        await assert_idle(client)
+        # The call is gone, and nothing else.
+        assert (await client.wait_until_jobs_completed([request]))[0].result == b"x"
+
+
+@only_asyncio
+async def test_wait_for(server: Any, task: str) -> None:
+    me = asyncio.current_task()
+    assert me is not None
+    async with gearman.GearmanClient([server.address]) as client:
+        for operation in (submit_job, submit_multiple_jobs, as_completed, updates):
+            for seconds in (0, A_MOMENT):
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(operation(client, task), seconds)
+                await assert_idle(client)
+        async with working(server, {task: echo}):
+            await assert_usable(client, task, "all that")
+    if sys.version_info >= (3, 11):
+        assert not me.cancelling()
+
+
+@only_asyncio
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout is newer")
+async def test_timeout(server: Any, task: str) -> None:
+    if sys.version_info < (3, 11):  # For type checkers.
+        return
+    me = asyncio.current_task()
+    assert me is not None
+    async with gearman.GearmanClient([server.address]) as client:
+        for seconds in (-1, 0, A_MOMENT):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await client.submit_job(task, "x")
+            assert me.cancelling() == 0
+            await assert_idle(client)
+        async with working(server, {task: echo}):
+            await assert_usable(client, task, "all that")
+    # Around the client, too.
+    for seconds in (-1, 0, A_MOMENT):
+        async with nothing_left():
+            with pytest.raises(TimeoutError):
+                async with (
+                    asyncio.timeout(seconds),
+                    gearman.GearmanClient([server.address]) as client,
+                ):
+                    await client.submit_job(task, "x")
+            assert me.cancelling() == 0
+    # And around the worker.
+    worker = gearman.GearmanWorker([server.address])
+    worker.register_task(task, echo)
+    async with nothing_left():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(A_MOMENT):
+                await worker.work()
+        assert me.cancelling() == 0
+
+
+# The worker.
+
+
+class Counting(gearman.GearmanWorker):
+    """Works until it has done so many jobs, or found that there is none."""
+
+    left = 0
+
+    async def after_job(self) -> bool:
+        await anyio.lowlevel.checkpoint()
+        self.left -= 1
+        return self.left > 0
+
+    async def after_poll(self, any_activity: bool) -> bool:
+        await anyio.lowlevel.checkpoint()
+        # The activity is that the server has answered.
+        return self.left > 0 or not any_activity
+
+
+def assert_at_rest(worker: gearman.GearmanWorker) -> None:
+    """Nothing is left of `work`."""
+    engine = worker._driver.engine
+    assert engine._stream is None
+    assert not worker.has_job_lock()
+    assert not engine._links()
+    assert not engine._actions
+    assert not len(engine._timers)
+    assert not worker._driver._wires
+    assert not worker._driver.is_running
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["scope", "native"])
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+@pytest.mark.parametrize("jobs", [0, 1, 4])
+async def test_work(
+    jobs: int, is_async: bool, native: bool, server: Any, task: str, anyio_backend: str
+) -> None:
+    """Whatever was not done is done the next time, by whoever works then."""
+    if native and anyio_backend != "asyncio":
+        pytest.skip("there is none")
+
+    async def slow(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+        for number in range(2):
+            await worker.send_job_status(job, number, 2)
+        data: bytes = job.data
+        return data
+
+    def plain(worker: Any, job: gearman.WorkerJob) -> bytes:
+        with contextlib.suppress(GearmanError):
+            worker.send_job_status(job, 1, 2)
+        data: bytes = job.data
+        return data
+
+    words = [f"job {number}" for number in range(jobs)]
+    async with gearman.GearmanClient([server.address]) as client:
+        for attempt in attempts(3):
+            worker = Counting([server.address], max_jobs=3)
+            worker.register_task(task, slow if is_async else plain)
+            requests = await accepted(client, task, *words)
+            async with nothing_left():
+                worker.left = jobs
+                with anyio.fail_after(PATIENCE):
+                    await (attempt.native if native else attempt)(worker.work())
+                assert_at_rest(worker)
+            if jobs and attempt.touched:
+                async with anyio.create_task_group() as tasks:
+                    worker.left = sys.maxsize
+                    tasks.start_soon(worker.work)
+                    with anyio.fail_after(PATIENCE):
+                        await client.wait_until_jobs_completed(requests)
+                    worker.stop()
+            assert [request.result for request in requests] == [word.encode() for word in words]
+            await assert_idle(client)
+
+
+async def test_work_while_it_stops(server: Any, task: str) -> None:
+    """Cancelled in the drain: with a job that goes on, and with a result that is on its way."""
+    async with gearman.GearmanClient([server.address]) as client:
+        for attempt in attempts(3):
+            worker = gearman.GearmanWorker([server.address], max_jobs=2)
+            begun: list[bytes] = []
+
+            async def stop(
+                worker: gearman.GearmanWorker,
+                job: gearman.WorkerJob,
+                begun: list[bytes] = begun,
+            ) -> bytes:
+                begun.append(job.data)
+                # All the jobs are there, so that `stop` does not keep any from being taken.
+                await until(lambda: len(begun) == 2, "both jobs")
+                worker.stop()
+                for _ in range(10 * len(begun)):
+                    await anyio.lowlevel.checkpoint()
+                data: bytes = job.data
+                return data
+
+            worker.register_task(task, stop)
+            requests = await accepted(client, task, "one", "two")
+            async with nothing_left():
+                with anyio.fail_after(PATIENCE):
+                    await attempt(worker.work())
+                assert_at_rest(worker)
+            async with working(server, {task: echo}):
+                with anyio.fail_after(PATIENCE):
+                    await client.wait_until_jobs_completed(requests)
+            assert [request.result for request in requests] == [b"one", b"two"]
+
+
+async def test_running_jobs_go_to_another_worker(
+    server: Any, task: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends: list[str] = []
+
+    async def stay(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> None:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            ends.append("cancelled")
+            raise
+        finally:
+            ends.append("finally")
+
+    async with gearman.GearmanClient([server.address]) as client:
+        requests = requests_for(task, "one", "two", "three")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.submit_multiple_requests, requests)
+            async with anyio.create_task_group() as work, anyio.create_task_group():
+                worker = gearman.GearmanWorker([server.address], max_jobs=3)
+                worker.register_task(task, stay)
+                work.start_soon(worker.work)
+                await until(lambda: len(worker._driver.engine._jobs) == 3, "three jobs")
+                await anyio.lowlevel.checkpoint()
+                work.cancel_scope.cancel()
+            assert ends == 3 * ["cancelled", "finally"]
+            assert not caplog.records  # No job has failed.
+            assert_at_rest(worker)
+            assert not any(request.complete for request in requests)
+            tasks.start_soon(finish_with, server, task, client, requests)
+        assert [request.result for request in requests] == [b"one", b"two", b"three"]
+
+
+async def finish_with(
+    server: Any, task: str, client: gearman.GearmanClient, requests: list[Any]
+) -> None:
+    """A worker does what is left."""
+    async with working(server, {task: echo}):
+        with anyio.fail_after(PATIENCE):
+            await client.wait_until_jobs_completed(requests)
+
+
+@pytest.mark.parametrize("then", ["nothing", "send", "stop", "raise"])
+async def test_a_blocked_thread_does_not_keep_work(then: str, server: Any, task: str) -> None:
+    """`work` returns while the thread is still blocked, and what that does later is dropped."""
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    raised: list[BaseException] = []
+
+    def block(worker: Any, job: gearman.WorkerJob) -> bytes:
+        begun.set()
+        try:
+            assert go_on.wait(PATIENCE)
+            if then == "send":
+                worker.send_job_data(job, "late")
+            elif then == "stop":
+                worker.stop()
+            elif then == "raise":
+                raise ZeroDivisionError
+        except BaseException as error:
+            raised.append(error)
+            raise
+        finally:
+            ended.set()
+        return b"late"
+
+    async with gearman.GearmanClient([server.address]) as client:
+        (request,) = await accepted(client, task, "x")
+        worker = gearman.GearmanWorker([server.address])
+        worker.register_task(task, block)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(worker.work)
+                await until(begun.is_set, "the begin of the job")
+                tasks.cancel_scope.cancel()
+            assert not ended.is_set()
+            assert_at_rest(worker)
+            await finish_with(server, task, client, [request])
+            assert request.result == b"x"
+        finally:
+            go_on.set()
+        await until(ended.is_set, "the end of the thread")
+        await assert_threads_idle()
+        if then == "send":
+            (error,) = raised
+            assert isinstance(error, GearmanError)
+        elif then == "raise":
+            assert isinstance(raised[0], ZeroDivisionError)
+        async with working(server, {task: echo}):
+            await assert_usable(client, task, "the thread")
+
+
+async def assert_threads_idle() -> None:
+    """Whatever threads of callbacks tell the event loop has been told."""
+    for _ in range(5):
+        await anyio.to_thread.run_sync(lambda: None)
+        await anyio.lowlevel.checkpoint()
+
+
+SENDERS: dict[str, tuple[Any, ...]] = {
+    "send_job_status": (1, 2),
+    "send_job_data": ("part",),
+    "send_job_warning": ("careful",),
+    "send_job_complete": ("done",),
+    "send_job_failure": (),
+    "send_job_exception": ("why",),
+}
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["scope", "deadline"])
+@pytest.mark.parametrize("name", SENDERS)
+async def test_a_callback_cancels_what_it_sends(
+    name: str, native: bool, server: Any, task: str
+) -> None:
+    """By a scope of its own. Nothing is torn, and nothing is sent twice."""
+    current = [Attempt(1)]
+    ended: list[bool] = []
+
+    async def send(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
+        sending = getattr(worker, name)(job, *SENDERS[name])
+        if native:
+            with anyio.move_on_after(-1) as scope:
+                await sending
+            assert scope.cancelled_caught
+        else:
+            await current[0](sending)
+        ended.append(job.ended)
+        return "returned"
+
+    async with (
+        working(server, {task: send}),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        for current[0] in attempts():
+            request = await client.submit_job(task, "x", poll_timeout=PATIENCE)
+            assert not request.timed_out
+            assert ended.pop() is (name in list(SENDERS)[3:])
+            if name == "send_job_complete":
+                assert request.result == b"done"
+            elif name in {"send_job_failure", "send_job_exception"}:
+                assert request.state == gearman.JOB_FAILED
+                if name == "send_job_exception":
+                    assert request.exception == b"why"
+            else:
+                assert request.result == b"returned"
+                assert list(request.data_updates) == [b"part"] * (name == "send_job_data")
+                assert list(request.warning_updates) == [b"careful"] * (name == "send_job_warning")
+            if native:
+                break
+
+
+async def test_a_callback_has_scopes_of_its_own(server: Any, task: str) -> None:
+    """Also one in which the callback waits for something else, and a client in the callback."""
+
+    async def nested(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
+        async with gearman.GearmanClient([server.address]) as client:
+            with anyio.move_on_after(A_MOMENT) as scope:
+                await client.submit_job(f"{task}-nobody", "x")
+        return f"moved on: {scope.cancelled_caught}"
+
+    async with (
+        working(server, {task: nested}),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        assert (await client.submit_job(task, "x")).result == b"moved on: True"
+
+
+@only_asyncio
+@pytest.mark.parametrize("where", ["callback", "hook"])
+async def test_a_callback_that_awaits_what_was_cancelled(
+    where: str, server: Any, task: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It raises CancelledError, although nobody has cancelled it: its job fails, no more."""
+
+    async def fail() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async def callback(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+        if where == "callback" and job.data == b"fail":
+            await fail()
+        data: bytes = job.data
+        return data
+
+    class Worker(gearman.GearmanWorker):
+        async def on_job_complete(self, current_job: Any, job_result: Any) -> bool:
+            if where == "hook" and current_job.data == b"fail":
+                await fail()
+            return await super().on_job_complete(current_job, job_result)
+
+    worker = Worker([server.address])
+    worker.register_task(task, callback)
+    async with (
+        anyio.create_task_group() as tasks,
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        tasks.start_soon(worker.work)
+        for _ in range(2):
+            request = await client.submit_job(task, "fail", poll_timeout=PATIENCE)
+            assert request.state == gearman.JOB_FAILED
+            assert (await client.submit_job(task, "go on")).result == b"go on"
+        worker.stop()
+    assert len(caplog.records) == 2
+    assert all(record.exc_info for record in caplog.records)
+
+
+async def test_shutdown_of_a_worker(server: Any, task: str) -> None:
+    for attempt in attempts():
+        worker = gearman.GearmanWorker([server.address])
+        worker.register_task(task, echo)
+        async with nothing_left(), anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.work)
+            await until(functools.partial(is_asleep, worker), "the connection")
+            await attempt(worker.shutdown())
+        # `work` has returned.
+        assert_at_rest(worker)
+        assert worker._driver.engine.closed
+
+
+# The job server.
+
+
+async def use(server: gearman.JobServer, task: str, **options: Any) -> None:
+    """Have a server do everything."""
+    async with gearman.GearmanClient([server.address], **options) as client:
+        for _ in range(2):
+            await client.submit_job(task, "x", background=True)
+            await client.get_job_status(gearman.GearmanJobRequest.from_unique("x"))
+
+
+async def test_a_whole_server(task: str) -> None:
+    async def whole(in_memory: bool) -> None:
+        async with gearman.JobServer() as server:
+            options = {"connect": server.connect} if in_memory else {}
+            await use(server, task, **options)
+            await server.stop()
+            await server.wait()
+
+    for in_memory in (False, True):
+        for attempt in attempts(4):
+            async with nothing_left():
+                await attempt(whole(in_memory))
+
+
+async def test_starting_a_server(task: str) -> None:
+    """One whose start was cancelled may be started again."""
+
+    async def start(server: gearman.JobServer) -> None:
+        async with server:
+            pass
+
+    again = 0
+    for attempt in attempts(3):
+        async with nothing_left():
+            server = gearman.JobServer()
+            await attempt(start(server))
+            if repr(server) == "<JobServer not started>":
+                again += 1
+                async with server:
+                    await use(server, task)
+            else:
+                assert server._driver.engine.closed
+    assert again
+
+
+async def test_waiting_for_a_server(task: str) -> None:
+    async def stop_soon(server: gearman.JobServer) -> None:
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        await server.stop()
+
+    async def wait(server: gearman.JobServer, tasks: Any) -> None:
+        tasks.start_soon(stop_soon, server)
+        await server.wait()
+        await server.wait()
+
+    for attempt in attempts(2):
+        async with (
+            nothing_left(),
+            gearman.JobServer() as server,
+            anyio.create_task_group() as tasks,
+        ):
+            await attempt(wait(server, tasks))
+            assert not server._driver.engine._waits
+            tasks.cancel_scope.cancel()
+
+
+async def test_stopping_a_server(task: str) -> None:
+    for attempt in attempts():
+        async with nothing_left(), gearman.JobServer() as server:
+            await use(server, task)
+            await attempt(server.stop())
+            assert server._driver.engine.closed
+            with anyio.fail_after(PATIENCE):
+                await server.wait()
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["scope", "native"])
+async def test_handling_a_connection(native: bool, task: str, anyio_backend: str) -> None:
+    if native and anyio_backend != "asyncio":
+        pytest.skip("there is none")
+
+    async def use_near(server: gearman.JobServer, near: ByteStream) -> None:
+        async def connect(address: object) -> ByteStream:
+            return near
+
+        with contextlib.suppress(GearmanError):
+            await use(server, task, connect=connect)
+
+    async with gearman.JobServer() as server:
+        for attempt in attempts():
+            near, far = pipe()
+            async with nothing_left(), anyio.create_task_group() as tasks:
+                tasks.start_soon(use_near, server, near)
+                await (attempt.native if native else attempt)(server.handle(far))
+                if attempt.touched:
+                    with pytest.raises(anyio.ClosedResourceError):
+                        await far.receive()
+                    tasks.cancel_scope.cancel()
+                await near.aclose()
+            assert not server._driver.engine.links
+            await use(server, task)
+
+
+async def test_connecting_within_the_process(task: str) -> None:
+    async with gearman.JobServer() as server:
+        for attempt in attempts():
+            async with nothing_left():
+                near: Any = await attempt(server.connect())
+                if near is not None:
+                    await near.aclose()
+        await use(server, task, connect=server.connect)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["scope", "native"])
+async def test_serve(native: bool, task: str, anyio_backend: str) -> None:
+    if native and anyio_backend != "asyncio":
+        pytest.skip("there is none")
+
+    class Status:
+        """Stops the server when that has started, without another task to cancel."""
+
+        def __init__(self, tasks: Any) -> None:
+            self.tasks = tasks
+
+        def started(self, server: gearman.JobServer) -> None:
+            async def run() -> None:
+                with contextlib.suppress(GearmanError):
+                    await use(server, task)
+                await server.stop()
+
+            self.tasks.start_soon(run)
+
+    for attempt in attempts(3):
+        async with nothing_left(), anyio.create_task_group() as tasks:
+            serving = gearman.serve(port=0, task_status=Status(tasks))  # type: ignore[arg-type]
+            await (attempt.native if native else attempt)(serving)
+
+
+# All at once.
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_storm(seed: int, server: Any, task: str) -> None:
+    """Many tasks, one client, cancelled anywhere: whatever arrives is what was asked for."""
+    numbers = iter(range(sys.maxsize))
+    arrived = cancelled = 0
+
+    async def tell(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+        await worker.send_job_data(job, b"part of " + job.data)
+        data: bytes = job.data
+        return data
+
+    async def one(client: gearman.GearmanClient, rng: random.Random) -> None:
+        words = [f"{seed}: {next(numbers)}" for _ in range(rng.randint(1, 3))]
+        kind = rng.randrange(5)
+        if kind == 0:
+            request = await client.submit_job(task, words[0])
+            assert request.result == words[0].encode()
+            assert list(request.data_updates) == [b"part of " + words[0].encode()]
+        elif kind == 1:
+            jobs = [{"task": task, "data": word} for word in words]
+            requests = await client.submit_multiple_jobs(jobs)
+            assert [request.result for request in requests] == [word.encode() for word in words]
+        elif kind == 2:
+            requests = await accepted(client, task, *words)
+            seen = [request.result async for request in client.as_completed(requests)]
+            assert sorted(seen) == sorted(word.encode() for word in words)
+        elif kind == 3:
+            (request,) = await accepted(client, task, words[0])
+            unique = await client.get_job_status(request)
+            assert unique.status is not None
+            assert unique.status["handle"] == request.handle
+            updates = [update async for update in client.updates(request)]
+            assert [update.data for update in updates if isinstance(update, gearman.JobData)] == [
+                b"part of " + words[0].encode()
+            ]
+            assert request.result == words[0].encode()
+        else:
+            request = await client.submit_job(task, words[0], background=True)
+            assert request.state == gearman.JOB_CREATED
+
+    async def some(client: gearman.GearmanClient, rng: random.Random) -> None:
+        nonlocal arrived, cancelled
+        for _ in range(15):
+            attempt = Attempt(rng.choice([1, 2, 3, 4, sys.maxsize]))
+            with anyio.move_on_after(rng.choice([A_MOMENT, PATIENCE, PATIENCE])):
+                await attempt(one(client, rng))
+            arrived += attempt.completed
+            cancelled += not attempt.completed
+
+    async with (
+        working(server, {task: tell}, max_jobs=5),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(some, client, random.Random(100 * seed + number))
+        assert arrived > 50
+        assert cancelled > 50
+        await assert_idle(client)
+        (server_of_client,) = client.connection_list
+        assert server_of_client.connected
+        await assert_usable(client, task, "the storm")
+        # No job is left whose requests are gone.
+        await until(lambda: not live_jobs(client), "the end of the jobs")
+
+
+def live_jobs(client: gearman.GearmanClient) -> list[Any]:
+    """The jobs that the client still expects something of."""
+    return [
+        job
+        for server in client.connection_list
+        if server.link is not None
+        for job in server.link.jobs.values()
+    ]
+
+
+# The means.
+
+
+async def test_stepping_finds_every_place() -> None:
+    """A sweep that stepped over something would prove nothing."""
+    reached: list[int] = []
+
+    async def three() -> str:
+        for number in range(3):
+            reached.append(number)
+            await anyio.lowlevel.checkpoint()
+        return "end"
+
+    results = [await attempt(three()) for attempt in attempts()]
+    assert results == [None, None, None, "end"]
+    assert reached == [0, 0, 1, 0, 1, 2, 0, 1, 2]
+    steps: list[int] = []
+    assert await Stepped(three(), steps.append) == "end"
+    assert steps == [1, 2, 3]
+    assert count_tasks()

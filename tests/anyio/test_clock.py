@@ -1,0 +1,1114 @@
+"""Client, worker and job server in one loop under trio's test clock: each time limit, exactly.
+
+Nothing leaves the process, so the clock jumps to the next deadline as soon as all tasks wait. A day
+takes as long as what happens in it, and nothing here depends on how fast the machine is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import random
+import types
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+import trio
+import trio.testing
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import gearman_anyio as gearman
+from gearman_anyio import GearmanClient, GearmanJobRequest, GearmanWorker, JobServer, WorkerJob
+from gearman_proto.errors import ConnectionError, ServerUnavailable
+from gearman_proto.events import (
+    CanDo,
+    Event,
+    GrabJobUniq,
+    JobAssignUniq,
+    NoJob,
+    PreSleep,
+    WorkComplete,
+)
+from gearman_proto.server import _FUNCTION_SIZE
+
+from .test_worker import Peer, give, make_worker, reverse, scripted, working
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from anyio.abc import ByteStream
+
+pytestmark = pytest.mark.anyio
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+# Long, on this clock; what takes so long hangs.
+EVER = 30 * DAY
+LIMITS = [0.25, HOUR]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Trio, with a clock of the test's own."""
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_ever(request: pytest.FixtureRequest) -> None:
+    """A test that would wait for ever fails at once."""
+    function = request.node.obj
+    if hasattr(function, "hypothesis"):
+        return
+
+    @functools.wraps(function)
+    async def limited(**arguments: Any) -> None:
+        # In the test and not around it: pytest's runner would be cancelled with it.
+        with anyio.fail_after(EVER):
+            await function(**arguments)
+
+    request.node.obj = limited
+
+
+@pytest.fixture
+async def server(anyio_backend: Any) -> AsyncIterator[JobServer]:
+    async with JobServer() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def takes(seconds: float) -> Iterator[None]:
+    """The block takes so long, on the loop's clock."""
+    before = anyio.current_time()
+    yield
+    assert anyio.current_time() - before == pytest.approx(seconds, abs=1e-6)
+
+
+def client_of(*servers: JobServer, **options: Any) -> GearmanClient:
+    """A client of servers in this process."""
+    connectors = {f"s{number}": server.connect for number, server in enumerate(servers)}
+
+    async def connect(address: Any) -> ByteStream:
+        return await connectors[address.host](address)
+
+    return GearmanClient([f"{name}:1" for name in connectors], connect=connect, **options)
+
+
+def worker_of(server: JobServer, *args: Any, **options: Any) -> Any:
+    return make_worker("any:1", *args, connect=server.connect, **options)
+
+
+async def never(address: object) -> ByteStream:
+    """Where nobody answers."""
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+async def hold(peer: Peer) -> None:
+    await peer.hold()
+
+
+def sleeper(seconds: float) -> Callable[..., Any]:
+    """A callback that takes so long."""
+
+    async def function(worker: Any, job: WorkerJob) -> Any:
+        await anyio.sleep(seconds)
+        return job.data[::-1]
+
+    return function
+
+
+# The client.
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_poll_timeouts_of_jobs(server: JobServer, limit: float) -> None:
+    """There is no worker: each call ends at its time, and marks its requests."""
+    job = {"task": "task", "data": b"ab"}
+    async with client_of(server) as client:
+        with takes(limit):
+            request = await client.submit_job("task", b"ab", poll_timeout=limit)
+        assert request.timed_out
+        assert request.state == gearman.JOB_CREATED
+        with takes(limit):
+            requests = await client.submit_multiple_jobs([job] * 3, poll_timeout=limit)
+        assert all(request.timed_out for request in requests)
+        with takes(limit):
+            await client.submit_multiple_requests(requests, poll_timeout=limit)
+        with takes(limit):
+            await client.wait_until_jobs_completed(requests, poll_timeout=limit)
+        with takes(limit):
+            assert [r async for r in client.as_completed(requests, poll_timeout=limit)] == []
+        with takes(limit):
+            assert [u async for u in client.updates(request, poll_timeout=limit)] == []
+        assert all(request.timed_out for request in requests)
+        # These have what they wait for.
+        with takes(0):
+            await client.wait_until_jobs_accepted(requests, poll_timeout=limit)
+            await client.get_job_status(request, poll_timeout=limit)
+        assert request.status["known"]
+        polls: list[bool] = []
+
+        def go_on(news: bool) -> bool:
+            polls.append(news)
+            return True
+
+        with takes(limit):
+            assert not await client.poll_connections_until_stopped(
+                client.connection_list, go_on, timeout=limit
+            )
+        assert polls == [False, False]
+        # The jobs go on.
+        async with working(worker_of(server, tasks={"task": reverse})):
+            with takes(0):
+                await client.wait_until_jobs_completed([request, *requests], poll_timeout=limit)
+        assert [r.result for r in [request, *requests]] == [b"ba"] * 4
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_poll_timeouts_of_answers(limit: float) -> None:
+    """The server says nothing at all."""
+    async with scripted(hold) as silent, GearmanClient(connect=silent.connect) as client:
+        with takes(limit):
+            request = await client.submit_job("task", b"ab", background=True, poll_timeout=limit)
+        assert request.timed_out
+        assert request.state == gearman.JOB_PENDING
+        with takes(limit):
+            await client.wait_until_jobs_accepted([request], poll_timeout=limit)
+        with takes(limit):
+            await client.submit_job("task", b"ab", wait_until_complete=False, poll_timeout=limit)
+        asked = GearmanJobRequest.from_handle("H:1")
+        with takes(limit):
+            assert (await client.get_job_status(asked, poll_timeout=limit)).timed_out
+        others = [GearmanJobRequest.from_unique(f"u{number}") for number in range(3)]
+        with takes(limit):
+            await client.get_job_statuses(others, poll_timeout=limit)
+        assert all(request.timed_out for request in others)
+
+
+async def test_calls_do_not_end_each_other(server: JobServer) -> None:
+    """A hundred at once, each with its own time."""
+    ended: list[tuple[float, float]] = []
+
+    async def wait(limit: float) -> None:
+        with takes(limit):
+            request = await client.submit_job("task", b"", poll_timeout=limit)
+        assert request.timed_out
+        ended.append((limit, anyio.current_time()))
+
+    async with client_of(server) as client:
+        limits = [random.Random(number).uniform(0, HOUR) for number in range(100)]
+        async with anyio.create_task_group() as tasks:
+            for limit in limits:
+                tasks.start_soon(wait, limit)
+    assert [limit for limit, _ in ended] == sorted(limits)
+
+
+async def test_job_that_ends_just_in_time(server: JobServer) -> None:
+    async with (
+        working(worker_of(server, tasks={"task": sleeper(HOUR)})),
+        client_of(server) as client,
+    ):
+        with takes(HOUR):
+            request = await client.submit_job("task", b"ab", poll_timeout=HOUR + 0.001)
+        assert request.result == b"ba"
+        with takes(HOUR - 0.001):
+            request = await client.submit_job("task", b"ab", poll_timeout=HOUR - 0.001)
+        assert request.timed_out
+        with takes(0.001):
+            await client.wait_until_jobs_completed([request])
+        assert request.result == b"ba"
+
+
+async def test_given_up_and_waited_for_again(server: JobServer) -> None:
+    """By the application's own time limits."""
+    async with (
+        working(worker_of(server, tasks={"task": sleeper(HOUR)})),
+        client_of(server) as client,
+    ):
+        request = GearmanJobRequest(gearman.GearmanJob(None, None, "task", None, b"ab"))
+        with takes(HOUR):
+            for _ in range(5):
+                with takes(10), anyio.move_on_after(10) as scope:
+                    await client.submit_multiple_requests([request])
+                assert scope.cancelled_caught
+            updates = client.updates(request)
+            with anyio.move_on_after(10):
+                await anext(updates)
+            assert [update async for update in updates] == [
+                gearman.JobEnded(gearman.JOB_COMPLETE, b"ba")
+            ]
+
+
+@pytest.mark.parametrize("limit", [0.5, 10.0, HOUR])
+async def test_connect_timeout(limit: float) -> None:
+    async with GearmanClient(["one:1"], connect=never, connect_timeout=limit) as client:
+        for _ in range(2):
+            with takes(limit), pytest.raises(ServerUnavailable, match="no connection within"):
+                await client.submit_job("task", b"")
+        (connection,) = client.connection_list
+        with takes(limit), pytest.raises(ConnectionError, match="no connection"):
+            await client.establish_connection(connection)
+        # A call's own limit comes first, and the attempt goes on.
+        with takes(limit / 2):
+            await client.establish_connection(connection, poll_timeout=limit / 2)
+        assert not connection.connected
+        with takes(limit / 2), pytest.raises(ServerUnavailable):
+            await client.submit_job("task", b"")
+    worker = make_worker("one:1", tasks={"task": reverse}, connect=never, connect_timeout=limit)
+    with takes(limit), pytest.raises(ServerUnavailable, match="no connection within"):
+        await worker.work()
+
+
+async def test_connections_that_are_slow(server: JobServer) -> None:
+    """Just in time is in time."""
+
+    async def slow(address: Any) -> ByteStream:
+        await anyio.sleep(9.999)
+        return await server.connect(address)
+
+    worker = make_worker("one:1", tasks={"task": reverse}, connect=slow)
+    async with working(worker), GearmanClient(["one:1"], connect=slow) as client:
+        with takes(9.999):
+            assert (await client.submit_job("task", b"ab")).result == b"ba"
+
+
+async def test_server_that_can_not_be_reached_costs_its_time_once(server: JobServer) -> None:
+    """Then it cools down, for longer and longer, and jobs go to the other."""
+    attempts: list[float] = []
+
+    async def connect(address: Any) -> ByteStream:
+        if address.host == "good":
+            return await server.connect(address)
+        attempts.append(anyio.current_time())
+        raise OSError("not there")
+
+    worker = worker_of(server, tasks={"task": reverse})
+    async with working(worker), GearmanClient(["good:1", "bad:1"], connect=connect) as client:
+        with takes(200 * 0.1):
+            for _ in range(200):
+                assert (await client.submit_job("task", b"ab")).result == b"ba"
+                await anyio.sleep(0.1)
+    gaps = [after - before for before, after in itertools.pairwise(attempts)]
+    # 0.5, 1, 2, 4, ... seconds, by a chance of half; and its turn is every other job.
+    assert 3 <= len(gaps) <= 8
+    for number, gap in enumerate(gaps):
+        assert 0.25 * 2**number <= gap <= 0.5 * 2**number + 0.3
+
+
+# The worker.
+
+
+@pytest.mark.parametrize("outage", [0.0, 0.5, 60.0, 10 * HOUR])
+async def test_max_outage(outage: float) -> None:
+    """From the moment at which the last connection was lost."""
+    async with anyio.create_task_group() as tasks:
+        server = JobServer()
+
+        async def connect(address: Any) -> ByteStream:
+            return await server.connect(address)
+
+        worker = make_worker("one:1", tasks={"task": reverse}, max_outage=outage, connect=connect)
+        lost = 0.0
+
+        async def work() -> None:
+            with pytest.raises(ServerUnavailable, match="one:1"):
+                await worker.work()
+            assert anyio.current_time() - lost == pytest.approx(outage, abs=1e-6)
+
+        async with server:
+            tasks.start_soon(work)
+            await anyio.sleep(1000)
+            assert worker.connection_list[0].connected
+            lost = anyio.current_time()
+
+
+async def test_outage_that_is_over_in_time() -> None:
+    """Each one is counted by itself."""
+    servers = [JobServer() for _ in range(4)]
+    up: list[JobServer] = []
+
+    async def connect(address: Any) -> ByteStream:
+        if not up:
+            raise ConnectionRefusedError("down")
+        return await up[-1].connect(address)
+
+    worker = make_worker("one:1", tasks={"task": reverse}, max_outage=60, connect=connect)
+    async with anyio.create_task_group() as tasks:
+        for number, server in enumerate(servers):
+            async with server:
+                up.append(server)
+                if not number:
+                    tasks.start_soon(worker.work)
+                async with client_of(server) as client:
+                    assert (await client.submit_job("task", b"ab")).result == b"ba"
+                await anyio.sleep(100)
+                up.remove(server)
+                if number == len(servers) - 1:
+                    worker.stop()
+            await anyio.sleep(25)
+
+
+@pytest.mark.parametrize("kind", ["refused", "silent"])
+async def test_intervals_grow(kind: str) -> None:
+    """A server that is away for a day is tried ever more seldom, up to each half minute."""
+    attempts: list[float] = []
+    server = JobServer()
+
+    async def connect(address: Any) -> ByteStream:
+        attempts.append(anyio.current_time())
+        if len(attempts) > 1 and kind == "silent":
+            await anyio.sleep_forever()
+        return await server.connect(address)
+
+    worker = make_worker("one:1", tasks={"task": reverse}, max_outage=None, connect=connect)
+    async with anyio.create_task_group() as tasks:
+        async with server:
+            tasks.start_soon(worker.work)
+            await anyio.sleep(1)
+        attempts[0] = anyio.current_time()
+        await anyio.sleep(DAY)
+        worker.stop()
+    wait = 10.0 if kind == "silent" else 0.0
+    gaps = [after - before for before, after in itertools.pairwise(attempts)]
+    gaps = [gap - wait * (number > 0) for number, gap in enumerate(gaps)]
+    for number, gap in enumerate(gaps):
+        longest = min(0.5 * 2 ** min(number, 9), 30)
+        assert longest / 2 - 1e-6 <= gap <= longest + 1e-6
+    assert DAY / (30 + wait) < len(gaps) < DAY / (15 + wait) + 10
+    # They are not all the same, so that many workers do not come back at the same moment.
+    assert len({round(gap, 3) for gap in gaps[10:]}) > len(gaps) / 2
+
+
+async def test_it_comes_back_after_a_long_outage() -> None:
+    servers = [JobServer(), JobServer()]
+    up: list[JobServer] = []
+
+    async def connect(address: Any) -> ByteStream:
+        if not up:
+            raise ConnectionRefusedError("down")
+        return await up[-1].connect(address)
+
+    worker = make_worker("one:1", tasks={"task": reverse}, max_outage=None, connect=connect)
+    async with anyio.create_task_group() as tasks:
+        async with servers[0]:
+            up.append(servers[0])
+            tasks.start_soon(worker.work)
+            await anyio.sleep(1)
+            up.clear()
+        await anyio.sleep(DAY)
+        async with servers[1], client_of(servers[1]) as client:
+            up.append(servers[1])
+            request = await client.submit_job("task", b"ab", poll_timeout=30.001)
+            assert request.result == b"ba"
+            # After a success it begins anew.
+            assert worker.connection_list[0].failures == 0
+            worker.stop()
+
+
+class Forgetful:
+    """A script of a server that never wakes anybody, as gearmand does for jobs for later."""
+
+    def __init__(self) -> None:
+        self.grabs: list[float] = []
+        self.job: bytes | None = None
+        self.ends: list[tuple[float, Event]] = []
+
+    async def __call__(self, peer: Peer) -> None:
+        while True:
+            event = await peer.receive()
+            if isinstance(event, GrabJobUniq):
+                self.grabs.append(anyio.current_time())
+                if self.job is None:
+                    await peer.send(NoJob())
+                else:
+                    await peer.send(JobAssignUniq(b"H:1", b"task", b"u", self.job))
+                    self.job = None
+            elif isinstance(event, WorkComplete):
+                self.ends.append((anyio.current_time(), event))
+            else:
+                assert isinstance(event, (CanDo, PreSleep))
+
+
+@pytest.mark.parametrize("interval", [5.0, HOUR])
+async def test_look_again(interval: float) -> None:
+    forgetful = Forgetful()
+    async with scripted(forgetful) as server:
+        worker = make_worker(
+            "any:1", tasks={"task": reverse}, look_again=interval, connect=server.connect
+        )
+        async with working(worker):
+            await anyio.sleep(200 * interval)
+            gaps = [b - a for a, b in itertools.pairwise(forgetful.grabs)]
+            assert all(0.8 * interval - 1e-6 <= gap <= 1.2 * interval + 1e-6 for gap in gaps)
+            assert 160 < len(gaps) < 250
+            assert max(gaps) - min(gaps) > 0.2 * interval
+            forgetful.job = b"ab"
+            asked = anyio.current_time()
+            await anyio.sleep(1.2 * interval)
+            ((when, event),) = forgetful.ends
+            assert event == WorkComplete(b"H:1", b"ba")
+            assert asked <= when <= asked + 1.2 * interval
+
+
+@pytest.mark.parametrize("limit", [0.0, 7.5, HOUR])
+async def test_stop_with_a_timeout(server: JobServer, limit: float) -> None:
+    """The callback is cancelled at exactly that time, and the job is another worker's then."""
+    cancelled: list[float] = []
+
+    async def function(worker: Any, job: WorkerJob) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.append(anyio.current_time())
+
+    first = worker_of(server, tasks={"task": function})
+    async with client_of(server) as client, anyio.create_task_group() as tasks:
+        request = await client.submit_job("task", b"ab", wait_until_complete=False)
+        tasks.start_soon(first.work)
+        await anyio.sleep(1000)
+        async with working(worker_of(server, tasks={"task": reverse})):
+            await anyio.sleep(1000)
+            first.stop(timeout=limit)
+            begun = anyio.current_time()
+            with takes(limit):
+                await client.wait_until_jobs_completed([request])
+        assert request.result == b"ba"
+    assert cancelled == [pytest.approx(begun + limit, abs=1e-6)]
+
+
+async def test_stop_waits_no_longer_than_the_jobs(server: JobServer) -> None:
+    worker = worker_of(server, tasks={"task": sleeper(HOUR)}, max_jobs=2)
+    async with client_of(server) as client:
+        first = await client.submit_job("task", b"ab", wait_until_complete=False)
+        async with working(worker) as it:
+            await anyio.sleep(1000)
+            second = await client.submit_job("task", b"cd", wait_until_complete=False)
+            await anyio.sleep(1000)
+            worker.stop(timeout=2 * HOUR)
+            with takes(HOUR - 1000):
+                await it.ended.wait()
+        with takes(0):
+            await client.wait_until_jobs_completed([first, second])
+        assert (first.result, second.result) == (b"ba", b"dc")
+
+
+async def test_stop_with_another_timeout(server: JobServer) -> None:
+    """The last one counts."""
+    worker = worker_of(server, tasks={"task": sleeper(DAY)})
+    async with client_of(server) as client:
+        await client.submit_job("task", b"ab", background=True)
+        async with working(worker) as it:
+            await anyio.sleep(10)
+            worker.stop()
+            await anyio.sleep(10)
+            worker.stop(timeout=HOUR)
+            await anyio.sleep(10)
+            worker.stop(timeout=5)
+            with takes(5):
+                await it.ended.wait()
+
+
+async def test_stop_where_the_server_is_silent() -> None:
+    """It is asked whether it has the last result, and not for long."""
+
+    async def script(peer: Peer) -> None:
+        await peer.expect(CanDo)
+        await peer.expect(GrabJobUniq)
+        await peer.send(JobAssignUniq(b"H:1", b"task", b"u", b""))
+        await peer.hold()
+
+    async def function(worker: GearmanWorker, job: WorkerJob) -> None:
+        worker.stop()
+
+    async with scripted(script) as server:
+        worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
+        with takes(1):
+            await worker.work()
+
+
+async def test_server_that_does_not_answer_is_given_up() -> None:
+    """After half a minute, each time."""
+    times: list[float] = []
+
+    async def script(peer: Peer) -> None:
+        begun = anyio.current_time()
+        try:
+            if not times:
+                with anyio.move_on_after(10):
+                    await give()(peer)
+            else:
+                await peer.hold()
+        finally:
+            times.append(anyio.current_time() - begun)
+
+    async with scripted(script) as silent:
+        worker = make_worker(
+            "any:1", tasks={"task": reverse}, max_outage=None, connect=silent.connect
+        )
+        async with working(worker):
+            await anyio.sleep(HOUR)
+    assert times[0] == pytest.approx(10)
+    assert len(times) > HOUR / 61
+    assert times[1:-1] == [pytest.approx(31, abs=1e-6)] * (len(times) - 2)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_poll_timeout_of_work(server: JobServer, limit: float) -> None:
+    """`after_poll` is called each time that nothing has come for so long."""
+    calls: list[tuple[float, bool]] = []
+
+    class Worker(GearmanWorker):
+        def after_poll(self, any_activity: bool) -> bool:
+            calls.append((anyio.current_time(), any_activity))
+            return len(calls) < 20
+
+    worker = worker_of(server, kind=Worker, tasks={"task": reverse}, look_again=EVER)
+    await worker.work(limit)
+    idle = [when for when, active in calls if not active]
+    assert len(idle) > 15
+    for before, after in itertools.pairwise(idle):
+        assert after - before == pytest.approx(limit, abs=1e-6)
+
+
+async def test_poll_timeout_of_what_callbacks_send() -> None:
+    waited: list[float] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.expect(CanDo)
+        await peer.expect(GrabJobUniq)
+        await peer.send(JobAssignUniq(b"H:1", b"task", b"u", b""))
+        await anyio.sleep_forever()
+
+    async def function(worker: GearmanWorker, job: WorkerJob) -> None:
+        for _ in range(10):
+            before = anyio.current_time()
+            await worker.send_job_data(job, bytes(1_000_000), poll_timeout=2.5)
+            waited.append(anyio.current_time() - before)
+        worker.stop(0)
+
+    async with scripted(script) as server:
+        worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
+        await worker.work()
+    assert set(waited) == {0, 2.5}
+    assert waited == sorted(waited)
+    assert waited.count(2.5) >= 4
+
+
+async def test_server_that_does_not_read_is_given_up() -> None:
+    """A callback that waits for it is told, and does not wait for ever."""
+    failed: list[float] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.expect(CanDo)
+        await peer.expect(GrabJobUniq)
+        await peer.send(JobAssignUniq(b"H:1", b"task", b"u", b""))
+        await anyio.sleep_forever()
+
+    async def function(worker: GearmanWorker, job: WorkerJob) -> None:
+        begun = anyio.current_time()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await worker.send_job_data(job, bytes(1_000_000))
+        failed.append(anyio.current_time() - begun)
+        worker.stop()
+
+    async with scripted(script) as server:
+        worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
+        await worker.work()
+    assert failed == [pytest.approx(60, abs=1e-6)] or failed == [pytest.approx(120, abs=1e-6)]
+
+
+def slow_reader(pause: float, done: anyio.Event) -> Callable[[Peer], Any]:
+    """A script that takes a packet each `pause` seconds, and sets `done` at a job's end."""
+
+    async def script(peer: Peer) -> None:
+        await peer.expect(CanDo)
+        await peer.expect(GrabJobUniq)
+        await peer.send(JobAssignUniq(b"H:1", b"task", b"u", b""))
+        while not isinstance(await peer.receive(), WorkComplete):  # noqa: ASYNC110
+            await anyio.sleep(pause)
+        done.set()
+        await peer.hold()
+
+    return script
+
+
+async def test_slow_server_is_not_given_up() -> None:
+    """As long as it reads anything."""
+
+    async def function(worker: GearmanWorker, job: WorkerJob) -> None:
+        for _ in range(300):
+            await worker.send_job_data(job, bytes(100_000))
+
+    done = anyio.Event()
+    async with scripted(slow_reader(1, done)) as server:
+        worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
+        async with working(worker):
+            with takes(300):
+                await done.wait()
+    assert len(server.peers) == 1
+    assert len(server.about_jobs) == 301
+
+
+async def test_slow_server_is_not_given_up_behind_the_result() -> None:
+    """Nor where what is still to be read at the end of the job takes it more than 31 seconds."""
+
+    async def function(worker: GearmanWorker, job: WorkerJob) -> None:
+        for _ in range(10):
+            await worker.send_job_data(job, bytes(1_000_000))
+
+    done = anyio.Event()
+    async with scripted(slow_reader(5, done)) as server:
+        worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
+        async with working(worker):
+            with anyio.fail_after(HOUR):
+                await done.wait()
+    assert len(server.peers) == 1
+
+
+# The job server.
+
+
+@pytest.mark.parametrize("limit", [0.001, 30.0, HOUR])
+async def test_job_that_takes_too_long(server: JobServer, limit: float) -> None:
+    """It is given to another worker after exactly that time; the late result does not count."""
+    slow = worker_of(server)
+    slow.register_task("task", sleeper(10 * HOUR), timeout=limit)
+    async with client_of(server) as client, working(slow):
+        request = await client.submit_job("task", b"ab", wait_until_complete=False)
+        await anyio.wait_all_tasks_blocked()
+        assert slow.has_job_lock()
+        begun = anyio.current_time()
+
+        async def mine(worker: Any, job: WorkerJob) -> bytes:
+            assert anyio.current_time() - begun == pytest.approx(limit, abs=1e-6)
+            return b"another"
+
+        async with working(worker_of(server, tasks={"task": mine})):
+            with takes(limit):
+                await client.wait_until_jobs_completed([request])
+            assert request.result == b"another"
+        # The slow one goes on after its job, whose result nobody wants.
+        await anyio.sleep(10 * HOUR)
+        slow.register_task("task", reverse)
+        with takes(0):
+            assert (await client.submit_job("task", b"ab")).result == b"ba"
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+async def test_job_that_takes_too_long_for_all(retries: int) -> None:
+    runs: list[float] = []
+
+    async def function(worker: Any, job: WorkerJob) -> None:
+        runs.append(anyio.current_time())
+        await anyio.sleep(DAY)
+
+    async with JobServer(job_retries=retries) as server, client_of(server) as client:
+        worker = worker_of(server, max_jobs=5)
+        worker.register_task("task", function, timeout=45)
+        async with working(worker):
+            await anyio.sleep(1)
+            begun = anyio.current_time()
+            with takes(45 * (retries + 1)):
+                request = await client.submit_job("task", b"ab")
+            assert request.state == gearman.JOB_FAILED
+    assert runs == [pytest.approx(begun + 45 * number) for number in range(retries + 1)]
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The wall clock of servers: the loop's clock, and what it is set by."""
+    clock = types.SimpleNamespace(ahead=1_000_000_000.0)
+    clock.time = lambda: anyio.current_time() + clock.ahead
+    monkeypatch.setattr("gearman_anyio.server.time", clock)
+    return clock
+
+
+@pytest.mark.parametrize("later", [1, 59, 60, 61, 5000, int(DAY)])
+async def test_run_at(wall: Any, later: int) -> None:
+    """A sleeping worker is woken exactly when a job is due, and what comes meanwhile is done."""
+    ran: dict[bytes, float] = {}
+
+    async def function(worker: Any, job: WorkerJob) -> None:
+        ran[job.data] = wall.time()
+
+    async with (
+        JobServer() as server,
+        client_of(server) as client,
+        working(worker_of(server, tasks={"task": function}, look_again=EVER)),
+    ):
+        await anyio.sleep(10)
+        now = wall.time()
+        request = await client.submit_job("task", b"later", background=True, run_at=now + later)
+        await client.submit_job("task", b"now")
+        assert set(ran) == {b"now"}
+        await anyio.sleep(later - 0.001)
+        assert set(ran) == {b"now"}
+        assert (await client.get_job_status(request)).status["known"]
+        await anyio.sleep(0.002)
+        assert ran[b"later"] == pytest.approx(now + later, abs=1e-6)
+        assert not (await client.get_job_status(request)).status["known"]
+
+
+async def test_wall_clock_is_set(wall: Any) -> None:
+    """Jobs for later follow it, within a minute."""
+    ran: dict[bytes, float] = {}
+
+    async def function(worker: Any, job: WorkerJob) -> None:
+        ran[job.data] = anyio.current_time()
+
+    async with (
+        JobServer() as server,
+        client_of(server) as client,
+        working(worker_of(server, tasks={"task": function}, look_again=EVER)),
+    ):
+        now = wall.time()
+        for data in (b"one", b"two"):
+            when = now + (2 * HOUR if data == b"one" else 10 * HOUR)
+            await client.submit_job("task", data, background=True, run_at=when)
+        await anyio.sleep(30)
+        wall.ahead += 3 * HOUR
+        set_at = anyio.current_time()
+        await anyio.sleep(60)
+        assert set(ran) == {b"one"}
+        assert set_at <= ran[b"one"] <= set_at + 60
+        # Back by an hour: eight are left of ten, two of them gone.
+        wall.ahead -= HOUR
+        with takes(8 * HOUR + 60):
+            await anyio.sleep(8 * HOUR + 60)
+        assert ran[b"two"] == pytest.approx(8 * HOUR, abs=1e-3)
+
+
+async def test_last_words_are_not_waited_for_for_long(server: JobServer) -> None:
+    """A peer that does not read holds up the end of the server, but only for some seconds."""
+    near = await server.connect()
+    far = await server.connect()
+    for _ in range(50):
+        await near.send(b"\0REQ\0\0\0\x10\0\x01\x86\xa0" + bytes(100_000))
+    with takes(5):
+        await far.send(b"shutdown\n")
+        assert await far.receive() == b"OK\r\n"
+        await server.wait()
+    await near.aclose()
+    await far.aclose()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_peer_that_has_ended_its_side(server: JobServer, reads: bool) -> None:
+    """It has some seconds to read what it has asked for; then others get its job."""
+    async with client_of(server) as client:
+        request = await client.submit_job("task", b"ab", wait_until_complete=False)
+        async with await server.connect() as peer:
+            await peer.send(b"\0REQ\0\0\0\x01\0\0\0\x04task" + b"\0REQ\0\0\0\x1e\0\0\0\0")
+            for _ in range(50):
+                await peer.send(b"\0REQ\0\0\0\x10\0\x01\x86\xa0" + bytes(100_000))
+            await peer.send_eof()
+            await anyio.wait_all_tasks_blocked()
+            assert len(server._driver.engine.links) == 2
+            async with working(worker_of(server, tasks={"task": reverse})):
+                if reads:
+                    size = 0
+                    with takes(0), contextlib.suppress(anyio.EndOfStream):
+                        while True:
+                            size += len(await peer.receive())
+                    assert size > 50 * 100_000
+                with takes(0 if reads else 5):
+                    await client.wait_until_jobs_completed([request])
+                assert request.result == b"ba"
+
+
+# A long time.
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often tasks wake."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+@contextlib.contextmanager
+def steps() -> Iterator[Steps]:
+    """Counts how often the tasks of this loop wake in the block."""
+    counter = Steps()
+    trio.lowlevel.add_instrument(counter)
+    try:
+        yield counter
+    finally:
+        trio.lowlevel.remove_instrument(counter)
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, *peers: Any) -> Counter[str]:
+    """Counts how often the engines are used."""
+    calls: Counter[str] = Counter()
+
+    def count(key: str, real: Any, *args: Any) -> Any:
+        calls[key] += 1
+        return real(*args)
+
+    for peer in peers:
+        engine = peer._driver.engine
+        for name in ("next_deadline", "handle_timeout", "receive_data", "data_to_send"):
+            counted = functools.partial(
+                count, f"{type(peer).__name__} {name}", getattr(engine, name)
+            )
+            monkeypatch.setattr(engine, name, counted)
+    return calls
+
+
+async def test_a_day_with_a_job_each_minute(
+    server: JobServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there is to do is done, and nothing else."""
+    worker = worker_of(server, tasks={"task": sleeper(10)}, look_again=DAY)
+    jobs = int(DAY / 60)
+    async with working(worker, poll_timeout=None), client_of(server) as client:
+        assert (await client.submit_job("task", b"ab")).complete
+        await anyio.sleep(HOUR)
+        calls = count_calls(monkeypatch, server, worker, client)
+        with steps() as counter, takes(DAY):
+            for number in range(jobs):
+                request = await client.submit_job("task", b"%d" % number, poll_timeout=30)
+                assert request.result == (b"%d" % number)[::-1]
+                await anyio.sleep(50)
+    # Packets: NOOP, grab, job, result, grab, NO_JOB, PRE_SLEEP; submit, created, result.
+    assert counter.count < 150 * jobs
+    for key, count in calls.items():
+        most = 3 if key.endswith("handle_timeout") else 40
+        assert count < most * jobs, key
+    # This counts something.
+    assert calls["GearmanWorker receive_data"] >= 3 * jobs
+    assert counter.count > 10 * jobs
+
+
+async def test_a_day_of_nothing(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten idle workers look for jobs, or not even that; a client waits for its job."""
+    lookers = [worker_of(server, tasks={"task": reverse}, look_again=600) for _ in range(5)]
+    sleepers = [worker_of(server, tasks={"task": reverse}, look_again=EVER) for _ in range(5)]
+    async with contextlib.AsyncExitStack() as stack:
+        for worker in (*lookers, *sleepers):
+            await stack.enter_async_context(working(worker, poll_timeout=None))
+        client = await stack.enter_async_context(client_of(server))
+        other = await client.submit_job("other", b"", wait_until_complete=False)
+        await anyio.sleep(1)
+        calls = count_calls(monkeypatch, server, client, *lookers)
+        idle = count_calls(monkeypatch, *sleepers)
+        with steps() as counter, takes(DAY):
+            await client.wait_until_jobs_completed([other], poll_timeout=DAY)
+    looks = 5 * DAY / 600
+    # Each has a time limit of its own, which nobody needs to take back.
+    assert looks < calls["GearmanWorker handle_timeout"] < 2.5 * looks
+    assert sum(calls.values()) < 60 * looks
+    assert counter.count < 60 * looks
+    # An alarm that was set for something else may still ring, once.
+    assert idle["GearmanWorker handle_timeout"] <= len(sleepers)
+    assert sum(idle.values()) < 20 * len(sleepers)
+
+
+async def test_a_day_of_work_with_a_short_poll_timeout(server: JobServer) -> None:
+    """`after_poll` each second costs a few steps each second."""
+    polls = 0
+
+    class Worker(GearmanWorker):
+        def after_poll(self, any_activity: bool) -> bool:
+            nonlocal polls
+            polls += 1
+            return True
+
+    worker = worker_of(server, kind=Worker, tasks={"task": reverse}, look_again=EVER)
+    async with working(worker, poll_timeout=1):
+        await anyio.sleep(1)
+        polls = 0
+        with steps() as counter:
+            await anyio.sleep(HOUR)
+    assert polls == pytest.approx(HOUR, abs=2)
+    assert counter.count < 10 * HOUR
+
+
+async def test_timers_that_do_not_matter_any_more(
+    server: JobServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand calls with a long timeout that have ended wake nobody later."""
+    async with (
+        working(worker_of(server, tasks={"task": reverse}, look_again=EVER)),
+        client_of(server) as client,
+    ):
+        for _ in range(1000):
+            await client.submit_job("task", b"ab", poll_timeout=HOUR)
+        calls = count_calls(monkeypatch, client)
+        with takes(DAY):
+            await anyio.sleep(DAY)
+        assert calls["GearmanClient handle_timeout"] <= 2
+
+
+# Schedules by chance.
+
+
+async def schedule(chance: random.Random) -> None:
+    """Clients, workers and a server that come, go and give up at any moment."""
+    done: list[GearmanJobRequest] = []
+    ran: Counter[bytes] = Counter()
+
+    async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
+        ran[job.data] += 1
+        for _ in range(chance.randrange(3)):
+            await worker.send_job_status(job, 1, 2)
+            await anyio.sleep(chance.choice([0, 0.001, chance.uniform(0, 20)]))
+        if chance.random() < 0.2:
+            with anyio.move_on_after(chance.uniform(0, 3)):
+                await worker.send_job_data(job, b"part")
+        return job.data[::-1]
+
+    async def run_worker() -> None:
+        while not over:
+            worker = worker_of(server, max_jobs=chance.randrange(1, 4), look_again=30)
+            limit = chance.choice([None, None, 15.0])
+            worker.register_task("task", function, timeout=limit)
+            way = chance.choice(["stop", "stop with timeout", "cancel", "shutdown", "stay"])
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(worker.work)
+                with anyio.move_on_after(chance.uniform(0, 200)):
+                    await ended.wait()
+                if way == "stop":
+                    worker.stop()
+                elif way == "stop with timeout":
+                    worker.stop(chance.uniform(0, 20))
+                elif way == "cancel":
+                    tasks.cancel_scope.cancel()
+                elif way == "shutdown":
+                    await worker.shutdown()
+                else:
+                    await ended.wait()
+                    worker.stop()
+            assert not worker.has_job_lock()
+
+    async def run_client(number: int) -> None:
+        for life in range(chance.randrange(1, 4)):
+            async with client_of(server) as client:
+                for job in range(chance.randrange(1, 6)):
+                    data = b"%d-%d-%d" % (number, life, job)
+                    request = GearmanJobRequest(
+                        gearman.GearmanJob(None, None, "task", None, data),
+                        background=chance.random() < 0.1,
+                    )
+                    # Given up on and waited for again, until it has ended.
+                    while request.state in (gearman.JOB_UNKNOWN, gearman.JOB_PENDING) or (
+                        request.state == gearman.JOB_CREATED and not request.background
+                    ):
+                        with anyio.move_on_after(chance.choice([0, 0.001, 5, 100])):
+                            await client.submit_multiple_requests(
+                                [request], poll_timeout=chance.choice([None, 0, 1, 50])
+                            )
+                        await anyio.sleep(chance.choice([0, chance.uniform(0, 10)]))
+                    done.append(request)
+                if chance.random() < 0.3:
+                    await client.submit_job("task", b"gone", wait_until_complete=False)
+
+    over = False
+    ended = anyio.Event()
+    async with JobServer(job_retries=None) as server:
+        async with anyio.create_task_group() as workers:
+            for _ in range(chance.randrange(1, 4)):
+                workers.start_soon(run_worker)
+            async with anyio.create_task_group() as clients:
+                for number in range(chance.randrange(1, 5)):
+                    clients.start_soon(run_client, number)
+            engine = server._driver.engine
+            # Background jobs, and what nobody waits for any more but is being done.
+            while engine.jobs:  # noqa: ASYNC110 - nobody tells
+                await anyio.sleep(1)
+            over = True
+            ended.set()
+        await anyio.sleep(1)
+        assert not engine.links
+        assert not server._driver._wires
+        assert engine.memory == sum(len(name) + _FUNCTION_SIZE for name in engine.functions)
+        assert engine.next_deadline() is None
+    for request in done:
+        assert request.state == (
+            gearman.JOB_CREATED if request.background else gearman.JOB_COMPLETE
+        ), request
+        assert ran[request.job.data] >= 1
+        if not request.background:
+            assert request.result == request.job.data[::-1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_schedules(seed: int) -> None:
+    await schedule(random.Random(seed))
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    jobs=st.lists(
+        st.tuples(
+            st.floats(0, 100, width=16),  # When it is submitted.
+            st.floats(0, 100, width=16),  # How long it takes.
+            st.none() | st.floats(0, 100, width=16),  # When its client gives up.
+        ),
+        max_size=12,
+    ),
+    slots=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+)
+async def test_jobs_take_their_time(
+    jobs: list[tuple[float, float, float | None]], slots: list[int]
+) -> None:
+    """Each job ends when a simple model of a queue says so, to the moment."""
+
+    async def function(worker: Any, job: WorkerJob) -> Any:
+        await anyio.sleep(float(job.data))
+        return job.data
+
+    ends: dict[int, tuple[float, str]] = {}
+
+    async def submit(number: int, client: GearmanClient) -> None:
+        begin, length, limit = jobs[number]
+        await anyio.sleep(begin)
+        # So that the order is known where several are submitted at the same moment.
+        for _ in range(50 * number):
+            await trio.lowlevel.checkpoint()
+        before = anyio.current_time()
+        request = await client.submit_job("task", repr(length), poll_timeout=limit)
+        if request.timed_out:
+            assert limit is not None
+            assert anyio.current_time() == pytest.approx(before + limit)
+            with anyio.fail_after(10_000):
+                await client.wait_until_jobs_completed([request])
+        assert request.result == repr(length).encode()
+        ends[number] = (anyio.current_time(), request.state)
+
+    start = anyio.current_time()
+    async with (
+        JobServer() as server,
+        client_of(server) as client,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for each in slots:
+            worker = worker_of(server, tasks={"task": function}, max_jobs=each)
+            await stack.enter_async_context(working(worker))
+        async with anyio.create_task_group() as tasks:
+            for number in range(len(jobs)):
+                tasks.start_soon(submit, number, client)
+        assert not server._driver.engine.jobs
+    # The model: a queue in order, and as many hands as there are slots.
+    free = [0.0] * sum(slots)
+    for number in sorted(range(len(jobs)), key=lambda number: (jobs[number][0], number)):
+        begin, length, _ = jobs[number]
+        hand = min(range(len(free)), key=lambda hand: free[hand])
+        free[hand] = max(free[hand], begin) + length
+        when, state = ends[number]
+        assert state == gearman.JOB_COMPLETE
+        assert when - start == pytest.approx(free[hand], abs=1e-6)

@@ -1,0 +1,739 @@
+"""What is raised: by users, who get it back as it was, and by this library, where it has to be."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+import gearman_anyio as gearman
+from gearman_anyio._streams import pipe
+from gearman_proto.errors import ConnectionError, GearmanError, ServerUnavailable
+from gearman_proto.waits import Stream
+from tests.support import PATIENCE, black_hole, free_port
+
+from .stepping import (
+    echo,
+    is_asleep,
+    nothing_left,
+    quick_collections,  # noqa: F401 - a fixture
+    until,
+    working,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    Situation = Callable[[gearman.GearmanClient, Any, str], Any]
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+
+pytestmark = pytest.mark.anyio
+
+A_MOMENT = 0.005
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_left(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIterator[None]:
+    async with nothing_left():
+        yield
+
+
+class Own(Exception):
+    """An application's."""
+
+
+class OwnBase(BaseException):
+    """An application's, that is no Exception."""
+
+
+ERRORS: dict[str, Callable[[], BaseException]] = {
+    "ValueError": ValueError,
+    "Own": Own,
+    "OwnBase": OwnBase,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "SystemExit": lambda: SystemExit(3),
+    "StopAsyncIteration": StopAsyncIteration,
+    "ServerUnavailable": lambda: ServerUnavailable("no server", []),
+    "ExceptionGroup": lambda: ExceptionGroup("mine", [ValueError(), Own()]),
+    "group of one": lambda: ExceptionGroup("mine", [ValueError()]),
+    "BaseExceptionGroup": lambda: BaseExceptionGroup("mine", [OwnBase(), ValueError()]),
+}
+each_error = pytest.mark.parametrize("kind", ERRORS)
+some_errors = pytest.mark.parametrize("kind", ["Own", "OwnBase", "SystemExit", "group of one"])
+
+
+def make_error(kind: str) -> BaseException:
+    """An exception with a past."""
+    try:
+        try:
+            raise LookupError("its context")
+        except LookupError:
+            error = ERRORS[kind]()
+            raise error from OSError("its cause")
+    except BaseException as error:  # noqa: BLE001 - to be returned
+        return error
+
+
+@contextlib.contextmanager
+def raised(error: BaseException) -> Iterator[None]:
+    """See to it that the body raises this, with the past that it had."""
+    past = error.__cause__, error.__context__, error.__suppress_context__
+    try:
+        yield
+    except BaseException as caught:
+        if caught is not error:
+            raise
+    else:
+        pytest.fail("nothing was raised")
+    assert (error.__cause__, error.__context__, error.__suppress_context__) == past
+
+
+# Through `async with`.
+
+
+async def at_once(client: gearman.GearmanClient, server: Any, task: str) -> None:
+    """Nothing has happened yet, not even a step of a task."""
+
+
+async def connected(client: gearman.GearmanClient, server: Any, task: str) -> None:
+    await client.submit_job(task, "x", background=True)
+
+
+async def shut_down(client: gearman.GearmanClient, server: Any, task: str) -> None:
+    await client.submit_job(task, "x", background=True)
+    await client.shutdown()
+
+
+async def timed_out(client: gearman.GearmanClient, server: Any, task: str) -> None:
+    assert (await client.submit_job(task, "x", poll_timeout=A_MOMENT)).timed_out
+
+
+async def in_the_middle(client: gearman.GearmanClient, server: Any, task: str) -> None:
+    """With an iteration that nobody goes on with."""
+    request = await client.submit_job(task, "x", wait_until_complete=False)
+    with anyio.move_on_after(A_MOMENT):
+        await client.updates(request).__anext__()
+
+
+SITUATIONS: list[Situation] = [at_once, connected, shut_down, timed_out, in_the_middle]
+
+
+@each_error
+async def test_from_the_body_of_a_client(kind: str, gearmand: Any, task: str) -> None:
+    for situation in SITUATIONS:
+        error = make_error(kind)
+        with raised(error):
+            async with gearman.GearmanClient([gearmand.address]) as client:
+                await situation(client, gearmand, task)
+                raise error
+
+
+@some_errors
+async def test_with_calls_pending(kind: str, server: Any, task: str) -> None:
+    """They return: their requests are lost."""
+    error = make_error(kind)
+    requests = [await make_request(task) for _ in range(3)]
+    items: list[Any] = []
+
+    async def iterate(client: gearman.GearmanClient) -> None:
+        await client.submit_multiple_requests(requests[2:], wait_until_complete=False)
+        items.extend([item async for item in client.updates(requests[2])])
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with raised(error):
+                async with gearman.GearmanClient([server.address]) as client:
+                    for request in requests[:2]:
+                        tasks.start_soon(client.submit_multiple_requests, [request])
+                    tasks.start_soon(iterate, client)
+                    await until(lambda: all(r.state == gearman.JOB_CREATED for r in requests))
+                    raise error
+    assert [request.state for request in requests] == 3 * [gearman.JOB_UNKNOWN]
+    assert [item.state for item in items] == [gearman.JOB_UNKNOWN]
+
+
+async def make_request(task: str, data: str = "x") -> gearman.GearmanJobRequest:
+    return gearman.GearmanJobRequest(gearman.GearmanJob(None, None, task, None, data))
+
+
+@some_errors
+async def test_while_connecting(kind: str, anyio_backend: str) -> None:
+    error = make_error(kind)
+    with black_hole() as address, anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with raised(error):
+                async with gearman.GearmanClient([address]) as client:
+                    tasks.start_soon(expect_unavailable, client)
+                    await until(lambda: client._driver._wires, "the attempt to connect")
+                    await anyio.sleep(A_MOMENT)
+                    raise error
+
+
+async def expect_unavailable(client: gearman.GearmanClient) -> None:
+    with pytest.raises(ServerUnavailable):
+        await client.submit_job("x", "x")
+
+
+@each_error
+async def test_when_it_is_cancelled_at_the_same_time(kind: str, gearmand: Any, task: str) -> None:
+    # A cancelled scope of trio makes another group of what leaves it: it is around `raised`.
+    for situation in (at_once, connected):
+        error = make_error(kind)
+        with anyio.CancelScope() as scope, raised(error):
+            async with gearman.GearmanClient([gearmand.address]) as client:
+                await situation(client, gearmand, task)
+                scope.cancel()
+                raise error
+        error = make_error(kind)
+        with anyio.CancelScope() as scope, raised(error):
+            async with gearman.JobServer() as own:
+                async with gearman.GearmanClient([own.address]) as client:
+                    await situation(client, own, task)
+                scope.cancel()
+                raise error
+
+
+@each_error
+async def test_when_the_server_has_died(
+    kind: str, task: str, start_gearmand: Callable[..., Any], anyio_backend: str
+) -> None:
+    # One that ends in this moment, so that nobody has heard of it.
+    error = make_error(kind)
+    with raised(error):
+        async with (
+            gearman.JobServer() as server,
+            gearman.GearmanClient([server.address]) as client,
+        ):
+            await client.submit_job(task, "x", background=True)
+            await server.stop()
+            raise error
+
+
+async def test_when_gearmand_was_killed(
+    task: str, start_gearmand: Callable[..., Any], anyio_backend: str
+) -> None:
+    server = start_gearmand()
+    error = make_error("Own")
+    with raised(error):
+        async with gearman.GearmanClient([server.address]) as client:
+            request = await client.submit_job(task, "x", wait_until_complete=False)
+            server.kill()
+            await client.wait_until_jobs_completed([request])
+            assert request.state == gearman.JOB_UNKNOWN
+            with pytest.raises(ServerUnavailable):
+                await client.submit_job(task, "x")
+            raise error
+
+
+@each_error
+async def test_from_the_body_of_a_server(kind: str, task: str) -> None:
+    error = make_error(kind)
+    with raised(error):
+        async with gearman.JobServer() as server:
+            raise error
+    error = make_error(kind)
+    server = gearman.JobServer()
+    async with gearman.GearmanClient([("127.0.0.1", 1)], connect=server.connect) as client:
+        with raised(error):
+            async with server:
+                await client.submit_job(task, "x", background=True)
+                raise error
+        with pytest.raises(GearmanError):
+            await client.submit_job(task, "x")
+
+
+@some_errors
+async def test_from_the_body_of_a_worker(kind: str, server: Any, task: str) -> None:
+    """`work`, in another task, returns."""
+    error = make_error(kind)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with raised(error):
+                async with gearman.GearmanWorker([server.address]) as worker:
+                    worker.register_task(task, echo)
+                    tasks.start_soon(worker.work)
+                    await until(functools.partial(is_asleep, worker))
+                    raise error
+
+
+@some_errors
+async def test_nested_clients(kind: str, server: Any, task: str) -> None:
+    error = make_error(kind)
+    with raised(error):
+        async with (
+            gearman.GearmanClient([server.address]) as outer,
+            gearman.GearmanClient([server.address]) as inner,
+        ):
+            for client in (outer, inner):
+                await client.submit_job(task, "x", background=True)
+            raise error
+    error = make_error(kind)
+    async with gearman.GearmanClient([server.address]) as outer:
+        with raised(error):
+            async with gearman.GearmanClient([server.address]) as inner:
+                await inner.submit_job(task, "x", background=True)
+                raise error
+        request = await outer.submit_job(task, "x", background=True)
+        assert request.state == gearman.JOB_CREATED
+
+
+async def test_from_a_call(server: Any, task: str) -> None:
+    """What a call raises may leave the body, too."""
+    with pytest.raises(ServerUnavailable) as caught:
+        async with gearman.GearmanClient([("127.0.0.1", free_port())]) as client:
+            await client.submit_job(task, "x")
+    assert len(list(caught.value.job_requests)) == 1
+    with pytest.raises(TypeError, match="data"):
+        async with gearman.GearmanClient([server.address]) as client:
+            await client.submit_job(task, 3)
+
+
+async def test_a_sibling_task_fails(server: Any, task: str) -> None:
+    """The user's own task group does what it always does, once."""
+    error = make_error("Own")
+
+    async def fail() -> None:
+        await anyio.lowlevel.checkpoint()
+        raise error
+
+    async def around() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fail)
+            async with gearman.GearmanClient([server.address]) as client:
+                await client.submit_job(task, "x")
+
+    async def inside() -> None:
+        async with (
+            gearman.GearmanClient([server.address]) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(client.submit_job, task, "x")
+            tasks.start_soon(fail)
+            await client.submit_job(task, "x")
+
+    for function in (around, inside):
+        with pytest.raises(ExceptionGroup) as caught:
+            await function()
+        assert caught.value.exceptions == (error,)
+
+
+# Out of `work`.
+
+
+async def test_no_server_to_work_for(anyio_backend: str) -> None:
+    worker = gearman.GearmanWorker([("127.0.0.1", free_port())])
+    with pytest.raises(ServerUnavailable):
+        await worker.work()
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("hook", ["after_poll", "after_job"])
+async def test_hooks(hook: str, is_async: bool, server: Any, task: str) -> None:
+    error = make_error("Own")
+
+    async def fail(worker: gearman.GearmanWorker, *args: Any) -> bool:
+        raise error
+
+    def fail_at_once(worker: gearman.GearmanWorker, *args: Any) -> bool:
+        raise error
+
+    kind = type("Worker", (gearman.GearmanWorker,), {hook: fail if is_async else fail_at_once})
+    worker = kind([server.address])
+    worker.register_task(task, echo)
+    async with gearman.GearmanClient([server.address]) as client:
+        await client.submit_job(task, "x", background=True)
+    with raised(error), anyio.fail_after(PATIENCE):
+        await worker.work()
+    assert not worker.has_job_lock()
+
+
+async def test_a_callback_raises_what_is_no_exception(server: Any, task: str) -> None:
+    """It ends `work`, as itself; its job is for another worker."""
+    error = make_error("OwnBase")
+    request = await make_request(task, "something")
+
+    async def fail(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> None:
+        raise error
+
+    async with gearman.GearmanClient([server.address]) as client:
+        await client.submit_multiple_requests([request], wait_until_complete=False)
+        worker = gearman.GearmanWorker([server.address])
+        worker.register_task(task, fail)
+        with raised(error), anyio.fail_after(PATIENCE):
+            await worker.work()
+        async with working(server, {task: echo}):
+            await client.wait_until_jobs_completed([request])
+        assert request.result == b"something"
+
+
+@pytest.mark.parametrize("kind", ["KeyboardInterrupt", "SystemExit"])
+async def test_a_callback_is_interrupted(
+    kind: str, gearmand: Any, task: str, anyio_backend: str
+) -> None:
+    """It ends the event loop, as itself."""
+    error = make_error(kind)
+
+    async def fail(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> None:
+        raise error
+
+    async def main() -> None:
+        worker = gearman.GearmanWorker([gearmand.address])
+        worker.register_task(task, fail)
+        async with gearman.GearmanClient([gearmand.address]) as client:
+            await client.submit_job(task, "x", background=True)
+            await worker.work()
+
+    def run() -> None:
+        with raised(error):
+            anyio.run(main, backend=anyio_backend)
+
+    # In an event loop of its own, which that ends.
+    await anyio.to_thread.run_sync(run)
+
+
+# Where a client does not work.
+
+
+def calls_of(client: gearman.GearmanClient) -> dict[str, Callable[[], Awaitable[object]]]:
+    """Each method."""
+    request = gearman.GearmanJobRequest(gearman.GearmanJob(None, None, "task", None, "x"))
+    known = gearman.GearmanJobRequest.from_unique("x")
+
+    async def as_completed() -> None:
+        await client.as_completed([request]).__anext__()
+
+    async def updates() -> None:
+        await client.updates(request).__anext__()
+
+    return {
+        "submit_job": lambda: client.submit_job("task", "x"),
+        "submit_multiple_jobs": lambda: client.submit_multiple_jobs([{"task": "t", "data": "x"}]),
+        "submit_multiple_requests": lambda: client.submit_multiple_requests([request]),
+        "wait_until_jobs_accepted": lambda: client.wait_until_jobs_accepted([request]),
+        "wait_until_jobs_completed": lambda: client.wait_until_jobs_completed([request]),
+        "as_completed": as_completed,
+        "updates": updates,
+        "get_job_status": lambda: client.get_job_status(known),
+        "get_job_statuses": lambda: client.get_job_statuses([known]),
+        "establish_connection": lambda: client.establish_connection(client.connection_list[0]),
+        "poll_connections_until_stopped": lambda: client.poll_connections_until_stopped(
+            [], lambda _: True
+        ),
+        "shutdown": client.shutdown,
+    }
+
+
+def test_that_these_are_all() -> None:
+    public = {name for name in dir(gearman.GearmanClient) if not name.startswith("_")}
+    assert public - {"connection_list", "data_encoder"} == set(calls_of(gearman.GearmanClient()))
+
+
+async def test_outside(server: Any) -> None:
+    async def call_all(client: gearman.GearmanClient) -> None:
+        for call in calls_of(client).values():
+            with pytest.raises(RuntimeError, match="works inside `async with GearmanClient"):
+                await call()
+
+    client = gearman.GearmanClient([server.address])
+    await call_all(client)
+    async with client:
+        await client.submit_job("task", "x", background=True)
+    await call_all(client)
+    assert client._driver.engine.next_action() is None
+
+
+async def test_in_another_thread(server: Any, task: str, anyio_backend: str) -> None:
+    """With an event loop there, even; nothing has happened to the client."""
+    async with gearman.GearmanClient([server.address]) as client:
+        await client.submit_job(task, "x", background=True)
+
+        async def call_all() -> None:
+            for call in calls_of(client).values():
+                with pytest.raises(RuntimeError, match="another thread"):
+                    await call()
+
+        await anyio.to_thread.run_sync(
+            functools.partial(anyio.run, call_all, backend=anyio_backend)
+        )
+        request = await client.submit_job(task, "x", background=True)
+        assert request.state == gearman.JOB_CREATED
+        assert not client._driver.engine._waits
+
+
+async def test_a_worker_in_another_thread(server: Any, task: str) -> None:
+    async with working(server, {task: echo}) as worker:
+        for call in (
+            worker.stop,
+            functools.partial(worker.register_task, "another", echo),
+            functools.partial(worker.unregister_task, task),
+            functools.partial(worker.set_client_id, "me"),
+        ):
+            with pytest.raises(RuntimeError, match="another thread"):
+                await anyio.to_thread.run_sync(call)
+        worker.register_task(task, echo)
+        async with gearman.GearmanClient([server.address]) as client:
+            assert (await client.submit_job(task, "x")).result == b"x"
+
+
+async def test_entering_a_client_twice(server: Any, task: str) -> None:
+    client = gearman.GearmanClient([server.address])
+    async with client:
+        with pytest.raises(RuntimeError, match="only once"):
+            await client.__aenter__()
+        request = await client.submit_job(task, "x", background=True)
+        assert request.state == gearman.JOB_CREATED
+    with pytest.raises(RuntimeError, match="only once"):
+        await client.__aenter__()
+    unused = gearman.GearmanClient([server.address])
+    async with unused:
+        pass
+    with pytest.raises(RuntimeError, match="only once"):
+        await unused.__aenter__()
+
+
+async def test_a_server_that_does_not_run(anyio_backend: str) -> None:
+    server = gearman.JobServer()
+    for when in ("before", "after"):
+        near, far = pipe()
+        with pytest.raises(RuntimeError, match="is not running"):
+            await server.handle(far)
+        with pytest.raises(anyio.EndOfStream):
+            await near.receive()  # It was closed all the same.
+        await near.aclose()
+        with pytest.raises(ConnectionRefusedError, match="is not running"):
+            await server.connect()
+        if when == "before":
+            for use in (server.wait, lambda: server.address):
+                with pytest.raises(RuntimeError, match="was not started"):
+                    await use()  # type: ignore[misc]
+            async with server:
+                with pytest.raises(RuntimeError, match="was started before"):
+                    await server.__aenter__()
+                await server.stop()
+                with pytest.raises(ConnectionRefusedError, match="is not running"):
+                    await server.connect()
+    # It has ended.
+    await server.stop()
+    await server.wait()
+    with pytest.raises(RuntimeError, match="was started before"):
+        await server.__aenter__()
+    stopped = gearman.JobServer()
+    await stopped.stop()
+    with pytest.raises(RuntimeError, match="started"):
+        await stopped.__aenter__()
+
+
+async def test_a_port_that_is_taken(anyio_backend: str) -> None:
+    async with gearman.JobServer() as server:
+        another = gearman.JobServer(port=server.address.port)
+        with pytest.raises(OSError, match=r"[Aa]ddress"):
+            await another.__aenter__()
+        with pytest.raises(OSError, match=r"[Aa]ddress"):
+            await gearman.serve(port=server.address.port)
+
+
+async def test_working_twice_at_once(server: Any, task: str) -> None:
+    async with working(server, {task: echo}) as worker:
+        with pytest.raises(gearman.errors.InvalidWorkerState):
+            await worker.work()
+        async with gearman.GearmanClient([server.address]) as client:
+            assert (await client.submit_job(task, "x")).result == b"x"
+    await worker.shutdown()
+    with pytest.raises(gearman.errors.InvalidWorkerState):
+        await worker.work()
+
+
+# Bugs in the engine.
+
+
+def break_once(monkeypatch: pytest.MonkeyPatch, engine: Any, name: str) -> None:
+    """Make a call of `engine` raise, the next time."""
+    works = getattr(engine, name)
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(engine, name, works)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(engine, name, broken)
+
+
+def assert_logged(caplog: pytest.LogCaptureFixture) -> None:
+    (record,) = (each for each in caplog.records if each.levelno == logging.ERROR)
+    assert record.name == "gearman"
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+async def expect_internal_error(call: Awaitable[object], seen: list[object]) -> None:
+    with pytest.raises(GearmanError, match="internal error: ZeroDivisionError") as caught:
+        await call
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    seen.append(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_connected"),
+    [
+        ("connected", False),
+        ("data_to_send", False),
+        ("data_to_send", True),
+        ("receive_data", False),
+        ("receive_data", True),
+        ("connection_lost", True),
+        ("connect_failed", False),
+        ("handle_timeout", True),
+    ],
+)
+async def test_a_bug(
+    name: str,
+    is_connected: bool,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    anyio_backend: str,
+) -> None:
+    """All that wait learn of it, whatever they wait for. Then it goes on, if it can."""
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(gearman.JobServer())
+        address = ("127.0.0.1", free_port()) if name == "connect_failed" else first.address
+        client = await stack.enter_async_context(gearman.GearmanClient([address]))
+        engine = client._driver.engine
+        if is_connected:
+            await client.submit_job(task, "x", background=True)
+        seen: list[object] = []
+        requests = [await make_request(task) for _ in range(3)]
+
+        async def iterate() -> None:
+            await client.submit_multiple_requests(requests[2:], wait_until_complete=False)
+            async for _ in client.as_completed(requests[2:]):
+                pytest.fail("it has not ended")
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                if not is_connected:
+                    break_once(monkeypatch, engine, name)
+                calls: list[Awaitable[object]] = [
+                    client.submit_multiple_requests(requests[:2]),
+                    iterate(),
+                    client.poll_connections_until_stopped([], lambda _: True),
+                ]
+                for call in calls:
+                    tasks.start_soon(expect_internal_error, call, seen)
+                if is_connected:
+                    # The other iteration is that of `poll_connections_until_stopped`.
+                    await until(lambda: sum(isinstance(w, Stream) for w in engine._waits) == 2)
+                    await until(lambda: all(r.state == gearman.JOB_CREATED for r in requests))
+                    break_once(monkeypatch, engine, name)
+                    if name == "connection_lost":
+                        await first.stop()
+                    elif name == "handle_timeout":
+                        tasks.start_soon(wait_a_moment, client, requests[0], seen)
+                    else:
+                        request = gearman.GearmanJobRequest.from_unique("x")
+                        tasks.start_soon(
+                            expect_internal_error, client.get_job_status(request), seen
+                        )
+        assert len(seen) >= 3
+        assert [request.state for request in requests] == 3 * [gearman.JOB_UNKNOWN]
+        assert [request._waits for request in requests] == 3 * [()]
+        assert_logged(caplog)
+        assert not engine._waits
+        # It goes on.
+        if name in ("connection_lost", "connect_failed"):
+            with pytest.raises(ServerUnavailable):
+                await client.submit_job(task, "y")
+            return
+        async with working(first, {task: echo}):
+            request = await client.submit_job(task, "y", poll_timeout=PATIENCE)
+        assert request.result == b"y"
+
+
+async def wait_a_moment(
+    client: gearman.GearmanClient, request: gearman.GearmanJobRequest, seen: list[object]
+) -> None:
+    await expect_internal_error(
+        client.wait_until_jobs_completed([request], poll_timeout=A_MOMENT), seen
+    )
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt()], ids=repr)
+async def test_a_bug_in_a_call(
+    error: BaseException,
+    server: Any,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The caller gets what was raised, the others learn of it."""
+
+    async def wait_for(client: gearman.GearmanClient) -> None:
+        with pytest.raises(ConnectionError, match="interrupted by"):
+            await client.submit_multiple_requests([request])
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.undo()
+        raise error
+
+    request = await make_request(task)
+    with anyio.fail_after(PATIENCE):
+        async with gearman.GearmanClient([server.address]) as client:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait_for, client)
+                await until(lambda: request.state == gearman.JOB_CREATED)
+                monkeypatch.setattr(client._driver.engine, "submit", broken)
+                with raised(error):
+                    await client.submit_job(task, "x")
+            async with working(server, {task: echo}):
+                assert (await client.submit_job(task, "y")).result == b"y"
+
+
+@pytest.mark.parametrize("name", ["connected", "data_to_send", "receive_data", "handle_timeout"])
+async def test_a_bug_in_a_worker(
+    name: str,
+    server: Any,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = gearman.GearmanWorker([server.address])
+    worker.register_task(task, echo)
+    break_once(monkeypatch, worker._driver.engine, name)
+    with anyio.fail_after(PATIENCE):
+        await expect_internal_error(worker.work(poll_timeout=A_MOMENT), [])
+    assert_logged(caplog)
+    caplog.clear()
+    # And it may work again.
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.work)
+        async with gearman.GearmanClient([server.address]) as client:
+            assert (await client.submit_job(task, "x")).result == b"x"
+        worker.stop()
+
+
+@pytest.mark.parametrize("name", ["data_to_send", "receive_data", "connection_lost"])
+async def test_a_bug_in_a_server(
+    name: str,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    anyio_backend: str,
+) -> None:
+    seen: list[object] = []
+    with anyio.fail_after(PATIENCE):
+        async with gearman.JobServer() as server, anyio.create_task_group() as tasks:
+            tasks.start_soon(expect_internal_error, server.wait(), seen)
+            await until(lambda: server._driver.engine._waits)
+            break_once(monkeypatch, server._driver.engine, name)
+            async with gearman.GearmanClient([server.address]) as client:
+                with contextlib.suppress(GearmanError):
+                    await client.submit_job(task, "x", background=True)
+    assert len(seen) == 1
+    assert_logged(caplog)

@@ -1,0 +1,645 @@
+"""Servers that refuse, die, are silent or send garbage: nobody hangs, and everybody is told."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from anyio.abc import ByteStream, SocketAttribute
+
+import gearman_anyio as gearman
+from gearman_anyio import GearmanJob, GearmanJobRequest
+from gearman_anyio._streams import pipe
+from gearman_proto.errors import ExceededConnectionAttempts, ServerError, ServerUnavailable
+from gearman_proto.events import (
+    Error,
+    JobCreated,
+    SubmitJob,
+    SubmitJobBg,
+    WorkComplete,
+    WorkData,
+)
+from gearman_proto.servers import FIRST_COOL_DOWN
+from tests.support import (
+    PATIENCE,
+    Disconnected,
+    FakeServer,
+    Gate,
+    Gearmand,
+    Peer,
+    Worker,
+    echo,
+    free_port,
+    spawn,
+    wait_for,
+)
+
+from .conftest import open_sockets
+from .test_streams import Tunnels, tcp, until, working
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto import ServerAddress
+
+    StartWorker = Callable[..., Worker]
+    StartServer = Callable[..., FakeServer]
+
+pytestmark = pytest.mark.anyio
+
+
+def new_request(task: str = "task", data: Any = b"data", **kwargs: Any) -> GearmanJobRequest:
+    return GearmanJobRequest(GearmanJob(None, None, task, None, data), **kwargs)
+
+
+async def happened(event: threading.Event, what: str = "event") -> None:
+    """Wait for something in another thread."""
+    await anyio.to_thread.run_sync(wait_for, event, what)
+
+
+# Servers that are not there, and servers that die.
+
+
+async def test_server_that_comes_up_later(start_gearmand: Callable[..., Gearmand]) -> None:
+    port = free_port()
+    request = new_request(background=True)
+    async with gearman.GearmanClient([("127.0.0.1", port)]) as client:
+        with pytest.raises(ServerUnavailable, match="refused") as caught:
+            await client.submit_multiple_requests([request])
+        assert list(caught.value.job_requests) == [request]
+        assert request.state == gearman.JOB_UNKNOWN
+        assert not request.timed_out
+        await anyio.to_thread.run_sync(lambda: start_gearmand(port=port))
+        # It was just found dead, but it is the only one there is.
+        await client.submit_multiple_requests([request])
+        assert request.state == gearman.JOB_CREATED
+
+
+async def test_killed_while_a_thousand_jobs_wait(
+    start_gearmand: Callable[..., Gearmand], task: str, start_worker: StartWorker
+) -> None:
+    server = start_gearmand()
+    requests = [new_request(task, b"%d" % number) for number in range(1000)]
+    async with gearman.GearmanClient([server.address]) as client:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.submit_multiple_requests, requests)
+            await until(lambda: all(r.state == gearman.JOB_CREATED for r in requests), "jobs")
+            assert server.counts(task)[0] == 1000
+            server.kill()
+        assert {request.state for request in requests} == {gearman.JOB_UNKNOWN}
+        assert not any(request.timed_out for request in requests)
+        uniques = {request.unique for request in requests}
+        server.start()
+        start_worker(server.address, {task: echo})
+        await client.submit_multiple_requests(requests, poll_timeout=PATIENCE)
+        assert [r.result for r in requests] == [b"%d" % number for number in range(1000)]
+        assert uniques.isdisjoint(request.unique for request in requests)
+
+
+async def test_chosen_unique_stays_when_submitted_again(
+    start_gearmand: Callable[..., Gearmand], task: str
+) -> None:
+    server = start_gearmand()
+    async with gearman.GearmanClient([server.address]) as client:
+        request = await client.submit_job(task, b"", unique="mine", wait_until_complete=False)
+        server.kill()
+        await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+        assert request.state == gearman.JOB_UNKNOWN
+        server.start()
+        await client.submit_multiple_requests([request], wait_until_complete=False)
+        assert request.state == gearman.JOB_CREATED
+        assert request.unique == "mine"
+
+
+async def test_killed_while_others_use_another_server(
+    start_gearmand: Callable[..., Gearmand], task: str, start_worker: StartWorker
+) -> None:
+    servers = {server.port: server for server in (start_gearmand(), start_gearmand())}
+    gate = Gate()
+    for server in servers.values():
+        start_worker(server.address, {task: gate})
+    hosts = [server.address for server in servers.values()]
+    requests = [new_request(task, b"%d" % number) for number in range(6)]
+    async with gearman.GearmanClient(hosts) as client:
+        await client.submit_multiple_requests(requests, wait_until_complete=False)
+        dead = requests[0].connection
+        assert dead is not None
+        lost = [request for request in requests if request.connection == dead]
+        alive = [request for request in requests if request.connection != dead]
+        assert len(lost) == len(alive) == 3
+        async with anyio.create_task_group() as tasks:
+            for request in alive:
+                tasks.start_soon(client.wait_until_jobs_completed, [request])
+            servers[dead.port].kill()
+            await client.wait_until_jobs_completed(lost, poll_timeout=PATIENCE)
+            assert {request.state for request in lost} == {gearman.JOB_UNKNOWN}
+            assert {request.state for request in alive} == {gearman.JOB_CREATED}
+            gate.open.set()
+        assert [request.result for request in alive] == [r.job.data for r in alive]
+        # All go to the one that is left.
+        await client.submit_multiple_requests(requests, poll_timeout=PATIENCE)
+        assert [request.result for request in requests] == [r.job.data for r in requests]
+
+
+async def test_another_server_takes_over(task: str) -> None:
+    """Without a retry: a server that is not there costs none."""
+    async with gearman.JobServer() as one, gearman.JobServer() as two:
+        hosts = [one.address, two.address]
+        async with gearman.GearmanClient(hosts) as client, working(*hosts, task=task):
+            for number in range(4):
+                request = await client.submit_job(task, b"job %d" % number, poll_timeout=PATIENCE)
+                assert request.result == request.job.data[::-1]
+            await one.stop()
+            gone = client.connection_list[0]
+            await until(lambda: not gone.connected, "the loss of a connection")
+            for number in range(20):
+                request = await client.submit_job(task, b"job %d" % number, poll_timeout=PATIENCE)
+                assert request.result == request.job.data[::-1]
+                assert request.connection_attempts == 1
+            assert [server.connected for server in client.connection_list] == [False, True]
+
+
+async def test_cooling_down() -> None:
+    """A server that failed is left alone for a while, and no longer."""
+    calls = []
+
+    async def connect(address: Any) -> Any:
+        calls.append(address.host)
+        if address.host == "bad" and is_bad:
+            raise OSError("it is down")
+        return await server.connect()
+
+    async def submit() -> int:
+        """The number of attempts at the bad one."""
+        calls.clear()
+        jobs = [{"task": "t", "data": b""}] * 10
+        requests = await client.submit_multiple_jobs(jobs, background=True)
+        assert all(request.complete for request in requests)
+        return calls.count("bad")
+
+    is_bad = True
+    async with (
+        gearman.JobServer() as server,
+        gearman.GearmanClient(["bad", "good"], connect=connect) as client,
+    ):
+        bad, good = client.connection_list
+        before = anyio.current_time()
+        assert await submit() == 1
+        cool_until = bad.cool_until
+        assert cool_until >= before + FIRST_COOL_DOWN / 2
+        for _ in range(3):
+            attempts = await submit()
+            # This machine may be very slow.
+            assert attempts == 0 or anyio.current_time() >= cool_until
+        await anyio.sleep_until(bad.cool_until)
+        is_bad = False
+        assert await submit() == 1
+        assert bad.connected
+        assert good.connected
+
+
+# Servers that misbehave.
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+async def test_accepts_and_closes(start_server: StartServer, retries: int) -> None:
+    server = start_server(lambda peer: None)
+    request = new_request(max_attempts=retries + 1)
+    async with gearman.GearmanClient([server.address]) as client:
+        with pytest.raises(ExceededConnectionAttempts, match=f"{retries + 1} time") as caught:
+            await client.submit_multiple_requests([request], poll_timeout=PATIENCE)
+    assert list(caught.value.job_requests) == [request]
+    assert request.state == gearman.JOB_UNKNOWN
+    assert len(server.peers) == retries + 1
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+async def test_takes_the_submit_and_closes(start_server: StartServer, retries: int) -> None:
+    server = start_server(lambda peer: peer.expect(SubmitJob))
+    async with gearman.GearmanClient([server.address]) as client:
+        with pytest.raises(ExceededConnectionAttempts, match=f"{retries + 1} time"):
+            await client.submit_job("task", b"data", max_retries=retries)
+    submits = [event for event in server.events if isinstance(event, SubmitJob)]
+    assert len(submits) == retries + 1
+    assert len({submit.unique for submit in submits}) == retries + 1
+
+
+async def test_retry_that_works(start_server: StartServer) -> None:
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob)
+        if len(server.peers) > 1:
+            peer.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"done"))
+            peer.hold()
+
+    server = start_server(script)
+    async with gearman.GearmanClient([server.address]) as client:
+        request = await client.submit_job("task", b"data", max_retries=1)
+        assert request.result == b"done"
+        assert request.connection_attempts == 2
+
+
+GARBAGE = {
+    "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "zeros": bytes(64),
+    "a bad magic": b"\0RAS" + struct.pack(">II", 8, 1) + b"x",
+    "an unknown type": b"\0RES" + struct.pack(">II", 99, 0),
+    "a packet for workers": b"\0RES" + struct.pack(">II", 10, 0),
+    "a huge size": b"\0RES" + struct.pack(">II", 13, 0xFFFFFFFF) + b"H:1\0x",
+    "an answer to nothing": b"\0RES" + struct.pack(">II", 17, 1) + b"x",
+    "an answer to something else": b"\0RES" + struct.pack(">II", 20, 9) + b"H\x000\x000\x000\x000",
+    "too few arguments": b"\0RES" + struct.pack(">II", 12, 3) + b"H:1",
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+async def test_garbage_in_place_of_an_answer(start_server: StartServer, what: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob)
+        peer.send_raw(GARBAGE[what])
+        with contextlib.suppress(Disconnected):
+            peer.hold()
+        closed.set()
+
+    closed = threading.Event()
+    async with gearman.GearmanClient([start_server(script).address]) as client:
+        with pytest.raises(ExceededConnectionAttempts):
+            await client.submit_job("task", b"data")
+        await happened(closed, "the client's closing")
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+async def test_garbage_behind_the_acknowledgement(start_server: StartServer, what: str) -> None:
+    def script(peer: Peer) -> None:
+        for number in (1, 2):
+            peer.expect(SubmitJob)
+            peer.send(JobCreated(b"H:%d" % number))
+        # What came before the garbage counts.
+        peer.send_raw(peer.connection.send(WorkComplete(b"H:1", b"done")) + GARBAGE[what])
+        peer.hold()
+
+    async with gearman.GearmanClient([start_server(script).address]) as client:
+        requests = await client.submit_multiple_jobs([{"task": "task", "data": b""}] * 2)
+    assert [r.state for r in requests] == [gearman.JOB_COMPLETE, gearman.JOB_UNKNOWN]
+    assert requests[0].result == b"done"
+    assert not requests[1].timed_out
+
+
+@pytest.mark.parametrize("size", [1, 11, 12, 15])
+async def test_truncated_packet(start_server: StartServer, size: int) -> None:
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob)
+        peer.send(JobCreated(b"H:1"), WorkData(b"H:1", b"part"))
+        peer.send_raw(peer.connection.send(WorkComplete(b"H:1", b"done"))[:size])
+
+    async with gearman.GearmanClient([start_server(script).address]) as client:
+        request = await client.submit_job("task", b"data")
+        assert request.state == gearman.JOB_UNKNOWN
+        assert list(request.data_updates) == [b"part"]
+        assert client.connection_list[0].error is not None
+
+
+async def test_packet_over_the_limit(start_server: StartServer) -> None:
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob)
+        peer.send(JobCreated(b"H:1"), WorkData(b"H:1", bytes(900)))
+        peer.send(WorkComplete(b"H:1", bytes(1100)))
+        peer.hold()
+
+    address = start_server(script).address
+    async with gearman.GearmanClient([address], max_packet_size=1000) as client:
+        request = await client.submit_job("task", b"")
+        assert request.state == gearman.JOB_UNKNOWN
+        assert request.data_updates[0] == bytes(900)
+        assert "1000" in str(client.connection_list[0].error)
+
+
+async def test_never_answers(start_server: StartServer) -> None:
+    async with gearman.GearmanClient([start_server(Peer.hold).address]) as client:
+        request = await client.submit_job("task", b"", poll_timeout=0.05)
+        assert request.timed_out
+        assert request.state == gearman.JOB_PENDING
+        await client.wait_until_jobs_accepted([request], poll_timeout=0)
+        assert request.timed_out
+        assert [r async for r in client.as_completed([request], poll_timeout=0.01)] == []
+
+
+async def test_error_in_place_of_one_answer(start_server: StartServer) -> None:
+    def script(peer: Peer) -> None:
+        for _ in range(3):
+            peer.expect(SubmitJobBg)
+        peer.send(JobCreated(b"H:1"), Error(b"odd", b"w\xffy"), JobCreated(b"H:2"))
+        peer.hold()
+
+    async with gearman.GearmanClient([start_server(script).address]) as client:
+        requests = await client.submit_multiple_jobs(
+            [{"task": "t", "data": b""}] * 3, background=True
+        )
+    assert [r.state for r in requests] == ["CREATED", "FAILED", "CREATED"]
+    assert isinstance(requests[1].error, ServerError)
+    assert requests[1].error.code == "odd"
+
+
+@pytest.mark.parametrize("when", ["before the answer", "after it"])
+async def test_reset(start_server: StartServer, when: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob)
+        if when == "after it":
+            peer.send(JobCreated(b"H:1"))
+            wait_for(created)
+        # A close that resets the connection.
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    created = threading.Event()
+    async with gearman.GearmanClient([start_server(script).address]) as client:
+        if when == "after it":
+            request = await client.submit_job("task", b"", wait_until_complete=False)
+            created.set()
+            await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+            assert request.state == gearman.JOB_UNKNOWN
+            assert "reset" in str(client.connection_list[0].error)
+        else:
+            with pytest.raises(ExceededConnectionAttempts, match="reset"):
+                await client.submit_job("task", b"")
+
+
+async def test_half_open(start_server: StartServer) -> None:
+    """A server that will send no more is of no use, though it would read."""
+
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob)
+        peer.send(JobCreated(b"H:1"))
+        peer.sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(Disconnected):
+            peer.hold()
+        closed.set()
+
+    closed = threading.Event()
+    async with gearman.GearmanClient([start_server(script).address]) as client:
+        request = await client.submit_job("task", b"", poll_timeout=PATIENCE)
+        assert request.state == gearman.JOB_UNKNOWN
+        assert not request.timed_out
+        await happened(closed, "the client's closing")
+
+
+# Connections that end between calls.
+
+
+class Ender:
+    """A script that answers background jobs, and ends each connection when it is told to."""
+
+    def __init__(self, how: str, jobs: int = 1) -> None:
+        self.go = threading.Event()
+        self.ended = threading.Event()
+        self._how = how
+        self._jobs = jobs
+
+    def __call__(self, peer: Peer) -> None:
+        for number in range(self._jobs):
+            peer.expect(SubmitJobBg)
+            peer.send(JobCreated(b"H:%d" % number))
+        wait_for(self.go)
+        self.go.clear()
+        if self._how == "reset":
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if self._how == "half closed":
+            peer.sock.shutdown(socket.SHUT_WR)
+        else:
+            peer.sock.close()
+        self.ended.set()
+        if self._how == "half closed":
+            peer.sock.recv(1)  # It lasts until the client has closed it.
+
+    def end(self, stream: ByteStream) -> None:
+        """End it, and let the loop see nothing of that. `stream` is the client's."""
+        self.go.set()
+        wait_for(self.ended)
+        self.ended.clear()
+        # The system may take its time.
+        sock = stream.extra(SocketAttribute.raw_socket)
+        assert select.select([sock], [], [], PATIENCE)[0], "the end did not come"
+
+
+@pytest.mark.parametrize("how", ["closed", "reset", "half closed"])
+async def test_connection_that_ended_between_two_calls(start_server: StartServer, how: str) -> None:
+    """The loop has not run since, but what is submitted next goes over a new one."""
+    ender = Ender(how)
+    server = start_server(ender)
+    streams: list[ByteStream] = []
+
+    async def connect(address: ServerAddress) -> ByteStream:
+        streams.append(await tcp(address))
+        return streams[-1]
+
+    async with gearman.GearmanClient([server.address], connect=connect) as client:
+        for number in range(10):
+            request = await client.submit_job("task", b"%d" % number, background=True)
+            assert request.complete
+            assert request.connection_attempts == 1
+            ender.end(streams[-1])
+        (it,) = client.connection_list
+        assert await client.establish_connection(it) is it
+        assert it.connected
+        await client.submit_job("task", b"last", background=True)
+        ender.end(streams[-1])
+    assert [event.data for event in server.events if isinstance(event, SubmitJobBg)] == [
+        *[b"%d" % number for number in range(10)],
+        b"last",
+    ]
+
+
+async def test_one_of_many_calls_finds_the_end(start_server: StartServer) -> None:
+    """They come together, after the end; each goes over the new connection, and none twice."""
+    ender = Ender("closed")
+    second = threading.Event()
+
+    def script(peer: Peer) -> None:
+        if len(server.peers) == 1:
+            ender(peer)
+        else:
+            second.set()
+            for number in range(20):
+                peer.expect(SubmitJobBg)
+                peer.send(JobCreated(b"H:%d" % number))
+            peer.hold()
+
+    async def submit(number: int) -> None:
+        request = await client.submit_job("task", b"%d" % number, background=True)
+        assert request.connection_attempts == 1
+
+    streams: list[ByteStream] = []
+
+    async def connect(address: ServerAddress) -> ByteStream:
+        streams.append(await tcp(address))
+        return streams[-1]
+
+    server = start_server(script)
+    async with gearman.GearmanClient([server.address], connect=connect) as client:
+        await client.submit_job("task", b"first", background=True)
+        ender.end(streams[-1])
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(submit, number)
+    assert second.is_set()
+    data = [event.data for event in server.events if isinstance(event, SubmitJobBg)]
+    assert sorted(data) == sorted([b"first", *[b"%d" % number for number in range(20)]])
+
+
+async def test_connection_in_memory_that_ended_between_two_calls() -> None:
+    async def connect(address: Any) -> ByteStream:
+        near, far = pipe()
+        fars.append(far)
+        tasks.start_soon(server.handle, far)
+        return near
+
+    fars: list[Any] = []
+    async with gearman.JobServer() as server, anyio.create_task_group() as tasks:
+        tunnels = Tunnels(connect)
+        async with gearman.GearmanClient(["memory"], connect=tunnels) as client:
+            for _ in range(10):
+                request = await client.submit_job("t", b"", background=True)
+                assert request.complete
+                assert request.connection_attempts == 1
+                # Nothing else runs before the next call.
+                fars[-1]._chunks.send_stream.close()
+        tunnels.check(10)
+
+
+async def test_restart_between_two_calls(
+    start_gearmand: Callable[..., Gearmand], task: str
+) -> None:
+    server = start_gearmand()
+    async with gearman.GearmanClient([server.address]) as client:
+        stored = await client.submit_job(task, b"", background=True)
+        waiting = await client.submit_job(task, b"", wait_until_complete=False)
+        server.kill()
+        server.start()
+        request = await client.submit_job(task, b"", background=True)
+        assert request.complete
+        assert request.connection_attempts == 1
+        assert waiting.state == gearman.JOB_UNKNOWN
+        server.kill()
+        server.start()
+        await client.get_job_status(stored)
+        assert stored.status["known"] is False
+
+
+async def test_much_to_read_before_the_end(start_server: StartServer) -> None:
+    """What came before the end counts, and is no reason to wait for ever."""
+
+    def script(peer: Peer) -> None:
+        if len(server.peers) == 1:
+            peer.expect(SubmitJob)
+            peer.send(JobCreated(b"H:1"), WorkData(b"H:1", bytes(3_000_000)))
+            peer.send(WorkComplete(b"H:1", b"done"))
+        else:
+            peer.expect(SubmitJobBg)
+            peer.send(JobCreated(b"H:2"))
+            peer.hold()
+
+    server = start_server(script)
+    async with gearman.GearmanClient([server.address]) as client:
+        request = await client.submit_job("task", b"", wait_until_complete=False)
+        await until(lambda: request.complete, "the result")
+        again = await client.submit_job("task", b"", background=True, max_retries=1)
+        assert again.complete
+        assert request.result == b"done"
+        assert request.data_updates[0] == bytes(3_000_000)
+
+
+# Many of them.
+
+
+async def test_many_reconnects(start_server: StartServer) -> None:
+    """None leaves a socket or a stream behind."""
+    server = start_server(lambda peer: (peer.expect(SubmitJobBg), peer.send(JobCreated(b"H:1"))))
+    tunnels = Tunnels(tcp)
+    async with gearman.GearmanClient([server.address], connect=tunnels) as client:
+        await client.submit_job("task", b"", background=True)
+        before = len(open_sockets())
+        for _ in range(200):
+            await client.submit_job("task", b"", background=True, max_retries=3)
+        assert len(tunnels.made) >= 100
+        assert sum(not tunnel.closings for tunnel in tunnels.made) <= 1
+        await until(lambda: len(open_sockets()) <= before + 2, "the end of sockets")
+    assert all(tunnel.closings == 1 for tunnel in tunnels.made)
+
+
+async def test_many_refusals() -> None:
+    async with gearman.GearmanClient([("127.0.0.1", free_port())]) as client:
+        before = len(open_sockets())
+        for _ in range(200):
+            with pytest.raises(ServerUnavailable):
+                await client.submit_job("task", b"")
+        await until(lambda: len(open_sockets()) <= before, "the end of sockets")
+        assert not client._driver._wires
+
+
+async def test_clients_in_one_loop_are_independent(
+    server: Any, task: str, start_server: StartServer
+) -> None:
+    silent = start_server(Peer.hold)
+
+    async def use(number: int) -> None:
+        data = [b"%d:%d" % (number, job) for job in range(20)]
+        async with gearman.GearmanClient([server.address]) as client:
+            requests = await client.submit_multiple_jobs(
+                [{"task": task, "data": some} for some in data], poll_timeout=PATIENCE
+            )
+            assert [request.result for request in requests] == [some[::-1] for some in data]
+
+    async def give_up() -> None:
+        async with gearman.GearmanClient([silent.address]) as client:
+            assert (await client.submit_job(task, b"", poll_timeout=0.02)).timed_out
+
+    async def be_refused() -> None:
+        async with gearman.GearmanClient([("127.0.0.1", refusing)]) as client:
+            with pytest.raises(ServerUnavailable):
+                await client.submit_job(task, b"")
+
+    async def be_cancelled() -> None:
+        with anyio.move_on_after(0.02):
+            async with gearman.GearmanClient([silent.address]) as client:
+                await client.submit_job(task, b"")
+
+    refusing = free_port()
+    async with (
+        working(server.address, task=task, max_jobs=4),
+        anyio.create_task_group() as tasks,
+    ):
+        for number in range(20):
+            tasks.start_soon(use, number)
+        for failing in (give_up, be_refused, be_cancelled) * 5:
+            tasks.start_soon(failing)
+
+
+def test_loops_in_threads(
+    anyio_backend: str, gearmand: Gearmand, task: str, start_worker: StartWorker
+) -> None:
+    """Twenty threads, each with a loop and a client of its own."""
+    start_worker(gearmand.address, {task: echo})
+    begin = threading.Barrier(20)
+
+    async def use(number: int) -> list[bytes]:
+        data = [b"%d:%d" % (number, job) for job in range(20)]
+        async with gearman.GearmanClient([gearmand.address]) as client:
+            requests = await client.submit_multiple_jobs(
+                [{"task": task, "data": some} for some in data], poll_timeout=PATIENCE
+            )
+            results = [request.result for request in requests]
+            results += [(await client.submit_job(task, some)).result for some in data[:5]]
+        assert results == [*data, *data[:5]]
+        return results
+
+    def run(number: int) -> list[bytes]:
+        begin.wait(PATIENCE)
+        return anyio.run(use, number, backend=anyio_backend)
+
+    calls = [spawn(run, number) for number in range(20)]
+    assert len({call.result(PATIENCE)[0] for call in calls}) == 20

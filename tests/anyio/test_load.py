@@ -1,0 +1,483 @@
+"""Many tasks, many jobs, many clients, and large jobs. Nothing here measures time."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import gc
+import os
+import random
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+from anyio.abc import ByteStream
+
+import gearman_anyio as gearman
+from gearman_anyio._driver import Driver
+from gearman_proto.events import (
+    CanDo,
+    GrabJobUniq,
+    JobAssignUniq,
+    JobCreated,
+    SubmitJob,
+    WorkComplete,
+    WorkData,
+)
+from tests.support import PATIENCE, Peer, wait_for
+
+from .stepping import (
+    assert_idle,
+    attempts,
+    echo,
+    nothing_left,
+    quick_collections,  # noqa: F401 - a fixture
+    until,
+    working,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from types import FrameType
+
+pytestmark = pytest.mark.anyio
+
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_left(anyio_backend: str) -> AsyncIterator[None]:
+    async with nothing_left():
+        yield
+
+
+async def test_a_thousand_tasks(server: Any, task: str) -> None:
+    """Every third is cancelled at some moment; the others have their own results."""
+    rng = random.Random(1)
+    results: dict[int, bytes] = {}
+    cancelled = 0
+
+    async def submit(client: gearman.GearmanClient, number: int, delay: int | None) -> None:
+        nonlocal cancelled
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                if delay is not None:
+                    tasks.start_soon(cancel_later, scope, delay)
+                request = await client.submit_job(task, f"job {number}")
+                results[number] = request.result
+                tasks.cancel_scope.cancel()
+        cancelled += scope.cancelled_caught
+
+    async def cancel_later(scope: anyio.CancelScope, delay: int) -> None:
+        for _ in range(delay):
+            await anyio.lowlevel.checkpoint()
+        scope.cancel()
+
+    async with (
+        working(server, {task: echo}, max_jobs=20),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        # There is a connection before, which is not something left.
+        await client.submit_job(task, "first")
+        async with nothing_left(), anyio.create_task_group() as tasks:
+            for number in range(1000):
+                delay = rng.randrange(200) if number % 3 == 0 else None
+                tasks.start_soon(submit, client, number, delay)
+        assert cancelled > 100
+        assert len(results) == 1000 - cancelled
+        assert set(results) >= {number for number in range(1000) if number % 3}
+        assert all(result == b"job %d" % number for number, result in results.items())
+        await assert_idle(client)
+        assert (await client.submit_job(task, "last")).result == b"last"
+        (link,) = (each.link for each in client.connection_list)
+        await until(lambda: not link.jobs, "the end of the jobs")
+        assert not link.outbox
+        assert not link.connection.unanswered
+
+
+# What a job costs.
+
+
+@contextlib.contextmanager
+def counting_calls() -> Iterator[collections.Counter[str]]:
+    """Count the calls that the code of this project makes, of Python functions and others."""
+    counts: collections.Counter[str] = collections.Counter()
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        if event in {"call", "c_call"}:
+            name = frame.f_code.co_filename
+            for package in ("gearman_proto", "gearman_anyio"):
+                if f"{os.sep}{package}{os.sep}" in name:
+                    counts[package] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        yield counts
+    finally:
+        sys.setprofile(before)
+
+
+async def cost(task: str, number: int, *, one_by_one: bool) -> collections.Counter[str]:
+    """The calls that are made in client, server and worker for so many jobs, all at once."""
+    async with (
+        gearman.JobServer() as server,
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        with counting_calls() as counts:
+            words = [b"%d" % word for word in range(number)]
+            async with anyio.create_task_group() as tasks:
+                if one_by_one:
+                    for word in words:
+                        tasks.start_soon(submit_one, client, task, word)
+                else:
+                    tasks.start_soon(submit_all, client, task, words)
+                # All are in flight before the first is done.
+                await until(lambda: len(server._driver.engine.jobs) == number, "all jobs")
+                async with working(server, {task: echo}, max_jobs=10):
+                    await until(lambda: not server._driver.engine.jobs, "no jobs")
+        await assert_idle(client)
+        return counts
+
+
+async def submit_one(client: gearman.GearmanClient, task: str, word: bytes) -> None:
+    assert (await client.submit_job(task, word)).result == word
+
+
+async def submit_all(client: gearman.GearmanClient, task: str, words: list[bytes]) -> None:
+    jobs = [{"task": task, "data": word} for word in words]
+    requests = await client.submit_multiple_jobs(jobs)
+    assert [request.result for request in requests] == words
+
+
+@pytest.mark.parametrize("one_by_one", [True, False], ids=["calls", "one call"])
+async def test_the_cost_of_a_job(one_by_one: bool, task: str, anyio_backend: str) -> None:
+    """It does not depend on how many others there are."""
+    few, many = 100, 800
+    await cost(task, few, one_by_one=one_by_one)  # What is done only once is done.
+    of_few = await cost(task, few, one_by_one=one_by_one)
+    of_many = await cost(task, many, one_by_one=one_by_one)
+    for package, count in of_few.items():
+        assert count > few, "nothing was counted"
+        assert of_many[package] / many < 1.3 * count / few, package
+
+
+@pytest.mark.parametrize("one_by_one", [True, False], ids=["calls", "one call"])
+async def test_ten_thousand_jobs(
+    one_by_one: bool,
+    server: Any,
+    task: str,
+    start_worker: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of them are in flight before the first is done."""
+    number = 10_000
+    pumps = 0
+    pump = Driver._pump
+
+    def count(driver: Driver[Any]) -> None:
+        nonlocal pumps
+        pumps += driver is client._driver
+        pump(driver)
+
+    words = [b"%d" % word for word in range(number)]
+    async with gearman.GearmanClient([server.address]) as client:
+        monkeypatch.setattr(Driver, "_pump", count)
+        async with anyio.create_task_group() as tasks:
+            if one_by_one:
+                for word in words:
+                    tasks.start_soon(submit_one, client, task, word)
+            else:
+                tasks.start_soon(submit_all, client, task, words)
+            (connected,) = client.connection_list
+            await until(
+                lambda: connected.link is not None and len(connected.link.jobs) == number,
+                "all jobs at the server",
+            )
+            # In a thread, and simpler than ours, so that it is the client that is loaded.
+            worker = await anyio.to_thread.run_sync(
+                start_worker, server.address, {task: lambda job: job.data}
+            )
+        await assert_idle(client)
+        assert not connected.link.jobs
+        assert sorted(worker.order) == sorted(words)
+        # For each call one, and for each read and write, of which each may have one job only.
+        assert pumps < (number if one_by_one else 0) + 3 * number
+        assert (await client.submit_job(task, b"last")).result == b"last"
+
+
+async def test_twenty_clients(server: Any, task: str) -> None:
+    async def use(number: int) -> None:
+        words = [b"%d of client %d" % (word, number) for word in range(30)]
+        async with gearman.GearmanClient([server.address]) as client:
+            async with anyio.create_task_group() as tasks:
+                for word in words[:10]:
+                    tasks.start_soon(submit_one, client, task, word)
+                tasks.start_soon(submit_all, client, task, words[10:])
+            await assert_idle(client)
+
+    async with (
+        working(server, {task: echo}, max_jobs=5),
+        nothing_left(),
+        anyio.create_task_group() as tasks,
+    ):
+        for number in range(20):
+            tasks.start_soon(use, number)
+
+
+async def test_two_workers_and_a_client_in_each_callback(server: Any, task: str) -> None:
+    """Everything in one event loop, and each in the midst of another."""
+    inner = f"{task}-inner"
+
+    async def ask(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+        async with gearman.GearmanClient([server.address]) as client:
+            result: bytes = (await client.submit_job(inner, job.data)).result
+            return b"outer " + result
+
+    async with (
+        working(server, {task: ask}, max_jobs=5),
+        working(server, {inner: echo}),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        jobs = [{"task": task, "data": f"job {number}"} for number in range(30)]
+        requests = await client.submit_multiple_jobs(jobs)
+        assert [request.result for request in requests] == [
+            b"outer job %d" % number for number in range(30)
+        ]
+
+
+# Large jobs, and those who are slow.
+
+
+async def test_large_jobs(server: Any, task: str) -> None:
+    """5 MB there and back, six at a time, with small ones in between."""
+
+    def payload(number: int) -> bytes:
+        return (b"%d" % number) * (5 * MEGABYTE)
+
+    async def send_back(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+        data: bytes = job.data
+        if len(data) > MEGABYTE:
+            await worker.send_job_data(job, data[:MEGABYTE])
+        return data
+
+    async def large(client: gearman.GearmanClient, number: int) -> None:
+        request = await client.submit_job(task, payload(number))
+        assert request.result == payload(number)
+        assert list(request.data_updates) == [payload(number)[:MEGABYTE]]
+
+    async with (
+        working(server, {task: send_back}, max_jobs=3),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        with anyio.fail_after(2 * PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                for number in range(6):
+                    tasks.start_soon(large, client, number)
+                    tasks.start_soon(submit_one, client, task, b"small %d" % number)
+        await assert_idle(client)
+
+
+async def test_cancelled_in_the_middle_of_a_large_job(server: Any, task: str) -> None:
+    """What has begun to be sent is sent to its end: the next packet stands behind it."""
+    data = b"x" * (3 * MEGABYTE)
+    async with (
+        working(server, {task: echo}),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        await client.submit_job(task, "first")
+        for steps in (1, 2, 5, 20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.submit_job, task, data)
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+            await submit_one(client, task, b"after %d" % steps)
+        await assert_idle(client)
+
+
+class Slow(ByteStream):
+    """A stream that moves few bytes at a time, and lets others run in between."""
+
+    def __init__(self, stream: ByteStream, size: int) -> None:
+        self._stream = stream
+        self._size = size
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        return await self._stream.receive(min(max_bytes, self._size))
+
+    async def send(self, item: bytes) -> None:
+        for at in range(0, len(item), self._size):
+            await anyio.lowlevel.checkpoint()
+            await self._stream.send(item[at : at + self._size])
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_a_slow_connection(server: Any, task: str) -> None:
+    """Callers that are cancelled at any moment tear no packet apart."""
+    words = [b"word %d " % number * 200 for number in range(20)]
+
+    async def connect(address: Any) -> ByteStream:
+        return Slow(await anyio.connect_tcp(*server.address), 97)
+
+    async with (
+        working(server, {task: echo}, max_jobs=3),
+        gearman.GearmanClient([server.address], connect=connect) as client,
+    ):
+        async with anyio.create_task_group() as tasks:
+            for word in words:
+                tasks.start_soon(submit_one, client, task, word)
+                with anyio.CancelScope() as scope:
+                    async with anyio.create_task_group() as given_up:
+                        given_up.start_soon(client.submit_job, task, word)
+                        for _ in range(len(word) % 7):
+                            await anyio.lowlevel.checkpoint()
+                        scope.cancel()
+        for attempt in attempts():
+            await attempt(submit_one(client, task, words[0]))
+        await assert_idle(client)
+
+
+async def test_a_server_that_does_not_read(
+    task: str,
+    start_server: Callable[..., Any],
+    anyio_backend: str,
+) -> None:
+    """A callback waits for it, gives up, and goes on: what arrives is whole, and in order."""
+    go_on = threading.Event()
+    parts = [b"%d" % number * (2 * MEGABYTE) for number in range(4)]
+    received: list[bytes] = []
+    ended = threading.Event()
+    waited: list[bool] = []
+
+    def script(peer: Peer) -> None:
+        peer.expect(CanDo)
+        peer.expect(GrabJobUniq)
+        peer.send(JobAssignUniq(b"H:x:1", task.encode(), b"unique", b"data"))
+        wait_for(go_on)
+        while True:
+            event = peer.receive()
+            if isinstance(event, WorkData):
+                received.append(event.data)
+            elif isinstance(event, WorkComplete):
+                received.append(event.data)
+                ended.set()
+                peer.hold()
+
+    async def send(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+        for part in parts[:3]:
+            with anyio.move_on_after(0.02) as scope:
+                await worker.send_job_data(job, part)
+            waited.append(scope.cancelled_caught)
+        go_on.set()
+        await worker.send_job_data(job, parts[3])
+        return b"end"
+
+    server = start_server(script, receive_buffer=4096)
+    worker = gearman.GearmanWorker([server.address])
+    worker.register_task(task, send)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.work)
+            await until(ended.is_set, "the end of the job")
+            tasks.cancel_scope.cancel()
+    assert any(waited)
+    assert received == [*parts, b"end"]
+
+
+async def test_a_server_that_does_not_read_what_a_client_sends(
+    task: str, start_server: Callable[..., Any], anyio_backend: str
+) -> None:
+    go_on = threading.Event()
+
+    def script(peer: Peer) -> None:
+        wait_for(go_on)
+        number = 0
+        while True:
+            event = peer.expect(SubmitJob)
+            number += 1
+            handle = b"H:x:%d" % number
+            peer.send(JobCreated(handle), WorkComplete(handle, event.data[:10]))
+
+    server = start_server(script, receive_buffer=4096)
+    large = b"large" * MEGABYTE
+    async with gearman.GearmanClient([server.address]) as client:
+        for _ in range(2):
+            with anyio.move_on_after(0.02) as scope:
+                await client.submit_job(task, large)
+            assert scope.cancelled_caught
+        await assert_idle(client)
+        async with anyio.create_task_group() as tasks:
+            for number in range(10):
+                tasks.start_soon(submit_one, client, task, b"small %d" % number)
+            go_on.set()
+        assert (await client.submit_job(task, large)).result == large[:10]
+        await assert_idle(client)
+
+
+# Iterators that nobody goes on with.
+
+
+async def test_abandoned_updates(server: Any, task: str) -> None:
+    async def talk(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+        for number in range(5):
+            await worker.send_job_data(job, f"part {number}")
+        data: bytes = job.data
+        return data
+
+    async def first_of(client: gearman.GearmanClient, number: int) -> None:
+        request = await client.submit_job(task, f"job {number}", wait_until_complete=False)
+        async for update in client.updates(request):
+            assert isinstance(update, gearman.JobData)
+            assert update.data == b"part 0"
+            break
+
+    async with (
+        working(server, {task: talk}, max_jobs=5),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        engine = client._driver.engine
+        for number in range(5):
+            await first_of(client, number)
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(first_of, client, number)
+        # Never begun, and begun with a deadline.
+        request = await client.submit_job(f"{task}-nobody", "x", wait_until_complete=False)
+        client.updates(request)
+        items: Any = client.updates(request, poll_timeout=PATIENCE)
+        with anyio.move_on_after(0.005):
+            await items.__anext__()
+        assert len(engine._timers) == 1
+        del items
+        await anyio.lowlevel.checkpoint()
+        gc.collect()
+        # The next call, whatever it is.
+        await client.submit_job(task, "x", background=True)
+        assert not engine._waits
+        assert not len(engine._timers)
+        assert request._waits == ()
+        assert not client._driver._abandoned
+        (link,) = (each.link for each in client.connection_list)
+        await until(lambda: len(link.jobs) == 1, "the end of all jobs but nobody's")
+
+
+async def test_an_iterator_that_outlives_its_client(server: Any, task: str) -> None:
+    async with gearman.GearmanClient([server.address]) as client:
+        request = await client.submit_job(task, "x", wait_until_complete=False)
+        items: Any = client.updates(request)
+        with anyio.move_on_after(0.005):
+            await items.__anext__()
+    with anyio.fail_after(PATIENCE):
+        assert [item.state async for item in items] == [gearman.JOB_UNKNOWN]
+    assert not client._driver.engine._waits
