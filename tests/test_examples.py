@@ -258,7 +258,7 @@ def test_benchmark_of_loops(gearmand: Gearmand) -> None:  # for its rule about a
         ("gearman_sync", 500),
         ("gearman_anyio, asyncio", 500),
         ("gearman_anyio, trio", 500),
-        *[("bare stream", 10), ("gearman_anyio", 10), ("gearman_sync", 10)] * 2,
+        *[("bare stream", 10), ("gearman_anyio", 10), ("gearman_sync", 10)] * 4,
     ]
     for _, _, ratios in rows:
         assert all(float(ratio) > 0 for ratio in ratios.split(" x")[:-1])
