@@ -2,14 +2,16 @@
 
 Tier 1 is `Connection`: the bytes of one connection to events, and back. Tier 2 are the engines,
 which decide everything that a client, a worker or a job server has to decide; see `ClientEngine`,
-`WorkerEngine`, `ServerEngine` and `engine`.
+`WorkerEngine`, `AdminEngine`, `ServerEngine` and `engine`.
 """
 
 from __future__ import annotations
 
-from . import constants, encoder, errors, events, job
+from . import admin, constants, encoder, errors, events, job
 from ._version import __version__
 from .address import ServerAddress, parse_address, parse_host_list
+from .admin import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
+from .admin_engine import AdminEngine, AdminLink, Question
 from .client import ClientEngine, ClientLink
 from .connection import NEED_DATA, Connection
 from .constants import (
@@ -67,6 +69,8 @@ __all__ = [
     "PRIORITY_LOW",
     "PRIORITY_NONE",
     "Action",
+    "AdminEngine",
+    "AdminLink",
     "ClientEngine",
     "ClientLink",
     "Close",
@@ -76,6 +80,7 @@ __all__ = [
     "DataEncoder",
     "Engine",
     "ExceededConnectionAttempts",
+    "FunctionStatus",
     "GearmanError",
     "GearmanJob",
     "GearmanJobRequest",
@@ -85,13 +90,16 @@ __all__ = [
     "JobData",
     "JobEnded",
     "JobProgress",
+    "JobRecord",
     "JobStatus",
     "JobUpdate",
     "JobWarning",
     "LocalProtocolError",
     "NoopEncoder",
     "PacketType",
+    "PriorityStatus",
     "ProtocolError",
+    "Question",
     "RemoteProtocolError",
     "Role",
     "Server",
@@ -108,7 +116,9 @@ __all__ = [
     "WorkerEngine",
     "WorkerJob",
     "WorkerLink",
+    "WorkerStatus",
     "__version__",
+    "admin",
     "constants",
     "encoder",
     "errors",

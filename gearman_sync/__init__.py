@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gearman_proto._version import __version__
 from gearman_proto.address import HostAndPort
+from gearman_proto.admin import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
 from gearman_proto.constants import (
     JOB_COMPLETE,
     JOB_CREATED,
@@ -31,6 +32,7 @@ from gearman_proto.job import (
 from gearman_proto.worker import WorkerJob
 
 from . import constants, errors, job
+from .admin import GearmanAdminClient
 from .client import GearmanClient
 from .server import JobServer
 from .worker import GearmanWorker
@@ -45,6 +47,8 @@ __all__ = [
     "PRIORITY_LOW",
     "PRIORITY_NONE",
     "DataEncoder",
+    "FunctionStatus",
+    "GearmanAdminClient",
     "GearmanClient",
     "GearmanJob",
     "GearmanJobRequest",
@@ -53,11 +57,14 @@ __all__ = [
     "JobData",
     "JobEnded",
     "JobProgress",
+    "JobRecord",
     "JobServer",
     "JobStatus",
     "JobUpdate",
     "JobWarning",
+    "PriorityStatus",
     "WorkerJob",
+    "WorkerStatus",
     "__version__",
     "constants",
     "errors",

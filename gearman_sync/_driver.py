@@ -139,9 +139,13 @@ class Driver(Generic[E_]):
 
     def run(self, begin: Callable[[E_, float, Callable[[], Any]], Wait]) -> None:
         """Begin a call, wait for its end, and raise what it has to raise."""
+        self.finish(begin).raise_error()
+
+    def finish(self, begin: Callable[[E_, float, Callable[[], Any]], W_]) -> W_:
+        """Begin a call, wait for its end, and return its Wait."""
         with self.start(begin) as call:
             call.block()
-        call.wait.raise_error()
+        return call.wait
 
     def start(self, begin: Callable[[E_, float, Callable[[], Any]], W_]) -> Call[W_]:
         """Begin a call: `begin` gets the engine, the time and a `wake`, and returns its Wait.
