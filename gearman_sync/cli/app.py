@@ -1,0 +1,140 @@
+"""The program: its commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from gearman_proto._version import __version__
+from gearman_proto.errors import GearmanError
+
+from . import admin, exits
+from .output import complain
+from .serve import serve
+from .submit import submit
+from .top import top
+from .work import work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+PROGRAM: Final = "gearmanctl"
+
+# typer brings the classes of its errors along, or has them from click: they are reached through
+# the one that it exports.
+_CommandLineError: Any = typer.BadParameter.__mro__[2]
+
+app: Final = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    help=f"""Submit jobs to Gearman servers, do them, and look after the servers.
+
+    `{PROGRAM} COMMAND --help` has examples. The servers are those of --server, else those in the
+    environment variable GEARMAN_SERVERS, else localhost:4730.
+
+    Exit status: 0 done, 1 failed, 2 usage, 3 no server, 4 timed out.
+    """,
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"{PROGRAM} {__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool | None,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version, and exit."
+        ),
+    ] = None,
+) -> None:
+    """What stands before the command."""
+
+
+def _help(command: Callable[..., int]) -> str:
+    """A command's docstring, with its examples a line each."""
+    return re.sub(
+        r"(?m)^Examples?:$", lambda match: f"\b\n{match[0]}", inspect.getdoc(command) or ""
+    )
+
+
+for _command in (
+    submit,
+    work,
+    admin.status,
+    admin.workers,
+    admin.jobs,
+    top,
+    admin.version,
+    admin.ping,
+    admin.cancel,
+    admin.maxqueue,
+    admin.shutdown,
+    serve,
+):
+    app.command(help=_help(_command))(_command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        arguments: Those of the command line; None for those of this process.
+
+    Returns:
+        The exit status. Errors have been written to standard error, a line each.
+    """
+    logging.basicConfig(format=f"{PROGRAM}: %(message)s")
+    # There, an exception's traceback is for developers.
+    logging.getLogger("gearman").addFilter(_without_traceback)
+    try:
+        status = app(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+        return status if isinstance(status, int) else exits.DONE
+    except exits.Exit as error:
+        if str(error):
+            complain(str(error))
+        return error.status
+    except _CommandLineError as error:
+        return _complain_of_usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130  # As a shell says that Ctrl-C has ended it.
+    except BrokenPipeError:
+        # Whoever read this has had enough, as `head` has. Python would flush once more.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.FAILED
+    except (GearmanError, OSError, TypeError, ValueError) as error:
+        complain(str(error))
+        return exits.status_of(error)
+
+
+def _complain_of_usage(error: Any) -> int:
+    """Say in one line what is wrong with the command line."""
+    context = getattr(error, "ctx", None)
+    message = " ".join(error.format_message().split())
+    if not message or type(error).__name__ == "NoArgsIsHelpError":
+        print(message)  # noqa: T201 - nothing was asked, so that is the help
+        return exits.USAGE
+    where = context.command_path if context is not None else PROGRAM
+    complain(f"{message} (see {where} --help)")
+    return exits.USAGE
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = None
+    return True

@@ -1,0 +1,143 @@
+"""Progress bars on a terminal, from what jobs report.
+
+They are drawn on standard error. Where that is no terminal, nothing is drawn. What is written to
+standard output meanwhile goes above them if both are the same terminal: then it is written in whole
+lines, since a bar would overwrite a line that is not finished.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from .output import flush, printable, write
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+# Lines of the terminal that are not for the bars of jobs: the total, and what is above.
+_RESERVED: Final = 3
+
+
+class Bars:
+    """A bar for each job that reports progress, as many as there is room for, and a total.
+
+    Args:
+        total: Whether there is a bar for all jobs together.
+    """
+
+    def __init__(self, *, total: bool = False) -> None:
+        console = Console(stderr=True)
+        self._console = console
+        self._progress: Progress | None = None
+        self._has_total = total
+        self._total: TaskID | None = None
+        self._tasks: dict[object, TaskID] = {}
+        # What was to be written above the bars and is not a whole line yet.
+        self._begun = b""
+        # Whether the line that was written last on a terminal is not whole.
+        self._is_open = False
+        self._on_terminal = sys.stdout.isatty()
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=console,
+                transient=True,
+                # Both are written by `write` and `complain`.
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+            if self._has_total:
+                self._total = self._progress.add_task("total", total=None)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        begun, self._begun = self._begun, b""
+        write(begun)
+        if begun or self._is_open:
+            write(b"\n")
+        flush()
+
+    @property
+    def are_drawn(self) -> bool:
+        """Whether there is a terminal for them."""
+        return self._progress is not None
+
+    def report(self, job: object, name: str, numerator: int, denominator: int) -> None:
+        """A job has reported how far it is."""
+        progress = self._progress
+        if progress is None:
+            return
+        task = self._tasks.get(job)
+        if task is None:
+            if len(self._tasks) >= max(self._console.height - _RESERVED, 1):
+                return
+            # Its description may have been anything.
+            task = self._tasks[job] = progress.add_task(_plain(name))
+        progress.update(task, completed=numerator, total=denominator or None)
+
+    def end(self, job: object) -> None:
+        """A job has ended: its place is free."""
+        task = self._tasks.pop(job, None)
+        if task is not None and self._progress is not None:
+            self._progress.remove_task(task)
+
+    def count(self, done: int, total: int | None) -> None:
+        """So many jobs are done, of so many, if that is known."""
+        if self._progress is not None and self._total is not None:
+            self._progress.update(self._total, completed=done, total=total)
+
+    def write(self, data: bytes) -> None:
+        """Write to standard output."""
+        if self._progress is None or not self._on_terminal:
+            write(data)
+            if data:
+                self._is_open = self._on_terminal and not data.endswith(b"\n")
+            return
+        lines, end, rest = data.rpartition(b"\n")
+        if end:
+            text = (self._begun + lines).decode("utf-8", "replace")
+            self._console.print(Text(text), soft_wrap=True, highlight=False)
+            self._begun = b""
+        self._begun += rest
+
+    def complain(self, message: bytes) -> None:
+        """Write a line to standard error."""
+        if self._progress is None:
+            sys.stderr.buffer.write(message + b"\n")
+            sys.stderr.flush()
+        else:
+            text = Text(message.decode("utf-8", "replace"))
+            self._console.print(text, soft_wrap=True, highlight=False)
+
+
+def _plain(name: str) -> str:
+    """`name`, which is not to be taken for markup."""
+    return printable(name).replace("[", r"\[")

@@ -1,0 +1,69 @@
+"""What gearmanctl's exit statuses mean, and which one an error has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gearman_proto.constants import JOB_FAILED, JOB_UNKNOWN
+from gearman_proto.errors import (
+    ConnectionError,
+    ExceededConnectionAttempts,
+    InvalidAdminClientState,
+    RemoteProtocolError,
+    ServerUnavailable,
+)
+
+if TYPE_CHECKING:
+    from gearman_proto.job import GearmanJobRequest
+
+DONE: Final = 0
+#: A job has failed, or a server refused a command.
+FAILED: Final = 1
+#: The command line is wrong.
+USAGE: Final = 2
+#: No server could be reached, the connection was lost, or what is there is no Gearman server.
+NO_SERVER: Final = 3
+TIMED_OUT: Final = 4
+
+_NO_SERVER: Final = (
+    ConnectionError,
+    ExceededConnectionAttempts,
+    RemoteProtocolError,
+    ServerUnavailable,
+)
+
+
+class Exit(Exception):
+    """Ends the program with a status and, unless it is empty, a line that says why."""
+
+    def __init__(self, status: int, message: str = "") -> None:
+        super().__init__(message)
+        self.status: int = status
+
+
+def status_of(error: Exception) -> int:
+    """The exit status of a program that ends with `error`."""
+    if isinstance(error, Exit):
+        return error.status
+    if isinstance(error, _NO_SERVER):
+        return NO_SERVER
+    # An admin client's state is invalid when its server has not answered in time.
+    if isinstance(error, InvalidAdminClientState):
+        return TIMED_OUT
+    # What the library does not take was on the command line.
+    return USAGE if isinstance(error, (TypeError, ValueError)) else FAILED
+
+
+def outcome(request: GearmanJobRequest, *, timed_out: bool) -> tuple[int, str]:
+    """The exit status for a request that nobody waits for any more, and why it is not DONE."""
+    if timed_out:
+        return TIMED_OUT, f"{request.handle or 'the job'} has not ended in time"
+    if request.state == JOB_UNKNOWN:
+        lost = f"the connection to {request.connection} was lost before the job had ended"
+        return NO_SERVER, str(request.error or lost)
+    if request.complete and request.state != JOB_FAILED:
+        return DONE, ""
+    if request.error is not None:
+        return FAILED, f"{request.connection} refused the job: {request.error}"
+    exception = (request.exception or b"").decode("utf-8", "replace").strip()
+    return FAILED, f"the job failed: {exception}" if exception else "the job failed"

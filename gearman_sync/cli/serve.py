@@ -1,0 +1,83 @@
+"""``gearmanctl serve``: a job server in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from gearman_proto.constants import DEFAULT_GEARMAN_PORT
+from gearman_proto.server import DEFAULT_JOB_RETRIES, DEFAULT_MAX_MEMORY
+from gearman_sync import JobServer
+
+from . import exits
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_MEGABYTE: Final = 1024 * 1024
+
+
+def serve(
+    *,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=0, max=65535, help="0 is any port that is free.")
+    ] = DEFAULT_GEARMAN_PORT,
+    job_retries: Annotated[
+        int,
+        typer.Option(
+            "--job-retries", metavar="N", min=0, help="How often a job that was lost is run again."
+        ),
+    ] = DEFAULT_JOB_RETRIES,
+    max_queue: Annotated[
+        int,
+        typer.Option(
+            "--max-queue", metavar="JOBS", min=0, help="Jobs of a function at most; 0 is no limit."
+        ),
+    ] = 0,
+    max_memory: Annotated[
+        int, typer.Option("--max-memory", metavar="MB", min=1, help="For all jobs together.")
+    ] = DEFAULT_MAX_MEMORY // _MEGABYTE,
+) -> int:
+    """Run a job server for development and tests.
+
+    Ctrl-C, SIGTERM and `gearmanctl shutdown` end it. It keeps nothing on disk: what is queued ends
+    with it. In production use gearmand.
+
+    Example:
+      gearmanctl serve --port 4731
+    """
+    server = JobServer(
+        host,
+        port,
+        job_retries=job_retries,
+        max_queue_size=max_queue,
+        max_memory=max_memory * _MEGABYTE,
+    )
+
+    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        with server:
+            print(  # noqa: T201
+                f"gearmanctl: a job server for development and tests, at {server.address}\n"
+                "It keeps nothing on disk: what is queued ends with it. Ctrl-C ends it.",
+                file=sys.stderr,
+                flush=True,
+            )
+            server.wait()
+    except KeyboardInterrupt:
+        pass  # It was asked to end, and has.
+    except OSError as error:
+        reason = f"can't listen at {host}:{port}: {error.strerror or error}"
+        raise exits.Exit(exits.FAILED, reason) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return exits.DONE

@@ -1,0 +1,169 @@
+"""The options that say which servers a command is about."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+from gearman_proto.address import ServerAddress, parse_address
+from gearman_proto.errors import GearmanError
+from gearman_sync import GearmanAdminClient, GearmanClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
+
+#: The environment variable that names the servers, as for libgearman: separated by commas.
+VARIABLE: Final = "GEARMAN_SERVERS"
+_DEFAULT: Final = "localhost:4730"
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The servers that a command is about."""
+
+    addresses: list[ServerAddress]
+
+    def client(self) -> GearmanClient:
+        """A client of all of them."""
+        return GearmanClient(self.addresses)
+
+    def admin_client(self, address: ServerAddress, timeout: float) -> GearmanAdminClient:
+        """An admin client of one of them."""
+        return GearmanAdminClient([address], timeout)
+
+    def ask_all(
+        self, ask: Callable[[GearmanAdminClient], T], timeout: float
+    ) -> list[tuple[ServerAddress, T | GearmanError]]:
+        """Ask all servers at once, so that one that is down delays nobody else's answer."""
+
+        def ask_one(address: ServerAddress) -> tuple[ServerAddress, T | GearmanError]:
+            with self.admin_client(address, timeout) as client:
+                try:
+                    return address, ask(client)
+                except GearmanError as error:
+                    return address, error
+
+        with ThreadPoolExecutor(len(self.addresses)) as pool:
+            return list(pool.map(ask_one, self.addresses))
+
+
+def find_servers(names: Iterable[str] | None) -> list[ServerAddress]:
+    """The servers of that many ``--server`` options, or of the environment.
+
+    Raises:
+        ValueError: One of them is no address.
+    """
+    given = list(names or re.split(r"[\s,]+", os.environ.get(VARIABLE, "")))
+    addresses = [parse_address(name) for name in given if name]
+    return list(dict.fromkeys(addresses)) or [parse_address(_DEFAULT)]
+
+
+def _make(
+    server: list[str] | None,
+    tls: bool,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+) -> Servers:
+    addresses = find_servers(server)
+    if not (tls or tls_ca or tls_cert or tls_key):
+        return Servers(addresses)
+    if tls_key and not tls_cert:
+        raise ValueError("--tls-key needs --tls-cert")
+    try:
+        context = ssl.create_default_context(cafile=tls_ca)
+        if tls_cert is not None:
+            context.load_cert_chain(tls_cert, tls_key)
+    except OSError as error:  # ssl.SSLError is one, too.
+        named = ", ".join(str(path) for path in (tls_ca, tls_cert, tls_key) if path)
+        raise ValueError(f"{named}: {error.strerror or error}") from None
+    return Servers(
+        [ServerAddress(address.host, address.port, ssl_context=context) for address in addresses]
+    )
+
+
+_OPTIONS: Final[dict[str, Any]] = {
+    "server": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--server",
+            "-s",
+            metavar="HOST[:PORT]",
+            help=f"A server; may be given several times. Else those in {VARIABLE}, "
+            f"else {_DEFAULT}.",
+        ),
+    ],
+    "tls": Annotated[
+        bool,
+        typer.Option(
+            "--tls",
+            help="Use TLS, and verify the servers with the system's certificates.",
+        ),
+    ],
+    "tls_ca": Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca",
+            metavar="FILE",
+            help="Use TLS, and verify the servers with these certificates.",
+        ),
+    ],
+    "tls_cert": Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-cert",
+            metavar="FILE",
+            help="Use TLS, and show this certificate.",
+        ),
+    ],
+    "tls_key": Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-key",
+            metavar="FILE",
+            help="The private key of the certificate, if it is in a file of its own.",
+        ),
+    ],
+}
+_DEFAULTS: Final[dict[str, Any]] = {"tls": False}
+
+
+def for_servers(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the options that name servers; its first argument is what they name.
+
+    typer makes options of a function's parameters, and there is one set of them for all commands.
+    """
+
+    @functools.wraps(command)
+    def with_options(**values: Any) -> T:
+        options = {name: values.pop(name) for name in _OPTIONS}
+        return command(_make(**options), **values)
+
+    signature = inspect.signature(command, eval_str=True)
+    own = list(signature.parameters.values())[1:]
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_DEFAULTS.get(name),
+            annotation=annotation,
+        )
+        for name, annotation in _OPTIONS.items()
+    ]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    with_options.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*parameters, *added]
+    )
+    with_options.__annotations__ = {p.name: p.annotation for p in [*parameters, *added]}
+    return with_options

@@ -1,0 +1,210 @@
+"""``gearmanctl submit``: a job, or a job for each line."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from gearman_proto.job import JobData, JobProgress, JobWarning, to_wire
+
+from . import exits
+from .bars import Bars
+from .lines import submit_lines
+from .output import complain, flush
+from .servers import Servers, for_servers
+from .tasks import complete_task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Bytes to read at a time.
+_CHUNK_SIZE: Final = 65536
+_STANDARD_INPUT: Final = "-"
+
+
+class Priority(str, enum.Enum):
+    """What comes before what."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+@for_servers
+def submit(
+    servers: Servers,
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK", help="The function.", show_default=False, autocompletion=complete_task
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="The job's data. Without it, and with -, standard input is read.",
+            metavar="DATA|-",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", metavar="FILE", help="Read the data from a file."),
+    ] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", "-l", help="Submit a job for each line of the data.")
+    ] = False,
+    unordered: Annotated[
+        bool,
+        typer.Option("--unordered", help="With --lines: write results as jobs end."),
+    ] = False,
+    in_flight: Annotated[
+        int,
+        typer.Option(
+            "--in-flight", metavar="JOBS", min=1, help="With --lines: jobs under way at once."
+        ),
+    ] = 256,
+    background: Annotated[
+        bool,
+        typer.Option("--background", "-b", help="Do not wait for the job; write its handle."),
+    ] = False,
+    priority: Annotated[
+        Priority, typer.Option("--priority", "-p", help="What comes before what.")
+    ] = Priority.NORMAL,
+    unique: Annotated[
+        str | None,
+        typer.Option(
+            "--unique",
+            "-u",
+            metavar="NAME",
+            help="Jobs of the same name that wait or run are one; with -, those of the same data.",
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="TIME",
+            help="Run it in background, and not before this time: 2030-01-31T18:00 (local), "
+            "seconds since 1970, or +SECONDS from now.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", "-t", metavar="SECONDS", min=0, help="How long to wait for each job."
+        ),
+    ] = None,
+) -> int:
+    """Submit a job, and write its result.
+
+    What the job sends before its end is written as it comes, its warnings to standard error; on a
+    terminal there is a bar of its progress.
+
+    Exit status: 0 done, 1 failed, 2 usage, 3 no server or the connection was lost, 4 timed out.
+
+    Examples:
+      gearmanctl submit reverse hello
+      gearmanctl submit resize --file photo.jpg > small.jpg
+      gearmanctl submit mail --background --priority low --at +3600 < letter
+      gearmanctl submit fetch --lines --unordered < urls
+    """
+    if data is not None and file is not None:
+        raise exits.Exit(exits.USAGE, "the data is an argument or in a file, not both")
+    if unordered and not lines:
+        raise exits.Exit(exits.USAGE, "--unordered is for --lines")
+    if lines and unique not in (None, "-"):
+        raise exits.Exit(exits.USAGE, "with --lines, all jobs of one --unique would be one")
+    job: dict[str, Any] = {
+        "task": task,
+        "unique": unique,
+        "priority": None if priority is Priority.NORMAL else priority.name,
+    }
+    if at is not None:
+        background = True
+        job["run_at"] = parse_time(at, time.time())
+    if lines:
+        return submit_lines(
+            servers,
+            job,
+            _chunks(data, file),
+            background=background,
+            ordered=not unordered,
+            in_flight=in_flight,
+            timeout=timeout,
+        )
+    job["data"] = b"".join(_chunks(data, file))
+    return _submit_one(servers, job, background=background, timeout=timeout)
+
+
+def _submit_one(
+    servers: Servers, job: dict[str, Any], *, background: bool, timeout: float | None
+) -> int:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with servers.client() as client, Bars() as bars:
+        [request] = client.submit_multiple_jobs(
+            [job], background=background, wait_until_complete=False, poll_timeout=timeout
+        )
+        if not background:
+            left = None if deadline is None else deadline - time.monotonic()
+            for update in client.updates(request, poll_timeout=left):
+                if isinstance(update, JobProgress):
+                    bars.report(request, request.task, update.numerator, update.denominator)
+                elif isinstance(update, JobData):
+                    bars.write(update.data)
+                elif isinstance(update, JobWarning):
+                    bars.complain(update.data)
+                flush()
+        status, reason = exits.outcome(request, timed_out=request.timed_out)
+        if status != exits.DONE:
+            bars.complain(to_wire(f"gearmanctl: {reason}"))
+        elif background:
+            bars.write(to_wire(f"{request.handle}\n"))
+        else:
+            bars.write(request.result or b"")
+    return status
+
+
+def parse_time(text: str, now: float) -> float:
+    """What ``--at`` means, in seconds since 1970.
+
+    Raises:
+        ValueError: It is no time.
+    """
+    try:
+        if text.startswith("+"):
+            return now + float(text[1:])
+        if text.replace(".", "", 1).isdigit():
+            return float(text)
+        return dt.datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"--at: {text!r} is none of 2030-01-31T18:00, seconds since 1970, +SECONDS"
+        ) from None
+
+
+def _chunks(data: str | None, file: Path | None) -> Iterator[bytes]:
+    """The data in pieces as they come."""
+    if file is not None:
+        with file.open("rb", buffering=0) as opened:
+            yield from _read(opened.fileno())
+    elif data is not None and data != _STANDARD_INPUT:
+        yield to_wire(data)
+    else:
+        if data is None and sys.stdin.isatty():
+            complain("reading from the terminal; Ctrl-D ends it")
+        yield from _read(sys.stdin.fileno())
+
+
+def _read(descriptor: int) -> Iterator[bytes]:
+    # Not sys.stdin's buffer: a thread that waits in there can't be left behind at the end.
+    while chunk := os.read(descriptor, _CHUNK_SIZE):
+        yield chunk

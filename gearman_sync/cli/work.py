@@ -1,0 +1,130 @@
+"""``gearmanctl work``: a worker that runs a command for each job."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gearman_sync import GearmanWorker
+
+from . import exits
+from .output import complain
+from .process import Processes
+from .servers import Servers, for_servers
+from .tasks import complete_task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from gearman_sync import WorkerJob
+
+# What commands find in their environment.
+_HANDLE, _TASK, _UNIQUE = "GEARMAN_HANDLE", "GEARMAN_TASK", "GEARMAN_UNIQUE"
+
+
+@for_servers
+def work(
+    servers: Servers,
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="The function.",
+            show_default=False,
+            autocompletion=complete_task,
+        ),
+    ],
+    command: Annotated[
+        list[str],
+        typer.Argument(metavar="-- COMMAND…", help="What to run for each job.", show_default=False),
+    ],
+    *,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Jobs to do at once.")
+    ] = 1,
+    client_id: Annotated[
+        str | None,
+        typer.Option("--client-id", metavar="NAME", help="What servers' lists call it."),
+    ] = None,
+    exceptions: Annotated[
+        bool,
+        typer.Option(
+            "--exceptions/--no-exceptions",
+            help="Send the standard error of a command that fails as WORK_EXCEPTION; or as a "
+            "warning, and then WORK_FAIL, for clients that do not ask for exceptions "
+            "(gearmand lets libgearman's hang otherwise).",
+        ),
+    ] = True,
+) -> int:
+    """Do jobs by running a command for each.
+
+    The job's data is on the command's standard input, and what it writes is the result. If it exits
+    with another status than 0 the job fails, with its standard error as the exception. It has
+    GEARMAN_HANDLE, GEARMAN_TASK and GEARMAN_UNIQUE in its environment.
+
+    SIGTERM and Ctrl-C let it finish its jobs first; a second one ends it, and servers give its jobs
+    to others.
+
+    Examples:
+      gearmanctl work reverse -- rev
+      gearmanctl work resize --jobs 4 -- convert - -resize 50% jpg:-
+    """
+    program = shutil.which(command[0])
+    if program is None:
+        raise exits.Exit(exits.USAGE, f"{command[0]}: there is no such command")
+    processes = Processes([program, *command[1:]])
+
+    def run(worker: GearmanWorker, job: WorkerJob) -> bytes | None:
+        environment = {_HANDLE: job.handle or "", _TASK: job.task, _UNIQUE: job.unique or ""}
+        outcome = processes.run(job.data, environment)
+        if outcome.failure is None:
+            return outcome.output
+        complain(f"{job.handle}: {outcome.failure}")
+        text = outcome.errors or outcome.failure.encode("utf-8", "surrogateescape")
+        if exceptions:
+            worker.send_job_exception(job, text)
+        else:
+            worker.send_job_warning(job, text)
+            worker.send_job_failure(job)
+        return None
+
+    with GearmanWorker(servers.addresses, max_jobs=jobs) as worker:
+        worker.register_task(task, run)
+        if client_id is not None:
+            worker.set_client_id(client_id)
+        with _stopped_by_signals(worker, processes) as status:
+            worker.work()
+        return status[0]
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(worker: GearmanWorker, processes: Processes) -> Iterator[list[int]]:
+    """Let signals stop the worker. Yields a list whose only item is the exit status."""
+    status = [exits.DONE]
+    signals = (signal.SIGINT, signal.SIGTERM)
+    is_stopping = False
+
+    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal is_stopping
+        if not is_stopping:
+            is_stopping = True
+            worker.stop()
+            if worker.has_job_lock():
+                complain("stops when its jobs are done; a second signal stops it at once")
+        else:
+            status[0] = 128 + number  # As a shell says that a signal has ended it.
+            # In this order: what a command that was killed has written is nobody's result.
+            worker.shutdown()
+            processes.kill()
+
+    before = [signal.signal(number, on_signal) for number in signals]
+    try:
+        yield status
+    finally:
+        for number, handler in zip(signals, before):
+            signal.signal(number, handler)
