@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.lowlevel
 
@@ -16,7 +16,7 @@ from ._streams import connect_tcp, open_stream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
     from anyio.abc import ByteStream
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         FunctionStatus,
         JobRecord,
         PriorityStatus,
+        Question,
         Server,
         WorkerStatus,
     )
@@ -123,9 +124,20 @@ class GearmanAdminClient:
         return self._driver
 
     async def _ask(self, command: admin.Command[T]) -> T:
-        question = await self._open.finish(
+        return await self._finish(
             lambda engine, now, wake: engine.ask(command, now, wake, timeout=self.poll_timeout)
         )
+
+    async def _finish(
+        self, begin: Callable[[AdminEngine, float, Callable[[], Any]], Question[T]]
+    ) -> T:
+        driver = self._open
+        try:
+            question = await driver.finish(begin)
+        except BaseException:
+            # A cancellation, perhaps. Tasks that wait behind this question need not go on doing so.
+            driver.call(lambda _engine, _now: None)
+            raise
         return question.value
 
     # What there is.
@@ -190,14 +202,15 @@ class GearmanAdminClient:
         Returns:
             Seconds that it took, connecting not included.
         """
-        question = await self._open.finish(
+        return await self._finish(
             lambda engine, now, wake: engine.ping(now, wake, timeout=self.poll_timeout)
         )
-        return question.value
 
     # What there is to be.
 
-    async def send_maxqueue(self, task: str | bytes, max_size: int | Iterable[int] | None) -> str:
+    async def send_maxqueue(
+        self, task: str | bytes, max_size: int | Iterable[int | None] | None
+    ) -> str:
         """Limit the queue of a function (python-gearman: `send_maxqueue`; ``maxqueue``).
 
         Servers say OK to a function that they do not have, and forget the limit.

@@ -302,7 +302,7 @@ def verbose() -> Command[str]:
     return Command(b"verbose", _read_word)
 
 
-def maxqueue(task: str | bytes, max_size: int | Iterable[int] | None) -> Command[str]:
+def maxqueue(task: str | bytes, max_size: int | Iterable[int | None] | None) -> Command[str]:
     """Limit the queue of a function.
 
     Args:
@@ -314,7 +314,9 @@ def maxqueue(task: str | bytes, max_size: int | Iterable[int] | None) -> Command
         TypeError: `max_size` is something else.
         ValueError: Servers do not take this, or the name can't be a word of a command.
     """
-    given = (max_size,) if max_size is None or isinstance(max_size, int) else tuple(max_size)
+    # Bytes are a sequence of numbers, too.
+    is_sequence = isinstance(max_size, Iterable) and not isinstance(max_size, (str, bytes))
+    given: Iterable[object] = max_size if is_sequence else (max_size,)  # type: ignore[assignment]
     sizes = [_check_size(size) for size in given]
     if len(sizes) not in (1, 3):
         raise ValueError(f"a maxqueue is one number or three (high, normal, low), not {max_size!r}")

@@ -9,11 +9,13 @@ and the next one has a new connection:
     ===================================  =====================================================
     its reply, or an ERR line            answered, or ServerError; the connection is kept
     anything else is received            RemoteProtocolError; the connection is closed
-    the connection ends                  ServerUnavailable
+    the connection ends                  ServerUnavailable; one that was not sent yet, behind the
+                                         answer to another, is asked on a new connection
     its deadline comes                   InvalidAdminClientState; the connection is closed, as the
                                          reply that may still come would pass for the next one's
-    nobody waits for it any more         it stays until its reply or its deadline comes, or another
-                                         question: that gets a new connection
+    nobody waits for it any more         it stays until its reply or its deadline comes; or the
+                                         connection is closed, if another question waits or comes:
+                                         that gets a new one
     ===================================  =====================================================
 
 If no connection can be made, all questions that wait fail: ServerUnavailable.
@@ -53,6 +55,9 @@ T = TypeVar("T")
 DEFAULT_POLL_TIMEOUT: Final = 10.0
 
 _ECHO: Final = b"gearman-sansio ping"
+
+# A time that has come, whatever the clock shows.
+_AT_ONCE: Final = float("-inf")
 
 
 class Question(Wait, Generic[T]):
@@ -121,7 +126,7 @@ class Question(Wait, Generic[T]):
 class AdminLink:
     """One connection to the server, or the attempt to make one."""
 
-    __slots__ = ("alive", "asked", "connection", "is_up", "server", "unsent")
+    __slots__ = ("alive", "asked", "connection", "is_up", "server", "unsent", "used")
 
     def __init__(self, server: Server, max_packet_size: int) -> None:
         self.server: Server = server
@@ -133,6 +138,8 @@ class AdminLink:
         #: The question under way, and whether it is still to be sent.
         self.asked: Question[Any] | None = None
         self.unsent: bool = False
+        #: Whether a question was answered.
+        self.used: bool = False
 
     def __repr__(self) -> str:
         return f"<AdminLink to {self.address}>"
@@ -219,11 +226,17 @@ class AdminEngine:
         return self._ask(Question(None, 0, deadline_of(now, timeout), wake), now)
 
     def release(self, question: Wait) -> None:
-        """Nobody waits for `question` any more, for whatever reason."""
+        """Nobody waits for `question` any more, for whatever reason.
+
+        If it was under way, call `handle_timeout` when `next_deadline` says so: at once, if others
+        wait behind it.
+        """
         assert isinstance(question, Question)
         self._held.discard(question)
         if self._link is None or self._link.asked is not question:
             self._timers.cancel(question)
+        elif self._is_wanted():
+            self._timers.set(question, _AT_ONCE)
 
     def close(self, now: float) -> None:
         """Close the connection. Nothing can be asked afterwards."""
@@ -235,8 +248,14 @@ class AdminEngine:
         self._give_up(error)
 
     def abandon(self, error: Exception) -> None:
-        """Nobody will run this engine any more, as in the child of a fork."""
+        """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""
         self.closed = True
+        for question in self._held:
+            self._timers.cancel(question)
+            question.error = error
+            question.open = 0
+            question.done = True
+        self._held.clear()
         self._give_up(error)
         self._actions.clear()
 
@@ -263,6 +282,9 @@ class AdminEngine:
         try:
             while (event := link.connection.next_event()) is not NEED_DATA:
                 self._on_event(link, event, now)
+            if link.connection.buffered and (link.asked is None or link.unsent):
+                # The rest of it would pass for the beginning of the next answer.
+                raise RemoteProtocolError(f"{link.address} sent more than it was asked for")
         except RemoteProtocolError as error:
             self._lost(link, error, now, close=True)
 
@@ -281,7 +303,9 @@ class AdminEngine:
                 reason = TimeoutError(f"no connection within {self._connect_timeout:g} seconds")
                 self._unreachable(expired, reason, close=True)
             else:
-                self._expire(expired, now)
+                self._expire(expired)
+        if self._link is None:
+            self._go_on(now)
 
     # The transport side, out.
 
@@ -350,17 +374,16 @@ class AdminEngine:
         self._timers.cancel(question)
         self._held.discard(question)
 
-    def _expire(self, question: Question[Any], now: float) -> None:
+    def _expire(self, question: Question[Any]) -> None:
         link = self._link
         question.timed_out = True
-        if link is None or not link.is_up:
+        if link is not None and not link.is_up:
             self._fail(question, self._unavailable("there was no connection in time"))
             return
         message = f"{self.server.address} did not answer {question.name} in time"
         self._fail(question, InvalidAdminClientState(message))
-        if link.asked is question:
+        if link is not None and link.asked is question:
             self._drop(link, close=True)
-            self._go_on(now)
 
     # The link.
 
@@ -387,8 +410,11 @@ class AdminEngine:
 
     def _lost(self, link: AdminLink, error: Exception, now: float, *, close: bool) -> None:
         """`link` is no more, because of `error`."""
+        is_of_another = link.unsent and link.used
         asked = self._drop(link, close=close)
-        if asked is not None:
+        if is_of_another and asked in self._held:
+            self._queue.appendleft(asked)
+        elif asked is not None:
             self._fail(asked, error)
         self._go_on(now)
 
@@ -403,7 +429,8 @@ class AdminEngine:
 
     def _give_up(self, error: Exception) -> None:
         if self._link is not None:
-            self._drop(self._link, close=True)
+            asked = self._drop(self._link, close=True)
+            self._timers.cancel(asked)
         self._queue.clear()
         for question in list(self._held):
             self._fail(question, error)
@@ -431,4 +458,5 @@ class AdminEngine:
         except ServerError as error:
             self._fail(question, error)
         link.asked = None
+        link.used = True
         self._ask_next(now)

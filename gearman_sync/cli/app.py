@@ -33,7 +33,6 @@ _CommandLineError: Any = typer.BadParameter.__mro__[2]
 
 app: Final = typer.Typer(
     name=PROGRAM,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
@@ -102,8 +101,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format=f"{PROGRAM}: %(message)s")
     # There, an exception's traceback is for developers.
     logging.getLogger("gearman").addFilter(_without_traceback)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        status = app(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+        status = app(args=given or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+        if not given:
+            return exits.USAGE
         return status if isinstance(status, int) else exits.DONE
     except exits.Exit as error:
         if str(error):
@@ -119,19 +121,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.FAILED
     except (GearmanError, OSError, TypeError, ValueError) as error:
-        complain(str(error))
+        complain(_reason(error))
         return exits.status_of(error)
+
+
+def _reason(error: Exception) -> str:
+    """What to say of an error, in one line."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _complain_of_usage(error: Any) -> int:
     """Say in one line what is wrong with the command line."""
     context = getattr(error, "ctx", None)
-    message = " ".join(error.format_message().split())
-    if not message or type(error).__name__ == "NoArgsIsHelpError":
-        print(message)  # noqa: T201 - nothing was asked, so that is the help
-        return exits.USAGE
     where = context.command_path if context is not None else PROGRAM
-    complain(f"{message} (see {where} --help)")
+    complain(f"{' '.join(error.format_message().split())} (see {where} --help)")
     return exits.USAGE
 
 

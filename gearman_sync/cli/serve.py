@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Final
@@ -76,8 +77,9 @@ def serve(
     except KeyboardInterrupt:
         pass  # It was asked to end, and has.
     except OSError as error:
-        reason = f"can't listen at {host}:{port}: {error.strerror or error}"
-        raise exits.Exit(exits.FAILED, reason) from None
+        # Python's own text has the address in it.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise exits.Exit(exits.FAILED, f"can't listen at {host}:{port}: {reason}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
     return exits.DONE

@@ -129,6 +129,8 @@ def submit(
         "priority": None if priority is Priority.NORMAL else priority.name,
     }
     if at is not None:
+        if priority is not Priority.NORMAL:
+            raise exits.Exit(exits.USAGE, "servers take no --priority for a job with --at")
         background = True
         job["run_at"] = parse_time(at, time.time())
     if lines:

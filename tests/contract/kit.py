@@ -47,6 +47,9 @@ _AWAITED: Final = frozenset(
         *("establish_connection", "poll_connections_until_stopped"),
         *("send_job_complete", "send_job_data", "send_job_exception", "send_job_failure"),
         *("send_job_status", "send_job_warning", "shutdown", "stop", "wait", "work"),
+        *("get_status", "get_priority_status", "get_workers", "get_jobs", "get_unique_jobs"),
+        *("get_version", "get_pid", "get_verbosity", "ping_server", "send_maxqueue"),
+        *("cancel_job", "create_function", "drop_function", "send_shutdown"),
     }
 )
 _ITERATED: Final = frozenset({"as_completed", "updates"})
@@ -244,6 +247,10 @@ class Kit:
         """A client, open."""
         raise NotImplementedError
 
+    async def admin_client(self, *hosts: Any, **options: Any) -> Any:
+        """An admin client, open."""
+        raise NotImplementedError
+
     async def make_worker(
         self,
         *hosts: Any,
@@ -339,6 +346,10 @@ class BlockingKit(Kit):
         client = self._stack.enter_context(gearman_sync.GearmanClient(list(hosts), **options))
         return Blocking(client)
 
+    async def admin_client(self, *hosts: Any, **options: Any) -> Any:
+        client = gearman_sync.GearmanAdminClient(list(hosts), **options)
+        return Blocking(self._stack.enter_context(client))
+
     async def make_worker(
         self,
         *hosts: Any,
@@ -425,6 +436,10 @@ class AnyioKit(Kit):
 
     async def client(self, *hosts: Any, **options: Any) -> Any:
         client = gearman_anyio.GearmanClient(list(hosts), **options)
+        return await self._stack.enter_async_context(client)
+
+    async def admin_client(self, *hosts: Any, **options: Any) -> Any:
+        client = gearman_anyio.GearmanAdminClient(list(hosts), **options)
         return await self._stack.enter_async_context(client)
 
     async def make_worker(

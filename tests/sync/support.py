@@ -18,17 +18,17 @@ from tests.support import PATIENCE, Administered, eventually, spawn
 if TYPE_CHECKING:
     import pytest
 
-    from gearman_sync import GearmanClient, GearmanWorker
+    from gearman_sync import GearmanAdminClient, GearmanClient, GearmanWorker
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def wait_for_leader(client: GearmanClient | GearmanWorker) -> None:
+def wait_for_leader(client: GearmanAdminClient | GearmanClient | GearmanWorker) -> None:
     """Wait until a thread polls the sockets."""
     eventually(lambda: client._driver._sleeping_until is not None, "polling")
 
 
-def wait_for_followers(client: GearmanClient, count: int) -> None:
+def wait_for_followers(client: GearmanAdminClient | GearmanClient, count: int) -> None:
     """Wait until a thread polls the sockets, and `count` others sleep."""
     wait_for_leader(client)
     eventually(lambda: len(client._driver._followers) == count, f"{count} followers")
