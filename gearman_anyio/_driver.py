@@ -134,8 +134,13 @@ class Driver(Generic[E_]):
     async def finish(self, begin: Callable[[E_, float, Callable[[], Any]], W_]) -> W_:
         """Begin a call, wait for its end, and return its Wait."""
         await self._ends.look()
-        with self.start(begin) as call:
-            await call.block()
+        try:
+            with self.start(begin) as call:
+                await call.block()
+        except BaseException:
+            # A cancellation, perhaps. That nobody waits any more may be news to the engine.
+            self.call(lambda _engine, _now: None)
+            raise
         return call.wait
 
     def start(self, begin: Callable[[E_, float, Callable[[], Any]], W_]) -> Call[W_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio.lowlevel
 
@@ -16,7 +16,7 @@ from ._streams import connect_tcp, open_stream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Iterable
     from types import TracebackType
 
     from anyio.abc import ByteStream
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         FunctionStatus,
         JobRecord,
         PriorityStatus,
-        Question,
         Server,
         WorkerStatus,
     )
@@ -124,20 +123,9 @@ class GearmanAdminClient:
         return self._driver
 
     async def _ask(self, command: admin.Command[T]) -> T:
-        return await self._finish(
+        question = await self._open.finish(
             lambda engine, now, wake: engine.ask(command, now, wake, timeout=self.poll_timeout)
         )
-
-    async def _finish(
-        self, begin: Callable[[AdminEngine, float, Callable[[], Any]], Question[T]]
-    ) -> T:
-        driver = self._open
-        try:
-            question = await driver.finish(begin)
-        except BaseException:
-            # A cancellation, perhaps. Tasks that wait behind this question need not go on doing so.
-            driver.call(lambda _engine, _now: None)
-            raise
         return question.value
 
     # What there is.
@@ -202,9 +190,10 @@ class GearmanAdminClient:
         Returns:
             Seconds that it took, connecting not included.
         """
-        return await self._finish(
+        question = await self._open.finish(
             lambda engine, now, wake: engine.ping(now, wake, timeout=self.poll_timeout)
         )
+        return question.value
 
     # What there is to be.
 

@@ -63,7 +63,7 @@ _AT_ONCE: Final = float("-inf")
 class Question(Wait, Generic[T]):
     """A command that was asked, and its answer when it is done."""
 
-    __slots__ = ("_engine", "_value", "command", "reply", "sent_at")
+    __slots__ = ("_value", "command", "reply", "sent_at")
 
     def __init__(
         self,
@@ -73,7 +73,6 @@ class Question(Wait, Generic[T]):
         wake: Callable[[], Any],
     ) -> None:
         super().__init__((), deadline, wake)
-        self.open = 1
         #: None is an ECHO_REQ.
         self.command: Command[T] | None = command
         self.reply: Reply[T] | None = Reply(command, max_reply_size) if command else None
@@ -111,15 +110,11 @@ class Question(Wait, Generic[T]):
     def answer(self, value: T) -> None:
         """The server has answered."""
         self._value = value
-        self._end()
+        self.finish()
 
     def fail(self, error: Exception) -> None:
         """There will be no answer."""
-        self.error = error
-        self._end()
-
-    def _end(self) -> None:
-        self.open = 0
+        self.request_failed(error)
         self.finish()
 
 
@@ -251,11 +246,7 @@ class AdminEngine:
         """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""
         self.closed = True
         for question in self._held:
-            self._timers.cancel(question)
-            question.error = error
-            question.open = 0
             question.done = True
-        self._held.clear()
         self._give_up(error)
         self._actions.clear()
 

@@ -143,8 +143,13 @@ class Driver(Generic[E_]):
 
     def finish(self, begin: Callable[[E_, float, Callable[[], Any]], W_]) -> W_:
         """Begin a call, wait for its end, and return its Wait."""
-        with self.start(begin) as call:
-            call.block()
+        try:
+            with self.start(begin) as call:
+                call.block()
+        except BaseException:
+            # A signal's, perhaps. That nobody waits any more may be news to the engine.
+            self.call(lambda _engine, _now: None)
+            raise
         return call.wait
 
     def start(self, begin: Callable[[E_, float, Callable[[], Any]], W_]) -> Call[W_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gearman_proto import admin, constants
 from gearman_proto.admin_engine import DEFAULT_POLL_TIMEOUT, AdminEngine
@@ -13,7 +13,7 @@ from ._tls import make_contexts
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from types import TracebackType
 
     from typing_extensions import Self
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         FunctionStatus,
         JobRecord,
         PriorityStatus,
-        Question,
         Server,
         WorkerStatus,
     )
@@ -98,18 +97,9 @@ class GearmanAdminClient:
         return f"<{type(self).__name__} {self._driver.engine.server.address}>"
 
     def _ask(self, command: admin.Command[T]) -> T:
-        return self._finish(
+        return self._driver.finish(
             lambda engine, now, wake: engine.ask(command, now, wake, timeout=self.poll_timeout)
-        )
-
-    def _finish(self, begin: Callable[[AdminEngine, float, Callable[[], Any]], Question[T]]) -> T:
-        try:
-            question = self._driver.finish(begin)
-        except BaseException:
-            # A signal's, perhaps. Threads that wait behind this question need not go on doing so.
-            self._driver.call(lambda _engine, _now: None)
-            raise
-        return question.value
+        ).value
 
     # What there is.
 
@@ -173,9 +163,9 @@ class GearmanAdminClient:
         Returns:
             Seconds that it took, connecting not included.
         """
-        return self._finish(
+        return self._driver.finish(
             lambda engine, now, wake: engine.ping(now, wake, timeout=self.poll_timeout)
-        )
+        ).value
 
     # What there is to be.
 

@@ -55,6 +55,7 @@ from gearman_proto.events import (
 from gearman_proto.job import (
     GearmanJobRequest,
     JobData,
+    JobEnded,
     JobProgress,
     JobWarning,
     make_requests,
@@ -452,11 +453,18 @@ def test_a_stream_of_updates() -> None:
         server.send(update)
         assert stream.ready
         assert wakes(stream) == count
-        stream.news = False
-        assert len(all_updates(request)) == 1
-    server.send(WorkComplete(b"H:1", b"out"))
+        assert stream.take() is not None
+        assert not stream.ready
+        assert stream.take() is None
+    server.send(WorkData(b"H:1", b"b"), WorkComplete(b"H:1", b"out"))
     assert stream.done
-    assert list(stream.finished) == [request]
+    # The end comes behind what came before it, and once.
+    assert [stream.take() for _ in range(4)] == [
+        JobData(b"b"),
+        JobEnded(JOB_COMPLETE, b"out", None),
+        None,
+        None,
+    ]
 
 
 def test_a_stream_of_updates_that_times_out() -> None:
@@ -465,12 +473,13 @@ def test_a_stream_of_updates_that_times_out() -> None:
     request = world.job(server)
     stream = world.updates(request, timeout=2.0)
     server.send(WorkData(b"H:1", b"a"))
-    stream.news = False
     world.sleep(2.0)
     assert stream.done
     assert stream.timed_out
     assert request.timed_out
     assert not stream.finished
+    # What had come is there, and there was no end.
+    assert [stream.take() for _ in range(2)] == [JobData(b"a"), None]
     world.release(stream)
     server.send(WorkComplete(b"H:1", b"out"))
     assert not request.timed_out

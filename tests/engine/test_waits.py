@@ -152,8 +152,9 @@ def test_a_stream_is_woken_for_each_piece_of_news() -> None:
     stream.news = False
     stream.request_ended(request)
     assert wakes(stream) == 2
-    assert list(stream.finished) == [request]
     assert not stream.done
+    assert [stream.take(), stream.take()] == [request, None]
+    assert not stream.ready
     stream.request_failed(ServerUnavailable("is in request.error"))
     stream.request_ended(request)
     assert stream.done

@@ -1,0 +1,489 @@
+"""The awaited admin client: cancelled anywhere, within the process, on a clock of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+import trio.testing
+
+import gearman_anyio as gearman
+from gearman_anyio import GearmanAdminClient, JobServer
+from gearman_anyio._streams import pipe
+from gearman_proto.errors import (
+    InvalidAdminClientState,
+    RemoteProtocolError,
+    ServerError,
+    ServerUnavailable,
+)
+from tests.support import PATIENCE
+
+from .stepping import (
+    attempts,
+    echo,
+    nothing_left,
+    quick_collections,  # noqa: F401 - a fixture
+    until,
+    working,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from anyio.abc import ByteStream, TaskGroup
+
+    Operation = Callable[[GearmanAdminClient, str], Coroutine[Any, Any, object]]
+
+pytestmark = pytest.mark.anyio
+
+on_a_test_clock = pytest.mark.parametrize(
+    "anyio_backend",
+    [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})],
+    ids=["trio"],
+)
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_left(anyio_backend: str) -> AsyncIterator[None]:
+    async with nothing_left():
+        yield
+
+
+# What an admin client does, each with its own answer checked.
+
+
+async def get_status(client: GearmanAdminClient, task: str) -> None:
+    records = {record.task: record for record in await client.get_status()}
+    assert records[task].workers == 1
+
+
+async def get_priority_status(client: GearmanAdminClient, task: str) -> None:
+    records = {record.task: record for record in await client.get_priority_status()}
+    assert records[task] == gearman.PriorityStatus(task, 0, 0, 0, 1)
+
+
+async def get_workers(client: GearmanAdminClient, task: str) -> None:
+    assert [record.tasks for record in await client.get_workers() if record.tasks] == [(task,)]
+
+
+async def get_jobs(client: GearmanAdminClient, task: str) -> None:
+    assert all(type(record) is gearman.JobRecord for record in await client.get_jobs())
+
+
+async def get_unique_jobs(client: GearmanAdminClient, task: str) -> None:
+    assert all(type(unique) is str for unique in await client.get_unique_jobs())
+
+
+async def get_version(client: GearmanAdminClient, task: str) -> None:
+    assert (await client.get_version()).startswith("OK ")
+
+
+async def get_pid(client: GearmanAdminClient, task: str) -> None:
+    assert type(await client.get_pid()) is int
+
+
+async def get_verbosity(client: GearmanAdminClient, task: str) -> None:
+    assert await client.get_verbosity() == "ERROR"
+
+
+async def ping_server(client: GearmanAdminClient, task: str) -> None:
+    assert type(await client.ping_server()) is float
+
+
+async def send_maxqueue(client: GearmanAdminClient, task: str) -> None:
+    assert await client.send_maxqueue(task, [7, 7, 7]) == "OK"
+
+
+async def cancel_job(client: GearmanAdminClient, task: str) -> None:
+    with pytest.raises(ServerError, match="UNKNOWN_JOB"):
+        await client.cancel_job("H:nowhere:1")
+
+
+async def create_function(client: GearmanAdminClient, task: str) -> None:
+    assert await client.create_function(task) == "OK"
+
+
+async def drop_function(client: GearmanAdminClient, task: str) -> None:
+    with pytest.raises(ServerError, match="there are still connected workers"):
+        await client.drop_function(task)
+
+
+OPERATIONS: list[Operation] = [
+    get_status,
+    get_priority_status,
+    get_workers,
+    get_jobs,
+    get_unique_jobs,
+    get_version,
+    get_pid,
+    get_verbosity,
+    ping_server,
+    send_maxqueue,
+    cancel_job,
+    create_function,
+    drop_function,
+]
+each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op: op.__name__)
+
+
+async def assert_usable(client: GearmanAdminClient, task: str) -> None:
+    """Further calls on the same client have their own answers, and nothing is left of any."""
+    with anyio.fail_after(PATIENCE):
+        await get_pid(client, task)
+        await get_status(client, task)
+    engine = client._driver.engine
+    assert not engine._held
+    assert not engine._queue
+    assert engine._link is not None
+    assert engine._link.asked is None
+    assert engine.next_deadline() is None
+    assert list(client._driver._wires) == [engine._link]
+
+
+# Cancelling.
+
+
+@each_operation
+async def test_cancelled_with_a_connection(operation: Operation, server: Any, task: str) -> None:
+    async with (
+        working(server, {task: echo}),
+        GearmanAdminClient([server.address]) as client,
+    ):
+        await assert_usable(client, task)
+        for attempt in attempts():
+            await attempt(operation(client, task))
+            assert not client._driver.engine._held
+            await assert_usable(client, task)
+
+
+@each_operation
+async def test_cancelled_with_a_new_client(operation: Operation, server: Any, task: str) -> None:
+    """While it connects, and then from `__aenter__` to the end of `__aexit__`."""
+
+    async def whole() -> None:
+        async with GearmanAdminClient([server.address]) as client:
+            await operation(client, task)
+
+    async with working(server, {task: echo}):
+        for attempt in attempts():
+            async with nothing_left(), GearmanAdminClient([server.address]) as client:
+                await attempt(operation(client, task))
+                await assert_usable(client, task)
+        for attempt in attempts(2):
+            async with nothing_left():
+                await attempt(whole())
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@each_operation
+async def test_cancelled_as_asyncio_does_it(operation: Operation, server: Any, task: str) -> None:
+    async with (
+        working(server, {task: echo}),
+        GearmanAdminClient([server.address]) as client,
+    ):
+        for attempt in attempts():
+            await attempt.native(operation(client, task))
+            await assert_usable(client, task)
+
+
+async def test_sending_shutdown_cancelled(task: str) -> None:
+    """It arrives or it does not."""
+    stopped = 0
+    for attempt in attempts():
+        async with (
+            nothing_left(),
+            JobServer() as server,
+            GearmanAdminClient([server.address]) as client,
+        ):
+            await attempt(client.send_shutdown(graceful=False))
+            if attempt.completed:
+                await server.wait()
+                stopped += 1
+                with pytest.raises(ServerUnavailable):
+                    await client.get_version()
+    assert stopped
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_shutdown_cancelled(connected: bool, server: Any, task: str) -> None:
+    for attempt in attempts():
+        async with nothing_left(), GearmanAdminClient([server.address]) as client:
+            if connected:
+                await client.get_version()
+            await attempt(client.shutdown())
+            # It has happened all the same.
+            with pytest.raises(InvalidAdminClientState):
+                await client.get_version()
+
+
+class Script:
+    """A server within the process: each connection, in turn, has one answer to all of its lines.
+
+    None is no answer.
+    """
+
+    def __init__(self, answers: tuple[bytes | None, ...], tasks: TaskGroup) -> None:
+        #: What was sent on each connection.
+        self.lines: list[list[bytes]] = []
+        self._answers = answers
+        self._tasks = tasks
+
+    async def connect(self, address: object) -> ByteStream:
+        """As `connect=`."""
+        answer = self._answers[len(self.lines)]
+        near, far = pipe()
+        self.lines.append([])
+        self._tasks.start_soon(self._serve, far, self.lines[-1], answer)
+        return near
+
+    async def _serve(self, far: ByteStream, lines: list[bytes], answer: bytes | None) -> None:
+        try:
+            while True:
+                lines.append(await far.receive())
+                if answer is not None:
+                    await far.send(answer)
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            pass
+        finally:
+            await far.aclose()
+
+
+@contextlib.asynccontextmanager
+async def scripted(*answers: bytes | None, **options: Any) -> AsyncIterator[tuple[Script, Any]]:
+    """A Script, and a client of it."""
+    async with anyio.create_task_group() as tasks:
+        script = Script(answers, tasks)
+        async with GearmanAdminClient(["any"], connect=script.connect, **options) as client:
+            yield script, client
+        assert len(script.lines) == len(answers)
+
+
+@pytest.mark.parametrize("poll_timeout", [None, PATIENCE])
+async def test_others_do_not_wait_behind_what_was_cancelled(poll_timeout: float | None) -> None:
+    """They need not wait for the answer to a question that nobody asks any more."""
+    answers: list[str] = []
+    async with scripted(None, b"OK 1\n", poll_timeout=poll_timeout) as (script, client):
+
+        async def ask() -> None:
+            answers.append(await client.get_version())
+
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+
+                async def cancel() -> None:
+                    await until(lambda: script.lines and script.lines[0], "the first question")
+                    for _ in range(3):
+                        tasks.start_soon(ask)
+                    await until(lambda: len(client._driver.engine._queue) == 3, "the others")
+                    scope.cancel()
+
+                tasks.start_soon(cancel)
+                await client.get_status()
+            assert scope.cancelled_caught
+        assert answers == ["OK 1"] * 3
+        assert script.lines == [[b"status\r\n"], [b"version\r\n"] * 3]
+
+
+async def test_one_of_many_that_wait_is_cancelled(server: Any, task: str) -> None:
+    async with working(server, {task: echo}), GearmanAdminClient([server.address]) as client:
+        for attempt in attempts():
+            done: list[Operation] = []
+
+            async def run(operation: Operation, done: list[Operation] = done) -> None:
+                await operation(client, task)
+                done.append(operation)
+
+            async with anyio.create_task_group() as tasks:
+                for operation in OPERATIONS:
+                    tasks.start_soon(run, operation)
+                await attempt(get_status(client, task))
+                for operation in OPERATIONS:
+                    tasks.start_soon(run, operation)
+            assert sorted(done, key=OPERATIONS.index) == sorted(
+                OPERATIONS * 2, key=OPERATIONS.index
+            )
+            await assert_usable(client, task)
+
+
+@on_a_test_clock
+async def test_move_on_after() -> None:
+    async with scripted(None, b"OK 1\n") as (script, client):
+        with anyio.move_on_after(1) as scope:
+            await client.get_status()
+        assert scope.cancelled_caught
+        assert await client.get_version() == "OK 1"
+        assert script.lines == [[b"status\r\n"], [b"version\r\n"]]
+
+
+# Where it works.
+
+
+async def test_outside_of_its_block(server: Any) -> None:
+    client = GearmanAdminClient([server.address])
+    calls: list[Callable[[], Any]] = [
+        client.get_version,
+        client.get_status,
+        client.ping_server,
+        client.send_shutdown,
+        client.shutdown,
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="works inside `async with GearmanAdminClient"):
+            await call()
+    async with client:
+        assert (await client.get_version()).startswith("OK ")
+        with pytest.raises(RuntimeError, match="can be used only once"):
+            await client.__aenter__()
+        assert (await client.get_version()).startswith("OK ")
+    for call in calls:
+        with pytest.raises(RuntimeError, match="works inside"):
+            await call()
+    with pytest.raises(RuntimeError, match="can be used only once"):
+        await client.__aenter__()
+
+
+async def test_an_exception_in_the_block(server: Any) -> None:
+    async def fail() -> None:
+        async with GearmanAdminClient([server.address]) as client:
+            await client.get_version()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
+
+
+async def test_another_thread(server: Any) -> None:
+    async with GearmanAdminClient([server.address]) as client:
+
+        def use() -> None:
+            with pytest.raises(RuntimeError, match="an event loop in another thread"):
+                client._driver.close()
+
+        await anyio.to_thread.run_sync(use)
+        assert (await client.get_version()).startswith("OK ")
+
+
+async def test_subclass(server: Any) -> None:
+    class Admin(GearmanAdminClient):
+        async def get_version(self) -> str:
+            return (await super().get_version()).removeprefix("OK ")
+
+    async with Admin([server.address], 5.0) as client:
+        assert repr(client).startswith("<Admin ")
+        assert client.poll_timeout == 5.0
+        assert not (await client.get_version()).startswith("OK")
+
+
+async def test_within_the_process(task: str) -> None:
+    async with (
+        JobServer() as server,
+        GearmanAdminClient(["any"], connect=server.connect) as client,
+    ):
+        worker = gearman.GearmanWorker(["any"], connect=server.connect)
+        worker.register_task(task, echo)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.work)
+            with anyio.fail_after(PATIENCE):
+                while not any(record.tasks for record in await client.get_workers()):
+                    await anyio.lowlevel.checkpoint()
+            for operation in OPERATIONS:
+                await operation(client, task)
+            worker.stop()
+        assert await client.send_shutdown() == "OK"
+        await server.wait()
+        with pytest.raises(ServerUnavailable):
+            await client.get_version()
+
+
+async def test_connect_that_raises() -> None:
+    async def connect(address: object) -> ByteStream:
+        raise ValueError("not today")
+
+    async with GearmanAdminClient(["any"], connect=connect) as client:
+        for _ in range(2):
+            with pytest.raises(ServerUnavailable, match="not today"):
+                await client.get_version()
+
+
+async def test_garbage() -> None:
+    async with scripted(b"\0nothing that has a magic", b"OK 1\n") as (_, client):
+        with pytest.raises(RemoteProtocolError, match="magic"):
+            await client.get_version()
+        assert await client.get_version() == "OK 1"
+
+
+# Time.
+
+
+@on_a_test_clock
+@pytest.mark.parametrize("timeout", [0.25, 3600.0])
+async def test_no_answer_in_time(timeout: float) -> None:
+    async with scripted(None, b"OK 1\n", poll_timeout=timeout) as (script, client):
+        before = anyio.current_time()
+        with pytest.raises(InvalidAdminClientState, match="any:4730 did not answer 'status' in"):
+            await client.get_status()
+        assert anyio.current_time() == pytest.approx(before + timeout)
+        assert await client.get_version() == "OK 1"
+        assert anyio.current_time() == pytest.approx(before + timeout)
+        assert script.lines == [[b"status\r\n"], [b"version\r\n"]]
+
+
+@on_a_test_clock
+async def test_the_time_unless_another_is_said() -> None:
+    async with scripted(None) as (_, client):
+        before = anyio.current_time()
+        with pytest.raises(InvalidAdminClientState):
+            await client.ping_server()
+        assert anyio.current_time() == pytest.approx(before + 10)
+
+
+@on_a_test_clock
+async def test_all_the_time_there_is() -> None:
+    async with scripted(None, poll_timeout=None) as (_, client):
+        with anyio.move_on_after(1e6) as scope:
+            await client.get_status()
+        assert scope.cancelled_caught
+
+
+@on_a_test_clock
+async def test_connecting_takes_too_long() -> None:
+    async def never(address: object) -> ByteStream:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    options: list[tuple[dict[str, Any], float, str]] = [
+        ({"connect_timeout": 7}, 7, "no connection within 7 seconds"),
+        ({"connect_timeout": 7, "poll_timeout": 3}, 3, "there was no connection in time"),
+    ]
+    for given, seconds, message in options:
+        async with GearmanAdminClient(["any"], connect=never, **given) as client:
+            before = anyio.current_time()
+            with pytest.raises(ServerUnavailable, match=message):
+                await client.get_version()
+            assert anyio.current_time() == pytest.approx(before + seconds)
+            # Again, in as long.
+            with pytest.raises(ServerUnavailable, match="no connection"):
+                await client.get_version()
+
+
+@on_a_test_clock
+async def test_time_is_for_each_question_from_when_it_was_asked() -> None:
+    """Of those that wait for each other, too."""
+    async with scripted(None, None, None, poll_timeout=5) as (_, client):
+        ends: list[float] = []
+        before = anyio.current_time()
+
+        async def ask(delay: float) -> None:
+            await anyio.sleep(delay)
+            with pytest.raises(InvalidAdminClientState):
+                await client.get_version()
+            ends.append(anyio.current_time() - before)
+
+        async with anyio.create_task_group() as tasks:
+            for delay in (0, 1, 1, 4):
+                tasks.start_soon(ask, delay)
+        assert ends == pytest.approx([5, 6, 6, 9])
