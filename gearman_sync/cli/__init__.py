@@ -6,6 +6,7 @@ It needs the extra ``gearman-sansio[cli]``; nothing else in this package does.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 
 __all__ = ["main"]
@@ -15,6 +16,11 @@ _NEEDED = ("typer", "rich")
 
 def main() -> None:
     """Run gearmanctl with the arguments of this process, and exit."""
+    # What the shell has closed (`<&-`) Python has not got; and no socket may get its number.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for the process
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         print(  # noqa: T201

@@ -198,10 +198,11 @@ def cancel(
         ["handle"],
         as_json=as_json,
     )
-    for handle in handles:
-        if handle not in known:
-            complain(f"{handle}: no server knows this job")
-            code = code or exits.FAILED
+    if code == exits.DONE:  # All servers have answered.
+        for handle in handles:
+            if handle not in known:
+                complain(f"{handle}: no server knows this job")
+                code = exits.FAILED
     return code
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
+import io
 import logging
 import os
 import re
@@ -16,7 +16,7 @@ from gearman_proto._version import __version__
 from gearman_proto.errors import GearmanError
 
 from . import admin, exits
-from .output import complain
+from .output import complain, flush
 from .serve import serve
 from .submit import submit
 from .top import top
@@ -101,9 +101,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format=f"{PROGRAM}: %(message)s")
     # There, an exception's traceback is for developers.
     logging.getLogger("gearman").addFilter(_without_traceback)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # A terminal need not have all characters.
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         status = app(args=given or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+        flush()
         if not given:
             return exits.USAGE
         return status if isinstance(status, int) else exits.DONE
@@ -116,20 +119,28 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130  # As a shell says that Ctrl-C has ended it.
     except BrokenPipeError:
-        # Whoever read this has had enough, as `head` has. Python would flush once more.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.FAILED
-    except (GearmanError, OSError, TypeError, ValueError) as error:
+        return exits.FAILED  # Whoever read this has had enough, as `head` has.
+    except (GearmanError, OSError, ValueError) as error:
         complain(_reason(error))
         return exits.status_of(error)
+    finally:
+        _forget_output()
+
+
+def _forget_output() -> None:
+    """Throw away what could not be written: Python would try once more, and complain."""
+    try:
+        flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reason(error: Exception) -> str:
     """What to say of an error, in one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _complain_of_usage(error: Any) -> int:

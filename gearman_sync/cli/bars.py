@@ -7,8 +7,10 @@ lines, since a bar would overwrite a line that is not finished.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.progress import (
@@ -19,17 +21,21 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
+from . import exits
 from .output import flush, printable, write
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from typing_extensions import Self
 
 # Lines of the terminal that are not for the bars of jobs: the total, and what is above.
 _RESERVED: Final = 3
+# Columns of the terminal that a name may take.
+_NAME: Final = 24
 
 
 class Bars:
@@ -51,9 +57,17 @@ class Bars:
         # Whether the line that was written last on a terminal is not whole.
         self._is_open = False
         self._on_terminal = sys.stdout.isatty()
-        if console.is_terminal and not console.is_dumb_terminal:
+        self._is_same = self._on_terminal and _is_same_file(sys.stdout, sys.stderr)
+        self._handlers: dict[int, Any] = {}
+        # rich takes a pipe for a terminal if the environment says so.
+        if sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal:
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                # It may be anything.
+                TextColumn(
+                    "{task.description}",
+                    markup=False,
+                    table_column=Column(no_wrap=True, overflow="ellipsis", max_width=_NAME),
+                ),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -66,6 +80,11 @@ class Bars:
 
     def __enter__(self) -> Self:
         if self._progress is not None:
+            self._handlers = {
+                number: signal.signal(number, self._on_signal)
+                for number in (signal.SIGINT, signal.SIGTERM)
+                if signal.getsignal(number) is not signal.SIG_IGN
+            }
             self._progress.start()
             if self._has_total:
                 self._total = self._progress.add_task("total", total=None)
@@ -78,12 +97,26 @@ class Bars:
         traceback: TracebackType | None,
     ) -> None:
         if self._progress is not None:
+            self._ignore_signals()
             self._progress.stop()
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
         begun, self._begun = self._begun, b""
         write(begun)
         if begun or self._is_open:
             write(b"\n")
         flush()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._ignore_signals()
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise exits.Exit(128 + number)  # As a shell says that a signal has ended it.
+
+    def _ignore_signals(self) -> None:
+        """Let nothing interrupt the end of this: the terminal is to be as it was."""
+        for number in self._handlers:
+            signal.signal(number, signal.SIG_IGN)
 
     @property
     def are_drawn(self) -> bool:
@@ -99,8 +132,7 @@ class Bars:
         if task is None:
             if len(self._tasks) >= max(self._console.height - _RESERVED, 1):
                 return
-            # Its description may have been anything.
-            task = self._tasks[job] = progress.add_task(_plain(name))
+            task = self._tasks[job] = progress.add_task(printable(name), total=None)
         progress.update(task, completed=numerator, total=denominator or None)
 
     def end(self, job: object) -> None:
@@ -116,7 +148,7 @@ class Bars:
 
     def write(self, data: bytes) -> None:
         """Write to standard output."""
-        if self._progress is None or not self._on_terminal:
+        if self._progress is None or not self._is_same:
             write(data)
             if data:
                 self._is_open = self._on_terminal and not data.endswith(b"\n")
@@ -138,6 +170,5 @@ class Bars:
             self._console.print(text, soft_wrap=True, highlight=False)
 
 
-def _plain(name: str) -> str:
-    """`name`, which is not to be taken for markup."""
-    return printable(name).replace("[", r"\[")
+def _is_same_file(one: IO[str], other: IO[str]) -> bool:
+    return os.path.sameopenfile(one.fileno(), other.fileno())

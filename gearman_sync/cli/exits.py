@@ -50,8 +50,9 @@ def status_of(error: Exception) -> int:
     # An admin client's state is invalid when its server has not answered in time.
     if isinstance(error, InvalidAdminClientState):
         return TIMED_OUT
-    # What the library does not take was on the command line.
-    return USAGE if isinstance(error, (TypeError, ValueError)) else FAILED
+    # What the library does not take, and a file that can't be opened, was on the command line.
+    is_usage = isinstance(error, ValueError) or getattr(error, "filename", None)
+    return USAGE if is_usage else FAILED
 
 
 def outcome(request: GearmanJobRequest, *, timed_out: bool) -> tuple[int, str]:
@@ -65,5 +66,5 @@ def outcome(request: GearmanJobRequest, *, timed_out: bool) -> tuple[int, str]:
         return DONE, ""
     if request.error is not None:
         return FAILED, f"{request.connection} refused the job: {request.error}"
-    exception = (request.exception or b"").decode("utf-8", "replace").strip()
+    exception = " ".join((request.exception or b"").decode("utf-8", "replace").split())
     return FAILED, f"the job failed: {exception}" if exception else "the job failed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,7 @@ except ImportError:  # Not this kind of system: there are no keys but Ctrl-C.
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: What `parse` makes of the end of input.
+#: The end of input, as a key.
 END: Final = "end"
 _SEQUENCES: Final = {
     b"\x1b[A": "up",
@@ -25,44 +26,62 @@ _SEQUENCES: Final = {
     b"\x1bOA": "up",
     b"\x1bOB": "down",
 }
+# What keys send that are no characters, and how that begins.
+_SEQUENCE: Final = re.compile(rb"\x1b[\[O][0-?]*[ -/]*[@-~]")
+_BEGUN: Final = re.compile(rb"\x1b[\[O][0-?]*[ -/]*\Z")
 
 
 @contextlib.contextmanager
-def raw_keys() -> Iterator[int | None]:
-    """Let keys come at once, and unseen. Yields the descriptor to read from, or None."""
+def raw_keys() -> Iterator[Keys | None]:
+    """Let keys come at once, and unseen. Yields the keys, or None if there are none."""
     if termios is None or not sys.stdin.isatty():
         yield None
         return
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     mode = termios.tcgetattr(descriptor)
-    # Signals (Ctrl-C) stay as they are.
-    mode[3] &= ~(termios.ICANON | termios.ECHO)
+    # Ctrl-C stays as it is, but does not throw away what is being written.
+    mode[3] = mode[3] & ~(termios.ICANON | termios.ECHO) | termios.NOFLSH
     termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
     try:
-        yield descriptor
+        yield Keys(descriptor)
     finally:
         # What was typed ahead is not for the shell.
-        termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
+        with contextlib.suppress(termios.error):  # The terminal is no more.
+            termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
 
 
-def read_keys(descriptor: int) -> list[str]:
-    """The keys that have been pressed: characters, or names as ``up``; ``end`` if it is closed."""
-    try:
-        data = os.read(descriptor, 1024)
-    except OSError:  # The terminal is no more.
-        data = b""
-    return list(parse(data)) if data else [END]
+class Keys:
+    """The keys of a terminal.
 
+    Args:
+        descriptor: What to read from.
+    """
 
-def parse(data: bytes) -> Iterator[str]:
-    """The keys that a terminal sends as `data`."""
-    while data:
-        for sequence, name in _SEQUENCES.items():
-            if data.startswith(sequence):
-                yield name
-                data = data[len(sequence) :]
-                break
-        else:
-            yield chr(data[0])
-            data = data[1:]
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor: Final = descriptor
+        # The beginning of what a key sends.
+        self._begun = b""
+
+    def read(self) -> list[str]:
+        """The keys that were pressed: characters, or names as ``up``; ``end`` if it is closed."""
+        try:
+            data = os.read(self.descriptor, 1024)
+        except OSError:  # The terminal is no more.
+            data = b""
+        return self.parse(data) if data else [END]
+
+    def parse(self, data: bytes) -> list[str]:
+        """The keys that send `data`. Those without a name here are left out."""
+        data, self._begun = self._begun + data, b""
+        keys = []
+        while data:
+            if sequence := _SEQUENCE.match(data):
+                keys.append(_SEQUENCES.get(sequence[0], ""))
+                data = data[sequence.end() :]
+            elif _BEGUN.match(data):
+                self._begun, data = data, b""
+            else:
+                keys.append(chr(data[0]))
+                data = data[1:]
+        return [key for key in keys if key]

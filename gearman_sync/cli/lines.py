@@ -1,14 +1,16 @@
 """``gearmanctl submit --lines``: a job for each line, and only so many at once.
 
-    reader's thread: lines -> Room.enter -> submit -> queue
-    main thread:     queue -> wait -> write the results -> Room.leave
+    reader's thread:   lines -> Room.enter -> submit -> queue
+    main thread:       queue -> wait -> write the results -> Room.leave
+    listener's thread: tells the main thread that something came from a server
 
 A line enters when there is room, and leaves when its result is written. So neither a slow server,
 nor a slow reader of the results, nor, where results keep their order, a slow first job makes more
 lines be read. As many lines are submitted at once as have come and have room.
 
 The reader may wait for its next line (``tail -f``) while results come, which is why it has a thread
-of its own. That is left behind when the program ends.
+of its own. That is left behind when the program ends. The main thread waits for the reader and for
+the servers at once, and so for an event that both of them set.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.constants import DEFAULT_MAX_PACKET_SIZE
-from gearman_proto.errors import SubmitError
+from gearman_proto.errors import GearmanError, SubmitError
 from gearman_proto.job import GearmanJobRequest, make_requests, to_wire
 from gearman_sync import JOB_UNKNOWN, GearmanClient
 
@@ -109,7 +111,7 @@ def split_lines(
         first, *others = chunk.split(b"\n")
         begun.append(first)
         size += len(first)
-        if size > max_size:
+        if max([size, *map(len, others)]) > max_size:
             raise ValueError(f"a line of more than {max_size} bytes")
         if others:
             yield deque([b"".join(begun), *others[:-1]])
@@ -127,6 +129,7 @@ class _Reader:
         job: What all jobs have in common.
         chunks: Where the lines are.
         room: What may be under way.
+        news: Set when something was submitted, and at the end.
         background: Whether they are background jobs.
         timeout: Seconds to wait for each job, or None.
     """
@@ -137,6 +140,7 @@ class _Reader:
         job: dict[str, Any],
         chunks: Iterable[bytes],
         room: Room,
+        news: threading.Event,
         *,
         background: bool,
         timeout: float | None,
@@ -149,6 +153,7 @@ class _Reader:
         self._job = job
         self._chunks = chunks
         self._room = room
+        self._news = news
         self._background = background
         self._timeout = timeout
         self._count = 0
@@ -162,7 +167,11 @@ class _Reader:
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
             self.error = error
         finally:
-            self.submitted.put(None)
+            self._pass_on(None)
+
+    def _pass_on(self, entries: list[Entry] | None) -> None:
+        self.submitted.put(entries)
+        self._news.set()
 
     def _submit(self, lines: list[bytes]) -> None:
         jobs = [{**self._job, "data": line} for line in lines]
@@ -180,20 +189,55 @@ class _Reader:
         except SubmitError:
             # What has got to a server goes on.
             entries = [entry for entry in entries if entry.request.state != JOB_UNKNOWN]
-            self.submitted.put(entries)
+            self._pass_on(entries)
             raise
-        self.submitted.put(entries)
+        self._pass_on(entries)
+
+
+class _Listener:
+    """Tells when something comes from a server, in a thread of its own, until the client is closed.
+
+    Args:
+        client: The client.
+        news: Set when something has come.
+    """
+
+    def __init__(self, client: GearmanClient, news: threading.Event) -> None:
+        #: Why it does not listen any more.
+        self.error: GearmanError | None = None
+        self._client = client
+        self._news = news
+        threading.Thread(target=self._run, name="gearmanctl-listener", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._client.poll_connections_until_stopped((), self._tell)
+        except GearmanError as error:
+            self.error = error
+            self._news.set()
+
+    def _tell(self, any_activity: bool) -> bool:  # noqa: ARG002
+        self._news.set()
+        return True
 
 
 class _Writer:
     """Waits for the jobs, and writes their results."""
 
     def __init__(
-        self, client: GearmanClient, reader: _Reader, room: Room, bars: Bars, *, ordered: bool
+        self,
+        reader: _Reader,
+        listener: _Listener,
+        room: Room,
+        news: threading.Event,
+        bars: Bars,
+        *,
+        ordered: bool,
     ) -> None:
-        self._client = client
         self._reader = reader
+        self._listener = listener
         self._room = room
+        self._news = news
         self._bars = bars
         self._ordered = ordered
         self._under_way: deque[Entry] = deque()
@@ -206,15 +250,16 @@ class _Writer:
         """Return the exit status when there are no more lines."""
         while True:
             self._take()
-            if not self._under_way:
-                break
             ended = self._ended()
             if ended:
                 for entry in ended:
                     self._write(entry)
                 self._room.leave(ended)
                 self._count()
+            elif self._is_complete and not self._under_way:
+                break
             else:
+                self._report()
                 flush()
                 self._wait()
         if self._reader.error is not None:
@@ -222,10 +267,10 @@ class _Writer:
         return next((status for status in _WORST_FIRST if status in self._statuses), exits.DONE)
 
     def _take(self) -> None:
-        """Take what was submitted; wait for it if there is nothing else to wait for."""
+        """Take what was submitted."""
         while not self._is_complete:
             try:
-                entries = self._reader.submitted.get(block=not self._under_way)
+                entries = self._reader.submitted.get(block=False)
             except queue.Empty:
                 return
             if entries is None:
@@ -234,7 +279,6 @@ class _Writer:
                 self._under_way += entries
                 self._submitted += len(entries)
             self._count()
-            flush()
 
     def _ended(self) -> list[Entry]:
         """Take out what has ended and can be written now."""
@@ -242,27 +286,20 @@ class _Writer:
         if self._ordered:
             while self._under_way and self._under_way[0].has_ended:
                 ended.append(self._under_way.popleft())
-        elif self._has_ended():
+        else:
             others: deque[Entry] = deque()
             for entry in self._under_way:
                 (ended if entry.has_ended else others).append(entry)
             self._under_way = others
         return ended
 
-    def _has_ended(self) -> bool:
-        return any(entry.has_ended for entry in self._under_way)
-
     def _wait(self) -> None:
-        # They time out in the order in which they were submitted.
-        deadline = self._under_way[0].deadline
-        timeout = None if deadline == float("inf") else max(deadline - time.monotonic(), 0)
-        self._client.poll_connections_until_stopped((), self._is_waiting, timeout)
-
-    def _is_waiting(self, any_activity: bool) -> bool:
-        if any_activity:
-            self._take()
-            self._report()
-        return not (self._under_way[0].has_ended if self._ordered else self._has_ended())
+        """Wait for news, or for the first job to time out: they do in the order of the lines."""
+        if self._listener.error is not None:
+            raise self._listener.error
+        deadline = self._under_way[0].deadline if self._under_way else float("inf")
+        self._news.wait(None if deadline == float("inf") else max(deadline - time.monotonic(), 0))
+        self._news.clear()
 
     def _report(self) -> None:
         if self._bars.are_drawn:
@@ -329,6 +366,8 @@ def submit_lines(
         ValueError: A line is too long, or something is wrong with the job.
     """
     room = Room(in_flight)
+    news = threading.Event()
     with servers.client() as client, Bars(total=True) as bars:
-        reader = _Reader(client, job, chunks, room, background=background, timeout=timeout)
-        return _Writer(client, reader, room, bars, ordered=ordered).run()
+        listener = _Listener(client, news)
+        reader = _Reader(client, job, chunks, room, news, background=background, timeout=timeout)
+        return _Writer(reader, listener, room, news, bars, ordered=ordered).run()

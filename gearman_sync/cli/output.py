@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,10 +20,12 @@ _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"
 
 
 def complain(message: str) -> None:
-    """Write one line to standard error."""
-    text = f"gearmanctl: {message}\n".encode("utf-8", "surrogateescape")
-    sys.stderr.buffer.write(text)
-    sys.stderr.flush()
+    """Write one line to standard error.
+
+    A signal handler may do that, and so it is written past the buffer, which might be in use.
+    """
+    line = f"gearmanctl: {' '.join(message.splitlines())}\n"
+    os.write(sys.stderr.fileno(), line.encode("utf-8", "surrogateescape"))
 
 
 def write(data: bytes) -> None:

@@ -110,7 +110,7 @@ class Processes:
         if output is None:
             failure = f"more than {self._max_output} bytes of output"
         elif status < 0:
-            failure = f"killed by {signal.Signals(-status).name}"
+            failure = f"killed by {_name_of(-status)}"
         elif status:
             failure = f"exit status {status}"
         return Outcome(output or b"", b"".join(errors), failure)
@@ -126,6 +126,13 @@ class Processes:
                 return None
             chunks.append(chunk)
         return b"".join(chunks)
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # Most of the real-time ones have no name.
+        return f"signal {number}"
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -77,8 +77,8 @@ def serve(
     except KeyboardInterrupt:
         pass  # It was asked to end, and has.
     except OSError as error:
-        # Python's own text has the address in it.
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        # Python's own text for a port in use has the address in it.
+        reason = os.strerror(errno) if (errno := error.errno or 0) > 0 else error.strerror
         raise exits.Exit(exits.FAILED, f"can't listen at {host}:{port}: {reason}") from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -47,15 +48,20 @@ class Servers:
     ) -> list[tuple[ServerAddress, T | GearmanError]]:
         """Ask all servers at once, so that one that is down delays nobody else's answer."""
 
-        def ask_one(address: ServerAddress) -> tuple[ServerAddress, T | GearmanError]:
-            with self.admin_client(address, timeout) as client:
-                try:
-                    return address, ask(client)
-                except GearmanError as error:
-                    return address, error
+        def ask_one(client: GearmanAdminClient) -> T | GearmanError:
+            try:
+                return ask(client)
+            except GearmanError as error:
+                return error
 
-        with ThreadPoolExecutor(len(self.addresses)) as pool:
-            return list(pool.map(ask_one, self.addresses))
+        with contextlib.ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(len(self.addresses)))
+            # They are closed before the threads are waited for: Ctrl-C ends their calls.
+            clients = [
+                stack.enter_context(self.admin_client(address, timeout))
+                for address in self.addresses
+            ]
+            return list(zip(self.addresses, pool.map(ask_one, clients)))
 
 
 def find_servers(names: Iterable[str] | None) -> list[ServerAddress]:
@@ -64,8 +70,8 @@ def find_servers(names: Iterable[str] | None) -> list[ServerAddress]:
     Raises:
         ValueError: One of them is no address.
     """
-    given = list(names or re.split(r"[\s,]+", os.environ.get(VARIABLE, "")))
-    addresses = [parse_address(name) for name in given if name]
+    given = names or filter(None, re.split(r"[\s,]+", os.environ.get(VARIABLE, "")))
+    addresses = [parse_address(name) for name in given]
     return list(dict.fromkeys(addresses)) or [parse_address(_DEFAULT)]
 
 

@@ -196,14 +196,17 @@ def parse_time(text: str, now: float) -> float:
 def _chunks(data: str | None, file: Path | None) -> Iterator[bytes]:
     """The data in pieces as they come."""
     if file is not None:
-        with file.open("rb", buffering=0) as opened:
-            yield from _read(opened.fileno())
-    elif data is not None and data != _STANDARD_INPUT:
-        yield to_wire(data)
-    else:
-        if data is None and sys.stdin.isatty():
-            complain("reading from the terminal; Ctrl-D ends it")
-        yield from _read(sys.stdin.fileno())
+        return _read_file(file)
+    if data is not None and data != _STANDARD_INPUT:
+        return iter([to_wire(data)])
+    if data is None and sys.stdin.isatty():
+        complain("reading from the terminal; Ctrl-D ends it")
+    return _read(sys.stdin.fileno())
+
+
+def _read_file(file: Path) -> Iterator[bytes]:
+    with file.open("rb", buffering=0) as opened:
+        yield from _read(opened.fileno())
 
 
 def _read(descriptor: int) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ all that is decided about keys in `View`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import selectors
@@ -28,13 +29,13 @@ from rich.text import Text
 from gearman_proto.errors import GearmanError
 
 from . import exits
-from .board import Board, Order, Site, sparkline
-from .keys import END, raw_keys, read_keys
+from .board import Board, Order, Row, Site, sparkline
+from .keys import END, Keys, raw_keys
 from .output import complain, printable
 from .servers import Servers, for_servers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from gearman_proto import FunctionStatus, ServerAddress
@@ -42,10 +43,19 @@ if TYPE_CHECKING:
 
 # Columns of the screen that a queue's history takes, at most and of so many columns of the screen.
 _SPARK, _SPARK_SHARE = 40, 4
+# Columns that a name and a number take at least. Numbers that there is no room for are left out.
+_NAME, _NUMBER = 16, 9
 # Lines for servers at most.
 _SITES: Final = 6
 # Seconds to wait for an answer before a server counts as down.
 _PATIENCE: Final = 5.0
+
+# Signals. Not all systems have all of them.
+_ENDS: Final = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+_SUSPENDS: Final[signal.Signals | None] = getattr(signal, "SIGTSTP", None)
+_RESIZES: Final[signal.Signals | None] = getattr(signal, "SIGWINCH", None)
 
 _ORDERS: Final = {
     "f": Order.FUNCTION,
@@ -65,6 +75,8 @@ class View:
     #: The number of the first row.
     first: int = 0
     is_over: bool = False
+    #: Whether the shell is to have the terminal meanwhile.
+    is_suspended: bool = False
 
     def press(self, key: str, page: int) -> None:
         """A key was pressed; a page has so many rows."""
@@ -99,7 +111,9 @@ def top(
     Example:
       gearmanctl top -s one:4730 -s two:4730
     """
-    if not sys.stdout.isatty():
+    # Forced: when the terminal is closed, writing is to fail.
+    console = Console(force_terminal=True)
+    if not sys.stdout.isatty() or console.is_dumb_terminal:
         raise exits.Exit(exits.USAGE, "top needs a terminal; status does not")
     board = Board(servers.addresses)
     answers = servers.ask_all(lambda client: client.get_status(), _PATIENCE)
@@ -112,7 +126,7 @@ def top(
     for address, answer in answers:
         watch.report(address, answer)
     try:
-        return _run(board, watch, interval)
+        return _Screen(console, board, watch, interval).run()
     except KeyboardInterrupt:
         return exits.DONE
     finally:
@@ -160,6 +174,10 @@ class _Watch:
     ) -> None:
         """Pass on an answer."""
         self.reports.put((address, time.monotonic(), answer))
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake whoever waits for the bell."""
         os.write(self._ringer, b"\0")
 
     def _look(self, address: ServerAddress, client: GearmanAdminClient) -> None:
@@ -173,102 +191,155 @@ class _Watch:
                 self.report(address, answer)
 
 
-def _run(board: Board, watch: _Watch, interval: float) -> int:
-    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise KeyboardInterrupt  # The terminal is to be left as it was.
+class _Screen:
+    """Shows a board on the terminal until somebody has seen enough."""
 
-    view = View()
-    console = Console()
-    before = signal.signal(signal.SIGTERM, on_signal)
-    try:
-        with (
-            raw_keys() as keys,
-            selectors.DefaultSelector() as selector,
-            Live(
-                console=console,
-                screen=True,
-                auto_refresh=False,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            ) as live,
-        ):
-            watch.start()
-            selector.register(watch.bell, selectors.EVENT_READ)
+    def __init__(self, console: Console, board: Board, watch: _Watch, interval: float) -> None:
+        self._console = console
+        self._board = board
+        self._watch = watch
+        self._interval = interval
+        self._view = View()
+        # When the queues are to be remembered again.
+        self._next = time.monotonic()
+
+    def run(self) -> int:
+        """Return the exit status. The terminal is as it was."""
+        with self._told_by_signals():
+            self._watch.start()
+            while not self._view.is_over:
+                with raw_keys() as keys, self._live() as live:
+                    self._show(keys, live)
+                if self._view.is_suspended and not self._view.is_over:
+                    self._view.is_suspended = False
+                    _suspend()
+        return exits.DONE
+
+    def _live(self) -> Live:
+        return Live(
+            console=self._console,
+            screen=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def _show(self, keys: Keys | None, live: Live) -> None:
+        view, console = self._view, self._console
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._watch.bell, selectors.EVENT_READ)
             if keys is not None:
-                selector.register(keys, selectors.EVENT_READ)
-            remembered = float("-inf")
-            while not view.is_over:
-                for key, _ in selector.select(interval):
-                    if key.fd == watch.bell:
-                        os.read(watch.bell, 4096)
-                        _take(board, watch)
-                    else:
-                        for pressed in read_keys(key.fd):
-                            view.press(pressed, max(console.height // 2, 1))
-                if time.monotonic() >= remembered + interval:
-                    remembered = time.monotonic()
-                    board.remember()
-                live.update(screen(board, view, console.width, console.height), refresh=True)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return exits.DONE
+                selector.register(keys.descriptor, selectors.EVENT_READ)
+            while not (view.is_over or view.is_suspended):
+                self._take()
+                if time.monotonic() >= self._next:
+                    self._next = time.monotonic() + self._interval
+                    self._board.remember()
+                live.update(screen(self._board, view, console.width, console.height), refresh=True)
+                for ready, _ in selector.select(max(self._next - time.monotonic(), 0)):
+                    if ready.fd == self._watch.bell:
+                        os.read(self._watch.bell, 4096)
+                    elif keys is not None:
+                        for key in keys.read():
+                            view.press(key, max(console.height // 2, 1))
+
+    def _take(self) -> None:
+        """Take what was seen of the servers."""
+        while not self._watch.reports.empty():
+            address, now, answer = self._watch.reports.get()
+            if isinstance(answer, GearmanError):
+                self._board.failed(address, str(answer))
+            else:
+                self._board.answered(address, answer, now)
+
+    @contextlib.contextmanager
+    def _told_by_signals(self) -> Iterator[None]:
+        """Let signals end this, but nowhere where the terminal would not be left as it was."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            if number in _ENDS:
+                self._view.is_over = True
+            elif number == _SUSPENDS:
+                self._view.is_suspended = True
+            self._watch.ring()
+
+        # What is ignored (as with nohup) stays so.
+        told = [
+            number
+            for number in (*_ENDS, _SUSPENDS, _RESIZES)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN
+        ]
+        before = [signal.signal(number, on_signal) for number in told]
+        try:
+            yield
+        finally:
+            for number, handler in zip(told, before):
+                signal.signal(number, handler)
 
 
-def _take(board: Board, watch: _Watch) -> None:
-    while not watch.reports.empty():
-        address, now, answer = watch.reports.get()
-        if isinstance(answer, GearmanError):
-            board.failed(address, str(answer))
-        else:
-            board.answered(address, answer, now)
+def _suspend() -> None:
+    """Stop, as a program that knows nothing of this signal does, until the shell goes on."""
+    assert _SUSPENDS is not None
+    handler = signal.signal(_SUSPENDS, signal.SIG_DFL)
+    signal.raise_signal(_SUSPENDS)
+    signal.signal(_SUSPENDS, handler)
 
 
 # The screen.
+
+_NUMBERS: Final = (
+    (Order.QUEUED, "jobs"),
+    (Order.RUNNING, "running"),
+    (Order.WORKERS, "workers"),
+    (Order.RATE, "jobs/s"),
+)
+_QUEUE: Final = "queue"
 
 
 def screen(board: Board, view: View, width: int, height: int) -> Group:
     """The board as a screen of so many columns and lines."""
     rows = board.rows(view.order, upside_down=view.upside_down)
-    head = _head(board)
     # Beside the rows: their heading, and the keys.
+    head = _head(board)[: max(height - 3, 0)]
     room = max(height - len(head) - 2, 1)
     view.first = max(min(view.first, len(rows) - room), 0)
-    spark = min(width // _SPARK_SHARE, _SPARK)
+    numbers = _NUMBERS[: max((width - _NAME) // _NUMBER, 1)]
+    spark = min(width // _SPARK_SHARE, _SPARK, width - _NAME - _NUMBER * len(_NUMBERS))
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False)
     arrow = "▴" if view.upside_down != (view.order is Order.FUNCTION) else "▾"
-    for order, title in (
-        (Order.FUNCTION, "function"),
-        (Order.QUEUED, "jobs"),
-        (Order.RUNNING, "running"),
-        (Order.WORKERS, "workers"),
-        (Order.RATE, "jobs/s"),
-    ):
+    for order, title in ((Order.FUNCTION, "function"), *numbers):
         is_name = order is Order.FUNCTION
         table.add_column(
             Text(f"{title}{arrow if order is view.order else ''}"),
             justify="left" if is_name else "right",
             ratio=1 if is_name else None,
-            min_width=None if is_name else 8,
+            min_width=None if is_name else _NUMBER - 1,
             no_wrap=True,
             overflow="ellipsis",
             header_style="reverse" if order is view.order else "bold",
         )
-    table.add_column("queue", width=spark, no_wrap=True, header_style="bold")
+    has_spark = spark >= len(_QUEUE)
+    if has_spark:
+        table.add_column(_QUEUE, width=spark, no_wrap=True, header_style="bold")
     for row in rows[view.first : view.first + room]:
-        table.add_row(
-            Text(printable(row.task)),
-            f"{row.queued:,}",
-            f"{row.running:,}",
-            Text(f"{row.workers:,}", style="" if row.workers or not row.queued else "red"),
-            f"{row.rate:,.1f}",
-            Text(sparkline(board.history.get(row.task, ()), spark).rjust(spark), style="cyan"),
-        )
+        cells = [Text(printable(row.task)), *(_number(row, order) for order, _ in numbers)]
+        if has_spark:
+            line = sparkline(board.history.get(row.task, ()), spark)
+            cells.append(Text(line.rjust(spark), style="cyan"))
+        table.add_row(*cells)
     lines = [_line(text) for text in head]
     blank = [Text("")] * (room - min(len(rows) - view.first, room))
     more = len(rows) - view.first - room
     keys = "sort: f j r w s   scroll: ↑ ↓   quit: q"
     foot = _line(Text(f"{keys}{f'   {more:,} more' if more > 0 else ''}", style="dim"))
     return Group(*lines, table, *blank, foot)
+
+
+def _number(row: Row, order: Order) -> Text:
+    if order is Order.RATE:
+        return Text(f"{row.rate:,.1f}")
+    is_stuck = order is Order.WORKERS and row.queued and not row.workers
+    return Text(f"{getattr(row, order.value):,}", style="red" if is_stuck else "")
 
 
 def _head(board: Board) -> list[Text]:
@@ -278,7 +349,7 @@ def _head(board: Board) -> list[Text]:
         # Those that do not answer are the ones to see.
         sites.sort(key=lambda item: not item[1].error)
     shown = sites if len(sites) <= _SITES else sites[: _SITES - 1]
-    texts = [_site_text(str(name), site) for name, site in shown]
+    texts = [_site_text(printable(str(name)), site) for name, site in shown]
     if len(shown) < len(sites):
         texts.append(Text(f"and {len(sites) - len(shown)} more servers"))
     return texts

@@ -1,0 +1,1 @@
+"""gearmanctl, run as a user runs it, against gearmand and JobServer."""

@@ -1,0 +1,262 @@
+"""A program in a pseudo-terminal, and what its screen shows."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyte
+
+from tests.support import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: gearmanctl as a command.
+PROGRAM = (sys.executable, "-W", "error", "-m", "gearman_sync")
+
+#: Keys of a terminal.
+CTRL_C, UP, DOWN, PAGE_UP, PAGE_DOWN = "\x03", "\x1b[A", "\x1b[B", "\x1b[5~", "\x1b[6~"
+
+# The mode of terminals that shows their other screen.
+_ALTERNATE: Final = 1049
+# What a program in between does: it makes a terminal that of its session, and becomes the command.
+_TAKE: Final = (
+    "import fcntl, os, sys, termios; number = int(sys.argv[1]); "
+    "fcntl.ioctl(number, termios.TIOCSCTTY, 0); os.close(number); "
+    "os.execvp(sys.argv[2], sys.argv[2:])"
+)
+# A sequence that is not complete, and one that another cuts off. (At Ctrl-C the system may throw
+# away what a program writes.) Real terminals begin anew with the other; pyte does not.
+_BEGUN: Final = re.compile(rb"\x1b(?:\[[0-?]*)?\Z")
+_CUT_OFF: Final = re.compile(rb"\x1b(?:\[[0-?]*)?(?=\x1b)")
+# Sets the window's title, and shows nothing.
+_MARK: Final = b"\x1b]2;the end\x07"
+# Variables with which a user changes what programs write on terminals.
+_TASTES: Final = (
+    *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "CLICOLOR_FORCE"),
+    *("TTY_COMPATIBLE", "TTY_INTERACTIVE", "GEARMAN_SERVERS", "PYTHONWARNINGS"),
+)
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a user who has no tastes."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _TASTES}
+    common = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+    return {**inherited, **common, "PYTHONPATH": str(ROOT), **changes}
+
+
+class _Screen(pyte.Screen):
+    """A terminal's two screens; pyte's has one."""
+
+    _main: Any = None
+
+    def set_mode(self, *modes: int, **kwargs: Any) -> None:
+        super().set_mode(*modes, **kwargs)
+        if _ALTERNATE in modes and kwargs.get("private") and self._main is None:
+            self._main = copy.deepcopy(self.buffer), copy.copy(self.cursor)
+            self.erase_in_display(2)
+
+    def reset_mode(self, *modes: int, **kwargs: Any) -> None:
+        super().reset_mode(*modes, **kwargs)
+        if _ALTERNATE in modes and kwargs.get("private") and self._main is not None:
+            hidden = self.cursor.hidden
+            self.buffer, self.cursor = self._main
+            self.cursor.hidden = hidden
+            self._main = None
+
+    @property
+    def is_alternate(self) -> bool:
+        return self._main is not None
+
+
+class Terminal:
+    """A program in a terminal of its own. It is killed at the end of the ``with`` block.
+
+    Args:
+        command: The program and its arguments.
+        columns: How wide the screen is.
+        lines: How high the screen is.
+        env: Its environment; None for `environment`.
+        cwd: Its working directory.
+        streams: ``stdin``, ``stdout`` or ``stderr`` where it is not to be the terminal.
+    """
+
+    def __init__(
+        self,
+        *command: str,
+        columns: int = 80,
+        lines: int = 24,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        **streams: Any,
+    ) -> None:
+        self._screen = _Screen(columns, lines)
+        self._stream = pyte.ByteStream(self._screen)
+        self._master, self._slave = pty.openpty()
+        self._set_size()
+        self._before = self._state()
+        #: All that the program has written.
+        self.raw = b""
+        self._begun = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-ISc", _TAKE, str(self._slave), *command],
+            stdin=streams.get("stdin", self._slave),
+            stdout=streams.get("stdout", self._slave),
+            stderr=streams.get("stderr", self._slave),
+            env=environment() if env is None else env,
+            cwd=cwd,
+            pass_fds=[self._slave],
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self.process.poll() is None:
+            groups = {self.process.pid}
+            with contextlib.suppress(OSError):  # It has been hung up.
+                # A shell's programs have groups of their own.
+                groups.add(os.tcgetpgrp(self._master))
+            for group in groups:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+        self._hang_up()
+        os.close(self._slave)
+
+    @property
+    def device(self) -> int:
+        """The terminal, as a descriptor for another program's output."""
+        return self._slave
+
+    # What it shows.
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the screen, without the blanks at their ends."""
+        return [line.rstrip() for line in self._screen.display]
+
+    @property
+    def text(self) -> str:
+        """The screen, without the empty lines at its end."""
+        return "\n".join(self.lines).rstrip("\n")
+
+    @property
+    def is_alternate(self) -> bool:
+        """Whether it is the terminal's other screen that is seen."""
+        return self._screen.is_alternate
+
+    @property
+    def changes(self) -> list[str]:
+        """What is not as it was at the beginning."""
+        return [name for name, value in self._state().items() if value != self._before[name]]
+
+    def _state(self) -> dict[str, object]:
+        return {
+            "termios": termios.tcgetattr(self._slave),
+            "modes": set(self._screen.mode),
+            "screen": self._screen.is_alternate,
+            "cursor": self._screen.cursor.hidden,
+            "colours": self._screen.cursor.attrs,
+        }
+
+    # What is done to it.
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        data = keys.encode()
+        while data:
+            data = data[os.write(self._master, data) :]
+
+    def signal_until_the_end(self, number: int) -> None:
+        """Send it a signal again and again until it has ended."""
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, "it does not end"
+            self.process.send_signal(number)
+            self._pump(0)
+        self.wait_for_end()
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Change the size of the window. The program gets SIGWINCH."""
+        self._screen.resize(lines, columns)
+        self._set_size()
+
+    def _set_size(self) -> None:
+        size = struct.pack("HHHH", self._screen.lines, self._screen.columns, 0, 0)
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
+
+    def hang_up(self) -> int:
+        """Close the window, and return the program's exit status."""
+        self._hang_up()
+        return self.process.wait(PATIENCE)
+
+    def _hang_up(self) -> None:
+        if self._master >= 0:
+            os.close(self._master)
+        self._master = -1
+
+    # Waiting.
+
+    def wait_until(self, condition: Callable[[], object], what: str = "condition") -> None:
+        """Wait until `condition`, which may look at the screen, is true."""
+        deadline = time.monotonic() + PATIENCE
+        # What is written at once need not come at once.
+        while self._pump(0) or not condition():
+            if self.process.poll() is not None:
+                status = self.wait_for_end()
+                assert condition(), f"{what} did not come true (status {status}):\n{self.text}"
+                return
+            if not self._pump(0.02) and time.monotonic() > deadline:
+                raise AssertionError(f"{what} did not come true:\n{self.text}")
+
+    def wait_for(self, *texts: str) -> None:
+        """Wait until all of `texts` are on the screen."""
+        self.wait_until(lambda: all(text in self.text for text in texts), f"{texts}")
+
+    def wait_for_end(self) -> int:
+        """Wait until the program has ended and its screen is complete. Returns its exit status."""
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            if not self._pump(0.02) and time.monotonic() > deadline:
+                raise AssertionError(f"{self.process.args!r} does not end:\n{self.text}")
+        # Whatever the program has written comes out before this.
+        os.write(self._slave, _MARK)
+        while not self.raw.endswith(_MARK):
+            assert self._pump(PATIENCE), f"nothing comes after {self.raw[-100:]!r}"
+        self.raw = self.raw[: -len(_MARK)]
+        return self.process.wait()
+
+    def _pump(self, timeout: float) -> bool:
+        """Take what comes within so many seconds. Returns whether anything did."""
+        if not select.select([self._master], [], [], timeout)[0]:
+            return False
+        data = os.read(self._master, 65536)
+        self.raw += data
+        data = _CUT_OFF.sub(b"", self._begun + data)
+        begun = _BEGUN.search(data)
+        self._begun = begun[0] if begun else b""
+        self._stream.feed(data.removesuffix(self._begun))
+        return True

@@ -1,0 +1,473 @@
+"""``gearmanctl submit --lines``: a job for each line; what is under way is bounded."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearman_proto.job import GearmanJobRequest
+from gearman_sync.cli.lines import Entry, Room, split_lines
+from tests.support import (
+    PATIENCE,
+    Failed,
+    Gate,
+    Gearmand,
+    Job,
+    Raised,
+    Worker,
+    eventually,
+    reverse,
+    spawn,
+    wait_for,
+)
+
+from .support import (
+    DONE,
+    FAILED,
+    NO_SERVER,
+    ROOT,
+    TIMED_OUT,
+    Result,
+    Running,
+    command_line,
+    gearmanctl,
+    stays,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.sync.support import EmbeddedServer
+
+    Server = Gearmand | EmbeddedServer
+    StartWorker = Callable[..., Worker]
+    Start = Callable[..., Running]
+
+
+class Slow:
+    """A worker's function that holds jobs of some data until it is opened."""
+
+    def __init__(self, *held: bytes) -> None:
+        self.begun = threading.Event()
+        self.open = threading.Event()
+        self._held = held
+
+    def __call__(self, job: Job) -> bytes:
+        if job.data in self._held:
+            self.begun.set()
+            wait_for(self.open, "opening of a job")
+        return b"<" + job.data + b">"
+
+
+def brackets(job: Job) -> bytes:
+    return b"<" + job.data + b">"
+
+
+# Lines in, lines out.
+
+
+@pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
+@pytest.mark.parametrize(
+    ("data", "output"),
+    [
+        (b"", b""),
+        (b"\n", b"<>\n"),
+        (b"a", b"<a>\n"),
+        (b"a\n\nb", b"<a>\n<>\n<b>\n"),
+        (b"a\r\nb\r\n", b"<a\r>\n<b\r>\n"),
+        (b"\xff\0\x85\x0c\n", b"<\xff\0\x85\x0c>\n"),
+    ],
+    ids=["nothing", "empty line", "no line feed", "empty among others", "CRLF", "any bytes"],
+)
+def test_lines(
+    server: Server,
+    start_worker: StartWorker,
+    task: str,
+    data: bytes,
+    output: bytes,
+    order: list[str],
+) -> None:
+    start_worker(server.address, {task: brackets})
+    result = gearmanctl("submit", task, "--lines", *order, at=server, data=data)
+    assert result == Result(DONE, output, "")
+
+
+def test_lines_of_an_argument(server: Server, start_worker: StartWorker, task: str) -> None:
+    start_worker(server.address, {task: reverse})
+    result = gearmanctl("submit", task, "ab\ncd", "--lines", at=server)
+    assert result == Result(DONE, b"ba\ndc\n", "")
+
+
+def test_all_that_a_job_sends_is_its_line(
+    server: Server, start_worker: StartWorker, task: str
+) -> None:
+    def function(job: Job) -> bytes:
+        job.send_data(b"part of ")
+        job.send_warning(b"look out for " + job.data)
+        return job.data
+
+    start_worker(server.address, {task: function})
+    result = gearmanctl("submit", task, "--lines", at=server, data=b"1\n2\n")
+    assert result == Result(DONE, b"part of 1\npart of 2\n", "look out for 1\nlook out for 2\n")
+
+
+def test_results_have_the_order_of_the_lines(
+    server: Server, start_worker: StartWorker, start: Start, task: str
+) -> None:
+    slow = Slow(b"1")
+    for _ in range(2):
+        start_worker(server.address, {task: slow})
+    running = start("submit", task, "--lines", at=server)
+    running.write(b"1\n2\n3\n")
+    running.close()
+    wait_for(slow.begun)
+    # The others are done, and not written.
+    eventually(lambda: server.counts(task)[0] == 1)
+    assert running.process.poll() is None
+    slow.open.set()
+    assert running.end() == Result(DONE, b"<1>\n<2>\n<3>\n", "")
+
+
+def test_unordered_results_are_written_as_jobs_end(
+    server: Server, start_worker: StartWorker, start: Start, task: str
+) -> None:
+    slow = Slow(b"1")
+    for _ in range(2):
+        start_worker(server.address, {task: slow})
+    running = start("submit", task, "--lines", "--unordered", at=server)
+    running.write(b"1\n")
+    wait_for(slow.begun)
+    # Each of them comes alone: nothing else that happens makes it be seen.
+    for number in range(2, 30):
+        running.write(b"%d\n" % number)
+        assert running.line() == b"<%d>\n" % number
+    running.close()
+    slow.open.set()
+    assert running.end() == Result(DONE, b"<1>\n", "")
+
+
+def test_results_come_while_there_may_be_more_lines(
+    server: Server, start_worker: StartWorker, start: Start, task: str
+) -> None:
+    start_worker(server.address, {task: brackets})
+    running = start("submit", task, "--lines", at=server)
+    for number in range(3):
+        running.write(b"%d\n" % number)
+        assert running.line() == b"<%d>\n" % number
+    running.write(b"the ")
+    running.write(b"last")
+    running.close()
+    assert running.end() == Result(DONE, b"<the last>\n", "")
+
+
+def test_background(server: Server, start_worker: StartWorker, task: str) -> None:
+    result = gearmanctl("submit", task, "--lines", "-b", at=server, data=b"1\n2\n3\n")
+    assert (result.status, result.errors) == (DONE, "")
+    assert len(set(result.lines)) == 3
+    jobs = server.admin("show jobs")
+    assert all(f"{handle}\t" in jobs for handle in result.lines)
+    worker = start_worker(server.address, {task: reverse})
+    eventually(lambda: worker.order == [b"1", b"2", b"3"])
+
+
+def test_options_are_those_of_each_job(server: Server, task: str) -> None:
+    low = gearmanctl("submit", task, "--lines", "-b", "-p", "low", at=server, data=b"1\n")
+    high = gearmanctl("submit", task, "--lines", "-b", "-p", "high", at=server, data=b"1\n2\n")
+    assert (low.status, high.status) == (DONE, DONE)
+    assert f"{task}\t2\t0\t1\t0\n" in server.admin("prioritystatus")
+    later = gearmanctl("submit", task, "--lines", "--at", "+1000", at=server, data=b"a\nb\n")
+    assert (later.status, len(later.lines)) == (DONE, 2)
+
+
+def test_with_a_dash_equal_lines_are_one_job(
+    server: Server, start_worker: StartWorker, start: Start, task: str
+) -> None:
+    running = start("submit", task, "--lines", "--unique", "-", at=server)
+    running.write(b"a\nb\na\n")
+    running.close()
+    server.wait_for_jobs(task, 2)
+    worker = start_worker(server.address, {task: brackets})
+    assert running.end() == Result(DONE, b"<a>\n<b>\n<a>\n", "")
+    assert sorted(worker.order) == [b"a", b"b"]
+
+
+# What goes wrong.
+
+
+def failing(job: Job) -> bytes:
+    if job.data == b"fail":
+        raise Failed
+    if job.data == b"raise":
+        raise Raised(b"no\nreason")
+    return job.data
+
+
+def test_failed_lines_are_named_and_the_others_go_on(
+    server: Server, start_worker: StartWorker, task: str
+) -> None:
+    start_worker(server.address, {task: failing})
+    data = b"1\nfail\n3\nraise\n5\n"
+    errors = "gearmanctl: line 2: the job failed\ngearmanctl: line 4: the job failed: no reason\n"
+    result = gearmanctl("submit", task, "--lines", at=server, data=data)
+    # The nth line is still the nth job's.
+    assert result == Result(FAILED, b"1\n\n3\n\n5\n", errors)
+    result = gearmanctl("submit", task, "--lines", "--unordered", at=server, data=data)
+    assert result == Result(FAILED, b"1\n3\n5\n", errors)
+
+
+def test_a_line_that_is_refused(launch: Callable[[], Server], task: str) -> None:
+    server = launch()
+    server.admin(f"create function {task}")
+    server.admin(f"maxqueue {task} 2")
+    result = gearmanctl("submit", task, "--lines", "-b", at=server, data=b"1\n2\n3\n")
+    assert result.status == FAILED
+    assert re.match(r"line 3: \S+ refused the job: ", result.error)
+    assert [bool(line) for line in result.lines] == [True, True, False]
+
+
+@pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
+def test_each_job_has_its_own_timeout(
+    server: Server, start_worker: StartWorker, task: str, order: list[str]
+) -> None:
+    slow = Slow(b"2")
+    for _ in range(2):
+        start_worker(server.address, {task: slow})
+    try:
+        result = gearmanctl(
+            *("submit", task, "--lines", "--timeout", "1", *order), at=server, data=b"1\n2\n3\n"
+        )
+    finally:
+        slow.open.set()
+    assert result.status == TIMED_OUT
+    assert re.fullmatch(r"line 2: H:\S+ has not ended in time", result.error)
+    assert result.output == (b"<1>\n<3>\n" if order else b"<1>\n\n<3>\n")
+
+
+def test_the_exit_status_is_the_worst(server: Server, start_worker: StartWorker, task: str) -> None:
+    def function(job: Job) -> bytes:
+        if job.data == b"hold":
+            wait_for(over)
+        return failing(job)
+
+    over = threading.Event()
+    for _ in range(2):
+        start_worker(server.address, {task: function})
+    try:
+        result = gearmanctl(
+            *("submit", task, "--lines", "--timeout", "1"), at=server, data=b"hold\nfail\nok\n"
+        )
+    finally:
+        over.set()
+    assert (result.status, result.output) == (TIMED_OUT, b"\n\nok\n")
+    assert result.errors.count("\n") == 2
+
+
+@pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
+def test_a_server_that_is_lost(
+    launch: Callable[[], Server],
+    start_worker: StartWorker,
+    start: Start,
+    task: str,
+    order: list[str],
+) -> None:
+    server = launch()
+    slow = Slow(b"10", b"11")
+    for _ in range(2):
+        start_worker(server.address, {task: slow})
+    running = start("submit", task, "--lines", "--in-flight", "5", *order, at=server)
+    running.write(b"".join(b"%d\n" % number for number in range(1, 31)))
+    wait_for(slow.begun)
+    written = [running.line() for _ in range(9)]
+    expected = [b"<%d>\n" % number for number in range(1, 10)]
+    assert (sorted(written) if order else written) == expected
+    server.kill()
+    slow.open.set()
+    result = running.end()
+    assert result.status == NO_SERVER
+    assert result.output.strip() == b""
+    *lost, last = result.errors.splitlines()
+    # Those that were under way are named, each once; the others were not submitted.
+    numbers = [re.match(r"gearmanctl: line (\d+): the connection to", line) for line in lost]
+    named = [int(match[1]) for match in numbers if match]
+    assert named == list(range(10, 10 + len(named)))
+    assert 1 <= len(named) == len(lost) <= 5
+    assert last.startswith(("gearmanctl: no server could be reached", "gearmanctl: a submit was"))
+
+
+def test_a_server_that_is_lost_while_no_line_comes(
+    launch: Callable[[], Server], start_worker: StartWorker, start: Start, task: str
+) -> None:
+    server = launch()
+    gate = Gate()
+    start_worker(server.address, {task: gate})
+    running = start("submit", task, "--lines", at=server)
+    running.write(b"1\n")
+    wait_for(gate.begun)
+    server.kill()
+    gate.open.set()
+    assert running.error().startswith("gearmanctl: line 1: the connection to ")
+    assert running.line() == b"\n"
+    running.write(b"2\n")
+    result = running.end()
+    assert (result.status, result.output) == (NO_SERVER, b"")
+    assert result.error.startswith("no server could be reached")
+
+
+def test_a_reader_that_has_had_enough(
+    server: Server, start_worker: StartWorker, task: str, run_program: Start
+) -> None:
+    start_worker(server.address, {task: lambda job: job.data * 20})
+    command = command_line("submit", task, "--lines", servers=(server,))
+    running = run_program([b"sh", b"-c", b'yes | "$@" | head -n 1', b"sh", *command], cwd=ROOT)
+    assert running.end() == Result(DONE, b"y" * 20 + b"\n", "")
+
+
+# What is under way.
+
+
+def test_only_so_many_jobs_are_under_way(
+    server: Server, start_worker: StartWorker, start: Start, task: str
+) -> None:
+    running = start("submit", task, "--lines", "--in-flight", "3", at=server)
+    running.write(b"".join(b"%d\n" % number for number in range(1, 11)))
+    running.close()
+    server.wait_for_jobs(task, 3)
+    assert stays(lambda: server.counts(task)[0] == 3)
+    slow = Slow(b"3", b"6")
+    for _ in range(2):
+        start_worker(server.address, {task: slow})
+    wait_for(slow.begun)
+    # In order, what waits behind line 3 is under way.
+    eventually(lambda: server.counts(task)[0] <= 2)
+    assert stays(lambda: server.counts(task)[0] <= 3)
+    slow.open.set()
+    output = b"".join(b"<%d>\n" % number for number in range(1, 11))
+    assert running.end() == Result(DONE, output, "")
+
+
+def test_only_so_much_is_read(server: Server, start: Start, task: str) -> None:
+    """Nobody does the jobs: whoever writes the lines has to wait."""
+
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        while True:
+            running.write(chunk)
+            written += len(chunk)
+
+    chunk = b"0123456789abcde\n" * 64
+    running = start("submit", task, "--lines", "--in-flight", "10", at=server)
+    writing = spawn(write)
+    server.wait_for_jobs(task, 10)
+    before = -1
+
+    def is_blocked() -> bool:
+        nonlocal before
+        last, before = before, written
+        return last == before and stays(lambda: written == before)
+
+    eventually(is_blocked, "a full pipe")
+    # A pipe's worth, and a read's.
+    assert 0 < written < 500_000
+    assert server.counts(task)[0] == 10
+    running.kill()
+    with pytest.raises(OSError):
+        writing.result(PATIENCE)
+
+
+# The parts.
+
+
+def chunks_of(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[a:b] for a, b in itertools.pairwise(edges) if a < b]
+
+
+TEXTS = st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r", b"\0", b"\xff" * 3])).map(b"".join)
+CUTS = st.lists(st.integers(0, 1000))
+
+
+@given(TEXTS, CUTS)
+def test_lines_do_not_depend_on_how_they_come(data: bytes, cuts: list[int]) -> None:
+    expected = data.split(b"\n")
+    if not expected[-1]:
+        expected.pop()
+    lines = [line for some in split_lines(chunks_of(data, cuts)) for line in some]
+    assert lines == expected
+
+
+@given(TEXTS, CUTS, st.integers(1, 6))
+def test_no_line_is_longer_than_the_limit(data: bytes, cuts: list[int], limit: int) -> None:
+    expected = data.split(b"\n")
+    lines: list[bytes] = []
+    too_long = False
+    try:
+        for some in split_lines(chunks_of(data, cuts), limit):
+            lines += some
+    except ValueError:
+        too_long = True
+    assert too_long == (max(map(len, expected)) > limit)
+    assert lines == expected[: len(lines)]
+    assert all(len(line) <= limit for line in lines)
+
+
+def test_a_line_that_is_too_long_is_not_kept() -> None:
+    taken = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b"x" * 10
+
+    with pytest.raises(ValueError, match="a line of more than 95 bytes"):
+        list(split_lines(chunks(), 95))
+    assert taken == 10
+
+
+def entry(line: bytes) -> Entry:
+    return Entry(1, len(line), GearmanJobRequest.from_handle("H:a:1", ("h", 1)), float("inf"))
+
+
+@given(st.lists(st.integers(0, 12), min_size=1), st.integers(1, 5), st.integers(1, 10))
+def test_a_room_has_so_many_lines_and_bytes(sizes: list[int], most: int, most_bytes: int) -> None:
+    room = Room(most, most_bytes)
+    waiting = deque(b"x" * size for size in sizes)
+    expected = list(waiting)
+    inside: deque[bytes] = deque()
+    taken: list[bytes] = []
+
+    def fits(line: bytes) -> bool:
+        return len(inside) < most and (not inside or len(line) + size() <= most_bytes)
+
+    def size() -> int:
+        return sum(map(len, inside))
+
+    while waiting:
+        some = room.enter(waiting)
+        assert some
+        inside += some
+        taken += some
+        assert len(inside) <= most
+        assert size() <= most_bytes or len(inside) == 1
+        assert not (waiting and fits(waiting[0]))
+        while waiting and not fits(waiting[0]):
+            room.leave([entry(inside.popleft())])
+    assert taken == expected
+
+
+def test_a_full_room_is_waited_for() -> None:
+    room = Room(1)
+    assert room.enter(deque([b"a"])) == [b"a"]
+    entering = spawn(room.enter, deque([b"b"]))
+    assert stays(lambda: not entering.done(), 0.05)
+    room.leave([entry(b"a")])
+    assert entering.result(PATIENCE) == [b"b"]

@@ -1,0 +1,138 @@
+"""The commands that ``gearmanctl work`` runs: what goes in and out, and their ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gearman_sync.cli.process import MAX_ERRORS, Outcome, Processes
+from tests.support import PATIENCE, eventually, spawn
+
+from .support import is_alive
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LARGE = bytes(range(256)) * 20_000
+
+
+def python(program: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", program, *arguments]
+
+
+def run(command: list[str], data: bytes = b"", *, max_output: int = 1 << 28) -> Outcome:
+    return Processes(command, max_output).run(data, {})
+
+
+@pytest.mark.parametrize("data", [b"", b"a", LARGE[:4096], LARGE[:4097], LARGE])
+def test_data_goes_in_and_comes_out(data: bytes) -> None:
+    assert run(["cat"], data) == Outcome(data, b"", None)
+
+
+@pytest.mark.parametrize("data", [b"a", LARGE], ids=["small", "large"])
+def test_a_command_need_not_read(data: bytes) -> None:
+    assert run(["echo", "done"], data) == Outcome(b"done\n", b"", None)
+
+
+@pytest.mark.parametrize("data", [b"a", LARGE], ids=["small", "large"])
+def test_a_command_may_write_before_it_reads(data: bytes) -> None:
+    program = (
+        "import sys; o = sys.stdout.buffer; o.write(bytes(1000000)); o.flush();"
+        "o.write(sys.stdin.buffer.read())"
+    )
+    assert run(python(program), data) == Outcome(bytes(1_000_000) + data, b"", None)
+
+
+def test_much_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """It holds nobody up, its end is kept, and all of it is passed on."""
+    program = (
+        "import sys; sys.stderr.write('x' * 1000000); sys.stderr.write('the end'); sys.exit(3)"
+    )
+    outcome = run(python(program), LARGE)
+    assert (outcome.output, outcome.failure) == (b"", "exit status 3")
+    assert outcome.errors.endswith(b"xthe end")
+    assert MAX_ERRORS <= len(outcome.errors) < 3 * MAX_ERRORS
+    assert capfd.readouterr().err == "x" * 1_000_000 + "the end"
+
+
+def test_what_it_has_written_before_it_failed() -> None:
+    outcome = run(["sh", "-c", "echo out; exit 1"])
+    assert outcome == Outcome(b"out\n", b"", "exit status 1")
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (signal.SIGKILL, "SIGKILL"),
+        (signal.SIGTERM, "SIGTERM"),
+        pytest.param(
+            40,
+            "signal 40",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="a real-time signal"),
+        ),
+    ],
+)
+def test_killed_by_a_signal(number: int, name: str) -> None:
+    outcome = run(python(f"import os; os.kill(os.getpid(), {int(number)})"))
+    assert outcome == Outcome(b"", b"", f"killed by {name}")
+
+
+def test_too_much_output() -> None:
+    """It is killed, with what it has started, when it is too much; not when it has ended."""
+    outcome = run(["sh", "-c", "yes | cat"], LARGE, max_output=100_000)
+    assert outcome == Outcome(b"", b"", "more than 100000 bytes of output")
+
+
+def test_as_much_output_as_may_be() -> None:
+    assert run(["cat"], LARGE, max_output=len(LARGE)) == Outcome(LARGE, b"", None)
+    outcome = run(["cat"], LARGE, max_output=len(LARGE) - 1)
+    assert outcome.failure == f"more than {len(LARGE) - 1} bytes of output"
+
+
+def test_no_such_command(tmp_path: Path) -> None:
+    outcome = run([str(tmp_path / "nothing")], b"data")
+    assert (outcome.output, outcome.errors) == (b"", b"")
+    assert "No such file or directory" in str(outcome.failure)
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROM_OUTSIDE", "outside")
+    outcome = Processes(["sh", "-c", "echo $FROM_OUTSIDE $NAME"]).run(b"", {"NAME": "a\udcff=b"})
+    assert outcome == Outcome(b"outside a\xff=b\n", b"", None)
+
+
+def test_it_is_in_a_session_of_its_own() -> None:
+    outcome = run(python("import os; print(os.getsid(0) == os.getpid())"))
+    assert outcome.output == b"True\n"
+
+
+def test_several_at_once() -> None:
+    """Each has its own data, and waits for nobody."""
+    processes = Processes(["cat"])
+    barrier = threading.Barrier(4)
+
+    def one(data: bytes) -> Outcome:
+        barrier.wait(PATIENCE)
+        return processes.run(data, {})
+
+    data = [LARGE + b"%d" % number for number in range(4)]
+    calls = [spawn(one, some) for some in data]
+    assert [call.result(PATIENCE) for call in calls] == [Outcome(d, b"", None) for d in data]
+
+
+def test_kill(tmp_path: Path) -> None:
+    """It ends what runs, with what that has started, and what is run afterwards."""
+    script = 'sleep 1000 & echo $! > "$0"; wait'
+    processes = Processes(["sh", "-c", script, str(tmp_path / "pid")])
+    running = spawn(processes.run, b"", {})
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    grandchild = int((tmp_path / "pid").read_text())
+    assert is_alive(grandchild)
+    processes.kill()
+    assert running.result(PATIENCE) == Outcome(b"", b"", "killed by SIGKILL")
+    eventually(lambda: not is_alive(grandchild), "the end of a grandchild")
+    assert processes.run(b"", {}).failure == "killed by SIGKILL"

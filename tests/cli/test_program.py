@@ -1,0 +1,183 @@
+"""The program as a whole: its help, its completion, and what it needs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gearman_proto._version import __version__
+from tests.support import Gearmand, require
+
+from .support import (
+    DONE,
+    FAILED,
+    PROGRAM,
+    USAGE,
+    Result,
+    Running,
+    address_of,
+    command_line,
+    environment,
+    gearmanctl,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.sync.support import EmbeddedServer
+
+COMMANDS = [
+    "submit", "work", "status", "workers", "jobs", "top", "version", "ping", "cancel", "maxqueue",
+    "shutdown", "serve",
+]  # fmt: skip
+#: Those that ask a server, or submit to it.
+ASKING = ["status", "workers", "jobs", "version", "ping"]
+
+
+def run(*command: str, **variables: str) -> Result:
+    process = subprocess.run(
+        command,
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return Result(process.returncode, process.stdout, process.stderr.decode())
+
+
+def test_version() -> None:
+    assert gearmanctl("--version") == Result(DONE, f"gearmanctl {__version__}\n".encode(), "")
+
+
+def test_the_script_is_the_same_program() -> None:
+    script = require(str(Path(sys.executable).with_name("gearmanctl")))
+    for words in (["--version"], ["--help"], ["submit", "--help"], ["nothing"], []):
+        assert run(script, *words) == run(*PROGRAM, *words)
+
+
+def test_help_names_the_commands() -> None:
+    result = gearmanctl("--help")
+    assert (result.status, result.errors) == (DONE, "")
+    assert re.findall(r"^  ([a-z]+)  ", result.output.decode(), re.MULTILINE) == COMMANDS
+    assert gearmanctl("-h") == result
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_examples(command: str) -> None:
+    result = gearmanctl(command, "--help")
+    assert (result.status, result.errors) == (DONE, "")
+    examples = result.output.decode().partition("Example")[2]
+    assert re.match(rf"s?:\n    gearmanctl {command}\b", examples)
+    if command != "serve":
+        assert "--server" in examples
+        assert "--tls-ca" in examples
+
+
+def test_no_arguments() -> None:
+    result = run(*PROGRAM)
+    assert result == Result(USAGE, gearmanctl("--help").output, "")
+
+
+@pytest.mark.parametrize("words", [("nothing",), ("--nothing",), ("status", "--nothing")])
+def test_what_there_is_not(words: tuple[str, ...]) -> None:
+    result = gearmanctl(*words)
+    assert (result.status, result.output) == (USAGE, b"")
+    assert "othing" in result.error
+    assert "--help" in result.error
+
+
+# Completion.
+
+
+def complete(line: str, **variables: str) -> list[str]:
+    words = line.split(" ")
+    result = run(
+        *PROGRAM,
+        _GEARMANCTL_COMPLETE="complete_bash",
+        COMP_WORDS=line,
+        COMP_CWORD=str(len(words) - 1),
+        **variables,
+    )
+    assert (result.status, result.errors) == (DONE, "")
+    return [line for line in result.lines if line]
+
+
+def test_completion_of_commands() -> None:
+    assert complete("gearmanctl s") == ["submit", "status", "shutdown", "serve"]
+    assert complete("gearmanctl maxq") == ["maxqueue"]
+
+
+def test_completion_of_options() -> None:
+    assert "--unordered" in complete("gearmanctl submit --un")
+
+
+@pytest.mark.parametrize("command", ["submit", "work"])
+def test_completion_of_functions(
+    launch: Callable[[], Gearmand | EmbeddedServer], command: str
+) -> None:
+    server = launch()
+    for name in ("one", "other", "two"):
+        server.admin(f"create function {name}")
+    names = f"{address_of(server)},{address_of(('127.0.0.1', 1))}"
+    assert complete(f"gearmanctl {command} o", GEARMAN_SERVERS=names) == ["one", "other"]
+
+
+@pytest.mark.parametrize("names", ["127.0.0.1:1", "host:port"])
+def test_completion_without_a_server(names: str) -> None:
+    assert complete("gearmanctl submit o", GEARMAN_SERVERS=names) == []
+
+
+# What it needs, and what it has.
+
+
+def test_without_what_the_extra_installs() -> None:
+    # Without site-packages.
+    result = run(sys.executable, "-S", "-m", "gearman_sync", "status")
+    assert (result.status, result.output) == (USAGE, b"")
+    assert result.error == (
+        "typer and rich not found; pip install 'gearman-sansio[cli]' installs what it needs"
+    )
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_one_of_them(missing: str) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None;"
+        "from gearman_sync.cli import main; sys.argv = ['gearmanctl', 'status']; main()"
+    )
+    result = run(sys.executable, "-c", program)
+    assert (result.status, result.output) == (USAGE, b"")
+    assert result.error.startswith(f"{missing} not found; ")
+
+
+def test_the_library_does_without_them() -> None:
+    program = "import sys, gearman_sync; print({'typer', 'rich', 'click'} & set(sys.modules))"
+    assert run(sys.executable, "-c", program) == Result(DONE, b"set()\n", "")
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], *([name] for name in ASKING)])
+def test_a_reader_that_has_gone(
+    gearmand: Gearmand, run_program: Callable[..., Running], words: list[str]
+) -> None:
+    options = [] if words[0].startswith("-") else ["--server", address_of(gearmand)]
+    read, write = os.pipe()
+    os.close(read)
+    running = run_program(command_line(*words, *options), stdout=write)
+    os.close(write)
+    assert running.end() == Result(FAILED, b"", "")
+
+
+def test_everything_is_closed(gearmand: Gearmand, run_program: Callable[..., Running]) -> None:
+    command = command_line("status", servers=(gearmand,))
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        shell = f'exec "$@" {closed}'.encode()
+        running = run_program([b"sh", b"-c", shell, b"sh", *command])
+        result = running.end()
+        assert (result.status, result.errors) == (DONE, "")

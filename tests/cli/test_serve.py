@@ -1,0 +1,83 @@
+"""``gearmanctl serve``: the embedded server in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import Worker, echo
+
+from .support import DONE, FAILED, NO_SERVER, USAGE, Result, Running, gearmanctl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Serve = Callable[..., tuple[Running, tuple[str, int]]]
+
+
+def test_it_serves_and_says_what_for(run_serve: Serve, start_worker: Callable[..., Worker]) -> None:
+    running, address = run_serve()
+    assert running.error() == (
+        "It keeps nothing on disk: what is queued ends with it. Ctrl-C ends it."
+    )
+    start_worker(address, {"task": echo})
+    assert gearmanctl("submit", "task", "data", at=address) == Result(DONE, b"data", "")
+    assert gearmanctl("version", at=address).output.startswith(b"gearman-sansio-")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it(run_serve: Serve, number: int) -> None:
+    running, address = run_serve()
+    running.error()
+    assert gearmanctl("submit", "task", "", "-b", at=address).status == DONE
+    running.signal(number)
+    assert running.end() == Result(DONE, b"", "")
+    assert gearmanctl("ping", at=address).status == NO_SERVER
+
+
+def test_a_port_in_use(run_program: Callable[..., Running]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        result = gearmanctl("serve", "--port", port)
+    assert (result.status, result.output) == (FAILED, b"")
+    assert result.error == f"can't listen at 127.0.0.1:{port}: Address already in use"
+
+
+def test_an_address_of_somebody_else() -> None:
+    result = gearmanctl("serve", "--host", "192.0.2.1", "--port", "0")
+    assert (result.status, result.output) == (FAILED, b"")
+    assert result.error.startswith("can't listen at 192.0.2.1:0: ")
+
+
+def test_ipv6(run_serve: Serve) -> None:
+    _, address = run_serve("--host", "::1")
+    assert address[0] == "::1"
+    assert gearmanctl("ping", at=address).status == DONE
+
+
+def test_max_queue(run_serve: Serve) -> None:
+    _, address = run_serve("--max-queue", "2")
+    statuses = [gearmanctl("submit", "task", "", "-b", at=address).status for _ in range(3)]
+    assert statuses == [DONE, DONE, FAILED]
+
+
+def test_max_memory(run_serve: Serve) -> None:
+    _, address = run_serve("--max-memory", "1")
+    assert gearmanctl("submit", "task", "-b", at=address, data=bytes(100_000)).status == DONE
+    result = gearmanctl("submit", "task", "-b", at=address, data=bytes(900_000))
+    assert result.status in (FAILED, NO_SERVER)
+    assert result.error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--port", "65536"), ("--port", "x"), ("--max-queue", "-1"), ("--max-memory", "0"), ("x",)],
+    ids=" ".join,
+)
+def test_a_wrong_command_line(words: tuple[str, ...]) -> None:
+    result = gearmanctl("serve", *words)
+    assert (result.status, result.output) == (USAGE, b"")
+    assert words[0] in result.error

@@ -1,0 +1,181 @@
+"""Which servers a command is about: options, the environment, IPv6, TLS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto import ServerAddress
+from gearman_sync import JobServer
+from gearman_sync.cli.servers import find_servers
+from tests.support import Gearmand, Stunnel, free_port
+from tests.sync.test_tls import make_certificates
+
+from .support import DONE, NO_SERVER, USAGE, Result, Running, address_of, gearmanctl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.sync.support import EmbeddedServer
+
+    Server = Gearmand | EmbeddedServer
+
+NOWHERE: Any = ("127.0.0.1", 1)
+
+
+@pytest.mark.parametrize("between", [",", " ", ", ", "\n", ",,"])
+def test_the_environment(launch: Callable[[], Server], between: str) -> None:
+    servers = launch(), launch()
+    names = between.join(map(address_of, servers))
+    result = gearmanctl("ping", GEARMAN_SERVERS=names)
+    assert (result.status, result.errors) == (DONE, "")
+    assert [line.split("\t")[0] for line in result.lines] == [*map(address_of, servers)]
+
+
+def test_options_override_the_environment(server: Server) -> None:
+    result = gearmanctl("version", at=server, GEARMAN_SERVERS=f"{address_of(NOWHERE)},what:ever")
+    assert (result.status, result.errors, len(result.lines)) == (DONE, "", 1)
+
+
+@pytest.mark.parametrize("names", ["host:port", "[::1", "a:1,b:c"])
+@pytest.mark.parametrize("words", [("status",), ("submit", "t", "d"), ("work", "t", "--", "cat")])
+def test_a_wrong_environment(names: str, words: tuple[str, ...]) -> None:
+    result = gearmanctl(*words, GEARMAN_SERVERS=names)
+    assert (result.status, result.output) == (USAGE, b"")
+    assert result.error
+
+
+def test_without_any_it_is_the_local_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [ServerAddress("localhost", 4730)]
+    monkeypatch.delenv("GEARMAN_SERVERS", raising=False)
+    assert find_servers(None) == expected
+    for names in ("", " ", ","):
+        monkeypatch.setenv("GEARMAN_SERVERS", names)
+        assert find_servers(None) == expected
+    monkeypatch.setenv("GEARMAN_SERVERS", "one,two:1")
+    assert find_servers(None) == [ServerAddress("one", 4730), ServerAddress("two", 1)]
+    assert find_servers(["three"]) == [ServerAddress("three", 4730)]
+
+
+def test_ipv6(
+    start_gearmand: Callable[..., Gearmand], start: Callable[..., Running], task: str
+) -> None:
+    gearmand = start_gearmand(host="::1")
+    with JobServer(host="::1") as job_server:
+        for address in (gearmand.address, (job_server.address.host, job_server.address.port)):
+            start("work", task, "--", "rev", at=address)
+            assert gearmanctl("submit", task, "ab", at=address) == Result(DONE, b"ba", "")
+            result = gearmanctl("status", GEARMAN_SERVERS=f"[::1]:{address[1]}")
+            assert result == Result(DONE, f"{task}\t0\t0\t1\n".encode(), "")
+
+
+def test_a_host_that_is_not_there() -> None:
+    result = gearmanctl("status", "--server", "nowhere.invalid")
+    assert (result.status, result.output) == (NO_SERVER, b"")
+    assert "nowhere.invalid:4730" in result.error
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def tunnel(certificates: Path, gearmand: Gearmand) -> Iterator[tuple[str, int]]:
+    """The address of a gearmand with TLS."""
+    program = Stunnel(certificates, gearmand)
+    yield "localhost", program.port
+    program.kill()
+
+
+@pytest.fixture
+def tls(certificates: Path) -> list[str]:
+    """The options that are right."""
+    return [
+        *("--tls-ca", str(certificates / "ca.pem")),
+        *("--tls-cert", str(certificates / "client.pem")),
+        *("--tls-key", str(certificates / "client.key")),
+    ]
+
+
+def test_tls(
+    gearmand: Gearmand,
+    tunnel: tuple[str, int],
+    tls: list[str],
+    start: Callable[..., Running],
+    task: str,
+) -> None:
+    start("work", task, *tls, "--", "rev", at=tunnel)
+    data = b"ab" * 100_000
+    result = gearmanctl("submit", task, *tls, at=tunnel, data=data)
+    assert result == Result(DONE, data[::-1], "")
+    result = gearmanctl("status", *tls, at=tunnel)
+    assert (result.status, result.errors) == (DONE, "")
+    assert f"{task}\t0\t0\t1" in result.lines
+
+
+def test_a_certificate_with_its_key_in_one_file(
+    certificates: Path, tunnel: tuple[str, int], tls: list[str], tmp_path: Path
+) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(
+        (certificates / "client.pem").read_bytes() + (certificates / "client.key").read_bytes()
+    )
+    assert gearmanctl("ping", *tls[:2], "--tls-cert", both, at=tunnel).status == DONE
+
+
+@pytest.mark.parametrize(
+    "words", [("submit", "task", "data"), ("status",), ("work", "task")], ids=" ".join
+)
+def test_a_server_that_is_not_to_be_trusted(
+    tunnel: tuple[str, int], tls: list[str], tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    other = make_certificates(tmp_path) / "ca.pem"
+    for ca in (["--tls"], ["--tls-ca", str(other)]):
+        command = ["--", "cat"] if words[0] == "work" else []
+        result = gearmanctl(*words, *ca, *tls[2:], *command, at=tunnel)
+        assert (result.status, result.output) == (NO_SERVER, b"")
+        assert "certificate verify failed" in result.errors
+        assert "Traceback" not in result.errors
+
+
+def test_a_server_that_wants_a_certificate(tunnel: tuple[str, int], tls: list[str]) -> None:
+    result = gearmanctl("submit", "task", "data", *tls[:2], at=tunnel)
+    assert (result.status, result.output) == (NO_SERVER, b"")
+    assert str(tunnel[1]) in result.error
+
+
+def test_a_server_without_tls(gearmand: Gearmand, tls: list[str]) -> None:
+    result = gearmanctl("submit", "task", "data", *tls, at=("localhost", free_port()))
+    assert (result.status, result.output) == (NO_SERVER, b"")
+    assert result.error
+
+
+def test_a_server_with_tls_is_asked_without(tunnel: tuple[str, int]) -> None:
+    result = gearmanctl("status", at=tunnel)
+    assert (result.status, result.output) == (NO_SERVER, b"")
+    assert result.error
+
+
+@pytest.mark.parametrize("option", ["--tls-ca", "--tls-cert", "--tls-key"])
+def test_files_that_are_not_there_or_wrong(tls: list[str], tmp_path: Path, option: str) -> None:
+    wrong = tmp_path / "wrong"
+    for text in (None, "this is no certificate"):
+        if text is not None:
+            wrong.write_text(text)
+        options = [*tls]
+        options[options.index(option) + 1] = str(wrong)
+        for words in (("submit", "task", "data"), ("status",)):
+            result = gearmanctl(*words, *options, at=NOWHERE)
+            assert (result.status, result.output) == (USAGE, b"")
+            assert str(wrong) in result.error
+
+
+def test_a_key_without_its_certificate(tls: list[str]) -> None:
+    result = gearmanctl("status", *tls[4:], at=NOWHERE)
+    assert (result.status, result.error) == (USAGE, "--tls-key needs --tls-cert")

@@ -1,0 +1,491 @@
+"""``gearmanctl submit``: one job, its data, its result, and what may go wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_sync.cli.submit import parse_time
+from tests.support import (
+    Failed,
+    FakeServer,
+    Gate,
+    Gearmand,
+    Job,
+    Peer,
+    Raised,
+    Worker,
+    eventually,
+    free_port,
+    reverse,
+    wait_for,
+)
+
+from .support import (
+    DONE,
+    FAILED,
+    NO_SERVER,
+    ROOT,
+    TIMED_OUT,
+    USAGE,
+    Result,
+    Running,
+    address_of,
+    command_line,
+    environment,
+    gearman,
+    gearmanctl,
+    stays,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.sync.support import EmbeddedServer
+
+    Server = Gearmand | EmbeddedServer
+    StartWorker = Callable[..., Worker]
+    Start = Callable[..., Running]
+
+HANDLE = re.compile(rb"H:[!-~]+:\d+\n")
+ALL_BYTES = bytes(range(256))
+
+
+# Data and results.
+
+
+def test_data_is_an_argument(server: Server, start_worker: StartWorker, task: str) -> None:
+    start_worker(server.address, {task: reverse})
+    assert gearmanctl("submit", task, "hello", at=server) == Result(DONE, b"olleh", "")
+
+
+def test_data_may_begin_with_a_dash(server: Server, start_worker: StartWorker, task: str) -> None:
+    start_worker(server.address, {task: reverse})
+    assert gearmanctl("submit", task, "--", "--ab", at=server) == Result(DONE, b"ba--", "")
+
+
+@pytest.mark.parametrize("words", [(), ("-",)], ids=["nothing", "dash"])
+def test_data_is_on_standard_input(
+    server: Server, start_worker: StartWorker, task: str, words: tuple[str, ...]
+) -> None:
+    start_worker(server.address, {task: reverse})
+    result = gearmanctl("submit", task, *words, at=server, data=b"hello\n")
+    assert result == Result(DONE, b"\nolleh", "")
+
+
+def test_data_is_in_a_file(
+    server: Server, start_worker: StartWorker, task: str, tmp_path: Path
+) -> None:
+    start_worker(server.address, {task: reverse})
+    (tmp_path / "data").write_bytes(b"hello\n")
+    result = gearmanctl("submit", task, "--file", tmp_path / "data", at=server, data=b"not this")
+    assert result == Result(DONE, b"\nolleh", "")
+
+
+def test_data_in_a_file_of_no_utf_8_name(
+    gearmand: Gearmand, start_worker: StartWorker, task: str, tmp_path: Path
+) -> None:
+    start_worker(gearmand.address, {task: reverse})
+    path = os.fsencode(tmp_path) + b"/\xff"
+    with open(path, "wb") as file:
+        file.write(b"ab")
+    assert gearmanctl("submit", task, "-f", path, at=gearmand) == Result(DONE, b"ba", "")
+
+
+@pytest.mark.parametrize("words", [("",), ()], ids=["argument", "standard input"])
+def test_empty_data(
+    server: Server, start_worker: StartWorker, task: str, words: tuple[str, ...]
+) -> None:
+    worker = start_worker(server.address, {task: lambda job: b"<" + job.data + b">"})
+    assert gearmanctl("submit", task, *words, at=server) == Result(DONE, b"<>", "")
+    assert worker.order == [b""]
+
+
+def test_any_bytes_as_data_and_result(server: Server, start_worker: StartWorker, task: str) -> None:
+    start_worker(server.address, {task: reverse})
+    data = ALL_BYTES * 2000
+    assert gearmanctl("submit", task, at=server, data=data) == Result(DONE, data[::-1], "")
+
+
+def test_any_bytes_as_an_argument(server: Server, start_worker: StartWorker, task: str) -> None:
+    start_worker(server.address, {task: reverse})
+    data = ALL_BYTES[1:]
+    assert gearmanctl("submit", task, data, at=server) == Result(DONE, data[::-1], "")
+
+
+def test_names_that_are_no_utf_8(launch: Callable[[], Server], task: str) -> None:
+    server = launch()
+    name, unique = task.encode() + b"-\xff", task.encode() + b"-\xfe"
+    assert gearmanctl("submit", name, "-b", "-u", unique, "", at=server).status == DONE
+    assert name + b"\t1\t0\t0\n" in gearmanctl("status", at=server).output
+    assert unique + b"\n" in gearmanctl("jobs", "--unique", at=server).output
+
+
+def test_data_from_closed_standard_input(
+    gearmand: Gearmand, start_worker: StartWorker, task: str, run_program: Start
+) -> None:
+    start_worker(gearmand.address, {task: lambda job: b"<" + job.data + b">"})
+    command = command_line("submit", task, servers=(gearmand,))
+    running = run_program([b"sh", b"-c", b'exec "$@" <&-', b"sh", *command])
+    assert running.end() == Result(DONE, b"<>", "")
+
+
+# The same as libgearman's program.
+
+
+def parts(job: Job) -> bytes:
+    job.send_data(b"one\n")
+    job.send_data(b"two\n")
+    return b"three"
+
+
+@pytest.mark.parametrize("data", [b"", b"a\nb", ALL_BYTES], ids=["empty", "lines", "bytes"])
+@pytest.mark.parametrize("function", [reverse, parts])
+def test_output_is_that_of_the_gearman_program(
+    server: Server,
+    start_worker: StartWorker,
+    task: str,
+    function: Callable[[Job], bytes],
+    data: bytes,
+) -> None:
+    start_worker(server.address, {task: function})
+    ours = gearmanctl("submit", task, at=server, data=data)
+    assert ours == gearman(server, "-f", task, data=data)
+    assert ours.status == DONE
+
+
+def test_a_failure_is_one_for_the_gearman_program_too(
+    server: Server, start_worker: StartWorker, task: str
+) -> None:
+    def fail(job: Job) -> bytes:
+        job.send_data(b"data")
+        raise Failed
+
+    start_worker(server.address, {task: fail})
+    ours, theirs = gearmanctl("submit", task, at=server), gearman(server, "-f", task)
+    assert (ours.status, ours.output) == (theirs.status, theirs.output) == (FAILED, b"data")
+
+
+# As it comes.
+
+
+def test_data_of_a_running_job_is_written_as_it_comes(
+    server: Server, start_worker: StartWorker, start: Start, task: str
+) -> None:
+    def function(job: Job) -> bytes:
+        job.send_data(b"part\n")
+        wait_for(gate)
+        return b"end"
+
+    gate = Gate().open
+    start_worker(server.address, {task: function})
+    running = start("submit", task, "", at=server)
+    try:
+        assert running.line() == b"part\n"
+        assert running.process.poll() is None
+    finally:
+        gate.set()
+    assert running.end() == Result(DONE, b"end", "")
+
+
+def test_warnings_are_on_standard_error_as_they_come(
+    server: Server, start_worker: StartWorker, start: Start, task: str
+) -> None:
+    def function(job: Job) -> bytes:
+        job.send_warning(b"look out \xff")
+        wait_for(gate)
+        return b"end"
+
+    gate = Gate().open
+    start_worker(server.address, {task: function})
+    running = start("submit", task, "", at=server)
+    try:
+        assert running.error() == "look out \udcff"
+    finally:
+        gate.set()
+    assert running.end() == Result(DONE, b"end", "")
+
+
+def test_progress_is_not_written_to_a_pipe(
+    server: Server, start_worker: StartWorker, task: str
+) -> None:
+    def function(job: Job) -> bytes:
+        job.send_status(1, 2)
+        return b"end"
+
+    start_worker(server.address, {task: function})
+    assert gearmanctl("submit", task, "", at=server) == Result(DONE, b"end", "")
+
+
+# How it is submitted.
+
+
+def test_background(server: Server, start_worker: StartWorker, task: str) -> None:
+    result = gearmanctl("submit", task, "data", "--background", at=server)
+    assert (result.status, result.errors) == (DONE, "")
+    assert HANDLE.fullmatch(result.output)
+    assert result.lines[0] in server.admin("show jobs")
+    assert server.counts(task) == (1, 0, 0)
+    worker = start_worker(server.address, {task: reverse})
+    eventually(lambda: worker.order == [b"data"])
+
+
+def test_priority(server: Server, start_worker: StartWorker, task: str) -> None:
+    for priority in ("low", "normal", "high"):
+        result = gearmanctl("submit", task, priority, "-b", "--priority", priority, at=server)
+        assert result.status == DONE
+    worker = start_worker(server.address, {task: reverse})
+    eventually(lambda: worker.order == [b"high", b"normal", b"low"])
+
+
+@pytest.mark.parametrize("unique", ["name", "-"])
+def test_jobs_of_one_unique_are_one(server: Server, task: str, unique: str) -> None:
+    submit = ("submit", task, "--background", "--unique", unique)
+    first, second = (gearmanctl(*submit, "data", at=server) for _ in range(2))
+    assert first == second
+    assert HANDLE.fullmatch(first.output)
+    other = gearmanctl(*submit, "other data", at=server)
+    # With "-", the unique is the data.
+    assert (other == first) == (unique != "-")
+    assert server.counts(task)[0] == 1 + (unique == "-")
+
+
+# Times.
+
+
+def later() -> list[str]:
+    now = time.time()
+    local = time.strftime("%Y-%m-%dT%H:%M", time.localtime(now + 1000))
+    return ["+1000", f"{now + 1000:.3f}", local]
+
+
+@pytest.mark.parametrize("number", range(3), ids=["seconds from now", "seconds", "local time"])
+def test_a_job_for_later_is_not_run_before(
+    server: Server, start_worker: StartWorker, task: str, number: int
+) -> None:
+    result = gearmanctl("submit", task, "later", "--at", later()[number], at=server)
+    assert (result.status, result.errors) == (DONE, "")
+    assert HANDLE.fullmatch(result.output)
+    worker = start_worker(server.address, {task: reverse}, look_again=0.05)
+    assert gearmanctl("submit", task, "now", at=server).output == b"won"
+    assert stays(lambda: worker.order == [b"now"])
+    assert server.counts(task)[0] == 1
+
+
+@pytest.mark.parametrize("when", ["+0", "0", "1000.5", "2000-01-31T18:00"])
+def test_a_job_whose_time_has_come_is_run(
+    server: Server, start_worker: StartWorker, task: str, when: str
+) -> None:
+    assert gearmanctl("submit", task, "data", "--at", when, at=server).status == DONE
+    worker = start_worker(server.address, {task: reverse}, look_again=0.05)
+    eventually(lambda: worker.order == [b"data"])
+
+
+def test_a_job_is_run_when_its_time_comes(
+    server: Server, start_worker: StartWorker, task: str
+) -> None:
+    def function(job: Job) -> bytes:
+        begun.append(time.time())
+        return b""
+
+    begun: list[float] = []
+    start_worker(server.address, {task: function}, look_again=0.05)
+    before = time.time()
+    assert gearmanctl("submit", task, "data", "--at", "+1", at=server).status == DONE
+    eventually(lambda: begun)
+    assert begun[0] >= before + 1
+
+
+def test_forms_of_a_time() -> None:
+    local = time.mktime((2030, 1, 31, 18, 0, 0, 0, 0, -1))
+    assert parse_time("2030-01-31T18:00", 5.0) == local
+    assert parse_time("2030-01-31 18:00:00", 5.0) == local
+    assert parse_time("2030-01-31T18:00+00:00", 5.0) == 1896112800
+    assert parse_time("2030-01-31", 5.0) == local - 18 * 3600
+    assert parse_time("1896112800", 5.0) == 1896112800
+    assert parse_time("1896112800.5", 5.0) == 1896112800.5
+    assert parse_time("+10", 5.0) == 15.0
+    assert parse_time("+0.5", 5.0) == 5.5
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["", "+", "+x", "+nan", "+inf", "nan", "tomorrow", "-1", "2030-13-01", "1.2.3", "9" * 400],
+)
+def test_no_time(when: str) -> None:
+    result = gearmanctl("submit", "task", "", "--at", when, at=("127.0.0.1", 1))
+    assert (result.status, result.output) == (USAGE, b"")
+    assert re.search("--at|run_at", result.error)
+
+
+# What goes wrong with the job.
+
+
+def test_a_failed_job(server: Server, start_worker: StartWorker, task: str) -> None:
+    def fail(job: Job) -> bytes:
+        raise Failed
+
+    start_worker(server.address, {task: fail})
+    result = gearmanctl("submit", task, "", at=server)
+    assert (result.status, result.output, result.error) == (FAILED, b"", "the job failed")
+
+
+def test_a_job_with_an_exception(server: Server, start_worker: StartWorker, task: str) -> None:
+    def fail(job: Job) -> bytes:
+        raise Raised(b"no such\nthing\n")
+
+    start_worker(server.address, {task: fail})
+    result = gearmanctl("submit", task, "", at=server)
+    assert (result.status, result.output) == (FAILED, b"")
+    assert result.error == "the job failed: no such thing"
+
+
+def test_a_job_that_takes_too_long(server: Server, task: str) -> None:
+    result = gearmanctl("submit", task, "", "--timeout", "0.1", at=server)
+    assert (result.status, result.output) == (TIMED_OUT, b"")
+    assert re.fullmatch(r"H:\S+:\d+ has not ended in time", result.error)
+
+
+def test_a_server_that_does_not_take_the_job_in_time(
+    start_server: Callable[..., FakeServer],
+) -> None:
+    silent = start_server(Peer.hold)
+    for mode in ([], ["--background"]):
+        result = gearmanctl("submit", "task", "", "--timeout", "0.1", *mode, at=silent.address)
+        assert (result.status, result.output) == (TIMED_OUT, b"")
+        assert result.error == "the job has not ended in time"
+
+
+def test_a_server_that_is_lost(
+    launch: Callable[[], Server], start_worker: StartWorker, start: Start, task: str
+) -> None:
+    server = launch()
+    gate = Gate()
+    start_worker(server.address, {task: gate})
+    running = start("submit", task, "", at=server)
+    wait_for(gate.begun)
+    server.kill()
+    gate.open.set()
+    result = running.end()
+    assert (result.status, result.output) == (NO_SERVER, b"")
+    assert result.error == (
+        f"the connection to {address_of(server)} was lost before the job had ended"
+    )
+
+
+def test_a_server_that_is_lost_before_it_takes_the_job(
+    start_server: Callable[..., FakeServer],
+) -> None:
+    server = start_server(Peer.receive)
+    result = gearmanctl("submit", "task", "", at=server.address)
+    assert (result.status, result.output) == (NO_SERVER, b"")
+    assert "a submit was tried 1 time" in result.error
+
+
+@pytest.mark.parametrize("mode", [[], ["--background"]], ids=["foreground", "background"])
+def test_a_full_queue(launch: Callable[[], Server], task: str, mode: list[str]) -> None:
+    server = launch()
+    server.admin(f"create function {task}")
+    server.admin(f"maxqueue {task} 1")
+    assert gearmanctl("submit", task, "1", "--background", at=server).status == DONE
+    result = gearmanctl("submit", task, "2", *mode, at=server)
+    assert (result.status, result.output) == (FAILED, b"")
+    assert result.error.startswith(f"{address_of(server)} refused the job: ")
+    assert re.search("queue is full", result.error, re.IGNORECASE)
+
+
+def test_no_server(task: str) -> None:
+    port = free_port()
+    for mode in ([], ["--background"], ["--lines"]):
+        result = gearmanctl("submit", task, "data", *mode, at=("127.0.0.1", port))
+        assert (result.status, result.output) == (NO_SERVER, b"")
+        assert re.match(rf"no server could be reached: 127\.0\.0\.1:{port} ", result.error)
+
+
+def test_a_server_that_talks_something_else(start_server: Callable[..., FakeServer]) -> None:
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        peer.hold()
+
+    server = start_server(script)
+    result = gearmanctl("submit", "task", "data", at=server.address)
+    assert (result.status, result.output) == (NO_SERVER, b"")
+    assert result.error
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("data", "--file", "pyproject.toml"), "not both"),
+        (("--file", "nowhere"), "nowhere: No such file or directory"),
+        (("--file", "tests"), "tests: Is a directory"),
+        (("", "--unordered"), "--unordered is for --lines"),
+        (("", "--lines", "--unique", "name"), "would be one"),
+        (("", "--at", "+5", "--priority", "high"), "no --priority"),
+        (("", "--in-flight", "0"), "--in-flight"),
+        (("", "--priority", "urgent"), "--priority"),
+        (("", "--timeout", "-1"), "--timeout"),
+        (("", "--timeout", "nan"), "--timeout"),
+        (("", "--unique", "u" * 70), "unique"),
+        (("a", "b"), r"\(b\)"),
+        (("", "--server", "host:port"), "port"),
+        (("", "--server", ""), "host"),
+        (("", "--nothing"), "--nothing"),
+    ],
+)
+def test_a_wrong_command_line(words: tuple[str, ...], reason: str) -> None:
+    command = command_line("submit", "task", *words, servers=(("127.0.0.1", 1),))
+    running = Running(command, cwd=ROOT, env=environment())
+    try:
+        result = running.end()
+    finally:
+        running.kill()
+    assert (result.status, result.output) == (USAGE, b"")
+    assert re.search(reason, result.error)
+
+
+@pytest.mark.parametrize("mode", [[], ["--lines"]], ids=["one", "lines"])
+def test_ctrl_c(server: Server, start: Start, task: str, mode: list[str]) -> None:
+    """The job goes on without it, as far as the server likes."""
+    running = start("submit", task, *mode, at=server)
+    running.write(b"data\n")
+    if not mode:
+        running.close()
+    server.wait_for_jobs(task, 1)
+    running.signal(signal.SIGINT)
+    assert running.end() == Result(130, b"", "")
+
+
+# Its reader.
+
+
+def test_a_reader_that_has_had_enough(
+    server: Server, start_worker: StartWorker, task: str, run_program: Start
+) -> None:
+    start_worker(server.address, {task: lambda job: b"line\n" * 1_000_000})
+    command = command_line("submit", task, "", servers=(server,))
+    shell = b'"$@" | head -n 1'
+    assert run_program([b"sh", b"-c", shell, b"sh", *command]).end() == Result(DONE, b"line\n", "")
+
+
+def test_a_full_disk(server: Server, start_worker: StartWorker, task: str, start: Start) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    start_worker(server.address, {task: reverse})
+    with open("/dev/full", "wb") as full:
+        result = start("submit", task, "data", at=server, stdout=full).end()
+    assert (result.status, result.error) == (FAILED, "No space left on device")
+
+
+def test_several_servers_are_tried(server: Server, start_worker: StartWorker, task: str) -> None:
+    start_worker(server.address, {task: reverse})
+    nobody: Any = ("127.0.0.1", free_port())
+    for servers in ((nobody, server), (server, nobody)):
+        assert gearmanctl("submit", task, "ab", at=servers) == Result(DONE, b"ba", "")

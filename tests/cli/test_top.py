@@ -1,0 +1,570 @@
+"""`gearmanctl top` in a pseudo-terminal, against gearmand and the embedded server."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("pyte")
+pytest.importorskip("rich")
+pytest.importorskip("typer")
+
+from gearman_proto.address import parse_address
+from gearman_sync import GearmanClient
+from gearman_sync.cli import top as top_module
+from gearman_sync.cli.servers import Servers
+from gearman_sync.cli.top import _Watch
+from tests.support import (
+    PATIENCE,
+    FakeServer,
+    Gearmand,
+    Peer,
+    Worker,
+    eventually,
+    free_port,
+    spawn,
+)
+from tests.sync.support import EmbeddedServer
+
+from .terminal import CTRL_C, DOWN, PAGE_DOWN, PROGRAM, UP, Terminal, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support import Job
+
+    Server = Gearmand | EmbeddedServer
+
+HEADING = "function"
+ENDS = [pytest.param("q", id="q"), pytest.param(CTRL_C, id="Ctrl-C")]
+
+
+@pytest.fixture(params=["gearmand", "JobServer"])
+def start(request: pytest.FixtureRequest) -> Iterator[Callable[[], Server]]:
+    """Starts a server for one test, which may kill it."""
+    with contextlib.ExitStack() as stack:
+
+        def start() -> Server:
+            server = Gearmand() if request.param == "gearmand" else EmbeddedServer()
+            stack.callback(server.kill)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def server(start: Callable[[], Server]) -> Server:
+    return start()
+
+
+@pytest.fixture
+def gearmand() -> Iterator[Gearmand]:
+    """A gearmand for one test."""
+    server = Gearmand()
+    yield server
+    server.kill()
+
+
+def name_of(server: Server) -> str:
+    return f"127.0.0.1:{server.port}"
+
+
+def submit(server: Server, **counts: int) -> None:
+    """Queue so many jobs of each function."""
+    with GearmanClient([server.address]) as client:
+        client.submit_multiple_jobs(
+            [{"task": task, "data": b""} for task, count in counts.items() for _ in range(count)],
+            background=True,
+        )
+
+
+def top(*servers: Server, interval: float = 0.1, **kwargs: object) -> Terminal:
+    options = [option for server in servers for option in ("--server", name_of(server))]
+    command = (*PROGRAM, "top", "--interval", str(interval), *options)
+    return Terminal(*command, **kwargs)  # type: ignore[arg-type]
+
+
+def rows_of(terminal: Terminal) -> dict[str, list[str]]:
+    """What the screen says of each function, in this order; the last are the queue's sizes."""
+    lines = terminal.lines
+    begin = next((n for n, line in enumerate(lines) if line.startswith(HEADING)), len(lines))
+    rows = (line.split() for line in lines[begin + 1 : -1] if line)
+    return {name: rest for name, *rest in rows}
+
+
+def wait_for_row(terminal: Terminal, name: str, *cells: str) -> None:
+    """Wait until the screen says so of a function."""
+    terminal.wait_until(
+        lambda: rows_of(terminal).get(name, [])[: len(cells)] == list(cells), f"{name} {cells}"
+    )
+
+
+def wait_for_order(terminal: Terminal, title: str, names: str) -> None:
+    """Wait until the screen is sorted so, and says so."""
+    terminal.wait_until(
+        lambda: title in terminal.text.split() and " ".join(rows_of(terminal)) == names,
+        f"{title}: {names}",
+    )
+
+
+class Brake:
+    """A worker's function that does as many jobs as it is told."""
+
+    def __init__(self) -> None:
+        self._jobs = threading.Semaphore(0)
+
+    def release(self, count: int) -> None:
+        self._jobs.release(count)
+
+    def __call__(self, job: Job) -> bytes:
+        assert self._jobs.acquire(timeout=PATIENCE)
+        return b""
+
+
+@pytest.fixture
+def brake() -> Iterator[Brake]:
+    brake = Brake()
+    yield brake
+    brake.release(100000)
+
+
+@pytest.fixture
+def work(brake: Brake) -> Iterator[Callable[..., None]]:
+    """Starts a worker for `slow` and other functions."""
+    with contextlib.ExitStack() as stack:
+
+        def work(server: Server, *functions: str) -> None:
+            names = dict.fromkeys(("slow", *functions), brake)
+            stack.callback(Worker(server.address, names).stop)  # type: ignore[arg-type]
+
+        yield work
+        brake.release(100000)
+
+
+# What it shows.
+
+
+def test_the_screen(server: Server, work: Callable[..., None]) -> None:
+    submit(server, resize=3, slow=1200)
+    work(server, "idle")
+    with top(server) as terminal:
+        wait_for_row(terminal, "slow", "1,200", "1", "1", "0.0")
+        wait_for_row(terminal, "resize", "3", "0", "0", "0.0")
+        wait_for_row(terminal, "idle", "0", "0", "1", "0.0")
+        terminal.wait_for("sort: f j r w s   scroll: ↑ ↓   quit: q")
+        assert terminal.is_alternate
+        lines = terminal.lines
+        assert len(lines) == 24
+        assert lines[0] == f"{name_of(server)}  functions: 3  jobs: 1,203  running: 1"
+        assert lines[1].split() == ["function", "jobs▾", "running", "workers", "jobs/s", "queue"]
+        assert list(rows_of(terminal)) == ["slow", "resize", "idle"]
+        assert lines[-1] == "sort: f j r w s   scroll: ↑ ↓   quit: q"
+
+
+def test_two_servers_are_added_up(start: Callable[[], Server], work: Callable[..., None]) -> None:
+    one, two = start(), start()
+    submit(one, slow=5)
+    submit(two, slow=20, other=1)
+    work(two)
+    with top(one, two) as terminal:
+        wait_for_row(terminal, "slow", "25", "1", "1")
+        wait_for_row(terminal, "other", "1", "0", "0")
+        assert terminal.lines[:2] == [
+            f"{name_of(one)}  functions: 1  jobs: 5  running: 0",
+            f"{name_of(two)}  functions: 2  jobs: 21  running: 1",
+        ]
+
+
+def test_the_servers_may_be_of_the_environment(server: Server) -> None:
+    submit(server, resize=3)
+    env = environment(GEARMAN_SERVERS=name_of(server))
+    with Terminal(*PROGRAM, "top", env=env) as terminal:
+        wait_for_row(terminal, "resize", "3")
+
+
+def test_a_queue_that_is_worked_off(
+    server: Server, work: Callable[..., None], brake: Brake
+) -> None:
+    submit(server, slow=800)
+    work(server)
+    with top(server, interval=0.2) as terminal:
+        wait_for_row(terminal, "slow", "800", "1", "1", "0.0")
+        wait_for_sparkline(terminal, "slow", "██$")
+        brake.release(400)
+        wait_for_row(terminal, "slow", "400", "1", "1")
+        # Many jobs in a short time, and over five seconds at most.
+        terminal.wait_until(lambda: rate_of(terminal, "slow") >= 400 / 5, "jobs/s")
+        wait_for_sparkline(terminal, "slow", "█.*▅▅$")
+        brake.release(400)
+        wait_for_row(terminal, "slow", "0", "0", "1")
+        wait_for_sparkline(terminal, "slow", "▅.*▁▁$")
+
+
+def rate_of(terminal: Terminal, name: str) -> float:
+    return float(rows_of(terminal)[name][3].replace(",", ""))
+
+
+def wait_for_sparkline(terminal: Terminal, name: str, pattern: str) -> None:
+    terminal.wait_until(
+        lambda: re.search(pattern, rows_of(terminal)[name][-1]), f"{pattern} of {name}"
+    )
+
+
+def test_a_function_that_is_new(server: Server) -> None:
+    with top(server) as terminal:
+        terminal.wait_for("functions: 0")
+        submit(server, resize=2)
+        wait_for_row(terminal, "resize", "2")
+
+
+# Keys.
+
+
+def test_sorting(server: Server, work: Callable[..., None]) -> None:
+    # a: the most jobs; slow: the only one that runs; m and slow: with a worker.
+    submit(server, a=5, m=1, slow=3)
+    work(server, "m", "z")
+    running = "m" if server.counts("m")[1] else "slow"
+    other = "slow" if running == "m" else "m"
+    with top(server) as terminal:
+        wait_for_order(terminal, "jobs▾", "a slow m z")
+        for key, title, names in [
+            ("j", "jobs▴", "z m slow a"),
+            ("f", "function▴", "a m slow z"),
+            ("f", "function▾", "z slow m a"),
+            ("r", "running▾", " ".join([running, *sorted({"a", "z", other})])),
+            ("r", "running▴", " ".join([*sorted({"a", "z", other}), running])),
+            ("w", "workers▾", "m slow z a"),
+            ("w", "workers▴", "a m slow z"),
+            ("s", "jobs/s▾", "a m slow z"),
+            ("j", "jobs▾", "a slow m z"),
+        ]:
+            terminal.type(key)
+            wait_for_order(terminal, title, names)
+
+
+def test_sorting_by_jobs_per_second(
+    server: Server, work: Callable[..., None], brake: Brake
+) -> None:
+    submit(server, resize=90, slow=20)
+    work(server)
+    with top(server) as terminal:
+        terminal.type("s")
+        wait_for_order(terminal, "jobs/s▾", "resize slow")
+        brake.release(10)
+        wait_for_order(terminal, "jobs/s▾", "slow resize")
+
+
+def test_forty_functions_are_scrolled(server: Server) -> None:
+    submit(server, **{f"task-{number:02}": 1 for number in range(40)})
+    names = [f"task-{number:02}" for number in range(40)]
+
+    def wait_for_rows(first: int, last: int, foot: str) -> None:
+        terminal.wait_until(
+            lambda: (
+                list(rows_of(terminal)) == names[first:last] and terminal.lines[-1].endswith(foot)
+            ),
+            f"rows {first} to {last}",
+        )
+
+    with top(server) as terminal:
+        wait_for_rows(0, 21, "   19 more")
+        terminal.type(DOWN * 3)
+        wait_for_rows(3, 24, "   16 more")
+        terminal.type(UP)
+        wait_for_rows(2, 23, "   17 more")
+        terminal.type(PAGE_DOWN)
+        wait_for_rows(14, 35, "   5 more")
+        terminal.type(PAGE_DOWN)
+        wait_for_rows(19, 40, "quit: q")
+        terminal.type(UP)
+        wait_for_rows(18, 39, "   1 more")
+        terminal.type("f")
+        wait_for_rows(0, 21, "   19 more")
+
+
+def test_other_keys_do_nothing(server: Server) -> None:
+    submit(server, a=1, b=2)
+    with top(server) as terminal:
+        wait_for_order(terminal, "jobs▾", "b a")
+        terminal.type("xy\t\n\x1b[1;5A\x1bOP\x1b[15~é")
+        terminal.type("f")
+        wait_for_order(terminal, "function▴", "a b")
+
+
+def test_resizing(server: Server) -> None:
+    submit(server, **{f"task-{number:02}": 1 for number in range(40)})
+    # Nothing but the window's size makes it draw again.
+    with top(server, interval=60) as terminal:
+        terminal.wait_until(lambda: len(rows_of(terminal)) == 21, "21 rows")
+        terminal.resize(100, 40)
+        terminal.wait_until(
+            lambda: len(rows_of(terminal)) == 37 and terminal.lines[-1].startswith("sort:"),
+            "37 rows",
+        )
+        terminal.resize(50, 10)
+        terminal.wait_until(
+            lambda: (
+                len(rows_of(terminal)) == 7
+                and "jobs/s" not in terminal.text
+                and terminal.lines[-1].startswith("sort:")
+            ),
+            "a small screen",
+        )
+
+
+# Its end.
+
+
+@pytest.mark.parametrize("key", ENDS)
+def test_keys_end_it_and_the_terminal_is_as_it_was(server: Server, key: str) -> None:
+    command = ("sh", "-c", 'echo before; "$@"; echo "status $?"', "sh", *PROGRAM, "top")
+    # The shell lives on.
+    if key == CTRL_C:
+        command = ("sh", "-c", f"trap : INT; {command[2]}", *command[3:])
+    with Terminal(*command, "--server", name_of(server)) as terminal:
+        terminal.wait_for("functions: 0", "quit: q")
+        assert "before" not in terminal.text
+        assert set(terminal.changes) == {"termios", "modes", "screen", "cursor"}
+        terminal.type(key)
+        assert terminal.wait_for_end() == 0
+        assert terminal.changes == []
+        assert terminal.text == "before\nstatus 0"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_end_it_and_the_terminal_is_as_it_was(
+    gearmand: Gearmand, number: signal.Signals
+) -> None:
+    with top(gearmand, interval=60) as terminal:
+        terminal.wait_for("functions: 0")
+        terminal.process.send_signal(number)
+        assert terminal.wait_for_end() == 0
+        assert terminal.changes == []
+        assert terminal.text == ""
+
+
+def test_many_signals_end_it_as_one(gearmand: Gearmand) -> None:
+    with top(gearmand) as terminal:
+        terminal.wait_for("functions: 0")
+        terminal.signal_until_the_end(signal.SIGINT)
+        assert terminal.changes == []
+
+
+def test_keys_that_were_typed_ahead_are_not_for_the_shell(gearmand: Gearmand) -> None:
+    command = ("sh", "-c", '"$@"; read -r line; echo "got $line"', "sh", *PROGRAM, "top")
+    with Terminal(*command, "--server", name_of(gearmand)) as terminal:
+        terminal.wait_for("functions: 0")
+        terminal.type("qrm -rf\n")
+        terminal.wait_until(lambda: not terminal.changes, "its end")
+        terminal.type("this\n")
+        assert terminal.wait_for_end() == 0
+        assert "got this" in terminal.text
+
+
+def test_ctrl_z_gives_the_terminal_to_the_shell_until_fg(gearmand: Gearmand) -> None:
+    # A shell with jobs, as people have it.
+    env = environment(PS1="% ", ENV="", GEARMAN_SERVERS=name_of(gearmand))
+    with Terminal("sh", "-i", env=env) as terminal:
+        terminal.wait_for("%")
+        terminal.type(f"{' '.join(PROGRAM)} top\n")
+        terminal.wait_for("functions: 0")
+        terminal.type("\x1a")
+        terminal.wait_for("Stopped")
+        assert not terminal.is_alternate
+        assert "cursor" not in terminal.changes
+        terminal.type("echo $((6 * 7))\n")
+        terminal.wait_for("42")
+        terminal.type("fg\n")
+        terminal.wait_for("functions: 0", "quit: q")
+        submit(gearmand, resize=3)
+        wait_for_row(terminal, "resize", "3")
+        terminal.type("q")
+        terminal.wait_until(lambda: not terminal.is_alternate, "its end")
+        terminal.type("exit\n")
+        assert terminal.wait_for_end() == 0
+        assert terminal.changes == []
+
+
+def test_ctrl_z_does_nothing_where_no_shell_could_go_on(gearmand: Gearmand) -> None:
+    with top(gearmand) as terminal:
+        terminal.wait_for("functions: 0")
+        terminal.type("\x1a")
+        # It has left the screen, and is there again.
+        terminal.wait_until(lambda: terminal.raw.count(b"\x1b[?1049h") == 2, "the screen")
+        submit(gearmand, resize=3)
+        wait_for_row(terminal, "resize", "3")
+        terminal.type("q")
+        assert terminal.wait_for_end() == 0
+        assert terminal.changes == []
+
+
+# Servers that go away.
+
+
+@pytest.mark.parametrize("key", ENDS)
+def test_the_server_dies(server: Server, key: str) -> None:
+    submit(server, resize=3)
+    with top(server) as terminal:
+        wait_for_row(terminal, "resize", "3")
+        server.kill()
+        terminal.wait_until(lambda: not rows_of(terminal), "no rows")
+        assert terminal.lines[0].startswith(f"{name_of(server)}  no server could be reached")
+        terminal.type(key)
+        assert terminal.wait_for_end() == 0
+        assert terminal.changes == []
+        assert terminal.text == ""
+
+
+def test_a_server_that_comes_back(server: Server) -> None:
+    submit(server, resize=3)
+    with top(server) as terminal:
+        wait_for_row(terminal, "resize", "3")
+        server.kill()
+        terminal.wait_for("no server could be reached")
+        server.start()
+        terminal.wait_for("functions: 0")
+        submit(server, other=2)
+        wait_for_row(terminal, "other", "2", "0", "0", "0.0")
+        assert terminal.process.poll() is None
+
+
+def test_one_of_two_servers_dies(start: Callable[[], Server]) -> None:
+    one, two = start(), start()
+    submit(one, a=10)
+    submit(two, a=1, b=1)
+    with top(one, two) as terminal:
+        wait_for_row(terminal, "a", "11")
+        one.kill()
+        wait_for_row(terminal, "a", "1", "0", "0", "0.0")
+        assert terminal.lines[0].startswith(f"{name_of(one)}  no server")
+        assert terminal.lines[1] == f"{name_of(two)}  functions: 2  jobs: 2  running: 0"
+
+
+def test_a_server_that_is_down_at_the_start_is_none_of_the_others_business(
+    gearmand: Gearmand,
+) -> None:
+    submit(gearmand, a=1)
+    down = f"127.0.0.1:{free_port()}"
+    options = ("--server", down, "--server", name_of(gearmand))
+    with Terminal(*PROGRAM, "top", *options) as terminal:
+        wait_for_row(terminal, "a", "1")
+        assert terminal.lines[0].startswith(f"{down}  no server could be reached")
+
+
+@pytest.mark.parametrize("key", ENDS)
+def test_a_server_that_stops_answering_freezes_no_key(gearmand: Gearmand, key: str) -> None:
+    submit(gearmand, a=1, b=2)
+    assert gearmand.process is not None
+    with top(gearmand) as terminal:
+        wait_for_order(terminal, "jobs▾", "b a")
+        gearmand.process.send_signal(signal.SIGSTOP)
+        try:
+            terminal.type("f")
+            wait_for_order(terminal, "function▴", "a b")
+            terminal.type(key)
+            assert terminal.wait_for_end() == 0
+        finally:
+            gearmand.process.send_signal(signal.SIGCONT)
+        assert terminal.changes == []
+
+
+def test_the_end_does_not_wait_for_answers(
+    start_server: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch, no_leak: None
+) -> None:
+    monkeypatch.setattr(top_module, "_PATIENCE", 3600)
+    server = start_server(Peer.hold)
+    watch = _Watch(Servers([parse_address(server.address)]), 0.001)
+    watch.start()
+    eventually(lambda: any(peer.events for peer in server.peers), "a question")
+    call = spawn(watch.stop)
+    call.result(PATIENCE)
+
+
+def test_a_server_that_stops_answering_counts_as_down(gearmand: Gearmand) -> None:
+    submit(gearmand, a=1)
+    assert gearmand.process is not None
+    with top(gearmand) as terminal:
+        wait_for_row(terminal, "a", "1")
+        gearmand.process.send_signal(signal.SIGSTOP)
+        try:
+            terminal.wait_until(lambda: not rows_of(terminal), "no rows")
+            assert re.match(rf"{name_of(gearmand)}  .*(time|answer)", terminal.lines[0])
+        finally:
+            gearmand.process.send_signal(signal.SIGCONT)
+        wait_for_row(terminal, "a", "1")
+
+
+# Where it does not begin.
+
+
+def test_without_a_server_the_screen_is_not_touched() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with Terminal(*PROGRAM, "top", "--server", address) as terminal:
+        assert terminal.wait_for_end() == 3
+        assert terminal.text.startswith(f"gearmanctl: no server could be reached: {address}")
+        assert terminal.raw.count(b"\n") == 1
+        assert b"\x1b" not in terminal.raw
+
+
+def test_without_two_servers_each_has_its_line() -> None:
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    options = [option for address in addresses for option in ("--server", address)]
+    with Terminal(*PROGRAM, "top", *options, columns=200) as terminal:
+        assert terminal.wait_for_end() == 3
+        assert [address in line for address, line in zip(addresses, terminal.lines)] == [True] * 2
+
+
+def test_it_needs_a_terminal_to_write_to(gearmand: Gearmand) -> None:
+    with top(gearmand, stdout=subprocess.PIPE) as terminal:
+        assert terminal.wait_for_end() == 2
+        assert terminal.text == "gearmanctl: top needs a terminal; status does not"
+        assert terminal.process.stdout is not None
+        assert terminal.process.stdout.read() == b""
+
+
+def test_it_needs_a_terminal_that_has_a_cursor(gearmand: Gearmand) -> None:
+    with top(gearmand, env=environment(TERM="dumb")) as terminal:
+        assert terminal.wait_for_end() == 2
+        assert terminal.text == "gearmanctl: top needs a terminal; status does not"
+
+
+@pytest.mark.parametrize("end", ["Ctrl-C", "SIGTERM"])
+def test_it_needs_no_terminal_to_read_from(gearmand: Gearmand, end: str) -> None:
+    with top(gearmand, stdin=subprocess.DEVNULL) as terminal:
+        terminal.wait_for("functions: 0")
+        submit(gearmand, resize=3)
+        wait_for_row(terminal, "resize", "3")
+        if end == "Ctrl-C":
+            terminal.type(CTRL_C)
+        else:
+            terminal.process.terminate()
+        assert terminal.wait_for_end() == 0
+        assert terminal.changes == []
+
+
+# The window is closed.
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["SIGHUP", "SIGHUP ignored"])
+@pytest.mark.parametrize("has_input", [False, True], ids=["output only", "input"])
+def test_a_window_that_is_closed_ends_it(
+    gearmand: Gearmand, tmp_path: Path, ignored: bool, has_input: bool
+) -> None:
+    command = [*PROGRAM, "top", "--interval", "0.1", "--server", name_of(gearmand)]
+    if ignored:
+        command = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command]
+    streams: dict[str, Any] = {} if has_input else {"stdin": subprocess.DEVNULL}
+    with (tmp_path / "errors").open("w+b") as errors:
+        with Terminal(*command, stderr=errors, **streams) as terminal:
+            terminal.wait_for("functions: 0")
+            terminal.hang_up()
+        errors.seek(0)
+        assert b"Traceback" not in errors.read()
