@@ -51,7 +51,9 @@ _LAST_WORDS: Final = 5.0
 
 
 class _DrivenEngine(Engine[Any], Protocol):
-    """What the driver needs of an engine, beside the transport side."""
+    """What the driver and its clients need of an engine, beside the transport side."""
+
+    closed: bool
 
     def release(self, wait: Wait) -> None: ...
     def close(self, now: float) -> None: ...

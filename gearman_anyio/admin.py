@@ -12,15 +12,14 @@ from gearman_proto.waits import to_seconds
 from gearman_sync._tls import make_contexts
 
 from ._driver import Driver
+from ._opened import Opened
 from ._streams import connect_tcp, open_stream
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Iterable
-    from types import TracebackType
 
     from anyio.abc import ByteStream
-    from typing_extensions import Self
 
     from gearman_proto import (
         AdminLink,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class GearmanAdminClient:
+class GearmanAdminClient(Opened[AdminEngine]):
     """Asks one Gearman server about itself, and tells it what to do.
 
     From python-gearman (`gearman.GearmanAdminClient`), with the same methods, which are awaited. It
@@ -95,32 +94,8 @@ class GearmanAdminClient:
 
         self._driver = Driver(engine, open_link)
 
-    async def __aenter__(self) -> Self:
-        if self._driver.is_running or self._driver.engine.closed:
-            raise RuntimeError(f"{self!r} can be used only once")
-        await self._driver.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._driver.close()
-        await self._driver.__aexit__(kind, error, traceback)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._driver.engine.server.address}>"
-
-    @property
-    def _open(self) -> Driver[AdminEngine]:
-        if not self._driver.is_running:
-            raise RuntimeError(
-                "a GearmanAdminClient works inside `async with GearmanAdminClient(...) as client:` "
-                "only"
-            )
-        return self._driver
 
     async def _ask(self, command: admin.Command[T]) -> T:
         question = await self._open.finish(

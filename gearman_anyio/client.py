@@ -22,16 +22,15 @@ from gearman_sync._tls import make_contexts
 
 from ._callbacks import awaited
 from ._driver import Driver, Items
+from ._opened import Opened
 from ._streams import connect_tcp, open_stream
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
     from datetime import datetime
-    from types import TracebackType
 
     from anyio.abc import ByteStream
-    from typing_extensions import Self
 
     from gearman_proto import ClientLink, Server
     from gearman_proto.address import HostSpec
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 Requests = TypeVar("Requests", bound="Collection[GearmanJobRequest]")
 
 
-class GearmanClient:
+class GearmanClient(Opened[ClientEngine]):
     """Submits jobs to Gearman servers, and waits for them.
 
     From python-gearman (`gearman.GearmanClient`), with the same methods, which are awaited. It is
@@ -110,32 +109,9 @@ class GearmanClient:
 
         self._driver = Driver(engine, open_link)
 
-    async def __aenter__(self) -> Self:
-        if self._driver.is_running or self._driver.engine.closed:
-            raise RuntimeError(f"{self!r} can be used only once")
-        await self._driver.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._driver.close()
-        await self._driver.__aexit__(kind, error, traceback)
-
     def __repr__(self) -> str:
         servers = ", ".join(str(server.address) for server in self.connection_list)
         return f"<{type(self).__name__} [{servers}]>"
-
-    @property
-    def _open(self) -> Driver[ClientEngine]:
-        if not self._driver.is_running:
-            raise RuntimeError(
-                "a GearmanClient works inside `async with GearmanClient(...) as client:` only"
-            )
-        return self._driver
 
     # Submitting jobs.
 

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import PATIENCE, FakeServer, Gearmand, Peer, Worker, eventually
+from tests.sync.support import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
 _numbers = itertools.count(1)
+
+SERVERS = ("gearmand", "JobServer")
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +42,33 @@ def start_gearmand() -> Iterator[Callable[..., Gearmand]]:
             return server
 
         yield start
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[Gearmand | EmbeddedServer]:
+    """The shared gearmand, or a JobServer. The test leaves it alive."""
+    if request.param == "gearmand":
+        yield request.getfixturevalue("gearmand")
+    else:
+        embedded = EmbeddedServer()
+        yield embedded
+        embedded.kill()
+
+
+@pytest.fixture(params=SERVERS)
+def launch(request: pytest.FixtureRequest) -> Iterator[Callable[[], Gearmand | EmbeddedServer]]:
+    """Starts a server for one test, a gearmand or a JobServer, that may be killed."""
+    if request.param == "gearmand":
+        yield request.getfixturevalue("start_gearmand")
+    else:
+        with contextlib.ExitStack() as stack:
+
+            def start() -> EmbeddedServer:
+                embedded = EmbeddedServer()
+                stack.callback(embedded.kill)
+                return embedded
+
+            yield start
 
 
 @pytest.fixture

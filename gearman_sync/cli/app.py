@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "gearmanctl"
 
-# typer brings the classes of its errors along, or has them from click: they are reached through
-# the one that it exports.
+# The base of all errors in a command line. typer does not export it, but one that comes from it.
 _CommandLineError: Any = typer.BadParameter.__mro__[2]
 
 app: Final = typer.Typer(

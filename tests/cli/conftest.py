@@ -1,4 +1,4 @@
-"""Servers of both kinds, and programs that are ended with their test."""
+"""Programs that are ended with their test."""
 
 from __future__ import annotations
 
@@ -7,48 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.sync.support import EmbeddedServer
-
 from .support import Running, command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support import Gearmand
-
-SERVERS = ("gearmand", "JobServer")
-
 
 @pytest.fixture(autouse=True)
 def _clean(no_leak: None, no_hang: None) -> None:
     """Every test here is watched."""
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest) -> Iterator[Gearmand | EmbeddedServer]:
-    """The shared gearmand, or a JobServer. The test leaves it alive."""
-    if request.param == "gearmand":
-        yield request.getfixturevalue("gearmand")
-    else:
-        embedded = EmbeddedServer()
-        yield embedded
-        embedded.kill()
-
-
-@pytest.fixture(params=SERVERS)
-def launch(request: pytest.FixtureRequest) -> Iterator[Callable[[], Gearmand | EmbeddedServer]]:
-    """Starts a server for one test, a gearmand or a JobServer, that may be killed."""
-    if request.param == "gearmand":
-        yield request.getfixturevalue("start_gearmand")
-    else:
-        with contextlib.ExitStack() as stack:
-
-            def start() -> EmbeddedServer:
-                embedded = EmbeddedServer()
-                stack.callback(embedded.kill)
-                return embedded
-
-            yield start
 
 
 @pytest.fixture

@@ -11,14 +11,12 @@ import pytest
 from gearman_sync import GearmanClient, GearmanWorker
 from tests.support import PATIENCE
 
-from .support import EmbeddedServer, Script, Working
+from .support import Script, Working
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.support import Gearmand
-
-SERVERS = ("gearmand", "JobServer")
 
 
 @pytest.fixture(autouse=True)
@@ -43,34 +41,7 @@ def client(gearmand: Gearmand, make_client: Callable[..., GearmanClient]) -> Gea
     return make_client(gearmand.address)
 
 
-# Workers, and the servers that they are tried with.
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest) -> Iterator[Gearmand | EmbeddedServer]:
-    """The shared gearmand, or a JobServer. The test leaves it alive."""
-    if request.param == "gearmand":
-        yield request.getfixturevalue("gearmand")
-    else:
-        embedded = EmbeddedServer()
-        yield embedded
-        embedded.kill()
-
-
-@pytest.fixture(params=SERVERS)
-def launch(request: pytest.FixtureRequest) -> Iterator[Callable[[], Gearmand | EmbeddedServer]]:
-    """Starts a server for one test, a gearmand or a JobServer, that may be killed."""
-    if request.param == "gearmand":
-        yield request.getfixturevalue("start_gearmand")
-    else:
-        with contextlib.ExitStack() as stack:
-
-            def start() -> EmbeddedServer:
-                embedded = EmbeddedServer()
-                stack.callback(embedded.kill)
-                return embedded
-
-            yield start
+# Workers.
 
 
 @pytest.fixture
