@@ -173,31 +173,17 @@ def cancel(
       gearmanctl cancel H:myhost:17
     """
 
-    def cancel_all(client: GearmanAdminClient) -> dict[str, bool]:
-        return {handle: _cancelled(client, handle) for handle in handles}
+    def cancel_all(client: GearmanAdminClient) -> list[dict[str, str]]:
+        return [{"handle": handle} for handle in handles if _cancelled(client, handle)]
 
     answers = servers.ask_all(cancel_all, timeout)
     known = {
-        handle
+        row["handle"]
         for _, answer in answers
         if not isinstance(answer, GearmanError)
-        for handle, was_there in answer.items()
-        if was_there
+        for row in answer
     }
-    code = _show_all(
-        servers,
-        (
-            (
-                address,
-                answer
-                if isinstance(answer, GearmanError)
-                else [{"handle": handle} for handle, was_there in answer.items() if was_there],
-            )
-            for address, answer in answers
-        ),
-        ["handle"],
-        as_json=as_json,
-    )
+    code = _show_all(servers, answers, ["handle"], as_json=as_json)
     if code == exits.DONE:  # All servers have answered.
         for handle in handles:
             if handle not in known:

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = (sys.executable, "-W", "error", "-m", "gearman_sync")
 
 #: Keys of a terminal.
-CTRL_C, UP, DOWN, PAGE_UP, PAGE_DOWN = "\x03", "\x1b[A", "\x1b[B", "\x1b[5~", "\x1b[6~"
+CTRL_C, UP, DOWN, PAGE_DOWN = "\x03", "\x1b[A", "\x1b[B", "\x1b[6~"
 
 # The mode of terminals that shows their other screen.
 _ALTERNATE: Final = 1049
