@@ -33,8 +33,9 @@ from gearman_proto import (
     Connect,
     NoopEncoder,
     ServerUnavailable,
-    job,
+    make_requests,
     parse_host_list,
+    prepare,
 )
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def main() -> int:
 
 def run(engine: ClientEngine, adapter: Adapter, data: list[bytes], timeout: float) -> int:
     started = clock()
-    requests = job.make_requests([{"task": "reverse", "data": each} for each in data])
+    requests = make_requests([{"task": "reverse", "data": each} for each in data])
     numbers = {request: number for number, request in enumerate(requests, 1)}
     done = 0
     for request in submit(engine, adapter, requests, timeout):
@@ -170,7 +171,7 @@ def submit(
     engine: ClientEngine, adapter: Adapter, requests: list[GearmanJobRequest], timeout: float
 ) -> Iterator[GearmanJobRequest]:
     """Submit requests, and yield each as it ends."""
-    job.prepare(requests, NoopEncoder)
+    prepare(requests, NoopEncoder)
     # The stream waits for the requests, so nobody does for the submit.
     engine.release(engine.submit(requests, clock(), wake))
     stream = engine.as_completed(requests, clock(), wake, timeout=timeout)

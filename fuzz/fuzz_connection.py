@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gearman_proto.connection import Connection
 from gearman_proto.errors import RemoteProtocolError
-from gearman_proto.events import (
+from gearman_proto.wire.connection import Connection
+from gearman_proto.wire.events import (
     EVENT_CLASSES,
     ConnectionClosed,
     Event,
@@ -36,7 +36,7 @@ from gearman_proto.events import (
     TextLine,
     Unanswered,
 )
-from gearman_proto.packets import (
+from gearman_proto.wire.packets import (
     BY_NAME,
     BY_NUMBER,
     HEADER,

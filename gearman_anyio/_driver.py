@@ -34,9 +34,9 @@ from ._tasks import Tasks
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
+    from typing import Self
 
     from anyio.abc import ByteStream, SocketListener
-    from typing_extensions import Self
 
     from gearman_proto import Stream, Wait
 

@@ -8,8 +8,7 @@ from ._driver import E_, Driver
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 
 class Opened(Generic[E_]):

@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import socket
-import sys
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from anyio.abc import AnyByteStream
 
     from gearman_proto import ServerAddress
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import ExceptionGroup
 
 #: Gets the address of a server and returns a byte stream to it.
 Connector: TypeAlias = "Callable[[ServerAddress], Awaitable[ByteStream]]"

@@ -7,7 +7,6 @@ body raises leaves it as it is. Only what a task raises has no other way out; it
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
@@ -15,11 +14,7 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
-
-    from typing_extensions import Self
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
+    from typing import Self
 
 
 class Tasks:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio.lowlevel
 
-from gearman_proto import admin, constants
-from gearman_proto.admin_engine import DEFAULT_POLL_TIMEOUT, AdminEngine
-from gearman_proto.waits import to_seconds
+from gearman_proto import constants, text
+from gearman_proto.deadlines import to_seconds
+from gearman_proto.engines.admin import DEFAULT_POLL_TIMEOUT, AdminEngine
 from gearman_sync._tls import make_contexts
 
 from ._driver import Driver
@@ -78,7 +78,7 @@ class GearmanAdminClient(Opened[AdminEngine]):
         *,
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
-        max_reply_size: int = admin.DEFAULT_MAX_REPLY_SIZE,
+        max_reply_size: int = text.DEFAULT_MAX_REPLY_SIZE,
         connect: Connector | None = None,
     ) -> None:
         to_seconds(poll_timeout)
@@ -97,7 +97,7 @@ class GearmanAdminClient(Opened[AdminEngine]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._driver.engine.server.address}>"
 
-    async def _ask(self, command: admin.Command[T]) -> T:
+    async def _ask(self, command: text.Command[T]) -> T:
         question = await self._open.finish(
             lambda engine, now, wake: engine.ask(command, now, wake, timeout=self.poll_timeout)
         )
@@ -112,7 +112,7 @@ class GearmanAdminClient(Opened[AdminEngine]):
             Records with `task`, `queued` (all jobs of it, those that run included), `running` and
             `workers`: attributes, and keys as in python-gearman's dicts.
         """
-        return await self._ask(admin.status())
+        return await self._ask(text.status())
 
     async def get_priority_status(self) -> tuple[PriorityStatus, ...]:
         """Ask for all functions, and what waits for them by priority (``prioritystatus``).
@@ -120,16 +120,16 @@ class GearmanAdminClient(Opened[AdminEngine]):
         Returns:
             Records with `task`, `high`, `normal`, `low` and `workers`.
         """
-        return await self._ask(admin.prioritystatus())
+        return await self._ask(text.prioritystatus())
 
     async def get_workers(self) -> tuple[WorkerStatus, ...]:
         """Ask for all connections (python-gearman: `get_workers`; ``workers``).
 
         Returns:
             Records with `file_descriptor`, `ip`, `client_id` and `tasks`, of clients as well. What
-            servers' lists do not tell apart is in `gearman_proto.admin`.
+            servers' lists do not tell apart is in `gearman_proto.text`.
         """
-        return await self._ask(admin.workers())
+        return await self._ask(text.workers())
 
     async def get_jobs(self) -> tuple[JobRecord, ...]:
         """Ask for all jobs (``show jobs``).
@@ -137,11 +137,11 @@ class GearmanAdminClient(Opened[AdminEngine]):
         Returns:
             Records with `handle`, `retries`, `ignored` and `queued`.
         """
-        return await self._ask(admin.show_jobs())
+        return await self._ask(text.show_jobs())
 
     async def get_unique_jobs(self) -> tuple[str, ...]:
         """Ask for the uniques of all jobs (``show unique jobs``)."""
-        return await self._ask(admin.show_unique_jobs())
+        return await self._ask(text.show_unique_jobs())
 
     async def get_version(self) -> str:
         """Ask for the server's version (python-gearman: `get_version`; ``version``).
@@ -149,15 +149,15 @@ class GearmanAdminClient(Opened[AdminEngine]):
         Returns:
             The line that it sends: ``OK 1.1.21`` from gearmand, ``v1.130.1`` from Perl's.
         """
-        return await self._ask(admin.version())
+        return await self._ask(text.version())
 
     async def get_pid(self) -> int:
         """Ask for the number of the server's process (``getpid``)."""
-        return await self._ask(admin.getpid())
+        return await self._ask(text.getpid())
 
     async def get_verbosity(self) -> str:
         """Ask how much the server logs (``verbose``): FATAL, ERROR, … DEBUG."""
-        return await self._ask(admin.verbose())
+        return await self._ask(text.verbose())
 
     async def ping_server(self) -> float:
         """See whether the server answers (python-gearman: `ping_server`; ECHO_REQ).
@@ -190,7 +190,7 @@ class GearmanAdminClient(Opened[AdminEngine]):
         Raises:
             TypeError, ValueError: This can't be asked for.
         """
-        return await self._ask(admin.maxqueue(task, max_size))
+        return await self._ask(text.maxqueue(task, max_size))
 
     async def cancel_job(self, handle: str | bytes) -> str:
         """Take a job out of the queue (``cancel job``); its clients get WORK_FAIL.
@@ -203,7 +203,7 @@ class GearmanAdminClient(Opened[AdminEngine]):
         Raises:
             ValueError: It can't be a handle.
         """
-        return await self._ask(admin.cancel_job(handle))
+        return await self._ask(text.cancel_job(handle))
 
     async def create_function(self, task: str | bytes) -> str:
         """Have a function in the server's lists before there are jobs (``create function``).
@@ -214,7 +214,7 @@ class GearmanAdminClient(Opened[AdminEngine]):
         Raises:
             ValueError: It can't be a name in a command: it has a blank, say.
         """
-        return await self._ask(admin.create_function(task))
+        return await self._ask(text.create_function(task))
 
     async def drop_function(self, task: str | bytes) -> str:
         """Take a function out of the server's lists (``drop function``).
@@ -227,7 +227,7 @@ class GearmanAdminClient(Opened[AdminEngine]):
         Raises:
             ValueError: As in `create_function`.
         """
-        return await self._ask(admin.drop_function(task))
+        return await self._ask(text.drop_function(task))
 
     async def send_shutdown(self, graceful: bool = True) -> str:
         """End the server (python-gearman: `send_shutdown`; ``shutdown``).
@@ -241,7 +241,7 @@ class GearmanAdminClient(Opened[AdminEngine]):
         Returns:
             ``OK``.
         """
-        return await self._ask(admin.shutdown(graceful=graceful))
+        return await self._ask(text.shutdown(graceful=graceful))
 
     # The connection.
 

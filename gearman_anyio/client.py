@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio.lowlevel
 
 from gearman_proto import constants
-from gearman_proto.client import ClientEngine
-from gearman_proto.encoder import NoopEncoder
-from gearman_proto.job import (
-    GearmanJobRequest,
-    check_requests,
-    make_requests,
-    prepare,
-)
-from gearman_proto.waits import to_seconds
+from gearman_proto.deadlines import to_seconds
+from gearman_proto.engines.client import ClientEngine
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.submitting import check_requests, make_requests, prepare
 from gearman_sync._tls import make_contexts
 
 from ._callbacks import awaited
@@ -34,7 +29,8 @@ if TYPE_CHECKING:
 
     from gearman_proto import ClientLink, Server
     from gearman_proto.address import HostSpec
-    from gearman_proto.job import JobUpdate
+    from gearman_proto.jobs.request import GearmanJobRequest
+    from gearman_proto.jobs.updates import JobUpdate
 
     from ._streams import Connector
 

@@ -16,7 +16,7 @@ from anyio.abc import SocketAttribute, SocketListener
 from gearman_proto import constants
 from gearman_proto._version import __version__
 from gearman_proto.address import HostAndPort
-from gearman_proto.server import (
+from gearman_proto.engines.server import (
     DEFAULT_JOB_RETRIES,
     DEFAULT_MAX_MEMORY,
     DEFAULT_MAX_UNREAD,
@@ -28,9 +28,9 @@ from ._streams import pipe
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
     from anyio.abc import ByteStream, TaskStatus
-    from typing_extensions import Self
 
 # Connections that the system keeps until they are accepted.
 _BACKLOG: Final = 1024

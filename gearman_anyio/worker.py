@@ -15,7 +15,8 @@ import anyio
 import anyio.lowlevel
 
 from gearman_proto import constants, events
-from gearman_proto.callbacks import (
+from gearman_proto.deadlines import to_seconds
+from gearman_proto.engines.outcomes import (
     check_client_id,
     check_task,
     check_timeout,
@@ -23,16 +24,15 @@ from gearman_proto.callbacks import (
     result_event,
     status_event,
 )
-from gearman_proto.encoder import NoopEncoder, encode_data
-from gearman_proto.errors import ConnectionError, InvalidWorkerState
-from gearman_proto.job import to_text
-from gearman_proto.waits import to_seconds
-from gearman_proto.worker import (
+from gearman_proto.engines.worker import (
     DEFAULT_LOOK_AGAIN,
     DEFAULT_MAX_OUTAGE,
     WorkerEngine,
     WorkerJob,
 )
+from gearman_proto.errors import ConnectionError, InvalidWorkerState
+from gearman_proto.jobs.encoder import NoopEncoder, encode_data
+from gearman_proto.names import to_text
 from gearman_sync._tls import make_contexts
 
 from ._callbacks import Escaped, awaited, call_back
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
+    from typing import Self
 
     from anyio.abc import ByteStream
-    from typing_extensions import Self
 
     from gearman_proto import Server, WorkerLink
     from gearman_proto.address import HostSpec
-    from gearman_proto.events import PacketEvent
-    from gearman_proto.worker import WorkStream
+    from gearman_proto.engines.worker import WorkStream
+    from gearman_proto.wire.events import PacketEvent
 
     from ._driver import Call
     from ._streams import Connector

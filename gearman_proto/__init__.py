@@ -2,18 +2,14 @@
 
 Tier 1 is `Connection`: the bytes of one connection to events, and back. Tier 2 are the engines,
 which decide everything that a client, a worker or a job server has to decide; see `ClientEngine`,
-`WorkerEngine`, `AdminEngine`, `ServerEngine` and `engine`.
+`WorkerEngine`, `AdminEngine`, `ServerEngine` and `Engine`.
 """
 
 from __future__ import annotations
 
-from . import admin, constants, encoder, errors, events, job
+from . import constants, errors
 from ._version import __version__
 from .address import ServerAddress, parse_address, parse_host_list
-from .admin import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
-from .admin_engine import AdminEngine, AdminLink, Question
-from .client import ClientEngine, ClientLink
-from .connection import NEED_DATA, Connection
 from .constants import (
     JOB_COMPLETE,
     JOB_CREATED,
@@ -24,8 +20,13 @@ from .constants import (
     PRIORITY_LOW,
     PRIORITY_NONE,
 )
-from .encoder import DataEncoder, NoopEncoder
-from .engine import Action, Close, Connect, Engine, StopListening
+from .engines.admin import AdminEngine, AdminLink, Question
+from .engines.base import Action, Close, Connect, Engine, StopListening
+from .engines.client import ClientEngine, ClientLink
+from .engines.pool import Server
+from .engines.server import ServerEngine, ServerLink
+from .engines.waits import Stream, Wait
+from .engines.worker import WorkerEngine, WorkerJob, WorkerLink
 from .errors import (
     ConnectionError,
     ExceededConnectionAttempts,
@@ -40,7 +41,7 @@ from .errors import (
     ServerUnavailable,
     UnknownCommandError,
 )
-from .job import (
+from .jobs import (
     GearmanJob,
     GearmanJobRequest,
     JobData,
@@ -50,12 +51,15 @@ from .job import (
     JobUpdate,
     JobWarning,
     UpdateQueue,
+    make_requests,
+    next_update,
+    prepare,
 )
-from .packets import PACKETS, PacketType, Role
-from .server import ServerEngine, ServerLink
-from .servers import Server
-from .waits import Stream, Wait
-from .worker import WorkerEngine, WorkerJob, WorkerLink
+from .jobs.encoder import DataEncoder, NoopEncoder
+from .wire import events, text
+from .wire.connection import NEED_DATA, Connection
+from .wire.packets import PACKETS, PacketType, Role
+from .wire.text import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
 
 __all__ = [
     "JOB_COMPLETE",
@@ -118,12 +122,13 @@ __all__ = [
     "WorkerLink",
     "WorkerStatus",
     "__version__",
-    "admin",
     "constants",
-    "encoder",
     "errors",
     "events",
-    "job",
+    "make_requests",
+    "next_update",
     "parse_address",
     "parse_host_list",
+    "prepare",
+    "text",
 ]

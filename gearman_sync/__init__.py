@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from gearman_proto._version import __version__
 from gearman_proto.address import HostAndPort
-from gearman_proto.admin import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
 from gearman_proto.constants import (
     JOB_COMPLETE,
     JOB_CREATED,
@@ -18,18 +17,12 @@ from gearman_proto.constants import (
     PRIORITY_LOW,
     PRIORITY_NONE,
 )
-from gearman_proto.encoder import DataEncoder
-from gearman_proto.job import (
-    GearmanJob,
-    GearmanJobRequest,
-    JobData,
-    JobEnded,
-    JobProgress,
-    JobStatus,
-    JobUpdate,
-    JobWarning,
-)
-from gearman_proto.worker import WorkerJob
+from gearman_proto.engines.worker import WorkerJob
+from gearman_proto.jobs.encoder import DataEncoder
+from gearman_proto.jobs.job import GearmanJob
+from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
+from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobUpdate, JobWarning
+from gearman_proto.wire.text import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
 
 from . import constants, errors, job
 from .admin import GearmanAdminClient

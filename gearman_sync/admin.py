@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from gearman_proto import admin, constants
-from gearman_proto.admin_engine import DEFAULT_POLL_TIMEOUT, AdminEngine
-from gearman_proto.waits import to_seconds
+from gearman_proto import constants, text
+from gearman_proto.deadlines import to_seconds
+from gearman_proto.engines.admin import DEFAULT_POLL_TIMEOUT, AdminEngine
 
 from ._driver import Driver
 from ._tls import make_contexts
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
     from gearman_proto import (
         FunctionStatus,
@@ -69,7 +68,7 @@ class GearmanAdminClient:
         *,
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
-        max_reply_size: int = admin.DEFAULT_MAX_REPLY_SIZE,
+        max_reply_size: int = text.DEFAULT_MAX_REPLY_SIZE,
     ) -> None:
         to_seconds(poll_timeout)
         addresses, contexts = make_contexts(host_list, ssl_context)
@@ -96,7 +95,7 @@ class GearmanAdminClient:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._driver.engine.server.address}>"
 
-    def _ask(self, command: admin.Command[T]) -> T:
+    def _ask(self, command: text.Command[T]) -> T:
         return self._driver.finish(
             lambda engine, now, wake: engine.ask(command, now, wake, timeout=self.poll_timeout)
         ).value
@@ -110,7 +109,7 @@ class GearmanAdminClient:
             Records with `task`, `queued` (all jobs of it, those that run included), `running` and
             `workers`: attributes, and keys as in python-gearman's dicts.
         """
-        return self._ask(admin.status())
+        return self._ask(text.status())
 
     def get_priority_status(self) -> tuple[PriorityStatus, ...]:
         """Ask for all functions, and what waits for them by priority (``prioritystatus``).
@@ -118,16 +117,16 @@ class GearmanAdminClient:
         Returns:
             Records with `task`, `high`, `normal`, `low` and `workers`.
         """
-        return self._ask(admin.prioritystatus())
+        return self._ask(text.prioritystatus())
 
     def get_workers(self) -> tuple[WorkerStatus, ...]:
         """Ask for all connections (python-gearman: `get_workers`; ``workers``).
 
         Returns:
             Records with `file_descriptor`, `ip`, `client_id` and `tasks`, of clients as well. What
-            servers' lists do not tell apart is in `gearman_proto.admin`.
+            servers' lists do not tell apart is in `gearman_proto.text`.
         """
-        return self._ask(admin.workers())
+        return self._ask(text.workers())
 
     def get_jobs(self) -> tuple[JobRecord, ...]:
         """Ask for all jobs (``show jobs``).
@@ -135,11 +134,11 @@ class GearmanAdminClient:
         Returns:
             Records with `handle`, `retries`, `ignored` and `queued`.
         """
-        return self._ask(admin.show_jobs())
+        return self._ask(text.show_jobs())
 
     def get_unique_jobs(self) -> tuple[str, ...]:
         """Ask for the uniques of all jobs (``show unique jobs``)."""
-        return self._ask(admin.show_unique_jobs())
+        return self._ask(text.show_unique_jobs())
 
     def get_version(self) -> str:
         """Ask for the server's version (python-gearman: `get_version`; ``version``).
@@ -147,15 +146,15 @@ class GearmanAdminClient:
         Returns:
             The line that it sends: ``OK 1.1.21`` from gearmand, ``v1.130.1`` from Perl's.
         """
-        return self._ask(admin.version())
+        return self._ask(text.version())
 
     def get_pid(self) -> int:
         """Ask for the number of the server's process (``getpid``)."""
-        return self._ask(admin.getpid())
+        return self._ask(text.getpid())
 
     def get_verbosity(self) -> str:
         """Ask how much the server logs (``verbose``): FATAL, ERROR, … DEBUG."""
-        return self._ask(admin.verbose())
+        return self._ask(text.verbose())
 
     def ping_server(self) -> float:
         """See whether the server answers (python-gearman: `ping_server`; ECHO_REQ).
@@ -185,7 +184,7 @@ class GearmanAdminClient:
         Raises:
             TypeError, ValueError: This can't be asked for.
         """
-        return self._ask(admin.maxqueue(task, max_size))
+        return self._ask(text.maxqueue(task, max_size))
 
     def cancel_job(self, handle: str | bytes) -> str:
         """Take a job out of the queue (``cancel job``); its clients get WORK_FAIL.
@@ -198,7 +197,7 @@ class GearmanAdminClient:
         Raises:
             ValueError: It can't be a handle.
         """
-        return self._ask(admin.cancel_job(handle))
+        return self._ask(text.cancel_job(handle))
 
     def create_function(self, task: str | bytes) -> str:
         """Have a function in the server's lists before there are jobs (``create function``).
@@ -209,7 +208,7 @@ class GearmanAdminClient:
         Raises:
             ValueError: It can't be a name in a command: it has a blank, say.
         """
-        return self._ask(admin.create_function(task))
+        return self._ask(text.create_function(task))
 
     def drop_function(self, task: str | bytes) -> str:
         """Take a function out of the server's lists (``drop function``).
@@ -222,7 +221,7 @@ class GearmanAdminClient:
         Raises:
             ValueError: As in `create_function`.
         """
-        return self._ask(admin.drop_function(task))
+        return self._ask(text.drop_function(task))
 
     def send_shutdown(self, graceful: bool = True) -> str:
         """End the server (python-gearman: `send_shutdown`; ``shutdown``).
@@ -236,7 +235,7 @@ class GearmanAdminClient:
         Returns:
             ``OK``.
         """
-        return self._ask(admin.shutdown(graceful=graceful))
+        return self._ask(text.shutdown(graceful=graceful))
 
     # The connection.
 

@@ -7,16 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.client import ClientEngine
-from gearman_proto.encoder import NoopEncoder
-from gearman_proto.job import (
-    GearmanJobRequest,
-    JobUpdate,
-    check_requests,
-    make_requests,
-    prepare,
-)
-from gearman_proto.waits import to_seconds
+from gearman_proto.deadlines import to_seconds
+from gearman_proto.engines.client import ClientEngine
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.submitting import check_requests, make_requests, prepare
 
 from ._driver import Driver
 from ._tls import make_contexts
@@ -26,11 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
     from gearman_proto import Server, Stream
     from gearman_proto.address import HostSpec
+    from gearman_proto.jobs.request import GearmanJobRequest
+    from gearman_proto.jobs.updates import JobUpdate
 
 #: A list, tuple or set of requests. What is passed in is what is returned.
 Requests = TypeVar("Requests", bound="Collection[GearmanJobRequest]")

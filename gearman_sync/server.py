@@ -13,22 +13,21 @@ from typing import TYPE_CHECKING, Final
 from gearman_proto import constants
 from gearman_proto._version import __version__
 from gearman_proto.address import HostAndPort
-from gearman_proto.errors import GearmanError
-from gearman_proto.server import (
+from gearman_proto.engines.server import (
     DEFAULT_JOB_RETRIES,
     DEFAULT_MAX_MEMORY,
     DEFAULT_MAX_UNREAD,
     ServerEngine,
 )
+from gearman_proto.errors import GearmanError
 
 from ._driver import Call, Driver
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Self
-
-    from gearman_proto.waits import Wait
+    from gearman_proto.engines.waits import Wait
 
 logger: Final = logging.getLogger("gearman")
 

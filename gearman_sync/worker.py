@@ -13,7 +13,8 @@ import random
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto import constants, events
-from gearman_proto.callbacks import (
+from gearman_proto.deadlines import to_seconds
+from gearman_proto.engines.outcomes import (
     check_client_id,
     check_task,
     check_timeout,
@@ -21,16 +22,15 @@ from gearman_proto.callbacks import (
     result_event,
     status_event,
 )
-from gearman_proto.encoder import NoopEncoder, encode_data
-from gearman_proto.errors import ConnectionError, InvalidWorkerState
-from gearman_proto.job import to_text
-from gearman_proto.waits import to_seconds
-from gearman_proto.worker import (
+from gearman_proto.engines.worker import (
     DEFAULT_LOOK_AGAIN,
     DEFAULT_MAX_OUTAGE,
     WorkerEngine,
     WorkerJob,
 )
+from gearman_proto.errors import ConnectionError, InvalidWorkerState
+from gearman_proto.jobs.encoder import NoopEncoder, encode_data
+from gearman_proto.names import to_text
 
 from ._driver import Driver
 from ._tls import make_contexts
@@ -39,12 +39,11 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
     from gearman_proto import Server
     from gearman_proto.address import HostSpec
-    from gearman_proto.events import PacketEvent
+    from gearman_proto.wire.events import PacketEvent
 
 logger: Final = logging.getLogger("gearman")
 

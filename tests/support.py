@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import pytest
 
 from gearman_proto import NEED_DATA, Connection, Role
-from gearman_proto.events import (
+from gearman_proto.wire.events import (
     CanDo,
     ConnectionClosed,
     Event,
@@ -42,7 +42,7 @@ from gearman_proto.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.packets import MAGIC_RESPONSE, pack
+from gearman_proto.wire.packets import MAGIC_RESPONSE, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

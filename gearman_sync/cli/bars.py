@@ -29,8 +29,7 @@ from .output import flush, printable, write
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 # Lines of the terminal that are not for the bars of jobs: the total, and what is above.
 _RESERVED: Final = 3

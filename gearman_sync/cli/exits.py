@@ -14,7 +14,7 @@ from gearman_proto.errors import (
 )
 
 if TYPE_CHECKING:
-    from gearman_proto.job import GearmanJobRequest
+    from gearman_proto.jobs.request import GearmanJobRequest
 
 DONE: Final = 0
 #: A job has failed, or a server refused a command.

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.constants import DEFAULT_MAX_PACKET_SIZE
 from gearman_proto.errors import GearmanError, SubmitError
-from gearman_proto.job import GearmanJobRequest, make_requests, to_wire
+from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.jobs.submitting import make_requests
+from gearman_proto.names import to_wire
 from gearman_sync import JOB_UNKNOWN, GearmanClient
 
 from . import exits

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from gearman_proto.job import JobData, JobProgress, JobWarning, to_wire
+from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
+from gearman_proto.names import to_wire
 
 from . import exits
 from .bars import Bars
@@ -29,7 +30,7 @@ _CHUNK_SIZE: Final = 65536
 _STANDARD_INPUT: Final = "-"
 
 
-class Priority(str, enum.Enum):
+class Priority(enum.StrEnum):
     """What comes before what."""
 
     HIGH = "high"

@@ -22,8 +22,8 @@ import sniffio
 import trio
 
 import gearman_anyio as gearman
-from gearman_proto.waits import Stream
-from gearman_proto.worker import Phase
+from gearman_proto.engines.waits import Stream
+from gearman_proto.engines.worker import Phase
 from tests.support import PATIENCE
 
 from .conftest import open_sockets

@@ -497,15 +497,11 @@ async def test_wait_for(server: Any, task: str) -> None:
                 await assert_idle(client)
         async with working(server, {task: echo}):
             await assert_usable(client, task, "all that")
-    if sys.version_info >= (3, 11):
-        assert not me.cancelling()
+    assert not me.cancelling()
 
 
 @only_asyncio
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout is newer")
 async def test_timeout(server: Any, task: str) -> None:
-    if sys.version_info < (3, 11):  # For type checkers.
-        return
     me = asyncio.current_task()
     assert me is not None
     async with gearman.GearmanClient([server.address]) as client:

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 import gearman_anyio as gearman
 from gearman_anyio import GearmanClient, GearmanJobRequest, GearmanWorker, JobServer, WorkerJob
+from gearman_proto.engines.server import _FUNCTION_SIZE
 from gearman_proto.errors import ConnectionError, ServerUnavailable
-from gearman_proto.events import (
+from gearman_proto.wire.events import (
     CanDo,
     Event,
     GrabJobUniq,
@@ -33,7 +34,6 @@ from gearman_proto.events import (
     PreSleep,
     WorkComplete,
 )
-from gearman_proto.server import _FUNCTION_SIZE
 
 from .test_worker import Peer, give, make_worker, reverse, scripted, working
 

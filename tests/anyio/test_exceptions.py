@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,8 +14,8 @@ import pytest
 
 import gearman_anyio as gearman
 from gearman_anyio._streams import pipe
+from gearman_proto.engines.waits import Stream
 from gearman_proto.errors import ConnectionError, GearmanError, ServerUnavailable
-from gearman_proto.waits import Stream
 from tests.support import PATIENCE, black_hole, free_port
 
 from .stepping import (
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     Situation = Callable[[gearman.GearmanClient, Any, str], Any]
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 pytestmark = pytest.mark.anyio
 

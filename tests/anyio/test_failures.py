@@ -17,8 +17,9 @@ from anyio.abc import ByteStream, SocketAttribute
 import gearman_anyio as gearman
 from gearman_anyio import GearmanJob, GearmanJobRequest
 from gearman_anyio._streams import pipe
+from gearman_proto.engines.pool import FIRST_COOL_DOWN
 from gearman_proto.errors import ExceededConnectionAttempts, ServerError, ServerUnavailable
-from gearman_proto.events import (
+from gearman_proto.wire.events import (
     Error,
     JobCreated,
     SubmitJob,
@@ -26,7 +27,6 @@ from gearman_proto.events import (
     WorkComplete,
     WorkData,
 )
-from gearman_proto.servers import FIRST_COOL_DOWN
 from tests.support import (
     PATIENCE,
     Disconnected,

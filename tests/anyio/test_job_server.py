@@ -26,8 +26,9 @@ import gearman_sync
 from gearman_anyio import GearmanClient, JobServer, WorkerJob, serve
 from gearman_anyio._streams import pipe
 from gearman_proto import NEED_DATA, Connection, Role
+from gearman_proto.engines.server import _FUNCTION_SIZE
 from gearman_proto.errors import ServerError, ServerUnavailable
-from gearman_proto.events import (
+from gearman_proto.wire.events import (
     CanDo,
     EchoReq,
     EchoRes,
@@ -42,8 +43,7 @@ from gearman_proto.events import (
     SubmitJobBg,
     WorkComplete,
 )
-from gearman_proto.packets import MAGIC_REQUEST, MAGIC_RESPONSE
-from gearman_proto.server import _FUNCTION_SIZE
+from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 from tests.support import PATIENCE, Program, require
 
 from .test_worker import Held, admin, counted, counts, eventually, make_worker, reverse, working
@@ -465,7 +465,7 @@ async def test_shutdown_command_and_a_peer_that_never_reads(
     server: JobServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not waited for for long."""
-    monkeypatch.setattr("gearman_proto.server._LAST_WORDS", 0.1)
+    monkeypatch.setattr("gearman_proto.engines.server._LAST_WORDS", 0.1)
     async with linked(server) as link:
         await link.send(EchoReq(bytes(20 * MB)))
         assert await link.stream.receive(1) == b"\0"

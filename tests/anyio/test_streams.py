@@ -7,7 +7,6 @@ import contextlib
 import math
 import random
 import socket
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,8 @@ from anyio.abc import ByteStream, SocketAttribute
 
 import gearman_anyio as gearman
 from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
-from gearman_proto.events import JobCreated, SubmitJob, WorkComplete, WorkData
-from gearman_proto.job import make_requests
+from gearman_proto.jobs.submitting import make_requests
+from gearman_proto.wire.events import JobCreated, SubmitJob, WorkComplete, WorkData
 from tests.support import PATIENCE, FakeServer, Peer, black_hole, free_port, wait_for
 
 from .conftest import open_sockets
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
     from gearman_proto import ServerAddress
 
     Connect = Callable[[Any], Awaitable[ByteStream]]
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import ExceptionGroup
 
 pytestmark = pytest.mark.anyio
 

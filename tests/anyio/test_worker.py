@@ -29,7 +29,7 @@ from gearman_proto.errors import (
     LocalProtocolError,
     ServerUnavailable,
 )
-from gearman_proto.events import (
+from gearman_proto.wire.events import (
     CanDo,
     ConnectionClosed,
     EchoReq,

@@ -24,8 +24,7 @@ from tests.support import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from typing_extensions import Self
+    from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearman_proto.job import GearmanJobRequest
+from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_sync.cli.lines import Entry, Room, split_lines
 from tests.support import (
     PATIENCE,

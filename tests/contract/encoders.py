@@ -6,7 +6,7 @@ import json
 import pickle
 from typing import Any
 
-from gearman_proto.encoder import DataEncoder
+from gearman_proto.jobs.encoder import DataEncoder
 
 
 class PickleEncoder(DataEncoder):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.admin import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
 from gearman_proto.errors import (
     InvalidAdminClientState,
     RemoteProtocolError,
     ServerError,
     ServerUnavailable,
 )
-from gearman_proto.events import EchoReq, EchoRes, TextLine
+from gearman_proto.wire.events import EchoReq, EchoRes, TextLine
+from gearman_proto.wire.text import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
 from tests.support import PATIENCE, FakeServer, Gearmand, Peer, black_hole, free_port, wait_for
 
 from .kit import Kit, Server, echo

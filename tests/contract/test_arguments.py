@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import InvalidWorkerState
-from gearman_proto.events import SubmitJobBg
+from gearman_proto.wire.events import SubmitJobBg
 
 from .kit import Kit, reverse
 from .test_submitting import acknowledge_all, new_request

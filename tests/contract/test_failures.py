@@ -14,7 +14,8 @@ from gearman_proto.errors import (
     ServerError,
     ServerUnavailable,
 )
-from gearman_proto.events import (
+from gearman_proto.jobs.updates import JobEnded
+from gearman_proto.wire.events import (
     Error,
     JobCreated,
     SubmitJob,
@@ -22,7 +23,6 @@ from gearman_proto.events import (
     WorkComplete,
     WorkData,
 )
-from gearman_proto.job import JobEnded
 from tests.support import FakeServer, Peer, black_hole, free_port
 
 from .kit import Kit, Server, collect, echo

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
-from gearman_proto.events import GetStatus, StatusRes
-from gearman_proto.job import GearmanJob, GearmanJobRequest
+from gearman_proto.jobs.job import GearmanJob
+from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.wire.events import GetStatus, StatusRes
 from tests.support import FakeServer, Peer, free_port
 
 from .test_submitting import new_request

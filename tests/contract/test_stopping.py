@@ -204,7 +204,7 @@ def test_a_callback_that_sends_while_everything_ends(
                 try:
                     worker.send_job_status(job, 1, 2)
                     begun.set()
-                except Exception:  # noqa: BLE001, PERF203 - whatever it is told
+                except Exception:  # noqa: BLE001 - whatever it is told
                     refusals += 1
             ended.set()
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.events import JobCreated, SubmitJobBg
-from gearman_proto.job import GearmanJob, GearmanJobRequest
+from gearman_proto.jobs.job import GearmanJob
+from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.wire.events import JobCreated, SubmitJobBg
 
 from .encoders import JsonEncoder, PickleEncoder, WordEncoder
 from .kit import Kit, Server, echo, reverse

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.job import JobData, JobEnded, JobProgress, JobWarning
+from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
 
 from .kit import Gate, Kit, Server, collect, echo
 from .test_submitting import chatty, new_request

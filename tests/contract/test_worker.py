@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import InvalidWorkerState, LocalProtocolError
-from gearman_proto.events import (
+from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
+from gearman_proto.wire.events import (
     CanDo,
     CanDoTimeout,
     EchoReq,
@@ -26,7 +27,6 @@ from gearman_proto.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.job import JobData, JobEnded, JobProgress, JobWarning
 from tests.support import PATIENCE, FakeServer, Peer
 
 from .encoders import JsonEncoder, PickleEncoder, WordEncoder
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gearman_proto import WorkerJob
-    from gearman_proto.events import Event
+    from gearman_proto.wire.events import Event
 
     Launch = Callable[[], Awaitable[Server]]
     StartServer = Callable[..., FakeServer]

@@ -26,8 +26,7 @@ from tests.support import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from typing_extensions import Self
+    from typing import Self
 
     Address = tuple[str, int]
 

@@ -12,7 +12,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidAdminClientState, ServerUnavailable
-from gearman_proto.events import TextLine
+from gearman_proto.wire.events import TextLine
 from gearman_sync import GearmanAdminClient, GearmanClient
 from tests.support import (
     PATIENCE,
@@ -373,7 +373,7 @@ def test_keyboard_interrupts_anywhere(gearmand: Gearmand, task: str) -> None:
                         assert client.get_pid() == pid
                         assert client.get_verbosity() == "ERROR"
                         armed.clear()
-                    except KeyboardInterrupt:  # noqa: PERF203 - it is about each of them
+                    except KeyboardInterrupt:
                         interrupted += 1
                     except (gearman.errors.ConnectionError, ServerUnavailable):
                         pass

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import gearman_sync as gearman
-from gearman_proto.events import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
+from gearman_proto.wire.events import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
 from gearman_sync import GearmanClient, GearmanJob, GearmanJobRequest
 from tests.support import FakeServer, Gearmand, Peer, spawn
 

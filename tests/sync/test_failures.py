@@ -18,7 +18,8 @@ from gearman_proto.errors import (
     ServerError,
     ServerUnavailable,
 )
-from gearman_proto.events import (
+from gearman_proto.jobs.submitting import make_requests
+from gearman_proto.wire.events import (
     Error,
     JobCreated,
     SubmitJob,
@@ -26,7 +27,6 @@ from gearman_proto.events import (
     WorkComplete,
     WorkData,
 )
-from gearman_proto.job import make_requests
 from gearman_sync import GearmanClient, GearmanJob, GearmanJobRequest
 from tests.support import (
     Disconnected,

@@ -21,13 +21,14 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto import NEED_DATA, Connection, Role
 from gearman_proto.address import HostAndPort
+from gearman_proto.engines.server import _FUNCTION_SIZE
 from gearman_proto.errors import (
     ExceededConnectionAttempts,
     GearmanError,
     ServerError,
     ServerUnavailable,
 )
-from gearman_proto.events import (
+from gearman_proto.wire.events import (
     CanDo,
     CanDoTimeout,
     EchoReq,
@@ -44,8 +45,7 @@ from gearman_proto.events import (
     WorkComplete,
     WorkData,
 )
-from gearman_proto.packets import MAGIC_REQUEST, MAGIC_RESPONSE
-from gearman_proto.server import _FUNCTION_SIZE
+from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 from gearman_sync import GearmanClient, JobServer
 from tests.support import (
     PATIENCE,
@@ -504,7 +504,7 @@ def test_shutdown_command_and_a_peer_that_never_reads(
     server: JobServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not waited for for long."""
-    monkeypatch.setattr("gearman_proto.server._LAST_WORDS", 0.2)
+    monkeypatch.setattr("gearman_proto.engines.server._LAST_WORDS", 0.2)
     link = connect(server.address, receive_buffer=4096)
     link.send(EchoReq(bytes(20 * MB)))
     assert link.sock.recv(1) == b"\0"

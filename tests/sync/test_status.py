@@ -9,7 +9,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
-from gearman_proto.events import GetStatus, StatusRes, WorkComplete
+from gearman_proto.wire.events import GetStatus, StatusRes, WorkComplete
 from gearman_sync import GearmanClient, GearmanJobRequest
 from tests.support import (
     FakeServer,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import gearman_sync as gearman
 from gearman_proto import errors as proto_errors
-from gearman_proto.events import Event, JobCreated, SubmitJob, SubmitJobBg
+from gearman_proto.wire.events import Event, JobCreated, SubmitJob, SubmitJobBg
 from gearman_sync import GearmanClient, GearmanJob, GearmanJobRequest
 from tests.support import FakeServer, Gearmand, Peer, Worker, echo, free_port
 
@@ -232,7 +232,7 @@ def request_of(task: str = "task", data: Any = b"", **kwargs: Any) -> GearmanJob
     return GearmanJobRequest(GearmanJob(None, None, task, None, data), **kwargs)
 
 
-NOW = datetime.now(timezone.utc)
+NOW = datetime.now(UTC)
 JOB: dict[str, Any] = {"task": "task", "data": b""}
 BAD_CALLS: dict[str, tuple[type[Exception], Callable[[GearmanClient], object]]] = {
     "NUL in the task": (ValueError, lambda c: c.submit_job("a\0b", b"")),

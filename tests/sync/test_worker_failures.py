@@ -11,7 +11,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import ServerUnavailable
-from gearman_proto.events import (
+from gearman_proto.wire.events import (
     CanDo,
     EchoReq,
     EchoRes,

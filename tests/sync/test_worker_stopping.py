@@ -13,7 +13,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidWorkerState
-from gearman_proto.events import CanDo, GrabJobUniq, NoJob, PreSleep
+from gearman_proto.wire.events import CanDo, GrabJobUniq, NoJob, PreSleep
 from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
 from tests.support import PATIENCE, FakeServer, Gearmand, Peer, eventually, spawn, wait_for
 

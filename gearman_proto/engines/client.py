@@ -1,0 +1,951 @@
+"""Tier 2, the client: requests on their way to servers and back, decided without I/O.
+
+Where a request is
+    A request that is under way is in exactly one place, and `request._link` says on which link:
+
+    ===========  ============================================  =================
+    state        place                                         left by
+    ===========  ============================================  =================
+    PENDING      `link.outbox`: not sent                       `data_to_send`
+    PENDING      the Connection's queue of the unanswered      JOB_CREATED, ERROR
+    CREATED      `link.jobs[handle]`, if it is foreground      its terminal packet
+    ===========  ============================================  =================
+
+    Losing the link empties all three. What was not acknowledged is sent again, over another link,
+    as long as its attempts last; what was, is JOB_UNKNOWN.
+
+    Nothing looks through these places for a request; each is reached from its packet.
+
+Who holds a request
+    Until JOB_CREATED the engine does. After that, only those who may still look at it: `link.jobs`
+    has weak references, so that a caller who gave up on a job that never ends (no worker, say) does
+    not pay for it for ever. What a reference's end leaves to do is queued, since it may happen
+    anywhere, and done at the next call.
+
+One handle, several requests
+    A submit whose unique is already in use is coalesced: it gets the handle that is there, and all
+    of its requests end together. gearmand attaches a connection once for each submit and then
+    sends everything as many times, the copies of a packet adjacent; other servers attach it once.
+    So a packet that is the same as the one before counts as its copy, up to the number of submits,
+    until a different packet comes too early: then this server attaches once, and nothing is a copy.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from gearman_proto import constants
+from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.deadlines import deadline_of
+from gearman_proto.errors import (
+    ConnectionError,
+    ExceededConnectionAttempts,
+    GearmanError,
+    InvalidClientState,
+    LocalProtocolError,
+    RemoteProtocolError,
+    ServerError,
+    ServerUnavailable,
+)
+from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
+from gearman_proto.jobs.submitting import check_requests, submit_event
+from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
+from gearman_proto.names import to_wire
+from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.events import (
+    Error,
+    JobCreated,
+    OptionReq,
+    OptionRes,
+    StatusRes,
+    StatusResUnique,
+    Unanswered,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+from gearman_proto.wire.packets import Role, number
+
+from .base import Action, Close, Connect
+from .pool import Server, ServerPool
+from .queries import Query, StatusWait, status_event
+from .timers import Timers
+from .waits import Stream, UpdateStream, Wait
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+    from gearman_proto.address import ServerAddress
+    from gearman_proto.wire.events import Event
+
+# Bytes to make at a time. Enough to keep a server busy, little enough to start early.
+_CHUNK_SIZE: Final = 65536
+# Requests on one link that may wait for their answer. gearmand reads all that has come before it
+# answers, so a client that sends without end is answered at the end, and each waits for the other.
+# It is also what a lost link leaves in doubt.
+_WINDOW: Final = 4096
+# Uniques to make at a time.
+_UNIQUES: Final = 1024
+_OPTION: Final = object()
+_W = TypeVar("_W", bound=Wait)
+
+
+class ClientLink:
+    """One connection to a server, or the attempt to make one."""
+
+    __slots__ = (
+        "alive",
+        "attaches_once",
+        "connection",
+        "engine",
+        "greeting",
+        "is_up",
+        "jobs",
+        "outbox",
+        "server",
+        "waits",
+    )
+
+    def __init__(
+        self, engine: ClientEngine, server: Server, connection: Connection, *, greeting: bool
+    ) -> None:
+        self.engine: ClientEngine = engine
+        self.server: Server = server
+        self.connection: Connection = connection
+        #: Whether to ask for exceptions before anything else.
+        self.greeting: bool = greeting
+        #: Whether the engine still wants to hear of it.
+        self.alive: bool = True
+        #: Whether it is open.
+        self.is_up: bool = False
+        #: Requests and queries to send, in order.
+        self.outbox: deque[GearmanJobRequest | Query] = deque()
+        #: The foreground jobs that the server has acknowledged, by handle.
+        self.jobs: dict[bytes, _Job] = {}
+        #: Whether the server is known to attach a connection once per job, not once per submit.
+        self.attaches_once: bool = False
+        #: Those who wait for it to be open.
+        self.waits: list[Wait] = []
+
+    def __repr__(self) -> str:
+        return f"<ClientLink to {self.address}>"
+
+    @property
+    def address(self) -> ServerAddress:
+        """Where it goes to."""
+        return self.server.address
+
+
+class _Job:
+    """A foreground job at a server, and the requests that wait for it."""
+
+    __slots__ = ("copies", "handle", "last", "requests", "submits")
+
+    def __init__(self, handle: bytes) -> None:
+        self.handle = handle
+        self.requests: list[_RequestRef] = []
+        #: How many submits of this connection the server has for it.
+        self.submits = 0
+        #: The last packet about it, while copies of that are expected, and how many.
+        self.last: Event | None = None
+        self.copies = 0
+
+    def live(self) -> Iterator[GearmanJobRequest]:
+        """Yield the requests that somebody still holds."""
+        for reference in self.requests:
+            request = reference()
+            if request is not None:
+                yield request
+
+
+class _RequestRef(weakref.ref[GearmanJobRequest]):
+    __slots__ = ("generated", "job", "link")
+
+    link: ClientLink
+    job: _Job
+    generated: bool
+
+
+class ClientEngine:
+    """Everything that a Gearman client decides.
+
+    See `engine` for the transport side. The caller's side: each of `submit`, `wait_completed`,
+    `as_completed`, `updates`, `statuses` and `connect` returns a Wait. The caller blocks until
+    `wait.ready`, calls `release` in every case (also when it gives up early), and then
+    `wait.raise_error()`. `job.prepare` has to be called before `submit`, where the encoder may run.
+
+    Args:
+        addresses: The servers.
+        rng: Where chance comes from. After a fork two processes must not share its state, else
+            they make the same uniques: `random.SystemRandom` has none.
+        wall_clock: Returns seconds since 1970.
+        routing: ``"random"`` or ``"unique"``; see ServerPool.
+        unique_bytes: Random bytes in a unique that is made here, 1 to 31.
+        exceptions: Whether to ask servers for WORK_EXCEPTION; without, they send WORK_FAIL.
+        connect_timeout: Seconds to wait for a connection.
+        max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+    """
+
+    def __init__(
+        self,
+        addresses: Iterable[ServerAddress],
+        *,
+        rng: random.Random,
+        wall_clock: Callable[[], float],
+        routing: str = "random",
+        unique_bytes: int = 16,
+        exceptions: bool = True,
+        connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
+        max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+    ) -> None:
+        if not isinstance(unique_bytes, int):
+            raise TypeError(f"random_unique_bytes is a number, not {unique_bytes!r}")
+        if not 1 <= unique_bytes <= constants.MAX_UNIQUE_SIZE // 2:
+            raise ValueError(
+                f"random_unique_bytes is {unique_bytes}: servers take uniques of 2 to 62 hex digits"
+            )
+        if not connect_timeout > 0:
+            raise ValueError(f"connect_timeout is {connect_timeout}: it must be more than 0")
+        self.pool: ServerPool = ServerPool(addresses, rng, routing)
+        #: Whether `close` was called.
+        self.closed: bool = False
+        self._rng = rng
+        self._wall_clock = wall_clock
+        self._unique_bytes = unique_bytes
+        self._exceptions = exceptions
+        self._connect_timeout = connect_timeout
+        self._max_packet_size = max_packet_size
+        self._actions: deque[Action] = deque()
+        self._timers = Timers()
+        self._waits: set[Wait] = set()
+        self._watchers: set[Stream] = set()
+        # References to requests that nobody holds any more. Appended to from anywhere.
+        self._dropped: deque[_RequestRef] = deque()
+        self._handlers: dict[Any, Callable[[ClientLink, Any], None]] = {
+            JobCreated: self._on_job_created,
+            WorkComplete: self._on_work_complete,
+            WorkFail: self._on_work_fail,
+            WorkException: self._on_work_exception,
+            WorkData: self._on_work_data,
+            WorkWarning: self._on_work_warning,
+            WorkStatus: self._on_work_status,
+            StatusRes: self._on_status_res,
+            StatusResUnique: self._on_status_res,
+            OptionRes: self._on_option_res,
+            Error: self._on_error,
+            Unanswered: self._on_unanswered,
+        }
+
+    # The caller's side.
+
+    def submit(
+        self,
+        requests: Collection[GearmanJobRequest],
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        accepted_only: bool = False,
+        timeout: float | None = None,
+    ) -> Wait:
+        """Submit those of `requests` that are JOB_UNKNOWN, and wait for all of them.
+
+        Args:
+            requests: They have been through `job.prepare`.
+            now: The time.
+            wake: Called once, when the wait is done.
+            accepted_only: Whether to wait for JOB_CREATED only.
+            timeout: Seconds to wait at most, or None; see `waits.to_seconds`.
+
+        Raises:
+            InvalidClientState: The engine is closed, or a request is another engine's.
+            TypeError, ValueError: `timeout` is no number.
+        """
+        self._check_open()
+        self._check_ours(requests)
+        wait = Wait(requests, deadline_of(now, timeout), wake, accepted_only=accepted_only)
+        alone = wait.alone
+        unsent = []
+        for request in requests:
+            # One that was lost only after `prepare` had looked at it has no payload, and is
+            # returned as lost; one that is in `requests` twice has the wait already.
+            if request.state != JOB_UNKNOWN or request._payload is None:
+                self._join(request, wait)
+            elif request._waits is not alone:
+                if request.error or request.connection_attempts or request.handle is not None:
+                    self._renew(request)
+                request._waits = alone
+                unsent.append(request)
+        wait.unaccepted += len(unsent)
+        wait.open += len(unsent)
+        uniques = self._make_uniques(len(unsent))
+        for request in unsent:
+            if not request.unique:
+                request.unique = request._generated = next(uniques)
+            self._assign(request, now)
+        return self._start(wait)
+
+    def wait_completed(
+        self,
+        requests: Collection[GearmanJobRequest],
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        timeout: float | None = None,
+    ) -> Wait:
+        """Wait until those of `requests` that are under way have ended. Else like `submit`."""
+        return self._start(self._joined(Wait(requests, deadline_of(now, timeout), wake)))
+
+    def as_completed(
+        self,
+        requests: Collection[GearmanJobRequest],
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        timeout: float | None = None,
+    ) -> Stream:
+        """Like `wait_completed`; the Stream gives each request as it ends."""
+        return self._start(self._joined(Stream(requests, deadline_of(now, timeout), wake)))
+
+    def updates(
+        self,
+        request: GearmanJobRequest,
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        timeout: float | None = None,
+    ) -> UpdateStream:
+        """Wait for what comes of `request`."""
+        return self._start(self._joined(UpdateStream(request, deadline_of(now, timeout), wake)))
+
+    def watch(self, now: float, wake: Callable[[], Any], *, timeout: float | None = None) -> Stream:
+        """Wait for anything to come from any server, or for a connection to be made or lost."""
+        self._check_open()
+        stream = Stream((), deadline_of(now, timeout), wake)
+        stream.open = 1  # It ends by its deadline only.
+        self._watchers.add(stream)
+        return self._start(stream)
+
+    def connect(
+        self,
+        server: Server,
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        timeout: float | None = None,
+    ) -> Wait:
+        """Wait for a connection to `server`."""
+        self._check_open()
+        wait = Wait((), deadline_of(now, timeout), wake)
+        link = server.link or self._connect(server, now)
+        if not link.is_up:
+            wait.open = 1
+            link.waits.append(wait)
+        return self._start(wait)
+
+    def statuses(
+        self,
+        requests: Collection[GearmanJobRequest],
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        by_unique: bool = False,
+        timeout: float | None = None,
+    ) -> StatusWait:
+        """Ask for the status of `requests`.
+
+        By handle (GET_STATUS) where there is one, else by unique (GET_STATUS_UNIQUE).
+
+        Args:
+            requests: They need not have been submitted here.
+            now: The time.
+            wake: Called once, when the wait is done.
+            by_unique: Whether to ask by unique although there is a handle.
+            timeout: Seconds to wait at most, or None.
+
+        Raises:
+            InvalidClientState: The engine is closed; a request has neither handle nor unique; or
+                it is at a server that is not one of this client's.
+            ValueError: A handle or unique is not one that servers take.
+        """
+        self._check_open()
+        check_requests(requests)
+        wait = StatusWait(requests, deadline_of(now, timeout), wake)
+        asked = []
+        for request in requests:
+            query = Query(request, wait, status_event(request, by_unique))
+            asked.append((query, self._servers_of(request)))
+        for query, servers in asked:
+            query.request.timed_out = False
+            wait.queries.append(query)
+            wait.open += 1
+            query.open = max(len(servers), 1)
+            for server in servers:
+                self._enqueue(query, server, now)
+            if not servers:
+                query.fail(self._unavailable())
+        wait.check()
+        return self._start(wait)
+
+    def release(self, wait: Wait) -> None:
+        """The caller of `wait` is no longer blocked, for whatever reason."""
+        if wait.deadline is not None:
+            self._timers.cancel(wait)
+        self._waits.discard(wait)
+        if isinstance(wait, Stream):
+            self._watchers.discard(wait)
+        if wait.open:
+            for request in wait.requests:
+                if wait in request._waits:
+                    request._waits = tuple(other for other in request._waits if other is not wait)
+
+    def close(self, now: float) -> None:
+        """Close all connections, as if they had been lost. Nothing can be submitted afterwards."""
+        self.closed = True
+        for server in self.pool.servers:
+            if server.link is not None:
+                self._close(server.link, ConnectionError("the client was shut down"), now)
+        for wait in list(self._waits):
+            wait.finish()
+
+    def crash(self, error: Exception) -> None:
+        """One of the calls raised, which is a bug: fail everybody who waits, with `error`.
+
+        All connections are given up. What can be done with the engine afterwards is as good as the
+        bug is small.
+        """
+        while self._waits:
+            wait = self._waits.pop()
+            wait.error = error
+            wait.finish()
+        for link in self._give_up_links(error):
+            self._timers.cancel(link)
+            self._actions.append(Close(link))
+
+    def abandon(self, error: Exception) -> None:
+        """Nobody will run this engine any more: its requests are lost, and nobody is told.
+
+        For the child of a fork, whose engine the parent runs, and which has no other thread.
+        """
+        self.closed = True
+        self._give_up_links(error)
+
+    def _give_up_links(self, error: Exception) -> list[ClientLink]:
+        links: list[ClientLink] = []
+        for server in self.pool.servers:
+            link, server.link = server.link, None
+            if link is None:
+                continue
+            links.append(link)
+            link.alive = link.is_up = False
+            here = [*link.outbox, *link.connection.unanswered_tokens()]
+            for job in link.jobs.values():
+                here += job.live()
+            link.outbox.clear()
+            link.jobs.clear()
+            for request in here:
+                if isinstance(request, GearmanJobRequest):
+                    request.state = JOB_UNKNOWN
+                    request.error = error
+                    request._link = request._payload = None
+                    request._waits = ()
+        return links
+
+    # The transport side, in.
+
+    def connected(self, link: ClientLink, now: float) -> None:
+        """`link` is open."""
+        if not link.alive:
+            return
+        self._timers.cancel(link)
+        link.is_up = True
+        self._tell_waits(link, None)
+
+    def connect_failed(self, link: ClientLink, error: Exception, now: float) -> None:
+        """`link` could not be opened."""
+        self._lost(link, error, now)
+
+    def receive_data(self, link: ClientLink, data: bytes, now: float) -> None:
+        """The server of `link` has sent `data`."""
+        if not link.alive:
+            return
+        if self._dropped:
+            self._sweep()
+        link.connection.receive_data(data)
+        self._handle_events(link, now)
+        for watcher in self._watchers:
+            watcher.tell()
+
+    def connection_lost(self, link: ClientLink, error: Exception | None, now: float) -> None:
+        """`link` has ended: by an error, or by the server if that is None."""
+        self._lost(link, error or ConnectionError("the server closed the connection"), now)
+
+    def handle_timeout(self, now: float) -> None:
+        """It is `now`."""
+        while (expired := self._timers.pop_expired(now)) is not None:
+            if isinstance(expired, Wait):
+                expired.expire()
+            else:
+                error = TimeoutError(f"no connection within {self._connect_timeout:g} seconds")
+                self._close(expired, error, now)
+
+    # The transport side, out.
+
+    def next_action(self) -> Action | None:
+        """The next thing to do with a connection, or None."""
+        return self._actions.popleft() if self._actions else None
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` is to be called next, or None."""
+        return self._timers.next_deadline()
+
+    def links_to_write(self) -> Iterable[ClientLink]:
+        """The open links on which there is something to send, if the window allows it."""
+        links = []
+        for server in self.pool.servers:
+            link = server.link
+            if link is None or not link.is_up:
+                continue
+            if link.greeting or (link.outbox and link.connection.unanswered < _WINDOW):
+                links.append(link)
+        return links
+
+    def data_to_send(self, link: ClientLink) -> bytes:
+        """Bytes to write on `link` now, or none: whole packets of about 64 KiB together."""
+        if not link.is_up:
+            return b""
+        packets = []
+        size = 0
+        if link.greeting:
+            link.greeting = False
+            packets.append(link.connection.send(OptionReq(b"exceptions"), _OPTION))
+        send = link.connection.send
+        outbox = link.outbox
+        room = _WINDOW - link.connection.unanswered
+        while room > 0 and size < _CHUNK_SIZE and outbox:
+            room -= 1
+            item = outbox.popleft()
+            if isinstance(item, GearmanJobRequest):
+                item.connection_attempts += 1
+                try:
+                    packet = send(submit_event(item), item)
+                except (GearmanError, AttributeError, LookupError, TypeError, ValueError) as error:
+                    self._unsendable(item, error)
+                    continue
+            else:
+                packet = send(item.event, item)
+            packets.append(packet)
+            size += len(packet)
+        return b"".join(packets)
+
+    # Waits.
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise InvalidClientState("this client has been shut down")
+
+    def _check_ours(self, requests: Iterable[GearmanJobRequest]) -> None:
+        """Make those JOB_UNKNOWN that another engine has lost; refuse those that it has."""
+        for request in requests:
+            link = request._link
+            if link is None or link.engine is self:
+                continue
+            if not link.engine.closed:
+                raise InvalidClientState(f"{request!r} is under way in another client")
+            request.state = JOB_UNKNOWN
+            request._link = request._payload = None
+            request._waits = ()
+
+    def _joined(self, wait: _W) -> _W:
+        check_requests(wait.requests)
+        self._check_ours(wait.requests)
+        for request in dict.fromkeys(wait.requests):  # A stream yields each once.
+            self._join(request, wait)
+        return wait
+
+    def _start(self, wait: _W) -> _W:
+        if self._dropped:
+            self._sweep()
+        wait.check()
+        if not wait.done:
+            self._waits.add(wait)
+            if wait.deadline is not None:
+                self._timers.set(wait, wait.deadline)
+        return wait
+
+    @staticmethod
+    def _join(request: GearmanJobRequest, wait: Wait) -> None:
+        """Have `request` tell `wait`, if it is under way."""
+        request.timed_out = False
+        if wait in request._waits:
+            return  # It is in the list twice.
+        if request._link is not None:
+            wait.open += 1
+            wait.unaccepted += request.state == JOB_PENDING
+            request._waits = (*request._waits, wait)
+        elif isinstance(wait, Stream):
+            wait.finished.append(request)
+            wait.news = True
+
+    # Requests.
+
+    def _make_uniques(self, count: int) -> Iterator[str]:
+        size = self._unique_bytes
+        if count == 1:
+            yield self._rng.randbytes(size).hex()
+            return
+        while count > 0:
+            some = min(count, _UNIQUES)
+            text = self._rng.randbytes(some * size).hex()
+            yield from [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
+            count -= some
+
+    def _renew(self, request: GearmanJobRequest) -> None:
+        """Make `request`, which was submitted before, as good as new."""
+        payload = request._payload
+        request._initialize_again()
+        request._payload = payload
+        request.handle = None
+        request._forget_unique()
+
+    def _assign(self, request: GearmanJobRequest, now: float) -> None:
+        """Give `request` to a server."""
+        key = b""
+        if self.pool.by_unique and request.unique:
+            # On the wire "-" stands for the data.
+            key = (request._payload or b"") if request.unique == "-" else to_wire(request.unique)
+        server = None if self.closed else self.pool.choose(now, request._tried, key)
+        if server is None:
+            self._fail(request, self._unavailable())
+            return
+        link = server.link or self._connect(server, now)
+        link.outbox.append(request)
+        request._link = link
+        request.state = JOB_PENDING
+        request.connection = server.address
+
+    def _unavailable(self) -> ServerUnavailable:
+        if self.closed:
+            return ServerUnavailable("the client was shut down")
+        return self.pool.unavailable()
+
+    def _fail(self, request: GearmanJobRequest, error: Exception) -> None:
+        """`request` will not be acknowledged, and its callers are going to raise `error`."""
+        for wait in request._waits:
+            wait.request_failed(error)
+        self._end_unaccepted(request, JOB_UNKNOWN, error)
+
+    def _end_unaccepted(self, request: GearmanJobRequest, state: str, error: Exception) -> None:
+        request.error = error
+        request._payload = None
+        request._tried = ()
+        request.state = state
+        request.timed_out = False
+        request._link = None
+        waits, request._waits = request._waits, ()
+        for wait in waits:
+            wait.request_over(request)
+
+    @staticmethod
+    def _end(request: GearmanJobRequest, state: str) -> None:
+        request.state = state
+        request.timed_out = False
+        request._link = None
+        waits, request._waits = request._waits, ()
+        for wait in waits:
+            wait.request_ended(request)
+
+    def _unsendable(self, request: GearmanJobRequest, error: Exception) -> None:
+        """What it is made of was changed after it had been checked."""
+        self._fail(request, LocalProtocolError(f"changed since it was submitted: {error!r}"))
+
+    # Links.
+
+    def _connect(self, server: Server, now: float) -> ClientLink:
+        connection = Connection(Role.CLIENT, max_packet_size=self._max_packet_size)
+        link = ClientLink(self, server, connection, greeting=self._exceptions)
+        server.link = link
+        self._actions.append(Connect(link, self._connect_timeout))
+        self._timers.set(link, now + self._connect_timeout)
+        return link
+
+    def _close(self, link: ClientLink, error: Exception, now: float) -> None:
+        """Close `link` from this side."""
+        self._actions.append(Close(link))
+        self._lost(link, error, now)
+
+    def _lost(self, link: ClientLink, error: Exception, now: float) -> None:
+        """`link` is no more: refused, reset, ended, out of step, timed out or closed."""
+        if not link.alive:
+            return
+        server = link.server
+        was_up = link.is_up
+        link.alive = link.is_up = False
+        server.link = None
+        self._timers.cancel(link)
+        if not self.closed:
+            server.failed(error, now, self._rng)
+        jobs, link.jobs = link.jobs, {}
+        outbox, link.outbox = link.outbox, deque()
+        for job in jobs.values():
+            for request in job.live():
+                self._end(request, JOB_UNKNOWN)
+        for item in link.connection.unanswered_tokens():
+            if isinstance(item, GearmanJobRequest):
+                self._lost_sent(item, server, error, now)
+            elif isinstance(item, Query):
+                self._lost_query(item, server, error, now, was_up=True)
+        for item in outbox:
+            if isinstance(item, Query):
+                self._lost_query(item, server, error, now, was_up=was_up)
+            else:
+                self._lost_unsent(item, server, error, now, was_up=was_up)
+        self._tell_waits(link, error)
+
+    def _lost_sent(
+        self, request: GearmanJobRequest, server: Server, error: Exception, now: float
+    ) -> None:
+        """A submit was sent and not acknowledged; nobody knows whether it arrived."""
+        if self.closed:
+            self._fail(request, self._unavailable())
+            return
+        if request.connection_attempts >= request.max_connection_attempts:
+            times = request.connection_attempts
+            self._fail(
+                request,
+                ExceededConnectionAttempts(
+                    f"a submit was tried {times} time{'s' * (times != 1)} and each time lost "
+                    f"before it was acknowledged, last by {server.address} ({error})"
+                ),
+            )
+            return
+        request._tried = ()
+        request._forget_unique()
+        if not request.unique:
+            request.unique = request._generated = next(self._make_uniques(1))
+        self._assign(request, now)
+
+    def _lost_unsent(
+        self,
+        request: GearmanJobRequest,
+        server: Server,
+        error: Exception,
+        now: float,
+        *,
+        was_up: bool,
+    ) -> None:
+        """A submit was not sent, so sending it elsewhere is no new attempt."""
+        request._tried = (*request._tried, server)
+        if was_up and len(request._tried) >= len(self.pool.servers):
+            # There is no elsewhere, but this server did take the connection.
+            request.connection_attempts += 1
+            self._lost_sent(request, server, error, now)
+        else:
+            self._assign(request, now)
+
+    def _tell_waits(self, link: ClientLink, error: Exception | None) -> None:
+        """Those who wait for a connection have it, or will not get it."""
+        waits, link.waits = link.waits, []
+        for wait in waits:
+            if error is not None:
+                wait.error = ConnectionError(f"no connection to {link.address}: {error}")
+            wait.open = 0
+            wait.finish()
+        for watcher in self._watchers:
+            watcher.tell()
+
+    # Events.
+
+    def _handle_events(self, link: ClientLink, now: float) -> None:
+        handlers = self._handlers
+        next_event = link.connection.next_event
+        try:
+            event = next_event()
+            if event is not NEED_DATA:
+                link.server.answered()
+            while event is not NEED_DATA:
+                handlers[type(event)](link, event)
+                event = next_event()
+        except RemoteProtocolError as error:
+            self._close(link, error, now)
+
+    def _on_option_res(self, link: ClientLink, event: OptionRes) -> None:
+        """The server will send exceptions."""
+
+    def _on_job_created(self, link: ClientLink, event: JobCreated) -> None:
+        request: GearmanJobRequest = event.answers
+        handle = event.handle
+        request.handle = handle.decode("utf-8", "surrogateescape")
+        request._payload = None
+        request._tried = ()
+        request.state = JOB_CREATED
+        if request.background:
+            waits, request._waits = request._waits, ()
+            request._link = None
+            request.timed_out = False
+            for wait in waits:
+                wait.request_over(request)
+            return
+        job = link.jobs.get(handle)
+        if job is None:
+            job = link.jobs[handle] = _Job(handle)
+        job.submits += 1
+        reference = _RequestRef(request, self._dropped.append)
+        reference.job = job
+        reference.link = link
+        reference.generated = request.unique == request._generated
+        job.requests.append(reference)
+        for wait in request._waits:
+            wait.request_accepted()
+
+    def _on_error(self, link: ClientLink, event: Error) -> None:
+        item = event.answers
+        error = ServerError(
+            event.code.decode("utf-8", "replace"),
+            event.text.rstrip(b"\0").decode("utf-8", "replace"),
+        )
+        if isinstance(item, GearmanJobRequest):
+            self._end_unaccepted(item, JOB_FAILED, error)
+        elif isinstance(item, Query):
+            item.fail(error)
+
+    def _on_unanswered(self, link: ClientLink, event: Unanswered) -> None:
+        item = event.answers
+        if isinstance(item, Query):
+            item.fail(
+                ServerError("UNANSWERED", f"{link.address} does not answer {event.packet.name}")
+            )
+
+    # Events of jobs.
+
+    def _receivers(self, link: ClientLink, event: Any) -> Iterable[GearmanJobRequest]:
+        """The requests that `event`, which has a handle, is for."""
+        job = link.jobs.get(event.handle)
+        if job is None:
+            return ()  # Ended or abandoned.
+        if job.submits > 1 and not link.attaches_once:
+            if job.copies and event == job.last:
+                job.copies -= 1
+                return ()
+            if job.copies:
+                link.attaches_once = True
+            job.last = event
+            job.copies = job.submits - 1
+        return list(job.live())
+
+    def _ended(self, link: ClientLink, event: Any) -> Iterable[GearmanJobRequest]:
+        """The requests whose job `event` ends."""
+        job = link.jobs.pop(event.handle, None)
+        return list(job.live()) if job is not None else ()
+
+    def _on_work_complete(self, link: ClientLink, event: WorkComplete) -> None:
+        for request in self._ended(link, event):
+            request._raw_result = event.data
+            self._end(request, JOB_COMPLETE)
+
+    def _on_work_fail(self, link: ClientLink, event: WorkFail) -> None:
+        for request in self._ended(link, event):
+            self._end(request, JOB_FAILED)
+
+    def _on_work_exception(self, link: ClientLink, event: WorkException) -> None:
+        for request in self._ended(link, event):
+            request._raw_exception = event.data
+            self._end(request, JOB_FAILED)
+
+    def _on_work_data(self, link: ClientLink, event: WorkData) -> None:
+        for request in self._receivers(link, event):
+            updates = request._all_updates()
+            self._updated(link, request, event, updates.add(updates.data, event.data))
+
+    def _on_work_warning(self, link: ClientLink, event: WorkWarning) -> None:
+        for request in self._receivers(link, event):
+            updates = request._all_updates()
+            self._updated(link, request, event, updates.add(updates.warnings, event.data))
+
+    def _on_work_status(self, link: ClientLink, event: WorkStatus) -> None:
+        for request in self._receivers(link, event):
+            status: JobStatus = {
+                "handle": request.handle,
+                "known": True,
+                "running": True,
+                "numerator": number(event.numerator),
+                "denominator": number(event.denominator),
+                "time_received": self._wall_clock(),
+            }
+            request._status = status
+            updates = request._all_updates()
+            updates.add_progress(status["numerator"], status["denominator"])
+            self._updated(link, request, event, True)
+
+    def _updated(
+        self, link: ClientLink, request: GearmanJobRequest, event: Any, few_unread: bool
+    ) -> None:
+        if not few_unread:
+            job = link.jobs[event.handle]
+            job.requests = [reference for reference in job.requests if reference() is not request]
+            request.error = GearmanError(
+                f"the job has sent more than {MAX_UNREAD_UPDATES} bytes of updates that nobody read"
+            )
+            self._end(request, JOB_FAILED)
+            return
+        for wait in request._waits:
+            if isinstance(wait, Stream):
+                wait.tell()
+
+    def _sweep(self) -> None:
+        """Forget the requests that nobody holds any more."""
+        while self._dropped:
+            reference = self._dropped.popleft()
+            job = reference.job
+            job.requests = [other for other in job.requests if other is not reference]
+            # Where the application chose the unique, it may submit it again, which the server
+            # then coalesces with the first submit: that has to be remembered.
+            jobs = reference.link.jobs
+            if reference.generated and not job.requests and jobs.get(job.handle) is job:
+                del jobs[job.handle]
+
+    # Statuses.
+
+    def _servers_of(self, request: GearmanJobRequest) -> list[Server]:
+        address = request.connection
+        if address is None:
+            return self.pool.servers
+        server = self.pool.find(address)
+        if server is None:
+            raise InvalidClientState(
+                f"{request!r} is at {address}, which is not one of this client's servers"
+            )
+        return [server]
+
+    def _enqueue(self, query: Query, server: Server, now: float) -> None:
+        link = server.link or self._connect(server, now)
+        link.outbox.append(query)
+
+    def _on_status_res(self, link: ClientLink, event: StatusRes | StatusResUnique) -> None:
+        query: Query = event.answers
+        status: JobStatus = {
+            "handle": query.request.handle,
+            "known": number(event.known) != 0,
+            "running": number(event.running) != 0,
+            "numerator": number(event.numerator),
+            "denominator": number(event.denominator),
+            "time_received": self._wall_clock(),
+        }
+        if isinstance(event, StatusResUnique):
+            status["client_count"] = number(event.clients)
+        query.answer(status)
+
+    def _lost_query(
+        self, query: Query, server: Server, error: Exception, now: float, *, was_up: bool
+    ) -> None:
+        """Ask again, once: the connection may have been dead for long without anybody noticing."""
+        if was_up and not query.answered and not self.closed and server not in query.retried:
+            query.retried.add(server)
+            self._enqueue(query, server, now)
+        else:
+            query.fail(ServerUnavailable(f"{server.address} did not answer: {error}"))

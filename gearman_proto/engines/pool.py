@@ -1,0 +1,147 @@
+"""Which server a request goes to.
+
+A server that could not be reached, or whose connection was lost, is left alone for a while: it
+cools down, longer with each failure in a row, by a jittered exponential backoff, so that many
+clients do not come back at the same moment. Cooling down is a preference only. When nothing else
+is left, a cooling server is tried all the same, the one that has cooled longest first: the caller
+waits for an answer now, and a server that has just been restarted is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto.errors import ServerUnavailable
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Collection, Iterable, Sequence
+
+    from gearman_proto.address import ServerAddress
+
+#: Seconds that a server is left alone after the first failure, before jitter.
+FIRST_COOL_DOWN: Final = 0.5
+#: Seconds that a server is left alone at most.
+LONGEST_COOL_DOWN: Final = 30.0
+
+ROUTINGS: Final = ("random", "unique")
+
+
+class Server:
+    """A server as a client knows it."""
+
+    def __init__(self, address: ServerAddress) -> None:
+        self.address: ServerAddress = address
+        #: What it is known by in rendezvous hashing.
+        self.digest: bytes = hashlib.blake2b(
+            str(address).encode("utf-8", "surrogateescape"), digest_size=16
+        ).digest()
+        #: How often in a row it failed.
+        self.failures: int = 0
+        #: Until when it is left alone, in the engine's time.
+        self.cool_until: float = 0.0
+        #: Why it failed last.
+        self.error: Exception | None = None
+        #: The engine's connection to it, if there is one.
+        self.link: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Server {self.address}{'' if self.connected else ', not connected'}>"
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a working connection (python-gearman: `GearmanConnection.connected`)."""
+        return self.link is not None and self.link.is_up
+
+    @property
+    def gearman_host(self) -> str:
+        """Its host (python-gearman: `GearmanConnection.gearman_host`)."""
+        return self.address.host
+
+    @property
+    def gearman_port(self) -> int:
+        """Its port (python-gearman: `GearmanConnection.gearman_port`)."""
+        return self.address.port
+
+    def failed(self, error: Exception, now: float, rng: random.Random) -> None:
+        """It could not be reached, or its connection was lost."""
+        delay = min(FIRST_COOL_DOWN * 2 ** min(self.failures, 16), LONGEST_COOL_DOWN)
+        self.failures += 1
+        self.cool_until = now + delay * rng.uniform(0.5, 1.0)
+        self.error = error
+
+    def answered(self) -> None:
+        """It sent something sound: it works."""
+        self.failures = 0
+        self.cool_until = 0.0
+        self.error = None
+
+
+class ServerPool:
+    """The servers of a client, and the choice between them.
+
+    Args:
+        addresses: The servers.
+        rng: Where chance comes from.
+        routing: ``"random"``: each request goes to the next server of a rotation with a random
+            start. ``"unique"``: the same unique goes to the same server as long as that lives, in
+            every client with the same servers (rendezvous hashing: when one is lost, only its
+            uniques move).
+    """
+
+    def __init__(
+        self, addresses: Iterable[ServerAddress], rng: random.Random, routing: str = "random"
+    ) -> None:
+        if routing not in ROUTINGS:
+            raise ValueError(f"routing is one of {', '.join(ROUTINGS)}, not {routing!r}")
+        self.servers: list[Server] = [Server(address) for address in addresses]
+        self.by_unique: bool = routing == "unique"
+        self._rotation = list(self.servers)
+        rng.shuffle(self._rotation)
+        self._turn = 0
+
+    def find(self, address: ServerAddress) -> Server | None:
+        """The server at `address`, if it is one of these."""
+        for server in self.servers:
+            if (server.address.host, server.address.port) == (address.host, address.port):
+                return server
+        return None
+
+    def unavailable(self) -> ServerUnavailable:
+        """The error for whoever needs one of them, and why it was none."""
+        if not self.servers:
+            return ServerUnavailable("there are no servers in the host list")
+        causes = ", ".join(f"{s.address} ({s.error or 'no error'})" for s in self.servers)
+        return ServerUnavailable(f"no server could be reached: {causes}")
+
+    def choose(self, now: float, tried: Collection[Server], key: bytes) -> Server | None:
+        """The server for a request, or None if all have been tried.
+
+        Args:
+            now: The time, in seconds.
+            tried: The servers that are out of the question.
+            key: What a routing by unique goes by.
+        """
+        candidates: Sequence[Server] = self._rotation
+        if len(candidates) == 1:
+            return candidates[0] if candidates[0] not in tried else None
+        if self.by_unique:
+            candidates = sorted(candidates, key=lambda server: _weight(server, key), reverse=True)
+        else:
+            turn = self._turn
+            self._turn = (turn + 1) % len(candidates) if candidates else 0
+            candidates = [*candidates[turn:], *candidates[:turn]]
+        best = None
+        for server in candidates:
+            if server in tried:
+                continue
+            if server.cool_until <= now:
+                return server
+            if best is None or server.cool_until < best.cool_until:
+                best = server
+        return best
+
+
+def _weight(server: Server, key: bytes) -> bytes:
+    return hashlib.blake2b(key, digest_size=8, key=server.digest).digest()

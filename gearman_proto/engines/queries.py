@@ -1,0 +1,100 @@
+"""Questions for the status of jobs (GET_STATUS, GET_STATUS_UNIQUE), to one server or to several."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gearman_proto import constants
+from gearman_proto.errors import InvalidClientState
+from gearman_proto.names import check_name
+from gearman_proto.wire.events import GetStatus, GetStatusUnique
+
+from .waits import Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
+    from gearman_proto.wire.events import PacketEvent
+
+    from .pool import Server
+
+
+class Query:
+    """A question for the status of one request, to one server or to several."""
+
+    __slots__ = ("answered", "error", "event", "open", "request", "retried", "wait")
+
+    def __init__(self, request: GearmanJobRequest, wait: StatusWait, event: PacketEvent) -> None:
+        self.request = request
+        self.wait = wait
+        self.event = event
+        #: How many servers have not answered.
+        self.open = 0
+        self.answered = False
+        #: Why a server did not answer.
+        self.error: Exception | None = None
+        #: The servers that were asked a second time, after a lost connection.
+        self.retried: set[Server] = set()
+
+    def answer(self, status: JobStatus) -> None:
+        """A server has answered. It counts if it knows the job, or if it is the last one."""
+        self.open -= 1
+        if self.answered:
+            return
+        if status["known"] or (not self.open and self.error is None):
+            self.request._status = status
+            self._finish()
+        else:
+            self._check()
+
+    def fail(self, error: Exception) -> None:
+        """A server will not answer. It may be the one that knows the job."""
+        self.open -= 1
+        self.error = self.error or error
+        self._check()
+
+    def _check(self) -> None:
+        if not self.open and not self.answered and self.error is not None:
+            self.wait.request_failed(self.error)
+            self._finish()
+
+    def _finish(self) -> None:
+        self.answered = True
+        self.wait.request_ended(self.request)
+
+
+class StatusWait(Wait):
+    """A call that waits for answers to GET_STATUS."""
+
+    __slots__ = ("queries",)
+
+    def __init__(
+        self,
+        requests: Collection[GearmanJobRequest],
+        deadline: float | None,
+        wake: Callable[[], Any],
+    ) -> None:
+        super().__init__(requests, deadline, wake)
+        self.queries: list[Query] = []
+
+    def expire(self) -> None:
+        """The deadline has come."""
+        for query in self.queries:
+            if not query.answered:
+                query.request.timed_out = True
+        super().expire()
+
+
+def status_event(request: GearmanJobRequest, by_unique: bool) -> PacketEvent:
+    """Return the packet that asks for the status of `request`: by its handle if it has one.
+
+    Raises:
+        InvalidClientState: It has nothing to ask for.
+        ValueError: Its handle or unique is not one that servers take.
+    """
+    if request.handle and not by_unique:
+        return GetStatus(check_name("handle", request.handle, constants.MAX_HANDLE_SIZE))
+    if not request.unique:
+        raise InvalidClientState(f"{request!r} has neither a handle nor a unique to ask for")
+    return GetStatusUnique(check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE))

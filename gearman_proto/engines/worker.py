@@ -1,0 +1,930 @@
+"""Tier 2, the worker: which server to ask for a job and when, and what becomes of the jobs.
+
+A link to a server is in one phase at a time:
+
+    ==========  ==============================================  ================================
+    phase       what it is about                                left by
+    ==========  ==============================================  ================================
+    CONNECTING  there is no connection yet                      `connected`, the connect timeout
+    RESTING     nothing is registered, or the worker stops,     `register`, the end of the job
+                or a job keeps CANT_DO back
+    QUEUED      it waits for its turn and a free slot           `_grab_more`
+    GRABBING    GRAB_JOB was sent                               NO_JOB, JOB_ASSIGN, time
+    ASLEEP      PRE_SLEEP was sent, after NO_JOB                NOOP, time, `register`
+    PAUSING     it was woken for nothing too often              time
+    LEAVING     it is closed when ECHO_RES has come             ECHO_RES, time
+    ==========  ==============================================  ================================
+
+Slots
+    There are `max_jobs`. A job takes one from JOB_ASSIGN until its caller is done with it
+    (`job_done`, which is later than its end: hooks run in between), and so does a GRAB_JOB until it
+    is answered, since the answer may be a job. Links that want to grab take turns, so that all
+    servers are served alike. A server that leaves a grab unanswered does not keep its slot: after a
+    second others may have it, and after half a minute the link is given up.
+
+Time
+    A sleeping link grabs again now and then, without a NOOP: gearmand does not wake workers when a
+    job for later is due, and a dead connection shows itself when a grab is not answered. And where
+    a job for later stands in the queue before jobs of low priority, gearmand answers PRE_SLEEP with
+    NOOP and GRAB_JOB with NO_JOB for ever; a link that is woken for nothing again and again, at
+    once, pauses in between.
+
+Stopping
+    Whatever ends `work` does it in the same way: no link grabs any more, jobs that are there are
+    done, and a link without any is closed. Where a result was sent on it, ECHO_REQ is sent first:
+    its answer shows that the server has taken the result, which closing might still have destroyed.
+
+Losing a link loses the jobs on it: the server gives them to others, and nothing about them may be
+sent over another connection.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto import constants
+from gearman_proto.deadlines import deadline_of
+from gearman_proto.errors import (
+    ConnectionError,
+    InvalidWorkerState,
+    RemoteProtocolError,
+    ServerError,
+)
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.job import GearmanJob
+from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.events import (
+    CanDo,
+    CanDoTimeout,
+    CantDo,
+    EchoReq,
+    EchoRes,
+    Error,
+    GrabJob,
+    GrabJobUniq,
+    JobAssign,
+    JobAssignUniq,
+    NoJob,
+    Noop,
+    PreSleep,
+    SetClientId,
+    Unanswered,
+    WorkComplete,
+    WorkException,
+    WorkFail,
+)
+from gearman_proto.wire.packets import Role
+
+from .base import Action, Close, Connect
+from .pool import Server, ServerPool
+from .timers import Timers
+from .waits import Stream, Wait
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterable
+
+    from gearman_proto.address import ServerAddress
+    from gearman_proto.wire.events import Event, PacketEvent
+
+#: Seconds without any server after which `work` gives up, unless told otherwise.
+DEFAULT_MAX_OUTAGE: Final = 60.0
+#: Seconds that a link sleeps before it looks again, unless told otherwise.
+DEFAULT_LOOK_AGAIN: Final = 5.0
+
+# Seconds after which an unanswered grab no longer keeps its slot; after which its link is given up.
+_LATE: Final = 1.0
+_LOST: Final = 30.0
+# Seconds to wait, when stopping, for the answer to what was sent last.
+_LAST_ANSWER: Final = 1.0
+# A NOOP that comes within so many seconds of PRE_SLEEP was its answer. After so many of them that
+# led to nothing, wait so many seconds before the next grab, and at most so many.
+_AT_ONCE: Final = 0.05
+_FRUITLESS: Final = 3
+_FIRST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 0.1
+# Bytes on a link before those who send have to wait; bytes to write at a time.
+_MAX_UNSENT: Final = 1024 * 1024
+_CHUNK_SIZE: Final = 256 * 1024
+# Seconds after which a server that does not read, while somebody waits for that, is given up.
+_STALLED: Final = 60.0
+# Seconds. Less would be a busy loop.
+_SHORTEST_POLL: Final = 0.01
+# Bytes. Nothing could be sent about a job with a longer handle.
+_LONGEST_HANDLE: Final = 65536
+_MAX_NOTICES: Final = 100
+
+_POLL: Final = "poll"
+_OUTAGE: Final = "outage"
+_DRAIN: Final = "drain"
+_STALL: Final = "stall"
+_MISSING: Final = object()
+_TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
+
+
+class Phase(enum.Enum):
+    """What a link is about."""
+
+    CONNECTING = enum.auto()
+    RESTING = enum.auto()
+    QUEUED = enum.auto()
+    GRABBING = enum.auto()
+    ASLEEP = enum.auto()
+    PAUSING = enum.auto()
+    LEAVING = enum.auto()
+
+
+class WorkerJob(GearmanJob):
+    """A job as its worker sees it.
+
+    Attributes:
+        ended: Whether its result, failure or exception was sent, or its connection was lost when it
+            was to be sent.
+        encoder: What decodes its data, when that is first read.
+    """
+
+    __slots__ = ("_data", "_link", "_payload", "encoder", "ended", "wire_handle", "wire_task")
+
+    def __init__(
+        self, link: WorkerLink, handle: bytes, task: bytes, unique: bytes | None, payload: bytes
+    ) -> None:
+        super().__init__(link.address, handle, task, unique, None)
+        self.ended: bool = False
+        self.encoder: Any = NoopEncoder
+        #: Its handle and task, as servers have them.
+        self.wire_handle: bytes = handle
+        self.wire_task: bytes = task
+        self._link = link
+        self._payload = payload
+        self._data: Any = _MISSING
+
+    @property
+    def data(self) -> Any:
+        """What to do it with, decoded.
+
+        Raises:
+            Exception: Whatever the encoder's `decode` raises.
+        """
+        if self._data is _MISSING:
+            self._data = self.encoder.decode(self._payload)
+        return self._data
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its connection was lost, so that the server gives it to somebody else."""
+        return not self.ended and not self._link.alive
+
+
+class WorkerLink:
+    """One connection to a server, or the attempt to make one."""
+
+    __slots__ = (
+        "alive",
+        "connection",
+        "fruitless",
+        "grab_confirms",
+        "is_late",
+        "is_up",
+        "jobs",
+        "moved",
+        "phase",
+        "registered",
+        "server",
+        "since",
+        "taken",
+        "unconfirmed",
+        "unsent",
+        "unsent_size",
+        "waits",
+    )
+
+    def __init__(self, server: Server, connection: Connection) -> None:
+        self.server: Server = server
+        self.connection: Connection = connection
+        self.phase: Phase = Phase.CONNECTING
+        #: Whether the engine still wants to hear of it.
+        self.alive: bool = True
+        #: Whether it is open.
+        self.is_up: bool = False
+        #: What the server was told: functions, and their limits in milliseconds (None: no limit).
+        self.registered: dict[bytes, int | None] = {}
+        #: The jobs that the server has given and that have not ended.
+        self.jobs: dict[WorkerJob, None] = {}
+        #: Whether the outstanding grab no longer keeps its slot.
+        self.is_late: bool = False
+        #: Whether anything was written since it no longer does.
+        self.taken: bool = False
+        #: When PRE_SLEEP was sent, or when it began to leave.
+        self.since: float = 0.0
+        #: How often in a row PRE_SLEEP was answered by NOOP for nothing.
+        self.fruitless: int = 0
+        #: Whether the server may not have taken a result, and whether the grab's answer will tell.
+        self.unconfirmed: bool = False
+        self.grab_confirms: bool = False
+        #: Packets to send, and their bytes.
+        self.unsent: deque[bytes] = deque()
+        self.unsent_size: int = 0
+        #: Those who wait for it to have less to send, and whether any was written meanwhile.
+        self.waits: list[Wait] = []
+        self.moved: bool = False
+
+    def __repr__(self) -> str:
+        return f"<WorkerLink to {self.address}, {self.phase.name.lower()}>"
+
+    @property
+    def address(self) -> ServerAddress:
+        """Where it goes to."""
+        return self.server.address
+
+
+class WorkStream(Stream):
+    """The call of `work`: it is woken for each piece of news, and done when the work is over."""
+
+    __slots__ = ("active",)
+
+    def __init__(self, wake: Callable[[], Any]) -> None:
+        super().__init__((), None, wake)
+        #: Whether anything has come from a server. The caller resets it.
+        self.active: bool = False
+        self.open = 1
+
+
+class WorkerEngine:
+    """Everything that a Gearman worker decides.
+
+    See `engine` for the transport side. The caller's side: `work` returns a WorkStream. Whenever
+    that is `ready`, the caller takes jobs with `next_job` until there is none, does each, ends it
+    with `send` of a terminal packet, and calls `job_done`; when it is `done`, or the caller gives
+    up, it calls `end_work`, `release`, and `raise_error`. `notices` are for the log.
+
+    Args:
+        addresses: The servers.
+        rng: Where chance comes from.
+        max_jobs: How many jobs to have at once.
+        connect_timeout: Seconds to wait for a connection.
+        max_outage: Seconds without any server after which `work` gives up; None for never. (At its
+            beginning it gives up when each server could not be reached once.)
+        look_again: Seconds that a link sleeps before it looks for jobs without being told to.
+        max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+    """
+
+    def __init__(
+        self,
+        addresses: Iterable[ServerAddress],
+        *,
+        rng: random.Random,
+        max_jobs: int = 1,
+        connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
+        max_outage: float | None = DEFAULT_MAX_OUTAGE,
+        look_again: float = DEFAULT_LOOK_AGAIN,
+        max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+    ) -> None:
+        if isinstance(max_jobs, bool) or not isinstance(max_jobs, int):
+            raise TypeError(f"max_jobs is a number, not {max_jobs!r}")
+        if max_jobs < 1:
+            raise ValueError(f"max_jobs is {max_jobs}: it must be at least 1")
+        for name, value in (("connect_timeout", connect_timeout), ("look_again", look_again)):
+            if not value > 0:
+                raise ValueError(f"{name} is {value}: it must be more than 0")
+        if max_outage is not None and not max_outage >= 0:
+            raise ValueError(f"max_outage is {max_outage}: it can't be negative")
+        self.pool: ServerPool = ServerPool(addresses, rng)
+        #: Whether `close` was called.
+        self.closed: bool = False
+        #: What there is to say to whoever reads the log, latest last.
+        self.notices: deque[str] = deque(maxlen=_MAX_NOTICES)
+        self._rng = rng
+        self._max_jobs = max_jobs
+        self._connect_timeout = connect_timeout
+        self._max_outage = max_outage
+        self._look_again = look_again
+        self._max_packet_size = max_packet_size
+        self._abilities: dict[bytes, int | None] = {}
+        self._client_id: bytes | None = None
+        self._actions: deque[Action] = deque()
+        # Links; servers to connect to again; Waits of senders, and (_STALL, link) where there are
+        # some; _POLL, _OUTAGE and _DRAIN.
+        self._timers = Timers()
+        self._turns: deque[WorkerLink] = deque()
+        # Grabs that keep a slot.
+        self._grabs = 0
+        # Jobs that keep a slot; those of them that nobody has taken.
+        self._jobs: set[WorkerJob] = set()
+        self._ready: deque[WorkerJob] = deque()
+        self._stream: WorkStream | None = None
+        self._poll_timeout: float | None = None
+        self._stopping = False
+        self._stop_next = False
+        # The servers that could not be reached since `work` began, until one is.
+        self._untried: set[Server] = set()
+        self._reached = False
+        # Servers that do not know GRAB_JOB_UNIQ.
+        self._old_servers: set[Server] = set()
+        self._handlers: dict[Any, Callable[[WorkerLink, Any, float], None]] = {
+            Noop: self._on_noop,
+            NoJob: self._on_no_job,
+            JobAssign: self._on_job_assign,
+            JobAssignUniq: self._on_job_assign,
+            EchoRes: self._on_echo_res,
+            Error: self._on_error,
+            Unanswered: self._on_echo_res,
+        }
+
+    # The caller's side: what it can do.
+
+    def register(self, function: bytes, timeout: float | None, now: float) -> None:
+        """Take jobs of `function`; `timeout` is how many seconds one may take, None for any.
+
+        Raises:
+            ValueError: Servers do not take such a timeout.
+        """
+        milliseconds = None
+        if timeout is not None:
+            if not timeout > 0:
+                raise ValueError(f"timeout is {timeout}: it must be more than 0 seconds")
+            if timeout > constants.MAX_CAN_DO_TIMEOUT / 1000:
+                raise ValueError(f"timeout is {timeout}: servers do not take so many seconds")
+            milliseconds = math.ceil(timeout * 1000)
+        self._abilities.pop(function, None)
+        self._abilities[function] = milliseconds
+        self._tell_abilities(now)
+
+    def unregister(self, function: bytes, now: float) -> None:
+        """Take no more jobs of `function`; those that are there are done first."""
+        self._abilities.pop(function, None)
+        self._tell_abilities(now)
+
+    def set_client_id(self, client_id: bytes) -> None:
+        """Be known by `client_id` in the servers' lists of workers."""
+        self._client_id = client_id
+        for link in self._links():
+            if link.is_up:
+                self._send(link, SetClientId(client_id))
+
+    # The caller's side: working.
+
+    def work(
+        self, now: float, wake: Callable[[], Any], *, timeout: float | None = None
+    ) -> WorkStream:
+        """Begin to work.
+
+        Args:
+            now: The time.
+            wake: Called when there is news, or when the work is over.
+            timeout: Seconds after which it is called although nothing has come, or None.
+
+        Raises:
+            InvalidWorkerState: It works already, or was closed.
+        """
+        if self.closed:
+            raise InvalidWorkerState("this worker has been shut down")
+        if self._stream is not None:
+            raise InvalidWorkerState("this worker works already")
+        stream = self._stream = WorkStream(wake)
+        self._poll_timeout = None if timeout is None else max(timeout, _SHORTEST_POLL)
+        self._stopping = False
+        self._reached = False
+        self._untried = set(self.pool.servers)
+        if self._stop_next:
+            self._stop_next = False
+            self._stopping = True
+            stream.finish()
+            return stream
+        for server in self.pool.servers:
+            self._connect(server, now)
+        if not self.pool.servers:
+            self._give_up()
+        self._set_poll(now)
+        return stream
+
+    def next_job(self, now: float) -> WorkerJob | None:
+        """The next job to do, or None; then the stream is ready again when there is news."""
+        while self._ready:
+            job = self._ready.popleft()
+            if job._link.alive:
+                return job
+            self._jobs.discard(job)  # It is somebody else's by now.
+        if self._stream is not None:
+            self._stream.news = False
+            self._set_poll(now)
+        self._grab_more(now)
+        self._check_end()
+        return None
+
+    def send(
+        self,
+        job: WorkerJob,
+        event: PacketEvent,
+        now: float,
+        wake: Callable[[], Any],
+        *,
+        timeout: float | None = None,
+    ) -> Wait:
+        """Send `event`, a WORK_*, about `job`; the Wait is done when there is room for another.
+
+        Raises:
+            InvalidWorkerState: The job has ended, so nothing can be said about it.
+            ConnectionError: Its connection was lost, so the server gives it to somebody else.
+            LocalProtocolError: Servers do not take such a packet.
+        """
+        deadline = deadline_of(now, timeout)
+        if job.ended:
+            raise InvalidWorkerState(f"{job!r} has ended")
+        link = job._link
+        ends = isinstance(event, _TERMINAL)
+        if not link.alive:
+            job.ended = ends
+            raise ConnectionError(f"the connection to {link.address} was lost, and {job!r} with it")
+        self._send(link, event)
+        if ends:
+            job.ended = True
+            del link.jobs[job]
+            link.unconfirmed = True
+            link.grab_confirms = False
+            self._go_on(link)
+            self._grab_more(now)
+        wait = Wait((), deadline, wake)
+        if link.unsent_size > _MAX_UNSENT:
+            wait.open = 1
+            if not link.waits:
+                self._timers.set((_STALL, link), now + _STALLED)
+                link.moved = False
+            link.waits.append(wait)
+            if deadline is not None:
+                self._timers.set(wait, deadline)
+        wait.check()
+        return wait
+
+    def job_done(self, job: WorkerJob, now: float, *, go_on: bool = True) -> None:
+        """The caller is done with `job`. If it has not ended, it fails.
+
+        Args:
+            job: The job.
+            now: The time.
+            go_on: Whether to take more; else this is `stop`, too.
+        """
+        if not job.ended and job._link.alive:
+            self.send(job, WorkFail(job.wire_handle), now, _nothing)
+        self._jobs.discard(job)
+        if not go_on and self._stream is not None:
+            self.stop(now)
+        if self._stopping and job._link.alive:
+            self._retire(job._link, now)
+        self._grab_more(now)
+        self._check_end()
+
+    def has_jobs(self) -> bool:
+        """Whether there is a job that somebody is not done with."""
+        return bool(self._jobs)
+
+    def stop(self, now: float, *, timeout: float | None = None) -> None:
+        """Let the work be over as soon as the jobs that are there are done.
+
+        If nobody works, the next `work` is over at once.
+
+        Args:
+            now: The time.
+            timeout: Seconds to wait for the jobs; then connections are closed. None for any.
+        """
+        if self._stream is None:
+            self._stop_next = not self.closed
+            return
+        if timeout is not None:
+            self._timers.set(_DRAIN, now + timeout)
+        if not self._stopping:
+            self._stopping = True
+            self._turns.clear()
+            for server in self.pool.servers:
+                self._timers.cancel(server)
+            self._timers.cancel(_OUTAGE)
+            for link in self._links():
+                self._retire(link, now)
+        self._check_end()
+
+    def end_work(self, now: float) -> None:
+        """The caller of `work` has returned from it, for whatever reason: close what is open."""
+        self._stream = None
+        self._stopping = True
+        for link in self._links():
+            self._close(link, ConnectionError("the worker has stopped"), now)
+        self._timers.cancel(_POLL)
+        self._timers.cancel(_OUTAGE)
+        self._timers.cancel(_DRAIN)
+        for server in self.pool.servers:
+            self._timers.cancel(server)
+        self._turns.clear()
+        self._ready.clear()
+        self._jobs.clear()
+
+    def release(self, wait: Wait) -> None:
+        """The caller of `wait` is no longer blocked, for whatever reason."""
+        self._timers.cancel(wait)
+        for link in self._links():
+            if wait in link.waits:
+                link.waits.remove(wait)
+
+    def close(self, now: float) -> None:
+        """Close all connections at once; the work is over, and there will be no more."""
+        self.closed = True
+        stream = self._stream
+        self.end_work(now)
+        if stream is not None:
+            stream.finish()
+
+    def crash(self, error: Exception) -> None:
+        """One of the calls raised, which is a bug: fail everybody who waits, with `error`."""
+        for link in self._links():
+            self._actions.append(Close(link))
+            self._drop(link)
+            for wait in link.waits:
+                wait.error = error
+            self._end_waits(link)
+        self._grabs = 0
+        if self._stream is not None:
+            self._stream.error = error
+            self._stream.finish()
+
+    def abandon(self, error: Exception) -> None:
+        """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""
+        self.closed = True
+        for link in self._links():
+            self._drop(link)
+        if self._stream is not None:
+            # A job may have forked: the child returns from it to a `work` without an engine.
+            self._stream.error = error
+            self._stream.done = True
+
+    # The transport side, in.
+
+    def connected(self, link: WorkerLink, now: float) -> None:
+        """`link` is open."""
+        if not link.alive:
+            return
+        self._timers.cancel(link)
+        link.is_up = True
+        link.phase = Phase.RESTING
+        if self._client_id is not None:
+            self._send(link, SetClientId(self._client_id))
+        self._go_on(link)
+        self._grab_more(now)
+        if not self._abilities:
+            self._reach()  # It is not asked anything, so it will not answer.
+        elif link.phase is not Phase.GRABBING:
+            self._timers.cancel(_OUTAGE)  # Nor is it yet while jobs of lost links keep all slots.
+
+    def connect_failed(self, link: WorkerLink, error: Exception, now: float) -> None:
+        """`link` could not be opened."""
+        self._lost(link, error, now)
+
+    def receive_data(self, link: WorkerLink, data: bytes, now: float) -> None:
+        """The server of `link` has sent `data`."""
+        if not link.alive:
+            return
+        link.connection.receive_data(data)
+        next_event = link.connection.next_event
+        try:
+            event = next_event()
+            if event is not NEED_DATA:
+                link.server.answered()
+                self._reach()
+            while event is not NEED_DATA and link.alive:
+                self._handlers[type(event)](link, event, now)
+                event = next_event()
+        except RemoteProtocolError as error:
+            self._close(link, error, now)
+        self._grab_more(now)
+        self._news(active=True)
+
+    def connection_lost(self, link: WorkerLink, error: Exception | None, now: float) -> None:
+        """`link` has ended: by an error, or by the server if that is None."""
+        self._lost(link, error or ConnectionError("the server closed the connection"), now)
+
+    def handle_timeout(self, now: float) -> None:
+        """It is `now`."""
+        while (expired := self._timers.pop_expired(now)) is not None:
+            if isinstance(expired, WorkerLink):
+                self._on_link_timeout(expired, now)
+            elif isinstance(expired, Server):
+                self._connect(expired, now)
+            elif isinstance(expired, Wait):
+                expired.expire()
+            elif expired is _POLL:
+                self._news(active=False)
+            elif expired is _OUTAGE:
+                self._give_up()
+            elif expired is _DRAIN:
+                for link in self._links():
+                    self._close(link, TimeoutError("the time to finish its jobs is over"), now)
+                self._jobs.clear()
+                self._check_end()
+            else:
+                self._on_stalled(expired[1], now)
+        self._grab_more(now)
+
+    # The transport side, out.
+
+    def next_action(self) -> Action | None:
+        """The next thing to do with a connection, or None."""
+        return self._actions.popleft() if self._actions else None
+
+    def links_to_write(self) -> Iterable[WorkerLink]:
+        """The open links on which there is something to send."""
+        return [link for link in self._links() if link.unsent]
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` is to be called next, or None."""
+        return self._timers.next_deadline()
+
+    def data_to_send(self, link: WorkerLink) -> bytes:
+        """Bytes to write on `link` now, or none."""
+        unsent = link.unsent
+        if not unsent:
+            return b""
+        packets = [unsent.popleft()]
+        size = len(packets[0])
+        while unsent and size + len(unsent[0]) <= _CHUNK_SIZE:
+            size += len(unsent[0])
+            packets.append(unsent.popleft())
+        link.unsent_size -= size
+        link.moved = link.taken = True
+        if link.waits and link.unsent_size <= _MAX_UNSENT:
+            self._end_waits(link)
+        return b"".join(packets)
+
+    # Links.
+
+    def _links(self) -> list[WorkerLink]:
+        return [server.link for server in self.pool.servers if server.link is not None]
+
+    def _send(self, link: WorkerLink, event: Event) -> None:
+        data = link.connection.send(event)
+        link.unsent.append(data)
+        link.unsent_size += len(data)
+
+    def _connect(self, server: Server, now: float) -> None:
+        connection = Connection(Role.WORKER, max_packet_size=self._max_packet_size)
+        link = server.link = WorkerLink(server, connection)
+        self._actions.append(Connect(link, self._connect_timeout))
+        self._timers.set(link, now + self._connect_timeout)
+
+    def _reach(self) -> None:
+        """There is a server that works."""
+        self._reached = True
+        self._timers.cancel(_OUTAGE)
+
+    def _close(self, link: WorkerLink, error: Exception, now: float) -> None:
+        """Close `link` from this side."""
+        if link.alive:
+            self._actions.append(Close(link))
+            self._lost(link, error, now)
+
+    def _lost(self, link: WorkerLink, error: Exception, now: float) -> None:
+        """`link` is no more: refused, reset, ended, out of step, timed out or closed."""
+        if not link.alive:
+            return
+        server = link.server
+        if link.phase is Phase.GRABBING and not link.is_late:
+            self._grabs -= 1
+        self._drop(link)
+        self._end_waits(link)
+        if self._stopping:
+            self._check_end()
+            return
+        server.failed(error, now, self._rng)
+        lost = f", and {len(link.jobs)} jobs with it" if link.jobs else ""
+        self.notices.append(f"no connection to {link.address}: {error}{lost}")
+        self._timers.set(server, server.cool_until)
+        self._untried.discard(server)
+        if not self._reached and not self._untried:
+            self._give_up()
+        elif (
+            self._max_outage is not None
+            and _OUTAGE not in self._timers  # Then it has begun before.
+            and not any(other.is_up for other in self._links())
+        ):
+            self._timers.set(_OUTAGE, now + self._max_outage)
+        self._grab_more(now)
+        self._news(active=True)
+
+    def _drop(self, link: WorkerLink) -> None:
+        link.alive = link.is_up = False
+        link.server.link = None
+        link.unsent.clear()
+        self._timers.cancel(link)
+
+    def _give_up(self) -> None:
+        """No server can be reached: the work is over."""
+        stream = self._stream
+        assert stream is not None
+        stream.error = self.pool.unavailable()
+        stream.finish()
+
+    def _on_link_timeout(self, link: WorkerLink, now: float) -> None:
+        if link.phase in (Phase.ASLEEP, Phase.PAUSING):
+            self._enqueue(link)
+        elif link.phase is Phase.GRABBING and not link.is_late and not self._stopping:
+            link.is_late = True
+            link.taken = False
+            self._grabs -= 1
+            self._timers.set(link, now + _LOST)
+        elif link.phase is Phase.GRABBING and link.taken and not self._stopping:
+            # The server is still reading what stood before the grab, a large result.
+            link.taken = False
+            self._timers.set(link, now + _LOST)
+        elif self._stopping and link.unsent and now - link.since < _STALLED:
+            # A large result is still being written; what asks for the answer stands behind it.
+            self._timers.set(link, now + _LAST_ANSWER)
+        else:
+            what = "no connection" if link.phase is Phase.CONNECTING else "no answer"
+            self._close(link, TimeoutError(f"{what} within the time"), now)
+
+    def _retire(self, link: WorkerLink, now: float) -> None:
+        """The worker stops: close `link` when it has neither a job nor a grab."""
+        if not link.is_up:
+            self._close(link, ConnectionError("the worker stops"), now)
+        elif link.phase is Phase.GRABBING:
+            # The answer may be a job, which closing would make a lost one.
+            link.since = now
+            self._timers.set(link, now + _LAST_ANSWER)
+        elif link.jobs:
+            link.phase = Phase.RESTING
+            self._timers.cancel(link)
+        elif not link.unconfirmed:
+            self._close(link, ConnectionError("the worker stops"), now)
+        elif link.phase is not Phase.LEAVING:
+            link.phase = Phase.LEAVING
+            link.since = now
+            self._send(link, EchoReq(b""))
+            self._timers.set(link, now + _LAST_ANSWER)
+
+    def _check_end(self) -> None:
+        stream = self._stream
+        if stream is not None and self._stopping and not self._jobs and not self._links():
+            stream.finish()
+
+    def _news(self, *, active: bool) -> None:
+        stream = self._stream
+        assert stream is not None
+        stream.active |= active
+        stream.tell()
+
+    def _set_poll(self, now: float) -> None:
+        if self._poll_timeout is not None:
+            self._timers.set(_POLL, now + self._poll_timeout)
+
+    # Those who wait to send more.
+
+    def _end_waits(self, link: WorkerLink) -> None:
+        self._timers.cancel((_STALL, link))
+        waits, link.waits = link.waits, []
+        for wait in waits:
+            self._timers.cancel(wait)
+            wait.open = 0
+            wait.finish()
+
+    # Abilities.
+
+    def _tell_abilities(self, now: float) -> None:
+        for link in self._links():
+            if link.is_up:
+                self._go_on(link)
+        self._grab_more(now)
+
+    def _sync_abilities(self, link: WorkerLink) -> None:
+        """Tell the server of `link` what has changed, as far as that can be done now."""
+        wanted, registered = self._abilities, link.registered
+        if registered == wanted or link.phase is Phase.LEAVING:
+            return
+        for function in [f for f in registered if registered[f] != wanted.get(f, -1)]:
+            # gearmand takes the jobs of a function away with it.
+            held = any(job.wire_task == function for job in link.jobs)
+            if not held and link.phase is not Phase.GRABBING:
+                del registered[function]
+                self._send(link, CantDo(function))
+        new = [function for function in wanted if function not in registered]
+        for function in new:
+            limit = registered[function] = wanted[function]
+            if limit is None:
+                self._send(link, CanDo(function))
+            else:
+                self._send(link, CanDoTimeout(function, b"%d" % limit))
+        # A job that is queued already does not wake anybody.
+        if new and link.phase in (Phase.RESTING, Phase.ASLEEP, Phase.PAUSING):
+            self._enqueue(link)
+
+    # Grabbing and sleeping.
+
+    def _may_grab(self, link: WorkerLink) -> bool:
+        # As long as a job keeps CANT_DO back, another grab could bring one more of the same.
+        return not self._stopping and bool(link.registered) and link.registered == self._abilities
+
+    def _go_on(self, link: WorkerLink) -> None:
+        """Tell the server of `link` what has changed, and let it grab if nothing is in the way."""
+        self._sync_abilities(link)
+        if link.phase is Phase.RESTING:
+            self._enqueue(link)
+
+    def _enqueue(self, link: WorkerLink) -> None:
+        """`link` wants to grab when it is its turn."""
+        self._timers.cancel(link)
+        if self._may_grab(link):
+            link.phase = Phase.QUEUED
+            self._turns.append(link)
+        else:
+            link.phase = Phase.RESTING
+
+    def _grab_more(self, now: float) -> None:
+        while self._turns and len(self._jobs) + self._grabs < self._max_jobs:
+            link = self._turns.popleft()
+            if link.alive and link.phase is Phase.QUEUED:
+                if self._may_grab(link):
+                    self._grab(link, now)
+                else:
+                    link.phase = Phase.RESTING
+
+    def _grab(self, link: WorkerLink, now: float) -> None:
+        self._send(link, GrabJob() if link.server in self._old_servers else GrabJobUniq())
+        self._grabs += 1
+        link.phase = Phase.GRABBING
+        link.is_late = False
+        link.grab_confirms = True
+        self._timers.set(link, now + _LATE)
+
+    def _grab_answered(self, link: WorkerLink) -> None:
+        if not link.is_late:
+            self._grabs -= 1
+        self._timers.cancel(link)
+        link.phase = Phase.RESTING
+        if link.grab_confirms:
+            link.unconfirmed = False
+
+    def _on_noop(self, link: WorkerLink, event: Noop, now: float) -> None:
+        if link.phase is not Phase.ASLEEP:
+            return  # It is going to grab anyway, or has done so.
+        link.fruitless = link.fruitless + 1 if now - link.since < _AT_ONCE else 0
+        if link.fruitless <= _FRUITLESS:
+            self._enqueue(link)
+        else:
+            link.phase = Phase.PAUSING
+            pause = _FIRST_PAUSE * 2 ** min(link.fruitless - _FRUITLESS - 1, 16)
+            self._timers.set(link, now + min(pause, _LONGEST_PAUSE))
+
+    def _on_no_job(self, link: WorkerLink, event: NoJob, now: float) -> None:
+        self._grab_answered(link)
+        self._sync_abilities(link)
+        if self._stopping:
+            self._retire(link, now)
+        elif link.phase is Phase.RESTING and link.registered:
+            self._send(link, PreSleep())
+            link.phase = Phase.ASLEEP
+            link.since = now
+            self._timers.set(link, now + self._look_again * self._rng.uniform(0.8, 1.2))
+
+    def _on_job_assign(
+        self, link: WorkerLink, event: JobAssign | JobAssignUniq, now: float
+    ) -> None:
+        if len(event.handle) > _LONGEST_HANDLE:
+            raise RemoteProtocolError(f"a job's handle has {len(event.handle)} bytes")
+        self._grab_answered(link)
+        link.fruitless = 0
+        unique = event.unique if isinstance(event, JobAssignUniq) else None
+        job = WorkerJob(link, event.handle, event.function, unique, event.data)
+        link.jobs[job] = None
+        self._jobs.add(job)
+        self._ready.append(job)
+        self._go_on(link)
+
+    def _on_echo_res(self, link: WorkerLink, event: EchoRes | Unanswered, now: float) -> None:
+        self._close(link, ConnectionError("the worker stops"), now)
+
+    def _on_error(self, link: WorkerLink, event: Error, now: float) -> None:
+        error = ServerError(
+            event.code.decode("utf-8", "replace"), event.text.decode("utf-8", "replace")
+        )
+        if event.answers is None:
+            self.notices.append(f"{link.address} did not take what was sent about a job: {error}")
+        elif isinstance(event.answers, GrabJobUniq) and link.server not in self._old_servers:
+            self._old_servers.add(link.server)
+            self._grab_answered(link)
+            self._go_on(link)
+            if self._stopping:
+                self._retire(link, now)
+        else:
+            self._close(link, error, now)
+
+    def _on_stalled(self, link: WorkerLink, now: float) -> None:
+        """Somebody waits to send more on `link`: has anything been written since?"""
+        if not link.waits:
+            return  # They have given up, and there may be nothing left to write.
+        if link.moved:
+            link.moved = False
+            self._timers.set((_STALL, link), now + _STALLED)
+        else:
+            self._close(link, TimeoutError("the server does not read"), now)
+
+
+def _nothing() -> None:
+    """A `wake` for a Wait that nobody waits for."""

@@ -1,0 +1,368 @@
+"""A request: a job as its submitter sees it. Text is `str`, data is what the encoder makes of it.
+
+Text and bytes
+    Names (task, unique, handle) are `str` here and bytes on the wire, UTF-8 with surrogateescape,
+    so that any bytes survive the round trip. Wherever a name is given, `str` and `bytes` will do.
+
+Encoding and decoding
+    Encoders are the application's code, so they run in the application's calls and never in an
+    engine: `prepare` encodes before anything is sent; what comes back is kept as bytes and decoded
+    when it is first read, so that an undecodable result is an error where it is used, and nowhere
+    else.
+
+Size
+    There may be a hundred thousand requests at once. They have slots, and what most of them never
+    need (updates, a status) is made when it is first needed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
+
+from gearman_proto.address import HostSpec, ServerAddress, parse_address
+from gearman_proto.constants import (
+    JOB_COMPLETE,
+    JOB_CREATED,
+    JOB_FAILED,
+    JOB_UNKNOWN,
+    PRIORITY_NONE,
+)
+from gearman_proto.errors import InvalidClientState
+from gearman_proto.names import to_text
+
+from .encoder import NoopEncoder
+from .job import Fields, GearmanJob
+from .updates import JobData, JobEnded, JobProgress, JobUpdate, JobWarning, UpdateQueue, Updates
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class JobStatus(TypedDict, total=False):
+    """What `GearmanJobRequest.status` holds. Empty until a status or WORK_STATUS has come."""
+
+    #: The job's handle, if that is known (it is not part of an answer to a query by unique).
+    handle: str | None
+    #: Whether the server knows the job. It forgets a job when that ends.
+    known: bool
+    #: Whether a worker has it.
+    running: bool
+    #: The worker's progress, 0 if it reported none.
+    numerator: int
+    denominator: int
+    #: When this came, in seconds since 1970.
+    time_received: float
+    #: How many foreground submits wait for the job. Only in answers to a query by unique.
+    client_count: int
+
+
+class Waiter(Protocol):
+    """Whom a request tells what becomes of it: a blocked call."""
+
+    def request_accepted(self) -> None:
+        """It was acknowledged, and goes on."""
+
+    def request_failed(self, error: Exception) -> None:
+        """It will not be acknowledged, because of `error`; `request_over` follows."""
+
+    def request_ended(self, request: GearmanJobRequest) -> None:
+        """It has ended, after it was acknowledged."""
+
+    def request_over(self, request: GearmanJobRequest) -> None:
+        """It has ended without being acknowledged, or with that, as a background request does."""
+
+
+_MISSING: Final = object()
+
+
+class GearmanJobRequest(Fields):
+    """A job as its submitter sees it (python-gearman: `gearman.job.GearmanJobRequest`).
+
+    Args:
+        gearman_job: The job.
+        initial_priority: PRIORITY_NONE, PRIORITY_LOW or PRIORITY_HIGH.
+        background: Whether nobody waits for the job's end.
+        max_attempts: How often the submit may be sent, if connections are lost before it is
+            acknowledged.
+        run_at: Not to be run before this time: a `datetime` (local time if it is naive), or
+            seconds since 1970. Background jobs of no priority only.
+        reducer: The function that is to reduce the results. Jobs of no priority only.
+
+    Attributes:
+        task, data, unique, handle, connection: As in GearmanJob.
+        state: JOB_UNKNOWN, JOB_PENDING, JOB_CREATED, JOB_FAILED or JOB_COMPLETE.
+        timed_out: Whether the last call that waited for this request gave up before it ended.
+        error: Why it failed, if that was not the worker's doing: the ServerError with which the
+            server refused it, or why it could not be sent. None otherwise.
+        connection_attempts: How often sending it was tried, since it was last submitted.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_encoder",
+        "_generated",
+        "_link",
+        "_payload",
+        "_raw_result",
+        "_result",
+        "_tried",
+        "_waits",
+        "background",
+        "connection_attempts",
+        "error",
+        "max_connection_attempts",
+        "priority",
+        "reducer",
+        "run_at",
+        "state",
+        "timed_out",
+    )
+
+    # What most requests never have is an attribute of the class, until it is set.
+    _raw_exception: bytes | None = None
+    _exception: Any = _MISSING
+    _status: JobStatus | None = None
+    _updates: Updates | None = None
+    # The view that the application has, weakly; or the job that it gave.
+    _job: weakref.ref[GearmanJob] | GearmanJob | None = None
+
+    def __init__(
+        self,
+        gearman_job: GearmanJob,
+        initial_priority: str | None = PRIORITY_NONE,
+        background: bool = False,
+        max_attempts: int = 1,
+        *,
+        run_at: datetime | float | None = None,
+        reducer: str | bytes | None = None,
+    ) -> None:
+        job = gearman_job
+        self._setup(job.task, job.data, initial_priority, background, max_attempts)
+        self._fill(job.connection, job.handle, job.task, job.unique, job.data)
+        self.run_at: datetime | float | None = run_at
+        self.reducer: str | bytes | None = reducer
+        self._job = gearman_job
+        gearman_job._fields = self
+
+    @classmethod
+    def _make(
+        cls, task: str | bytes, data: Any, background: bool, max_attempts: int
+    ) -> GearmanJobRequest:
+        """What the constructor does, without a GearmanJob."""
+        request = cls.__new__(cls)
+        request._setup(
+            task if type(task) is str else to_text(task),
+            data,
+            PRIORITY_NONE,
+            background,
+            max_attempts,
+        )
+        return request
+
+    def _setup(
+        self, task: str, data: Any, priority: str | None, background: bool, max_attempts: int
+    ) -> None:
+        self.connection: ServerAddress | None = None
+        self.handle: str | None = None
+        self.task: str = task
+        self.unique: str | None = None
+        self.data: Any = data
+        self.priority: str | None = priority
+        self.background: bool = background
+        self.max_connection_attempts: int = max_attempts
+        self.run_at = None
+        self.reducer = None
+        # The unique if it was made here, and so may be made anew.
+        self._generated: str | None = None
+        self._encoder: Any = NoopEncoder
+        self._initialize()
+
+    def _initialize(self) -> None:
+        self.state: str = JOB_UNKNOWN
+        self.timed_out: bool = False
+        self.error: Exception | None = None
+        self.connection_attempts: int = 0
+        self._raw_result: bytes | None = None
+        self._result: Any = _MISSING
+        # The encoded data, from `prepare` until the submit is acknowledged or has failed.
+        self._payload: bytes | None = None
+        # The connection that it is on its way over, or waited for on.
+        self._link: Any = None
+        # The servers that were tried in vain for the current attempt.
+        self._tried: tuple[Any, ...] = ()
+        # Whom to tell when its state changes.
+        self._waits: tuple[Waiter, ...] = ()
+
+    def _initialize_again(self) -> None:
+        for name in ("_raw_exception", "_exception", "_status", "_updates"):
+            self.__dict__.pop(name, None)
+        self._initialize()
+
+    @classmethod
+    def from_handle(cls, handle: str | bytes, server: HostSpec | None = None) -> GearmanJobRequest:
+        """Return a request for a job that was submitted before, to ask for its status.
+
+        Args:
+            handle: The job's handle, as `request.job.handle` had it.
+            server: The server that gave it, in any form that a host list takes; if None, all
+                servers of the client are asked.
+        """
+        return cls._from(GearmanJob(_address(server), to_text(handle), "", None, b""))
+
+    @classmethod
+    def from_unique(cls, unique: str | bytes, server: HostSpec | None = None) -> GearmanJobRequest:
+        """Return a request for a job that was submitted before, to ask for its status by unique.
+
+        Args:
+            unique: The job's unique.
+            server: The server that has the job, in any form that a host list takes; if None, all
+                servers of the client are asked.
+        """
+        return cls._from(GearmanJob(_address(server), None, "", to_text(unique), b""))
+
+    @classmethod
+    def _from(cls, job: GearmanJob) -> GearmanJobRequest:
+        request = cls(job, background=True)
+        request.state = JOB_CREATED
+        return request
+
+    def __repr__(self) -> str:
+        timed_out = ", timed out" if self.timed_out else ""
+        return (
+            f"<GearmanJobRequest {self.state}{timed_out} task={self.task!r} "
+            f"unique={self.unique!r} handle={self.handle!r}>"
+        )
+
+    @property
+    def job(self) -> GearmanJob:
+        """The job."""
+        job = self._job() if isinstance(self._job, weakref.ref) else self._job
+        if job is None:
+            job = GearmanJob._view(self)
+            # Were it not weak, requests and their results would wait for the cycle collector.
+            self._job = weakref.ref(job)
+        return job
+
+    @property
+    def gearman_job(self) -> GearmanJob:
+        """The same."""
+        return self.job
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to wait for.
+
+        A background request is complete once it is JOB_CREATED, a foreground one once it is
+        JOB_FAILED or JOB_COMPLETE. A request that the server refused is JOB_FAILED.
+        """
+        if self.background and self.state == JOB_CREATED:
+            return True
+        return self.state in (JOB_FAILED, JOB_COMPLETE)
+
+    @property
+    def result(self) -> Any:
+        """What the job returned, decoded; None until then.
+
+        Raises:
+            Exception: Whatever the encoder's `decode` raises.
+        """
+        if self._result is _MISSING:
+            if self._raw_result is None:
+                return None
+            self._result = self._encoder.decode(self._raw_result)
+            self._raw_result = None
+        return self._result
+
+    @property
+    def exception(self) -> Any:
+        """The data of the exception that the job failed with, decoded; None if there was none.
+
+        Raises:
+            Exception: Whatever the encoder's `decode` raises.
+        """
+        if self._exception is _MISSING:
+            if self._raw_exception is None:
+                return None
+            self._exception = self._encoder.decode(self._raw_exception)
+            self._raw_exception = None
+        return self._exception
+
+    @property
+    def status(self) -> JobStatus:
+        """What is known of its progress; see JobStatus. Empty until something is."""
+        return self._status if self._status is not None else {}
+
+    @property
+    def data_updates(self) -> UpdateQueue:
+        """The unread data of WORK_DATA, decoded."""
+        return self._all_updates().data
+
+    @property
+    def warning_updates(self) -> UpdateQueue:
+        """The unread data of WORK_WARNING, decoded."""
+        return self._all_updates().warnings
+
+    @property
+    def status_updates(self) -> UpdateQueue:
+        """The unread (numerator, denominator) pairs of WORK_STATUS; the last 1,000 at most."""
+        return self._all_updates().progress
+
+    def _all_updates(self) -> Updates:
+        if self._updates is None:
+            self._updates = Updates(self._encoder)
+        return self._updates
+
+    def reset(self) -> None:
+        """Make it as if it had never been submitted (python-gearman: `reset`).
+
+        Raises:
+            InvalidClientState: It is being submitted, or waited for.
+        """
+        if self._link is not None and not self._link.engine.closed:
+            raise InvalidClientState(f"{self!r} is under way")
+        self._leave_server()
+        self._forget_unique()
+        self._initialize_again()
+
+    def _forget_unique(self) -> None:
+        # The server may still have the job of a foreground request, doomed because its client has
+        # gone: a submit with the same unique would be attached to it and never hear of it again.
+        # A background job can't be doomed so; there the same unique saves running it twice.
+        if not self.background and self.unique == self._generated:
+            self._drop_unique()
+
+
+def _address(server: HostSpec | None) -> ServerAddress | None:
+    return None if server is None else parse_address(server)
+
+
+def next_update(request: GearmanJobRequest) -> JobUpdate | None:
+    """Take the oldest unread update of `request`, of whatever kind, or return None.
+
+    Raises:
+        Exception: Whatever the encoder's `decode` raises. The update is taken all the same.
+    """
+    updates = request._updates
+    if updates is None:
+        return None
+    queue = min(updates.data, updates.warnings, updates.progress, key=lambda queue: queue.first)
+    if not queue:
+        return None
+    value = queue.popleft()
+    if queue is updates.progress:
+        return JobProgress(*value)
+    return JobData(value) if queue is updates.data else JobWarning(value)
+
+
+def ended(request: GearmanJobRequest) -> JobEnded:
+    """Return how `request` ended.
+
+    Raises:
+        Exception: Whatever the encoder's `decode` raises.
+    """
+    return JobEnded(request.state, request.result, request.exception)
+
+
+# Making requests, and making them ready.

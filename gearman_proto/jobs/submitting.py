@@ -1,0 +1,185 @@
+"""Requests on their way to the wire: made of dicts, checked, encoded, and made into packets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from gearman_proto import constants
+from gearman_proto.constants import JOB_UNKNOWN, PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
+from gearman_proto.names import check_name, to_text, to_wire
+from gearman_proto.wire import events
+
+from .encoder import encode_data
+from .request import GearmanJobRequest
+
+#: The submit packet for each (priority, background).
+SUBMITS: Final[dict[tuple[str | None, bool], type[events.SubmitJob]]] = {
+    (PRIORITY_NONE, False): events.SubmitJob,
+    (PRIORITY_LOW, False): events.SubmitJobLow,  # type: ignore[dict-item] # the same fields
+    (PRIORITY_HIGH, False): events.SubmitJobHigh,  # type: ignore[dict-item]
+    (PRIORITY_NONE, True): events.SubmitJobBg,  # type: ignore[dict-item]
+    (PRIORITY_LOW, True): events.SubmitJobLowBg,  # type: ignore[dict-item]
+    (PRIORITY_HIGH, True): events.SubmitJobHighBg,  # type: ignore[dict-item]
+}
+
+
+#: Bytes of a job's data, encoded: a packet's size is a number of 32 bits, for the names, too.
+MAX_PAYLOAD_SIZE: Final = constants.MAX_BODY_SIZE - 16384
+
+
+_JOB_KEYS: Final = frozenset({"task", "data", "unique", "priority", "run_at", "reducer"})
+
+
+def make_requests(
+    jobs: Iterable[Mapping[str, Any]], *, background: bool = False, max_retries: int = 0
+) -> list[GearmanJobRequest]:
+    """Return requests for the dicts that `submit_multiple_jobs` takes.
+
+    Args:
+        jobs: Dicts with `task` and `data`, and optionally `unique`, `priority`, `run_at` and
+            `reducer`.
+        background: As in GearmanJobRequest.
+        max_retries: How often a submit that was lost may be sent again.
+
+    Raises:
+        TypeError: Something is not of the type it must be.
+        ValueError: A key is missing or unknown, or `max_retries` is negative.
+    """
+    check_collection("jobs_to_submit", jobs)
+    if not isinstance(max_retries, int):
+        raise TypeError(f"max_retries is a number, not {max_retries!r}")
+    if max_retries < 0:
+        raise ValueError(f"max_retries is {max_retries}: it can't be negative")
+    attempts = max_retries + 1
+    background = bool(background)
+    requests = []
+    for job in jobs:
+        try:
+            task, data = job["task"], job["data"]
+            keys = len(job)
+        except (TypeError, KeyError, IndexError):
+            raise _bad_job(job) from None
+        request = GearmanJobRequest._make(task, data, background, attempts)
+        if keys > 2:
+            _add_options(request, job)
+        requests.append(request)
+    return requests
+
+
+def _add_options(request: GearmanJobRequest, job: Mapping[str, Any]) -> None:
+    if not _JOB_KEYS.issuperset(job):
+        raise _bad_job(job)
+    unique = job.get("unique")
+    request.unique = None if unique is None else to_text(unique)
+    request.priority = job.get("priority")
+    request.run_at = job.get("run_at")
+    request.reducer = job.get("reducer")
+
+
+def _bad_job(job: Any) -> Exception:
+    if not isinstance(job, Mapping):
+        return TypeError(f"a job to submit is a dict with task and data, not {job!r}")
+    for key in ("task", "data"):
+        if key not in job:
+            return ValueError(f"a job to submit has no {key!r}: its keys are {[*job]}")
+    unknown = sorted(set(job) - _JOB_KEYS, key=repr)
+    return ValueError(f"a job to submit has no key {unknown[0]!r}; it may have {sorted(_JOB_KEYS)}")
+
+
+def check_collection(name: str, value: object) -> None:
+    """Raise TypeError unless `value` is a list, a tuple or a set."""
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        raise TypeError(f"{name} is a list, a tuple or a set, not {type(value).__name__}")
+
+
+def check_requests(requests: Iterable[GearmanJobRequest]) -> None:
+    """Raise TypeError unless `requests` is a list, a tuple or a set of requests."""
+    check_collection("job_requests", requests)
+    for request in requests:
+        if not isinstance(request, GearmanJobRequest):
+            raise TypeError(f"a request is a GearmanJobRequest, not {request!r}")
+
+
+def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
+    """Check all of `requests`, and encode the data of those that are going to be sent.
+
+    This runs the application's encoder, so it is not called where that could hold up others. It
+    changes nothing if it raises, but for those that came before.
+
+    Args:
+        requests: The requests of one call.
+        encoder: The `data_encoder` to use.
+
+    Raises:
+        TypeError: Something is not of the type it must be, or not even a request.
+        ValueError: Something has a value that servers do not take.
+        Exception: Whatever the encoder raises.
+    """
+    check_requests(requests)
+    task = None
+    for request in requests:
+        if request.state != JOB_UNKNOWN:
+            continue
+        if request.task is not task:
+            task = request.task
+            check_name("task", task, constants.MAX_FUNCTION_SIZE)
+        if request.unique and request.unique != request._generated:
+            check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE)
+        if request.run_at is not None or request.reducer is not None:
+            _check_special(request)
+        elif (request.priority, request.background) not in SUBMITS:
+            raise ValueError(
+                f"a priority is PRIORITY_NONE, PRIORITY_LOW or PRIORITY_HIGH, "
+                f"not {request.priority!r}"
+            )
+        payload = encode_data(encoder, request.data)
+        if len(payload) > MAX_PAYLOAD_SIZE:
+            raise ValueError(
+                f"the data has {len(payload)} bytes, more than the {MAX_PAYLOAD_SIZE} that fit a "
+                "packet"
+            )
+        request._encoder = encoder
+        request._payload = payload
+
+
+def _check_special(request: GearmanJobRequest) -> None:
+    if request.run_at is not None and request.reducer is not None:
+        raise ValueError("a job has a run_at or a reducer, not both")
+    if request.priority is not None:
+        raise ValueError("a job with a run_at or a reducer has no priority")
+    if request.run_at is not None:
+        if not request.background:
+            raise ValueError("a job with a run_at is a background job")
+        to_epoch(request.run_at)
+    else:
+        check_name("reducer", to_text(request.reducer or ""), constants.MAX_REDUCER_SIZE)
+
+
+def to_epoch(run_at: datetime | float | None) -> int:
+    """Return a time as whole seconds since 1970, never earlier than `run_at`."""
+    if isinstance(run_at, datetime):
+        run_at = run_at.timestamp()
+    if not isinstance(run_at, (int, float)) or isinstance(run_at, bool):
+        raise TypeError(f"run_at is a datetime or seconds since 1970, not {run_at!r}")
+    if not 0 <= run_at <= constants.MAX_EPOCH:
+        raise ValueError(f"run_at is {run_at}, before 1970 or too late")
+    return math.ceil(run_at)
+
+
+def submit_event(request: GearmanJobRequest) -> events.PacketEvent:
+    """Return the packet that submits `request`, which has been prepared and has a unique."""
+    payload = request._payload or b""
+    function = request.task.encode("utf-8", "surrogateescape")
+    unique = (request.unique or "").encode("utf-8", "surrogateescape")
+    if request.run_at is not None:
+        epoch = b"%d" % to_epoch(request.run_at)
+        return events.SubmitJobEpoch(function, unique, epoch, payload)
+    if request.reducer is not None:
+        reducer = to_wire(to_text(request.reducer))
+        if request.background:
+            return events.SubmitReduceJobBackground(function, unique, reducer, b"", payload)
+        return events.SubmitReduceJob(function, unique, reducer, b"", payload)
+    return SUBMITS[request.priority, request.background](function, unique, payload)

@@ -1,0 +1,155 @@
+"""What comes of a job while it runs, and what of that has not been read yet."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, overload
+
+from gearman_proto import constants
+
+
+@dataclass(frozen=True)
+class JobData:
+    """A part of the result has come (WORK_DATA), decoded."""
+
+    data: Any
+
+
+@dataclass(frozen=True)
+class JobWarning:
+    """A warning has come (WORK_WARNING), decoded."""
+
+    data: Any
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """The job's progress has come (WORK_STATUS)."""
+
+    numerator: int
+    denominator: int
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """The job has ended, or its connection was lost (then `state` is JOB_UNKNOWN).
+
+    `result` and `exception` are as in the request.
+    """
+
+    state: str
+    result: Any = None
+    exception: Any = None
+
+
+#: What `updates` yields.
+JobUpdate = JobData | JobWarning | JobProgress | JobEnded
+
+
+#: Bytes of updates of one job that may lie unread. A job that sends more fails.
+MAX_UNREAD_UPDATES: Final = constants.DEFAULT_MAX_PACKET_SIZE
+
+
+#: Status updates of one job that may lie unread. Older ones are dropped.
+MAX_UNREAD_PROGRESS: Final = 1000
+
+
+# What an update costs beside its bytes, roughly.
+_UPDATE_COST: Final = 200
+
+
+class _Update:
+    __slots__ = ("is_raw", "number", "size", "value")
+
+    def __init__(self, number: int, value: Any, size: int, is_raw: bool) -> None:
+        self.number = number
+        self.value = value
+        self.size = size
+        self.is_raw = is_raw
+
+
+class UpdateQueue(Sequence[Any]):
+    """The unread updates of one kind, oldest first; `popleft` takes one out.
+
+    Reading one decodes it, once.
+    """
+
+    __slots__ = ("_added", "_encoder", "_entries", "_taken")
+
+    def __init__(self, encoder: Any, maxlen: int | None = None) -> None:
+        self._encoder = encoder
+        self._entries: deque[_Update] = deque(maxlen=maxlen)
+        # Bytes. Two counters, as two threads count: the engine's, and the one that reads.
+        self._added = 0
+        self._taken = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self._read(entry) for entry in list(self._entries)[index]]
+        return self._read(self._entries[index])
+
+    def __repr__(self) -> str:
+        return f"<UpdateQueue of {len(self)}>"
+
+    def popleft(self) -> Any:
+        """Remove and return the oldest update. IndexError if there is none."""
+        return self._read(self._pop())
+
+    @property
+    def unread(self) -> int:
+        """Bytes that lie in it."""
+        return self._added - self._taken
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest update; beyond all numbers if there is none."""
+        return self._entries[0].number if self._entries else sys.maxsize
+
+    def add(self, number: int, value: Any, size: int, *, is_raw: bool) -> None:
+        """Append an update; for engines."""
+        self._added += size
+        self._entries.append(_Update(number, value, size, is_raw))
+
+    def _pop(self) -> _Update:
+        entry = self._entries.popleft()
+        self._taken += entry.size
+        return entry
+
+    def _read(self, entry: _Update) -> Any:
+        if entry.is_raw:
+            entry.value = self._encoder.decode(entry.value)
+            entry.is_raw = False
+        return entry.value
+
+
+class Updates:
+    """All updates of one request, numbered as they came."""
+
+    __slots__ = ("count", "data", "progress", "warnings")
+
+    def __init__(self, encoder: Any) -> None:
+        self.count = 0
+        self.data = UpdateQueue(encoder)
+        self.warnings = UpdateQueue(encoder)
+        self.progress = UpdateQueue(encoder, MAX_UNREAD_PROGRESS)
+
+    def add(self, queue: UpdateQueue, raw: bytes) -> bool:
+        """Append an update. Returns whether the unread ones are still few enough."""
+        self.count += 1
+        queue.add(self.count, raw, len(raw) + _UPDATE_COST, is_raw=True)
+        return self.data.unread + self.warnings.unread <= MAX_UNREAD_UPDATES
+
+    def add_progress(self, numerator: int, denominator: int) -> None:
+        """Append a report of progress."""
+        self.count += 1
+        self.progress.add(self.count, (numerator, denominator), 0, is_raw=False)

@@ -1,0 +1,42 @@
+"""Names of functions, jobs and clients: `str` for applications, bytes on the wire.
+
+UTF-8 with surrogateescape, so that any bytes survive the round trip. Wherever an application gives
+a name, `str` and `bytes` will do.
+"""
+
+from __future__ import annotations
+
+
+def to_text(name: str | bytes) -> str:
+    """Return a name as the job layer has it."""
+    if type(name) is str:
+        return name
+    if isinstance(name, (bytes, bytearray)):
+        return name.decode("utf-8", "surrogateescape")
+    if isinstance(name, str):
+        return str(name)
+    raise TypeError(f"a name is a str or bytes, not {name!r}")
+
+
+def to_wire(name: str) -> bytes:
+    """Return a name as the wire has it."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def check_name(what: str, name: str, limit: int) -> bytes:
+    """Return a name as the wire has it.
+
+    Raises:
+        ValueError: It has a NUL in it, or more than `limit` bytes.
+    """
+    try:
+        wire = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the {what} {name!r} can't be sent as UTF-8: {error.reason}") from None
+    if 0 in wire:
+        raise ValueError(f"the {what} {name[:80]!r} has a NUL in it")
+    if len(wire) > limit:
+        raise ValueError(
+            f"the {what} {name[:80]!r} has {len(wire)} bytes, more than the {limit} servers take"
+        )
+    return wire

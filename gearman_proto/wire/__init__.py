@@ -1,0 +1,1 @@
+"""Tier 1: one connection. Bytes to events, and events to bytes."""

@@ -1,0 +1,540 @@
+"""Tier 1: the bytes of one connection to events, and back.
+
+A `Connection` knows what its role may send and receive, how packets look, and which reply belongs
+to which request. It knows no time, no policy and no jobs.
+
+Pairing
+    A server answers the requests of one connection in order, so one queue of what was asked is
+    enough: JOB_CREATED, STATUS_RES, OPTION_RES and so on pop its head and must fit it; what is not
+    an answer (WORK_*, NOOP) pops nothing. An ERROR names no request. Servers send it in place of
+    an answer, or, with a code of its own, for a WORK_* packet, which has no other answer.
+
+    Some requests are dropped in silence by some server. When the head is one of these and a reply
+    does not fit it, it will never be answered: it is handed out as `Unanswered`, and the reply is
+    tried on the next one.
+
+    Where a reply repeats what was asked (a handle, a unique, an option, the echo), it is compared.
+    A reply that fits nothing means that the streams are out of step. There is no way back from
+    that, so it is an error like garbage.
+
+    A server's Connection keeps the same queue, and refuses to send answers out of order.
+
+Errors
+    Those in received bytes are raised by `next_event`, after every event that came before them,
+    and again by every later call. Those of the caller are raised by `send`, which then has changed
+    nothing. Most of the checks in `send` are there because a server would meet the packet with
+    silence, by closing, or by ending its process.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto import constants
+from gearman_proto.errors import LocalProtocolError, RemoteProtocolError, UnknownCommandError
+
+from .buffer import ReceiveBuffer
+from .events import (
+    EVENT_CLASSES,
+    CanDoTimeout,
+    ConnectionClosed,
+    Event,
+    InvalidRequest,
+    PacketEvent,
+    SubmitJobEpoch,
+    TextLine,
+    Unanswered,
+    WorkFail,
+)
+from .packets import (
+    BY_NAME,
+    BY_NUMBER,
+    HEADER,
+    HEADER_SIZE,
+    LAST_NUMBER,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    PACKETS,
+    PacketType,
+    Role,
+    parse,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class _NeedData(enum.Enum):
+    """The type of NEED_DATA: an enum, so that type checkers can tell it from events."""
+
+    NEED_DATA = enum.auto()
+
+    def __repr__(self) -> str:
+        return "NEED_DATA"
+
+
+#: What `next_event` returns when it needs more bytes.
+NEED_DATA: Final = _NeedData.NEED_DATA
+
+# A packet without a payload is made of names and numbers. gearmand's fit its buffer of 8192 bytes;
+# this leaves room for servers with longer names, and none for a damaged size.
+_MAX_PLAIN_SIZE: Final = 65536
+_MAX_BODY_SIZE: Final = constants.MAX_BODY_SIZE
+# Replies have no limit of their own: the line of a worker in `workers` holds all its functions.
+_MAX_REPLY_LINE: Final = 1024 * 1024
+# The codes with which servers refuse a WORK_* packet (gearmand's; the Perl server's).
+_WORK_ERRORS: Final = frozenset({b"JOB_NOT_FOUND", b"not_worker"})
+# The codes with which gearmand refuses a submit, and nothing else.
+_SUBMIT_ERRORS: Final = frozenset({b"QUEUE_ERROR", b"ARGUMENT_TOO_LARGE"})
+
+#: Sizes in bytes of what clients and workers send, by argument.
+_SIZES: Final = {
+    "function": constants.MAX_FUNCTION_SIZE,
+    "unique": constants.MAX_UNIQUE_SIZE,
+    "reducer": constants.MAX_REDUCER_SIZE,
+    "client_id": constants.MAX_CLIENT_ID_SIZE,
+    "option": constants.MAX_HANDLE_SIZE,
+    "numerator": constants.MAX_PROGRESS_SIZE,
+    "denominator": constants.MAX_PROGRESS_SIZE,
+}
+#: The requests that may be sent only with certain values, or never.
+_SPECIAL: Final = ("CAN_DO_TIMEOUT", "SUBMIT_JOB_EPOCH", "WORK_FAIL", "ALL_YOURS")
+
+
+def _size_limit(packet: PacketType | None, max_packet_size: int) -> int:
+    """The largest body to take for `packet`; None is a type that is not known."""
+    if packet is None or packet.opaque:
+        return max_packet_size
+    return min(max_packet_size, _MAX_PLAIN_SIZE)
+
+
+class _Row:
+    """A row of the packet table, prepared for the two paths that every job takes."""
+
+    __slots__ = (
+        "accepts",
+        "alone",
+        "answers_something",
+        "enough",
+        "event_class",
+        "get_args",
+        "ignorable",
+        "is_special",
+        "limits",
+        "max_size",
+        "nuls",
+        "number",
+        "opaque",
+        "owes",
+        "packet",
+        "repeated",
+        "single",
+    )
+
+    def __init__(self, packet: PacketType, max_packet_size: int) -> None:
+        self.packet = packet
+        self.number = packet.number
+        self.opaque = packet.opaque
+        self.ignorable = packet.ignorable
+        self.event_class: Any = EVENT_CLASSES[packet.number]
+        self.get_args = self.event_class.arguments
+        self.max_size = _size_limit(packet, max_packet_size)
+        #: The numbers of what answers it, without ERROR.
+        self.accepts = frozenset(BY_NAME[name].number for name in packet.answers)
+        #: Its entry in the queue of what was asked, if the answer repeats nothing of it.
+        self.alone: tuple[_Row | None, bytes | None] = (self, None)
+        #: What a server owes for it: an entry of that queue, or None.
+        self.owes: tuple[_Row | None, bytes | None] | None = None
+        if packet.answers:
+            self.owes = self.alone
+        elif packet.name == "ALL_YOURS":
+            self.owes = _ERROR_ONLY
+        #: Whether its first argument comes back in the answer.
+        self.repeated = bool(packet.answers and packet.args and not packet.is_submit)
+        self.answers_something = packet.number in _ANSWERS
+        #: Whether its body is one plain argument.
+        self.single = len(packet.args) == 1 and not packet.opaque
+        sizes = dict(_SIZES)
+        if packet.name == "GET_STATUS":
+            # Other packets repeat the handle that a server gave, whatever its size.
+            sizes["handle"] = constants.MAX_HANDLE_SIZE
+        plain = packet.args[: len(packet.args) - packet.opaque]
+        #: The largest size of each plain argument of a request.
+        self.limits = tuple(sizes.get(name, _MAX_PLAIN_SIZE) for name in plain)
+        #: How many NULs stand before the payload, or in all if there is none.
+        self.nuls = max(len(packet.args) - 1, 0)
+        #: Plain arguments that are no larger together are not too large.
+        self.enough = min(self.limits, default=0)
+        #: Whether it may be sent only with certain values, or never.
+        self.is_special = packet.name in _SPECIAL
+
+
+_IGNORED: Final = object()
+#: The numbers of the packets that answer a request.
+_ANSWERS: Final = frozenset(BY_NAME[name].number for p in PACKETS for name in p.answers) | {
+    BY_NAME["ERROR"].number
+}
+_ERROR: Final = BY_NAME["ERROR"].number
+# What a server owes for a request that it can only refuse.
+_ERROR_ONLY: Final[tuple[_Row | None, bytes | None]] = (None, None)
+
+
+@functools.lru_cache(maxsize=16)
+def _rows(role: Role, max_packet_size: int) -> tuple[dict[type[Event], _Row], dict[int, _Row]]:
+    """What `role` may send, by event class, and what it may receive, by number."""
+    rows = [_Row(packet, max_packet_size) for packet in PACKETS]
+    to_send = {row.event_class: row for row in rows if row.packet.sender & role}
+    to_receive = {row.number: row for row in rows if row.packet.receiver & role}
+    return to_send, to_receive
+
+
+def _words(line: bytes) -> int:
+    return sum(1 for word in line.split(b" ") if word)
+
+
+class Connection:
+    """One end of one connection, without the connection.
+
+    Args:
+        role: What this end is. `Role.CLIENT | Role.WORKER` is both at once.
+        max_packet_size: In bytes. A received packet whose body is larger is an error.
+    """
+
+    def __init__(
+        self, role: Role, *, max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE
+    ) -> None:
+        if not isinstance(role, Role) or not role:
+            raise TypeError(f"role must be a Role, not {role!r}")
+        if Role.SERVER in role and role is not Role.SERVER:
+            raise ValueError("a server's end can't be anything else at the same time")
+        self.role: Role = role
+        self.max_packet_size: int = max_packet_size
+        self._is_server = role is Role.SERVER
+        self._is_worker = Role.WORKER in role
+        self._to_send, self._to_receive = _rows(role, max_packet_size)
+        self._magic = MAGIC_RESPONSE if self._is_server else MAGIC_REQUEST
+        self._peer_magic = MAGIC_REQUEST if self._is_server else MAGIC_RESPONSE
+        self._max_line = constants.MAX_COMMAND_SIZE if self._is_server else _MAX_REPLY_LINE
+        self._buffer = ReceiveBuffer()
+        # What was asked and is not answered: the row (None: only an ERROR will do) and what the
+        # answer repeats (None: nothing); and, beside it, the tokens.
+        self._asked: deque[tuple[_Row | None, bytes | None]] = deque()
+        self._tokens: deque[Any] = deque()
+        self._takes_text = self._is_server
+        self._eof = False
+        self._error: RemoteProtocolError | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.role!r}, {len(self._asked)} unanswered>"
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests wait for their answer."""
+        return len(self._asked)
+
+    @property
+    def buffered(self) -> int:
+        """How many received bytes are kept until their packet is complete."""
+        return len(self._buffer)
+
+    def unanswered_tokens(self) -> Iterator[Any]:
+        """Yield the tokens of the requests that wait for their answer, oldest first."""
+        yield from self._tokens
+
+    # Sending.
+
+    def send(self, event: Event, token: Any = None) -> bytes:
+        """Return the bytes to write for `event`.
+
+        Args:
+            event: A packet that this role may send, or a TextLine.
+            token: Anything; `event` itself if None. The event that answers this one will have it
+                as its `answers`.
+
+        Raises:
+            LocalProtocolError: This role may not send that, or not now; or a server would meet it
+                with silence, by closing the connection, or by ending its process.
+        """
+        row = self._to_send.get(type(event))
+        if row is None or self._error is not None:
+            return self._send_other(event)
+        args: tuple[bytes, ...] = row.get_args(event)
+        body = b"\0".join(args)
+        # Looks at all plain arguments at once, which is enough for nearly every packet.
+        plain = len(body) - len(args[-1]) if row.opaque else len(body)
+        if plain > row.enough or body.count(b"\0", 0, plain) != row.nuls:
+            self._check_args(row, args)
+        if len(body) > _MAX_BODY_SIZE:
+            raise LocalProtocolError(f"{row.packet.name}: {len(body)} bytes do not fit a packet")
+        if self._is_server:
+            if row.answers_something:
+                self._settle(row, args[0] if args else b"")
+        else:
+            if row.is_special:
+                self._check_special(row.packet, event)
+            if row.accepts:
+                self._asked.append((row, args[0]) if row.repeated else row.alone)
+                self._tokens.append(event if token is None else token)
+        return HEADER.pack(self._magic, row.number, len(body)) + body
+
+    def _send_other(self, event: Event) -> bytes:
+        if self._error is not None:
+            raise LocalProtocolError(f"the connection has failed: {self._error}")
+        if isinstance(event, TextLine):
+            return self._send_line(event)
+        if isinstance(event, PacketEvent):
+            raise LocalProtocolError(f"{event.packet.name} is not for {self.role!r} to send")
+        raise LocalProtocolError(f"{event!r} can't be sent")
+
+    def _send_line(self, event: TextLine) -> bytes:
+        line, ending = event.line, event.ending
+        if ending not in (b"\r\n", b"\n") or b"\n" in line:
+            raise LocalProtocolError(f"{event!r} is not one line")
+        if line.startswith(b"\0"):
+            raise LocalProtocolError("a text line can't begin with a NUL, as packets do")
+        if not self._is_server:
+            if len(line) + len(ending) > constants.MAX_COMMAND_SIZE:
+                raise LocalProtocolError(f"a command of {len(line)} bytes is too long")
+            if _words(line) > constants.MAX_COMMAND_WORDS:
+                raise LocalProtocolError(
+                    f"{line[:80]!r} has more than {constants.MAX_COMMAND_WORDS} words: servers "
+                    "close the connection on that"
+                )
+            self._takes_text = True
+        return line + ending
+
+    def _check_args(self, row: _Row, args: tuple[bytes, ...]) -> None:
+        for name, value, limit in zip(row.packet.args, args, row.limits):
+            if 0 in value:
+                raise LocalProtocolError(f"{row.packet.name}: a NUL in the {name} {value[:80]!r}")
+            if len(value) > limit and not self._is_server:
+                raise LocalProtocolError(
+                    f"{row.packet.name}: the {name} has {len(value)} bytes, more than the {limit} "
+                    "that servers take"
+                )
+
+    @staticmethod
+    def _check_special(packet: PacketType, event: Event) -> None:
+        if isinstance(event, CanDoTimeout):
+            _check_number(packet, event.timeout, constants.MAX_CAN_DO_TIMEOUT)
+        elif isinstance(event, SubmitJobEpoch):
+            _check_number(packet, event.epoch, constants.MAX_EPOCH)
+        elif isinstance(event, WorkFail):
+            if event.reason is not None:
+                raise LocalProtocolError(
+                    "WORK_FAIL with anything behind the handle hangs libgearman's clients"
+                )
+        else:
+            raise LocalProtocolError(
+                "no server acts on ALL_YOURS, and gearmand's ERROR to it would pass for the "
+                "answer to another request"
+            )
+
+    # Receiving.
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes from the peer; get what they mean from `next_event`.
+
+        After an error in what came before, they are dropped.
+
+        Raises:
+            LocalProtocolError: `receive_eof` was called before.
+        """
+        if self._eof:
+            raise LocalProtocolError("data after the end of the stream")
+        if self._error is None:
+            self._buffer.feed(data)
+
+    def receive_eof(self) -> None:
+        """Take note that the peer sends no more."""
+        self._eof = True
+
+    def next_event(self) -> Event | _NeedData:
+        """Return the next event, or NEED_DATA.
+
+        After the peer's end of stream, and all that came before it, it is ConnectionClosed.
+
+        Raises:
+            RemoteProtocolError: The peer sent something unsound (or its stream ended in the middle
+                of a packet). Every later call raises the same.
+        """
+        if self._error is not None:
+            raise self._error
+        try:
+            buffer = self._buffer
+            start = buffer.start + HEADER_SIZE
+            if start > len(buffer.data):
+                if not buffer.has(HEADER_SIZE):
+                    return self._next_short()
+                start = HEADER_SIZE  # The pieces have been joined.
+            magic, number, size = HEADER.unpack_from(buffer.data, buffer.start)
+            row = self._to_receive.get(number)
+            if row is None or magic != self._peer_magic or size > row.max_size:
+                odd = self._next_odd(magic, number, size)
+                if odd is not None:
+                    return odd
+                assert row is not None
+            end = start + size
+            if end > len(buffer.data):
+                if not buffer.has(HEADER_SIZE + size):
+                    return self._need_data()
+                start, end = HEADER_SIZE, HEADER_SIZE + size
+            if row.single and 0 not in (first := buffer.data[start:end]):
+                args = [first]
+            else:
+                args = parse(row.packet, buffer.data, start, end)
+                first = args[0] if args else b""
+            if self._is_server:
+                if row.owes is not None:
+                    self._owe(row.owes)
+            elif row.answers_something:
+                token = self._settle(row, first)
+                if token is _IGNORED:  # The packet stays in the buffer, for the next call.
+                    return self._pop_ignored()
+                buffer.start = end
+                return row.event_class(*args, token)  # type: ignore[no-any-return]
+            buffer.start = end
+            return row.event_class(*args)  # type: ignore[no-any-return]
+        except RemoteProtocolError as error:
+            self._error = error
+            self._buffer.clear()
+            raise
+
+    def _next_short(self) -> Event | _NeedData:
+        """The next event where there are fewer bytes than a header has."""
+        buffer = self._buffer
+        size = len(buffer)
+        if not size:
+            buffer.shrink()
+            return ConnectionClosed() if self._eof else NEED_DATA
+        buffer.has(size)
+        if buffer.data[buffer.start]:
+            return self._next_line()
+        self._check_magic(buffer.data[buffer.start : buffer.start + 4])
+        return self._need_data()
+
+    def _next_odd(self, magic: bytes, number: int, size: int) -> Event | _NeedData | None:
+        """The same where the header is not quite right. None if the packet is none the less."""
+        buffer = self._buffer
+        if buffer.data[buffer.start]:
+            return self._next_line()
+        self._check_magic(magic)
+        packet = BY_NUMBER.get(number)
+        if packet is None and not (self._is_server and 0 < number <= LAST_NUMBER):
+            raise UnknownCommandError(f"there is no packet of type {number}")
+        name = f"type {number}" if packet is None else packet.name
+        limit = _size_limit(packet, self.max_packet_size)
+        if size > limit:
+            raise RemoteProtocolError(f"{name} claims {size} bytes, more than the {limit} allowed")
+        if not self._is_server:
+            if number not in self._to_receive:
+                raise RemoteProtocolError(f"{name} is not for {self.role!r} to receive")
+            return None  # gear's server sends a request's magic.
+        if not buffer.has(HEADER_SIZE + size):
+            return self._need_data()
+        buffer.start += HEADER_SIZE + size
+        self._owe(_ERROR_ONLY)
+        if magic == MAGIC_RESPONSE:
+            return InvalidRequest(b"INVALID_MAGIC", b"Request magic expected")
+        return InvalidRequest(b"INVALID_COMMAND", b"Command not expected")
+
+    def _pop_ignored(self) -> Unanswered:
+        request = self._asked.popleft()[0]
+        assert request is not None
+        return Unanswered(request.packet, self._tokens.popleft())
+
+    def _need_data(self) -> _NeedData:
+        self._buffer.shrink()
+        if self._eof:
+            raise RemoteProtocolError(
+                f"the stream ended in the middle of a packet, after {len(self._buffer)} bytes of it"
+            )
+        return NEED_DATA
+
+    @staticmethod
+    def _check_magic(magic: bytes) -> None:
+        if not (MAGIC_RESPONSE.startswith(magic) or MAGIC_REQUEST.startswith(magic)):
+            raise RemoteProtocolError(f"a packet begins with {magic!r}, not with a magic")
+
+    def _next_line(self) -> Event | _NeedData:
+        buffer = self._buffer
+        if not self._takes_text:
+            begin = buffer.data[buffer.start : buffer.start + 40]
+            raise RemoteProtocolError(f"the peer does not speak Gearman: {begin!r}")
+        size = buffer.line_size()
+        if (size or len(buffer)) > self._max_line:
+            raise RemoteProtocolError(f"a line of text of more than {self._max_line} bytes")
+        if not size:
+            return self._need_data()
+        buffer.has(size)
+        line = buffer.take(size)
+        ending = b"\r\n" if line.endswith(b"\r\n") else b"\n"
+        line = line[: -len(ending)]
+        if self._is_server and _words(line) > constants.MAX_COMMAND_WORDS:
+            raise RemoteProtocolError(
+                f"a command of more than {constants.MAX_COMMAND_WORDS} words: {line[:80]!r}"
+            )
+        return TextLine(line, ending)
+
+    # Pairing.
+
+    def _owe(self, entry: tuple[_Row | None, bytes | None]) -> None:
+        """For a server: a request has come that has to be answered."""
+        self._asked.append(entry)
+        self._tokens.append(None)
+
+    def _settle(self, answer: _Row, first: bytes) -> Any:
+        """Pop the request that `answer`, whose first argument is `first`, is for.
+
+        Returns its token, or _IGNORED if the head will never be answered, which is not popped.
+        """
+        asked = self._asked
+        if asked:
+            request, repeated = asked[0]
+            if (
+                request is not None
+                and answer.number in request.accepts
+                and (repeated is None or first == repeated)
+            ):
+                asked.popleft()
+                return self._tokens.popleft()
+        return self._settle_odd(answer, first)
+
+    def _settle_odd(self, answer: _Row, first: bytes) -> Any:
+        """The same where the head does not expect `answer`: it is an ERROR, or does not fit."""
+        asked = self._asked
+        if answer.number == _ERROR and (not asked or self._is_about_work(first)):
+            return None
+        if not asked:
+            raise self._out_of_step(f"{answer.packet.name} answers nothing")
+        request, repeated = asked[0]
+        # An ERROR names no request, but some codes tell what kind it was.
+        fits = answer.number == _ERROR and first not in _SUBMIT_ERRORS
+        if not fits and request is not None and request.ignorable and not self._is_server:
+            return _IGNORED
+        if answer.number == _ERROR:
+            asked.popleft()
+            return self._tokens.popleft()
+        if request is None or answer.number not in request.accepts:
+            name = "an invalid request" if request is None else request.packet.name
+            raise self._out_of_step(f"{answer.packet.name} can't answer {name}")
+        raise self._out_of_step(
+            f"{answer.packet.name} is about {first[:80]!r}, but {repeated!r:.100} was asked"
+        )
+
+    def _is_about_work(self, code: bytes) -> bool:
+        """Whether an ERROR of this code refuses a WORK_* packet, and so answers no request."""
+        return code in _WORK_ERRORS and (self._is_worker or self._is_server)
+
+    def _out_of_step(self, message: str) -> LocalProtocolError | RemoteProtocolError:
+        return LocalProtocolError(message) if self._is_server else RemoteProtocolError(message)
+
+
+def _check_number(packet: PacketType, text: bytes, largest: int) -> None:
+    if not text.isdigit() or len(text) > 19 or int(text) > largest:
+        raise LocalProtocolError(
+            f"{packet.name}: {text[:80]!r} is not a number from 0 to {largest}"
+        )

@@ -1,0 +1,333 @@
+"""A small world for an engine: scripted servers, and a clock that stands until it is moved.
+
+There is no socket and no time here. A test takes the part of the driver and of the servers, so it
+reads like a conversation::
+
+    world = World()
+    request = world.request(data=b"in")
+    wait = world.submit(request)
+    server = world.serve()
+    assert server.take() == [SubmitJob(b"task", wire(request), b"in")]
+    server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
+    assert wait.done
+
+After each step the World checks what has to be true of an engine at any time.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from gearman_proto.address import parse_host_list
+from gearman_proto.constants import JOB_CREATED, JOB_PENDING
+from gearman_proto.engines.base import Close, Connect
+from gearman_proto.engines.client import ClientEngine, ClientLink
+from gearman_proto.engines.queries import StatusWait
+from gearman_proto.engines.waits import Stream, Wait
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.jobs.submitting import make_requests, prepare
+from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.events import Event, JobCreated, OptionReq, OptionRes, PacketEvent
+from gearman_proto.wire.packets import MAGIC_RESPONSE, Role, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+#: What the wall clock of a World shows when its other clock shows 0.
+EPOCH = 1_700_000_000.0
+
+
+def raw(*events: PacketEvent) -> bytes:
+    """The packets as a server sends them, whether or not they are in order."""
+    return b"".join(pack(e.packet, type(e).arguments(e), MAGIC_RESPONSE) for e in events)
+
+
+def wire(request: GearmanJobRequest) -> bytes:
+    """The unique of `request`, as it goes on the wire."""
+    assert request.job.unique is not None
+    return request.job.unique.encode()
+
+
+class Bell:
+    """A `wake` that counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+def wakes(wait: Wait) -> int:
+    """How often `wait` has called its `wake`."""
+    assert isinstance(wait.wake, Bell)
+    return wait.wake.count
+
+
+class Peer:
+    """The other end of one link."""
+
+    def __init__(self, world: World, link: ClientLink, timeout: float) -> None:
+        self.world = world
+        self.link = link
+        self.timeout = timeout
+        self.connection = Connection(Role.SERVER)
+        #: Whether the engine has asked to close it.
+        self.closed = False
+        #: Whether to answer OPTION_REQ, and not to show it.
+        self.grants_options = True
+
+    @property
+    def host(self) -> str:
+        return self.link.address.host
+
+    def up(self) -> Peer:
+        """The connection is open."""
+        self.world.call(self.world.engine.connected, self.link, self.world.now)
+        return self
+
+    def refuse(self, error: Exception | None = None) -> None:
+        """The connection can't be made."""
+        error = error or ConnectionRefusedError("refused")
+        self.world.call(self.world.engine.connect_failed, self.link, error, self.world.now)
+
+    def lose(self, error: Exception | None = None) -> None:
+        """The connection ends."""
+        self.world.call(self.world.engine.connection_lost, self.link, error, self.world.now)
+
+    def pull(self) -> bytes:
+        """One chunk of what the engine has to send."""
+        data: bytes = self.world.call(self.world.engine.data_to_send, self.link)
+        return data
+
+    def take(self) -> list[Event]:
+        """All that the engine has to send, until now."""
+        events = []
+        while data := self.pull():
+            events += self.read(data)
+        return events
+
+    def read(self, data: bytes) -> list[Event]:
+        """What `data` from the engine means."""
+        events: list[Event] = []
+        self.connection.receive_data(data)
+        while (event := self.connection.next_event()) is not NEED_DATA:
+            assert isinstance(event, Event)
+            if self.grants_options and isinstance(event, OptionReq):
+                self.send(OptionRes(event.option))
+            else:
+                events.append(event)
+        return events
+
+    def send(self, *events: Event) -> None:
+        """Answer. The server's Connection refuses what is out of order."""
+        self.send_raw(b"".join([self.connection.send(event) for event in events]))
+
+    def send_raw(self, data: bytes) -> None:
+        """Send anything, in the world's chunks."""
+        size = self.world.chunk or len(data) or 1
+        for at in range(0, len(data), size):
+            self.world.call(
+                self.world.engine.receive_data, self.link, data[at : at + size], self.world.now
+            )
+
+
+class World:
+    """An engine, and all that is around it."""
+
+    def __init__(
+        self,
+        servers: int | Iterable[Any] = 1,
+        *,
+        seed: int = 1,
+        chunk: int = 0,
+        **options: Any,
+    ) -> None:
+        if isinstance(servers, int):
+            servers = [f"s{number}" for number in range(servers)]
+        self.now = 0.0
+        self.chunk = chunk
+        self.engine = ClientEngine(
+            parse_host_list(list(servers)),
+            rng=random.Random(seed),
+            wall_clock=lambda: EPOCH + self.now,
+            **options,
+        )
+        #: All links that the engine has asked for, oldest first.
+        self.peers: list[Peer] = []
+        self.waits: list[Wait] = []
+
+    # The driver's part.
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the engine's transport side, as the driver does."""
+        value = function(*args)
+        self.act()
+        self.check()
+        return value
+
+    def act(self) -> list[Peer]:
+        """Take all actions. Returns the new links, which are being connected."""
+        peers = []
+        while (action := self.engine.next_action()) is not None:
+            if isinstance(action, Connect):
+                assert all(peer.link is not action.link for peer in self.peers)
+                peers.append(Peer(self, action.link, action.timeout))
+                self.peers.append(peers[-1])
+            else:
+                assert isinstance(action, Close)
+                (peer,) = (peer for peer in self.peers if peer.link is action.link)
+                assert not peer.closed
+                peer.closed = True
+        return peers
+
+    def peer(self, host: str | None = None) -> Peer:
+        """The living link to `host`, or the only living one."""
+        self.act()
+        (peer,) = (p for p in self.peers if p.link.alive and host in (None, p.host))
+        return peer
+
+    def serve(self, host: str | None = None) -> Peer:
+        """Bring up the link to `host`, or the only one that there is, and return it."""
+        peer = self.peer(host)
+        return peer if peer.link.is_up else peer.up()
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        deadline = self.engine.next_deadline()
+        self.call(self.engine.handle_timeout, self.now)
+        if deadline is not None and deadline <= self.now:
+            following = self.engine.next_deadline()
+            assert following is None or following > self.now
+
+    # The caller's part.
+
+    def request(
+        self,
+        task: str = "task",
+        data: Any = b"data",
+        *,
+        background: bool = False,
+        retries: int = 0,
+        encoder: Any = NoopEncoder,
+        **job: Any,
+    ) -> GearmanJobRequest:
+        """A request that is ready to be submitted."""
+        requests = make_requests(
+            [{"task": task, "data": data, **job}], background=background, max_retries=retries
+        )
+        prepare(requests, encoder)
+        return requests[0]
+
+    def submit(self, *requests: GearmanJobRequest, **options: Any) -> Wait:
+        wait = self.engine.submit(list(requests), self.now, Bell(), **options)
+        return self._made(wait)
+
+    def wait_completed(self, *requests: GearmanJobRequest, **options: Any) -> Wait:
+        return self._made(self.engine.wait_completed(requests, self.now, Bell(), **options))
+
+    def as_completed(self, *requests: GearmanJobRequest, **options: Any) -> Stream:
+        stream = self.engine.as_completed(requests, self.now, Bell(), **options)
+        self._made(stream)
+        return stream
+
+    def updates(self, request: GearmanJobRequest, **options: Any) -> Stream:
+        stream = self.engine.updates(request, self.now, Bell(), **options)
+        self._made(stream)
+        return stream
+
+    def statuses(self, *requests: GearmanJobRequest, **options: Any) -> StatusWait:
+        wait = self.engine.statuses(requests, self.now, Bell(), **options)
+        self._made(wait)
+        return wait
+
+    def release(self, wait: Wait) -> None:
+        self.engine.release(wait)
+        self.waits = [other for other in self.waits if other is not wait]
+        self.check()
+
+    def close(self) -> None:
+        self.call(self.engine.close, self.now)
+
+    def _made(self, wait: Wait) -> Wait:
+        self.waits.append(wait)
+        self.act()
+        self.check()
+        return wait
+
+    def job(self, server: Peer, handle: bytes = b"H:1", **job: Any) -> GearmanJobRequest:
+        """A request that was submitted to `server` and acknowledged; nobody waits for it."""
+        request = self.request(**job)
+        self.release(self.submit(request))
+        server.take()
+        server.send(JobCreated(handle))
+        assert request.state == JOB_CREATED
+        return request
+
+    # What has to be true at any time.
+
+    def check(self) -> None:
+        """Look at the whole engine."""
+        links = [server.link for server in self.engine.pool.servers if server.link is not None]
+        for link in links:
+            assert link.alive
+            check_places(link)
+        for peer in self.peers:
+            if not peer.link.alive:
+                assert not peer.link.is_up
+                assert peer.link not in links
+                assert not peer.link.outbox
+                assert not peer.link.jobs
+        for wait in self.waits:
+            check_wait(wait)
+
+
+def check_places(link: ClientLink) -> None:
+    """Each request on `link` is in one place, and knows that."""
+    sent = [t for t in link.connection.unanswered_tokens() if isinstance(t, GearmanJobRequest)]
+    unsent = [item for item in link.outbox if isinstance(item, GearmanJobRequest)]
+    made = [request for job in link.jobs.values() for request in job.live()]
+    assert len({id(request) for request in sent + unsent + made}) == len(sent + unsent + made)
+    for request in sent + unsent + made:
+        assert request._link is link
+        assert request.connection_attempts <= request.max_connection_attempts
+    assert {request.state for request in sent + unsent} <= {JOB_PENDING}
+    assert {request.state for request in made} <= {JOB_CREATED}
+    for request in sent:
+        assert request.connection_attempts > 0
+    for request in unsent:
+        assert request.connection_attempts < request.max_connection_attempts
+    for handle, job in link.jobs.items():
+        assert job.handle == handle
+        for request in job.live():
+            assert request.job.handle == handle.decode()
+
+
+def check_wait(wait: Wait) -> None:
+    """A Wait that has not been released agrees with its requests."""
+    if not isinstance(wait, Stream):
+        assert wakes(wait) == wait.done
+    if isinstance(wait, StatusWait):
+        assert wait.open == sum(not query.answered for query in wait.queries)
+        return
+    check_counts(wait, wait.requests)
+
+
+def check_counts(wait: Wait, requests: Collection[GearmanJobRequest]) -> None:
+    if not requests:
+        return  # It is about connections.
+    # A request that is in the list twice is waited for once.
+    mine = {request for request in requests if wait in request._waits}
+    if not mine and wait.open:
+        # crash() takes the requests away from a Wait that it ends.
+        assert wait.done
+        return
+    assert wait.open == len(mine)
+    assert wait.unaccepted == sum(request.state == JOB_PENDING for request in mine)
+    if not wait.timed_out:
+        # It is done neither too early nor too late.
+        enough = bool(wait.accepted_only or wait.error or not wait.open)
+        assert wait.done == (enough and not wait.unaccepted)

@@ -1,0 +1,347 @@
+"""A small world for a job server's engine: peers, and two clocks that stand until they are moved.
+
+There is no socket and no time here. A test takes the part of the driver and of all clients, workers
+and admins, so it reads like a conversation::
+
+    world = World()
+    client, worker = world.connect(), world.worker(b"f")
+    handle = client.submit(SubmitJob(b"f", b"", b"in"))
+    assert worker.grab() == JobAssign(handle, b"f", b"in")
+    worker.send(WorkComplete(handle, b"out"))
+    assert client.take() == [WorkComplete(handle, b"out")]
+
+After each step the World checks what has to be true of a server at any time.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from gearman_proto.engines.base import Close, StopListening
+from gearman_proto.engines.jobqueue import Function, JobState, QueuedJob
+from gearman_proto.engines.server import (
+    _ABILITY_SIZE,
+    _EPOCHS,
+    _FORMER_JOBS,
+    _FUNCTION_SIZE,
+    _JOB_SIZE,
+    _LISTENER_SIZE,
+    _LOOK_AT_CLOCK,
+    ServerEngine,
+    ServerLink,
+)
+from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.events import CanDo, Event, GrabJob, JobCreated, PacketEvent
+from gearman_proto.wire.packets import MAGIC_REQUEST, Role, pack
+
+from .harness import EPOCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def raw(*events: PacketEvent) -> bytes:
+    """The packets as a peer sends them, whether or not it should."""
+    return b"".join(pack(e.packet, type(e).arguments(e), MAGIC_REQUEST) for e in events)
+
+
+class Peer:
+    """The other end of one link."""
+
+    def __init__(self, world: World, link: ServerLink) -> None:
+        self.world = world
+        self.link = link
+        self.connection = Connection(Role.CLIENT | Role.WORKER)
+        #: Whether it takes what the server has for it.
+        self.reads = True
+        #: What it took and has not looked at.
+        self.inbox = b""
+        #: Whether the engine has asked to close it, or the peer has closed it.
+        self.closed = False
+
+    def send(self, *events: Event) -> None:
+        """Send. The Connection refuses what no client or worker should send."""
+        self.send_raw(b"".join([self.connection.send(event) for event in events]))
+
+    def send_raw(self, data: bytes) -> None:
+        """Send anything, in the world's chunks."""
+        size = self.world.chunk or len(data) or 1
+        for at in range(0, len(data), size):
+            self.world.call(
+                self.world.engine.receive_data, self.link, data[at : at + size], self.world.now
+            )
+
+    def take(self) -> list[Event]:
+        """What has come since the last time. The Connection refuses what is out of order."""
+        events: list[Event] = []
+        self.connection.receive_data(self.take_raw())
+        while (event := self.connection.next_event()) is not NEED_DATA:
+            assert isinstance(event, Event)
+            events.append(event)
+        return events
+
+    def take_raw(self) -> bytes:
+        """The same, as it came."""
+        data, self.inbox = self.inbox, b""
+        return data
+
+    def one(self) -> Event:
+        """The one event that has come since the last time."""
+        (event,) = self.take()
+        return event
+
+    def submit(self, event: PacketEvent) -> bytes:
+        """Submit a job, and return its handle."""
+        self.send(event)
+        created = self.one()
+        assert isinstance(created, JobCreated)
+        return created.handle
+
+    def grab(self, event: PacketEvent | None = None) -> Event:
+        """Ask for a job, and return the answer."""
+        self.send(event or GrabJob())
+        return self.one()
+
+    def ask(self, line: bytes) -> bytes:
+        """Send a text command, and return what comes."""
+        self.send_raw(line + b"\r\n")
+        return self.take_raw()
+
+    def close(self, error: Exception | None = None) -> None:
+        """The connection ends."""
+        self.closed = True
+        self.world.call(self.world.engine.connection_lost, self.link, error, self.world.now)
+
+    def stop_reading(self) -> Peer:
+        self.reads = False
+        return self
+
+    def read_on(self) -> None:
+        """Take what has piled up."""
+        self.reads = True
+        self.world.drive([self.link])
+        self.world.check()
+
+
+class World:
+    """A job server's engine, and all that is around it."""
+
+    def __init__(self, *, chunk: int = 0, **options: Any) -> None:
+        self.now = 0.0
+        #: How far the wall clock is ahead of the other one.
+        self.ahead = EPOCH
+        self.chunk = chunk
+        self.engine = ServerEngine(
+            rng=random.Random(1), wall_clock=lambda: self.ahead + self.now, **options
+        )
+        self.listening = True
+        #: All links that there ever were, oldest first.
+        self.peers: list[Peer] = []
+
+    # The driver's part.
+
+    def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Call the engine, as the driver does."""
+        value = function(*args, **options)
+        self.drive([])
+        self.check()
+        return value
+
+    def drive(self, links: list[ServerLink]) -> None:
+        """Write what is to be written, on `links` too, and take all actions."""
+        links += self.engine.links_to_write()
+        assert all(link.alive for link in links)
+        self.act()
+        while links:
+            for link in links:
+                peer = self.peer(link)
+                while peer.reads and (data := self.engine.data_to_send(link)):
+                    assert not peer.closed
+                    peer.inbox += data
+            self.act()
+            links = list(self.engine.links_to_write())
+        # Everything was said that there is.
+        assert not list(self.engine.links_to_write())
+        assert self.engine.next_action() is None
+
+    def act(self) -> None:
+        while (action := self.engine.next_action()) is not None:
+            if isinstance(action, StopListening):
+                assert self.listening
+                self.listening = False
+            else:
+                assert isinstance(action, Close)
+                peer = self.peer(action.link)
+                assert not peer.closed
+                peer.closed = True
+
+    def peer(self, link: ServerLink) -> Peer:
+        (peer,) = (peer for peer in self.peers if peer.link is link)
+        return peer
+
+    def connect(self, address: str = "127.0.0.1", *, reads: bool = True) -> Peer:
+        """A client, worker or admin has connected."""
+        link = self.engine.accept(address, len(self.peers) + 1, self.now)
+        peer = Peer(self, link)
+        peer.reads = reads
+        self.peers.append(peer)
+        self.drive([])
+        self.check()
+        return peer
+
+    def worker(self, *functions: bytes) -> Peer:
+        """A worker has connected and registered."""
+        peer = self.connect()
+        peer.send(*[CanDo(function) for function in functions])
+        return peer
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, all in one piece."""
+        self.now += seconds
+        self.call(self.engine.handle_timeout, self.now)
+        deadline = self.engine.next_deadline()
+        assert deadline is None or deadline > self.now
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and call the engine only when it wants to be called."""
+        until = self.now + seconds
+        while (deadline := self.engine.next_deadline()) is not None and deadline <= until:
+            self.sleep(deadline - self.now)
+        self.now = until
+
+    # What has to be true at any time.
+
+    def check(self) -> None:
+        """Look at the whole engine."""
+        engine = self.engine
+        check_links(self)
+        if engine.closed:
+            assert not engine.links
+            assert not engine.jobs
+            assert not engine.functions
+            assert engine.memory == 0
+            return
+        for function in engine.functions.values():
+            check_function(engine, function)
+        for handle, job in engine.jobs.items():
+            assert job.handle == handle
+            assert engine.functions[job.function.name] is job.function
+            check_job(engine, job)
+        assert engine.memory == count_memory(engine)
+        check_timers(self)
+
+
+def count_memory(engine: ServerEngine) -> int:
+    jobs = sum(
+        _JOB_SIZE
+        + _LISTENER_SIZE * len(job.listeners)
+        + len(job.function.name)
+        + len(job.unique)
+        + len(job.data)
+        for job in engine.jobs.values()
+    )
+    functions = sum(len(name) + _FUNCTION_SIZE for name in engine.functions)
+    links = sum(
+        link.connection.buffered
+        + sum(len(packet) for packet in link.unsent)
+        + link.writing
+        + sum(len(function.name) + _ABILITY_SIZE for function in link.abilities)
+        for link in engine.links
+    )
+    return jobs + functions + links
+
+
+def check_links(world: World) -> None:
+    engine = world.engine
+    assert not engine._doomed
+    assert set(engine.links) == {peer.link for peer in world.peers if peer.link.alive}
+    for peer in world.peers:
+        link = peer.link
+        if link.alive:
+            assert not peer.closed
+            assert link.unsent_size == sum(len(packet) for packet in link.unsent)
+            assert link.buffered == link.connection.buffered
+        else:
+            assert peer.closed
+            assert not link.unsent
+        if not link.alive or link.last_words:
+            if not engine.closed:
+                assert not link.abilities
+                assert not link.jobs
+                assert not link.listening
+            continue
+        assert not link.connection.unanswered
+        assert len(link.former) <= _FORMER_JOBS
+        assert not link.former.keys() & link.jobs.keys()
+        for function in link.abilities:
+            assert engine.functions[function.name] is function
+            assert link in function.workers
+            # Whoever sleeps has nothing to do.
+            assert not link.asleep or function.head() is None
+        for handle, job in link.jobs.items():
+            assert engine.jobs[handle] is job
+            assert job.worker is link
+        for job in link.listening:
+            assert engine.jobs[job.handle] is job
+            assert job.listeners[link] > 0
+
+
+def check_function(engine: ServerEngine, function: Function) -> None:
+    jobs = [job for job in engine.jobs.values() if job.function is function]
+    assert function.total == len(jobs)
+    assert function.running == sum(job.state is JobState.RUNNING for job in jobs)
+    assert function.delayed == sum(job.state is JobState.DELAYED for job in jobs)
+    queued = [job for job in jobs if job.state is JobState.QUEUED]
+    assert sum(len(queue) for queue in function.queues) == len(queued)
+    for priority, queue in enumerate(function.queues):
+        ranks = [job.rank for job in queue]
+        assert ranks == sorted(set(ranks))
+        for job in queue:
+            assert job.priority == priority
+            assert job.state is JobState.QUEUED
+            assert engine.jobs[job.handle] is job
+    by_unique = [job for job in jobs if job.unique not in (b"", b"-")]
+    by_data = [job for job in jobs if job.unique == b"-" and job.data]
+    keyed = {job.key: job for job in by_unique + by_data}
+    assert function.by_key == keyed
+    assert len(keyed) == len(by_unique + by_data)
+    workers = {link for link in engine.links if function in link.abilities}
+    assert set(function.workers) == workers
+    assert set(function.sleepers) == {link for link in workers if link.asleep}
+
+
+def check_job(engine: ServerEngine, job: QueuedJob) -> None:
+    running = job.state is JobState.RUNNING
+    assert job.state is not JobState.ENDED
+    assert (job in job.function.queues[job.priority]) == (job.state is JobState.QUEUED)
+    assert (job in engine._delayed._current) == (job.state is JobState.DELAYED)
+    assert (job.worker is not None) == running
+    if running:
+        assert job.worker in engine.links
+        assert job.worker.jobs[job.handle] is job
+    else:
+        assert job.wanted
+        assert (job.numerator, job.denominator) == (0, 0)
+    assert (job.epoch > 0) == (job.state is JobState.DELAYED)
+    for link in job.listeners:
+        assert link in engine.links
+        assert job in link.listening
+
+
+def check_timers(world: World) -> None:
+    engine = world.engine
+    assert len(engine._delayed) == sum(function.delayed for function in engine.functions.values())
+    things = set(engine._timers._current)
+    if len(engine._delayed):
+        assert _EPOCHS in things
+        assert engine._look_at is not None
+        assert engine._look_at <= world.now + _LOOK_AT_CLOCK
+    for thing in things - {_EPOCHS}:
+        if isinstance(thing, QueuedJob):
+            assert engine.jobs[thing.handle] is thing
+            assert thing.state is JobState.RUNNING
+        else:
+            assert thing.alive
+            assert thing.last_words
+    assert {link for link in engine.links if link.last_words} <= things

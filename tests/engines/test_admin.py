@@ -1,0 +1,997 @@
+"""The admin client's engine, without sockets and with a clock that stands until it is moved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gearman_proto import text
+from gearman_proto.address import parse_host_list
+from gearman_proto.engines.admin import AdminEngine, AdminLink, Question
+from gearman_proto.engines.base import Close, Connect
+from gearman_proto.errors import (
+    ConnectionError,
+    GearmanError,
+    InvalidAdminClientState,
+    RemoteProtocolError,
+    ServerError,
+    ServerUnavailable,
+)
+from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.events import (
+    EchoReq,
+    EchoRes,
+    Error,
+    Event,
+    JobCreated,
+    Noop,
+    TextLine,
+    WorkComplete,
+)
+from gearman_proto.wire.packets import Role
+
+from .harness import Bell, raw, wakes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+STATUS = b"f\t1\t2\t3\n.\n"
+F = text.FunctionStatus("f", 1, 2, 3)
+
+
+class Peer:
+    """The other end of one link."""
+
+    def __init__(self, world: World, link: AdminLink, timeout: float) -> None:
+        self.world = world
+        self.link = link
+        self.timeout = timeout
+        self.connection = Connection(Role.SERVER)
+        #: Whether the engine has asked to close it.
+        self.closed = False
+
+    def up(self) -> Peer:
+        """The connection is open."""
+        self.world.call(self.world.engine.connected, self.link, self.world.now)
+        return self
+
+    def refuse(self) -> None:
+        """The connection can't be made."""
+        error = ConnectionRefusedError("refused")
+        self.world.call(self.world.engine.connect_failed, self.link, error, self.world.now)
+
+    def lose(self, error: Exception | None = None) -> None:
+        """The connection ends."""
+        self.world.call(self.world.engine.connection_lost, self.link, error, self.world.now)
+
+    def take(self) -> list[Event]:
+        """All that the engine has to send, until now."""
+        events: list[Event] = []
+        while data := self.world.call(self.world.engine.data_to_send, self.link):
+            self.connection.receive_data(data)
+            while (event := self.connection.next_event()) is not NEED_DATA:
+                assert isinstance(event, Event)
+                events.append(event)
+        return events
+
+    def one(self) -> bytes:
+        """The command that the engine has to send."""
+        (event,) = self.take()
+        assert isinstance(event, TextLine)
+        return event.line
+
+    def send(self, data: bytes, *more: bytes) -> None:
+        """Send anything, in these chunks."""
+        for chunk in (data, *more):
+            self.world.call(self.world.engine.receive_data, self.link, chunk, self.world.now)
+
+
+class World:
+    """An engine, and all that is around it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.now = 100.0
+        self.engine = AdminEngine(parse_host_list(["s:1"]), **options)
+        #: All links that the engine has asked for, oldest first.
+        self.peers: list[Peer] = []
+        self.questions: list[Question[Any]] = []
+        #: Whether nobody is to be woken any more.
+        self.abandoned = False
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the engine's transport side, as the driver does."""
+        value = function(*args)
+        self.act()
+        return value
+
+    def act(self) -> None:
+        """Take all actions, and see that all is as it has to be at any time."""
+        while (action := self.engine.next_action()) is not None:
+            if isinstance(action, Connect):
+                assert all(peer.link is not action.link for peer in self.peers)
+                self.peers.append(Peer(self, action.link, action.timeout))
+                continue
+            assert isinstance(action, Close)
+            (peer,) = (peer for peer in self.peers if peer.link is action.link)
+            assert not peer.closed
+            peer.closed = True
+        living = [peer.link for peer in self.peers if peer.link.alive]
+        assert living == [link for link in [self.engine._link] if link is not None]
+        assert self.engine.server.link is self.engine._link
+        for peer in self.peers:
+            if not peer.link.alive:
+                assert (peer.link.is_up, peer.link.asked, peer.link.unsent) == (False, None, False)
+        for link in self.engine.links_to_write():
+            assert link.is_up
+            assert link.unsent
+        for question in self.questions:
+            assert wakes(question) == question.done or self.abandoned
+
+    def ask(
+        self, command: text.Command[T] | None = None, timeout: float | None = None
+    ) -> Question[Any]:
+        """Ask, for the status if nothing else is said."""
+        command = command or text.status()  # type: ignore[assignment]
+        assert command is not None
+        return self._asked(self.engine.ask(command, self.now, Bell(), timeout=timeout))
+
+    def ping(self, timeout: float | None = None) -> Question[float]:
+        question = self.engine.ping(self.now, Bell(), timeout=timeout)
+        self._asked(question)
+        return question
+
+    def _asked(self, question: Question[T]) -> Question[T]:
+        self.questions.append(question)
+        self.act()
+        return question
+
+    def release(self, *questions: Question[Any]) -> None:
+        for question in questions:
+            self.engine.release(question)
+        self.act()
+
+    def peer(self) -> Peer:
+        """The living link."""
+        (peer,) = (peer for peer in self.peers if peer.link.alive)
+        return peer
+
+    def serve(self) -> Peer:
+        """The living link, open."""
+        peer = self.peer()
+        return peer if peer.link.is_up else peer.up()
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        self.call(self.engine.handle_timeout, self.now)
+        deadline = self.engine.next_deadline()
+        assert deadline is None or deadline > self.now
+
+    def wake_up(self) -> None:
+        """What a driver does when a deadline may have come."""
+        deadline = self.engine.next_deadline()
+        if deadline is not None and deadline <= self.now:
+            self.sleep(0)
+
+    def check_rest(self) -> None:
+        """Nothing is left of any question."""
+        # Releasing one again would take away what should not be there any more.
+        self.release(*self.engine._held.copy())
+        assert not self.engine._held
+        assert not self.engine._queue
+        assert self.engine.next_deadline() is None
+        assert len(self.engine._timers) == 0
+        assert self.engine.next_action() is None
+        assert not list(self.engine.links_to_write())
+        for peer in self.peers:
+            assert peer.link.asked is None
+            assert not peer.link.unsent
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def check_usable(world: World) -> None:
+    """A further question gets its own answer, on a connection that is there or can be made."""
+    question = world.ask(text.getpid())
+    server = world.serve()
+    assert server.one() == b"getpid"
+    server.send(b"OK 4711\n")
+    assert question.value == 4711
+    assert world.peer() is server
+    world.release(question)
+    world.check_rest()
+
+
+# Its making.
+
+
+@pytest.mark.parametrize(
+    ("hosts", "count"), [([], 0), (["a", "b"], 2), (["a", "a:1", ("b", 2)], 3)]
+)
+def test_there_is_one_server(hosts: list[Any], count: int) -> None:
+    with pytest.raises(ValueError, match=f"one server, not {count}"):
+        AdminEngine(parse_host_list(hosts))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_connect_timeout_that_cannot_be(timeout: float) -> None:
+    with pytest.raises(ValueError, match="must be more than 0"):
+        World(connect_timeout=timeout)
+
+
+def test_nothing_is_connected_before_the_first_question(world: World) -> None:
+    world.act()
+    assert world.peers == []
+    assert not world.engine.server.connected
+    world.check_rest()
+
+
+# A question and its answer.
+
+
+def test_a_question(world: World) -> None:
+    question = world.ask()
+    (peer,) = world.peers
+    assert str(peer.link.address) == "s:1"
+    assert peer.timeout == 10
+    assert repr(peer.link) == "<AdminLink to s:1>"
+    assert repr(question) == "<Question 'status'>"
+    assert peer.take() == []
+    assert not world.engine.server.connected
+    peer.up()
+    assert world.engine.server.connected
+    assert list(world.engine.links_to_write()) == [peer.link]
+    assert peer.take() == [TextLine(b"status")]
+    assert peer.take() == []
+    assert list(world.engine.links_to_write()) == []
+    peer.send(STATUS)
+    assert question.done
+    assert not question.timed_out
+    assert question.value == (F,)
+    world.release(question)
+    check_usable(world)
+    assert world.peers == [peer]
+
+
+def test_an_answer_in_pieces(world: World) -> None:
+    question = world.ask()
+    server = world.serve()
+    server.take()
+    for byte in STATUS[:-1]:
+        server.send(bytes([byte]))
+        assert not question.done
+    server.send(STATUS[-1:])
+    assert question.value == (F,)
+    check_usable(world)
+
+
+def test_a_refusal_keeps_the_connection(world: World) -> None:
+    question = world.ask(text.drop_function("f"))
+    server = world.serve()
+    server.take()
+    server.send(b"ERR function not found\r\n")
+    with pytest.raises(ServerError) as caught:
+        question.value  # noqa: B018 - reading it is what raises
+    assert (caught.value.code, caught.value.text) == ("ERR", "function not found")
+    check_usable(world)
+    assert world.peers == [server]
+
+
+def test_questions_are_asked_one_after_the_other(world: World) -> None:
+    first, second, third = world.ask(), world.ask(text.getpid()), world.ping()
+    assert repr(third) == "<Question ECHO_REQ>"
+    server = world.serve()
+    assert server.one() == b"status"
+    server.send(STATUS)
+    assert (first.done, second.done, third.done) == (True, False, False)
+    assert server.one() == b"getpid"
+    server.send(b"ERR NO\r\n")
+    assert (second.done, third.done) == (True, False)
+    (echo,) = server.take()
+    assert isinstance(echo, EchoReq)
+    server.send(raw(EchoRes(echo.data)))
+    assert third.done
+    assert first.value == (F,)
+    with pytest.raises(ServerError, match=r"^NO$"):
+        second.value  # noqa: B018
+    check_usable(world)
+    assert world.peers == [server]
+
+
+def test_a_ping_takes_the_time_from_its_sending(world: World) -> None:
+    first = world.ping()
+    world.sleep(3)
+    server = world.serve()
+    (echo,) = server.take()
+    assert isinstance(echo, EchoReq)
+    second = world.ping()
+    world.now += 0.25
+    server.send(raw(EchoRes(echo.data)))
+    assert first.value == 0.25
+    server.take()
+    world.now += 0.5
+    server.send(raw(EchoRes(echo.data)))
+    assert second.value == 0.5
+    check_usable(world)
+
+
+def test_an_error_to_a_ping(world: World) -> None:
+    question = world.ping()
+    server = world.serve()
+    server.take()
+    server.send(raw(Error(b"server_error", b"no \xff")))
+    with pytest.raises(ServerError) as caught:
+        question.value  # noqa: B018
+    assert (caught.value.code, caught.value.text) == ("server_error", "no \udcff")
+    check_usable(world)
+    assert world.peers == [server]
+
+
+# What is no answer.
+
+
+@pytest.mark.parametrize(
+    ("ask", "data"),
+    [
+        pytest.param(World.ask, raw(Noop()), id="packet for text"),
+        pytest.param(World.ask, raw(Error(b"E", b"text")), id="ERROR for text"),
+        pytest.param(World.ask, raw(WorkComplete(b"H:1", b"")), id="result for text"),
+        pytest.param(World.ask, b"garbage\n.\n", id="no row"),
+        pytest.param(World.ask, b"\0\0\0\0\0\0\0\0\0\0\0\0", id="no magic"),
+        pytest.param(World.ask, b"\0RES\0\0\0\xff\0\0\0\0", id="no such packet"),
+        pytest.param(World.ask, b"x" * 2_000_000, id="endless line"),
+        pytest.param(World.ping, b"OK\n", id="text for ECHO_RES"),
+        pytest.param(World.ping, raw(EchoRes(b"other")), id="other echo"),
+        pytest.param(World.ping, raw(Noop()), id="packet for ECHO_RES"),
+        pytest.param(World.ping, raw(JobCreated(b"H:1")), id="other answer for ECHO_RES"),
+    ],
+)
+def test_what_is_no_answer_closes_the_connection(world: World, ask: Any, data: bytes) -> None:
+    question, other = ask(world), world.ask(text.version())
+    server = world.serve()
+    server.take()
+    server.send(data)
+    with pytest.raises(RemoteProtocolError):
+        question.value  # noqa: B018
+    assert server.closed
+    # The other question was not asked there, so it is no worse off.
+    assert not other.done
+    again = world.serve()
+    assert again is not server
+    assert again.one() == b"version"
+    again.send(b"OK 1\n")
+    assert other.value == "OK 1"
+    check_usable(world)
+
+
+def test_text_for_echo_res_behind_a_text_command(world: World) -> None:
+    """The connection takes text by then."""
+    check_usable(world)
+    question = world.ping()
+    server = world.serve()
+    server.take()
+    server.send(b"OK\n")
+    with pytest.raises(RemoteProtocolError, match="s:1 answered ECHO_REQ with TextLine"):
+        question.value  # noqa: B018
+    assert server.closed
+    check_usable(world)
+
+
+def test_a_reply_that_is_too_large() -> None:
+    world = World(max_reply_size=1000)
+    question = world.ask()
+    server = world.serve()
+    server.take()
+    server.send(b"f\t1\t2\t3\n" * 20)
+    assert not question.done
+    server.send(b"f\t1\t2\t3\n" * 2)
+    with pytest.raises(RemoteProtocolError, match="too long"):
+        question.value  # noqa: B018
+    assert server.closed
+    check_usable(world)
+
+
+def test_bytes_before_anything_was_asked(world: World) -> None:
+    """On a connection that is idle."""
+    check_usable(world)
+    server = world.serve()
+    server.send(b"hello\n")
+    assert server.closed
+    assert world.engine._link is None
+    check_usable(world)
+    assert len(world.peers) == 2
+
+
+def test_bytes_before_the_question_is_sent(world: World) -> None:
+    question = world.ask(timeout=10)
+    server = world.serve()
+    server.send(raw(Error(b"busy", b"come back later")))
+    with pytest.raises(RemoteProtocolError, match="which nobody asked for"):
+        question.value  # noqa: B018
+    assert server.closed
+    # It is not tried again and again.
+    assert len(world.peers) == 1
+    check_usable(world)
+
+
+def test_bytes_behind_an_answer_are_not_the_next_questions_trouble(world: World) -> None:
+    """A name with a line that is a dot ends a list too early, say."""
+    first, second = world.ask(), world.ask(text.version(), timeout=5)
+    server = world.serve()
+    server.take()
+    server.send(STATUS + b"g\t1\t2\t3\n.\n")
+    assert first.value == (F,)
+    assert server.closed
+    assert not second.done
+    again = world.serve()
+    assert again.one() == b"version"
+    again.send(b"OK 1\n")
+    assert second.value == "OK 1"
+    check_usable(world)
+
+
+@pytest.mark.parametrize("rest", [b"O", b"ERR", b"\0", b"\0RES\0"])
+def test_the_beginning_of_something_behind_an_answer(world: World, rest: bytes) -> None:
+    """It is not taken for the beginning of the next answer."""
+    question = world.ask()
+    server = world.serve()
+    server.take()
+    server.send(STATUS + rest)
+    assert question.value == (F,)
+    assert server.closed
+    check_usable(world)
+
+
+@pytest.mark.parametrize("rest", [b"O", b"\0RES"])
+def test_the_beginning_of_something_before_anything_was_asked(world: World, rest: bytes) -> None:
+    check_usable(world)
+    server = world.serve()
+    server.send(rest)
+    assert server.closed
+    check_usable(world)
+
+
+def test_a_reply_to_a_question_that_was_not_asked_yet_is_none(world: World) -> None:
+    """What a server sends too early is not taken for an answer."""
+    first, second = world.ask(), world.ask()
+    server = world.serve()
+    server.take()
+    server.send(STATUS + b"g\t7\t7\t7\n.\n")
+    assert first.value == (F,)
+    again = world.serve()
+    again.take()
+    again.send(STATUS)
+    assert second.value == (F,)
+    check_usable(world)
+
+
+def test_what_comes_on_a_dead_link_is_ignored(world: World) -> None:
+    old = world.ask(timeout=1)
+    server = world.serve()
+    server.take()
+    world.sleep(1)
+    assert old.done
+    new = world.ask()
+    server.send(STATUS)
+    server.send(b"\0garbage that no peer sends")
+    server.up()
+    server.refuse()
+    server.lose()
+    assert server.take() == []
+    assert not new.done
+    again = world.serve()
+    again.take()
+    again.send(STATUS)
+    assert new.value == (F,)
+    check_usable(world)
+
+
+# The connection ends.
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (None, "s:1 did not answer: the server closed the connection"),
+        (ConnectionResetError("reset"), "s:1 did not answer: reset"),
+    ],
+)
+@pytest.mark.parametrize("received", [b"", b"f\t1\t2", b"f\t1\t2\t3\n"])
+def test_the_connection_ends(
+    world: World, error: Exception | None, message: str, received: bytes
+) -> None:
+    question, other = world.ask(), world.ask(text.version())
+    server = world.serve()
+    server.take()
+    if received:
+        server.send(received)
+    server.lose(error)
+    with pytest.raises(ServerUnavailable, match=f"^{message}$"):
+        question.value  # noqa: B018
+    # There is nothing to close any more.
+    assert not server.closed
+    assert not other.done
+    again = world.serve()
+    assert again.one() == b"version"
+    again.send(b"OK 1\n")
+    assert other.value == "OK 1"
+    check_usable(world)
+
+
+def test_the_connection_ends_while_it_is_idle(world: World) -> None:
+    check_usable(world)
+    server = world.serve()
+    server.lose()
+    assert not world.engine.server.connected
+    assert len(world.peers) == 1
+    check_usable(world)
+    assert len(world.peers) == 2
+
+
+def test_the_connection_ends_before_anything_is_sent(world: World) -> None:
+    question = world.ask()
+    world.serve().lose()
+    with pytest.raises(ServerUnavailable, match="s:1 did not answer"):
+        question.value  # noqa: B018
+    # It is not tried again and again.
+    assert len(world.peers) == 1
+    check_usable(world)
+
+
+def test_a_server_that_closes_after_each_answer(world: World) -> None:
+    """Nobody's question is lost by that: those that wait get a connection of their own."""
+    questions = [world.ask(timeout=10) for _ in range(3)]
+    for question in questions:
+        server = world.serve()
+        assert server.one() == b"status"
+        server.send(STATUS)
+        server.lose()
+        assert question.value == (F,)
+    assert len(world.peers) == 3
+    assert world.engine._link is None
+    check_usable(world)
+
+
+def test_a_question_that_was_given_up_is_not_asked_on_a_new_connection(world: World) -> None:
+    first, second = world.ask(), world.ask(text.version(), timeout=5)
+    server = world.serve()
+    server.take()
+    server.send(STATUS)
+    assert first.done
+    # It is the next to be sent.
+    world.release(second)
+    server.lose()
+    assert len(world.peers) == 1
+    check_usable(world)
+
+
+# No connection can be made.
+
+
+def test_connecting_fails(world: World) -> None:
+    questions = [world.ask(), world.ask(timeout=3), world.ping()]
+    given_up = world.ask(timeout=7)
+    world.release(given_up)
+    world.peer().refuse()
+    for question in questions:
+        with pytest.raises(
+            ServerUnavailable, match=r"^no server could be reached: s:1 \(refused\)$"
+        ):
+            question.value  # noqa: B018
+    assert not given_up.done
+    assert len(world.peers) == 1
+    check_usable(world)
+
+
+def test_connecting_takes_too_long() -> None:
+    world = World(connect_timeout=2.5)
+    questions = [world.ask(timeout=60), world.ask()]
+    (peer,) = world.peers
+    assert peer.timeout == 2.5
+    world.sleep(2.4)
+    assert not peer.closed
+    world.sleep(0.1)
+    assert peer.closed
+    for question in questions:
+        with pytest.raises(ServerUnavailable, match=r"s:1 \(no connection within 2\.5 seconds\)$"):
+            question.value  # noqa: B018
+        assert not question.timed_out
+    peer.up()
+    assert not world.engine.server.connected
+    check_usable(world)
+
+
+def test_the_time_to_connect_is_over_when_it_has(world: World) -> None:
+    question = world.ask()
+    server = world.serve()
+    assert world.engine.next_deadline() is None
+    world.sleep(1000)
+    server.take()
+    server.send(STATUS)
+    assert question.value == (F,)
+    check_usable(world)
+
+
+# Deadlines.
+
+
+def test_no_answer_in_time(world: World) -> None:
+    question = world.ask(timeout=5)
+    server = world.serve()
+    server.take()
+    assert world.engine.next_deadline() == world.now + 5
+    world.sleep(4.999)
+    assert not question.done
+    world.now = 105.0
+    world.sleep(0)
+    assert question.timed_out
+    with pytest.raises(InvalidAdminClientState, match=r"^s:1 did not answer 'status' in time$"):
+        question.value  # noqa: B018
+    # What may still come would pass for the next one's answer.
+    assert server.closed
+    assert world.engine._link is None
+    check_usable(world)
+    assert len(world.peers) == 2
+
+
+def test_no_echo_in_time(world: World) -> None:
+    question = world.ping(timeout=5)
+    world.serve().take()
+    world.sleep(5)
+    with pytest.raises(InvalidAdminClientState, match="s:1 did not answer ECHO_REQ in time"):
+        question.value  # noqa: B018
+    check_usable(world)
+
+
+def test_no_connection_in_time(world: World) -> None:
+    """It is the question's time that is over; the connection may still be made for others."""
+    question, patient = world.ask(timeout=5), world.ask(text.version(), timeout=20)
+    world.sleep(5)
+    assert question.timed_out
+    with pytest.raises(ServerUnavailable, match=r"s:1 \(there was no connection in time\)$"):
+        question.value  # noqa: B018
+    assert not patient.done
+    server = world.serve()
+    assert server.one() == b"version"
+    server.send(b"OK 1\n")
+    assert patient.value == "OK 1"
+    check_usable(world)
+    assert len(world.peers) == 1
+
+
+def test_a_deadline_in_the_queue(world: World) -> None:
+    """It costs the question under way nothing."""
+    first, second, third = world.ask(), world.ask(text.version(), 5), world.ask(text.getpid())
+    server = world.serve()
+    server.take()
+    world.sleep(5)
+    with pytest.raises(InvalidAdminClientState, match="did not answer 'version' in time"):
+        second.value  # noqa: B018
+    assert (first.done, third.done, server.closed) == (False, False, False)
+    server.send(STATUS)
+    assert first.value == (F,)
+    assert server.one() == b"getpid"
+    server.send(b"OK 7\n")
+    assert third.value == 7
+    check_usable(world)
+
+
+def test_a_deadline_lets_the_next_one_go_on(world: World) -> None:
+    first, second = world.ask(timeout=5), world.ask(text.version(), timeout=6)
+    world.serve().take()
+    world.sleep(5)
+    assert (first.done, second.done) == (True, False)
+    server = world.serve()
+    assert server.one() == b"version"
+    server.send(b"OK 1\n")
+    assert second.value == "OK 1"
+    check_usable(world)
+
+
+def test_deadlines_of_all_at_once(world: World) -> None:
+    questions = [world.ask(timeout=5) for _ in range(3)]
+    world.serve().take()
+    world.sleep(5)
+    for question in questions:
+        with pytest.raises(InvalidAdminClientState):
+            question.value  # noqa: B018
+    assert len([peer for peer in world.peers if peer.link.alive]) <= 1
+    check_usable(world)
+
+
+def test_no_time_at_all(world: World) -> None:
+    question = world.ask(timeout=0)
+    world.sleep(0)
+    with pytest.raises(ServerUnavailable, match="no connection in time"):
+        question.value  # noqa: B018
+    check_usable(world)
+
+
+def test_all_the_time_there_is(world: World) -> None:
+    for question in (world.ask(timeout=None), world.ask(timeout=float("inf"))):
+        assert question.deadline is None
+    world.serve().take()
+    assert world.engine.next_deadline() is None
+    world.sleep(1e9)
+    assert not any(question.done for question in world.questions)
+    world.serve().send(STATUS)
+    assert world.questions[0].value == (F,)
+
+
+@pytest.mark.parametrize("timeout", ["5", True, [], float("nan")])
+def test_time_that_is_no_time(world: World, timeout: Any) -> None:
+    for ask in (world.ask, world.ping):
+        with pytest.raises((TypeError, ValueError), match="poll_timeout is"):
+            ask(timeout=timeout)
+    assert world.peers == []
+    world.check_rest()
+
+
+# Questions that nobody waits for any more.
+
+
+def test_released_in_the_queue(world: World) -> None:
+    first, second, third = world.ask(), world.ask(text.version(), 5), world.ask(text.getpid())
+    server = world.serve()
+    server.take()
+    world.release(second)
+    assert world.engine.next_deadline() is None
+    server.send(STATUS)
+    assert server.one() == b"getpid"
+    server.send(b"OK 7\n")
+    assert (first.value, third.value) == ((F,), 7)
+    assert not second.done
+    check_usable(world)
+
+
+def test_released_while_it_connects(world: World) -> None:
+    """The connection is made all the same, and nothing is sent."""
+    question = world.ask(timeout=5)
+    world.release(question)
+    server = world.serve()
+    assert server.take() == []
+    assert world.engine.next_deadline() is None
+    check_usable(world)
+    assert world.peers == [server]
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_question_after_one_that_was_given_up(world: World, is_sent: bool) -> None:
+    """Its connection is closed: the reply that may still come would pass for the next one's."""
+    first = world.ask(timeout=5)
+    old = world.serve()
+    if is_sent:
+        assert old.one() == b"status"
+    world.release(first)
+    assert not old.closed
+    second = world.ask(text.version())
+    assert old.closed
+    old.send(STATUS)
+    server = world.serve()
+    assert server is not old
+    assert server.one() == b"version"
+    server.send(b"OK 1\n")
+    assert second.value == "OK 1"
+    assert not first.done
+    assert world.engine.next_deadline() is None
+    check_usable(world)
+
+
+@pytest.mark.parametrize("reply", [STATUS, b"ERR UNKNOWN_COMMAND x\r\n"])
+def test_the_reply_to_a_question_that_was_given_up(world: World, reply: bytes) -> None:
+    """It is the connection's end of it, which goes on."""
+    first = world.ask(timeout=5)
+    server = world.serve()
+    server.take()
+    world.release(first)
+    server.send(reply)
+    assert world.engine.next_deadline() is None
+    check_usable(world)
+    assert world.peers == [server]
+
+
+def test_the_deadline_of_a_question_that_was_given_up(world: World) -> None:
+    first = world.ask(timeout=5)
+    server = world.serve()
+    server.take()
+    world.release(first)
+    world.sleep(5)
+    assert server.closed
+    # Nobody wants another connection.
+    assert len(world.peers) == 1
+    check_usable(world)
+
+
+def test_the_end_of_the_connection_of_a_question_that_was_given_up(world: World) -> None:
+    first = world.ask(timeout=5)
+    server = world.serve()
+    server.take()
+    world.release(first)
+    server.lose()
+    assert world.engine.next_deadline() is None
+    assert len(world.peers) == 1
+    check_usable(world)
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_others_do_not_wait_behind_a_question_that_was_given_up(
+    world: World, timeout: float | None
+) -> None:
+    first, second = world.ask(timeout=timeout), world.ask(text.version())
+    old = world.serve()
+    old.take()
+    world.release(first)
+    world.wake_up()
+    assert old.closed
+    server = world.serve()
+    assert server.one() == b"version"
+    server.send(b"OK 1\n")
+    assert second.value == "OK 1"
+    check_usable(world)
+
+
+def test_all_who_wait_give_up(world: World) -> None:
+    """Then the connection may stay."""
+    questions = [world.ask(timeout=5) for _ in range(3)]
+    server = world.serve()
+    server.take()
+    world.release(*questions[::-1])
+    world.wake_up()
+    assert not server.closed
+    server.send(STATUS)
+    check_usable(world)
+    assert world.peers == [server]
+
+
+def test_released_when_it_was_done(world: World) -> None:
+    first = world.ask(timeout=5)
+    server = world.serve()
+    server.take()
+    server.send(STATUS)
+    second = world.ask(text.version(), timeout=5)
+    world.release(first)
+    world.release(first)
+    assert server.one() == b"version"
+    server.send(b"OK 1\n")
+    assert second.value == "OK 1"
+    check_usable(world)
+
+
+# The end.
+
+
+@pytest.mark.parametrize("stage", ["nothing", "connecting", "open", "asked", "given up"])
+@pytest.mark.parametrize("how", ["close", "crash", "abandon"])
+def test_the_end(world: World, stage: str, how: str) -> None:
+    questions = []
+    if stage == "given up":
+        world.engine.release(world.ask(timeout=50))
+        world.serve().take()
+        # It was released after it was sent, so it is under way.
+    elif stage != "nothing":
+        questions = [world.ask(timeout=5), world.ask(), world.ping(timeout=7)]
+    if stage in ("open", "asked"):
+        server = world.serve()
+        if stage == "asked":
+            server.take()
+    error: Exception = InvalidAdminClientState("this admin client has been shut down")
+    if how == "close":
+        world.call(world.engine.close, world.now)
+    else:
+        error = ConnectionError("interrupted")
+        world.abandoned = how == "abandon"
+        world.call(getattr(world.engine, how), error)
+        # In the child of a fork there is nobody else, and the lock may be another thread's.
+        assert [wakes(question) for question in questions] == [how == "crash"] * len(questions)
+    for question in questions:
+        with pytest.raises(type(error), match=str(error)):
+            question.value  # noqa: B018
+    # The child of a fork does not close what belongs to the parent.
+    assert all(peer.closed for peer in world.peers) == (how != "abandon" or stage == "nothing")
+    assert world.engine._link is None
+    assert not world.engine.server.connected
+    world.check_rest()
+    assert world.engine.closed == (how != "crash")
+    if how == "crash":
+        check_usable(world)
+        return
+    for ask in (world.ask, world.ping):
+        with pytest.raises(InvalidAdminClientState, match="has been shut down"):
+            ask()
+    assert world.engine.next_action() is None
+    world.call(world.engine.close, world.now)
+    world.check_rest()
+
+
+def test_the_end_with_a_question_under_way_that_was_given_up(world: World) -> None:
+    question = world.ask(timeout=5)
+    server = world.serve()
+    server.take()
+    world.release(question)
+    world.call(world.engine.close, world.now)
+    assert server.closed
+    assert world.engine.next_deadline() is None
+    world.check_rest()
+
+
+def test_a_bug_is_an_internal_error(world: World) -> None:
+    question = world.ask()
+    world.call(world.engine.crash, KeyError("oops"))
+    with pytest.raises(GearmanError, match=r"internal error: KeyError\('oops'\)"):
+        question.value  # noqa: B018
+
+
+def test_a_question_whose_name_is_odd(world: World) -> None:
+    question = world.ask(text.create_function(b"\xff'"))
+    assert repr(question) == '<Question "create function \ufffd\'">'
+
+
+# Whatever comes.
+
+COMMANDS = [
+    text.status(),
+    text.workers(),
+    text.show_unique_jobs(),
+    text.version(),
+    text.getpid(),
+    text.drop_function("f"),
+    None,
+]
+PIECES = st.sampled_from(
+    [
+        *(b"\n", b"\r\n", b".\n", STATUS, b"OK\r\n", b"OK 7\n", b"ERR NO\r\n", b"ERR", b"\0"),
+        *(b"4 ::1 - : f\n", b"f\t1\t2\t3\n", b"\0RES", raw(Noop()), raw(Error(b"E", b"text"))),
+        *(raw(EchoRes(b"gearman-sansio ping")), raw(EchoRes(b"")), raw(JobCreated(b"H:1"))),
+    ]
+)
+REPLY = st.lists(PIECES | st.binary(max_size=20), max_size=8)
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=500)
+@given(
+    command=st.sampled_from(COMMANDS),
+    before=REPLY,
+    reply=REPLY,
+    ends=st.sampled_from([None, "lose", "release"]),
+    waiting=st.booleans(),
+)
+def test_any_reply(
+    command: Any, before: list[bytes], reply: list[bytes], ends: str | None, waiting: bool
+) -> None:
+    """Each question ends, and the next one has its own answer; nothing raises."""
+    world = World(max_reply_size=1000)
+    question = world.ask(command, 5) if command else world.ping(5)
+    others = [world.ask(text.getpid(), 9)] if waiting else []
+    server = world.serve()
+    for chunk in before[:1]:
+        server.send(chunk)
+    if server.link.alive:
+        world.call(world.engine.data_to_send, server.link)
+    for chunk in reply:
+        server.send(chunk)
+    if ends == "lose":
+        server.lose()
+    elif ends == "release":
+        world.release(question)
+        world.wake_up()
+    world.sleep(5)
+    assert question.done or ends == "release"
+    for other in others:
+        assert not other.done
+        again = world.serve()
+        assert again.one() == b"getpid"
+        again.send(b"OK 4711\n")
+        assert other.value == 4711
+    expected = (InvalidAdminClientState, RemoteProtocolError, ServerError, ServerUnavailable)
+    assert question.error is None or isinstance(question.error, expected)
+    if question.done and question.error is None:
+        assert question.value is not None
+    check_usable(world)

@@ -1,0 +1,352 @@
+"""What holds for a job server's engine whatever its peers, its links and its clocks do.
+
+The World looks at the whole engine after each call. Beside that, each connection is heard as its
+peer hears it: answers in order (its Connection sees to that), nothing about a job that it does not
+wait for, one end for each job that it waits for, and none left without one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from gearman_proto.wire.events import (
+    CanDo,
+    CanDoTimeout,
+    CantDo,
+    EchoReq,
+    Error,
+    Event,
+    GetStatus,
+    GetStatusUnique,
+    GrabJob,
+    GrabJobAll,
+    GrabJobUniq,
+    JobAssign,
+    JobAssignAll,
+    JobAssignUniq,
+    JobCreated,
+    NoJob,
+    OptionReq,
+    PacketEvent,
+    PreSleep,
+    ResetAbilities,
+    SetClientId,
+    SubmitJob,
+    SubmitJobBg,
+    SubmitJobEpoch,
+    SubmitJobHigh,
+    SubmitJobHighBg,
+    SubmitJobLow,
+    SubmitJobLowBg,
+    SubmitReduceJob,
+    SubmitReduceJobBackground,
+    TextLine,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+
+from .harness import EPOCH, Bell
+from .server_harness import Peer, World, raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOREGROUND = (SubmitJob, SubmitJobHigh, SubmitJobLow, SubmitReduceJob)
+TERMINAL = (WorkComplete, WorkFail, WorkException)
+ABOUT_JOBS = (WorkData, WorkWarning, WorkStatus, *TERMINAL)
+ASSIGNED = (JobAssign, JobAssignUniq, JobAssignAll)
+#: All servers of a World have the same start-up token.
+PREFIX = World().engine._handle_prefix
+
+functions = st.sampled_from([b"f", b"g", b""])
+uniques = st.sampled_from([b"", b"", b"u", b"v", b"-"])
+payloads = st.sampled_from([b"", b"x", b"y" * 300])
+handles = st.integers(1, 12).map(lambda number: PREFIX + b"%d" % number)
+milliseconds = st.sampled_from([b"0", b"500", b"1000", b"30000"])
+
+
+def any_of(classes: list[Any], *fields: st.SearchStrategy[bytes]) -> st.SearchStrategy[Any]:
+    """Any of these events, with these fields."""
+    return st.builds(
+        lambda event_class, *args: event_class(*args), st.sampled_from(classes), *fields
+    )
+
+
+submits = st.one_of(
+    any_of(
+        [SubmitJob, SubmitJobHigh, SubmitJobLow, SubmitJobBg, SubmitJobHighBg, SubmitJobLowBg],
+        functions,
+        uniques,
+        payloads,
+    ),
+    any_of([SubmitJob], functions, uniques, payloads),
+    any_of(
+        [SubmitReduceJob, SubmitReduceJobBackground],
+        functions,
+        uniques,
+        st.sampled_from([b"", b"reducer"]),
+        st.just(b""),
+        payloads,
+    ),
+    any_of(
+        [SubmitJobEpoch],
+        functions,
+        uniques,
+        st.integers(-5, 100).map(lambda seconds: b"%d" % (EPOCH + seconds)),
+        payloads,
+    ),
+)
+grabs = st.sampled_from([GrabJob(), GrabJobUniq(), GrabJobAll()])
+works = st.one_of(
+    any_of([WorkData, WorkWarning, WorkComplete, WorkException], handles, payloads),
+    any_of([WorkStatus], handles, st.sampled_from([b"1", b"-1", b""]), st.sampled_from([b"2"])),
+    any_of([WorkFail], handles),
+)
+abilities = st.one_of(
+    any_of([CanDo, CanDo, CantDo], functions),
+    any_of([CanDoTimeout], functions, milliseconds),
+    st.sampled_from([ResetAbilities(), PreSleep(), PreSleep()]),
+)
+queries = st.one_of(
+    any_of([GetStatus], handles),
+    any_of([GetStatusUnique], uniques),
+    any_of([EchoReq, OptionReq, SetClientId], st.sampled_from([b"exceptions", b"x", b""])),
+)
+lines = st.one_of(
+    st.sampled_from([b"status", b"workers", b"prioritystatus", b"show jobs", b"show unique jobs"]),
+    st.builds(
+        lambda command, function: command % function,
+        st.sampled_from(
+            [b"create function %b", b"drop function %b", b"maxqueue %b 2", b"maxqueue %b 0 1"]
+        ),
+        functions,
+    ),
+    handles.map(lambda handle: b"cancel job " + handle),
+).map(TextLine)
+requests: st.SearchStrategy[Event] = st.one_of(
+    submits, grabs, works, works, abilities, queries, lines
+)
+
+
+class ServerMachine(RuleBasedStateMachine):
+    @initialize(
+        chunk=st.sampled_from([0, 0, 1, 50]),
+        job_retries=st.sampled_from([None, 0, 1, 10]),
+        max_memory=st.sampled_from([2**30, 40_000]),
+        max_unread=st.sampled_from([2**30, 500]),
+        max_queue_size=st.sampled_from([0, 0, 3]),
+        exceptions=st.booleans(),
+    )
+    def start(self, **options: Any) -> None:
+        self.world = World(**options)
+        self.wait = self.world.engine.serve(0.0, Bell())
+        #: What each peer waits for the end of.
+        self.waits_for: dict[Peer, set[bytes]] = {}
+        for _ in range(2):
+            self.connect()
+
+    def living(self) -> list[Peer]:
+        return [peer for peer in self.world.peers if not peer.closed]
+
+    def pick(self, number: int) -> Peer:
+        living = self.living()
+        return living[number % len(living)]
+
+    def hear(self) -> None:
+        """Look at what has come everywhere."""
+        for peer in self.living():
+            if peer.reads:
+                for event in peer.take():
+                    self.heard(peer, event)
+
+    def heard(self, peer: Peer, event: Event) -> None:
+        waits_for = self.waits_for[peer]
+        if isinstance(event, JobCreated):
+            if isinstance(event.answers, FOREGROUND):
+                waits_for.add(event.handle)
+        elif isinstance(event, ABOUT_JOBS):
+            assert event.handle in waits_for
+            if isinstance(event, TERMINAL):
+                waits_for.remove(event.handle)
+        elif isinstance(event, Error):
+            assert event.code in {b"JOB_NOT_FOUND", b"QUEUE_ERROR", b"UNKNOWN_OPTION"}
+
+    # What may happen.
+
+    @precondition(lambda self: len(self.living()) < 6)
+    @rule()
+    def connect(self) -> None:
+        self.waits_for[self.world.connect()] = set()
+
+    @precondition(lambda self: self.living())
+    @rule(number=st.integers(0, 5), events=st.lists(requests, min_size=1, max_size=5))
+    def send(self, number: int, events: list[Event]) -> None:
+        self.pick(number).send(*events)
+        self.hear()
+
+    @precondition(lambda self: self.living())
+    @rule(number=st.integers(0, 5), grab=grabs, end=st.sampled_from([*TERMINAL, None]))
+    def work(self, number: int, grab: PacketEvent, end: Callable[..., PacketEvent] | None) -> None:
+        """A worker that knows what it does."""
+        peer = self.pick(number)
+        if not peer.reads:
+            return
+        peer.send(CanDo(b"f"), CanDo(b"g"), grab)
+        for event in peer.take() if not peer.closed else []:
+            self.heard(peer, event)
+            if isinstance(event, ASSIGNED) and end is not None:
+                peer.send(end(event.handle) if end is WorkFail else end(event.handle, b"result"))
+        self.hear()
+
+    @precondition(lambda self: self.living())
+    @rule(number=st.integers(0, 5))
+    def close(self, number: int) -> None:
+        self.pick(number).close()
+        self.hear()
+
+    @precondition(lambda self: self.living())
+    @rule(number=st.integers(0, 5), garbage=st.sampled_from([b"\0XXX", b"1 2 3 4 5 6\n"]))
+    def send_garbage(self, number: int, garbage: bytes) -> None:
+        self.pick(number).send_raw(garbage)
+        self.hear()
+
+    @precondition(lambda self: self.living())
+    @rule(number=st.integers(0, 5))
+    def leave_in_the_middle_of_a_packet(self, number: int) -> None:
+        peer = self.pick(number)
+        peer.send_raw(raw(SubmitJobBg(b"f", b"", b"x" * 100))[:-1])
+        if not peer.closed:
+            peer.close()
+        self.hear()
+
+    @precondition(lambda self: self.living())
+    @rule(number=st.integers(0, 5))
+    def stop_reading(self, number: int) -> None:
+        self.pick(number).stop_reading()
+
+    @precondition(lambda self: self.living())
+    @rule(number=st.integers(0, 5))
+    def read_on(self, number: int) -> None:
+        self.pick(number).read_on()
+        self.hear()
+
+    @rule(seconds=st.sampled_from([0.0, 0.25, 1.0, 20.0]), late=st.booleans())
+    def let_time_pass(self, seconds: float, late: bool) -> None:
+        if late:
+            self.world.sleep(seconds)
+        else:
+            self.world.wait(seconds)
+        self.hear()
+
+    @rule(seconds=st.sampled_from([-100.0, -1.0, 1.0, 100.0]))
+    def set_the_wall_clock(self, seconds: float) -> None:
+        self.world.ahead += seconds
+
+    def teardown(self) -> None:
+        """A server that is left alone with a good worker brings everything to its end."""
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        for peer in self.living():
+            peer.read_on()
+        self.hear()
+        world.ahead += 1000
+        world.wait(60)
+        for peer in self.living():
+            peer.send(*[WorkComplete(handle, b"") for handle in list(peer.link.jobs)])
+        self.hear()
+        worker = world.worker(b"f", b"g", b"")
+        self.waits_for[worker] = set()
+        while not isinstance(assign := worker.grab(), NoJob):
+            assert isinstance(assign, JobAssign)
+            worker.send(WorkComplete(assign.handle, b""))
+        self.hear()
+        assert not world.engine.jobs
+        assert worker in self.living()
+        for peer in self.living():
+            assert not self.waits_for[peer]
+        world.call(world.engine.shut_down, world.now)
+        assert world.engine.closed
+        assert self.wait.done
+        assert not self.living()
+
+
+ServerMachine.TestCase.settings = settings(
+    max_examples=200,
+    stateful_step_count=50,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestServerMachine = ServerMachine.TestCase
+
+
+# Any bytes.
+
+pieces = st.one_of(
+    st.binary(max_size=30),
+    st.builds(raw, st.one_of(submits, grabs, works, abilities, queries)),
+    lines.map(lambda line: line.line + b"\n"),
+    st.builds(
+        lambda number, size, body: b"\0REQ" + bytes([0, 0, 0, number, 0, 0, 0, size]) + body,
+        st.integers(0, 45),
+        st.integers(0, 40),
+        st.binary(max_size=40),
+    ),
+)
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=500)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), pieces), max_size=30),
+    st.sampled_from([0, 1, 3, 17]),
+)
+def test_any_bytes_in_any_chunks(parts: list[tuple[int, bytes]], chunk: int) -> None:
+    world = World(chunk=chunk, max_packet_size=1000)
+    peers = [world.connect() for _ in range(3)]
+    for number, data in parts:
+        peers[number].send_raw(data)
+        world.sleep(0.5)
+    # Nothing of it has harmed the others.
+    witness = world.worker(b"witness")
+    handle = witness.submit(SubmitJob(b"witness", b"", b""))
+    assert witness.grab() == JobAssign(handle, b"witness", b"")
+    witness.send(WorkComplete(handle, b"out"))
+    assert witness.take() == [WorkComplete(handle, b"out")]
+    for peer in peers:
+        if not peer.closed:
+            peer.close()
+    assert list(world.engine.links) == [witness.link]
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=200)
+@given(
+    st.lists(st.one_of(submits, grabs, works, abilities, queries), max_size=15),
+    st.sampled_from([b"", b"\0XXX", b"status\n", b"1 2 3 4 5 6\n"]),
+    st.lists(st.integers(0, 40), max_size=30),
+)
+def test_chunks_make_no_difference(events: list[PacketEvent], end: bytes, sizes: list[int]) -> None:
+    data = raw(CanDo(b"f"), *events) + end + raw(EchoReq(b"x"))
+
+    def converse(sizes: list[int]) -> tuple[bytes, bool, list[bytes]]:
+        world = World()
+        peer = world.connect()
+        rest = data
+        for size in sizes:
+            peer.send_raw(rest[:size])
+            rest = rest[size:]
+        peer.send_raw(rest)
+        return peer.take_raw(), peer.closed, list(world.engine.jobs)
+
+    whole = converse([])
+    assert converse(sizes) == whole
+    assert converse([1] * len(data)) == whole

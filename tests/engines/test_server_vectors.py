@@ -1,0 +1,245 @@
+"""Recorded exchanges with gearmand, with our server in its place.
+
+What clients, workers and admins sent goes in, in that order; what comes out on each connection has
+to be what gearmand sent, to the byte. Where it is meant to be something else, DIFFERENT has it, and
+the reason.
+
+What is nobody's choice is made the same: the prefix of handles, file descriptors, the version, the
+time. Lists are compared line by line in any order, since gearmand's is that of its hashes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gearman_proto.wire.events import (
+    JobAssign,
+    JobAssignUniq,
+    JobCreated,
+    NoJob,
+    Noop,
+    StatusRes,
+    WorkComplete,
+    WorkData,
+    WorkFail,
+    WorkStatus,
+)
+
+from .harness import raw
+from .server_harness import World
+
+VECTORS = {
+    path.stem: json.loads(path.read_text())
+    for path in sorted((Path(__file__).parents[1] / "vectors").glob("*.json"))
+}
+
+#: gearmand's --job-retries N ends a job at its Nth loss; without it jobs are run again for ever.
+OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {
+    ("--job-handle-prefix", "H:h"): {"job_retries": None},
+    ("--job-handle-prefix", "H:h", "-j", "1"): {"job_retries": 0},
+}
+#: Seconds that the recorder waited before an element of the exchange.
+PAUSES: dict[str, dict[int, float]] = {
+    "22_can_do_timeout": {7: 1.0},
+    "35_epoch": {8: 2.0},
+}
+#: The recorder's time, where a request depends on it.
+TIMES = {"35_epoch": 1795468574.0}
+
+#: Elements of the exchange that can't be played.
+LEFT_OUT: dict[str, tuple[str, dict[int, bytes]]] = {
+    "41_admin_errors": (
+        "shutdown is a command, as in the document and in Perl's server",
+        {4: b"shutdown\n", 5: b"ERR UNKNOWN_COMMAND Unknown+server+commandshutdown\r\n"},
+    )
+}
+
+LATE = "what a worker sends for a job that was its own is dropped: an ERROR stops some workers"
+#: What our server sends on a connection that gets something else from gearmand.
+DIFFERENT: dict[str, tuple[str, dict[str, bytes]]] = {
+    "08_exception_without_option": (
+        # A NUL there hangs libgearman's clients.
+        f"WORK_FAIL in place of an exception is the bare handle; and {LATE}",
+        {
+            "client": raw(JobCreated(b"H:h:1"), WorkFail(b"H:h:1")),
+            "worker": raw(JobAssign(b"H:h:1", b"f", b"data")),
+        },
+    ),
+    "12_coalesce_same_connection": (
+        "a connection is attached once per job: it hears everything once",
+        {
+            "client": raw(
+                JobCreated(b"H:h:1"),
+                JobCreated(b"H:h:1"),
+                WorkData(b"H:h:1", b"D"),
+                WorkComplete(b"H:h:1", b"R"),
+            )
+        },
+    ),
+    "17_function_order_beats_priority": (
+        "priorities hold over all functions of a worker, as in gearmand 2.0",
+        {
+            "worker": raw(
+                JobAssign(b"H:h:1", b"f1", b"f1-high"), JobAssign(b"H:h:2", b"f2", b"f2-low")
+            )
+        },
+    ),
+    "21_cant_do_while_holding": (
+        "a worker keeps the job that it has when it takes back the registration",
+        {
+            "client": raw(JobCreated(b"H:h:1"), WorkComplete(b"H:h:1", b"lost")),
+            "worker": raw(JobAssign(b"H:h:1", b"f", b"data")),
+            "worker2": raw(NoJob()),
+        },
+    ),
+    "22_can_do_timeout": (LATE, {"worker": raw(JobAssign(b"H:h:1", b"f", b"x"))}),
+    "29_unique_63_and_64": (
+        "a unique of 64 bytes is taken, so it is kept whole and coalesces",
+        {
+            "client": raw(JobCreated(b"H:h:1"), JobCreated(b"H:h:2"), JobCreated(b"H:h:2")),
+            "worker": raw(
+                JobAssignUniq(b"H:h:1", b"f", b"a" * 63, b"d"),
+                JobAssignUniq(b"H:h:2", b"f", b"b" * 64, b"d"),
+            ),
+        },
+    ),
+    "35_epoch": (
+        # The second NOOP answers the PRE_SLEEP, as recorded.
+        "sleeping workers are woken when the job can be run, and not before",
+        {"worker": raw(NoJob(), Noop(), Noop(), JobAssignUniq(b"H:h:1", b"f", b"eu", b"later"))},
+    ),
+    "36_abandoned_then_resubmitted": (
+        "a job that was abandoned while queued is gone, and its unique with it",
+        {
+            "client2": raw(JobCreated(b"H:h:2"), StatusRes(b"H:h:1", b"0", b"0", b"0", b"0")),
+            "worker": raw(JobAssign(b"H:h:2", b"f", b"x")),
+        },
+    ),
+    "37_background_lost_with_foreground": (
+        "a background job does not end with the foreground client that joined it",
+        {
+            "client": raw(JobCreated(b"H:h:1"), StatusRes(b"H:h:1", b"1", b"1", b"0", b"0")),
+            "worker": raw(JobAssign(b"H:h:1", b"f", b"x")),
+        },
+    ),
+    "39_cancel_running": (
+        "a job that was cancelled has ended",
+        {
+            "admin": b"OK\r\nERR UNKNOWN_JOB\r\nERR UNKNOWN_JOB\r\n",
+            "client": raw(JobCreated(b"H:h:1"), WorkFail(b"H:h:1")),
+        },
+    ),
+    "42_admin_create_drop": (
+        "a function's name is kept whole, whatever ends the line",
+        {
+            "admin": b"OK\r\nOK\r\n"
+            b"abcd\t0\t0\t0\nwxyz\t0\t0\t0\n.\n"
+            b"ERR function not found\r\nOK\r\n"
+            b"abcd\t0\t0\t0\n.\n"
+        },
+    ),
+    "47_status_values": (
+        "a negative numerator is 0, and not 2**32 - 1",
+        {
+            "client": raw(
+                JobCreated(b"H:h:1"),
+                WorkStatus(b"H:h:1", b"1", b"2"),
+                StatusRes(b"H:h:1", b"1", b"1", b"1", b"2"),
+                WorkStatus(b"H:h:1", b"-1", b"abc"),
+                StatusRes(b"H:h:1", b"1", b"1", b"0", b"0"),
+                WorkStatus(b"H:h:1", b"0.5", b"1.0"),
+                StatusRes(b"H:h:1", b"1", b"1", b"0", b"1"),
+            )
+        },
+    ),
+    "49_can_do_twice": (
+        "a worker that registers twice is one worker",
+        {"admin": b"f\t0\t0\t1\n.\nf\t0\t0\t0\n.\n"},
+    ),
+}
+
+
+class Replay:
+    """One exchange, with our server."""
+
+    def __init__(self, name: str, chunk: int) -> None:
+        vector = VECTORS[name]
+        options = OPTIONS[tuple(vector["server_args"])]
+        self.world = World(chunk=chunk, version="1.1.21+ds", **options)
+        self.world.ahead = TIMES.get(name, self.world.ahead)
+        self.world.engine._handle_prefix = b"H:h:"
+        self.conns: dict[str, Any] = {}
+        #: What gearmand sent on each connection, as recorded.
+        self.recorded: dict[str, list[bytes]] = {}
+        #: The connections that were closed, by gearmand or by its peer.
+        self.closed: set[str] = set()
+        left_out = LEFT_OUT.get(name, ("", {}))[1]
+        for at, element in enumerate(vector["exchange"]):
+            self.world.sleep(PAUSES.get(name, {}).get(at, 0.0))
+            data = bytes.fromhex(element.get("hex", ""))
+            if at in left_out:
+                assert data == left_out[at]
+            else:
+                self.play(element, data)
+
+    def play(self, element: dict[str, Any], data: bytes) -> None:
+        conn = element["conn"]
+        if conn not in self.conns:
+            self.conns[conn] = self.world.connect()
+            self.recorded[conn] = []
+        from_server = element["from"] == "server"
+        if "event" in element:
+            assert element["event"] == "close"
+            self.closed.add(conn)
+            if not from_server:
+                self.conns[conn].close()
+        elif from_server:
+            self.recorded[conn].append(data)
+        else:
+            self.conns[conn].send_raw(data)
+
+
+def normal(reply: bytes) -> bytes:
+    """A list in an order of its own, without file descriptors."""
+    if not reply.endswith(b".\n"):
+        return reply
+    lines = [re.sub(rb"^\d\d? (?=127\.0\.0\.1 )", b"", line) for line in reply.splitlines(True)]
+    return b"".join(sorted(lines))
+
+
+def cut(data: bytes, replies: list[bytes]) -> list[bytes]:
+    """`data` in pieces that are as long as `replies`, and what is left."""
+    pieces = []
+    for reply in replies:
+        pieces.append(data[: len(reply)])
+        data = data[len(reply) :]
+    return [*pieces, data] if data else pieces
+
+
+@pytest.mark.parametrize("chunk", [0, 3], ids=["whole", "chunks"])
+@pytest.mark.parametrize("name", VECTORS)
+def test_replay(name: str, chunk: int) -> None:
+    replay = Replay(name, 1000 if chunk and name == "50_large_payload" else chunk)
+    different = DIFFERENT.get(name, ("", {}))[1]
+    assert different.keys() <= replay.conns.keys()
+    for conn, peer in replay.conns.items():
+        assert peer.closed == (conn in replay.closed)
+        sent = peer.take_raw()
+        recorded = replay.recorded[conn]
+        if conn in different:
+            assert sent == different[conn]
+            assert sent != b"".join(recorded)
+            continue
+        # Numbers of two digits, as in the record, so that the pieces are as long.
+        sent = re.sub(rb"(?m)^(\d) (?=127\.0\.0\.1 )", rb"3\1 ", sent)
+        assert [normal(p) for p in cut(sent, recorded)] == [normal(reply) for reply in recorded]
+
+
+def test_tables_name_records() -> None:
+    for table in (PAUSES, TIMES, DIFFERENT, LEFT_OUT):
+        assert table.keys() <= VECTORS.keys()

@@ -1,0 +1,1383 @@
+"""What holds for clients, workers and a job server together, whatever happens between them.
+
+All are the real engines, joined by wires in memory that hand on any number of bytes at a time, take
+no more than so many, and end when they like, for each side at a time of its own. A ledger beside
+the server is told of each packet that it acts on, and has its own idea of each job: who has it,
+who waits for it, which is next, what was said about it, and how it ended. What the clients'
+requests come to has to agree with it.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from gearman_proto.address import parse_host_list
+from gearman_proto.constants import (
+    JOB_COMPLETE,
+    JOB_CREATED,
+    JOB_FAILED,
+    JOB_PENDING,
+    JOB_UNKNOWN,
+    PRIORITY_HIGH,
+    PRIORITY_LOW,
+    PRIORITY_NONE,
+)
+from gearman_proto.engines.base import Close, Connect
+from gearman_proto.engines.client import ClientEngine
+from gearman_proto.engines.jobqueue import JobState
+from gearman_proto.engines.server import DEFAULT_MAX_UNREAD, ServerEngine, ServerLink
+from gearman_proto.engines.worker import Phase, WorkerEngine
+from gearman_proto.errors import (
+    ConnectionError,
+    ExceededConnectionAttempts,
+    ServerError,
+    ServerUnavailable,
+)
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.request import next_update
+from gearman_proto.jobs.submitting import make_requests, prepare
+from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
+from gearman_proto.wire.events import (
+    PacketEvent,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+
+from .harness import EPOCH, Bell, check_places, check_wait
+from .server_harness import check_function, check_job, count_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from gearman_proto.engines.waits import Wait
+    from gearman_proto.engines.worker import WorkerJob, WorkStream
+    from gearman_proto.jobs.request import GearmanJobRequest
+
+PRIORITIES = [PRIORITY_HIGH, PRIORITY_NONE, PRIORITY_LOW]
+TERMINAL = {WorkComplete: "complete", WorkFail: "fail", WorkException: "exception"}
+UPDATES = {WorkData: "data", WorkWarning: "warning", WorkStatus: "status"}
+#: More bytes than there are.
+ALL = 10**6
+# Seconds after which everything has to be done, once nothing breaks any more: the time after which
+# a server that failed is tried again, and a little.
+PATIENCE = 40.0
+
+
+class Wire:
+    """A connection, or the attempt to make one, between a client or worker and the server."""
+
+    def __init__(self, host: ClientHost | WorkerHost, link: Any, capacity: int) -> None:
+        self.host = host
+        self.link = link
+        self.capacity = capacity
+        #: The server's link, once it is open.
+        self.server_link: ServerLink | None = None
+        #: On their way to the server, and from it.
+        self.up = bytearray()
+        self.down = bytearray()
+        #: Whether the engines may have more for it.
+        self.up_waits = False
+        self.down_waits = False
+        #: Whether the engines know that it has ended.
+        self.peer_gone = False
+        self.server_gone = False
+        #: Whether nothing that is written arrives any more.
+        self.broken = False
+
+    def __repr__(self) -> str:
+        return f"<Wire of {self.host}: {self.link}, {self.server_link}>"
+
+    @property
+    def is_open(self) -> bool:
+        return self.server_link is not None
+
+    @property
+    def connecting(self) -> bool:
+        return self.server_link is None and not self.peer_gone
+
+    @property
+    def over(self) -> bool:
+        return self.peer_gone and (self.server_gone or self.server_link is None)
+
+    @property
+    def peer_may_see_its_end(self) -> bool:
+        return self.is_open and not self.peer_gone and (self.broken or self.server_gone)
+
+    @property
+    def server_may_see_its_end(self) -> bool:
+        return self.is_open and not self.server_gone and (self.broken or self.peer_gone)
+
+
+class Entry:
+    """A job as the ledger has it."""
+
+    def __init__(self, number: int, handle: bytes, event: Any, priority: int) -> None:
+        #: The request that it was made for.
+        self.number = number
+        self.handle = handle
+        self.function: bytes = event.function
+        self.unique: bytes = event.unique
+        self.data: bytes = event.data
+        self.priority = priority
+        self.background = False
+        self.listeners: set[ServerLink] = set()
+        #: Its place among those that wait for a worker, if it does.
+        self.place: int | None = None
+        #: Which worker has it, since when, and how long it may.
+        self.holder: ServerLink | None = None
+        self.since = 0.0
+        self.limit = 0.0
+        #: How often a worker got it, and how often one was lost with it.
+        self.runs = 0
+        self.losses = 0
+        #: What workers have said about it.
+        self.updates: list[tuple[str, bytes]] = []
+        #: How it ended, and with what.
+        self.end: tuple[str, bytes | None] | None = None
+        #: What has been sent as its result, by whomever.
+        self.results: set[bytes] = set()
+
+
+class Ledger:
+    """What the server does, as seen from outside."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.server = world.server
+        #: All jobs that there ever were, and those that have not ended.
+        self.entries: dict[bytes, Entry] = {}
+        self.open: dict[bytes, Entry] = {}
+        #: Where the submits of each request arrived, for which job, after how many updates.
+        self.submits: dict[int, list[tuple[ServerLink, bytes, int]]] = {}
+        self.refused: set[int] = set()
+        #: Links that were given the same job more than once.
+        self.repeated: set[ServerLink] = set()
+        self.seen: dict[ServerLink, set[bytes]] = {}
+        self._places = 0
+        handlers = self.server._handlers
+        for kind in list(handlers):
+            handlers[kind] = self._watched(handlers[kind])
+
+    def _watched(
+        self, handler: Callable[[ServerLink, Any], None]
+    ) -> Callable[[ServerLink, Any], None]:
+        def watched(link: ServerLink, event: Any) -> None:
+            name = type(event).__name__
+            if name.startswith("SubmitJob"):
+                self._submit(handler, link, event)
+            elif name.startswith("GrabJob"):
+                self._grab(handler, link, event)
+            elif type(event) in TERMINAL:
+                self._terminal(handler, link, event)
+            elif type(event) in UPDATES:
+                self._update(handler, link, event)
+            else:
+                handler(link, event)
+            self.observe()
+
+        return watched
+
+    def _submit(self, handler: Any, link: ServerLink, event: Any) -> None:
+        number = int(event.data)
+        model = self.world.models[number]
+        same = [
+            entry
+            for entry in self.open.values()
+            if (entry.function, entry.unique) == (event.function, event.unique)
+        ]
+        before = set(self.server.jobs)
+        queued = sum(entry.function == event.function for entry in self.open.values())
+        full = 0 < self.world.max_queue_size <= queued
+        handler(link, event)
+        new = set(self.server.jobs) - before
+        if same:
+            assert not new
+            (entry,) = same
+        elif full:
+            assert not new
+            self.refused.add(number)
+            return
+        else:
+            (handle,) = new
+            assert handle not in self.entries
+            entry = Entry(number, handle, event, PRIORITIES.index(model.priority))
+            self.entries[handle] = self.open[handle] = entry
+        if model.background:
+            entry.background = True
+        else:
+            entry.listeners.add(link)
+        self.submits.setdefault(number, []).append((link, entry.handle, len(entry.updates)))
+
+    def _grab(self, handler: Any, link: ServerLink, event: Any) -> None:
+        """It gets the best that there is, by the ledger's own count."""
+        functions = {function.name for function in link.abilities}
+        waiting = {
+            (entry.priority, entry.place): entry
+            for entry in self.open.values()
+            if entry.place is not None and entry.function in functions
+        }
+        before = set(link.jobs)
+        handler(link, event)
+        new = set(link.jobs) - before
+        if not waiting:
+            assert not new
+            return
+        (handle,) = new
+        entry = self.entries[handle]
+        best = min(waiting)
+        assert (entry.priority, entry.place) == best
+        assert entry.holder is None
+        entry.place = None
+        entry.holder = link
+        entry.since = self.world.now
+        entry.limit = link.abilities[self.server.functions[entry.function]]
+        entry.runs += 1
+        seen = self.seen.setdefault(link, set())
+        if handle in seen:
+            self.repeated.add(link)
+        seen.add(handle)
+
+    def _terminal(self, handler: Any, link: ServerLink, event: Any) -> None:
+        before = set(self.server.jobs)
+        entry = self.open.get(event.handle)
+        handler(link, event)
+        if entry is None or entry.holder is not link:
+            assert set(self.server.jobs) == before
+            return
+        assert set(self.server.jobs) == before - {event.handle}
+        entry.end = (TERMINAL[type(event)], getattr(event, "data", None))
+        entry.holder = None
+
+    def _update(self, handler: Any, link: ServerLink, event: Any) -> None:
+        entry = self.open.get(event.handle)
+        handler(link, event)
+        if entry is not None and entry.holder is link:
+            value = event.numerator if isinstance(event, WorkStatus) else event.data
+            entry.updates.append((UPDATES[type(event)], value))
+
+    def observe(self) -> None:
+        """Something may have happened: take note, if there was a reason for it."""
+        jobs = self.server.jobs
+        assert jobs.keys() <= self.open.keys()
+        # Those that come back at once, with a link that had several, do so in any order.
+        self._places += 1
+        for handle, entry in list(self.open.items()):
+            job = jobs.get(handle)
+            if entry.holder is not None and (job is None or job.worker is not entry.holder):
+                late = entry.limit and entry.since + entry.limit <= self.world.now
+                assert late or not entry.holder.alive
+                entry.holder = None
+                entry.losses += 1
+            if job is None:
+                del self.open[handle]
+                if entry.end is None:
+                    self._lost(entry)
+                self.check(entry)
+                continue
+            assert entry.end is None
+            assert (job.background, job.priority) == (entry.background, entry.priority)
+            assert job.worker is entry.holder
+            assert job.losses == entry.losses
+            assert (job.function.name, job.unique, job.data) == (
+                entry.function,
+                entry.unique,
+                entry.data,
+            )
+            if job.state is JobState.QUEUED and entry.place is None:
+                entry.place = self._places
+            assert (entry.place is not None) == (job.state is JobState.QUEUED)
+            self.check(entry)
+
+    def _lost(self, entry: Entry) -> None:
+        retries = self.world.job_retries
+        if retries is not None and entry.losses > retries:
+            entry.end = ("given up", None)
+        else:
+            # Nobody waits for it.
+            assert not entry.background
+            assert not any(link.alive for link in entry.listeners)
+            entry.end = ("unwanted", None)
+
+    def check(self, entry: Entry) -> None:
+        """A job is run again only because its worker was lost."""
+        ended = entry.end is not None and entry.end[0] in TERMINAL.values()
+        assert entry.runs == entry.losses + (ended or entry.holder is not None)
+        if self.world.job_retries is not None:
+            assert entry.losses <= self.world.job_retries + 1
+
+
+class Model:
+    """A request, and what is known of it."""
+
+    def __init__(self, client: ClientHost, number: int, request: GearmanJobRequest) -> None:
+        self.client = client
+        self.number = number
+        self.request: GearmanJobRequest | None = request
+        self.background = request.background
+        self.priority = request.priority
+        self.function = request.task.encode()
+        self.states = [JOB_UNKNOWN]
+        #: Where it was last on its way.
+        self.link: Any = None
+        self.handle: bytes | None = None
+        self.updates: list[tuple[str, bytes]] = []
+        self.outcome: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Model {self.number} {self.states}>"
+
+    @property
+    def over(self) -> bool:
+        return self.request is None or self.outcome is not None
+
+
+#: What a request may become.
+FOLLOWING = {
+    JOB_UNKNOWN: {JOB_PENDING},
+    JOB_PENDING: {JOB_CREATED, JOB_FAILED, JOB_UNKNOWN},
+    JOB_CREATED: {JOB_COMPLETE, JOB_FAILED, JOB_UNKNOWN},
+}
+
+
+class ClientHost:
+    """A process that is a client."""
+
+    def __init__(self, world: World, *, exceptions: bool = True) -> None:
+        self.world = world
+        self.exceptions = exceptions
+        self.engine = ClientEngine(
+            parse_host_list(["s"]),
+            rng=random.Random(world.next_seed()),
+            wall_clock=lambda: EPOCH + world.now,
+            exceptions=exceptions,
+        )
+        self.waits: list[Wait] = []
+
+    def submit(
+        self,
+        function: bytes = b"f",
+        *,
+        background: bool = False,
+        priority: str | None = PRIORITY_NONE,
+        unique: str | None = None,
+        retries: int = 0,
+        timeout: float | None = None,
+    ) -> Model:
+        """Submit a job; its data is the number of its request."""
+        number = len(self.world.models)
+        jobs = [{"task": function, "data": b"%d" % number, "unique": unique, "priority": priority}]
+        requests = make_requests(jobs, background=background, max_retries=retries)
+        prepare(requests, NoopEncoder)
+        model = Model(self, number, requests[0])
+        self.world.models[number] = model
+        wait = self.engine.submit(requests, self.world.now, Bell(), timeout=timeout)
+        self.waits.append(wait)
+        self.world.after()
+        return model
+
+    def ask(self, model: Model) -> None:
+        """Ask for the status of a request."""
+        assert model.request is not None
+        self.waits.append(self.engine.statuses([model.request], self.world.now, Bell()))
+        self.world.after()
+
+    def give_up(self, wait: Wait) -> None:
+        """A caller does not wait any longer."""
+        self.engine.release(wait)
+        self.waits = [other for other in self.waits if other is not wait]
+        for request in wait.requests:
+            assert wait not in request._waits
+        self.world.after()
+
+    def close(self) -> None:
+        """All connections are closed."""
+        self.engine.close(self.world.now)
+        self.world.after()
+        for wait in self.waits:
+            assert wait.done
+        assert not any(wire.host is self and not wire.peer_gone for wire in self.world.wires)
+
+    def check(self) -> None:
+        server = self.engine.pool.servers[0]
+        if server.link is not None:
+            check_places(server.link)
+        for wait in self.waits:
+            check_wait(wait)
+
+
+class Run:
+    """A job that a worker has taken."""
+
+    def __init__(self, number: int, job: WorkerJob) -> None:
+        self.number = number
+        self.job = job
+
+
+class WorkerHost:
+    """A process that is a worker."""
+
+    def __init__(self, world: World, *, max_jobs: int = 1, look_again: float = 1e6) -> None:
+        self.world = world
+        self.max_jobs = max_jobs
+        self.engine = WorkerEngine(
+            parse_host_list(["s"]),
+            rng=random.Random(world.next_seed()),
+            max_jobs=max_jobs,
+            look_again=look_again,
+            max_outage=None,
+        )
+        self.stream: WorkStream | None = None
+        self.runs: list[Run] = []
+        self.work()
+
+    def work(self) -> None:
+        """Begin to work."""
+        assert self.stream is None
+        self.stream = self.engine.work(self.world.now, Bell())
+        self.world.after()
+
+    def end_work(self) -> None:
+        """The work is over."""
+        assert self.stream is not None
+        stream, self.stream = self.stream, None
+        self.engine.end_work(self.world.now)
+        self.engine.release(stream)
+        assert stream.error is None or isinstance(stream.error, ServerUnavailable)
+        self.world.after()
+        assert not any(wire.host is self and not wire.peer_gone for wire in self.world.wires)
+
+    def register(self, function: bytes, timeout: float | None = None) -> None:
+        self.engine.register(function, timeout, self.world.now)
+        self.world.after()
+
+    def unregister(self, function: bytes) -> None:
+        self.engine.unregister(function, self.world.now)
+        self.world.after()
+
+    def take(self) -> Run | None:
+        """Take a job, if there is news."""
+        if self.stream is None or not self.stream.ready:
+            return None
+        job = self.engine.next_job(self.world.now)
+        self.world.after()
+        if job is None:
+            return None
+        assert not job.is_lost
+        entry = self.world.ledger.entries[job.wire_handle]
+        assert job.wire_task == entry.function
+        assert job.unique == entry.unique.decode()
+        assert job.data == entry.data
+        self.world.runs += 1
+        run = Run(self.world.runs, job)
+        self.runs.append(run)
+        return run
+
+    def say(self, run: Run, kind: str) -> None:
+        """Send something about a job. Each time it is something else."""
+        self.world.values += 1
+        job, value = run.job, b"%d" % self.world.values
+        handle = job.wire_handle
+        event: PacketEvent
+        if kind == "data":
+            event = WorkData(handle, value)
+        elif kind == "warning":
+            event = WorkWarning(handle, value)
+        elif kind == "status":
+            event = WorkStatus(handle, value, b"9")
+        elif kind == "fail":
+            event = WorkFail(handle)
+        else:
+            value = b"%b in run %d" % (job.data, run.number)
+            self.world.ledger.entries[handle].results.add(value)
+            event = (WorkComplete if kind == "complete" else WorkException)(handle, value)
+        lost = job.is_lost
+        try:
+            wait = self.engine.send(job, event, self.world.now, Bell())
+        except ConnectionError:
+            assert lost
+        else:
+            assert not lost
+            assert wait.done
+        assert job.ended == (kind in TERMINAL.values())
+        self.world.after()
+
+    def done(self, run: Run) -> None:
+        """Be done with a job, which fails if it has not ended."""
+        self.runs.remove(run)
+        self.engine.job_done(run.job, self.world.now)
+        assert run.job.ended or run.job.is_lost
+        self.world.after()
+
+    def stop(self) -> None:
+        """Do what is there, and no more."""
+        self.engine.stop(self.world.now)
+        self.world.after()
+
+    def check(self) -> None:
+        engine = self.engine
+        link = engine.pool.servers[0].link
+        links = [] if link is None else [link]
+        grabs = [link for link in links if link.phase is Phase.GRABBING and not link.is_late]
+        assert engine._grabs == len(grabs)
+        assert len(engine._jobs) + engine._grabs <= self.max_jobs
+        assert set(engine._ready) <= engine._jobs
+        if any(not job.is_lost for job in engine._ready):
+            assert self.stream is not None
+            assert self.stream.ready
+        for link in links:
+            assert link.alive
+            assert set(link.jobs) <= engine._jobs
+            assert not any(job.ended for job in link.jobs)
+            queued = sum(other is link for other in engine._turns)
+            assert queued == (link.phase is Phase.QUEUED)
+            if link.phase is Phase.QUEUED and self.stream is not None and not self.stream.ready:
+                assert len(engine._jobs) + engine._grabs == self.max_jobs
+
+
+class World:
+    """A server, clients and workers, the wires between them, and a clock."""
+
+    def __init__(
+        self,
+        *,
+        capacity: int = ALL,
+        job_retries: int | None = 10,
+        max_queue_size: int = 0,
+        max_unread: int = DEFAULT_MAX_UNREAD,
+    ) -> None:
+        self.now = 0.0
+        self.capacity = capacity
+        self.job_retries = job_retries
+        self.max_queue_size = max_queue_size
+        self.server = ServerEngine(
+            rng=random.Random(0),
+            wall_clock=lambda: EPOCH + self.now,
+            job_retries=job_retries,
+            max_queue_size=max_queue_size,
+            max_unread=max_unread,
+        )
+        self.clients: list[ClientHost] = []
+        self.workers: list[WorkerHost] = []
+        #: Those that are not over on both sides, oldest first.
+        self.wires: list[Wire] = []
+        #: All requests that there ever were.
+        self.models: dict[int, Model] = {}
+        self.ledger = Ledger(self)
+        #: By what each run, and each piece of news, is told from others.
+        self.runs = 0
+        self.values = 0
+        self._seeds = 0
+        self._accepted = 0
+        self._origins: dict[Any, ServerLink | None] = {}
+
+    def next_seed(self) -> int:
+        self._seeds += 1
+        return self._seeds
+
+    def client(self, **options: Any) -> ClientHost:
+        """A client has come."""
+        client = ClientHost(self, **options)
+        self.clients.append(client)
+        return client
+
+    def worker(self, *functions: bytes, **options: Any) -> WorkerHost:
+        """A worker has come."""
+        worker = WorkerHost(self, **options)
+        self.workers.append(worker)
+        for function in functions:
+            worker.register(function)
+        return worker
+
+    # The drivers' part.
+
+    def after(self) -> None:
+        """Do what drivers do after a call, and look at everything."""
+        while self._act() or self._pull():
+            pass
+        self.wires = [wire for wire in self.wires if not wire.over]
+        self.check()
+
+    def _act(self) -> bool:
+        busy = False
+        for host in self.hosts():
+            while (action := host.engine.next_action()) is not None:
+                busy = True
+                if isinstance(action, Connect):
+                    self.wires.append(Wire(host, action.link, self.capacity))
+                    self._origins[action.link] = None
+                else:
+                    assert isinstance(action, Close)
+                    (wire,) = (w for w in self.wires if w.link is action.link and not w.peer_gone)
+                    self._peer_is_gone(wire)
+        while (action := self.server.next_action()) is not None:
+            busy = True
+            assert isinstance(action, Close)
+            (wire,) = (w for w in self.wires if w.server_link is action.link and not w.server_gone)
+            self._server_is_gone(wire)
+        if busy:
+            self.ledger.observe()
+        return busy
+
+    def _pull(self) -> bool:
+        """Take what the engines have to send, as far as the wires have room."""
+        busy = False
+        up: list[Any] = []
+        for host in self.hosts():
+            up += host.engine.links_to_write()
+        down = list(self.server.links_to_write())
+        for wire in self.wires:
+            wire.up_waits |= any(link is wire.link for link in up)
+            wire.down_waits |= any(link is wire.server_link for link in down)
+            while wire.up_waits and not wire.peer_gone and len(wire.up) < wire.capacity:
+                data = wire.host.engine.data_to_send(wire.link)
+                wire.up_waits = bool(data)
+                busy |= bool(data)
+                if not (wire.broken or wire.server_gone):
+                    wire.up += data
+            while wire.down_waits and not wire.server_gone and len(wire.down) < wire.capacity:
+                assert wire.server_link is not None
+                data = self.server.data_to_send(wire.server_link)
+                wire.down_waits = bool(data)
+                busy |= bool(data)
+                if not (wire.broken or wire.peer_gone):
+                    wire.down += data
+        return busy
+
+    @staticmethod
+    def _peer_is_gone(wire: Wire) -> None:
+        assert not wire.peer_gone
+        wire.peer_gone = True
+        wire.down.clear()
+
+    @staticmethod
+    def _server_is_gone(wire: Wire) -> None:
+        assert not wire.server_gone
+        wire.server_gone = True
+        wire.up.clear()
+
+    # The network's part.
+
+    def open(self, wire: Wire) -> None:
+        """A connection is made."""
+        assert wire.connecting
+        self._accepted += 1
+        wire.server_link = self.server.accept("127.0.0.1", self._accepted, self.now)
+        self._origins[wire.link] = wire.server_link
+        self.after()
+        wire.host.engine.connected(wire.link, self.now)
+        self.after()
+
+    def refuse(self, wire: Wire) -> None:
+        """A connection can't be made."""
+        assert wire.connecting
+        self._peer_is_gone(wire)
+        wire.host.engine.connect_failed(wire.link, ConnectionRefusedError("refused"), self.now)
+        self.after()
+
+    def move(self, wire: Wire, size: int, *, up: bool) -> bool:
+        """So many bytes arrive, or as many as there are. Returns whether there were any."""
+        queue = wire.up if up else wire.down
+        data = bytes(queue[:size])
+        del queue[:size]
+        if data and up:
+            assert wire.server_link is not None
+            self.server.receive_data(wire.server_link, data, self.now)
+            self.ledger.observe()
+        elif data:
+            wire.host.engine.receive_data(wire.link, data, self.now)
+        self.after()
+        return bool(data)
+
+    def break_(self, wire: Wire, up: int = ALL, down: int = ALL) -> None:
+        """A wire breaks. Of what is under way, so many bytes may still arrive."""
+        wire.broken = True
+        del wire.up[up:]
+        del wire.down[down:]
+
+    def end(self, wire: Wire, *, at_server: bool, error: Exception | None = None) -> None:
+        """One side sees that the wire has ended."""
+        engine: Any
+        if at_server:
+            assert wire.server_may_see_its_end
+            self._server_is_gone(wire)
+            engine, link = self.server, wire.server_link
+        else:
+            assert wire.peer_may_see_its_end
+            self._peer_is_gone(wire)
+            engine, link = wire.host.engine, wire.link
+        engine.connection_lost(link, error, self.now)
+        self.ledger.observe()
+        self.after()
+        # What a late driver still says about it changes nothing.
+        before = self.server.memory
+        engine.connection_lost(link, error, self.now)
+        engine.receive_data(link, b"garbage\r\n", self.now)
+        engine.connected(link, self.now)
+        assert engine.data_to_send(link) == b""
+        self.ledger.observe()
+        self.after()
+        assert self.server.memory == before
+
+    def kill(self, host: ClientHost | WorkerHost) -> None:
+        """A process dies; of what it has sent, all may still arrive."""
+        if isinstance(host, WorkerHost):
+            self.workers.remove(host)
+        else:
+            self.clients.remove(host)
+        for wire in self.wires:
+            if wire.host is host and not wire.peer_gone:
+                self._peer_is_gone(wire)
+        self.after()
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        for engine in self.engines():
+            deadline = engine.next_deadline()
+            if deadline is not None and deadline <= self.now:
+                engine.handle_timeout(self.now)
+                self.ledger.observe()
+                self.after()
+                deadline = engine.next_deadline()
+                assert deadline is None or deadline > self.now
+
+    def engines(self) -> Iterator[ClientEngine | WorkerEngine | ServerEngine]:
+        for host in self.hosts():
+            yield host.engine
+        yield self.server
+
+    def hosts(self) -> list[ClientHost | WorkerHost]:
+        return [*self.clients, *self.workers]
+
+    def pump(self, size: int = ALL) -> bool:
+        """Everything that is under way moves on, one chunk each. Returns whether anything was."""
+        busy = False
+        for wire in list(self.wires):
+            if wire.connecting:
+                busy = True
+                self.open(wire)
+            busy |= bool(wire.up) and self.move(wire, size, up=True)
+            busy |= bool(wire.down) and self.move(wire, size, up=False)
+        return busy
+
+    def settle(self) -> None:
+        """Everything that is under way arrives, and every end is seen."""
+        busy = True
+        while busy:
+            busy = self.pump()
+            for wire in list(self.wires):
+                if wire.peer_may_see_its_end and not wire.down:
+                    self.end(wire, at_server=False)
+                    busy = True
+                if wire.server_may_see_its_end and not wire.up:
+                    self.end(wire, at_server=True)
+                    busy = True
+
+    # The end.
+
+    def finish(self) -> None:
+        """Nothing breaks any more; all that has been begun has to come to its end."""
+        functions = {model.function for model in self.models.values()}
+        if not self.workers:
+            self.worker()
+        for worker in self.workers:
+            for function in functions:
+                worker.register(function)
+        until = self.now + PATIENCE
+        while True:
+            while self._work():
+                pass
+            if not self.server.jobs and all(model.over for model in self.models.values()):
+                break
+            deadlines = [engine.next_deadline() for engine in self.engines()]
+            deadline = min(deadline for deadline in deadlines if deadline is not None)
+            assert deadline <= until, "nothing happens any more"
+            self.sleep(deadline - self.now)
+        self._check_end()
+        self._stop()
+        self._close()
+
+    def _work(self) -> bool:
+        """Workers do what they can do. Returns whether there was anything."""
+        self.settle()
+        busy = False
+        for worker in self.workers:
+            if worker.stream is not None and worker.stream.done:
+                worker.end_work()
+            if worker.stream is None:
+                worker.work()
+                busy = True
+            while worker.take():
+                pass
+            for run in list(worker.runs):
+                busy = True
+                if not run.job.ended:
+                    worker.say(run, "complete")
+                worker.done(run)
+        self.settle()
+        return busy or any(worker.stream is None or worker.stream.done for worker in self.workers)
+
+    def _check_end(self) -> None:
+        for client in self.clients:
+            for wait in client.waits:
+                assert wait.done, wait
+        for entry in self.ledger.entries.values():
+            assert entry.end is not None
+            if entry.background:
+                assert entry.end[0] in {*TERMINAL.values(), "given up"}
+        for model in self.models.values():
+            if model.background and model.states[-1] == JOB_CREATED:
+                assert model.handle is not None
+                assert self.ledger.entries[model.handle].background
+        for wire in self.wires:
+            if isinstance(wire.host, WorkerHost) and wire.host.stream is not None:
+                assert wire.server_link is not None
+                told = {function.name for function in wire.server_link.abilities}
+                assert told == set(wire.link.registered) == set(wire.host.engine._abilities)
+
+    def _stop(self) -> None:
+        """The workers end at once, since they have nothing to do."""
+        for worker in self.workers:
+            worker.stop()
+            self.settle()
+            assert worker.stream is not None
+            assert worker.stream.done
+            assert worker.stream.error is None
+            worker.end_work()
+            assert worker.engine.next_deadline() is None
+            assert not worker.engine.has_jobs()
+
+    def _close(self) -> None:
+        for client in self.clients:
+            for wait in list(client.waits):
+                client.give_up(wait)
+            client.close()
+            assert client.engine.next_deadline() is None
+        self.settle()
+        assert not self.wires
+        assert not self.server.links
+        assert not self.server.jobs
+        assert self.server.next_deadline() is None
+        for function in self.server.functions.values():
+            assert function.idle
+        self.server._drop_idle_functions()
+        assert self.server.memory == 0
+
+    # What has to be true at any time.
+
+    def check(self) -> None:
+        """Look at everything."""
+        for client in self.clients:
+            client.check()
+        for worker in self.workers:
+            worker.check()
+        self.check_server()
+        for model in self.models.values():
+            if model.request is not None:
+                self.check_request(model, model.request)
+
+    def check_server(self) -> None:
+        server = self.server
+        for function in server.functions.values():
+            check_function(server, function)
+            # Whoever sleeps has nothing to do.
+            assert not function.sleepers or function.head() is None
+        for job in server.jobs.values():
+            check_job(server, job)
+        assert server.memory == count_memory(server)
+        links = {wire.server_link for wire in self.wires if wire.is_open and not wire.server_gone}
+        assert set(server.links) == links
+        for link in server.links:
+            assert not link.last_words
+            for handle, job in link.jobs.items():
+                assert server.jobs[handle] is job
+                assert job.worker is link
+            for job in link.listening:
+                assert server.jobs[job.handle] is job
+                assert link in job.listeners
+
+    def check_request(self, model: Model, request: GearmanJobRequest) -> None:
+        """A request agrees with the ledger."""
+        if request._link is not None:
+            model.link = request._link
+        while (update := next_update(request)) is not None:
+            if isinstance(update, JobProgress):
+                model.updates.append(("status", b"%d" % update.numerator))
+            else:
+                assert isinstance(update, (JobData, JobWarning))
+                kind = "data" if isinstance(update, JobData) else "warning"
+                model.updates.append((kind, update.data))
+        outcome = (request.state, request.handle, request.result, request.exception, request.error)
+        if model.outcome is not None:
+            assert outcome == model.outcome
+        elif request.state != model.states[-1]:
+            self._changed(model, request)
+            final = request.state != JOB_PENDING and (request.complete or request._link is None)
+            if final:
+                model.outcome = outcome
+                assert not request._waits
+        self._check_updates(model, request)
+
+    def _changed(self, model: Model, request: GearmanJobRequest) -> None:
+        # Several things may have come at once.
+        if model.states[-1] == JOB_UNKNOWN:
+            model.states.append(JOB_PENDING)
+        if model.states[-1] == JOB_PENDING and request.handle is not None:
+            model.states.append(JOB_CREATED)
+            model.handle = request.handle.encode()
+        state = request.state
+        if state != model.states[-1]:
+            assert state in FOLLOWING[model.states[-1]]
+            model.states.append(state)
+        if model.handle is None:
+            self._check_unaccepted(model, request)
+            return
+        entry = self.ledger.entries[model.handle]
+        assert entry.function == model.function
+        assert (entry.unique.decode() == request.unique) or entry.number == model.number
+        assert self._origin(model) is not None
+        if state == JOB_COMPLETE:
+            assert entry.end == ("complete", request.result)
+            assert request.result in entry.results
+            assert request.exception is None
+        elif state == JOB_FAILED:
+            assert entry.end is not None
+            assert entry.end[0] in ("fail", "exception", "given up")
+            told = entry.end[0] == "exception" and model.client.exceptions
+            assert request.exception == (entry.end[1] if told else None)
+            assert request.result is None
+            assert request.error is None
+        elif state == JOB_UNKNOWN:
+            assert not model.link.alive
+
+    def _check_unaccepted(self, model: Model, request: GearmanJobRequest) -> None:
+        if request.state == JOB_FAILED:
+            assert isinstance(request.error, ServerError)
+            assert model.number in self.ledger.refused
+        elif request.state == JOB_UNKNOWN:
+            assert isinstance(request.error, (ServerUnavailable, ExceededConnectionAttempts))
+            if isinstance(request.error, ExceededConnectionAttempts):
+                assert request.connection_attempts == request.max_connection_attempts
+        assert request.connection_attempts <= request.max_connection_attempts
+
+    def _check_updates(self, model: Model, request: GearmanJobRequest) -> None:
+        """Nothing is missing in between; when it has ended, nothing at all."""
+        if model.handle is None or model.background:
+            assert not model.updates
+            return
+        since = self._origin(model)
+        assert since is not None
+        updates = self.ledger.entries[model.handle].updates[since:]
+        assert model.updates == updates[: len(model.updates)]
+        if request.state in (JOB_COMPLETE, JOB_FAILED):
+            assert model.updates == updates
+
+    def _origin(self, model: Model) -> int | None:
+        """After how many updates the submit arrived that was acknowledged."""
+        link = self._origins[model.link]
+        for other, handle, updates in self.ledger.submits[model.number]:
+            if other is link and handle == model.handle:
+                return updates
+        return None
+
+
+# Conversations.
+
+
+def test_a_job_from_submit_to_result_byte_by_byte() -> None:
+    world = World()
+    worker, client = world.worker(b"f"), world.client()
+    while world.pump(size=1):
+        pass
+    model = client.submit(b"f")
+    while world.pump(size=1):
+        pass
+    run = worker.take()
+    assert run is not None
+    worker.say(run, "status")
+    worker.say(run, "data")
+    worker.say(run, "complete")
+    worker.done(run)
+    while world.pump(size=1):
+        pass
+    assert model.updates == [("status", b"1"), ("data", b"2")]
+    assert model.request is not None
+    assert model.request.result == b"0 in run 1"
+    assert client.waits[0].done
+    world.finish()
+
+
+def test_a_worker_dies_in_the_middle_and_another_does_it() -> None:
+    world = World()
+    first, client = world.worker(b"f"), world.client()
+    model = client.submit(b"f")
+    world.settle()
+    run = first.take()
+    assert run is not None
+    first.say(run, "data")
+    second = world.worker(b"f")
+    world.settle()
+    assert second.take() is None
+    # It has sent its result, but only a part of that arrives.
+    first.say(run, "complete")
+    (wire,) = (wire for wire in world.wires if wire.host is first)
+    del wire.up[-1:]
+    world.kill(first)
+    world.settle()
+    again = second.take()
+    assert again is not None
+    second.say(again, "complete")
+    second.done(again)
+    world.settle()
+    assert model.request is not None
+    assert model.request.result == b"0 in run 2"
+    assert model.updates == [("data", b"1")]
+    world.finish()
+
+
+def test_a_client_that_leaves() -> None:
+    world = World()
+    worker, client = world.worker(b"f"), world.client()
+    running, queued, background = (
+        client.submit(b"f"),
+        client.submit(b"f"),
+        client.submit(b"f", background=True, priority=PRIORITY_LOW),
+    )
+    world.settle()
+    run = worker.take()
+    assert run is not None
+    assert run.job.data == b"0"
+    client.close()
+    assert running.states[-1] == queued.states[-1] == JOB_UNKNOWN
+    assert background.states[-1] == JOB_CREATED
+    # What runs goes on; of the rest, what nobody waits for is forgotten.
+    world.settle()
+    assert [job.data for job in world.server.jobs.values()] == [b"0", b"2"]
+    worker.say(run, "complete")
+    worker.done(run)
+    world.settle()
+    last = worker.take()
+    assert last is not None
+    assert last.job.data == b"2"
+    world.finish()
+
+
+def test_a_worker_that_stops_sees_its_result_taken() -> None:
+    world = World(capacity=1)
+    worker, client = world.worker(b"f"), world.client()
+    model = client.submit(b"f")
+    world.settle()
+    run = worker.take()
+    assert run is not None
+    worker.stop()
+    worker.say(run, "complete")
+    worker.done(run)
+    assert worker.stream is not None
+    while not worker.stream.done:
+        assert world.pump(size=1)
+    assert not world.server.jobs
+    worker.end_work()
+    world.settle()
+    assert model.request is not None
+    assert model.request.result == b"0 in run 1"
+    world.finish()
+
+
+# Anything.
+
+FUNCTIONS = [b"f", b"g", b"h"]
+SIZES = st.sampled_from([ALL, ALL, ALL, 40, 13, 1])
+WORKED = st.sampled_from([{b"f"}, {b"f", b"g"}, {b"f", b"g", b"h"}])
+JOBS = st.fixed_dictionaries(
+    {
+        "function": st.sampled_from(FUNCTIONS),
+        "background": st.booleans(),
+        "priority": st.sampled_from(PRIORITIES),
+        "unique": st.sampled_from([None, None, "a", "b"]),
+        "retries": st.integers(0, 2),
+        "timeout": st.sampled_from([None, None, 0.5]),
+    }
+)
+KINDS = st.sampled_from(["data", "warning", "status", "complete", "complete", "fail", "exception"])
+
+
+class Machine(RuleBasedStateMachine):
+    @initialize(
+        clients=st.lists(st.booleans(), min_size=1, max_size=3),
+        workers=st.lists(st.tuples(WORKED, st.integers(1, 2)), min_size=1, max_size=3),
+        capacity=st.sampled_from([ALL, ALL, ALL, 100, 1]),
+        job_retries=st.sampled_from([None, 10, 10, 1, 0]),
+        max_queue_size=st.sampled_from([0, 0, 0, 0, 2]),
+        max_unread=st.sampled_from([DEFAULT_MAX_UNREAD] * 5 + [100]),
+        look_again=st.sampled_from([1e6, 1e6, 5.0]),
+        limited=st.booleans(),
+        calm=st.sampled_from([False, False, True]),
+        connected=st.booleans(),
+    )
+    def start(
+        self,
+        clients: list[bool],
+        workers: list[tuple[set[bytes], int]],
+        capacity: int,
+        job_retries: int | None,
+        max_queue_size: int,
+        max_unread: int,
+        look_again: float,
+        limited: bool,
+        calm: bool,
+        connected: bool,
+    ) -> None:
+        self.world = World(
+            capacity=capacity,
+            job_retries=job_retries,
+            max_queue_size=max_queue_size,
+            max_unread=max_unread,
+        )
+        self.look_again = look_again
+        #: Whether nothing breaks, so that jobs get on.
+        self.calm = calm
+        for exceptions in clients:
+            self.world.client(exceptions=exceptions)
+        for functions, max_jobs in workers:
+            worker = self.world.worker(max_jobs=max_jobs, look_again=look_again)
+            for function in sorted(functions):
+                worker.register(function, 2.0 if limited else None)
+        if connected:
+            self.world.settle()
+
+    def pick(self, data: st.DataObject, items: list[Any]) -> Any:
+        return items[data.draw(st.integers(0, len(items) - 1))]
+
+    def wires(self, condition: Callable[[Wire], Any]) -> list[Wire]:
+        return [wire for wire in self.world.wires if condition(wire)]
+
+    def working(self) -> list[WorkerHost]:
+        return [worker for worker in self.world.workers if worker.runs]
+
+    # Clients.
+
+    @precondition(lambda self: self.world.clients)
+    @rule(data=st.data(), jobs=st.lists(JOBS, min_size=1, max_size=3))
+    def submit(self, data: st.DataObject, jobs: list[Any]) -> None:
+        client = self.pick(data, self.world.clients)
+        for job in jobs:
+            client.submit(**job)
+
+    @precondition(lambda self: any(client.waits for client in self.world.clients))
+    @rule(data=st.data(), forget=st.booleans())
+    def give_up_a_wait(self, data: st.DataObject, forget: bool) -> None:
+        client = self.pick(data, [client for client in self.world.clients if client.waits])
+        wait = self.pick(data, client.waits)
+        client.give_up(wait)
+        for request in wait.requests:
+            for model in self.world.models.values():
+                if forget and model.request is request:
+                    model.request = None
+
+    @precondition(lambda self: any(m.request is not None for m in self.world.models.values()))
+    @rule(data=st.data())
+    def ask(self, data: st.DataObject) -> None:
+        models = [m for m in self.world.models.values() if m.request and m.request.unique]
+        models = [model for model in models if model.client in self.world.clients]
+        if models:
+            model = self.pick(data, models)
+            model.client.ask(model)
+
+    @precondition(lambda self: not self.calm and self.world.clients)
+    @rule(data=st.data())
+    def close_a_client(self, data: st.DataObject) -> None:
+        client = self.pick(data, self.world.clients)
+        client.close()
+        self.world.clients.remove(client)
+
+    @precondition(lambda self: len(self.world.clients) < 3)
+    @rule(exceptions=st.booleans())
+    def a_new_client(self, exceptions: bool) -> None:
+        self.world.client(exceptions=exceptions)
+
+    # Workers.
+
+    @precondition(lambda self: any(w.stream and w.stream.ready for w in self.world.workers))
+    @rule(data=st.data())
+    def take(self, data: st.DataObject) -> None:
+        ready = [w for w in self.world.workers if w.stream is not None and w.stream.ready]
+        worker = self.pick(data, ready)
+        while worker.take():
+            pass
+        if worker.stream.done:
+            worker.end_work()
+
+    @precondition(lambda self: self.working())
+    @rule(data=st.data(), kinds=st.lists(KINDS, max_size=4), done=st.booleans())
+    def do(self, data: st.DataObject, kinds: list[str], done: bool) -> None:
+        worker = self.pick(data, self.working())
+        run = self.pick(data, worker.runs)
+        for kind in kinds:
+            if not run.job.ended:
+                worker.say(run, kind)
+        if done or (kinds and run.job.ended):
+            worker.done(run)
+
+    @precondition(lambda self: self.world.workers)
+    @rule(
+        data=st.data(),
+        function=st.sampled_from(FUNCTIONS),
+        timeout=st.sampled_from([None, None, 2.0]),
+    )
+    def register(self, data: st.DataObject, function: bytes, timeout: float | None) -> None:
+        self.pick(data, self.world.workers).register(function, timeout)
+
+    @precondition(lambda self: self.world.workers)
+    @rule(data=st.data(), function=st.sampled_from(FUNCTIONS))
+    def unregister(self, data: st.DataObject, function: bytes) -> None:
+        self.pick(data, self.world.workers).unregister(function)
+
+    @precondition(lambda self: any(worker.stream for worker in self.world.workers))
+    @rule(data=st.data())
+    def stop(self, data: st.DataObject) -> None:
+        self.pick(data, [worker for worker in self.world.workers if worker.stream]).stop()
+
+    @precondition(lambda self: any(worker.stream is None for worker in self.world.workers))
+    @rule(data=st.data())
+    def work_again(self, data: st.DataObject) -> None:
+        self.pick(data, [worker for worker in self.world.workers if not worker.stream]).work()
+
+    @precondition(lambda self: not self.calm and self.world.workers)
+    @rule(data=st.data(), size=SIZES)
+    def kill_a_worker(self, data: st.DataObject, size: int) -> None:
+        worker = self.pick(data, self.world.workers)
+        for wire in self.wires(lambda wire: wire.host is worker):
+            del wire.up[size:]
+        self.world.kill(worker)
+
+    @precondition(lambda self: not self.calm and self.working())
+    @rule(data=st.data(), how=st.sampled_from(["dies", "sees it", "does not see it"]))
+    def lose_a_worker_at_work(self, data: st.DataObject, how: str) -> None:
+        worker = self.pick(data, self.working())
+        for wire in self.wires(lambda wire: wire.host is worker and wire.is_open):
+            self.world.break_(wire, 0, 0)
+            if how == "sees it" and wire.peer_may_see_its_end:
+                self.world.end(wire, at_server=False)
+            if wire.server_may_see_its_end:
+                self.world.end(wire, at_server=True)
+        if how == "dies":
+            self.world.kill(worker)
+
+    @precondition(lambda self: len(self.world.workers) < 3)
+    @rule(functions=WORKED, max_jobs=st.integers(1, 2))
+    def a_new_worker(self, functions: set[bytes], max_jobs: int) -> None:
+        self.world.worker(*sorted(functions), max_jobs=max_jobs, look_again=self.look_again)
+
+    # Wires.
+
+    @precondition(lambda self: self.wires(lambda wire: wire.connecting))
+    @rule(data=st.data(), refuse=st.booleans())
+    def connect(self, data: st.DataObject, refuse: bool) -> None:
+        wire = self.pick(data, self.wires(lambda wire: wire.connecting))
+        if refuse and not self.calm:
+            self.world.refuse(wire)
+        else:
+            self.world.open(wire)
+
+    @precondition(lambda self: self.wires(lambda wire: wire.up or wire.down))
+    @rule(data=st.data(), up=st.booleans(), size=SIZES)
+    def move(self, data: st.DataObject, up: bool, size: int) -> None:
+        wire = self.pick(data, self.wires(lambda wire: wire.up or wire.down))
+        self.world.move(wire, size, up=up)
+
+    @rule()
+    def get_on(self) -> None:
+        self.world.settle()
+
+    @rule(kinds=st.lists(KINDS, min_size=1, max_size=4))
+    def work(self, kinds: list[str]) -> None:
+        """All get on, as they do where nothing is wrong."""
+        self.world.settle()
+        for worker in self.world.workers:
+            while worker.take():
+                pass
+            for run in list(worker.runs):
+                for kind in kinds:
+                    if not run.job.ended:
+                        worker.say(run, kind)
+                if run.job.ended:
+                    worker.done(run)
+
+    @rule(size=SIZES, times=st.integers(1, 4))
+    def pump(self, size: int, times: int) -> None:
+        for _ in range(times):
+            self.world.pump(size)
+
+    @precondition(lambda self: not self.calm and self.wires(lambda w: w.is_open and not w.broken))
+    @rule(data=st.data(), up=SIZES, down=SIZES)
+    def break_a_wire(self, data: st.DataObject, up: int, down: int) -> None:
+        wire = self.pick(data, self.wires(lambda wire: wire.is_open and not wire.broken))
+        self.world.break_(wire, up, down)
+
+    @precondition(
+        lambda self: self.wires(lambda w: w.peer_may_see_its_end or w.server_may_see_its_end)
+    )
+    @rule(data=st.data(), error=st.sampled_from([None, OSError("reset")]))
+    def see_an_end(self, data: st.DataObject, error: Exception | None) -> None:
+        ends = [(wire, False) for wire in self.wires(lambda wire: wire.peer_may_see_its_end)]
+        ends += [(wire, True) for wire in self.wires(lambda wire: wire.server_may_see_its_end)]
+        wire, at_server = self.pick(data, ends)
+        if error is None and not wire.broken:
+            # An orderly end comes behind all that was sent.
+            self.world.move(wire, ALL, up=at_server)
+        if wire.server_may_see_its_end if at_server else wire.peer_may_see_its_end:
+            self.world.end(wire, at_server=at_server, error=error)
+
+    @rule(seconds=st.sampled_from([0.01, 0.01, 0.5, 2.0, 40.0]))
+    def sleep(self, seconds: float) -> None:
+        self.world.sleep(seconds)
+
+    # Rules are chosen with equal chances, but jobs need several turns of these.
+    pump_more = pump
+    take_more = take
+    do_more = do
+    work_more = work
+    get_on_more = get_on
+    get_on_even_more = get_on
+    lose_more = lose_a_worker_at_work
+    move_more = move
+
+    # What has to be true. (The World checks the rest after each call.)
+
+    @invariant()
+    def workers_are_told_of_no_error(self) -> None:
+        for worker in self.world.workers:
+            for notice in worker.engine.notices:
+                assert "did not take" not in notice or self.world.ledger.repeated
+
+    def teardown(self) -> None:
+        # After a failure, another one would only hide it.
+        if hasattr(self, "world") and sys.exc_info()[0] is None:
+            self.world.finish()
+
+
+Machine.TestCase.settings = settings(
+    max_examples=300,
+    stateful_step_count=60,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestMachine = Machine.TestCase

@@ -1,0 +1,192 @@
+"""Timers, and Waits by themselves."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from gearman_proto.deadlines import to_seconds
+from gearman_proto.engines.timers import Timers
+from gearman_proto.engines.waits import Stream, Wait
+from gearman_proto.errors import ConnectionError, GearmanError, ServerUnavailable
+from gearman_proto.jobs.submitting import make_requests
+
+from .harness import Bell, wakes
+
+
+def pop_all(timers: Timers, now: float) -> list[object]:
+    things = []
+    while (thing := timers.pop_expired(now)) is not None:
+        things.append(thing)
+    return things
+
+
+def test_the_next_one_first() -> None:
+    timers = Timers()
+    assert timers.next_deadline() is None
+    assert timers.pop_expired(1e9) is None
+    for thing, deadline in (("c", 3.0), ("a", 1.0), ("b", 2.0)):
+        timers.set(thing, deadline)
+    assert len(timers) == 3
+    assert timers.next_deadline() == 1.0
+    assert pop_all(timers, 0.9) == []
+    assert pop_all(timers, 2.0) == ["a", "b"]
+    assert timers.next_deadline() == 3.0
+    assert pop_all(timers, 3.0) == ["c"]
+    assert len(timers) == 0
+
+
+def test_things_of_the_same_deadline_need_no_order() -> None:
+    timers = Timers()
+    things = [object(), object()]
+    for thing in things:
+        timers.set(thing, 1.0)
+    assert pop_all(timers, 1.0) == things
+
+
+def test_cancelled_and_set_anew() -> None:
+    timers = Timers()
+    for thing, deadline in (("a", 1.0), ("b", 2.0), ("a", 4.0)):
+        timers.set(thing, deadline)
+    assert timers.next_deadline() == 2.0
+    timers.cancel("b")
+    timers.cancel("b")
+    timers.cancel("never set")
+    assert timers.next_deadline() == 4.0
+    assert pop_all(timers, 9.0) == ["a"]
+
+
+def test_many_cancelled_ones_cost_no_memory() -> None:
+    timers = Timers()
+    timers.set("late", 1e9)
+    for number in range(10_000):
+        timers.set(number, 1e6 + number)
+        timers.cancel(number)
+    assert len(timers) == 1
+    assert len(timers._heap) < 100
+    assert timers.next_deadline() == 1e9
+
+
+def test_compaction_loses_nothing() -> None:
+    rng = random.Random(1)
+    timers = Timers()
+    deadlines: dict[int, float] = {}
+    for number in range(3000):
+        deadlines[number] = rng.uniform(0, 100)
+        timers.set(number, deadlines[number])
+        while len(deadlines) > 50 and rng.random() < 0.99:
+            gone = rng.choice(list(deadlines))
+            timers.cancel(gone)
+            del deadlines[gone]
+        assert timers.next_deadline() == min(deadlines.values())
+    assert pop_all(timers, 100.0) == sorted(deadlines, key=lambda number: deadlines[number])
+
+
+def test_wake_is_called_once() -> None:
+    wait = Wait((), None, Bell())
+    assert not wait.ready
+    wait.check()
+    wait.check()
+    wait.expire()
+    wait.finish()
+    assert wait.ready
+    assert wakes(wait) == 1
+
+
+def test_two_phases() -> None:
+    request = make_requests([{"task": "t", "data": b""}])[0]
+    wait = Wait([request], None, Bell())
+    wait.unaccepted = wait.open = 2
+    wait.request_accepted()
+    wait.request_ended(request)
+    assert not wait.done
+    wait.request_accepted()
+    assert not wait.done
+    wait.request_ended(request)
+    assert wait.done
+
+
+def test_a_failure_ends_it_after_the_first_phase() -> None:
+    request = make_requests([{"task": "t", "data": b""}])[0]
+    wait = Wait([request], None, Bell())
+    wait.unaccepted = wait.open = 3
+    first = ServerUnavailable("first")
+    wait.request_failed(first)
+    wait.request_ended(request)
+    wait.request_accepted()
+    wait.request_failed(ServerUnavailable("second"))
+    wait.request_accepted()
+    assert not wait.done
+    wait.request_accepted()
+    assert wait.done
+    assert wait.open == 2
+    assert wait.error is first
+
+
+def test_errors() -> None:
+    requests = make_requests([{"task": "t", "data": b""}])
+    wait = Wait(requests, None, Bell())
+    wait.raise_error()
+    wait.error = ServerUnavailable("no server")
+    with pytest.raises(ServerUnavailable, match="no server") as info:
+        wait.raise_error()
+    assert info.value.job_requests is requests
+    wait.error = ConnectionError("lost")
+    with pytest.raises(ConnectionError, match="lost"):
+        wait.raise_error()
+    wait.error = KeyError("a bug")
+    with pytest.raises(GearmanError, match=r"internal error: KeyError\('a bug'\)") as caught:
+        wait.raise_error()
+    assert caught.value.__cause__ is wait.error
+
+
+def test_a_stream_is_woken_for_each_piece_of_news() -> None:
+    request = make_requests([{"task": "t", "data": b""}])[0]
+    stream = Stream([request], None, Bell())
+    stream.open = 2
+    assert not stream.ready
+    stream.tell()
+    stream.tell()
+    assert stream.ready
+    assert wakes(stream) == 1
+    stream.news = False
+    stream.request_ended(request)
+    assert wakes(stream) == 2
+    assert not stream.done
+    assert [stream.take(), stream.take()] == [request, None]
+    assert not stream.ready
+    stream.request_failed(ServerUnavailable("is in request.error"))
+    stream.request_ended(request)
+    assert stream.done
+    assert stream.error is None
+
+
+@pytest.mark.parametrize(
+    ("poll_timeout", "seconds"),
+    [
+        (None, None),
+        (0, 0.0),
+        (2, 2.0),
+        (0.5, 0.5),
+        (-3, 0.0),
+        (-(10**400), 0.0),
+        (1e300, None),
+        (10**400, None),
+        (float("inf"), None),
+    ],
+)
+def test_to_seconds(poll_timeout: float | None, seconds: float | None) -> None:
+    assert to_seconds(poll_timeout) == seconds
+
+
+@pytest.mark.parametrize("poll_timeout", ["1", True, b"", [1.0]])
+def test_to_seconds_of_no_number(poll_timeout: Any) -> None:
+    with pytest.raises(TypeError, match="poll_timeout is a number"):
+        to_seconds(poll_timeout)
+
+
+def test_to_seconds_of_nan() -> None:
+    with pytest.raises(ValueError, match="nan"):
+        to_seconds(float("nan"))

@@ -1,0 +1,1 @@
+"""Tests of one connection: bytes and events."""

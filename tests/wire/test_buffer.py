@@ -1,0 +1,151 @@
+"""ReceiveBuffer gives back what went in, in one piece, whatever the chunks were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gearman_proto.wire.buffer import ReceiveBuffer
+
+
+def test_empty() -> None:
+    buffer = ReceiveBuffer()
+    assert len(buffer) == 0
+    assert buffer.has(0)
+    assert not buffer.has(1)
+    assert buffer.line_size() == 0
+
+
+def test_joins_chunks() -> None:
+    buffer = ReceiveBuffer()
+    for chunk in (b"ab", b"c", b"defg"):
+        buffer.feed(chunk)
+    assert len(buffer) == 7
+    assert buffer.has(2)
+    assert not buffer.has(8)
+    assert buffer.has(5)
+    assert buffer.data[buffer.start :] == b"abcdefg"
+    assert buffer.take(5) == b"abcde"
+    assert len(buffer) == 2
+    assert buffer.has(2)
+    assert buffer.take(2) == b"fg"
+    assert len(buffer) == 0
+
+
+def test_later_chunks_stay_behind_earlier_ones() -> None:
+    buffer = ReceiveBuffer()
+    buffer.feed(b"ab")
+    buffer.feed(b"cd")
+    assert buffer.take(2) == b"ab"
+    buffer.feed(b"ef")
+    assert buffer.has(4)
+    assert buffer.take(4) == b"cdef"
+
+
+def test_a_chunk_of_whole_packets_is_not_copied() -> None:
+    buffer = ReceiveBuffer()
+    chunk = b"one two"
+    buffer.feed(chunk)
+    assert buffer.has(3)
+    assert buffer.take(3) == b"one"
+    assert buffer.has(4)
+    assert buffer.data is chunk
+
+
+def test_keeps_no_view_of_what_it_was_fed() -> None:
+    buffer = ReceiveBuffer()
+    for fed in (bytearray(b"abc"), memoryview(bytearray(b"def"))):
+        buffer.feed(fed)  # type: ignore[arg-type]
+        fed[0] = 0x78
+    assert buffer.has(6)
+    assert buffer.take(6) == b"abcdef"
+
+
+def test_line_over_both_pieces() -> None:
+    buffer = ReceiveBuffer()
+    buffer.feed(b"xab")
+    assert buffer.take(1) == b"x"
+    assert buffer.line_size() == 0
+    buffer.feed(b"cd")
+    assert buffer.line_size() == 0
+    buffer.feed(b"e\nf\n")
+    assert buffer.line_size() == 6
+    # Asking changes nothing.
+    assert buffer.line_size() == 6
+    assert buffer.has(6)
+    assert buffer.take(6) == b"abcde\n"
+    assert buffer.line_size() == 2
+
+
+def test_clear() -> None:
+    buffer = ReceiveBuffer()
+    buffer.feed(b"ab")
+    buffer.feed(b"cd")
+    assert buffer.line_size() == 0
+    buffer.clear()
+    assert len(buffer) == 0
+    buffer.feed(b"\n")
+    assert buffer.line_size() == 1
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("feed"), st.text(alphabet="abcd\n", max_size=4).map(str.encode)),
+        st.tuples(st.just("has"), st.integers(0, 12)),
+        st.tuples(st.just("take"), st.integers(0, 5)),
+        st.tuples(st.just("line"), st.none()),
+        st.tuples(st.just("take line"), st.none()),
+        st.tuples(st.just("clear"), st.none()),
+    ),
+    max_size=40,
+)
+
+
+@given(OPERATIONS)
+@settings(deadline=None, max_examples=300)
+def test_against_bytes(operations: list[tuple[str, Any]]) -> None:
+    buffer = ReceiveBuffer()
+    model = b""
+    for name, value in operations:
+        if name == "feed":
+            buffer.feed(value)
+            model += value
+        elif name == "has":
+            assert buffer.has(value) == (len(model) >= value)
+            if len(model) >= value:
+                assert buffer.data[buffer.start : buffer.start + value] == model[:value]
+        elif name == "take":
+            if buffer.has(value):
+                assert buffer.take(value) == model[:value]
+                model = model[value:]
+        elif name == "line":
+            assert buffer.line_size() == model.find(b"\n") + 1
+        elif name == "take line":
+            size = buffer.line_size()
+            if size:
+                assert buffer.has(size)
+                assert buffer.take(size) == model[:size]
+                model = model[size:]
+        else:
+            buffer.clear()
+            model = b""
+        assert len(buffer) == len(model)
+    size = len(model)
+    assert buffer.has(size)
+    assert buffer.take(size) == model
+
+
+def test_what_was_parsed_is_let_go() -> None:
+    buffer = ReceiveBuffer()
+    buffer.feed(b"a" * 1000 + b"rest")
+    buffer.take(1000)
+    buffer.feed(b" and tail")
+    buffer.shrink()
+    assert (buffer.data, buffer.start) == (b"rest", 0)
+    assert buffer.take(4) == b"rest"
+    buffer.shrink()
+    assert buffer.data == b""
+    assert buffer.has(9)
+    assert buffer.take(9) == b" and tail"

@@ -1,0 +1,1179 @@
+"""Connection: what each role may send and receive, which answer belongs to which request, and what
+becomes of bytes that are not sound.
+
+Unless a test is about bytes, two ends are joined in memory and events go through both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gearman_proto.errors import LocalProtocolError, RemoteProtocolError, UnknownCommandError
+from gearman_proto.wire import packets
+from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.events import (
+    EVENT_CLASSES,
+    AllYours,
+    CanDo,
+    CanDoTimeout,
+    CantDo,
+    ConnectionClosed,
+    EchoReq,
+    EchoRes,
+    Error,
+    Event,
+    GetStatus,
+    GetStatusUnique,
+    GrabJob,
+    GrabJobAll,
+    GrabJobUniq,
+    InvalidRequest,
+    JobAssign,
+    JobAssignAll,
+    JobAssignUniq,
+    JobCreated,
+    NoJob,
+    Noop,
+    OptionReq,
+    OptionRes,
+    PacketEvent,
+    PreSleep,
+    ResetAbilities,
+    SetClientId,
+    StatusRes,
+    StatusResUnique,
+    SubmitJob,
+    SubmitJobBg,
+    SubmitJobEpoch,
+    SubmitReduceJob,
+    TextLine,
+    Unanswered,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+)
+from gearman_proto.wire.packets import BY_NAME, MAGIC_REQUEST, MAGIC_RESPONSE, PACKETS, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+BOTH = Role.CLIENT | Role.WORKER
+ROLES = [Role.CLIENT, Role.WORKER, BOTH, Role.SERVER]
+
+
+def drain(end: Connection) -> list[Event]:
+    events = []
+    while isinstance(event := end.next_event(), Event):
+        events.append(event)
+        if isinstance(event, ConnectionClosed):
+            break
+    return events
+
+
+def outcome(end: Connection) -> object:
+    """The next event, or the error in its place."""
+    try:
+        return end.next_event()
+    except RemoteProtocolError as error:
+        return error
+
+
+class Pair:
+    """A near end of some role and a server's end, joined."""
+
+    def __init__(self, role: Role) -> None:
+        self.near = Connection(role)
+        self.server = Connection(Role.SERVER)
+
+    def request(self, event: Event, token: Any = None) -> Event:
+        """Send from the near end; return what the server received."""
+        self.server.receive_data(self.near.send(event, token))
+        (received,) = drain(self.server)
+        return received
+
+    def reply(self, event: Event) -> list[Event]:
+        """Send from the server; return what the near end received."""
+        self.near.receive_data(self.server.send(event))
+        return drain(self.near)
+
+    def answer(self, event: Event) -> Any:
+        """Send from the server what is one event at the near end; return its token."""
+        (received,) = self.reply(event)
+        assert received == event
+        return received.answers  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def client() -> Pair:
+    return Pair(Role.CLIENT)
+
+
+@pytest.fixture
+def worker() -> Pair:
+    return Pair(Role.WORKER)
+
+
+@pytest.fixture
+def both() -> Pair:
+    return Pair(BOTH)
+
+
+@pytest.fixture
+def server() -> Connection:
+    return Connection(Role.SERVER)
+
+
+def raw(name: str, *args: bytes, magic: bytes = MAGIC_RESPONSE) -> bytes:
+    return packets.pack(BY_NAME[name], args, magic)
+
+
+def header(number: int, size: int, magic: bytes = MAGIC_RESPONSE) -> bytes:
+    return packets.HEADER.pack(magic, number, size)
+
+
+def sample(event_class: type[PacketEvent]) -> PacketEvent:
+    """An event of this class that may be sent, save for ALL_YOURS."""
+    args = event_class.packet.args
+    if event_class.packet.optional:
+        args = args[:-1]
+    return event_class(*(b"1" for _ in args))
+
+
+# Making one.
+
+
+@pytest.mark.parametrize("role", [None, 1, "client", Role(0)])
+def test_role_has_to_be_one(role: Any) -> None:
+    with pytest.raises(TypeError):
+        Connection(role)
+
+
+@pytest.mark.parametrize("other", [Role.CLIENT, Role.WORKER, BOTH])
+def test_server_is_nothing_else(other: Role) -> None:
+    with pytest.raises(ValueError, match="server"):
+        Connection(Role.SERVER | other)
+
+
+def test_repr(client: Pair) -> None:
+    client.near.send(EchoReq(b""))
+    assert "CLIENT" in repr(client.near)
+    assert "1 unanswered" in repr(client.near)
+    assert repr(NEED_DATA) == "NEED_DATA"
+
+
+def test_nothing_received_yet(client: Pair) -> None:
+    assert client.near.next_event() is NEED_DATA
+    assert client.near.unanswered == 0
+
+
+# Who may send what.
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("event_class", EVENT_CLASSES.values())
+def test_roles(role: Role, event_class: type[PacketEvent]) -> None:
+    """A role sends what the table says, and only that; the other side receives the same event."""
+    end = Connection(role)
+    packet = event_class.packet
+    event = sample(event_class)
+    if event_class is AllYours and role is not Role.SERVER:
+        with pytest.raises(LocalProtocolError):
+            end.send(event)
+        return
+    if not packet.sender & role:
+        with pytest.raises(LocalProtocolError, match=f"{packet.name} is not for"):
+            end.send(event)
+        assert end.unanswered == 0
+        return
+    if role is Role.SERVER:
+        pair = Pair(BOTH)
+        for asking in PACKETS:
+            if packet.name in asking.answers:
+                pair.request(sample(EVENT_CLASSES[asking.number]))
+                break
+        assert pair.reply(event) == [event]
+        assert pair.near.unanswered == pair.server.unanswered == 0
+    else:
+        pair = Pair(role)
+        assert pair.request(event) == event
+        assert pair.near.unanswered == pair.server.unanswered == bool(packet.answers)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(
+    "event",
+    [ConnectionClosed(), Unanswered(BY_NAME["ECHO_REQ"]), InvalidRequest(b"a", b"b"), Event()],
+)
+def test_not_everything_can_be_sent(role: Role, event: Event) -> None:
+    with pytest.raises(LocalProtocolError, match="can't be sent"):
+        Connection(role).send(event)
+
+
+NUL_CASES = [
+    pytest.param(event_class, name, id=f"{event_class.packet.name}-{name}")
+    for event_class in EVENT_CLASSES.values()
+    for name in event_class.packet.args[: len(event_class.packet.args) - event_class.packet.opaque]
+]
+
+
+@pytest.mark.parametrize(("event_class", "name"), NUL_CASES)
+def test_nul_in_a_plain_argument(event_class: type[PacketEvent], name: str) -> None:
+    packet = event_class.packet
+    end = Connection(Role.SERVER if Role.SERVER in packet.sender else BOTH)
+    event = dataclasses.replace(sample(event_class), **{name: b"a\0b"})  # type: ignore[type-var]
+    with pytest.raises(LocalProtocolError, match=f"{packet.name}: a NUL in the {name} "):
+        end.send(event)
+    assert end.unanswered == 0
+
+
+def test_payload_may_hold_nuls(client: Pair) -> None:
+    event = SubmitJob(b"f", b"", b"\0a\0\0")
+    assert client.request(event) == event
+
+
+SIZES: list[tuple[Callable[[bytes], PacketEvent], str, int]] = [
+    (lambda value: SubmitJob(value, b"", b""), "function", 7986),
+    (CanDo, "function", 7986),
+    (lambda value: SubmitJob(b"f", value, b""), "unique", 63),
+    (lambda value: SubmitReduceJob(b"f", value, b"", b"", b""), "unique", 63),
+    (lambda value: SubmitReduceJob(b"f", b"", value, b"", b""), "reducer", 64),
+    (GetStatus, "handle", 63),
+    (GetStatusUnique, "unique", 63),
+    (OptionReq, "option", 63),
+    (SetClientId, "client_id", 127),
+    (lambda value: WorkStatus(b"h", value, b"1"), "numerator", 11),
+    (lambda value: WorkStatus(b"h", b"1", value), "denominator", 11),
+    (WorkFail, "handle", 65536),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "limit"), SIZES)
+def test_sizes(make: Callable[[bytes], PacketEvent], name: str, limit: int, both: Pair) -> None:
+    largest = make(b"1" * limit)
+    assert both.request(largest) == largest
+    before = both.near.unanswered
+    with pytest.raises(LocalProtocolError, match=f"the {name} has {limit + 1} bytes, more than"):
+        both.near.send(make(b"1" * (limit + 1)))
+    assert both.near.unanswered == before
+
+
+def test_largest_names_fit_the_largest_packet_of_gearmand() -> None:
+    """Header, the longest function, unique and reducer, and a long handle are 8192 bytes."""
+    assign = JobAssignAll(b"h" * 63, b"f" * 7986, b"u" * 63, b"r" * 64, b"")
+    assert len(raw("JOB_ASSIGN_ALL", *JobAssignAll.arguments(assign))) == 8192
+
+
+def test_message_names_the_argument_that_is_too_long(client: Pair) -> None:
+    name = b"x" * 64
+    with pytest.raises(LocalProtocolError, match="SUBMIT_JOB: the unique has 64 bytes"):
+        client.near.send(SubmitJob(name, name, b""))
+
+
+def test_message_of_a_server_is_about_the_nul(worker: Pair) -> None:
+    """A server has no limits of its own, so that a long argument is not what is wrong."""
+    worker.request(GrabJob())
+    with pytest.raises(LocalProtocolError, match="a NUL in the function"):
+        worker.server.send(JobAssign(b"h" * 70000, b"\0", b""))
+
+
+def test_server_sends_long_names(worker: Pair) -> None:
+    worker.request(GrabJobUniq())
+    long = JobAssignUniq(b"h" * 100, b"f" * 9000, b"u" * 200, b"")
+    assert worker.answer(long) == GrabJobUniq()
+
+
+@pytest.mark.parametrize("value", [b"0", b"1", b"0001", b"2147483647"])
+def test_timeouts(value: bytes, worker: Pair) -> None:
+    event = CanDoTimeout(b"f", value)
+    assert worker.request(event) == event
+
+
+@pytest.mark.parametrize("value", [b"0", b"9223372036854775807"])
+def test_epochs(value: bytes, client: Pair) -> None:
+    event = SubmitJobEpoch(b"f", b"", value, b"")
+    assert client.request(event) == event
+
+
+BAD_NUMBERS = [b"", b"-1", b"+1", b" 1", b"1 ", b"1.0", b"abc", b"\xb2", b"0" * 20, b"5" * 20]
+
+
+@pytest.mark.parametrize("value", [*BAD_NUMBERS, b"2147483648"])
+def test_bad_timeouts(value: bytes, worker: Pair) -> None:
+    with pytest.raises(LocalProtocolError, match="not a number from 0 to 2147483647"):
+        worker.near.send(CanDoTimeout(b"f", value))
+
+
+@pytest.mark.parametrize("value", [*BAD_NUMBERS, b"9223372036854775808"])
+def test_bad_epochs(value: bytes, client: Pair) -> None:
+    with pytest.raises(LocalProtocolError, match="not a number from 0 to 9223372036854775807"):
+        client.near.send(SubmitJobEpoch(b"f", b"", value, b""))
+    assert client.near.unanswered == 0
+
+
+def test_all_yours_is_not_sent_but_received(worker: Pair) -> None:
+    with pytest.raises(LocalProtocolError, match="ALL_YOURS"):
+        worker.near.send(AllYours())
+    worker.server.receive_data(raw("ALL_YOURS", magic=MAGIC_REQUEST))
+    assert drain(worker.server) == [AllYours()]
+
+
+@pytest.mark.parametrize("reason", [b"", b"why"])
+def test_reason_of_a_failure(reason: bytes, both: Pair) -> None:
+    """A worker sends none; a server may, and it may receive one."""
+    with pytest.raises(LocalProtocolError, match="WORK_FAIL"):
+        both.near.send(WorkFail(b"h", reason))
+    assert both.reply(WorkFail(b"h", reason)) == [WorkFail(b"h", reason)]
+    both.server.receive_data(raw("WORK_FAIL", b"h", reason, magic=MAGIC_REQUEST))
+    assert drain(both.server) == [WorkFail(b"h", reason)]
+
+
+def test_bare_failure(both: Pair) -> None:
+    assert both.near.send(WorkFail(b"h")) == b"\0REQ\0\0\0\x0e\0\0\0\x01h"
+    assert both.server.send(WorkFail(b"h")) == b"\0RES\0\0\0\x0e\0\0\0\x01h"
+
+
+def test_last_plain_argument_of_a_request_keeps_its_nuls(server: Connection) -> None:
+    server.receive_data(raw("CAN_DO", b"f\0x", magic=MAGIC_REQUEST))
+    server.receive_data(raw("CAN_DO_TIMEOUT", b"f", b"1\0x", magic=MAGIC_REQUEST))
+    assert drain(server) == [CanDo(b"f\0x"), CanDoTimeout(b"f", b"1\0x")]
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [("JOB_CREATED", [b"h\0x"]), ("STATUS_RES", [b"h", b"1", b"1", b"1", b"1\0"])],
+)
+def test_last_plain_argument_of_a_reply_holds_no_nul(
+    name: str, args: list[bytes], client: Pair
+) -> None:
+    client.request(SubmitJob(b"f", b"", b"") if name == "JOB_CREATED" else GetStatus(b"h"))
+    client.near.receive_data(raw(name, *args))
+    with pytest.raises(RemoteProtocolError, match=f"{name}: a NUL in"):
+        client.near.next_event()
+
+
+# Pairing.
+
+ANSWERS: list[tuple[PacketEvent, PacketEvent]] = [
+    (SubmitJob(b"f", b"", b""), JobCreated(b"h")),
+    (GetStatus(b"h"), StatusRes(b"h", b"1", b"0", b"0", b"0")),
+    (GetStatusUnique(b"u"), StatusResUnique(b"u", b"1", b"0", b"0", b"0", b"1")),
+    (OptionReq(b"exceptions"), OptionRes(b"exceptions")),
+    (EchoReq(b"\0x"), EchoRes(b"\0x")),
+    (GrabJob(), NoJob()),
+    (GrabJob(), JobAssign(b"h", b"f", b"d")),
+    (GrabJobUniq(), NoJob()),
+    (GrabJobUniq(), JobAssignUniq(b"h", b"f", b"u", b"d")),
+    (GrabJobAll(), NoJob()),
+    (GrabJobAll(), JobAssignUniq(b"h", b"f", b"u", b"d")),
+    (GrabJobAll(), JobAssignAll(b"h", b"f", b"u", b"r", b"d")),
+]
+
+
+@pytest.mark.parametrize(("request_", "reply"), ANSWERS)
+def test_pairs(request_: PacketEvent, reply: PacketEvent, both: Pair) -> None:
+    token = object()
+    both.request(request_, token)
+    assert both.near.unanswered == both.server.unanswered == 1
+    assert both.answer(reply) is token
+    assert both.near.unanswered == both.server.unanswered == 0
+
+
+@pytest.mark.parametrize(("request_", "reply"), ANSWERS)
+def test_error_answers_anything(request_: PacketEvent, reply: PacketEvent, both: Pair) -> None:
+    both.request(request_, "refused")
+    both.request(GetStatus(b"other"), "next")
+    assert both.answer(Error(b"SOME_CODE", b"text\0")) == "refused"
+    assert both.answer(StatusRes(b"other", b"0", b"0", b"0", b"0")) == "next"
+
+
+def test_default_token_is_the_event_itself(client: Pair) -> None:
+    event = SubmitJob(b"f", b"", b"")
+    client.request(event)
+    assert client.answer(JobCreated(b"h")) is event
+
+
+def test_tokens_are_not_asked_for_their_truth(client: Pair) -> None:
+    client.request(SubmitJob(b"f", b"", b""), 0)
+    assert client.answer(JobCreated(b"h")) == 0
+
+
+def test_order(both: Pair) -> None:
+    for number, (event, _) in enumerate(ANSWERS):
+        both.request(event, number)
+    assert list(both.near.unanswered_tokens()) == list(range(len(ANSWERS)))
+    for number, (_, reply) in enumerate(ANSWERS):
+        assert both.answer(reply) == number
+    assert list(both.near.unanswered_tokens()) == []
+
+
+def test_what_is_no_answer_answers_nothing(both: Pair) -> None:
+    event = SubmitJob(b"f", b"", b"")
+    both.request(event)
+    for other in (
+        Noop(),
+        WorkData(b"h", b""),
+        WorkStatus(b"h", b"1", b"2"),
+        WorkException(b"h", b""),
+        WorkComplete(b"h", b"x"),
+    ):
+        assert both.reply(other) == [other]
+        assert both.near.unanswered == both.server.unanswered == 1
+    assert both.answer(JobCreated(b"h")) is event
+
+
+@pytest.mark.parametrize(
+    "event", [CanDo(b"f"), PreSleep(), ResetAbilities(), CantDo(b"f"), SetClientId(b"i")]
+)
+def test_what_has_no_answer_waits_for_none(event: Event, worker: Pair) -> None:
+    worker.request(event)
+    assert worker.near.unanswered == worker.server.unanswered == 0
+
+
+def test_error_in_the_middle(client: Pair) -> None:
+    for number in range(4):
+        client.request(SubmitJob(b"f", b"%d" % number, b""), number)
+    assert client.answer(JobCreated(b"h:1")) == 0
+    assert client.answer(Error(b"QUEUE_ERROR", b"Job queue is full")) == 1
+    assert client.answer(JobCreated(b"h:3")) == 2
+    assert client.answer(JobCreated(b"h:4")) == 3
+
+
+def test_error_that_nobody_asked_for(client: Pair) -> None:
+    assert client.answer(Error(b"SOME_CODE", b"")) is None
+    assert client.near.unanswered == 0
+
+
+@pytest.mark.parametrize("code", [b"JOB_NOT_FOUND", b"not_worker"])
+@pytest.mark.parametrize("role", [Role.WORKER, BOTH])
+def test_error_about_work_answers_no_request_of_a_worker(code: bytes, role: Role) -> None:
+    pair = Pair(role)
+    pair.request(WorkComplete(b"h", b""))
+    pair.request(GrabJob(), "grab")
+    assert pair.answer(Error(code, b"")) is None
+    assert pair.near.unanswered == pair.server.unanswered == 1
+    assert pair.answer(NoJob()) == "grab"
+
+
+def test_error_about_work_passes_a_request_that_may_be_ignored(worker: Pair) -> None:
+    worker.request(WorkComplete(b"h", b""))
+    worker.request(EchoReq(b"x"), "echo")
+    assert worker.answer(Error(b"JOB_NOT_FOUND", b"")) is None
+    assert worker.answer(EchoRes(b"x")) == "echo"
+
+
+@pytest.mark.parametrize("code", [b"JOB_NOT_FOUND", b"not_worker"])
+def test_a_pure_client_sends_no_work(code: bytes, client: Pair) -> None:
+    """So the same error answers the head there."""
+    client.request(GetStatus(b"h"), "status")
+    client.near.receive_data(raw("ERROR", code, b""))
+    assert drain(client.near) == [Error(code, b"")]
+    assert client.near.unanswered == 0
+
+
+# Requests that gear's server drops without a word.
+
+IGNORED = [OptionReq(b"exceptions"), EchoReq(b"x"), GetStatusUnique(b"u")]
+
+
+@pytest.mark.parametrize("ignored", IGNORED)
+def test_ignored_request(ignored: PacketEvent, client: Pair) -> None:
+    client.near.send(ignored, "ignored")
+    client.near.send(SubmitJob(b"f", b"", b""), "submit")
+    client.near.receive_data(raw("JOB_CREATED", b"h"))
+    unanswered, created = drain(client.near)
+    assert unanswered == Unanswered(ignored.packet)
+    assert isinstance(unanswered, Unanswered)
+    assert unanswered.answers == "ignored"
+    assert created == JobCreated(b"h")
+    assert isinstance(created, JobCreated)
+    assert created.answers == "submit"
+
+
+def test_several_ignored_requests(client: Pair) -> None:
+    for event in (*IGNORED, GetStatus(b"h")):
+        client.near.send(event)
+    client.near.receive_data(raw("STATUS_RES", b"h", b"0", b"0", b"0", b"0"))
+    events = drain(client.near)
+    assert [type(event) for event in events] == [Unanswered] * 3 + [StatusRes]
+    assert [event.answers for event in events] == [  # type: ignore[attr-defined]
+        *IGNORED,
+        GetStatus(b"h"),
+    ]
+
+
+def test_ignored_request_before_one_of_its_kind(client: Pair) -> None:
+    """The answer is about the second, which its value shows."""
+    client.near.send(EchoReq(b"1"), "first")
+    client.near.send(EchoReq(b"2"), "second")
+    client.near.receive_data(raw("ECHO_RES", b"2"))
+    first, second = drain(client.near)
+    assert isinstance(first, Unanswered)
+    assert first.answers == "first"
+    assert second == EchoRes(b"2")
+    assert second.answers == "second"
+
+
+@pytest.mark.parametrize("code", [b"QUEUE_ERROR", b"ARGUMENT_TOO_LARGE"])
+def test_ignored_request_before_a_refused_submit(code: bytes, client: Pair) -> None:
+    client.near.send(OptionReq(b"exceptions"), "option")
+    client.near.send(SubmitJob(b"f", b"", b""), "submit")
+    client.near.receive_data(raw("ERROR", code, b""))
+    unanswered, error = drain(client.near)
+    assert isinstance(unanswered, Unanswered)
+    assert unanswered.answers == "option"
+    assert isinstance(error, Error)
+    assert error.answers == "submit"
+
+
+def test_refused_option_is_not_ignored(client: Pair) -> None:
+    client.request(OptionReq(b"other"), "option")
+    assert client.answer(Error(b"UNKNOWN_OPTION", b"")) == "option"
+
+
+def test_reply_that_fits_nothing_behind_an_ignored_request(client: Pair) -> None:
+    client.near.send(EchoReq(b"x"))
+    client.near.receive_data(raw("JOB_CREATED", b"h"))
+    assert client.near.next_event() == Unanswered(BY_NAME["ECHO_REQ"])
+    with pytest.raises(RemoteProtocolError, match="JOB_CREATED answers nothing"):
+        client.near.next_event()
+
+
+# Out of step.
+
+
+@pytest.mark.parametrize("reply", [reply for _, reply in ANSWERS])
+def test_answer_to_nothing(reply: PacketEvent, both: Pair) -> None:
+    with pytest.raises(LocalProtocolError, match="answers nothing"):
+        both.server.send(reply)
+    both.near.receive_data(raw(reply.packet.name, *type(reply).arguments(reply)))
+    with pytest.raises(RemoteProtocolError, match="answers nothing"):
+        both.near.next_event()
+
+
+@pytest.mark.parametrize(("request_", "reply"), ANSWERS)
+def test_answer_to_another_request(request_: PacketEvent, reply: PacketEvent, both: Pair) -> None:
+    """Neither does a server send it, nor is it taken. The server is still in step after that."""
+    asked = SubmitJob(b"f", b"", b"") if isinstance(request_, GetStatus) else GetStatus(b"h")
+    answer = JobCreated(b"h") if asked != GetStatus(b"h") else StatusRes(b"h", *[b"0"] * 4)
+    both.request(asked)
+    with pytest.raises(LocalProtocolError, match=f"can't answer {asked.packet.name}"):
+        both.server.send(reply)
+    assert both.server.send(answer)
+    both.near.receive_data(raw(reply.packet.name, *type(reply).arguments(reply)))
+    with pytest.raises(RemoteProtocolError, match=f"can't answer {asked.packet.name}"):
+        both.near.next_event()
+
+
+def test_answer_about_another_handle(client: Pair) -> None:
+    client.request(GetStatus(b"h:1"))
+    client.near.receive_data(raw("STATUS_RES", b"h:2", b"0", b"0", b"0", b"0"))
+    with pytest.raises(RemoteProtocolError, match=r"STATUS_RES is about b'h:2', but b'h:1' was"):
+        client.near.next_event()
+
+
+@pytest.mark.parametrize(
+    ("request_", "wrong"),
+    [
+        (EchoReq(b"x"), EchoRes(b"y")),
+        (OptionReq(b"exceptions"), OptionRes(b"Exceptions")),
+        (GetStatusUnique(b"u"), StatusResUnique(b"v", *[b"0"] * 5)),
+    ],
+)
+def test_answer_about_another_value(
+    request_: PacketEvent, wrong: PacketEvent, client: Pair
+) -> None:
+    """These may be ignored by a server, so it is the next request that does not fit."""
+    client.request(request_)
+    client.near.receive_data(raw(wrong.packet.name, *type(wrong).arguments(wrong)))
+    assert client.near.next_event() == Unanswered(request_.packet)
+    with pytest.raises(RemoteProtocolError, match="answers nothing"):
+        client.near.next_event()
+
+
+# Failing, and the end.
+
+
+def test_errors_stay(client: Pair) -> None:
+    client.near.receive_data(b"\0XYZ")
+    with pytest.raises(RemoteProtocolError) as first:
+        client.near.next_event()
+    client.near.receive_data(raw("ERROR", b"c", b""))
+    client.near.receive_eof()
+    with pytest.raises(RemoteProtocolError) as second:
+        client.near.next_event()
+    assert second.value is first.value
+    with pytest.raises(LocalProtocolError, match="has failed"):
+        client.near.send(EchoReq(b""))
+
+
+def test_nothing_is_kept_after_an_error(client: Pair) -> None:
+    """Else a peer could fill the memory of whoever goes on reading."""
+    client.near.receive_data(b"\0XYZ" + b"x" * 1000)
+    with pytest.raises(RemoteProtocolError):
+        client.near.next_event()
+    client.near.receive_data(b"x" * 1000)
+    assert len(client.near._buffer) == 0
+
+
+@pytest.mark.parametrize("step", [1, 5, 1000])
+def test_events_before_a_bad_packet_are_not_lost(step: int, client: Pair) -> None:
+    client.near.send(SubmitJob(b"f", b"", b""))
+    data = raw("JOB_CREATED", b"h") + raw("WORK_DATA", b"h", b"x") + raw("NO_JOB")
+    got: list[object] = []
+    for at in range(0, len(data), step):
+        client.near.receive_data(data[at : at + step])
+        while isinstance(event := outcome(client.near), Event):
+            got.append(event)
+    assert got == [JobCreated(b"h"), WorkData(b"h", b"x")]
+    with pytest.raises(RemoteProtocolError, match="NO_JOB is not for"):
+        client.near.next_event()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_closed_between_packets(role: Role) -> None:
+    end = Connection(role)
+    end.receive_eof()
+    end.receive_eof()
+    assert end.next_event() == ConnectionClosed()
+    assert end.next_event() == ConnectionClosed()
+    with pytest.raises(LocalProtocolError, match="after the end"):
+        end.receive_data(b"x")
+
+
+def test_events_before_the_end(client: Pair) -> None:
+    client.near.receive_data(raw("WORK_DATA", b"h", b"x") + raw("WORK_COMPLETE", b"h", b"y"))
+    client.near.receive_eof()
+    assert drain(client.near) == [
+        WorkData(b"h", b"x"),
+        WorkComplete(b"h", b"y"),
+        ConnectionClosed(),
+    ]
+
+
+@pytest.mark.parametrize("size", range(1, 16))
+def test_closed_inside_a_packet(size: int, client: Pair) -> None:
+    packet = raw("WORK_DATA", b"h", b"xy")
+    client.near.receive_data(raw("WORK_DATA", b"h", b"") + packet[:size])
+    assert drain(client.near) == [WorkData(b"h", b"")]
+    client.near.receive_eof()
+    for _ in range(2):
+        with pytest.raises(RemoteProtocolError, match=f"middle of a packet, after {size} bytes"):
+            client.near.next_event()
+
+
+def test_closed_inside_an_invalid_request(server: Connection) -> None:
+    server.receive_data(header(6, 3, MAGIC_REQUEST) + b"ab")
+    assert drain(server) == []
+    server.receive_eof()
+    with pytest.raises(RemoteProtocolError, match="after 14 bytes"):
+        server.next_event()
+
+
+def test_closed_inside_a_line(server: Connection) -> None:
+    server.receive_data(b"status")
+    assert drain(server) == []
+    server.receive_eof()
+    with pytest.raises(RemoteProtocolError, match="middle of a packet"):
+        server.next_event()
+
+
+def test_sending_goes_on_after_the_peers_end(client: Pair) -> None:
+    client.near.receive_eof()
+    assert client.near.send(EchoReq(b"")) == raw("ECHO_REQ", b"", magic=MAGIC_REQUEST)
+
+
+# Headers.
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("magic", [b"\0XYZ", b"\0req", b"\0RE\0", b"\0\0\0\0", b"\0REX"])
+def test_bad_magic(role: Role, magic: bytes) -> None:
+    whole = Connection(role)
+    whole.receive_data(header(16, 0, magic))
+    with pytest.raises(RemoteProtocolError, match="not with a magic"):
+        whole.next_event()
+    # Waiting for the rest of the header would be waiting for nothing.
+    short = Connection(role)
+    short.receive_data(magic)
+    with pytest.raises(RemoteProtocolError, match="not with a magic"):
+        short.next_event()
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("magic", [MAGIC_REQUEST, MAGIC_RESPONSE])
+@pytest.mark.parametrize("number", [0, 43, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+def test_unknown_type(role: Role, magic: bytes, number: int) -> None:
+    end = Connection(role)
+    end.receive_data(header(number, 0, magic))
+    with pytest.raises(UnknownCommandError, match=f"no packet of type {number}$"):
+        end.next_event()
+
+
+def test_the_unused_type(client: Pair) -> None:
+    client.near.receive_data(header(5, 0))
+    with pytest.raises(UnknownCommandError, match="no packet of type 5"):
+        client.near.next_event()
+    client.server.receive_data(header(5, 2, MAGIC_REQUEST) + b"ab")
+    assert drain(client.server) == [InvalidRequest(b"INVALID_COMMAND", b"Command not expected")]
+
+
+@pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER, BOTH])
+@pytest.mark.parametrize("packet", PACKETS, ids=lambda packet: packet.name)
+def test_packets_that_are_not_for_this_role(role: Role, packet: packets.PacketType) -> None:
+    end = Connection(role)
+    end.receive_data(header(packet.number, 0))
+    if packet.receiver & role:
+        # Not refused for who sent it, but some have too few NULs or answer nothing.
+        if isinstance(refusal := outcome(end), RemoteProtocolError):
+            assert re.search("has 0 NULs|answers nothing", str(refusal))
+    else:
+        with pytest.raises(RemoteProtocolError, match=f"{packet.name} is not for"):
+            end.next_event()
+
+
+def test_request_magic_at_a_client(both: Pair) -> None:
+    """gear's server sends one packet so."""
+    both.near.send(SubmitJob(b"f", b"", b""), "token")
+    both.near.receive_data(raw("NOOP", magic=MAGIC_REQUEST))
+    both.near.receive_data(raw("JOB_CREATED", b"h", magic=MAGIC_REQUEST))
+    noop, created = drain(both.near)
+    assert noop == Noop()
+    assert created == JobCreated(b"h")
+    assert created.answers == "token"
+
+
+def test_request_magic_changes_nothing_else(client: Pair) -> None:
+    client.near.receive_data(raw("SUBMIT_JOB", b"f", b"", b"", magic=MAGIC_REQUEST))
+    with pytest.raises(RemoteProtocolError, match="SUBMIT_JOB is not for"):
+        client.near.next_event()
+
+
+def test_missing_nul(server: Connection) -> None:
+    """The bytes of the next packet are not searched for it."""
+    bad = header(18, 3, MAGIC_REQUEST) + b"f\0u"
+    server.receive_data(bad + raw("ECHO_REQ", b"x", magic=MAGIC_REQUEST))
+    with pytest.raises(RemoteProtocolError, match="SUBMIT_JOB_BG has 1 NULs"):
+        server.next_event()
+
+
+def test_body_where_none_belongs(worker: Pair) -> None:
+    worker.server.receive_data(header(9, 4, MAGIC_REQUEST) + b"junk")
+    assert drain(worker.server) == [GrabJob()]
+    worker.near.receive_data(header(6, 4) + b"\0\0\0\0" + raw("NOOP"))
+    assert drain(worker.near) == [Noop(), Noop()]
+
+
+# Sizes.
+
+
+def test_max_packet_size() -> None:
+    """It is the body's, and the header alone is enough to refuse it."""
+    fits = raw("WORK_DATA", b"h", b"x" * 98)
+    end = Connection(Role.CLIENT, max_packet_size=100)
+    end.receive_data(fits)
+    assert drain(end) == [WorkData(b"h", b"x" * 98)]
+    end.receive_data(header(28, 101))
+    with pytest.raises(RemoteProtocolError, match="WORK_DATA claims 101 bytes, more than the 100"):
+        end.next_event()
+
+
+@pytest.mark.parametrize("magic", [MAGIC_REQUEST, MAGIC_RESPONSE])
+@pytest.mark.parametrize("role", [Role.CLIENT, Role.SERVER])
+def test_max_packet_size_holds_for_all_packets(role: Role, magic: bytes) -> None:
+    for number in (12, 13, 14, 28):
+        end = Connection(role, max_packet_size=100)
+        end.receive_data(header(number, 101, magic))
+        with pytest.raises(RemoteProtocolError, match="more than the 100 allowed"):
+            end.next_event()
+
+
+def test_default_max_packet_size() -> None:
+    size = 256 * 1024 * 1024
+    end = Connection(Role.CLIENT)
+    end.receive_data(header(28, size))
+    assert end.next_event() is NEED_DATA
+    end = Connection(Role.CLIENT)
+    end.receive_data(header(28, size + 1))
+    with pytest.raises(RemoteProtocolError, match="claims"):
+        end.next_event()
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [(Role.CLIENT, "STATUS_RES"), (Role.WORKER, "NOOP"), (Role.SERVER, "CAN_DO")],
+)
+def test_packets_without_a_payload_are_small(role: Role, name: str) -> None:
+    magic = MAGIC_REQUEST if role is Role.SERVER else MAGIC_RESPONSE
+    end = Connection(role)
+    end.receive_data(header(BY_NAME[name].number, 65536, magic))
+    assert end.next_event() is NEED_DATA
+    end = Connection(role)
+    end.receive_data(header(BY_NAME[name].number, 65537, magic))
+    with pytest.raises(
+        RemoteProtocolError, match=f"{name} claims 65537 bytes, more than the 65536"
+    ):
+        end.next_event()
+
+
+@pytest.mark.parametrize(("number", "limit"), [(6, 65536), (5, 70000), (17, 70000)])
+def test_invalid_requests_are_limited_too(number: int, limit: int) -> None:
+    server = Connection(Role.SERVER, max_packet_size=70000)
+    server.receive_data(header(number, limit, MAGIC_REQUEST) + bytes(limit))
+    assert drain(server) == [InvalidRequest(b"INVALID_COMMAND", b"Command not expected")]
+    server.receive_data(header(number, limit + 1, MAGIC_REQUEST))
+    with pytest.raises(RemoteProtocolError, match=f"claims {limit + 1} bytes"):
+        server.next_event()
+
+
+# What a server answers with ERROR.
+
+
+@pytest.mark.parametrize("packet", PACKETS, ids=lambda packet: packet.name)
+def test_response_magic_at_a_server(packet: packets.PacketType, server: Connection) -> None:
+    server.receive_data(header(packet.number, 1) + b"x")
+    assert drain(server) == [InvalidRequest(b"INVALID_MAGIC", b"Request magic expected")]
+    assert server.unanswered == 1
+
+
+@pytest.mark.parametrize(
+    "packet", [p for p in PACKETS if Role.SERVER not in p.receiver], ids=lambda packet: packet.name
+)
+def test_replies_sent_to_a_server(packet: packets.PacketType, server: Connection) -> None:
+    server.receive_data(header(packet.number, 1, MAGIC_REQUEST) + b"x")
+    server.receive_data(raw("PRE_SLEEP", magic=MAGIC_REQUEST))
+    assert drain(server) == [
+        InvalidRequest(b"INVALID_COMMAND", b"Command not expected"),
+        PreSleep(),
+    ]
+
+
+def test_invalid_request_is_answered_with_its_error_in_order(server: Connection) -> None:
+    server.receive_data(raw("ECHO_REQ", b"1", magic=MAGIC_REQUEST))
+    server.receive_data(raw("ECHO_REQ", b"x"))
+    server.receive_data(raw("ECHO_REQ", b"2", magic=MAGIC_REQUEST))
+    first, invalid, last = drain(server)
+    assert isinstance(invalid, InvalidRequest)
+    assert server.unanswered == 3
+    server.send(EchoRes(b"1"))
+    with pytest.raises(LocalProtocolError, match="can't answer an invalid request"):
+        server.send(EchoRes(b"2"))
+    assert server.send(Error(invalid.code, invalid.text)) == raw(
+        "ERROR", b"INVALID_MAGIC", b"Request magic expected"
+    )
+    server.send(EchoRes(b"2"))
+    assert server.unanswered == 0
+    assert (first, last) == (EchoReq(b"1"), EchoReq(b"2"))
+
+
+def test_server_does_not_answer_out_of_order(both: Pair) -> None:
+    both.request(SubmitJob(b"f", b"", b""))
+    both.request(GetStatus(b"h"))
+    status = StatusRes(b"h", b"0", b"0", b"0", b"0")
+    with pytest.raises(LocalProtocolError, match="STATUS_RES can't answer SUBMIT_JOB"):
+        both.server.send(status)
+    assert both.answer(JobCreated(b"h")) == SubmitJob(b"f", b"", b"")
+    assert both.answer(status) == GetStatus(b"h")
+
+
+def test_refused_answer_changes_nothing(both: Pair) -> None:
+    both.request(SubmitJob(b"f", b"", b""))
+    with pytest.raises(LocalProtocolError, match="NUL"):
+        both.server.send(JobCreated(b"\0"))
+    assert both.server.unanswered == 1
+
+
+def test_tokens_of_a_server_are_none(both: Pair) -> None:
+    both.request(SubmitJob(b"f", b"", b""))
+    assert list(both.server.unanswered_tokens()) == [None]
+
+
+# Text.
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("line", [b"", b"status", b" a  b ", b"\xff\0", b"a\rb", b"1 2 3 4 5"])
+def test_text(line: bytes, ending: bytes, client: Pair) -> None:
+    event = TextLine(line, ending)
+    assert client.request(event) == event
+    assert client.reply(event) == [event]
+
+
+def test_text_is_no_request(client: Pair) -> None:
+    client.request(TextLine(b"version"))
+    assert client.near.unanswered == client.server.unanswered == 0
+
+
+def test_text_among_packets(client: Pair) -> None:
+    events: Sequence[Event] = [EchoReq(b"status\n"), TextLine(b"status"), EchoReq(b"2")]
+    assert [client.request(event) for event in events] == events
+    assert client.answer(EchoRes(b"status\n")) == events[0]
+    assert client.reply(TextLine(b".", b"\n")) == [TextLine(b".", b"\n")]
+    assert client.answer(EchoRes(b"2")) == events[2]
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(
+    "event",
+    [
+        TextLine(b"a\nb"),
+        TextLine(b"a", b""),
+        TextLine(b"a", b"\r"),
+        TextLine(b"a", b"\n\n"),
+        TextLine(b"\0a"),
+    ],
+)
+def test_bad_lines(role: Role, event: TextLine) -> None:
+    with pytest.raises(LocalProtocolError):
+        Connection(role).send(event)
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_size_of_a_command(ending: bytes, client: Pair) -> None:
+    largest = TextLine(b"x" * (8192 - len(ending)), ending)
+    assert client.request(largest) == largest
+    too_long = TextLine(largest.line + b"x", ending)
+    with pytest.raises(LocalProtocolError, match="too long"):
+        client.near.send(too_long)
+    client.server.receive_data(too_long.line + ending)
+    with pytest.raises(RemoteProtocolError, match="more than 8192 bytes"):
+        client.server.next_event()
+
+
+def test_command_without_an_end(server: Connection) -> None:
+    server.receive_data(b"x" * 8192)
+    assert server.next_event() is NEED_DATA
+    server.receive_data(b"x")
+    with pytest.raises(RemoteProtocolError, match="more than 8192 bytes"):
+        server.next_event()
+
+
+def test_words_of_a_command(client: Pair) -> None:
+    six = b"maxqueue f 1 2 3 4"
+    with pytest.raises(LocalProtocolError, match="more than 5 words"):
+        client.near.send(TextLine(six))
+    client.server.receive_data(six + b"\n")
+    with pytest.raises(RemoteProtocolError, match="more than 5 words"):
+        client.server.next_event()
+
+
+def test_replies_have_more_room(client: Pair) -> None:
+    client.request(TextLine(b"workers"))
+    line = TextLine(b"37 127.0.0.1 - : " + b"name " * 100_000, b"\n")
+    assert client.reply(line) == [line]
+    largest = TextLine(b"x" * (1024 * 1024 - 1), b"\n")
+    assert client.reply(largest) == [largest]
+    client.near.receive_data(b"x" * (1024 * 1024))
+    assert client.near.next_event() is NEED_DATA
+    client.near.receive_data(b"x")
+    with pytest.raises(RemoteProtocolError, match="more than 1048576 bytes"):
+        client.near.next_event()
+
+
+@pytest.mark.parametrize("data", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"H", b"OK\n", b"\n"])
+def test_text_that_was_not_asked_for(data: bytes, client: Pair) -> None:
+    """It is refused at once, since its end may never come."""
+    client.near.send(EchoReq(b""))
+    client.near.receive_data(data)
+    with pytest.raises(RemoteProtocolError, match="does not speak Gearman") as info:
+        client.near.next_event()
+    assert repr(data[:8])[2:-1] in str(info.value)
+
+
+def test_refused_line_does_not_ask_for_text(client: Pair) -> None:
+    with pytest.raises(LocalProtocolError):
+        client.near.send(TextLine(b"1 2 3 4 5 6"))
+    client.near.receive_data(b"OK\n")
+    with pytest.raises(RemoteProtocolError, match="does not speak Gearman"):
+        client.near.next_event()
+
+
+# Any events, any bytes, any chunks.
+
+names = st.binary(max_size=8).map(lambda value: value.replace(b"\0", b"."))
+digits = st.integers(0, 2**31 - 1).map(lambda value: b"%d" % value)
+lines = st.builds(
+    TextLine,
+    # A line that ends in a CR and a bare line feed come out as a line that ends in both.
+    st.binary(max_size=30)
+    .map(lambda line: line.replace(b"\n", b"").lstrip(b"\0").rstrip(b"\r"))
+    .filter(lambda line: len(line.split()) <= 5),
+    st.sampled_from([b"\n", b"\r\n"]),
+)
+
+
+def events_of(event_class: type[PacketEvent]) -> st.SearchStrategy[Any]:
+    packet = event_class.packet
+    values: list[st.SearchStrategy[Any]] = [
+        digits if name in ("timeout", "epoch", "numerator", "denominator") else names
+        for name in packet.args
+    ]
+    if packet.optional:
+        values[-1] = st.none()
+    elif packet.opaque:
+        values[-1] = st.binary(max_size=40)
+    return st.builds(event_class, *values)
+
+
+requests = st.lists(
+    st.one_of(
+        [
+            lines,
+            *(
+                events_of(event_class)
+                for event_class in EVENT_CLASSES.values()
+                if Role.SERVER not in event_class.packet.sender
+                or Role.SERVER in event_class.packet.receiver
+                if event_class is not AllYours
+            ),
+        ]
+    ),
+    max_size=12,
+)
+
+
+def chop(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return [data[a:b] for a, b in itertools.pairwise(places)]
+
+
+def feed(end: Connection, chunks: list[bytes], *, eof: bool = False) -> tuple[list[Event], Any]:
+    """Return the events, and the type of the error that came after them, if any."""
+    events: list[Event] = []
+    for chunk in [*chunks, None]:
+        if chunk is not None:
+            end.receive_data(chunk)
+        elif eof:
+            end.receive_eof()
+        try:
+            while isinstance(event := end.next_event(), Event):
+                events.append(event)
+                if isinstance(event, ConnectionClosed):
+                    break
+        except RemoteProtocolError as error:
+            return events, type(error)
+    return events, None
+
+
+cuts = st.lists(st.integers(0, 10**6), max_size=30)
+
+
+@given(requests, cuts)
+@settings(deadline=None, max_examples=150)
+def test_any_requests_arrive(events: list[Event], cuts: list[int]) -> None:
+    near, server = Connection(BOTH), Connection(Role.SERVER)
+    data = b"".join(near.send(event) for event in events)
+    assert feed(server, chop(data, cuts)) == (events, None)
+    assert near.unanswered == server.unanswered
+
+
+@given(requests, cuts, st.data())
+@settings(deadline=None, max_examples=150)
+def test_any_answers_arrive(events: list[Event], cuts: list[int], data: st.DataObject) -> None:
+    near, server = Connection(BOTH), Connection(Role.SERVER)
+    server.receive_data(b"".join(near.send(event, token) for token, event in enumerate(events)))
+    drain(server)
+    replies: list[Event] = []
+    tokens: list[int] = []
+    others = st.one_of(
+        [
+            events_of(event_class)
+            for event_class in EVENT_CLASSES.values()
+            if event_class.packet.name.startswith(("WORK_", "NOOP"))
+        ]
+    )
+    for token, event in enumerate(events):
+        replies += data.draw(st.lists(others, max_size=1))
+        if isinstance(event, TextLine):
+            replies.append(data.draw(lines))
+        elif isinstance(event, PacketEvent) and event.packet.answers:
+            name = data.draw(st.sampled_from([*event.packet.answers, "ERROR"]))
+            reply = data.draw(events_of(EVENT_CLASSES[BY_NAME[name].number]))
+            if name != "ERROR" and event.packet.args and not event.packet.is_submit:
+                repeated = type(event).arguments(event)[0]
+                reply = dataclasses.replace(reply, **{BY_NAME[name].args[0]: repeated})
+            replies.append(reply)
+            tokens.append(token)
+    sent = b"".join(server.send(reply) for reply in replies)
+    got, error = feed(near, chop(sent, cuts))
+    assert (got, error) == (replies, None)
+    assert [
+        event.answers  # type: ignore[attr-defined]
+        for event in got
+        if getattr(event, "answers", None) is not None
+    ] == tokens
+    assert near.unanswered == server.unanswered == 0
+
+
+pieces = st.one_of(
+    st.binary(max_size=20),
+    st.sampled_from(
+        [
+            raw(packet.name, *(b"1" for _ in packet.args), magic=magic)
+            for packet in PACKETS
+            for magic in (MAGIC_REQUEST, MAGIC_RESPONSE)
+        ]
+    ),
+    st.builds(
+        lambda number, body, magic: header(number, len(body), magic) + body,
+        st.integers(0, 44),
+        st.binary(max_size=12),
+        st.sampled_from([MAGIC_REQUEST, MAGIC_RESPONSE]),
+    ),
+    st.sampled_from([b"status\n", b"a b c d e f\r\n", b"\0", b"\0REQ", b"\0RES\0\0", b"\n"]),
+)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@given(st.lists(pieces, max_size=6).map(b"".join), cuts, st.booleans())
+@settings(deadline=None, max_examples=120)
+def test_chunks_make_no_difference(role: Role, data: bytes, cuts: list[int], text: bool) -> None:
+    ends = []
+    for _ in range(3):
+        end = Connection(role)
+        if text and role is not Role.SERVER:
+            end.send(TextLine(b"status"))
+        if Role.SERVER not in role:
+            if Role.CLIENT in role:
+                end.send(EchoReq(b"1"))
+                end.send(SubmitJob(b"f", b"", b""))
+                end.send(SubmitJobBg(b"f", b"", b""))
+                end.send(GetStatus(b"1"))
+            if Role.WORKER in role:
+                end.send(GrabJob())
+                end.send(GrabJobUniq())
+        ends.append(end)
+    whole = feed(ends[0], [data], eof=True)
+    assert feed(ends[1], chop(data, cuts), eof=True) == whole
+    assert feed(ends[2], [data[at : at + 1] for at in range(len(data))], eof=True) == whole
+    assert whole[1] is not None or whole[0][-1] == ConnectionClosed()
+
+
+def test_a_body_that_fits_no_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gearman_proto.wire.connection._MAX_BODY_SIZE", 5)
+    connection = Connection(Role.CLIENT)
+    with pytest.raises(LocalProtocolError, match="6 bytes"):
+        connection.send(EchoReq(b"123456"))
+    assert connection.unanswered == 0
+    assert connection.send(EchoReq(b"12345")).endswith(b"12345")
+
+
+def test_nothing_is_kept_of_a_packet_that_was_taken() -> None:
+    connection = Connection(Role.SERVER)
+    large = Connection(Role.CLIENT).send(EchoReq(b"x" * 100_000))
+    connection.receive_data(large)
+    assert connection.next_event() == EchoReq(b"x" * 100_000)
+    assert connection.next_event() is NEED_DATA
+    assert len(connection._buffer.data) == 0
+    connection.receive_data(large + large[:20])
+    assert connection.next_event() == EchoReq(b"x" * 100_000)
+    assert connection.next_event() is NEED_DATA
+    assert len(connection._buffer.data) == connection.buffered == 20

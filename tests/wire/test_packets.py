@@ -1,0 +1,211 @@
+"""The table of packets: its rows, its agreement with the event classes, packing and parsing."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.wire.events import EVENT_CLASSES, PacketEvent, WorkFail
+from gearman_proto.wire.packets import (
+    BY_NAME,
+    BY_NUMBER,
+    HEADER,
+    HEADER_SIZE,
+    LAST_NUMBER,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    PACKETS,
+    PacketType,
+    Role,
+    number,
+    pack,
+    parse,
+)
+
+C, W, S = Role.CLIENT, Role.WORKER, Role.SERVER
+
+# From the list of types in the description of the protocol: sender, receiver, number of NULs that
+# the body needs, whether a payload follows the last of them.
+EXPECTED = {
+    1: ("CAN_DO", W, S, 0, False),
+    2: ("CANT_DO", W, S, 0, False),
+    3: ("RESET_ABILITIES", W, S, 0, False),
+    4: ("PRE_SLEEP", W, S, 0, False),
+    6: ("NOOP", S, W, 0, False),
+    7: ("SUBMIT_JOB", C, S, 2, True),
+    8: ("JOB_CREATED", S, C, 0, False),
+    9: ("GRAB_JOB", W, S, 0, False),
+    10: ("NO_JOB", S, W, 0, False),
+    11: ("JOB_ASSIGN", S, W, 2, True),
+    12: ("WORK_STATUS", W | S, S | C, 2, False),
+    13: ("WORK_COMPLETE", W | S, S | C, 1, True),
+    14: ("WORK_FAIL", W | S, S | C, 1, True),
+    15: ("GET_STATUS", C, S, 0, False),
+    16: ("ECHO_REQ", C | W, S, 0, True),
+    17: ("ECHO_RES", S, C | W, 0, True),
+    18: ("SUBMIT_JOB_BG", C, S, 2, True),
+    19: ("ERROR", S, C | W, 1, True),
+    20: ("STATUS_RES", S, C, 4, False),
+    21: ("SUBMIT_JOB_HIGH", C, S, 2, True),
+    22: ("SET_CLIENT_ID", C | W, S, 0, False),
+    23: ("CAN_DO_TIMEOUT", W, S, 1, False),
+    24: ("ALL_YOURS", W, S, 0, False),
+    25: ("WORK_EXCEPTION", W | S, S | C, 1, True),
+    26: ("OPTION_REQ", C | W, S, 0, False),
+    27: ("OPTION_RES", S, C | W, 0, False),
+    28: ("WORK_DATA", W | S, S | C, 1, True),
+    29: ("WORK_WARNING", W | S, S | C, 1, True),
+    30: ("GRAB_JOB_UNIQ", W, S, 0, False),
+    31: ("JOB_ASSIGN_UNIQ", S, W, 3, True),
+    32: ("SUBMIT_JOB_HIGH_BG", C, S, 2, True),
+    33: ("SUBMIT_JOB_LOW", C, S, 2, True),
+    34: ("SUBMIT_JOB_LOW_BG", C, S, 2, True),
+    35: ("SUBMIT_JOB_SCHED", C, S, 7, True),
+    36: ("SUBMIT_JOB_EPOCH", C, S, 3, True),
+    37: ("SUBMIT_REDUCE_JOB", C, S, 4, True),
+    38: ("SUBMIT_REDUCE_JOB_BACKGROUND", C, S, 4, True),
+    39: ("GRAB_JOB_ALL", W, S, 0, False),
+    40: ("JOB_ASSIGN_ALL", S, W, 4, True),
+    41: ("GET_STATUS_UNIQUE", C, S, 0, False),
+    42: ("STATUS_RES_UNIQUE", S, C, 5, False),
+}
+
+
+def test_the_table_is_the_protocol() -> None:
+    assert {
+        p.number: (p.name, p.sender, p.receiver, max(len(p.args) - 1, 0), p.opaque) for p in PACKETS
+    } == EXPECTED
+    assert [p.number for p in PACKETS] == sorted(EXPECTED)
+    assert LAST_NUMBER == 42
+    assert {BY_NUMBER[p.number] for p in PACKETS} == {BY_NAME[p.name] for p in PACKETS}
+    assert len(BY_NUMBER) == len(BY_NAME) == 41
+
+
+def test_answers() -> None:
+    answers = {p.name: p.answers for p in PACKETS if p.answers and not p.is_submit}
+    assert answers == {
+        "GRAB_JOB": ("NO_JOB", "JOB_ASSIGN"),
+        "GRAB_JOB_UNIQ": ("NO_JOB", "JOB_ASSIGN_UNIQ"),
+        "GRAB_JOB_ALL": ("NO_JOB", "JOB_ASSIGN_ALL", "JOB_ASSIGN_UNIQ"),
+        "GET_STATUS": ("STATUS_RES",),
+        "GET_STATUS_UNIQUE": ("STATUS_RES_UNIQUE",),
+        "ECHO_REQ": ("ECHO_RES",),
+        "OPTION_REQ": ("OPTION_RES",),
+    }
+    for packet in PACKETS:
+        assert packet.is_submit == packet.name.startswith("SUBMIT_")
+        for name in packet.answers:
+            # Whoever asks is able to take the answer, and what answers comes from servers only.
+            assert packet.sender in BY_NAME[name].receiver
+            assert BY_NAME[name].sender is S
+    assert [p.name for p in PACKETS if p.ignorable] == [
+        "ECHO_REQ",
+        "OPTION_REQ",
+        "GET_STATUS_UNIQUE",
+    ]
+    assert [p.name for p in PACKETS if p.optional] == ["WORK_FAIL"]
+
+
+@pytest.mark.parametrize("packet", PACKETS, ids=lambda packet: packet.name)
+def test_event_class(packet: PacketType) -> None:
+    event_class = EVENT_CLASSES[packet.number]
+    assert event_class.packet is packet
+    assert event_class.__name__ == packet.name.title().replace("_", "")
+    assert issubclass(event_class, PacketEvent)
+    fields = [field.name for field in dataclasses.fields(event_class)]  # type: ignore[arg-type]
+    is_answer = packet.name == "ERROR" or any(packet.name in p.answers for p in PACKETS)
+    assert tuple(fields) == packet.args + (("answers",) if is_answer else ())
+    values = tuple(b"%d" % index for index in range(len(packet.args)))
+    event = event_class(*values)
+    assert event_class.arguments(event) == values
+    with pytest.raises(AttributeError):
+        event.other = 1  # type: ignore[attr-defined]
+
+
+def test_every_row_has_an_event_class() -> None:
+    assert EVENT_CLASSES.keys() == BY_NUMBER.keys()
+    assert len(set(EVENT_CLASSES.values())) == len(PACKETS)
+
+
+def test_arguments_leave_out_the_missing_one() -> None:
+    assert WorkFail.arguments(WorkFail(b"h")) == (b"h",)
+    assert WorkFail.arguments(WorkFail(b"h", b"")) == (b"h", b"")
+
+
+def test_pack() -> None:
+    assert HEADER_SIZE == 12
+    assert pack(BY_NAME["GRAB_JOB"], (), MAGIC_REQUEST) == b"\0REQ\0\0\0\x09\0\0\0\0"
+    assert pack(BY_NAME["NOOP"], (), MAGIC_RESPONSE) == b"\0RES\0\0\0\x06\0\0\0\0"
+    assert pack(BY_NAME["SUBMIT_JOB"], (b"f", b"", b"a\0b"), MAGIC_REQUEST) == (
+        b"\0REQ\0\0\0\x07\0\0\0\x06f\0\0a\0b"
+    )
+    # The size of an empty argument list and of one empty argument are the same.
+    assert pack(BY_NAME["CAN_DO"], (b"",), MAGIC_REQUEST) == b"\0REQ\0\0\0\x01\0\0\0\0"
+
+
+@pytest.mark.parametrize("packet", PACKETS, ids=lambda packet: packet.name)
+def test_pack_and_parse(packet: PacketType) -> None:
+    args = tuple(b"%d" % index for index in range(len(packet.args)))
+    if packet.opaque:
+        args = (*args[:-1], b"\0\0x\0")
+    data = b"before" + pack(packet, args, MAGIC_RESPONSE) + b"after\0"
+    assert HEADER.unpack_from(data, 6) == (MAGIC_RESPONSE, packet.number, len(data) - 24)
+    assert parse(packet, data, 18, len(data) - 6) == list(args)
+
+
+@pytest.mark.parametrize("packet", [p for p in PACKETS if len(p.args) > 1], ids=lambda p: p.name)
+def test_missing_nuls(packet: PacketType) -> None:
+    for count in range(1, len(packet.args)):
+        body = b"\0".join([b"xy"] * count)
+        if packet.optional:
+            assert parse(packet, body, 0, len(body)) == [body]
+            continue
+        with pytest.raises(RemoteProtocolError) as info:
+            # The NULs that follow belong to the next packet.
+            parse(packet, body + b"\0" * 9, 0, len(body))
+        assert str(info.value) == (
+            f"{packet.name} has {count - 1} NULs in its body of {len(body)} bytes, "
+            f"{len(packet.args) - 1} expected"
+        )
+
+
+@pytest.mark.parametrize(
+    "packet", [p for p in PACKETS if p.args and not p.opaque], ids=lambda p: p.name
+)
+def test_nul_in_the_last_plain_argument(packet: PacketType) -> None:
+    body = b"\0".join([b"xy"] * len(packet.args)) + b"\0z"
+    if packet.sender is S:
+        with pytest.raises(RemoteProtocolError, match=f"a NUL in {packet.args[-1]}"):
+            parse(packet, body, 0, len(body))
+    else:
+        assert parse(packet, body, 0, len(body))[-1] == b"xy\0z"
+
+
+def test_body_where_none_belongs() -> None:
+    assert parse(BY_NAME["PRE_SLEEP"], b"junk", 0, 4) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b"0", 0),
+        (b"42", 42),
+        (b"042", 42),
+        (b" \t7", 7),
+        (b"+7", 7),
+        (b"-1", -1),
+        (b"0.5", 0),
+        (b"12abc", 12),
+        (b"", 0),
+        (b"abc", 0),
+        (b"- 1", 0),
+        (b"\n1", 0),
+        ("\u0663".encode(), 0),
+        (b"9223372036854775807", 2**63 - 1),
+        (b"1" * 5000, int("1" * 19)),
+    ],
+)
+def test_number(text: bytes, value: int) -> None:
+    assert number(text) == value

@@ -1,0 +1,743 @@
+"""The admin client's commands, line by line, and what their replies become."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gearman_proto import constants, text
+from gearman_proto.errors import RemoteProtocolError, ServerError
+from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.events import CanDo, SetClientId, SubmitJobBg, TextLine
+from gearman_proto.wire.packets import Role
+from gearman_proto.wire.text import (
+    Command,
+    FunctionStatus,
+    JobRecord,
+    PriorityStatus,
+    Reply,
+    WorkerStatus,
+    server_error,
+)
+from tests.engines.server_harness import World
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+T = TypeVar("T")
+
+
+def read(command: Command[T], *chunks: bytes, max_size: int = 10**6) -> T:
+    """What `command` makes of a reply that comes in `chunks`, the last of which completes it."""
+    connection = Connection(Role.CLIENT)
+    connection.send(command.event)
+    reply = Reply(command, max_size)
+    done = False
+    for chunk in chunks:
+        assert not done, "the reply was complete before"
+        connection.receive_data(chunk)
+        while not done and (event := connection.next_event()) is not NEED_DATA:
+            assert isinstance(event, TextLine)
+            done = reply.receive_line(event)
+    assert done, "the reply is not complete"
+    assert connection.next_event() is NEED_DATA, "there is something behind the reply"
+    return reply.value()
+
+
+# What is sent.
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (text.status(), b"status"),
+        (text.prioritystatus(), b"prioritystatus"),
+        (text.workers(), b"workers"),
+        (text.show_jobs(), b"show jobs"),
+        (text.show_unique_jobs(), b"show unique jobs"),
+        (text.version(), b"version"),
+        (text.getpid(), b"getpid"),
+        (text.verbose(), b"verbose"),
+        (text.maxqueue("f", 10), b"maxqueue f 10"),
+        (text.maxqueue(b"f", (1, 2, 3)), b"maxqueue f 1 2 3"),
+        (text.maxqueue("f", [1, None, 0]), b"maxqueue f 1 0 0"),
+        (text.maxqueue("f", iter([1, 2, 3])), b"maxqueue f 1 2 3"),
+        (text.maxqueue("f", [7]), b"maxqueue f 7"),
+        (text.maxqueue("f", None), b"maxqueue f 0"),
+        (text.maxqueue("f", 0), b"maxqueue f 0"),
+        (text.maxqueue("f", 2**31 - 1), b"maxqueue f 2147483647"),
+        (text.cancel_job("H:h:1"), b"cancel job H:h:1"),
+        (text.cancel_job(b"H:h:1"), b"cancel job H:h:1"),
+        (text.create_function("naïve"), b"create function na\xc3\xafve"),
+        (text.create_function(b"\xff\t"), b"create function \xff\t"),
+        (text.create_function("a\rb"), b"create function a\rb"),
+        (text.drop_function("f"), b"drop function f"),
+        (text.shutdown(graceful=False), b"shutdown"),
+        (text.shutdown(graceful=True), b"shutdown graceful"),
+    ],
+    ids=lambda value: value.decode("latin-1") if isinstance(value, bytes) else "",
+)
+def test_lines(command: Command[Any], line: bytes) -> None:
+    # gearmand cuts the name in `create function` where the line does not end in CRLF.
+    assert Connection(Role.CLIENT).send(command.event) == line + b"\r\n"
+
+
+NAMED = {
+    "maxqueue": lambda name: text.maxqueue(name, 1),
+    "cancel_job": text.cancel_job,
+    "create_function": text.create_function,
+    "drop_function": text.drop_function,
+}
+each_named = pytest.mark.parametrize("named", NAMED.values(), ids=NAMED)
+
+
+@each_named
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "can't be given in a command"),
+        (b"", "can't be given in a command"),
+        ("two words", "separated by blanks"),
+        (" ", "separated by blanks"),
+        ("two\nlines", "can't be given in a command"),
+        ("end\r", "can't be given in a command"),
+        ("a\0b", "has a NUL in it"),
+        ("\ud800", "can't be sent as UTF-8"),
+        ("x" * 7987, "7987 bytes"),
+    ],
+)
+def test_names_that_are_refused(named: Any, name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        named(name)
+
+
+@each_named
+@pytest.mark.parametrize("name", [None, 1, ["f"]])
+def test_names_that_are_no_names(named: Any, name: Any) -> None:
+    with pytest.raises(TypeError, match="a name is a str or bytes"):
+        named(name)
+
+
+@pytest.mark.parametrize(
+    ("named", "limit"), [(NAMED[name], 63 if name == "cancel_job" else 7986) for name in NAMED]
+)
+def test_the_longest_names(named: Any, limit: int) -> None:
+    sent = Connection(Role.CLIENT).send(named("x" * limit).event)
+    assert len(sent) <= constants.MAX_COMMAND_SIZE
+    with pytest.raises(ValueError, match=f"{limit + 1} bytes"):
+        named("x" * (limit + 1))
+
+
+def test_the_longest_command_can_be_sent() -> None:
+    command = text.maxqueue("x" * constants.MAX_FUNCTION_SIZE, [2**31 - 1] * 3)
+    assert len(Connection(Role.CLIENT).send(command.event)) <= constants.MAX_COMMAND_SIZE
+
+
+@pytest.mark.parametrize("size", [-1, 2**31, 10**30, [1, -1, 1], [0, 0, 2**31]])
+def test_maxqueue_of_a_size_that_cannot_be(size: Any) -> None:
+    with pytest.raises(ValueError, match="a number from 0 to 2147483647"):
+        text.maxqueue("f", size)
+
+
+@pytest.mark.parametrize("size", [(), [1, 2], (1, 2, 3, 4)])
+def test_maxqueue_of_an_odd_number_of_sizes(size: Any) -> None:
+    """Two would be those of high and normal priority, and no limit for low, on gearmand."""
+    with pytest.raises(ValueError, match="one number or three"):
+        text.maxqueue("f", size)
+
+
+@pytest.mark.parametrize(
+    "size", [True, False, 1.0, "5", "123", b"5", b"123", [1, True, 3], [1, "2", 3], object]
+)
+def test_maxqueue_of_what_is_no_size(size: Any) -> None:
+    with pytest.raises(TypeError):
+        text.maxqueue("f", size)
+
+
+def test_repr() -> None:
+    assert repr(text.status()) == "<Command 'status'>"
+    assert len(repr(text.create_function("x" * 7000))) < 100
+
+
+# Recorded replies.
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+
+
+def recorded(name: str) -> dict[bytes, bytes]:
+    """What gearmand answered to which line."""
+    exchange = json.loads((VECTORS / f"{name}.json").read_text())["exchange"]
+    steps = [
+        (step["from"], bytes.fromhex(step.get("hex", "")))
+        for step in exchange
+        if step["conn"] == "admin"
+    ]
+    answers = {}
+    for (asker, line), (server, answer) in itertools.pairwise(steps):
+        if (asker, server) == ("admin", "server"):
+            answers[line.rstrip(b"\r\n")] = answer
+    assert answers
+    return answers
+
+
+def test_recorded_tour() -> None:
+    answers = recorded("40_admin_tour")
+    functions = (FunctionStatus("alpha", 1, 1, 1), FunctionStatus("beta", 1, 0, 0))
+    expected: dict[Any, Any] = {
+        text.version(): "OK 1.1.21+ds",
+        text.verbose(): "ERROR",
+        text.status(): functions,
+        text.prioritystatus(): (
+            PriorityStatus("alpha", 0, 0, 0, 1),
+            PriorityStatus("beta", 0, 1, 0, 0),
+        ),
+        text.workers(): (
+            WorkerStatus(38, "127.0.0.1", "-", ()),
+            WorkerStatus(39, "127.0.0.1", "worker-7", ("alpha",)),
+            WorkerStatus(37, "127.0.0.1", "-", ()),
+        ),
+        text.show_jobs(): (
+            JobRecord("H:h:2", 0, False, True),
+            JobRecord("H:h:1", 0, False, False),
+        ),
+        text.show_unique_jobs(): ("", "ua"),
+    }
+    for command, value in expected.items():
+        assert read(command, answers.pop(command.line)) == value
+    assert read(text.status(), answers.pop(b"STATUS")) == functions
+    assert not answers
+
+
+def test_recorded_errors() -> None:
+    answers = recorded("41_admin_errors")
+    incomplete = "An incomplete set of arguments was sent to this command "
+    expected = {
+        b"foo": ("UNKNOWN_COMMAND", "Unknown server commandfoo"),
+        b"": ("UNKNOWN_COMMAND", "Unknown server command"),
+        b"shutdown": ("UNKNOWN_COMMAND", "Unknown server commandshutdown"),
+        b"maxqueue": ("INVALID_ARGUMENTS", f"{incomplete}maxqueue"),
+        b"create function": ("INVALID_ARGUMENTS", f"{incomplete}create"),
+        b"drop function nope": ("ERR", "function not found"),
+        b"cancel job H:h:1": ("UNKNOWN_JOB", ""),
+        b"cancel x y": ("UNKNOWN_ERROR", ""),
+        b"show": ("UNKNOWN_COMMAND", "Unknown server commandshow"),
+        b"show x": ("UNKNOWN_SHOW_ARGUMENTS", ""),
+    }
+    assert answers.keys() == expected.keys()
+    for line, (code, reason) in expected.items():
+        commands: list[Command[Any]] = [text.version(), text.status(), text.drop_function("f")]
+        for command in commands:
+            with pytest.raises(ServerError) as caught:
+                read(command, answers[line])
+            assert (caught.value.code, caught.value.text) == (code, reason)
+
+
+def test_recorded_create_and_drop() -> None:
+    answers = recorded("42_admin_create_drop")
+    assert read(text.create_function("wxyz"), answers[b"create function wxyz"]) == "OK"
+    assert read(text.drop_function("wxyz"), answers[b"drop function wxyz"]) == "OK"
+    # The last of two.
+    assert read(text.status(), answers[b"status"]) == ()
+
+
+def test_recorded_worker_ids() -> None:
+    answers = recorded("45_worker_ids")
+    assert read(text.workers(), answers[b"workers"]) == (
+        # It is one function, `two words`; the list does not tell.
+        WorkerStatus(38, "127.0.0.1", "i" * 127, ("two", "words")),
+        WorkerStatus(37, "127.0.0.1", "-", ()),
+    )
+
+
+# Replies of one line.
+
+
+@pytest.mark.parametrize("ending", [b"\r\n", b"\n"])
+def test_one_line(ending: bytes) -> None:
+    assert read(text.version(), b"OK 1.1.21" + ending) == "OK 1.1.21"
+    assert read(text.version(), b"v1.130.1" + ending) == "v1.130.1"  # Perl's.
+    assert read(text.version(), ending) == ""
+    assert read(text.version(), b"OK \xff" + ending) == "OK \udcff"
+    assert read(text.getpid(), b"OK 4711" + ending) == 4711
+    assert read(text.verbose(), b"OK DEBUG" + ending) == "DEBUG"
+    for command in (
+        text.maxqueue("f", 1),
+        text.cancel_job("H:h:1"),
+        text.create_function("f"),
+        text.drop_function("f"),
+        text.shutdown(graceful=True),
+    ):
+        assert read(command, b"OK" + ending) == "OK"
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (text.cancel_job("H:h:1"), b"OK then"),
+        (text.cancel_job("H:h:1"), b"ok"),
+        (text.cancel_job("H:h:1"), b""),
+        (text.cancel_job("H:h:1"), b"ERROR"),
+        (text.cancel_job("H:h:1"), b"OK\r"),
+        (text.getpid(), b"OK"),
+        (text.getpid(), b"4711"),
+        (text.getpid(), b"OK -1"),
+        (text.getpid(), b"OK 4711 "),
+        (text.getpid(), b"OK \xd9\xa1"),
+        (text.getpid(), b"OK " + b"1" * 21),
+        (text.verbose(), b"OK"),
+        (text.verbose(), b"DEBUG"),
+        (text.verbose(), b"."),
+    ],
+)
+def test_one_line_that_is_no_answer(command: Command[Any], line: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="expected, not b"):
+        read(command, line + b"\r\n")
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "reason"),
+    [
+        (b"ERR UNKNOWN_JOB", "UNKNOWN_JOB", ""),
+        (b"ERR CREATE_FUNCTION a name", "CREATE_FUNCTION", "a name"),
+        (b"ERR unknown_command ", "unknown_command", ""),  # Perl's.
+        (b"ERR unknown_args No+such%21", "unknown_args", "No such!"),
+        (b"ERR function not found", "ERR", "function not found"),
+        (b"ERR there are still workers", "ERR", "there are still workers"),
+        (b"ERR 12 monkeys", "ERR", "12 monkeys"),
+        (b"ERR OOPS", "OOPS", ""),
+        (b"ERR \xff\xff %zz", "ERR", "\udcff\udcff %zz"),
+        (b"ERR ", "ERR", ""),
+        (b"ERR", "ERR", ""),
+    ],
+)
+def test_refusals(line: bytes, code: str, reason: str) -> None:
+    error = server_error(line)
+    assert (error.code, error.text) == (code, reason)
+    commands: list[Command[Any]] = [text.version(), text.getpid(), text.status()]
+    for command in commands:
+        with pytest.raises(ServerError) as caught:
+            read(command, line + b"\r\n")
+        assert (caught.value.code, caught.value.text) == (code, reason)
+
+
+def test_a_refusal_in_a_line_feed_alone() -> None:
+    """Python gear's server ends its lines so, those of lists too."""
+    with pytest.raises(ServerError, match=r"^UNKNOWN_JOB$"):
+        read(text.cancel_job("H:h:1"), b"ERR UNKNOWN_JOB\n")
+
+
+def test_functions_that_look_like_refusals() -> None:
+    reply = b"ERR\t1\t0\t0\nERR UNKNOWN_COMMAND x\t2\t0\t0\n.\n"
+    assert [record.task for record in read(text.status(), reply)] == [
+        "ERR",
+        "ERR UNKNOWN_COMMAND x",
+    ]
+    assert read(text.show_unique_jobs(), b"ERR\nERR 1\n.\n") == ("ERR", "ERR 1")
+    # Behind the first line, there are no refusals.
+    assert read(text.show_unique_jobs(), b"a\nERR 1\r\n.\n") == ("a", "ERR 1\r")
+
+
+def test_a_shutdown_that_is_not_known_says_what_does_it() -> None:
+    with pytest.raises(ServerError, match=r"gearmand 1\.1 has no such command.*SIGTERM") as caught:
+        read(text.shutdown(graceful=True), b"ERR UNKNOWN_COMMAND Unknown+command\r\n")
+    assert caught.value.code == "UNKNOWN_COMMAND"
+    assert caught.value.text.startswith("Unknown command (")
+    with pytest.raises(ServerError) as caught:
+        read(text.shutdown(graceful=True), b"ERR NOT_ALLOWED for+you\r\n")
+    assert str(caught.value) == "NOT_ALLOWED: for you"
+
+
+# Lists.
+
+
+@pytest.mark.parametrize("ending", [b".\n", b".\r\n"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        text.status(),
+        text.prioritystatus(),
+        text.workers(),
+        text.show_jobs(),
+        text.show_unique_jobs(),
+    ],
+    ids=repr,
+)
+def test_empty_lists(command: Command[Any], ending: bytes) -> None:
+    assert read(command, ending) == ()
+
+
+# Names in gearmand's tables, where they are printed as they are.
+ODD_NAMES = [
+    "",
+    " ",
+    ".",
+    "two words",
+    "\ttabs\t",
+    "a\t1",
+    "a\t1\t2\t3",
+    "two\nlines",
+    "\n",
+    "\r",
+    "ends in\r",
+    "cr\r\nlf",
+    "a\nb\nc\r",
+    "naïve",
+    "\udcff",
+    "x" * 7986,
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_odd_names_in_tables(name: str) -> None:
+    wire = name.encode("utf-8", "surrogateescape")
+    before, behind = b"a\t1\t2\t3\n", b"z\t4\t5\t4294967295\n.\n"
+    a, z = FunctionStatus("a", 1, 2, 3), FunctionStatus("z", 4, 5, 4294967295)
+    mine = FunctionStatus(name, 7, 8, 9)
+    assert read(text.status(), before + wire + b"\t7\t8\t9\n" + behind) == (a, mine, z)
+    assert read(text.status(), wire + b"\t7\t8\t9\n.\n") == (mine,)
+    assert read(text.prioritystatus(), wire + b"\t6\t7\t8\t9\n.\n") == (
+        PriorityStatus(name, 6, 7, 8, 9),
+    )
+
+
+def test_names_in_tables_that_cannot_be_told_apart() -> None:
+    # A name of two lines, the first of which looks like a row.
+    assert read(text.status(), b"a\t1\t2\t3\nb\t7\t8\t9\n.\n") == (
+        FunctionStatus("a", 1, 2, 3),
+        FunctionStatus("b", 7, 8, 9),
+    )
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"f",
+        b"f\t1\t2",
+        b"f\t1\t2\t",
+        b"f\t1\t2\tx",
+        b"f\t1\t2\t-3",
+        b"f\t1\t2\t 3",
+        b"f\t1\t2\t" + b"3" * 21,
+        b"f 1 2 3",
+        b"\t1\t2",
+        b"",
+    ],
+)
+def test_what_is_no_row_of_a_table(row: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="a name and 3 numbers was expected"):
+        read(text.status(), b"a\t1\t2\t3\n" + row + b"\n.\n")
+
+
+def test_jobs() -> None:
+    assert read(text.show_jobs(), b"H:h:1\t2\t1\t0\nH:a host:22\t0\t0\t1\n.\n") == (
+        JobRecord("H:h:1", retries=2, ignored=True, queued=False),
+        JobRecord("H:a host:22", retries=0, ignored=False, queued=True),
+    )
+
+
+def test_uniques() -> None:
+    assert read(text.show_unique_jobs(), b"\na b\n\tc\r\n\xff\n..\n.\n") == (
+        "",
+        "a b",
+        "\tc\r",
+        "\udcff",
+        "..",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"37 127.0.0.1 - :", WorkerStatus(37, "127.0.0.1", "-", ())),
+        (b"37 127.0.0.1 - : ", WorkerStatus(37, "127.0.0.1", "-", ())),  # Perl's.
+        (b"37 127.0.0.1 - : a b", WorkerStatus(37, "127.0.0.1", "-", ("a", "b"))),
+        (b"37 127.0.0.1 - : :", WorkerStatus(37, "127.0.0.1", "-", (":",))),
+        (b"37 127.0.0.1 - : a : b", WorkerStatus(37, "127.0.0.1", "-", ("a", ":", "b"))),
+        (b"37 127.0.0.1 - : a\t\r b", WorkerStatus(37, "127.0.0.1", "-", ("a\t\r", "b"))),
+        (b"37 127.0.0.1  :", WorkerStatus(37, "127.0.0.1", "", ())),
+        (b"37 127.0.0.1 my id : f", WorkerStatus(37, "127.0.0.1", "my id", ("f",))),
+        (b"37 127.0.0.1 : : f", WorkerStatus(37, "127.0.0.1", ":", ("f",))),
+        (b"37 127.0.0.1 a :b : f", WorkerStatus(37, "127.0.0.1", "a :b", ("f",))),
+        (b"37 127.0.0.1 a: : f", WorkerStatus(37, "127.0.0.1", "a:", ("f",))),
+        (b"37 127.0.0.1 \xff : \xfe", WorkerStatus(37, "127.0.0.1", "\udcff", ("\udcfe",))),
+        (b"37 ::1 - :", WorkerStatus(37, "::1", "-", ())),
+        (b"37 fe80::1%eth0 id : f", WorkerStatus(37, "fe80::1%eth0", "id", ("f",))),
+        (
+            b"38 ::3539:3436:3600:0%2078575408 - : f",  # gearmand.
+            WorkerStatus(38, "::3539:3436:3600:0%2078575408", "-", ("f",)),
+        ),
+        (b"-1 memory - : f", WorkerStatus(-1, "memory", "-", ("f",))),
+        (b"4  - :", WorkerStatus(4, "", "-", ())),
+        # Names with line feeds.
+        (b"4 ::1 a\nb : f", WorkerStatus(4, "::1", "a\nb", ("f",))),
+        (b"4 ::1 a\r\n\nb : f\ng h", WorkerStatus(4, "::1", "a\r\n\nb", ("f\ng", "h"))),
+        (b"4 ::1 - : f\r", WorkerStatus(4, "::1", "-", ("f\r",))),
+    ],
+)
+def test_workers(line: bytes, expected: WorkerStatus) -> None:
+    other, other_line = WorkerStatus(9, "192.0.2.1", "o", ("p",)), b"9 192.0.2.1 o : p\n"
+    assert read(text.workers(), line + b"\n.\n") == (expected,)
+    assert read(text.workers(), other_line + line + b"\n" + other_line + b".\n") == (
+        other,
+        expected,
+        other,
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"37",
+        b"37 127.0.0.1",
+        b"37 127.0.0.1 -",
+        b"37 127.0.0.1 -:",
+        b"37 127.0.0.1 - :f",
+        b"x 127.0.0.1 - : f",
+        b" 37 127.0.0.1 - : f",
+        b"1" * 21 + b" 127.0.0.1 - :",
+    ],
+)
+def test_what_is_no_worker(line: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="an id and functions was expected"):
+        read(text.workers(), line + b"\n.\n")
+
+
+# How large a reply may be.
+
+
+def test_the_largest_reply() -> None:
+    reply = b"\t1\t2\t3\n" * 10 + b".\n"
+    size = 10 * (6 + 40)
+    assert len(read(text.status(), reply, max_size=size)) == 10
+    with pytest.raises(RemoteProtocolError, match=r"reply to <Command 'status'> is too long"):
+        read(text.status(), reply, max_size=size - 1)
+    with pytest.raises(RemoteProtocolError, match="too long"):
+        read(text.version(), b"OK 1\n", max_size=43)
+    assert read(text.version(), b"OK 1\n", max_size=44) == "OK 1"
+
+
+def test_many_empty_lines_are_a_large_reply() -> None:
+    with pytest.raises(RemoteProtocolError, match="too long"):
+        read(text.show_unique_jobs(), b"\n" * 1000 + b".\n", max_size=10_000)
+
+
+# Records.
+
+RECORDS: list[tuple[Any, dict[str, Any]]] = [
+    (FunctionStatus("f", 1, 2, 3), {"task": "f", "queued": 1, "running": 2, "workers": 3}),
+    (
+        PriorityStatus("f", 1, 2, 3, 4),
+        {"task": "f", "high": 1, "normal": 2, "low": 3, "workers": 4},
+    ),
+    (
+        WorkerStatus(5, "::1", "id", ("f", "g")),
+        {"file_descriptor": 5, "ip": "::1", "client_id": "id", "tasks": ("f", "g")},
+    ),
+    (
+        JobRecord("H:h:1", 0, False, True),
+        {"handle": "H:h:1", "retries": 0, "ignored": False, "queued": True},
+    ),
+]
+each_record = pytest.mark.parametrize(
+    ("record", "as_dict"), RECORDS, ids=lambda value: type(value).__name__
+)
+
+
+@each_record
+def test_records_are_as_python_gearmans_dicts(record: Any, as_dict: dict[str, Any]) -> None:
+    assert record == as_dict
+    assert as_dict == record
+    assert dict(record) == {**record} == as_dict
+    assert list(record) == list(record.keys()) == list(as_dict)
+    assert list(record.items()) == list(as_dict.items())
+    assert len(record) == len(as_dict)
+    for key, value in as_dict.items():
+        assert key in record
+        assert record[key] is record.get(key) is getattr(record, key)
+        assert record[key] == value
+        assert record != {**as_dict, key: "other"}
+
+
+@each_record
+@pytest.mark.parametrize("key", ["", "other", "keys", "__slots__", "__class__", 0, None])
+def test_keys_that_a_record_does_not_have(record: Any, as_dict: Any, key: Any) -> None:
+    with pytest.raises(KeyError) as caught:
+        record[key]
+    assert caught.value.args == (key,)
+    assert key not in record
+    assert record.get(key) is None
+    assert record.get(key, 7) == 7
+
+
+@each_record
+def test_records_do_not_change(record: Any, as_dict: dict[str, Any]) -> None:
+    for name in (*as_dict, "other"):
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(record, name, 1)
+    with pytest.raises(TypeError):
+        record["task"] = "other"
+    assert record == as_dict
+
+
+@each_record
+def test_records_can_be_copied(record: Any, as_dict: dict[str, Any]) -> None:
+    copies = [copy.copy(record), copy.deepcopy(record)]
+    copies += [
+        pickle.loads(pickle.dumps(record, protocol))
+        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)
+    ]
+    for other in copies:
+        assert type(other) is type(record)
+        assert other == record == as_dict
+
+
+def test_what_a_record_looks_like() -> None:
+    assert repr(RECORDS[0][0]) == "FunctionStatus(task='f', queued=1, running=2, workers=3)"
+
+
+# Whatever comes.
+
+COMMANDS = [
+    text.status(),
+    text.prioritystatus(),
+    text.workers(),
+    text.show_jobs(),
+    text.show_unique_jobs(),
+    text.version(),
+    text.getpid(),
+    text.verbose(),
+    text.cancel_job("H:h:1"),
+    text.shutdown(graceful=False),
+]
+PIECES = st.sampled_from(
+    [
+        *(b"\n", b"\r\n", b".\n", b"\n.\n", b"\t", b" ", b" :", b" : ", b"OK", b"OK ", b"ERR"),
+        *(b"ERR ", b"UNKNOWN_COMMAND", b"+%41", b"f", b"f\t1\t2\t3\n", b"f\t1\t2\t3\t4\n", b"7"),
+        *(b"4 ::1 - :\n", b"4 ::1 a b : f g\n", b"H:h:1\t0\t1\t0\n", b"\0", b"\xff", b"\0RES"),
+    ]
+)
+REPLIES = st.lists(PIECES | st.binary(max_size=20), max_size=25).map(b"".join)
+
+
+def chunks_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
+    places = sorted({cut % (len(data) + 1) for cut in cuts})
+    return [data[begin:end] for begin, end in zip([0, *places], [*places, len(data)])]
+
+
+def outcome(command: Command[Any], chunks: Sequence[bytes]) -> Any:
+    """What comes of a reply: its value, or a description of the error; None if it has no end."""
+    connection = Connection(Role.CLIENT)
+    connection.send(command.event)
+    reply = Reply(command, 500)
+    try:
+        for chunk in chunks:
+            connection.receive_data(chunk)
+            while (event := connection.next_event()) is not NEED_DATA:
+                if not isinstance(event, TextLine):
+                    return "a packet"
+                if reply.receive_line(event):
+                    return (reply.value(),)
+    except ServerError as error:
+        return (type(error), error.code, error.text)
+    except RemoteProtocolError as error:
+        return (type(error),)
+    return None
+
+
+def check_value(command: Command[Any], value: Any) -> None:
+    kinds = {
+        b"status": FunctionStatus,
+        b"prioritystatus": PriorityStatus,
+        b"workers": WorkerStatus,
+        b"show jobs": JobRecord,
+        b"show unique jobs": str,
+        b"getpid": int,
+    }
+    kind = kinds.get(command.line, str)
+    if command.is_list:
+        assert type(value) is tuple
+        assert all(type(each) is kind for each in value)
+    else:
+        assert type(value) is kind
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=1000)
+@given(
+    command=st.sampled_from(COMMANDS),
+    data=REPLIES,
+    cuts=st.lists(st.integers(0, 1000), max_size=10),
+)
+def test_any_reply_in_any_chunks(command: Command[Any], data: bytes, cuts: list[int]) -> None:
+    """A value of its type, or one of the two errors; and it does not depend on the chunks."""
+    whole = outcome(command, [data])
+    if isinstance(whole, tuple) and not isinstance(whole[0], type):
+        check_value(command, whole[0])
+    assert outcome(command, chunks_of(data, cuts)) == whole
+    assert outcome(command, [bytes([byte]) for byte in data]) == whole
+
+
+# What JobServer prints is read as it was.
+
+PRINTABLE = st.characters(min_codepoint=0x20, exclude_categories=["Cs", "Cc"])
+NAMES = st.text(PRINTABLE, min_size=1, max_size=12).filter(lambda name: "\0" not in name)
+# The words of `workers` are separated by blanks; see the module's docstring.
+WORDS = NAMES.map(lambda name: name.replace(" ", "_"))
+IDS = NAMES.filter(lambda name: " : " not in f"{name} ")
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=200)
+@given(
+    jobs=st.lists(st.tuples(NAMES, NAMES.filter(lambda name: name not in {"-", "."})), max_size=5),
+    workers=st.lists(st.tuples(IDS, st.lists(WORDS, max_size=4, unique=True)), max_size=4),
+)
+def test_round_trip(jobs: list[tuple[str, str]], workers: list[tuple[str, list[str]]]) -> None:
+    world = World()
+    asker = world.connect("::1")
+
+    def ask(command: Command[T]) -> T:
+        return read(command, asker.ask(command.line))
+
+    expected = [WorkerStatus(1, "::1", "-", ())]
+    for number, (client_id, tasks) in enumerate(workers, 2):
+        peer = world.connect(f"192.0.2.{number}")
+        peer.send(SetClientId(client_id.encode()))
+        peer.send(*[CanDo(task.encode()) for task in tasks])
+        # The latest first, as gearmand has them.
+        expected.append(WorkerStatus(number, f"192.0.2.{number}", client_id, tuple(tasks[::-1])))
+    assert ask(text.workers()) == tuple(expected)
+
+    client = world.connect()
+    handles = {
+        (task, unique): client.submit(SubmitJobBg(task.encode(), unique.encode(), b"data"))
+        for task, unique in dict.fromkeys(jobs)
+    }
+    waiting = [task for task, _ in handles]
+    able = [task for _, tasks in workers for task in tasks]
+    status = {
+        task: FunctionStatus(task, waiting.count(task), 0, able.count(task))
+        for task in {*waiting, *able}
+    }
+    assert {record.task: record for record in ask(text.status())} == status
+    assert {record.task: record for record in ask(text.prioritystatus())} == {
+        task: PriorityStatus(task, 0, record.queued, 0, record.workers)
+        for task, record in status.items()
+    }
+    assert ask(text.show_jobs()) == tuple(
+        JobRecord(handle.decode(), 0, False, True) for handle in handles.values()
+    )
+    assert ask(text.show_unique_jobs()) == tuple(unique for _, unique in handles)
+    assert ask(text.getpid()) == world.engine.pid
+    assert ask(text.verbose()) == "ERROR"
+    assert ask(text.version()).startswith("OK ")
