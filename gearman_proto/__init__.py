@@ -23,10 +23,11 @@ from .constants import (
 from .engines.admin import AdminEngine, AdminLink, Question
 from .engines.base import Action, Close, Connect, Engine, StopListening
 from .engines.client import ClientEngine, ClientLink
+from .engines.phases import WorkerLink
 from .engines.pool import Server
 from .engines.server import ServerEngine, ServerLink
 from .engines.waits import Stream, Wait
-from .engines.worker import WorkerEngine, WorkerJob, WorkerLink
+from .engines.worker import WorkerEngine
 from .errors import (
     ConnectionError,
     ExceededConnectionAttempts,
@@ -51,6 +52,7 @@ from .jobs import (
     JobUpdate,
     JobWarning,
     UpdateQueue,
+    WorkerJob,
     make_requests,
     next_update,
     prepare,

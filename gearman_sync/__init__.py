@@ -17,7 +17,7 @@ from gearman_proto.constants import (
     PRIORITY_LOW,
     PRIORITY_NONE,
 )
-from gearman_proto.engines.worker import WorkerJob
+from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.jobs.encoder import DataEncoder
 from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest, JobStatus

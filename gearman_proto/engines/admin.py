@@ -29,21 +29,20 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from gearman_proto import constants
 from gearman_proto.deadlines import deadline_of
 from gearman_proto.errors import (
-    ConnectionError,
     InvalidAdminClientState,
     RemoteProtocolError,
     ServerError,
     ServerUnavailable,
 )
 from gearman_proto.names import to_text
-from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import EchoReq, EchoRes, Error, TextLine
 from gearman_proto.wire.packets import Role
 from gearman_proto.wire.text import DEFAULT_MAX_REPLY_SIZE, Command, Reply
 
-from .base import Action, Close, Connect
+from .base import Close
+from .connecting import ConnectingEngine, OutgoingLink
 from .pool import Server
-from .timers import Timers
 from .waits import Wait
 
 if TYPE_CHECKING:
@@ -59,9 +58,6 @@ DEFAULT_POLL_TIMEOUT: Final = 10.0
 
 _ECHO: Final = b"gearman-sansio ping"
 
-# A time that has come, whatever the clock shows.
-_AT_ONCE: Final = float("-inf")
-
 
 class Question(Wait, Generic[T]):
     """A command that was asked, and its answer when it is done."""
@@ -75,7 +71,7 @@ class Question(Wait, Generic[T]):
         deadline: float | None,
         wake: Callable[[], Any],
     ) -> None:
-        super().__init__((), deadline, wake)
+        super().__init__(deadline, wake)
         #: None is an ECHO_REQ.
         self.command: Command[T] | None = command
         self.reply: Reply[T] | None = Reply(command, max_reply_size) if command else None
@@ -115,40 +111,31 @@ class Question(Wait, Generic[T]):
         self._value = value
         self.finish()
 
-    def fail(self, error: Exception) -> None:
-        """There will be no answer."""
-        self.request_failed(error)
-        self.finish()
 
+class AdminLink(OutgoingLink):
+    """One connection to the server, or the attempt to make one.
 
-class AdminLink:
-    """One connection to the server, or the attempt to make one."""
+    Attributes:
+        asked: The question under way, or None.
+        sent: The same, as soon as it was sent.
+        answered: How many questions were answered.
+    """
 
-    __slots__ = ("alive", "asked", "connection", "is_up", "server", "unsent", "used")
+    __slots__ = ("answered", "asked", "sent")
 
     def __init__(self, server: Server, max_packet_size: int) -> None:
-        self.server: Server = server
-        self.connection: Connection = Connection(Role.CLIENT, max_packet_size=max_packet_size)
-        #: Whether the engine still wants to hear of it.
-        self.alive: bool = True
-        #: Whether it is open.
-        self.is_up: bool = False
-        #: The question under way, and whether it is still to be sent.
+        super().__init__(server, Role.CLIENT, max_packet_size)
         self.asked: Question[Any] | None = None
-        self.unsent: bool = False
-        #: Whether a question was answered.
-        self.used: bool = False
-
-    def __repr__(self) -> str:
-        return f"<AdminLink to {self.address}>"
+        self.sent: Question[Any] | None = None
+        self.answered: int = 0
 
     @property
-    def address(self) -> ServerAddress:
-        """Where it goes to."""
-        return self.server.address
+    def unsent(self) -> bool:
+        """Whether there is a question to send."""
+        return self.asked is not self.sent
 
 
-class AdminEngine:
+class AdminEngine(ConnectingEngine[AdminLink]):
     """Everything that an admin client decides.
 
     See `engine` for the transport side. The caller's side: `ask` and `ping` return a Question, a
@@ -171,22 +158,17 @@ class AdminEngine:
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
     ) -> None:
-        if not connect_timeout > 0:
-            raise ValueError(f"connect_timeout is {connect_timeout}: it must be more than 0")
+        super().__init__(connect_timeout)
         if len(addresses) != 1:
             raise ValueError(f"an admin client has one server, not {len(addresses)}")
         self.server: Server = Server(*addresses)
-        #: Whether `close` was called.
+        #: True once `close` or `abandon` was called.
         self.closed: bool = False
-        self._connect_timeout = connect_timeout
         self._max_reply_size = max_reply_size
-        self._link: AdminLink | None = None
         # What was not asked yet. Those that nobody waits for any more are passed over.
         self._queue: deque[Question[Any]] = deque()
         # The questions that somebody waits for.
         self._held: set[Question[Any]] = set()
-        self._timers = Timers()
-        self._actions: deque[Action] = deque()
 
     # The caller's side.
 
@@ -223,18 +205,16 @@ class AdminEngine:
         """Send ECHO_REQ. The answer is the seconds until ECHO_RES. Arguments as for `ask`."""
         return self._ask(Question(None, 0, deadline_of(now, timeout), wake), now)
 
-    def release(self, question: Wait) -> None:
-        """Nobody waits for `question` any more, for whatever reason.
-
-        If it was under way, call `handle_timeout` when `next_deadline` says so: at once, if others
-        wait behind it.
-        """
-        assert isinstance(question, Question)
-        self._held.discard(question)
-        if self._link is None or self._link.asked is not question:
-            self._timers.cancel(question)
+    def release(self, wait: Wait, now: float) -> None:
+        """Nobody waits for `wait`, a question, any more, for whatever reason."""
+        assert isinstance(wait, Question)
+        self._held.discard(wait)
+        link = self._link
+        if link is None or link.asked is not wait:
+            self._timers.cancel(wait)
         elif self._is_wanted():
-            self._timers.set(question, _AT_ONCE)
+            self._interrupt(link)
+            self._go_on(now)
 
     def close(self, now: float) -> None:
         """Close the connection. Nothing can be asked afterwards."""
@@ -255,19 +235,6 @@ class AdminEngine:
 
     # The transport side, in.
 
-    def connected(self, link: AdminLink, now: float) -> None:
-        """`link` is open."""
-        if not link.alive:
-            return
-        self._timers.cancel(link)
-        link.is_up = True
-        self._ask_next(now)
-
-    def connect_failed(self, link: AdminLink, error: Exception, now: float) -> None:
-        """`link` could not be opened."""
-        if link.alive:
-            self._unreachable(link, error, close=False)
-
     def receive_data(self, link: AdminLink, data: bytes, now: float) -> None:
         """The server has sent `data`."""
         if not link.alive:
@@ -280,47 +247,20 @@ class AdminEngine:
                 # The rest of it would pass for the beginning of the next answer.
                 raise RemoteProtocolError(f"{link.address} sent more than it was asked for")
         except RemoteProtocolError as error:
-            self._lost(link, error, now, close=True)
-
-    def connection_lost(self, link: AdminLink, error: Exception | None, now: float) -> None:
-        """`link` has ended: by an error, or by the server if that is None."""
-        if not link.alive:
-            return
-        reason = error or ConnectionError("the server closed the connection")
-        unanswered = ServerUnavailable(f"{link.address} did not answer: {reason}")
-        self._lost(link, unanswered, now, close=False)
-
-    def handle_timeout(self, now: float) -> None:
-        """It is `now`."""
-        while (expired := self._timers.pop_expired(now)) is not None:
-            if isinstance(expired, AdminLink):
-                reason = TimeoutError(f"no connection within {self._connect_timeout:g} seconds")
-                self._unreachable(expired, reason, close=True)
-            else:
-                self._expire(expired)
-        if self._link is None:
-            self._go_on(now)
+            self._close(link, error, now)
 
     # The transport side, out.
-
-    def next_action(self) -> Action | None:
-        """The next thing to do with a connection, or None."""
-        return self._actions.popleft() if self._actions else None
 
     def links_to_write(self) -> Iterable[AdminLink]:
         """The open link, if there is something to send."""
         return [self._link] if self._link is not None and self._link.unsent else []
 
-    def data_to_send(self, link: AdminLink) -> bytes:
+    def data_to_send(self, link: AdminLink, now: float) -> bytes:
         """Bytes to write on `link` now, or none."""
         if not link.unsent or link.asked is None:
             return b""
-        link.unsent = False
+        link.sent = link.asked
         return link.connection.send(link.asked.event)
-
-    def next_deadline(self) -> float | None:
-        """When `handle_timeout` is to be called next, or None."""
-        return self._timers.next_deadline()
 
     # Questions.
 
@@ -329,17 +269,12 @@ class AdminEngine:
             raise InvalidAdminClientState("this admin client has been shut down")
         link = self._link
         if link is not None and link.asked is not None and link.asked not in self._held:
-            # Whoever asked that did not wait for its reply, and nobody else has to.
-            asked = self._drop(link, close=True)
-            self._timers.cancel(asked)
+            self._interrupt(link)
         self._held.add(question)
         self._queue.append(question)
         if question.deadline is not None:
-            self._timers.set(question, question.deadline)
-        if self._link is None:
-            self._connect(now)
-        else:
-            self._ask_next(now)
+            self._timers.set(question, question.deadline, self._expire)
+        self._go_on(now)
         return question
 
     def _ask_next(self, now: float) -> None:
@@ -348,7 +283,6 @@ class AdminEngine:
         if link is not None and link.is_up and link.asked is None and self._is_wanted():
             link.asked = self._queue.popleft()
             link.asked.sent_at = now
-            link.unsent = True
 
     def _is_wanted(self) -> bool:
         """Whether there is something to ask; it is the first in the queue then."""
@@ -368,7 +302,7 @@ class AdminEngine:
         self._timers.cancel(question)
         self._held.discard(question)
 
-    def _expire(self, question: Question[Any]) -> None:
+    def _expire(self, question: Question[Any], now: float) -> None:
         link = self._link
         question.timed_out = True
         if link is not None and not link.is_up:
@@ -377,54 +311,60 @@ class AdminEngine:
         message = f"{self.server.address} did not answer {question.name} in time"
         self._fail(question, InvalidAdminClientState(message))
         if link is not None and link.asked is question:
-            self._drop(link, close=True)
+            self._interrupt(link)
+            self._go_on(now)
 
     # The link.
 
-    def _connect(self, now: float) -> None:
-        link = AdminLink(self.server, self._max_reply_size)
-        self._link = self.server.link = link
-        self._actions.append(Connect(link, self._connect_timeout))
-        self._timers.set(link, now + self._connect_timeout)
+    @property
+    def _link(self) -> AdminLink | None:
+        link: AdminLink | None = self.server.link
+        return link
 
     def _go_on(self, now: float) -> None:
-        """Without a link: connect again, if there is something to ask."""
-        if self._is_wanted():
-            self._connect(now)
+        """Ask what has waited longest, over a new connection if there is none."""
+        if self._link is not None:
+            self._ask_next(now)
+        elif self._is_wanted():
+            self._connect(AdminLink(self.server, self._max_reply_size), now)
 
-    def _drop(self, link: AdminLink, *, close: bool) -> Question[Any] | None:
-        """Forget `link`. Returns the question that was under way."""
-        if close:
-            self._actions.append(Close(link))
-        self._timers.cancel(link)
-        self._link = self.server.link = None
-        link.alive = link.is_up = link.unsent = False
-        asked, link.asked = link.asked, None
-        return asked
+    def _opened(self, link: AdminLink, now: float) -> None:
+        self._ask_next(now)
 
-    def _lost(self, link: AdminLink, error: Exception, now: float, *, close: bool) -> None:
-        """`link` is no more, because of `error`."""
-        is_of_another = link.unsent and link.used
-        asked = self._drop(link, close=close)
+    def _interrupt(self, link: AdminLink) -> None:
+        """Close `link`: what is under way on it is not waited for any more."""
+        self._actions.append(Close(link))
+        self._timers.cancel(link.asked)
+        self._drop(link)
+
+    def _drop(self, link: AdminLink) -> None:
+        super()._drop(link)
+        link.asked = link.sent = None
+
+    def _lost(self, link: AdminLink, error: Exception, now: float) -> None:
+        was_up = link.is_up
+        is_of_another = link.unsent and link.answered
+        asked = link.asked
+        self._drop(link)
+        if not was_up:
+            # There is no connection to be had: all who want one get to know.
+            while self._is_wanted():
+                self._fail(self._queue.popleft(), self._unavailable(error))
+            return
+        if not isinstance(error, RemoteProtocolError):
+            error = ServerUnavailable(f"{link.address} did not answer: {error}")
         if is_of_another and asked in self._held:
             self._queue.appendleft(asked)
         elif asked is not None:
             self._fail(asked, error)
         self._go_on(now)
 
-    def _unreachable(self, link: AdminLink, error: Exception, *, close: bool) -> None:
-        """There is no connection to be had: all who want one get to know."""
-        self._drop(link, close=close)
-        while self._is_wanted():
-            self._fail(self._queue.popleft(), self._unavailable(error))
-
     def _unavailable(self, reason: object) -> ServerUnavailable:
         return ServerUnavailable(f"no server could be reached: {self.server.address} ({reason})")
 
     def _give_up(self, error: Exception) -> None:
         if self._link is not None:
-            asked = self._drop(self._link, close=True)
-            self._timers.cancel(asked)
+            self._interrupt(self._link)
         self._queue.clear()
         for question in list(self._held):
             self._fail(question, error)
@@ -451,6 +391,6 @@ class AdminEngine:
                 )
         except ServerError as error:
             self._fail(question, error)
-        link.asked = None
-        link.used = True
+        link.asked = link.sent = None
+        link.answered += 1
         self._ask_next(now)

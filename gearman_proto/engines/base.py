@@ -1,26 +1,45 @@
-"""What every engine has in common: its transport side.
+"""What every engine has in common: its transport side, its links, its actions.
 
 An adapter's driver runs any engine with these calls and nothing else:
 
-* in: `connected`, `connect_failed`, `receive_data`, `connection_lost`, `handle_timeout`. None of
-  them raises, whatever bytes arrive. Calls for a link that is no more are ignored.
+* in: `connected`, `connect_failed`, `receive_data`, `receive_eof`, `connection_lost`,
+  `handle_timeout`. None of them raises, whatever bytes arrive. Calls for a link that is no more are
+  ignored.
 * out: after every call, of the caller's side too, `next_action` until it returns None and
   `data_to_send` for each of `links_to_write`, until it returns nothing or the socket takes no more;
   in the latter case again when it does; and `next_deadline` before it sleeps. `data_to_send` is a
   call like any other: there may be actions after it.
+* for whoever waits: `release` in every case, when a call is over; `close` at the end.
 
-Times are seconds of any clock that only goes forward.
+Every call after which something may be different gets the time as `now`, in seconds of any clock
+that only goes forward. The engine keeps none.
+
+A call of an engine's caller's side that raises one of REFUSALS has changed nothing. Any other
+exception out of an engine is a bug: the driver gives it to `crash`, so that nobody hangs.
 """
 
 from __future__ import annotations
 
+import enum
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+
+from gearman_proto.errors import ConnectionError, LocalProtocolError
+
+from .timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gearman_proto.wire.connection import Connection
+
+    from .waits import Wait
+
 L = TypeVar("L")
+
+#: What a call of the caller's side raises where it does not do what it was asked for.
+REFUSALS: Final = (LocalProtocolError, ConnectionError)
 
 
 @dataclass(frozen=True)
@@ -50,8 +69,50 @@ class StopListening:
 Action: TypeAlias = "Connect | Close | StopListening"
 
 
+class LinkState(enum.Enum):
+    """How far a link is. What is GONE stays so; the engine then ignores input for it."""
+
+    #: The transport was told to connect, and has not answered.
+    CONNECTING = enum.auto()
+    #: Bytes go both ways.
+    OPEN = enum.auto()
+    #: Nothing is taken from the peer any more; it is closed when what is left has been written.
+    ENDING = enum.auto()
+    #: It was closed, or lost.
+    GONE = enum.auto()
+
+
+class Link:
+    """One connection of an engine, or the attempt to make one.
+
+    Attributes:
+        connection: What its bytes mean.
+        state: How far it is.
+    """
+
+    __slots__ = ("connection", "state")
+
+    def __init__(self, connection: Connection, state: LinkState) -> None:
+        self.connection: Connection = connection
+        self.state: LinkState = state
+
+    @property
+    def alive(self) -> bool:
+        """Whether there still is a connection, or an attempt to make one."""
+        return self.state is not LinkState.GONE
+
+    @property
+    def is_up(self) -> bool:
+        """Whether bytes go both ways."""
+        return self.state is LinkState.OPEN
+
+
 class Engine(Protocol[L]):
-    """The transport side of an engine whose links are of type `L`."""
+    """What a driver may ask of an engine whose links are of type `L`."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended, by `close`, `abandon`, or of itself."""
 
     def connected(self, link: L, now: float) -> None:
         """The connection is open."""
@@ -62,8 +123,11 @@ class Engine(Protocol[L]):
     def receive_data(self, link: L, data: bytes, now: float) -> None:
         """Bytes have come."""
 
-    def connection_lost(self, link: L, error: Exception | None, now: float) -> None:
-        """The connection has ended: by the peer (`error` is None), or by an error."""
+    def receive_eof(self, link: L, now: float) -> None:
+        """The peer sends no more. It may still read, so the engine says when to close."""
+
+    def connection_lost(self, link: L, error: Exception, now: float) -> None:
+        """The connection has ended, because of `error`."""
 
     def handle_timeout(self, now: float) -> None:
         """Time has passed."""
@@ -72,13 +136,42 @@ class Engine(Protocol[L]):
         """The next thing to do with a connection, or None."""
 
     def links_to_write(self) -> Iterable[L]:
-        """The open links that may have something new to send since the last time."""
+        """The links that may have something new to send since the last time."""
 
-    def data_to_send(self, link: L) -> bytes:
+    def data_to_send(self, link: L, now: float) -> bytes:
         """Bytes to write now that the socket takes them, or none."""
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` is to be called next, or None."""
 
+    def release(self, wait: Wait, now: float) -> None:
+        """The caller of `wait` is no longer blocked, for whatever reason."""
+
+    def close(self, now: float) -> None:
+        """Close all connections, for good. Everybody who waits is woken."""
+
     def crash(self, error: Exception) -> None:
         """One of these calls raised, which is a bug: fail everybody who waits, with `error`."""
+
+    def abandon(self, error: Exception) -> None:
+        """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""
+
+
+class BaseEngine:
+    """The actions and the deadlines of an engine, and their way out; what all engines share."""
+
+    def __init__(self) -> None:
+        self._actions: deque[Action] = deque()
+        self._timers: Timers = Timers()
+
+    def next_action(self) -> Action | None:
+        """The next thing to do with a connection, or None."""
+        return self._actions.popleft() if self._actions else None
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` is to be called next, or None."""
+        return self._timers.next_deadline()
+
+    def handle_timeout(self, now: float) -> None:
+        """It is `now`: whatever is due happens."""
+        self._timers.expire(now)

@@ -1,7 +1,7 @@
 """Tier 2, the client: requests on their way to servers and back, decided without I/O.
 
 Where a request is
-    A request that is under way is in exactly one place, and `request._link` says on which link:
+    A request that is under way is in exactly one place, and `request.link` says on which link:
 
     ===========  ============================================  =================
     state        place                                         left by
@@ -12,27 +12,15 @@ Where a request is
     ===========  ============================================  =================
 
     Losing the link empties all three. What was not acknowledged is sent again, over another link,
-    as long as its attempts last; what was, is JOB_UNKNOWN.
+    as long as its attempts last; what was, is JOB_UNKNOWN. A request leaves by `_leave`.
 
     Nothing looks through these places for a request; each is reached from its packet.
 
-Who holds a request
-    Until JOB_CREATED the engine does. After that, only those who may still look at it: `link.jobs`
-    has weak references, so that a caller who gave up on a job that never ends (no worker, say) does
-    not pay for it for ever. What a reference's end leaves to do is queued, since it may happen
-    anywhere, and done at the next call.
-
-One handle, several requests
-    A submit whose unique is already in use is coalesced: it gets the handle that is there, and all
-    of its requests end together. gearmand attaches a connection once for each submit and then
-    sends everything as many times, the copies of a packet adjacent; other servers attach it once.
-    So a packet that is the same as the one before counts as its copy, up to the number of submits,
-    until a different packet comes too early: then this server attaches once, and nothing is a copy.
+What `link.jobs` has to do with one handle for several requests: see `foreground`.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -53,7 +41,7 @@ from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
 from gearman_proto.jobs.submitting import check_requests, submit_event
 from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
 from gearman_proto.names import to_wire
-from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import (
     Error,
     JobCreated,
@@ -71,18 +59,18 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import Role, number
 
-from .base import Action, Close, Connect
+from .base import Close
+from .connecting import ConnectingEngine, OutgoingLink
+from .foreground import ForegroundJobs, RequestRef
 from .pool import Server, ServerPool
 from .queries import Query, StatusWait, status_event
-from .timers import Timers
-from .waits import Stream, UpdateStream, Wait
+from .waits import RequestsWait, Stream, UpdateStream, Wait
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from gearman_proto.address import ServerAddress
-    from gearman_proto.wire.events import Event
 
 # Bytes to make at a time. Enough to keep a server busy, little enough to start early.
 _CHUNK_SIZE: Final = 65536
@@ -92,87 +80,40 @@ _CHUNK_SIZE: Final = 65536
 _WINDOW: Final = 4096
 # Uniques to make at a time.
 _UNIQUES: Final = 1024
-_OPTION: Final = object()
 _W = TypeVar("_W", bound=Wait)
+_R = TypeVar("_R", bound=RequestsWait)
 
 
-class ClientLink:
-    """One connection to a server, or the attempt to make one."""
+class _Greeting:
+    """Asks for exceptions; it is the first thing in a link's outbox."""
 
-    __slots__ = (
-        "alive",
-        "attaches_once",
-        "connection",
-        "engine",
-        "greeting",
-        "is_up",
-        "jobs",
-        "outbox",
-        "server",
-        "waits",
-    )
+    event: Final = OptionReq(b"exceptions")
 
-    def __init__(
-        self, engine: ClientEngine, server: Server, connection: Connection, *, greeting: bool
-    ) -> None:
+
+_GREETING: Final = _Greeting()
+
+
+class ClientLink(OutgoingLink):
+    """One connection to a server, or the attempt to make one.
+
+    Attributes:
+        engine: The engine that it belongs to.
+        outbox: What is to be sent, in order.
+        jobs: The foreground jobs that the server has acknowledged.
+        waits: Those who wait for it to be open.
+    """
+
+    __slots__ = ("engine", "jobs", "outbox", "waits")
+
+    def __init__(self, engine: ClientEngine, server: Server, max_packet_size: int) -> None:
+        super().__init__(server, Role.CLIENT, max_packet_size)
         self.engine: ClientEngine = engine
-        self.server: Server = server
-        self.connection: Connection = connection
-        #: Whether to ask for exceptions before anything else.
-        self.greeting: bool = greeting
-        #: Whether the engine still wants to hear of it.
-        self.alive: bool = True
-        #: Whether it is open.
-        self.is_up: bool = False
-        #: Requests and queries to send, in order.
-        self.outbox: deque[GearmanJobRequest | Query] = deque()
-        #: The foreground jobs that the server has acknowledged, by handle.
-        self.jobs: dict[bytes, _Job] = {}
-        #: Whether the server is known to attach a connection once per job, not once per submit.
-        self.attaches_once: bool = False
-        #: Those who wait for it to be open.
+        self.outbox: deque[GearmanJobRequest | Query | _Greeting] = deque()
+        self.jobs: ForegroundJobs = ForegroundJobs(engine.dropped)
         self.waits: list[Wait] = []
 
-    def __repr__(self) -> str:
-        return f"<ClientLink to {self.address}>"
 
-    @property
-    def address(self) -> ServerAddress:
-        """Where it goes to."""
-        return self.server.address
-
-
-class _Job:
-    """A foreground job at a server, and the requests that wait for it."""
-
-    __slots__ = ("copies", "handle", "last", "requests", "submits")
-
-    def __init__(self, handle: bytes) -> None:
-        self.handle = handle
-        self.requests: list[_RequestRef] = []
-        #: How many submits of this connection the server has for it.
-        self.submits = 0
-        #: The last packet about it, while copies of that are expected, and how many.
-        self.last: Event | None = None
-        self.copies = 0
-
-    def live(self) -> Iterator[GearmanJobRequest]:
-        """Yield the requests that somebody still holds."""
-        for reference in self.requests:
-            request = reference()
-            if request is not None:
-                yield request
-
-
-class _RequestRef(weakref.ref[GearmanJobRequest]):
-    __slots__ = ("generated", "job", "link")
-
-    link: ClientLink
-    job: _Job
-    generated: bool
-
-
-class ClientEngine:
+class ClientEngine(ConnectingEngine[ClientLink]):
     """Everything that a Gearman client decides.
 
     See `engine` for the transport side. The caller's side: each of `submit`, `wait_completed`,
@@ -210,23 +151,19 @@ class ClientEngine:
             raise ValueError(
                 f"random_unique_bytes is {unique_bytes}: servers take uniques of 2 to 62 hex digits"
             )
-        if not connect_timeout > 0:
-            raise ValueError(f"connect_timeout is {connect_timeout}: it must be more than 0")
+        super().__init__(connect_timeout)
         self.pool: ServerPool = ServerPool(addresses, rng, routing)
-        #: Whether `close` was called.
+        #: True once `close` or `abandon` was called.
         self.closed: bool = False
+        #: References to requests that nobody holds any more. Appended to from anywhere.
+        self.dropped: deque[RequestRef] = deque()
         self._rng = rng
         self._wall_clock = wall_clock
         self._unique_bytes = unique_bytes
         self._exceptions = exceptions
-        self._connect_timeout = connect_timeout
         self._max_packet_size = max_packet_size
-        self._actions: deque[Action] = deque()
-        self._timers = Timers()
         self._waits: set[Wait] = set()
         self._watchers: set[Stream] = set()
-        # References to requests that nobody holds any more. Appended to from anywhere.
-        self._dropped: deque[_RequestRef] = deque()
         self._handlers: dict[Any, Callable[[ClientLink, Any], None]] = {
             JobCreated: self._on_job_created,
             WorkComplete: self._on_work_complete,
@@ -268,26 +205,27 @@ class ClientEngine:
         """
         self._check_open()
         self._check_ours(requests)
-        wait = Wait(requests, deadline_of(now, timeout), wake, accepted_only=accepted_only)
+        wait = RequestsWait(requests, deadline_of(now, timeout), wake, accepted_only=accepted_only)
         alone = wait.alone
         unsent = []
         for request in requests:
             # One that was lost only after `prepare` had looked at it has no payload, and is
             # returned as lost; one that is in `requests` twice has the wait already.
-            if request.state != JOB_UNKNOWN or request._payload is None:
+            if request.state != JOB_UNKNOWN or request.payload is None:
                 self._join(request, wait)
-            elif request._waits is not alone:
+            elif request.waits is not alone:
                 if request.error or request.connection_attempts or request.handle is not None:
-                    self._renew(request)
-                request._waits = alone
+                    request.renew()
+                request.waits = alone
                 unsent.append(request)
         wait.unaccepted += len(unsent)
         wait.open += len(unsent)
         uniques = self._make_uniques(len(unsent))
         for request in unsent:
             if not request.unique:
-                request.unique = request._generated = next(uniques)
+                request.unique = request.generated_unique = next(uniques)
             self._assign(request, now)
+        wait.check()
         return self._start(wait)
 
     def wait_completed(
@@ -297,9 +235,9 @@ class ClientEngine:
         wake: Callable[[], Any],
         *,
         timeout: float | None = None,
-    ) -> Wait:
+    ) -> RequestsWait:
         """Wait until those of `requests` that are under way have ended. Else like `submit`."""
-        return self._start(self._joined(Wait(requests, deadline_of(now, timeout), wake)))
+        return self._start(self._joined(RequestsWait(requests, deadline_of(now, timeout), wake)))
 
     def as_completed(
         self,
@@ -326,8 +264,7 @@ class ClientEngine:
     def watch(self, now: float, wake: Callable[[], Any], *, timeout: float | None = None) -> Stream:
         """Wait for anything to come from any server, or for a connection to be made or lost."""
         self._check_open()
-        stream = Stream((), deadline_of(now, timeout), wake)
-        stream.open = 1  # It ends by its deadline only.
+        stream = Stream((), deadline_of(now, timeout), wake)  # It ends by its deadline only.
         self._watchers.add(stream)
         return self._start(stream)
 
@@ -341,10 +278,11 @@ class ClientEngine:
     ) -> Wait:
         """Wait for a connection to `server`."""
         self._check_open()
-        wait = Wait((), deadline_of(now, timeout), wake)
-        link = server.link or self._connect(server, now)
-        if not link.is_up:
-            wait.open = 1
+        wait = Wait(deadline_of(now, timeout), wake)
+        link = self._link_to(server, now)
+        if link.is_up:
+            wait.finish()
+        else:
             link.waits.append(wait)
         return self._start(wait)
 
@@ -392,17 +330,17 @@ class ClientEngine:
         wait.check()
         return self._start(wait)
 
-    def release(self, wait: Wait) -> None:
+    def release(self, wait: Wait, now: float) -> None:
         """The caller of `wait` is no longer blocked, for whatever reason."""
         if wait.deadline is not None:
             self._timers.cancel(wait)
         self._waits.discard(wait)
         if isinstance(wait, Stream):
             self._watchers.discard(wait)
-        if wait.open:
+        if isinstance(wait, RequestsWait) and wait.open:
             for request in wait.requests:
-                if wait in request._waits:
-                    request._waits = tuple(other for other in request._waits if other is not wait)
+                if wait in request.waits:
+                    request.waits = tuple(other for other in request.waits if other is not wait)
 
     def close(self, now: float) -> None:
         """Close all connections, as if they had been lost. Nothing can be submitted afterwards."""
@@ -424,7 +362,6 @@ class ClientEngine:
             wait.error = error
             wait.finish()
         for link in self._give_up_links(error):
-            self._timers.cancel(link)
             self._actions.append(Close(link))
 
     def abandon(self, error: Exception) -> None:
@@ -436,94 +373,45 @@ class ClientEngine:
         self._give_up_links(error)
 
     def _give_up_links(self, error: Exception) -> list[ClientLink]:
-        links: list[ClientLink] = []
-        for server in self.pool.servers:
-            link, server.link = server.link, None
-            if link is None:
-                continue
-            links.append(link)
-            link.alive = link.is_up = False
-            here = [*link.outbox, *link.connection.unanswered_tokens()]
-            for job in link.jobs.values():
-                here += job.live()
+        links = self._links()
+        for link in links:
+            here = [*link.outbox, *link.connection.unanswered_tokens(), *link.jobs.give_up()]
             link.outbox.clear()
-            link.jobs.clear()
-            for request in here:
-                if isinstance(request, GearmanJobRequest):
-                    request.state = JOB_UNKNOWN
-                    request.error = error
-                    request._link = request._payload = None
-                    request._waits = ()
+            self._drop(link)
+            for item in here:
+                if isinstance(item, GearmanJobRequest):
+                    item.leave(JOB_UNKNOWN, error)
         return links
 
     # The transport side, in.
-
-    def connected(self, link: ClientLink, now: float) -> None:
-        """`link` is open."""
-        if not link.alive:
-            return
-        self._timers.cancel(link)
-        link.is_up = True
-        self._tell_waits(link, None)
-
-    def connect_failed(self, link: ClientLink, error: Exception, now: float) -> None:
-        """`link` could not be opened."""
-        self._lost(link, error, now)
 
     def receive_data(self, link: ClientLink, data: bytes, now: float) -> None:
         """The server of `link` has sent `data`."""
         if not link.alive:
             return
-        if self._dropped:
+        if self.dropped:
             self._sweep()
         link.connection.receive_data(data)
         self._handle_events(link, now)
         for watcher in self._watchers:
             watcher.tell()
 
-    def connection_lost(self, link: ClientLink, error: Exception | None, now: float) -> None:
-        """`link` has ended: by an error, or by the server if that is None."""
-        self._lost(link, error or ConnectionError("the server closed the connection"), now)
-
-    def handle_timeout(self, now: float) -> None:
-        """It is `now`."""
-        while (expired := self._timers.pop_expired(now)) is not None:
-            if isinstance(expired, Wait):
-                expired.expire()
-            else:
-                error = TimeoutError(f"no connection within {self._connect_timeout:g} seconds")
-                self._close(expired, error, now)
-
     # The transport side, out.
-
-    def next_action(self) -> Action | None:
-        """The next thing to do with a connection, or None."""
-        return self._actions.popleft() if self._actions else None
-
-    def next_deadline(self) -> float | None:
-        """When `handle_timeout` is to be called next, or None."""
-        return self._timers.next_deadline()
 
     def links_to_write(self) -> Iterable[ClientLink]:
         """The open links on which there is something to send, if the window allows it."""
-        links = []
-        for server in self.pool.servers:
-            link = server.link
-            if link is None or not link.is_up:
-                continue
-            if link.greeting or (link.outbox and link.connection.unanswered < _WINDOW):
-                links.append(link)
-        return links
+        return [
+            link
+            for link in self._links()
+            if link.is_up and link.outbox and link.connection.unanswered < _WINDOW
+        ]
 
-    def data_to_send(self, link: ClientLink) -> bytes:
+    def data_to_send(self, link: ClientLink, now: float) -> bytes:
         """Bytes to write on `link` now, or none: whole packets of about 64 KiB together."""
         if not link.is_up:
             return b""
         packets = []
         size = 0
-        if link.greeting:
-            link.greeting = False
-            packets.append(link.connection.send(OptionReq(b"exceptions"), _OPTION))
         send = link.connection.send
         outbox = link.outbox
         room = _WINDOW - link.connection.unanswered
@@ -552,45 +440,42 @@ class ClientEngine:
     def _check_ours(self, requests: Iterable[GearmanJobRequest]) -> None:
         """Make those JOB_UNKNOWN that another engine has lost; refuse those that it has."""
         for request in requests:
-            link = request._link
+            link = request.link
             if link is None or link.engine is self:
                 continue
             if not link.engine.closed:
                 raise InvalidClientState(f"{request!r} is under way in another client")
-            request.state = JOB_UNKNOWN
-            request._link = request._payload = None
-            request._waits = ()
+            request.leave(JOB_UNKNOWN)
 
-    def _joined(self, wait: _W) -> _W:
+    def _joined(self, wait: _R) -> _R:
         check_requests(wait.requests)
         self._check_ours(wait.requests)
         for request in dict.fromkeys(wait.requests):  # A stream yields each once.
             self._join(request, wait)
+        wait.check()
         return wait
 
     def _start(self, wait: _W) -> _W:
-        if self._dropped:
+        if self.dropped:
             self._sweep()
-        wait.check()
         if not wait.done:
             self._waits.add(wait)
             if wait.deadline is not None:
-                self._timers.set(wait, wait.deadline)
+                self._timers.set(wait, wait.deadline, type(wait).expire)
         return wait
 
     @staticmethod
-    def _join(request: GearmanJobRequest, wait: Wait) -> None:
+    def _join(request: GearmanJobRequest, wait: RequestsWait) -> None:
         """Have `request` tell `wait`, if it is under way."""
         request.timed_out = False
-        if wait in request._waits:
+        if wait in request.waits:
             return  # It is in the list twice.
-        if request._link is not None:
+        if request.link is not None:
             wait.open += 1
             wait.unaccepted += request.state == JOB_PENDING
-            request._waits = (*request._waits, wait)
-        elif isinstance(wait, Stream):
-            wait.finished.append(request)
-            wait.news = True
+            request.waits = (*request.waits, wait)
+        else:
+            wait.request_was_over(request)
 
     # Requests.
 
@@ -605,28 +490,20 @@ class ClientEngine:
             yield from [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
             count -= some
 
-    def _renew(self, request: GearmanJobRequest) -> None:
-        """Make `request`, which was submitted before, as good as new."""
-        payload = request._payload
-        request._initialize_again()
-        request._payload = payload
-        request.handle = None
-        request._forget_unique()
-
     def _assign(self, request: GearmanJobRequest, now: float) -> None:
         """Give `request` to a server."""
+        request.state = JOB_PENDING
         key = b""
         if self.pool.by_unique and request.unique:
             # On the wire "-" stands for the data.
-            key = (request._payload or b"") if request.unique == "-" else to_wire(request.unique)
-        server = None if self.closed else self.pool.choose(now, request._tried, key)
+            key = (request.payload or b"") if request.unique == "-" else to_wire(request.unique)
+        server = None if self.closed else self.pool.choose(now, request.tried, key)
         if server is None:
             self._fail(request, self._unavailable())
             return
-        link = server.link or self._connect(server, now)
+        link = self._link_to(server, now)
         link.outbox.append(request)
-        request._link = link
-        request.state = JOB_PENDING
+        request.link = link
         request.connection = server.address
 
     def _unavailable(self) -> ServerUnavailable:
@@ -636,29 +513,19 @@ class ClientEngine:
 
     def _fail(self, request: GearmanJobRequest, error: Exception) -> None:
         """`request` will not be acknowledged, and its callers are going to raise `error`."""
-        for wait in request._waits:
+        for wait in request.waits:
             wait.request_failed(error)
-        self._end_unaccepted(request, JOB_UNKNOWN, error)
-
-    def _end_unaccepted(self, request: GearmanJobRequest, state: str, error: Exception) -> None:
-        request.error = error
-        request._payload = None
-        request._tried = ()
-        request.state = state
-        request.timed_out = False
-        request._link = None
-        waits, request._waits = request._waits, ()
-        for wait in waits:
-            wait.request_over(request)
+        self._leave(request, JOB_UNKNOWN, error)
 
     @staticmethod
-    def _end(request: GearmanJobRequest, state: str) -> None:
-        request.state = state
-        request.timed_out = False
-        request._link = None
-        waits, request._waits = request._waits, ()
-        for wait in waits:
-            wait.request_ended(request)
+    def _leave(request: GearmanJobRequest, state: str, error: Exception | None = None) -> None:
+        """`request` is under way no more. This is the only way out, but for `_give_up_links`."""
+        was_pending = request.state == JOB_PENDING
+        for wait in request.leave(state, error):
+            if was_pending:
+                wait.request_over(request)
+            else:
+                wait.request_ended(request)
 
     def _unsendable(self, request: GearmanJobRequest, error: Exception) -> None:
         """What it is made of was changed after it had been checked."""
@@ -666,45 +533,39 @@ class ClientEngine:
 
     # Links.
 
-    def _connect(self, server: Server, now: float) -> ClientLink:
-        connection = Connection(Role.CLIENT, max_packet_size=self._max_packet_size)
-        link = ClientLink(self, server, connection, greeting=self._exceptions)
-        server.link = link
-        self._actions.append(Connect(link, self._connect_timeout))
-        self._timers.set(link, now + self._connect_timeout)
+    def _links(self) -> list[ClientLink]:
+        return [server.link for server in self.pool.servers if server.link is not None]
+
+    def _link_to(self, server: Server, now: float) -> ClientLink:
+        link: ClientLink | None = server.link
+        if link is None:
+            link = self._connect(ClientLink(self, server, self._max_packet_size), now)
+            if self._exceptions:
+                link.outbox.append(_GREETING)
         return link
 
-    def _close(self, link: ClientLink, error: Exception, now: float) -> None:
-        """Close `link` from this side."""
-        self._actions.append(Close(link))
-        self._lost(link, error, now)
+    def _opened(self, link: ClientLink, now: float) -> None:
+        self._tell_waits(link, None)
 
     def _lost(self, link: ClientLink, error: Exception, now: float) -> None:
-        """`link` is no more: refused, reset, ended, out of step, timed out or closed."""
-        if not link.alive:
-            return
         server = link.server
         was_up = link.is_up
-        link.alive = link.is_up = False
-        server.link = None
-        self._timers.cancel(link)
+        self._drop(link)
         if not self.closed:
             server.failed(error, now, self._rng)
-        jobs, link.jobs = link.jobs, {}
         outbox, link.outbox = link.outbox, deque()
-        for job in jobs.values():
-            for request in job.live():
-                self._end(request, JOB_UNKNOWN)
+        for request in link.jobs.give_up():
+            self._leave(request, JOB_UNKNOWN)
         for item in link.connection.unanswered_tokens():
             if isinstance(item, GearmanJobRequest):
                 self._lost_sent(item, server, error, now)
             elif isinstance(item, Query):
                 self._lost_query(item, server, error, now, was_up=True)
         for item in outbox:
-            if isinstance(item, Query):
-                self._lost_query(item, server, error, now, was_up=was_up)
-            else:
+            if isinstance(item, GearmanJobRequest):
                 self._lost_unsent(item, server, error, now, was_up=was_up)
+            elif isinstance(item, Query):
+                self._lost_query(item, server, error, now, was_up=was_up)
         self._tell_waits(link, error)
 
     def _lost_sent(
@@ -724,10 +585,10 @@ class ClientEngine:
                 ),
             )
             return
-        request._tried = ()
-        request._forget_unique()
+        request.tried = ()
+        request.forget_unique()
         if not request.unique:
-            request.unique = request._generated = next(self._make_uniques(1))
+            request.unique = request.generated_unique = next(self._make_uniques(1))
         self._assign(request, now)
 
     def _lost_unsent(
@@ -740,8 +601,8 @@ class ClientEngine:
         was_up: bool,
     ) -> None:
         """A submit was not sent, so sending it elsewhere is no new attempt."""
-        request._tried = (*request._tried, server)
-        if was_up and len(request._tried) >= len(self.pool.servers):
+        request.tried = (*request.tried, server)
+        if was_up and len(request.tried) >= len(self.pool.servers):
             # There is no elsewhere, but this server did take the connection.
             request.connection_attempts += 1
             self._lost_sent(request, server, error, now)
@@ -752,10 +613,10 @@ class ClientEngine:
         """Those who wait for a connection have it, or will not get it."""
         waits, link.waits = link.waits, []
         for wait in waits:
-            if error is not None:
-                wait.error = ConnectionError(f"no connection to {link.address}: {error}")
-            wait.open = 0
-            wait.finish()
+            if error is None:
+                wait.finish()
+            else:
+                wait.fail(ConnectionError(f"no connection to {link.address}: {error}"))
         for watcher in self._watchers:
             watcher.tell()
 
@@ -781,26 +642,14 @@ class ClientEngine:
         request: GearmanJobRequest = event.answers
         handle = event.handle
         request.handle = handle.decode("utf-8", "surrogateescape")
-        request._payload = None
-        request._tried = ()
-        request.state = JOB_CREATED
         if request.background:
-            waits, request._waits = request._waits, ()
-            request._link = None
-            request.timed_out = False
-            for wait in waits:
-                wait.request_over(request)
+            self._leave(request, JOB_CREATED)
             return
-        job = link.jobs.get(handle)
-        if job is None:
-            job = link.jobs[handle] = _Job(handle)
-        job.submits += 1
-        reference = _RequestRef(request, self._dropped.append)
-        reference.job = job
-        reference.link = link
-        reference.generated = request.unique == request._generated
-        job.requests.append(reference)
-        for wait in request._waits:
+        request.payload = None
+        request.tried = ()
+        request.state = JOB_CREATED
+        link.jobs.add(handle, request)
+        for wait in request.waits:
             wait.request_accepted()
 
     def _on_error(self, link: ClientLink, event: Error) -> None:
@@ -810,7 +659,7 @@ class ClientEngine:
             event.text.rstrip(b"\0").decode("utf-8", "replace"),
         )
         if isinstance(item, GearmanJobRequest):
-            self._end_unaccepted(item, JOB_FAILED, error)
+            self._leave(item, JOB_FAILED, error)
         elif isinstance(item, Query):
             item.fail(error)
 
@@ -823,52 +672,32 @@ class ClientEngine:
 
     # Events of jobs.
 
-    def _receivers(self, link: ClientLink, event: Any) -> Iterable[GearmanJobRequest]:
-        """The requests that `event`, which has a handle, is for."""
-        job = link.jobs.get(event.handle)
-        if job is None:
-            return ()  # Ended or abandoned.
-        if job.submits > 1 and not link.attaches_once:
-            if job.copies and event == job.last:
-                job.copies -= 1
-                return ()
-            if job.copies:
-                link.attaches_once = True
-            job.last = event
-            job.copies = job.submits - 1
-        return list(job.live())
-
-    def _ended(self, link: ClientLink, event: Any) -> Iterable[GearmanJobRequest]:
-        """The requests whose job `event` ends."""
-        job = link.jobs.pop(event.handle, None)
-        return list(job.live()) if job is not None else ()
-
     def _on_work_complete(self, link: ClientLink, event: WorkComplete) -> None:
-        for request in self._ended(link, event):
-            request._raw_result = event.data
-            self._end(request, JOB_COMPLETE)
+        for request in link.jobs.end(event.handle):
+            request.raw_result = event.data
+            self._leave(request, JOB_COMPLETE)
 
     def _on_work_fail(self, link: ClientLink, event: WorkFail) -> None:
-        for request in self._ended(link, event):
-            self._end(request, JOB_FAILED)
+        for request in link.jobs.end(event.handle):
+            self._leave(request, JOB_FAILED)
 
     def _on_work_exception(self, link: ClientLink, event: WorkException) -> None:
-        for request in self._ended(link, event):
-            request._raw_exception = event.data
-            self._end(request, JOB_FAILED)
+        for request in link.jobs.end(event.handle):
+            request.raw_exception = event.data
+            self._leave(request, JOB_FAILED)
 
     def _on_work_data(self, link: ClientLink, event: WorkData) -> None:
-        for request in self._receivers(link, event):
-            updates = request._all_updates()
+        for request in link.jobs.receivers(event):
+            updates = request.all_updates()
             self._updated(link, request, event, updates.add(updates.data, event.data))
 
     def _on_work_warning(self, link: ClientLink, event: WorkWarning) -> None:
-        for request in self._receivers(link, event):
-            updates = request._all_updates()
+        for request in link.jobs.receivers(event):
+            updates = request.all_updates()
             self._updated(link, request, event, updates.add(updates.warnings, event.data))
 
     def _on_work_status(self, link: ClientLink, event: WorkStatus) -> None:
-        for request in self._receivers(link, event):
+        for request in link.jobs.receivers(event):
             status: JobStatus = {
                 "handle": request.handle,
                 "known": True,
@@ -877,8 +706,8 @@ class ClientEngine:
                 "denominator": number(event.denominator),
                 "time_received": self._wall_clock(),
             }
-            request._status = status
-            updates = request._all_updates()
+            request.set_status(status)
+            updates = request.all_updates()
             updates.add_progress(status["numerator"], status["denominator"])
             self._updated(link, request, event, True)
 
@@ -886,28 +715,19 @@ class ClientEngine:
         self, link: ClientLink, request: GearmanJobRequest, event: Any, few_unread: bool
     ) -> None:
         if not few_unread:
-            job = link.jobs[event.handle]
-            job.requests = [reference for reference in job.requests if reference() is not request]
-            request.error = GearmanError(
+            link.jobs.remove(event.handle, request)
+            error = GearmanError(
                 f"the job has sent more than {MAX_UNREAD_UPDATES} bytes of updates that nobody read"
             )
-            self._end(request, JOB_FAILED)
+            self._leave(request, JOB_FAILED, error)
             return
-        for wait in request._waits:
-            if isinstance(wait, Stream):
-                wait.tell()
+        for wait in request.waits:
+            wait.request_updated()
 
     def _sweep(self) -> None:
         """Forget the requests that nobody holds any more."""
-        while self._dropped:
-            reference = self._dropped.popleft()
-            job = reference.job
-            job.requests = [other for other in job.requests if other is not reference]
-            # Where the application chose the unique, it may submit it again, which the server
-            # then coalesces with the first submit: that has to be remembered.
-            jobs = reference.link.jobs
-            if reference.generated and not job.requests and jobs.get(job.handle) is job:
-                del jobs[job.handle]
+        while self.dropped:
+            self.dropped.popleft().forget()
 
     # Statuses.
 
@@ -923,7 +743,7 @@ class ClientEngine:
         return [server]
 
     def _enqueue(self, query: Query, server: Server, now: float) -> None:
-        link = server.link or self._connect(server, now)
+        link = self._link_to(server, now)
         link.outbox.append(query)
 
     def _on_status_res(self, link: ClientLink, event: StatusRes | StatusResUnique) -> None:

@@ -1,5 +1,9 @@
 """What a job server keeps: functions, the jobs that wait for each, and who sleeps until one comes.
 
+JobQueue is all of it. It knows no connections and sends nothing: whoever listens to a job, runs it
+or sleeps is an object that the engine gives (its link). It counts what it keeps in `memory`, to
+which the engine adds what its links hold.
+
 A job is in one state at a time, and in exactly one place for it:
 
     =========  ==========================================  ======================
@@ -20,7 +24,12 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from .timers import Timers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 HIGH: Final = 0
 NORMAL: Final = 1
@@ -28,6 +37,14 @@ LOW: Final = 2
 _PRIORITIES: Final = 3
 # Ranks of one priority; more jobs than a server sees in its life.
 _RANKS: Final = 1 << 62
+
+# Bytes that each takes up beside its names and data: a job, a link that waits for it, a function.
+_JOB_SIZE: Final = 1024
+LISTENER_SIZE: Final = 256
+_FUNCTION_SIZE: Final = 2048
+# Functions are kept for the lists, as gearmand does, but names that are made up for one job each
+# must not pile up.
+_MANY_FUNCTIONS: Final = 10_000
 
 
 class JobState(enum.Enum):
@@ -49,6 +66,8 @@ def key_of(unique: bytes, data: bytes) -> Key:
         return unique
     return (data,) if data else b""
 
+
+FULL: Final = b"The memory of the server is full"
 
 # Looking members up in the class takes long.
 DELAYED: Final = JobState.DELAYED
@@ -192,3 +211,203 @@ class Function:
         self.total -= 1
         if job.key:
             del self.by_key[job.key]
+
+
+class QueueFullError(Exception):
+    """A job was not taken; the message is what the server says about it."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class JobQueue:
+    """The functions and jobs of a server.
+
+    Args:
+        handle_prefix: What all handles begin with.
+        wall_clock: Returns seconds since 1970.
+        max_memory: Bytes. Jobs may take three quarters of it, one job a quarter.
+        max_queue_size: How many jobs a function may have, unless something else was said about it;
+            0 for any number.
+
+    Attributes:
+        functions: The functions, by name.
+        jobs: The jobs that have not ended, by handle.
+        memory: Bytes that are kept, for jobs, functions and links.
+    """
+
+    def __init__(
+        self,
+        handle_prefix: bytes,
+        wall_clock: Callable[[], float],
+        max_memory: int,
+        max_queue_size: int,
+    ) -> None:
+        self.functions: dict[bytes, Function] = {}
+        self.jobs: dict[bytes, QueuedJob] = {}
+        self.memory: int = 0
+        self._handle_prefix = handle_prefix
+        self._wall_clock = wall_clock
+        self._limits = (max_queue_size,) * 3
+        # The part of the memory that is left to workers and packets, and the other.
+        self._reserve = max_memory // 4
+        self._room = max_memory - self._reserve
+        self._many_functions = _MANY_FUNCTIONS
+        self._handles = 0
+        self._order = 0
+        # Jobs for later, by the wall clock; those of them that are due.
+        self._delayed = Timers()
+        self._due: list[QueuedJob] = []
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.functions.clear()
+        self.jobs.clear()
+        self.memory = 0
+
+    # Functions.
+
+    def function(self, name: bytes) -> Function:
+        """The function of this name; a new one if there is none."""
+        function = self.functions.get(name)
+        if function is None:
+            if len(self.functions) >= self._many_functions:
+                self.drop_idle_functions()
+                # So that this is not done again for each of those that are not idle.
+                self._many_functions = max(_MANY_FUNCTIONS, 2 * len(self.functions))
+            function = self.functions[name] = Function(name)
+            self.memory += len(name) + _FUNCTION_SIZE
+        return function
+
+    def drop_idle_functions(self) -> None:
+        """Forget the functions that nobody would miss."""
+        for idle in [function for function in self.functions.values() if function.idle]:
+            self.drop_function(idle)
+
+    def drop_function(self, function: Function) -> None:
+        """Forget a function that has neither jobs nor workers."""
+        del self.functions[function.name]
+        self.memory -= len(function.name) + _FUNCTION_SIZE
+
+    def has_room(self, size: int) -> bool:
+        """Whether something of `size` bytes may be kept that is neither a worker nor a packet."""
+        if size > self._reserve:
+            return False  # It could never be given out.
+        if self.memory + size > self._room:
+            self.drop_idle_functions()
+        return self.memory + size <= self._room
+
+    # Jobs.
+
+    def find(self, name: bytes, unique: bytes, data: bytes) -> QueuedJob | None:
+        """The job that a submit is joined to, if there is one."""
+        function = self.functions.get(name)
+        return function.by_key.get(key_of(unique, data)) if function is not None else None
+
+    def add(
+        self, name: bytes, unique: bytes, data: bytes, priority: int, reducer: bytes, epoch: int
+    ) -> QueuedJob:
+        """Return a new job of the function `name`; `put` has to follow.
+
+        Raises:
+            QueueFullError: There is no room for it.
+        """
+        size = _JOB_SIZE + len(name) + len(unique) + len(data)
+        full = size > self._reserve or self.memory + size > self._room
+        if full and not self.has_room(size):
+            raise QueueFullError(FULL)
+        function = self.function(name)
+        limit = (function.limits or self._limits)[priority]
+        if limit and function.total >= limit:
+            raise QueueFullError(b"Job queue is full")
+        self._handles += 1
+        handle = b"%b%d" % (self._handle_prefix, self._handles)
+        key = key_of(unique, data)
+        job = self.jobs[handle] = QueuedJob(handle, function, unique, data, priority, key, size)
+        job.reducer = reducer
+        job.epoch = epoch
+        self.memory += size
+        function.add(job)
+        return job
+
+    def put(self, job: QueuedJob) -> Iterable[Any]:
+        """Give `job` out to whoever asks, from its epoch on. Returns whom to wake."""
+        function = job.function
+        if job.epoch:
+            function.delayed += 1
+            self._delayed.set(job, job.epoch, self._on_epoch)
+            return ()
+        self._order += 1
+        function.push(job, self._order)
+        return list(function.sleepers) if function.sleepers else ()
+
+    def seconds_to_epoch(self) -> float | None:
+        """How long it is until a job for later is due, by the wall clock; None if there is none."""
+        epoch = self._delayed.next_deadline()
+        return None if epoch is None else max(epoch - self._wall_clock(), 0.0)
+
+    def take_due(self) -> list[QueuedJob]:
+        """Return the jobs for later that are due; `put` has to follow."""
+        self._delayed.expire(self._wall_clock())
+        due, self._due = self._due, []
+        return due
+
+    def _on_epoch(self, job: QueuedJob, _: float) -> None:
+        job.function.delayed -= 1
+        job.epoch = 0
+        self._due.append(job)
+
+    def listen(self, job: QueuedJob, link: Any) -> None:
+        """A submit of `link` waits for the end of `job`."""
+        if link in job.listeners:
+            job.listeners[link] += 1
+        else:
+            job.listeners[link] = 1
+            job.size += LISTENER_SIZE
+            self.memory += LISTENER_SIZE
+
+    def stop_listening(self, job: QueuedJob, link: Any) -> None:
+        """`link` waits for `job` no more, which is forgotten if nobody wants it."""
+        del job.listeners[link]
+        job.size -= LISTENER_SIZE
+        self.memory -= LISTENER_SIZE
+        if not job.wanted and job.state is not RUNNING:
+            self.forget(job)
+
+    def next_job(self, functions: Iterable[Function]) -> QueuedJob | None:
+        """The next job of any of `functions`, or None."""
+        best = None
+        for function in functions:
+            job = function.head()
+            if job is not None and (best is None or job.rank < best.rank):
+                best = job
+        return best
+
+    def assign(self, job: QueuedJob, link: Any) -> None:
+        """Give `job`, which is QUEUED, to the worker `link`."""
+        function = job.function
+        function.remove(job)
+        function.running += 1
+        job.state = RUNNING
+        job.worker = link
+
+    def take_back(self, job: QueuedJob) -> None:
+        """`job` is with no worker any more: `put` or `forget` has to follow."""
+        job.function.running -= 1
+        job.worker = None
+
+    def forget(self, job: QueuedJob) -> None:
+        """`job` has ended, or nobody wants it any more. It is with no worker."""
+        if job.state is QUEUED:
+            job.function.remove(job)
+        elif job.state is DELAYED:
+            job.function.delayed -= 1
+            self._delayed.cancel(job)
+        job.state = ENDED
+        for link in job.listeners:
+            del link.listening[job]
+        job.listeners.clear()
+        job.function.forget(job)
+        del self.jobs[job.handle]
+        self.memory -= job.size

@@ -15,9 +15,8 @@ from gearman_proto.names import check_name
 from gearman_proto.wire.events import WorkComplete, WorkException, WorkFail, WorkStatus, WorkWarning
 
 if TYPE_CHECKING:
+    from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.wire.events import PacketEvent
-
-    from .worker import WorkerJob
 
 
 def check_task(task: str) -> bytes:

@@ -9,7 +9,7 @@ from gearman_proto.errors import InvalidClientState
 from gearman_proto.names import check_name
 from gearman_proto.wire.events import GetStatus, GetStatusUnique
 
-from .waits import Wait
+from .waits import RequestsWait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -43,7 +43,7 @@ class Query:
         if self.answered:
             return
         if status["known"] or (not self.open and self.error is None):
-            self.request._status = status
+            self.request.set_status(status)
             self._finish()
         else:
             self._check()
@@ -64,7 +64,7 @@ class Query:
         self.wait.request_ended(self.request)
 
 
-class StatusWait(Wait):
+class StatusWait(RequestsWait):
     """A call that waits for answers to GET_STATUS."""
 
     __slots__ = ("queries",)
@@ -78,12 +78,12 @@ class StatusWait(Wait):
         super().__init__(requests, deadline, wake)
         self.queries: list[Query] = []
 
-    def expire(self) -> None:
+    def expire(self, now: float) -> None:
         """The deadline has come."""
         for query in self.queries:
             if not query.answered:
                 query.request.timed_out = True
-        super().expire()
+        super().expire(now)
 
 
 def status_event(request: GearmanJobRequest, by_unique: bool) -> PacketEvent:

@@ -10,9 +10,14 @@ Order
     queue of what is to be sent on it. So answers come in the order of the requests, and nothing
     about a job comes to a client before the JOB_CREATED of its submit.
 
+Life
+    SERVING, then perhaps DRAINING (no new connections; the jobs go on until there is none), ENDING
+    (what is to be sent is sent), ENDED. A link whose peer sends no more, or nonsense, is ENDING in
+    the same way: it gets what was on its way to it, and is closed then.
+
 Memory
-    `memory` counts what peers can make this server keep: jobs, functions, unfinished packets, and
-    what has not been read by those it is for. A submit that would lead over three quarters of
+    `queue.memory` counts what peers can make this server keep: jobs, functions, unfinished packets,
+    and what has not been read by those it is for. A submit that would lead over three quarters of
     `max_memory` is refused with an ERROR, and so is a job of more than a quarter: that much is for
     workers, and for the packets that bring jobs to their end. Where these lead over `max_memory`,
     the link that holds most is cut off, and so is any link on which more than `max_unread` waits.
@@ -21,6 +26,7 @@ Memory
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,21 +80,20 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import Role, number
 
-from .base import Action, Close, StopListening
+from .base import BaseEngine, Close, Link, LinkState, StopListening
 from .jobqueue import (
-    DELAYED,
-    ENDED,
+    FULL,
     HIGH,
+    LISTENER_SIZE,
     LOW,
     NORMAL,
-    QUEUED,
     RUNNING,
     Function,
+    JobQueue,
     QueuedJob,
-    key_of,
+    QueueFullError,
 )
 from .server_commands import reply
-from .timers import Timers
 from .waits import Wait
 
 if TYPE_CHECKING:
@@ -106,17 +111,10 @@ DEFAULT_JOB_RETRIES: Final = 10
 
 # Bytes to write at a time.
 _CHUNK_SIZE: Final = 256 * 1024
-# Bytes that each takes up beside its names and data: a job, a link that waits for it, a function, a
-# registration for one.
-_JOB_SIZE: Final = 1024
-_LISTENER_SIZE: Final = 256
-_FUNCTION_SIZE: Final = 2048
+# Bytes that a registration for a function takes up beside its name.
 _ABILITY_SIZE: Final = 512
 # A link that holds less is not worth cutting off.
 _FEW_BYTES: Final = 64 * 1024
-# Functions are kept for the lists, as gearmand does, but names that are made up for one job each
-# must not pile up.
-_MANY_FUNCTIONS: Final = 10_000
 # Handles of jobs that a worker no longer has, and may still send packets about.
 _FORMER_JOBS: Final = 256
 # Seconds that a peer has to read what was left for it when the server closed the connection.
@@ -126,7 +124,6 @@ _LOOK_AT_CLOCK: Final = 60.0
 # Bytes; gearmand takes uniques of 64.
 _MAX_UNIQUE_SIZE: Final = 64
 
-_FULL: Final = b"The memory of the server is full"
 _NOT_FOUND: Final = b"Job given in work result not found"
 _NOT_ON_SERVER: Final = b"Job does not exist on server"
 _NOT_FOUND_TEXTS: Final = {
@@ -137,20 +134,26 @@ _NOT_FOUND_TEXTS: Final = {
 _EPOCHS: Final = "epochs"
 
 
-class ServerLink:
+class _Life(enum.Enum):
+    """What the server is doing."""
+
+    SERVING = enum.auto()
+    DRAINING = enum.auto()
+    ENDING = enum.auto()
+    ENDED = enum.auto()
+
+
+class ServerLink(Link):
     """A connection that was accepted."""
 
     __slots__ = (
         "abilities",
-        "alive",
         "asleep",
         "buffered",
         "client_id",
-        "connection",
         "exceptions",
         "former",
         "jobs",
-        "last_words",
         "listening",
         "number",
         "peer",
@@ -161,16 +164,12 @@ class ServerLink:
     )
 
     def __init__(self, connection: Connection, peer: str, number: int) -> None:
-        self.connection: Connection = connection
+        super().__init__(connection, LinkState.OPEN)
         #: The address of the other end, and the adapter's number for it, for the list of workers.
         self.peer: str = peer
         self.number: int = number
-        #: Whether the engine still wants to hear of it.
-        self.alive: bool = True
-        #: Whether it is only there until what was left has been sent.
-        self.last_words: bool = False
         self.client_id: bytes = b"-"
-        #: Whether it is to get WORK_EXCEPTION.
+        #: True if it is to get WORK_EXCEPTION.
         self.exceptions: bool = False
         #: Packets to send, and their bytes.
         self.unsent: deque[bytes] = deque()
@@ -185,6 +184,7 @@ class ServerLink:
         self.listening: dict[QueuedJob, None] = {}
         #: As a worker: what it has registered for, with the seconds that a job may take (0: any).
         self.abilities: dict[Function, float] = {}
+        #: True from PRE_SLEEP until it is woken.
         self.asleep: bool = False
         #: The jobs that it has, by handle.
         self.jobs: dict[bytes, QueuedJob] = {}
@@ -200,7 +200,7 @@ class ServerLink:
         return self.buffered + self.unsent_size + self.writing + self.registered
 
 
-class ServerEngine:
+class ServerEngine(BaseEngine):
     """A complete job server.
 
     See `engine` for the transport side. Here links come from `accept`; there is no Connect. When
@@ -251,46 +251,29 @@ class ServerEngine:
             raise ValueError(f"max_packet_size is {max_packet_size}: packets can't be so large")
         if max_queue_size < 0:
             raise ValueError(f"max_queue_size is {max_queue_size}: it can't be negative")
-        #: Whether it has ended.
-        self.closed: bool = False
-        #: Bytes that peers make it keep.
-        self.memory: int = 0
-        #: The functions, jobs and links that there are.
-        self.functions: dict[bytes, Function] = {}
-        self.jobs: dict[bytes, QueuedJob] = {}
+        super().__init__()
+        # Each life of a server has handles of its own.
+        handle_prefix = b"H:" + rng.randbytes(4).hex().encode() + b":"
+        #: The functions and jobs that there are.
+        self.queue: JobQueue = JobQueue(handle_prefix, wall_clock, max_memory, max_queue_size)
+        #: The links that there are.
         self.links: dict[ServerLink, None] = {}
         self.pid: int = pid
         self.version: str = version
         self._wall_clock = wall_clock
-        self._handle_prefix = b"H:" + rng.randbytes(4).hex().encode() + b":"
-        self._handles = 0
-        self._order = 0
         self._job_retries = job_retries
         self._max_packet_size = max_packet_size
         self._max_unread = max_unread
         self._max_memory = max_memory
-        # The part of it that is left to workers and packets.
-        self._reserve = max_memory // 4
-        self._room = max_memory - self._reserve
-        self._limits = (max_queue_size,) * 3
         self._exceptions = exceptions
-        self._accepting = True
-        # Whether it is about to end; and whether it does the jobs first that it has.
-        self._retiring = False
-        self._graceful = False
-        self._actions: deque[Action] = deque()
-        # Running jobs with a time limit; links with last words; _EPOCHS.
-        self._timers = Timers()
-        # Jobs for later, by the wall clock.
-        self._delayed = Timers()
+        self._life = _Life.SERVING
+        # Timers are those of running jobs with a time limit, of links that are ENDING, and _EPOCHS.
         self._look_at: float | None = None
         self._to_write: dict[ServerLink, None] = {}
         # Links to cut off.
         self._doomed: dict[ServerLink, None] = {}
         self._waits: set[Wait] = set()
-        self._many_functions = _MANY_FUNCTIONS
-        self._now = 0.0
-        self._handlers: dict[Any, Callable[[ServerLink, Any], None]] = {
+        self._handlers: dict[Any, Callable[[ServerLink, Any, float], None]] = {
             CanDo: self._on_can_do,
             CanDoTimeout: self._on_can_do_timeout,
             CantDo: self._on_cant_do,
@@ -321,6 +304,11 @@ class ServerEngine:
         for event_class in _SUBMITS:
             self._handlers[event_class] = self._on_submit
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._life is _Life.ENDED
+
     # The caller's side.
 
     def accept(self, peer: str, number: int, now: float) -> ServerLink:
@@ -331,15 +319,14 @@ class ServerEngine:
             number: The adapter's number for it (gearmand: the file descriptor), for the same.
             now: The time.
         """
-        self._now = now
         link = ServerLink(
             Connection(Role.SERVER, max_packet_size=self._max_packet_size), peer, number
         )
         link.exceptions = self._exceptions
-        if self._accepting:
+        if self._life is _Life.SERVING:
             self.links[link] = None
         else:
-            link.alive = False
+            link.state = LinkState.GONE
             self._actions.append(Close(link))
         return link
 
@@ -351,31 +338,23 @@ class ServerEngine:
         """
         if self.closed:
             raise LocalProtocolError("this server has ended")
-        wait = Wait((), None, wake)
-        wait.open = 1
+        wait = Wait(None, wake)
         self._waits.add(wait)
         return wait
 
-    def release(self, wait: Wait) -> None:
+    def release(self, wait: Wait, now: float) -> None:
         """The caller of `wait` is no longer blocked."""
         self._waits.discard(wait)
 
-    def shut_down(self, now: float, *, graceful: bool = False) -> None:
-        """Take no new connection, send what is to be sent, and end.
+    def retire(self, *, graceful: bool) -> None:
+        """Take no new connection, send what is to be sent, and end; for commands, within a call.
 
         Args:
-            now: The time.
             graceful: Whether to go on until no job is left.
         """
-        self._now = now
-        self.retire(graceful=graceful)
-        self._tidy_up()
-
-    def retire(self, *, graceful: bool) -> None:
-        """Begin to do that, in the middle of a call."""
         self._stop_listening()
-        self._retiring = True
-        self._graceful = graceful
+        if self._life in (_Life.SERVING, _Life.DRAINING):
+            self._life = _Life.DRAINING if graceful else _Life.ENDING
 
     def close(self, now: float) -> None:
         """End at once: all connections are closed."""
@@ -388,11 +367,11 @@ class ServerEngine:
         """One of the calls raised, which is a bug: the server ends."""
         for wait in self._waits:
             wait.error = error
-        self.close(self._now)
+        self.close(0.0)
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more, as in the child of a fork."""
-        self.closed = True
+        self._life = _Life.ENDED
         self._give_up_links()
 
     # The transport side, in.
@@ -406,9 +385,8 @@ class ServerEngine:
 
     def receive_data(self, link: ServerLink, data: bytes, now: float) -> None:
         """The peer of `link` has sent `data`."""
-        if not link.alive or link.last_words:
+        if not link.is_up:
             return
-        self._now = now
         connection = link.connection
         connection.receive_data(data)
         handlers = self._handlers
@@ -417,58 +395,47 @@ class ServerEngine:
         try:
             # What a link that is to be cut off still asks for is not worth the work.
             while link not in doomed and (event := next_event()) is not NEED_DATA:
-                handlers[type(event)](link, event)
+                handlers[type(event)](link, event, now)
         except RemoteProtocolError:
-            self._end_link(link)
-        self.memory += connection.buffered - link.buffered
+            self._end_link(link, now)
+        self.queue.memory += connection.buffered - link.buffered
         link.buffered = connection.buffered
-        self._tidy_up()
+        self._tidy_up(now)
 
-    def connection_lost(self, link: ServerLink, error: Exception | None, now: float) -> None:
+    def receive_eof(self, link: ServerLink, now: float) -> None:
+        """The peer of `link` sends no more, as in ``echo status | nc``. It may still read."""
+        if link.is_up:
+            self._end_link(link, now)
+            self._tidy_up(now)
+
+    def connection_lost(self, link: ServerLink, error: Exception, now: float) -> None:
         """`link` has ended."""
-        if not link.alive:
-            return
-        self._now = now
-        self._drop_link(link)
-        self._tidy_up()
+        if link.alive:
+            self._drop_link(link, now)
+            self._tidy_up(now)
 
     def handle_timeout(self, now: float) -> None:
-        """It is `now`."""
-        self._now = now
-        while (expired := self._timers.pop_expired(now)) is not None:
-            if isinstance(expired, QueuedJob):
-                self._take_away(expired)
-            elif isinstance(expired, ServerLink):
-                self._doomed[expired] = None
-            else:
-                self._release_delayed()
-        self._tidy_up()
+        """It is `now`: whatever is due happens."""
+        self._timers.expire(now)
+        self._tidy_up(now)
 
     # The transport side, out.
-
-    def next_action(self) -> Action | None:
-        """The next thing to do, or None."""
-        return self._actions.popleft() if self._actions else None
 
     def links_to_write(self) -> Iterable[ServerLink]:
         """The links on which there is something new to send, each once."""
         links, self._to_write = self._to_write, {}
         return links
 
-    def next_deadline(self) -> float | None:
-        """When `handle_timeout` is to be called next, or None."""
-        return self._timers.next_deadline()
-
-    def data_to_send(self, link: ServerLink) -> bytes:
+    def data_to_send(self, link: ServerLink, now: float) -> bytes:
         """Bytes to write on `link` now, or none."""
         unsent = link.unsent
-        self.memory -= link.writing
+        self.queue.memory -= link.writing
         link.writing = 0
         if not unsent:
-            if link.last_words and link.alive:
+            if link.state is LinkState.ENDING:
                 self._actions.append(Close(link))
-                self._drop_link(link)
-                self._tidy_up()
+                self._drop_link(link, now)
+                self._tidy_up(now)
             return b""
         if link.unsent_size <= _CHUNK_SIZE:
             data = b"".join(unsent)
@@ -499,127 +466,93 @@ class ServerEngine:
                 return
         unsent.append(data)
         link.unsent_size += len(data)
-        self.memory += len(data)
+        self.queue.memory += len(data)
         self._to_write[link] = None
 
-    def _tidy_up(self) -> None:
+    def _tidy_up(self, now: float) -> None:
         """What is left to do at the end of each call."""
-        while self._doomed or (self.memory > self._max_memory and self._doom_largest()):
+        while self._doomed or (self.queue.memory > self._max_memory and self._doom_largest()):
             link, _ = self._doomed.popitem()
             self._actions.append(Close(link))
-            self._drop_link(link)
-        if self._retiring and not self.closed:
-            if not (self._graceful and self.jobs):
+            self._drop_link(link, now)
+        if self._life in (_Life.DRAINING, _Life.ENDING):
+            if self._life is _Life.ENDING or not self.queue.jobs:
+                self._life = _Life.ENDING
                 for link in self.links:
-                    self._end_link(link)
+                    self._end_link(link, now)
             if not self.links:
                 self._end()
 
     def _doom_largest(self) -> bool:
         """Where links take up too much memory, choose the one to cut off."""
-        self._drop_idle_functions()
+        self.queue.drop_idle_functions()
         worst = max(self.links, key=lambda link: link.held, default=None)
-        if self.memory <= self._max_memory or worst is None or worst.held < _FEW_BYTES:
+        if self.queue.memory <= self._max_memory or worst is None or worst.held < _FEW_BYTES:
             return False
         self._doomed[worst] = None
         return True
 
-    def _end_link(self, link: ServerLink) -> None:
+    def _end_link(self, link: ServerLink, now: float) -> None:
         """Close `link` as soon as what is to be sent on it has been."""
-        if link.last_words:
-            return
-        link.last_words = True
-        self._detach(link)
-        self._timers.set(link, self._now + _LAST_WORDS)
-        self._to_write[link] = None
+        if link.is_up:
+            link.state = LinkState.ENDING
+            self._detach(link, now)
+            self._timers.set(link, now + _LAST_WORDS, self._on_last_words)
+            self._to_write[link] = None
 
-    def _drop_link(self, link: ServerLink) -> None:
-        link.alive = False
+    def _on_last_words(self, link: ServerLink, now: float) -> None:
+        self._doomed[link] = None
+
+    def _drop_link(self, link: ServerLink, now: float) -> None:
+        link.state = LinkState.GONE
         self.links.pop(link, None)
         self._to_write.pop(link, None)
         self._doomed.pop(link, None)
         self._timers.cancel(link)
-        self._detach(link)
-        self.memory -= link.held
+        self._detach(link, now)
+        self.queue.memory -= link.held
         link.unsent.clear()
         link.unsent_size = link.buffered = link.writing = 0
 
-    def _detach(self, link: ServerLink) -> None:
+    def _detach(self, link: ServerLink, now: float) -> None:
         """`link` is neither a client nor a worker any more."""
         for job in link.listening:
-            del job.listeners[link]
-            job.size -= _LISTENER_SIZE
-            self.memory -= _LISTENER_SIZE
-            if not job.wanted and job.state is not RUNNING:
-                self._forget(job)
+            self.queue.stop_listening(job, link)
         link.listening.clear()
         for function in list(link.abilities):
             self._remove_ability(link, function)
         for job in list(link.jobs.values()):
-            self._take_away(job)
+            self._take_away(job, now)
 
     def _stop_listening(self) -> None:
-        if self._accepting:
-            self._accepting = False
+        if self._life is _Life.SERVING:
             self._actions.append(StopListening())
 
     def _give_up_links(self) -> list[ServerLink]:
         links = list(self.links)
         for link in links:
-            link.alive = False
+            link.state = LinkState.GONE
             link.unsent.clear()
         self.links.clear()
         self._to_write.clear()
         return links
 
     def _end(self) -> None:
-        self.closed = True
-        self.jobs.clear()
-        self.functions.clear()
-        self.memory = 0
-        self._timers = Timers()
+        self._life = _Life.ENDED
+        self.queue.clear()
+        self._timers.clear()
         for wait in self._waits:
-            wait.open = 0
             wait.finish()
 
     # Functions and workers.
 
-    def function(self, name: bytes) -> Function:
-        """The function of this name; a new one if there is none."""
-        function = self.functions.get(name)
-        if function is None:
-            if len(self.functions) >= self._many_functions:
-                self._drop_idle_functions()
-                # So that this is not done again for each of those that are not idle.
-                self._many_functions = max(_MANY_FUNCTIONS, 2 * len(self.functions))
-            function = self.functions[name] = Function(name)
-            self.memory += len(name) + _FUNCTION_SIZE
-        return function
-
-    def has_room(self, size: int) -> bool:
-        """Whether something of `size` bytes may be kept that is neither a worker nor a packet."""
-        if size > self._reserve:
-            return False  # It could never be given out.
-        if self.memory + size > self._room:
-            self._drop_idle_functions()
-        return self.memory + size <= self._room
-
-    def _drop_idle_functions(self) -> None:
-        for idle in [function for function in self.functions.values() if function.idle]:
-            self.drop_function(idle)
-
-    def drop_function(self, function: Function) -> None:
-        """Forget a function that has neither jobs nor workers."""
-        del self.functions[function.name]
-        self.memory -= len(function.name) + _FUNCTION_SIZE
-
     def _add_ability(self, link: ServerLink, name: bytes, seconds: float) -> None:
-        function = self.function(name)
+        function = self.queue.function(name)
         if function in link.abilities:
             del link.abilities[function]  # It becomes the latest.
         else:
             link.registered += _ABILITY_SIZE + len(name)
-            self.memory += _ABILITY_SIZE + len(name)
+            self.queue.memory += _ABILITY_SIZE + len(name)
         link.abilities[function] = seconds
         function.workers[link] = None
         if link.asleep:
@@ -632,25 +565,25 @@ class ServerEngine:
         del function.workers[link]
         function.sleepers.pop(link, None)
         link.registered -= _ABILITY_SIZE + len(function.name)
-        self.memory -= _ABILITY_SIZE + len(function.name)
+        self.queue.memory -= _ABILITY_SIZE + len(function.name)
 
-    def _on_can_do(self, link: ServerLink, event: CanDo) -> None:
+    def _on_can_do(self, link: ServerLink, event: CanDo, now: float) -> None:
         self._add_ability(link, event.function, 0)
 
-    def _on_can_do_timeout(self, link: ServerLink, event: CanDoTimeout) -> None:
+    def _on_can_do_timeout(self, link: ServerLink, event: CanDoTimeout, now: float) -> None:
         self._add_ability(link, event.function, max(number(event.timeout), 0) / 1000)
 
-    def _on_cant_do(self, link: ServerLink, event: CantDo) -> None:
-        function = self.functions.get(event.function)
+    def _on_cant_do(self, link: ServerLink, event: CantDo, now: float) -> None:
+        function = self.queue.functions.get(event.function)
         if function in link.abilities:
             self._remove_ability(link, function)
 
-    def _on_reset_abilities(self, link: ServerLink, event: ResetAbilities) -> None:
+    def _on_reset_abilities(self, link: ServerLink, event: ResetAbilities, now: float) -> None:
         for function in list(link.abilities):
             self._remove_ability(link, function)
 
-    def _on_pre_sleep(self, link: ServerLink, event: PreSleep) -> None:
-        if self._next_job(link) is not None:
+    def _on_pre_sleep(self, link: ServerLink, event: PreSleep, now: float) -> None:
+        if self.queue.next_job(link.abilities) is not None:
             self._send(link, Noop())
             return
         link.asleep = True
@@ -667,33 +600,22 @@ class ServerEngine:
         self._wake_up(link)
         self._send(link, Noop())
 
-    def _next_job(self, link: ServerLink) -> QueuedJob | None:
-        best = None
-        for function in link.abilities:
-            job = function.head()
-            if job is not None and (best is None or job.rank < best.rank):
-                best = job
-        return best
-
-    def _on_grab(self, link: ServerLink, event: PacketEvent) -> None:
+    def _on_grab(self, link: ServerLink, event: PacketEvent, now: float) -> None:
         if link.asleep:
             self._wake_up(link)
-        job = self._next_job(link)
+        job = self.queue.next_job(link.abilities)
         if job is None:
             self._send(link, NoJob())
             return
         function = job.function
-        function.remove(job)
-        function.running += 1
-        job.state = RUNNING
-        job.worker = link
+        self.queue.assign(job, link)
         link.jobs[job.handle] = job
         if link.former:
             link.former.pop(job.handle, None)
         seconds = link.abilities[function]
         if seconds:
             job.limited = True
-            self._timers.set(job, self._now + seconds)
+            self._timers.set(job, now + seconds, self._take_away)
         assign: PacketEvent
         if type(event) is GrabJob:
             assign = JobAssign(job.handle, function.name, job.data)
@@ -705,33 +627,34 @@ class ServerEngine:
 
     # Jobs.
 
-    def _on_submit(self, link: ServerLink, event: Any) -> None:
+    def _on_submit(self, link: ServerLink, event: Any, now: float) -> None:
         priority, background = _SUBMITS[type(event)]
-        self._submit(link, event, priority, background=background)
+        self._submit(link, event, priority, now, background=background)
 
-    def _on_submit_epoch(self, link: ServerLink, event: SubmitJobEpoch) -> None:
+    def _on_submit_epoch(self, link: ServerLink, event: SubmitJobEpoch, now: float) -> None:
         epoch = number(event.epoch)
         if epoch > constants.MAX_EPOCH or event.epoch[19:20].isdigit():
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Epoch out of range")
             return
         # What is due now stays so, also where the wall clock is set back while it runs.
         later = epoch > self._wall_clock()
-        self._submit(link, event, NORMAL, background=True, epoch=epoch if later else 0)
+        self._submit(link, event, NORMAL, now, background=True, epoch=epoch if later else 0)
 
     def _on_submit_reduce(
-        self, link: ServerLink, event: SubmitReduceJob | SubmitReduceJobBackground
+        self, link: ServerLink, event: SubmitReduceJob | SubmitReduceJobBackground, now: float
     ) -> None:
         if len(event.reducer) > constants.MAX_REDUCER_SIZE:
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
             return
         background = isinstance(event, SubmitReduceJobBackground)
-        self._submit(link, event, NORMAL, background=background, reducer=event.reducer)
+        self._submit(link, event, NORMAL, now, background=background, reducer=event.reducer)
 
     def _submit(
         self,
         link: ServerLink,
         event: Any,
         priority: int,
+        now: float,
         *,
         background: bool,
         epoch: int = 0,
@@ -741,95 +664,64 @@ class ServerEngine:
         if len(unique) > _MAX_UNIQUE_SIZE:
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
             return
-        function = self.functions.get(event.function)
-        key = key_of(unique, event.data)
-        job = function.by_key.get(key) if function is not None else None
-        if job is None:
-            size = _JOB_SIZE + len(event.function) + len(unique) + len(event.data)
-            full = size > self._reserve or self.memory + size > self._room
-            if full and not self.has_room(size):
-                self._refuse(link, b"QUEUE_ERROR", _FULL)
-                return
-            function = self.function(event.function)
-            limit = (function.limits or self._limits)[priority]
-            if limit and function.total >= limit:
-                self._refuse(link, b"QUEUE_ERROR", b"Job queue is full")
-                return
-            self._handles += 1
-            handle = b"%b%d" % (self._handle_prefix, self._handles)
-            job = self.jobs[handle] = QueuedJob(
-                handle, function, unique, event.data, priority, key, size
-            )
-            job.reducer = reducer
-            job.epoch = epoch
-            self.memory += size
-            function.add(job)
-            # Before JOB_CREATED, as gearmand does, which shows where a client is a worker, too.
-            self._put(job)
-        elif not (background or link in job.listeners or self.has_room(_LISTENER_SIZE)):
-            self._refuse(link, b"QUEUE_ERROR", _FULL)
+        queue = self.queue
+        job = queue.find(event.function, unique, event.data)
+        try:
+            if job is None:
+                job = queue.add(event.function, unique, event.data, priority, reducer, epoch)
+                # Before JOB_CREATED, as gearmand does, which shows where a client is a worker, too
+                # (recording 25_noop_before_assign).
+                self._put(job, now)
+            elif not (background or link in job.listeners or queue.has_room(LISTENER_SIZE)):
+                raise QueueFullError(FULL)
+        except QueueFullError as full:
+            self._refuse(link, b"QUEUE_ERROR", full.text)
             return
         if background:
             job.background = True
-        elif link in job.listeners:
-            job.listeners[link] += 1
         else:
-            job.listeners[link] = 1
+            queue.listen(job, link)
             link.listening[job] = None
-            job.size += _LISTENER_SIZE
-            self.memory += _LISTENER_SIZE
         self._send(link, JobCreated(job.handle))
 
-    def _put(self, job: QueuedJob) -> None:
+    def _put(self, job: QueuedJob, now: float) -> None:
         """Give `job` out to whoever asks, from its epoch on."""
+        for link in self.queue.put(job):
+            self._wake(link)
         if job.epoch:
-            job.function.delayed += 1
-            self._delayed.set(job, job.epoch)
-            self._watch_clock()
-            return
-        self._order += 1
-        function = job.function
-        function.push(job, self._order)
-        if function.sleepers:
-            for link in list(function.sleepers):
-                self._wake(link)
+            self._watch_clock(now)
 
-    def _watch_clock(self) -> None:
+    def _watch_clock(self, now: float) -> None:
         """Look again when the next job for later is due."""
-        epoch = self._delayed.next_deadline()
-        if epoch is not None:
-            look_at = self._now + min(max(epoch - self._wall_clock(), 0.0), _LOOK_AT_CLOCK)
+        seconds = self.queue.seconds_to_epoch()
+        if seconds is not None:
+            look_at = now + min(seconds, _LOOK_AT_CLOCK)
             if self._look_at is None or look_at < self._look_at:
                 self._look_at = look_at
-                self._timers.set(_EPOCHS, look_at)
+                self._timers.set(_EPOCHS, look_at, self._on_epochs)
 
-    def _release_delayed(self) -> None:
+    def _on_epochs(self, _: str, now: float) -> None:
         self._look_at = None
-        wall = self._wall_clock()
-        while (job := self._delayed.pop_expired(wall)) is not None:
-            job.function.delayed -= 1
-            job.epoch = 0
-            self._put(job)
-        self._watch_clock()
+        for job in self.queue.take_due():
+            self._put(job, now)
+        self._watch_clock(now)
 
-    def _take_away(self, job: QueuedJob) -> None:
+    def _take_away(self, job: QueuedJob, now: float) -> None:
         """The worker of `job` is lost to it: run it again, unless that has happened too often."""
         self._leave_before_its_end(job)
         job.losses += 1
         job.numerator = job.denominator = 0
         if not job.wanted:
-            self._forget(job)
+            self.queue.forget(job)
         elif self._job_retries is not None and job.losses > self._job_retries:
             self._tell(job, WorkFail(job.handle))
-            self._forget(job)
+            self.queue.forget(job)
         else:
-            self._put(job)
+            self._put(job, now)
 
     def _leave_worker(self, job: QueuedJob) -> None:
-        link: ServerLink = job.worker
-        job.worker = None
-        job.function.running -= 1
-        del link.jobs[job.handle]
+        del job.worker.jobs[job.handle]
+        self.queue.take_back(job)
         if job.limited:
             job.limited = False
             self._timers.cancel(job)
@@ -842,27 +734,12 @@ class ServerEngine:
         if len(former) > _FORMER_JOBS:
             del former[next(iter(former))]
 
-    def _forget(self, job: QueuedJob) -> None:
-        """`job` has ended, or nobody wants it any more. It is with no worker."""
-        if job.state is QUEUED:
-            job.function.remove(job)
-        elif job.state is DELAYED:
-            job.function.delayed -= 1
-            self._delayed.cancel(job)
-        job.state = ENDED
-        for link in job.listeners:
-            del link.listening[job]
-        job.listeners.clear()
-        job.function.forget(job)
-        del self.jobs[job.handle]
-        self.memory -= job.size
-
     def cancel(self, job: QueuedJob) -> None:
         """End a job, whatever its state; those who wait for it get WORK_FAIL."""
         self._tell(job, WorkFail(job.handle))
         if job.worker is not None:
             self._leave_before_its_end(job)
-        self._forget(job)
+        self.queue.forget(job)
 
     def _tell(self, job: QueuedJob, event: PacketEvent) -> None:
         for link in job.listeners:
@@ -879,12 +756,12 @@ class ServerEngine:
             self._refuse(link, b"JOB_NOT_FOUND", text)
         return job
 
-    def _on_work_data(self, link: ServerLink, event: WorkData | WorkWarning) -> None:
+    def _on_work_data(self, link: ServerLink, event: WorkData | WorkWarning, now: float) -> None:
         job = self._job_of(link, event)
         if job is not None:
             self._tell(job, event)
 
-    def _on_work_status(self, link: ServerLink, event: WorkStatus) -> None:
+    def _on_work_status(self, link: ServerLink, event: WorkStatus, now: float) -> None:
         job = self._job_of(link, event)
         if job is not None:
             event.denominator = _cut(event.denominator)
@@ -892,19 +769,19 @@ class ServerEngine:
             job.denominator = max(number(event.denominator), 0)
             self._tell(job, event)
 
-    def _on_work_complete(self, link: ServerLink, event: WorkComplete) -> None:
+    def _on_work_complete(self, link: ServerLink, event: WorkComplete, now: float) -> None:
         job = self._job_of(link, event)
         if job is not None:
             self._finish(job, event)
 
-    def _on_work_fail(self, link: ServerLink, event: WorkFail) -> None:
+    def _on_work_fail(self, link: ServerLink, event: WorkFail, now: float) -> None:
         job = self._job_of(link, event)
         if job is not None:
             # Anything behind the handle hangs libgearman's clients.
             event.reason = None
             self._finish(job, event)
 
-    def _on_work_exception(self, link: ServerLink, event: WorkException) -> None:
+    def _on_work_exception(self, link: ServerLink, event: WorkException, now: float) -> None:
         job = self._job_of(link, event)
         if job is not None:
             failed = WorkFail(job.handle)
@@ -912,51 +789,51 @@ class ServerEngine:
                 self._send(listener, event if listener.exceptions else failed)
             # Some workers send WORK_FAIL after it.
             self._leave_before_its_end(job)
-            self._forget(job)
+            self.queue.forget(job)
 
     def _finish(self, job: QueuedJob, event: PacketEvent) -> None:
         self._tell(job, event)
         self._leave_worker(job)
-        self._forget(job)
+        self.queue.forget(job)
 
     # What anybody sends.
 
     def _refuse(self, link: ServerLink, code: bytes, text: bytes) -> None:
         self._send(link, Error(code, text))
 
-    def _on_unsupported(self, link: ServerLink, event: PacketEvent) -> None:
+    def _on_unsupported(self, link: ServerLink, event: PacketEvent, now: float) -> None:
         self._refuse(link, b"INVALID_COMMAND", b"Command not expected")
 
-    def _on_invalid(self, link: ServerLink, event: InvalidRequest) -> None:
+    def _on_invalid(self, link: ServerLink, event: InvalidRequest, now: float) -> None:
         self._refuse(link, event.code, event.text)
 
-    def _on_echo(self, link: ServerLink, event: EchoReq) -> None:
+    def _on_echo(self, link: ServerLink, event: EchoReq, now: float) -> None:
         self._send(link, EchoRes(event.data))
 
-    def _on_option(self, link: ServerLink, event: OptionReq) -> None:
+    def _on_option(self, link: ServerLink, event: OptionReq, now: float) -> None:
         if event.option.lower() == b"exceptions":
             link.exceptions = True
             self._send(link, OptionRes(event.option))
         else:
             self._refuse(link, b"UNKNOWN_OPTION", b"Server does not recognize given option")
 
-    def _on_set_client_id(self, link: ServerLink, event: SetClientId) -> None:
+    def _on_set_client_id(self, link: ServerLink, event: SetClientId, now: float) -> None:
         link.client_id = _cut(event.client_id)[: constants.MAX_CLIENT_ID_SIZE]
 
-    def _on_get_status(self, link: ServerLink, event: GetStatus) -> None:
+    def _on_get_status(self, link: ServerLink, event: GetStatus, now: float) -> None:
         handle = _cut(event.handle)
-        self._send(link, StatusRes(handle, *_status(self.jobs.get(handle))))
+        self._send(link, StatusRes(handle, *_status(self.queue.jobs.get(handle))))
 
-    def _on_get_status_unique(self, link: ServerLink, event: GetStatusUnique) -> None:
+    def _on_get_status_unique(self, link: ServerLink, event: GetStatusUnique, now: float) -> None:
         unique = _cut(event.unique)
         job = None
         if unique:
-            found = (function.by_key.get(unique) for function in self.functions.values())
+            found = (function.by_key.get(unique) for function in self.queue.functions.values())
             job = next((job for job in found if job is not None), None)
         clients = sum(job.listeners.values()) if job is not None else 0
         self._send(link, StatusResUnique(unique, *_status(job), b"%d" % clients))
 
-    def _on_line(self, link: ServerLink, event: TextLine) -> None:
+    def _on_line(self, link: ServerLink, event: TextLine, now: float) -> None:
         self._queue(link, reply(self, event.line))
 
 

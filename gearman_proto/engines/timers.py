@@ -1,19 +1,25 @@
-"""Deadlines of many things, the next one first."""
+"""Deadlines of many things, the next one first, and what happens when they come."""
 
 from __future__ import annotations
 
 import heapq
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+T = TypeVar("T", bound="Hashable")
 
 # Fewer than this are not worth sweeping up.
 _FEW: Final = 64
 
 
 class Timers:
-    """Things with a deadline, the next one first. Each thing has at most one."""
+    """Things with a deadline. Each thing has at most one, and what to call when it comes."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Any]] = []
+        # Deadline, number, thing, call. The numbers make entries comparable.
+        self._heap: list[tuple[float, int, Any, Callable[[Any, float], object]]] = []
         # Thing -> the number of its entry; what is in the heap under another number is dead.
         self._current: dict[Any, int] = {}
         self._count = 0
@@ -21,16 +27,22 @@ class Timers:
     def __len__(self) -> int:
         return len(self._current)
 
-    def __contains__(self, thing: Any) -> bool:
+    def __contains__(self, thing: Hashable) -> bool:
         return thing in self._current
 
-    def set(self, thing: Any, deadline: float) -> None:
-        """Give `thing` a deadline."""
+    def set(self, thing: T, deadline: float, call: Callable[[T, float], object]) -> None:
+        """Give `thing` a deadline, in place of any that it had.
+
+        Args:
+            thing: What the deadline is of.
+            deadline: When it comes, in the engine's time.
+            call: What to call then, with the thing and the time.
+        """
         self._count += 1
         self._current[thing] = self._count
-        heapq.heappush(self._heap, (deadline, self._count, thing))
+        heapq.heappush(self._heap, (deadline, self._count, thing, call))
 
-    def cancel(self, thing: Any) -> None:
+    def cancel(self, thing: Hashable) -> None:
         """Take the deadline of `thing` away, if it has one."""
         if self._current.pop(thing, None) is None:
             return
@@ -44,14 +56,17 @@ class Timers:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def pop_expired(self, now: float) -> Any:
-        """Remove and return a thing whose deadline has come, or return None."""
-        deadline = self.next_deadline()
-        if deadline is None or deadline > now:
-            return None
-        thing = heapq.heappop(self._heap)[2]
-        del self._current[thing]
-        return thing
+    def expire(self, now: float) -> None:
+        """Call what is due, the earliest first; what a call makes due is called too."""
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            _, _, thing, call = heapq.heappop(self._heap)
+            del self._current[thing]
+            call(thing, now)
 
-    def _is_live(self, entry: tuple[float, int, Any]) -> bool:
+    def clear(self) -> None:
+        """Take all deadlines away."""
+        self._heap.clear()
+        self._current.clear()
+
+    def _is_live(self, entry: tuple[float, int, Any, object]) -> bool:
         return self._current.get(entry[2]) == entry[1]

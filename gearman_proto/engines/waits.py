@@ -1,11 +1,11 @@
 """What a blocked call waits for.
 
-A Wait counts down as the requests it is about change, and is done once. It has two phases: first
-each request has to be accepted (answered with JOB_CREATED, or failed), then, unless only that was
-asked for, each has to end. A failure in the first phase ends the wait after it, since the call is
-going to raise. Each request holds the waits that it has to tell (`request._waits`), so nothing ever
-scans all requests; only what cuts a wait short (its deadline, a failure, a cancelled caller) goes
-through them, once.
+A Wait is done once. A RequestsWait counts down as the requests it is about change. It has two
+phases: first each request has to be accepted (answered with JOB_CREATED, or failed), then, unless
+only that was asked for, each has to end. A failure in the first phase ends the wait after it, since
+the call is going to raise. Each request holds the waits that it has to tell (`request.waits`), so
+nothing ever scans all requests; only what cuts a wait short (its deadline, a failure, a cancelled
+caller) goes through them, once. A Stream is a RequestsWait that returns each time there is news.
 
 The engine calls; an adapter only reads, and passes `wake`, which is called while the engine is
 being used (under the adapter's lock, if it has one) and so must do nothing but wake somebody.
@@ -28,20 +28,72 @@ if TYPE_CHECKING:
 
 
 class Wait:
-    """One blocked call."""
+    """One blocked call, which is done once: when what it waits for is there, or by its deadline.
 
-    __slots__ = (
-        "accepted_only",
-        "alone",
-        "deadline",
-        "done",
-        "error",
-        "open",
-        "requests",
-        "timed_out",
-        "unaccepted",
-        "wake",
-    )
+    Args:
+        deadline: When it times out, in the engine's time, or None.
+        wake: Called once, when it is done.
+    """
+
+    __slots__ = ("deadline", "done", "error", "timed_out", "wake")
+
+    def __init__(self, deadline: float | None, wake: Callable[[], Any]) -> None:
+        self.deadline: float | None = deadline
+        self.wake: Callable[[], Any] = wake
+        #: True once the call can return.
+        self.done: bool = False
+        #: True if it is done because of its deadline.
+        self.timed_out: bool = False
+        #: What the call has to raise, if anything.
+        self.error: Exception | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a blocked caller has something to do."""
+        return self.done
+
+    def finish(self) -> None:
+        """Be done, and wake the caller, if that has not happened yet."""
+        if not self.done:
+            self.done = True
+            self.wake()
+
+    def fail(self, error: Exception) -> None:
+        """Be done; the call has to raise `error`, or what came before it."""
+        self.error = self.error or error
+        self.finish()
+
+    def expire(self, now: float) -> None:  # noqa: ARG002 - it is what Timers call
+        """The deadline has come."""
+        self.timed_out = True
+        self.finish()
+
+    def raise_error(self) -> None:
+        """Raise what the call has to raise, if anything.
+
+        Raises:
+            ServerUnavailable: No server could be reached.
+            ExceededConnectionAttempts: Some request was lost too often.
+            GearmanError: There is a bug in this library.
+        """
+        error = self.error
+        if isinstance(error, GearmanError):
+            raise error
+        if error is not None:
+            raise GearmanError(f"internal error: {error!r}") from error
+
+
+class RequestsWait(Wait):
+    """A call that waits for requests: it counts down as they change.
+
+    Args:
+        requests: The requests of the call, as they were passed in.
+        deadline: As in Wait.
+        wake: As in Wait.
+        accepted_only: Whether the call is done when no request is JOB_PENDING any more.
+    """
+
+    __slots__ = ("accepted_only", "alone", "open", "requests", "unaccepted")
 
     def __init__(
         self,
@@ -51,28 +103,15 @@ class Wait:
         *,
         accepted_only: bool = False,
     ) -> None:
+        super().__init__(deadline, wake)
         self.requests: Collection[GearmanJobRequest] = requests
-        #: When it times out, in the engine's time, or None.
-        self.deadline: float | None = deadline
-        self.wake: Callable[[], Any] = wake
         self.accepted_only: bool = accepted_only
-        #: Whether the call can return.
-        self.done: bool = False
-        #: Whether it is done because of its deadline.
-        self.timed_out: bool = False
-        #: What the call has to raise, if anything.
-        self.error: Exception | None = None
         #: How many requests are neither accepted nor failed.
         self.unaccepted: int = 0
         #: How many requests have not ended.
         self.open: int = 0
-        # One tuple, shared by all requests that have no other wait.
-        self.alone: tuple[Wait, ...] = (self,)
-
-    @property
-    def ready(self) -> bool:
-        """Whether a blocked caller has something to do."""
-        return self.done
+        #: One tuple, shared by all requests that have no other wait.
+        self.alone: tuple[RequestsWait, ...] = (self,)
 
     def request_accepted(self) -> None:
         """A request has left the first phase."""
@@ -83,6 +122,9 @@ class Wait:
     def request_failed(self, error: Exception) -> None:
         """A request will not be accepted, and the call has to raise `error`."""
         self.error = self.error or error
+
+    def request_updated(self) -> None:
+        """Something has come of a request's job, and it goes on."""
 
     def request_ended(self, request: GearmanJobRequest) -> None:  # noqa: ARG002 - for Stream
         """A request has left the second phase."""
@@ -97,43 +139,29 @@ class Wait:
         if not self.unaccepted:
             self.check()
 
+    def request_was_over(self, request: GearmanJobRequest) -> None:
+        """A request was not under way when this began."""
+
     def check(self) -> None:
         """Be done if nothing is left to wait for."""
         if not self.unaccepted and (self.accepted_only or self.error or not self.open):
             self.finish()
 
-    def expire(self) -> None:
+    def expire(self, now: float) -> None:
         """The deadline has come: mark what has not got as far as was asked, and be done."""
-        self.timed_out = True
         for request in self.requests:
-            if self in request._waits and not (self.accepted_only and request.state != JOB_PENDING):
+            if self in request.waits and not (self.accepted_only and request.state != JOB_PENDING):
                 request.timed_out = True
-        self.finish()
+        super().expire(now)
 
     def raise_error(self) -> None:
-        """Raise what the call has to raise, if anything.
-
-        Raises:
-            ServerUnavailable: No server could be reached for some request.
-            ExceededConnectionAttempts: Some request was lost too often.
-            GearmanError: There is a bug in this library.
-        """
-        error = self.error
-        if isinstance(error, SubmitError):
-            raise type(error)(str(error), self.requests)
-        if isinstance(error, GearmanError):
-            raise error
-        if error is not None:
-            raise GearmanError(f"internal error: {error!r}") from error
-
-    def finish(self) -> None:
-        """Be done, and wake the caller, if that has not happened yet."""
-        if not self.done:
-            self.done = True
-            self.wake()
+        """Raise what the call has to raise, if anything: with its requests, if it is about them."""
+        if isinstance(self.error, SubmitError):
+            raise type(self.error)(str(self.error), self.requests)
+        super().raise_error()
 
 
-class Stream(Wait):
+class Stream(RequestsWait):
     """A call that returns several times: it is woken for each piece of news.
 
     `finished` holds the requests that have ended and were not yet taken. The caller looks whether
@@ -151,7 +179,7 @@ class Stream(Wait):
     ) -> None:
         super().__init__(requests, deadline, wake)
         self.finished: deque[GearmanJobRequest] = deque()
-        #: Whether there is something new. The caller resets it before it looks.
+        #: True if there is something new. The caller resets it before it looks.
         self.news: bool = False
 
     @property
@@ -171,7 +199,11 @@ class Stream(Wait):
             self.wake()
 
     def request_failed(self, error: Exception) -> None:
-        """A request will not be accepted: `request_ended` follows, which is all that matters."""
+        """A request will not be accepted: `request_over` follows, which is all that matters."""
+
+    def request_updated(self) -> None:
+        """Something has come of a request's job."""
+        self.tell()
 
     def request_ended(self, request: GearmanJobRequest) -> None:
         """A request has left the second phase."""
@@ -185,17 +217,21 @@ class Stream(Wait):
         self.tell()
         super().request_over(request)
 
+    def request_was_over(self, request: GearmanJobRequest) -> None:
+        """A request was not under way: the caller is to have it at once."""
+        self.finished.append(request)
+        self.news = True
+
 
 class UpdateStream(Stream):
     """A call that wants what comes of one job, and at last how it ended."""
 
-    __slots__ = ("_told_end",)
+    __slots__ = ()
 
     def __init__(
         self, request: GearmanJobRequest, deadline: float | None, wake: Callable[[], Any]
     ) -> None:
         super().__init__((request,), deadline, wake)
-        self._told_end = False
 
     def take(self) -> JobUpdate | None:
         """The next update, or None.
@@ -208,7 +244,7 @@ class UpdateStream(Stream):
         done = self.done
         (request,) = self.requests
         update = next_update(request)
-        if update is None and done and not (self._told_end or self.timed_out or self.error):
-            self._told_end = True
+        if update is None and done and self.finished and not (self.timed_out or self.error):
+            self.finished.clear()
             return ended(request)
         return update

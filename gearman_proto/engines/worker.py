@@ -1,19 +1,6 @@
 """Tier 2, the worker: which server to ask for a job and when, and what becomes of the jobs.
 
-A link to a server is in one phase at a time:
-
-    ==========  ==============================================  ================================
-    phase       what it is about                                left by
-    ==========  ==============================================  ================================
-    CONNECTING  there is no connection yet                      `connected`, the connect timeout
-    RESTING     nothing is registered, or the worker stops,     `register`, the end of the job
-                or a job keeps CANT_DO back
-    QUEUED      it waits for its turn and a free slot           `_grab_more`
-    GRABBING    GRAB_JOB was sent                               NO_JOB, JOB_ASSIGN, time
-    ASLEEP      PRE_SLEEP was sent, after NO_JOB                NOOP, time, `register`
-    PAUSING     it was woken for nothing too often              time
-    LEAVING     it is closed when ECHO_RES has come             ECHO_RES, time
-    ==========  ==============================================  ================================
+An open link is in one phase at a time; `phases` has the table. `_enter` is the only way into one.
 
 Slots
     There are `max_jobs`. A job takes one from JOB_ASSIGN until its caller is done with it
@@ -41,6 +28,7 @@ sent over another connection.
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -53,9 +41,8 @@ from gearman_proto.errors import (
     RemoteProtocolError,
     ServerError,
 )
-from gearman_proto.jobs.encoder import NoopEncoder
-from gearman_proto.jobs.job import GearmanJob
-from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.jobs.assigned import WorkerJob
+from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import (
     CanDo,
     CanDoTimeout,
@@ -76,11 +63,11 @@ from gearman_proto.wire.events import (
     WorkException,
     WorkFail,
 )
-from gearman_proto.wire.packets import Role
 
-from .base import Action, Close, Connect
+from .base import Close
+from .connecting import ConnectingEngine
+from .phases import PHASES, Phase, WorkerLink
 from .pool import Server, ServerPool
-from .timers import Timers
 from .waits import Stream, Wait
 
 if TYPE_CHECKING:
@@ -121,123 +108,23 @@ _POLL: Final = "poll"
 _OUTAGE: Final = "outage"
 _DRAIN: Final = "drain"
 _STALL: Final = "stall"
-_MISSING: Final = object()
 _TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
+# The phases in which GRAB_JOB is unanswered.
+_ASKING: Final = (Phase.GRABBING, Phase.LATE, Phase.LAST_GRAB)
 
 
-class Phase(enum.Enum):
-    """What a link is about."""
+class _Life(enum.Enum):
+    """What the worker is doing."""
 
-    CONNECTING = enum.auto()
-    RESTING = enum.auto()
-    QUEUED = enum.auto()
-    GRABBING = enum.auto()
-    ASLEEP = enum.auto()
-    PAUSING = enum.auto()
-    LEAVING = enum.auto()
-
-
-class WorkerJob(GearmanJob):
-    """A job as its worker sees it.
-
-    Attributes:
-        ended: Whether its result, failure or exception was sent, or its connection was lost when it
-            was to be sent.
-        encoder: What decodes its data, when that is first read.
-    """
-
-    __slots__ = ("_data", "_link", "_payload", "encoder", "ended", "wire_handle", "wire_task")
-
-    def __init__(
-        self, link: WorkerLink, handle: bytes, task: bytes, unique: bytes | None, payload: bytes
-    ) -> None:
-        super().__init__(link.address, handle, task, unique, None)
-        self.ended: bool = False
-        self.encoder: Any = NoopEncoder
-        #: Its handle and task, as servers have them.
-        self.wire_handle: bytes = handle
-        self.wire_task: bytes = task
-        self._link = link
-        self._payload = payload
-        self._data: Any = _MISSING
-
-    @property
-    def data(self) -> Any:
-        """What to do it with, decoded.
-
-        Raises:
-            Exception: Whatever the encoder's `decode` raises.
-        """
-        if self._data is _MISSING:
-            self._data = self.encoder.decode(self._payload)
-        return self._data
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether its connection was lost, so that the server gives it to somebody else."""
-        return not self.ended and not self._link.alive
-
-
-class WorkerLink:
-    """One connection to a server, or the attempt to make one."""
-
-    __slots__ = (
-        "alive",
-        "connection",
-        "fruitless",
-        "grab_confirms",
-        "is_late",
-        "is_up",
-        "jobs",
-        "moved",
-        "phase",
-        "registered",
-        "server",
-        "since",
-        "taken",
-        "unconfirmed",
-        "unsent",
-        "unsent_size",
-        "waits",
-    )
-
-    def __init__(self, server: Server, connection: Connection) -> None:
-        self.server: Server = server
-        self.connection: Connection = connection
-        self.phase: Phase = Phase.CONNECTING
-        #: Whether the engine still wants to hear of it.
-        self.alive: bool = True
-        #: Whether it is open.
-        self.is_up: bool = False
-        #: What the server was told: functions, and their limits in milliseconds (None: no limit).
-        self.registered: dict[bytes, int | None] = {}
-        #: The jobs that the server has given and that have not ended.
-        self.jobs: dict[WorkerJob, None] = {}
-        #: Whether the outstanding grab no longer keeps its slot.
-        self.is_late: bool = False
-        #: Whether anything was written since it no longer does.
-        self.taken: bool = False
-        #: When PRE_SLEEP was sent, or when it began to leave.
-        self.since: float = 0.0
-        #: How often in a row PRE_SLEEP was answered by NOOP for nothing.
-        self.fruitless: int = 0
-        #: Whether the server may not have taken a result, and whether the grab's answer will tell.
-        self.unconfirmed: bool = False
-        self.grab_confirms: bool = False
-        #: Packets to send, and their bytes.
-        self.unsent: deque[bytes] = deque()
-        self.unsent_size: int = 0
-        #: Those who wait for it to have less to send, and whether any was written meanwhile.
-        self.waits: list[Wait] = []
-        self.moved: bool = False
-
-    def __repr__(self) -> str:
-        return f"<WorkerLink to {self.address}, {self.phase.name.lower()}>"
-
-    @property
-    def address(self) -> ServerAddress:
-        """Where it goes to."""
-        return self.server.address
+    #: Nobody has called `work`.
+    IDLE = enum.auto()
+    #: The same, and the next `work` is over at once.
+    TOLD_TO_STOP = enum.auto()
+    #: It takes jobs.
+    WORKING = enum.auto()
+    #: The jobs that are there are done, and then `work` is over.
+    STOPPING = enum.auto()
+    CLOSED = enum.auto()
 
 
 class WorkStream(Stream):
@@ -247,12 +134,11 @@ class WorkStream(Stream):
 
     def __init__(self, wake: Callable[[], Any]) -> None:
         super().__init__((), None, wake)
-        #: Whether anything has come from a server. The caller resets it.
+        #: True if anything has come from a server. The caller resets it.
         self.active: bool = False
-        self.open = 1
 
 
-class WorkerEngine:
+class WorkerEngine(ConnectingEngine[WorkerLink]):
     """Everything that a Gearman worker decides.
 
     See `engine` for the transport side. The caller's side: `work` returns a WorkStream. Whenever
@@ -286,28 +172,23 @@ class WorkerEngine:
             raise TypeError(f"max_jobs is a number, not {max_jobs!r}")
         if max_jobs < 1:
             raise ValueError(f"max_jobs is {max_jobs}: it must be at least 1")
-        for name, value in (("connect_timeout", connect_timeout), ("look_again", look_again)):
-            if not value > 0:
-                raise ValueError(f"{name} is {value}: it must be more than 0")
+        super().__init__(connect_timeout)
+        if not look_again > 0:
+            raise ValueError(f"look_again is {look_again}: it must be more than 0")
         if max_outage is not None and not max_outage >= 0:
             raise ValueError(f"max_outage is {max_outage}: it can't be negative")
         self.pool: ServerPool = ServerPool(addresses, rng)
-        #: Whether `close` was called.
-        self.closed: bool = False
         #: What there is to say to whoever reads the log, latest last.
         self.notices: deque[str] = deque(maxlen=_MAX_NOTICES)
         self._rng = rng
         self._max_jobs = max_jobs
-        self._connect_timeout = connect_timeout
         self._max_outage = max_outage
         self._look_again = look_again
         self._max_packet_size = max_packet_size
         self._abilities: dict[bytes, int | None] = {}
         self._client_id: bytes | None = None
-        self._actions: deque[Action] = deque()
-        # Links; servers to connect to again; Waits of senders, and (_STALL, link) where there are
-        # some; _POLL, _OUTAGE and _DRAIN.
-        self._timers = Timers()
+        # Timers are those of links; of servers, to connect to again; of Waits of senders, and of
+        # (_STALL, link) where there are some; of _POLL, _OUTAGE and _DRAIN.
         self._turns: deque[WorkerLink] = deque()
         # Grabs that keep a slot.
         self._grabs = 0
@@ -316,11 +197,9 @@ class WorkerEngine:
         self._ready: deque[WorkerJob] = deque()
         self._stream: WorkStream | None = None
         self._poll_timeout: float | None = None
-        self._stopping = False
-        self._stop_next = False
-        # The servers that could not be reached since `work` began, until one is.
-        self._untried: set[Server] = set()
-        self._reached = False
+        self._life = _Life.IDLE
+        # The servers that may still be the first to be reached since `work` began; None after that.
+        self._untried: set[Server] | None = None
         # Servers that do not know GRAB_JOB_UNIQ.
         self._old_servers: set[Server] = set()
         self._handlers: dict[Any, Callable[[WorkerLink, Any, float], None]] = {
@@ -332,6 +211,20 @@ class WorkerEngine:
             Error: self._on_error,
             Unanswered: self._on_echo_res,
         }
+        # What happens to a link whose phase takes too long.
+        self._too_long: dict[Phase, Callable[[WorkerLink, float], None]] = {
+            Phase.GRABBING: self._on_late,
+            Phase.LATE: self._on_unanswered,
+            Phase.ASLEEP: self._enqueue,
+            Phase.PAUSING: self._enqueue,
+            Phase.LAST_GRAB: self._on_last_answer,
+            Phase.LEAVING: self._on_last_answer,
+        }
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended, by `close` or `abandon`."""
+        return self._life is _Life.CLOSED
 
     # The caller's side: what it can do.
 
@@ -385,16 +278,14 @@ class WorkerEngine:
             raise InvalidWorkerState("this worker works already")
         stream = self._stream = WorkStream(wake)
         self._poll_timeout = None if timeout is None else max(timeout, _SHORTEST_POLL)
-        self._stopping = False
-        self._reached = False
-        self._untried = set(self.pool.servers)
-        if self._stop_next:
-            self._stop_next = False
-            self._stopping = True
+        if self._life is _Life.TOLD_TO_STOP:
+            self._life = _Life.STOPPING
             stream.finish()
             return stream
+        self._life = _Life.WORKING
+        self._untried = set(self.pool.servers)
         for server in self.pool.servers:
-            self._connect(server, now)
+            self._connect_to(server, now)
         if not self.pool.servers:
             self._give_up()
         self._set_poll(now)
@@ -404,7 +295,7 @@ class WorkerEngine:
         """The next job to do, or None; then the stream is ready again when there is news."""
         while self._ready:
             job = self._ready.popleft()
-            if job._link.alive:
+            if job.link.alive:
                 return job
             self._jobs.discard(job)  # It is somebody else's by now.
         if self._stream is not None:
@@ -433,7 +324,7 @@ class WorkerEngine:
         deadline = deadline_of(now, timeout)
         if job.ended:
             raise InvalidWorkerState(f"{job!r} has ended")
-        link = job._link
+        link: WorkerLink = job.link
         ends = isinstance(event, _TERMINAL)
         if not link.alive:
             job.ended = ends
@@ -442,20 +333,18 @@ class WorkerEngine:
         if ends:
             job.ended = True
             del link.jobs[job]
-            link.unconfirmed = True
-            link.grab_confirms = False
-            self._go_on(link)
+            link.results += 1
+            self._go_on(link, now)
             self._grab_more(now)
-        wait = Wait((), deadline, wake)
-        if link.unsent_size > _MAX_UNSENT:
-            wait.open = 1
-            if not link.waits:
-                self._timers.set((_STALL, link), now + _STALLED)
-                link.moved = False
-            link.waits.append(wait)
-            if deadline is not None:
-                self._timers.set(wait, deadline)
-        wait.check()
+        wait = Wait(deadline, wake)
+        if link.unsent_size <= _MAX_UNSENT:
+            wait.finish()
+            return wait
+        if not link.waits:
+            self._watch_stall(link, now)
+        link.waits.append(wait)
+        if deadline is not None:
+            self._timers.set(wait, deadline, Wait.expire)
         return wait
 
     def job_done(self, job: WorkerJob, now: float, *, go_on: bool = True) -> None:
@@ -466,13 +355,14 @@ class WorkerEngine:
             now: The time.
             go_on: Whether to take more; else this is `stop`, too.
         """
-        if not job.ended and job._link.alive:
+        link: WorkerLink = job.link
+        if not job.ended and link.alive:
             self.send(job, WorkFail(job.wire_handle), now, _nothing)
         self._jobs.discard(job)
         if not go_on and self._stream is not None:
             self.stop(now)
-        if self._stopping and job._link.alive:
-            self._retire(job._link, now)
+        if self._life is not _Life.WORKING and link.alive:
+            self._retire(link, now)
         self._grab_more(now)
         self._check_end()
 
@@ -490,16 +380,14 @@ class WorkerEngine:
             timeout: Seconds to wait for the jobs; then connections are closed. None for any.
         """
         if self._stream is None:
-            self._stop_next = not self.closed
+            if self._life is not _Life.CLOSED:
+                self._life = _Life.TOLD_TO_STOP
             return
         if timeout is not None:
-            self._timers.set(_DRAIN, now + timeout)
-        if not self._stopping:
-            self._stopping = True
-            self._turns.clear()
-            for server in self.pool.servers:
-                self._timers.cancel(server)
-            self._timers.cancel(_OUTAGE)
+            self._timers.set(_DRAIN, now + timeout, self._on_drained)
+        if self._life is _Life.WORKING:
+            self._life = _Life.STOPPING
+            self._forget_turns()
             for link in self._links():
                 self._retire(link, now)
         self._check_end()
@@ -507,19 +395,17 @@ class WorkerEngine:
     def end_work(self, now: float) -> None:
         """The caller of `work` has returned from it, for whatever reason: close what is open."""
         self._stream = None
-        self._stopping = True
+        if self._life in (_Life.WORKING, _Life.STOPPING):
+            self._life = _Life.IDLE
         for link in self._links():
             self._close(link, ConnectionError("the worker has stopped"), now)
         self._timers.cancel(_POLL)
-        self._timers.cancel(_OUTAGE)
         self._timers.cancel(_DRAIN)
-        for server in self.pool.servers:
-            self._timers.cancel(server)
-        self._turns.clear()
+        self._forget_turns()
         self._ready.clear()
         self._jobs.clear()
 
-    def release(self, wait: Wait) -> None:
+    def release(self, wait: Wait, now: float) -> None:
         """The caller of `wait` is no longer blocked, for whatever reason."""
         self._timers.cancel(wait)
         for link in self._links():
@@ -528,7 +414,7 @@ class WorkerEngine:
 
     def close(self, now: float) -> None:
         """Close all connections at once; the work is over, and there will be no more."""
-        self.closed = True
+        self._life = _Life.CLOSED
         stream = self._stream
         self.end_work(now)
         if stream is not None:
@@ -542,14 +428,13 @@ class WorkerEngine:
             for wait in link.waits:
                 wait.error = error
             self._end_waits(link)
-        self._grabs = 0
         if self._stream is not None:
             self._stream.error = error
             self._stream.finish()
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""
-        self.closed = True
+        self._life = _Life.CLOSED
         for link in self._links():
             self._drop(link)
         if self._stream is not None:
@@ -558,26 +443,6 @@ class WorkerEngine:
             self._stream.done = True
 
     # The transport side, in.
-
-    def connected(self, link: WorkerLink, now: float) -> None:
-        """`link` is open."""
-        if not link.alive:
-            return
-        self._timers.cancel(link)
-        link.is_up = True
-        link.phase = Phase.RESTING
-        if self._client_id is not None:
-            self._send(link, SetClientId(self._client_id))
-        self._go_on(link)
-        self._grab_more(now)
-        if not self._abilities:
-            self._reach()  # It is not asked anything, so it will not answer.
-        elif link.phase is not Phase.GRABBING:
-            self._timers.cancel(_OUTAGE)  # Nor is it yet while jobs of lost links keep all slots.
-
-    def connect_failed(self, link: WorkerLink, error: Exception, now: float) -> None:
-        """`link` could not be opened."""
-        self._lost(link, error, now)
 
     def receive_data(self, link: WorkerLink, data: bytes, now: float) -> None:
         """The server of `link` has sent `data`."""
@@ -598,47 +463,18 @@ class WorkerEngine:
         self._grab_more(now)
         self._news(active=True)
 
-    def connection_lost(self, link: WorkerLink, error: Exception | None, now: float) -> None:
-        """`link` has ended: by an error, or by the server if that is None."""
-        self._lost(link, error or ConnectionError("the server closed the connection"), now)
-
     def handle_timeout(self, now: float) -> None:
-        """It is `now`."""
-        while (expired := self._timers.pop_expired(now)) is not None:
-            if isinstance(expired, WorkerLink):
-                self._on_link_timeout(expired, now)
-            elif isinstance(expired, Server):
-                self._connect(expired, now)
-            elif isinstance(expired, Wait):
-                expired.expire()
-            elif expired is _POLL:
-                self._news(active=False)
-            elif expired is _OUTAGE:
-                self._give_up()
-            elif expired is _DRAIN:
-                for link in self._links():
-                    self._close(link, TimeoutError("the time to finish its jobs is over"), now)
-                self._jobs.clear()
-                self._check_end()
-            else:
-                self._on_stalled(expired[1], now)
+        """It is `now`: whatever is due happens."""
+        self._timers.expire(now)
         self._grab_more(now)
 
     # The transport side, out.
-
-    def next_action(self) -> Action | None:
-        """The next thing to do with a connection, or None."""
-        return self._actions.popleft() if self._actions else None
 
     def links_to_write(self) -> Iterable[WorkerLink]:
         """The open links on which there is something to send."""
         return [link for link in self._links() if link.unsent]
 
-    def next_deadline(self) -> float | None:
-        """When `handle_timeout` is to be called next, or None."""
-        return self._timers.next_deadline()
-
-    def data_to_send(self, link: WorkerLink) -> bytes:
+    def data_to_send(self, link: WorkerLink, now: float) -> bytes:
         """Bytes to write on `link` now, or none."""
         unsent = link.unsent
         if not unsent:
@@ -649,7 +485,7 @@ class WorkerEngine:
             size += len(unsent[0])
             packets.append(unsent.popleft())
         link.unsent_size -= size
-        link.moved = link.taken = True
+        link.written += size
         if link.waits and link.unsent_size <= _MAX_UNSENT:
             self._end_waits(link)
         return b"".join(packets)
@@ -664,56 +500,62 @@ class WorkerEngine:
         link.unsent.append(data)
         link.unsent_size += len(data)
 
-    def _connect(self, server: Server, now: float) -> None:
-        connection = Connection(Role.WORKER, max_packet_size=self._max_packet_size)
-        link = server.link = WorkerLink(server, connection)
-        self._actions.append(Connect(link, self._connect_timeout))
-        self._timers.set(link, now + self._connect_timeout)
+    def _connect_to(self, server: Server, now: float) -> None:
+        self._connect(WorkerLink(server, self._max_packet_size), now)
+
+    def _opened(self, link: WorkerLink, now: float) -> None:
+        if self._client_id is not None:
+            self._send(link, SetClientId(self._client_id))
+        self._go_on(link, now)
+        self._grab_more(now)
+        if not self._abilities:
+            self._reach()  # It is not asked anything, so it will not answer.
+        elif link.phase is not Phase.GRABBING:
+            self._timers.cancel(_OUTAGE)  # Nor is it yet while jobs of lost links keep all slots.
 
     def _reach(self) -> None:
         """There is a server that works."""
-        self._reached = True
+        self._untried = None
         self._timers.cancel(_OUTAGE)
 
-    def _close(self, link: WorkerLink, error: Exception, now: float) -> None:
-        """Close `link` from this side."""
-        if link.alive:
-            self._actions.append(Close(link))
-            self._lost(link, error, now)
-
     def _lost(self, link: WorkerLink, error: Exception, now: float) -> None:
-        """`link` is no more: refused, reset, ended, out of step, timed out or closed."""
-        if not link.alive:
-            return
         server = link.server
-        if link.phase is Phase.GRABBING and not link.is_late:
-            self._grabs -= 1
         self._drop(link)
         self._end_waits(link)
-        if self._stopping:
+        if self._life is not _Life.WORKING:
             self._check_end()
             return
         server.failed(error, now, self._rng)
         lost = f", and {len(link.jobs)} jobs with it" if link.jobs else ""
         self.notices.append(f"no connection to {link.address}: {error}{lost}")
-        self._timers.set(server, server.cool_until)
-        self._untried.discard(server)
-        if not self._reached and not self._untried:
+        self._timers.set(server, server.cool_until, self._connect_to)
+        if self._untried is not None:
+            self._untried.discard(server)
+        if self._untried is not None and not self._untried:
             self._give_up()
         elif (
             self._max_outage is not None
             and _OUTAGE not in self._timers  # Then it has begun before.
             and not any(other.is_up for other in self._links())
         ):
-            self._timers.set(_OUTAGE, now + self._max_outage)
+            self._timers.set(_OUTAGE, now + self._max_outage, self._on_outage)
         self._grab_more(now)
         self._news(active=True)
 
     def _drop(self, link: WorkerLink) -> None:
-        link.alive = link.is_up = False
-        link.server.link = None
+        self._grabs -= link.phase is Phase.GRABBING
         link.unsent.clear()
-        self._timers.cancel(link)
+        super()._drop(link)
+
+    def _on_outage(self, _: str, now: float) -> None:
+        self._give_up()
+
+    def _on_drained(self, _: str, now: float) -> None:
+        """The time to finish jobs is over."""
+        for link in self._links():
+            self._close(link, TimeoutError("the time to finish its jobs is over"), now)
+        self._jobs.clear()
+        self._check_end()
 
     def _give_up(self) -> None:
         """No server can be reached: the work is over."""
@@ -722,47 +564,66 @@ class WorkerEngine:
         stream.error = self.pool.unavailable()
         stream.finish()
 
-    def _on_link_timeout(self, link: WorkerLink, now: float) -> None:
-        if link.phase in (Phase.ASLEEP, Phase.PAUSING):
-            self._enqueue(link)
-        elif link.phase is Phase.GRABBING and not link.is_late and not self._stopping:
-            link.is_late = True
-            link.taken = False
-            self._grabs -= 1
-            self._timers.set(link, now + _LOST)
-        elif link.phase is Phase.GRABBING and link.taken and not self._stopping:
-            # The server is still reading what stood before the grab, a large result.
-            link.taken = False
-            self._timers.set(link, now + _LOST)
-        elif self._stopping and link.unsent and now - link.since < _STALLED:
-            # A large result is still being written; what asks for the answer stands behind it.
-            self._timers.set(link, now + _LAST_ANSWER)
+    # Phases.
+
+    def _enter(
+        self, link: WorkerLink, phase: Phase, now: float, seconds: float | None = None
+    ) -> None:
+        """Have `link` be in `phase` from now on, for `seconds` at most if that is given."""
+        assert phase in PHASES[link.phase].follows, (link, phase)
+        self._grabs += (phase is Phase.GRABBING) - (link.phase is Phase.GRABBING)
+        link.phase = phase
+        link.since = now
+        self._wait_on(link, now, seconds)
+
+    def _wait_on(self, link: WorkerLink, now: float, seconds: float | None) -> None:
+        """Leave `link` in its phase for `seconds` from now on, or for ever."""
+        link.mark = link.written
+        if seconds is None:
+            self._timers.cancel(link)
         else:
-            what = "no connection" if link.phase is Phase.CONNECTING else "no answer"
-            self._close(link, TimeoutError(f"{what} within the time"), now)
+            self._timers.set(link, now + seconds, self._too_long[link.phase])
+
+    def _on_late(self, link: WorkerLink, now: float) -> None:
+        self._enter(link, Phase.LATE, now, _LOST)
+
+    def _on_unanswered(self, link: WorkerLink, now: float) -> None:
+        if link.written > link.mark:
+            # The server is still reading what stood before the grab, a large result.
+            self._wait_on(link, now, _LOST)
+        else:
+            self._close(link, TimeoutError("no answer within the time"), now)
+
+    def _on_last_answer(self, link: WorkerLink, now: float) -> None:
+        if link.unsent and now - link.since < _STALLED:
+            # A large result is still being written; what asks for the answer stands behind it.
+            self._wait_on(link, now, _LAST_ANSWER)
+        else:
+            self._close(link, TimeoutError("no answer within the time"), now)
 
     def _retire(self, link: WorkerLink, now: float) -> None:
         """The worker stops: close `link` when it has neither a job nor a grab."""
         if not link.is_up:
             self._close(link, ConnectionError("the worker stops"), now)
-        elif link.phase is Phase.GRABBING:
+        elif link.phase in _ASKING:
             # The answer may be a job, which closing would make a lost one.
-            link.since = now
-            self._timers.set(link, now + _LAST_ANSWER)
+            self._enter(link, Phase.LAST_GRAB, now, _LAST_ANSWER)
         elif link.jobs:
-            link.phase = Phase.RESTING
-            self._timers.cancel(link)
-        elif not link.unconfirmed:
+            self._enter(link, Phase.RESTING, now)
+        elif link.confirmed == link.results:
             self._close(link, ConnectionError("the worker stops"), now)
         elif link.phase is not Phase.LEAVING:
-            link.phase = Phase.LEAVING
-            link.since = now
             self._send(link, EchoReq(b""))
-            self._timers.set(link, now + _LAST_ANSWER)
+            self._enter(link, Phase.LEAVING, now, _LAST_ANSWER)
 
     def _check_end(self) -> None:
         stream = self._stream
-        if stream is not None and self._stopping and not self._jobs and not self._links():
+        if (
+            stream is not None
+            and self._life is not _Life.WORKING
+            and not self._jobs
+            and not self._links()
+        ):
             stream.finish()
 
     def _news(self, *, active: bool) -> None:
@@ -773,7 +634,17 @@ class WorkerEngine:
 
     def _set_poll(self, now: float) -> None:
         if self._poll_timeout is not None:
-            self._timers.set(_POLL, now + self._poll_timeout)
+            self._timers.set(_POLL, now + self._poll_timeout, self._on_poll)
+
+    def _on_poll(self, _: str, now: float) -> None:
+        self._news(active=False)
+
+    def _forget_turns(self) -> None:
+        """No link is to grab any more, and no server to be connected to."""
+        self._turns.clear()
+        self._timers.cancel(_OUTAGE)
+        for server in self.pool.servers:
+            self._timers.cancel(server)
 
     # Those who wait to send more.
 
@@ -782,7 +653,6 @@ class WorkerEngine:
         waits, link.waits = link.waits, []
         for wait in waits:
             self._timers.cancel(wait)
-            wait.open = 0
             wait.finish()
 
     # Abilities.
@@ -790,10 +660,10 @@ class WorkerEngine:
     def _tell_abilities(self, now: float) -> None:
         for link in self._links():
             if link.is_up:
-                self._go_on(link)
+                self._go_on(link, now)
         self._grab_more(now)
 
-    def _sync_abilities(self, link: WorkerLink) -> None:
+    def _sync_abilities(self, link: WorkerLink, now: float) -> None:
         """Tell the server of `link` what has changed, as far as that can be done now."""
         wanted, registered = self._abilities, link.registered
         if registered == wanted or link.phase is Phase.LEAVING:
@@ -801,7 +671,7 @@ class WorkerEngine:
         for function in [f for f in registered if registered[f] != wanted.get(f, -1)]:
             # gearmand takes the jobs of a function away with it.
             held = any(job.wire_task == function for job in link.jobs)
-            if not held and link.phase is not Phase.GRABBING:
+            if not held and link.phase not in _ASKING:
                 del registered[function]
                 self._send(link, CantDo(function))
         new = [function for function in wanted if function not in registered]
@@ -813,28 +683,31 @@ class WorkerEngine:
                 self._send(link, CanDoTimeout(function, b"%d" % limit))
         # A job that is queued already does not wake anybody.
         if new and link.phase in (Phase.RESTING, Phase.ASLEEP, Phase.PAUSING):
-            self._enqueue(link)
+            self._enqueue(link, now)
 
     # Grabbing and sleeping.
 
     def _may_grab(self, link: WorkerLink) -> bool:
         # As long as a job keeps CANT_DO back, another grab could bring one more of the same.
-        return not self._stopping and bool(link.registered) and link.registered == self._abilities
+        return (
+            self._life is _Life.WORKING
+            and bool(link.registered)
+            and link.registered == self._abilities
+        )
 
-    def _go_on(self, link: WorkerLink) -> None:
+    def _go_on(self, link: WorkerLink, now: float) -> None:
         """Tell the server of `link` what has changed, and let it grab if nothing is in the way."""
-        self._sync_abilities(link)
+        self._sync_abilities(link, now)
         if link.phase is Phase.RESTING:
-            self._enqueue(link)
+            self._enqueue(link, now)
 
-    def _enqueue(self, link: WorkerLink) -> None:
+    def _enqueue(self, link: WorkerLink, now: float) -> None:
         """`link` wants to grab when it is its turn."""
-        self._timers.cancel(link)
         if self._may_grab(link):
-            link.phase = Phase.QUEUED
+            self._enter(link, Phase.QUEUED, now)
             self._turns.append(link)
         else:
-            link.phase = Phase.RESTING
+            self._enter(link, Phase.RESTING, now)
 
     def _grab_more(self, now: float) -> None:
         while self._turns and len(self._jobs) + self._grabs < self._max_jobs:
@@ -843,59 +716,50 @@ class WorkerEngine:
                 if self._may_grab(link):
                     self._grab(link, now)
                 else:
-                    link.phase = Phase.RESTING
+                    self._enter(link, Phase.RESTING, now)
 
     def _grab(self, link: WorkerLink, now: float) -> None:
         self._send(link, GrabJob() if link.server in self._old_servers else GrabJobUniq())
-        self._grabs += 1
-        link.phase = Phase.GRABBING
-        link.is_late = False
-        link.grab_confirms = True
-        self._timers.set(link, now + _LATE)
+        link.grabbed_after = link.results
+        self._enter(link, Phase.GRABBING, now, _LATE)
 
-    def _grab_answered(self, link: WorkerLink) -> None:
-        if not link.is_late:
-            self._grabs -= 1
-        self._timers.cancel(link)
-        link.phase = Phase.RESTING
-        if link.grab_confirms:
-            link.unconfirmed = False
+    def _grab_answered(self, link: WorkerLink, now: float) -> None:
+        link.confirmed = link.grabbed_after
+        self._enter(link, Phase.RESTING, now)
 
     def _on_noop(self, link: WorkerLink, event: Noop, now: float) -> None:
         if link.phase is not Phase.ASLEEP:
             return  # It is going to grab anyway, or has done so.
         link.fruitless = link.fruitless + 1 if now - link.since < _AT_ONCE else 0
         if link.fruitless <= _FRUITLESS:
-            self._enqueue(link)
+            self._enqueue(link, now)
         else:
-            link.phase = Phase.PAUSING
             pause = _FIRST_PAUSE * 2 ** min(link.fruitless - _FRUITLESS - 1, 16)
-            self._timers.set(link, now + min(pause, _LONGEST_PAUSE))
+            self._enter(link, Phase.PAUSING, now, min(pause, _LONGEST_PAUSE))
 
     def _on_no_job(self, link: WorkerLink, event: NoJob, now: float) -> None:
-        self._grab_answered(link)
-        self._sync_abilities(link)
-        if self._stopping:
+        self._grab_answered(link, now)
+        self._sync_abilities(link, now)
+        if self._life is not _Life.WORKING:
             self._retire(link, now)
         elif link.phase is Phase.RESTING and link.registered:
             self._send(link, PreSleep())
-            link.phase = Phase.ASLEEP
-            link.since = now
-            self._timers.set(link, now + self._look_again * self._rng.uniform(0.8, 1.2))
+            seconds = self._look_again * self._rng.uniform(0.8, 1.2)
+            self._enter(link, Phase.ASLEEP, now, seconds)
 
     def _on_job_assign(
         self, link: WorkerLink, event: JobAssign | JobAssignUniq, now: float
     ) -> None:
         if len(event.handle) > _LONGEST_HANDLE:
             raise RemoteProtocolError(f"a job's handle has {len(event.handle)} bytes")
-        self._grab_answered(link)
+        self._grab_answered(link, now)
         link.fruitless = 0
         unique = event.unique if isinstance(event, JobAssignUniq) else None
         job = WorkerJob(link, event.handle, event.function, unique, event.data)
         link.jobs[job] = None
         self._jobs.add(job)
         self._ready.append(job)
-        self._go_on(link)
+        self._go_on(link, now)
 
     def _on_echo_res(self, link: WorkerLink, event: EchoRes | Unanswered, now: float) -> None:
         self._close(link, ConnectionError("the worker stops"), now)
@@ -908,20 +772,24 @@ class WorkerEngine:
             self.notices.append(f"{link.address} did not take what was sent about a job: {error}")
         elif isinstance(event.answers, GrabJobUniq) and link.server not in self._old_servers:
             self._old_servers.add(link.server)
-            self._grab_answered(link)
-            self._go_on(link)
-            if self._stopping:
+            self._grab_answered(link, now)
+            self._go_on(link, now)
+            if self._life is not _Life.WORKING:
                 self._retire(link, now)
         else:
             self._close(link, error, now)
 
-    def _on_stalled(self, link: WorkerLink, now: float) -> None:
-        """Somebody waits to send more on `link`: has anything been written since?"""
+    def _watch_stall(self, link: WorkerLink, now: float) -> None:
+        """Somebody waits to send more on `link`: look later whether any was written meanwhile."""
+        look = functools.partial(self._on_stalled, written=link.written)
+        self._timers.set((_STALL, link), now + _STALLED, look)
+
+    def _on_stalled(self, stall: tuple[str, WorkerLink], now: float, *, written: int) -> None:
+        link = stall[1]
         if not link.waits:
             return  # They have given up, and there may be nothing left to write.
-        if link.moved:
-            link.moved = False
-            self._timers.set((_STALL, link), now + _STALLED)
+        if link.written > written:
+            self._watch_stall(link, now)
         else:
             self._close(link, TimeoutError("the server does not read"), now)
 

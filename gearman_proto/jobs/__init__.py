@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .assigned import WorkerJob
 from .job import GearmanJob
 from .request import GearmanJobRequest, JobStatus, ended, next_update
 from .submitting import make_requests, prepare
@@ -17,6 +18,7 @@ __all__ = [
     "JobUpdate",
     "JobWarning",
     "UpdateQueue",
+    "WorkerJob",
     "ended",
     "make_requests",
     "next_update",

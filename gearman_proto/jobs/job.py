@@ -23,27 +23,6 @@ class Fields:
     unique: str | None
     data: Any
 
-    def _fill(
-        self,
-        connection: ServerAddress | None,
-        handle: str | None,
-        task: str,
-        unique: str | None,
-        data: Any,
-    ) -> None:
-        self.connection = connection
-        self.handle = handle
-        self.task = task
-        self.unique = unique
-        self.data = data
-
-    def _leave_server(self) -> None:
-        self.connection = None
-        self.handle = None
-
-    def _drop_unique(self) -> None:
-        self.unique = None
-
 
 _T = TypeVar("_T")
 
@@ -96,20 +75,24 @@ class GearmanJob:
         unique: str | bytes | None,
         data: Any,
     ) -> None:
-        self._fields = Fields()
-        self._fields._fill(
-            connection,
-            None if handle is None else to_text(handle),
-            to_text(task),
-            None if unique is None else to_text(unique),
-            data,
-        )
+        fields = Fields()
+        fields.connection = connection
+        fields.handle = None if handle is None else to_text(handle)
+        fields.task = to_text(task)
+        fields.unique = None if unique is None else to_text(unique)
+        fields.data = data
+        self.keep_in(fields)
 
     @classmethod
-    def _view(cls, fields: Fields) -> GearmanJob:
+    def view_of(cls, fields: Fields) -> GearmanJob:
+        """Return a job whose attributes are those of `fields`."""
         job = cls.__new__(cls)
-        job._fields = fields
+        job.keep_in(fields)
         return job
+
+    def keep_in(self, fields: Fields) -> None:
+        """Have the attributes in `fields` from now on, and lose those that there are."""
+        self._fields = fields
 
     def __repr__(self) -> str:
         return f"<GearmanJob task={self.task!r} unique={self.unique!r} handle={self.handle!r}>"

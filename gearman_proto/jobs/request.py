@@ -72,6 +72,9 @@ class Waiter(Protocol):
     def request_over(self, request: GearmanJobRequest) -> None:
         """It has ended without being acknowledged, or with that, as a background request does."""
 
+    def request_updated(self) -> None:
+        """Something has come of its job, and it goes on."""
+
 
 _MISSING: Final = object()
 
@@ -101,27 +104,27 @@ class GearmanJobRequest(Fields):
     __slots__ = (
         "__dict__",
         "__weakref__",
-        "_encoder",
-        "_generated",
-        "_link",
-        "_payload",
-        "_raw_result",
         "_result",
-        "_tried",
-        "_waits",
         "background",
         "connection_attempts",
+        "encoder",
         "error",
+        "generated_unique",
+        "link",
         "max_connection_attempts",
+        "payload",
         "priority",
+        "raw_result",
         "reducer",
         "run_at",
         "state",
         "timed_out",
+        "tried",
+        "waits",
     )
 
     # What most requests never have is an attribute of the class, until it is set.
-    _raw_exception: bytes | None = None
+    raw_exception: bytes | None = None
     _exception: Any = _MISSING
     _status: JobStatus | None = None
     _updates: Updates | None = None
@@ -140,25 +143,20 @@ class GearmanJobRequest(Fields):
     ) -> None:
         job = gearman_job
         self._setup(job.task, job.data, initial_priority, background, max_attempts)
-        self._fill(job.connection, job.handle, job.task, job.unique, job.data)
+        self.connection, self.handle, self.unique = job.connection, job.handle, job.unique
         self.run_at: datetime | float | None = run_at
         self.reducer: str | bytes | None = reducer
         self._job = gearman_job
-        gearman_job._fields = self
+        gearman_job.keep_in(self)
 
     @classmethod
-    def _make(
+    def make(
         cls, task: str | bytes, data: Any, background: bool, max_attempts: int
     ) -> GearmanJobRequest:
         """What the constructor does, without a GearmanJob."""
         request = cls.__new__(cls)
-        request._setup(
-            task if type(task) is str else to_text(task),
-            data,
-            PRIORITY_NONE,
-            background,
-            max_attempts,
-        )
+        text = task if type(task) is str else to_text(task)
+        cls._setup(request, text, data, PRIORITY_NONE, background, max_attempts)
         return request
 
     def _setup(
@@ -174,9 +172,10 @@ class GearmanJobRequest(Fields):
         self.max_connection_attempts: int = max_attempts
         self.run_at = None
         self.reducer = None
-        # The unique if it was made here, and so may be made anew.
-        self._generated: str | None = None
-        self._encoder: Any = NoopEncoder
+        # What follows, but for state, timed_out, error and attempts, is the engine's.
+        #: The unique if it was made here, and so may be made anew.
+        self.generated_unique: str | None = None
+        self.encoder: Any = NoopEncoder
         self._initialize()
 
     def _initialize(self) -> None:
@@ -184,19 +183,49 @@ class GearmanJobRequest(Fields):
         self.timed_out: bool = False
         self.error: Exception | None = None
         self.connection_attempts: int = 0
-        self._raw_result: bytes | None = None
+        self.raw_result: bytes | None = None
         self._result: Any = _MISSING
-        # The encoded data, from `prepare` until the submit is acknowledged or has failed.
-        self._payload: bytes | None = None
-        # The connection that it is on its way over, or waited for on.
-        self._link: Any = None
-        # The servers that were tried in vain for the current attempt.
-        self._tried: tuple[Any, ...] = ()
-        # Whom to tell when its state changes.
-        self._waits: tuple[Waiter, ...] = ()
+        #: The encoded data, from `prepare` until the submit is acknowledged or has failed.
+        self.payload: bytes | None = None
+        #: The connection that it is on its way over, or waited for on; None if it is not under way.
+        self.link: Any = None
+        #: The servers that were tried in vain for the current attempt.
+        self.tried: tuple[Any, ...] = ()
+        #: Whom to tell when its state changes.
+        self.waits: tuple[Waiter, ...] = ()
+
+    def renew(self) -> None:
+        """Make it as good as new but for what it is to be sent with; for engines, before they do.
+
+        It has no handle then, and no unique that was made for it.
+        """
+        payload = self.payload
+        self._initialize_again()
+        self.payload = payload
+        self.handle = None
+        self.forget_unique()
+
+    def leave(self, state: str, error: Exception | None = None) -> tuple[Waiter, ...]:
+        """Be under way no more; for engines.
+
+        Args:
+            state: How it ended.
+            error: Why, if that was not the worker's doing.
+
+        Returns:
+            Whom to tell.
+        """
+        self.state = state
+        if error is not None:
+            self.error = error
+        self.timed_out = False
+        self.link = self.payload = None
+        self.tried = ()
+        waits, self.waits = self.waits, ()
+        return waits
 
     def _initialize_again(self) -> None:
-        for name in ("_raw_exception", "_exception", "_status", "_updates"):
+        for name in ("raw_exception", "_exception", "_status", "_updates"):
             self.__dict__.pop(name, None)
         self._initialize()
 
@@ -240,7 +269,7 @@ class GearmanJobRequest(Fields):
         """The job."""
         job = self._job() if isinstance(self._job, weakref.ref) else self._job
         if job is None:
-            job = GearmanJob._view(self)
+            job = GearmanJob.view_of(self)
             # Were it not weak, requests and their results would wait for the cycle collector.
             self._job = weakref.ref(job)
         return job
@@ -269,10 +298,10 @@ class GearmanJobRequest(Fields):
             Exception: Whatever the encoder's `decode` raises.
         """
         if self._result is _MISSING:
-            if self._raw_result is None:
+            if self.raw_result is None:
                 return None
-            self._result = self._encoder.decode(self._raw_result)
-            self._raw_result = None
+            self._result = self.encoder.decode(self.raw_result)
+            self.raw_result = None
         return self._result
 
     @property
@@ -283,11 +312,15 @@ class GearmanJobRequest(Fields):
             Exception: Whatever the encoder's `decode` raises.
         """
         if self._exception is _MISSING:
-            if self._raw_exception is None:
+            if self.raw_exception is None:
                 return None
-            self._exception = self._encoder.decode(self._raw_exception)
-            self._raw_exception = None
+            self._exception = self.encoder.decode(self.raw_exception)
+            self.raw_exception = None
         return self._exception
+
+    def set_status(self, status: JobStatus) -> None:
+        """A status or WORK_STATUS has come; for engines."""
+        self._status = status
 
     @property
     def status(self) -> JobStatus:
@@ -297,21 +330,27 @@ class GearmanJobRequest(Fields):
     @property
     def data_updates(self) -> UpdateQueue:
         """The unread data of WORK_DATA, decoded."""
-        return self._all_updates().data
+        return self.all_updates().data
 
     @property
     def warning_updates(self) -> UpdateQueue:
         """The unread data of WORK_WARNING, decoded."""
-        return self._all_updates().warnings
+        return self.all_updates().warnings
 
     @property
     def status_updates(self) -> UpdateQueue:
         """The unread (numerator, denominator) pairs of WORK_STATUS; the last 1,000 at most."""
-        return self._all_updates().progress
+        return self.all_updates().progress
 
-    def _all_updates(self) -> Updates:
+    @property
+    def has_updates(self) -> bool:
+        """Whether anything has come of the job that could be unread."""
+        return self._updates is not None
+
+    def all_updates(self) -> Updates:
+        """What has come of the job and was not read; engines add to it."""
         if self._updates is None:
-            self._updates = Updates(self._encoder)
+            self._updates = Updates(self.encoder)
         return self._updates
 
     def reset(self) -> None:
@@ -320,18 +359,20 @@ class GearmanJobRequest(Fields):
         Raises:
             InvalidClientState: It is being submitted, or waited for.
         """
-        if self._link is not None and not self._link.engine.closed:
+        if self.link is not None and not self.link.engine.closed:
             raise InvalidClientState(f"{self!r} is under way")
-        self._leave_server()
-        self._forget_unique()
+        self.connection = None
+        self.handle = None
+        self.forget_unique()
         self._initialize_again()
 
-    def _forget_unique(self) -> None:
+    def forget_unique(self) -> None:
+        """Have no unique, if it was made here and must not be sent again; for engines."""
         # The server may still have the job of a foreground request, doomed because its client has
         # gone: a submit with the same unique would be attached to it and never hear of it again.
         # A background job can't be doomed so; there the same unique saves running it twice.
-        if not self.background and self.unique == self._generated:
-            self._drop_unique()
+        if not self.background and self.unique == self.generated_unique:
+            self.unique = None
 
 
 def _address(server: HostSpec | None) -> ServerAddress | None:
@@ -344,9 +385,9 @@ def next_update(request: GearmanJobRequest) -> JobUpdate | None:
     Raises:
         Exception: Whatever the encoder's `decode` raises. The update is taken all the same.
     """
-    updates = request._updates
-    if updates is None:
+    if not request.has_updates:
         return None
+    updates = request.all_updates()
     queue = min(updates.data, updates.warnings, updates.progress, key=lambda queue: queue.first)
     if not queue:
         return None

@@ -62,7 +62,7 @@ def make_requests(
             keys = len(job)
         except (TypeError, KeyError, IndexError):
             raise _bad_job(job) from None
-        request = GearmanJobRequest._make(task, data, background, attempts)
+        request = GearmanJobRequest.make(task, data, background, attempts)
         if keys > 2:
             _add_options(request, job)
         requests.append(request)
@@ -126,7 +126,7 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
         if request.task is not task:
             task = request.task
             check_name("task", task, constants.MAX_FUNCTION_SIZE)
-        if request.unique and request.unique != request._generated:
+        if request.unique and request.unique != request.generated_unique:
             check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE)
         if request.run_at is not None or request.reducer is not None:
             _check_special(request)
@@ -141,8 +141,8 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
                 f"the data has {len(payload)} bytes, more than the {MAX_PAYLOAD_SIZE} that fit a "
                 "packet"
             )
-        request._encoder = encoder
-        request._payload = payload
+        request.encoder = encoder
+        request.payload = payload
 
 
 def _check_special(request: GearmanJobRequest) -> None:
@@ -171,7 +171,7 @@ def to_epoch(run_at: datetime | float | None) -> int:
 
 def submit_event(request: GearmanJobRequest) -> events.PacketEvent:
     """Return the packet that submits `request`, which has been prepared and has a unique."""
-    payload = request._payload or b""
+    payload = request.payload or b""
     function = request.task.encode("utf-8", "surrogateescape")
     unique = (request.unique or "").encode("utf-8", "surrogateescape")
     if request.run_at is not None:

@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gearman_proto.engines.waits import Wait
-    from gearman_proto.engines.worker import WorkerJob, WorkStream
+    from gearman_proto.engines.worker import WorkStream
+from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.jobs.request import GearmanJobRequest
 
 PRIORITIES = [PRIORITY_HIGH, PRIORITY_NONE, PRIORITY_LOW]

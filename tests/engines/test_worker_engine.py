@@ -54,7 +54,8 @@ from .harness import raw, wakes
 from .worker_harness import Peer, World
 
 if TYPE_CHECKING:
-    from gearman_proto.engines.worker import WorkerJob, WorkStream
+    from gearman_proto.engines.worker import WorkStream
+from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.wire.events import Event, PacketEvent
 
 GRAB = GrabJobUniq()

@@ -1,0 +1,126 @@
+"""What the engines have in common that open connections: client, worker and admin client.
+
+A link goes through LinkState: CONNECTING, OPEN, GONE. Whatever ends one comes to `_lost`: refused,
+reset, ended, out of step, given up, closed from this side.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gearman_proto.errors import ConnectionError, RemoteProtocolError
+from gearman_proto.wire.connection import Connection
+
+from .base import BaseEngine, Close, Connect, Link, LinkState
+
+if TYPE_CHECKING:
+    from gearman_proto.address import ServerAddress
+    from gearman_proto.wire.packets import Role
+
+    from .pool import Server
+
+
+class OutgoingLink(Link):
+    """One connection to a server, or the attempt to make one.
+
+    Args:
+        server: Which server.
+        role: What this end is.
+        max_packet_size: In bytes; see Connection.
+    """
+
+    __slots__ = ("server",)
+
+    def __init__(self, server: Server, role: Role, max_packet_size: int) -> None:
+        super().__init__(Connection(role, max_packet_size=max_packet_size), LinkState.CONNECTING)
+        self.server: Server = server
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} to {self.address}, {self.state.name.lower()}>"
+
+    @property
+    def address(self) -> ServerAddress:
+        """Where it goes to."""
+        return self.server.address
+
+
+L = TypeVar("L", bound=OutgoingLink)
+
+
+class ConnectingEngine(BaseEngine, Generic[L]):
+    """The base of engines that open connections.
+
+    Args:
+        connect_timeout: Seconds to wait for a connection.
+
+    Raises:
+        ValueError: `connect_timeout` is not more than 0.
+    """
+
+    def __init__(self, connect_timeout: float) -> None:
+        super().__init__()
+        if not connect_timeout > 0:
+            raise ValueError(f"connect_timeout is {connect_timeout}: it must be more than 0")
+        self._connect_timeout = connect_timeout
+
+    def connected(self, link: L, now: float) -> None:
+        """`link` is open."""
+        if link.alive:
+            self._timers.cancel(link)
+            link.state = LinkState.OPEN
+            self._opened(link, now)
+
+    def connect_failed(self, link: L, error: Exception, now: float) -> None:
+        """`link` could not be opened."""
+        if link.alive:
+            self._lost(link, error, now)
+
+    def receive_eof(self, link: L, now: float) -> None:
+        """The server of `link` sends no more. That ends it: there is nothing left to say."""
+        if not link.alive:
+            return
+        error = ConnectionError("the server closed the connection")
+        link.connection.receive_eof()
+        try:
+            link.connection.next_event()
+        except RemoteProtocolError as torn:
+            error = ConnectionError(f"the server closed the connection: {torn}")
+        self._close(link, error, now)
+
+    def connection_lost(self, link: L, error: Exception, now: float) -> None:
+        """`link` has ended, because of `error`."""
+        if link.alive:
+            self._lost(link, error, now)
+
+    def _connect(self, link: L, now: float) -> L:
+        """Open `link`, which is new."""
+        link.server.link = link
+        self._actions.append(Connect(link, self._connect_timeout))
+        self._timers.set(link, now + self._connect_timeout, self._on_connect_timeout)
+        return link
+
+    def _on_connect_timeout(self, link: L, now: float) -> None:
+        error = TimeoutError(f"no connection within {self._connect_timeout:g} seconds")
+        self._actions.append(Close(link))
+        self._lost(link, error, now)
+
+    def _close(self, link: L, error: Exception, now: float) -> None:
+        """Close `link` from this side."""
+        if link.alive:
+            self._actions.append(Close(link))
+            self._lost(link, error, now)
+
+    def _drop(self, link: L) -> None:
+        """`link` is no more: forget it."""
+        link.state = LinkState.GONE
+        link.server.link = None
+        self._timers.cancel(link)
+
+    @abstractmethod
+    def _opened(self, link: L, now: float) -> None:
+        """`link` has become OPEN."""
+
+    @abstractmethod
+    def _lost(self, link: L, error: Exception, now: float) -> None:
+        """`link`, which was alive, is no more, because of `error`; the transport knows."""

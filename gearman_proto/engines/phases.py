@@ -1,0 +1,163 @@
+"""A worker's link to a server, and the phases that it goes through once it is open.
+
+PHASES is the whole of it: which phase may follow which, and what leads on. The diagram in
+docs/architecture.md is drawn from it. Any phase may end with the link.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from gearman_proto.wire.packets import Role
+
+from .connecting import OutgoingLink
+
+if TYPE_CHECKING:
+    from gearman_proto.jobs.assigned import WorkerJob
+
+    from .pool import Server
+    from .waits import Wait
+
+
+class Phase(enum.Enum):
+    """What an open link is about."""
+
+    #: Nothing is registered, or the worker stops, or a job keeps CANT_DO back.
+    RESTING = enum.auto()
+    #: It waits for its turn and a free slot.
+    QUEUED = enum.auto()
+    #: GRAB_JOB was sent, and keeps a slot.
+    GRABBING = enum.auto()
+    #: GRAB_JOB was not answered for a second, and keeps no slot any more.
+    LATE = enum.auto()
+    #: PRE_SLEEP was sent, after NO_JOB.
+    ASLEEP = enum.auto()
+    #: It was woken for nothing too often.
+    PAUSING = enum.auto()
+    #: The worker stops, and GRAB_JOB is unanswered: the answer may be a job.
+    LAST_GRAB = enum.auto()
+    #: The worker stops, and ECHO_REQ was sent behind the last result.
+    LEAVING = enum.auto()
+
+
+class PhaseRow(NamedTuple):
+    """A row of the table."""
+
+    #: What a link of this phase is about, in a few words.
+    about: str
+    #: The phases that may follow, and what leads there.
+    follows: dict[Phase, str]
+
+
+PHASES: Final[dict[Phase, PhaseRow]] = {
+    Phase.RESTING: PhaseRow(
+        "nothing to ask for",
+        {
+            Phase.RESTING: "still nothing",
+            Phase.QUEUED: "register, the end of a job",
+            Phase.ASLEEP: "NO_JOB: PRE_SLEEP",
+            Phase.LEAVING: "stop: ECHO_REQ",
+        },
+    ),
+    Phase.QUEUED: PhaseRow(
+        "waits for a free slot",
+        {
+            Phase.GRABBING: "its turn: GRAB_JOB",
+            Phase.RESTING: "CANT_DO is kept back, stop",
+            Phase.LEAVING: "stop: ECHO_REQ",
+        },
+    ),
+    Phase.GRABBING: PhaseRow(
+        "asks for a job",
+        {
+            Phase.RESTING: "NO_JOB, JOB_ASSIGN",
+            Phase.LATE: "a second without an answer",
+            Phase.LAST_GRAB: "stop",
+        },
+    ),
+    Phase.LATE: PhaseRow(
+        "asks, without a slot",
+        {
+            Phase.RESTING: "NO_JOB, JOB_ASSIGN",
+            Phase.LAST_GRAB: "stop",
+        },
+    ),
+    Phase.ASLEEP: PhaseRow(
+        "waits to be woken",
+        {
+            Phase.QUEUED: "NOOP, register, look_again",
+            Phase.PAUSING: "NOOP, for nothing too often",
+            Phase.RESTING: "nothing is registered, stop",
+            Phase.LEAVING: "stop: ECHO_REQ",
+        },
+    ),
+    Phase.PAUSING: PhaseRow(
+        "waits a moment",
+        {
+            Phase.QUEUED: "time, register",
+            Phase.RESTING: "nothing is registered, stop",
+            Phase.LEAVING: "stop: ECHO_REQ",
+        },
+    ),
+    Phase.LAST_GRAB: PhaseRow(
+        "waits for the last answer",
+        {
+            Phase.RESTING: "NO_JOB, JOB_ASSIGN",
+            Phase.LAST_GRAB: "the end of another job",
+        },
+    ),
+    Phase.LEAVING: PhaseRow(
+        "waits for ECHO_RES",
+        {},
+    ),
+}
+
+
+class WorkerLink(OutgoingLink):
+    """One connection to a server, or the attempt to make one."""
+
+    __slots__ = (
+        "confirmed",
+        "fruitless",
+        "grabbed_after",
+        "jobs",
+        "mark",
+        "phase",
+        "registered",
+        "results",
+        "since",
+        "unsent",
+        "unsent_size",
+        "waits",
+        "written",
+    )
+
+    def __init__(self, server: Server, max_packet_size: int) -> None:
+        super().__init__(server, Role.WORKER, max_packet_size)
+        self.phase: Phase = Phase.RESTING
+        #: When the phase began, in the engine's time, and how many bytes had been written then.
+        self.since: float = 0.0
+        self.mark: int = 0
+        #: What the server was told: functions, and their limits in milliseconds (None: no limit).
+        self.registered: dict[bytes, int | None] = {}
+        #: The jobs that the server has given and that have not ended.
+        self.jobs: dict[WorkerJob, None] = {}
+        #: How often in a row PRE_SLEEP was answered by NOOP for nothing.
+        self.fruitless: int = 0
+        #: How many results were sent; how many of them before the last GRAB_JOB; and how many the
+        #: server has surely taken, since it has answered what was sent behind them.
+        self.results: int = 0
+        self.grabbed_after: int = 0
+        self.confirmed: int = 0
+        #: Packets to send, and their bytes; bytes that were written.
+        self.unsent: deque[bytes] = deque()
+        self.unsent_size: int = 0
+        self.written: int = 0
+        #: Those who wait for it to have less to send.
+        self.waits: list[Wait] = []
+
+    def __repr__(self) -> str:
+        phase = self.phase if self.is_up else self.state
+        return f"<WorkerLink to {self.address}, {phase.name.lower()}>"

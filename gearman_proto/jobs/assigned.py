@@ -1,0 +1,53 @@
+"""A job as its worker sees it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from .encoder import NoopEncoder
+from .job import GearmanJob
+
+_MISSING: Final = object()
+
+
+class WorkerJob(GearmanJob):
+    """A job as its worker sees it.
+
+    Attributes:
+        ended: Whether its result, failure or exception was sent, or its connection was lost when it
+            was to be sent.
+        encoder: What decodes its data, when that is first read.
+        wire_handle: Its handle, as servers have it.
+        wire_task: Its task, as servers have it.
+        link: The engine's connection that it came over; it has an `address`, and is `alive` or not.
+    """
+
+    __slots__ = ("_data", "_payload", "encoder", "ended", "link", "wire_handle", "wire_task")
+
+    def __init__(
+        self, link: Any, handle: bytes, task: bytes, unique: bytes | None, payload: bytes
+    ) -> None:
+        super().__init__(link.address, handle, task, unique, None)
+        self.ended: bool = False
+        self.encoder: Any = NoopEncoder
+        self.wire_handle: bytes = handle
+        self.wire_task: bytes = task
+        self.link: Any = link
+        self._payload = payload
+        self._data: Any = _MISSING
+
+    @property
+    def data(self) -> Any:
+        """What to do it with, decoded.
+
+        Raises:
+            Exception: Whatever the encoder's `decode` raises.
+        """
+        if self._data is _MISSING:
+            self._data = self.encoder.decode(self._payload)
+        return self._data
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its connection was lost, so that the server gives it to somebody else."""
+        return not self.ended and not self.link.alive
