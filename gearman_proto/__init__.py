@@ -29,6 +29,8 @@ from .engines.server import ServerEngine, ServerLink
 from .engines.waits import Stream, Wait
 from .engines.worker import WorkerEngine
 from .errors import (
+    ArgumentTypeError,
+    ArgumentValueError,
     ConnectionError,
     ExceededConnectionAttempts,
     GearmanError,
@@ -77,6 +79,8 @@ __all__ = [
     "Action",
     "AdminEngine",
     "AdminLink",
+    "ArgumentTypeError",
+    "ArgumentValueError",
     "ClientEngine",
     "ClientLink",
     "Close",

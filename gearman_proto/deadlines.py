@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
+
 # Seconds; thirty years.
 _FOR_EVER: Final = 1e9
 
@@ -21,9 +23,11 @@ def to_seconds(poll_timeout: float | None) -> float | None:
     if poll_timeout is None:
         return None
     if isinstance(poll_timeout, bool) or not isinstance(poll_timeout, (int, float)):
-        raise TypeError(f"poll_timeout is a number of seconds or None, not {poll_timeout!r}")
+        raise ArgumentTypeError(
+            f"poll_timeout is a number of seconds or None, not {poll_timeout!r}"
+        )
     if poll_timeout != poll_timeout:
-        raise ValueError("poll_timeout is not a number of seconds: nan")
+        raise ArgumentValueError("poll_timeout is not a number of seconds: nan")
     return None if poll_timeout > _FOR_EVER else float(max(poll_timeout, 0))
 
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "ArgumentTypeError",
+    "ArgumentValueError",
     "ConnectionError",
     "ExceededConnectionAttempts",
     "GearmanError",
@@ -44,6 +46,14 @@ class RemoteProtocolError(ProtocolError):
 
 class UnknownCommandError(RemoteProtocolError):
     """The peer sent a packet of a type that the protocol does not have."""
+
+
+class ArgumentTypeError(LocalProtocolError, TypeError):
+    """An argument is not of the type it must be."""
+
+
+class ArgumentValueError(LocalProtocolError, ValueError):
+    """An argument has a value that can't be."""
 
 
 class InvalidClientState(LocalProtocolError):

@@ -249,6 +249,11 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         except RemoteProtocolError as error:
             self._close(link, error, now)
 
+    def handle_timeout(self, now: float) -> None:
+        """It is `now`: whatever is due happens, and what is left is asked anew."""
+        self._timers.expire(now)
+        self._go_on(now)
+
     # The transport side, out.
 
     def links_to_write(self) -> Iterable[AdminLink]:
@@ -312,7 +317,6 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         self._fail(question, InvalidAdminClientState(message))
         if link is not None and link.asked is question:
             self._interrupt(link)
-            self._go_on(now)
 
     # The link.
 

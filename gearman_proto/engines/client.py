@@ -189,7 +189,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         accepted_only: bool = False,
         timeout: float | None = None,
-    ) -> Wait:
+    ) -> RequestsWait:
         """Submit those of `requests` that are JOB_UNKNOWN, and wait for all of them.
 
         Args:

@@ -39,12 +39,12 @@ _PRIORITIES: Final = 3
 _RANKS: Final = 1 << 62
 
 # Bytes that each takes up beside its names and data: a job, a link that waits for it, a function.
-_JOB_SIZE: Final = 1024
+JOB_SIZE: Final = 1024
 LISTENER_SIZE: Final = 256
-_FUNCTION_SIZE: Final = 2048
+FUNCTION_SIZE: Final = 2048
 # Functions are kept for the lists, as gearmand does, but names that are made up for one job each
 # must not pile up.
-_MANY_FUNCTIONS: Final = 10_000
+MANY_FUNCTIONS: Final = 10_000
 
 
 class JobState(enum.Enum):
@@ -253,7 +253,7 @@ class JobQueue:
         # The part of the memory that is left to workers and packets, and the other.
         self._reserve = max_memory // 4
         self._room = max_memory - self._reserve
-        self._many_functions = _MANY_FUNCTIONS
+        self._many_functions = MANY_FUNCTIONS
         self._handles = 0
         self._order = 0
         # Jobs for later, by the wall clock; those of them that are due.
@@ -275,9 +275,9 @@ class JobQueue:
             if len(self.functions) >= self._many_functions:
                 self.drop_idle_functions()
                 # So that this is not done again for each of those that are not idle.
-                self._many_functions = max(_MANY_FUNCTIONS, 2 * len(self.functions))
+                self._many_functions = max(MANY_FUNCTIONS, 2 * len(self.functions))
             function = self.functions[name] = Function(name)
-            self.memory += len(name) + _FUNCTION_SIZE
+            self.memory += len(name) + FUNCTION_SIZE
         return function
 
     def drop_idle_functions(self) -> None:
@@ -288,7 +288,7 @@ class JobQueue:
     def drop_function(self, function: Function) -> None:
         """Forget a function that has neither jobs nor workers."""
         del self.functions[function.name]
-        self.memory -= len(function.name) + _FUNCTION_SIZE
+        self.memory -= len(function.name) + FUNCTION_SIZE
 
     def has_room(self, size: int) -> bool:
         """Whether something of `size` bytes may be kept that is neither a worker nor a packet."""
@@ -313,7 +313,7 @@ class JobQueue:
         Raises:
             QueueFullError: There is no room for it.
         """
-        size = _JOB_SIZE + len(name) + len(unique) + len(data)
+        size = JOB_SIZE + len(name) + len(unique) + len(data)
         full = size > self._reserve or self.memory + size > self._room
         if full and not self.has_room(size):
             raise QueueFullError(FULL)

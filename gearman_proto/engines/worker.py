@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gearman_proto import constants
 from gearman_proto.deadlines import deadline_of
 from gearman_proto.errors import (
+    ArgumentValueError,
     ConnectionError,
     InvalidWorkerState,
     RemoteProtocolError,
@@ -237,9 +238,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         milliseconds = None
         if timeout is not None:
             if not timeout > 0:
-                raise ValueError(f"timeout is {timeout}: it must be more than 0 seconds")
+                raise ArgumentValueError(f"timeout is {timeout}: it must be more than 0 seconds")
             if timeout > constants.MAX_CAN_DO_TIMEOUT / 1000:
-                raise ValueError(f"timeout is {timeout}: servers do not take so many seconds")
+                raise ArgumentValueError(
+                    f"timeout is {timeout}: servers do not take so many seconds"
+                )
             milliseconds = math.ceil(timeout * 1000)
         self._abilities.pop(function, None)
         self._abilities[function] = milliseconds

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from gearman_proto import constants
 from gearman_proto.constants import JOB_UNKNOWN, PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
+from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.names import check_name, to_text, to_wire
 from gearman_proto.wire import events
 
@@ -92,7 +93,7 @@ def _bad_job(job: Any) -> Exception:
 def check_collection(name: str, value: object) -> None:
     """Raise TypeError unless `value` is a list, a tuple or a set."""
     if not isinstance(value, (list, tuple, set, frozenset)):
-        raise TypeError(f"{name} is a list, a tuple or a set, not {type(value).__name__}")
+        raise ArgumentTypeError(f"{name} is a list, a tuple or a set, not {type(value).__name__}")
 
 
 def check_requests(requests: Iterable[GearmanJobRequest]) -> None:
@@ -100,7 +101,7 @@ def check_requests(requests: Iterable[GearmanJobRequest]) -> None:
     check_collection("job_requests", requests)
     for request in requests:
         if not isinstance(request, GearmanJobRequest):
-            raise TypeError(f"a request is a GearmanJobRequest, not {request!r}")
+            raise ArgumentTypeError(f"a request is a GearmanJobRequest, not {request!r}")
 
 
 def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import gearman_anyio as gearman
 from gearman_anyio import GearmanClient, GearmanJobRequest, GearmanWorker, JobServer, WorkerJob
-from gearman_proto.engines.server import _FUNCTION_SIZE
+from gearman_proto.engines.jobqueue import FUNCTION_SIZE
 from gearman_proto.errors import ConnectionError, ServerUnavailable
 from gearman_proto.wire.events import (
     CanDo,
@@ -1022,14 +1022,16 @@ async def schedule(chance: random.Random) -> None:
                     clients.start_soon(run_client, number)
             engine = server._driver.engine
             # Background jobs, and what nobody waits for any more but is being done.
-            while engine.jobs:  # noqa: ASYNC110 - nobody tells
+            while engine.queue.jobs:  # noqa: ASYNC110 - nobody tells
                 await anyio.sleep(1)
             over = True
             ended.set()
         await anyio.sleep(1)
         assert not engine.links
         assert not server._driver._wires
-        assert engine.memory == sum(len(name) + _FUNCTION_SIZE for name in engine.functions)
+        assert engine.queue.memory == sum(
+            len(name) + FUNCTION_SIZE for name in engine.queue.functions
+        )
         assert engine.next_deadline() is None
     for request in done:
         assert request.state == (
@@ -1102,7 +1104,7 @@ async def test_jobs_take_their_time(
         async with anyio.create_task_group() as tasks:
             for number in range(len(jobs)):
                 tasks.start_soon(submit, number, client)
-        assert not server._driver.engine.jobs
+        assert not server._driver.engine.queue.jobs
     # The model: a queue in order, and as many hands as there are slots.
     free = [0.0] * sum(slots)
     for number in sorted(range(len(jobs)), key=lambda number: (jobs[number][0], number)):

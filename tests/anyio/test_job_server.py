@@ -26,7 +26,7 @@ import gearman_sync
 from gearman_anyio import GearmanClient, JobServer, WorkerJob, serve
 from gearman_anyio._streams import pipe
 from gearman_proto import NEED_DATA, Connection, Role
-from gearman_proto.engines.server import _FUNCTION_SIZE
+from gearman_proto.engines.jobqueue import FUNCTION_SIZE
 from gearman_proto.errors import ServerError, ServerUnavailable
 from gearman_proto.wire.events import (
     CanDo,
@@ -131,7 +131,7 @@ def links(server: JobServer) -> int:
 def memory(server: JobServer) -> int:
     """Bytes that the server counts, but for the functions that it remembers."""
     engine = server._driver.engine
-    return engine.memory - sum(len(name) + _FUNCTION_SIZE for name in engine.functions)
+    return engine.queue.memory - sum(len(name) + FUNCTION_SIZE for name in engine.queue.functions)
 
 
 def open_files() -> int:

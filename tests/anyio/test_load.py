@@ -137,9 +137,9 @@ async def cost(task: str, number: int, *, one_by_one: bool) -> collections.Count
                 else:
                     tasks.start_soon(submit_all, client, task, words)
                 # All are in flight before the first is done.
-                await until(lambda: len(server._driver.engine.jobs) == number, "all jobs")
+                await until(lambda: len(server._driver.engine.queue.jobs) == number, "all jobs")
                 async with working(server, {task: echo}, max_jobs=10):
-                    await until(lambda: not server._driver.engine.jobs, "no jobs")
+                    await until(lambda: not server._driver.engine.queue.jobs, "no jobs")
         await assert_idle(client)
         return counts
 

@@ -17,14 +17,14 @@ After each step the World checks what has to be true of an engine at any time.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import JOB_CREATED, JOB_PENDING
 from gearman_proto.engines.base import Close, Connect
 from gearman_proto.engines.client import ClientEngine, ClientLink
 from gearman_proto.engines.queries import StatusWait
-from gearman_proto.engines.waits import Stream, Wait
+from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests, prepare
@@ -48,6 +48,9 @@ def wire(request: GearmanJobRequest) -> bytes:
     """The unique of `request`, as it goes on the wire."""
     assert request.job.unique is not None
     return request.job.unique.encode()
+
+
+W = TypeVar("W", bound=Wait)
 
 
 class Bell:
@@ -95,11 +98,15 @@ class Peer:
 
     def lose(self, error: Exception | None = None) -> None:
         """The connection ends."""
-        self.world.call(self.world.engine.connection_lost, self.link, error, self.world.now)
+        engine, now = self.world.engine, self.world.now
+        if error is None:
+            self.world.call(engine.receive_eof, self.link, now)
+        else:
+            self.world.call(engine.connection_lost, self.link, error, now)
 
     def pull(self) -> bytes:
         """One chunk of what the engine has to send."""
-        data: bytes = self.world.call(self.world.engine.data_to_send, self.link)
+        data: bytes = self.world.call(self.world.engine.data_to_send, self.link, self.world.now)
         return data
 
     def take(self) -> list[Event]:
@@ -222,11 +229,11 @@ class World:
         prepare(requests, encoder)
         return requests[0]
 
-    def submit(self, *requests: GearmanJobRequest, **options: Any) -> Wait:
+    def submit(self, *requests: GearmanJobRequest, **options: Any) -> RequestsWait:
         wait = self.engine.submit(list(requests), self.now, Bell(), **options)
         return self._made(wait)
 
-    def wait_completed(self, *requests: GearmanJobRequest, **options: Any) -> Wait:
+    def wait_completed(self, *requests: GearmanJobRequest, **options: Any) -> RequestsWait:
         return self._made(self.engine.wait_completed(requests, self.now, Bell(), **options))
 
     def as_completed(self, *requests: GearmanJobRequest, **options: Any) -> Stream:
@@ -245,14 +252,14 @@ class World:
         return wait
 
     def release(self, wait: Wait) -> None:
-        self.engine.release(wait)
+        self.engine.release(wait, self.now)
         self.waits = [other for other in self.waits if other is not wait]
         self.check()
 
     def close(self) -> None:
         self.call(self.engine.close, self.now)
 
-    def _made(self, wait: Wait) -> Wait:
+    def _made(self, wait: W) -> W:
         self.waits.append(wait)
         self.act()
         self.check()
@@ -292,7 +299,7 @@ def check_places(link: ClientLink) -> None:
     made = [request for job in link.jobs.values() for request in job.live()]
     assert len({id(request) for request in sent + unsent + made}) == len(sent + unsent + made)
     for request in sent + unsent + made:
-        assert request._link is link
+        assert request.link is link
         assert request.connection_attempts <= request.max_connection_attempts
     assert {request.state for request in sent + unsent} <= {JOB_PENDING}
     assert {request.state for request in made} <= {JOB_CREATED}
@@ -312,15 +319,15 @@ def check_wait(wait: Wait) -> None:
         assert wakes(wait) == wait.done
     if isinstance(wait, StatusWait):
         assert wait.open == sum(not query.answered for query in wait.queries)
-        return
-    check_counts(wait, wait.requests)
+    elif isinstance(wait, RequestsWait):
+        check_counts(wait, wait.requests)
 
 
-def check_counts(wait: Wait, requests: Collection[GearmanJobRequest]) -> None:
+def check_counts(wait: RequestsWait, requests: Collection[GearmanJobRequest]) -> None:
     if not requests:
         return  # It is about connections.
     # A request that is in the list twice is waited for once.
-    mine = {request for request in requests if wait in request._waits}
+    mine = {request for request in requests if wait in request.waits}
     if not mine and wait.open:
         # crash() takes the requests away from a Wait that it ends.
         assert wait.done

@@ -18,15 +18,19 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from gearman_proto.engines.base import Close, StopListening
-from gearman_proto.engines.jobqueue import Function, JobState, QueuedJob
+from gearman_proto.engines.base import Close, LinkState, StopListening
+from gearman_proto.engines.jobqueue import (
+    FUNCTION_SIZE,
+    JOB_SIZE,
+    LISTENER_SIZE,
+    Function,
+    JobState,
+    QueuedJob,
+)
 from gearman_proto.engines.server import (
     _ABILITY_SIZE,
     _EPOCHS,
     _FORMER_JOBS,
-    _FUNCTION_SIZE,
-    _JOB_SIZE,
-    _LISTENER_SIZE,
     _LOOK_AT_CLOCK,
     ServerEngine,
     ServerLink,
@@ -111,6 +115,7 @@ class Peer:
     def close(self, error: Exception | None = None) -> None:
         """The connection ends."""
         self.closed = True
+        error = error or ConnectionResetError("the peer is gone")
         self.world.call(self.world.engine.connection_lost, self.link, error, self.world.now)
 
     def stop_reading(self) -> Peer:
@@ -148,6 +153,11 @@ class World:
         self.check()
         return value
 
+    def shut_down(self, *, graceful: bool = False) -> None:
+        """What the command ``shutdown`` does, without anybody who sends it."""
+        self.engine.retire(graceful=graceful)
+        self.call(self.engine.handle_timeout, self.now)
+
     def drive(self, links: list[ServerLink]) -> None:
         """Write what is to be written, on `links` too, and take all actions."""
         links += self.engine.links_to_write()
@@ -156,7 +166,7 @@ class World:
         while links:
             for link in links:
                 peer = self.peer(link)
-                while peer.reads and (data := self.engine.data_to_send(link)):
+                while peer.reads and (data := self.engine.data_to_send(link, self.now)):
                     assert not peer.closed
                     peer.inbox += data
             self.act()
@@ -218,30 +228,30 @@ class World:
         check_links(self)
         if engine.closed:
             assert not engine.links
-            assert not engine.jobs
-            assert not engine.functions
-            assert engine.memory == 0
+            assert not engine.queue.jobs
+            assert not engine.queue.functions
+            assert engine.queue.memory == 0
             return
-        for function in engine.functions.values():
+        for function in engine.queue.functions.values():
             check_function(engine, function)
-        for handle, job in engine.jobs.items():
+        for handle, job in engine.queue.jobs.items():
             assert job.handle == handle
-            assert engine.functions[job.function.name] is job.function
+            assert engine.queue.functions[job.function.name] is job.function
             check_job(engine, job)
-        assert engine.memory == count_memory(engine)
+        assert engine.queue.memory == count_memory(engine)
         check_timers(self)
 
 
 def count_memory(engine: ServerEngine) -> int:
     jobs = sum(
-        _JOB_SIZE
-        + _LISTENER_SIZE * len(job.listeners)
+        JOB_SIZE
+        + LISTENER_SIZE * len(job.listeners)
         + len(job.function.name)
         + len(job.unique)
         + len(job.data)
-        for job in engine.jobs.values()
+        for job in engine.queue.jobs.values()
     )
-    functions = sum(len(name) + _FUNCTION_SIZE for name in engine.functions)
+    functions = sum(len(name) + FUNCTION_SIZE for name in engine.queue.functions)
     links = sum(
         link.connection.buffered
         + sum(len(packet) for packet in link.unsent)
@@ -265,7 +275,7 @@ def check_links(world: World) -> None:
         else:
             assert peer.closed
             assert not link.unsent
-        if not link.alive or link.last_words:
+        if not link.alive or link.state is LinkState.ENDING:
             if not engine.closed:
                 assert not link.abilities
                 assert not link.jobs
@@ -275,20 +285,20 @@ def check_links(world: World) -> None:
         assert len(link.former) <= _FORMER_JOBS
         assert not link.former.keys() & link.jobs.keys()
         for function in link.abilities:
-            assert engine.functions[function.name] is function
+            assert engine.queue.functions[function.name] is function
             assert link in function.workers
             # Whoever sleeps has nothing to do.
             assert not link.asleep or function.head() is None
         for handle, job in link.jobs.items():
-            assert engine.jobs[handle] is job
+            assert engine.queue.jobs[handle] is job
             assert job.worker is link
         for job in link.listening:
-            assert engine.jobs[job.handle] is job
+            assert engine.queue.jobs[job.handle] is job
             assert job.listeners[link] > 0
 
 
 def check_function(engine: ServerEngine, function: Function) -> None:
-    jobs = [job for job in engine.jobs.values() if job.function is function]
+    jobs = [job for job in engine.queue.jobs.values() if job.function is function]
     assert function.total == len(jobs)
     assert function.running == sum(job.state is JobState.RUNNING for job in jobs)
     assert function.delayed == sum(job.state is JobState.DELAYED for job in jobs)
@@ -300,7 +310,7 @@ def check_function(engine: ServerEngine, function: Function) -> None:
         for job in queue:
             assert job.priority == priority
             assert job.state is JobState.QUEUED
-            assert engine.jobs[job.handle] is job
+            assert engine.queue.jobs[job.handle] is job
     by_unique = [job for job in jobs if job.unique not in (b"", b"-")]
     by_data = [job for job in jobs if job.unique == b"-" and job.data]
     keyed = {job.key: job for job in by_unique + by_data}
@@ -315,7 +325,7 @@ def check_job(engine: ServerEngine, job: QueuedJob) -> None:
     running = job.state is JobState.RUNNING
     assert job.state is not JobState.ENDED
     assert (job in job.function.queues[job.priority]) == (job.state is JobState.QUEUED)
-    assert (job in engine._delayed._current) == (job.state is JobState.DELAYED)
+    assert (job in engine.queue._delayed._current) == (job.state is JobState.DELAYED)
     assert (job.worker is not None) == running
     if running:
         assert job.worker in engine.links
@@ -331,17 +341,19 @@ def check_job(engine: ServerEngine, job: QueuedJob) -> None:
 
 def check_timers(world: World) -> None:
     engine = world.engine
-    assert len(engine._delayed) == sum(function.delayed for function in engine.functions.values())
+    assert len(engine.queue._delayed) == sum(
+        function.delayed for function in engine.queue.functions.values()
+    )
     things = set(engine._timers._current)
-    if len(engine._delayed):
+    if len(engine.queue._delayed):
         assert _EPOCHS in things
         assert engine._look_at is not None
         assert engine._look_at <= world.now + _LOOK_AT_CLOCK
     for thing in things - {_EPOCHS}:
         if isinstance(thing, QueuedJob):
-            assert engine.jobs[thing.handle] is thing
+            assert engine.queue.jobs[thing.handle] is thing
             assert thing.state is JobState.RUNNING
         else:
             assert thing.alive
-            assert thing.last_words
-    assert {link for link in engine.links if link.last_words} <= things
+            assert thing.state is LinkState.ENDING
+    assert {link for link in engine.links if link.state is LinkState.ENDING} <= things

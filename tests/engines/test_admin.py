@@ -67,12 +67,16 @@ class Peer:
 
     def lose(self, error: Exception | None = None) -> None:
         """The connection ends."""
-        self.world.call(self.world.engine.connection_lost, self.link, error, self.world.now)
+        engine, now = self.world.engine, self.world.now
+        if error is None:
+            self.world.call(engine.receive_eof, self.link, now)
+        else:
+            self.world.call(engine.connection_lost, self.link, error, now)
 
     def take(self) -> list[Event]:
         """All that the engine has to send, until now."""
         events: list[Event] = []
-        while data := self.world.call(self.world.engine.data_to_send, self.link):
+        while data := self.world.call(self.world.engine.data_to_send, self.link, self.world.now):
             self.connection.receive_data(data)
             while (event := self.connection.next_event()) is not NEED_DATA:
                 assert isinstance(event, Event)
@@ -152,7 +156,7 @@ class World:
 
     def release(self, *questions: Question[Any]) -> None:
         for question in questions:
-            self.engine.release(question)
+            self.engine.release(question, self.now)
         self.act()
 
     def peer(self) -> Peer:
@@ -242,7 +246,7 @@ def test_a_question(world: World) -> None:
     (peer,) = world.peers
     assert str(peer.link.address) == "s:1"
     assert peer.timeout == 10
-    assert repr(peer.link) == "<AdminLink to s:1>"
+    assert repr(peer.link) == "<AdminLink to s:1, connecting>"
     assert repr(question) == "<Question 'status'>"
     assert peer.take() == []
     assert not world.engine.server.connected
@@ -500,7 +504,7 @@ def test_what_comes_on_a_dead_link_is_ignored(world: World) -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (None, "s:1 did not answer: the server closed the connection"),
+        (None, "s:1 did not answer: the server closed the connection(: the stream ended in .*)?"),
         (ConnectionResetError("reset"), "s:1 did not answer: reset"),
     ],
 )
@@ -516,8 +520,8 @@ def test_the_connection_ends(
     server.lose(error)
     with pytest.raises(ServerUnavailable, match=f"^{message}$"):
         question.value  # noqa: B018
-    # There is nothing to close any more.
-    assert not server.closed
+    # After an error there is nothing to close any more.
+    assert server.closed == (error is None)
     assert not other.done
     again = world.serve()
     assert again.one() == b"version"
@@ -873,7 +877,7 @@ def test_released_when_it_was_done(world: World) -> None:
 def test_the_end(world: World, stage: str, how: str) -> None:
     questions = []
     if stage == "given up":
-        world.engine.release(world.ask(timeout=50))
+        world.engine.release(world.ask(timeout=50), world.now)
         world.serve().take()
         # It was released after it was sent, so it is under way.
     elif stage != "nothing":
@@ -974,7 +978,7 @@ def test_any_reply(
     for chunk in before[:1]:
         server.send(chunk)
     if server.link.alive:
-        world.call(world.engine.data_to_send, server.link)
+        world.call(world.engine.data_to_send, server.link, world.now)
     for chunk in reply:
         server.send(chunk)
     if ends == "lose":

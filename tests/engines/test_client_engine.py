@@ -102,7 +102,7 @@ def test_foreground(chunk: int) -> None:
     assert request.complete
     assert not wait.timed_out
     assert not request.timed_out
-    assert request._link is None
+    assert request.link is None
 
 
 def test_background() -> None:
@@ -704,7 +704,7 @@ def test_two_waits_for_one_request() -> None:
     world.sleep(1.0)
     assert [wait.done for wait in waits] == [False, True, False]
     world.release(waits[1])
-    assert request._waits == (waits[0], waits[2], stream)
+    assert request.waits == (waits[0], waits[2], stream)
     server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
     assert [wait.done for wait in (*waits, stream)] == [True] * 4
     assert [wakes(wait) for wait in waits] == [1, 1, 1]
@@ -1791,7 +1791,7 @@ def test_watch() -> None:
     world.sleep(9.0)
     assert watch.done
     assert watch.timed_out
-    world.engine.release(watch)
+    world.engine.release(watch, world.now)
     server = world_server(world)
     assert news() == 4
 
@@ -1802,7 +1802,7 @@ def test_watch() -> None:
 def test_repr_and_address() -> None:
     world = World(["h:7"])
     server = world_server(world)
-    assert repr(server.link) == "<ClientLink to h:7>"
+    assert repr(server.link) == "<ClientLink to h:7, open>"
     assert str(server.link.address) == "h:7"
 
 

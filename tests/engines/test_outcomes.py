@@ -16,12 +16,11 @@ from gearman_proto.engines.outcomes import (
     result_event,
     status_event,
 )
+from gearman_proto.engines.phases import WorkerLink
 from gearman_proto.engines.pool import Server
-from gearman_proto.engines.worker import WorkerJob, WorkerLink
+from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.jobs.encoder import DataEncoder, NoopEncoder
-from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.events import WorkComplete, WorkException, WorkFail, WorkStatus, WorkWarning
-from gearman_proto.wire.packets import Role
 
 
 class Pickle(DataEncoder):
@@ -38,7 +37,7 @@ class Broken(DataEncoder):
 
 @pytest.fixture
 def job() -> WorkerJob:
-    link = WorkerLink(Server(ServerAddress("h")), Connection(Role.WORKER))
+    link = WorkerLink(Server(ServerAddress("h")), 1000)
     return WorkerJob(link, b"H:1", b"f", None, b"in")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.constants import MAX_EPOCH
-from gearman_proto.engines import server
+from gearman_proto.engines import jobqueue
 from gearman_proto.engines.server import ServerEngine, ServerLink
 from gearman_proto.errors import GearmanError, LocalProtocolError
 from gearman_proto.wire.events import (
@@ -140,7 +140,7 @@ def test_foreground(chunk: int) -> None:
         WorkComplete(handle, b"out\0"),
     ]
     assert worker.take() == []
-    assert not world.engine.jobs
+    assert not world.engine.queue.jobs
 
 
 @pytest.mark.parametrize("submit", FOREGROUND)
@@ -161,7 +161,7 @@ def test_background_jobs_have_none(submit: Callable[..., PacketEvent]) -> None:
     assert worker.grab() == JobAssign(handle, b"f", b"in")
     worker.send(WorkData(handle, b"d"), WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"o"))
     assert client.take() == []
-    assert not world.engine.jobs
+    assert not world.engine.queue.jobs
 
 
 def test_failure_has_no_reason() -> None:
@@ -384,7 +384,7 @@ def test_abandoned_while_running_until_the_end() -> None:
     client.close()
     worker.send(WorkComplete(handle, b"out"), EchoReq(b""))
     assert worker.take() == [EchoRes(b"")]
-    assert not world.engine.jobs
+    assert not world.engine.queue.jobs
 
 
 def test_abandoned_and_its_worker_lost() -> None:
@@ -397,7 +397,7 @@ def test_abandoned_and_its_worker_lost() -> None:
     worker.close()
     assert other.take() == []
     assert other.grab() == NoJob()
-    assert not world.engine.jobs
+    assert not world.engine.queue.jobs
 
 
 def test_revived_and_its_worker_lost() -> None:
@@ -448,8 +448,8 @@ def test_client_of_several_jobs_leaves() -> None:
     other.submit(job(unique=b"u"))
     kept = client.submit(job_bg())
     client.close()
-    assert list(world.engine.jobs) == [running, shared, kept]
-    assert not set(queued) & set(world.engine.jobs)
+    assert list(world.engine.queue.jobs) == [running, shared, kept]
+    assert not set(queued) & set(world.engine.queue.jobs)
 
 
 def test_client_that_is_the_worker_of_its_job_leaves() -> None:
@@ -460,7 +460,7 @@ def test_client_that_is_the_worker_of_its_job_leaves() -> None:
     assigned(both)
     assigned(both)
     both.close()
-    assert list(world.engine.jobs) == [background]
+    assert list(world.engine.queue.jobs) == [background]
     assert world.worker(b"f").grab() == JobAssign(background, b"f", b"x")
 
 
@@ -506,7 +506,7 @@ def test_retries_are_limited(retries: int) -> None:
         assert {assigned(worker), assigned(worker)} == {handle, background}
         worker.close()
     assert client.take() == [WorkFail(handle)]
-    assert not world.engine.jobs
+    assert not world.engine.queue.jobs
     assert world.worker(b"f").grab() == NoJob()
     assert client.submit(job(unique=b"u")) != handle
 
@@ -871,7 +871,7 @@ def test_epoch_out_of_range(epoch: bytes) -> None:
     client = world.connect()
     client.send_raw(raw(SubmitJobEpoch(b"f", b"u", epoch, b"x")))
     assert client.take_raw() == pack(Error.packet, (OUT_OF_RANGE.code, OUT_OF_RANGE.text), b"\0RES")
-    assert not world.engine.jobs
+    assert not world.engine.queue.jobs
 
 
 def test_last_epoch() -> None:
@@ -1091,7 +1091,7 @@ def test_unique_too_large(submit: Callable[..., PacketEvent]) -> None:
     client = world.connect()
     client.send_raw(raw(submit(b"f", b"u" * 65, b"x")))
     assert client.take_raw() == pack(Error.packet, (TOO_LARGE.code, TOO_LARGE.text), b"\0RES")
-    assert not world.engine.functions
+    assert not world.engine.queue.functions
     client.send_raw(raw(submit(b"f", b"u" * 64, b"x")))
     assert numbers(client.take_raw()) == [JobCreated.packet.number]
 
@@ -1157,9 +1157,9 @@ def test_maxqueue_arguments(sizes: bytes, limits: tuple[int, int, int]) -> None:
     world = World()
     admin = world.worker(b"f")
     assert admin.ask(b"MaxQueue  f" + sizes) == b"OK\r\n"
-    assert world.engine.functions[b"f"].limits == limits
+    assert world.engine.queue.functions[b"f"].limits == limits
     assert admin.ask(b"maxqueue unknown 1") == b"OK\r\n"
-    assert list(world.engine.functions) == [b"f"]
+    assert list(world.engine.queue.functions) == [b"f"]
 
 
 # Text.
@@ -1416,7 +1416,7 @@ def test_time_for_the_last_words_begins_with_the_shutdown() -> None:
     dead = world.connect(reads=False)
     dead.send(EchoReq(b"x"))
     world.now = 100.0
-    world.call(world.engine.shut_down, world.now)
+    world.shut_down()
     assert world.engine.next_deadline() == 105.0
 
 
@@ -1451,7 +1451,7 @@ def test_graceful_shutdown_does_not_wait_for_nobody() -> None:
     wait = waiting(world)
     client = world.connect()
     client.submit(job_bg())
-    world.call(world.engine.shut_down, world.now, graceful=True)
+    world.shut_down(graceful=True)
     assert not wait.done
     client.close()
     assert wait.done
@@ -1470,7 +1470,7 @@ def test_graceful_shutdown_cut_short() -> None:
 def test_shut_down_with_nobody_there() -> None:
     world = World()
     wait = waiting(world)
-    world.call(world.engine.shut_down, world.now)
+    world.shut_down()
     assert wait.done
     assert not world.listening
     with pytest.raises(LocalProtocolError):
@@ -1498,7 +1498,7 @@ def test_close_while_it_ends() -> None:
     world = World()
     slow = world.connect(reads=False)
     slow.send(EchoReq(b"x"))
-    world.call(world.engine.shut_down, world.now)
+    world.shut_down()
     assert not slow.closed
     world.call(world.engine.close, world.now)
     assert slow.closed
@@ -1508,8 +1508,8 @@ def test_close_while_it_ends() -> None:
 def test_released_wait_is_not_woken() -> None:
     world = World()
     wait = waiting(world)
-    world.engine.release(wait)
-    world.engine.release(wait)
+    world.engine.release(wait, world.now)
+    world.engine.release(wait, world.now)
     world.call(world.engine.close, world.now)
     assert not wait.done
 
@@ -1531,7 +1531,7 @@ def test_abandon() -> None:
     client.send(EchoReq(b"x"))
     world.engine.abandon(RuntimeError("forked"))
     assert world.engine.closed
-    assert not world.engine.data_to_send(client.link)
+    assert not world.engine.data_to_send(client.link, world.now)
     assert world.engine.next_action() is None
 
 
@@ -1560,7 +1560,7 @@ def test_calls_for_a_link_that_is_gone() -> None:
     world.call(engine.receive_data, gone.link, raw(GrabJob()), world.now)
     world.call(engine.connection_lost, gone.link, None, world.now)
     world.call(engine.connect_failed, gone.link, OSError(), world.now)
-    assert world.call(engine.data_to_send, gone.link) == b""
+    assert world.call(engine.data_to_send, gone.link, world.now) == b""
     assert client.ask(b"status") == b"f\t1\t0\t0\n.\n"
 
 
@@ -1570,7 +1570,7 @@ def test_link_that_goes_before_it_was_written_to() -> None:
     engine = world.engine
     engine.receive_data(peer.link, raw(EchoReq(b"x")), world.now)
     peer.close()
-    assert engine.data_to_send(peer.link) == b""
+    assert engine.data_to_send(peer.link, world.now) == b""
 
 
 @pytest.mark.parametrize(
@@ -1597,7 +1597,7 @@ def test_everything_is_sent_in_order(sizes: list[int]) -> None:
     echoes = [b"%d" % n + b"x" * size for n, size in enumerate(sizes)]
     client.send(*[EchoReq(data) for data in echoes])
     chunks = []
-    while data := world.engine.data_to_send(client.link):
+    while data := world.engine.data_to_send(client.link, world.now):
         chunks.append(data)
         world.check()
     largest = max(map(len, echoes)) + 12
@@ -1636,7 +1636,7 @@ def test_garbage(garbage: bytes) -> None:
     assert bad.closed
     # What came before was answered, and what it had was taken away.
     assert bad.take() == [EchoRes(b"x"), EchoRes(b"y")]
-    assert list(world.engine.jobs) == [shared]
+    assert list(world.engine.queue.jobs) == [shared]
     assert status(client, own) == UNKNOWN
     assert world.worker(b"f").grab() == JobAssign(shared, b"f", b"1")
 
@@ -1649,7 +1649,7 @@ def test_garbage_from_a_peer_that_does_not_read() -> None:
     assert not bad.closed
     assert world.engine.next_deadline() == 5
     bad.send_raw(raw(job()))
-    assert not world.engine.jobs
+    assert not world.engine.queue.jobs
     bad.close()
     assert world.engine.next_deadline() is None
 
@@ -1672,7 +1672,7 @@ def test_too_large_a_packet() -> None:
     assert client.take() == [EchoRes(b"x" * 1000)]
     client.send_raw(raw(EchoReq(b"x" * 1001))[:12])
     assert client.closed
-    assert world.engine.memory == 0
+    assert world.engine.queue.memory == 0
 
 
 def test_endless_packet() -> None:
@@ -1684,10 +1684,10 @@ def test_endless_packet() -> None:
     peers[1].send_raw(head[:300_000])
     peers[2].send_raw(head[:200_000])
     assert not any(peer.closed for peer in peers)
-    assert world.engine.memory == 900_000
+    assert world.engine.queue.memory == 900_000
     peers[2].send_raw(head[200_000:310_000])
     assert [peer.closed for peer in peers] == [True, False, False]
-    assert world.engine.memory == 610_000
+    assert world.engine.queue.memory == 610_000
 
 
 def test_those_who_join_a_job_count() -> None:
@@ -1717,7 +1717,7 @@ def test_many_small_packets_cost_nobody_the_connection() -> None:
     peers = [world.connect() for _ in range(10)]
     for peer in peers:
         peer.send_raw(raw(EchoReq(b"x" * 900_000))[:20_000])
-    assert world.engine.memory == 200_000
+    assert world.engine.queue.memory == 200_000
     assert not any(peer.closed for peer in peers)
 
 
@@ -1728,24 +1728,24 @@ def test_unread_output() -> None:
     for _ in range(12):
         client.send_raw(echo)
     assert not client.closed
-    assert world.engine.memory == 12_000
+    assert world.engine.queue.memory == 12_000
     client.send_raw(echo)
     assert client.closed
-    assert world.engine.memory == 0
+    assert world.engine.queue.memory == 0
 
 
 def test_what_the_transport_has_is_not_yet_read() -> None:
     world = World(max_unread=1000)
     client = world.connect(reads=False)
     client.send(EchoReq(b"x" * 5000))
-    first = world.engine.data_to_send(client.link)
-    assert len(first) == world.engine.memory == 5012
+    first = world.engine.data_to_send(client.link, world.now)
+    assert len(first) == world.engine.queue.memory == 5012
     # Now this is no first packet, that may be of any size.
     client.send(EchoReq(b"y" * 5000))
     assert not client.closed
     client.send(EchoReq(b"z"))
     assert client.closed
-    assert world.engine.memory == 0
+    assert world.engine.queue.memory == 0
 
 
 def test_unread_output_of_one_write() -> None:
@@ -1754,7 +1754,7 @@ def test_unread_output_of_one_write() -> None:
     client.send_raw(raw(EchoReq(b"x" * 988)) * 13 + raw(job_bg()))
     assert client.closed
     # What it wanted after that was not looked at.
-    assert not world.engine.jobs
+    assert not world.engine.queue.jobs
 
 
 def test_a_large_packet_is_no_fault_of_its_reader() -> None:
@@ -1811,7 +1811,7 @@ def test_losses_follow_from_losses() -> None:
     worker.send(WorkData(a, b"y"))
     assert first.closed
     assert second.closed
-    assert list(world.engine.jobs) == [a]
+    assert list(world.engine.queue.jobs) == [a]
 
 
 def test_endless_registrations() -> None:
@@ -1823,7 +1823,7 @@ def test_endless_registrations() -> None:
         number += 100
         assert number < 10_000
     assert not good.closed
-    assert world.engine.memory <= 2_000_000
+    assert world.engine.queue.memory <= 2_000_000
     # What it left is no obstacle.
     client.submit(job())
     assigned(good)
@@ -1835,16 +1835,16 @@ def test_registrations_with_long_names() -> None:
     for number in range(40):
         bad.send_raw(raw(CanDo(b"%d" % number + b"x" * 60_000)))
     assert bad.closed
-    assert world.engine.memory <= 2_000_000
+    assert world.engine.queue.memory <= 2_000_000
     client.submit(job())
 
 
 def test_registering_again_costs_nothing() -> None:
     world = World()
     worker = world.worker(b"f")
-    memory = world.engine.memory
+    memory = world.engine.queue.memory
     worker.send(*[CanDo(b"f")] * 10, CanDoTimeout(b"f", b"1"))
-    assert world.engine.memory == memory
+    assert world.engine.queue.memory == memory
     assert worker.ask(b"status") == b"f\t0\t0\t1\n.\n"
     worker.send(CantDo(b"f"))
     assert worker.ask(b"status") == b"f\t0\t0\t0\n.\n"
@@ -1864,7 +1864,7 @@ def test_memory_is_full_of_jobs() -> None:
     assert len(handles) == 3
     # A submit that joins needs nothing.
     assert client.submit(job(b"x" * 200_000, b"0")) == handles[0]
-    assert world.engine.memory <= 750_000
+    assert world.engine.queue.memory <= 750_000
     # Workers can come and get them.
     worker.send(CanDo(b"f"))
     for handle in handles:
@@ -1892,7 +1892,7 @@ def test_job_that_could_not_be_given_out() -> None:
     client = world.connect()
     client.send(job(b"x" * 260_000))
     assert client.take() == [NO_MEMORY]
-    assert not world.engine.functions
+    assert not world.engine.queue.functions
 
 
 def test_functions_that_nobody_needs_are_no_obstacle() -> None:
@@ -1905,7 +1905,7 @@ def test_functions_that_nobody_needs_are_no_obstacle() -> None:
         handle = assigned(worker)
         worker.send(WorkComplete(handle, b""), CantDo(function))
         assert client.take() == [WorkComplete(handle, b"")]
-    assert len(world.engine.functions) < 100
+    assert len(world.engine.queue.functions) < 100
 
 
 def test_functions_that_nobody_needs_cost_nobody_the_connection() -> None:
@@ -1916,11 +1916,11 @@ def test_functions_that_nobody_needs_cost_nobody_the_connection() -> None:
     worker.send(ResetAbilities())
     client.send_raw(raw(EchoReq(b"x" * 900_000))[:700_000])
     assert not client.closed
-    assert world.engine.memory == 700_000
+    assert world.engine.queue.memory == 700_000
 
 
 def test_functions_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_MANY_FUNCTIONS", 10)
+    monkeypatch.setattr(jobqueue, "MANY_FUNCTIONS", 10)
     world = World()
     peer = world.connect()
     for number in range(8):
@@ -1928,21 +1928,21 @@ def test_functions_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> Non
     peer.ask(b"maxqueue idle1 1")
     peer.submit(SubmitJob(b"has a job", b"", b""))
     peer.send(CanDo(b"has a worker"))
-    assert len(world.engine.functions) == 10
+    assert len(world.engine.queue.functions) == 10
     peer.ask(b"create function new")
-    assert list(world.engine.functions) == [b"idle1", b"has a job", b"has a worker", b"new"]
+    assert list(world.engine.queue.functions) == [b"idle1", b"has a job", b"has a worker", b"new"]
 
 
 def test_functions_that_are_needed_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_MANY_FUNCTIONS", 10)
+    monkeypatch.setattr(jobqueue, "MANY_FUNCTIONS", 10)
     world = World()
     names = [b"%d" % number for number in range(100)]
     peer = world.worker(*names)
-    assert list(world.engine.functions) == names
+    assert list(world.engine.queue.functions) == names
     peer.send(ResetAbilities())
-    assert list(world.engine.functions) == names
+    assert list(world.engine.queue.functions) == names
     world.worker(*[b"new%d" % number for number in range(100)])
-    assert len(world.engine.functions) < 150
+    assert len(world.engine.queue.functions) < 150
 
 
 def test_endless_functions_of_an_admin() -> None:
@@ -1953,7 +1953,7 @@ def test_endless_functions_of_an_admin() -> None:
         admin.ask(b"maxqueue f%d 1" % number)
         number += 1
     assert answer == b"ERR CREATE_FUNCTION f%d\r\n" % number
-    assert world.engine.memory < 760_000
+    assert world.engine.queue.memory < 760_000
     assert admin.ask(b"drop function f0") == b"OK\r\n"
     assert admin.ask(b"create function f%d" % number) == b"OK\r\n"
 
@@ -1966,7 +1966,7 @@ def test_text_flood() -> None:
     admin.send_raw(b"status\n" * 10_000)
     assert admin.closed
     assert len(admin.inbox) == 0
-    assert world.engine.memory < 500_000
+    assert world.engine.queue.memory < 500_000
     assert other.ask(b"version") == b"OK \n"
 
 
@@ -1994,6 +1994,6 @@ def test_links_are_free_when_they_are_gone() -> None:
         peer.submit(job())
         peer.send_raw(raw(job())[:-1])
         peer.close()
-    assert not world.engine.jobs
-    assert world.engine.memory == 2048 + 1
+    assert not world.engine.queue.jobs
+    assert world.engine.queue.memory == 2048 + 1
     assert all(isinstance(peer.link, ServerLink) and not peer.link.held for peer in world.peers)

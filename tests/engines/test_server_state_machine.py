@@ -64,7 +64,7 @@ TERMINAL = (WorkComplete, WorkFail, WorkException)
 ABOUT_JOBS = (WorkData, WorkWarning, WorkStatus, *TERMINAL)
 ASSIGNED = (JobAssign, JobAssignUniq, JobAssignAll)
 #: All servers of a World have the same start-up token.
-PREFIX = World().engine._handle_prefix
+PREFIX = World().engine.queue._handle_prefix
 
 functions = st.sampled_from([b"f", b"g", b""])
 uniques = st.sampled_from([b"", b"", b"u", b"v", b"-"])
@@ -269,11 +269,11 @@ class ServerMachine(RuleBasedStateMachine):
             assert isinstance(assign, JobAssign)
             worker.send(WorkComplete(assign.handle, b""))
         self.hear()
-        assert not world.engine.jobs
+        assert not world.engine.queue.jobs
         assert worker in self.living()
         for peer in self.living():
             assert not self.waits_for[peer]
-        world.call(world.engine.shut_down, world.now)
+        world.shut_down()
         assert world.engine.closed
         assert self.wait.done
         assert not self.living()
@@ -345,7 +345,7 @@ def test_chunks_make_no_difference(events: list[PacketEvent], end: bytes, sizes:
             peer.send_raw(rest[:size])
             rest = rest[size:]
         peer.send_raw(rest)
-        return peer.take_raw(), peer.closed, list(world.engine.jobs)
+        return peer.take_raw(), peer.closed, list(world.engine.queue.jobs)
 
     whole = converse([])
     assert converse(sizes) == whole

@@ -172,7 +172,7 @@ class Replay:
         options = OPTIONS[tuple(vector["server_args"])]
         self.world = World(chunk=chunk, version="1.1.21+ds", **options)
         self.world.ahead = TIMES.get(name, self.world.ahead)
-        self.world.engine._handle_prefix = b"H:h:"
+        self.world.engine.queue._handle_prefix = b"H:h:"
         self.conns: dict[str, Any] = {}
         #: What gearmand sent on each connection, as recorded.
         self.recorded: dict[str, list[bytes]] = {}

@@ -319,8 +319,8 @@ class ClientMachine(RuleBasedStateMachine):
             wait.news = False
             assert not wait.done or wait.timed_out or len(ended) == len(set(wait.requests))
         self.world.release(wait)
-        for request in wait.requests:
-            assert wait not in request._waits
+        for request in getattr(wait, "requests", ()):
+            assert wait not in request.waits
 
     # The links.
 
@@ -423,9 +423,9 @@ class ClientMachine(RuleBasedStateMachine):
             under_way = request.state == JOB_PENDING or (
                 request.state == JOB_CREATED and not request.background
             )
-            assert (request._link is not None) == under_way
+            assert (request.link is not None) == under_way
             if not under_way:
-                assert request._waits == ()
+                assert request.waits == ()
             if model.handle is not None:
                 assert request.job.handle == model.handle
             assert (request.result, request.exception) == (model.result, model.exception)
@@ -443,7 +443,7 @@ class ClientMachine(RuleBasedStateMachine):
                 places += job.live()
         numbers = [id(place) for place in places]
         for model in self.models.values():
-            here = model.request._link is not None
+            here = model.request.link is not None
             assert numbers.count(id(model.request)) == here
 
     def teardown(self) -> None:

@@ -37,8 +37,10 @@ from gearman_proto.constants import (
 from gearman_proto.engines.base import Close, Connect
 from gearman_proto.engines.client import ClientEngine
 from gearman_proto.engines.jobqueue import JobState
+from gearman_proto.engines.phases import Phase
 from gearman_proto.engines.server import DEFAULT_MAX_UNREAD, ServerEngine, ServerLink
-from gearman_proto.engines.worker import Phase, WorkerEngine
+from gearman_proto.engines.waits import RequestsWait
+from gearman_proto.engines.worker import WorkerEngine
 from gearman_proto.errors import (
     ConnectionError,
     ExceededConnectionAttempts,
@@ -67,7 +69,7 @@ if TYPE_CHECKING:
 
     from gearman_proto.engines.waits import Wait
     from gearman_proto.engines.worker import WorkStream
-from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.jobs.request import GearmanJobRequest
 
 PRIORITIES = [PRIORITY_HIGH, PRIORITY_NONE, PRIORITY_LOW]
@@ -176,9 +178,12 @@ class Ledger:
             handlers[kind] = self._watched(handlers[kind])
 
     def _watched(
-        self, handler: Callable[[ServerLink, Any], None]
-    ) -> Callable[[ServerLink, Any], None]:
-        def watched(link: ServerLink, event: Any) -> None:
+        self, handle: Callable[[ServerLink, Any, float], None]
+    ) -> Callable[[ServerLink, Any, float], None]:
+        def watched(link: ServerLink, event: Any, now: float) -> None:
+            def handler(link: ServerLink, event: Any) -> None:
+                handle(link, event, now)
+
             name = type(event).__name__
             if name.startswith("SubmitJob"):
                 self._submit(handler, link, event)
@@ -202,11 +207,11 @@ class Ledger:
             for entry in self.open.values()
             if (entry.function, entry.unique) == (event.function, event.unique)
         ]
-        before = set(self.server.jobs)
+        before = set(self.server.queue.jobs)
         queued = sum(entry.function == event.function for entry in self.open.values())
         full = 0 < self.world.max_queue_size <= queued
         handler(link, event)
-        new = set(self.server.jobs) - before
+        new = set(self.server.queue.jobs) - before
         if same:
             assert not new
             (entry,) = same
@@ -247,7 +252,7 @@ class Ledger:
         entry.place = None
         entry.holder = link
         entry.since = self.world.now
-        entry.limit = link.abilities[self.server.functions[entry.function]]
+        entry.limit = link.abilities[self.server.queue.functions[entry.function]]
         entry.runs += 1
         seen = self.seen.setdefault(link, set())
         if handle in seen:
@@ -255,13 +260,13 @@ class Ledger:
         seen.add(handle)
 
     def _terminal(self, handler: Any, link: ServerLink, event: Any) -> None:
-        before = set(self.server.jobs)
+        before = set(self.server.queue.jobs)
         entry = self.open.get(event.handle)
         handler(link, event)
         if entry is None or entry.holder is not link:
-            assert set(self.server.jobs) == before
+            assert set(self.server.queue.jobs) == before
             return
-        assert set(self.server.jobs) == before - {event.handle}
+        assert set(self.server.queue.jobs) == before - {event.handle}
         entry.end = (TERMINAL[type(event)], getattr(event, "data", None))
         entry.holder = None
 
@@ -274,7 +279,7 @@ class Ledger:
 
     def observe(self) -> None:
         """Something may have happened: take note, if there was a reason for it."""
-        jobs = self.server.jobs
+        jobs = self.server.queue.jobs
         assert jobs.keys() <= self.open.keys()
         # Those that come back at once, with a link that had several, do so in any order.
         self._places += 1
@@ -400,10 +405,11 @@ class ClientHost:
 
     def give_up(self, wait: Wait) -> None:
         """A caller does not wait any longer."""
-        self.engine.release(wait)
+        self.engine.release(wait, self.world.now)
         self.waits = [other for other in self.waits if other is not wait]
+        assert isinstance(wait, RequestsWait)
         for request in wait.requests:
-            assert wait not in request._waits
+            assert wait not in request.waits
         self.world.after()
 
     def close(self) -> None:
@@ -458,7 +464,7 @@ class WorkerHost:
         assert self.stream is not None
         stream, self.stream = self.stream, None
         self.engine.end_work(self.world.now)
-        self.engine.release(stream)
+        self.engine.release(stream, self.world.now)
         assert stream.error is None or isinstance(stream.error, ServerUnavailable)
         self.world.after()
         assert not any(wire.host is self and not wire.peer_gone for wire in self.world.wires)
@@ -534,7 +540,7 @@ class WorkerHost:
         engine = self.engine
         link = engine.pool.servers[0].link
         links = [] if link is None else [link]
-        grabs = [link for link in links if link.phase is Phase.GRABBING and not link.is_late]
+        grabs = [link for link in links if link.phase is Phase.GRABBING]
         assert engine._grabs == len(grabs)
         assert len(engine._jobs) + engine._grabs <= self.max_jobs
         assert set(engine._ready) <= engine._jobs
@@ -646,14 +652,14 @@ class World:
             wire.up_waits |= any(link is wire.link for link in up)
             wire.down_waits |= any(link is wire.server_link for link in down)
             while wire.up_waits and not wire.peer_gone and len(wire.up) < wire.capacity:
-                data = wire.host.engine.data_to_send(wire.link)
+                data = wire.host.engine.data_to_send(wire.link, self.now)
                 wire.up_waits = bool(data)
                 busy |= bool(data)
                 if not (wire.broken or wire.server_gone):
                     wire.up += data
             while wire.down_waits and not wire.server_gone and len(wire.down) < wire.capacity:
                 assert wire.server_link is not None
-                data = self.server.data_to_send(wire.server_link)
+                data = self.server.data_to_send(wire.server_link, self.now)
                 wire.down_waits = bool(data)
                 busy |= bool(data)
                 if not (wire.broken or wire.peer_gone):
@@ -726,14 +732,14 @@ class World:
         self.ledger.observe()
         self.after()
         # What a late driver still says about it changes nothing.
-        before = self.server.memory
+        before = self.server.queue.memory
         engine.connection_lost(link, error, self.now)
         engine.receive_data(link, b"garbage\r\n", self.now)
         engine.connected(link, self.now)
-        assert engine.data_to_send(link) == b""
+        assert engine.data_to_send(link, self.now) == b""
         self.ledger.observe()
         self.after()
-        assert self.server.memory == before
+        assert self.server.queue.memory == before
 
     def kill(self, host: ClientHost | WorkerHost) -> None:
         """A process dies; of what it has sent, all may still arrive."""
@@ -804,7 +810,7 @@ class World:
         while True:
             while self._work():
                 pass
-            if not self.server.jobs and all(model.over for model in self.models.values()):
+            if not self.server.queue.jobs and all(model.over for model in self.models.values()):
                 break
             deadlines = [engine.next_deadline() for engine in self.engines()]
             deadline = min(deadline for deadline in deadlines if deadline is not None)
@@ -873,12 +879,12 @@ class World:
         self.settle()
         assert not self.wires
         assert not self.server.links
-        assert not self.server.jobs
+        assert not self.server.queue.jobs
         assert self.server.next_deadline() is None
-        for function in self.server.functions.values():
+        for function in self.server.queue.functions.values():
             assert function.idle
-        self.server._drop_idle_functions()
-        assert self.server.memory == 0
+        self.server.queue.drop_idle_functions()
+        assert self.server.queue.memory == 0
 
     # What has to be true at any time.
 
@@ -895,28 +901,28 @@ class World:
 
     def check_server(self) -> None:
         server = self.server
-        for function in server.functions.values():
+        for function in server.queue.functions.values():
             check_function(server, function)
             # Whoever sleeps has nothing to do.
             assert not function.sleepers or function.head() is None
-        for job in server.jobs.values():
+        for job in server.queue.jobs.values():
             check_job(server, job)
-        assert server.memory == count_memory(server)
+        assert server.queue.memory == count_memory(server)
         links = {wire.server_link for wire in self.wires if wire.is_open and not wire.server_gone}
         assert set(server.links) == links
         for link in server.links:
-            assert not link.last_words
+            assert link.is_up
             for handle, job in link.jobs.items():
-                assert server.jobs[handle] is job
+                assert server.queue.jobs[handle] is job
                 assert job.worker is link
             for job in link.listening:
-                assert server.jobs[job.handle] is job
+                assert server.queue.jobs[job.handle] is job
                 assert link in job.listeners
 
     def check_request(self, model: Model, request: GearmanJobRequest) -> None:
         """A request agrees with the ledger."""
-        if request._link is not None:
-            model.link = request._link
+        if request.link is not None:
+            model.link = request.link
         while (update := next_update(request)) is not None:
             if isinstance(update, JobProgress):
                 model.updates.append(("status", b"%d" % update.numerator))
@@ -929,10 +935,10 @@ class World:
             assert outcome == model.outcome
         elif request.state != model.states[-1]:
             self._changed(model, request)
-            final = request.state != JOB_PENDING and (request.complete or request._link is None)
+            final = request.state != JOB_PENDING and (request.complete or request.link is None)
             if final:
                 model.outcome = outcome
-                assert not request._waits
+                assert not request.waits
         self._check_updates(model, request)
 
     def _changed(self, model: Model, request: GearmanJobRequest) -> None:
@@ -1069,7 +1075,7 @@ def test_a_client_that_leaves() -> None:
     assert background.states[-1] == JOB_CREATED
     # What runs goes on; of the rest, what nobody waits for is forgotten.
     world.settle()
-    assert [job.data for job in world.server.jobs.values()] == [b"0", b"2"]
+    assert [job.data for job in world.server.queue.jobs.values()] == [b"0", b"2"]
     worker.say(run, "complete")
     worker.done(run)
     world.settle()
@@ -1092,7 +1098,7 @@ def test_a_worker_that_stops_sees_its_result_taken() -> None:
     assert worker.stream is not None
     while not worker.stream.done:
         assert world.pump(size=1)
-    assert not world.server.jobs
+    assert not world.server.queue.jobs
     worker.end_work()
     world.settle()
     assert model.request is not None

@@ -9,26 +9,32 @@ import pytest
 
 from gearman_proto.deadlines import to_seconds
 from gearman_proto.engines.timers import Timers
-from gearman_proto.engines.waits import Stream, Wait
+from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.errors import ConnectionError, GearmanError, ServerUnavailable
 from gearman_proto.jobs.submitting import make_requests
 
 from .harness import Bell, wakes
 
+EXPIRED: list[object] = []
+
+
+def expired(thing: object, now: float) -> None:
+    EXPIRED.append(thing)
+
 
 def pop_all(timers: Timers, now: float) -> list[object]:
-    things = []
-    while (thing := timers.pop_expired(now)) is not None:
-        things.append(thing)
+    assert not EXPIRED
+    timers.expire(now)
+    things, EXPIRED[:] = EXPIRED.copy(), []
     return things
 
 
 def test_the_next_one_first() -> None:
     timers = Timers()
     assert timers.next_deadline() is None
-    assert timers.pop_expired(1e9) is None
+    assert pop_all(timers, 1e9) == []
     for thing, deadline in (("c", 3.0), ("a", 1.0), ("b", 2.0)):
-        timers.set(thing, deadline)
+        timers.set(thing, deadline, expired)
     assert len(timers) == 3
     assert timers.next_deadline() == 1.0
     assert pop_all(timers, 0.9) == []
@@ -42,14 +48,14 @@ def test_things_of_the_same_deadline_need_no_order() -> None:
     timers = Timers()
     things = [object(), object()]
     for thing in things:
-        timers.set(thing, 1.0)
+        timers.set(thing, 1.0, expired)
     assert pop_all(timers, 1.0) == things
 
 
 def test_cancelled_and_set_anew() -> None:
     timers = Timers()
     for thing, deadline in (("a", 1.0), ("b", 2.0), ("a", 4.0)):
-        timers.set(thing, deadline)
+        timers.set(thing, deadline, expired)
     assert timers.next_deadline() == 2.0
     timers.cancel("b")
     timers.cancel("b")
@@ -60,9 +66,9 @@ def test_cancelled_and_set_anew() -> None:
 
 def test_many_cancelled_ones_cost_no_memory() -> None:
     timers = Timers()
-    timers.set("late", 1e9)
+    timers.set("late", 1e9, expired)
     for number in range(10_000):
-        timers.set(number, 1e6 + number)
+        timers.set(number, 1e6 + number, expired)
         timers.cancel(number)
     assert len(timers) == 1
     assert len(timers._heap) < 100
@@ -75,7 +81,7 @@ def test_compaction_loses_nothing() -> None:
     deadlines: dict[int, float] = {}
     for number in range(3000):
         deadlines[number] = rng.uniform(0, 100)
-        timers.set(number, deadlines[number])
+        timers.set(number, deadlines[number], expired)
         while len(deadlines) > 50 and rng.random() < 0.99:
             gone = rng.choice(list(deadlines))
             timers.cancel(gone)
@@ -84,20 +90,29 @@ def test_compaction_loses_nothing() -> None:
     assert pop_all(timers, 100.0) == sorted(deadlines, key=lambda number: deadlines[number])
 
 
+def test_what_a_call_makes_due_is_called_too() -> None:
+    timers = Timers()
+    timers.set("a", 1.0, lambda _, now: timers.set("b", now, expired))
+    timers.set("c", 1.5, expired)
+    assert pop_all(timers, 1.2) == ["b"]
+    timers.set("d", 1.0, expired)
+    timers.clear()
+    assert (len(timers), timers.next_deadline(), pop_all(timers, 9.0)) == (0, None, [])
+
+
 def test_wake_is_called_once() -> None:
-    wait = Wait((), None, Bell())
+    wait = Wait(None, Bell())
     assert not wait.ready
-    wait.check()
-    wait.check()
-    wait.expire()
+    wait.expire(0.0)
     wait.finish()
+    wait.fail(ConnectionError("too late to matter"))
     assert wait.ready
     assert wakes(wait) == 1
 
 
 def test_two_phases() -> None:
     request = make_requests([{"task": "t", "data": b""}])[0]
-    wait = Wait([request], None, Bell())
+    wait = RequestsWait([request], None, Bell())
     wait.unaccepted = wait.open = 2
     wait.request_accepted()
     wait.request_ended(request)
@@ -110,7 +125,7 @@ def test_two_phases() -> None:
 
 def test_a_failure_ends_it_after_the_first_phase() -> None:
     request = make_requests([{"task": "t", "data": b""}])[0]
-    wait = Wait([request], None, Bell())
+    wait = RequestsWait([request], None, Bell())
     wait.unaccepted = wait.open = 3
     first = ServerUnavailable("first")
     wait.request_failed(first)
@@ -127,7 +142,7 @@ def test_a_failure_ends_it_after_the_first_phase() -> None:
 
 def test_errors() -> None:
     requests = make_requests([{"task": "t", "data": b""}])
-    wait = Wait(requests, None, Bell())
+    wait = RequestsWait(requests, None, Bell())
     wait.raise_error()
     wait.error = ServerUnavailable("no server")
     with pytest.raises(ServerUnavailable, match="no server") as info:

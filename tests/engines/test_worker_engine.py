@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import MAX_CAN_DO_TIMEOUT
-from gearman_proto.engines.worker import WorkerEngine
+from gearman_proto.engines.worker import WorkerEngine, _Life
 from gearman_proto.errors import (
     ConnectionError,
     GearmanError,
@@ -55,7 +55,7 @@ from .worker_harness import Peer, World
 
 if TYPE_CHECKING:
     from gearman_proto.engines.worker import WorkStream
-from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.wire.events import Event, PacketEvent
 
 GRAB = GrabJobUniq()
@@ -869,7 +869,7 @@ def test_connecting_takes_too_long() -> None:
     assert not server.closed
     world.sleep(0.2)
     assert server.closed
-    with pytest.raises(ServerUnavailable, match=r"s0:4730 \(no connection within the time\)"):
+    with pytest.raises(ServerUnavailable, match=r"s0:4730 \(no connection within 2 seconds\)"):
         stream.raise_error()
 
 
@@ -1114,9 +1114,10 @@ def test_the_job_of_a_lost_link_that_nobody_took_does_not_keep_its_slot() -> Non
 
 def test_calls_about_links_that_are_no_more() -> None:
     world, _, server = asleep()
-    server.lose()
+    server.lose(ConnectionResetError("reset"))
     before = list(world.engine.notices)
     server.lose()
+    server.lose(ConnectionResetError("reset"))
     server.refuse()
     server.up()
     server.send_raw(raw(Noop()))
@@ -1191,7 +1192,7 @@ def test_a_server_that_is_slow_to_read() -> None:
     assert not first.done
     assert not second.done
     engine, link = world.engine, server.link
-    assert len(engine.data_to_send(link)) > MEGABYTE // 2
+    assert len(engine.data_to_send(link, world.now)) > MEGABYTE // 2
     assert not first.done  # What is left is a little more than allowed.
     server.reads = True
     world.call(engine.handle_timeout, world.now)
@@ -1207,7 +1208,7 @@ def test_packets_are_written_together() -> None:
     for _ in range(10):
         world.send(job, data(100_000))
     sizes = []
-    while chunk := world.engine.data_to_send(server.link):
+    while chunk := world.engine.data_to_send(server.link, world.now):
         sizes.append(len(chunk))
     assert len(sizes) == 5
     assert max(sizes) < 256 * 1024
@@ -1234,7 +1235,7 @@ def test_a_server_that_does_not_read_is_given_up() -> None:
     wait = world.send(job, data(3 * MEGABYTE))
     world.send(job, data(2 * MEGABYTE))
     world.sleep(59.0)
-    world.engine.data_to_send(server.link)
+    world.engine.data_to_send(server.link, world.now)
     world.sleep(60.0)
     assert not server.closed
     world.sleep(60.0)
@@ -1292,7 +1293,7 @@ def test_releasing_what_nobody_waits_for() -> None:
     world, stream, _, job = holding()
     wait = world.send(job, data(1))
     world.release(wait)
-    world.call(world.engine.release, stream)
+    world.call(world.engine.release, stream, world.now)
     assert wait.done
 
 
@@ -1455,7 +1456,7 @@ def test_a_grab_behind_a_result_that_takes_long_to_write() -> None:
         assert not server.closed
         # A part of what there is, as a socket takes it.
         world.engine.links_to_write()
-        server.read(world.engine.data_to_send(server.link))
+        server.read(world.engine.data_to_send(server.link, world.now))
         world.register(f"more-{world.now}".encode())
     world.sleep(61.0)
     assert server.closed
@@ -1798,7 +1799,7 @@ def test_abandon(phase: str) -> None:
     assert world.engine.next_action() is None
     for peer in up:
         assert not peer.closed
-        assert world.engine.data_to_send(peer.link) == b""
+        assert world.engine.data_to_send(peer.link, world.now) == b""
     if job is not None and not job.ended:
         assert job.is_lost
         world.engine.job_done(job, world.now)
@@ -2215,7 +2216,7 @@ class WorkerMachine(RuleBasedStateMachine):
             return
         world = self.world
         self.be_kind(1, "none")
-        if self.stream is None or self.stream.done or world.engine._stopping:
+        if self.stream is None or self.stream.done or world.engine._life is not _Life.WORKING:
             if self.stream is not None:
                 self.be_kind(3, "none")
                 assert self.stream.done

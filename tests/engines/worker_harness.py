@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.engines.base import Close, Connect
-from gearman_proto.engines.worker import _MAX_UNSENT, _STALL, Phase, WorkerEngine
+from gearman_proto.engines.phases import Phase
+from gearman_proto.engines.worker import _MAX_UNSENT, _STALL, WorkerEngine, _Life
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import (
     CanDo,
@@ -58,8 +59,10 @@ from .harness import Bell, wakes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from gearman_proto.engines.phases import WorkerLink
     from gearman_proto.engines.waits import Wait
-    from gearman_proto.engines.worker import WorkerJob, WorkerLink, WorkStream
+    from gearman_proto.engines.worker import WorkStream
+    from gearman_proto.jobs.assigned import WorkerJob
 
 TERMINAL = (WorkComplete, WorkFail, WorkException)
 
@@ -116,7 +119,11 @@ class Peer:
 
     def lose(self, error: Exception | None = None) -> None:
         """The connection ends."""
-        self.world.call(self.world.engine.connection_lost, self.link, error, self.world.now)
+        engine, now = self.world.engine, self.world.now
+        if error is None:
+            self.world.call(engine.receive_eof, self.link, now)
+        else:
+            self.world.call(engine.connection_lost, self.link, error, now)
 
     # From the engine.
 
@@ -141,7 +148,7 @@ class Peer:
     def _examine(self, event: Event) -> None:
         if isinstance(event, (GrabJob, GrabJobUniq)):
             assert not self.grabbing
-            assert not self.world.engine._stopping
+            assert not self.world.engine._life is not _Life.WORKING
             assert self.functions
             held = {function for functions in self.held.values() for function in functions}
             assert held <= self.world.engine._abilities.keys()
@@ -158,7 +165,7 @@ class Peer:
             assert all(event.function not in functions for functions in self.held.values())
             self.functions.remove(event.function)
         elif isinstance(event, EchoReq):
-            assert self.world.engine._stopping
+            assert self.world.engine._life is not _Life.WORKING
             assert not self.grabbing
             assert not self.held
         elif isinstance(event, (WorkStatus, WorkData, WorkWarning, *TERMINAL)):
@@ -260,7 +267,7 @@ class World:
             busy = False
             for link in self.engine.links_to_write():
                 (peer,) = (peer for peer in self.peers if peer.link is link)
-                while peer.reads and (data := self.engine.data_to_send(link)):
+                while peer.reads and (data := self.engine.data_to_send(link, self.now)):
                     peer.read(data)
                     busy = True
 
@@ -343,7 +350,7 @@ class World:
 
     def release(self, wait: Wait) -> None:
         self.waits = [other for other in self.waits if other is not wait]
-        self.call(self.engine.release, wait)
+        self.call(self.engine.release, wait, self.now)
 
     def register(self, function: bytes, timeout: float | None = None) -> None:
         self.call(self.engine.register, function, timeout, self.now)
@@ -363,9 +370,9 @@ class World:
         """Look at the whole engine."""
         engine = self.engine
         links = engine._links()
-        keeping = [link for link in links if link.phase is Phase.GRABBING and not link.is_late]
+        keeping = [link for link in links if link.phase is Phase.GRABBING]
         assert engine._grabs == len(keeping)
-        self.was_late |= any(link.is_late for link in links)
+        self.was_late |= any(link.phase is Phase.LATE for link in links)
         taken = len(engine._jobs) + engine._grabs
         assert taken <= engine._max_jobs or self.was_late
         for link in links:
@@ -382,21 +389,25 @@ class World:
     def _check_link(self, link: WorkerLink) -> None:
         engine, phase = self.engine, link.phase
         assert link.alive
-        assert link.is_up == (phase is not Phase.CONNECTING)
+        assert link.is_up or phase is Phase.RESTING
         assert engine._turns.count(link) == (phase is Phase.QUEUED)
         # Time goes on for whoever waits for a server, and for nobody else.
-        waits_for_nothing = phase in (Phase.QUEUED, Phase.RESTING)
+        waits_for_nothing = link.is_up and phase in (Phase.QUEUED, Phase.RESTING)
         assert (link in engine._timers) != waits_for_nothing
-        if phase is Phase.RESTING:
-            assert engine._stopping or not link.registered or link.registered != engine._abilities
+        if link.is_up and phase is Phase.RESTING:
+            assert (
+                engine._life is not _Life.WORKING
+                or not link.registered
+                or link.registered != engine._abilities
+            )
             assert link.registered == engine._abilities or link.jobs
-        if engine._stopping:
-            assert phase in (Phase.RESTING, Phase.GRABBING, Phase.LEAVING)
-            undone = any(job._link is link for job in engine._jobs)
+        if engine._life is not _Life.WORKING:
+            assert phase in (Phase.RESTING, Phase.LAST_GRAB, Phase.LEAVING)
+            undone = any(job.link is link for job in engine._jobs)
             assert phase is not Phase.RESTING or undone
         for job in link.jobs:
             assert job in engine._jobs
-            assert job._link is link
+            assert job.link is link
             assert not job.ended
             assert not job.is_lost
         assert link.unsent_size == sum(len(packet) for packet in link.unsent)
@@ -410,7 +421,7 @@ class World:
         assert link.server.link is not link
         assert not link.waits
         assert not link.unsent
-        assert self.engine.data_to_send(link) == b""
+        assert self.engine.data_to_send(link, self.now) == b""
         assert link not in self.engine._timers
         assert (_STALL, link) not in self.engine._timers
 
@@ -423,7 +434,7 @@ class World:
             assert not len(engine._timers)
             return
         assert stream.ready or not engine._ready
-        if engine._stopping:
+        if engine._life is not _Life.WORKING:
             over = not engine._jobs and not engine._links()
             assert stream.done == over or stream.error is not None
         elif not stream.done:

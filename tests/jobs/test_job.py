@@ -534,8 +534,8 @@ def test_status_updates_are_cut_to_the_latest(monkeypatch: pytest.MonkeyPatch) -
 
 def test_data_that_fits_no_packet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gearman_proto.jobs.submitting.MAX_PAYLOAD_SIZE", 5)
-    assert one(data=b"12345")._payload == b"12345"
+    assert one(data=b"12345").payload == b"12345"
     (request,) = make_requests([{"task": "t", "data": b"123456"}])
     with pytest.raises(ValueError, match="6 bytes, more than the 5"):
         prepare([request], NoopEncoder)
-    assert request._payload is None
+    assert request.payload is None

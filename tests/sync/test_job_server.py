@@ -21,7 +21,7 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto import NEED_DATA, Connection, Role
 from gearman_proto.address import HostAndPort
-from gearman_proto.engines.server import _FUNCTION_SIZE
+from gearman_proto.engines.jobqueue import FUNCTION_SIZE
 from gearman_proto.errors import (
     ExceededConnectionAttempts,
     GearmanError,
@@ -200,7 +200,9 @@ def memory(server: JobServer) -> int:
     assert server._driver is not None
     with server._driver._lock:
         engine = server._driver.engine
-        return engine.memory - sum(len(name) + _FUNCTION_SIZE for name in engine.functions)
+        return engine.queue.memory - sum(
+            len(name) + FUNCTION_SIZE for name in engine.queue.functions
+        )
 
 
 def sockets(driver: Any) -> list[socket.socket]:
