@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 from gearman_proto.errors import ConnectionError, LocalProtocolError
 
+from .states import StateTable, turn
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from .waits import Wait
 
 L = TypeVar("L")
+
+# Bytes to write at a time.
+_CHUNK_SIZE: Final = 256 * 1024
 
 #: What a call of the caller's side raises where it does not do what it was asked for.
 REFUSALS: Final = (LocalProtocolError, ConnectionError)
@@ -72,14 +76,25 @@ Action: TypeAlias = "Connect | Close | StopListening"
 class LinkState(enum.Enum):
     """How far a link is. What is GONE stays so; the engine then ignores input for it."""
 
-    #: The transport was told to connect, and has not answered.
-    CONNECTING = enum.auto()
-    #: Bytes go both ways.
-    OPEN = enum.auto()
-    #: Nothing is taken from the peer any more; it is closed when what is left has been written.
-    ENDING = enum.auto()
-    #: It was closed, or lost.
-    GONE = enum.auto()
+    CONNECTING = "the transport was told to connect, and has not answered"
+    OPEN = "bytes go both ways"
+    ENDING = "nothing is taken from the peer any more; what is left for it is written"
+    GONE = "closed, or lost"
+
+
+#: Only a server's links are ever ENDING, and they are OPEN from the start.
+LINK_STATES: Final[StateTable[LinkState]] = {
+    LinkState.CONNECTING: {
+        LinkState.OPEN: "connected",
+        LinkState.GONE: "connect_failed, connect_timeout, close",
+    },
+    LinkState.OPEN: {
+        LinkState.ENDING: "the peer's end of stream, or garbage; the server ends",
+        LinkState.GONE: "connection_lost, receive_eof, garbage, close",
+    },
+    LinkState.ENDING: {LinkState.GONE: "all is written, or five seconds have passed"},
+    LinkState.GONE: {},
+}
 
 
 class Link:
@@ -96,6 +111,10 @@ class Link:
         self.connection: Connection = connection
         self.state: LinkState = state
 
+    def turn(self, state: LinkState) -> None:
+        """Be in `state` from now on."""
+        self.state = turn(LINK_STATES, self.state, state)
+
     @property
     def alive(self) -> bool:
         """Whether there still is a connection, or an attempt to make one."""
@@ -105,6 +124,19 @@ class Link:
     def is_up(self) -> bool:
         """Whether bytes go both ways."""
         return self.state is LinkState.OPEN
+
+
+def take_chunk(unsent: deque[bytes]) -> bytes:
+    """Take packets out of `unsent`, of which there are some, to be written at once.
+
+    As many as 256 KiB hold, and one in any case.
+    """
+    packets = [unsent.popleft()]
+    size = len(packets[0])
+    while unsent and size + len(unsent[0]) <= _CHUNK_SIZE:
+        size += len(unsent[0])
+        packets.append(unsent.popleft())
+    return b"".join(packets)
 
 
 class Engine(Protocol[L]):

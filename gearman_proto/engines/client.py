@@ -373,7 +373,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._give_up_links(error)
 
     def _give_up_links(self, error: Exception) -> list[ClientLink]:
-        links = self._links()
+        links = self.pool.links()
         for link in links:
             here = [*link.outbox, *link.connection.unanswered_tokens(), *link.jobs.give_up()]
             link.outbox.clear()
@@ -402,7 +402,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """The open links on which there is something to send, if the window allows it."""
         return [
             link
-            for link in self._links()
+            for link in self.pool.links()
             if link.is_up and link.outbox and link.connection.unanswered < _WINDOW
         ]
 
@@ -532,9 +532,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._fail(request, LocalProtocolError(f"changed since it was submitted: {error!r}"))
 
     # Links.
-
-    def _links(self) -> list[ClientLink]:
-        return [server.link for server in self.pool.servers if server.link is not None]
 
     def _link_to(self, server: Server, now: float) -> ClientLink:
         link: ClientLink | None = server.link

@@ -66,9 +66,9 @@ class ConnectingEngine(BaseEngine, Generic[L]):
 
     def connected(self, link: L, now: float) -> None:
         """`link` is open."""
-        if link.alive:
+        if link.state is LinkState.CONNECTING:
             self._timers.cancel(link)
-            link.state = LinkState.OPEN
+            link.turn(LinkState.OPEN)
             self._opened(link, now)
 
     def connect_failed(self, link: L, error: Exception, now: float) -> None:
@@ -113,7 +113,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
 
     def _drop(self, link: L) -> None:
         """`link` is no more: forget it."""
-        link.state = LinkState.GONE
+        link.turn(LinkState.GONE)
         link.server.link = None
         self._timers.cancel(link)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from gearman_proto.wire.packets import Role
 
@@ -18,100 +18,60 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.assigned import WorkerJob
 
     from .pool import Server
+    from .states import StateTable
     from .waits import Wait
 
 
 class Phase(enum.Enum):
     """What an open link is about."""
 
-    #: Nothing is registered, or the worker stops, or a job keeps CANT_DO back.
-    RESTING = enum.auto()
-    #: It waits for its turn and a free slot.
-    QUEUED = enum.auto()
-    #: GRAB_JOB was sent, and keeps a slot.
-    GRABBING = enum.auto()
-    #: GRAB_JOB was not answered for a second, and keeps no slot any more.
-    LATE = enum.auto()
-    #: PRE_SLEEP was sent, after NO_JOB.
-    ASLEEP = enum.auto()
-    #: It was woken for nothing too often.
-    PAUSING = enum.auto()
-    #: The worker stops, and GRAB_JOB is unanswered: the answer may be a job.
-    LAST_GRAB = enum.auto()
-    #: The worker stops, and ECHO_REQ was sent behind the last result.
-    LEAVING = enum.auto()
+    RESTING = "nothing is registered, or the worker stops, or a job keeps CANT_DO back"
+    QUEUED = "it waits for its turn and a free slot"
+    GRABBING = "GRAB_JOB was sent, and keeps a slot"
+    LATE = "GRAB_JOB was not answered for a second, and keeps no slot any more"
+    ASLEEP = "PRE_SLEEP was sent, after NO_JOB"
+    PAUSING = "it was woken for nothing too often"
+    LAST_GRAB = "the worker stops, and GRAB_JOB is unanswered: the answer may be a job"
+    LEAVING = "the worker stops, and ECHO_REQ was sent behind the last result"
 
 
-class PhaseRow(NamedTuple):
-    """A row of the table."""
-
-    #: What a link of this phase is about, in a few words.
-    about: str
-    #: The phases that may follow, and what leads there.
-    follows: dict[Phase, str]
-
-
-PHASES: Final[dict[Phase, PhaseRow]] = {
-    Phase.RESTING: PhaseRow(
-        "nothing to ask for",
-        {
-            Phase.RESTING: "still nothing",
-            Phase.QUEUED: "register, the end of a job",
-            Phase.ASLEEP: "NO_JOB: PRE_SLEEP",
-            Phase.LEAVING: "stop: ECHO_REQ",
-        },
-    ),
-    Phase.QUEUED: PhaseRow(
-        "waits for a free slot",
-        {
-            Phase.GRABBING: "its turn: GRAB_JOB",
-            Phase.RESTING: "CANT_DO is kept back, stop",
-            Phase.LEAVING: "stop: ECHO_REQ",
-        },
-    ),
-    Phase.GRABBING: PhaseRow(
-        "asks for a job",
-        {
-            Phase.RESTING: "NO_JOB, JOB_ASSIGN",
-            Phase.LATE: "a second without an answer",
-            Phase.LAST_GRAB: "stop",
-        },
-    ),
-    Phase.LATE: PhaseRow(
-        "asks, without a slot",
-        {
-            Phase.RESTING: "NO_JOB, JOB_ASSIGN",
-            Phase.LAST_GRAB: "stop",
-        },
-    ),
-    Phase.ASLEEP: PhaseRow(
-        "waits to be woken",
-        {
-            Phase.QUEUED: "NOOP, register, look_again",
-            Phase.PAUSING: "NOOP, for nothing too often",
-            Phase.RESTING: "nothing is registered, stop",
-            Phase.LEAVING: "stop: ECHO_REQ",
-        },
-    ),
-    Phase.PAUSING: PhaseRow(
-        "waits a moment",
-        {
-            Phase.QUEUED: "time, register",
-            Phase.RESTING: "nothing is registered, stop",
-            Phase.LEAVING: "stop: ECHO_REQ",
-        },
-    ),
-    Phase.LAST_GRAB: PhaseRow(
-        "waits for the last answer",
-        {
-            Phase.RESTING: "NO_JOB, JOB_ASSIGN",
-            Phase.LAST_GRAB: "the end of another job",
-        },
-    ),
-    Phase.LEAVING: PhaseRow(
-        "waits for ECHO_RES",
-        {},
-    ),
+PHASES: Final[StateTable[Phase]] = {
+    Phase.RESTING: {
+        Phase.RESTING: "still nothing to ask for",
+        Phase.QUEUED: "register, the end of a job",
+        Phase.ASLEEP: "NO_JOB",
+        Phase.LEAVING: "stop",
+    },
+    Phase.QUEUED: {
+        Phase.GRABBING: "its turn",
+        Phase.RESTING: "CANT_DO is kept back, stop",
+        Phase.LEAVING: "stop",
+    },
+    Phase.GRABBING: {
+        Phase.RESTING: "NO_JOB, JOB_ASSIGN",
+        Phase.LATE: "time",
+        Phase.LAST_GRAB: "stop",
+    },
+    Phase.LATE: {
+        Phase.RESTING: "NO_JOB, JOB_ASSIGN",
+        Phase.LAST_GRAB: "stop",
+    },
+    Phase.ASLEEP: {
+        Phase.QUEUED: "NOOP, register, time",
+        Phase.PAUSING: "NOOP for nothing",
+        Phase.RESTING: "nothing is registered, stop",
+        Phase.LEAVING: "stop",
+    },
+    Phase.PAUSING: {
+        Phase.QUEUED: "time, register",
+        Phase.RESTING: "nothing is registered, stop",
+        Phase.LEAVING: "stop",
+    },
+    Phase.LAST_GRAB: {
+        Phase.RESTING: "NO_JOB, JOB_ASSIGN",
+        Phase.LAST_GRAB: "the end of another job",
+    },
+    Phase.LEAVING: {},
 }
 
 

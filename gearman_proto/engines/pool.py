@@ -108,6 +108,10 @@ class ServerPool:
                 return server
         return None
 
+    def links(self) -> list[Any]:
+        """The engine's links to them, as far as there are any."""
+        return [server.link for server in self.servers if server.link is not None]
+
     def unavailable(self) -> ServerUnavailable:
         """The error for whoever needs one of them, and why it was none."""
         if not self.servers:

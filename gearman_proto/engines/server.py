@@ -11,9 +11,8 @@ Order
     about a job comes to a client before the JOB_CREATED of its submit.
 
 Life
-    SERVING, then perhaps DRAINING (no new connections; the jobs go on until there is none), ENDING
-    (what is to be sent is sent), ENDED. A link whose peer sends no more, or nonsense, is ENDING in
-    the same way: it gets what was on its way to it, and is closed then.
+    SERVER_LIVES is the server's. A link whose peer sends no more, or nonsense, is ENDING: it gets
+    what was on its way to it, and is closed then.
 
 Memory
     `queue.memory` counts what peers can make this server keep: jobs, functions, unfinished packets,
@@ -31,9 +30,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
+from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import (
+    SUBMITS,
     AllYours,
     CanDo,
     CanDoTimeout,
@@ -60,13 +61,7 @@ from gearman_proto.wire.events import (
     SetClientId,
     StatusRes,
     StatusResUnique,
-    SubmitJob,
-    SubmitJobBg,
     SubmitJobEpoch,
-    SubmitJobHigh,
-    SubmitJobHighBg,
-    SubmitJobLow,
-    SubmitJobLowBg,
     SubmitJobSched,
     SubmitReduceJob,
     SubmitReduceJobBackground,
@@ -80,7 +75,7 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import Role, number
 
-from .base import BaseEngine, Close, Link, LinkState, StopListening
+from .base import BaseEngine, Close, Link, LinkState, StopListening, take_chunk
 from .jobqueue import (
     FULL,
     HIGH,
@@ -94,6 +89,7 @@ from .jobqueue import (
     QueueFullError,
 )
 from .server_commands import reply
+from .states import turn
 from .waits import Wait
 
 if TYPE_CHECKING:
@@ -102,6 +98,8 @@ if TYPE_CHECKING:
 
     from gearman_proto.wire.events import Event, PacketEvent
 
+    from .states import StateTable
+
 #: Bytes that jobs, functions and packets may take up together, unless told otherwise.
 DEFAULT_MAX_MEMORY: Final = 1024 * 1024 * 1024
 #: Bytes that may wait on one link behind the first packet, unless told otherwise.
@@ -109,8 +107,6 @@ DEFAULT_MAX_UNREAD: Final = 64 * 1024 * 1024
 #: How often a job is run again because its worker was lost, unless told otherwise.
 DEFAULT_JOB_RETRIES: Final = 10
 
-# Bytes to write at a time.
-_CHUNK_SIZE: Final = 256 * 1024
 # Bytes that a registration for a function takes up beside its name.
 _ABILITY_SIZE: Final = 512
 # A link that holds less is not worth cutting off.
@@ -134,13 +130,29 @@ _NOT_FOUND_TEXTS: Final = {
 _EPOCHS: Final = "epochs"
 
 
-class _Life(enum.Enum):
+class ServerLife(enum.Enum):
     """What the server is doing."""
 
-    SERVING = enum.auto()
-    DRAINING = enum.auto()
-    ENDING = enum.auto()
-    ENDED = enum.auto()
+    SERVING = "it takes connections"
+    DRAINING = "no new connections; the jobs go on until there is none"
+    ENDING = "what is to be sent is sent"
+    ENDED = "it is over for good"
+
+
+SERVER_LIVES: Final[StateTable[ServerLife]] = {
+    ServerLife.SERVING: {
+        ServerLife.DRAINING: "shutdown graceful",
+        ServerLife.ENDING: "shutdown",
+        ServerLife.ENDED: "close",
+    },
+    ServerLife.DRAINING: {
+        ServerLife.DRAINING: "shutdown graceful",
+        ServerLife.ENDING: "no job is left, shutdown",
+        ServerLife.ENDED: "no link is left, close",
+    },
+    ServerLife.ENDING: {ServerLife.ENDED: "no link is left, close"},
+    ServerLife.ENDED: {ServerLife.ENDED: "close"},
+}
 
 
 class ServerLink(Link):
@@ -266,7 +278,7 @@ class ServerEngine(BaseEngine):
         self._max_unread = max_unread
         self._max_memory = max_memory
         self._exceptions = exceptions
-        self._life = _Life.SERVING
+        self._life = ServerLife.SERVING
         # Timers are those of running jobs with a time limit, of links that are ENDING, and _EPOCHS.
         self._look_at: float | None = None
         self._to_write: dict[ServerLink, None] = {}
@@ -304,10 +316,13 @@ class ServerEngine(BaseEngine):
         for event_class in _SUBMITS:
             self._handlers[event_class] = self._on_submit
 
+    def _turn(self, life: ServerLife) -> None:
+        self._life = turn(SERVER_LIVES, self._life, life)
+
     @property
     def closed(self) -> bool:
         """Whether it has ended."""
-        return self._life is _Life.ENDED
+        return self._life is ServerLife.ENDED
 
     # The caller's side.
 
@@ -323,10 +338,10 @@ class ServerEngine(BaseEngine):
             Connection(Role.SERVER, max_packet_size=self._max_packet_size), peer, number
         )
         link.exceptions = self._exceptions
-        if self._life is _Life.SERVING:
+        if self._life is ServerLife.SERVING:
             self.links[link] = None
         else:
-            link.state = LinkState.GONE
+            link.turn(LinkState.GONE)
             self._actions.append(Close(link))
         return link
 
@@ -353,8 +368,8 @@ class ServerEngine(BaseEngine):
             graceful: Whether to go on until no job is left.
         """
         self._stop_listening()
-        if self._life in (_Life.SERVING, _Life.DRAINING):
-            self._life = _Life.DRAINING if graceful else _Life.ENDING
+        if self._life in (ServerLife.SERVING, ServerLife.DRAINING):
+            self._turn(ServerLife.DRAINING if graceful else ServerLife.ENDING)
 
     def close(self, now: float) -> None:
         """End at once: all connections are closed."""
@@ -371,7 +386,7 @@ class ServerEngine(BaseEngine):
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more, as in the child of a fork."""
-        self._life = _Life.ENDED
+        self._turn(ServerLife.ENDED)
         self._give_up_links()
 
     # The transport side, in.
@@ -437,16 +452,7 @@ class ServerEngine(BaseEngine):
                 self._drop_link(link, now)
                 self._tidy_up(now)
             return b""
-        if link.unsent_size <= _CHUNK_SIZE:
-            data = b"".join(unsent)
-            unsent.clear()
-        else:
-            packets = [unsent.popleft()]
-            size = len(packets[0])
-            while unsent and size + len(unsent[0]) <= _CHUNK_SIZE:
-                size += len(unsent[0])
-                packets.append(unsent.popleft())
-            data = b"".join(packets)
+        data = take_chunk(unsent)
         link.unsent_size -= len(data)
         link.writing = len(data)
         return data
@@ -475,9 +481,10 @@ class ServerEngine(BaseEngine):
             link, _ = self._doomed.popitem()
             self._actions.append(Close(link))
             self._drop_link(link, now)
-        if self._life in (_Life.DRAINING, _Life.ENDING):
-            if self._life is _Life.ENDING or not self.queue.jobs:
-                self._life = _Life.ENDING
+        if self._life in (ServerLife.DRAINING, ServerLife.ENDING):
+            if self._life is ServerLife.ENDING or not self.queue.jobs:
+                if self._life is ServerLife.DRAINING:
+                    self._turn(ServerLife.ENDING)
                 for link in self.links:
                     self._end_link(link, now)
             if not self.links:
@@ -495,7 +502,7 @@ class ServerEngine(BaseEngine):
     def _end_link(self, link: ServerLink, now: float) -> None:
         """Close `link` as soon as what is to be sent on it has been."""
         if link.is_up:
-            link.state = LinkState.ENDING
+            link.turn(LinkState.ENDING)
             self._detach(link, now)
             self._timers.set(link, now + _LAST_WORDS, self._on_last_words)
             self._to_write[link] = None
@@ -504,7 +511,7 @@ class ServerEngine(BaseEngine):
         self._doomed[link] = None
 
     def _drop_link(self, link: ServerLink, now: float) -> None:
-        link.state = LinkState.GONE
+        link.turn(LinkState.GONE)
         self.links.pop(link, None)
         self._to_write.pop(link, None)
         self._doomed.pop(link, None)
@@ -525,20 +532,20 @@ class ServerEngine(BaseEngine):
             self._take_away(job, now)
 
     def _stop_listening(self) -> None:
-        if self._life is _Life.SERVING:
+        if self._life is ServerLife.SERVING:
             self._actions.append(StopListening())
 
     def _give_up_links(self) -> list[ServerLink]:
         links = list(self.links)
         for link in links:
-            link.state = LinkState.GONE
+            link.turn(LinkState.GONE)
             link.unsent.clear()
         self.links.clear()
         self._to_write.clear()
         return links
 
     def _end(self) -> None:
-        self._life = _Life.ENDED
+        self._turn(ServerLife.ENDED)
         self.queue.clear()
         self._timers.clear()
         for wait in self._waits:
@@ -764,10 +771,10 @@ class ServerEngine(BaseEngine):
     def _on_work_status(self, link: ServerLink, event: WorkStatus, now: float) -> None:
         job = self._job_of(link, event)
         if job is not None:
-            event.denominator = _cut(event.denominator)
-            job.numerator = max(number(event.numerator), 0)
-            job.denominator = max(number(event.denominator), 0)
-            self._tell(job, event)
+            numerator, denominator = event.numerator, _cut(event.denominator)
+            job.numerator = max(number(numerator), 0)
+            job.denominator = max(number(denominator), 0)
+            self._tell(job, WorkStatus(job.handle, numerator, denominator))
 
     def _on_work_complete(self, link: ServerLink, event: WorkComplete, now: float) -> None:
         job = self._job_of(link, event)
@@ -778,8 +785,7 @@ class ServerEngine(BaseEngine):
         job = self._job_of(link, event)
         if job is not None:
             # Anything behind the handle hangs libgearman's clients.
-            event.reason = None
-            self._finish(job, event)
+            self._finish(job, WorkFail(job.handle))
 
     def _on_work_exception(self, link: ServerLink, event: WorkException, now: float) -> None:
         job = self._job_of(link, event)
@@ -837,14 +843,11 @@ class ServerEngine(BaseEngine):
         self._queue(link, reply(self, event.line))
 
 
-# The submits that have nothing special: priority, and whether nobody waits.
-_SUBMITS: Final[dict[type[PacketEvent], tuple[int, bool]]] = {
-    SubmitJob: (NORMAL, False),
-    SubmitJobHigh: (HIGH, False),
-    SubmitJobLow: (LOW, False),
-    SubmitJobBg: (NORMAL, True),
-    SubmitJobHighBg: (HIGH, True),
-    SubmitJobLowBg: (LOW, True),
+_RANKS: Final = {PRIORITY_HIGH: HIGH, PRIORITY_NONE: NORMAL, PRIORITY_LOW: LOW}
+# The submits that have nothing special: rank, and whether nobody waits.
+_SUBMITS: Final = {
+    event_class: (_RANKS[priority], background)
+    for (priority, background), event_class in SUBMITS.items()
 }
 
 

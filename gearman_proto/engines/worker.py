@@ -65,10 +65,11 @@ from gearman_proto.wire.events import (
     WorkFail,
 )
 
-from .base import Close
+from .base import Close, take_chunk
 from .connecting import ConnectingEngine
 from .phases import PHASES, Phase, WorkerLink
 from .pool import Server, ServerPool
+from .states import turn
 from .waits import Stream, Wait
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ if TYPE_CHECKING:
 
     from gearman_proto.address import ServerAddress
     from gearman_proto.wire.events import Event, PacketEvent
+
+    from .states import StateTable
 
 #: Seconds without any server after which `work` gives up, unless told otherwise.
 DEFAULT_MAX_OUTAGE: Final = 60.0
@@ -94,9 +97,8 @@ _AT_ONCE: Final = 0.05
 _FRUITLESS: Final = 3
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.1
-# Bytes on a link before those who send have to wait; bytes to write at a time.
+# Bytes on a link before those who send have to wait.
 _MAX_UNSENT: Final = 1024 * 1024
-_CHUNK_SIZE: Final = 256 * 1024
 # Seconds after which a server that does not read, while somebody waits for that, is given up.
 _STALLED: Final = 60.0
 # Seconds. Less would be a busy loop.
@@ -114,18 +116,35 @@ _TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
 _ASKING: Final = (Phase.GRABBING, Phase.LATE, Phase.LAST_GRAB)
 
 
-class _Life(enum.Enum):
+class WorkerLife(enum.Enum):
     """What the worker is doing."""
 
-    #: Nobody has called `work`.
-    IDLE = enum.auto()
-    #: The same, and the next `work` is over at once.
-    TOLD_TO_STOP = enum.auto()
-    #: It takes jobs.
-    WORKING = enum.auto()
-    #: The jobs that are there are done, and then `work` is over.
-    STOPPING = enum.auto()
-    CLOSED = enum.auto()
+    IDLE = "nobody has called `work`"
+    TOLD_TO_STOP = "the same, and the next `work` is over at once"
+    WORKING = "it takes jobs"
+    STOPPING = "the jobs that are there are done, and then `work` is over"
+    CLOSED = "it is over for good"
+
+
+WORKER_LIVES: Final[StateTable[WorkerLife]] = {
+    WorkerLife.IDLE: {
+        WorkerLife.WORKING: "work",
+        WorkerLife.TOLD_TO_STOP: "stop",
+        WorkerLife.CLOSED: "close",
+    },
+    WorkerLife.TOLD_TO_STOP: {
+        WorkerLife.TOLD_TO_STOP: "stop",
+        WorkerLife.STOPPING: "work",
+        WorkerLife.CLOSED: "close",
+    },
+    WorkerLife.WORKING: {
+        WorkerLife.STOPPING: "stop, a hook that returns false",
+        WorkerLife.IDLE: "end_work",
+        WorkerLife.CLOSED: "close",
+    },
+    WorkerLife.STOPPING: {WorkerLife.IDLE: "end_work", WorkerLife.CLOSED: "close"},
+    WorkerLife.CLOSED: {WorkerLife.CLOSED: "close"},
+}
 
 
 class WorkStream(Stream):
@@ -198,7 +217,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._ready: deque[WorkerJob] = deque()
         self._stream: WorkStream | None = None
         self._poll_timeout: float | None = None
-        self._life = _Life.IDLE
+        self._life = WorkerLife.IDLE
         # The servers that may still be the first to be reached since `work` began; None after that.
         self._untried: set[Server] | None = None
         # Servers that do not know GRAB_JOB_UNIQ.
@@ -222,10 +241,13 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             Phase.LEAVING: self._on_last_answer,
         }
 
+    def _turn(self, life: WorkerLife) -> None:
+        self._life = turn(WORKER_LIVES, self._life, life)
+
     @property
     def closed(self) -> bool:
         """Whether it has ended, by `close` or `abandon`."""
-        return self._life is _Life.CLOSED
+        return self._life is WorkerLife.CLOSED
 
     # The caller's side: what it can do.
 
@@ -256,7 +278,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def set_client_id(self, client_id: bytes) -> None:
         """Be known by `client_id` in the servers' lists of workers."""
         self._client_id = client_id
-        for link in self._links():
+        for link in self.pool.links():
             if link.is_up:
                 self._send(link, SetClientId(client_id))
 
@@ -281,11 +303,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             raise InvalidWorkerState("this worker works already")
         stream = self._stream = WorkStream(wake)
         self._poll_timeout = None if timeout is None else max(timeout, _SHORTEST_POLL)
-        if self._life is _Life.TOLD_TO_STOP:
-            self._life = _Life.STOPPING
+        if self._life is WorkerLife.TOLD_TO_STOP:
+            self._turn(WorkerLife.STOPPING)
             stream.finish()
             return stream
-        self._life = _Life.WORKING
+        self._turn(WorkerLife.WORKING)
         self._untried = set(self.pool.servers)
         for server in self.pool.servers:
             self._connect_to(server, now)
@@ -364,7 +386,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._jobs.discard(job)
         if not go_on and self._stream is not None:
             self.stop(now)
-        if self._life is not _Life.WORKING and link.alive:
+        if self._life is not WorkerLife.WORKING and link.alive:
             self._retire(link, now)
         self._grab_more(now)
         self._check_end()
@@ -383,24 +405,24 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             timeout: Seconds to wait for the jobs; then connections are closed. None for any.
         """
         if self._stream is None:
-            if self._life is not _Life.CLOSED:
-                self._life = _Life.TOLD_TO_STOP
+            if self._life is not WorkerLife.CLOSED:
+                self._turn(WorkerLife.TOLD_TO_STOP)
             return
         if timeout is not None:
             self._timers.set(_DRAIN, now + timeout, self._on_drained)
-        if self._life is _Life.WORKING:
-            self._life = _Life.STOPPING
+        if self._life is WorkerLife.WORKING:
+            self._turn(WorkerLife.STOPPING)
             self._forget_turns()
-            for link in self._links():
+            for link in self.pool.links():
                 self._retire(link, now)
         self._check_end()
 
     def end_work(self, now: float) -> None:
         """The caller of `work` has returned from it, for whatever reason: close what is open."""
         self._stream = None
-        if self._life in (_Life.WORKING, _Life.STOPPING):
-            self._life = _Life.IDLE
-        for link in self._links():
+        if self._life in (WorkerLife.WORKING, WorkerLife.STOPPING):
+            self._turn(WorkerLife.IDLE)
+        for link in self.pool.links():
             self._close(link, ConnectionError("the worker has stopped"), now)
         self._timers.cancel(_POLL)
         self._timers.cancel(_DRAIN)
@@ -411,13 +433,13 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def release(self, wait: Wait, now: float) -> None:
         """The caller of `wait` is no longer blocked, for whatever reason."""
         self._timers.cancel(wait)
-        for link in self._links():
+        for link in self.pool.links():
             if wait in link.waits:
                 link.waits.remove(wait)
 
     def close(self, now: float) -> None:
         """Close all connections at once; the work is over, and there will be no more."""
-        self._life = _Life.CLOSED
+        self._turn(WorkerLife.CLOSED)
         stream = self._stream
         self.end_work(now)
         if stream is not None:
@@ -425,7 +447,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def crash(self, error: Exception) -> None:
         """One of the calls raised, which is a bug: fail everybody who waits, with `error`."""
-        for link in self._links():
+        for link in self.pool.links():
             self._actions.append(Close(link))
             self._drop(link)
             for wait in link.waits:
@@ -437,8 +459,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""
-        self._life = _Life.CLOSED
-        for link in self._links():
+        self._turn(WorkerLife.CLOSED)
+        for link in self.pool.links():
             self._drop(link)
         if self._stream is not None:
             # A job may have forked: the child returns from it to a `work` without an engine.
@@ -475,28 +497,20 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def links_to_write(self) -> Iterable[WorkerLink]:
         """The open links on which there is something to send."""
-        return [link for link in self._links() if link.unsent]
+        return [link for link in self.pool.links() if link.unsent]
 
     def data_to_send(self, link: WorkerLink, now: float) -> bytes:
         """Bytes to write on `link` now, or none."""
-        unsent = link.unsent
-        if not unsent:
+        if not link.unsent:
             return b""
-        packets = [unsent.popleft()]
-        size = len(packets[0])
-        while unsent and size + len(unsent[0]) <= _CHUNK_SIZE:
-            size += len(unsent[0])
-            packets.append(unsent.popleft())
-        link.unsent_size -= size
-        link.written += size
+        data = take_chunk(link.unsent)
+        link.unsent_size -= len(data)
+        link.written += len(data)
         if link.waits and link.unsent_size <= _MAX_UNSENT:
             self._end_waits(link)
-        return b"".join(packets)
+        return data
 
     # Links.
-
-    def _links(self) -> list[WorkerLink]:
-        return [server.link for server in self.pool.servers if server.link is not None]
 
     def _send(self, link: WorkerLink, event: Event) -> None:
         data = link.connection.send(event)
@@ -525,7 +539,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         server = link.server
         self._drop(link)
         self._end_waits(link)
-        if self._life is not _Life.WORKING:
+        if self._life is not WorkerLife.WORKING:
             self._check_end()
             return
         server.failed(error, now, self._rng)
@@ -539,7 +553,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         elif (
             self._max_outage is not None
             and _OUTAGE not in self._timers  # Then it has begun before.
-            and not any(other.is_up for other in self._links())
+            and not any(other.is_up for other in self.pool.links())
         ):
             self._timers.set(_OUTAGE, now + self._max_outage, self._on_outage)
         self._grab_more(now)
@@ -555,7 +569,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _on_drained(self, _: str, now: float) -> None:
         """The time to finish jobs is over."""
-        for link in self._links():
+        for link in self.pool.links():
             self._close(link, TimeoutError("the time to finish its jobs is over"), now)
         self._jobs.clear()
         self._check_end()
@@ -573,9 +587,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self, link: WorkerLink, phase: Phase, now: float, seconds: float | None = None
     ) -> None:
         """Have `link` be in `phase` from now on, for `seconds` at most if that is given."""
-        assert phase in PHASES[link.phase].follows, (link, phase)
         self._grabs += (phase is Phase.GRABBING) - (link.phase is Phase.GRABBING)
-        link.phase = phase
+        link.phase = turn(PHASES, link.phase, phase)
         link.since = now
         self._wait_on(link, now, seconds)
 
@@ -623,9 +636,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         stream = self._stream
         if (
             stream is not None
-            and self._life is not _Life.WORKING
+            and self._life is not WorkerLife.WORKING
             and not self._jobs
-            and not self._links()
+            and not self.pool.links()
         ):
             stream.finish()
 
@@ -661,7 +674,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     # Abilities.
 
     def _tell_abilities(self, now: float) -> None:
-        for link in self._links():
+        for link in self.pool.links():
             if link.is_up:
                 self._go_on(link, now)
         self._grab_more(now)
@@ -693,7 +706,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _may_grab(self, link: WorkerLink) -> bool:
         # As long as a job keeps CANT_DO back, another grab could bring one more of the same.
         return (
-            self._life is _Life.WORKING
+            self._life is WorkerLife.WORKING
             and bool(link.registered)
             and link.registered == self._abilities
         )
@@ -743,7 +756,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _on_no_job(self, link: WorkerLink, event: NoJob, now: float) -> None:
         self._grab_answered(link, now)
         self._sync_abilities(link, now)
-        if self._life is not _Life.WORKING:
+        if self._life is not WorkerLife.WORKING:
             self._retire(link, now)
         elif link.phase is Phase.RESTING and link.registered:
             self._send(link, PreSleep())
@@ -777,7 +790,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._old_servers.add(link.server)
             self._grab_answered(link, now)
             self._go_on(link, now)
-            if self._life is not _Life.WORKING:
+            if self._life is not WorkerLife.WORKING:
                 self._retire(link, now)
         else:
             self._close(link, error, now)

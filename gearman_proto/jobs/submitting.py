@@ -8,24 +8,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from gearman_proto import constants
-from gearman_proto.constants import JOB_UNKNOWN, PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
+from gearman_proto.constants import JOB_UNKNOWN
 from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.names import check_name, to_text, to_wire
 from gearman_proto.wire import events
 
 from .encoder import encode_data
 from .request import GearmanJobRequest
-
-#: The submit packet for each (priority, background).
-SUBMITS: Final[dict[tuple[str | None, bool], type[events.SubmitJob]]] = {
-    (PRIORITY_NONE, False): events.SubmitJob,
-    (PRIORITY_LOW, False): events.SubmitJobLow,  # type: ignore[dict-item] # the same fields
-    (PRIORITY_HIGH, False): events.SubmitJobHigh,  # type: ignore[dict-item]
-    (PRIORITY_NONE, True): events.SubmitJobBg,  # type: ignore[dict-item]
-    (PRIORITY_LOW, True): events.SubmitJobLowBg,  # type: ignore[dict-item]
-    (PRIORITY_HIGH, True): events.SubmitJobHighBg,  # type: ignore[dict-item]
-}
-
 
 #: Bytes of a job's data, encoded: a packet's size is a number of 32 bits, for the names, too.
 MAX_PAYLOAD_SIZE: Final = constants.MAX_BODY_SIZE - 16384
@@ -131,7 +120,7 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
             check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE)
         if request.run_at is not None or request.reducer is not None:
             _check_special(request)
-        elif (request.priority, request.background) not in SUBMITS:
+        elif (request.priority, request.background) not in events.SUBMITS:
             raise ValueError(
                 f"a priority is PRIORITY_NONE, PRIORITY_LOW or PRIORITY_HIGH, "
                 f"not {request.priority!r}"
@@ -183,4 +172,4 @@ def submit_event(request: GearmanJobRequest) -> events.PacketEvent:
         if request.background:
             return events.SubmitReduceJobBackground(function, unique, reducer, b"", payload)
         return events.SubmitReduceJob(function, unique, reducer, b"", payload)
-    return SUBMITS[request.priority, request.background](function, unique, payload)
+    return events.SUBMITS[request.priority, request.background](function, unique, payload)

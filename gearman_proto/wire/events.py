@@ -2,8 +2,9 @@
 
 Fields are the packet's arguments as bytes, numbers too: servers leave them empty, workers send
 what they like, and a packet must come out as it went in (`packets.number` reads them). The fields
-stand in the order of the table in `packets`. Treat events as immutable; they are not frozen only
-because that would more than double the cost of making one.
+stand in the order of the table in `packets`. Nothing in this package changes an event once it is
+made, and neither should you: they are not frozen only because that would more than double the cost
+of making one.
 
 The events that answer a request have `answers`: what was given to `Connection.send` as the
 request's token. It takes no part in comparisons.
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+
+from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 
 from .packets import BY_NAME, PacketType
 
@@ -72,64 +75,49 @@ def _packet(name: str) -> Callable[[_E], _E]:
 # Jobs, from the client's side.
 
 
-@_packet("SUBMIT_JOB")
 @dataclass(slots=True)
-class SubmitJob(PacketEvent):
-    """Submit a foreground job of normal priority."""
+class PlainSubmit(PacketEvent):
+    """A submit that has nothing special."""
 
     function: bytes
     unique: bytes
     data: bytes
+
+
+@_packet("SUBMIT_JOB")
+@dataclass(slots=True)
+class SubmitJob(PlainSubmit):
+    """Submit a foreground job of normal priority."""
 
 
 @_packet("SUBMIT_JOB_HIGH")
 @dataclass(slots=True)
-class SubmitJobHigh(PacketEvent):
+class SubmitJobHigh(PlainSubmit):
     """Submit a foreground job of high priority."""
-
-    function: bytes
-    unique: bytes
-    data: bytes
 
 
 @_packet("SUBMIT_JOB_LOW")
 @dataclass(slots=True)
-class SubmitJobLow(PacketEvent):
+class SubmitJobLow(PlainSubmit):
     """Submit a foreground job of low priority."""
-
-    function: bytes
-    unique: bytes
-    data: bytes
 
 
 @_packet("SUBMIT_JOB_BG")
 @dataclass(slots=True)
-class SubmitJobBg(PacketEvent):
+class SubmitJobBg(PlainSubmit):
     """Submit a background job of normal priority."""
-
-    function: bytes
-    unique: bytes
-    data: bytes
 
 
 @_packet("SUBMIT_JOB_HIGH_BG")
 @dataclass(slots=True)
-class SubmitJobHighBg(PacketEvent):
+class SubmitJobHighBg(PlainSubmit):
     """Submit a background job of high priority."""
-
-    function: bytes
-    unique: bytes
-    data: bytes
 
 
 @_packet("SUBMIT_JOB_LOW_BG")
 @dataclass(slots=True)
-class SubmitJobLowBg(PacketEvent):
+class SubmitJobLowBg(PlainSubmit):
     """Submit a background job of low priority."""
-
-    function: bytes
-    unique: bytes
-    data: bytes
 
 
 @_packet("SUBMIT_JOB_SCHED")
@@ -463,6 +451,17 @@ class Error(PacketEvent):
     code: bytes
     text: bytes
     answers: Any = field(default=None, compare=False, repr=False)
+
+
+#: The submits that have nothing special, by priority and whether nobody waits for the job's end.
+SUBMITS: Final[dict[tuple[str | None, bool], type[PlainSubmit]]] = {
+    (PRIORITY_NONE, False): SubmitJob,
+    (PRIORITY_LOW, False): SubmitJobLow,
+    (PRIORITY_HIGH, False): SubmitJobHigh,
+    (PRIORITY_NONE, True): SubmitJobBg,
+    (PRIORITY_LOW, True): SubmitJobLowBg,
+    (PRIORITY_HIGH, True): SubmitJobHighBg,
+}
 
 
 # What is no packet.

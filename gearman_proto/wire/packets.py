@@ -3,7 +3,7 @@
 A packet is a header of 12 bytes (magic, type, size of the body; big-endian) and a body: arguments
 joined by single NULs. The body is split at the first N NULs, where N comes from the type; what is
 left, NULs and all, is the last argument. Everything else about a packet (who may send it, what
-answers it) is a column of the table too, so that no other module has a list of packets.
+answers it) is a column of the table too. `events` has a class for each row.
 """
 
 from __future__ import annotations

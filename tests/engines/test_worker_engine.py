@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import MAX_CAN_DO_TIMEOUT
-from gearman_proto.engines.worker import WorkerEngine, _Life
+from gearman_proto.engines.worker import WorkerEngine, WorkerLife
 from gearman_proto.errors import (
     ConnectionError,
     GearmanError,
@@ -2216,7 +2216,7 @@ class WorkerMachine(RuleBasedStateMachine):
             return
         world = self.world
         self.be_kind(1, "none")
-        if self.stream is None or self.stream.done or world.engine._life is not _Life.WORKING:
+        if self.stream is None or self.stream.done or world.engine._life is not WorkerLife.WORKING:
             if self.stream is not None:
                 self.be_kind(3, "none")
                 assert self.stream.done

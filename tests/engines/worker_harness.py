@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from gearman_proto.address import parse_host_list
 from gearman_proto.engines.base import Close, Connect
 from gearman_proto.engines.phases import Phase
-from gearman_proto.engines.worker import _MAX_UNSENT, _STALL, WorkerEngine, _Life
+from gearman_proto.engines.worker import _MAX_UNSENT, _STALL, WorkerEngine, WorkerLife
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import (
     CanDo,
@@ -148,7 +148,7 @@ class Peer:
     def _examine(self, event: Event) -> None:
         if isinstance(event, (GrabJob, GrabJobUniq)):
             assert not self.grabbing
-            assert not self.world.engine._life is not _Life.WORKING
+            assert not self.world.engine._life is not WorkerLife.WORKING
             assert self.functions
             held = {function for functions in self.held.values() for function in functions}
             assert held <= self.world.engine._abilities.keys()
@@ -165,7 +165,7 @@ class Peer:
             assert all(event.function not in functions for functions in self.held.values())
             self.functions.remove(event.function)
         elif isinstance(event, EchoReq):
-            assert self.world.engine._life is not _Life.WORKING
+            assert self.world.engine._life is not WorkerLife.WORKING
             assert not self.grabbing
             assert not self.held
         elif isinstance(event, (WorkStatus, WorkData, WorkWarning, *TERMINAL)):
@@ -369,7 +369,7 @@ class World:
     def check(self) -> None:
         """Look at the whole engine."""
         engine = self.engine
-        links = engine._links()
+        links = engine.pool.links()
         keeping = [link for link in links if link.phase is Phase.GRABBING]
         assert engine._grabs == len(keeping)
         self.was_late |= any(link.phase is Phase.LATE for link in links)
@@ -396,12 +396,12 @@ class World:
         assert (link in engine._timers) != waits_for_nothing
         if link.is_up and phase is Phase.RESTING:
             assert (
-                engine._life is not _Life.WORKING
+                engine._life is not WorkerLife.WORKING
                 or not link.registered
                 or link.registered != engine._abilities
             )
             assert link.registered == engine._abilities or link.jobs
-        if engine._life is not _Life.WORKING:
+        if engine._life is not WorkerLife.WORKING:
             assert phase in (Phase.RESTING, Phase.LAST_GRAB, Phase.LEAVING)
             undone = any(job.link is link for job in engine._jobs)
             assert phase is not Phase.RESTING or undone
@@ -428,14 +428,14 @@ class World:
     def _check_stream(self) -> None:
         engine, stream = self.engine, self.engine._stream
         if stream is None:
-            assert not engine._links()
+            assert not engine.pool.links()
             assert not engine._jobs
             assert not engine._ready
             assert not len(engine._timers)
             return
         assert stream.ready or not engine._ready
-        if engine._life is not _Life.WORKING:
-            over = not engine._jobs and not engine._links()
+        if engine._life is not WorkerLife.WORKING:
+            over = not engine._jobs and not engine.pool.links()
             assert stream.done == over or stream.error is not None
         elif not stream.done:
             # Each server is worked for, connected to, or connected to again after a while.
