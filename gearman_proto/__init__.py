@@ -20,12 +20,13 @@ from .constants import (
     PRIORITY_LOW,
     PRIORITY_NONE,
 )
+from .engines.accepted import ServerLink
 from .engines.admin import AdminEngine, AdminLink, Question
 from .engines.base import Action, Close, Connect, Engine, StopListening
 from .engines.client import ClientEngine, ClientLink
 from .engines.phases import WorkerLink
 from .engines.pool import Server
-from .engines.server import ServerEngine, ServerLink
+from .engines.server import ServerEngine
 from .engines.waits import Stream, Wait
 from .engines.worker import WorkerEngine
 from .errors import (

@@ -1,5 +1,7 @@
 """Tier 2, the client: requests on their way to servers and back, decided without I/O.
 
+One machine and its table of handlers fill this module.
+
 Where a request is
     A request that is under way is in exactly one place, and `request.link` says on which link:
 

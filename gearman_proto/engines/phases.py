@@ -1,7 +1,6 @@
-"""A worker's link to a server, and the phases that it goes through once it is open.
+"""The states of a worker, and of its links to servers, which go through phases once they are open.
 
-PHASES is the whole of it: which phase may follow which, and what leads on. The diagram in
-docs/architecture.md is drawn from it. Any phase may end with the link.
+PHASES says which phase may follow which, and what leads there. Any phase may end with the link.
 """
 
 from __future__ import annotations
@@ -72,6 +71,37 @@ PHASES: Final[StateTable[Phase]] = {
         Phase.LAST_GRAB: "the end of another job",
     },
     Phase.LEAVING: {},
+}
+
+
+class WorkerLife(enum.Enum):
+    """What the worker is doing."""
+
+    IDLE = "nobody has called `work`"
+    TOLD_TO_STOP = "the same, and the next `work` is over at once"
+    WORKING = "it takes jobs"
+    STOPPING = "the jobs that are there are done, and then `work` is over"
+    CLOSED = "it is over for good"
+
+
+WORKER_LIVES: Final[StateTable[WorkerLife]] = {
+    WorkerLife.IDLE: {
+        WorkerLife.WORKING: "work",
+        WorkerLife.TOLD_TO_STOP: "stop",
+        WorkerLife.CLOSED: "close",
+    },
+    WorkerLife.TOLD_TO_STOP: {
+        WorkerLife.TOLD_TO_STOP: "stop",
+        WorkerLife.STOPPING: "work",
+        WorkerLife.CLOSED: "close",
+    },
+    WorkerLife.WORKING: {
+        WorkerLife.STOPPING: "stop, a hook that returns false",
+        WorkerLife.IDLE: "end_work",
+        WorkerLife.CLOSED: "close",
+    },
+    WorkerLife.STOPPING: {WorkerLife.IDLE: "end_work", WorkerLife.CLOSED: "close"},
+    WorkerLife.CLOSED: {WorkerLife.CLOSED: "close"},
 }
 
 

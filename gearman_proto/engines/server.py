@@ -1,5 +1,8 @@
 """Tier 2, the job server: everything that it decides, without I/O.
 
+One machine and its table of handlers fill this module; `jobqueue` has its jobs, `accepted` its
+links.
+
 It is for development, tests, and small use on a single machine: nothing is kept on disk, so what is
 queued ends with the process. In production use gearmand, with one of its persistent queues.
 
@@ -25,8 +28,6 @@ Memory
 
 from __future__ import annotations
 
-import enum
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
@@ -75,7 +76,8 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import Role, number
 
-from .base import BaseEngine, Close, Link, LinkState, StopListening, take_chunk
+from .accepted import SERVER_LIVES, ServerLife, ServerLink
+from .base import BaseEngine, Close, LinkState, StopListening, take_chunk
 from .jobqueue import (
     FULL,
     HIGH,
@@ -98,7 +100,6 @@ if TYPE_CHECKING:
 
     from gearman_proto.wire.events import Event, PacketEvent
 
-    from .states import StateTable
 
 #: Bytes that jobs, functions and packets may take up together, unless told otherwise.
 DEFAULT_MAX_MEMORY: Final = 1024 * 1024 * 1024
@@ -128,88 +129,6 @@ _NOT_FOUND_TEXTS: Final = {
     WorkException: b"An exception was received for a job that does not exist",
 }
 _EPOCHS: Final = "epochs"
-
-
-class ServerLife(enum.Enum):
-    """What the server is doing."""
-
-    SERVING = "it takes connections"
-    DRAINING = "no new connections; the jobs go on until there is none"
-    ENDING = "what is to be sent is sent"
-    ENDED = "it is over for good"
-
-
-SERVER_LIVES: Final[StateTable[ServerLife]] = {
-    ServerLife.SERVING: {
-        ServerLife.DRAINING: "shutdown graceful",
-        ServerLife.ENDING: "shutdown",
-        ServerLife.ENDED: "close",
-    },
-    ServerLife.DRAINING: {
-        ServerLife.DRAINING: "shutdown graceful",
-        ServerLife.ENDING: "no job is left, shutdown",
-        ServerLife.ENDED: "no link is left, close",
-    },
-    ServerLife.ENDING: {ServerLife.ENDED: "no link is left, close"},
-    ServerLife.ENDED: {ServerLife.ENDED: "close"},
-}
-
-
-class ServerLink(Link):
-    """A connection that was accepted."""
-
-    __slots__ = (
-        "abilities",
-        "asleep",
-        "buffered",
-        "client_id",
-        "exceptions",
-        "former",
-        "jobs",
-        "listening",
-        "number",
-        "peer",
-        "registered",
-        "unsent",
-        "unsent_size",
-        "writing",
-    )
-
-    def __init__(self, connection: Connection, peer: str, number: int) -> None:
-        super().__init__(connection, LinkState.OPEN)
-        #: The address of the other end, and the adapter's number for it, for the list of workers.
-        self.peer: str = peer
-        self.number: int = number
-        self.client_id: bytes = b"-"
-        #: True if it is to get WORK_EXCEPTION.
-        self.exceptions: bool = False
-        #: Packets to send, and their bytes.
-        self.unsent: deque[bytes] = deque()
-        self.unsent_size: int = 0
-        #: Bytes that the transport has, until it asks for more.
-        self.writing: int = 0
-        #: Bytes of an unfinished packet.
-        self.buffered: int = 0
-        #: Bytes that its registrations take up.
-        self.registered: int = 0
-        #: As a client: the foreground jobs that it waits for.
-        self.listening: dict[QueuedJob, None] = {}
-        #: As a worker: what it has registered for, with the seconds that a job may take (0: any).
-        self.abilities: dict[Function, float] = {}
-        #: True from PRE_SLEEP until it is woken.
-        self.asleep: bool = False
-        #: The jobs that it has, by handle.
-        self.jobs: dict[bytes, QueuedJob] = {}
-        #: The handles of jobs that were taken away from it, latest last.
-        self.former: dict[bytes, None] = {}
-
-    def __repr__(self) -> str:
-        return f"<ServerLink {self.number} from {self.peer}>"
-
-    @property
-    def held(self) -> int:
-        """Bytes in packets and registrations that are kept for it."""
-        return self.buffered + self.unsent_size + self.writing + self.registered
 
 
 class ServerEngine(BaseEngine):

@@ -1,6 +1,8 @@
 """Tier 2, the worker: which server to ask for a job and when, and what becomes of the jobs.
 
-An open link is in one phase at a time; `phases` has the table. `_enter` is the only way into one.
+One machine and its table of handlers fill this module; `phases` has the tables of its states.
+
+An open link is in one phase at a time. `_enter` is the only way into one.
 
 Slots
     There are `max_jobs`. A job takes one from JOB_ASSIGN until its caller is done with it
@@ -27,7 +29,6 @@ sent over another connection.
 
 from __future__ import annotations
 
-import enum
 import functools
 import math
 from collections import deque
@@ -67,7 +68,7 @@ from gearman_proto.wire.events import (
 
 from .base import Close, take_chunk
 from .connecting import ConnectingEngine
-from .phases import PHASES, Phase, WorkerLink
+from .phases import PHASES, WORKER_LIVES, Phase, WorkerLife, WorkerLink
 from .pool import Server, ServerPool
 from .states import turn
 from .waits import Stream, Wait
@@ -79,7 +80,6 @@ if TYPE_CHECKING:
     from gearman_proto.address import ServerAddress
     from gearman_proto.wire.events import Event, PacketEvent
 
-    from .states import StateTable
 
 #: Seconds without any server after which `work` gives up, unless told otherwise.
 DEFAULT_MAX_OUTAGE: Final = 60.0
@@ -114,37 +114,6 @@ _STALL: Final = "stall"
 _TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
 # The phases in which GRAB_JOB is unanswered.
 _ASKING: Final = (Phase.GRABBING, Phase.LATE, Phase.LAST_GRAB)
-
-
-class WorkerLife(enum.Enum):
-    """What the worker is doing."""
-
-    IDLE = "nobody has called `work`"
-    TOLD_TO_STOP = "the same, and the next `work` is over at once"
-    WORKING = "it takes jobs"
-    STOPPING = "the jobs that are there are done, and then `work` is over"
-    CLOSED = "it is over for good"
-
-
-WORKER_LIVES: Final[StateTable[WorkerLife]] = {
-    WorkerLife.IDLE: {
-        WorkerLife.WORKING: "work",
-        WorkerLife.TOLD_TO_STOP: "stop",
-        WorkerLife.CLOSED: "close",
-    },
-    WorkerLife.TOLD_TO_STOP: {
-        WorkerLife.TOLD_TO_STOP: "stop",
-        WorkerLife.STOPPING: "work",
-        WorkerLife.CLOSED: "close",
-    },
-    WorkerLife.WORKING: {
-        WorkerLife.STOPPING: "stop, a hook that returns false",
-        WorkerLife.IDLE: "end_work",
-        WorkerLife.CLOSED: "close",
-    },
-    WorkerLife.STOPPING: {WorkerLife.IDLE: "end_work", WorkerLife.CLOSED: "close"},
-    WorkerLife.CLOSED: {WorkerLife.CLOSED: "close"},
-}
 
 
 class WorkStream(Stream):

@@ -25,6 +25,7 @@ from gearman_proto.constants import (
     JOB_COMPLETE,
     JOB_CREATED,
     JOB_FAILED,
+    JOB_PENDING,
     JOB_UNKNOWN,
     PRIORITY_NONE,
 )
@@ -37,6 +38,25 @@ from .updates import JobData, JobEnded, JobProgress, JobUpdate, JobWarning, Upda
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+
+#: The states of a request: which may follow which, and what leads there. From any of them,
+#: submitting it again, or `reset`, begins anew.
+REQUEST_STATES: Final[dict[str, dict[str, str]]] = {
+    JOB_UNKNOWN: {JOB_PENDING: "submit"},
+    JOB_PENDING: {
+        JOB_CREATED: "JOB_CREATED",
+        JOB_FAILED: "ERROR",
+        JOB_UNKNOWN: "no server, or lost too often",
+    },
+    JOB_CREATED: {
+        JOB_COMPLETE: "WORK_COMPLETE",
+        JOB_FAILED: "WORK_FAIL, WORK_EXCEPTION, updates that nobody read",
+        JOB_UNKNOWN: "the connection was lost",
+    },
+    JOB_COMPLETE: {},
+    JOB_FAILED: {},
+}
 
 
 class JobStatus(TypedDict, total=False):

@@ -10,7 +10,8 @@ import pytest
 
 from gearman_proto.constants import MAX_EPOCH
 from gearman_proto.engines import jobqueue
-from gearman_proto.engines.server import ServerEngine, ServerLink
+from gearman_proto.engines.accepted import ServerLink
+from gearman_proto.engines.server import ServerEngine
 from gearman_proto.errors import GearmanError, LocalProtocolError
 from gearman_proto.wire.events import (
     EVENT_CLASSES,

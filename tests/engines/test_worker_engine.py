@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import MAX_CAN_DO_TIMEOUT
-from gearman_proto.engines.worker import WorkerEngine, WorkerLife
+from gearman_proto.engines.phases import WorkerLife
+from gearman_proto.engines.worker import WorkerEngine
 from gearman_proto.errors import (
     ConnectionError,
     GearmanError,

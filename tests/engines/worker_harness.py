@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.engines.base import Close, Connect
-from gearman_proto.engines.phases import Phase
-from gearman_proto.engines.worker import _MAX_UNSENT, _STALL, WorkerEngine, WorkerLife
+from gearman_proto.engines.phases import Phase, WorkerLife
+from gearman_proto.engines.worker import _MAX_UNSENT, _STALL, WorkerEngine
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import (
     CanDo,

@@ -1,0 +1,162 @@
+"""Draws the pictures of docs/architecture.md: from the imports, and from the tables of states.
+
+    python docs/draw.py            # draw them anew
+    python docs/draw.py --check    # fail if they are not those of the code
+
+A picture stands between two comments, ``<!-- drawn: NAME -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import ast
+import enum
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto.engines.accepted import SERVER_LIVES
+from gearman_proto.engines.base import LINK_STATES
+from gearman_proto.engines.phases import (
+    PHASES,
+    WORKER_LIVES,
+)
+from gearman_proto.jobs.request import REQUEST_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
+PAGE: Final = ROOT / "docs" / "architecture.md"
+_BLOCK: Final = re.compile(r"(<!-- drawn: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def modules() -> dict[str, Path]:
+    """Return the modules of all packages: name -> file."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def imports(name: str, path: Path, known: Mapping[str, object]) -> set[str]:
+    """Return which of the `known` modules the module `name` imports, for type checkers too."""
+    found = set()
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1]
+            start = ".".join(base) if node.level else ""
+            module = ".".join(part for part in (start, node.module or "") if part)
+            for alias in node.names:
+                whole = f"{module}.{alias.name}"
+                found.add(whole if whole in known else module)
+    return {module for module in found if module in known and module != name}
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Return each module with the modules that it imports."""
+    known = modules()
+    return {name: imports(name, path, known) for name, path in known.items()}
+
+
+def room(module: str) -> str:
+    """Return the room that a module is in: a folder, or the core's ground."""
+    parts = module.split(".")
+    if parts[-1] == "__main__":
+        return f"{parts[0]}.cli"
+    if len(parts) > 1 and parts[1] in ("cli", "engines", "jobs", "surface", "wire"):
+        return ".".join(parts[:2])
+    if len(parts) > 1 and parts[0] == "gearman_proto":
+        return "gearman_proto (ground)"
+    return parts[0]
+
+
+def room_graph() -> dict[str, set[str]]:
+    """Return each room with the rooms that it imports from; public names are not followed."""
+    graph: dict[str, set[str]] = {}
+    for module, imported in import_graph().items():
+        if module == "gearman_proto":
+            continue  # It only gathers the public names, which are those of the rooms below.
+        start = room(module)
+        graph.setdefault(start, set()).update(
+            room(other) for other in imported if other != "gearman_proto"
+        )
+    return {start: ends - {start} for start, ends in graph.items()}
+
+
+def _reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    for end in graph.get(start, ()):
+        found |= {end} | _reachable(graph, end)
+    return found
+
+
+def draw_rooms() -> Iterator[str]:
+    """Yield the lines of the picture of who imports whom, without the arrows that others imply."""
+    graph = room_graph()
+    yield "graph TD"
+    for start in sorted(graph):
+        implied: set[str] = set()
+        for end in graph[start]:
+            implied |= _reachable(graph, end)
+        for end in sorted(graph[start] - implied):
+            yield f"    {_identifier(start)}[{start}] --> {_identifier(end)}[{end}]"
+
+
+def draw_states(table: Mapping[Any, Mapping[Any, str]]) -> Iterator[str]:
+    """Yield the lines of the picture of a table of states."""
+    yield "stateDiagram-v2"
+    for state in table:
+        if isinstance(state, enum.Enum):
+            yield f"    {_name(state)}: {_name(state)}<br>{state.value}"
+    for state, following in table.items():
+        for other, reason in following.items():
+            yield f"    {_name(state)} --> {_name(other)}: {reason}"
+
+
+def _name(state: Any) -> str:
+    return state.name if isinstance(state, enum.Enum) else str(state)
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_")
+
+
+PICTURES: Final[dict[str, Callable[[], Iterator[str]]]] = {
+    "rooms": draw_rooms,
+    "request": lambda: draw_states(REQUEST_STATES),
+    "link": lambda: draw_states(LINK_STATES),
+    "phases": lambda: draw_states(PHASES),
+    "worker": lambda: draw_states(WORKER_LIVES),
+    "server": lambda: draw_states(SERVER_LIVES),
+}
+
+
+def redrawn(page: str) -> str:
+    """Return the text of a page with its pictures drawn anew."""
+
+    def draw(block: re.Match[str]) -> str:
+        picture = "\n".join(PICTURES[block[2]]())
+        return f"{block[1]}```mermaid\n{picture}\n```\n{block[4]}"
+
+    return _BLOCK.sub(draw, page)
+
+
+def main() -> None:
+    """Draw, or check."""
+    before = PAGE.read_text()
+    after = redrawn(before)
+    if sys.argv[1:] != ["--check"]:
+        PAGE.write_text(after)
+    elif after != before:
+        sys.exit(f"{PAGE.name} is not drawn from this code: run python docs/draw.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A job server's life, and the connections that it has accepted."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from .base import Link, LinkState
+
+if TYPE_CHECKING:
+    from gearman_proto.wire.connection import Connection
+
+    from .jobqueue import Function, QueuedJob
+    from .states import StateTable
+
+
+class ServerLife(enum.Enum):
+    """What the server is doing."""
+
+    SERVING = "it takes connections"
+    DRAINING = "no new connections; the jobs go on until there is none"
+    ENDING = "what is to be sent is sent"
+    ENDED = "it is over for good"
+
+
+SERVER_LIVES: Final[StateTable[ServerLife]] = {
+    ServerLife.SERVING: {
+        ServerLife.DRAINING: "shutdown graceful",
+        ServerLife.ENDING: "shutdown",
+        ServerLife.ENDED: "close",
+    },
+    ServerLife.DRAINING: {
+        ServerLife.DRAINING: "shutdown graceful",
+        ServerLife.ENDING: "no job is left, shutdown",
+        ServerLife.ENDED: "no link is left, close",
+    },
+    ServerLife.ENDING: {ServerLife.ENDED: "no link is left, close"},
+    ServerLife.ENDED: {ServerLife.ENDED: "close"},
+}
+
+
+class ServerLink(Link):
+    """A connection that was accepted."""
+
+    __slots__ = (
+        "abilities",
+        "asleep",
+        "buffered",
+        "client_id",
+        "exceptions",
+        "former",
+        "jobs",
+        "listening",
+        "number",
+        "peer",
+        "registered",
+        "unsent",
+        "unsent_size",
+        "writing",
+    )
+
+    def __init__(self, connection: Connection, peer: str, number: int) -> None:
+        super().__init__(connection, LinkState.OPEN)
+        #: The address of the other end, and the adapter's number for it, for the list of workers.
+        self.peer: str = peer
+        self.number: int = number
+        self.client_id: bytes = b"-"
+        #: True if it is to get WORK_EXCEPTION.
+        self.exceptions: bool = False
+        #: Packets to send, and their bytes.
+        self.unsent: deque[bytes] = deque()
+        self.unsent_size: int = 0
+        #: Bytes that the transport has, until it asks for more.
+        self.writing: int = 0
+        #: Bytes of an unfinished packet.
+        self.buffered: int = 0
+        #: Bytes that its registrations take up.
+        self.registered: int = 0
+        #: As a client: the foreground jobs that it waits for.
+        self.listening: dict[QueuedJob, None] = {}
+        #: As a worker: what it has registered for, with the seconds that a job may take (0: any).
+        self.abilities: dict[Function, float] = {}
+        #: True from PRE_SLEEP until it is woken.
+        self.asleep: bool = False
+        #: The jobs that it has, by handle.
+        self.jobs: dict[bytes, QueuedJob] = {}
+        #: The handles of jobs that were taken away from it, latest last.
+        self.former: dict[bytes, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<ServerLink {self.number} from {self.peer}>"
+
+    @property
+    def held(self) -> int:
+        """Bytes in packets and registrations that are kept for it."""
+        return self.buffered + self.unsent_size + self.writing + self.registered

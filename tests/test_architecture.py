@@ -1,0 +1,164 @@
+"""The structure that docs/architecture.md describes is that of the code."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import io
+import tokenize
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from docs import draw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ROOT: Final = draw.ROOT
+GROUND: Final = "gearman_proto (ground)"
+CORE: Final = {
+    GROUND,
+    "gearman_proto.wire",
+    "gearman_proto.jobs",
+    "gearman_proto.surface",
+    "gearman_proto.engines",
+}
+#: Who may import whom.
+ARROWS: Final[dict[str, set[str]]] = {
+    GROUND: set(),
+    "gearman_proto.wire": {GROUND},
+    "gearman_proto.jobs": {GROUND, "gearman_proto.wire"},
+    "gearman_proto.surface": {GROUND, "gearman_proto.wire", "gearman_proto.jobs"},
+    "gearman_proto.engines": {GROUND, "gearman_proto.wire", "gearman_proto.jobs"},
+    "gearman_sync": CORE,
+    "gearman_sync.cli": CORE | {"gearman_sync"},
+    "gearman_anyio": CORE,
+}
+#: What does I/O, or reads a clock, is not for the core.
+FORBIDDEN: Final = {"anyio", "asyncio", "select", "selectors", "socket", "ssl", "threading", "time"}
+#: Lines of a module, unless one machine and one table fill it and its first lines say so.
+LONGEST: Final = 700
+#: What an adapter may have, in lines of code, for each line of the core.
+ADAPTERS_SHARE: Final = 0.28
+
+
+def trees(package: str, *, without: str = "-") -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        if without not in path.relative_to(ROOT).parts:
+            yield path, ast.parse(path.read_text())
+
+
+def test_arrows_run_down() -> None:
+    graph = draw.room_graph()
+    assert graph.keys() <= ARROWS.keys()
+    for start, ends in graph.items():
+        assert ends <= ARROWS[start], start
+
+
+def test_there_is_no_circle() -> None:
+    graphlib.TopologicalSorter(draw.import_graph()).prepare()
+
+
+def test_the_core_does_no_input_or_output() -> None:
+    found = set()
+    for path, tree in trees("gearman_proto"):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= {(path.name, alias.name.partition(".")[0]) for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add((path.name, (node.module or "").partition(".")[0]))
+    assert len(found) > 100
+    assert not [(name, module) for name, module in found if module in FORBIDDEN]
+
+
+def test_the_pictures_are_those_of_the_code() -> None:
+    page = draw.PAGE.read_text()
+    drawn = draw.redrawn(page)
+    assert drawn == page, "run python docs/draw.py"
+    assert drawn.count("```mermaid") == len(draw.PICTURES)
+
+
+@pytest.mark.parametrize("package", draw.PACKAGES)
+def test_modules_are_small(package: str) -> None:
+    for path, tree in trees(package):
+        length = path.read_text().count("\n")
+        says_why = "One machine and its table" in (ast.get_docstring(tree) or "")[:300]
+        assert (length > LONGEST) == says_why, (path, length)
+
+
+def lines_of_code(package: str, *, without: str = "-") -> int:
+    """Lines that hold code: no comments, documentation and blank lines."""
+    count = 0
+    for path, tree in trees(package, without=without):
+        documentation: set[int] = set()
+        for node in ast.walk(tree):
+            documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+            if isinstance(node, documented) and ast.get_docstring(node) is not None:
+                documentation.update(range(node.body[0].lineno, _end(node.body[0]) + 1))
+        lines: set[int] = set()
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+            if token.type in (tokenize.OP, tokenize.NAME, tokenize.NUMBER, tokenize.STRING):
+                lines.update(range(token.start[0], token.end[0] + 1))
+        count += len(lines - documentation)
+    return count
+
+
+def _end(node: ast.stmt) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno
+
+
+def test_adapters_are_thin() -> None:
+    core = lines_of_code("gearman_proto")
+    for adapter in ("gearman_sync", "gearman_anyio"):
+        share = lines_of_code(adapter, without="cli") / core
+        assert 0.1 < share <= ADAPTERS_SHARE, (adapter, share)
+
+
+def private_accesses() -> Iterator[tuple[str, int, str]]:
+    """Accesses to the underscored attributes of other objects in the core."""
+    for path, tree in trees("gearman_proto"):
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Attribute) or not node.attr.startswith("_"):
+                continue
+            own = ast.unparse(node.value) in ("self", "cls", "super()")
+            if not own and not node.attr.startswith("__"):
+                yield path.name, node.lineno, ast.unparse(node)
+
+
+def test_private_parts_stay_private() -> None:
+    assert len(list(private_accesses())) <= 10
+
+
+def booleans() -> Iterator[tuple[str, str]]:
+    """The boolean attributes of links, engines, waits and connections."""
+    for path, tree in [*trees("gearman_proto/engines"), *trees("gearman_proto/wire")]:
+        for kind in ast.walk(tree):
+            if not isinstance(kind, ast.ClassDef) or path.name in ("packets.py", "text.py"):
+                continue
+            if kind.name == "_Row":  # A row of a table has no state.
+                continue
+            init = [f for f in kind.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
+            flags = {
+                argument.arg
+                for function in init
+                for argument in (*function.args.args, *function.args.kwonlyargs)
+                if argument.annotation is not None and ast.unparse(argument.annotation) == "bool"
+            }
+            found = set()
+            for node in ast.walk(kind):
+                if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "bool":
+                    found.add(ast.unparse(node.target))
+                elif isinstance(node, ast.Assign) and (
+                    ast.unparse(node.value) in {"True", "False", *flags}
+                    or isinstance(node.value, ast.Compare)
+                ):
+                    found.update(ast.unparse(target) for target in node.targets)
+            yield from sorted((kind.name, name) for name in found if name.startswith("self."))
+
+
+def test_states_are_not_in_flags() -> None:
+    found = list(booleans())
+    assert 10 < len(found) <= 25, found
