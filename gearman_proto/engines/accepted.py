@@ -24,6 +24,9 @@ class ServerLife(enum.Enum):
     ENDED = "it is over for good"
 
 
+# Looking members up in the class takes long before Python 3.12.
+SERVING: Final = ServerLife.SERVING
+
 SERVER_LIVES: Final[StateTable[ServerLife]] = {
     ServerLife.SERVING: {
         ServerLife.DRAINING: "shutdown graceful",

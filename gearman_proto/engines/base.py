@@ -82,6 +82,10 @@ class LinkState(enum.Enum):
     GONE = "closed, or lost"
 
 
+# Looking members up in the class takes long before Python 3.12.
+_OPEN: Final = LinkState.OPEN
+_GONE: Final = LinkState.GONE
+
 #: Only a server's links are ever ENDING, and they are OPEN from the start.
 LINK_STATES: Final[StateTable[LinkState]] = {
     LinkState.CONNECTING: {
@@ -118,12 +122,12 @@ class Link:
     @property
     def alive(self) -> bool:
         """Whether there still is a connection, or an attempt to make one."""
-        return self.state is not LinkState.GONE
+        return self.state is not _GONE
 
     @property
     def is_up(self) -> bool:
         """Whether bytes go both ways."""
-        return self.state is LinkState.OPEN
+        return self.state is _OPEN
 
 
 def take_chunk(unsent: deque[bytes]) -> bytes:
@@ -131,6 +135,8 @@ def take_chunk(unsent: deque[bytes]) -> bytes:
 
     As many as 256 KiB hold, and one in any case.
     """
+    if len(unsent) == 1:
+        return unsent.popleft()
     packets = [unsent.popleft()]
     size = len(packets[0])
     while unsent and size + len(unsent[0]) <= _CHUNK_SIZE:

@@ -14,7 +14,7 @@ Where a request is
     ===========  ============================================  =================
 
     Losing the link empties all three. What was not acknowledged is sent again, over another link,
-    as long as its attempts last; what was, is JOB_UNKNOWN. A request leaves by `_leave`.
+    as long as its attempts last; what was, is JOB_UNKNOWN. It leaves by its `leave`.
 
     Nothing looks through these places for a request; each is reached from its packet.
 
@@ -382,6 +382,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._drop(link)
             for item in here:
                 if isinstance(item, GearmanJobRequest):
+                    item.waits = ()
                     item.leave(JOB_UNKNOWN, error)
         return links
 
@@ -447,6 +448,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 continue
             if not link.engine.closed:
                 raise InvalidClientState(f"{request!r} is under way in another client")
+            request.waits = ()
             request.leave(JOB_UNKNOWN)
 
     def _joined(self, wait: _R) -> _R:
@@ -503,7 +505,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if server is None:
             self._fail(request, self._unavailable())
             return
-        link = self._link_to(server, now)
+        link = server.link or self._link_to(server, now)
         link.outbox.append(request)
         request.link = link
         request.connection = server.address
@@ -517,17 +519,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """`request` will not be acknowledged, and its callers are going to raise `error`."""
         for wait in request.waits:
             wait.request_failed(error)
-        self._leave(request, JOB_UNKNOWN, error)
-
-    @staticmethod
-    def _leave(request: GearmanJobRequest, state: str, error: Exception | None = None) -> None:
-        """`request` is under way no more. This is the only way out, but for `_give_up_links`."""
-        was_pending = request.state == JOB_PENDING
-        for wait in request.leave(state, error):
-            if was_pending:
-                wait.request_over(request)
-            else:
-                wait.request_ended(request)
+        request.leave(JOB_UNKNOWN, error)
 
     def _unsendable(self, request: GearmanJobRequest, error: Exception) -> None:
         """What it is made of was changed after it had been checked."""
@@ -554,7 +546,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             server.failed(error, now, self._rng)
         outbox, link.outbox = link.outbox, deque()
         for request in link.jobs.give_up():
-            self._leave(request, JOB_UNKNOWN)
+            request.leave(JOB_UNKNOWN)
         for item in link.connection.unanswered_tokens():
             if isinstance(item, GearmanJobRequest):
                 self._lost_sent(item, server, error, now)
@@ -642,7 +634,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         handle = event.handle
         request.handle = handle.decode("utf-8", "surrogateescape")
         if request.background:
-            self._leave(request, JOB_CREATED)
+            request.leave(JOB_CREATED)
             return
         request.payload = None
         request.tried = ()
@@ -658,7 +650,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             event.text.rstrip(b"\0").decode("utf-8", "replace"),
         )
         if isinstance(item, GearmanJobRequest):
-            self._leave(item, JOB_FAILED, error)
+            item.leave(JOB_FAILED, error)
         elif isinstance(item, Query):
             item.fail(error)
 
@@ -674,16 +666,16 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     def _on_work_complete(self, link: ClientLink, event: WorkComplete) -> None:
         for request in link.jobs.end(event.handle):
             request.raw_result = event.data
-            self._leave(request, JOB_COMPLETE)
+            request.leave(JOB_COMPLETE)
 
     def _on_work_fail(self, link: ClientLink, event: WorkFail) -> None:
         for request in link.jobs.end(event.handle):
-            self._leave(request, JOB_FAILED)
+            request.leave(JOB_FAILED)
 
     def _on_work_exception(self, link: ClientLink, event: WorkException) -> None:
         for request in link.jobs.end(event.handle):
             request.raw_exception = event.data
-            self._leave(request, JOB_FAILED)
+            request.leave(JOB_FAILED)
 
     def _on_work_data(self, link: ClientLink, event: WorkData) -> None:
         for request in link.jobs.receivers(event):
@@ -718,7 +710,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             error = GearmanError(
                 f"the job has sent more than {MAX_UNREAD_UPDATES} bytes of updates that nobody read"
             )
-            self._leave(request, JOB_FAILED, error)
+            request.leave(JOB_FAILED, error)
             return
         for wait in request.waits:
             wait.request_updated()

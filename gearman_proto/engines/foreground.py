@@ -24,7 +24,6 @@ from gearman_proto.jobs.request import GearmanJobRequest
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Iterator
 
     from gearman_proto.wire.events import Event
 
@@ -43,12 +42,9 @@ class _Job:
         self.last: Event | None = None
         self.copies = 0
 
-    def live(self) -> Iterator[GearmanJobRequest]:
-        """Yield the requests that somebody still holds."""
-        for reference in self.requests:
-            request = reference()
-            if request is not None:
-                yield request
+    def live(self) -> list[GearmanJobRequest]:
+        """Return the requests that somebody still holds."""
+        return [each for reference in self.requests if (each := reference()) is not None]
 
 
 class RequestRef(weakref.ref[GearmanJobRequest]):
@@ -78,11 +74,11 @@ class ForegroundJobs(dict[bytes, _Job]):
         dropped: Where the references end up whose requests nobody holds any more.
     """
 
-    __slots__ = ("_attaches_once", "_dropped")
+    __slots__ = ("_attaches_once", "_drop")
 
     def __init__(self, dropped: deque[RequestRef]) -> None:
         super().__init__()
-        self._dropped = dropped
+        self._drop = dropped.append
         #: True once the server is known to attach a connection once per job, not once per submit.
         self._attaches_once: bool = False
 
@@ -92,7 +88,7 @@ class ForegroundJobs(dict[bytes, _Job]):
         if job is None:
             job = self[handle] = _Job(handle)
         job.submits += 1
-        reference = RequestRef(request, self._dropped.append)
+        reference = RequestRef(request, self._drop)
         reference.job = job
         reference.jobs = self
         reference.generated = request.unique == request.generated_unique
@@ -111,12 +107,12 @@ class ForegroundJobs(dict[bytes, _Job]):
                 self._attaches_once = True
             job.last = event
             job.copies = job.submits - 1
-        return list(job.live())
+        return job.live()
 
     def end(self, handle: bytes) -> list[GearmanJobRequest]:
         """The job of `handle` has ended: forget it, and return its requests."""
         job = self.pop(handle, None)
-        return list(job.live()) if job is not None else []
+        return job.live() if job is not None else []
 
     def remove(self, handle: bytes, request: GearmanJobRequest) -> None:
         """Tell `request` no more of its job."""

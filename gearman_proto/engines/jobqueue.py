@@ -300,14 +300,12 @@ class JobQueue:
 
     # Jobs.
 
-    def find(self, name: bytes, unique: bytes, data: bytes) -> QueuedJob | None:
-        """The job that a submit is joined to, if there is one."""
+    def find(self, name: bytes, key: Key) -> QueuedJob | None:
+        """The job of the function `name` that a submit of `key` is joined to, if there is one."""
         function = self.functions.get(name)
-        return function.by_key.get(key_of(unique, data)) if function is not None else None
+        return function.by_key.get(key) if function is not None else None
 
-    def add(
-        self, name: bytes, unique: bytes, data: bytes, priority: int, reducer: bytes, epoch: int
-    ) -> QueuedJob:
+    def add(self, name: bytes, unique: bytes, data: bytes, key: Key, priority: int) -> QueuedJob:
         """Return a new job of the function `name`; `put` has to follow.
 
         Raises:
@@ -323,10 +321,7 @@ class JobQueue:
             raise QueueFullError(b"Job queue is full")
         self._handles += 1
         handle = b"%b%d" % (self._handle_prefix, self._handles)
-        key = key_of(unique, data)
         job = self.jobs[handle] = QueuedJob(handle, function, unique, data, priority, key, size)
-        job.reducer = reducer
-        job.epoch = epoch
         self.memory += size
         function.add(job)
         return job

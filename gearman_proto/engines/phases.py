@@ -34,6 +34,11 @@ class Phase(enum.Enum):
     LEAVING = "the worker stops, and ECHO_REQ was sent behind the last result"
 
 
+# Looking members up in the class takes long before Python 3.12.
+RESTING: Final = Phase.RESTING
+QUEUED: Final = Phase.QUEUED
+GRABBING: Final = Phase.GRABBING
+
 PHASES: Final[StateTable[Phase]] = {
     Phase.RESTING: {
         Phase.RESTING: "still nothing to ask for",
@@ -83,6 +88,8 @@ class WorkerLife(enum.Enum):
     STOPPING = "the jobs that are there are done, and then `work` is over"
     CLOSED = "it is over for good"
 
+
+WORKING: Final = WorkerLife.WORKING
 
 WORKER_LIVES: Final[StateTable[WorkerLife]] = {
     WorkerLife.IDLE: {

@@ -76,7 +76,7 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import Role, number
 
-from .accepted import SERVER_LIVES, ServerLife, ServerLink
+from .accepted import SERVER_LIVES, SERVING, ServerLife, ServerLink
 from .base import BaseEngine, Close, LinkState, StopListening, take_chunk
 from .jobqueue import (
     FULL,
@@ -89,6 +89,7 @@ from .jobqueue import (
     JobQueue,
     QueuedJob,
     QueueFullError,
+    key_of,
 )
 from .server_commands import reply
 from .states import turn
@@ -332,8 +333,10 @@ class ServerEngine(BaseEngine):
                 handlers[type(event)](link, event, now)
         except RemoteProtocolError:
             self._end_link(link, now)
-        self.queue.memory += connection.buffered - link.buffered
-        link.buffered = connection.buffered
+        buffered = connection.buffered
+        if buffered != link.buffered:
+            self.queue.memory += buffered - link.buffered
+            link.buffered = buffered
         self._tidy_up(now)
 
     def receive_eof(self, link: ServerLink, now: float) -> None:
@@ -400,7 +403,7 @@ class ServerEngine(BaseEngine):
             link, _ = self._doomed.popitem()
             self._actions.append(Close(link))
             self._drop_link(link, now)
-        if self._life in (ServerLife.DRAINING, ServerLife.ENDING):
+        if self._life is not SERVING and not self.closed:
             if self._life is ServerLife.ENDING or not self.queue.jobs:
                 if self._life is ServerLife.DRAINING:
                     self._turn(ServerLife.ENDING)
@@ -591,10 +594,13 @@ class ServerEngine(BaseEngine):
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
             return
         queue = self.queue
-        job = queue.find(event.function, unique, event.data)
+        key = key_of(unique, event.data)
+        job = queue.find(event.function, key)
         try:
             if job is None:
-                job = queue.add(event.function, unique, event.data, priority, reducer, epoch)
+                job = queue.add(event.function, unique, event.data, key, priority)
+                job.reducer = reducer
+                job.epoch = epoch
                 # Before JOB_CREATED, as gearmand does, which shows where a client is a worker, too
                 # (recording 25_noop_before_assign).
                 self._put(job, now)

@@ -68,7 +68,17 @@ from gearman_proto.wire.events import (
 
 from .base import Close, take_chunk
 from .connecting import ConnectingEngine
-from .phases import PHASES, WORKER_LIVES, Phase, WorkerLife, WorkerLink
+from .phases import (
+    GRABBING,
+    PHASES,
+    QUEUED,
+    RESTING,
+    WORKER_LIVES,
+    WORKING,
+    Phase,
+    WorkerLife,
+    WorkerLink,
+)
 from .pool import Server, ServerPool
 from .states import turn
 from .waits import Stream, Wait
@@ -113,7 +123,7 @@ _DRAIN: Final = "drain"
 _STALL: Final = "stall"
 _TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
 # The phases in which GRAB_JOB is unanswered.
-_ASKING: Final = (Phase.GRABBING, Phase.LATE, Phase.LAST_GRAB)
+_ASKING: Final = (GRABBING, Phase.LATE, Phase.LAST_GRAB)
 
 
 class WorkStream(Stream):
@@ -202,7 +212,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         }
         # What happens to a link whose phase takes too long.
         self._too_long: dict[Phase, Callable[[WorkerLink, float], None]] = {
-            Phase.GRABBING: self._on_late,
+            GRABBING: self._on_late,
             Phase.LATE: self._on_unanswered,
             Phase.ASLEEP: self._enqueue,
             Phase.PAUSING: self._enqueue,
@@ -276,7 +286,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._turn(WorkerLife.STOPPING)
             stream.finish()
             return stream
-        self._turn(WorkerLife.WORKING)
+        self._turn(WORKING)
         self._untried = set(self.pool.servers)
         for server in self.pool.servers:
             self._connect_to(server, now)
@@ -355,7 +365,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._jobs.discard(job)
         if not go_on and self._stream is not None:
             self.stop(now)
-        if self._life is not WorkerLife.WORKING and link.alive:
+        if self._life is not WORKING and link.alive:
             self._retire(link, now)
         self._grab_more(now)
         self._check_end()
@@ -379,7 +389,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             return
         if timeout is not None:
             self._timers.set(_DRAIN, now + timeout, self._on_drained)
-        if self._life is WorkerLife.WORKING:
+        if self._life is WORKING:
             self._turn(WorkerLife.STOPPING)
             self._forget_turns()
             for link in self.pool.links():
@@ -389,7 +399,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def end_work(self, now: float) -> None:
         """The caller of `work` has returned from it, for whatever reason: close what is open."""
         self._stream = None
-        if self._life in (WorkerLife.WORKING, WorkerLife.STOPPING):
+        if self._life in (WORKING, WorkerLife.STOPPING):
             self._turn(WorkerLife.IDLE)
         for link in self.pool.links():
             self._close(link, ConnectionError("the worker has stopped"), now)
@@ -496,7 +506,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._grab_more(now)
         if not self._abilities:
             self._reach()  # It is not asked anything, so it will not answer.
-        elif link.phase is not Phase.GRABBING:
+        elif link.phase is not GRABBING:
             self._timers.cancel(_OUTAGE)  # Nor is it yet while jobs of lost links keep all slots.
 
     def _reach(self) -> None:
@@ -508,7 +518,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         server = link.server
         self._drop(link)
         self._end_waits(link)
-        if self._life is not WorkerLife.WORKING:
+        if self._life is not WORKING:
             self._check_end()
             return
         server.failed(error, now, self._rng)
@@ -529,7 +539,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._news(active=True)
 
     def _drop(self, link: WorkerLink) -> None:
-        self._grabs -= link.phase is Phase.GRABBING
+        self._grabs -= link.phase is GRABBING
         link.unsent.clear()
         super()._drop(link)
 
@@ -556,7 +566,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self, link: WorkerLink, phase: Phase, now: float, seconds: float | None = None
     ) -> None:
         """Have `link` be in `phase` from now on, for `seconds` at most if that is given."""
-        self._grabs += (phase is Phase.GRABBING) - (link.phase is Phase.GRABBING)
+        self._grabs += (phase is GRABBING) - (link.phase is GRABBING)
         link.phase = turn(PHASES, link.phase, phase)
         link.since = now
         self._wait_on(link, now, seconds)
@@ -594,7 +604,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             # The answer may be a job, which closing would make a lost one.
             self._enter(link, Phase.LAST_GRAB, now, _LAST_ANSWER)
         elif link.jobs:
-            self._enter(link, Phase.RESTING, now)
+            self._enter(link, RESTING, now)
         elif link.confirmed == link.results:
             self._close(link, ConnectionError("the worker stops"), now)
         elif link.phase is not Phase.LEAVING:
@@ -605,7 +615,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         stream = self._stream
         if (
             stream is not None
-            and self._life is not WorkerLife.WORKING
+            and self._life is not WORKING
             and not self._jobs
             and not self.pool.links()
         ):
@@ -667,7 +677,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             else:
                 self._send(link, CanDoTimeout(function, b"%d" % limit))
         # A job that is queued already does not wake anybody.
-        if new and link.phase in (Phase.RESTING, Phase.ASLEEP, Phase.PAUSING):
+        if new and link.phase in (RESTING, Phase.ASLEEP, Phase.PAUSING):
             self._enqueue(link, now)
 
     # Grabbing and sleeping.
@@ -675,42 +685,40 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _may_grab(self, link: WorkerLink) -> bool:
         # As long as a job keeps CANT_DO back, another grab could bring one more of the same.
         return (
-            self._life is WorkerLife.WORKING
-            and bool(link.registered)
-            and link.registered == self._abilities
+            self._life is WORKING and bool(link.registered) and link.registered == self._abilities
         )
 
     def _go_on(self, link: WorkerLink, now: float) -> None:
         """Tell the server of `link` what has changed, and let it grab if nothing is in the way."""
         self._sync_abilities(link, now)
-        if link.phase is Phase.RESTING:
+        if link.phase is RESTING:
             self._enqueue(link, now)
 
     def _enqueue(self, link: WorkerLink, now: float) -> None:
         """`link` wants to grab when it is its turn."""
         if self._may_grab(link):
-            self._enter(link, Phase.QUEUED, now)
+            self._enter(link, QUEUED, now)
             self._turns.append(link)
         else:
-            self._enter(link, Phase.RESTING, now)
+            self._enter(link, RESTING, now)
 
     def _grab_more(self, now: float) -> None:
         while self._turns and len(self._jobs) + self._grabs < self._max_jobs:
             link = self._turns.popleft()
-            if link.alive and link.phase is Phase.QUEUED:
+            if link.alive and link.phase is QUEUED:
                 if self._may_grab(link):
                     self._grab(link, now)
                 else:
-                    self._enter(link, Phase.RESTING, now)
+                    self._enter(link, RESTING, now)
 
     def _grab(self, link: WorkerLink, now: float) -> None:
         self._send(link, GrabJob() if link.server in self._old_servers else GrabJobUniq())
         link.grabbed_after = link.results
-        self._enter(link, Phase.GRABBING, now, _LATE)
+        self._enter(link, GRABBING, now, _LATE)
 
     def _grab_answered(self, link: WorkerLink, now: float) -> None:
         link.confirmed = link.grabbed_after
-        self._enter(link, Phase.RESTING, now)
+        self._enter(link, RESTING, now)
 
     def _on_noop(self, link: WorkerLink, event: Noop, now: float) -> None:
         if link.phase is not Phase.ASLEEP:
@@ -725,9 +733,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _on_no_job(self, link: WorkerLink, event: NoJob, now: float) -> None:
         self._grab_answered(link, now)
         self._sync_abilities(link, now)
-        if self._life is not WorkerLife.WORKING:
+        if self._life is not WORKING:
             self._retire(link, now)
-        elif link.phase is Phase.RESTING and link.registered:
+        elif link.phase is RESTING and link.registered:
             self._send(link, PreSleep())
             seconds = self._look_again * self._rng.uniform(0.8, 1.2)
             self._enter(link, Phase.ASLEEP, now, seconds)
@@ -759,7 +767,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._old_servers.add(link.server)
             self._grab_answered(link, now)
             self._go_on(link, now)
-            if self._life is not WorkerLife.WORKING:
+            if self._life is not WORKING:
                 self._retire(link, now)
         else:
             self._close(link, error, now)

@@ -225,16 +225,14 @@ class GearmanJobRequest(Fields):
         self.handle = None
         self.forget_unique()
 
-    def leave(self, state: str, error: Exception | None = None) -> tuple[Waiter, ...]:
-        """Be under way no more; for engines.
+    def leave(self, state: str, error: Exception | None = None) -> None:
+        """Be under way no more, and tell those who wait; for engines. There is no other way out.
 
         Args:
             state: How it ended.
             error: Why, if that was not the worker's doing.
-
-        Returns:
-            Whom to tell.
         """
+        was_pending = self.state == JOB_PENDING
         self.state = state
         if error is not None:
             self.error = error
@@ -242,7 +240,11 @@ class GearmanJobRequest(Fields):
         self.link = self.payload = None
         self.tried = ()
         waits, self.waits = self.waits, ()
-        return waits
+        for wait in waits:
+            if was_pending:
+                wait.request_over(self)
+            else:
+                wait.request_ended(self)
 
     def _initialize_again(self) -> None:
         for name in ("raw_exception", "_exception", "_status", "_updates"):

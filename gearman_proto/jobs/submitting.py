@@ -12,6 +12,7 @@ from gearman_proto.constants import JOB_UNKNOWN
 from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.names import check_name, to_text, to_wire
 from gearman_proto.wire import events
+from gearman_proto.wire.events import SUBMITS
 
 from .encoder import encode_data
 from .request import GearmanJobRequest
@@ -120,7 +121,7 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
             check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE)
         if request.run_at is not None or request.reducer is not None:
             _check_special(request)
-        elif (request.priority, request.background) not in events.SUBMITS:
+        elif (request.priority, request.background) not in SUBMITS:
             raise ValueError(
                 f"a priority is PRIORITY_NONE, PRIORITY_LOW or PRIORITY_HIGH, "
                 f"not {request.priority!r}"
@@ -172,4 +173,4 @@ def submit_event(request: GearmanJobRequest) -> events.PacketEvent:
         if request.background:
             return events.SubmitReduceJobBackground(function, unique, reducer, b"", payload)
         return events.SubmitReduceJob(function, unique, reducer, b"", payload)
-    return events.SUBMITS[request.priority, request.background](function, unique, payload)
+    return SUBMITS[request.priority, request.background](function, unique, payload)

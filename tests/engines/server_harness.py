@@ -33,7 +33,6 @@ from gearman_proto.engines.server import (
     _FORMER_JOBS,
     _LOOK_AT_CLOCK,
     ServerEngine,
-    ServerLink,
 )
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import CanDo, Event, GrabJob, JobCreated, PacketEvent

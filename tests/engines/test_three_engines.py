@@ -38,7 +38,7 @@ from gearman_proto.engines.base import Close, Connect
 from gearman_proto.engines.client import ClientEngine
 from gearman_proto.engines.jobqueue import JobState
 from gearman_proto.engines.phases import Phase
-from gearman_proto.engines.server import DEFAULT_MAX_UNREAD, ServerEngine, ServerLink
+from gearman_proto.engines.server import DEFAULT_MAX_UNREAD, ServerEngine
 from gearman_proto.engines.waits import RequestsWait
 from gearman_proto.engines.worker import WorkerEngine
 from gearman_proto.errors import (
@@ -67,6 +67,7 @@ from .server_harness import check_function, check_job, count_memory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from gearman_proto.engines.accepted import ServerLink
     from gearman_proto.engines.waits import Wait
     from gearman_proto.engines.worker import WorkStream
     from gearman_proto.jobs.assigned import WorkerJob
