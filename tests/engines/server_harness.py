@@ -43,6 +43,8 @@ from .harness import EPOCH
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gearman_proto.engines.accepted import ServerLink
+
 
 def raw(*events: PacketEvent) -> bytes:
     """The packets as a peer sends them, whether or not it should."""
