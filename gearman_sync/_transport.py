@@ -73,6 +73,8 @@ class Transport:
         self._error: OSError = OSError(f"no addresses for {address.host}")
         self._unsent = memoryview(b"")
         self._wants_write = False
+        # Whether the other end sends no more. It may still read.
+        self._has_ended = False
         self._read_size = _READ_SIZE
 
     @classmethod
@@ -93,12 +95,12 @@ class Transport:
 
     @property
     def interest(self) -> int:
-        """The selector events to wait for."""
+        """The selector events to wait for; 0 if there are none."""
         if self.stage is Stage.CONNECTING:
             return selectors.EVENT_WRITE
-        if self._wants_write:
-            return selectors.EVENT_READ | selectors.EVENT_WRITE
-        return selectors.EVENT_READ
+        # At its end, a stream stays ready to be read.
+        interest = 0 if self._has_ended else selectors.EVENT_READ
+        return interest | selectors.EVENT_WRITE if self._wants_write else interest
 
     # Connecting. Each of these raises OSError when there is no hope left.
 
@@ -186,9 +188,11 @@ class Transport:
         """Return what has come: None if nothing has yet, nothing if the stream has ended."""
         assert self.sock is not None
         try:
-            return self.sock.recv(self._read_size)
+            data = self.sock.recv(self._read_size)
         except _WOULD_BLOCK:
             return None
+        self._has_ended = not data
+        return data
 
     @property
     def has_pending(self) -> bool:
