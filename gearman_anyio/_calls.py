@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import anyio
 import anyio.lowlevel
 
-from gearman_proto.engines.driving import BaseCall
+from gearman_proto.engines.driving import T_, W_, BaseCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from gearman_proto.engines.driving import Begin
 
 E_co = TypeVar("E_co", bound="Engine[Any]", covariant=True)
-T_ = TypeVar("T_")
-W_ = TypeVar("W_", bound="Wait")
 
 
 class Bell:

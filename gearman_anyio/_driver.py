@@ -20,28 +20,28 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from gearman_proto import Close, Connect, ConnectionError, Engine
+from gearman_proto import Close, Connect, ConnectionError
 from gearman_proto.engines.base import REFUSALS
-from gearman_proto.engines.driving import BaseDriver
+from gearman_proto.engines.driving import E_, BaseDriver
 
 from ._calls import Bell, Call, Items
-from ._ends import Ends
-from ._streams import failure, keep_alive, reason
+from ._streams import Ends, failure, keep_alive, reason
 from ._tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
-    from typing import Self
+    from typing import Self, TypeAlias
 
     from anyio.abc import ByteStream, SocketListener
 
     from gearman_proto import Wait
-    from gearman_proto.engines.driving import Begin
+    from gearman_proto.engines.driving import T_, W_, Begin
+
+    Handler: TypeAlias = Callable[[ByteStream], Coroutine[Any, Any, None]]
 
 __all__ = ["E_", "Call", "Driver", "Items"]
 
@@ -51,10 +51,6 @@ logger: Final = logging.getLogger("gearman")
 _READ_SIZE: Final = 256 * 1024
 # Seconds after which to accept again when that failed: there are too many open files, say.
 _LISTEN_AGAIN: Final = 0.5
-
-E_ = TypeVar("E_", bound=Engine[Any])
-T_ = TypeVar("T_")
-W_ = TypeVar("W_", bound="Wait")
 
 
 class _Wire:
@@ -103,16 +99,10 @@ class Driver(BaseDriver[E_]):
         self._pump()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        tasks = self._tasks
-        assert tasks is not None
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        assert self._tasks is not None
         try:
-            await tasks.__aexit__(kind, error, traceback)
+            await self._tasks.__aexit__(kind, error, traceback)
         finally:
             self._tasks = None
 
@@ -160,9 +150,7 @@ class Driver(BaseDriver[E_]):
         """Close the engine and all connections; everybody who waits returns."""
         self.call(lambda engine, now: engine.close(now))
 
-    def listen(
-        self, listener: SocketListener, handle: Callable[[ByteStream], Coroutine[Any, Any, None]]
-    ) -> None:
+    def listen(self, listener: SocketListener, handle: Handler) -> None:
         """Take connections from `listener`, which the driver owns from now on.
 
         Args:
@@ -260,10 +248,7 @@ class Driver(BaseDriver[E_]):
             await self._converse(link, wire, stream)
 
     async def _accept(
-        self,
-        listener: SocketListener,
-        scope: anyio.CancelScope,
-        handle: Callable[[ByteStream], Coroutine[Any, Any, None]],
+        self, listener: SocketListener, scope: anyio.CancelScope, handle: Handler
     ) -> None:
         async with listener:
             with scope:

@@ -1,22 +1,26 @@
-"""Byte streams to servers, and what their errors mean."""
+"""Byte streams to servers, whether they have ended, and what their errors mean."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
+import select
 import socket
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.stapled import StapledObjectStream
 from anyio.streams.tls import TLSStream
 
+from gearman_proto import errors
+
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from anyio.abc import AnyByteStream
 
@@ -27,6 +31,10 @@ Connector: TypeAlias = "Callable[[ServerAddress], Awaitable[ByteStream]]"
 
 # Chunks on their way in a pipe.
 _PIPE_SIZE: Final = 4
+# Turns of the event loop that a reader needs at most until it has heard of its connection's end:
+# for what it may have to read before that, and for one that is not told by the system.
+_TURNS: Final = 10
+_TURNS_IN_PROCESS: Final = 2
 
 
 async def connect_tcp(address: ServerAddress) -> ByteStream:
@@ -108,6 +116,52 @@ class _Shared(ByteStream):
         await self._stream.aclose()
 
 
+class Ends:
+    """Looks for connections that have ended before anything is sent on them.
+
+    Their readers are about to hear of it, but what is submitted before they have is lost.
+    """
+
+    def __init__(self) -> None:
+        # Linux tells what is an end from what is only data.
+        self._events: int = getattr(select, "POLLRDHUP", getattr(select, "POLLIN", 0))
+        self._poll: Any = select.poll() if self._events else None
+        self._sockets = 0
+        self._others = 0
+
+    @contextlib.contextmanager
+    def watching(self, stream: ByteStream) -> Iterator[None]:
+        """Look at `stream`, too."""
+        sock = stream.extra(SocketAttribute.raw_socket, None)
+        number = -1 if sock is None or self._poll is None else sock.fileno()
+        if number < 0:
+            self._others += 1
+            try:
+                yield
+            finally:
+                self._others -= 1
+            return
+        self._sockets += 1
+        self._poll.register(number, self._events)
+        try:
+            yield
+        finally:
+            self._sockets -= 1
+            # If the socket was closed before, the number may have been another's since, which is
+            # not looked at any more then; nothing worse.
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(number)
+
+    async def look(self) -> None:
+        """Return when the readers of all connections that have ended have heard of it."""
+        for turn in range(_TURNS):
+            if self._others and turn < _TURNS_IN_PROCESS:
+                pass  # The system can't be asked.
+            elif not self._sockets or not self._poll.poll(0):
+                return
+            await anyio.lowlevel.checkpoint()
+
+
 def pipe() -> tuple[ByteStream, ByteStream]:
     """The two ends of a connection within this process."""
     to_far, from_near = anyio.create_memory_object_stream[bytes](_PIPE_SIZE)
@@ -160,5 +214,5 @@ def failure(error: BaseException) -> Exception:
     is_cancellation = isinstance(error, anyio.get_cancelled_exc_class())
     if is_cancellation and anyio.current_effective_deadline() != -math.inf:
         # Not ours: on asyncio, the stream has awaited something else that was cancelled.
-        return ConnectionError("the stream was cancelled")
+        return errors.ConnectionError("the stream was cancelled")
     raise error

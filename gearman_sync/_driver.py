@@ -28,16 +28,15 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto import Close, Connect, ConnectionError, Engine
+from gearman_proto import Close, Connect, ConnectionError
 from gearman_proto.engines.base import REFUSALS
-from gearman_proto.engines.driving import BaseCall, BaseDriver
+from gearman_proto.engines.driving import E_, W_, BaseCall, BaseDriver
 
-from ._lock import Lock
 from ._poller import Listener, Poller
 from ._transport import Stage, Transport
-from ._turns import Turns
+from ._turns import Lock, Turns
 
 if TYPE_CHECKING:
     import socket
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import ServerAddress, Wait
-    from gearman_proto.engines.driving import Begin
+    from gearman_proto.engines.driving import T_, Begin
 
 logger: Final = logging.getLogger("gearman")
 
@@ -54,10 +53,6 @@ _LONGEST_SLEEP: Final = 3600.0
 
 #: The only clock.
 clock: Final = time.monotonic
-
-T_ = TypeVar("T_")
-E_ = TypeVar("E_", bound=Engine[Any])
-W_ = TypeVar("W_", bound="Wait")
 
 
 class Driver(BaseDriver[E_]):
@@ -88,7 +83,7 @@ class Driver(BaseDriver[E_]):
         # Links whose sockets take more again.
         self._writable: set[Any] = set()
         # What is to be done by whoever next has the lock.
-        self._posted: deque[Callable[[float], object]] = deque()
+        self._posted: deque[Callable[[E_, float], object]] = deque()
 
     # The way in.
 
@@ -144,10 +139,7 @@ class Driver(BaseDriver[E_]):
 
     def post(self, function: Callable[[E_, float], object]) -> None:
         """Call the engine soon. This never blocks: it may be called in a signal handler."""
-        self._post(lambda now: function(self.engine, now))
-
-    def _post(self, call: Callable[[float], object]) -> None:
-        self._posted.append(call)
+        self._posted.append(function)
         self._poller.wake()
 
     def block(self, wait: Wait, condition: threading.Condition) -> None:
@@ -230,8 +222,10 @@ class Driver(BaseDriver[E_]):
             else:
                 self._on_ready(key.data, events, now)
         # Input that has come counts before the time that has passed.
-        for link, transport in self._poller.overdue(now):
-            self._attempt(link, transport, transport.give_up_address, now)
+        for link in list(self._poller.connecting):
+            transport = self._poller.transports[link]
+            if transport.deadline is not None and transport.deadline <= now:
+                self._attempt(link, transport.give_up_address, now)
         self._poller.resume_listening(now)
         self._tell(self.engine.handle_timeout, now)
         self._pump()
@@ -251,7 +245,7 @@ class Driver(BaseDriver[E_]):
         if transport is None:
             return  # Closed since the selector returned.
         if transport.stage is not Stage.OPEN:
-            if self._attempt(link, transport, transport.advance, now):
+            if self._attempt(link, transport.advance, now):
                 self._tell(self.engine.connected, link, now)
             return
         if events & selectors.EVENT_WRITE:
@@ -264,41 +258,32 @@ class Driver(BaseDriver[E_]):
             try:
                 data = transport.read()
             except OSError as error:
-                self._lost(link, error, now)
+                self._lost(link, self.engine.connection_lost, error, now)
                 return
-            if data is None:
-                return
-            if not data:
+            if data:
+                self._tell(self.engine.receive_data, link, data, now)
+            elif data is not None:
                 # The engine says when to close it. There may be something left to write.
-                self._poller.touch(link)
+                self._poller.touched.add(link)
                 self._tell(self.engine.receive_eof, link, now)
-                return
-            self._tell(self.engine.receive_data, link, data, now)
-            if not transport.has_pending:
+            if not data or not transport.has_pending:
                 return
 
-    def _attempt(
-        self, link: Any, transport: Transport, step: Callable[[float], Any], now: float
-    ) -> bool:
+    def _attempt(self, link: Any, step: Callable[[float], Any], now: float) -> bool:
         """Take a step of connecting. Returns whether it was the last."""
-        self._poller.suspend(transport)  # The step may close the socket.
-        self._poller.touch(link)
+        self._poller.suspend(link)  # The step may close the socket.
         try:
             done = bool(step(now))
         except (OSError, ValueError) as error:  # ssl takes some host names for a ValueError.
-            self._failed(link, error, now)
+            self._lost(link, self.engine.connect_failed, error, now)
             return False
         if done:
             self._poller.connecting.discard(link)
         return done
 
-    def _failed(self, link: Any, error: Exception, now: float) -> None:
+    def _lost(self, link: Any, tell: Callable[..., None], error: Exception, now: float) -> None:
         self._poller.forget(link)
-        self._tell(self.engine.connect_failed, link, error, now)
-
-    def _lost(self, link: Any, error: OSError, now: float) -> None:
-        self._poller.forget(link)
-        self._tell(self.engine.connection_lost, link, error, now)
+        self._tell(tell, link, error, now)
 
     # Doing what the engine wants.
 
@@ -309,9 +294,7 @@ class Driver(BaseDriver[E_]):
         while self._write_all(now) | self._act(now):
             changed = True
         changed |= self._poller.refresh()
-        if self._turns.sleeping_until is not None and (
-            changed or self._turns.oversleeps(self._next_deadline())
-        ):
+        if self._turns.oversleeps(changed, self._next_deadline):
             self._poller.wake()
 
     def _act(self, now: float) -> bool:
@@ -332,7 +315,7 @@ class Driver(BaseDriver[E_]):
         acted = False
         while self._posted:
             acted = True
-            self._tell(self._posted.popleft(), now)
+            self._tell(self._posted.popleft(), self.engine, now)
         return acted
 
     def _write_all(self, now: float) -> bool:
@@ -342,43 +325,39 @@ class Driver(BaseDriver[E_]):
             transport = self._poller.transports.get(link)
             if transport is None or transport.stage is not Stage.OPEN:
                 continue
-            if link in self._writable or not transport.is_blocked:
-                self._writable.discard(link)
-                lost |= self._write(link, transport, now)
+            if transport.is_blocked and link not in self._writable:
+                continue
+            self._writable.discard(link)
+            self._poller.touched.add(link)
+            more = functools.partial(self._tell, self.engine.data_to_send, link, now)
+            try:
+                transport.write(more)
+            except OSError as error:
+                self._lost(link, self.engine.connection_lost, error, now)
+                lost = True
         self._writable.clear()
         return lost
 
-    def _write(self, link: Any, transport: Transport, now: float) -> bool:
-        """Write what there is. Returns whether the connection was lost by that."""
-        self._poller.touch(link)
-        try:
-            transport.write(lambda: self._tell(self.engine.data_to_send, link, now) or b"")
-        except OSError as error:
-            self._lost(link, error, now)
-            return True
-        return False
-
     def _connect(self, action: Connect, now: float) -> None:
         link = action.link
-        context = self._contexts.get(link.address)
-        transport = Transport(link.address, context, action.timeout)
+        transport = Transport(link.address, self._contexts.get(link.address), action.timeout)
         self._poller.add(link, transport)
         self._poller.connecting.add(link)
 
         def resolved(found: list[Any] | OSError) -> None:
             # In the resolver's thread. If nobody leads, the next one who does will look.
-            self._post(functools.partial(self._on_resolved, link, found))
+            self.post(lambda _engine, now: self._on_resolved(link, found, now))
 
-        self._attempt(link, transport, functools.partial(transport.start, resolved), now)
+        self._attempt(link, functools.partial(transport.start, resolved), now)
 
     def _on_resolved(self, link: Any, found: list[Any] | OSError, now: float) -> None:
         transport = self._poller.transports.get(link)
         if transport is None:
             return  # The engine has given it up.
         if isinstance(found, OSError):
-            self._failed(link, found, now)
+            self._lost(link, self.engine.connect_failed, found, now)
         else:
-            self._attempt(link, transport, functools.partial(transport.connect, found), now)
+            self._attempt(link, functools.partial(transport.connect, found), now)
 
     # The end.
 
@@ -401,12 +380,8 @@ class Call(BaseCall[W_]):
 
     def __init__(self, driver: Driver[Any], wait: W_, condition: threading.Condition) -> None:
         super().__init__(wait, driver.release)
-        self._driver = driver
-        self._condition = condition
-
-    def block(self) -> None:
-        """Return when the Wait is ready."""
-        self._driver.block(self.wait, self._condition)
+        #: Returns when the Wait is ready.
+        self.block = functools.partial(driver.block, wait, condition)
 
 
 _drivers: Final[weakref.WeakSet[Driver[Any]]] = weakref.WeakSet()

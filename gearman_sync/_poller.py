@@ -42,16 +42,16 @@ class Poller:
     Attributes:
         transports: The connections, by link.
         connecting: The links whose transports are being connected.
+        touched: The links whose transports may wait for something else than before.
     """
 
     def __init__(self) -> None:
         self.transports: dict[Any, Transport] = {}
         self.connecting: set[Any] = set()
+        self.touched: set[Any] = set()
         self._selector = selectors.DefaultSelector()
         # File descriptor -> the events it is registered for.
         self._interests: dict[int, int] = {}
-        # Links whose transport may wait for something else than before.
-        self._touched: set[Any] = set()
         self._listeners: list[Listener] = []
         # When to listen again, after there were too many open files.
         self._listen_at: float | None = None
@@ -78,9 +78,9 @@ class Poller:
             self._wakeup.recv(4096)
 
     def next_deadline(self) -> float | None:
-        """When `overdue` or `resume_listening` is to be called next, or None."""
-        deadlines = [self._listen_at]
-        deadlines += [self.transports[link].deadline for link in self.connecting]
+        """When a transport is to give up an address, or `resume_listening` is due; or None."""
+        deadlines = [self.transports[link].deadline for link in self.connecting]
+        deadlines.append(self._listen_at)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # Connections.
@@ -88,61 +88,50 @@ class Poller:
     def add(self, link: Any, transport: Transport) -> None:
         """Have the transport of a new link."""
         self.transports[link] = transport
-        self._touched.add(link)
-
-    def touch(self, link: Any) -> None:
-        """The transport of `link` may wait for something else than before."""
-        self._touched.add(link)
+        self.touched.add(link)
 
     def refresh(self) -> bool:
         """Wait for what the transports wait for. Returns whether any of that is new."""
         changed = False
-        for link in self._touched:
+        for link in self.touched:
             transport = self.transports.get(link)
             if transport is not None:
-                changed |= self._register(link, transport)
-        self._touched.clear()
+                changed |= self._set_interest(link, transport, transport.interest)
+        self.touched.clear()
         return changed
 
-    def _register(self, link: Any, transport: Transport) -> bool:
-        """Wait for what `transport` waits for. Returns whether that is new."""
+    def suspend(self, link: Any) -> None:
+        """Wait for nothing of `link` until `refresh`: its socket may be closed before."""
+        self._set_interest(link, self.transports[link], 0)
+        self.touched.add(link)
+
+    def _set_interest(self, link: Any, transport: Transport, interest: int) -> bool:
+        """Wait for these events, or none. Returns whether that is new."""
         if transport.sock is None:
             return False
         fd = transport.sock.fileno()
-        before, interest = self._interests.get(fd, 0), transport.interest
+        before = self._interests.get(fd, 0)
         if interest == before:
             return False
+        # Where a signal's exception comes in between, nothing is waited for next.
         if not interest:
-            self.suspend(transport)
-            return True
-        if before:
-            self._selector.modify(fd, interest, link)
-        else:
-            self._selector.register(fd, interest, link)
-        self._interests[fd] = interest
-        return True
-
-    def suspend(self, transport: Transport) -> None:
-        """Stop waiting for `transport`. It has to happen before its socket is closed."""
-        if transport.sock is not None:
-            fd = transport.sock.fileno()
-            if self._interests.pop(fd, None) is not None:
+            with contextlib.suppress(KeyError):
                 self._selector.unregister(fd)
+        self._interests[fd] = interest
+        if before and interest:
+            self._selector.modify(fd, interest, link)
+        elif interest:
+            self._selector.register(fd, interest, link)
+        return True
 
     def forget(self, link: Any) -> None:
         """Close the transport of `link`, if it has one."""
         transport = self.transports.pop(link, None)
         self.connecting.discard(link)
         if transport is not None:
-            self.suspend(transport)
+            # Before the socket is closed: its number may then be another's.
+            self._set_interest(link, transport, 0)
             transport.close()
-
-    def overdue(self, now: float) -> Iterator[tuple[Any, Transport]]:
-        """The transports that have tried to connect to one address for too long."""
-        for link in list(self.connecting):
-            transport = self.transports[link]
-            if transport.deadline is not None and transport.deadline <= now:
-                yield link, transport
 
     # Listening.
 
@@ -198,14 +187,10 @@ class Poller:
 
     def close(self) -> None:
         """Close everything that has a file descriptor."""
-        for transport in self.transports.values():
-            transport.close()
-        for listener in self._listeners:
-            listener.sock.close()
+        opened: list[Any] = [*self.transports.values(), *(each.sock for each in self._listeners)]
+        for each in (*opened, self._selector, self._wakeup, self._waker):
+            each.close()
         self.transports.clear()
         self.connecting.clear()
         self._listeners.clear()
         self._interests.clear()
-        self._selector.close()
-        self._wakeup.close()
-        self._waker.close()

@@ -10,17 +10,60 @@ All of this has the lock, but for the sleep itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     from gearman_proto import Wait
+    from gearman_proto.engines.driving import T_
 
-    from ._lock import Lock
+# For type checkers it is final, and has no private methods.
+_RLock: Final[Any] = type(threading.RLock())
 
-T_ = TypeVar("T_")
+
+class Lock(_RLock):  # type: ignore[misc]
+    """A lock that knows its owner, and is given back while that sleeps.
+
+    It is re-entrant not to be entered again, but for that knowledge. This is the one place that
+    uses what is private to CPython's locks: the methods that `threading.Condition` is made of. A
+    signal's exception may come after any instruction of Python code, and no lock may be lost or
+    kept by that. So
+
+    * it is CPython's lock that is entered and left: in C, where a signal waits until the ``with``
+      has begun.
+    * it is taken back after a sleep by `_acquire_restore`. Unlike `acquire`, this can't be
+      interrupted before it has the lock.
+    * whether it is held is asked of the lock (`_is_owned`), not taken from what `acquire` said.
+    """
+
+    __slots__ = ()
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread has it: so for what runs on top of that (see `Driver.release`)."""
+        return bool(self._is_owned())
+
+    def sleep(self, function: Callable[..., T_], *args: object) -> T_:
+        """Call `function`, which sleeps, without the lock. This thread has it before and after."""
+        once = (1, threading.get_ident())
+        try:
+            self.release()
+            return function(*args)
+        finally:
+            self._acquire_restore(once)
+
+    def if_free(self, function: Callable[[], object]) -> None:
+        """Call `function` with the lock, unless somebody has it, this thread included."""
+        if self.is_mine:
+            return
+        try:
+            if self.acquire(blocking=False):
+                function()
+        finally:
+            if self.is_mine:
+                self.release()
 
 
 class Turns:
@@ -79,10 +122,10 @@ class Turns:
         finally:
             self.sleeping_until = None
 
-    def oversleeps(self, deadline: float) -> bool:
-        """Whether the leader sleeps although its call is done, or until after `deadline`."""
+    def oversleeps(self, changed: bool, deadline: Callable[[], float]) -> bool:
+        """Whether the leader sleeps for something that has `changed`, or until after `deadline`."""
         if self.sleeping_until is None:
             return False
-        # Its own wake-up would not reach it there.
+        # When its call is done, its own wake-up does not reach it there.
         is_done = self._leading is not None and self._leading.ready
-        return is_done or deadline < self.sleeping_until
+        return changed or is_done or deadline() < self.sleeping_until

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from .base import Engine
     from .waits import Wait
 
-E = TypeVar("E", bound="Engine[Any]")
-W = TypeVar("W", bound="Wait")
-T = TypeVar("T")
+E_ = TypeVar("E_", bound="Engine[Any]")
+W_ = TypeVar("W_", bound="Wait")
+T_ = TypeVar("T_")
 
 #: Begins a call: it gets the engine, the time and a `wake`, and returns the Wait.
-Begin: TypeAlias = Callable[[E, float, Callable[[], Any]], W]
+Begin: TypeAlias = Callable[[E_, float, Callable[[], Any]], W_]
 
 
-class BaseDriver(Generic[E]):
+class BaseDriver(Generic[E_]):
     """The base of drivers.
 
     Args:
@@ -36,8 +36,8 @@ class BaseDriver(Generic[E]):
         log: Writes down an exception that is being handled, as `logging.Logger.exception` does.
     """
 
-    def __init__(self, engine: E, log: Callable[..., object]) -> None:
-        self.engine: E = engine
+    def __init__(self, engine: E_, log: Callable[..., object]) -> None:
+        self.engine: E_ = engine
         self._log = log
         # Waits of calls that are over, for the engine to be told of. Appended to from anywhere.
         self._released: deque[Wait] = deque()
@@ -46,7 +46,7 @@ class BaseDriver(Generic[E]):
         while self._released:
             self.engine.release(self._released.popleft(), now)
 
-    def _tell(self, call: Callable[..., T], *args: Any) -> T | None:
+    def _tell(self, call: Callable[..., T_], *args: Any) -> T_ | None:
         """Make a call of the engine's transport side. If it raises, which is a bug, nobody hangs.
 
         Returns:
@@ -64,7 +64,7 @@ class BaseDriver(Generic[E]):
         self.engine.crash(ConnectionError(f"interrupted by {error!r}"))
 
 
-class BaseCall(Generic[W]):
+class BaseCall(Generic[W_]):
     """A call that waits for something. Leaving it as a context manager releases its Wait.
 
     Args:
@@ -72,8 +72,8 @@ class BaseCall(Generic[W]):
         release: Releases that.
     """
 
-    def __init__(self, wait: W, release: Callable[[Wait], object]) -> None:
-        self.wait: W = wait
+    def __init__(self, wait: W_, release: Callable[[Wait], object]) -> None:
+        self.wait: W_ = wait
         self._release = release
 
     def __enter__(self) -> Self:
