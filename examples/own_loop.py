@@ -95,7 +95,7 @@ class Adapter:
             self.refill(link)
 
     def refill(self, link: Any) -> None:
-        self.unsent[link] = memoryview(self.engine.data_to_send(link))
+        self.unsent[link] = memoryview(self.engine.data_to_send(link, clock()))
         events = EVENT_READ | EVENT_WRITE if self.unsent[link] else EVENT_READ
         self.selector.modify(self.socks[link], events, partial(self.on_ready, link))
 
@@ -104,7 +104,8 @@ class Adapter:
             if events & EVENT_READ:
                 data = self.socks[link].recv(65536)
                 if not data:
-                    raise EOFError
+                    self.engine.receive_eof(link, clock())  # It has the link closed.
+                    return
                 self.engine.receive_data(link, data, clock())
             if events & EVENT_WRITE:
                 sent = self.socks[link].send(self.unsent[link])
@@ -113,10 +114,9 @@ class Adapter:
                     self.refill(link)
         except BlockingIOError:
             pass  # It was not ready after all.
-        except (OSError, EOFError) as error:
+        except OSError as error:
             self.drop(link)
-            reason = error if isinstance(error, OSError) else None
-            self.engine.connection_lost(link, reason, clock())
+            self.engine.connection_lost(link, error, clock())
 
     def drop(self, link: Any) -> None:
         self.unsent.pop(link, None)
@@ -173,7 +173,7 @@ def submit(
     """Submit requests, and yield each as it ends."""
     prepare(requests, NoopEncoder)
     # The stream waits for the requests, so nobody does for the submit.
-    engine.release(engine.submit(requests, clock(), wake))
+    engine.release(engine.submit(requests, clock(), wake), clock())
     stream = engine.as_completed(requests, clock(), wake, timeout=timeout)
     try:
         while True:
@@ -186,7 +186,7 @@ def submit(
             else:
                 run_until_ready(adapter, stream)
     finally:
-        engine.release(stream)
+        engine.release(stream, clock())
     stream.raise_error()
 
 

@@ -8,7 +8,7 @@ stream. A caller awaits an event and nothing else, so cancelling one tears no pa
     caller  -> engine -> _pump -> the writer's event ... stream.send
     stream.receive ... reader -> engine -> Wait.wake -> the caller's event
 
-A connection ends in one of three ways: its stream does (`_lost`), the engine says Close, or the
+A connection ends in one of three ways: its stream fails (`_lost`), the engine says Close, or the
 task group is left. The first two take it out of `_wires`, and whoever does that cancels its tasks;
 in each case `_converse` closes the stream.
 
@@ -20,25 +20,30 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import anyio.lowlevel
 
-from gearman_proto import Close, Connect, ConnectionError, Engine, GearmanError
+from gearman_proto import Close, Connect, ConnectionError
+from gearman_proto.engines.base import REFUSALS
+from gearman_proto.engines.driving import E_, BaseDriver
 
-from ._streams import Ends, keep_alive, reason
+from ._calls import Bell, Call, Items
+from ._streams import Ends, failure, keep_alive, reason
 from ._tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
-    from typing import Self
+    from typing import Self, TypeAlias
 
     from anyio.abc import ByteStream, SocketListener
 
-    from gearman_proto import Stream, Wait
+    from gearman_proto import Wait
+    from gearman_proto.engines.driving import T_, W_, Begin
+
+    Handler: TypeAlias = Callable[[ByteStream], Coroutine[Any, Any, None]]
+
+__all__ = ["E_", "Call", "Driver", "Items"]
 
 logger: Final = logging.getLogger("gearman")
 
@@ -46,38 +51,20 @@ logger: Final = logging.getLogger("gearman")
 _READ_SIZE: Final = 256 * 1024
 # Seconds after which to accept again when that failed: there are too many open files, say.
 _LISTEN_AGAIN: Final = 0.5
-# Seconds that a peer which has ended its side has to read what it has asked for.
-_LAST_WORDS: Final = 5.0
-
-
-class _DrivenEngine(Engine[Any], Protocol):
-    """What the driver and its clients need of an engine, beside the transport side."""
-
-    closed: bool
-
-    def release(self, wait: Wait) -> None: ...
-    def close(self, now: float) -> None: ...
-
-
-E_ = TypeVar("E_", bound=_DrivenEngine)
-T_ = TypeVar("T_")
-W_ = TypeVar("W_", bound="Wait")
 
 
 class _Wire:
     """The tasks of one connection."""
 
-    __slots__ = ("half_closed", "scope", "writable")
+    __slots__ = ("scope", "writable")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
-        #: Whether the peer has said all, and is left only until it has what it asked for.
-        self.half_closed = False
         #: Set when there may be something to write.
         self.writable = anyio.Event()
 
 
-class Driver(Generic[E_]):
+class Driver(BaseDriver[E_]):
     """An engine and its connections. They are there inside ``async with driver:``.
 
     Args:
@@ -88,7 +75,7 @@ class Driver(Generic[E_]):
     def __init__(
         self, engine: E_, open_stream: Callable[[Any], Awaitable[ByteStream]] | None = None
     ) -> None:
-        self.engine = engine
+        super().__init__(engine, logger.exception)
         self._open_stream = open_stream
         self._tasks: Tasks | None = None
         self._thread = 0
@@ -96,8 +83,6 @@ class Driver(Generic[E_]):
         self._ends = Ends()
         self._alarm: anyio.CancelScope | None = None
         self._listening: anyio.CancelScope | None = None
-        # Waits of calls that nobody will go on with.
-        self._abandoned: deque[Wait] = deque()
 
     @property
     def is_running(self) -> bool:
@@ -114,26 +99,20 @@ class Driver(Generic[E_]):
         self._pump()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        tasks = self._tasks
-        assert tasks is not None
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        assert self._tasks is not None
         try:
-            await tasks.__aexit__(kind, error, traceback)
+            await self._tasks.__aexit__(kind, error, traceback)
         finally:
             self._tasks = None
 
     # The way in.
 
-    async def run(self, begin: Callable[[E_, float, Callable[[], Any]], Wait]) -> None:
+    async def run(self, begin: Begin[E_, Wait]) -> None:
         """Begin a call, wait for its end, and raise what it has to raise."""
         (await self.finish(begin)).raise_error()
 
-    async def finish(self, begin: Callable[[E_, float, Callable[[], Any]], W_]) -> W_:
+    async def finish(self, begin: Begin[E_, W_]) -> W_:
         """Begin a call, wait for its end, and return its Wait."""
         await self._ends.look()
         try:
@@ -145,13 +124,11 @@ class Driver(Generic[E_]):
             raise
         return call.wait
 
-    def start(self, begin: Callable[[E_, float, Callable[[], Any]], W_]) -> Call[W_]:
-        """Begin a call: `begin` gets the engine, the time and a `wake`, and returns its Wait.
-
-        The Call has to be used as a context manager.
-        """
-        bell = _Bell()
-        return Call(self, self._use(begin, anyio.current_time(), bell.ring), bell)
+    def start(self, begin: Begin[E_, W_]) -> Call[W_]:
+        """Begin a call. It has to be used as a context manager."""
+        bell = Bell()
+        wait = self._use(begin, anyio.current_time(), bell.ring)
+        return Call(wait, self.release, bell)
 
     def call(self, function: Callable[[E_, float], T_]) -> T_:
         """Call the engine, do what comes of it, and return what `function` returns.
@@ -159,25 +136,21 @@ class Driver(Generic[E_]):
         Raises:
             RuntimeError: This is another thread than that of the event loop.
         """
-        # Without connections there is nothing to time, and perhaps no event loop either.
-        here = self.is_running and threading.get_ident() == self._thread
-        return self._use(function, anyio.current_time() if here else 0.0)
+        return self._use(function, self._now())
 
     def release(self, wait: Wait) -> None:
         """The call of `wait` is over."""
-        self.engine.release(wait)
+        self.engine.release(wait, self._now())
 
-    def abandon(self, wait: Wait) -> None:
+    def release_soon(self, wait: Wait) -> None:
         """Release `wait` soon. This may be called by the garbage collector, so anywhere."""
-        self._abandoned.append(wait)
+        self._released.append(wait)
 
     def close(self) -> None:
         """Close the engine and all connections; everybody who waits returns."""
         self.call(lambda engine, now: engine.close(now))
 
-    def listen(
-        self, listener: SocketListener, handle: Callable[[ByteStream], Coroutine[Any, Any, None]]
-    ) -> None:
+    def listen(self, listener: SocketListener, handle: Handler) -> None:
         """Take connections from `listener`, which the driver owns from now on.
 
         Args:
@@ -194,6 +167,11 @@ class Driver(Generic[E_]):
 
     # Using the engine.
 
+    def _now(self) -> float:
+        # Without connections there is nothing to time, and perhaps no event loop either.
+        here = self.is_running and threading.get_ident() == self._thread
+        return anyio.current_time() if here else 0.0
+
     def _use(self, function: Callable[..., T_], *args: Any) -> T_:
         if self._tasks is not None and threading.get_ident() != self._thread:
             raise RuntimeError(
@@ -201,41 +179,26 @@ class Driver(Generic[E_]):
             )
         try:
             return function(self.engine, *args)
-        except (GearmanError, TypeError, ValueError):
-            raise  # It was refused; nothing has changed.
+        except REFUSALS:
+            raise  # Nothing has changed.
         except BaseException as error:
-            # KeyboardInterrupt, most likely. A packet may have been taken and not applied; to go on
-            # would give requests each other's answers.
-            self.engine.crash(ConnectionError(f"interrupted by {error!r}"))
+            self._interrupted(error)
             raise
         finally:
             self._pump()
 
-    def _feed(self, call: Callable[..., object], *args: Any) -> None:
-        """Tell the engine something. If it raises, which is a bug, nobody hangs."""
-        try:
-            call(*args, anyio.current_time())
-        except Exception as error:
-            logger.exception("internal error in %s", getattr(call, "__qualname__", call))
-            self.engine.crash(error)
+    def _feed(self, call: Callable[..., T_], *args: Any) -> T_ | None:
+        """Tell the engine something, and do what it wants then."""
+        value = self._tell(call, *args, anyio.current_time())
         self._pump()
-
-    def _data_to_send(self, link: Any) -> bytes:
-        data = b""
-        try:
-            data = self.engine.data_to_send(link)
-        except Exception as error:
-            logger.exception("internal error in data_to_send")
-            self.engine.crash(error)
-        self._pump()
-        return data
+        return value
 
     def _pump(self) -> None:
         """Do what the engine wants."""
         if self._tasks is None:
             return
-        while self._abandoned:
-            self.release(self._abandoned.popleft())
+        if self._released:
+            self._release_all(self._now())
         engine = self.engine
         while (action := engine.next_action()) is not None:
             if isinstance(action, Connect):
@@ -277,18 +240,15 @@ class Driver(Generic[E_]):
             try:
                 stream = await self._open_stream(link)
             except BaseException as error:  # noqa: BLE001 - `connect=` is the application's
-                failure = _failure(error)
+                why = reason(failure(error))
                 if self._cut(link):
-                    self._feed(self.engine.connect_failed, link, reason(failure))
+                    self._feed(self.engine.connect_failed, link, why)
                 return
             self._feed(self.engine.connected, link)
             await self._converse(link, wire, stream)
 
     async def _accept(
-        self,
-        listener: SocketListener,
-        scope: anyio.CancelScope,
-        handle: Callable[[ByteStream], Coroutine[Any, Any, None]],
+        self, listener: SocketListener, scope: anyio.CancelScope, handle: Handler
     ) -> None:
         async with listener:
             with scope:
@@ -336,36 +296,30 @@ class Driver(Generic[E_]):
                     # Neither runs in this task, which may be anybody's (`serve`): asyncio's own
                     # cancellation of that would look like one within the stream.
                     tasks.start_soon(self._write, link, wire, stream)
-                    tasks.start_soon(self._read, link, wire, stream)
+                    tasks.start_soon(self._read, link, stream)
         finally:
             try:
                 await anyio.aclose_forcefully(stream)
             except Exception as error:  # noqa: BLE001 - it is over, one way or the other
                 logger.warning("closing %r failed: %r", link, error)
 
-    async def _read(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
+    async def _read(self, link: Any, stream: ByteStream) -> None:
         while True:
             try:
                 data = await stream.receive(_READ_SIZE)
+            except anyio.EndOfStream:
+                # The engine says when to close it. There may be something left to write.
+                self._feed(self.engine.receive_eof, link)
+                return
             except BaseException as error:  # noqa: BLE001 - streams may be anybody's
-                failure = _failure(error)
-                break
+                self._lost(link, failure(error))
+                return
             self._feed(self.engine.receive_data, link, data)
-        if self._open_stream is None and isinstance(failure, anyio.EndOfStream):
-            # A server's peer may still read, as in ``echo status | nc``. When there is nothing left
-            # for it, the writer ends this.
-            wire.half_closed = True
-            wire.writable.set()
-            await anyio.sleep(_LAST_WORDS)
-        self._lost(link, failure)
 
     async def _write(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
         while True:
-            data = self._data_to_send(link)
+            data = self._feed(self.engine.data_to_send, link)
             if not data:
-                if wire.half_closed:
-                    self._lost(link, anyio.EndOfStream())
-                    return
                 # Whatever comes from here on sets it. (What came before has been looked at.)
                 wire.writable = anyio.Event()
                 await wire.writable.wait()
@@ -373,115 +327,9 @@ class Driver(Generic[E_]):
             try:
                 await stream.send(data)
             except BaseException as error:  # noqa: BLE001 - streams may be anybody's
-                self._lost(link, _failure(error))
+                self._lost(link, failure(error))
                 return
 
     def _lost(self, link: Any, error: Exception) -> None:
         if self._cut(link):
-            ended = isinstance(error, anyio.EndOfStream)
-            self._feed(self.engine.connection_lost, link, None if ended else reason(error))
-
-
-def _failure(error: BaseException) -> Exception:
-    """What a stream has raised, if that is its failure; else it is raised again."""
-    if isinstance(error, Exception):
-        return error
-    is_cancellation = isinstance(error, anyio.get_cancelled_exc_class())
-    if is_cancellation and anyio.current_effective_deadline() != -math.inf:
-        # Not ours: on asyncio, the stream has awaited something else that was cancelled.
-        return ConnectionError("the stream was cancelled")
-    raise error
-
-
-class _Bell:
-    """Wakes those who wait for something, any number of times."""
-
-    def __init__(self) -> None:
-        self._event: anyio.Event | None = None
-
-    def ring(self) -> None:
-        if self._event is not None:
-            self._event.set()
-
-    async def wait(self) -> None:
-        if self._event is None or self._event.is_set():
-            self._event = anyio.Event()
-        await self._event.wait()
-
-
-class Call(Generic[W_]):
-    """A call that waits for something."""
-
-    def __init__(self, driver: Driver[Any], wait: W_, bell: _Bell) -> None:
-        self.wait = wait
-        self._driver = driver
-        self._bell = bell
-
-    def __enter__(self) -> Call[W_]:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self._driver.release(self.wait)
-
-    async def block(self) -> None:
-        """Return when the Wait is ready."""
-        if self.wait.ready:
-            await anyio.lowlevel.checkpoint()
-        while not self.wait.ready:
-            await self._bell.wait()
-
-
-class Items(Generic[T_]):
-    """What a Stream gives, for ``async for``.
-
-    Not a generator: one that is not used up would have to be closed by whoever used it, and
-    a cancelled `__anext__` would end it.
-
-    Args:
-        driver: The driver.
-        begin: As for `Driver.start`; called by the first `__anext__`.
-    """
-
-    def __init__(
-        self, driver: Driver[E_], begin: Callable[[E_, float, Callable[[], Any]], Stream]
-    ) -> None:
-        self._driver = driver
-        self._begin = begin
-        self._call: Call[Stream] | None = None
-        self._is_over = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T_:
-        await anyio.lowlevel.checkpoint()
-        if self._call is None and not self._is_over:
-            self._call = self._driver.start(self._begin)
-        while not self._is_over:
-            assert self._call is not None
-            stream = self._call.wait
-            done = stream.done
-            try:
-                item = stream.take()
-                if item is None and done:
-                    stream.raise_error()
-            except Exception:
-                self._end()
-                raise
-            if item is not None:
-                return item  # type: ignore[no-any-return] # what `begin` makes gives these
-            if done:
-                self._end()
-            else:
-                await self._call.block()
-        raise StopAsyncIteration
-
-    def _end(self) -> None:
-        self._is_over = True
-        call, self._call = self._call, None
-        if call is not None:
-            self._driver.release(call.wait)
-
-    def __del__(self) -> None:
-        if self._call is not None:
-            self._driver.abandon(self._call.wait)
+            self._feed(self.engine.connection_lost, link, reason(error))

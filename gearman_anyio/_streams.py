@@ -1,8 +1,9 @@
-"""Byte streams to servers, and what their errors mean."""
+"""Byte streams to servers, whether they have ended, and what their errors mean."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import socket
@@ -14,6 +15,8 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.stapled import StapledObjectStream
 from anyio.streams.tls import TLSStream
+
+from gearman_proto import errors
 
 if TYPE_CHECKING:
     import ssl
@@ -202,3 +205,14 @@ def reason(error: Exception) -> Exception:
     if isinstance(error, anyio.EndOfStream):
         return ConnectionError("the connection was closed")
     return error if str(error) else ConnectionError(type(error).__name__)
+
+
+def failure(error: BaseException) -> Exception:
+    """What a stream has raised, if that is its failure; else it is raised again."""
+    if isinstance(error, Exception):
+        return error
+    is_cancellation = isinstance(error, anyio.get_cancelled_exc_class())
+    if is_cancellation and anyio.current_effective_deadline() != -math.inf:
+        # Not ours: on asyncio, the stream has awaited something else that was cancelled.
+        return errors.ConnectionError("the stream was cancelled")
+    raise error

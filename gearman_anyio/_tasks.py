@@ -13,7 +13,6 @@ import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
-    from types import TracebackType
     from typing import Self
 
 
@@ -27,12 +26,7 @@ class Tasks:
         await self._group.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._group.cancel_scope.cancel()
         errors: list[BaseException] = []
         try:

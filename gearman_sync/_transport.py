@@ -72,7 +72,10 @@ class Transport:
         self._share = timeout
         self._error: OSError = OSError(f"no addresses for {address.host}")
         self._unsent = memoryview(b"")
-        self._wants_write = False
+        #: Whether the socket takes no more for now.
+        self.is_blocked = False
+        # Whether the other end sends no more. It may still read.
+        self._has_ended = False
         self._read_size = _READ_SIZE
 
     @classmethod
@@ -87,18 +90,13 @@ class Transport:
         return transport
 
     @property
-    def is_blocked(self) -> bool:
-        """Whether the socket takes no more for now."""
-        return self._wants_write
-
-    @property
     def interest(self) -> int:
-        """The selector events to wait for."""
+        """The selector events to wait for; 0 if there are none."""
         if self.stage is Stage.CONNECTING:
             return selectors.EVENT_WRITE
-        if self._wants_write:
-            return selectors.EVENT_READ | selectors.EVENT_WRITE
-        return selectors.EVENT_READ
+        # At its end, a stream stays ready to be read.
+        interest = 0 if self._has_ended else selectors.EVENT_READ
+        return interest | selectors.EVENT_WRITE if self.is_blocked else interest
 
     # Connecting. Each of these raises OSError when there is no hope left.
 
@@ -163,13 +161,13 @@ class Transport:
                 )
             self.stage = Stage.HANDSHAKING
         if isinstance(self.sock, ssl.SSLSocket):
-            self._wants_write = False
+            self.is_blocked = False
             try:
                 self.sock.do_handshake()
             except ssl.SSLWantReadError:
                 return False
             except ssl.SSLWantWriteError:
-                self._wants_write = True
+                self.is_blocked = True
                 return False
         self.stage = Stage.OPEN
         return True
@@ -186,30 +184,32 @@ class Transport:
         """Return what has come: None if nothing has yet, nothing if the stream has ended."""
         assert self.sock is not None
         try:
-            return self.sock.recv(self._read_size)
+            data = self.sock.recv(self._read_size)
         except _WOULD_BLOCK:
             return None
+        self._has_ended = not data
+        return data
 
     @property
     def has_pending(self) -> bool:
         """Whether TLS holds decrypted bytes, which no selector sees."""
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
-    def write(self, more: Callable[[], bytes]) -> None:
+    def write(self, more: Callable[[], bytes | None]) -> None:
         """Write as much as the socket takes, from what `more` returns until that is nothing."""
         assert self.sock is not None
         for _ in range(_WRITES):
             if not self._unsent:
-                self._unsent = memoryview(more())
+                self._unsent = memoryview(more() or b"")
                 if not self._unsent:
-                    self._wants_write = False
+                    self.is_blocked = False
                     return
             try:
                 sent = self.sock.send(self._unsent)
             except _WOULD_BLOCK:
                 break
             self._unsent = self._unsent[sent:]
-        self._wants_write = True
+        self.is_blocked = True
 
     def close(self) -> None:
         """Close it, without a word to the peer."""

@@ -188,7 +188,7 @@ async def assert_idle(client: gearman.GearmanClient) -> None:
     assert not engine._waits
     assert not engine._watchers
     assert not engine._actions
-    assert not client._driver._abandoned
+    assert not client._driver._released
     if all(server.link is None or server.link.is_up for server in engine.pool.servers):
         assert not len(engine._timers)
 

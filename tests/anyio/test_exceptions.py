@@ -584,7 +584,7 @@ async def expect_internal_error(call: Awaitable[object], seen: list[object]) -> 
         ("data_to_send", True),
         ("receive_data", False),
         ("receive_data", True),
-        ("connection_lost", True),
+        ("receive_eof", True),
         ("connect_failed", False),
         ("handle_timeout", True),
     ],
@@ -629,7 +629,7 @@ async def test_a_bug(
                     await until(lambda: sum(isinstance(w, Stream) for w in engine._waits) == 2)
                     await until(lambda: all(r.state == gearman.JOB_CREATED for r in requests))
                     break_once(monkeypatch, engine, name)
-                    if name == "connection_lost":
+                    if name == "receive_eof":
                         await first.stop()
                     elif name == "handle_timeout":
                         tasks.start_soon(wait_a_moment, client, requests[0], seen)
@@ -644,7 +644,7 @@ async def test_a_bug(
         assert_logged(caplog)
         assert not engine._waits
         # It goes on.
-        if name in ("connection_lost", "connect_failed"):
+        if name in ("receive_eof", "connect_failed"):
             with pytest.raises(ServerUnavailable):
                 await client.submit_job(task, "y")
             return
@@ -714,7 +714,7 @@ async def test_a_bug_in_a_worker(
         worker.stop()
 
 
-@pytest.mark.parametrize("name", ["data_to_send", "receive_data", "connection_lost"])
+@pytest.mark.parametrize("name", ["data_to_send", "receive_data", "receive_eof"])
 async def test_a_bug_in_a_server(
     name: str,
     task: str,

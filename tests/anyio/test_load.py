@@ -467,7 +467,7 @@ async def test_abandoned_updates(server: Any, task: str) -> None:
         assert not engine._waits
         assert not len(engine._timers)
         assert request._waits == ()
-        assert not client._driver._abandoned
+        assert not client._driver._released
         (link,) = (each.link for each in client.connection_list)
         await until(lambda: len(link.jobs) == 1, "the end of all jobs but nobody's")
 

@@ -208,9 +208,9 @@ def memory(server: JobServer) -> int:
 def sockets(driver: Any) -> list[socket.socket]:
     """All that a driver has opened."""
     return [
-        *(listener.sock for listener in driver._listeners),
-        *(transport.sock for transport in driver._transports.values()),
-        *(driver._wakeup, driver._waker),
+        *(listener.sock for listener in driver._poller._listeners),
+        *(transport.sock for transport in driver._poller.transports.values()),
+        *(driver._poller._wakeup, driver._poller._waker),
     ]
 
 

@@ -1,0 +1,83 @@
+"""What the drivers of all adapters have in common. It does no I/O either.
+
+A driver may rely on what `base` says of engines, but for two things: there may be a bug in one,
+and a signal's exception (KeyboardInterrupt) may hit it anywhere. After either, a packet may have
+been taken and not applied, or made and not written; to go on would give requests each other's
+answers. So all connections are given up, and everybody who waits is told why.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+from gearman_proto.errors import ConnectionError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .base import Engine
+    from .waits import Wait
+
+E_ = TypeVar("E_", bound="Engine[Any]")
+W_ = TypeVar("W_", bound="Wait")
+T_ = TypeVar("T_")
+
+#: Begins a call: it gets the engine, the time and a `wake`, and returns the Wait.
+Begin: TypeAlias = Callable[[E_, float, Callable[[], Any]], W_]
+
+
+class BaseDriver(Generic[E_]):
+    """The base of drivers.
+
+    Args:
+        engine: The engine.
+        log: Writes down an exception that is being handled, as `logging.Logger.exception` does.
+    """
+
+    def __init__(self, engine: E_, log: Callable[..., object]) -> None:
+        self.engine: E_ = engine
+        self._log = log
+        # Waits of calls that are over, for the engine to be told of. Appended to from anywhere.
+        self._released: deque[Wait] = deque()
+
+    def _release_all(self, now: float) -> None:
+        while self._released:
+            self.engine.release(self._released.popleft(), now)
+
+    def _tell(self, call: Callable[..., T_], *args: Any) -> T_ | None:
+        """Make a call of the engine's transport side. If it raises, which is a bug, nobody hangs.
+
+        Returns:
+            What it has returned; None if it has raised.
+        """
+        try:
+            return call(*args)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._log("internal error in %s", getattr(call, "__qualname__", call))
+            self.engine.crash(error)
+            return None
+
+    def _interrupted(self, error: BaseException) -> None:
+        """An exception has come out of the middle of the engine: a signal's, most likely."""
+        self.engine.crash(ConnectionError(f"interrupted by {error!r}"))
+
+
+class BaseCall(Generic[W_]):
+    """A call that waits for something. Leaving it as a context manager releases its Wait.
+
+    Args:
+        wait: What it waits for.
+        release: Releases that.
+    """
+
+    def __init__(self, wait: W_, release: Callable[[Wait], object]) -> None:
+        self.wait: W_ = wait
+        self._release = release
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._release(self.wait)

@@ -1,0 +1,196 @@
+"""What a driver waits for: a selector, the sockets in it, and a pair of these to wake who sleeps.
+
+It knows sockets and what they are registered for, and nothing of engines. The driver's lock guards
+it, but for `select`, in which the leader sleeps without the lock, and `wake`. Registering while
+another thread polls is allowed on Linux and BSD, and elsewhere the wake-up makes it count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import selectors
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ._transport import Transport
+
+logger: Final = logging.getLogger("gearman")
+
+# Connections to accept at a time, and seconds after which to try again when there was no room.
+_ACCEPTS: Final = 64
+_LISTEN_AGAIN: Final = 0.5
+_NO_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@dataclass(eq=False)
+class Listener:
+    """A socket that listens, and what makes a link of a connection that has come."""
+
+    sock: socket.socket
+    accept: Callable[[Any, str, int, float], Any]
+
+
+class Poller:
+    """The sockets of a driver.
+
+    Attributes:
+        transports: The connections, by link.
+        connecting: The links whose transports are being connected.
+        touched: The links whose transports may wait for something else than before.
+    """
+
+    def __init__(self) -> None:
+        self.transports: dict[Any, Transport] = {}
+        self.connecting: set[Any] = set()
+        self.touched: set[Any] = set()
+        self._selector = selectors.DefaultSelector()
+        # File descriptor -> the events it is registered for.
+        self._interests: dict[int, int] = {}
+        self._listeners: list[Listener] = []
+        # When to listen again, after there were too many open files.
+        self._listen_at: float | None = None
+        self._wakeup, self._waker = socket.socketpair()
+        self._wakeup.setblocking(False)
+        self._waker.setblocking(False)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, None)
+
+    # Sleeping and waking.
+
+    def select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Sleep until a socket is ready, and return which; the `data` of the pair's is None."""
+        return self._selector.select(timeout)
+
+    def wake(self) -> None:
+        """End the sleep in `select`, or else the next one. This never blocks."""
+        # A full pipe, or one that is closed, has nobody to wake.
+        with contextlib.suppress(OSError):
+            self._waker.send(b"\0")
+
+    def drain_wakeup(self) -> None:
+        """Somebody was woken."""
+        with contextlib.suppress(OSError):
+            self._wakeup.recv(4096)
+
+    def next_deadline(self) -> float | None:
+        """When a transport is to give up an address, or `resume_listening` is due; or None."""
+        deadlines = [self.transports[link].deadline for link in self.connecting]
+        deadlines.append(self._listen_at)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    # Connections.
+
+    def add(self, link: Any, transport: Transport) -> None:
+        """Have the transport of a new link."""
+        self.transports[link] = transport
+        self.touched.add(link)
+
+    def refresh(self) -> bool:
+        """Wait for what the transports wait for. Returns whether any of that is new."""
+        changed = False
+        for link in self.touched:
+            transport = self.transports.get(link)
+            if transport is not None:
+                changed |= self._set_interest(link, transport, transport.interest)
+        self.touched.clear()
+        return changed
+
+    def suspend(self, link: Any) -> None:
+        """Wait for nothing of `link` until `refresh`: its socket may be closed before."""
+        self._set_interest(link, self.transports[link], 0)
+        self.touched.add(link)
+
+    def _set_interest(self, link: Any, transport: Transport, interest: int) -> bool:
+        """Wait for these events, or none. Returns whether that is new."""
+        if transport.sock is None:
+            return False
+        fd = transport.sock.fileno()
+        before = self._interests.get(fd, 0)
+        if interest == before:
+            return False
+        # Where a signal's exception comes in between, nothing is waited for next.
+        if not interest:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(fd)
+        self._interests[fd] = interest
+        if before and interest:
+            self._selector.modify(fd, interest, link)
+        elif interest:
+            self._selector.register(fd, interest, link)
+        return True
+
+    def forget(self, link: Any) -> None:
+        """Close the transport of `link`, if it has one."""
+        transport = self.transports.pop(link, None)
+        self.connecting.discard(link)
+        if transport is not None:
+            # Before the socket is closed: its number may then be another's.
+            self._set_interest(link, transport, 0)
+            transport.close()
+
+    # Listening.
+
+    def listen(self, listener: Listener) -> None:
+        """Take connections from `listener`."""
+        self._listeners.append(listener)
+        self._selector.register(listener.sock, selectors.EVENT_READ, listener)
+
+    def accept(self, listener: Listener, now: float) -> Iterator[tuple[socket.socket, Any]]:
+        """The connections that have come, some at a time, and the addresses of their other ends."""
+        if listener.sock.fileno() < 0:
+            return  # Closed since the selector returned.
+        for _ in range(_ACCEPTS):
+            try:
+                accepted = listener.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NO_RESOURCES:
+                    # The connection stays in the queue, and the selector would not sleep.
+                    logger.warning("no connection can be accepted: %s", error)
+                    self._pause_listening(now)
+                return
+            yield accepted
+
+    def _pause_listening(self, now: float) -> None:
+        self._listen_at = now + _LISTEN_AGAIN
+        for listener in self._listeners:
+            self._selector.unregister(listener.sock)
+
+    def resume_listening(self, now: float) -> None:
+        """Listen again if it is time to."""
+        if self._listen_at is not None and self._listen_at <= now:
+            self._listen_at = None
+            for listener in self._listeners:
+                self._selector.register(listener.sock, selectors.EVENT_READ, listener)
+
+    def stop_listening(self) -> None:
+        """Take no more connections."""
+        for listener in self._listeners:
+            if self._listen_at is None:
+                self._selector.unregister(listener.sock)
+            listener.sock.close()
+        self._listeners.clear()
+        self._listen_at = None
+
+    # The end.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `close` was not called yet."""
+        return self._waker.fileno() >= 0
+
+    def close(self) -> None:
+        """Close everything that has a file descriptor."""
+        opened: list[Any] = [*self.transports.values(), *(each.sock for each in self._listeners)]
+        for each in (*opened, self._selector, self._wakeup, self._waker):
+            each.close()
+        self.transports.clear()
+        self.connecting.clear()
+        self._listeners.clear()
+        self._interests.clear()
