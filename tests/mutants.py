@@ -214,7 +214,7 @@ def find_mutants(root: Path) -> list[Mutant]:
         for package in PACKAGES
         for path in sorted((root / package).rglob("*.py"))
     }
-    mutants = []
+    mutants: list[Mutant] = []
     for package, entries in MUTANTS.items():
         for anchor, replacement in entries:
             pattern = re.compile(r"\s+".join(map(re.escape, anchor.split())))
@@ -271,7 +271,8 @@ def judge(mutant: Mutant, root: Path, tests: list[str], limit: float) -> str | N
         shutil.copytree(root, tree, ignore=_NOT_COPIED)
         module = tree / mutant.path
         original = module.read_text()
-        left, flaky = tests, []
+        left = tests
+        flaky: list[str] = []
         while left and (seconds := end - time.monotonic()) > 0:
             module.write_text(mutant.text)
             spared = [f"--deselect={test}" for test in flaky]

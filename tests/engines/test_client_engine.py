@@ -55,7 +55,8 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST, pack
+from gearman_proto.wire.packets import MAGIC_REQUEST
+from tests.wire.packing import pack
 
 from .harness import EPOCH, Bell, Peer, World, raw, wakes, wire
 

@@ -63,6 +63,8 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import BY_NAME, MAGIC_REQUEST, MAGIC_RESPONSE, PACKETS, Role
 
+from .packing import pack
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -133,7 +135,7 @@ def server() -> Connection:
 
 
 def raw(name: str, *args: bytes, magic: bytes = MAGIC_RESPONSE) -> bytes:
-    return packets.pack(BY_NAME[name], args, magic)
+    return pack(BY_NAME[name], args, magic)
 
 
 def header(number: int, size: int, magic: bytes = MAGIC_RESPONSE) -> bytes:
