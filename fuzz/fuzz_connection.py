@@ -45,8 +45,8 @@ from gearman_proto.wire.packets import (
     MAGIC_RESPONSE,
     PACKETS,
     Role,
-    pack,
 )
+from tests.wire.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

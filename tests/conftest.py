@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+import coverage
 import pytest
+from hypothesis import settings
 
+from tests.measuring import Measuring
 from tests.support import PATIENCE, FakeServer, Gearmand, Peer, Worker, eventually
 from tests.sync.support import EmbeddedServer
 
@@ -21,6 +25,21 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 SERVERS = ("gearmand", "JobServer")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose a seed for Hypothesis, so that a failure can be repeated, and what is measured."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+    if measured := coverage.Coverage.current():
+        config.pluginmanager.register(Measuring(measured))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    profile = settings.get_current_profile_name()
+    seed = "" if settings().derandomize else f" --hypothesis-seed={config.option.hypothesis_seed}"
+    return f"examples: --hypothesis-profile={profile}{seed}"
 
 
 @pytest.fixture(scope="session")

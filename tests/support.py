@@ -42,7 +42,8 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.wire.packets import MAGIC_RESPONSE, pack
+from gearman_proto.wire.packets import MAGIC_RESPONSE
+from tests.wire.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

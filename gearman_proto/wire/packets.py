@@ -166,15 +166,6 @@ BY_NAME: Final = {packet.name: packet for packet in PACKETS}
 LAST_NUMBER: Final = PACKETS[-1].number
 
 
-def pack(packet: PacketType, args: tuple[bytes, ...], magic: bytes) -> bytes:
-    """Return the packet as it goes on the wire. Nothing is checked.
-
-    `args` are as in the table; an optional last one is left out, not None.
-    """
-    body = b"\0".join(args)
-    return HEADER.pack(magic, packet.number, len(body)) + body
-
-
 def parse(packet: PacketType, data: bytes, start: int, end: int) -> list[bytes]:
     """Return the arguments in `data[start:end]`, a packet's whole body.
 

@@ -36,7 +36,8 @@ from gearman_proto.engines.server import (
 )
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import CanDo, Event, GrabJob, JobCreated, PacketEvent
-from gearman_proto.wire.packets import MAGIC_REQUEST, Role, pack
+from gearman_proto.wire.packets import MAGIC_REQUEST, Role
+from tests.wire.packing import pack
 
 from .harness import EPOCH
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gearman_proto import text
@@ -32,6 +32,7 @@ from gearman_proto.wire.events import (
     WorkComplete,
 )
 from gearman_proto.wire.packets import Role
+from tests.profiles import examples
 
 from .harness import Bell, raw, wakes
 
@@ -959,7 +960,7 @@ PIECES = st.sampled_from(
 REPLY = st.lists(PIECES | st.binary(max_size=20), max_size=8)
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=500)
+@examples(5)
 @given(
     command=st.sampled_from(COMMANDS),
     before=REPLY,

@@ -6,7 +6,6 @@ What becomes of a request in every turn that a job, a server, a connection or a 
 from __future__ import annotations
 
 import gc
-import pickle
 import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -55,7 +54,8 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST, pack
+from gearman_proto.wire.packets import MAGIC_REQUEST
+from tests.wire.packing import pack
 
 from .harness import EPOCH, Bell, Peer, World, raw, wakes, wire
 
@@ -725,6 +725,20 @@ def test_one_request_twice_in_a_list() -> None:
     assert stream.done
     assert list(stream.finished) == [request]
     assert list(world.as_completed(request, request).finished) == [request]
+
+
+def test_one_request_twice_in_a_list_that_is_submitted_again() -> None:
+    world = World()
+    request = world.request()
+    world.submit(request)
+    server = world.serve()
+    server.take()
+    server.send(JobCreated(b"H:1"))
+    again = world.submit(request, request)
+    assert server.take() == []
+    server.send(WorkComplete(b"H:1", b"out"))
+    assert again.done
+    assert wakes(again) == 1
 
 
 def test_one_request_twice_in_a_list_that_no_server_takes() -> None:
@@ -1633,13 +1647,6 @@ def test_lost_between_prepare_and_submit() -> None:
         b"data",
         b"pending",
     ]
-
-
-def test_errors_survive_pickling() -> None:
-    error = pickle.loads(pickle.dumps(ServerUnavailable("no server", ["a request"])))
-    assert type(error) is ServerUnavailable
-    assert str(error) == "no server"
-    assert error.job_requests == ["a request"]
 
 
 # What was changed after it had been checked.

@@ -59,7 +59,8 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST, Role, pack
+from gearman_proto.wire.packets import MAGIC_REQUEST, Role
+from tests.wire.packing import pack
 
 from .harness import EPOCH, Bell
 from .server_harness import Peer, World, raw

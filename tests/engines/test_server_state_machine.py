@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -52,6 +52,7 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
+from tests.profiles import examples
 
 from .harness import EPOCH, Bell
 from .server_harness import Peer, World, raw
@@ -279,13 +280,8 @@ class ServerMachine(RuleBasedStateMachine):
         assert not self.living()
 
 
-ServerMachine.TestCase.settings = settings(
-    max_examples=200,
-    stateful_step_count=50,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+ServerMachine.TestCase.settings = examples(
+    2, stateful_step_count=50, suppress_health_check=list(HealthCheck)
 )
 TestServerMachine = ServerMachine.TestCase
 
@@ -305,7 +301,7 @@ pieces = st.one_of(
 )
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=500)
+@examples(5)
 @given(
     st.lists(st.tuples(st.integers(0, 2), pieces), max_size=30),
     st.sampled_from([0, 1, 3, 17]),
@@ -328,7 +324,7 @@ def test_any_bytes_in_any_chunks(parts: list[tuple[int, bytes]], chunk: int) -> 
     assert list(world.engine.links) == [witness.link]
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=200)
+@examples(2)
 @given(
     st.lists(st.one_of(submits, grabs, works, abilities, queries), max_size=15),
     st.sampled_from([b"", b"\0XXX", b"status\n", b"1 2 3 4 5 6\n"]),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -48,6 +48,7 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
+from tests.profiles import examples
 
 from .harness import Peer, World, raw
 
@@ -470,13 +471,8 @@ class ClientMachine(RuleBasedStateMachine):
             assert model.request.complete or model.state == JOB_UNKNOWN
 
 
-ClientMachine.TestCase.settings = settings(
-    max_examples=300,
-    stateful_step_count=60,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+ClientMachine.TestCase.settings = examples(
+    3, stateful_step_count=60, suppress_health_check=list(HealthCheck)
 )
 TestClientMachine = ClientMachine.TestCase
 
@@ -527,7 +523,7 @@ def all_updates(request: GearmanJobRequest) -> list[Any]:
     return updates
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=200)
+@examples(2)
 @given(
     st.lists(EVENTS, max_size=12),
     st.sampled_from([b"", b"\0RES", b"GARBAGE"]),

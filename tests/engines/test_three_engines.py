@@ -13,7 +13,7 @@ import random
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -60,6 +60,7 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
+from tests.profiles import examples
 
 from .harness import EPOCH, Bell, check_places, check_wait
 from .server_harness import check_function, check_job, count_memory
@@ -1380,12 +1381,7 @@ class Machine(RuleBasedStateMachine):
             self.world.finish()
 
 
-Machine.TestCase.settings = settings(
-    max_examples=300,
-    stateful_step_count=60,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+Machine.TestCase.settings = examples(
+    3, stateful_step_count=60, suppress_health_check=list(HealthCheck)
 )
 TestMachine = Machine.TestCase

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import pytest
 
-from gearman_proto.deadlines import to_seconds
 from gearman_proto.engines.timers import Timers
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.errors import ConnectionError, GearmanError, ServerUnavailable
@@ -176,32 +174,3 @@ def test_a_stream_is_woken_for_each_piece_of_news() -> None:
     stream.request_ended(request)
     assert stream.done
     assert stream.error is None
-
-
-@pytest.mark.parametrize(
-    ("poll_timeout", "seconds"),
-    [
-        (None, None),
-        (0, 0.0),
-        (2, 2.0),
-        (0.5, 0.5),
-        (-3, 0.0),
-        (-(10**400), 0.0),
-        (1e300, None),
-        (10**400, None),
-        (float("inf"), None),
-    ],
-)
-def test_to_seconds(poll_timeout: float | None, seconds: float | None) -> None:
-    assert to_seconds(poll_timeout) == seconds
-
-
-@pytest.mark.parametrize("poll_timeout", ["1", True, b"", [1.0]])
-def test_to_seconds_of_no_number(poll_timeout: Any) -> None:
-    with pytest.raises(TypeError, match="poll_timeout is a number"):
-        to_seconds(poll_timeout)
-
-
-def test_to_seconds_of_nan() -> None:
-    with pytest.raises(ValueError, match="nan"):
-        to_seconds(float("nan"))

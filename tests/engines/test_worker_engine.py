@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -50,6 +50,7 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
+from tests.profiles import examples
 
 from .harness import raw, wakes
 from .worker_harness import Peer, World
@@ -1955,7 +1956,7 @@ GARBAGE = st.one_of(
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@settings(derandomize=True, database=None, deadline=None, max_examples=60)
+@examples(0.6)
 @given(pieces=st.lists(GARBAGE, max_size=8), sizes=st.lists(st.integers(1, 30), max_size=20))
 def test_no_bytes_raise(phase: str, pieces: list[bytes], sizes: list[int]) -> None:
     world, stream, job = in_phase(phase)
@@ -2242,12 +2243,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.return_from_work()
 
 
-WorkerMachine.TestCase.settings = settings(
-    max_examples=200,
-    stateful_step_count=60,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+WorkerMachine.TestCase.settings = examples(
+    2, stateful_step_count=60, suppress_health_check=list(HealthCheck)
 )
 TestWorkerMachine = WorkerMachine.TestCase

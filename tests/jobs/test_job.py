@@ -31,7 +31,6 @@ from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest, ended, next_update
 from gearman_proto.jobs.submitting import check_requests, make_requests, prepare, submit_event
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning, UpdateQueue
-from gearman_proto.names import to_text, to_wire
 from tests.engines.harness import World
 
 
@@ -213,6 +212,16 @@ def test_one_request_in_place_of_a_list() -> None:
         check_requests(one())  # type: ignore[arg-type]
 
 
+def test_jobs_of_several_functions() -> None:
+    too_long = "x" * (constants.MAX_FUNCTION_SIZE + 1)
+    requests = make_requests([{"task": task, "data": b""} for task in ("t", "t", "u", too_long)])
+    with pytest.raises(ValueError, match="more than"):
+        prepare(requests, NoopEncoder)
+    assert [submit_event(request) for request in requests[:3]] == [
+        events.SubmitJob(task, b"", b"") for task in (b"t", b"t", b"u")
+    ]
+
+
 def test_an_encoder_that_raises() -> None:
     with pytest.raises(ZeroDivisionError):
         one(Counting(), data="bad")
@@ -255,22 +264,6 @@ def test_run_at_as_datetime() -> None:
     run_at = datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))) + timedelta(seconds=9.5)
     event = submit_event(one(background=True, unique="u", run_at=run_at))
     assert event == events.SubmitJobEpoch(b"t", b"u", b"10", b"d")
-
-
-# Names.
-
-
-def test_names() -> None:
-    class Name(str):
-        __slots__ = ()
-
-    assert to_text("ü") == "ü"
-    assert to_text(b"\xff\xc3\xbc") == "\udcffü"
-    assert to_text(bytearray(b"x")) == "x"  # type: ignore[arg-type]
-    assert type(to_text(Name("x"))) is str
-    assert to_wire(to_text(b"\xff\xc3\xbc")) == b"\xff\xc3\xbc"
-    with pytest.raises(TypeError):
-        to_text(7)  # type: ignore[arg-type]
 
 
 def test_repr() -> None:
@@ -378,6 +371,22 @@ def test_reset() -> None:
     assert not request.data_updates
     assert not request.status_updates
     assert (request.job.handle, request.job.connection, request.job.unique) == (None, None, "u")
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_reset_of_what_had_a_unique_made_for_it(background: bool) -> None:
+    world = World()
+    request = world.request(background=background)
+    world.submit(request)
+    server = world.serve()
+    server.take()
+    server.send(events.JobCreated(b"H:1"))
+    server.lose()
+    unique = request.unique
+    assert unique
+    request.reset()
+    # What a lost server still has of it is doomed, if anybody waited for it.
+    assert request.unique == (unique if background else None)
 
 
 # Decoding.

@@ -363,13 +363,16 @@ class Peers:
         assert (server, name) not in self._missing, f"{server} has not got its worker {name}"
         if (server, name) not in self._workers:
             address, prefix = self.address(server), f"{name}-"
+            counts(address, prefix)  # Where that can't be asked, nothing is started in vain.
             peer = WORKERS[name](address, prefix)
             self._stack.callback(peer.close)
             tasks = [prefix + function for function in FUNCTIONS]
-            self._missing.add((server, name))
-            eventually(
-                lambda: all(counts(address, task)[2] for task in tasks), f"the worker {name}"
-            )
-            self._missing.remove((server, name))
+            try:
+                eventually(
+                    lambda: all(counts(address, task)[2] for task in tasks), f"the worker {name}"
+                )
+            except AssertionError:
+                self._missing.add((server, name))
+                raise
             self._workers[server, name] = prefix
         return self._workers[server, name]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gearman_proto.wire.buffer import ReceiveBuffer
+from tests.profiles import examples
 
 
 def test_empty() -> None:
@@ -104,7 +105,7 @@ OPERATIONS = st.lists(
 
 
 @given(OPERATIONS)
-@settings(deadline=None, max_examples=300)
+@examples(3)
 def test_against_bytes(operations: list[tuple[str, Any]]) -> None:
     buffer = ReceiveBuffer()
     model = b""

@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError, UnknownCommandError
@@ -62,6 +62,9 @@ from gearman_proto.wire.events import (
     WorkStatus,
 )
 from gearman_proto.wire.packets import BY_NAME, MAGIC_REQUEST, MAGIC_RESPONSE, PACKETS, Role
+from tests.profiles import examples
+
+from .packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,7 +136,7 @@ def server() -> Connection:
 
 
 def raw(name: str, *args: bytes, magic: bytes = MAGIC_RESPONSE) -> bytes:
-    return packets.pack(BY_NAME[name], args, magic)
+    return pack(BY_NAME[name], args, magic)
 
 
 def header(number: int, size: int, magic: bytes = MAGIC_RESPONSE) -> bytes:
@@ -1067,7 +1070,7 @@ cuts = st.lists(st.integers(0, 10**6), max_size=30)
 
 
 @given(requests, cuts)
-@settings(deadline=None, max_examples=150)
+@examples(1.5)
 def test_any_requests_arrive(events: list[Event], cuts: list[int]) -> None:
     near, server = Connection(BOTH), Connection(Role.SERVER)
     data = b"".join(near.send(event) for event in events)
@@ -1076,7 +1079,7 @@ def test_any_requests_arrive(events: list[Event], cuts: list[int]) -> None:
 
 
 @given(requests, cuts, st.data())
-@settings(deadline=None, max_examples=150)
+@examples(1.5)
 def test_any_answers_arrive(events: list[Event], cuts: list[int], data: st.DataObject) -> None:
     near, server = Connection(BOTH), Connection(Role.SERVER)
     server.receive_data(b"".join(near.send(event, token) for token, event in enumerate(events)))
@@ -1134,7 +1137,7 @@ pieces = st.one_of(
 
 @pytest.mark.parametrize("role", ROLES)
 @given(st.lists(pieces, max_size=6).map(b"".join), cuts, st.booleans())
-@settings(deadline=None, max_examples=120)
+@examples(1.2)
 def test_chunks_make_no_difference(role: Role, data: bytes, cuts: list[int], text: bool) -> None:
     ends = []
     for _ in range(3):

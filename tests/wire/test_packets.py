@@ -1,4 +1,4 @@
-"""The table of packets: its rows, its agreement with the event classes, packing and parsing."""
+"""The table of packets: its rows, its agreement with the event classes, and parsing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from gearman_proto.wire.packets import (
     BY_NAME,
     BY_NUMBER,
     HEADER,
-    HEADER_SIZE,
     LAST_NUMBER,
-    MAGIC_REQUEST,
     MAGIC_RESPONSE,
     PACKETS,
     PacketType,
     Role,
     number,
-    pack,
     parse,
 )
+
+from .packing import pack
 
 C, W, S = Role.CLIENT, Role.WORKER, Role.SERVER
 
@@ -134,19 +133,8 @@ def test_arguments_leave_out_the_missing_one() -> None:
     assert WorkFail.arguments(WorkFail(b"h", b"")) == (b"h", b"")
 
 
-def test_pack() -> None:
-    assert HEADER_SIZE == 12
-    assert pack(BY_NAME["GRAB_JOB"], (), MAGIC_REQUEST) == b"\0REQ\0\0\0\x09\0\0\0\0"
-    assert pack(BY_NAME["NOOP"], (), MAGIC_RESPONSE) == b"\0RES\0\0\0\x06\0\0\0\0"
-    assert pack(BY_NAME["SUBMIT_JOB"], (b"f", b"", b"a\0b"), MAGIC_REQUEST) == (
-        b"\0REQ\0\0\0\x07\0\0\0\x06f\0\0a\0b"
-    )
-    # The size of an empty argument list and of one empty argument are the same.
-    assert pack(BY_NAME["CAN_DO"], (b"",), MAGIC_REQUEST) == b"\0REQ\0\0\0\x01\0\0\0\0"
-
-
 @pytest.mark.parametrize("packet", PACKETS, ids=lambda packet: packet.name)
-def test_pack_and_parse(packet: PacketType) -> None:
+def test_parse(packet: PacketType) -> None:
     args = tuple(b"%d" % index for index in range(len(packet.args)))
     if packet.opaque:
         args = (*args[:-1], b"\0\0x\0")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gearman_proto import constants, text
@@ -28,6 +28,7 @@ from gearman_proto.wire.text import (
     server_error,
 )
 from tests.engines.server_harness import World
+from tests.profiles import examples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -673,7 +674,7 @@ def check_value(command: Command[Any], value: Any) -> None:
         assert type(value) is kind
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=1000)
+@examples(10)
 @given(
     command=st.sampled_from(COMMANDS),
     data=REPLIES,
@@ -697,7 +698,7 @@ WORDS = NAMES.map(lambda name: name.replace(" ", "_"))
 IDS = NAMES.filter(lambda name: " : " not in f"{name} ")
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=200)
+@examples(2)
 @given(
     jobs=st.lists(st.tuples(NAMES, NAMES.filter(lambda name: name not in {"-", "."})), max_size=5),
     workers=st.lists(st.tuples(IDS, st.lists(WORDS, max_size=4, unique=True)), max_size=4),

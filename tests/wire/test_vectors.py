@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError, UnknownCommandError
-from gearman_proto.wire import packets
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import (
     AllYours,
@@ -34,6 +33,8 @@ from gearman_proto.wire.events import (
     WorkFail,
 )
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, Role
+
+from .packing import pack
 
 VECTORS = {
     path.stem: json.loads(path.read_text())
@@ -84,7 +85,7 @@ CHANGED: dict[str, dict[bytes, bytes]] = {
 
 def encode(event: Event, magic: bytes) -> bytes:
     if isinstance(event, PacketEvent):
-        return packets.pack(event.packet, type(event).arguments(event), magic)
+        return pack(event.packet, type(event).arguments(event), magic)
     if isinstance(event, TextLine):
         return event.line + event.ending
     assert isinstance(event, InvalidRequest)

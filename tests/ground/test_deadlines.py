@@ -1,0 +1,45 @@
+"""What applications give as a timeout, and the deadline that it means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gearman_proto.deadlines import deadline_of, to_seconds
+
+
+@pytest.mark.parametrize(
+    ("poll_timeout", "seconds"),
+    [
+        (None, None),
+        (0, 0.0),
+        (2, 2.0),
+        (0.5, 0.5),
+        (-3, 0.0),
+        (-(10**400), 0.0),
+        (1e300, None),
+        (10**400, None),
+        (float("inf"), None),
+    ],
+)
+def test_to_seconds(poll_timeout: float | None, seconds: float | None) -> None:
+    assert to_seconds(poll_timeout) == seconds
+
+
+@pytest.mark.parametrize("poll_timeout", ["1", True, b"", [1.0]])
+def test_to_seconds_of_no_number(poll_timeout: Any) -> None:
+    with pytest.raises(TypeError, match="poll_timeout is a number"):
+        to_seconds(poll_timeout)
+
+
+def test_to_seconds_of_nan() -> None:
+    with pytest.raises(ValueError, match="nan"):
+        to_seconds(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("poll_timeout", "deadline"), [(None, None), (2, 102.0), (-3, 100.0), (1e300, None)]
+)
+def test_deadline_of(poll_timeout: float | None, deadline: float | None) -> None:
+    assert deadline_of(100.0, poll_timeout) == deadline

@@ -1,0 +1,30 @@
+"""Names: text for applications, bytes on the wire."""
+
+from __future__ import annotations
+
+import pytest
+
+from gearman_proto.names import check_name, to_text, to_wire
+
+
+def test_names() -> None:
+    class Name(str):
+        __slots__ = ()
+
+    assert to_text("ü") == "ü"
+    assert to_text(b"\xff\xc3\xbc") == "\udcffü"
+    assert to_text(bytearray(b"x")) == "x"  # type: ignore[arg-type]
+    assert type(to_text(Name("x"))) is str
+    assert to_wire(to_text(b"\xff\xc3\xbc")) == b"\xff\xc3\xbc"
+    with pytest.raises(TypeError):
+        to_text(7)  # type: ignore[arg-type]
+
+
+def test_a_checked_name() -> None:
+    assert check_name("task", "ü\udcff", 3) == b"\xc3\xbc\xff"
+    with pytest.raises(ValueError, match="the task 'üü' has 4 bytes, more than the 3"):
+        check_name("task", "üü", 3)
+    with pytest.raises(ValueError, match="has a NUL"):
+        check_name("task", "a\0b", 3)
+    with pytest.raises(ValueError, match="can't be sent as UTF-8: surrogates not allowed"):
+        check_name("task", "\ud800", 3)

@@ -1,0 +1,49 @@
+"""Which tests the coverage of the core is measured from, where `coverage run -m pytest` is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    import coverage
+
+# The directories of the core's own tests.
+CORE: Final = ("ground", "wire", "jobs", "engines", "surface")
+
+
+class Measuring:
+    """Measures the core's plain tests, and notes for each of their directories what it covers.
+
+    All others would only be slowed, and what Hypothesis's examples cover is luck.
+    """
+
+    def __init__(self, measured: coverage.Coverage) -> None:
+        self._coverage = measured
+        # What is being covered: "" while tests are collected, None when nothing is measured.
+        self._directory: str | None = ""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        directory: str | None = item.path.relative_to(Path(__file__).parent).parts[0]
+        if directory not in CORE or item.get_closest_marker("hypothesis"):
+            directory = None
+        if directory != self._directory:
+            self._switch(directory)
+        return (yield)
+
+    def _switch(self, directory: str | None) -> None:
+        if directory is None:
+            self._coverage.stop()
+        else:
+            if self._directory is None:
+                self._coverage.start()
+            self._coverage.switch_context(directory)
+        self._directory = directory
+        # Not before, since `start` sets it: the processes that tests start are not measured.
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)

@@ -1,0 +1,363 @@
+"""Mutants: faults put into the packages one at a time, to see whether the suite notices.
+
+    python -m pytest --cov=gearman_proto --cov=gearman_sync --cov=gearman_anyio --cov-branch \\
+        --cov-context=test --cov-report=
+    python tests/mutants.py --data .coverage
+
+A mutant is a piece of text that stands once in all packages (blanks and line breaks count as one),
+and what stands there instead. Each goes into a copy of the tree, never into the checkout; then the
+tests that the coverage data knows to run through the changed lines are run, the quickest first, up
+to `--limit` seconds. A mutant is killed by the first test that fails with it and passes without it,
+and by one that hangs. Where no test is known, as in code that only other processes run, the tests
+in the package's own directory are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Final
+
+import coverage
+import pytest
+
+PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
+# The directories of tests from the quick to the slow, behind the core's own.
+_LATER: Final = ("contract", "sync", "anyio", "cli", "peers")
+# Where the tests of what only other processes run are; the core's own, where nothing is said.
+_HOMES: Final = {"gearman_sync/cli": "cli", "gearman_sync": "sync", "gearman_anyio": "anyio"}
+_NOT_COPIED: Final = shutil.ignore_patterns(
+    ".git", ".venv*", "__pycache__", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"
+)
+# Tests of one process of pytest: few enough for its command line.
+_BATCH: Final = 400
+# Seconds without a test's end after which a test hangs: no test takes so long.
+_HANG: Final = 45.0
+# Bytes that a process may have, so that a mutant without end does not take the machine with it.
+_MEMORY: Final = 6 * 1024**3
+# The status of a pytest that hangs.
+_HANGS: Final = -1
+# How much longer than some tests all the tests of directories may take.
+_WHOLE_DIRECTORIES: Final = 5
+
+# A group for each package; a mutant stays in its group when its code moves to another.
+MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "gearman_proto": (
+        ("if held + len(self._tail) < size:", "if held + len(self._tail) <= size:"),
+        ("return held + at + 1", "return held + at"),
+        ("self._scanned = held + len(self._tail)", "self._scanned = held + len(self._tail) + 1"),
+        ("if plain > row.enough or body.count(", "if plain > row.enough and body.count("),
+        ("and first not in _SUBMIT_ERRORS", "and first in _SUBMIT_ERRORS"),
+        ("in _WORK_ERRORS and (self._is_worker or self._is_server)", "in _WORK_ERRORS"),
+        ("buffer.start += HEADER_SIZE + size", "buffer.start += HEADER_SIZE"),
+        ("if len(line) + len(ending) >", "if len(line) + len(ending) >="),
+        ('line += b"\\r"', 'line += b""'),
+        ("self._room -= len(line) + _LINE_OVERHEAD", "self._room -= len(line)"),
+        ("begun.clear()", "pass"),
+        ("if len(wire) > limit:", "if len(wire) >= limit:"),
+        ("float(max(poll_timeout, 0))", "float(poll_timeout)"),
+        ("if not 0 < port < 65536:", "if not 0 < port < 65537:"),
+        ('if spec.count(":") == 1:', 'if spec.count(":") >= 1:'),
+        (
+            "if self.background and self.state == JOB_CREATED:",
+            "if self.background or self.state == JOB_CREATED:",
+        ),
+        (
+            "if not self.background and self.unique == self._generated:",
+            "if self.unique == self._generated:",
+        ),
+        ("self.data.unread + self.warnings.unread <=", "self.data.unread <="),
+        ("self._taken += entry.size", "pass"),
+        ("entry.is_raw = False", "pass"),
+        ("math.ceil(run_at)", "math.floor(run_at)"),
+        ("now + delay * rng.uniform(0.5, 1.0)", "now"),
+        (
+            "if best is None or server.cool_until < best.cool_until:",
+            "if best is None or server.cool_until > best.cool_until:",
+        ),
+        ("if deadline is None or deadline > now:", "if deadline is None or deadline >= now:"),
+        ("if len(self._heap) > _FEW and", "if False and"),
+        ("raise type(error)(str(error), self.requests)", "raise type(error)(str(error), [])"),
+        ("(not self.open and self.error is None)", "not self.open"),
+        ("room = _WINDOW - link.connection.unanswered", "room = _WINDOW"),
+        (
+            "if was_up and len(request._tried) >= len(self.pool.servers):",
+            "if was_up and len(request._tried) > len(self.pool.servers):",
+        ),
+        (
+            "if request.connection_attempts >= request.max_connection_attempts:",
+            "if request.connection_attempts > request.max_connection_attempts:",
+        ),
+        ("job.copies = job.submits - 1", "job.copies = job.submits"),
+        ("del jobs[job.handle]", "pass"),
+        ("query.open = max(len(servers), 1)", "query.open = 1"),
+        ("if now - link.since < _AT_ONCE else 0", "if now - link.since > _AT_ONCE else 0"),
+        ("len(self._jobs) + self._grabs < self._max_jobs", "len(self._jobs) < self._max_jobs"),
+        ("held = any(job.wire_task == function for job in link.jobs)", "held = False"),
+        ("self._timers.set(server, server.cool_until)", "pass"),
+        ("self._untried.discard(server)", "pass"),
+        ("if not job.wanted and job.state is not RUNNING:", "if not job.wanted:"),
+        ("job.losses > self._job_retries", "job.losses >= self._job_retries"),
+        ("self.memory -= job.size", "pass"),
+        ("if limit and function.total >= limit:", "if limit and function.total > limit:"),
+        ("job.listeners[link] += 1", "pass"),
+        ("counts[NORMAL] += function.delayed", "pass"),
+        ('return (data,) if data else b""', "return data"),
+    ),
+    "gearman_sync": (
+        ("self._share = self._timeout / max(len(found), 1)", "self._share = self._timeout"),
+        ("self.deadline = now + self._share if self._candidates else None", "self.deadline = None"),
+        ("self._unsent = self._unsent[sent:]", 'self._unsent = memoryview(b"")'),
+        ("isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0", "False"),
+        ("if not self._has_leader and self._followers:", "if False:"),
+        ("min(max(deadline - clock(), 0.0), _LONGEST_SLEEP)", "_LONGEST_SLEEP"),
+        ("if error.errno in _NO_RESOURCES:", "if error.errno not in _NO_RESOURCES:"),
+        ("if self._listen_at is not None and self._listen_at <= now:", "if False:"),
+        ("if not was_closed:", "if was_closed:"),
+        ("for driver in list(_drivers):", "for driver in ():"),
+        (
+            "if changed or (deadline is not None and deadline < self._sleeping_until):",
+            "if changed:",
+        ),
+        (
+            "if link in self._writable or not transport.is_blocked:",
+            "if not transport.is_blocked:",
+        ),
+        (
+            "if not self._lock._is_owned() and self._lock.acquire(blocking=False):",
+            "if self._lock.acquire(blocking=False):",
+        ),
+        (
+            "changed |= self._leading is not None and self._leading.ready",
+            "changed |= False",
+        ),
+        ("pool.shutdown(wait=False, cancel_futures=True)", "pool.shutdown(wait=True)"),
+        ("elif done: stream.raise_error() return", "elif done: return"),
+        ("not self._ended.wait(timeout)", "self._ended.wait(timeout)"),
+        ("address if address.uses_tls else dataclasses.replace(", "dataclasses.replace("),
+        ("start_new_session=True", "start_new_session=False"),
+        ("while size - len(errors[0]) >= MAX_ERRORS:", "while False:"),
+        (
+            "if request.complete and request.state != JOB_FAILED:",
+            "if request.complete:",
+        ),
+        ('self._bars.write(b"\\n")', "pass"),
+    ),
+    "gearman_anyio": (
+        ("while self._under_way:", "while False:"),
+        ("with self._lock: self._is_over = True", "with self._lock: pass"),
+        ("callback = callback.func", "break"),
+        ("deadline is not None and deadline < alarm.deadline:", "False:"),
+        ("wire.scope.cancel()", "pass"),
+        ("self._listening.cancel()", "pass"),
+        ("await anyio.sleep(_LAST_WORDS)", "pass"),
+        (
+            "is_cancellation and anyio.current_effective_deadline() != -math.inf:",
+            "is_cancellation:",
+        ),
+        ("self._event is None or self._event.is_set():", "self._event is None:"),
+        ("self._driver.abandon(self._call.wait)", "pass"),
+        ("hostname=address.host", "hostname=None"),
+        ("if self._others and turn < _TURNS_IN_PROCESS:", "if False:"),
+        ("elif not self._sockets or not self._poll.poll(0):", "else:"),
+        ("self._poll.unregister(number)", "pass"),
+        ("async with self._sending:", "if True:"),
+        ("return error if str(error) else", "return error if True else"),
+        ("self._group.cancel_scope.cancel()", "pass"),
+        ("elif not isinstance(error, anyio.get_cancelled_exc_class()):", "else:"),
+        ("anyio.CapacityLimiter(self._max_jobs)", "anyio.CapacityLimiter(1)"),
+        ("self._errors.clear()", "pass"),
+        ("stream.extra(SocketAttribute.raw_socket).fileno()", "-1"),
+        (
+            "if self._driver.is_running or self._driver.engine.closed:",
+            "if self._driver.is_running:",
+        ),
+        ("if self.wait.ready:", "if False:"),
+        (
+            "if self._tasks is not None and threading.get_ident() != self._thread:",
+            "if False:",
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault, and where it is."""
+
+    number: int
+    package: str
+    path: Path  # in the tree
+    lines: range  # those that change, from 1 on
+    anchor: str
+    text: str  # the module with the fault
+
+
+def find_mutants(root: Path) -> list[Mutant]:
+    """The table's mutants, in the tree; ValueError for one that does not stand there once."""
+    sources = {
+        path.relative_to(root): path.read_text()
+        for package in PACKAGES
+        for path in sorted((root / package).rglob("*.py"))
+    }
+    mutants: list[Mutant] = []
+    for package, entries in MUTANTS.items():
+        for anchor, replacement in entries:
+            pattern = re.compile(r"\s+".join(map(re.escape, anchor.split())))
+            found = [
+                (path, match) for path, text in sources.items() for match in pattern.finditer(text)
+            ]
+            if len(found) != 1:
+                raise ValueError(f"{anchor!r} stands {len(found)} times in the packages, not once")
+            [(path, match)] = found
+            text = sources[path]
+            first, last = (text.count("\n", 0, at) + 1 for at in match.span())
+            changed = text[: match.start()] + replacement + text[match.end() :]
+            lines = range(first, last + 1)
+            mutants.append(Mutant(len(mutants) + 1, package, path, lines, anchor, changed))
+    return mutants
+
+
+def find_tests(mutant: Mutant, root: Path, data: coverage.CoverageData) -> list[str]:
+    """The tests that run through the lines of a mutant; else the directories of its package's."""
+    tests: set[str] = set()
+    for measured in data.measured_files():
+        if measured.endswith(f"/{mutant.path}"):
+            contexts = data.contexts_by_lineno(measured)
+            for line in mutant.lines:
+                tests.update(context.rpartition("|")[0] for context in contexts.get(line, ()))
+    known = [test for test in tests if test and (root / test.partition("::")[0]).exists()]
+    if known:
+        return sorted(known, key=_rank)
+    for package, directory in _HOMES.items():
+        if mutant.path.is_relative_to(package):
+            return [f"tests/{directory}"]
+    core = (path.parent for path in (root / "tests").glob("*/__init__.py"))
+    return [f"tests/{path.name}" for path in core if path.name not in _LATER]
+
+
+def _rank(test: str) -> tuple[int, str]:
+    directory = test.split("/")[1]
+    rank = _LATER.index(directory) + 1 if directory in _LATER else 0
+    # What is in no directory runs the examples and the pages.
+    return (len(_LATER) + 1 if "::" in directory else rank, test)
+
+
+def judge(mutant: Mutant, root: Path, tests: list[str], limit: float) -> str | None:
+    """Put a mutant into a copy of the tree and run tests there.
+
+    Returns:
+        What killed it: a test, or that tests hang; None when it lives.
+    """
+    if "::" not in tests[0]:
+        limit *= _WHOLE_DIRECTORIES
+    end = time.monotonic() + limit
+    with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
+        tree = Path(scratch, "tree")
+        shutil.copytree(root, tree, ignore=_NOT_COPIED)
+        module = tree / mutant.path
+        original = module.read_text()
+        left = tests
+        flaky: list[str] = []
+        while left and (seconds := end - time.monotonic()) > 0:
+            module.write_text(mutant.text)
+            spared = [f"--deselect={test}" for test in flaky]
+            code = _run(tree, ["--cache-clear", *spared, *left[:_BATCH]], seconds)
+            module.write_text(original)
+            if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                left = left[_BATCH:]
+            elif code == _HANGS:
+                return "a test hangs"
+            elif code is not None:
+                failed = _last_failed(tree)
+                if _run(tree, failed or ["--collect-only", *left[:_BATCH]], limit) == 0:
+                    return failed[0] if failed else "nothing can be collected"
+                if not failed:
+                    raise RuntimeError(f"pytest fails:\n{(tree.parent / 'log').read_text()}")
+                flaky += failed
+    return None
+
+
+def _run(tree: Path, args: list[str], seconds: float) -> int | None:
+    """Run pytest in a tree: its exit status, or _HANGS, or None when the time is over."""
+    log = tree.parent / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-x", "-v", *args],
+            cwd=tree,
+            env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    began = changed = time.monotonic()
+    size = 0
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(0.1)
+            now = time.monotonic()
+            if log.stat().st_size != size:
+                size, changed = log.stat().st_size, now
+            if now - changed > _HANG:
+                return _HANGS
+            if now - began > seconds:
+                return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _last_failed(tree: Path) -> list[str]:
+    path = tree / ".pytest_cache/v/cache/lastfailed"
+    return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def main() -> int:
+    """Judge the mutants that the command line asks for; 1 when one lives."""
+    parser = argparse.ArgumentParser(description="Put faults into the packages, and run the tests.")
+    parser.add_argument("--root", type=Path, default=Path(), help="the tree with the packages")
+    parser.add_argument("--data", default=".coverage", help="coverage data with a context per test")
+    parser.add_argument("--only", type=int, nargs="+", metavar="N", help="numbers of mutants")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="mutants at once")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds of tests for a mutant")
+    options = parser.parse_args()
+    root = options.root.resolve()
+    data = coverage.CoverageData(options.data)
+    data.read()
+    mutants = [m for m in find_mutants(root) if not options.only or m.number in options.only]
+    chosen = [find_tests(mutant, root, data) for mutant in mutants]
+    totals = {package: [0, 0] for package in MUTANTS}
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        verdicts = pool.map(judge, mutants, repeat(root), chosen, repeat(options.limit))
+        for mutant, tests, killer in zip(mutants, chosen, verdicts, strict=True):
+            place = f"{mutant.path}:{mutant.lines[0]}"
+            word = "lives " if killer is None else "killed"
+            by = f"{len(tests)} tests or directories" if killer is None else f"by {killer}"
+            print(
+                f"{mutant.number:3} {word} {place:36} {mutant.anchor}\n           {by}", flush=True
+            )
+            totals[mutant.package][killer is None] += 1
+    for package, (killed, alive) in totals.items():
+        print(f"{package}: {killed} of {killed + alive} killed")
+    return int(any(alive for _, alive in totals.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

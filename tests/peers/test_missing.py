@@ -1,0 +1,57 @@
+"""Where a program is not installed, the tests that need it are skipped, or with CI set fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Of each file's tests some, of all kinds: with the program, and without it.
+SOME = "(matrix and one_after and libgearman) or exceptions or empty_lists or cancel"
+
+RUN = """
+import shutil, sys
+import pytest
+
+which = shutil.which
+shutil.which = lambda program, *args, **kwargs: (
+    None if program == sys.argv[1] else which(program, *args, **kwargs)
+)
+sys.exit(pytest.main(sys.argv[2:]))
+"""
+
+
+def run_without(program: str, ci: str) -> tuple[int, dict[str, int], str]:
+    """Run some of the tests of the peers: pytest's status, how many ended how, and its output."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, program, "-q", "-p", "no:cacheprovider", "-k", SOME,
+         str(Path(__file__).parent)],
+        cwd=ROOT,
+        env={**os.environ, "CI": ci, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    ends = re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout.splitlines()[-1])
+    return done.returncode, {end: int(count) for count, end in ends}, done.stdout
+
+
+@pytest.mark.parametrize("program", ["gearmand", "gearman", "gearadmin"])
+def test_without(program: str) -> None:
+    status, ends, output = run_without(program, ci="")
+    assert status == 0, output
+    assert "skipped" in ends, output
+
+
+@pytest.mark.parametrize("program", ["gearmand", "gearman", "gearadmin"])
+def test_without_where_ci_runs(program: str) -> None:
+    status, ends, output = run_without(program, ci="true")
+    assert status == 1, output
+    assert "skipped" not in ends, output
+    assert f"{program} is not installed" in output

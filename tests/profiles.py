@@ -1,0 +1,22 @@
+"""How many examples Hypothesis tries: few and always the same, or many and each time others.
+
+`dev` is what pytest takes by itself. The environment's HYPOTHESIS_PROFILE or pytest's option
+`--hypothesis-profile` choose another.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import settings
+
+settings.register_profile("dev", max_examples=15, derandomize=True, database=None, deadline=None)
+settings.register_profile("ci", max_examples=100, print_blob=True, database=None, deadline=None)
+settings.register_profile("night", settings.get_profile("ci"), max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def examples(times: float, **options: Any) -> settings:
+    """The profile's settings, with so many times its examples."""
+    return settings(max_examples=max(round(times * settings().max_examples), 1), **options)
