@@ -35,7 +35,8 @@ from gearman_proto.wire.events import (
     WorkComplete,
 )
 
-from .test_worker import Peer, give, make_worker, reverse, scripted, working
+from .scripted import Peer, give, scripted
+from .support import make_worker, reverse, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

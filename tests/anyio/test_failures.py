@@ -42,7 +42,8 @@ from tests.support import (
 )
 
 from .conftest import open_sockets
-from .test_streams import Tunnels, tcp, until, working
+from .support import happened, until
+from .test_streams import Tunnels, tcp, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,11 +58,6 @@ pytestmark = pytest.mark.anyio
 
 def new_request(task: str = "task", data: Any = b"data", **kwargs: Any) -> GearmanJobRequest:
     return GearmanJobRequest(GearmanJob(None, None, task, None, data), **kwargs)
-
-
-async def happened(event: threading.Event, what: str = "event") -> None:
-    """Wait for something in another thread."""
-    await anyio.to_thread.run_sync(wait_for, event, what)
 
 
 # Servers that are not there, and servers that die.

@@ -46,7 +46,7 @@ from gearman_proto.wire.events import (
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 from tests.support import PATIENCE, Program, require
 
-from .test_worker import Held, admin, counted, counts, eventually, make_worker, reverse, working
+from .support import Held, admin, counted, counts, make_worker, reverse, until, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -238,7 +238,7 @@ async def test_port(server: JobServer) -> None:
     async with linked(server) as link:
         await link.echo()
         await server.stop()
-        await eventually(lambda: not links(server))
+        await until(lambda: not links(server))
         await anyio.sleep(0.01)
         for _ in range(3):
             # Although there were connections, whose ends the system remembers.
@@ -383,7 +383,7 @@ async def test_serve_until_it_ends(way: str) -> None:
                 await server.stop()
             assert await idle.rest() == b""
             with anyio.fail_after(PATIENCE):
-                await eventually(lambda: ended)
+                await until(lambda: ended)
     assert await refuses(server.address)
 
 
@@ -425,7 +425,7 @@ async def test_shutdown_graceful_command(server: JobServer, task: str) -> None:
             await held.wait()
             await counted(server, task, (4, 1, 1))
             assert await admin(server, "shutdown graceful") == "OK\r\n"
-            await eventually(lambda: server._driver._listening)
+            await until(lambda: server._driver._listening)
             assert await refuses(server.address)
             async with GearmanClient([server.address]) as other:
                 with pytest.raises(ServerUnavailable):
@@ -513,9 +513,9 @@ async def test_stop_while_peers_flood_it() -> None:
         async with JobServer() as server:
             for _ in range(3):
                 tasks.start_soon(flood, await stack.enter_async_context(linked(server)))
-            await eventually(lambda: floods > 20)
+            await until(lambda: floods > 20)
         # Now the floods end.
-        await eventually(lambda: not server._driver._wires)
+        await until(lambda: not server._driver._wires)
 
 
 async def test_nothing_is_left(task: str) -> None:
@@ -676,9 +676,9 @@ async def test_many_clients(server: JobServer, task: str) -> None:
         async with anyio.create_task_group() as tasks:
             for number in range(50):
                 tasks.start_soon(use, number)
-        await eventually(lambda: links(server) == 3)
+        await until(lambda: links(server) == 3)
     assert done == 50
-    await eventually(lambda: links(server) == 0)
+    await until(lambda: links(server) == 0)
     assert memory(server) == 0
 
 
@@ -692,7 +692,7 @@ async def test_thousands_in_flight(server: JobServer, task: str) -> None:
     assert [request.result for request in requests] == [
         (b"%d" % number)[::-1] for number in range(3000)
     ]
-    await eventually(lambda: memory(server) == 0)
+    await until(lambda: memory(server) == 0)
 
 
 async def test_worker_is_lost(server: JobServer, task: str) -> None:
@@ -719,7 +719,7 @@ async def test_run_at(server: JobServer, task: str) -> None:
     async with working(worker), GearmanClient([server.address]) as client:
         when = time.time() + 0.1
         await client.submit_job(task, b"", background=True, run_at=when)
-        await eventually(lambda: ran)
+        await until(lambda: ran)
     assert ran[0] >= when
 
 
@@ -747,7 +747,7 @@ async def test_unix_socket(server: JobServer, task: str, tmp_path: Path) -> None
             (line,) = [line for line in lines if line.endswith(f" : {task}")]
             assert line.split()[1] == "unix"
             assert int(line.split()[0]) > 0
-        await eventually(lambda: not links(server))
+        await until(lambda: not links(server))
         tasks.cancel_scope.cancel()
     await submits(server)
 
@@ -776,7 +776,7 @@ async def test_handle_that_is_cancelled(server: JobServer, task: str, tmp_path: 
             serving.cancel()
             assert await link.rest() == b""
             await counted(server, task, (1, 0, 0))
-            await eventually(lambda: links(server) == 1)
+            await until(lambda: links(server) == 1)
         async with working(make_worker(server.address, tasks={task: reverse})):
             await client.wait_until_jobs_completed([request])
             assert request.result == b"ba"
@@ -840,7 +840,7 @@ async def test_in_memory(task: str) -> None:
             await stream.send(b"status\n")
             assert await stream.receive() == b"%b\t0\t0\t1\n.\n" % task.encode()
             await stream.aclose()
-        await eventually(lambda: not links(server))
+        await until(lambda: not links(server))
         assert memory(server) == 0
     assert open_files() == files
 
@@ -856,7 +856,7 @@ async def test_in_memory_peer_that_never_reads(task: str) -> None:
                 sent += 1
         assert sent < 500
         await stream.aclose()
-        await eventually(lambda: not links(server))
+        await until(lambda: not links(server))
         assert memory(server) == 0
 
 
@@ -876,8 +876,8 @@ async def healthy(server: JobServer, task: str) -> AsyncIterator[Callable[[], Aw
         await check()
         yield check
         await check()
-    await eventually(lambda: not links(server), "the end of all connections")
-    await eventually(lambda: not memory(server), "the release of all memory")
+    await until(lambda: not links(server), "the end of all connections")
+    await until(lambda: not memory(server), "the release of all memory")
 
 
 PARTS = {
@@ -979,7 +979,7 @@ async def test_endless_packet() -> None:
     """What it is allowed to announce may still be more than there is room for."""
     async with JobServer(max_memory=4 * MB) as server, linked(server) as small:
         await small.stream.send(header(200 * MB) + bytes(100_000))
-        await eventually(lambda: memory(server) >= 100_000)
+        await until(lambda: memory(server) >= 100_000)
         async with linked(server) as peer, GearmanClient([server.address]) as client:
             await peer.stream.send(header(200 * MB))
             sent = 0
@@ -1020,7 +1020,7 @@ async def test_peers_that_do_not_read() -> None:
         assert all(5 * MB <= total < 100 * MB for total in sent)
         assert rounds > 3
         assert links(server) == 1
-        await eventually(lambda: not memory(server))
+        await until(lambda: not memory(server))
 
 
 async def test_does_not_read_what_workers_send(task: str) -> None:
@@ -1042,7 +1042,7 @@ async def test_does_not_read_what_workers_send(task: str) -> None:
         with anyio.fail_after(PATIENCE):
             await done.wait()
         await counted(server, task, (0, 0, 1))
-        await eventually(lambda: links(server) == 1)
+        await until(lambda: links(server) == 1)
         assert memory(server) < MB
         assert len(await peer.rest()) < 20 * MB
 
@@ -1140,7 +1140,7 @@ async def test_gone_before_they_are_accepted(
                     linger = struct.pack("ii", 1, 0)
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         await check()
-        await eventually(lambda: links(server) == 2)
+        await until(lambda: links(server) == 2)
     assert not [record for record in caplog.records if record.exc_info]
 
 
@@ -1198,7 +1198,7 @@ async def test_out_of_file_descriptors(
             async with linked(server) as new:
                 await new.echo()
             # The other two had to wait, and are served.
-            await eventually(lambda: links(server) == 3)
+            await until(lambda: links(server) == 3)
         finally:
             for sock in turned_away:
                 sock.close()
@@ -1225,10 +1225,10 @@ async def test_really_out_of_file_descriptors(
                 sock.connect(server.address)
             # No number is left for the other ends.
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-            await eventually(lambda: "can be accepted" in caplog.text)
+            await until(lambda: "can be accepted" in caplog.text)
             await old.echo()
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            await eventually(lambda: links(server) == 21)
+            await until(lambda: links(server) == 21)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for sock in socks:
@@ -1260,7 +1260,7 @@ async def test_memory_is_full(task: str) -> None:
             assert [request.state for request in again] == [gearman.JOB_CREATED] * 5
             await counted(server, task, (0, 0, 1))
         await client.shutdown()
-        await eventually(lambda: not memory(server))
+        await until(lambda: not memory(server))
 
 
 async def test_queue_is_full(task: str) -> None:
@@ -1318,7 +1318,7 @@ async def test_idle_server_does_nothing(
             await peer.echo()
         async with GearmanClient([server.address]) as client:
             await client.submit_job(task, b"", background=True, run_at=time.time() + 1000)
-        await eventually(lambda: links(server) == 50)
+        await until(lambda: links(server) == 50)
         calls: list[str] = []
         engine = server._driver.engine
         real = engine.next_deadline

@@ -35,10 +35,9 @@ from .stepping import (
     attempts,
     echo,
     nothing_left,
-    quick_collections,  # noqa: F401 - a fixture
-    until,
     working,
 )
+from .support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

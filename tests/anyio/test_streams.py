@@ -22,6 +22,7 @@ from gearman_proto.wire.events import JobCreated, SubmitJob, WorkComplete, WorkD
 from tests.support import PATIENCE, FakeServer, Peer, black_hole, free_port, wait_for
 
 from .conftest import open_sockets
+from .support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,14 +52,6 @@ async def working(
         tasks.start_soon(worker.work)
         yield worker
         worker.stop()
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait until `condition` is true."""
-    with anyio.move_on_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - of all kinds
-            await anyio.sleep(0.002)
-    assert condition(), f"{what} did not come true"
 
 
 # The application's streams.

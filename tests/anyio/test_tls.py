@@ -26,11 +26,11 @@ from tests.support import (
     Stunnel,
     Worker,
     reverse,
-    wait_for,
 )
 from tests.sync.test_tls import make_certificates
 
-from .test_streams import Tunnel, Tunnels, until, working
+from .support import happened, until
+from .test_streams import Tunnel, Tunnels, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -92,11 +92,6 @@ def worker(gearmand: Gearmand, task: str, start_worker: StartWorker) -> Worker:
 
 def received_since(tunnel: Tunnel, count: int) -> bool:
     return tunnel.received > count
-
-
-async def happened(event: threading.Event, what: str = "event") -> None:
-    """Wait for something in another thread."""
-    await anyio.to_thread.run_sync(wait_for, event, what)
 
 
 # Who is let in, and who is not.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import functools
 import json
@@ -21,8 +20,6 @@ import pytest
 import gearman_anyio as gearman
 import gearman_sync
 from gearman_anyio import GearmanClient, GearmanWorker, WorkerJob
-from gearman_anyio._streams import pipe
-from gearman_proto import NEED_DATA, Connection, Role
 from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,
@@ -31,9 +28,6 @@ from gearman_proto.errors import (
 )
 from gearman_proto.wire.events import (
     CanDo,
-    ConnectionClosed,
-    EchoReq,
-    EchoRes,
     Event,
     GrabJobUniq,
     JobAssignUniq,
@@ -43,331 +37,32 @@ from gearman_proto.wire.events import (
     WorkData,
     WorkException,
     WorkFail,
-    WorkStatus,
     WorkWarning,
 )
-from tests.support import PATIENCE, Gearmand, free_port, wait_for
+from tests.support import PATIENCE, free_port, wait_for
 
-from .conftest import SERVERS
+from .scripted import Peer, give, scripted
+from .support import (
+    KINDS,
+    Held,
+    admin,
+    counted,
+    counts,
+    make_worker,
+    plain_reverse,
+    reverse,
+    until,
+    working,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Callable
 
-    from anyio.abc import ByteStream, TaskGroup
+    from anyio.abc import ByteStream
 
 pytestmark = pytest.mark.anyio
 
 MB = 1_000_000
-KINDS = ["async", "plain"]
-WORK = (WorkComplete, WorkFail, WorkException, WorkData, WorkStatus, WorkWarning)
-
-
-async def eventually(condition: Callable[[], object], what: str = "condition") -> None:
-    """Wait until `condition` is true, while the event loop runs."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come true"
-        await anyio.sleep(0.002)
-
-
-async def admin(server: Any, command: str) -> str:
-    """The reply to a line of the admin protocol, also from a server in this event loop."""
-    async with await anyio.connect_tcp(*server.address) as stream:
-        await stream.send(command.encode() + b"\r\n")
-        is_list = command.startswith(("status", "workers", "show"))
-        reply = b""
-        while not (reply == b".\n" or reply.endswith(b"\n.\n" if is_list else b"\n")):
-            reply += await stream.receive()
-    return reply.decode()
-
-
-async def counts(server: Any, task: str) -> tuple[int, int, int]:
-    """How many jobs of `task` there are, how many of them run, and how many workers."""
-    for line in (await admin(server, "status")).splitlines():
-        name, *numbers = line.split("\t")
-        if name == task:
-            total, running, workers = map(int, numbers)
-            return total, running, workers
-    return 0, 0, 0
-
-
-async def counted(server: Any, task: str, expected: tuple[int, int, int]) -> None:
-    """Wait until that is so."""
-    deadline = time.monotonic() + PATIENCE
-    while (found := await counts(server, task)) != expected:
-        assert time.monotonic() < deadline, f"{found}, not {expected}"
-        await anyio.sleep(0.002)
-
-
-class Working:
-    """A worker that works in a task."""
-
-    def __init__(self, worker: Any) -> None:
-        self.worker = worker
-        self.ended = anyio.Event()
-        self.error: Exception | None = None
-
-    async def run(self, poll_timeout: float | None) -> None:
-        try:
-            await self.worker.work(poll_timeout)
-        except Exception as error:  # noqa: BLE001 - raised by `end`
-            self.error = error
-        finally:
-            self.ended.set()
-
-    async def end(self) -> None:
-        """Wait for the end of `work`, and raise what it has raised."""
-        with anyio.fail_after(PATIENCE):
-            await self.ended.wait()
-        error, self.error = self.error, None
-        if error is not None:
-            raise error
-
-
-@contextlib.asynccontextmanager
-async def working(worker: GearmanWorker, poll_timeout: float | None = 60) -> AsyncIterator[Working]:
-    """Lets a worker work until the end of the block, where its jobs are given up."""
-    it = Working(worker)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(it.run, poll_timeout)
-        try:
-            yield it
-        finally:
-            tasks.cancel_scope.cancel()
-    await it.end()
-
-
-def make_worker(
-    *hosts: Any,
-    tasks: dict[str, Any] | None = None,
-    kind: type[GearmanWorker] = GearmanWorker,
-    **options: Any,
-) -> Any:
-    """A worker for the `tasks` with these callbacks."""
-    worker = kind(list(hosts), **options)
-    for task, callback in (tasks or {}).items():
-        worker.register_task(task, callback)
-    return worker
-
-
-async def reverse(worker: GearmanWorker, job: WorkerJob) -> Any:
-    return job.data[::-1]
-
-
-def plain_reverse(worker: Any, job: WorkerJob) -> Any:
-    return job.data[::-1]
-
-
-class Held:
-    """A callback that holds its jobs until they are let go, async or in a thread."""
-
-    def __init__(self, kind: str, jobs: int = 1) -> None:
-        self.kind = kind
-        self.jobs = jobs
-        self.begun = 0
-        self.done: list[bytes] = []
-        self.gone: list[bytes] = []
-        self._go_on = threading.Event()
-        self._let_go = anyio.Event()
-
-    @property
-    def callback(self) -> Callable[..., Any]:
-        return self._async if self.kind == "async" else self._plain
-
-    async def wait(self) -> None:
-        """Wait until all jobs have begun."""
-        await eventually(lambda: self.begun == self.jobs, "the beginning of the jobs")
-
-    def let_go(self) -> None:
-        self._go_on.set()
-        self._let_go.set()
-
-    async def _async(self, worker: Any, job: WorkerJob) -> Any:
-        self.begun += 1
-        try:
-            await self._let_go.wait()
-        except BaseException:
-            self.gone.append(job.data)
-            raise
-        self.done.append(job.data)
-        return job.data
-
-    def _plain(self, worker: Any, job: WorkerJob) -> Any:
-        self.begun += 1
-        wait_for(self._go_on)
-        self.done.append(job.data)
-        return job.data
-
-
-# A server in memory, that does as the test says.
-
-
-class Disconnected(Exception):
-    """The worker has closed the connection."""
-
-
-class Peer:
-    """The server's end of one connection."""
-
-    def __init__(self, stream: ByteStream) -> None:
-        self.stream = stream
-        #: All that the worker has sent and was taken.
-        self.events: list[Event] = []
-        self._connection = Connection(Role.SERVER)
-
-    async def receive(self) -> Event:
-        """The next packet."""
-        while (event := self._connection.next_event()) is NEED_DATA:
-            await self._read()
-        if isinstance(event, ConnectionClosed):
-            raise Disconnected
-        assert isinstance(event, Event)
-        self.events.append(event)
-        return event
-
-    async def _read(self) -> None:
-        try:
-            self._connection.receive_data(await self.stream.receive())
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            self._connection.receive_eof()
-
-    async def expect(self, kind: type[Event]) -> None:
-        """The next packet is a `kind`."""
-        event = await self.receive()
-        assert isinstance(event, kind), event
-
-    async def send(self, *events: Event) -> None:
-        await self.stream.send(b"".join([self._connection.send(event) for event in events]))
-
-    async def hold(self) -> None:
-        """Take what comes and say nothing."""
-        while True:
-            await self.receive()
-
-
-class Scripted:
-    """A server in memory: `script` is run for each connection, which ends when it returns."""
-
-    def __init__(self, tasks: TaskGroup, script: Callable[[Peer], Awaitable[object]]) -> None:
-        self.peers: list[Peer] = []
-        self._tasks = tasks
-        self._script = script
-
-    async def connect(self, address: object) -> ByteStream:
-        near, far = pipe()
-        self._tasks.start_soon(self._run, far)
-        return near
-
-    async def _run(self, stream: ByteStream) -> None:
-        async with stream:
-            peer = Peer(stream)
-            self.peers.append(peer)
-            with contextlib.suppress(Disconnected, anyio.BrokenResourceError):
-                await self._script(peer)
-
-    @property
-    def about_jobs(self) -> list[Event]:
-        """What the worker has sent about its jobs."""
-        return [event for peer in self.peers for event in peer.events if isinstance(event, WORK)]
-
-
-def give(*jobs: bytes) -> Callable[[Peer], Awaitable[None]]:
-    """A script: give these jobs, one after the other, and then none."""
-
-    async def script(peer: Peer) -> None:
-        left = list(jobs)
-        while True:
-            event = await peer.receive()
-            if isinstance(event, EchoReq):
-                await peer.send(EchoRes(event.data))
-            elif isinstance(event, GrabJobUniq):
-                if left:
-                    handle = b"H:%d" % (len(jobs) - len(left) + 1)
-                    await peer.send(JobAssignUniq(handle, b"task", b"unique", left.pop(0)))
-                else:
-                    await peer.send(NoJob())
-
-    return script
-
-
-@contextlib.asynccontextmanager
-async def scripted(script: Callable[[Peer], Awaitable[object]]) -> AsyncIterator[Scripted]:
-    """Runs a server in memory."""
-    async with anyio.create_task_group() as tasks:
-        try:
-            yield Scripted(tasks, script)
-        finally:
-            tasks.cancel_scope.cancel()
-
-
-# A server that can be killed.
-
-
-class Embedded:
-    """A JobServer in this loop that can be killed, and started again, as a Gearmand can be."""
-
-    def __init__(self, tasks: TaskGroup) -> None:
-        self.port = 0
-        self._tasks = tasks
-        self._killed = anyio.Event()
-        self._ended = anyio.Event()
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return "127.0.0.1", self.port
-
-    async def start(self) -> None:
-        self._killed, self._ended = anyio.Event(), anyio.Event()
-        self.port = await self._tasks.start(self._run)
-
-    async def _run(self, *, task_status: Any) -> None:
-        async with gearman.JobServer(port=self.port) as server:
-            task_status.started(server.address.port)
-            await self._killed.wait()
-        self._ended.set()
-
-    async def kill(self) -> None:
-        self._killed.set()
-        await self._ended.wait()
-
-
-class External:
-    """A gearmand with the same surface."""
-
-    def __init__(self, gearmand: Gearmand) -> None:
-        self.address = gearmand.address
-        self._gearmand = gearmand
-
-    async def start(self) -> None:
-        self._gearmand.start()
-
-    async def kill(self) -> None:
-        self._gearmand.kill()
-
-
-@pytest.fixture(params=SERVERS)
-async def launch(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIterator[Any]:
-    """Starts a server for one test, a gearmand or a JobServer, that may be killed."""
-    async with anyio.create_task_group() as tasks:
-
-        async def start() -> Embedded | External:
-            if request.param == "gearmand":
-                return External(request.getfixturevalue("start_gearmand")())
-            embedded = Embedded(tasks)
-            await embedded.start()
-            return embedded
-
-        if request.param == "gearmand":
-            request.getfixturevalue("start_gearmand")
-        yield start
-        tasks.cancel_scope.cancel()
-
-
-@pytest.fixture
-async def local(anyio_backend: str) -> AsyncIterator[gearman.JobServer]:
-    """A server where it does not matter which."""
-    async with gearman.JobServer() as server:
-        yield server
 
 
 # Jobs.
@@ -394,7 +89,7 @@ async def test_job(server: Any, task: str, form: str) -> None:
         assert job.handle == request.job.handle
         assert job.ended
         assert not job.is_lost
-        await eventually(lambda: not worker.has_job_lock())
+        await until(lambda: not worker.has_job_lock())
 
 
 async def test_register_and_unregister(server: Any, task: str) -> None:
@@ -446,7 +141,7 @@ async def test_repr_and_connection_list(server: Any, task: str) -> None:
     (connection,) = worker.connection_list
     assert (connection.gearman_host, connection.gearman_port) == tuple(server.address)
     async with working(worker) as it:
-        await eventually(lambda: connection.connected)
+        await until(lambda: connection.connected)
         worker.stop()
         await it.end()
         assert not connection.connected
@@ -538,7 +233,7 @@ async def test_slots_of_two_servers(launch: Any, task: str) -> None:
                 assert all(request.complete for request in some)
 
 
-async def test_threads(local: Any, task: str) -> None:
+async def test_threads(server: Any, task: str) -> None:
     """A plain callback does not run in the event loop; an async one does."""
     threads: dict[str, int] = {}
 
@@ -548,8 +243,8 @@ async def test_threads(local: Any, task: str) -> None:
     async def function(worker: Any, job: WorkerJob) -> None:
         threads["async"] = threading.get_ident()
 
-    worker = make_worker(local.address, tasks={task: plain, f"{task}-async": function})
-    async with working(worker), GearmanClient([local.address]) as client:
+    worker = make_worker(server.address, tasks={task: plain, f"{task}-async": function})
+    async with working(worker), GearmanClient([server.address]) as client:
         assert (await client.submit_job(task, b"")).complete
         assert (await client.submit_job(f"{task}-async", b"")).complete
     assert threads["plain"] != threading.get_ident()
@@ -605,10 +300,10 @@ FORMS: list[tuple[Any, bytes]] = [
 
 
 @pytest.mark.parametrize("number", [number for number, (_, result) in enumerate(FORMS) if result])
-async def test_forms_of_callbacks(local: Any, task: str, number: int) -> None:
+async def test_forms_of_callbacks(server: Any, task: str, number: int) -> None:
     callback, result = FORMS[number]
-    worker = make_worker(local.address, tasks={task: callback})
-    async with working(worker), GearmanClient([local.address]) as client:
+    worker = make_worker(server.address, tasks={task: callback})
+    async with working(worker), GearmanClient([server.address]) as client:
         assert (await client.submit_job(task, b"x")).result == result
 
 
@@ -616,7 +311,7 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", defau
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_context(local: Any, task: str, kind: str) -> None:
+async def test_context(server: Any, task: str, kind: str) -> None:
     """Callbacks see the variables of whoever called `work`; theirs are their own."""
 
     def plain(worker: Any, job: WorkerJob) -> str:
@@ -627,10 +322,10 @@ async def test_context(local: Any, task: str, kind: str) -> None:
     async def function(worker: Any, job: WorkerJob) -> str:
         return plain(worker, job)
 
-    worker = make_worker(local.address, tasks={task: plain if kind == "plain" else function})
+    worker = make_worker(server.address, tasks={task: plain if kind == "plain" else function})
     token = VARIABLE.set("the caller's")
     try:
-        async with working(worker), GearmanClient([local.address]) as client:
+        async with working(worker), GearmanClient([server.address]) as client:
             for _ in range(3):
                 assert (await client.submit_job(task, b"")).result == b"the caller's"
     finally:
@@ -722,7 +417,7 @@ class Sub(GearmanWorker):
         return self.total + number
 
 
-async def test_worker_in_a_thread(local: Any, task: str) -> None:
+async def test_worker_in_a_thread(server: Any, task: str) -> None:
     """Its methods block; all else is that of the worker."""
     seen: dict[str, Any] = {}
 
@@ -747,8 +442,8 @@ async def test_worker_in_a_thread(local: Any, task: str) -> None:
             worker.register_task(5, reverse)
         return b"done"
 
-    worker = make_worker(local.address, kind=Sub, tasks={task: function})
-    async with working(worker), GearmanClient([local.address]) as client:
+    worker = make_worker(server.address, kind=Sub, tasks={task: function})
+    async with working(worker), GearmanClient([server.address]) as client:
         request = await client.submit_job(task, b"")
         assert (request.result, list(request.warning_updates)) == (b"done", [])
     assert seen == {
@@ -766,7 +461,7 @@ async def test_worker_in_a_thread(local: Any, task: str) -> None:
     assert (Sub.total, Sub.label) == (0, "class")
 
 
-async def test_another_thread_is_told(local: Any, task: str) -> None:
+async def test_another_thread_is_told(server: Any, task: str) -> None:
     """The worker itself can't be used there; `anyio.from_thread` is named."""
     refused: list[str] = []
 
@@ -777,8 +472,8 @@ async def test_another_thread_is_told(local: Any, task: str) -> None:
             refused.append(str(caught.value))
         anyio.from_thread.run(worker.send_job_data, job, b"by hand")
 
-    worker = make_worker(local.address, tasks={task: function})
-    async with working(worker), GearmanClient([local.address]) as client:
+    worker = make_worker(server.address, tasks={task: function})
+    async with working(worker), GearmanClient([server.address]) as client:
         request = await client.submit_job(task, b"")
         assert list(request.data_updates) == [b"by hand"]
     assert len(refused) == 2
@@ -822,12 +517,12 @@ async def test_nothing_can_be_sent_after_the_end(server: Any, task: str, kind: s
     async with working(worker), GearmanClient([server.address]) as client:
         request = await client.submit_job(task, b"")
         assert request.result == b"done"
-        await eventually(lambda: len(refused) == 6)
+        await until(lambda: len(refused) == 6)
         assert not request.data_updates
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_updates_that_servers_do_not_take(local: Any, task: str, kind: str) -> None:
+async def test_updates_that_servers_do_not_take(server: Any, task: str, kind: str) -> None:
     async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
         with pytest.raises(LocalProtocolError):
             await worker.send_job_status(job, "1\0", "2")
@@ -842,8 +537,8 @@ async def test_updates_that_servers_do_not_take(local: Any, task: str, kind: str
             worker.send_job_data(job, 5)
         return b"alive"
 
-    worker = make_worker(local.address, tasks={task: plain if kind == "plain" else function})
-    async with working(worker), GearmanClient([local.address]) as client:
+    worker = make_worker(server.address, tasks={task: plain if kind == "plain" else function})
+    async with working(worker), GearmanClient([server.address]) as client:
         request = await client.submit_job(task, b"")
         assert request.result == b"alive"
         assert not request.status_updates
@@ -861,7 +556,7 @@ class JsonEncoder(gearman.DataEncoder):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", ["class", "instance"])
-async def test_encoder(local: Any, task: str, kind: str, place: str) -> None:
+async def test_encoder(server: Any, task: str, kind: str, place: str) -> None:
     class Encoding(GearmanWorker):
         data_encoder = JsonEncoder
 
@@ -884,13 +579,13 @@ async def test_encoder(local: Any, task: str, kind: str, place: str) -> None:
 
     callback = plain if kind == "plain" else function
     worker = make_worker(
-        local.address,
+        server.address,
         kind=Encoding if place == "class" else GearmanWorker,
         tasks={task: callback, f"{task}-bad": lambda worker, job: {1, 2}},
     )
     if place == "instance":
         worker.data_encoder = JsonEncoder()
-    async with working(worker), EncodingClient([local.address]) as client:
+    async with working(worker), EncodingClient([server.address]) as client:
         thing = {"ümlaut": ["ß", None, 1.5]}
         request = await client.submit_job(task, thing)
         assert request.result == {"result": thing}
@@ -961,7 +656,7 @@ class PlainHooked(GearmanWorker):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("hooks", [Hooked, PlainHooked])
-async def test_hooks(local: Any, task: str, kind: str, hooks: Any) -> None:
+async def test_hooks(server: Any, task: str, kind: str, hooks: Any) -> None:
     def plain(worker: Any, job: WorkerJob) -> Any:
         return {b"good": b"result", b"bad": 5}[job.data]
 
@@ -969,10 +664,10 @@ async def test_hooks(local: Any, task: str, kind: str, hooks: Any) -> None:
         return plain(worker, job)
 
     worker = make_worker(
-        local.address, kind=hooks, tasks={task: plain if kind == "plain" else function}
+        server.address, kind=hooks, tasks={task: plain if kind == "plain" else function}
     )
     expected: list[Any] = []
-    async with working(worker), GearmanClient([local.address]) as client:
+    async with working(worker), GearmanClient([server.address]) as client:
         for data, state, calls in (
             (b"good", gearman.JOB_COMPLETE, ["execute", b"result", True, "after"]),
             (b"ugly", gearman.JOB_FAILED, ["execute", KeyError, False, "after"]),
@@ -981,11 +676,11 @@ async def test_hooks(local: Any, task: str, kind: str, hooks: Any) -> None:
             assert (await client.submit_job(task, data)).state == state
             # Only the async one sees what its super has returned.
             expected += [c for c in calls if hooks is Hooked or not isinstance(c, bool)]
-            await eventually(lambda: worker.calls == expected)  # noqa: B023 - it is called at once
+            await until(lambda: worker.calls == expected)  # noqa: B023 - it is called at once
 
 
 @pytest.mark.parametrize("hooks", KINDS)
-async def test_hooks_that_end_the_job_themselves(local: Any, task: str, hooks: str) -> None:
+async def test_hooks_that_end_the_job_themselves(server: Any, task: str, hooks: str) -> None:
     class Async(GearmanWorker):
         async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
             await self.send_job_complete(current_job, b"by the hook")
@@ -1006,9 +701,9 @@ async def test_hooks_that_end_the_job_themselves(local: Any, task: str, hooks: s
         return 1 // len(job.data)
 
     worker = make_worker(
-        local.address, kind=Plain if hooks == "plain" else Async, tasks={task: function}
+        server.address, kind=Plain if hooks == "plain" else Async, tasks={task: function}
     )
-    async with working(worker) as it, GearmanClient([local.address]) as client:
+    async with working(worker) as it, GearmanClient([server.address]) as client:
         assert (await client.submit_job(task, b"x")).result == b"by the hook"
         request = await client.submit_job(task, b"")
         assert request.state == gearman.JOB_FAILED
@@ -1016,13 +711,13 @@ async def test_hooks_that_end_the_job_themselves(local: Any, task: str, hooks: s
         assert not it.ended.is_set()
 
 
-async def test_callback_is_replaced_by_the_hook(local: Any, task: str) -> None:
+async def test_callback_is_replaced_by_the_hook(server: Any, task: str) -> None:
     class Worker(GearmanWorker):
         async def on_job_execute(self, current_job: WorkerJob) -> bool:
             return await self.on_job_complete(current_job, current_job.task.encode())
 
-    worker = make_worker(local.address, kind=Worker, tasks={task: reverse})
-    async with working(worker), GearmanClient([local.address]) as client:
+    worker = make_worker(server.address, kind=Worker, tasks={task: reverse})
+    async with working(worker), GearmanClient([server.address]) as client:
         assert (await client.submit_job(task, b"")).result == task.encode()
 
 
@@ -1096,10 +791,10 @@ async def test_after_poll(server: Any, task: str, hook: str) -> None:
         working(worker, poll_timeout=0.02) as it,
         GearmanClient([server.address]) as client,
     ):
-        await eventually(lambda: activity.count(False) > 3)
+        await until(lambda: activity.count(False) > 3)
         before = activity.count(True)
         assert (await client.submit_job(task, b"ab")).result == b"ba"
-        await eventually(lambda: activity.count(True) > before)
+        await until(lambda: activity.count(True) > before)
         ending = True
         await it.end()
 
@@ -1286,7 +981,7 @@ async def test_stop_with_a_timeout(server: Any, task: str, kind: str) -> None:
             assert [request.result for request in requests] == [b"0", b"1"]
         held.let_go()
         if kind == "plain":
-            await eventually(lambda: len(held.done) == 2)
+            await until(lambda: len(held.done) == 2)
 
 
 async def test_stop_with_a_timeout_that_is_long_enough(server: Any, task: str) -> None:
@@ -1441,7 +1136,7 @@ async def test_shutdown_gives_the_job_to_another(server: Any, task: str, kind: s
             assert request.result == b"ba"
         held.let_go()
         if kind == "plain":
-            await eventually(lambda: held.done)
+            await until(lambda: held.done)
 
 
 async def test_context_manager_ends_work(server: Any, task: str) -> None:
@@ -1692,7 +1387,7 @@ async def test_one_end_per_job(caplog: pytest.LogCaptureFixture, what: str, max_
         async with working(worker) as it:
             # The order is that of the loop's tasks.
             ends = (WorkComplete, WorkFail, WorkException)
-            await eventually(lambda: sum(isinstance(e, ends) for e in server.about_jobs) == 2)
+            await until(lambda: sum(isinstance(e, ends) for e in server.about_jobs) == 2)
             worker.stop()
             await it.end()
     events = server.about_jobs
@@ -1731,7 +1426,7 @@ async def test_cancelled_asyncio_future(anyio_backend: str) -> None:
     async with scripted(give(b"", b"")) as server:
         worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
         async with working(worker):
-            await eventually(lambda: WorkComplete(b"H:2", b"next") in server.about_jobs)
+            await until(lambda: WorkComplete(b"H:2", b"next") in server.about_jobs)
     assert [type(event) for event in server.about_jobs] == [WorkWarning, WorkFail, WorkComplete]
 
 
@@ -1807,7 +1502,7 @@ async def test_kept_jobs(server: Any, task: str, kind: str) -> None:
         assert lost.is_lost
         held.let_go()
         if kind == "plain":
-            await eventually(lambda: len(errors) == 2)
+            await until(lambda: len(errors) == 2)
         else:
             for send in (worker.send_job_data, worker.send_job_complete):
                 with pytest.raises(ConnectionError) as caught:
@@ -1865,7 +1560,7 @@ async def test_exceptions(kind: str) -> None:
             "any:1", tasks={"task": callback}, exceptions=True, connect=server.connect
         )
         async with working(worker):
-            await eventually(lambda: len(server.about_jobs) == 2)
+            await until(lambda: len(server.about_jobs) == 2)
     text = b"ZeroDivisionError: too\nbad"
     assert server.about_jobs == [WorkException(b"H:1", text), WorkException(b"H:2", text)]
 
@@ -1899,7 +1594,7 @@ async def test_job_that_a_hook_leaves_open(caplog: pytest.LogCaptureFixture, hoo
         kind = Plain if hook == "plain" else Async
         worker = make_worker("any:1", kind=kind, tasks={"task": reverse}, connect=server.connect)
         async with working(worker):
-            await eventually(lambda: server.about_jobs)
+            await until(lambda: server.about_jobs)
     assert server.about_jobs == [WorkFail(b"H:1")]
     assert "left without an end" in caplog.text
 
@@ -1925,7 +1620,7 @@ async def test_hook_that_fails(caplog: pytest.LogCaptureFixture, hook: str, name
     async with scripted(give(b"1", b"2")) as server:
         worker = make_worker("any:1", kind=Worker, tasks={"task": function}, connect=server.connect)
         async with working(worker):
-            await eventually(lambda: WorkComplete(b"H:2", b"2") in server.about_jobs)
+            await until(lambda: WorkComplete(b"H:2", b"2") in server.about_jobs)
     assert server.about_jobs == [
         *failure(b"LookupError: hook"),
         WorkComplete(b"H:2", b"2"),
@@ -1937,7 +1632,7 @@ async def test_job_of_a_task_that_is_unknown() -> None:
     async with scripted(give(b"1")) as server:
         worker = make_worker("any:1", tasks={"another": reverse}, connect=server.connect)
         async with working(worker):
-            await eventually(lambda: len(server.about_jobs) == 2)
+            await until(lambda: len(server.about_jobs) == 2)
     assert server.about_jobs == failure(b"KeyError: 'task'")
 
 
@@ -1960,7 +1655,7 @@ async def test_register_while_it_works(server: Any, task: str) -> None:
             [{"task": f"{task}-{n}", "data": b"ab"} for n in range(4)], wait_until_complete=False
         )
         async with working(worker):
-            await eventually(lambda: worker.connection_list[0].connected)
+            await until(lambda: worker.connection_list[0].connected)
             worker.register_task(f"{task}-0", function)
             await client.wait_until_jobs_completed(requests[:1])
             worker.register_task(f"{task}-1", plain)
@@ -2027,7 +1722,7 @@ async def test_server_dies_in_the_middle_of_a_job(
         nonlocal begun
         if job.data == b"lost":
             begun = True
-            await eventually(lambda: job.is_lost)
+            await until(lambda: job.is_lost)
             for _ in range(2):
                 with pytest.raises(ConnectionError, match="was lost") as caught:
                     await worker.send_job_data(job, b"x")
@@ -2053,13 +1748,13 @@ async def test_server_dies_in_the_middle_of_a_job(
     async with working(worker) as it:
         async with GearmanClient([server.address]) as client:
             lost = await client.submit_job(task, b"lost", wait_until_complete=False)
-            await eventually(lambda: begun)
+            await until(lambda: begun)
             await server.kill()
             killed.set()
             with anyio.fail_after(PATIENCE):
                 await client.wait_until_jobs_completed([lost])
             assert lost.state == gearman.JOB_UNKNOWN
-            await eventually(lambda: len(outcomes) == 2)
+            await until(lambda: len(outcomes) == 2)
         await server.start()
         async with GearmanClient([server.address]) as client:
             assert (await client.submit_job(task, b"next")).result == b"next"
@@ -2086,7 +1781,7 @@ async def test_one_of_two_servers_dies(launch: Any, task: str) -> None:
         held = [
             await client.submit_job(task, b"wait", wait_until_complete=False) for client in clients
         ]
-        await eventually(lambda: len(begun) == 2)
+        await until(lambda: len(begun) == 2)
         await servers[0].kill()
         await clients[0].wait_until_jobs_completed(held[:1])
         assert held[0].state == gearman.JOB_UNKNOWN
@@ -2123,7 +1818,7 @@ async def test_stop_while_there_is_no_server(launch: Any, task: str) -> None:
         async with GearmanClient([server.address]) as client:
             assert (await client.submit_job(task, b"ab")).result == b"ba"
         await server.kill()
-        await eventually(lambda: not worker.connection_list[0].connected)
+        await until(lambda: not worker.connection_list[0].connected)
         worker.stop()
         await it.end()
 
@@ -2157,7 +1852,7 @@ async def test_garbage(caplog: pytest.LogCaptureFixture) -> None:
     async with scripted(script) as server:
         worker = make_worker("any:1", tasks={"task": reverse}, connect=server.connect)
         async with working(worker):
-            await eventually(lambda: server.about_jobs)
+            await until(lambda: server.about_jobs)
     assert server.about_jobs == [WorkComplete(b"H:1", b"ba")]
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
@@ -2203,7 +1898,7 @@ async def test_refused_results_are_logged(caplog: pytest.LogCaptureFixture) -> N
     async with scripted(script) as server:
         worker = make_worker("any:1", tasks={"task": reverse}, connect=server.connect)
         async with working(worker) as it:
-            await eventually(lambda: caplog.records)
+            await until(lambda: caplog.records)
             assert not it.ended.is_set()
     assert "JOB_NOT_FOUND" in caplog.text
 
@@ -2259,7 +1954,7 @@ async def test_stream_to_a_server_that_reads_slowly(kind: str) -> None:
             # A megabyte, and what is in the pipe.
             assert 5 < len(sent) < 30
             reading.set()
-            await eventually(lambda: received == 300 * 100_000)
+            await until(lambda: received == 300 * 100_000)
     assert len(sent) == 300
 
 
@@ -2299,7 +1994,7 @@ async def test_poll_timeout_of_what_is_sent(kind: str) -> None:
             connect=server.connect,
         )
         async with working(worker):
-            await eventually(lambda: WorkComplete(b"H:1", b"end") in server.about_jobs)
+            await until(lambda: WorkComplete(b"H:1", b"end") in server.about_jobs)
     sizes = [len(event.data) for event in server.about_jobs if isinstance(event, WorkData)]
     assert sizes == [MB] * 8
     # The first ones fit into the pipe; clocks may differ a little.
@@ -2329,7 +2024,7 @@ async def test_cancelled_send(task: str) -> None:
     async with scripted(script) as server:
         worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
         async with working(worker):
-            await eventually(lambda: WorkComplete(b"H:1", b"1") in server.about_jobs)
+            await until(lambda: WorkComplete(b"H:1", b"1") in server.about_jobs)
     data = [event.data for event in server.about_jobs if isinstance(event, WorkData)]
     assert data == [b"%d" % number + bytes(MB) for number in range(10)]
 

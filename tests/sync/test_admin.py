@@ -227,14 +227,6 @@ def test_leaving_the_block_shuts_it_down(gearmand: Gearmand) -> None:
 # Signals.
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT is a KeyboardInterrupt, also where the tests run in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 needs_signals = pytest.mark.skipif(
     not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill"
 )

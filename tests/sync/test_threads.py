@@ -30,7 +30,7 @@ from tests.support import (
 from .support import wait_for_followers, wait_for_leader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     StartWorker = Callable[..., Worker]
     MakeClient = Callable[..., GearmanClient]
@@ -164,14 +164,6 @@ def test_black_hole_delays_nobody_else(
         with pytest.raises(gearman.errors.ConnectionError):
             connecting.result(20)
         assert sum(request.state == gearman.JOB_UNKNOWN for request in requests) == 2
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT is a KeyboardInterrupt, also where the tests run in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
