@@ -43,6 +43,9 @@ def pytest_collection_finish() -> None:
 
     That is all the modules and tests of the session: 116 ms each time.
     """
+    # It takes note of trio's random numbers when it is imported, and warns if these are frozen.
+    import hypothesis  # noqa: F401
+
     gc.collect()
     gc.freeze()
 

@@ -708,21 +708,6 @@ async def test_worker_is_lost(server: JobServer, task: str) -> None:
             assert request.result == b"atad"
 
 
-async def test_run_at(server: JobServer, task: str) -> None:
-    """A sleeping worker is woken when the time has come."""
-    ran: list[float] = []
-
-    async def function(worker: Any, job: WorkerJob) -> None:
-        ran.append(time.time())
-
-    worker = make_worker(server.address, tasks={task: function}, look_again=1000)
-    async with working(worker), GearmanClient([server.address]) as client:
-        when = time.time() + 0.1
-        await client.submit_job(task, b"", background=True, run_at=when)
-        await until(lambda: ran)
-    assert ran[0] >= when
-
-
 # Streams of other kinds.
 
 

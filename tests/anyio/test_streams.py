@@ -707,19 +707,6 @@ async def test_all_addresses_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "127.0.0.2" in message
 
 
-async def test_connection_refused() -> None:
-    ports = [free_port(), free_port()]
-    async with gearman.GearmanClient([("127.0.0.1", port) for port in ports]) as client:
-        with pytest.raises(ServerUnavailable) as caught:
-            await client.submit_job("reverse", "hello", max_retries=5)
-        assert str(caught.value).count("refused") == 2
-        assert all(f"127.0.0.1:{port} (" in str(caught.value) for port in ports)
-        for server in client.connection_list:
-            with pytest.raises(ConnectionError, match="refused") as lost:
-                await client.establish_connection(server)
-            assert isinstance(lost.value, OSError)
-
-
 async def test_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_to(monkeypatch, "gearman.test")
     async with gearman.GearmanClient(["gearman.test"]) as client:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import json
 import logging
 import sys
 import threading
@@ -23,7 +22,6 @@ from gearman_anyio import GearmanClient, GearmanWorker, WorkerJob
 from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,
-    LocalProtocolError,
     ServerUnavailable,
 )
 from gearman_proto.wire.events import (
@@ -32,22 +30,19 @@ from gearman_proto.wire.events import (
     GrabJobUniq,
     JobAssignUniq,
     NoJob,
-    PreSleep,
     WorkComplete,
     WorkData,
     WorkException,
     WorkFail,
     WorkWarning,
 )
-from tests.support import PATIENCE, free_port, wait_for
+from tests.support import PATIENCE
 
 from .scripted import Peer, give, scripted
 from .support import (
     KINDS,
     Held,
-    admin,
     counted,
-    counts,
     make_worker,
     plain_reverse,
     reverse,
@@ -68,110 +63,15 @@ MB = 1_000_000
 # Jobs.
 
 
-@pytest.mark.parametrize("form", ["str", "bytes"])
-async def test_job(server: Any, task: str, form: str) -> None:
-    jobs: list[WorkerJob] = []
-
-    async def function(given: GearmanWorker, job: WorkerJob) -> Any:
-        assert given is worker
-        assert worker.has_job_lock()
-        jobs.append(job)
-        return b"<" + job.data + b">"
-
-    name = f"{task}-ü"
-    given = name if form == "str" else name.encode()
-    worker = make_worker(server.address, tasks={given: function})  # type: ignore[dict-item]
-    async with working(worker), GearmanClient([server.address]) as client:
-        request = await client.submit_job(given, b"a\0b", unique="münchen")
-        assert request.result == b"<a\0b>"
-        (job,) = jobs
-        assert (job.task, job.unique, job.data) == (name, "münchen", b"a\0b")
-        assert job.handle == request.job.handle
-        assert job.ended
-        assert not job.is_lost
-        await until(lambda: not worker.has_job_lock())
-
-
-async def test_register_and_unregister(server: Any, task: str) -> None:
-    worker = make_worker(server.address)
-    assert worker.register_task(task, reverse) == task
-    assert worker.register_task(f"{task}-b".encode(), reverse, timeout=1.5) == f"{task}-b"
-    assert worker.worker_abilities == {task: reverse, f"{task}-b": reverse}
-    assert worker.unregister_task(task.encode()) == task
-    assert worker.worker_abilities == {f"{task}-b": reverse}
-    with pytest.raises(InvalidWorkerState, match=task):
-        worker.unregister_task(task)
-
-
-async def test_wrong_arguments() -> None:
-    worker = make_worker()
-    for name in ("a\0b", b"\xff\0", "x" * 8200):
-        with pytest.raises(ValueError):
-            worker.register_task(name, reverse)
-    for call in (
-        lambda: worker.register_task(5, reverse),
-        lambda: worker.register_task("task", b"reverse"),
-        lambda: worker.register_task("task", reverse, timeout="1"),
-        lambda: worker.set_client_id(5),
-        lambda: worker.stop("1"),
-        lambda: GearmanWorker([], max_jobs="1"),  # type: ignore[arg-type]
-    ):
-        with pytest.raises(TypeError):
-            call()
-    with pytest.raises(TypeError):
-        await worker.work("1")
-    with pytest.raises(ValueError, match="nan"):
-        await worker.work(float("nan"))
-    with pytest.raises(ValueError, match="max_jobs"):
-        GearmanWorker([], max_jobs=0)
-    # None of that has begun any work.
-    with pytest.raises(ServerUnavailable, match="host list"):
-        await worker.work()
-    assert worker.worker_abilities == {}
-    assert worker.worker_client_id is None
-
-
-async def test_repr_and_connection_list(server: Any, task: str) -> None:
-    class Mine(GearmanWorker):
-        pass
-
-    worker = make_worker("one:1", ("::1", 2), kind=Mine, tasks={"a": reverse, "b": reverse})
-    assert repr(worker) == "<Mine [one:1, [::1]:2] a, b>"
-    worker = make_worker(server.address, tasks={task: reverse})
-    (connection,) = worker.connection_list
-    assert (connection.gearman_host, connection.gearman_port) == tuple(server.address)
-    async with working(worker) as it:
-        await until(lambda: connection.connected)
-        worker.stop()
-        await it.end()
-        assert not connection.connected
-
-
-async def test_client_id(server: Any, task: str) -> None:
-    worker = make_worker(server.address, tasks={task: reverse})
-    assert worker.set_client_id(f"{task}-before") == f"{task}-before"
-    async with working(worker):
-        await counted(server, task, (0, 0, 1))
-        assert f" {task}-before :" in await admin(server, "workers")
-        assert worker.set_client_id(f"{task}-after".encode()) == f"{task}-after"
-        assert worker.worker_client_id == f"{task}-after"
-        deadline = time.monotonic() + PATIENCE
-        while f" {task}-after :" not in await admin(server, "workers"):
-            assert time.monotonic() < deadline
-        assert f" {task}-before :" not in await admin(server, "workers")
-
-
 # How callbacks run.
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("max_jobs", [1, 4])
-async def test_slots(server: Any, task: str, kind: str, max_jobs: int) -> None:
-    """As many callbacks as there are slots run at once; never more."""
+async def test_slots(server: Any, task: str, max_jobs: int) -> None:
+    """As many async callbacks as there are slots run at once; never more."""
     inside: list[Any] = []
     most: list[int] = []
     full = anyio.Event()
-    barrier = threading.Barrier(max_jobs)
 
     async def function(worker: Any, job: WorkerJob) -> Any:
         inside.append(job.handle)
@@ -184,18 +84,7 @@ async def test_slots(server: Any, task: str, kind: str, max_jobs: int) -> None:
         inside.remove(job.handle)
         return job.data
 
-    def plain(worker: Any, job: WorkerJob) -> Any:
-        inside.append(job.handle)
-        barrier.wait(PATIENCE)
-        most.append(len(inside))
-        # None leaves before all have looked.
-        barrier.wait(PATIENCE)
-        inside.remove(job.handle)
-        return job.data
-
-    worker = make_worker(
-        server.address, tasks={task: plain if kind == "plain" else function}, max_jobs=max_jobs
-    )
+    worker = make_worker(server.address, tasks={task: function}, max_jobs=max_jobs)
     async with GearmanClient([server.address]) as client:
         jobs = [{"task": task, "data": b"%d" % number} for number in range(max_jobs * 10)]
         requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
@@ -204,33 +93,6 @@ async def test_slots(server: Any, task: str, kind: str, max_jobs: int) -> None:
                 await client.wait_until_jobs_completed(requests)
     assert [request.result for request in requests] == [job["data"] for job in jobs]
     assert max(most) == max_jobs
-
-
-async def test_slots_of_two_servers(launch: Any, task: str) -> None:
-    """Both are served, by the same slots."""
-    held = Held("async", 3)
-    servers = [await launch(), await launch()]
-    clients = [GearmanClient([server.address]) for server in servers]
-    worker = make_worker(
-        *[server.address for server in servers], tasks={task: held.callback}, max_jobs=3
-    )
-    async with clients[0], clients[1]:
-        requests = [
-            await client.submit_multiple_jobs(
-                [{"task": task, "data": b"%d" % n} for n in range(5)], wait_until_complete=False
-            )
-            for client in clients
-        ]
-        async with working(worker):
-            await held.wait()
-            running = [(await counts(server, task))[1] for server in servers]
-            assert sum(running) == 3
-            assert all(running)
-            held.let_go()
-            for client, some in zip(clients, requests):
-                with anyio.fail_after(PATIENCE):
-                    await client.wait_until_jobs_completed(some)
-                assert all(request.complete for request in some)
 
 
 async def test_threads(server: Any, task: str) -> None:
@@ -333,38 +195,6 @@ async def test_context(server: Any, task: str, kind: str) -> None:
 
 
 # What callbacks get and send.
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_updates(server: Any, task: str, kind: str) -> None:
-    async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        await worker.send_job_data(job, b"one")
-        await worker.send_job_warning(job, "careful")
-        await worker.send_job_status(job, 1, 4)
-        await worker.send_job_status(job, "2", b"4")
-        await worker.send_job_data(job, b"t\0wo", poll_timeout=20)
-        return b"done"
-
-    def plain(worker: Any, job: WorkerJob) -> Any:
-        assert worker.send_job_data(job, b"one") is None
-        worker.send_job_warning(job, "careful")
-        worker.send_job_status(job, 1, 4)
-        worker.send_job_status(job, "2", denominator=b"4")
-        worker.send_job_data(job, b"t\0wo", poll_timeout=20)
-        return b"done"
-
-    worker = make_worker(server.address, tasks={task: plain if kind == "plain" else function})
-    async with GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"", wait_until_complete=False)
-        async with working(worker):
-            assert [update async for update in client.updates(request)] == [
-                gearman.JobData(b"one"),
-                gearman.JobWarning(b"careful"),
-                gearman.JobProgress(1, 4),
-                gearman.JobProgress(2, 4),
-                gearman.JobData(b"t\0wo"),
-                gearman.JobEnded(gearman.JOB_COMPLETE, b"done"),
-            ]
 
 
 async def test_callback_of_the_blocking_worker(server: Any, task: str) -> None:
@@ -481,125 +311,6 @@ async def test_another_thread_is_told(server: Any, task: str) -> None:
     assert "x" not in worker.worker_abilities
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_nothing_can_be_sent_after_the_end(server: Any, task: str, kind: str) -> None:
-    refused: list[str] = []
-
-    async def function(worker: GearmanWorker, job: WorkerJob) -> None:
-        await worker.send_job_complete(job, b"done")
-        for send in (
-            functools.partial(worker.send_job_status, job, 1, 2),
-            functools.partial(worker.send_job_data, job, b""),
-            functools.partial(worker.send_job_warning, job, b""),
-            functools.partial(worker.send_job_complete, job, b""),
-            functools.partial(worker.send_job_failure, job),
-            functools.partial(worker.send_job_exception, job, b""),
-        ):
-            with pytest.raises(InvalidWorkerState, match="has ended") as caught:
-                await send()
-            refused.append(str(caught.value))
-
-    def plain(worker: Any, job: WorkerJob) -> None:
-        worker.send_job_complete(job, b"done")
-        for send in (
-            functools.partial(worker.send_job_status, job, 1, 2),
-            functools.partial(worker.send_job_data, job, b""),
-            functools.partial(worker.send_job_warning, job, b""),
-            functools.partial(worker.send_job_complete, job, b""),
-            functools.partial(worker.send_job_failure, job),
-            functools.partial(worker.send_job_exception, job, b""),
-        ):
-            with pytest.raises(InvalidWorkerState, match="has ended") as caught:
-                send()
-            refused.append(str(caught.value))
-
-    worker = make_worker(server.address, tasks={task: plain if kind == "plain" else function})
-    async with working(worker), GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"")
-        assert request.result == b"done"
-        await until(lambda: len(refused) == 6)
-        assert not request.data_updates
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_updates_that_servers_do_not_take(server: Any, task: str, kind: str) -> None:
-    async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        with pytest.raises(LocalProtocolError):
-            await worker.send_job_status(job, "1\0", "2")
-        with pytest.raises(TypeError):
-            await worker.send_job_data(job, 5)
-        return b"alive"
-
-    def plain(worker: Any, job: WorkerJob) -> Any:
-        with pytest.raises(LocalProtocolError):
-            worker.send_job_status(job, "1\0", "2")
-        with pytest.raises(TypeError):
-            worker.send_job_data(job, 5)
-        return b"alive"
-
-    worker = make_worker(server.address, tasks={task: plain if kind == "plain" else function})
-    async with working(worker), GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"")
-        assert request.result == b"alive"
-        assert not request.status_updates
-
-
-class JsonEncoder(gearman.DataEncoder):
-    @classmethod
-    def encode(cls, encodable_object: Any) -> str:
-        return json.dumps(encodable_object)
-
-    @classmethod
-    def decode(cls, decodable_string: bytes) -> Any:
-        return json.loads(decodable_string)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("place", ["class", "instance"])
-async def test_encoder(server: Any, task: str, kind: str, place: str) -> None:
-    class Encoding(GearmanWorker):
-        data_encoder = JsonEncoder
-
-    class EncodingClient(GearmanClient):
-        data_encoder = JsonEncoder
-
-    async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        await worker.send_job_data(job, ["data", 1])
-        await worker.send_job_warning(job, {"warning": 2})
-        if job.data == "fail":
-            await worker.send_job_exception(job, ["why"])
-        return {"result": job.data}
-
-    def plain(worker: Any, job: WorkerJob) -> Any:
-        worker.send_job_data(job, ["data", 1])
-        worker.send_job_warning(job, {"warning": 2})
-        if job.data == "fail":
-            worker.send_job_exception(job, ["why"])
-        return {"result": job.data}
-
-    callback = plain if kind == "plain" else function
-    worker = make_worker(
-        server.address,
-        kind=Encoding if place == "class" else GearmanWorker,
-        tasks={task: callback, f"{task}-bad": lambda worker, job: {1, 2}},
-    )
-    if place == "instance":
-        worker.data_encoder = JsonEncoder()
-    async with working(worker), EncodingClient([server.address]) as client:
-        thing = {"ümlaut": ["ß", None, 1.5]}
-        request = await client.submit_job(task, thing)
-        assert request.result == {"result": thing}
-        assert list(request.data_updates) == [["data", 1]]
-        assert list(request.warning_updates) == [{"warning": 2}]
-        assert (await client.submit_job(task, "fail")).exception == ["why"]
-        bad = await client.submit_job(f"{task}-bad", None)
-        assert bad.state == gearman.JOB_FAILED
-        assert "set is not JSON serializable" in bad.warning_updates[0]
-        request = await client.submit_job(task, "again")
-        assert request.result == {"result": "again"}
-    assert GearmanWorker.data_encoder is not JsonEncoder
-
-
 # Hooks.
 
 
@@ -654,18 +365,12 @@ class PlainHooked(GearmanWorker):
         return super().after_job()
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("hooks", [Hooked, PlainHooked])
-async def test_hooks(server: Any, task: str, kind: str, hooks: Any) -> None:
-    def plain(worker: Any, job: WorkerJob) -> Any:
+async def test_hooks(server: Any, task: str, hooks: Any) -> None:
+    async def function(worker: Any, job: WorkerJob) -> Any:
         return {b"good": b"result", b"bad": 5}[job.data]
 
-    async def function(worker: Any, job: WorkerJob) -> Any:
-        return plain(worker, job)
-
-    worker = make_worker(
-        server.address, kind=hooks, tasks={task: plain if kind == "plain" else function}
-    )
+    worker = make_worker(server.address, kind=hooks, tasks={task: function})
     expected: list[Any] = []
     async with working(worker), GearmanClient([server.address]) as client:
         for data, state, calls in (
@@ -679,382 +384,7 @@ async def test_hooks(server: Any, task: str, kind: str, hooks: Any) -> None:
             await until(lambda: worker.calls == expected)  # noqa: B023 - it is called at once
 
 
-@pytest.mark.parametrize("hooks", KINDS)
-async def test_hooks_that_end_the_job_themselves(server: Any, task: str, hooks: str) -> None:
-    class Async(GearmanWorker):
-        async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
-            await self.send_job_complete(current_job, b"by the hook")
-            return await super().on_job_complete(current_job, job_result)
-
-        async def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> bool:
-            await self.send_job_failure(current_job)
-            return await super().on_job_exception(current_job, exc_info)
-
-    class Plain(GearmanWorker):
-        def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Any:
-            return self.send_job_complete(current_job, b"by the hook")
-
-        def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> Any:
-            return self.send_job_failure(current_job)
-
-    async def function(worker: Any, job: WorkerJob) -> int:
-        return 1 // len(job.data)
-
-    worker = make_worker(
-        server.address, kind=Plain if hooks == "plain" else Async, tasks={task: function}
-    )
-    async with working(worker) as it, GearmanClient([server.address]) as client:
-        assert (await client.submit_job(task, b"x")).result == b"by the hook"
-        request = await client.submit_job(task, b"")
-        assert request.state == gearman.JOB_FAILED
-        assert not request.warning_updates
-        assert not it.ended.is_set()
-
-
-async def test_callback_is_replaced_by_the_hook(server: Any, task: str) -> None:
-    class Worker(GearmanWorker):
-        async def on_job_execute(self, current_job: WorkerJob) -> bool:
-            return await self.on_job_complete(current_job, current_job.task.encode())
-
-    worker = make_worker(server.address, kind=Worker, tasks={task: reverse})
-    async with working(worker), GearmanClient([server.address]) as client:
-        assert (await client.submit_job(task, b"")).result == task.encode()
-
-
-@pytest.mark.parametrize("hook", KINDS)
-@pytest.mark.parametrize("max_jobs", [1, 3])
-async def test_no_job_after_a_false_after_job(
-    server: Any, task: str, hook: str, max_jobs: int
-) -> None:
-    """Jobs that run at the same time are finished; none is begun."""
-    done: list[bytes] = []
-
-    class Plain(GearmanWorker):
-        def after_job(self) -> Any:
-            return len(done) < 2 * max_jobs
-
-    class Async(GearmanWorker):
-        async def after_job(self) -> Any:
-            await anyio.lowlevel.checkpoint()
-            return len(done) < 2 * max_jobs
-
-    inside = 0
-    full = anyio.Event()
-
-    async def function(worker: Any, job: WorkerJob) -> Any:
-        # In rounds: nobody goes on before all slots are taken.
-        nonlocal inside, full
-        inside += 1
-        this = full
-        if inside == max_jobs:
-            inside, full = 0, anyio.Event()
-            done.extend([b""] * max_jobs)
-            this.set()
-        await this.wait()
-        return job.data
-
-    worker = make_worker(
-        server.address,
-        kind=Plain if hook == "plain" else Async,
-        tasks={task: function},
-        max_jobs=max_jobs,
-    )
-    async with GearmanClient([server.address]) as client:
-        jobs = [{"task": task, "data": b"%d" % number} for number in range(4 * max_jobs)]
-        await client.submit_multiple_jobs(jobs, background=True)
-        with anyio.fail_after(PATIENCE):
-            await worker.work()
-    assert len(done) == 2 * max_jobs
-    await counted(server, task, (2 * max_jobs, 0, 0))
-
-
-@pytest.mark.parametrize("hook", KINDS)
-async def test_after_poll(server: Any, task: str, hook: str) -> None:
-    activity: list[bool] = []
-    ending = False
-
-    class Plain(GearmanWorker):
-        def after_poll(self, any_activity: bool) -> Any:
-            activity.append(any_activity)
-            return not ending
-
-    class Async(GearmanWorker):
-        async def after_poll(self, any_activity: bool) -> Any:
-            await anyio.lowlevel.checkpoint()
-            activity.append(any_activity)
-            return not ending
-
-    worker = make_worker(
-        server.address, kind=Plain if hook == "plain" else Async, tasks={task: reverse}
-    )
-    async with (
-        working(worker, poll_timeout=0.02) as it,
-        GearmanClient([server.address]) as client,
-    ):
-        await until(lambda: activity.count(False) > 3)
-        before = activity.count(True)
-        assert (await client.submit_job(task, b"ab")).result == b"ba"
-        await until(lambda: activity.count(True) > before)
-        ending = True
-        await it.end()
-
-
-async def test_after_poll_waits_for_the_jobs(server: Any, task: str) -> None:
-    held = Held("async")
-
-    class Worker(GearmanWorker):
-        def after_poll(self, any_activity: bool) -> bool:
-            return not self.has_job_lock()
-
-    worker = make_worker(server.address, kind=Worker, tasks={task: held.callback}, max_jobs=2)
-    async with GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"ab", wait_until_complete=False)
-        async with working(worker) as it:
-            await held.wait()
-            await counted(server, task, (1, 1, 1))
-            assert not it.ended.is_set()
-            held.let_go()
-            await it.end()
-        await client.wait_until_jobs_completed([request])
-        assert request.result == b"ab"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("hook", ["after_job", "after_poll"])
-async def test_hook_that_raises_ends_work(server: Any, task: str, hook: str, kind: str) -> None:
-    released = anyio.Event()
-
-    class Worker(GearmanWorker):
-        def raise_error(self, *args: Any) -> bool:
-            if not self.has_job_lock():
-                return True
-            raise ZeroDivisionError("in the hook")
-
-        async def raise_async(self, *args: Any) -> bool:
-            await anyio.lowlevel.checkpoint()
-            return self.raise_error()
-
-    setattr(Worker, hook, Worker.raise_async if kind == "async" else Worker.raise_error)
-
-    async def function(worker: Any, job: WorkerJob) -> Any:
-        if hook == "after_poll":
-            await released.wait()
-        return b"done"
-
-    worker = make_worker(server.address, kind=Worker, tasks={task: function}, max_jobs=2)
-    async with GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"", wait_until_complete=False)
-        with pytest.raises(ZeroDivisionError, match="in the hook"), anyio.fail_after(PATIENCE):
-            await worker.work(0.02)
-        if hook == "after_job":
-            await client.wait_until_jobs_completed([request])
-            assert request.result == b"done"
-            await counted(server, task, (0, 0, 0))
-        else:
-            await counted(server, task, (1, 0, 0))
-        assert not worker.has_job_lock()
-    # What one `work` has raised is not the next one's.
-    worker.stop()
-    await worker.work()
-
-
 # Stopping.
-
-
-@pytest.mark.parametrize("max_jobs", [1, 2])
-async def test_stop_when_idle(server: Any, task: str, max_jobs: int) -> None:
-    """It waits neither for the next look nor for a poll's timeout."""
-    worker = make_worker(server.address, tasks={task: reverse}, max_jobs=max_jobs, look_again=1000)
-    async with working(worker, poll_timeout=None) as it:
-        await counted(server, task, (0, 0, 1))
-        worker.stop()
-        await it.end()
-    await counted(server, task, (0, 0, 0))
-
-
-@pytest.mark.parametrize("times", [1, 2])
-async def test_stop_before_work(server: Any, task: str, times: int) -> None:
-    worker = make_worker(server.address, tasks={task: reverse})
-    async with GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"ab", wait_until_complete=False)
-        for _ in range(times):
-            worker.stop()
-        with anyio.fail_after(PATIENCE):
-            await worker.work()
-        assert not request.complete
-        assert await counts(server, task) == (1, 0, 0)
-        # That was one `work`.
-        async with working(worker):
-            await client.wait_until_jobs_completed([request])
-            assert request.result == b"ba"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("max_jobs", [1, 3])
-async def test_stop_finishes_the_jobs(server: Any, task: str, kind: str, max_jobs: int) -> None:
-    """Those that run, and no others."""
-    held = Held(kind, max_jobs)
-    worker = make_worker(server.address, tasks={task: held.callback}, max_jobs=max_jobs)
-    async with GearmanClient([server.address]) as client:
-        jobs = [{"task": task, "data": b"%d" % number} for number in range(max_jobs + 2)]
-        requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-        async with working(worker) as it:
-            await held.wait()
-            worker.stop()
-            worker.stop()
-            await anyio.sleep(0.01)
-            assert not it.ended.is_set()
-            held.let_go()
-            await it.end()
-        assert len(held.done) == max_jobs
-        done = [request for request in requests if request.job.data in held.done]
-        await client.wait_until_jobs_completed(done)
-        assert all(request.complete for request in done)
-        assert sum(request.complete for request in requests) == max_jobs
-        await counted(server, task, (2, 0, 0))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("place", ["callback", "after_job"])
-async def test_stop_from_inside(server: Any, task: str, kind: str, place: str) -> None:
-    class Worker(GearmanWorker):
-        def after_job(self) -> bool:
-            if place == "after_job":
-                self.stop()
-            return True
-
-    done: list[bytes] = []
-
-    def plain(worker: Any, job: WorkerJob) -> Any:
-        done.append(job.data)
-        if place == "callback":
-            worker.stop()
-        return job.data
-
-    async def function(worker: Any, job: WorkerJob) -> Any:
-        return plain(worker, job)
-
-    worker = make_worker(
-        server.address, kind=Worker, tasks={task: plain if kind == "plain" else function}
-    )
-    async with GearmanClient([server.address]) as client:
-        await client.submit_multiple_jobs([{"task": task, "data": b""}] * 5, background=True)
-        for number in (1, 2):
-            with anyio.fail_after(PATIENCE):
-                await worker.work()
-            assert len(done) == number
-            await counted(server, task, (5 - number, 0, 0))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_stop_with_a_timeout(server: Any, task: str, kind: str) -> None:
-    """A job that hangs is another worker's then; its own result is nobody's."""
-    held = Held(kind, 2)
-    worker = make_worker(
-        server.address, tasks={task: held.callback, f"{task}-other": reverse}, max_jobs=2
-    )
-    async with GearmanClient([server.address]) as client:
-        jobs = [{"task": task, "data": b"%d!" % number} for number in range(2)]
-        requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-        async with working(worker) as it:
-            await held.wait()
-            before = time.monotonic()
-            worker.stop(timeout=0.1)
-            await it.end()
-            assert 0.099 <= time.monotonic() - before < PATIENCE / 2
-        assert not held.done
-        assert sorted(held.gone) == ([b"0!", b"1!"] if kind == "async" else [])
-        assert not worker.has_job_lock()
-        async with working(make_worker(server.address, tasks={task: reverse})):
-            await client.wait_until_jobs_completed(requests)
-            assert [request.result for request in requests] == [b"!0", b"!1"]
-        # The worker can work again, with all its slots, while those still hang.
-        worker.unregister_task(task)
-        other = Held("plain", 2)
-        worker.register_task(f"{task}-other", other.callback)
-        async with working(worker):
-            jobs = [{"task": f"{task}-other", "data": b"%d" % number} for number in range(2)]
-            requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-            await other.wait()
-            other.let_go()
-            await client.wait_until_jobs_completed(requests)
-            assert [request.result for request in requests] == [b"0", b"1"]
-        held.let_go()
-        if kind == "plain":
-            await until(lambda: len(held.done) == 2)
-
-
-async def test_stop_with_a_timeout_that_is_long_enough(server: Any, task: str) -> None:
-    held = Held("async")
-    worker = make_worker(server.address, tasks={task: held.callback})
-    async with GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"ab", wait_until_complete=False)
-        async with working(worker) as it:
-            await held.wait()
-            worker.stop(timeout=10 * PATIENCE)
-            held.let_go()
-            await it.end()
-        await client.wait_until_jobs_completed([request])
-        assert request.result == b"ab"
-
-
-async def test_results_reach_clients_through_a_stop(server: Any, task: str) -> None:
-    """Closing behind a result, of which much has not been written, does not destroy it."""
-    payload = bytes(8 * MB)
-
-    async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        worker.stop()
-        return job.data + payload
-
-    worker = make_worker(server.address, tasks={task: function})
-    async with GearmanClient([server.address]) as client:
-        for number in range(2):
-            request = await client.submit_job(task, b"%d" % number, wait_until_complete=False)
-            with anyio.fail_after(PATIENCE):
-                await worker.work()
-            await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
-            assert request.result == b"%d" % number + payload
-
-
-async def test_work_twice_at_once(server: Any, task: str) -> None:
-    """The first one does not notice."""
-    held = Held("async")
-    worker = make_worker(server.address, tasks={task: held.callback})
-    async with GearmanClient([server.address]) as client, working(worker) as it:
-        request = await client.submit_job(task, b"ab", wait_until_complete=False)
-        await held.wait()
-        with pytest.raises(InvalidWorkerState, match="works already"):
-            await worker.work()
-        held.let_go()
-        await client.wait_until_jobs_completed([request])
-        assert request.result == b"ab"
-        assert not it.ended.is_set()
-
-
-async def test_work_again(server: Any, task: str) -> None:
-    worker = make_worker(server.address, tasks={task: reverse})
-    async with GearmanClient([server.address]) as client:
-        for _ in range(3):
-            async with working(worker) as it:
-                assert (await client.submit_job(task, b"ab")).result == b"ba"
-                worker.stop()
-                await it.end()
-            await counted(server, task, (0, 0, 0))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_work_in_a_callback(server: Any, task: str, kind: str) -> None:
-    async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        await worker.work()
-
-    callback: Any = function if kind == "async" else lambda worker, job: worker.work()
-    worker = make_worker(server.address, tasks={task: callback})
-    async with working(worker) as it, GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"")
-        assert list(request.warning_updates) == [
-            b"gearman_proto.errors.InvalidWorkerState: this worker works already"
-        ]
-        assert not it.ended.is_set()
 
 
 async def test_cancelled_work_gives_the_jobs_to_others(
@@ -1112,9 +442,9 @@ async def test_asyncio_cancellation(server: Any, task: str, anyio_backend: str) 
             assert request.result == b"ba"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_shutdown_gives_the_job_to_another(server: Any, task: str, kind: str) -> None:
-    held = Held(kind)
+async def test_shutdown_cancels_the_callbacks(server: Any, task: str) -> None:
+    """Their jobs are another worker's then."""
+    held = Held("async")
     async with GearmanClient([server.address]) as client:
         request = await client.submit_job(task, b"ab", wait_until_complete=False)
         async with make_worker(server.address, tasks={task: held.callback}) as worker:
@@ -1123,20 +453,10 @@ async def test_shutdown_gives_the_job_to_another(server: Any, task: str, kind: s
                 await held.wait()
                 await worker.shutdown()
                 await worker.shutdown()
-            assert held.gone == ([b"ab"] if kind == "async" else [])
-            with pytest.raises(InvalidWorkerState, match="shut down"):
-                await worker.work()
-            # It is of no use any more, and of no harm.
-            worker.stop()
-            worker.register_task(task, reverse)
-            worker.unregister_task(task)
-            worker.set_client_id("me")
+            assert held.gone == [b"ab"]
         async with working(make_worker(server.address, tasks={task: reverse})):
             await client.wait_until_jobs_completed([request])
             assert request.result == b"ba"
-        held.let_go()
-        if kind == "plain":
-            await until(lambda: held.done)
 
 
 async def test_context_manager_ends_work(server: Any, task: str) -> None:
@@ -1178,10 +498,6 @@ async def raise_error(worker: Any, job: WorkerJob) -> Any:
     raise ZeroDivisionError("too\nbad")
 
 
-def plain_raise_error(worker: Any, job: WorkerJob) -> Any:
-    raise ZeroDivisionError("too\nbad")
-
-
 async def complete_and_raise(worker: GearmanWorker, job: WorkerJob) -> Any:
     await worker.send_job_complete(job, "done")
     raise ZeroDivisionError("afterwards")
@@ -1190,11 +506,6 @@ async def complete_and_raise(worker: GearmanWorker, job: WorkerJob) -> Any:
 async def complete_twice(worker: GearmanWorker, job: WorkerJob) -> Any:
     await worker.send_job_complete(job, "done")
     await worker.send_job_complete(job, "again")
-
-
-def plain_complete_twice(worker: Any, job: WorkerJob) -> Any:
-    worker.send_job_complete(job, "done")
-    worker.send_job_complete(job, "again")
 
 
 async def fail_and_return(worker: GearmanWorker, job: WorkerJob) -> Any:
@@ -1276,12 +587,6 @@ class Ascii(gearman.DataEncoder):
 CALLBACKS: dict[str, tuple[Callable[..., Any], bytes, list[Event], str | None]] = {
     "none": (lambda worker, job: None, b"", [WorkComplete(b"H:1", b"")], None),
     "raises": (raise_error, b"", failure(b"ZeroDivisionError: too\nbad"), "ZeroDivisionError"),
-    "raises in a thread": (
-        plain_raise_error,
-        b"",
-        failure(b"ZeroDivisionError: too\nbad"),
-        "ZeroDivisionError",
-    ),
     "returns what is not encodable": (
         unawaitable,
         b"",
@@ -1305,12 +610,6 @@ CALLBACKS: dict[str, tuple[Callable[..., Any], bytes, list[Event], str | None]] 
     ),
     "completes twice": (
         complete_twice,
-        b"",
-        [WorkComplete(b"H:1", b"done")],
-        "InvalidWorkerState",
-    ),
-    "completes twice in a thread": (
-        plain_complete_twice,
         b"",
         [WorkComplete(b"H:1", b"done")],
         "InvalidWorkerState",
@@ -1551,13 +850,11 @@ def test_base_exception_in_the_event_loop(backend: str, error: BaseException) ->
         assert seen == [error, False, (b"ba", [])]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_exceptions(kind: str) -> None:
+async def test_exceptions() -> None:
     """WORK_EXCEPTION alone."""
-    callback = plain_raise_error if kind == "plain" else raise_error
     async with scripted(give(b"1", b"2")) as server:
         worker = make_worker(
-            "any:1", tasks={"task": callback}, exceptions=True, connect=server.connect
+            "any:1", tasks={"task": raise_error}, exceptions=True, connect=server.connect
         )
         async with working(worker):
             await until(lambda: len(server.about_jobs) == 2)
@@ -1565,298 +862,10 @@ async def test_exceptions(kind: str) -> None:
     assert server.about_jobs == [WorkException(b"H:1", text), WorkException(b"H:2", text)]
 
 
-@pytest.mark.parametrize("exceptions", [False, True])
-async def test_what_the_client_sees(server: Any, task: str, exceptions: bool) -> None:
-    worker = make_worker(server.address, tasks={task: raise_error}, exceptions=exceptions)
-    text = b"ZeroDivisionError: too\nbad"
-    async with working(worker):
-        for asks in (True, False):
-            async with GearmanClient([server.address], exceptions=asks) as client:
-                for _ in range(2):
-                    request = await client.submit_job(task, b"")
-                    assert request.state == gearman.JOB_FAILED
-                    assert request.result is None
-                    assert request.exception == (text if exceptions and asks else None)
-                    assert list(request.warning_updates) == ([] if exceptions else [text])
-
-
-@pytest.mark.parametrize("hook", KINDS)
-async def test_job_that_a_hook_leaves_open(caplog: pytest.LogCaptureFixture, hook: str) -> None:
-    class Async(GearmanWorker):
-        async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
-            return True
-
-    class Plain(GearmanWorker):
-        def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Any:
-            return True
-
-    async with scripted(give(b"1")) as server:
-        kind = Plain if hook == "plain" else Async
-        worker = make_worker("any:1", kind=kind, tasks={"task": reverse}, connect=server.connect)
-        async with working(worker):
-            await until(lambda: server.about_jobs)
-    assert server.about_jobs == [WorkFail(b"H:1")]
-    assert "left without an end" in caplog.text
-
-
-@pytest.mark.parametrize("hook", KINDS)
-@pytest.mark.parametrize("name", ["on_job_execute", "on_job_complete", "on_job_exception"])
-async def test_hook_that_fails(caplog: pytest.LogCaptureFixture, hook: str, name: str) -> None:
-    class Worker(GearmanWorker):
-        def raises(self, current_job: WorkerJob, *args: Any) -> Any:
-            if current_job.handle == "H:1":
-                raise LookupError("hook")
-            return getattr(super(), name)(current_job, *args)
-
-        async def async_raises(self, current_job: WorkerJob, *args: Any) -> Any:
-            return await self.raises(current_job, *args)
-
-    async def function(worker: Any, job: WorkerJob) -> Any:
-        if job.handle == "H:1" and name == "on_job_exception":
-            raise ZeroDivisionError
-        return job.data
-
-    setattr(Worker, name, Worker.async_raises if hook == "async" else Worker.raises)
-    async with scripted(give(b"1", b"2")) as server:
-        worker = make_worker("any:1", kind=Worker, tasks={"task": function}, connect=server.connect)
-        async with working(worker):
-            await until(lambda: WorkComplete(b"H:2", b"2") in server.about_jobs)
-    assert server.about_jobs == [
-        *failure(b"LookupError: hook"),
-        WorkComplete(b"H:2", b"2"),
-    ]
-    assert "a hook failed" in caplog.text
-
-
-async def test_job_of_a_task_that_is_unknown() -> None:
-    async with scripted(give(b"1")) as server:
-        worker = make_worker("any:1", tasks={"another": reverse}, connect=server.connect)
-        async with working(worker):
-            await until(lambda: len(server.about_jobs) == 2)
-    assert server.about_jobs == failure(b"KeyError: 'task'")
-
-
 # Tasks that come and go.
 
 
-async def test_register_while_it_works(server: Any, task: str) -> None:
-    worker = make_worker(server.address)
-
-    async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        worker.register_task(f"{task}-2", reverse)
-        return b"registered"
-
-    def plain(worker: Any, job: WorkerJob) -> Any:
-        worker.register_task(f"{task}-3", plain_reverse)
-        return b"registered"
-
-    async with GearmanClient([server.address]) as client:
-        requests = await client.submit_multiple_jobs(
-            [{"task": f"{task}-{n}", "data": b"ab"} for n in range(4)], wait_until_complete=False
-        )
-        async with working(worker):
-            await until(lambda: worker.connection_list[0].connected)
-            worker.register_task(f"{task}-0", function)
-            await client.wait_until_jobs_completed(requests[:1])
-            worker.register_task(f"{task}-1", plain)
-            await client.wait_until_jobs_completed(requests)
-    assert [request.result for request in requests] == [b"registered"] * 2 + [b"ba"] * 2
-
-
-async def test_registered_again(server: Any, task: str) -> None:
-    worker = make_worker(server.address, tasks={task: reverse})
-    async with working(worker), GearmanClient([server.address]) as client:
-        assert (await client.submit_job(task, b"ab")).result == b"ba"
-        worker.register_task(task, lambda worker, job: b"new", timeout=10)
-        assert (await client.submit_job(task, b"ab")).result == b"new"
-        with pytest.raises(ValueError, match="timeout"):
-            worker.register_task(task, lambda worker, job: b"wrong", timeout=-1)
-        assert (await client.submit_job(task, b"ab")).result == b"new"
-        assert await counts(server, task) == (0, 0, 1)
-
-
-async def test_unregister_while_jobs_are_queued(server: Any, task: str) -> None:
-    async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        worker.unregister_task(task)
-        return b"last"
-
-    worker = make_worker(server.address, tasks={task: function, f"{task}-other": reverse})
-    async with GearmanClient([server.address]) as client:
-        jobs = [{"task": task, "data": b"%d" % number} for number in range(5)]
-        requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-        async with working(worker):
-            await client.wait_until_jobs_completed(requests[:1])
-            assert (await client.submit_job(f"{task}-other", b"ab")).result == b"ba"
-            assert await counts(server, task) == (4, 0, 0)
-            worker.register_task(task, reverse)
-            await client.wait_until_jobs_completed(requests)
-    assert [request.result for request in requests] == [b"last", b"1", b"2", b"3", b"4"]
-
-
-async def test_job_that_submits(server: Any, task: str) -> None:
-    """It waits for another, which the same worker does, with the same client."""
-
-    async def outer(worker: GearmanWorker, job: WorkerJob) -> Any:
-        return (await client.submit_job(f"{task}-inner", job.data)).result
-
-    worker = make_worker(
-        server.address, tasks={task: outer, f"{task}-inner": plain_reverse}, max_jobs=2
-    )
-    async with working(worker), GearmanClient([server.address]) as client:
-        assert (await client.submit_job(task, b"ab")).result == b"ba"
-
-
 # Connections that are lost.
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_server_dies_in_the_middle_of_a_job(
-    launch: Any, task: str, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The callback hears of it when it sends, and the worker comes back to the server."""
-    begun = False
-    killed = threading.Event()
-    outcomes: list[str] = []
-
-    async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        nonlocal begun
-        if job.data == b"lost":
-            begun = True
-            await until(lambda: job.is_lost)
-            for _ in range(2):
-                with pytest.raises(ConnectionError, match="was lost") as caught:
-                    await worker.send_job_data(job, b"x")
-                outcomes.append(str(caught.value))
-        return job.data
-
-    def plain(worker: Any, job: WorkerJob) -> Any:
-        nonlocal begun
-        if job.data == b"lost":
-            begun = True
-            wait_for(killed)
-            deadline = time.monotonic() + PATIENCE
-            while not job.is_lost and time.monotonic() < deadline:
-                time.sleep(0.002)
-            for _ in range(2):
-                with pytest.raises(ConnectionError, match="was lost") as caught:
-                    worker.send_job_data(job, b"x")
-                outcomes.append(str(caught.value))
-        return job.data
-
-    server = await launch()
-    worker = make_worker(server.address, tasks={task: plain if kind == "plain" else function})
-    async with working(worker) as it:
-        async with GearmanClient([server.address]) as client:
-            lost = await client.submit_job(task, b"lost", wait_until_complete=False)
-            await until(lambda: begun)
-            await server.kill()
-            killed.set()
-            with anyio.fail_after(PATIENCE):
-                await client.wait_until_jobs_completed([lost])
-            assert lost.state == gearman.JOB_UNKNOWN
-            await until(lambda: len(outcomes) == 2)
-        await server.start()
-        async with GearmanClient([server.address]) as client:
-            assert (await client.submit_job(task, b"next")).result == b"next"
-        assert not it.ended.is_set()
-    assert any("and 1 jobs with it" in record.getMessage() for record in caplog.records)
-
-
-async def test_one_of_two_servers_dies(launch: Any, task: str) -> None:
-    servers = [await launch(), await launch()]
-    go_on = anyio.Event()
-    begun: list[Any] = []
-
-    async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        if job.data == b"wait":
-            begun.append(job.handle)
-            await go_on.wait()
-        return job.data
-
-    worker = make_worker(
-        *[server.address for server in servers], tasks={task: function}, max_jobs=2
-    )
-    clients = [GearmanClient([server.address]) for server in servers]
-    async with working(worker), clients[0], clients[1]:
-        held = [
-            await client.submit_job(task, b"wait", wait_until_complete=False) for client in clients
-        ]
-        await until(lambda: len(begun) == 2)
-        await servers[0].kill()
-        await clients[0].wait_until_jobs_completed(held[:1])
-        assert held[0].state == gearman.JOB_UNKNOWN
-        # The other's job goes on, and its next.
-        go_on.set()
-        await clients[1].wait_until_jobs_completed(held[1:])
-        assert held[1].result == b"wait"
-        assert (await clients[1].submit_job(task, b"1")).result == b"1"
-        await servers[0].start()
-        assert (await clients[0].submit_job(task, b"0")).result == b"0"
-        assert [server.connected for server in worker.connection_list] == [True, True]
-
-
-async def test_no_server(task: str) -> None:
-    ports = [free_port(), free_port()]
-    worker = make_worker(*[("127.0.0.1", port) for port in ports], tasks={task: reverse})
-    for _ in range(2):
-        with pytest.raises(ServerUnavailable) as caught, anyio.fail_after(PATIENCE):
-            await worker.work()
-        assert all(f"127.0.0.1:{port}" in str(caught.value) for port in ports)
-        assert "refused" in str(caught.value).lower()
-    async with (
-        gearman.JobServer(port=ports[1]) as server,
-        working(worker),
-        GearmanClient([server.address]) as client,
-    ):
-        assert (await client.submit_job(task, b"ab")).result == b"ba"
-
-
-async def test_stop_while_there_is_no_server(launch: Any, task: str) -> None:
-    server = await launch()
-    worker = make_worker(server.address, tasks={task: reverse}, max_outage=None)
-    async with working(worker) as it:
-        async with GearmanClient([server.address]) as client:
-            assert (await client.submit_job(task, b"ab")).result == b"ba"
-        await server.kill()
-        await until(lambda: not worker.connection_list[0].connected)
-        worker.stop()
-        await it.end()
-
-
-async def test_outage(launch: Any, task: str) -> None:
-    server = await launch()
-    worker = make_worker(server.address, tasks={task: reverse}, max_outage=0.1)
-    async with working(worker) as it:
-        async with GearmanClient([server.address]) as client:
-            assert (await client.submit_job(task, b"ab")).result == b"ba"
-        await server.kill()
-        with pytest.raises(ServerUnavailable, match=str(server.address[1])):
-            await it.end()
-    await server.start()
-    async with working(worker), GearmanClient([server.address]) as client:
-        assert (await client.submit_job(task, b"ab")).result == b"ba"
-
-
-async def test_garbage(caplog: pytest.LogCaptureFixture) -> None:
-    """It costs the connection, and the server is used again."""
-
-    async def script(peer: Peer) -> None:
-        if len(server.peers) > 1:
-            await give(b"ab")(peer)
-        await peer.expect(CanDo)
-        await peer.expect(GrabJobUniq)
-        await peer.send(NoJob())
-        await peer.stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await peer.hold()
-
-    async with scripted(script) as server:
-        worker = make_worker("any:1", tasks={"task": reverse}, connect=server.connect)
-        async with working(worker):
-            await until(lambda: server.about_jobs)
-    assert server.about_jobs == [WorkComplete(b"H:1", b"ba")]
-    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 1
-    assert "no connection to any:1" in warnings[0].getMessage()
 
 
 async def test_streams_that_fail(task: str) -> None:
@@ -2029,24 +1038,6 @@ async def test_cancelled_send(task: str) -> None:
     assert data == [b"%d" % number + bytes(MB) for number in range(10)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_big_jobs(server: Any, task: str, kind: str) -> None:
-    async def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        await worker.send_job_data(job, job.data)
-        return job.data[::-1]
-
-    def plain(worker: Any, job: WorkerJob) -> Any:
-        worker.send_job_data(job, job.data)
-        return job.data[::-1]
-
-    worker = make_worker(server.address, tasks={task: plain if kind == "plain" else function})
-    data = b"a" * (2 * MB) + b"b" * (2 * MB)
-    async with working(worker), GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, data)
-        assert request.result == data[::-1]
-        assert list(request.data_updates) == [data]
-
-
 async def test_many_jobs(server: Any, task: str) -> None:
     """Async and plain ones mixed, from several clients."""
     worker = make_worker(
@@ -2097,38 +1088,3 @@ async def test_idle_worker_does_nothing(
         # This would have shown it.
         assert (await client.submit_job(task, b"cd")).result == b"dc"
         assert calls
-
-
-async def test_woken_at_once(server: Any, task: str) -> None:
-    """By the server, and not by looking again."""
-    worker = make_worker(server.address, tasks={task: reverse}, look_again=1000)
-    async with (
-        working(worker, poll_timeout=None),
-        GearmanClient([server.address]) as client,
-    ):
-        for number in range(20):
-            request = await client.submit_job(task, b"%d" % number, poll_timeout=PATIENCE)
-            assert request.complete
-
-
-async def test_stop_asks_the_server_nothing_when_idle() -> None:
-    """There is no result that it could have missed: a server that is silent does not matter."""
-    asleep = anyio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.expect(CanDo)
-        await peer.expect(GrabJobUniq)
-        await peer.send(NoJob())
-        await peer.expect(PreSleep)
-        asleep.set()
-        await peer.hold()
-
-    async with scripted(script) as server:
-        worker = make_worker(
-            "any:1", tasks={"task": reverse}, look_again=1000, connect=server.connect
-        )
-        async with working(worker) as it:
-            await asleep.wait()
-            worker.stop()
-            await it.end()
-    assert [type(event) for event in server.peers[0].events] == [CanDo, GrabJobUniq, PreSleep]

@@ -109,6 +109,7 @@ async def test_limits(kit: Kit, task: str) -> None:
         await client.submit_job(f"{task}-b", bytes(1001))
 
 
+@pytest.mark.both_servers
 async def test_status_in_text(kit: Kit, server: Server, task: str) -> None:
     """Of both kinds of servers: what `counts` is made of."""
     client = await kit.client(server.address)

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-    from .support import EmbeddedServer
+    from tests.support import Administered
 
     StartServer = Callable[..., FakeServer]
     StartWorker = Callable[..., Worker]
 
 
 @pytest.fixture
-def admin(server: Gearmand | EmbeddedServer) -> Iterator[GearmanAdminClient]:
+def admin(server: Administered) -> Iterator[GearmanAdminClient]:
     """An admin client of each kind of server."""
     with GearmanAdminClient([server.address]) as client:
         yield client
@@ -64,7 +64,7 @@ def silent_then_good(answer: bytes = b"OK 1") -> Callable[[Peer], None]:
 
 
 def test_threads_share_a_client(
-    server: Gearmand | EmbeddedServer,
+    server: Administered,
     admin: GearmanAdminClient,
     task: str,
     start_worker: StartWorker,
@@ -137,7 +137,7 @@ def test_a_client_is_garbage_when_nobody_has_it(start_server: StartServer) -> No
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_fork(server: Gearmand | EmbeddedServer, admin: GearmanAdminClient, task: str) -> None:
+def test_fork(server: Administered, admin: GearmanAdminClient, task: str) -> None:
     admin.create_function(task)
     (connection,) = admin.connection_list
 
