@@ -60,9 +60,6 @@ pytestmark = pytest.mark.anyio
 MB = 1_000_000
 
 
-# Jobs.
-
-
 # How callbacks run.
 
 
@@ -860,9 +857,6 @@ async def test_exceptions() -> None:
             await until(lambda: len(server.about_jobs) == 2)
     text = b"ZeroDivisionError: too\nbad"
     assert server.about_jobs == [WorkException(b"H:1", text), WorkException(b"H:2", text)]
-
-
-# Tasks that come and go.
 
 
 # Connections that are lost.

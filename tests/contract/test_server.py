@@ -91,7 +91,8 @@ async def test_wrong_arguments(kit: Kit) -> None:
         {"max_queue_size": -1},
     ]
     for options in cases:
-        with pytest.raises(ValueError):
+        (name,) = options
+        with pytest.raises(ValueError, match=name):
             kit.job_server(**options)
     with pytest.raises(TypeError):
         kit.job_server(prot=4730)

@@ -3,6 +3,7 @@
 A test tells a scripted one what to do by a function. Nothing in here outlives its `stop` or `kill`.
 """
 
+from .links import Link
 from .peers import Disconnected, FakeServer, Peer, black_hole
 from .programs import PortProgram, Program, free_port, interruptible, require, require_module
 from .servers import Administered, EmbeddedServer, Gearmand, ServerAt, counts_of, is_whole_reply
@@ -20,6 +21,7 @@ __all__ = [
     "Gate",
     "Gearmand",
     "Job",
+    "Link",
     "Peer",
     "PortProgram",
     "Program",

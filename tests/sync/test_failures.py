@@ -1,4 +1,4 @@
-"""Servers that refuse, die, are silent or send garbage: nobody hangs, and everybody is told."""
+"""Servers that are silent, refuse an option or read slowly; and polling by hand."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from gearman_proto.wire.events import (
 from gearman_sync import GearmanClient
 from tests.support import (
     FakeServer,
-    Gate,
     Gearmand,
     Peer,
     Worker,
     black_hole,
+    echo,
     eventually,
     spawn,
     wait_for,
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     MakeClient = Callable[..., GearmanClient]
 
 
-# Servers that can't be reached.
-
-
 def test_black_hole_and_a_good_server(
     gearmand: Gearmand, make_client: MakeClient, task: str
 ) -> None:
@@ -53,12 +50,6 @@ def test_black_hole_and_a_good_server(
             jobs = [{"task": task, "data": b""}] * 10
             requests = client.submit_multiple_jobs(jobs, background=True)
             assert all(request.state == gearman.JOB_CREATED for request in requests)
-
-
-# Servers that die.
-
-
-# Servers that misbehave.
 
 
 def test_option_is_refused(start_server: StartServer, make_client: MakeClient) -> None:
@@ -112,28 +103,10 @@ def test_reads_slowly(start_server: StartServer, make_client: MakeClient) -> Non
     assert {request.state for request in requests[8:]} == {gearman.JOB_UNKNOWN}
 
 
-# Connections on request.
-
-
-def test_poll_connections_until_stopped(
+def test_callback_of_a_poll_that_uses_the_client(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
-    gate = Gate()
-    start_worker(gearmand.address, {task: gate})
-    request = client.submit_job(task, b"data", wait_until_complete=False)
-    activity: list[bool] = []
-
-    def go_on(any_activity: bool) -> bool:
-        activity.append(any_activity)
-        gate.open.set()
-        return not request.complete
-
-    assert client.poll_connections_until_stopped(client.connection_list, go_on, timeout=20)
-    assert request.result == b"data"
-    assert activity[0] is False
-    assert activity[-1] is True
-    assert not client.poll_connections_until_stopped([], lambda activity: True, timeout=0.02)
-    # A callback may use the client, and may raise.
+    start_worker(gearmand.address, {task: echo})
     assert client.poll_connections_until_stopped(
         [], lambda activity: client.submit_job(task, b"x").result != b"x"
     )

@@ -1,4 +1,4 @@
-"""Jobs of every kind, from the submit to the result, against gearmand."""
+"""Jobs that gearmand gives to others than ours: what their workers see, and that they are lost."""
 
 from __future__ import annotations
 
@@ -36,12 +36,6 @@ def test_large_payload(
     data = b"a" * 10_000_000 + b"b" * 10_000_000
     request = client.submit_job(task, data)
     assert request.result == data[::-1]
-
-
-# Encoders.
-
-
-# Coalescing.
 
 
 def test_one_unique_in_two_clients(
@@ -87,9 +81,6 @@ def test_routing_by_unique_coalesces(
         client.wait_until_jobs_completed(submitted)
         assert [request.result for request in submitted] == [job["data"] for job in jobs]
     assert sum(len(worker.jobs) for worker in workers) == 20
-
-
-# What python-gearman did not have.
 
 
 @pytest.mark.parametrize("background", [False, True])

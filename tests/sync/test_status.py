@@ -1,4 +1,4 @@
-"""The status of jobs that are queued, run, or have ended: by request, handle and unique."""
+"""The status of jobs: answers that cross others, and servers that know different handles."""
 
 from __future__ import annotations
 

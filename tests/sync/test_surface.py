@@ -1,4 +1,4 @@
-"""The surface: names, parameters and defaults as documented; bad input is refused, unsent."""
+"""The surface: names, parameters and defaults as documented."""
 
 from __future__ import annotations
 
@@ -122,6 +122,3 @@ def test_unused_client_has_nothing_to_close() -> None:
     GearmanClient().shutdown()
     del_only = GearmanClient([("127.0.0.1", free_port())])
     del del_only
-
-
-# Bad input.

@@ -1,8 +1,7 @@
-"""The worker's surface, and what jobs come to when all goes well: gearmand and JobServer."""
+"""The blocking worker where all goes well: busy, in forks, and as python-gearman's users had it."""
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -17,6 +16,7 @@ from gearman_sync import (
     GearmanWorker,
     WorkerJob,
 )
+from tests.contract.encoders import JsonEncoder
 from tests.support import PATIENCE, eventually, spawn, wait_for
 
 from .test_fork import Child
@@ -44,9 +44,6 @@ def client_ids(server: Server) -> list[str]:
     return [line.split(" ")[2] for line in server.admin("workers").splitlines()[:-1]]
 
 
-# Jobs.
-
-
 def test_context_manager(server: Server, task: str) -> None:
     with GearmanWorker([server.address]) as worker:
         worker.register_task(task, reverse)
@@ -55,25 +52,6 @@ def test_context_manager(server: Server, task: str) -> None:
     call.result(PATIENCE)
     with pytest.raises(InvalidWorkerState, match="shut down"):
         worker.work()
-
-
-# What callbacks send.
-
-
-# Encoders.
-
-
-class JsonEncoder(gearman.DataEncoder):
-    @classmethod
-    def encode(cls, encodable_object: Any) -> str:
-        return json.dumps(encodable_object)
-
-    @classmethod
-    def decode(cls, decodable_string: bytes) -> Any:
-        return json.loads(decodable_string)
-
-
-# Hooks.
 
 
 def test_after_poll_ends_a_busy_worker(
@@ -90,9 +68,6 @@ def test_after_poll_ends_a_busy_worker(
     client.submit_multiple_jobs([{"task": task, "data": b""}] * 500, background=True)
     work(server.address, kind=Worker, tasks={task: reverse}).end()
     assert server.counts(task)[0] > 400
-
-
-# Tasks that come and go.
 
 
 def test_unregister_while_jobs_are_held(
@@ -124,9 +99,6 @@ def test_unregister_while_jobs_are_held(
     assert len(runs) == 3
     eventually(lambda: server.counts(task) == (3, 0, 0))
     assert [request.complete for request in requests] == [True] * 3 + [False] * 3
-
-
-# Other things that callbacks do.
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
