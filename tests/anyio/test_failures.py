@@ -321,6 +321,7 @@ async def test_much_to_read_before_the_end(start_server: StartServer) -> None:
 # Many of them.
 
 
+@pytest.mark.slow
 async def test_many_reconnects(start_server: StartServer) -> None:
     """None leaves a socket or a stream behind."""
     server = start_server(lambda peer: (peer.expect(SubmitJobBg), peer.send(JobCreated(b"H:1"))))
@@ -346,6 +347,7 @@ async def test_many_refusals() -> None:
         assert not client._driver._wires
 
 
+@pytest.mark.slow
 async def test_clients_in_one_loop_are_independent(
     server: Any, task: str, start_server: StartServer
 ) -> None:
@@ -384,6 +386,7 @@ async def test_clients_in_one_loop_are_independent(
             tasks.start_soon(failing)
 
 
+@pytest.mark.slow
 def test_loops_in_threads(
     anyio_backend: str, gearmand: Gearmand, task: str, start_worker: StartWorker
 ) -> None:

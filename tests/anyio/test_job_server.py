@@ -426,6 +426,7 @@ async def test_blocking_client_and_worker(server: JobServer, task: str) -> None:
     blocking.shutdown()
 
 
+@pytest.mark.slow
 async def test_many_clients(server: JobServer, task: str) -> None:
     done = 0
 
@@ -605,6 +606,7 @@ async def healthy(server: JobServer, task: str) -> AsyncIterator[Callable[[], Aw
     await until(lambda: not memory(server), "the release of all memory")
 
 
+@pytest.mark.slow
 async def test_text_flood(server: JobServer, task: str) -> None:
     """Lists that nobody reads cut off who has asked for them; others go on."""
     async with (
@@ -630,6 +632,7 @@ async def test_text_flood(server: JobServer, task: str) -> None:
         assert data.count(b"OK gearman-sansio-") == 20_000
 
 
+@pytest.mark.slow
 async def test_peers_that_do_not_read() -> None:
     """They are cut off at `max_unread`, and nobody else waits for them."""
     async with JobServer(max_unread=5 * MB) as server, linked(server) as other:
@@ -757,6 +760,7 @@ async def test_out_of_file_descriptors(
     assert all("Too many open files" in text for text in warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the system has no setrlimit")
 async def test_really_out_of_file_descriptors(
     server: JobServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

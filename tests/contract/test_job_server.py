@@ -193,6 +193,7 @@ async def test_graceful_shutdown(kit: Kit, task: str, connect: Connect) -> None:
     assert await kit.blocking(idle.rest) == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", [True, False])
 async def test_shutdown_and_what_is_unread(
     kit: Kit, connect: Connect, reads: bool, monkeypatch: pytest.MonkeyPatch
@@ -359,6 +360,7 @@ async def test_endless_packet(kit: Kit, connect: Connect) -> None:
     assert MB // 2 < memory(server) < MB
 
 
+@pytest.mark.slow
 async def test_slow_reader(kit: Kit, task: str, connect: Connect) -> None:
     server = await started(kit)
     payload = random.Random(3).randbytes(16 * MB)
@@ -392,6 +394,7 @@ async def test_silent_connections(kit: Kit, task: str, connect: Connect) -> None
             peer.close()
 
 
+@pytest.mark.slow
 async def test_storm_of_connections(kit: Kit, task: str) -> None:
     """Connections that come and go, politely and not."""
     server = await started(kit)

@@ -163,6 +163,7 @@ async def test_silent_handshake_delays_nobody(
 # Much data, and a tunnel that dies.
 
 
+@pytest.mark.slow
 @each_version
 async def test_much_both_ways(
     kit: Kit,

@@ -63,6 +63,7 @@ def silent_then_good(answer: bytes = b"OK 1") -> Callable[[Peer], None]:
 # Threads.
 
 
+@pytest.mark.slow
 def test_threads_share_a_client(
     server: Administered,
     admin: GearmanAdminClient,
@@ -323,6 +324,7 @@ def test_keyboard_interrupt_of_one_that_waits_behind(start_server: StartServer) 
         assert client.get_version() == "OK 2"
 
 
+@pytest.mark.slow
 @needs_signals
 # One may hit between the making of a socket and the keeping of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -67,6 +67,7 @@ def test_option_is_refused(start_server: StartServer, make_client: MakeClient) -
     assert request.error is None
 
 
+@pytest.mark.slow
 def test_reads_slowly(start_server: StartServer, make_client: MakeClient) -> None:
     """2,000 jobs of 1 MB are not 2 GB of memory, and replies are taken while writing is blocked."""
 

@@ -501,6 +501,7 @@ def test_server_in_a_child(server: JobServer, make_client: MakeClient, task: str
     assert Child(in_child).result() == (gearman.JOB_CREATED, True)
 
 
+@pytest.mark.slow
 @needs_fork
 def test_forks_while_it_works(
     server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker
@@ -528,6 +529,7 @@ def test_forks_while_it_works(
 # Work.
 
 
+@pytest.mark.slow
 def test_large_payloads(
     server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
@@ -543,6 +545,7 @@ def test_large_payloads(
         assert list(request.data_updates) == [payload]
 
 
+@pytest.mark.slow
 def test_fifty_connections(server: JobServer, task: str, start_worker: StartWorker) -> None:
     for _ in range(3):
         start_worker(server.address, {task: reverse})
@@ -560,6 +563,7 @@ def test_fifty_connections(server: JobServer, task: str, start_worker: StartWork
     eventually(lambda: links(server) == 3)
 
 
+@pytest.mark.slow
 def test_twenty_threads(
     server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
@@ -577,6 +581,7 @@ def test_twenty_threads(
         call.result(PATIENCE)
 
 
+@pytest.mark.slow
 def test_run_at(
     server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
@@ -701,6 +706,7 @@ def test_many_unfinished_packets(
     assert request.state == gearman.JOB_CREATED
 
 
+@pytest.mark.slow
 def test_never_reads(start_job_server: StartJobServer, connect: Connect) -> None:
     server = start_job_server(max_unread=20 * MB)
     other = connect(server.address)
@@ -773,6 +779,7 @@ def test_replies_after_a_reset(
     worker.stop()
 
 
+@pytest.mark.slow
 @needs_rlimit
 def test_out_of_file_descriptors(start_process: Callable[..., ServerProcess]) -> None:
     """It takes no more connections, does not spin over that, and takes them again later."""
@@ -808,6 +815,7 @@ def test_out_of_file_descriptors(start_process: Callable[..., ServerProcess]) ->
     assert used < 0.2
 
 
+@pytest.mark.slow
 @needs_rlimit
 def test_stop_while_out_of_file_descriptors(start_process: Callable[..., ServerProcess]) -> None:
     server = start_process(
@@ -828,6 +836,7 @@ def test_stop_while_out_of_file_descriptors(start_process: Callable[..., ServerP
 # What it costs.
 
 
+@pytest.mark.slow
 def test_idle_server_uses_no_cpu(start_process: Callable[..., ServerProcess]) -> None:
     server = start_process()
     peers = [Link(server.address) for _ in range(50)]
@@ -846,6 +855,7 @@ def test_idle_server_uses_no_cpu(start_process: Callable[..., ServerProcess]) ->
     assert used < 0.1
 
 
+@pytest.mark.slow
 def test_memory_of_unread_packets(start_job_server: StartJobServer, connect: Connect) -> None:
     """It counts until it is written, and not until writing has begun."""
     server = start_job_server(max_memory=8 * MB)
@@ -863,6 +873,7 @@ def test_memory_of_unread_packets(start_job_server: StartJobServer, connect: Con
     assert held < 20 * MB
 
 
+@pytest.mark.slow
 def test_memory_of_idle_connections(start_job_server: StartJobServer, connect: Connect) -> None:
     """Packets that have been dealt with are forgotten."""
     server = start_job_server(max_memory=8 * MB)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     MakeClient = Callable[..., GearmanClient]
 
 
+@pytest.mark.slow
 def test_large_payload(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:

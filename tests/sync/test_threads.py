@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     MakeClient = Callable[..., GearmanClient]
 
 
+@pytest.mark.slow
 def test_twenty_threads(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
@@ -59,6 +60,7 @@ def test_twenty_threads(
         call.result(30)
 
 
+@pytest.mark.slow
 def test_idle_threads_use_no_cpu(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
@@ -196,6 +198,7 @@ def test_keyboard_interrupt_in_the_leader(
     assert client.submit_job(task, b"after").result == b"after"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
 # One may hit between the making of a socket and the keeping of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -284,6 +287,7 @@ def test_keyboard_interrupt_in_a_follower(
     assert client.submit_job(task, b"after").result == b"after"
 
 
+@pytest.mark.slow
 def test_shutdown_ends_waits(gearmand: Gearmand, make_client: MakeClient, task: str) -> None:
     # More than once, since what goes wrong here goes wrong in a narrow moment.
     for _ in range(20):

@@ -151,6 +151,7 @@ def test_work_in_a_fork(
     assert results == [f"{task} {child}", f"{task} {os.getpid()}"]
 
 
+@pytest.mark.slow
 def test_run_at(server: Server, make_client: MakeClient, work: Work, task: str) -> None:
     """Times are whole seconds on the wire."""
     times: list[float] = []

@@ -43,6 +43,7 @@ def reverse(worker: GearmanWorker, job: WorkerJob) -> Any:
 # Callbacks that fail.
 
 
+@pytest.mark.slow
 def test_job_that_takes_too_long(
     server: Server, make_client: MakeClient, make_worker: MakeWorker, work: Work, task: str
 ) -> None:
@@ -121,6 +122,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_restart_under_ten_workers(
     launch: Launch, make_client: MakeClient, start_script: StartScript, task: str
 ) -> None:
@@ -146,6 +148,7 @@ def test_server_that_only_accepts(start_server: StartServer, make_worker: MakeWo
         make_worker(server.address, tasks={"task": reverse}).work()
 
 
+@pytest.mark.slow
 def test_server_that_does_not_answer(
     start_server: StartServer, make_client: MakeClient, gearmand: Gearmand, work: Work, task: str
 ) -> None:

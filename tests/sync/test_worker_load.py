@@ -73,6 +73,7 @@ def test_one_slot_is_the_thread_that_works(
     assert threads == [threading.current_thread()] * 3
 
 
+@pytest.mark.slow
 def test_updates_from_the_pool_stay_apart(
     server: Server, make_client: MakeClient, work: Work, task: str
 ) -> None:
@@ -96,6 +97,7 @@ def test_updates_from_the_pool_stay_apart(
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_jobs", [1, 4])
 def test_twenty_clients(
     server: Server, make_client: MakeClient, work: Work, task: str, max_jobs: int
@@ -115,6 +117,7 @@ def test_twenty_clients(
 # Big jobs.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_jobs", [1, 2])
 def test_stream_to_a_server_that_reads_slowly(
     start_server: StartServer, work: Work, max_jobs: int
@@ -211,6 +214,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_idle_workers_use_no_cpu(
     server: Server, make_client: MakeClient, start_script: StartScript, task: str
 ) -> None:
@@ -222,6 +226,7 @@ def test_idle_workers_use_no_cpu(
     assert float(script.ask()) - before < 0.1
 
 
+@pytest.mark.slow
 def test_low_job_behind_one_for_later(
     start_server: StartServer, make_client: MakeClient, gearmand: Gearmand, work: Work, task: str
 ) -> None:
@@ -242,6 +247,7 @@ def test_low_job_behind_one_for_later(
     assert gearmand.counts(task)[0] in (1, 2)
 
 
+@pytest.mark.slow
 def test_woken_for_nothing(start_server: StartServer, work: Work) -> None:
     """What it sends where a server wakes it at once, and never has a job, does not pile up."""
 

@@ -221,6 +221,7 @@ def test_interrupt_in_a_pool_callback(
     assert not working.call.done()
 
 
+@pytest.mark.slow
 @needs_signals
 # One may hit between the making of a socket and the keeping of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
