@@ -23,8 +23,8 @@ from tests.sync.support import Script
 
 script = Script('''
 import time
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
