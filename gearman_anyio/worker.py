@@ -28,9 +28,9 @@ from gearman_proto.engines.worker import (
     DEFAULT_LOOK_AGAIN,
     DEFAULT_MAX_OUTAGE,
     WorkerEngine,
-    WorkerJob,
 )
 from gearman_proto.errors import ConnectionError, InvalidWorkerState
+from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.jobs.encoder import NoopEncoder, encode_data
 from gearman_proto.names import to_text
 from gearman_sync._tls import make_contexts

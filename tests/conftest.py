@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import random
@@ -15,11 +16,25 @@ import pytest
 from hypothesis import settings
 
 from tests.measuring import Measuring
-from tests.support import PATIENCE, FakeServer, Gearmand, Peer, Worker, eventually
-from tests.sync.support import EmbeddedServer
+from tests.support import (
+    PATIENCE,
+    EmbeddedServer,
+    FakeServer,
+    Gearmand,
+    Peer,
+    Stunnel,
+    Worker,
+    client_context,
+    client_keys,
+    eventually,
+    make_certificates,
+    require,
+)
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from types import FrameType
 
 _numbers = itertools.count(1)
@@ -42,6 +57,18 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"examples: --hypothesis-profile={profile}{seed}"
 
 
+def pytest_collection_finish() -> None:
+    """Spare collections of garbage, of which there is one after many a test, what is kept anyway.
+
+    That is all the modules and tests of the session: 116 ms each time.
+    """
+    # It takes note of trio's random numbers when it is imported, and warns if these are frozen.
+    import hypothesis  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def gearmand() -> Iterator[Gearmand]:
     """A gearmand that tests share. They use functions of their own (`task`), and leave it alive."""
@@ -53,6 +80,8 @@ def gearmand() -> Iterator[Gearmand]:
 @pytest.fixture
 def start_gearmand() -> Iterator[Callable[..., Gearmand]]:
     """Starts a gearmand for one test."""
+    # Here, since what starts it may be a thread or a task, out of which nothing can be skipped.
+    require("gearmand")
     with contextlib.ExitStack() as stack:
 
         def start(*options: str, **kwargs: Any) -> Gearmand:
@@ -88,6 +117,32 @@ def launch(request: pytest.FixtureRequest) -> Iterator[Callable[[], Gearmand | E
                 return embedded
 
             yield start
+
+
+@pytest.fixture(scope="session")
+def tls_certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a CA, and of the keys and certificates of a server and a client."""
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def tls_tunnel(tls_certificates: Path, gearmand: Gearmand) -> Iterator[Stunnel]:
+    """TLS in front of the shared gearmand."""
+    program = Stunnel(tls_certificates, gearmand)
+    yield program
+    program.kill()
+
+
+@pytest.fixture
+def tls_host(tls_certificates: Path, tls_tunnel: Stunnel) -> dict[str, Any]:
+    """The dict of a host that works for that."""
+    return {"host": "localhost", "port": tls_tunnel.port, **client_keys(tls_certificates)}
+
+
+@pytest.fixture
+def tls_context(tls_certificates: Path) -> ssl.SSLContext:
+    """The context that works for that."""
+    return client_context(tls_certificates)
 
 
 @pytest.fixture

@@ -21,8 +21,16 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from tests.support import Failed, Gearmand, Job, Raised, Stunnel, Worker, reverse
-from tests.sync.test_tls import make_certificates
+from tests.support import (
+    Failed,
+    Gearmand,
+    Job,
+    Raised,
+    Stunnel,
+    Worker,
+    make_certificates,
+    reverse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

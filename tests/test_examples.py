@@ -145,6 +145,7 @@ def test_own_loop() -> None:
     assert line.startswith("server: listening at 127.0.0.1:")
 
 
+@pytest.mark.slow
 def test_own_loop_with_a_gearmand(
     start_gearmand: Callable[..., Gearmand], start_worker: Callable[..., Worker]
 ) -> None:
@@ -226,6 +227,7 @@ def test_the_adapter_of_own_loop() -> None:
     assert "gearman_" not in adapter
 
 
+@pytest.mark.slow
 def test_benchmark(gearmand: Gearmand) -> None:  # for its rule about a missing gearmand
     result = run("bench/submit.py", "--jobs", "300", "--small", "100", "--rounds", "1")
     assert result.returncode == 0, result.stderr
@@ -236,6 +238,7 @@ def test_benchmark(gearmand: Gearmand) -> None:  # for its rule about a missing 
     assert all(float(ratio) > 0 for ratio in rows)
 
 
+@pytest.mark.slow
 def test_benchmark_of_servers(gearmand: Gearmand) -> None:  # for its rule about a missing gearmand
     result = run("bench/jobs.py", "--jobs", "100", "--rounds", "1")
     assert result.returncode == 0, result.stderr
@@ -246,6 +249,7 @@ def test_benchmark_of_servers(gearmand: Gearmand) -> None:  # for its rule about
     assert len(re.findall(r"^JobServer does \S+ times ", result.stdout, re.MULTILINE)) == 5
 
 
+@pytest.mark.slow
 def test_benchmark_of_loops(gearmand: Gearmand) -> None:  # for its rule about a missing gearmand
     result = run("bench/loops.py", "--jobs", "500", "--rounds", "1")
     assert result.returncode == 0, result.stderr

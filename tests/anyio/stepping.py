@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
-import pytest
 import sniffio
 import trio
 
 import gearman_anyio as gearman
+from gearman_proto.engines.phases import Phase
 from gearman_proto.engines.waits import Stream
-from gearman_proto.engines.worker import Phase
 from tests.support import PATIENCE
 
 from .conftest import open_sockets
+from .support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
@@ -37,15 +37,6 @@ T = TypeVar("T")
 
 # No operation waits that often.
 _TOO_OFTEN = 2000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """Garbage is collected after each test: what is there before them need not be looked at."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Stepped(Generic[T]):
@@ -145,18 +136,6 @@ def attempts(least: int = 1) -> Iterator[Attempt]:
             assert number > least, f"it waited {number - 1} times: nothing was tested"
             return
     raise AssertionError("the operation has no end")
-
-
-async def until(condition: Callable[[], object], what: str = "condition") -> None:
-    """Let the others run until `condition` is true."""
-    with anyio.move_on_after(PATIENCE):
-        for _ in range(100):
-            if condition():
-                return
-            await anyio.lowlevel.checkpoint()
-        while not condition():  # noqa: ASYNC110 - of anything, also of what has no event
-            await anyio.sleep(0.001)
-    assert condition(), f"{what} did not come true"
 
 
 def count_tasks() -> int:

@@ -26,10 +26,9 @@ from .stepping import (
     attempts,
     echo,
     nothing_left,
-    quick_collections,  # noqa: F401 - a fixture
-    until,
     working,
 )
+from .support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -365,17 +364,6 @@ async def test_another_thread(server: Any) -> None:
 
         await anyio.to_thread.run_sync(use)
         assert (await client.get_version()).startswith("OK ")
-
-
-async def test_subclass(server: Any) -> None:
-    class Admin(GearmanAdminClient):
-        async def get_version(self) -> str:
-            return (await super().get_version()).removeprefix("OK ")
-
-    async with Admin([server.address], 5.0) as client:
-        assert repr(client).startswith("<Admin ")
-        assert client.poll_timeout == 5.0
-        assert not (await client.get_version()).startswith("OK")
 
 
 async def test_within_the_process(task: str) -> None:

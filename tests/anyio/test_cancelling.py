@@ -28,10 +28,9 @@ from .stepping import (
     echo,
     is_asleep,
     nothing_left,
-    quick_collections,  # noqa: F401 - a fixture
-    until,
     working,
 )
+from .support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -237,7 +236,7 @@ async def test_a_client_that_is_left_with_calls_pending(server: Any, task: str) 
             await attempt(whole(pending))
         for request in pending:
             assert request.state == gearman.JOB_UNKNOWN
-            assert request._waits == ()
+            assert request.waits == ()
 
 
 @pytest.mark.parametrize("connected", [False, True])
@@ -358,7 +357,7 @@ async def test_items_that_nobody_goes_on_with(server: Any, task: str) -> None:
         del updates, requests, items
         await client.get_job_status(request)
         await assert_idle(client)
-        assert request._waits == ()
+        assert request.waits == ()
 
 
 # What becomes of the jobs.
@@ -382,7 +381,7 @@ async def test_a_cancelled_job_goes_on(is_kept: bool, server: Any, task: str) ->
             await until(lambda: all(request.state == gearman.JOB_CREATED for request in requests))
             tasks.cancel_scope.cancel()
         await assert_idle(client)
-        assert [request._waits for request in requests] == 5 * [()]
+        assert [request.waits for request in requests] == 5 * [()]
         if not is_kept:
             del requests, request
         async with working(server, {task: count}):
@@ -557,7 +556,7 @@ def assert_at_rest(worker: gearman.GearmanWorker) -> None:
     engine = worker._driver.engine
     assert engine._stream is None
     assert not worker.has_job_lock()
-    assert not engine._links()
+    assert not engine.pool.links()
     assert not engine._actions
     assert not len(engine._timers)
     assert not worker._driver._wires

@@ -22,10 +22,9 @@ from .stepping import (
     echo,
     is_asleep,
     nothing_left,
-    quick_collections,  # noqa: F401 - a fixture
-    until,
     working,
 )
+from .support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -640,7 +639,7 @@ async def test_a_bug(
                         )
         assert len(seen) >= 3
         assert [request.state for request in requests] == 3 * [gearman.JOB_UNKNOWN]
-        assert [request._waits for request in requests] == 3 * [()]
+        assert [request.waits for request in requests] == 3 * [()]
         assert_logged(caplog)
         assert not engine._waits
         # It goes on.

@@ -15,12 +15,10 @@ import pytest
 from anyio.abc import ByteStream, SocketAttribute
 
 import gearman_anyio as gearman
-from gearman_anyio import GearmanJob, GearmanJobRequest
 from gearman_anyio._streams import pipe
 from gearman_proto.engines.pool import FIRST_COOL_DOWN
-from gearman_proto.errors import ExceededConnectionAttempts, ServerError, ServerUnavailable
+from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
 from gearman_proto.wire.events import (
-    Error,
     JobCreated,
     SubmitJob,
     SubmitJobBg,
@@ -31,7 +29,6 @@ from tests.support import (
     PATIENCE,
     Disconnected,
     FakeServer,
-    Gate,
     Gearmand,
     Peer,
     Worker,
@@ -42,7 +39,8 @@ from tests.support import (
 )
 
 from .conftest import open_sockets
-from .test_streams import Tunnels, tcp, until, working
+from .support import happened, until
+from .test_streams import Tunnels, tcp, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,97 +53,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-def new_request(task: str = "task", data: Any = b"data", **kwargs: Any) -> GearmanJobRequest:
-    return GearmanJobRequest(GearmanJob(None, None, task, None, data), **kwargs)
-
-
-async def happened(event: threading.Event, what: str = "event") -> None:
-    """Wait for something in another thread."""
-    await anyio.to_thread.run_sync(wait_for, event, what)
-
-
 # Servers that are not there, and servers that die.
-
-
-async def test_server_that_comes_up_later(start_gearmand: Callable[..., Gearmand]) -> None:
-    port = free_port()
-    request = new_request(background=True)
-    async with gearman.GearmanClient([("127.0.0.1", port)]) as client:
-        with pytest.raises(ServerUnavailable, match="refused") as caught:
-            await client.submit_multiple_requests([request])
-        assert list(caught.value.job_requests) == [request]
-        assert request.state == gearman.JOB_UNKNOWN
-        assert not request.timed_out
-        await anyio.to_thread.run_sync(lambda: start_gearmand(port=port))
-        # It was just found dead, but it is the only one there is.
-        await client.submit_multiple_requests([request])
-        assert request.state == gearman.JOB_CREATED
-
-
-async def test_killed_while_a_thousand_jobs_wait(
-    start_gearmand: Callable[..., Gearmand], task: str, start_worker: StartWorker
-) -> None:
-    server = start_gearmand()
-    requests = [new_request(task, b"%d" % number) for number in range(1000)]
-    async with gearman.GearmanClient([server.address]) as client:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(client.submit_multiple_requests, requests)
-            await until(lambda: all(r.state == gearman.JOB_CREATED for r in requests), "jobs")
-            assert server.counts(task)[0] == 1000
-            server.kill()
-        assert {request.state for request in requests} == {gearman.JOB_UNKNOWN}
-        assert not any(request.timed_out for request in requests)
-        uniques = {request.unique for request in requests}
-        server.start()
-        start_worker(server.address, {task: echo})
-        await client.submit_multiple_requests(requests, poll_timeout=PATIENCE)
-        assert [r.result for r in requests] == [b"%d" % number for number in range(1000)]
-        assert uniques.isdisjoint(request.unique for request in requests)
-
-
-async def test_chosen_unique_stays_when_submitted_again(
-    start_gearmand: Callable[..., Gearmand], task: str
-) -> None:
-    server = start_gearmand()
-    async with gearman.GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"", unique="mine", wait_until_complete=False)
-        server.kill()
-        await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
-        assert request.state == gearman.JOB_UNKNOWN
-        server.start()
-        await client.submit_multiple_requests([request], wait_until_complete=False)
-        assert request.state == gearman.JOB_CREATED
-        assert request.unique == "mine"
-
-
-async def test_killed_while_others_use_another_server(
-    start_gearmand: Callable[..., Gearmand], task: str, start_worker: StartWorker
-) -> None:
-    servers = {server.port: server for server in (start_gearmand(), start_gearmand())}
-    gate = Gate()
-    for server in servers.values():
-        start_worker(server.address, {task: gate})
-    hosts = [server.address for server in servers.values()]
-    requests = [new_request(task, b"%d" % number) for number in range(6)]
-    async with gearman.GearmanClient(hosts) as client:
-        await client.submit_multiple_requests(requests, wait_until_complete=False)
-        dead = requests[0].connection
-        assert dead is not None
-        lost = [request for request in requests if request.connection == dead]
-        alive = [request for request in requests if request.connection != dead]
-        assert len(lost) == len(alive) == 3
-        async with anyio.create_task_group() as tasks:
-            for request in alive:
-                tasks.start_soon(client.wait_until_jobs_completed, [request])
-            servers[dead.port].kill()
-            await client.wait_until_jobs_completed(lost, poll_timeout=PATIENCE)
-            assert {request.state for request in lost} == {gearman.JOB_UNKNOWN}
-            assert {request.state for request in alive} == {gearman.JOB_CREATED}
-            gate.open.set()
-        assert [request.result for request in alive] == [r.job.data for r in alive]
-        # All go to the one that is left.
-        await client.submit_multiple_requests(requests, poll_timeout=PATIENCE)
-        assert [request.result for request in requests] == [r.job.data for r in requests]
 
 
 async def test_another_server_takes_over(task: str) -> None:
@@ -208,89 +116,6 @@ async def test_cooling_down() -> None:
 # Servers that misbehave.
 
 
-@pytest.mark.parametrize("retries", [0, 1, 3])
-async def test_accepts_and_closes(start_server: StartServer, retries: int) -> None:
-    server = start_server(lambda peer: None)
-    request = new_request(max_attempts=retries + 1)
-    async with gearman.GearmanClient([server.address]) as client:
-        with pytest.raises(ExceededConnectionAttempts, match=f"{retries + 1} time") as caught:
-            await client.submit_multiple_requests([request], poll_timeout=PATIENCE)
-    assert list(caught.value.job_requests) == [request]
-    assert request.state == gearman.JOB_UNKNOWN
-    assert len(server.peers) == retries + 1
-
-
-@pytest.mark.parametrize("retries", [0, 1, 3])
-async def test_takes_the_submit_and_closes(start_server: StartServer, retries: int) -> None:
-    server = start_server(lambda peer: peer.expect(SubmitJob))
-    async with gearman.GearmanClient([server.address]) as client:
-        with pytest.raises(ExceededConnectionAttempts, match=f"{retries + 1} time"):
-            await client.submit_job("task", b"data", max_retries=retries)
-    submits = [event for event in server.events if isinstance(event, SubmitJob)]
-    assert len(submits) == retries + 1
-    assert len({submit.unique for submit in submits}) == retries + 1
-
-
-async def test_retry_that_works(start_server: StartServer) -> None:
-    def script(peer: Peer) -> None:
-        peer.expect(SubmitJob)
-        if len(server.peers) > 1:
-            peer.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"done"))
-            peer.hold()
-
-    server = start_server(script)
-    async with gearman.GearmanClient([server.address]) as client:
-        request = await client.submit_job("task", b"data", max_retries=1)
-        assert request.result == b"done"
-        assert request.connection_attempts == 2
-
-
-GARBAGE = {
-    "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
-    "zeros": bytes(64),
-    "a bad magic": b"\0RAS" + struct.pack(">II", 8, 1) + b"x",
-    "an unknown type": b"\0RES" + struct.pack(">II", 99, 0),
-    "a packet for workers": b"\0RES" + struct.pack(">II", 10, 0),
-    "a huge size": b"\0RES" + struct.pack(">II", 13, 0xFFFFFFFF) + b"H:1\0x",
-    "an answer to nothing": b"\0RES" + struct.pack(">II", 17, 1) + b"x",
-    "an answer to something else": b"\0RES" + struct.pack(">II", 20, 9) + b"H\x000\x000\x000\x000",
-    "too few arguments": b"\0RES" + struct.pack(">II", 12, 3) + b"H:1",
-}
-
-
-@pytest.mark.parametrize("what", GARBAGE)
-async def test_garbage_in_place_of_an_answer(start_server: StartServer, what: str) -> None:
-    def script(peer: Peer) -> None:
-        peer.expect(SubmitJob)
-        peer.send_raw(GARBAGE[what])
-        with contextlib.suppress(Disconnected):
-            peer.hold()
-        closed.set()
-
-    closed = threading.Event()
-    async with gearman.GearmanClient([start_server(script).address]) as client:
-        with pytest.raises(ExceededConnectionAttempts):
-            await client.submit_job("task", b"data")
-        await happened(closed, "the client's closing")
-
-
-@pytest.mark.parametrize("what", GARBAGE)
-async def test_garbage_behind_the_acknowledgement(start_server: StartServer, what: str) -> None:
-    def script(peer: Peer) -> None:
-        for number in (1, 2):
-            peer.expect(SubmitJob)
-            peer.send(JobCreated(b"H:%d" % number))
-        # What came before the garbage counts.
-        peer.send_raw(peer.connection.send(WorkComplete(b"H:1", b"done")) + GARBAGE[what])
-        peer.hold()
-
-    async with gearman.GearmanClient([start_server(script).address]) as client:
-        requests = await client.submit_multiple_jobs([{"task": "task", "data": b""}] * 2)
-    assert [r.state for r in requests] == [gearman.JOB_COMPLETE, gearman.JOB_UNKNOWN]
-    assert requests[0].result == b"done"
-    assert not requests[1].timed_out
-
-
 @pytest.mark.parametrize("size", [1, 11, 12, 15])
 async def test_truncated_packet(start_server: StartServer, size: int) -> None:
     def script(peer: Peer) -> None:
@@ -303,47 +128,6 @@ async def test_truncated_packet(start_server: StartServer, size: int) -> None:
         assert request.state == gearman.JOB_UNKNOWN
         assert list(request.data_updates) == [b"part"]
         assert client.connection_list[0].error is not None
-
-
-async def test_packet_over_the_limit(start_server: StartServer) -> None:
-    def script(peer: Peer) -> None:
-        peer.expect(SubmitJob)
-        peer.send(JobCreated(b"H:1"), WorkData(b"H:1", bytes(900)))
-        peer.send(WorkComplete(b"H:1", bytes(1100)))
-        peer.hold()
-
-    address = start_server(script).address
-    async with gearman.GearmanClient([address], max_packet_size=1000) as client:
-        request = await client.submit_job("task", b"")
-        assert request.state == gearman.JOB_UNKNOWN
-        assert request.data_updates[0] == bytes(900)
-        assert "1000" in str(client.connection_list[0].error)
-
-
-async def test_never_answers(start_server: StartServer) -> None:
-    async with gearman.GearmanClient([start_server(Peer.hold).address]) as client:
-        request = await client.submit_job("task", b"", poll_timeout=0.05)
-        assert request.timed_out
-        assert request.state == gearman.JOB_PENDING
-        await client.wait_until_jobs_accepted([request], poll_timeout=0)
-        assert request.timed_out
-        assert [r async for r in client.as_completed([request], poll_timeout=0.01)] == []
-
-
-async def test_error_in_place_of_one_answer(start_server: StartServer) -> None:
-    def script(peer: Peer) -> None:
-        for _ in range(3):
-            peer.expect(SubmitJobBg)
-        peer.send(JobCreated(b"H:1"), Error(b"odd", b"w\xffy"), JobCreated(b"H:2"))
-        peer.hold()
-
-    async with gearman.GearmanClient([start_server(script).address]) as client:
-        requests = await client.submit_multiple_jobs(
-            [{"task": "t", "data": b""}] * 3, background=True
-        )
-    assert [r.state for r in requests] == ["CREATED", "FAILED", "CREATED"]
-    assert isinstance(requests[1].error, ServerError)
-    assert requests[1].error.code == "odd"
 
 
 @pytest.mark.parametrize("when", ["before the answer", "after it"])
@@ -511,25 +295,6 @@ async def test_connection_in_memory_that_ended_between_two_calls() -> None:
         tunnels.check(10)
 
 
-async def test_restart_between_two_calls(
-    start_gearmand: Callable[..., Gearmand], task: str
-) -> None:
-    server = start_gearmand()
-    async with gearman.GearmanClient([server.address]) as client:
-        stored = await client.submit_job(task, b"", background=True)
-        waiting = await client.submit_job(task, b"", wait_until_complete=False)
-        server.kill()
-        server.start()
-        request = await client.submit_job(task, b"", background=True)
-        assert request.complete
-        assert request.connection_attempts == 1
-        assert waiting.state == gearman.JOB_UNKNOWN
-        server.kill()
-        server.start()
-        await client.get_job_status(stored)
-        assert stored.status["known"] is False
-
-
 async def test_much_to_read_before_the_end(start_server: StartServer) -> None:
     """What came before the end counts, and is no reason to wait for ever."""
 
@@ -556,6 +321,7 @@ async def test_much_to_read_before_the_end(start_server: StartServer) -> None:
 # Many of them.
 
 
+@pytest.mark.slow
 async def test_many_reconnects(start_server: StartServer) -> None:
     """None leaves a socket or a stream behind."""
     server = start_server(lambda peer: (peer.expect(SubmitJobBg), peer.send(JobCreated(b"H:1"))))
@@ -581,6 +347,7 @@ async def test_many_refusals() -> None:
         assert not client._driver._wires
 
 
+@pytest.mark.slow
 async def test_clients_in_one_loop_are_independent(
     server: Any, task: str, start_server: StartServer
 ) -> None:
@@ -619,6 +386,7 @@ async def test_clients_in_one_loop_are_independent(
             tasks.start_soon(failing)
 
 
+@pytest.mark.slow
 def test_loops_in_threads(
     anyio_backend: str, gearmand: Gearmand, task: str, start_worker: StartWorker
 ) -> None:

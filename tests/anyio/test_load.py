@@ -35,14 +35,15 @@ from .stepping import (
     attempts,
     echo,
     nothing_left,
-    quick_collections,  # noqa: F401 - a fixture
-    until,
     working,
 )
+from .support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from types import FrameType
+
+    from tests.support import Gearmand
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +56,7 @@ async def _nothing_left(anyio_backend: str) -> AsyncIterator[None]:
         yield
 
 
+@pytest.mark.slow
 async def test_a_thousand_tasks(server: Any, task: str) -> None:
     """Every third is cancelled at some moment; the others have their own results."""
     rng = random.Random(1)
@@ -154,10 +156,11 @@ async def submit_all(client: gearman.GearmanClient, task: str, words: list[bytes
     assert [request.result for request in requests] == words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one_by_one", [True, False], ids=["calls", "one call"])
 async def test_the_cost_of_a_job(one_by_one: bool, task: str, anyio_backend: str) -> None:
     """It does not depend on how many others there are."""
-    few, many = 100, 800
+    few, many = 50, 400
     await cost(task, few, one_by_one=one_by_one)  # What is done only once is done.
     of_few = await cost(task, few, one_by_one=one_by_one)
     of_many = await cost(task, many, one_by_one=one_by_one)
@@ -166,16 +169,19 @@ async def test_the_cost_of_a_job(one_by_one: bool, task: str, anyio_backend: str
         assert of_many[package] / many < 1.3 * count / few, package
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one_by_one", [True, False], ids=["calls", "one call"])
 async def test_ten_thousand_jobs(
     one_by_one: bool,
-    server: Any,
+    start_gearmand: Callable[..., Gearmand],
     task: str,
     start_worker: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All of them are in flight before the first is done."""
     number = 10_000
+    # In a process of its own, so that it is the client that is loaded.
+    server = start_gearmand()
     pumps = 0
     pump = Driver._pump
 
@@ -253,6 +259,7 @@ async def test_two_workers_and_a_client_in_each_callback(server: Any, task: str)
 # Large jobs, and those who are slow.
 
 
+@pytest.mark.slow
 async def test_large_jobs(server: Any, task: str) -> None:
     """5 MB there and back, six at a time, with small ones in between."""
 
@@ -466,7 +473,7 @@ async def test_abandoned_updates(server: Any, task: str) -> None:
         await client.submit_job(task, "x", background=True)
         assert not engine._waits
         assert not len(engine._timers)
-        assert request._waits == ()
+        assert request.waits == ()
         assert not client._driver._released
         (link,) = (each.link for each in client.connection_list)
         await until(lambda: len(link.jobs) == 1, "the end of all jobs but nobody's")

@@ -22,6 +22,7 @@ from gearman_proto.wire.events import JobCreated, SubmitJob, WorkComplete, WorkD
 from tests.support import PATIENCE, FakeServer, Peer, black_hole, free_port, wait_for
 
 from .conftest import open_sockets
+from .support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,14 +52,6 @@ async def working(
         tasks.start_soon(worker.work)
         yield worker
         worker.stop()
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait until `condition` is true."""
-    with anyio.move_on_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - of all kinds
-            await anyio.sleep(0.002)
-    assert condition(), f"{what} did not come true"
 
 
 # The application's streams.
@@ -712,19 +705,6 @@ async def test_all_addresses_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     assert message.count("refused") == 2
     assert "127.0.0.1" in message
     assert "127.0.0.2" in message
-
-
-async def test_connection_refused() -> None:
-    ports = [free_port(), free_port()]
-    async with gearman.GearmanClient([("127.0.0.1", port) for port in ports]) as client:
-        with pytest.raises(ServerUnavailable) as caught:
-            await client.submit_job("reverse", "hello", max_retries=5)
-        assert str(caught.value).count("refused") == 2
-        assert all(f"127.0.0.1:{port} (" in str(caught.value) for port in ports)
-        for server in client.connection_list:
-            with pytest.raises(ConnectionError, match="refused") as lost:
-                await client.establish_connection(server)
-            assert isinstance(lost.value, OSError)
 
 
 async def test_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,13 @@
-"""Runs scenarios: async functions with a `kit`, once for each adapter, and each kind of server."""
+"""Runs scenarios: async functions with a `kit`, once for each adapter.
+
+Those of what a server does, too, are marked `both_servers` and run with each adapter and each kind
+of server. The others run with each adapter, and with each kind of server, but not with all pairs.
+"""
 
 from __future__ import annotations
 
 import inspect
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +16,28 @@ from .kit import ADAPTERS, SERVERS, EmbeddedServer, GearmandServer, Kit, Server,
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+
+# Each adapter, and each kind of server.
+_PAIRS = [("sync", "gearmand"), ("asyncio", "JobServer"), ("trio", "gearmand")]
+_ALL_PAIRS = list(itertools.product(ADAPTERS, SERVERS))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers", "both_servers: a scenario of what servers do, for all adapters with all servers"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the adapters and kinds of servers of a scenario."""
+    if "server_kind" in metafunc.fixturenames:
+        all_pairs = metafunc.definition.get_closest_marker("both_servers") is not None
+        pairs = _ALL_PAIRS if all_pairs else _PAIRS
+        metafunc.parametrize(("adapter", "server_kind"), pairs, indirect=True)
+    elif "adapter" in metafunc.fixturenames:
+        metafunc.parametrize("adapter", ADAPTERS, indirect=True)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -24,14 +51,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-@pytest.fixture(params=ADAPTERS)
+@pytest.fixture
 def adapter(request: pytest.FixtureRequest) -> str:
     """The adapter."""
     name: str = request.param
     return name
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture
 def server_kind(request: pytest.FixtureRequest) -> str:
     """The kind of job server."""
     name: str = request.param

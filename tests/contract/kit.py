@@ -19,7 +19,7 @@ import anyio.to_thread
 
 import gearman_anyio
 import gearman_sync
-from tests.support import PATIENCE, Administered, Gearmand, spawn, wait_for
+from tests.support import PATIENCE, Gearmand, ServerAt, spawn, wait_for
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -502,18 +502,9 @@ def make_kit(adapter: str) -> Kit:
 # Job servers.
 
 
-class _At(Administered):
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._address = address
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return self._address
-
-
 async def admin(kit: Kit, address: tuple[str, int], command: str) -> str:
     """The reply of the server at `address` to a line of the admin protocol."""
-    return await kit.blocking(_At(address).admin, command)
+    return await kit.blocking(ServerAt(address).admin, command)
 
 
 class Server:
@@ -538,7 +529,7 @@ class Server:
 
     async def counts(self, task: str) -> tuple[int, int, int]:
         """How many jobs of `task` there are, how many of them run, and how many workers."""
-        return await self._kit.blocking(_At(self.address).counts, task)
+        return await self._kit.blocking(ServerAt(self.address).counts, task)
 
     async def wait_for_counts(self, task: str, *expected: int) -> None:
         """Wait until `counts` are these, or begin with these."""
@@ -550,7 +541,7 @@ class Server:
 
     async def client_ids(self) -> list[str]:
         """What its connections are known by."""
-        return [line.split(" ")[2] for line in (await self.admin("workers")).splitlines()[:-1]]
+        return await self._kit.blocking(ServerAt(self.address).client_ids)
 
 
 class GearmandServer(Server):

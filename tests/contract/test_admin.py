@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Launch = Callable[[], Awaitable[Server]]
     StartServer = Callable[..., FakeServer]
 
+pytestmark = pytest.mark.both_servers
+
 
 def answer(peer: Peer) -> None:
     """A script: the version, whatever is asked."""
@@ -486,6 +488,8 @@ async def test_no_list_is_the_local_host(kit: Kit) -> None:
     admin = kit.gearman.GearmanAdminClient()
     assert repr(admin) == "<GearmanAdminClient localhost:4730>"
     assert admin.poll_timeout == 10.0
+    mine = type("Mine", (kit.gearman.GearmanAdminClient,), {})(["host"], 5.0)
+    assert (repr(mine), mine.poll_timeout) == ("<Mine host:4730>", 5.0)
 
 
 @pytest.mark.parametrize("timeout", [0, -1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +25,7 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkData,
 )
-from tests.support import FakeServer, Peer, black_hole, free_port
+from tests.support import Disconnected, FakeServer, Peer, black_hole, free_port
 
 from .kit import Kit, Server, collect, echo
 from .test_submitting import new_request
@@ -88,6 +90,7 @@ async def test_one_of_two_is_down(kit: Kit, server: Server, task: str) -> None:
 # Servers that die.
 
 
+@pytest.mark.both_servers
 async def test_killed_in_the_middle(kit: Kit, launch: Launch, task: str) -> None:
     server = await launch()
     client = await kit.client(server.address)
@@ -111,6 +114,7 @@ async def test_killed_in_the_middle(kit: Kit, launch: Launch, task: str) -> None
     assert set(uniques) & {request.unique for request in requests} == {"mine"}
 
 
+@pytest.mark.both_servers
 async def test_background_job_that_is_sent_again_keeps_its_unique(
     kit: Kit, launch: Launch, task: str
 ) -> None:
@@ -129,6 +133,7 @@ async def test_background_job_that_is_sent_again_keeps_its_unique(
     assert len(bytes.fromhex(unique or "")) == 16
 
 
+@pytest.mark.both_servers
 async def test_the_other_server_takes_over(
     kit: Kit, launch: Launch, server: Server, task: str
 ) -> None:
@@ -154,19 +159,41 @@ async def test_the_other_server_takes_over(
     assert {r.connection.port for r in requests if r.connection} == {server.address[1]}
 
 
+@pytest.mark.both_servers
 async def test_a_restart_between_two_calls(kit: Kit, launch: Launch, task: str) -> None:
     server = await launch()
     client = await kit.client(server.address)
+    stored = await client.submit_job(task, b"", background=True)
     waiting = await client.submit_job(task, b"", wait_until_complete=False)
     await server.kill()
     await server.start()
-    request = await client.submit_job(task, b"", background=True, max_retries=1)
-    assert request.state == "CREATED"
+    # The connection ended while nobody looked: what comes next goes over a new one.
+    request = await client.submit_job(task, b"", background=True)
+    assert (request.state, request.connection_attempts) == ("CREATED", 1)
     assert waiting.state == "UNKNOWN"
     assert await server.counts(task) == (1, 0, 0)
+    await server.kill()
+    await server.start()
+    await client.get_job_status(stored)
+    assert stored.status["known"] is False
 
 
 # Servers that misbehave.
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+async def test_server_that_accepts_and_closes(
+    kit: Kit, start_server: StartServer, retries: int
+) -> None:
+    server = start_server(lambda peer: None)
+    client = await kit.client(server.address)
+    requests = [new_request("task")]
+    requests[0].max_connection_attempts = retries + 1
+    with pytest.raises((ExceededConnectionAttempts, ServerUnavailable)) as caught:
+        await client.submit_multiple_requests(requests, poll_timeout=20)
+    assert caught.value.job_requests is requests
+    assert requests[0].state == "UNKNOWN"
+    assert 1 <= len(server.peers) <= retries + 1
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
@@ -200,6 +227,7 @@ async def test_retry_that_works(kit: Kit, start_server: StartServer) -> None:
     assert server.events == [SubmitJob(b"task", b"u", b"data")] * 2
 
 
+@pytest.mark.both_servers
 async def test_full_queue_fails_one_request_only(kit: Kit, server: Server, task: str) -> None:
     await server.admin(f"create function {task}")
     assert (await server.admin(f"maxqueue {task} 1")).startswith("OK")
@@ -247,9 +275,13 @@ async def test_error_in_place_of_one_answer(kit: Kit, start_server: StartServer)
 GARBAGE = {
     "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
     "zeros": bytes(64),
+    "a bad magic": b"\0RAS" + struct.pack(">II", 8, 1) + b"x",
     "an unknown type": b"\0RES" + struct.pack(">II", 99, 0),
+    "a huge type": b"\0RES" + struct.pack(">II", 0xFFFFFFFF, 0),
     "a huge size": b"\0RES" + struct.pack(">II", 13, 0xFFFFFFFF) + b"H:1\0x",
     "a packet for workers": b"\0RES" + struct.pack(">II", 10, 0),
+    "an answer to nothing": b"\0RES" + struct.pack(">II", 17, 1) + b"x",
+    "an answer to something else": b"\0RES" + struct.pack(">II", 20, 9) + b"H\x000\x000\x000\x000",
     "too few arguments": b"\0RES" + struct.pack(">II", 12, 3) + b"H:1",
 }
 
@@ -260,17 +292,22 @@ async def test_garbage(kit: Kit, start_server: StartServer, what: str) -> None:
         peer.expect(SubmitJob)
         if len(server.peers) == 1:
             peer.send_raw(GARBAGE[what])
-            peer.hold()
+            with contextlib.suppress(Disconnected):
+                peer.hold()
+            closed.set()
+            return
         peer.expect(SubmitJob)
         peer.send(JobCreated(b"H:1"), JobCreated(b"H:2"))
         # What came before the garbage counts.
         peer.send_raw(peer.connection.send(WorkComplete(b"H:1", b"done")) + GARBAGE[what])
         peer.hold()
 
+    closed = threading.Event()
     server = start_server(script)
     client = await kit.client(server.address)
     with pytest.raises(ExceededConnectionAttempts, match="1 time"):
         await client.submit_job("task", b"data")
+    await kit.wait_for(closed, "the client's closing")
     requests = await client.submit_multiple_jobs([{"task": "task", "data": b""}] * 2)
     assert [request.state for request in requests] == ["COMPLETE", "UNKNOWN"]
     assert [request.result for request in requests] == [b"done", None]
@@ -371,6 +408,7 @@ async def test_poll_connections_until_stopped(kit: Kit, server: Server, task: st
 # Clients.
 
 
+@pytest.mark.both_servers
 async def test_routing_by_unique(kit: Kit, server: Server, launch: Launch, task: str) -> None:
     other = await launch()
     hosts = [server.address, other.address]

@@ -9,7 +9,20 @@ import pytest
 from .kit import Hooks, Kit, Server, echo, settled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gearman_proto import WorkerJob
+
+
+def in_form(form: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook as it is ("plain"), or as an async one."""
+    if form == "plain":
+        return hook
+
+    async def call(*args: Any) -> Any:
+        return await settled(hook(*args))
+
+    return call
 
 
 @pytest.mark.parametrize("max_jobs", [1, 2])
@@ -122,42 +135,65 @@ async def test_a_hook_in_place_of_the_callback(kit: Kit, server: Server, task: s
 
 
 @pytest.mark.parametrize("what", ["no end", "raises"])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("on_job_execute", "plain"),
+        ("on_job_execute", "async"),
+        ("on_job_complete", "plain"),
+        ("on_job_complete", "async"),
+        ("on_job_exception", "plain"),
+        ("on_job_exception", "async"),
+    ],
+)
 async def test_hook_that_does_not_end_the_job(
-    kit: Kit, server: Server, task: str, what: str
+    kit: Kit,
+    server: Server,
+    task: str,
+    what: str,
+    name: str,
+    form: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Hooked(Hooks):
-        def on_job_execute(self, current_job: WorkerJob) -> Any:
-            if current_job.data == b"good":
-                return super().on_job_execute(current_job)
-            if what == "raises":
-                raise ZeroDivisionError("in the hook")
-            return False
+    def function(worker: Any, job: WorkerJob) -> Any:
+        if name == "on_job_exception" and job.data == b"bad":
+            raise LookupError("in the callback")
+        return job.data
 
+    def hook(self: Any, current_job: WorkerJob, *args: Any) -> Any:
+        if current_job.data == b"good":
+            return getattr(super(kind, self), name)(current_job, *args)
+        if what == "raises":
+            raise ZeroDivisionError("in the hook")
+        return True
+
+    kind: Any = type("Hooked", (Hooks,), {name: in_form(form, hook)})
     client = await kit.client(server.address)
-    await kit.start_worker(server.address, kind=Hooked, tasks={task: echo})
+    await kit.start_worker(server.address, kind=kind, tasks={task: function})
     request = await client.submit_job(task, b"bad")
     assert (request.state, request.result) == ("FAILED", None)
     text = [b"ZeroDivisionError: in the hook"] if what == "raises" else []
     assert list(request.warning_updates) == text
+    assert ("a hook failed" if text else "left without an end") in caplog.text
     assert (await client.submit_job(task, b"good")).result == b"good"
 
 
-@pytest.mark.parametrize("max_jobs", [1, 3])
+@pytest.mark.parametrize(
+    ("max_jobs", "form"), [(1, "plain"), (3, "plain"), (1, "async"), (3, "async")]
+)
 async def test_no_job_after_a_false_after_job(
-    kit: Kit, server: Server, task: str, max_jobs: int
+    kit: Kit, server: Server, task: str, max_jobs: int, form: str
 ) -> None:
     gate = kit.gate()
 
-    class Hooked(Hooks):
-        def after_job(self) -> Any:
-            return len(gate.order) < max_jobs
+    def after_job(self: Any) -> bool:
+        return len(gate.order) < max_jobs
 
+    kind: Any = type("Hooked", (Hooks,), {"after_job": in_form(form, after_job)})
     client = await kit.client(server.address)
     jobs = [{"task": task, "data": b"%d" % number} for number in range(2 * max_jobs)]
     await client.submit_multiple_jobs(jobs, background=True)
-    worker = await kit.make_worker(
-        server.address, kind=Hooked, tasks={task: gate}, max_jobs=max_jobs
-    )
+    worker = await kit.make_worker(server.address, kind=kind, tasks={task: gate}, max_jobs=max_jobs)
     call = await kit.work(worker)
     # Jobs that run at the same time are finished; none is begun.
     await kit.eventually(lambda: len(gate.order) == max_jobs)
@@ -168,17 +204,18 @@ async def test_no_job_after_a_false_after_job(
     assert [connection.connected for connection in worker.connection_list] == [False]
 
 
-async def test_after_poll(kit: Kit, server: Server, task: str) -> None:
+@pytest.mark.parametrize("form", ["plain", "async"])
+async def test_after_poll(kit: Kit, server: Server, task: str, form: str) -> None:
     activity: list[bool] = []
     ending: list[bool] = []
 
-    class Hooked(Hooks):
-        def after_poll(self, any_activity: bool) -> Any:
-            activity.append(any_activity)
-            return not ending
+    def after_poll(self: Any, any_activity: bool) -> bool:
+        activity.append(any_activity)
+        return not ending
 
+    kind: Any = type("Hooked", (Hooks,), {"after_poll": in_form(form, after_poll)})
     client = await kit.client(server.address)
-    worker = await kit.make_worker(server.address, kind=Hooked, tasks={task: echo})
+    worker = await kit.make_worker(server.address, kind=kind, tasks={task: echo})
     call = await kit.work(worker, poll_timeout=0.02)
     await kit.eventually(lambda: activity.count(False) > 3)
     before = activity.count(True)
@@ -207,11 +244,53 @@ async def test_after_poll_without_a_timeout(kit: Kit, server: Server, task: str)
     assert set(activity) == {True}
 
 
+async def test_after_poll_waits_for_the_jobs(kit: Kit, server: Server, task: str) -> None:
+    """It has said that this is the end: what is being done is finished."""
+    gate = kit.gate()
+
+    class Hooked(Hooks):
+        def after_poll(self, any_activity: bool) -> Any:
+            return not self.has_job_lock()
+
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"ab", wait_until_complete=False)
+    worker = await kit.make_worker(server.address, kind=Hooked, tasks={task: gate}, max_jobs=2)
+    call = await kit.work(worker)
+    await kit.wait_for(gate.begun)
+    assert await server.counts(task) == (1, 1, 1)
+    assert not call.done
+    gate.open.set()
+    await call.result()
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"ab"
+
+
+async def test_after_poll_that_raises_leaves_the_jobs(kit: Kit, server: Server, task: str) -> None:
+    """To another worker."""
+    gate = kit.gate()
+
+    class Hooked(Hooks):
+        def after_poll(self, any_activity: bool) -> Any:
+            if self.has_job_lock():
+                raise ZeroDivisionError("in the hook")
+            return True
+
+    client = await kit.client(server.address)
+    await client.submit_job(task, b"x", background=True)
+    worker = await kit.make_worker(server.address, kind=Hooked, tasks={task: gate}, max_jobs=2)
+    call = await kit.work(worker, poll_timeout=0.02)
+    with pytest.raises(ZeroDivisionError, match="in the hook"):
+        await call.result()
+    await server.wait_for_counts(task, 1, 0, 0)
+    assert not worker.has_job_lock()
+
+
+@pytest.mark.parametrize("form", ["plain", "async"])
 @pytest.mark.parametrize(
     ("hook", "max_jobs"), [("after_job", 1), ("after_job", 2), ("after_poll", 1)]
 )
 async def test_hook_that_raises_ends_work(
-    kit: Kit, server: Server, task: str, hook: str, max_jobs: int
+    kit: Kit, server: Server, task: str, hook: str, max_jobs: int, form: str
 ) -> None:
     done: list[bytes] = []
 
@@ -226,7 +305,7 @@ async def test_hook_that_raises_ends_work(
 
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"x", wait_until_complete=False)
-    kind = type("Hooked", (Hooks,), {hook: raise_error})
+    kind: Any = type("Hooked", (Hooks,), {hook: in_form(form, raise_error)})
     worker = await kit.make_worker(
         server.address, kind=kind, tasks={task: function}, max_jobs=max_jobs
     )
@@ -239,3 +318,7 @@ async def test_hook_that_raises_ends_work(
         await client.wait_until_jobs_completed([request])
         assert request.result == b"done"
     await server.wait_for_counts(task, 0, 0, 0)
+    assert not worker.has_job_lock()
+    # What one `work` has raised is not the next one's.
+    worker.stop()
+    await worker.work()

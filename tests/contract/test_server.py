@@ -91,7 +91,8 @@ async def test_wrong_arguments(kit: Kit) -> None:
         {"max_queue_size": -1},
     ]
     for options in cases:
-        with pytest.raises(ValueError):
+        (name,) = options
+        with pytest.raises(ValueError, match=name):
             kit.job_server(**options)
     with pytest.raises(TypeError):
         kit.job_server(prot=4730)
@@ -109,6 +110,7 @@ async def test_limits(kit: Kit, task: str) -> None:
         await client.submit_job(f"{task}-b", bytes(1001))
 
 
+@pytest.mark.both_servers
 async def test_status_in_text(kit: Kit, server: Server, task: str) -> None:
     """Of both kinds of servers: what `counts` is made of."""
     client = await kit.client(server.address)

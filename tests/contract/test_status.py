@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from .kit import Kit, Server
 
+pytestmark = pytest.mark.both_servers
+
 
 async def test_the_life_of_a_job(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()

@@ -9,25 +9,27 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ConnectionError, InvalidWorkerState, ServerUnavailable
+from gearman_proto.wire.events import CanDo, GrabJobUniq, NoJob, PreSleep
 from tests.support import PATIENCE, free_port
 
-from .kit import Kit, Server, echo, make_kit, reverse
+from .kit import Hooks, Kit, Server, echo, make_kit, reverse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gearman_proto import WorkerJob
-    from tests.support import Gearmand
+    from tests.support import FakeServer, Gearmand, Peer
 
     Launch = Callable[[], Awaitable[Server]]
 
 
 async def test_stop_of_an_idle_worker_and_work_again(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
-    worker = await kit.make_worker(server.address, tasks={task: reverse})
+    # It waits neither for the next look nor for a poll's timeout.
+    worker = await kit.make_worker(server.address, tasks={task: reverse}, look_again=1000)
     (connection,) = worker.connection_list
     for _ in range(3):
-        call = await kit.work(worker)
+        call = await kit.work(worker, poll_timeout=None)
         assert (await client.submit_job(task, b"ab")).result == b"ba"
         assert connection.connected
         worker.stop()
@@ -36,6 +38,7 @@ async def test_stop_of_an_idle_worker_and_work_again(kit: Kit, server: Server, t
         await server.wait_for_counts(task, 0, 0, 0)
 
 
+@pytest.mark.both_servers
 async def test_stop_lets_jobs_end(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
     client = await kit.client(server.address)
@@ -44,7 +47,7 @@ async def test_stop_lets_jobs_end(kit: Kit, server: Server, task: str) -> None:
     worker = await kit.make_worker(server.address, tasks={task: gate}, max_jobs=2)
     call = await kit.work(worker)
     await kit.eventually(lambda: len(gate.order) == 2)
-    worker.stop(timeout=20)
+    worker.stop(timeout=10 * PATIENCE)
     worker.stop()
     # It finishes what it has, and begins nothing.
     assert not call.done
@@ -57,34 +60,56 @@ async def test_stop_lets_jobs_end(kit: Kit, server: Server, task: str) -> None:
     assert sorted(gate.order) == [b"0", b"1"]
 
 
-async def test_stop_from_the_callback(kit: Kit, server: Server, task: str) -> None:
+@pytest.mark.parametrize("place", ["callback", "after_job"])
+async def test_stop_from_inside(kit: Kit, server: Server, task: str, place: str) -> None:
+    class Hooked(Hooks):
+        def after_job(self) -> Any:
+            if place == "after_job":
+                self.stop()
+            return True
+
     def function(worker: Any, job: WorkerJob) -> Any:
-        worker.stop()
+        if place == "callback":
+            worker.stop()
         return b"last"
 
     client = await kit.client(server.address)
     jobs = [{"task": task, "data": b"%d" % number} for number in range(2)]
     requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    worker = await kit.make_worker(server.address, tasks={task: function})
+    worker = await kit.make_worker(server.address, kind=Hooked, tasks={task: function})
     await (await kit.work(worker)).result()
     await client.wait_until_jobs_completed(requests[:1])
     assert [request.result for request in requests] == [b"last", None]
     await server.wait_for_counts(task, 1, 0, 0)
 
 
+@pytest.mark.both_servers
 async def test_stop_that_does_not_wait_for_jobs(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"ab", wait_until_complete=False)
-    worker = await kit.make_worker(server.address, tasks={task: gate}, max_jobs=2)
+    tasks = {task: gate, f"{task}-other": reverse}
+    worker = await kit.make_worker(server.address, tasks=tasks, max_jobs=2)
     call = await kit.work(worker)
     await kit.wait_for(gate.begun)
     worker.stop(timeout=0.02)
     assert await call.result() is None
+    assert not worker.has_job_lock()
     # The server gives its job to another.
     await kit.start_worker(server.address, tasks={task: reverse})
     await client.wait_until_jobs_completed([request])
     assert (request.state, request.result) == ("COMPLETE", b"ba")
+    # The worker can work again, with all its slots, while that one still hangs.
+    worker.unregister_task(task)
+    other = kit.gate()
+    worker.register_task(f"{task}-other", other)
+    await kit.work(worker)
+    jobs = [{"task": f"{task}-other", "data": b"%d" % number} for number in range(2)]
+    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    await kit.eventually(lambda: len(other.order) == 2)
+    other.open.set()
+    await client.wait_until_jobs_completed(requests)
+    assert [request.result for request in requests] == [b"0", b"1"]
 
 
 async def test_stop_before_work(kit: Kit, server: Server, task: str) -> None:
@@ -92,7 +117,9 @@ async def test_stop_before_work(kit: Kit, server: Server, task: str) -> None:
     request = await client.submit_job(task, b"ab", wait_until_complete=False)
     worker = await kit.make_worker(server.address, tasks={task: reverse})
     worker.stop()
+    worker.stop()
     assert await worker.work() is None
+    assert not request.complete
     assert await server.counts(task) == (1, 0, 0)
     # It was for that one only.
     await kit.work(worker)
@@ -109,6 +136,73 @@ async def test_work_while_it_works(kit: Kit, server: Server, task: str) -> None:
         await worker.work()
     assert not call.done
     assert (await client.submit_job(task, b"ab")).result == b"ba"
+
+
+async def test_work_in_a_callback(kit: Kit, server: Server, task: str) -> None:
+    async def awaiting(worker: Any, job: WorkerJob) -> Any:
+        await worker.work()
+
+    tasks = {task: lambda worker, job: worker.work(), f"{task}-2": kit.callback(awaiting)}
+    client = await kit.client(server.address)
+    worker = await kit.make_worker(server.address, tasks=tasks)
+    call = await kit.work(worker)
+    for name in tasks:
+        request = await client.submit_job(name, b"")
+        assert list(request.warning_updates) == [
+            b"gearman_proto.errors.InvalidWorkerState: this worker works already"
+        ]
+    assert not call.done
+
+
+async def test_results_reach_clients_through_a_stop(kit: Kit, server: Server, task: str) -> None:
+    """Closing behind a result, of which much has not been written, does not destroy it."""
+    payload = bytes(8_000_000)
+
+    def function(worker: Any, job: WorkerJob) -> Any:
+        worker.stop()
+        return job.data + payload
+
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"it", wait_until_complete=False)
+    worker = await kit.make_worker(server.address, tasks={task: function})
+    await (await kit.work(worker)).result()
+    await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+    assert request.result == b"it" + payload
+
+
+async def test_stop_asks_an_idle_server_nothing(
+    kit: Kit, start_server: Callable[..., FakeServer]
+) -> None:
+    """There is no result that it could have missed: a server that is silent does not matter."""
+    asleep = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.expect(CanDo)
+        peer.expect(GrabJobUniq)
+        peer.send(NoJob())
+        peer.expect(PreSleep)
+        asleep.set()
+        peer.hold()
+
+    server = start_server(script)
+    worker = await kit.make_worker(server.address, tasks={"task": reverse}, look_again=1000)
+    call = await kit.work(worker)
+    await kit.wait_for(asleep)
+    worker.stop()
+    await call.result()
+    assert [type(event) for event in server.events] == [CanDo, GrabJobUniq, PreSleep]
+
+
+async def test_stop_while_there_is_no_server(kit: Kit, launch: Launch, task: str) -> None:
+    server = await launch()
+    worker = await kit.make_worker(server.address, tasks={task: reverse}, max_outage=None)
+    call = await kit.work(worker)
+    (connection,) = worker.connection_list
+    await server.wait_for_counts(task, 0, 0, 1)
+    await server.kill()
+    await kit.eventually(lambda: not connection.connected)
+    worker.stop()
+    await call.result()
 
 
 async def test_shutdown(kit: Kit, server: Server, task: str) -> None:
@@ -129,6 +223,7 @@ async def test_shutdown(kit: Kit, server: Server, task: str) -> None:
     assert [connection.connected for connection in worker.connection_list] == [False]
 
 
+@pytest.mark.both_servers
 async def test_shutdown_gives_the_job_to_another(kit: Kit, server: Server, task: str) -> None:
     ended = threading.Event()
     outcome: list[Any] = []
@@ -269,6 +364,7 @@ async def test_one_server_is_enough_at_the_beginning(kit: Kit, server: Server, t
     assert (await client.submit_job(task, b"ab")).result == b"ba"
 
 
+@pytest.mark.both_servers
 async def test_outage(kit: Kit, launch: Launch, task: str) -> None:
     server = await launch()
     worker = await kit.make_worker(server.address, tasks={task: echo}, max_outage=0.05)
@@ -277,8 +373,13 @@ async def test_outage(kit: Kit, launch: Launch, task: str) -> None:
     await server.kill()
     with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{server.address[1]} "):
         await call.result()
+    await server.start()
+    await kit.work(worker)
+    client = await kit.client(server.address)
+    assert (await client.submit_job(task, b"ab")).result == b"ab"
 
 
+@pytest.mark.both_servers
 async def test_server_that_comes_back(
     kit: Kit, launch: Launch, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -298,16 +399,20 @@ async def test_server_that_comes_back(
     assert warnings == {"WARNING"}
 
 
-async def test_job_whose_server_is_lost(kit: Kit, launch: Launch, task: str) -> None:
+@pytest.mark.both_servers
+async def test_job_whose_server_is_lost(
+    kit: Kit, launch: Launch, task: str, caplog: pytest.LogCaptureFixture
+) -> None:
     ended = threading.Event()
     outcome: list[Any] = []
 
     def function(worker: Any, job: WorkerJob) -> Any:
         gate(worker, job)
-        try:
-            worker.send_job_data(job, b"x")
-        except ConnectionError as error:
-            outcome.append((type(error), job.is_lost))
+        for _ in range(2):
+            try:
+                worker.send_job_data(job, b"x")
+            except ConnectionError as error:
+                outcome.append(("was lost" in str(error), job.is_lost))
         ended.set()
         return b"lost"
 
@@ -323,8 +428,32 @@ async def test_job_whose_server_is_lost(kit: Kit, launch: Launch, task: str) -> 
     await kit.eventually(lambda: not worker.connection_list[0].connected)
     gate.open.set()
     await kit.wait_for(ended)
-    assert outcome == [(ConnectionError, True)]
+    assert outcome == [(True, True)] * 2
+    assert any("and 1 jobs with it" in record.getMessage() for record in caplog.records)
     assert request.state == "CREATED"
     assert not call.done
     await server.start()
     assert (await client.submit_job(task, b"cd")).result == b"lost"
+
+
+@pytest.mark.both_servers
+async def test_one_of_two_servers_is_lost(kit: Kit, launch: Launch, task: str) -> None:
+    """The job of the other goes on, and its next."""
+    gate = kit.gate()
+    servers = [await launch(), await launch()]
+    clients = [await kit.client(server.address) for server in servers]
+    worker = await kit.start_worker(
+        *[server.address for server in servers], tasks={task: gate}, max_jobs=2
+    )
+    held = [await client.submit_job(task, b"held", wait_until_complete=False) for client in clients]
+    await kit.eventually(lambda: len(gate.order) == 2)
+    await servers[0].kill()
+    await clients[0].wait_until_jobs_completed(held[:1])
+    assert held[0].state == "UNKNOWN"
+    gate.open.set()
+    await clients[1].wait_until_jobs_completed(held[1:])
+    assert held[1].result == b"held"
+    assert (await clients[1].submit_job(task, b"next")).result == b"next"
+    await servers[0].start()
+    assert (await clients[0].submit_job(task, b"back")).result == b"back"
+    assert [server.connected for server in worker.connection_list] == [True, True]

@@ -133,6 +133,7 @@ async def test_shutdown_ends_calls_that_wait(kit: Kit, server: Server, task: str
 # updates.
 
 
+@pytest.mark.both_servers
 async def test_updates(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"", wait_until_complete=False)

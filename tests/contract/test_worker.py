@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import InvalidWorkerState, LocalProtocolError
+from gearman_proto.jobs.encoder import DataEncoder
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
 from gearman_proto.wire.events import (
     CanDo,
@@ -30,7 +31,7 @@ from gearman_proto.wire.events import (
 from tests.support import PATIENCE, FakeServer, Peer
 
 from .encoders import JsonEncoder, PickleEncoder, WordEncoder
-from .kit import Kit, Server, collect, echo, reverse
+from .kit import Hooks, Kit, Server, collect, echo, reverse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -88,6 +89,8 @@ async def test_register_and_unregister(kit: Kit, task: str) -> None:
         ("::1", False),
     ]
     assert worker.has_job_lock() is False
+    mine = await kit.make_worker("one:1", kind=type("Mine", (Hooks,), {}), tasks={task: echo})
+    assert repr(mine) == f"<Mine [one:1] {task}>"
 
 
 async def test_what_a_server_is_told(kit: Kit, start_server: StartServer) -> None:
@@ -105,6 +108,7 @@ async def test_what_a_server_is_told(kit: Kit, start_server: StartServer) -> Non
     assert functions == [CanDo(b"b"), CanDoTimeout(b"c", b"1500"), CanDoTimeout(b"d", b"2000")]
 
 
+@pytest.mark.both_servers
 async def test_client_id(kit: Kit, server: Server, task: str) -> None:
     worker = await kit.make_worker(server.address, tasks={task: reverse})
     assert worker.set_client_id(f"{task}-before") == f"{task}-before"
@@ -121,6 +125,7 @@ async def test_client_id(kit: Kit, server: Server, task: str) -> None:
     assert not await is_known_by(f"{task}-before")
 
 
+@pytest.mark.both_servers
 async def test_tasks_come_and_go_while_it_works(kit: Kit, server: Server, task: str) -> None:
     def function(worker: Any, job: WorkerJob) -> Any:
         worker.register_task(f"{task}-2", reverse)
@@ -143,6 +148,15 @@ async def test_tasks_come_and_go_while_it_works(kit: Kit, server: Server, task: 
     assert worker.worker_client_id == task
     worker.register_task(f"{task}-0", lambda worker, job: b"new")
     assert (await client.submit_job(f"{task}-0", b"ab")).result == b"new"
+    # One that is refused changes nothing.
+    with pytest.raises(ValueError, match="timeout"):
+        worker.register_task(f"{task}-0", lambda worker, job: b"wrong", timeout=-1)
+    assert (await client.submit_job(f"{task}-0", b"ab")).result == b"new"
+    assert await server.counts(f"{task}-0") == (0, 0, 1)
+    # What was left in the queue is done as soon as somebody can.
+    worker.register_task(f"{task}-1", echo, timeout=100)
+    await client.wait_until_jobs_completed(requests)
+    assert requests[3].result == b"ab"
 
 
 # Jobs.
@@ -187,18 +201,56 @@ async def test_attributes_of_a_job(kit: Kit, server: Server, task: str) -> None:
     await kit.eventually(lambda: not worker.has_job_lock())
 
 
-async def test_several_jobs_at_once(kit: Kit, server: Server, task: str) -> None:
-    barrier = threading.Barrier(3)
+@pytest.mark.parametrize(("max_jobs", "count"), [(2, 1), (7, 1), (4, 2)])
+async def test_slots(
+    kit: Kit, launch: Launch, server: Server, task: str, max_jobs: int, count: int
+) -> None:
+    """As many callbacks as there are slots run at once, whatever the servers have; never more."""
+    barrier = threading.Barrier(max_jobs)
+    lock = threading.Lock()
+    inside: list[Any] = []
+    most: list[int] = []
 
     def function(worker: Any, job: WorkerJob) -> Any:
+        with lock:
+            inside.append(job.handle)
+        # None leaves before all have come, nor comes before all have looked.
         barrier.wait(PATIENCE)
+        most.append(len(inside))
+        barrier.wait(PATIENCE)
+        with lock:
+            inside.remove(job.handle)
+        worker.send_job_status(job, 1, 1)
         return job.data
 
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: function}, max_jobs=3)
-    jobs = [{"task": task, "data": b"%d" % number} for number in range(9)]
-    requests = await client.submit_multiple_jobs(jobs)
+    servers = [server.address] if count == 1 else [server.address, (await launch()).address]
+    client = await kit.client(*servers)
+    jobs = [{"task": task, "data": b"%d" % number} for number in range(max_jobs * 10)]
+    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    await kit.start_worker(*servers, tasks={task: function}, max_jobs=max_jobs)
+    await client.wait_until_jobs_completed(requests, poll_timeout=PATIENCE)
     assert [request.result for request in requests] == [job["data"] for job in jobs]
+    assert set(most) == {max_jobs}
+
+
+async def test_two_servers_share_the_slots(kit: Kit, launch: Launch, task: str) -> None:
+    """Both are served, though each has enough for all the slots."""
+    gate = kit.gate()
+    servers = [await launch(), await launch()]
+    requests = []
+    for server in servers:
+        client = await kit.client(server.address)
+        jobs = [{"task": task, "data": b""}] * 5
+        requests.append((client, await client.submit_multiple_jobs(jobs, False, False)))
+    hosts = [server.address for server in servers]
+    await kit.start_worker(*hosts, tasks={task: gate}, max_jobs=3)
+    await kit.eventually(lambda: len(gate.order) == 3)
+    running = [(await server.counts(task))[1] for server in servers]
+    assert sorted(running) == [1, 2]
+    gate.open.set()
+    for client, some in requests:
+        await client.wait_until_jobs_completed(some, poll_timeout=PATIENCE)
+        assert all(request.complete for request in some)
 
 
 async def test_one_job_at_a_time(kit: Kit, server: Server, task: str) -> None:
@@ -228,6 +280,7 @@ async def test_callback_that_submits(kit: Kit, server: Server, task: str) -> Non
     assert (await other.submit_job(task, b"ab")).result == b"ba"
 
 
+@pytest.mark.both_servers
 async def test_two_servers(kit: Kit, server: Server, launch: Launch, task: str) -> None:
     other = await launch()
     client = await kit.client(server.address, other.address)
@@ -251,6 +304,7 @@ async def test_two_servers(kit: Kit, server: Server, launch: Launch, task: str) 
 # What callbacks send.
 
 
+@pytest.mark.both_servers
 async def test_all_that_is_sent(kit: Kit, server: Server, task: str) -> None:
     """By a plain callback, and by what is an async one where there are such."""
 
@@ -288,61 +342,89 @@ async def test_all_that_is_sent(kit: Kit, server: Server, task: str) -> None:
         ]
 
 
+def not_taken(worker: Any, job: WorkerJob) -> list[Callable[[], Any]]:
+    """Calls that no server would understand."""
+    return [
+        functools.partial(worker.send_job_status, job, "1\0", "2"),
+        functools.partial(worker.send_job_status, job, "1", "1" * 12),
+        functools.partial(worker.send_job_data, job, 5),
+        functools.partial(worker.send_job_warning, job, None),
+        functools.partial(worker.send_job_exception, job, 5),
+        functools.partial(worker.send_job_complete, job, 5),
+    ]
+
+
 async def test_updates_that_servers_do_not_take(kit: Kit, server: Server, task: str) -> None:
     refused: list[type[Exception]] = []
 
-    def function(worker: Any, job: WorkerJob) -> Any:
-        for send in (
-            functools.partial(worker.send_job_status, job, "1\0", "2"),
-            functools.partial(worker.send_job_status, job, "1", "1" * 12),
-            functools.partial(worker.send_job_data, job, 5),
-            functools.partial(worker.send_job_warning, job, None),
-            functools.partial(worker.send_job_exception, job, 5),
-            functools.partial(worker.send_job_complete, job, 5),
-        ):
+    def plain(worker: Any, job: WorkerJob) -> Any:
+        for send in not_taken(worker, job):
             with pytest.raises((LocalProtocolError, TypeError)) as caught:
                 send()
             refused.append(caught.type)
         return b"alive"
 
+    async def awaiting(worker: Any, job: WorkerJob) -> Any:
+        for send in not_taken(worker, job):
+            with pytest.raises((LocalProtocolError, TypeError)) as caught:
+                await send()
+            refused.append(caught.type)
+        return b"alive"
+
     client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: function})
-    request = await client.submit_job(task, b"")
-    assert (request.result, request.status) == (b"alive", {})
-    assert [len(request.data_updates), len(request.warning_updates)] == [0, 0]
-    assert refused == [LocalProtocolError] * 2 + [TypeError] * 4
+    tasks = {f"{task}-plain": plain, f"{task}-awaiting": kit.callback(awaiting)}
+    await kit.start_worker(server.address, tasks=tasks)
+    for name in tasks:
+        request = await client.submit_job(name, b"")
+        assert (request.result, request.status) == (b"alive", {})
+        assert [len(request.data_updates), len(request.warning_updates)] == [0, 0]
+        assert refused == [LocalProtocolError] * 2 + [TypeError] * 4
+        refused.clear()
+
+
+def all_sends(worker: Any, job: WorkerJob) -> list[Callable[[], Any]]:
+    """A call of each that sends something about a job."""
+    return [
+        functools.partial(worker.send_job_status, job, 1, 2),
+        functools.partial(worker.send_job_data, job, b""),
+        functools.partial(worker.send_job_warning, job, b""),
+        functools.partial(worker.send_job_complete, job, b""),
+        functools.partial(worker.send_job_failure, job),
+        functools.partial(worker.send_job_exception, job, b""),
+    ]
 
 
 async def test_nothing_is_sent_after_the_end(kit: Kit, server: Server, task: str) -> None:
     refused: list[str] = []
+    finished = threading.Event()
 
-    def function(worker: Any, job: WorkerJob) -> None:
+    def plain(worker: Any, job: WorkerJob) -> None:
         worker.send_job_complete(job, b"done")
-        for send in (
-            functools.partial(worker.send_job_status, job, 1, 2),
-            functools.partial(worker.send_job_data, job, b""),
-            functools.partial(worker.send_job_warning, job, b""),
-            functools.partial(worker.send_job_complete, job, b""),
-            functools.partial(worker.send_job_failure, job),
-            functools.partial(worker.send_job_exception, job, b""),
-        ):
+        for send in all_sends(worker, job):
             with pytest.raises(InvalidWorkerState) as caught:
                 send()
             refused.append(str(caught.value).partition(" has ")[2])
         finished.set()
 
-    finished = threading.Event()
+    async def awaiting(worker: Any, job: WorkerJob) -> None:
+        await worker.send_job_complete(job, b"done")
+        for send in all_sends(worker, job):
+            with pytest.raises(InvalidWorkerState) as caught:
+                await send()
+            refused.append(str(caught.value).partition(" has ")[2])
+        finished.set()
+
     client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: function})
-    request = await client.submit_job(task, b"")
-    assert request.result == b"done"
-    await kit.wait_for(finished)
-    assert refused == ["ended"] * 6
-    # The connection is in step.
-    finished.clear()
-    assert (await client.submit_job(task, b"")).result == b"done"
-    await kit.wait_for(finished)
-    assert refused == ["ended"] * 12
+    tasks = {f"{task}-plain": plain, f"{task}-awaiting": kit.callback(awaiting)}
+    await kit.start_worker(server.address, tasks=tasks)
+    for name in (*tasks, *tasks):
+        request = await client.submit_job(name, b"")
+        assert (request.result, len(request.data_updates)) == (b"done", 0)
+        await kit.wait_for(finished)
+        assert refused == ["ended"] * 6
+        # The connection is in step.
+        finished.clear()
+        refused.clear()
 
 
 # How a job ends.
@@ -386,6 +468,12 @@ UNENCODABLE = (
     b"'ascii' codec can't encode character '\\xfc' in position 0: ordinal not in range(128)"
 )
 
+# The exception in the log, of those that raise although the job has ended.
+LATE = {
+    "completes and raises": "ZeroDivisionError",
+    "completes twice": "InvalidWorkerState",
+    "exception and failure": "InvalidWorkerState",
+}
 # The callback, the job's data, and what is sent. A bytes object is the text of what was raised.
 ENDS: dict[str, tuple[Any, bytes, list[Event | bytes]]] = {
     "value": (lambda worker, job: "ok", b"in", [WorkComplete(b"H:1", b"ok")]),
@@ -398,6 +486,10 @@ ENDS: dict[str, tuple[Any, bytes, list[Event | bytes]]] = {
     ),
     "undecodable data": (read_data, b"\xff", [b"UnicodeDecodeError: " + UNDECODABLE]),
     "undecodable data unread": (lambda worker, job: "ok", b"\xff", [WorkComplete(b"H:1", b"ok")]),
+    "completes with None": (
+        *(lambda worker, job: worker.send_job_complete(job, None), b"in"),
+        [WorkComplete(b"H:1", b"")],
+    ),
     "completes and raises": (complete_and_raise, b"in", [WorkComplete(b"H:1", b"done")]),
     "completes twice": (complete_twice, b"in", [WorkComplete(b"H:1", b"done")]),
     "fails and returns": (fail_and_return, b"in", [WorkFail(b"H:1")]),
@@ -406,19 +498,30 @@ ENDS: dict[str, tuple[Any, bytes, list[Event | bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("exceptions", [False, True], ids=["plain", "exceptions"])
+@pytest.mark.parametrize(
+    ("exceptions", "max_jobs"), [(False, 1), (True, 2)], ids=["plain", "exceptions"]
+)
 @pytest.mark.parametrize("how", ENDS)
 async def test_every_job_ends_once(
-    kit: Kit, start_server: StartServer, how: str, exceptions: bool
+    kit: Kit,
+    start_server: StartServer,
+    how: str,
+    exceptions: bool,
+    max_jobs: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     callback, data, ends = ENDS[how]
     server = start_server(give(data, b"second"))
     tasks = {"task": lambda worker, job: (echo, callback)[job.handle == "H:1"](worker, job)}
-    worker = await kit.make_worker(server.address, tasks=tasks, exceptions=exceptions)
+    worker = await kit.make_worker(
+        server.address, tasks=tasks, exceptions=exceptions, max_jobs=max_jobs
+    )
     worker.data_encoder = WordEncoder
-    await kit.work(worker)
+    call = await kit.work(worker)
     last = WorkComplete(b"H:2", b"second")
     await kit.eventually(lambda: last in server.events)
+    worker.stop()
+    await call.result()
     expected: list[Event] = []
     for end in ends:
         if not isinstance(end, bytes):
@@ -427,7 +530,94 @@ async def test_every_job_ends_once(
             expected.append(WorkException(b"H:1", end))
         else:
             expected += [WorkWarning(b"H:1", end), WorkFail(b"H:1")]
-    assert about_jobs(server) == [*expected, last]
+    events = about_jobs(server)
+    # With two slots, they may end in any order.
+    events.remove(last)
+    assert events == expected
+    raised = {end.partition(b":")[0].decode() for end in ends if isinstance(end, bytes)}
+    logged = {
+        record.exc_info[0].__name__
+        for record in caplog.records
+        if record.exc_info and record.exc_info[0] and record.exc_info[2]
+    }
+    assert logged == raised | ({LATE[how]} if how in LATE else set())
+
+
+async def test_text_that_the_encoder_does_not_take(kit: Kit, start_server: StartServer) -> None:
+    """It is sent as it is."""
+
+    class Numbers(DataEncoder):
+        @classmethod
+        def encode(cls, encodable_object: int) -> bytes:
+            return b"%d" % encodable_object
+
+        @classmethod
+        def decode(cls, decodable_string: bytes) -> int:
+            return int(decodable_string)
+
+    server = start_server(give(b"0", b"2"))
+    worker = await kit.make_worker(
+        server.address, tasks={"task": lambda worker, job: 10 // job.data}
+    )
+    worker.data_encoder = Numbers
+    await kit.work(worker)
+    await kit.eventually(lambda: WorkComplete(b"H:2", b"5") in server.events)
+    warning, *others = about_jobs(server)
+    assert others == [WorkFail(b"H:1"), WorkComplete(b"H:2", b"5")]
+    assert isinstance(warning, WorkWarning)
+    assert warning.data.startswith(b"ZeroDivisionError: ")
+
+
+async def test_job_of_a_task_that_is_unknown(kit: Kit, start_server: StartServer) -> None:
+    server = start_server(give(b"1"))
+    await kit.start_worker(server.address, tasks={"another": reverse})
+    expected = [WorkWarning(b"H:1", b"KeyError: 'task'"), WorkFail(b"H:1")]
+    await kit.eventually(lambda: about_jobs(server) == expected)
+
+
+async def test_garbage_from_a_server(
+    kit: Kit, start_server: StartServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs the connection, and the server is used again."""
+
+    def script(peer: Peer) -> None:
+        if len(server.peers) > 1:
+            give(b"ab")(peer)
+        peer.expect(CanDo)
+        peer.expect(GrabJobUniq)
+        peer.send(NoJob())
+        peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        peer.hold()
+
+    server = start_server(script)
+    await kit.start_worker(server.address, tasks={"task": reverse})
+    await kit.eventually(lambda: about_jobs(server) == [WorkComplete(b"H:1", b"ba")])
+    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert "no connection to 127.0.0.1:" in warning.getMessage()
+
+
+@pytest.mark.both_servers
+async def test_woken_at_once(kit: Kit, server: Server, task: str) -> None:
+    """By the server, and not by looking again."""
+    client = await kit.client(server.address)
+    worker = await kit.make_worker(server.address, tasks={task: reverse}, look_again=1000)
+    await kit.work(worker, poll_timeout=None)
+    for number in range(20):
+        request = await client.submit_job(task, b"%d" % number, poll_timeout=PATIENCE)
+        assert request.complete
+
+
+async def test_big_job(kit: Kit, server: Server, task: str) -> None:
+    def function(worker: Any, job: WorkerJob) -> Any:
+        worker.send_job_data(job, job.data)
+        return job.data[::-1]
+
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: function})
+    data = b"a" * 2_000_000 + b"b" * 2_000_000
+    request = await client.submit_job(task, data)
+    assert request.result == data[::-1]
+    assert list(request.data_updates) == [data]
 
 
 @pytest.mark.parametrize("exceptions", [False, True], ids=["plain", "exceptions"])

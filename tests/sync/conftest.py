@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gearman_sync import GearmanClient, GearmanWorker
-from tests.support import PATIENCE
+from tests.support import PATIENCE, EmbeddedServer
 
 from .support import Script, Working
 
@@ -22,6 +23,37 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _clean(no_leak: None, no_hang: None) -> None:
     """Every test here is watched."""
+
+
+# What is asked here is what the adapter does. It is asked with one server, and of both kinds of
+# servers only what tests/contract asks.
+
+
+@pytest.fixture
+def server(gearmand: Gearmand) -> Gearmand:
+    """The shared gearmand. The test leaves it alive."""
+    return gearmand
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[[], EmbeddedServer]]:
+    """Starts a server for one test that may be killed."""
+    with contextlib.ExitStack() as stack:
+
+        def start() -> EmbeddedServer:
+            embedded = EmbeddedServer()
+            stack.callback(embedded.kill)
+            return embedded
+
+        yield start
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT is a KeyboardInterrupt, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

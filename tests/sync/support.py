@@ -12,8 +12,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gearman_sync import JobServer
-from tests.support import PATIENCE, Administered, eventually, spawn
+from tests.support import PATIENCE, eventually, interruptible, spawn
+from tests.support import EmbeddedServer as EmbeddedServer  # noqa: PLC0414 - for tests/cli
 
 if TYPE_CHECKING:
     import pytest
@@ -55,28 +55,6 @@ def resolve_to(
     return threads
 
 
-class EmbeddedServer(Administered):
-    """A JobServer that does what tests ask of a Gearmand: it can be killed, and started again."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self._server: JobServer | None = None
-        self.start()
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return "127.0.0.1", self.port
-
-    def start(self) -> None:
-        self._server = JobServer(port=self.port)
-        self._server.start()
-        self.port = self._server.address.port
-
-    def kill(self) -> None:
-        if self._server is not None:
-            self._server.stop()
-
-
 class Working:
     """A worker that works in a thread."""
 
@@ -94,7 +72,7 @@ class Script:
 
     def __init__(self, program: str, *args: object) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", program, *map(str, args)],
+            interruptible(sys.executable, "-W", "error", "-c", program, *map(str, args)),
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -187,6 +187,7 @@ def test_socket_options(
     assert not sock.get_inheritable()
 
 
+@pytest.mark.slow
 def test_more_than_1024_descriptors(
     gearmand: Gearmand, make_client: MakeClient, task: str, start_worker: StartWorker
 ) -> None:

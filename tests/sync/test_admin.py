@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-    from .support import EmbeddedServer
+    from tests.support import Administered
 
     StartServer = Callable[..., FakeServer]
     StartWorker = Callable[..., Worker]
 
 
 @pytest.fixture
-def admin(server: Gearmand | EmbeddedServer) -> Iterator[GearmanAdminClient]:
+def admin(server: Administered) -> Iterator[GearmanAdminClient]:
     """An admin client of each kind of server."""
     with GearmanAdminClient([server.address]) as client:
         yield client
@@ -63,8 +63,9 @@ def silent_then_good(answer: bytes = b"OK 1") -> Callable[[Peer], None]:
 # Threads.
 
 
+@pytest.mark.slow
 def test_threads_share_a_client(
-    server: Gearmand | EmbeddedServer,
+    server: Administered,
     admin: GearmanAdminClient,
     task: str,
     start_worker: StartWorker,
@@ -137,7 +138,7 @@ def test_a_client_is_garbage_when_nobody_has_it(start_server: StartServer) -> No
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_fork(server: Gearmand | EmbeddedServer, admin: GearmanAdminClient, task: str) -> None:
+def test_fork(server: Administered, admin: GearmanAdminClient, task: str) -> None:
     admin.create_function(task)
     (connection,) = admin.connection_list
 
@@ -225,14 +226,6 @@ def test_leaving_the_block_shuts_it_down(gearmand: Gearmand) -> None:
 
 
 # Signals.
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT is a KeyboardInterrupt, also where the tests run in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 needs_signals = pytest.mark.skipif(
@@ -331,6 +324,7 @@ def test_keyboard_interrupt_of_one_that_waits_behind(start_server: StartServer) 
         assert client.get_version() == "OK 2"
 
 
+@pytest.mark.slow
 @needs_signals
 # One may hit between the making of a socket and the keeping of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -29,6 +29,7 @@ def server(start_gearmand: Callable[..., Gearmand]) -> Gearmand:
     return start_gearmand()
 
 
+@pytest.mark.slow
 def test_twenty_thousand_background_jobs(
     server: Gearmand, make_client: MakeClient, task: str
 ) -> None:

@@ -154,6 +154,7 @@ def test_fork_while_threads_wait(
     assert [call.result(20).result for call in waiting] == [b"0", b"1", b"2"]
 
 
+@pytest.mark.slow
 def test_fork_while_threads_submit(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:

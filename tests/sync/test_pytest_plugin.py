@@ -109,6 +109,7 @@ def test_fixture(run_pytest: RunPytest, tmp_path: Path) -> None:
             client.submit_job("task", b"", background=True)
 
 
+@pytest.mark.slow
 def test_entry_point(run_pytest: RunPytest, tmp_path: Path) -> None:
     """Where the package is installed, the fixture is there without a word."""
     table = re.search(

@@ -30,12 +30,13 @@ from tests.support import (
 from .support import wait_for_followers, wait_for_leader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     StartWorker = Callable[..., Worker]
     MakeClient = Callable[..., GearmanClient]
 
 
+@pytest.mark.slow
 def test_twenty_threads(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
@@ -59,6 +60,7 @@ def test_twenty_threads(
         call.result(30)
 
 
+@pytest.mark.slow
 def test_idle_threads_use_no_cpu(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
@@ -166,14 +168,6 @@ def test_black_hole_delays_nobody_else(
         assert sum(request.state == gearman.JOB_UNKNOWN for request in requests) == 2
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT is a KeyboardInterrupt, also where the tests run in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
 @pytest.mark.usefixtures("interruptible")
 def test_keyboard_interrupt_in_the_leader(
@@ -204,6 +198,7 @@ def test_keyboard_interrupt_in_the_leader(
     assert client.submit_job(task, b"after").result == b"after"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
 # One may hit between the making of a socket and the keeping of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -292,6 +287,7 @@ def test_keyboard_interrupt_in_a_follower(
     assert client.submit_job(task, b"after").result == b"after"
 
 
+@pytest.mark.slow
 def test_shutdown_ends_waits(gearmand: Gearmand, make_client: MakeClient, task: str) -> None:
     # More than once, since what goes wrong here goes wrong in a narrow moment.
     for _ in range(20):

@@ -29,18 +29,19 @@ from tests.support import (
     wait_for,
 )
 
-from .support import EmbeddedServer, Script, Working, wait_for_leader
+from .support import Script, Working, wait_for_leader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
+    from tests.support import Administered
 
     MakeClient = Callable[..., GearmanClient]
     MakeWorker = Callable[..., GearmanWorker]
     StartServer = Callable[..., FakeServer]
     StartScript = Callable[..., Script]
-    Server = Gearmand | EmbeddedServer
+    Server = Administered
     Work = Callable[..., Working]
 
 MB = 1_000_000
@@ -50,56 +51,7 @@ def reverse(worker: GearmanWorker, job: WorkerJob) -> Any:
     return job.data[::-1]
 
 
-class Counter:
-    """Counts who is inside at the same time."""
-
-    def __init__(self) -> None:
-        self.most = 0
-        self._now = 0
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._now += 1
-            self.most = max(self.most, self._now)
-
-    def __exit__(self, *args: object) -> None:
-        with self._lock:
-            self._now -= 1
-
-
 # Slots.
-
-
-@pytest.mark.parametrize("servers", [1, 2])
-@pytest.mark.parametrize("max_jobs", [2, 7])
-def test_slots(
-    launch: Callable[[], Server],
-    make_client: MakeClient,
-    work: Work,
-    task: str,
-    max_jobs: int,
-    servers: int,
-) -> None:
-    """As many callbacks as there are slots run at once, whatever the servers have; never more."""
-    barrier = threading.Barrier(max_jobs)
-    counter = Counter()
-
-    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        with counter:
-            barrier.wait(PATIENCE)
-            time.sleep(0.001)
-        worker.send_job_status(job, 1, 1)
-        return job.data
-
-    hosts = [launch().address for _ in range(servers)]
-    client = make_client(*hosts)
-    jobs = [{"task": task, "data": b"%d" % number} for number in range(max_jobs * 10)]
-    requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    work(*hosts, tasks={task: function}, max_jobs=max_jobs)
-    client.wait_until_jobs_completed(requests)
-    assert [request.result for request in requests] == [job["data"] for job in jobs]
-    assert counter.most == max_jobs
 
 
 def test_one_slot_is_the_thread_that_works(
@@ -121,6 +73,7 @@ def test_one_slot_is_the_thread_that_works(
     assert threads == [threading.current_thread()] * 3
 
 
+@pytest.mark.slow
 def test_updates_from_the_pool_stay_apart(
     server: Server, make_client: MakeClient, work: Work, task: str
 ) -> None:
@@ -144,6 +97,7 @@ def test_updates_from_the_pool_stay_apart(
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_jobs", [1, 4])
 def test_twenty_clients(
     server: Server, make_client: MakeClient, work: Work, task: str, max_jobs: int
@@ -163,23 +117,7 @@ def test_twenty_clients(
 # Big jobs.
 
 
-@pytest.mark.parametrize("max_jobs", [1, 2])
-def test_big_jobs(
-    server: Server, make_client: MakeClient, work: Work, task: str, max_jobs: int
-) -> None:
-    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        worker.send_job_data(job, job.data)
-        return job.data[::-1]
-
-    work(server.address, tasks={task: function}, max_jobs=max_jobs)
-    data = b"a" * (5 * MB) + b"b" * (5 * MB)
-    client = make_client(server.address)
-    for _ in range(2):
-        request = client.submit_job(task, data)
-        assert request.result == data[::-1]
-        assert list(request.data_updates) == [data]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("max_jobs", [1, 2])
 def test_stream_to_a_server_that_reads_slowly(
     start_server: StartServer, work: Work, max_jobs: int
@@ -276,6 +214,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_idle_workers_use_no_cpu(
     server: Server, make_client: MakeClient, start_script: StartScript, task: str
 ) -> None:
@@ -287,10 +226,11 @@ def test_idle_workers_use_no_cpu(
     assert float(script.ask()) - before < 0.1
 
 
+@pytest.mark.slow
 def test_low_job_behind_one_for_later(
     start_server: StartServer, make_client: MakeClient, gearmand: Gearmand, work: Work, task: str
 ) -> None:
-    """gearmand wakes, and has nothing to give, for ever: the worker does not spin."""
+    """gearmand 1.1 wakes, and has nothing to give, for ever: the worker does not spin."""
     client = make_client(gearmand.address)
     client.submit_job(task, b"later", background=True, run_at=time.time() + 1000)
     client.submit_job(task, b"low", background=True, priority="LOW")
@@ -303,9 +243,11 @@ def test_low_job_behind_one_for_later(
     # What can be done is done, and the low job at last.
     assert client.submit_job(f"{task}-other", b"ab").result == b"ba"
     assert client.submit_job(task, b"cd").result == b"dc"
-    assert gearmand.counts(task)[0] == 2
+    # That of gearmand 1.1 waits behind the other; 2.0 has run it.
+    assert gearmand.counts(task)[0] in (1, 2)
 
 
+@pytest.mark.slow
 def test_woken_for_nothing(start_server: StartServer, work: Work) -> None:
     """What it sends where a server wakes it at once, and never has a job, does not pile up."""
 

@@ -13,20 +13,22 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidWorkerState
-from gearman_proto.wire.events import CanDo, GrabJobUniq, NoJob, PreSleep
+from gearman_proto.wire.events import NoJob
 from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
-from tests.support import PATIENCE, FakeServer, Gearmand, Peer, eventually, spawn, wait_for
+from tests.support import PATIENCE, FakeServer, eventually, spawn, wait_for
 
-from .support import EmbeddedServer, Script, Working, wait_for_leader
+from .support import Script, Working, wait_for_leader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.support import Administered
 
     MakeClient = Callable[..., GearmanClient]
     MakeWorker = Callable[..., GearmanWorker]
     StartServer = Callable[..., FakeServer]
     StartScript = Callable[..., Script]
-    Server = Gearmand | EmbeddedServer
+    Server = Administered
     Work = Callable[..., Working]
 
 needs_signals = pytest.mark.skipif(
@@ -62,91 +64,6 @@ class Held:
 # Stopping.
 
 
-@pytest.mark.parametrize("max_jobs", [1, 2])
-def test_stop_when_idle(server: Server, work: Work, task: str, max_jobs: int) -> None:
-    """It waits neither for the next look nor for a poll's timeout."""
-    working = work(
-        server.address,
-        tasks={task: reverse},
-        max_jobs=max_jobs,
-        poll_timeout=None,
-        look_again=1000,
-    )
-    eventually(lambda: server.counts(task)[2] == 1)
-    wait_for_leader(working.worker)
-    working.worker.stop()
-    working.end()
-    eventually(lambda: server.counts(task)[2] == 0)
-
-
-def test_stop_asks_the_server_nothing_when_idle(start_server: StartServer, work: Work) -> None:
-    """There is no result that it could have missed: a server that is silent does not matter."""
-
-    def script(peer: Peer) -> None:
-        peer.expect(CanDo)
-        peer.expect(GrabJobUniq)
-        peer.send(NoJob())
-        peer.expect(PreSleep)
-        asleep.set()
-        peer.hold()
-
-    asleep = threading.Event()
-    server = start_server(script)
-    working = work(server.address, tasks={"task": reverse}, look_again=1000)
-    wait_for(asleep)
-    working.worker.stop()
-    working.end()
-    assert [type(event) for event in server.events] == [CanDo, GrabJobUniq, PreSleep]
-
-
-@pytest.mark.parametrize("max_jobs", [1, 2])
-@pytest.mark.parametrize("times", [1, 2])
-def test_stop_before_work(
-    server: Server,
-    make_client: MakeClient,
-    make_worker: MakeWorker,
-    work: Work,
-    task: str,
-    max_jobs: int,
-    times: int,
-) -> None:
-    client = make_client(server.address)
-    request = client.submit_job(task, b"ab", wait_until_complete=False)
-    worker = make_worker(server.address, tasks={task: reverse}, max_jobs=max_jobs)
-    for _ in range(times):
-        worker.stop()
-    worker.work()
-    assert not request.complete
-    assert server.counts(task) == (1, 0, 0)
-    # That was one `work`.
-    work(worker)
-    client.wait_until_jobs_completed([request])
-    assert request.result == b"ba"
-
-
-@pytest.mark.parametrize("max_jobs", [1, 3])
-@pytest.mark.parametrize("times", [1, 2])
-def test_stop_finishes_the_jobs(
-    server: Server, make_client: MakeClient, work: Work, task: str, max_jobs: int, times: int
-) -> None:
-    """Those that run, and no others."""
-    held = Held(max_jobs)
-    client = make_client(server.address)
-    jobs = [{"task": task, "data": b"%d" % number} for number in range(max_jobs + 2)]
-    requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    working = work(server.address, tasks={task: held}, max_jobs=max_jobs)
-    held.wait()
-    for _ in range(times):
-        working.worker.stop()
-    assert not working.call.done()
-    held.go_on.set()
-    working.end()
-    assert len(held.done) == max_jobs
-    client.wait_until_jobs_completed([r for r in requests if r.job.data in held.done])
-    assert [request.complete for request in requests] == [True] * max_jobs + [False] * 2
-    eventually(lambda: server.counts(task) == (2, 0, 0))
-
-
 def test_last_hook_outlives_the_connection(
     server: Server, make_client: MakeClient, work: Work, task: str
 ) -> None:
@@ -169,137 +86,6 @@ def test_last_hook_outlives_the_connection(
     assert not working.call.done()
     go_on.set()
     working.end()
-
-
-@pytest.mark.parametrize("max_jobs", [1, 2])
-@pytest.mark.parametrize("place", ["callback", "after_job"])
-def test_stop_from_inside(
-    server: Server, make_client: MakeClient, work: Work, task: str, place: str, max_jobs: int
-) -> None:
-    class Worker(GearmanWorker):
-        def after_job(self) -> bool:
-            if place == "after_job":
-                self.stop()
-            return True
-
-    done: list[bytes] = []
-    # Only one may be under way: another would be finished as well.
-    alone = threading.Lock()
-
-    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        with alone:
-            done.append(job.data)
-            if place == "callback":
-                worker.stop()
-            return job.data
-
-    client = make_client(server.address)
-    client.submit_multiple_jobs([{"task": task, "data": b""}] * 5, background=True)
-    work(server.address, kind=Worker, tasks={task: function}, max_jobs=max_jobs).end()
-    # With two slots there may have been two at once.
-    assert 1 <= len(done) <= max_jobs
-    eventually(lambda: server.counts(task) == (5 - len(done), 0, 0))
-
-
-def test_results_reach_clients_through_a_stop(
-    server: Server, make_client: MakeClient, work: Work, task: str
-) -> None:
-    """Closing behind a result, of which much has not been written, does not destroy it."""
-    client = make_client(server.address)
-    payload = bytes(20_000_000)
-
-    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        worker.stop()
-        return job.data + payload
-
-    for number in range(2):
-        request = client.submit_job(task, b"%d" % number, wait_until_complete=False)
-        work(server.address, tasks={task: function}).end()
-        client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
-        assert request.result == b"%d" % number + payload
-
-
-def test_stop_with_a_timeout(
-    server: Server, make_client: MakeClient, work: Work, task: str
-) -> None:
-    """A job that hangs in the pool is another worker's then; its own result is nobody's."""
-    held = Held()
-    client = make_client(server.address)
-    request = client.submit_job(task, b"ab", wait_until_complete=False)
-    working = work(server.address, tasks={task: held, f"{task}-other": reverse}, max_jobs=2)
-    held.wait()
-    working.worker.stop(timeout=0.1)
-    working.end()
-    assert not held.done
-    work(server.address, tasks={task: reverse})
-    client.wait_until_jobs_completed([request])
-    assert request.result == b"ba"
-    # The worker can work again, with all its slots, while that still hangs.
-    working.worker.unregister_task(task)
-    work(working.worker)
-    assert client.submit_job(f"{task}-other", b"ab").result == b"ba"
-    held.go_on.set()
-    eventually(lambda: held.done)
-
-
-def test_stop_with_a_timeout_that_is_long_enough(
-    server: Server, make_client: MakeClient, work: Work, task: str
-) -> None:
-    held = Held()
-    client = make_client(server.address)
-    request = client.submit_job(task, b"ab", wait_until_complete=False)
-    working = work(server.address, tasks={task: held}, max_jobs=2)
-    held.wait()
-    working.worker.stop(timeout=PATIENCE)
-    held.go_on.set()
-    # It does not wait for the timeout.
-    working.call.result(PATIENCE / 2)
-    client.wait_until_jobs_completed([request])
-    assert request.result == b"ab"
-
-
-def test_stop_while_there_is_no_server(
-    launch: Callable[[], Server], make_client: MakeClient, work: Work, task: str
-) -> None:
-    server = launch()
-    working = work(server.address, tasks={task: reverse}, max_outage=None)
-    assert make_client(server.address).submit_job(task, b"ab").result == b"ba"
-    (connection,) = working.worker.connection_list
-    server.kill()
-    eventually(lambda: not connection.connected)
-    working.worker.stop()
-    working.end()
-
-
-def test_after_poll_waits_for_the_jobs(
-    server: Server, make_client: MakeClient, work: Work, task: str
-) -> None:
-    held = Held()
-
-    class Worker(GearmanWorker):
-        def after_poll(self, any_activity: bool) -> bool:
-            return not self.has_job_lock()
-
-    client = make_client(server.address)
-    request = client.submit_job(task, b"ab", wait_until_complete=False)
-    working = work(server.address, kind=Worker, tasks={task: held}, max_jobs=2)
-    held.wait()
-    (connection,) = working.worker.connection_list
-    wait_for_leader(working.worker)
-    assert connection.connected
-    held.go_on.set()
-    working.end()
-    client.wait_until_jobs_completed([request])
-    assert request.result == b"ab"
-
-
-def test_work_in_a_callback(server: Server, make_client: MakeClient, work: Work, task: str) -> None:
-    working = work(server.address, tasks={task: lambda worker, job: worker.work()})
-    request = make_client(server.address).submit_job(task, b"")
-    assert list(request.warning_updates) == [
-        b"gearman_proto.errors.InvalidWorkerState: this worker works already"
-    ]
-    assert not working.call.done()
 
 
 # Signals, in a program of its own.
@@ -413,14 +199,15 @@ def test_exit_in_a_callback(
     assert not request.warning_updates
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt("in the pool"), SystemExit("in the pool")])
 def test_interrupt_in_a_pool_callback(
-    server: Server, make_client: MakeClient, work: Work, task: str
+    server: Server, make_client: MakeClient, work: Work, task: str, error: BaseException
 ) -> None:
     """With several slots, it fails that job only."""
 
     def function(worker: GearmanWorker, job: WorkerJob) -> Any:
         if job.data == b"bad":
-            raise KeyboardInterrupt("in the pool")
+            raise error
         return job.data
 
     client = make_client(server.address)
@@ -428,11 +215,13 @@ def test_interrupt_in_a_pool_callback(
     for _ in range(3):
         request = client.submit_job(task, b"bad")
         assert request.state == gearman.JOB_FAILED
-        assert list(request.warning_updates) == [b"KeyboardInterrupt: in the pool"]
+        text = f"{type(error).__name__}: in the pool"
+        assert list(request.warning_updates) == [text.encode()]
         assert client.submit_job(task, b"good").result == b"good"
     assert not working.call.done()
 
 
+@pytest.mark.slow
 @needs_signals
 # One may hit between the making of a socket and the keeping of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -540,13 +329,14 @@ def test_error_of_one_work_is_not_the_next_ones(
 ) -> None:
     """Also if it comes late, from a job that was left behind."""
     held = Held()
-    late = threading.Event()
+    quiet, late = threading.Event(), threading.Event()
 
     class Worker(GearmanWorker):
         def after_job(self) -> bool:
-            if held.done and not late.is_set():
+            if held.done:
                 late.set()
                 raise ZeroDivisionError
+            quiet.set()
             return True
 
     client = make_client(server.address)
@@ -562,6 +352,8 @@ def test_error_of_one_work_is_not_the_next_ones(
     assert client.submit_job(f"{task}-other", b"ab").result == b"ba"
     with pytest.raises(InvalidWorkerState):
         working.worker.work()
+    # No hook of this `work` is still to come, which would take the other's job for done.
+    wait_for(quiet)
     held.go_on.set()
     wait_for(late)
     working.worker.stop()

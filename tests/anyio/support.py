@@ -1,0 +1,160 @@
+"""What several files here need: waiting, workers in tasks, and what a server says of its jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from gearman_anyio import GearmanWorker, WorkerJob
+from tests.support import PATIENCE, counts_of, is_whole_reply, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+#: The kinds of callbacks, and of hooks.
+KINDS = ["async", "plain"]
+
+
+async def until(condition: Callable[[], object], what: str = "condition") -> None:
+    """Let the others run until `condition` is true."""
+    with anyio.move_on_after(PATIENCE):
+        for _ in range(100):
+            if condition():
+                return
+            await anyio.lowlevel.checkpoint()
+        while not condition():  # noqa: ASYNC110 - of anything, also of what has no event
+            await anyio.sleep(0.001)
+    assert condition(), f"{what} did not come true"
+
+
+async def happened(event: threading.Event, what: str = "event") -> None:
+    """Wait for something in another thread."""
+    await anyio.to_thread.run_sync(wait_for, event, what)
+
+
+async def admin(server: Any, command: str) -> str:
+    """The reply to a line of the admin protocol, also from a server in this event loop."""
+    async with await anyio.connect_tcp(*server.address) as stream:
+        await stream.send(command.encode() + b"\r\n")
+        reply = b""
+        while not is_whole_reply(command, reply):
+            reply += await stream.receive()
+    return reply.decode()
+
+
+async def counts(server: Any, task: str) -> tuple[int, int, int]:
+    """How many jobs of `task` there are, how many of them run, and how many workers."""
+    return counts_of(task, await admin(server, "status"))
+
+
+async def counted(server: Any, task: str, expected: tuple[int, int, int]) -> None:
+    """Wait until that is so."""
+    with anyio.move_on_after(PATIENCE):
+        while (found := await counts(server, task)) != expected:  # noqa: ASYNC110 - no event
+            await anyio.sleep(0.002)
+    assert found == expected
+
+
+class Working:
+    """A worker that works in a task."""
+
+    def __init__(self, worker: Any) -> None:
+        self.worker = worker
+        self.ended = anyio.Event()
+        self.error: Exception | None = None
+
+    async def run(self, poll_timeout: float | None) -> None:
+        try:
+            await self.worker.work(poll_timeout)
+        except Exception as error:  # noqa: BLE001 - raised by `end`
+            self.error = error
+        finally:
+            self.ended.set()
+
+    async def end(self) -> None:
+        """Wait for the end of `work`, and raise what it has raised."""
+        with anyio.fail_after(PATIENCE):
+            await self.ended.wait()
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+
+@contextlib.asynccontextmanager
+async def working(worker: GearmanWorker, poll_timeout: float | None = 60) -> AsyncIterator[Working]:
+    """Lets a worker work until the end of the block, where its jobs are given up."""
+    it = Working(worker)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(it.run, poll_timeout)
+        try:
+            yield it
+        finally:
+            tasks.cancel_scope.cancel()
+    await it.end()
+
+
+def make_worker(
+    *hosts: Any,
+    tasks: dict[str, Any] | None = None,
+    kind: type[GearmanWorker] = GearmanWorker,
+    **options: Any,
+) -> Any:
+    """A worker for the `tasks` with these callbacks."""
+    worker = kind(list(hosts), **options)
+    for task, callback in (tasks or {}).items():
+        worker.register_task(task, callback)
+    return worker
+
+
+async def reverse(worker: GearmanWorker, job: WorkerJob) -> Any:
+    return job.data[::-1]
+
+
+def plain_reverse(worker: Any, job: WorkerJob) -> Any:
+    return job.data[::-1]
+
+
+class Held:
+    """A callback that holds its jobs until they are let go, async or in a thread."""
+
+    def __init__(self, kind: str, jobs: int = 1) -> None:
+        self.kind = kind
+        self.jobs = jobs
+        self.begun = 0
+        self.done: list[bytes] = []
+        self.gone: list[bytes] = []
+        self._go_on = threading.Event()
+        self._let_go = anyio.Event()
+
+    @property
+    def callback(self) -> Callable[..., Any]:
+        return self._async if self.kind == "async" else self._plain
+
+    async def wait(self) -> None:
+        """Wait until all jobs have begun."""
+        await until(lambda: self.begun == self.jobs, "the beginning of the jobs")
+
+    def let_go(self) -> None:
+        self._go_on.set()
+        self._let_go.set()
+
+    async def _async(self, worker: Any, job: WorkerJob) -> Any:
+        self.begun += 1
+        try:
+            await self._let_go.wait()
+        except BaseException:
+            self.gone.append(job.data)
+            raise
+        self.done.append(job.data)
+        return job.data
+
+    def _plain(self, worker: Any, job: WorkerJob) -> Any:
+        self.begun += 1
+        wait_for(self._go_on)
+        self.done.append(job.data)
+        return job.data

@@ -1,0 +1,225 @@
+"""TLS, with stunnel in front of gearmand and certificates on both sides; who is refused."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
+from tests.support import PATIENCE, Gearmand, Peer, Stunnel, make_certificates
+
+from .kit import Kit, reverse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.support import FakeServer
+
+    StartServer = Callable[..., FakeServer]
+
+each_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+
+@pytest.fixture(scope="module")
+def other_ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate of a CA that the server knows nothing of."""
+    return make_certificates(tmp_path_factory.mktemp("other")) / "ca.pem"
+
+
+# Who is let in, and who is not.
+
+
+async def test_all_ways_to_say_it(
+    kit: Kit,
+    gearmand: Gearmand,
+    tls_host: dict[str, Any],
+    tls_context: ssl.SSLContext,
+    tls_tunnel: Stunnel,
+    task: str,
+) -> None:
+    await kit.start_worker(gearmand.address, tasks={task: reverse})
+    plain = ("localhost", tls_tunnel.port)
+    clients = [
+        await kit.client(tls_host),
+        await kit.client({**tls_host, "host": "127.0.0.1"}),
+        await kit.client({"host": plain[0], "port": plain[1], "ssl_context": tls_context}),
+        await kit.client(plain, ssl_context=tls_context),
+    ]
+    for client in clients:
+        assert (await client.submit_job(task, b"data")).result == b"atad"
+        request = await client.submit_job(task, b"data", background=True)
+        await client.get_job_status(request)
+        assert request.status["handle"] == request.handle
+
+
+async def test_wrong_ca(kit: Kit, tls_host: dict[str, Any], other_ca: Path) -> None:
+    client = await kit.client({**tls_host, "ca_certs": str(other_ca)})
+    with pytest.raises(ServerUnavailable, match="certificate verify failed") as caught:
+        await client.submit_job("task", b"data")
+    assert len(list(caught.value.job_requests)) == 1
+
+
+async def test_unknown_ca(kit: Kit, tls_host: dict[str, Any]) -> None:
+    del tls_host["ca_certs"]
+    client = await kit.client(tls_host)
+    with pytest.raises(ServerUnavailable, match="certificate verify failed"):
+        await client.submit_job("task", b"data")
+
+
+@each_version
+async def test_missing_client_certificate(
+    kit: Kit, tls_tunnel: Stunnel, tls_certificates: Path, version: ssl.TLSVersion
+) -> None:
+    context = ssl.create_default_context(cafile=tls_certificates / "ca.pem")
+    context.minimum_version = context.maximum_version = version
+    client = await kit.client(("localhost", tls_tunnel.port), ssl_context=context)
+    # With TLS 1.3 the client's side of the handshake is over before the server says no.
+    with pytest.raises((ServerUnavailable, ExceededConnectionAttempts)) as caught:
+        await client.submit_job("task", b"data")
+    assert len(list(caught.value.job_requests)) == 1
+    assert str(tls_tunnel.port) in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["gearmand", "JobServer", "closing", "garbage"])
+async def test_server_without_tls(
+    kit: Kit, gearmand: Gearmand, tls_host: dict[str, Any], how: str, start_server: StartServer
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.recv(5000)
+        if how == "garbage":
+            peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 100)
+            peer.hold()
+
+    if how == "gearmand":
+        port = gearmand.port
+    elif how == "JobServer":
+        server = kit.job_server()
+        await kit.begin(server)
+        port = server.address.port
+    else:
+        port = start_server(script).address[1]
+    client = await kit.client({**tls_host, "port": port}, connect_timeout=2)
+    with pytest.raises(ServerUnavailable) as caught:
+        await client.submit_job("task", b"")
+    message = str(caught.value)
+    assert any(
+        text in message for text in ("no connection within 2 s", "closed", "SSL", "reset")
+    ), message
+    assert client.connection_list[0].error is not None
+
+
+async def test_client_without_tls(kit: Kit, tls_tunnel: Stunnel) -> None:
+    client = await kit.client(("localhost", tls_tunnel.port))
+    with pytest.raises((ServerUnavailable, ExceededConnectionAttempts)) as caught:
+        await client.submit_job("task", b"data", poll_timeout=PATIENCE)
+    assert str(tls_tunnel.port) in str(caught.value)
+
+
+# Handshakes that take long.
+
+
+async def test_silent_handshake_costs_the_connect_timeout(
+    kit: Kit, start_server: StartServer, tls_host: dict[str, Any]
+) -> None:
+    def script(peer: Peer) -> None:
+        while peer.sock.recv(1000):
+            pass
+
+    port = start_server(script).address[1]
+    client = await kit.client({**tls_host, "port": port}, connect_timeout=0.1)
+    with pytest.raises(ServerUnavailable, match=r"within 0\.1 seconds"):
+        await client.submit_job("task", b"data")
+
+
+async def test_silent_handshake_delays_nobody(
+    kit: Kit, gearmand: Gearmand, start_server: StartServer, tls_host: dict[str, Any], task: str
+) -> None:
+    begun = threading.Event()
+
+    def script(peer: Peer) -> None:
+        while peer.sock.recv(1000):
+            begun.set()
+
+    await kit.start_worker(gearmand.address, tasks={task: reverse})
+    silent = {**tls_host, "port": start_server(script).address[1]}
+    client = await kit.client(tls_host, silent, connect_timeout=PATIENCE)
+    good, bad = client.connection_list
+    await client.establish_connection(good)
+    connecting = await kit.spawn(client.establish_connection, bad)
+    await kit.wait_for(begun, "a handshake")
+    jobs = [{"task": task, "data": b"x"}] * 2
+    requests = await client.submit_multiple_jobs(jobs, poll_timeout=0)
+    assert (await client.as_completed(requests).__anext__()).result == b"x"
+    assert not connecting.done
+    await client.shutdown()
+    with pytest.raises(ConnectionError, match="shut down"):
+        await connecting.result()
+
+
+# Much data, and a tunnel that dies.
+
+
+@pytest.mark.slow
+@each_version
+async def test_much_both_ways(
+    kit: Kit,
+    gearmand: Gearmand,
+    tls_tunnel: Stunnel,
+    tls_context: ssl.SSLContext,
+    task: str,
+    version: ssl.TLSVersion,
+) -> None:
+    """Results come while jobs are still being sent."""
+    await kit.start_worker(gearmand.address, tasks={task: reverse})
+    tls_context.minimum_version = tls_context.maximum_version = version
+    client = await kit.client(("localhost", tls_tunnel.port), ssl_context=tls_context)
+    many = [bytes([number]) * 50_000 + b"\0\1" * 250_000 for number in range(8)]
+    # Many small ones lie in one record, which a selector does not see.
+    many += [b"%d" % number for number in range(500)]
+    jobs = [{"task": task, "data": data} for data in many]
+    requests = await client.submit_multiple_jobs(jobs, poll_timeout=PATIENCE)
+    assert [request.result for request in requests] == [data[::-1] for data in many]
+
+
+async def test_worker(kit: Kit, gearmand: Gearmand, tls_host: dict[str, Any], task: str) -> None:
+    await kit.start_worker(tls_host, tasks={task: reverse}, max_jobs=2)
+    client = await kit.client(gearmand.address)
+    many = [bytes([number]) * 50_000 + b"\0\1" * 250_000 for number in range(4)]
+    jobs = [{"task": task, "data": data} for data in many]
+    requests = await client.submit_multiple_jobs(jobs, poll_timeout=PATIENCE)
+    assert [request.result for request in requests] == [data[::-1] for data in many]
+
+
+async def test_tunnel_dies(
+    kit: Kit,
+    gearmand: Gearmand,
+    tls_certificates: Path,
+    tls_context: ssl.SSLContext,
+    task: str,
+) -> None:
+    tunnel = await kit.blocking(Stunnel, tls_certificates, gearmand)
+    try:
+        gate = kit.gate()
+        await kit.start_worker(gearmand.address, tasks={task: gate}, max_jobs=2)
+        client = await kit.client(("localhost", tunnel.port), ssl_context=tls_context)
+        request = await client.submit_job(task, b"data", wait_until_complete=False)
+        await kit.wait_for(gate.begun)
+        call = await kit.spawn(client.wait_until_jobs_completed, [request])
+        tunnel.kill()
+        assert [lost.state for lost in await call.result()] == ["UNKNOWN"]
+        assert not request.timed_out
+        gate.open.set()
+        await kit.blocking(tunnel.start)
+        request = await client.submit_job(task, b"data", poll_timeout=PATIENCE)
+        assert request.result == b"data"
+        # Between two calls, this time, and nobody has looked since.
+        tunnel.kill()
+        tunnel.start()
+        request = await client.submit_job(task, b"data", poll_timeout=PATIENCE)
+        assert (request.result, request.connection_attempts) == (b"data", 1)
+    finally:
+        tunnel.kill()

@@ -1,0 +1,48 @@
+"""The other sides of a conversation: gearmand, stunnel, a scripted worker, a scripted server.
+
+A test tells a scripted one what to do by a function. Nothing in here outlives its `stop` or `kill`.
+"""
+
+from .links import Link
+from .peers import Disconnected, FakeServer, Peer, black_hole
+from .programs import PortProgram, Program, free_port, interruptible, require, require_module
+from .servers import Administered, EmbeddedServer, Gearmand, ServerAt, counts_of, is_whole_reply
+from .tls import Stunnel, client_context, client_keys, make_certificates, server_context
+from .waiting import PATIENCE, eventually, spawn, wait_for
+from .workers import Failed, Gate, Job, Raised, Worker, echo, reverse
+
+__all__ = [
+    "PATIENCE",
+    "Administered",
+    "Disconnected",
+    "EmbeddedServer",
+    "Failed",
+    "FakeServer",
+    "Gate",
+    "Gearmand",
+    "Job",
+    "Link",
+    "Peer",
+    "PortProgram",
+    "Program",
+    "Raised",
+    "ServerAt",
+    "Stunnel",
+    "Worker",
+    "black_hole",
+    "client_context",
+    "client_keys",
+    "counts_of",
+    "echo",
+    "eventually",
+    "free_port",
+    "interruptible",
+    "is_whole_reply",
+    "make_certificates",
+    "require",
+    "require_module",
+    "reverse",
+    "server_context",
+    "spawn",
+    "wait_for",
+]

@@ -1,0 +1,118 @@
+"""Job servers: gearmand, and our own in a thread; and what they say of their jobs."""
+
+from __future__ import annotations
+
+import socket
+
+from gearman_sync import JobServer
+
+from .programs import PortProgram, free_port, require
+from .waiting import PATIENCE, eventually
+
+
+def is_whole_reply(command: str, reply: bytes) -> bool:
+    """Whether this is all that a server says to a line of the admin protocol."""
+    if command.startswith(("status", "prioritystatus", "workers", "show")):
+        return reply == b".\n" or reply.endswith(b"\n.\n")
+    return reply.endswith(b"\n")
+
+
+def counts_of(task: str, status: str) -> tuple[int, int, int]:
+    """How many jobs of `task` there are, how many of them run, and how many workers.
+
+    `status` is the reply to the command of that name.
+    """
+    for line in status.splitlines():
+        name, *numbers = line.split("\t")
+        if name == task:
+            total, running, workers = map(int, numbers)
+            return total, running, workers
+    return 0, 0, 0
+
+
+class Administered:
+    """A job server that is asked in lines of text."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        raise NotImplementedError
+
+    def admin(self, command: str) -> str:
+        """The reply to a line of the admin protocol."""
+        with socket.create_connection(self.address, PATIENCE) as sock:
+            sock.sendall(command.encode() + b"\r\n")
+            reply = b""
+            while not is_whole_reply(command, reply):
+                data = sock.recv(65536)
+                assert data, f"{command}: the server closed after {reply!r}"
+                reply += data
+        return reply.decode()
+
+    def counts(self, task: str) -> tuple[int, int, int]:
+        """How many jobs of `task` there are, how many of them run, and how many workers."""
+        return counts_of(task, self.admin("status"))
+
+    def wait_for_jobs(self, task: str, count: int) -> None:
+        """Wait until there are `count` jobs of `task`."""
+        eventually(lambda: self.counts(task)[0] == count, f"{count} jobs of {task}")
+
+    def client_ids(self) -> list[str]:
+        """What its connections are known by."""
+        return [line.split(" ")[2] for line in self.admin("workers").splitlines()[:-1]]
+
+
+class ServerAt(Administered):
+    """A job server that somebody else runs."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self._address
+
+
+class Gearmand(PortProgram, Administered):
+    """A job server of its own."""
+
+    def __init__(self, *options: str, host: str = "127.0.0.1", port: int | None = None) -> None:
+        port = port or free_port(host)
+        super().__init__(
+            host,
+            port,
+            require("gearmand"),
+            *("-p", str(port), "-L", host, "-t", "1", "-l", "/dev/null", *options),
+        )
+        self.start()
+
+    def start(self) -> None:
+        super().start()
+        assert self.process is not None
+        # Somebody else may have taken the port since it was chosen.
+        assert self.admin("getpid") == f"OK {self.process.pid}\n", "another server has the port"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.host, self.port
+
+
+class EmbeddedServer(Administered):
+    """A JobServer that does what tests ask of a Gearmand: it can be killed, and started again."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._server: JobServer | None = None
+        self.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    def start(self) -> None:
+        self._server = JobServer(port=self.port)
+        self._server.start()
+        self.port = self._server.address.port
+
+    def kill(self) -> None:
+        if self._server is not None:
+            self._server.stop()

@@ -1,0 +1,47 @@
+"""Waiting for what other threads and processes do, and for no longer than it may take."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+#: Seconds after which something that should have happened has not. Nothing waits this long in a
+#: test that passes.
+PATIENCE = 20.0
+
+
+def eventually(condition: Callable[[], object], what: str = "condition") -> None:
+    """Wait until `condition` is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true")
+        time.sleep(0.002)
+
+
+def spawn(function: Callable[..., T], *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+    """Call `function` in a thread of its own."""
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - it is raised in the test
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    threading.Thread(target=run, name=f"spawned {function!r}", daemon=True).start()
+    return future
+
+
+def wait_for(event: threading.Event, what: str = "event") -> None:
+    """Wait until `event` is set."""
+    assert event.wait(PATIENCE), f"{what} did not happen"
