@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "gearmanctl"
 
-# The base of all errors in a command line. typer does not export it, but one that comes from it.
-_CommandLineError: Any = typer.BadParameter.__mro__[2]
+# The base of all errors in a command line. typer does not export it, but one that comes from it: it
+# is the first that has what is asked of them here.
+_CommandLineError: Any = next(
+    base for base in reversed(typer.BadParameter.__mro__) if hasattr(base, "format_message")
+)
 
 app: Final = typer.Typer(
     name=PROGRAM,

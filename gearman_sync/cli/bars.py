@@ -7,10 +7,11 @@ lines, since a bar would overwrite a line that is not finished.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import (
@@ -26,6 +27,7 @@ from rich.text import Text
 
 from . import exits
 from .output import flush, printable, write
+from .signals import handled, heeded
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -57,7 +59,8 @@ class Bars:
         self._is_open = False
         self._on_terminal = sys.stdout.isatty()
         self._is_same = self._on_terminal and _is_same_file(sys.stdout, sys.stderr)
-        self._handlers: dict[int, Any] = {}
+        self._signals: list[int] = []
+        self._handling = contextlib.ExitStack()
         # rich takes a pipe for a terminal if the environment says so.
         if sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal:
             self._progress = Progress(
@@ -79,11 +82,8 @@ class Bars:
 
     def __enter__(self) -> Self:
         if self._progress is not None:
-            self._handlers = {
-                number: signal.signal(number, self._on_signal)
-                for number in (signal.SIGINT, signal.SIGTERM)
-                if signal.getsignal(number) is not signal.SIG_IGN
-            }
+            self._signals = heeded((signal.SIGINT, signal.SIGTERM))
+            self._handling.enter_context(handled(self._signals, self._on_signal))
             self._progress.start()
             if self._has_total:
                 self._total = self._progress.add_task("total", total=None)
@@ -98,8 +98,7 @@ class Bars:
         if self._progress is not None:
             self._ignore_signals()
             self._progress.stop()
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
+            self._handling.close()
         begun, self._begun = self._begun, b""
         write(begun)
         if begun or self._is_open:
@@ -114,7 +113,7 @@ class Bars:
 
     def _ignore_signals(self) -> None:
         """Let nothing interrupt the end of this: the terminal is to be as it was."""
-        for number in self._handlers:
+        for number in self._signals:
             signal.signal(number, signal.SIG_IGN)
 
     @property

@@ -14,6 +14,7 @@ from gearman_proto.engines.server import DEFAULT_JOB_RETRIES, DEFAULT_MAX_MEMORY
 from gearman_sync import JobServer
 
 from . import exits
+from .signals import handled
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -64,9 +65,8 @@ def serve(
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, on_signal)
     try:
-        with server:
+        with handled([signal.SIGTERM], on_signal), server:
             print(  # noqa: T201
                 f"gearmanctl: a job server for development and tests, at {server.address}\n"
                 "It keeps nothing on disk: what is queued ends with it. Ctrl-C ends it.",
@@ -80,6 +80,4 @@ def serve(
         # Python's own text for a port in use has the address in it.
         reason = os.strerror(errno) if (errno := error.errno or 0) > 0 else error.strerror
         raise exits.Exit(exits.FAILED, f"can't listen at {host}:{port}: {reason}") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return exits.DONE

@@ -33,6 +33,7 @@ from .board import Board, Order, Row, Site, sparkline
 from .keys import END, Keys, raw_keys
 from .output import complain, printable
 from .servers import Servers, for_servers
+from .signals import handled, heeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -263,18 +264,8 @@ class _Screen:
                 self._view.is_suspended = True
             self._watch.ring()
 
-        # What is ignored (as with nohup) stays so.
-        told = [
-            number
-            for number in (*_ENDS, _SUSPENDS, _RESIZES)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN
-        ]
-        before = [signal.signal(number, on_signal) for number in told]
-        try:
+        with handled(heeded(filter(None, (*_ENDS, _SUSPENDS, _RESIZES))), on_signal):
             yield
-        finally:
-            for number, handler in zip(told, before):
-                signal.signal(number, handler)
 
 
 def _suspend() -> None:

@@ -15,6 +15,7 @@ from . import exits
 from .output import complain
 from .process import Processes
 from .servers import Servers, for_servers
+from .signals import handled
 from .tasks import complete_task
 
 if TYPE_CHECKING:
@@ -106,7 +107,6 @@ def work(
 def _stopped_by_signals(worker: GearmanWorker, processes: Processes) -> Iterator[list[int]]:
     """Let signals stop the worker. Yields a list whose only item is the exit status."""
     status = [exits.DONE]
-    signals = (signal.SIGINT, signal.SIGTERM)
     is_stopping = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -122,9 +122,5 @@ def _stopped_by_signals(worker: GearmanWorker, processes: Processes) -> Iterator
             worker.shutdown()
             processes.kill()
 
-    before = [signal.signal(number, on_signal) for number in signals]
-    try:
+    with handled((signal.SIGINT, signal.SIGTERM), on_signal):
         yield status
-    finally:
-        for number, handler in zip(signals, before):
-            signal.signal(number, handler)

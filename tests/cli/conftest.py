@@ -1,4 +1,4 @@
-"""Programs that are ended with their test."""
+"""Servers and programs that are ended with their test."""
 
 from __future__ import annotations
 
@@ -7,15 +7,45 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .support import Running, command_line
+from tests.support import Gearmand
+from tests.sync.support import EmbeddedServer
+
+from .support import Running, command_line, several
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from .support import Server
 
 
 @pytest.fixture(autouse=True)
 def _clean(no_leak: None, no_hang: None) -> None:
     """Every test here is watched."""
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which servers a test has: a JobServer is as good as any, unless the test says `on_both`."""
+    return getattr(request, "param", "JobServer")
+
+
+@pytest.fixture
+def launch(kind: str) -> Iterator[Callable[[], Server]]:
+    """Starts a server for one test, which may kill it."""
+    with contextlib.ExitStack() as stack:
+
+        def start() -> Server:
+            server = Gearmand() if kind == "gearmand" else EmbeddedServer()
+            stack.callback(server.kill)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def server(kind: str, launch: Callable[[], Server], request: pytest.FixtureRequest) -> Server:
+    """The shared gearmand, or a JobServer. The test leaves it alive."""
+    return request.getfixturevalue("gearmand") if kind == "gearmand" else launch()
 
 
 @pytest.fixture
@@ -36,8 +66,7 @@ def start(run_program: Callable[..., Running]) -> Callable[..., Running]:
     """Starts gearmanctl for one test: a command, for the servers `at`."""
 
     def start(*arguments: Any, at: Any, **options: Any) -> Running:
-        servers = at if isinstance(at, tuple) and not isinstance(at[0], str) else (at,)
-        return run_program(command_line(*arguments, servers=servers), **options)
+        return run_program(command_line(*arguments, servers=several(at)), **options)
 
     return start
 

@@ -1,9 +1,15 @@
-"""gearmanctl in processes of its own."""
+"""gearmanctl, run to its end in this process, or started in one of its own.
+
+`gearmanctl` is for what a command does: nothing but the interpreter is missing that a process of
+its own would have. `Running`, and `Terminal` beside this, are for what needs a process: signals,
+pipes that close, commands that go on while the test does something else.
+"""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -14,11 +20,23 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+from unittest import mock
 
-from tests.support import PATIENCE, Administered, require
+import pytest
+
+from gearman_sync.cli import main
+from tests.support import PATIENCE, Administered, Gearmand, require
+from tests.sync.support import EmbeddedServer
+
+from .forks import Forked
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from typing import IO
+
+Process: TypeAlias = "subprocess.Popen[bytes] | Forked"
+#: A server that a test may kill, and start again.
+Server: TypeAlias = Gearmand | EmbeddedServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = (sys.executable, "-W", "error", "-m", "gearman_sync")
@@ -27,6 +45,9 @@ Argument: TypeAlias = "str | bytes | int | Path"
 # It starts faster when it was compiled before, which may be switched off for the tests themselves.
 _cache = tempfile.TemporaryDirectory(prefix="gearmanctl-")
 atexit.register(_cache.cleanup)
+
+#: For a test where what the server answers is the point: it runs on both, and else on a JobServer.
+on_both = pytest.mark.parametrize("kind", ["gearmand", "JobServer"], indirect=True)
 
 DONE, FAILED, USAGE, NO_SERVER, TIMED_OUT = range(5)
 
@@ -67,32 +88,118 @@ def address_of(server: Administered | tuple[str, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def command_line(*arguments: Argument, servers: tuple[Any, ...] = ()) -> list[bytes]:
-    """A command of gearmanctl for `servers`."""
-    command, *others = arguments
+def words_of(*arguments: Argument, servers: tuple[Any, ...] = ()) -> list[bytes]:
+    """What stands behind the program's name: a command, for `servers`, and its arguments."""
     options = [word for server in servers for word in ("--server", address_of(server))]
     return [
         os.fsencode(str(word) if isinstance(word, int) else word)
-        for word in (*PROGRAM, command, *options, *others)
+        for word in (*arguments[:1], *options, *arguments[1:])
     ]
 
 
-def gearmanctl(
-    *arguments: Argument, at: Any = (), data: bytes = b"", timeout: float = PATIENCE, **env: str
-) -> Result:
-    """Run gearmanctl to its end: a command, for the server or the servers `at`."""
-    servers = at if isinstance(at, tuple) and not (at and isinstance(at[0], str)) else (at,)
-    process = subprocess.run(
-        command_line(*arguments, servers=servers),
-        env=environment(**env),
-        input=data,
-        capture_output=True,
-        timeout=timeout,
-        check=False,
-    )
-    return Result(
-        process.returncode, process.stdout, process.stderr.decode("utf-8", "surrogateescape")
-    )
+def command_line(*arguments: Argument, servers: tuple[Any, ...] = ()) -> list[bytes]:
+    """A command of gearmanctl for `servers`, as a process is started with it."""
+    return [*map(os.fsencode, PROGRAM), *words_of(*arguments, servers=servers)]
+
+
+def several(at: Any) -> tuple[Any, ...]:
+    """The servers that `at` is: none, one, or several."""
+    return at if isinstance(at, tuple) and not (at and isinstance(at[0], str)) else (at,)
+
+
+def gearmanctl(*arguments: Argument, at: Any = (), data: bytes = b"", **env: str) -> Result:
+    """Run gearmanctl to its end, in this process: a command, for the server or the servers `at`.
+
+    It has arguments, an environment, standard streams with descriptors, and loggers of its own.
+    What it does not catch is raised here.
+    """
+    words = [os.fsdecode(word) for word in words_of(*arguments, servers=several(at))]
+    with (
+        tempfile.TemporaryFile() as source,
+        tempfile.TemporaryFile() as output,
+        tempfile.TemporaryFile() as errors,
+    ):
+        source.write(data)
+        source.seek(0)
+        with (
+            mock.patch.dict(os.environ, environment(**env), clear=True),
+            mock.patch.object(sys, "argv", [PROGRAM[-1], *words]),
+            mock.patch.object(sys, "excepthook", sys.excepthook),  # typer sets one.
+            mock.patch.object(logging.getLogger(), "handlers", []),
+            mock.patch.object(logging.getLogger("gearman"), "filters", []),
+            _standard("stdin", source, "r"),
+            _standard("stdout", output, "w"),
+            _standard("stderr", errors, "w"),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main()
+        status = ended.value.code
+        assert isinstance(status, int), status
+        output.seek(0)
+        errors.seek(0)
+        return Result(status, output.read(), errors.read().decode("utf-8", "surrogateescape"))
+
+
+@contextlib.contextmanager
+def _standard(name: str, file: IO[bytes], mode: str) -> Iterator[None]:
+    """Let a file be one of the standard streams."""
+    with (
+        open(file.fileno(), mode, encoding="utf-8", closefd=False) as stream,
+        mock.patch.object(sys, name, stream),
+        # How wide a terminal is is asked of these.
+        mock.patch.object(sys, f"__{name}__", stream),
+    ):
+        yield
+
+
+# What a program in between does: it makes a terminal that of its session, and becomes the command.
+_TAKE = (
+    "import fcntl, os, sys, termios; number = int(sys.argv[1]); "
+    "fcntl.ioctl(number, termios.TIOCSCTTY, 0); os.close(number); "
+    "os.execvp(sys.argv[2], sys.argv[2:])"
+)
+
+
+@contextlib.contextmanager
+def heeded_signals() -> Iterator[None]:
+    """What is started in here gets the signals that would end it.
+
+    The programs that a shell without jobs starts in the background ignore SIGINT and SIGQUIT, those
+    of nohup SIGHUP, and so does whatever they start. A handler is not passed on.
+    """
+    ignored = [
+        number
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_IGN
+    ]
+    for number in ignored:
+        signal.signal(number, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def start_process(
+    command: Sequence[bytes],
+    *,
+    env: dict[str, str],
+    terminal: int | None = None,
+    **options: Any,
+) -> Process:
+    """Start a command in a session of its own, which may have a terminal.
+
+    What goes through its pipes is not buffered here.
+    """
+    program, words = command[: len(PROGRAM)], command[len(PROGRAM) :]
+    if [*map(os.fsdecode, program)] == [*PROGRAM]:
+        return Forked(words, env, terminal=terminal, **options)
+    if terminal is not None:
+        command = [*map(os.fsencode, (sys.executable, "-ISc", _TAKE, str(terminal))), *command]
+        options["pass_fds"] = [terminal]
+    with heeded_signals():
+        return subprocess.Popen(command, bufsize=0, env=env, start_new_session=True, **options)
 
 
 class Running:
@@ -100,12 +207,7 @@ class Running:
 
     def __init__(self, command: list[bytes], **options: Any) -> None:
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self.process: subprocess.Popen[bytes] = subprocess.Popen(
-            command,
-            bufsize=0,
-            start_new_session=True,
-            **{"env": environment(), **pipes, **options},
-        )
+        self.process = start_process(command, **{"env": environment(), **pipes, **options})
 
     def write(self, data: bytes) -> None:
         """Write to its standard input."""
@@ -144,7 +246,7 @@ class Running:
         if self.process.stdin is not None and self.process.stdin.closed:
             self.process.stdin = None
         output, errors = self.process.communicate(timeout=PATIENCE)
-        return Result(self.process.returncode, output or b"", (errors or b"").decode())
+        return Result(self.process.wait(), output or b"", (errors or b"").decode())
 
     def kill(self) -> None:
         """End it at once, and all that it started."""

@@ -11,37 +11,27 @@ import re
 import select
 import signal
 import struct
-import subprocess
-import sys
 import termios
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyte
 
 from tests.support import PATIENCE
 
+from . import support
+from .support import start_process
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import Self
-
-ROOT = Path(__file__).resolve().parents[2]
-
-#: gearmanctl as a command.
-PROGRAM = (sys.executable, "-W", "error", "-m", "gearman_sync")
 
 #: Keys of a terminal.
 CTRL_C, UP, DOWN, PAGE_DOWN = "\x03", "\x1b[A", "\x1b[B", "\x1b[6~"
 
 # The mode of terminals that shows their other screen.
 _ALTERNATE: Final = 1049
-# What a program in between does: it makes a terminal that of its session, and becomes the command.
-_TAKE: Final = (
-    "import fcntl, os, sys, termios; number = int(sys.argv[1]); "
-    "fcntl.ioctl(number, termios.TIOCSCTTY, 0); os.close(number); "
-    "os.execvp(sys.argv[2], sys.argv[2:])"
-)
 # A sequence that is not complete, and one that another cuts off. (At Ctrl-C the system may throw
 # away what a program writes.) Real terminals begin anew with the other; pyte does not.
 _BEGUN: Final = re.compile(rb"\x1b(?:\[[0-?]*)?\Z")
@@ -51,15 +41,15 @@ _MARK: Final = b"\x1b]2;the end\x07"
 # Variables with which a user changes what programs write on terminals.
 _TASTES: Final = (
     *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "CLICOLOR_FORCE"),
-    *("TTY_COMPATIBLE", "TTY_INTERACTIVE", "GEARMAN_SERVERS", "PYTHONWARNINGS"),
+    *("TTY_COMPATIBLE", "TTY_INTERACTIVE", "PYTHONWARNINGS"),
 )
 
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a user who has no tastes."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _TASTES}
+    kept = {name: value for name, value in support.environment().items() if name not in _TASTES}
     common = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
-    return {**inherited, **common, "PYTHONPATH": str(ROOT), **changes}
+    return {**kept, **common, **changes}
 
 
 class _Screen(pyte.Screen):
@@ -115,15 +105,12 @@ class Terminal:
         #: All that the program has written.
         self.raw = b""
         self._begun = b""
-        self.process = subprocess.Popen(
-            [sys.executable, "-ISc", _TAKE, str(self._slave), *command],
-            stdin=streams.get("stdin", self._slave),
-            stdout=streams.get("stdout", self._slave),
-            stderr=streams.get("stderr", self._slave),
+        self.process = start_process(
+            [*map(os.fsencode, command)],
             env=environment() if env is None else env,
             cwd=cwd,
-            pass_fds=[self._slave],
-            start_new_session=True,
+            terminal=self._slave,
+            **{**dict.fromkeys(("stdin", "stdout", "stderr"), self._slave), **streams},
         )
 
     def __enter__(self) -> Self:

@@ -40,14 +40,14 @@ from .support import (
     address_of,
     gearmanctl,
     is_alive,
+    on_both,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.sync.support import EmbeddedServer
+    from .support import Server
 
-    Server = Gearmand | EmbeddedServer
     Launch = Callable[[], Server]
     StartServer = Callable[..., FakeServer]
 
@@ -109,6 +109,7 @@ def said(server: Server, option: str) -> str:
 # Lists.
 
 
+@on_both
 @pytest.mark.parametrize(
     ("words", "option"),
     [
@@ -125,6 +126,7 @@ def test_lines_are_those_of_gearadmin(busy: Server, words: tuple[str, ...], opti
     assert gearmanctl(*words, at=busy) == Result(DONE, expected.encode(), "")
 
 
+@on_both
 def test_workers_are_those_of_gearadmin(busy: Server) -> None:
     def without_number(line: str) -> str:
         return re.sub(r"^\d+ ", "", line).rstrip()
@@ -141,6 +143,7 @@ def test_workers_are_those_of_gearadmin(busy: Server) -> None:
     assert any(set(row[3].split(" ")) == {"free", "held"} for row in rows)
 
 
+@on_both
 @pytest.mark.parametrize("words", LISTS)
 def test_json(busy: Server, words: tuple[str, ...]) -> None:
     with GearmanAdminClient([busy.address]) as client:
@@ -158,6 +161,7 @@ def test_json(busy: Server, words: tuple[str, ...]) -> None:
     assert rows == expected
 
 
+@on_both
 @pytest.mark.parametrize("words", [words for words in LISTS if words != ("workers",)])
 def test_empty_lists(launch: Launch, words: tuple[str, ...]) -> None:
     server = launch()
@@ -165,6 +169,7 @@ def test_empty_lists(launch: Launch, words: tuple[str, ...]) -> None:
     assert gearmanctl(*words, "--json", at=server) == Result(DONE, b"[]\n", "")
 
 
+@on_both
 def test_what_would_end_a_field_is_escaped(launch: Launch) -> None:
     server = launch()
     with GearmanClient([server.address]) as client:
@@ -183,6 +188,7 @@ def test_what_would_end_a_field_is_escaped(launch: Launch) -> None:
 # Words.
 
 
+@on_both
 def test_version_as_json(server: Server) -> None:
     result = gearmanctl("version", "--json", at=server)
     (row,) = json.loads(result.output)
@@ -201,6 +207,7 @@ def test_ping(server: Server) -> None:
 # Commands.
 
 
+@on_both
 def test_cancel(
     server: Server, task: str, start: Callable[..., Running], start_worker: Callable[..., Worker]
 ) -> None:
@@ -222,12 +229,14 @@ def test_cancel(
     eventually(lambda: worker.order == [b"kept"])
 
 
+@on_both
 def test_cancel_a_job_that_is_not_there(server: Server, task: str) -> None:
     result = gearmanctl("cancel", "H:nowhere:1", at=server)
     assert (result.status, result.output) == (FAILED, b"")
     assert result.error == "H:nowhere:1: no server knows this job"
 
 
+@on_both
 def test_cancel_some_that_are_not_there(server: Server, task: str) -> None:
     handles = [gearmanctl("submit", task, "", "-b", at=server).lines[0] for _ in range(2)]
     result = gearmanctl("cancel", handles[0], "H:nowhere:1", handles[1], "--json", at=server)
@@ -236,6 +245,7 @@ def test_cancel_some_that_are_not_there(server: Server, task: str) -> None:
     assert result.error == "H:nowhere:1: no server knows this job"
 
 
+@on_both
 def test_cancel_at_several_servers(launch: Launch) -> None:
     servers = (launch(), launch())
     (handle,) = gearmanctl("submit", "task", "", "-b", at=servers[1]).lines
@@ -245,6 +255,7 @@ def test_cancel_at_several_servers(launch: Launch) -> None:
     assert f"{address_of(servers[1])}\t{handle}" in result.lines
 
 
+@on_both
 def test_maxqueue(server: Server, task: str) -> None:
     def submit(*priorities: str | None) -> list[bool]:
         jobs = [{"task": task, "data": b"", "priority": priority} for priority in priorities]

@@ -15,19 +15,22 @@ pytest.importorskip("pyte")
 pytest.importorskip("rich")
 pytest.importorskip("typer")
 
-from tests.support import PATIENCE, Failed, Gearmand, Job, Worker
+from tests.support import PATIENCE, Failed, Job, Worker
 
-from .terminal import CTRL_C, PROGRAM, Terminal, environment
+from .support import PROGRAM, address_of, on_both
+from .terminal import CTRL_C, Terminal, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from .support import Server
 
 
 class Puppets:
     """Workers whose jobs do what the test says."""
 
-    def __init__(self, server: Gearmand) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
         self.stack = contextlib.ExitStack()
         self.begun: dict[bytes, Job] = {}
@@ -68,23 +71,14 @@ class Puppets:
 
 
 @pytest.fixture
-def own_gearmand() -> Iterator[Gearmand]:
-    """A gearmand for one test."""
-    server = Gearmand()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def puppets(own_gearmand: Gearmand) -> Iterator[Puppets]:
-    puppets = Puppets(own_gearmand)
+def puppets(launch: Callable[[], Server]) -> Iterator[Puppets]:
+    puppets = Puppets(launch())
     yield puppets
     puppets.stop()
 
 
 def submit(puppets: Puppets, *arguments: str, **kwargs: object) -> Terminal:
-    address = f"127.0.0.1:{puppets.server.port}"
-    command = (*PROGRAM, "submit", "--server", address, *arguments)
+    command = (*PROGRAM, "submit", "--server", address_of(puppets.server), *arguments)
     return Terminal(*command, **kwargs)  # type: ignore[arg-type]
 
 
@@ -114,6 +108,7 @@ def feed(terminal: Terminal, data: bytes, *, end: bool = False) -> None:
         stdin.close()
 
 
+@on_both
 def test_a_bar_shows_what_the_job_reports(puppets: Puppets) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo") as terminal:
@@ -441,6 +436,7 @@ def test_sigterm(puppets: Puppets, lines: list[str]) -> None:
         assert terminal.text == ""
 
 
+@on_both
 @pytest.mark.parametrize("lines", [[], ["--lines"]])
 def test_the_server_dies(puppets: Puppets, lines: list[str]) -> None:
     puppets.start("resize")
@@ -470,7 +466,7 @@ def test_a_job_that_fails(puppets: Puppets, lines: list[str]) -> None:
 
 def test_a_job_that_does_not_end_in_time(puppets: Puppets) -> None:
     puppets.start("resize")
-    with submit(puppets, "resize", "photo", "--timeout", "2") as terminal:
+    with submit(puppets, "resize", "photo", "--timeout", "1") as terminal:
         puppets.next().send_status(3, 10)
         wait_for_bars(terminal, resize="3/10")
         assert terminal.wait_for_end() == 4

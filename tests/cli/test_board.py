@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gearman_proto import FunctionStatus
@@ -475,6 +475,8 @@ sites = st.dictionaries(
 )
 
 
+# It draws many screens, and how long that takes depends on what else this machine does.
+@settings(deadline=None)
 @given(
     sites,
     st.integers(20, 200),

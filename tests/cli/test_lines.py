@@ -18,7 +18,6 @@ from tests.support import (
     PATIENCE,
     Failed,
     Gate,
-    Gearmand,
     Job,
     Raised,
     Worker,
@@ -38,15 +37,15 @@ from .support import (
     Running,
     command_line,
     gearmanctl,
+    on_both,
     stays,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.sync.support import EmbeddedServer
+    from .support import Server
 
-    Server = Gearmand | EmbeddedServer
     StartWorker = Callable[..., Worker]
     Start = Callable[..., Running]
 
@@ -167,6 +166,7 @@ def test_results_come_while_there_may_be_more_lines(
     assert running.end() == Result(DONE, b"<the last>\n", "")
 
 
+@on_both
 def test_background(server: Server, start_worker: StartWorker, task: str) -> None:
     result = gearmanctl("submit", task, "--lines", "-b", at=server, data=b"1\n2\n3\n")
     assert (result.status, result.errors) == (DONE, "")
@@ -177,6 +177,7 @@ def test_background(server: Server, start_worker: StartWorker, task: str) -> Non
     eventually(lambda: worker.order == [b"1", b"2", b"3"])
 
 
+@on_both
 def test_options_are_those_of_each_job(server: Server, task: str) -> None:
     low = gearmanctl("submit", task, "--lines", "-b", "-p", "low", at=server, data=b"1\n")
     high = gearmanctl("submit", task, "--lines", "-b", "-p", "high", at=server, data=b"1\n2\n")
@@ -186,6 +187,7 @@ def test_options_are_those_of_each_job(server: Server, task: str) -> None:
     assert (later.status, len(later.lines)) == (DONE, 2)
 
 
+@on_both
 def test_with_a_dash_equal_lines_are_one_job(
     server: Server, start_worker: StartWorker, start: Start, task: str
 ) -> None:
@@ -222,6 +224,7 @@ def test_failed_lines_are_named_and_the_others_go_on(
     assert result == Result(FAILED, b"1\n3\n5\n", errors)
 
 
+@on_both
 def test_a_line_that_is_refused(launch: Callable[[], Server], task: str) -> None:
     server = launch()
     server.admin(f"create function {task}")
@@ -241,7 +244,7 @@ def test_each_job_has_its_own_timeout(
         start_worker(server.address, {task: slow})
     try:
         result = gearmanctl(
-            *("submit", task, "--lines", "--timeout", "1", *order), at=server, data=b"1\n2\n3\n"
+            *("submit", task, "--lines", "--timeout", "0.5", *order), at=server, data=b"1\n2\n3\n"
         )
     finally:
         slow.open.set()
@@ -261,7 +264,7 @@ def test_the_exit_status_is_the_worst(server: Server, start_worker: StartWorker,
         start_worker(server.address, {task: function})
     try:
         result = gearmanctl(
-            *("submit", task, "--lines", "--timeout", "1"), at=server, data=b"hold\nfail\nok\n"
+            *("submit", task, "--lines", "--timeout", "0.5"), at=server, data=b"hold\nfail\nok\n"
         )
     finally:
         over.set()
@@ -269,6 +272,7 @@ def test_the_exit_status_is_the_worst(server: Server, start_worker: StartWorker,
     assert result.errors.count("\n") == 2
 
 
+@on_both
 @pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
 def test_a_server_that_is_lost(
     launch: Callable[[], Server],

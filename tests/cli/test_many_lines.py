@@ -7,18 +7,17 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support import eventually
 
-from .support import DONE, Running, command_line
+from .support import DONE, Running, command_line, on_both
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support import Gearmand
-    from tests.sync.support import EmbeddedServer
-
-    Server = Gearmand | EmbeddedServer
+    from .support import Server
 
 LINES = int(os.environ.get("GEARMAN_TEST_LINES", "3000"))
 WORKERS = 4
@@ -34,6 +33,8 @@ sys.exit(status)
 """
 
 
+@pytest.mark.slow
+@on_both
 def test_many_lines(
     server: Server,
     start: Callable[..., Running],

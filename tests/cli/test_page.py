@@ -28,7 +28,8 @@ pytest.importorskip("typer")
 from tests.support import PATIENCE, Gearmand, Job, Worker, eventually
 from tests.test_docs_pages import matches
 
-from .terminal import CTRL_C, ROOT, Terminal, environment
+from .support import ROOT
+from .terminal import CTRL_C, Terminal, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -185,6 +186,7 @@ def resize(server: Gearmand) -> Iterator[Resize]:
         worker.stop()
 
 
+@pytest.mark.slow
 def test_page(server: Gearmand, resize: Resize, environ: dict[str, str], tmp_path: Path) -> None:
     places = {
         "localhost:4730": f"localhost:{server.port}",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gearman_proto._version import __version__
-from tests.support import Gearmand, require
+from tests.support import require
 
 from .support import (
     DONE,
@@ -30,7 +30,7 @@ from .support import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.sync.support import EmbeddedServer
+    from .support import Server
 
 COMMANDS = [
     "submit", "work", "status", "workers", "jobs", "top", "version", "ping", "cancel", "maxqueue",
@@ -59,7 +59,7 @@ def test_version() -> None:
 def test_the_script_is_the_same_program() -> None:
     script = require(str(Path(sys.executable).with_name("gearmanctl")))
     for words in (["--version"], ["--help"], ["submit", "--help"], ["nothing"], []):
-        assert run(script, *words) == run(*PROGRAM, *words)
+        assert run(script, *words) == gearmanctl(*words)
 
 
 def test_help_names_the_commands() -> None:
@@ -96,14 +96,12 @@ def test_what_there_is_not(words: tuple[str, ...]) -> None:
 # Completion.
 
 
-def complete(line: str, **variables: str) -> list[str]:
-    words = line.split(" ")
-    result = run(
-        *PROGRAM,
+def complete(line: str, names: str = "") -> list[str]:
+    result = gearmanctl(
+        GEARMAN_SERVERS=names,
         _GEARMANCTL_COMPLETE="complete_bash",
         COMP_WORDS=line,
-        COMP_CWORD=str(len(words) - 1),
-        **variables,
+        COMP_CWORD=str(line.count(" ")),
     )
     assert (result.status, result.errors) == (DONE, "")
     return [line for line in result.lines if line]
@@ -119,19 +117,17 @@ def test_completion_of_options() -> None:
 
 
 @pytest.mark.parametrize("command", ["submit", "work"])
-def test_completion_of_functions(
-    launch: Callable[[], Gearmand | EmbeddedServer], command: str
-) -> None:
+def test_completion_of_functions(launch: Callable[[], Server], command: str) -> None:
     server = launch()
     for name in ("one", "other", "two"):
         server.admin(f"create function {name}")
     names = f"{address_of(server)},{address_of(('127.0.0.1', 1))}"
-    assert complete(f"gearmanctl {command} o", GEARMAN_SERVERS=names) == ["one", "other"]
+    assert complete(f"gearmanctl {command} o", names) == ["one", "other"]
 
 
 @pytest.mark.parametrize("names", ["127.0.0.1:1", "host:port"])
 def test_completion_without_a_server(names: str) -> None:
-    assert complete("gearmanctl submit o", GEARMAN_SERVERS=names) == []
+    assert complete("gearmanctl submit o", names) == []
 
 
 # What it needs, and what it has.
@@ -164,9 +160,10 @@ def test_the_library_does_without_them() -> None:
 
 @pytest.mark.parametrize("words", [["--version"], ["--help"], *([name] for name in ASKING)])
 def test_a_reader_that_has_gone(
-    gearmand: Gearmand, run_program: Callable[..., Running], words: list[str]
+    server: Server, run_program: Callable[..., Running], words: list[str]
 ) -> None:
-    options = [] if words[0].startswith("-") else ["--server", address_of(gearmand)]
+    options = [] if words[0].startswith("-") else ["--server", address_of(server)]
+    assert gearmanctl("submit", "task", "", "-b", at=server).status == DONE
     read, write = os.pipe()
     os.close(read)
     running = run_program(command_line(*words, *options), stdout=write)
@@ -174,8 +171,8 @@ def test_a_reader_that_has_gone(
     assert running.end() == Result(FAILED, b"", "")
 
 
-def test_everything_is_closed(gearmand: Gearmand, run_program: Callable[..., Running]) -> None:
-    command = command_line("status", servers=(gearmand,))
+def test_everything_is_closed(server: Server, run_program: Callable[..., Running]) -> None:
+    command = command_line("status", servers=(server,))
     for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
         shell = f'exec "$@" {closed}'.encode()
         running = run_program([b"sh", b"-c", shell, b"sh", *command])

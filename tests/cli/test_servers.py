@@ -9,7 +9,7 @@ import pytest
 from gearman_proto import ServerAddress
 from gearman_sync import JobServer
 from gearman_sync.cli.servers import find_servers
-from tests.support import Gearmand, Stunnel, free_port
+from tests.support import Stunnel, free_port
 from tests.sync.test_tls import make_certificates
 
 from .support import DONE, NO_SERVER, USAGE, Result, Running, address_of, gearmanctl
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.sync.support import EmbeddedServer
+    from tests.support import Gearmand
 
-    Server = Gearmand | EmbeddedServer
+    from .support import Server
+
 
 NOWHERE: Any = ("127.0.0.1", 1)
 
@@ -59,16 +60,13 @@ def test_without_any_it_is_the_local_host(monkeypatch: pytest.MonkeyPatch) -> No
     assert find_servers(["three"]) == [ServerAddress("three", 4730)]
 
 
-def test_ipv6(
-    start_gearmand: Callable[..., Gearmand], start: Callable[..., Running], task: str
-) -> None:
-    gearmand = start_gearmand(host="::1")
-    with JobServer(host="::1") as job_server:
-        for address in (gearmand.address, (job_server.address.host, job_server.address.port)):
-            start("work", task, "--", "rev", at=address)
-            assert gearmanctl("submit", task, "ab", at=address) == Result(DONE, b"ba", "")
-            result = gearmanctl("status", GEARMAN_SERVERS=f"[::1]:{address[1]}")
-            assert result == Result(DONE, f"{task}\t0\t0\t1\n".encode(), "")
+def test_ipv6(start: Callable[..., Running], task: str) -> None:
+    with JobServer(host="::1") as server:
+        address = (server.address.host, server.address.port)
+        start("work", task, "--", "rev", at=address)
+        assert gearmanctl("submit", task, "ab", at=address) == Result(DONE, b"ba", "")
+        result = gearmanctl("status", GEARMAN_SERVERS=f"[::1]:{address[1]}")
+        assert result == Result(DONE, f"{task}\t0\t0\t1\n".encode(), "")
 
 
 def test_a_host_that_is_not_there() -> None:

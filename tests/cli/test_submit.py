@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -15,7 +16,6 @@ from tests.support import (
     Failed,
     FakeServer,
     Gate,
-    Gearmand,
     Job,
     Peer,
     Raised,
@@ -37,9 +37,9 @@ from .support import (
     Running,
     address_of,
     command_line,
-    environment,
     gearman,
     gearmanctl,
+    on_both,
     stays,
 )
 
@@ -47,9 +47,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.sync.support import EmbeddedServer
+    from tests.support import Gearmand
 
-    Server = Gearmand | EmbeddedServer
+    from .support import Server
+
     StartWorker = Callable[..., Worker]
     Start = Callable[..., Running]
 
@@ -89,13 +90,13 @@ def test_data_is_in_a_file(
 
 
 def test_data_in_a_file_of_no_utf_8_name(
-    gearmand: Gearmand, start_worker: StartWorker, task: str, tmp_path: Path
+    server: Server, start_worker: StartWorker, task: str, tmp_path: Path
 ) -> None:
-    start_worker(gearmand.address, {task: reverse})
+    start_worker(server.address, {task: reverse})
     path = os.fsencode(tmp_path) + b"/\xff"
     with open(path, "wb") as file:
         file.write(b"ab")
-    assert gearmanctl("submit", task, "-f", path, at=gearmand) == Result(DONE, b"ba", "")
+    assert gearmanctl("submit", task, "-f", path, at=server) == Result(DONE, b"ba", "")
 
 
 @pytest.mark.parametrize("words", [("",), ()], ids=["argument", "standard input"])
@@ -107,6 +108,7 @@ def test_empty_data(
     assert worker.order == [b""]
 
 
+@on_both
 def test_any_bytes_as_data_and_result(server: Server, start_worker: StartWorker, task: str) -> None:
     start_worker(server.address, {task: reverse})
     data = ALL_BYTES * 2000
@@ -119,6 +121,7 @@ def test_any_bytes_as_an_argument(server: Server, start_worker: StartWorker, tas
     assert gearmanctl("submit", task, data, at=server) == Result(DONE, data[::-1], "")
 
 
+@on_both
 def test_names_that_are_no_utf_8(launch: Callable[[], Server], task: str) -> None:
     server = launch()
     name, unique = task.encode() + b"-\xff", task.encode() + b"-\xfe"
@@ -128,10 +131,10 @@ def test_names_that_are_no_utf_8(launch: Callable[[], Server], task: str) -> Non
 
 
 def test_data_from_closed_standard_input(
-    gearmand: Gearmand, start_worker: StartWorker, task: str, run_program: Start
+    server: Server, start_worker: StartWorker, task: str, run_program: Start
 ) -> None:
-    start_worker(gearmand.address, {task: lambda job: b"<" + job.data + b">"})
-    command = command_line("submit", task, servers=(gearmand,))
+    start_worker(server.address, {task: lambda job: b"<" + job.data + b">"})
+    command = command_line("submit", task, servers=(server,))
     running = run_program([b"sh", b"-c", b'exec "$@" <&-', b"sh", *command])
     assert running.end() == Result(DONE, b"<>", "")
 
@@ -226,6 +229,7 @@ def test_progress_is_not_written_to_a_pipe(
 # How it is submitted.
 
 
+@on_both
 def test_background(server: Server, start_worker: StartWorker, task: str) -> None:
     result = gearmanctl("submit", task, "data", "--background", at=server)
     assert (result.status, result.errors) == (DONE, "")
@@ -236,6 +240,7 @@ def test_background(server: Server, start_worker: StartWorker, task: str) -> Non
     eventually(lambda: worker.order == [b"data"])
 
 
+@on_both
 def test_priority(server: Server, start_worker: StartWorker, task: str) -> None:
     for priority in ("low", "normal", "high"):
         result = gearmanctl("submit", task, priority, "-b", "--priority", priority, at=server)
@@ -244,6 +249,7 @@ def test_priority(server: Server, start_worker: StartWorker, task: str) -> None:
     eventually(lambda: worker.order == [b"high", b"normal", b"low"])
 
 
+@on_both
 @pytest.mark.parametrize("unique", ["name", "-"])
 def test_jobs_of_one_unique_are_one(server: Server, task: str, unique: str) -> None:
     submit = ("submit", task, "--background", "--unique", unique)
@@ -265,6 +271,7 @@ def later() -> list[str]:
     return ["+1000", f"{now + 1000:.3f}", local]
 
 
+@on_both
 @pytest.mark.parametrize("number", range(3), ids=["seconds from now", "seconds", "local time"])
 def test_a_job_for_later_is_not_run_before(
     server: Server, start_worker: StartWorker, task: str, number: int
@@ -278,6 +285,7 @@ def test_a_job_for_later_is_not_run_before(
     assert server.counts(task)[0] == 1
 
 
+@on_both
 @pytest.mark.parametrize("when", ["+0", "0", "1000.5", "2000-01-31T18:00"])
 def test_a_job_whose_time_has_come_is_run(
     server: Server, start_worker: StartWorker, task: str, when: str
@@ -288,16 +296,16 @@ def test_a_job_whose_time_has_come_is_run(
 
 
 def test_a_job_is_run_when_its_time_comes(
-    server: Server, start_worker: StartWorker, task: str
+    gearmand: Gearmand, start_worker: StartWorker, task: str
 ) -> None:
     def function(job: Job) -> bytes:
         begun.append(time.time())
         return b""
 
     begun: list[float] = []
-    start_worker(server.address, {task: function}, look_again=0.05)
+    start_worker(gearmand.address, {task: function}, look_again=0.05)
     before = time.time()
-    assert gearmanctl("submit", task, "data", "--at", "+1", at=server).status == DONE
+    assert gearmanctl("submit", task, "data", "--at", "+1", at=gearmand).status == DONE
     eventually(lambda: begun)
     assert begun[0] >= before + 1
 
@@ -336,6 +344,7 @@ def test_a_failed_job(server: Server, start_worker: StartWorker, task: str) -> N
     assert (result.status, result.output, result.error) == (FAILED, b"", "the job failed")
 
 
+@on_both
 def test_a_job_with_an_exception(server: Server, start_worker: StartWorker, task: str) -> None:
     def fail(job: Job) -> bytes:
         raise Raised(b"no such\nthing\n")
@@ -362,6 +371,7 @@ def test_a_server_that_does_not_take_the_job_in_time(
         assert result.error == "the job has not ended in time"
 
 
+@on_both
 def test_a_server_that_is_lost(
     launch: Callable[[], Server], start_worker: StartWorker, start: Start, task: str
 ) -> None:
@@ -388,6 +398,7 @@ def test_a_server_that_is_lost_before_it_takes_the_job(
     assert "a submit was tried 1 time" in result.error
 
 
+@on_both
 @pytest.mark.parametrize("mode", [[], ["--background"]], ids=["foreground", "background"])
 def test_a_full_queue(launch: Callable[[], Server], task: str, mode: list[str]) -> None:
     server = launch()
@@ -441,12 +452,8 @@ def test_a_server_that_talks_something_else(start_server: Callable[..., FakeServ
     ],
 )
 def test_a_wrong_command_line(words: tuple[str, ...], reason: str) -> None:
-    command = command_line("submit", "task", *words, servers=(("127.0.0.1", 1),))
-    running = Running(command, cwd=ROOT, env=environment())
-    try:
-        result = running.end()
-    finally:
-        running.kill()
+    with contextlib.chdir(ROOT):
+        result = gearmanctl("submit", "task", *words, at=("127.0.0.1", 1))
     assert (result.status, result.output) == (USAGE, b"")
     assert re.search(reason, result.error)
 

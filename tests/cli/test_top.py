@@ -1,4 +1,4 @@
-"""`gearmanctl top` in a pseudo-terminal, against gearmand and the embedded server."""
+"""`gearmanctl top` in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import re
 import signal
 import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,9 @@ from tests.support import (
     free_port,
     spawn,
 )
-from tests.sync.support import EmbeddedServer
 
-from .terminal import CTRL_C, DOWN, PAGE_DOWN, PROGRAM, UP, Terminal, environment
+from .support import PROGRAM, address_of, on_both
+from .terminal import CTRL_C, DOWN, PAGE_DOWN, UP, Terminal, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,28 +41,16 @@ if TYPE_CHECKING:
 
     from tests.support import Job
 
-    Server = Gearmand | EmbeddedServer
+    from .support import Server
 
 HEADING = "function"
 ENDS = [pytest.param("q", id="q"), pytest.param(CTRL_C, id="Ctrl-C")]
 
 
-@pytest.fixture(params=["gearmand", "JobServer"])
-def start(request: pytest.FixtureRequest) -> Iterator[Callable[[], Server]]:
-    """Starts a server for one test, which may kill it."""
-    with contextlib.ExitStack() as stack:
-
-        def start() -> Server:
-            server = Gearmand() if request.param == "gearmand" else EmbeddedServer()
-            stack.callback(server.kill)
-            return server
-
-        yield start
-
-
 @pytest.fixture
-def server(start: Callable[[], Server]) -> Server:
-    return start()
+def server(launch: Callable[[], Server]) -> Server:
+    """A server for one test."""
+    return launch()
 
 
 @pytest.fixture
@@ -70,10 +59,6 @@ def gearmand() -> Iterator[Gearmand]:
     server = Gearmand()
     yield server
     server.kill()
-
-
-def name_of(server: Server) -> str:
-    return f"127.0.0.1:{server.port}"
 
 
 def submit(server: Server, **counts: int) -> None:
@@ -86,7 +71,7 @@ def submit(server: Server, **counts: int) -> None:
 
 
 def top(*servers: Server, interval: float = 0.1, **kwargs: object) -> Terminal:
-    options = [option for server in servers for option in ("--server", name_of(server))]
+    options = [option for server in servers for option in ("--server", address_of(server))]
     command = (*PROGRAM, "top", "--interval", str(interval), *options)
     return Terminal(*command, **kwargs)  # type: ignore[arg-type]
 
@@ -151,6 +136,7 @@ def work(brake: Brake) -> Iterator[Callable[..., None]]:
 # What it shows.
 
 
+@on_both
 def test_the_screen(server: Server, work: Callable[..., None]) -> None:
     submit(server, resize=3, slow=1200)
     work(server, "idle")
@@ -162,14 +148,14 @@ def test_the_screen(server: Server, work: Callable[..., None]) -> None:
         assert terminal.is_alternate
         lines = terminal.lines
         assert len(lines) == 24
-        assert lines[0] == f"{name_of(server)}  functions: 3  jobs: 1,203  running: 1"
+        assert lines[0] == f"{address_of(server)}  functions: 3  jobs: 1,203  running: 1"
         assert lines[1].split() == ["function", "jobs▾", "running", "workers", "jobs/s", "queue"]
         assert list(rows_of(terminal)) == ["slow", "resize", "idle"]
         assert lines[-1] == "sort: f j r w s   scroll: ↑ ↓   quit: q"
 
 
-def test_two_servers_are_added_up(start: Callable[[], Server], work: Callable[..., None]) -> None:
-    one, two = start(), start()
+def test_two_servers_are_added_up(launch: Callable[[], Server], work: Callable[..., None]) -> None:
+    one, two = launch(), launch()
     submit(one, slow=5)
     submit(two, slow=20, other=1)
     work(two)
@@ -177,14 +163,14 @@ def test_two_servers_are_added_up(start: Callable[[], Server], work: Callable[..
         wait_for_row(terminal, "slow", "25", "1", "1")
         wait_for_row(terminal, "other", "1", "0", "0")
         assert terminal.lines[:2] == [
-            f"{name_of(one)}  functions: 1  jobs: 5  running: 0",
-            f"{name_of(two)}  functions: 2  jobs: 21  running: 1",
+            f"{address_of(one)}  functions: 1  jobs: 5  running: 0",
+            f"{address_of(two)}  functions: 2  jobs: 21  running: 1",
         ]
 
 
 def test_the_servers_may_be_of_the_environment(server: Server) -> None:
     submit(server, resize=3)
-    env = environment(GEARMAN_SERVERS=name_of(server))
+    env = environment(GEARMAN_SERVERS=address_of(server))
     with Terminal(*PROGRAM, "top", env=env) as terminal:
         wait_for_row(terminal, "resize", "3")
 
@@ -329,7 +315,7 @@ def test_keys_end_it_and_the_terminal_is_as_it_was(server: Server, key: str) -> 
     # The shell lives on.
     if key == CTRL_C:
         command = ("sh", "-c", f"trap : INT; {command[2]}", *command[3:])
-    with Terminal(*command, "--server", name_of(server)) as terminal:
+    with Terminal(*command, "--server", address_of(server)) as terminal:
         terminal.wait_for("functions: 0", "quit: q")
         assert "before" not in terminal.text
         assert set(terminal.changes) == {"termios", "modes", "screen", "cursor"}
@@ -341,9 +327,9 @@ def test_keys_end_it_and_the_terminal_is_as_it_was(server: Server, key: str) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_end_it_and_the_terminal_is_as_it_was(
-    gearmand: Gearmand, number: signal.Signals
+    server: Server, number: signal.Signals
 ) -> None:
-    with top(gearmand, interval=60) as terminal:
+    with top(server, interval=60) as terminal:
         terminal.wait_for("functions: 0")
         terminal.process.send_signal(number)
         assert terminal.wait_for_end() == 0
@@ -351,16 +337,16 @@ def test_signals_end_it_and_the_terminal_is_as_it_was(
         assert terminal.text == ""
 
 
-def test_many_signals_end_it_as_one(gearmand: Gearmand) -> None:
-    with top(gearmand) as terminal:
+def test_many_signals_end_it_as_one(server: Server) -> None:
+    with top(server) as terminal:
         terminal.wait_for("functions: 0")
         terminal.signal_until_the_end(signal.SIGINT)
         assert terminal.changes == []
 
 
-def test_keys_that_were_typed_ahead_are_not_for_the_shell(gearmand: Gearmand) -> None:
+def test_keys_that_were_typed_ahead_are_not_for_the_shell(server: Server) -> None:
     command = ("sh", "-c", '"$@"; read -r line; echo "got $line"', "sh", *PROGRAM, "top")
-    with Terminal(*command, "--server", name_of(gearmand)) as terminal:
+    with Terminal(*command, "--server", address_of(server)) as terminal:
         terminal.wait_for("functions: 0")
         terminal.type("qrm -rf\n")
         terminal.wait_until(lambda: not terminal.changes, "its end")
@@ -369,9 +355,9 @@ def test_keys_that_were_typed_ahead_are_not_for_the_shell(gearmand: Gearmand) ->
         assert "got this" in terminal.text
 
 
-def test_ctrl_z_gives_the_terminal_to_the_shell_until_fg(gearmand: Gearmand) -> None:
+def test_ctrl_z_gives_the_terminal_to_the_shell_until_fg(server: Server) -> None:
     # A shell with jobs, as people have it.
-    env = environment(PS1="% ", ENV="", GEARMAN_SERVERS=name_of(gearmand))
+    env = environment(PS1="% ", ENV="", GEARMAN_SERVERS=address_of(server))
     with Terminal("sh", "-i", env=env) as terminal:
         terminal.wait_for("%")
         terminal.type(f"{' '.join(PROGRAM)} top\n")
@@ -384,7 +370,7 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_until_fg(gearmand: Gearmand) -> 
         terminal.wait_for("42")
         terminal.type("fg\n")
         terminal.wait_for("functions: 0", "quit: q")
-        submit(gearmand, resize=3)
+        submit(server, resize=3)
         wait_for_row(terminal, "resize", "3")
         terminal.type("q")
         terminal.wait_until(lambda: not terminal.is_alternate, "its end")
@@ -393,13 +379,13 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_until_fg(gearmand: Gearmand) -> 
         assert terminal.changes == []
 
 
-def test_ctrl_z_does_nothing_where_no_shell_could_go_on(gearmand: Gearmand) -> None:
-    with top(gearmand) as terminal:
+def test_ctrl_z_does_nothing_where_no_shell_could_go_on(server: Server) -> None:
+    with top(server) as terminal:
         terminal.wait_for("functions: 0")
         terminal.type("\x1a")
         # It has left the screen, and is there again.
         terminal.wait_until(lambda: terminal.raw.count(b"\x1b[?1049h") == 2, "the screen")
-        submit(gearmand, resize=3)
+        submit(server, resize=3)
         wait_for_row(terminal, "resize", "3")
         terminal.type("q")
         assert terminal.wait_for_end() == 0
@@ -409,6 +395,7 @@ def test_ctrl_z_does_nothing_where_no_shell_could_go_on(gearmand: Gearmand) -> N
 # Servers that go away.
 
 
+@on_both
 @pytest.mark.parametrize("key", ENDS)
 def test_the_server_dies(server: Server, key: str) -> None:
     submit(server, resize=3)
@@ -416,13 +403,14 @@ def test_the_server_dies(server: Server, key: str) -> None:
         wait_for_row(terminal, "resize", "3")
         server.kill()
         terminal.wait_until(lambda: not rows_of(terminal), "no rows")
-        assert terminal.lines[0].startswith(f"{name_of(server)}  no server could be reached")
+        assert terminal.lines[0].startswith(f"{address_of(server)}  no server could be reached")
         terminal.type(key)
         assert terminal.wait_for_end() == 0
         assert terminal.changes == []
         assert terminal.text == ""
 
 
+@on_both
 def test_a_server_that_comes_back(server: Server) -> None:
     submit(server, resize=3)
     with top(server) as terminal:
@@ -436,24 +424,24 @@ def test_a_server_that_comes_back(server: Server) -> None:
         assert terminal.process.poll() is None
 
 
-def test_one_of_two_servers_dies(start: Callable[[], Server]) -> None:
-    one, two = start(), start()
+def test_one_of_two_servers_dies(launch: Callable[[], Server]) -> None:
+    one, two = launch(), launch()
     submit(one, a=10)
     submit(two, a=1, b=1)
     with top(one, two) as terminal:
         wait_for_row(terminal, "a", "11")
         one.kill()
         wait_for_row(terminal, "a", "1", "0", "0", "0.0")
-        assert terminal.lines[0].startswith(f"{name_of(one)}  no server")
-        assert terminal.lines[1] == f"{name_of(two)}  functions: 2  jobs: 2  running: 0"
+        assert terminal.lines[0].startswith(f"{address_of(one)}  no server")
+        assert terminal.lines[1] == f"{address_of(two)}  functions: 2  jobs: 2  running: 0"
 
 
 def test_a_server_that_is_down_at_the_start_is_none_of_the_others_business(
-    gearmand: Gearmand,
+    server: Server,
 ) -> None:
-    submit(gearmand, a=1)
+    submit(server, a=1)
     down = f"127.0.0.1:{free_port()}"
-    options = ("--server", down, "--server", name_of(gearmand))
+    options = ("--server", down, "--server", address_of(server))
     with Terminal(*PROGRAM, "top", *options) as terminal:
         wait_for_row(terminal, "a", "1")
         assert terminal.lines[0].startswith(f"{down}  no server could be reached")
@@ -491,12 +479,15 @@ def test_the_end_does_not_wait_for_answers(
 def test_a_server_that_stops_answering_counts_as_down(gearmand: Gearmand) -> None:
     submit(gearmand, a=1)
     assert gearmand.process is not None
-    with top(gearmand) as terminal:
+    # It would have five seconds.
+    program = "from gearman_sync.cli import main, top; top._PATIENCE = 0.5; main()"
+    command = (sys.executable, "-c", program, "top", "--interval", "0.1")
+    with Terminal(*command, "--server", address_of(gearmand)) as terminal:
         wait_for_row(terminal, "a", "1")
         gearmand.process.send_signal(signal.SIGSTOP)
         try:
             terminal.wait_until(lambda: not rows_of(terminal), "no rows")
-            assert re.match(rf"{name_of(gearmand)}  .*(time|answer)", terminal.lines[0])
+            assert re.match(rf"{address_of(gearmand)}  .*(time|answer)", terminal.lines[0])
         finally:
             gearmand.process.send_signal(signal.SIGCONT)
         wait_for_row(terminal, "a", "1")
@@ -522,25 +513,25 @@ def test_without_two_servers_each_has_its_line() -> None:
         assert [address in line for address, line in zip(addresses, terminal.lines)] == [True] * 2
 
 
-def test_it_needs_a_terminal_to_write_to(gearmand: Gearmand) -> None:
-    with top(gearmand, stdout=subprocess.PIPE) as terminal:
+def test_it_needs_a_terminal_to_write_to(server: Server) -> None:
+    with top(server, stdout=subprocess.PIPE) as terminal:
         assert terminal.wait_for_end() == 2
         assert terminal.text == "gearmanctl: top needs a terminal; status does not"
         assert terminal.process.stdout is not None
         assert terminal.process.stdout.read() == b""
 
 
-def test_it_needs_a_terminal_that_has_a_cursor(gearmand: Gearmand) -> None:
-    with top(gearmand, env=environment(TERM="dumb")) as terminal:
+def test_it_needs_a_terminal_that_has_a_cursor(server: Server) -> None:
+    with top(server, env=environment(TERM="dumb")) as terminal:
         assert terminal.wait_for_end() == 2
         assert terminal.text == "gearmanctl: top needs a terminal; status does not"
 
 
 @pytest.mark.parametrize("end", ["Ctrl-C", "SIGTERM"])
-def test_it_needs_no_terminal_to_read_from(gearmand: Gearmand, end: str) -> None:
-    with top(gearmand, stdin=subprocess.DEVNULL) as terminal:
+def test_it_needs_no_terminal_to_read_from(server: Server, end: str) -> None:
+    with top(server, stdin=subprocess.DEVNULL) as terminal:
         terminal.wait_for("functions: 0")
-        submit(gearmand, resize=3)
+        submit(server, resize=3)
         wait_for_row(terminal, "resize", "3")
         if end == "Ctrl-C":
             terminal.type(CTRL_C)
@@ -556,9 +547,9 @@ def test_it_needs_no_terminal_to_read_from(gearmand: Gearmand, end: str) -> None
 @pytest.mark.parametrize("ignored", [False, True], ids=["SIGHUP", "SIGHUP ignored"])
 @pytest.mark.parametrize("has_input", [False, True], ids=["output only", "input"])
 def test_a_window_that_is_closed_ends_it(
-    gearmand: Gearmand, tmp_path: Path, ignored: bool, has_input: bool
+    server: Server, tmp_path: Path, ignored: bool, has_input: bool
 ) -> None:
-    command = [*PROGRAM, "top", "--interval", "0.1", "--server", name_of(gearmand)]
+    command = [*PROGRAM, "top", "--interval", "0.1", "--server", address_of(server)]
     if ignored:
         command = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command]
     streams: dict[str, Any] = {} if has_input else {"stdin": subprocess.DEVNULL}

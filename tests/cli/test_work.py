@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_sync import JOB_COMPLETE, GearmanClient
-from tests.support import PATIENCE, Gearmand, Worker, eventually, free_port, reverse
+from tests.support import PATIENCE, Worker, eventually, free_port, reverse
 
 from .support import (
     DONE,
@@ -24,7 +24,9 @@ from .support import (
     gearman,
     gearmanctl,
     is_alive,
+    on_both,
     stays,
+    words_of,
 )
 
 if TYPE_CHECKING:
@@ -32,15 +34,33 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gearman_sync import GearmanJobRequest
-    from tests.sync.support import EmbeddedServer
 
-    Server = Gearmand | EmbeddedServer
+    from .support import Server
+
     StartWorker = Callable[..., Worker]
     Start = Callable[..., Running]
     Work = Callable[..., Running]
 
 LARGE = bytes(range(256)) * 20_000
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
+#: gearmanctl, whose worker says when it has no job any more: its client knows a little earlier.
+SAYS_IDLE = """
+import os, threading, time
+from gearman_sync import GearmanWorker
+from gearman_sync.cli import main
+
+def after_job(worker):
+    def tell():
+        while worker.has_job_lock():
+            time.sleep(0.001)
+        os.write(2, b"idle\\n")
+
+    threading.Thread(target=tell).start()
+    return True
+
+GearmanWorker.after_job = after_job
+main()
+"""
 
 
 @pytest.fixture
@@ -108,6 +128,7 @@ def held(tmp_path: Path) -> Held:
 # Jobs.
 
 
+@on_both
 def test_the_output_is_the_result(server: Server, work: Work, task: str) -> None:
     work(server, task, "--", "rev")
     for _ in range(2):
@@ -145,6 +166,7 @@ def test_environment(server: Server, work: Work, task: str) -> None:
     assert re.fullmatch(rf"{task},a b,H:\S+:\d+\n", result.output.decode())
 
 
+@on_both
 def test_client_id(server: Server, work: Work, task: str) -> None:
     work(server, task, "--client-id", f"id of {task}", "--", "cat")
     rows = [line.split("\t") for line in gearmanctl("workers", at=server).lines]
@@ -180,6 +202,7 @@ def test_a_command_that_fails_without_a_word(server: Server, work: Work, task: s
     assert (result.status, result.error) == (FAILED, "the job failed: exit status 1")
 
 
+@on_both
 def test_a_failure_without_exceptions(server: Server, work: Work, task: str) -> None:
     work(server, task, "--no-exceptions", "--", "sh", "-c", "echo no such thing >&2; exit 3")
     result = gearmanctl("submit", task, "", at=server)
@@ -237,6 +260,7 @@ def test_no_server() -> None:
     assert "Traceback" not in result.errors
 
 
+@on_both
 def test_a_server_that_comes_back(launch: Callable[[], Server], work: Work, task: str) -> None:
     server = launch()
     worker = work(server, task, "--", "rev")
@@ -264,10 +288,13 @@ def test_several_servers(launch: Callable[[], Server], start: Start, task: str) 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_signal_ends_an_idle_worker(
-    server: Server, work: Work, task: str, number: int, jobs: int
+    server: Server, run_program: Start, task: str, number: int, jobs: int
 ) -> None:
-    worker = work(server, task, "--jobs", jobs, "--", "cat")
-    assert gearmanctl("submit", task, "ab", at=server).status == DONE
+    command = [os.fsencode(word) for word in (sys.executable, "-W", "error", "-c", SAYS_IDLE)]
+    words = words_of("work", task, "--jobs", jobs, "--", "cat", servers=(server,))
+    worker = run_program([*command, *words])
+    assert gearmanctl("submit", task, "ab", at=server) == Result(DONE, b"ab", "")
+    assert worker.error() == "idle"
     worker.signal(number)
     assert worker.end() == Result(DONE, b"", "")
     eventually(lambda: server.counts(task)[2] == 0)
@@ -345,6 +372,7 @@ def test_ctrl_c_is_not_for_the_command(
     assert results(client, request) == [b"data"]
 
 
+@on_both
 def test_a_worker_that_is_killed_has_not_done_its_job(
     server: Server,
     work: Work,
