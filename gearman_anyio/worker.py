@@ -45,12 +45,8 @@ Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
 class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext]):
     """Does the jobs of Gearman servers.
 
-    From python-gearman (`gearman.GearmanWorker`). All servers are served alike, and a server that
-    is lost is connected to again while the others go on. Nothing is connected before `work`.
-
-    A job is sent exactly one end, whatever its callback did: its result, or a failure. Only if the
-    worker is lost, or `work` is cancelled or left by KeyboardInterrupt or SystemExit, the server
-    gives it to another worker.
+    From python-gearman (`gearman.GearmanWorker`), with the same methods, of which those that wait
+    are awaited. `work` may be cancelled: its jobs are for other workers then.
 
     The callbacks and hooks of a subclass may be async or plain. Plain callbacks run in threads, up
     to `max_jobs` at once, and get the worker in a form whose methods block; plain hooks run in the

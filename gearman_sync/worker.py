@@ -39,12 +39,10 @@ Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
 class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext], Opened):
     """Does the jobs of Gearman servers.
 
-    From python-gearman (`gearman.GearmanWorker`). All servers are served alike, and a server that
-    is lost is connected to again while the others go on. Nothing is connected before `work`.
-
-    A job is sent exactly one end, whatever its callback did: its result, or a failure. Only if the
-    worker is lost, or `work` is left by KeyboardInterrupt or SystemExit, the server gives it to
-    another worker.
+    From python-gearman (`gearman.GearmanWorker`). With one slot (`max_jobs`) callbacks run in the
+    thread that calls `work`, and KeyboardInterrupt and SystemExit out of one leave that; with
+    several they run in a pool of threads, and nothing that they raise does. All methods may be
+    called from any thread. After a fork, the child's copy makes connections of its own.
     """
 
     _driver: Driver[WorkerEngine]
