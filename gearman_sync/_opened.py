@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class Opened:
+class Opened(ABC):
     """The base of what is shut down at the end of a ``with``."""
 
     def __enter__(self) -> Self:
@@ -23,6 +24,6 @@ class Opened:
     ) -> None:
         self.shutdown()
 
+    @abstractmethod
     def shutdown(self) -> None:
         """Close all connections."""
-        raise NotImplementedError

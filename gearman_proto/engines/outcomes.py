@@ -2,30 +2,30 @@
 
 An adapter calls the application's code, or awaits it, and tells this module what happened:
 
-    ================  ======================================  ==================  ===============
-    what happened     that is                                 what is sent        what goes on
-    ================  ======================================  ==================  ===============
-    RETURNED          the callback returned                   the result          the worker
-    UNENCODABLE       … what the encoder does not take        a failure           the worker
-    RAISED            it raised an Exception                  a failure           the worker
-    RAISED_OTHER      … GeneratorExit, a cancellation that    a failure           the worker
-                      is not the worker's, and the like
-    EXITED_IN_THREAD  … KeyboardInterrupt or SystemExit, in   a failure           the worker
-                      another thread than that of `work`
-    EXITED            … in the thread of `work`               nothing             `work` is left
-    CANCELLED         it was cancelled, as `work` was         nothing             `work` is left
-    ENDED             it had ended the job itself before      nothing             the worker
-    LOST              the connection was lost                 nothing             the worker
-    HOOK_RAISED       a hook raised, in place of that all     a failure           the worker
-    LEFT_OPEN         the hooks left the job without an end   WORK_FAIL           the worker
-    AFTER_TRUE        `after_job` or `after_poll` returned    nothing             the worker
-                      something true
-    AFTER_FALSE       … something false                       nothing             `work` returns
-                                                                                  after its jobs
-    AFTER_JOB_RAISED  `after_job` raised                      nothing             `work` raises it
-                                                                                  after its jobs
-    AFTER_POLL_RAISED `after_poll` raised                     nothing             `work` is left
-    ================  ======================================  ==================  ===============
+    =================  ======================================  ==================  ===============
+    what happened      that is                                 what is sent        what goes on
+    =================  ======================================  ==================  ===============
+    RETURNED           the callback returned                   the result          the worker
+    UNENCODABLE        … what the encoder does not take        a failure           the worker
+    RAISED             it raised an Exception                  a failure           the worker
+    RAISED_OTHER       … GeneratorExit, a cancellation that    a failure           the worker
+                       is not the worker's, and the like
+    EXITED_IN_THREAD   … KeyboardInterrupt or SystemExit, in   a failure           the worker
+                       another thread than that of `work`
+    EXITED             … in the thread of `work`               nothing             `work` is left
+    CANCELLED          it was cancelled, as `work` was         nothing             `work` is left
+    ENDED              it had ended the job itself before      nothing             the worker
+    LOST               the connection was lost                 nothing             the worker
+    HOOK_RAISED        a hook raised, in place of that all     a failure           the worker
+    LEFT_OPEN          the hooks left the job without an end   WORK_FAIL           the worker
+    AFTER_TRUE         `after_job` or `after_poll` returned    nothing             the worker
+                       something true
+    AFTER_FALSE        … something false                       nothing             `work` returns
+                                                                                   after its jobs
+    AFTER_JOB_RAISED   `after_job` raised                      nothing             `work` raises it
+                                                                                   after its jobs
+    AFTER_POLL_RAISED  `after_poll` raised                     nothing             `work` is left
+    =================  ======================================  ==================  ===============
 
 So nothing that a callback raises ends the worker, but what is the program's: KeyboardInterrupt and
 SystemExit where they would end the program, and the event loop's cancellation of the worker. Where

@@ -7,20 +7,23 @@ worker with one slot. The others are in threads of a pool.
 from __future__ import annotations
 
 import asyncio
+import types
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 import trio
 
+import gearman_anyio
+from gearman_anyio._callbacks import Host
+from gearman_proto import Connection, Role, ServerAddress, WorkerJob, WorkerLink
 from gearman_proto.engines.outcomes import OUTCOMES, Happened, Sent, Then
+from gearman_proto.engines.pool import Server as KnownServer
 
 from .kit import Hooks, Kit, Server, echo
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from gearman_proto import WorkerJob
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
 each_number_of_slots = pytest.mark.parametrize("max_jobs", [1, 3])
 
@@ -230,6 +233,34 @@ async def test_callback_that_cancels_its_own_task(
     assert list(request.warning_updates) == [b"asyncio.exceptions.CancelledError"]
     assert (await client.submit_job(task, b"good", poll_timeout=20)).result == b"good"
     assert not call.done
+
+
+def test_a_coroutine_that_is_thrown_away(adapter: str) -> None:
+    """It is not a callback's GeneratorExit, at which there is something to be sent."""
+    if adapter == "sync":
+        pytest.skip("it has no coroutines")
+
+    @types.coroutine
+    def suspend() -> Generator[None, None, None]:
+        yield
+
+    async def awaiting(worker: Any, job: WorkerJob) -> None:
+        await suspend()
+
+    async def begin() -> Coroutine[Any, Any, bool]:
+        worker._host = Host()
+        worker._limiter = anyio.CapacityLimiter(1)
+        executing = worker.on_job_execute(job)
+        executing.send(None)
+        return executing
+
+    link = WorkerLink(KnownServer(ServerAddress("h")), Connection(Role.WORKER))
+    job = WorkerJob(link, b"H:1", b"task", None, b"")
+    worker = gearman_anyio.GearmanWorker([])
+    worker.register_task("task", awaiting)
+    executing = anyio.run(begin, backend=adapter)
+    executing.close()
+    assert not job.ended
 
 
 @each_number_of_slots
