@@ -5,11 +5,7 @@ The surface is that of `gearman_sync`, awaited: ``async with GearmanClient([...]
 
 from __future__ import annotations
 
-from gearman_proto import constants, errors
-from gearman_proto import jobs as job
-from gearman_proto._version import __version__
-from gearman_proto.address import HostAndPort
-from gearman_proto.constants import (
+from gearman_proto import (
     JOB_COMPLETE,
     JOB_CREATED,
     JOB_FAILED,
@@ -18,13 +14,26 @@ from gearman_proto.constants import (
     PRIORITY_HIGH,
     PRIORITY_LOW,
     PRIORITY_NONE,
+    DataEncoder,
+    FunctionStatus,
+    GearmanJob,
+    GearmanJobRequest,
+    HostAndPort,
+    JobData,
+    JobEnded,
+    JobProgress,
+    JobRecord,
+    JobStatus,
+    JobUpdate,
+    JobWarning,
+    PriorityStatus,
+    WorkerJob,
+    WorkerStatus,
+    __version__,
+    constants,
+    errors,
 )
-from gearman_proto.jobs.assigned import WorkerJob
-from gearman_proto.jobs.encoder import DataEncoder
-from gearman_proto.jobs.job import GearmanJob
-from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
-from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobUpdate, JobWarning
-from gearman_proto.wire.text import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
+from gearman_proto import jobs as job
 
 from .admin import GearmanAdminClient
 from .client import GearmanClient

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,6 +50,29 @@ class Escaped(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
         self.error = error
+
+
+class Host:
+    """The task that `work` runs in, and whether it is on its way out."""
+
+    def __init__(self) -> None:
+        self._task: Any = None
+        self._before = 0
+        asyncio = sys.modules.get("asyncio")
+        if asyncio and anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+            self._task = asyncio.current_task()
+            self._before = self._task.cancelling()
+
+    def is_ending(self) -> bool:
+        """Whether what has just been raised in a task of `work` may be its cancellation."""
+        try:
+            if anyio.current_effective_deadline() == -math.inf:
+                return True
+        except RuntimeError:  # No event loop runs this: the coroutine is being closed.
+            return True
+        # asyncio's own cancellation, of which anyio does not know: `Task.cancel`, or the end of the
+        # loop, which cancels all tasks at once. (A callback may have cancelled its own only.)
+        return self._task is not None and bool(self._task.cancelling() > self._before)
 
 
 async def awaited(value: Any) -> Any:

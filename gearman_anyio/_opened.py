@@ -1,14 +1,37 @@
-"""What both clients have in common: each is used once, inside ``async with``."""
+"""What both clients have in common: each is used once, inside ``async with``.
+
+And what they have in common with the worker: where the streams of their links come from.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic
+import ssl
+from typing import TYPE_CHECKING, Any, Generic
+
+from gearman_proto.tls import make_contexts
 
 from ._driver import E_, Driver
+from ._streams import connect_tcp, open_stream
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
     from typing import Self
+
+    from anyio.abc import ByteStream
+
+    from gearman_proto import ServerAddress
+
+    from ._streams import Connector
+
+
+def make_opener(
+    addresses: Iterable[ServerAddress], connect: Connector | None
+) -> Callable[[Any], Awaitable[ByteStream]]:
+    """Return what opens the streams of links to `addresses`: with `connect`, or with TCP."""
+    contexts = make_contexts(addresses, ssl)
+    connector = connect or connect_tcp
+    return lambda link: open_stream(link.address, contexts.get(link.address), connector)
 
 
 class Opened(Generic[E_]):

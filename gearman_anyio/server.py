@@ -1,5 +1,7 @@
 """A job server in the event loop, for development, tests, and small use on a single machine."""
 
+# ruff: noqa: D102 - the documentation of methods is inherited
+
 from __future__ import annotations
 
 import contextlib
@@ -13,15 +15,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketListener
 
-from gearman_proto import constants
-from gearman_proto._version import __version__
-from gearman_proto.address import HostAndPort
-from gearman_proto.engines.server import (
-    DEFAULT_JOB_RETRIES,
-    DEFAULT_MAX_MEMORY,
-    DEFAULT_MAX_UNREAD,
-    ServerEngine,
-)
+from gearman_proto import HostAndPort, ServerEngine, constants, surface
 
 from ._driver import Driver
 from ._streams import pipe
@@ -36,7 +30,7 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 1024
 
 
-class JobServer:
+class JobServer(surface.JobServer):
     """A Gearman job server in this event loop, inside ``async with``.
 
     It keeps nothing on disk: what is queued ends with the process. In production use gearmand with
@@ -45,54 +39,12 @@ class JobServer:
         async with JobServer() as server:
             async with GearmanClient([server.address]) as client:
                 ...
-
-    Args:
-        host: The address to listen on; a name is resolved.
-        port: The port to listen on; 0 for any that is free.
-        job_retries: How often a job is run again because its worker was lost or took too long; None
-            for any number. Then it fails.
-        max_packet_size: Bytes. A peer that sends a larger packet is cut off.
-        max_unread: Bytes. A peer is cut off that leaves more unread of what was sent to it.
-        max_memory: Bytes, for all jobs and packets together. Jobs may take three quarters of it,
-            one job a quarter; submits beyond that are refused.
-        max_queue_size: How many jobs a function may have, unless the admin command ``maxqueue``
-            says otherwise; 0 for any number.
-        exceptions: Whether all clients get the data of exceptions, and not only those that asked.
-
-    Raises:
-        ValueError: An argument has a value that can't be.
     """
 
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        *,
-        job_retries: int | None = DEFAULT_JOB_RETRIES,
-        max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
-        max_unread: int = DEFAULT_MAX_UNREAD,
-        max_memory: int = DEFAULT_MAX_MEMORY,
-        max_queue_size: int = 0,
-        exceptions: bool = False,
-    ) -> None:
-        if not 0 <= port < 65536:
-            raise ValueError(f"port {port} is not between 0 and 65535")
-        engine = ServerEngine(
-            rng=random.SystemRandom(),
-            wall_clock=time.time,
-            pid=os.getpid(),
-            version=f"gearman-sansio-{__version__}",
-            job_retries=job_retries,
-            max_packet_size=max_packet_size,
-            max_unread=max_unread,
-            max_memory=max_memory,
-            max_queue_size=max_queue_size,
-            exceptions=exceptions,
-        )
-        self._host = host
-        self._port = port
+    def _setup(self, options: dict[str, Any]) -> None:
+        chance = random.SystemRandom()
+        engine = ServerEngine(rng=chance, wall_clock=time.time, pid=os.getpid(), **options)
         self._driver = Driver(engine)
-        self._address: HostAndPort | None = None
 
     async def __aenter__(self) -> Self:
         """Listen, and serve in the background.
@@ -118,37 +70,17 @@ class JobServer:
         self._driver.close()
         await self._driver.__aexit__(kind, error, traceback)
 
-    def __repr__(self) -> str:
-        return f"<JobServer {self._address or 'not started'}>"
-
-    @property
-    def address(self) -> HostAndPort:
-        """Its host and port, as GearmanClient and GearmanWorker take them in their `host_list`.
-
-        Raises:
-            RuntimeError: It was not started.
-        """
-        if self._address is None:
-            raise RuntimeError("this server was not started")
-        return self._address
-
     async def stop(self) -> None:
-        """Close all connections and end. Leaving ``async with`` does it, too."""
         self._driver.close()
         await anyio.lowlevel.checkpoint()
 
     async def wait(self) -> None:
-        """Wait until it has ended, by `stop` or the admin command ``shutdown``.
-
-        Raises:
-            RuntimeError: It was not started.
-        """
         if self._address is None:
             raise RuntimeError("this server was not started")
         if self._driver.engine.closed:
             await anyio.lowlevel.checkpoint()
         else:
-            await self._driver.run(lambda engine, now, wake: engine.serve(now, wake))
+            await self._driver.run(ServerEngine.serve)
 
     async def handle(self, stream: ByteStream) -> None:
         """Serve a connection that somebody else has accepted, until it ends.

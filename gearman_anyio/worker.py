@@ -1,111 +1,61 @@
 """The worker for trio and asyncio: python-gearman's surface on the worker engine.
 
 `work` polls the servers, and each job has a task of its own in the task group that is hidden in
-`work`; `_execute` is what happens to it.
+`work`; `_execute` is what happens to it, and `gearman_proto.engines.outcomes` decides how it ends.
 """
+
+# ruff: noqa: D102 - the documentation of methods is inherited
 
 from __future__ import annotations
 
-import logging
-import math
 import random
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+import ssl
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import anyio.lowlevel
 
-from gearman_proto import constants, events
-from gearman_proto.deadlines import to_seconds
-from gearman_proto.engines.outcomes import (
-    check_client_id,
-    check_task,
-    check_timeout,
-    failure_events,
-    result_event,
-    status_event,
-)
-from gearman_proto.engines.worker import (
-    DEFAULT_LOOK_AGAIN,
-    DEFAULT_MAX_OUTAGE,
-    WorkerEngine,
-)
-from gearman_proto.errors import ConnectionError, InvalidWorkerState
-from gearman_proto.jobs.assigned import WorkerJob
-from gearman_proto.jobs.encoder import NoopEncoder, encode_data
-from gearman_proto.names import to_text
-from gearman_sync._tls import make_contexts
+from gearman_proto import Server, WorkerEngine, WorkerJob, constants
+from gearman_proto.engines.outcomes import Ending, Happened, Watch, exc_info_of, leaves, to_send
+from gearman_proto.jobs.results import result_event, status_event
+from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, logger
+from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWarning
 
-from ._callbacks import Escaped, awaited, call_back
+from ._callbacks import Escaped, Host, awaited, call_back
 from ._driver import Driver
-from ._streams import connect_tcp, open_stream
+from ._opened import make_opener
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Self
 
-    from anyio.abc import ByteStream
-
-    from gearman_proto import Server, WorkerLink
-    from gearman_proto.address import HostSpec
-    from gearman_proto.engines.worker import WorkStream
+    from gearman_proto import HostSpec, ServerAddress
+    from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.events import PacketEvent
 
     from ._driver import Call
     from ._streams import Connector
 
-logger: Final = logging.getLogger("gearman")
-
-#: Seconds after which `work` calls `after_poll` although nothing has come (python-gearman).
-POLL_TIMEOUT_IN_SECONDS: Final = 60.0
-
 #: Gets the worker and the job, and returns the result. An async one is awaited, another is called
 #: in a thread.
 Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
-_ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None]"
 
 
-class GearmanWorker:
+class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext]):
     """Does the jobs of Gearman servers.
 
-    From python-gearman (`gearman.GearmanWorker`). All servers are served alike, and a server that
-    is lost is connected to again while the others go on. Nothing is connected before `work`.
-
-    A job is sent exactly one end, whatever its callback did: its result, or a failure. Only if the
-    worker is lost, or `work` is cancelled, the server gives it to another worker.
+    From python-gearman (`gearman.GearmanWorker`), with the same methods, of which those that wait
+    are awaited. `work` may be cancelled: its jobs are for other workers then.
 
     The callbacks and hooks of a subclass may be async or plain. Plain callbacks run in threads, up
     to `max_jobs` at once, and get the worker in a form whose methods block; plain hooks run in the
     event loop.
-
-    Args:
-        host_list: The servers, as for GearmanClient. None is the local host.
-        max_jobs: How many jobs to do at once, each in a task of its own.
-        exceptions: What is sent when a callback raises. If false, WORK_WARNING with the exception's
-            text and then WORK_FAIL, which all clients understand. If true, WORK_EXCEPTION with that
-            text, which only clients that ask for exceptions get; through gearmand, it lets
-            libgearman's clients hang that do not.
-        ssl_context: An `ssl.SSLContext` for the servers whose dict has no TLS of its own.
-        connect_timeout: Seconds to wait for a connection to a server.
-        max_outage: Seconds without any server after which `work` raises; None for never.
-        look_again: Seconds after which an idle worker looks for jobs that servers did not tell of:
-            gearmand does not, when a job that was submitted for later is due.
-        max_packet_size: Bytes. A server that sends a larger packet is disconnected.
-        connect: Where streams come from, as for GearmanClient.
-
-    Raises:
-        TypeError: An argument is not of the type it must be.
-        ValueError: An argument has a value that can't be.
-        OSError: A file of keys or certificates can't be read.
-
-    Attributes:
-        data_encoder: How data becomes bytes and back; a DataEncoder, here or on a subclass.
-        worker_abilities: The callback of each task. Use `register_task` to change it.
-        worker_client_id: What `set_client_id` was given.
     """
 
-    data_encoder: Any = NoopEncoder
+    # While it works.
+    _host: Host
+    _limiter: anyio.CapacityLimiter
 
     def __init__(
         self,
@@ -115,36 +65,26 @@ class GearmanWorker:
         exceptions: bool = False,
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
-        max_outage: float | None = DEFAULT_MAX_OUTAGE,
-        look_again: float = DEFAULT_LOOK_AGAIN,
+        max_outage: float | None = constants.DEFAULT_MAX_OUTAGE,
+        look_again: float = constants.DEFAULT_LOOK_AGAIN,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
         connect: Connector | None = None,
     ) -> None:
-        addresses, contexts = make_contexts(host_list, ssl_context)
-        self.worker_abilities: dict[str, Callback] = {}
-        self.worker_client_id: str | None = None
-        self._max_jobs = max_jobs
-        self._exceptions = exceptions
-        # Every callback that was ever registered: a job may come after its task was unregistered.
-        self._callbacks: dict[str, Callback] = {}
-        self._limiter: anyio.CapacityLimiter | None = None
-        # What hooks have raised in the tasks of jobs.
-        self._errors: list[Exception] = []
-        connector = connect or connect_tcp
-        engine = WorkerEngine(
-            addresses,
-            rng=random.SystemRandom(),
+        self._connect = connect
+        super().__init__(
+            host_list,
             max_jobs=max_jobs,
+            exceptions=exceptions,
+            ssl_context=ssl_context,
             connect_timeout=connect_timeout,
             max_outage=max_outage,
             look_again=look_again,
             max_packet_size=max_packet_size,
         )
 
-        def open_link(link: WorkerLink) -> Awaitable[ByteStream]:
-            return open_stream(link.address, contexts.get(link.address), connector)
-
-        self._driver = Driver(engine, open_link)
+    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        opener = make_opener(addresses, self._connect)
+        self._driver = Driver(WorkerEngine(addresses, rng=random.SystemRandom(), **options), opener)
 
     async def __aenter__(self) -> Self:
         return self
@@ -157,260 +97,89 @@ class GearmanWorker:
     ) -> None:
         self._driver.close()
 
-    def __repr__(self) -> str:
-        servers = ", ".join(str(server.address) for server in self.connection_list)
-        return f"<{type(self).__name__} [{servers}] {', '.join(self.worker_abilities)}>"
-
-    @property
-    def connection_list(self) -> list[Server]:
-        """The servers, each with its address and whether it is `connected` (python-gearman)."""
-        return list(self._driver.engine.pool.servers)
-
-    # What it can do. All of this may be called while it works.
-
-    def register_task(
-        self, task: str | bytes, callback: Callback, timeout: float | None = None
-    ) -> str:
-        """Do jobs of a task (python-gearman: `register_task`; CAN_DO, CAN_DO_TIMEOUT).
-
-        Args:
-            task: The name of the function.
-            callback: Called with the worker and the job (`task`, `unique`, `handle`, `data`): an
-                async function in a task, a plain one in a thread. What it returns is the result.
-                None completes the job with no data.
-            timeout: Seconds after which the server gives the job to another worker. It counts them;
-                the callback is not interrupted. gearmand makes less than 1 into 1, and stops
-                counting where `max_jobs` is more than 1 and there is no other job.
-
-        Returns:
-            `task`.
-
-        Raises:
-            TypeError: `task` is no name, or `callback` can't be called.
-            ValueError: Servers do not take this name or timeout.
-        """
-        name = to_text(task)
-        wire = check_task(name)
-        if not callable(callback):
-            raise TypeError(f"the callback of {name!r} can't be called: {callback!r}")
-        seconds = check_timeout(timeout)
-
-        def register(engine: WorkerEngine, now: float) -> None:
-            engine.register(wire, seconds, now)
-            # Nobody can take a job of it before this is over.
-            self._callbacks[name] = callback
-            self.worker_abilities[name] = callback
-
-        self._driver.call(register)
-        return name
-
-    def unregister_task(self, task: str | bytes) -> str:
-        """Do no more jobs of a task (python-gearman: `unregister_task`; CANT_DO).
-
-        Jobs of it that the worker has are done first.
-
-        Returns:
-            `task`.
-
-        Raises:
-            InvalidWorkerState: It is not registered.
-        """
-        name = to_text(task)
-        if name not in self.worker_abilities:
-            raise InvalidWorkerState(f"{name!r} is not registered")
-        del self.worker_abilities[name]
-        self._driver.call(lambda engine, now: engine.unregister(check_task(name), now))
-        return name
-
-    def set_client_id(self, client_id: str | bytes) -> str:
-        """Be known by this name in servers' lists (python-gearman: `set_client_id`; SET_CLIENT_ID).
-
-        Returns:
-            `client_id`.
-
-        Raises:
-            ValueError: Servers do not take it: it has a NUL, or more than 127 bytes.
-        """
-        name = to_text(client_id)
-        wire = check_client_id(name)
-        self._driver.call(lambda engine, _now: engine.set_client_id(wire))
-        self.worker_client_id = name
-        return name
-
     # Working.
 
     async def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
-        """Do jobs until `stop` or `shutdown` is called, or a hook ends it (python-gearman: `work`).
-
-        When it returns, all jobs that it had are done, and its connections are closed. It may be
-        called again. Cancelling it closes the connections and cancels the callbacks, so that
-        servers give the jobs that were being done to others; plain callbacks can't be cancelled,
-        and their results are dropped.
-
-        Args:
-            poll_timeout: Seconds after which `after_poll` is called although nothing has come.
-
-        Raises:
-            ServerUnavailable: No server could be reached; after the first was, only when there was
-                none for `max_outage` seconds.
-            InvalidWorkerState: It works already, or was shut down.
-            Exception: Whatever `after_poll` or `after_job` raises.
-        """
-        timeout = to_seconds(poll_timeout)
-        with self._driver.start(
-            lambda engine, now, wake: engine.work(now, wake, timeout=timeout)
-        ) as call:
-            self._errors.clear()
+        with self._driver.start(self._begin_work(poll_timeout)) as call:
+            # What `after_job` has raised; it is raised when all jobs are done.
+            errors: list[BaseException] = []
+            self._host = Host()
             self._limiter = anyio.CapacityLimiter(self._max_jobs)
             async with self._driver:
                 try:
-                    await self._work(call)
+                    await self._work(call, errors)
                 finally:
-                    self._driver.call(_end_work)
+                    self._driver.call(WorkerEngine.end_work)
                     self._log()
-        if self._errors:
-            raise self._errors[0]
+        if errors:
+            raise errors[0]
         call.wait.raise_error()
 
-    async def _work(self, call: Call[WorkStream]) -> None:
+    async def _work(self, call: Call[Any], errors: list[BaseException]) -> None:
         stream = call.wait
         while not stream.done:
             await call.block()
             active, stream.active = stream.active, False
-            while (job := self._driver.call(_next_job)) is not None:
-                self._driver.start_soon(self._execute, job)
+            while (job := self._driver.call(WorkerEngine.next_job)) is not None:
+                self._driver.start_soon(self._execute, job, errors)
             self._log()
             if not await awaited(self.after_poll(active)):
-                self._driver.call(_stop)
+                self._driver.call(WorkerEngine.stop)
 
     def stop(self, timeout: float | None = None) -> None:
-        """Let `work` return as soon as the jobs that are being done are.
-
-        It does not wait. If nobody works, the next `work` returns at once.
-
-        Args:
-            timeout: Seconds to wait for the jobs; then their callbacks are cancelled, and servers
-                give them to others. None to wait for as long as it takes.
-
-        Raises:
-            RuntimeError: This is another thread than that of the event loop: use
-                `anyio.from_thread.run_sync`.
-        """
-        seconds = to_seconds(timeout)
-        self._driver.call(lambda engine, now: engine.stop(now, timeout=seconds))
+        self._driver.call(self._make_stop(timeout))
 
     async def shutdown(self) -> None:
-        """Close all connections at once, for good (python-gearman: `shutdown`).
-
-        Callbacks are cancelled, and servers give their jobs to others. Calling it again does
-        nothing.
-        """
         self._driver.close()
         await anyio.lowlevel.checkpoint()
 
-    def has_job_lock(self) -> bool:
-        """Whether a job is being done (python-gearman: `has_job_lock`)."""
-        return self._driver.engine.has_jobs()
-
-    async def _execute(self, job: WorkerJob) -> None:
+    async def _execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
         """Do one job, and see to it that it ends."""
         job.encoder = self.data_encoder
-        try:
+        ending = Ending(job)
+        watch = Watch(self._leaves, ending.hook_raised)
+        with watch:
             await awaited(self.on_job_execute(job))
-        except ConnectionError as error:
-            logger.warning("%r: %s", job, error)
-        except Exception as error:
-            logger.exception("a hook failed for %r", job)
-            await self._end_somehow(job, error)
-        except anyio.get_cancelled_exc_class() as error:
-            if anyio.current_effective_deadline() == -math.inf:
-                raise  # `work` is cancelled: the job is for somebody else.
-            # On asyncio, a callback has awaited something else that was.
-            logger.exception("%r failed", job)
-            await self._end_somehow(job, error)
-        if not job.ended and not job.is_lost:
-            logger.error("%r was left without an end: it fails", job)
+        with watch:
+            events = ending.to_send(self.data_encoder, self._exceptions)
+            await self._send_all(job, events)
         go_on = False
-        try:
+        with Watch(self._leaves, errors.append):
             go_on = bool(await awaited(self.after_job()))
-        except Exception as error:  # noqa: BLE001 - raised by work
-            self._errors.append(error)
-        finally:
-            self._driver.call(lambda engine, now: engine.job_done(job, now, go_on=go_on))
+        self._driver.call(lambda engine, now: engine.job_done(job, now, go_on=go_on))
 
-    async def _end_somehow(self, job: WorkerJob, raised: BaseException) -> None:
-        if not job.ended:
-            try:
-                await self._fail(job, raised)
-            except ConnectionError as error:
-                logger.warning("%r: %s", job, error)
+    def _leaves(self, error: BaseException) -> bool:
+        return leaves(error, in_work=True, is_cancelled=self._host.is_ending)
 
-    def _log(self) -> None:
-        notices = self._driver.engine.notices
-        while notices:
-            logger.warning("%s", notices.popleft())
-
-    # Hooks, to be overridden, by async methods or by plain ones, which return what `super` does.
+    # Hooks. Those that are overridden may be plain.
 
     async def on_job_execute(self, current_job: WorkerJob) -> bool:
-        """Do a job: call its callback, then one of the two hooks below (python-gearman)."""
-        assert self._limiter is not None
         try:
-            callback = self._callbacks[current_job.task]
+            callback = self._registered[current_job.task].callback
             result = await call_back(callback, self, current_job, self._limiter)
-        except Escaped as escaped:
-            return bool(await awaited(self.on_job_exception(current_job, _exc_info(escaped.error))))
-        except Exception as error:  # noqa: BLE001 - the hook logs it
-            return bool(await awaited(self.on_job_exception(current_job, _exc_info(error))))
+        except BaseException as error:
+            raised = error.error if isinstance(error, Escaped) else error
+            if raised is error and self._leaves(error):
+                raise
+            return bool(await awaited(self.on_job_exception(current_job, exc_info_of(raised))))
         return bool(await awaited(self.on_job_complete(current_job, result)))
 
-    async def on_job_exception(self, current_job: WorkerJob, exc_info: _ExcInfo) -> bool:
-        """End a job whose callback has raised (python-gearman).
-
-        This logs the traceback and sends what `exceptions` says, unless the job has ended.
-
-        Returns:
-            False.
-        """
+    async def on_job_exception(self, current_job: WorkerJob, exc_info: ExcInfo) -> bool:
         logger.error("%r failed", current_job, exc_info=exc_info)
-        if not current_job.ended:
-            await self._fail(current_job, exc_info[1])
+        failure = to_send(
+            Happened.RAISED, current_job, self.data_encoder, exc_info[1], self._exceptions
+        )
+        await self._send_all(current_job, failure)
         return False
 
     async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
-        """End a job whose callback has returned (python-gearman).
-
-        This sends the result, unless the job has ended. A result that the encoder does not take
-        is an exception of the job.
-
-        Returns:
-            Whether the job is complete.
-        """
-        if not current_job.ended:
-            try:
-                event = result_event(current_job, self.data_encoder, job_result)
-            except Exception as error:  # noqa: BLE001 - the hook logs it
-                return bool(await awaited(self.on_job_exception(current_job, _exc_info(error))))
-            await self._send(current_job, event, None)
-        return True
-
-    def after_poll(self, any_activity: bool) -> bool | Awaitable[bool]:  # noqa: ARG002 - for subclasses
-        """Called each time that something has come, or `poll_timeout` has passed (python-gearman).
-
-        Args:
-            any_activity: Whether something has come from a server.
-
-        Returns:
-            Whether to go on. If not, `work` returns when the jobs that it has are done.
-        """
-        return True
-
-    def after_job(self) -> bool | Awaitable[bool]:
-        """Called after each job (python-gearman).
-
-        Returns:
-            Whether to go on, as in `after_poll`. No other job is asked for before this returns.
-        """
+        try:
+            events = to_send(Happened.RETURNED, current_job, self.data_encoder, job_result)
+        except BaseException as error:
+            if self._leaves(error):
+                raise
+            return bool(await awaited(self.on_job_exception(current_job, exc_info_of(error))))
+        await self._send_all(current_job, events)
         return True
 
     # What callbacks send.
@@ -422,111 +191,38 @@ class GearmanWorker:
         denominator: int | str | bytes,
         poll_timeout: float | None = None,
     ) -> None:
-        """Report progress (python-gearman: `send_job_status`; WORK_STATUS).
-
-        Args:
-            current_job: The job.
-            numerator: How much is done.
-            denominator: Of how much.
-            poll_timeout: Seconds to wait at most where the server is slow to read.
-
-        Raises:
-            InvalidWorkerState: The job has ended.
-            ConnectionError: The connection to its server was lost: another worker will get it.
-            LocalProtocolError: Servers do not take these numbers.
-        """
-        await self._send(
-            current_job, status_event(current_job, numerator, denominator), poll_timeout
-        )
+        event = status_event(current_job.wire_handle, numerator, denominator)
+        await self._send(current_job, event, poll_timeout)
 
     async def send_job_data(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        """Send a part of the result (python-gearman: `send_job_data`; WORK_DATA).
-
-        Args:
-            current_job: The job.
-            data: What to send, for the `data_encoder`.
-            poll_timeout: Seconds to wait at most where the server is slow to read.
-
-        Raises:
-            InvalidWorkerState, ConnectionError: As in `send_job_status`.
-            TypeError: The encoder does not take `data`.
-        """
-        payload = encode_data(self.data_encoder, data)
-        await self._send(
-            current_job, events.WorkData(current_job.wire_handle, payload), poll_timeout
-        )
+        await self._send(current_job, self._event(WorkData, current_job, data), poll_timeout)
 
     async def send_job_warning(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        """Send a warning (python-gearman: `send_job_warning`; WORK_WARNING). As `send_job_data`."""
-        payload = encode_data(self.data_encoder, data)
-        await self._send(
-            current_job, events.WorkWarning(current_job.wire_handle, payload), poll_timeout
-        )
+        await self._send(current_job, self._event(WorkWarning, current_job, data), poll_timeout)
 
     async def send_job_complete(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        """End a job well (python-gearman: `send_job_complete`; WORK_COMPLETE).
-
-        Args:
-            current_job: The job.
-            data: The result, for the `data_encoder`; None for none.
-            poll_timeout: Seconds to wait at most where the server is slow to read.
-
-        Raises:
-            InvalidWorkerState, ConnectionError: As in `send_job_status`.
-            TypeError: The encoder does not take `data`.
-        """
-        event = result_event(current_job, self.data_encoder, data)
+        event = result_event(current_job.wire_handle, self.data_encoder, data)
         await self._send(current_job, event, poll_timeout)
 
     async def send_job_failure(
         self, current_job: WorkerJob, poll_timeout: float | None = None
     ) -> None:
-        """End a job as failed (python-gearman: `send_job_failure`; WORK_FAIL).
-
-        Arguments and exceptions are those of `send_job_status`.
-        """
-        await self._send(current_job, events.WorkFail(current_job.wire_handle), poll_timeout)
+        await self._send(current_job, WorkFail(current_job.wire_handle), poll_timeout)
 
     async def send_job_exception(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        """End a job with an exception (python-gearman: `send_job_exception`; WORK_EXCEPTION).
-
-        It ends the job: python-gearman sent WORK_FAIL after it, which gearmand answers with an
-        ERROR. Arguments and exceptions are those of `send_job_data`.
-        """
-        payload = encode_data(self.data_encoder, data)
-        event = events.WorkException(current_job.wire_handle, payload)
-        await self._send(current_job, event, poll_timeout)
+        await self._send(current_job, self._event(WorkException, current_job, data), poll_timeout)
 
     async def _send(self, job: WorkerJob, event: PacketEvent, timeout: float | None) -> None:
-        await self._driver.run(
-            lambda engine, now, wake: engine.send(job, event, now, wake, timeout=timeout)
-        )
+        await self._driver.run(self._begin_send(job, event, timeout))
 
-    async def _fail(self, job: WorkerJob, error: BaseException) -> None:
-        """End a job for which something was raised."""
-        for event in failure_events(job, self.data_encoder, error, exceptions=self._exceptions):
+    async def _send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
+        for event in events:
             await self._send(job, event, None)
-
-
-def _next_job(engine: WorkerEngine, now: float) -> WorkerJob | None:
-    return engine.next_job(now)
-
-
-def _stop(engine: WorkerEngine, now: float) -> None:
-    engine.stop(now)
-
-
-def _end_work(engine: WorkerEngine, now: float) -> None:
-    engine.end_work(now)
-
-
-def _exc_info(error: BaseException) -> _ExcInfo:
-    return type(error), error, error.__traceback__

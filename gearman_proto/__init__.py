@@ -7,9 +7,9 @@ which decide everything that a client, a worker or a job server has to decide; s
 
 from __future__ import annotations
 
-from . import constants, errors
+from . import constants, errors, surface
 from ._version import __version__
-from .address import ServerAddress, parse_address, parse_host_list
+from .address import HostAndPort, HostSpec, ServerAddress, parse_address, parse_host_list
 from .constants import (
     JOB_COMPLETE,
     JOB_CREATED,
@@ -95,6 +95,8 @@ __all__ = [
     "GearmanError",
     "GearmanJob",
     "GearmanJobRequest",
+    "HostAndPort",
+    "HostSpec",
     "InvalidAdminClientState",
     "InvalidClientState",
     "InvalidWorkerState",
@@ -137,5 +139,6 @@ __all__ = [
     "parse_address",
     "parse_host_list",
     "prepare",
+    "surface",
     "text",
 ]

@@ -8,9 +8,15 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "DEFAULT_ADMIN_TIMEOUT",
     "DEFAULT_CONNECT_TIMEOUT",
     "DEFAULT_GEARMAN_PORT",
+    "DEFAULT_JOB_RETRIES",
+    "DEFAULT_LOOK_AGAIN",
+    "DEFAULT_MAX_MEMORY",
+    "DEFAULT_MAX_OUTAGE",
     "DEFAULT_MAX_PACKET_SIZE",
+    "DEFAULT_MAX_UNREAD",
     "JOB_COMPLETE",
     "JOB_CREATED",
     "JOB_FAILED",
@@ -35,6 +41,18 @@ __all__ = [
 DEFAULT_GEARMAN_PORT: Final = 4730
 #: Seconds to wait for a connection unless told otherwise.
 DEFAULT_CONNECT_TIMEOUT: Final = 10.0
+#: Seconds that an admin client waits for an answer (python-gearman).
+DEFAULT_ADMIN_TIMEOUT: Final = 10.0
+#: Seconds without any server after which `work` gives up.
+DEFAULT_MAX_OUTAGE: Final = 60.0
+#: Seconds that a worker sleeps before it looks for jobs that servers did not tell of.
+DEFAULT_LOOK_AGAIN: Final = 5.0
+#: How often a job server runs a job again because its worker was lost.
+DEFAULT_JOB_RETRIES: Final = 10
+#: Bytes of what was sent to a peer that a job server keeps for it unread.
+DEFAULT_MAX_UNREAD: Final = 64 * 1024 * 1024
+#: Bytes of all that a job server keeps.
+DEFAULT_MAX_MEMORY: Final = 1024 * 1024 * 1024
 
 PRIORITY_NONE: Final = None
 PRIORITY_LOW: Final = "LOW"

@@ -37,3 +37,10 @@ def deadline_of(now: float, poll_timeout: float | None) -> float | None:
         return None
     seconds = to_seconds(poll_timeout)
     return None if seconds is None else now + seconds
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """Return the seconds that a job may take. Raises TypeError if they are no number."""
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+        raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
+    return timeout

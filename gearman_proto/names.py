@@ -6,6 +6,8 @@ a name, `str` and `bytes` will do.
 
 from __future__ import annotations
 
+from . import constants
+
 
 def to_text(name: str | bytes) -> str:
     """Return a name as the job layer has it."""
@@ -40,3 +42,13 @@ def check_name(what: str, name: str, limit: int) -> bytes:
             f"the {what} {name[:80]!r} has {len(wire)} bytes, more than the {limit} servers take"
         )
     return wire
+
+
+def check_task(task: str) -> bytes:
+    """Return a function's name as the wire has it. Raises ValueError if servers do not take it."""
+    return check_name("task", task, constants.MAX_FUNCTION_SIZE)
+
+
+def check_client_id(client_id: str) -> bytes:
+    """Return a client id as the wire has it. Raises ValueError if servers do not take it."""
+    return check_name("client id", client_id, constants.MAX_CLIENT_ID_SIZE)

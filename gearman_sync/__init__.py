@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-from gearman_proto._version import __version__
-from gearman_proto.address import HostAndPort
-from gearman_proto.constants import (
+from gearman_proto import (
     JOB_COMPLETE,
     JOB_CREATED,
     JOB_FAILED,
@@ -16,13 +14,23 @@ from gearman_proto.constants import (
     PRIORITY_HIGH,
     PRIORITY_LOW,
     PRIORITY_NONE,
+    DataEncoder,
+    FunctionStatus,
+    GearmanJob,
+    GearmanJobRequest,
+    HostAndPort,
+    JobData,
+    JobEnded,
+    JobProgress,
+    JobRecord,
+    JobStatus,
+    JobUpdate,
+    JobWarning,
+    PriorityStatus,
+    WorkerJob,
+    WorkerStatus,
+    __version__,
 )
-from gearman_proto.jobs.assigned import WorkerJob
-from gearman_proto.jobs.encoder import DataEncoder
-from gearman_proto.jobs.job import GearmanJob
-from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
-from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobUpdate, JobWarning
-from gearman_proto.wire.text import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
 
 from . import constants, errors, job
 from .admin import GearmanAdminClient

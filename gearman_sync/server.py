@@ -1,5 +1,7 @@
 """A job server in the background, for development, tests, and small use on a single machine."""
 
+# ruff: noqa: D102 - the documentation of methods is inherited
+
 from __future__ import annotations
 
 import logging
@@ -8,18 +10,9 @@ import random
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto import constants
-from gearman_proto._version import __version__
-from gearman_proto.address import HostAndPort
-from gearman_proto.engines.server import (
-    DEFAULT_JOB_RETRIES,
-    DEFAULT_MAX_MEMORY,
-    DEFAULT_MAX_UNREAD,
-    ServerEngine,
-)
-from gearman_proto.errors import GearmanError
+from gearman_proto import GearmanError, HostAndPort, ServerEngine, surface
 
 from ._driver import Call, Driver
 
@@ -27,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from gearman_proto.engines.waits import Wait
+    from gearman_proto import Wait
 
 logger: Final = logging.getLogger("gearman")
 
@@ -35,7 +28,7 @@ logger: Final = logging.getLogger("gearman")
 _BACKLOG: Final = 1024
 
 
-class JobServer:
+class JobServer(surface.JobServer):
     """A Gearman job server in a thread of this process.
 
     It keeps nothing on disk: what is queued ends with the process. In production use gearmand with
@@ -43,61 +36,18 @@ class JobServer:
 
         with JobServer() as server:
             client = GearmanClient([server.address])
-
-    Args:
-        host: The address to listen on; a name is resolved.
-        port: The port to listen on; 0 for any that is free.
-        job_retries: How often a job is run again because its worker was lost or took too long; None
-            for any number. Then it fails.
-        max_packet_size: Bytes. A peer that sends a larger packet is cut off.
-        max_unread: Bytes. A peer is cut off that leaves more unread of what was sent to it.
-        max_memory: Bytes, for all jobs and packets together. Jobs may take three quarters of it,
-            one job a quarter; submits beyond that are refused.
-        max_queue_size: How many jobs a function may have, unless the admin command ``maxqueue``
-            says otherwise; 0 for any number.
-        exceptions: Whether all clients get the data of exceptions, and not only those that asked.
-
-    Raises:
-        ValueError: An argument has a value that can't be.
     """
 
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        *,
-        job_retries: int | None = DEFAULT_JOB_RETRIES,
-        max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
-        max_unread: int = DEFAULT_MAX_UNREAD,
-        max_memory: int = DEFAULT_MAX_MEMORY,
-        max_queue_size: int = 0,
-        exceptions: bool = False,
-    ) -> None:
-        if not 0 <= port < 65536:
-            raise ValueError(f"port {port} is not between 0 and 65535")
-
+    def _setup(self, options: dict[str, Any]) -> None:
         def make_engine() -> ServerEngine:
-            return ServerEngine(
-                rng=random.SystemRandom(),
-                wall_clock=time.time,
-                pid=os.getpid(),
-                version=f"gearman-sansio-{__version__}",
-                job_retries=job_retries,
-                max_packet_size=max_packet_size,
-                max_unread=max_unread,
-                max_memory=max_memory,
-                max_queue_size=max_queue_size,
-                exceptions=exceptions,
-            )
+            chance = random.SystemRandom()
+            return ServerEngine(rng=chance, wall_clock=time.time, pid=os.getpid(), **options)
 
         make_engine()  # Wrong arguments are wrong now, and not when it starts.
         self._make_engine = make_engine
-        self._host = host
-        self._port = port
         self._driver: Driver[ServerEngine] | None = None
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
-        self._address: HostAndPort | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -111,20 +61,6 @@ class JobServer:
     ) -> None:
         self.stop()
 
-    def __repr__(self) -> str:
-        return f"<JobServer {self._address or 'not started'}>"
-
-    @property
-    def address(self) -> HostAndPort:
-        """Its host and port, as GearmanClient and GearmanWorker take them in their `host_list`.
-
-        Raises:
-            RuntimeError: It was not started.
-        """
-        if self._address is None:
-            raise RuntimeError("this server was not started")
-        return self._address
-
     def start(self) -> None:
         """Listen, and serve in the background.
 
@@ -137,7 +73,7 @@ class JobServer:
         listener = _listen(self._host, self._port)
         driver = Driver(self._make_engine)
         driver.listen(listener, ServerEngine.accept)
-        call = driver.start(lambda engine, now, wake: engine.serve(now, wake))
+        call = driver.start(ServerEngine.serve)
         self._driver = driver
         self._address = HostAndPort(*listener.getsockname()[:2])
         self._thread = threading.Thread(
@@ -149,20 +85,11 @@ class JobServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close all connections and end. Calling it again does nothing."""
         if self._driver is not None:
             self._driver.close()
         self.wait()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it has ended, by `stop` or the admin command ``shutdown``.
-
-        Args:
-            timeout: Seconds to wait at most; None for as long as it takes.
-
-        Returns:
-            Whether it has.
-        """
         # In the child of a fork, the thread is not alive.
         if self._thread is None or not self._thread.is_alive():
             return True

@@ -1,83 +1,242 @@
-"""What becomes of what a worker's application gives and does: names, results, exceptions.
+"""How a job ends, and what goes on after it: decided here for every adapter.
 
-Like `job.prepare` on the client's side, this runs encoders, which are the application's code, so
-adapters call it and engines do not.
+An adapter calls the application's code, or awaits it, and tells this module what happened:
+
+    =================  ======================================  ==================  ===============
+    what happened      that is                                 what is sent        what goes on
+    =================  ======================================  ==================  ===============
+    RETURNED           the callback returned                   the result          the worker
+    UNENCODABLE        … what the encoder does not take        a failure           the worker
+    RAISED             it raised an Exception                  a failure           the worker
+    RAISED_OTHER       … GeneratorExit, a cancellation that    a failure           the worker
+                       is not the worker's, and the like
+    EXITED_IN_THREAD   … KeyboardInterrupt or SystemExit, in   a failure           the worker
+                       another thread than that of `work`
+    EXITED             … in the thread of `work`               nothing             `work` is left
+    CANCELLED          it was cancelled, as `work` was         nothing             `work` is left
+    ENDED              it had ended the job itself before      nothing             the worker
+    LOST               the connection was lost                 nothing             the worker
+    HOOK_RAISED        a hook raised, in place of that all     a failure           the worker
+    LEFT_OPEN          the hooks left the job without an end   WORK_FAIL           the worker
+    AFTER_TRUE         `after_job` or `after_poll` returned    nothing             the worker
+                       something true
+    AFTER_FALSE        … something false                       nothing             `work` returns
+                                                                                   after its jobs
+    AFTER_JOB_RAISED   `after_job` raised                      nothing             `work` raises it
+                                                                                   after its jobs
+    AFTER_POLL_RAISED  `after_poll` raised                     nothing             `work` is left
+    =================  ======================================  ==================  ===============
+
+So nothing that a callback raises ends the worker, but what is the program's: KeyboardInterrupt and
+SystemExit where they would end the program, and the event loop's cancellation of the worker. Where
+nothing is sent and the job has no end, its server gives it to another worker.
+
+`OUTCOMES` is this table; the documentation's is drawn from it.
 """
 
 from __future__ import annotations
 
-import traceback
-from typing import TYPE_CHECKING, Any
+import enum
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto import constants
-from gearman_proto.jobs.encoder import encode_data
-from gearman_proto.names import check_name
-from gearman_proto.wire.events import WorkComplete, WorkException, WorkFail, WorkStatus, WorkWarning
+from gearman_proto.errors import ConnectionError
+from gearman_proto.jobs.results import failure_events, result_event
+from gearman_proto.wire.events import WorkFail
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
     from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.events import PacketEvent
 
-
-def check_task(task: str) -> bytes:
-    """Return a function's name as the wire has it. Raises ValueError if servers do not take it."""
-    return check_name("task", task, constants.MAX_FUNCTION_SIZE)
+logger: Final = logging.getLogger("gearman")
 
 
-def check_client_id(client_id: str) -> bytes:
-    """Return a client id as the wire has it. Raises ValueError if servers do not take it."""
-    return check_name("client id", client_id, constants.MAX_CLIENT_ID_SIZE)
+class Happened(enum.Enum):
+    """What happened, in the words of the documentation."""
+
+    RETURNED = "the callback returns a value, or None"
+    UNENCODABLE = "it returns what the encoder does not take"
+    RAISED = "it raises an Exception"
+    RAISED_OTHER = "it raises GeneratorExit, a cancellation that is not the worker's, or the like"
+    EXITED_IN_THREAD = "it raises KeyboardInterrupt or SystemExit, in a thread of a pool"
+    EXITED = "it raises KeyboardInterrupt or SystemExit, in the thread of `work()`"
+    CANCELLED = "it is cancelled, because `work()` is"
+    ENDED = "it has ended the job itself, and returns or raises afterwards"
+    LOST = "the connection to its server is lost"
+    HOOK_RAISED = "a hook raises (`on_job_execute`, `on_job_complete`, `on_job_exception`)"
+    LEFT_OPEN = "a hook leaves the job without an end"
+    AFTER_TRUE = "`after_job` or `after_poll` returns something true"
+    AFTER_FALSE = "it returns something false"
+    AFTER_JOB_RAISED = "`after_job` raises"
+    AFTER_POLL_RAISED = "`after_poll` raises"
 
 
-def check_timeout(timeout: float | None) -> float | None:
-    """Return the seconds that a job may take. Raises TypeError if they are no number."""
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
-        raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
-    return timeout
+class Sent(enum.Enum):
+    """What is sent about the job."""
+
+    RESULT = "WORK_COMPLETE with the result"
+    FAILURE = "WORK_WARNING with the exception's text, then WORK_FAIL"
+    FAIL = "WORK_FAIL"
+    NOTHING = "nothing more"
+    GIVEN_UP = "nothing: the server gives it to another worker"
 
 
-def status_event(
-    job: WorkerJob, numerator: int | str | bytes, denominator: int | str | bytes
-) -> WorkStatus:
-    """The report of a job's progress."""
-    return WorkStatus(job.wire_handle, _digits(numerator), _digits(denominator))
+class Then(enum.Enum):
+    """What goes on."""
+
+    GO_ON = "goes on"
+    STOP = "finishes the jobs that it has, and returns"
+    RAISE = "finishes the jobs that it has, and raises it"
+    LEAVE = "raises it at once"
 
 
-def _digits(value: int | str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
+@dataclass(frozen=True)
+class Outcome:
+    """What comes of something that happened."""
+
+    sent: Sent
+    then: Then
 
 
-def result_event(job: WorkerJob, encoder: Any, result: Any) -> WorkComplete:
-    """The good end of a job, with `result`, which is None for none.
+OUTCOMES: Final[dict[Happened, Outcome]] = {
+    Happened.RETURNED: Outcome(Sent.RESULT, Then.GO_ON),
+    Happened.UNENCODABLE: Outcome(Sent.FAILURE, Then.GO_ON),
+    Happened.RAISED: Outcome(Sent.FAILURE, Then.GO_ON),
+    Happened.RAISED_OTHER: Outcome(Sent.FAILURE, Then.GO_ON),
+    Happened.EXITED_IN_THREAD: Outcome(Sent.FAILURE, Then.GO_ON),
+    Happened.EXITED: Outcome(Sent.GIVEN_UP, Then.LEAVE),
+    Happened.CANCELLED: Outcome(Sent.GIVEN_UP, Then.LEAVE),
+    Happened.ENDED: Outcome(Sent.NOTHING, Then.GO_ON),
+    Happened.LOST: Outcome(Sent.GIVEN_UP, Then.GO_ON),
+    Happened.HOOK_RAISED: Outcome(Sent.FAILURE, Then.GO_ON),
+    Happened.LEFT_OPEN: Outcome(Sent.FAIL, Then.GO_ON),
+    Happened.AFTER_TRUE: Outcome(Sent.NOTHING, Then.GO_ON),
+    Happened.AFTER_FALSE: Outcome(Sent.NOTHING, Then.STOP),
+    Happened.AFTER_JOB_RAISED: Outcome(Sent.NOTHING, Then.RAISE),
+    Happened.AFTER_POLL_RAISED: Outcome(Sent.GIVEN_UP, Then.LEAVE),
+}
 
-    Raises:
-        Exception: Whatever the encoder raises; TypeError if it does not make bytes of `result`.
-    """
-    try:
-        payload = encode_data(encoder, result)
-    except Exception:
-        if result is not None:
-            raise
-        payload = b""  # Few encoders have a form for it.
-    return WorkComplete(job.wire_handle, payload)
 
-
-def failure_events(
-    job: WorkerJob, encoder: Any, error: BaseException, *, exceptions: bool
-) -> list[PacketEvent]:
-    """The bad end of a job for which `error` was raised, in the order to send it in.
+def what_was_raised(
+    error: BaseException, *, in_work: bool, is_cancelled: Callable[[], bool] | None = None
+) -> Happened:
+    """What it means that the application's code has raised `error`.
 
     Args:
-        job: The job.
-        encoder: What encodes the error's text.
         error: What was raised.
-        exceptions: Whether to send WORK_EXCEPTION, and not WORK_WARNING and WORK_FAIL.
+        in_work: Whether this is the thread that called `work`.
+        is_cancelled: Whether the worker is being cancelled; None where it can't be.
     """
-    text = "".join(traceback.format_exception_only(type(error), error)).strip()
-    try:
-        payload = encode_data(encoder, text)
-    except Exception:  # noqa: BLE001 - it is the application's, and there is an error already
-        payload = text.encode("utf-8", "replace")
-    if exceptions:
-        return [WorkException(job.wire_handle, payload)]
-    return [WorkWarning(job.wire_handle, payload), WorkFail(job.wire_handle)]
+    if isinstance(error, Exception):
+        return Happened.RAISED
+    if _exits(error):
+        return Happened.EXITED if in_work else Happened.EXITED_IN_THREAD
+    if is_cancelled is not None and is_cancelled():
+        return Happened.CANCELLED
+    return Happened.RAISED_OTHER
+
+
+def _exits(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):  # As a task group of the callback makes it.
+        return error.subgroup((KeyboardInterrupt, SystemExit)) is not None
+    return isinstance(error, (KeyboardInterrupt, SystemExit))
+
+
+def to_send(
+    happened: Happened, job: WorkerJob, encoder: Any, value: Any, exceptions: bool = False
+) -> list[PacketEvent]:
+    """What to send about `job`, in this order. Nothing if it has ended.
+
+    Args:
+        happened: What happened.
+        job: The job.
+        encoder: What encodes the value.
+        value: What was returned or raised.
+        exceptions: Whether a failure is WORK_EXCEPTION, and not WORK_WARNING and WORK_FAIL.
+
+    Raises:
+        Exception: Whatever the encoder raises for a result.
+    """
+    if job.ended:
+        happened = Happened.ENDED
+    sent = OUTCOMES[happened].sent
+    if sent is Sent.RESULT:
+        return [result_event(job.wire_handle, encoder, value)]
+    if sent is Sent.FAILURE:
+        return failure_events(job.wire_handle, encoder, value, exceptions=exceptions)
+    return [WorkFail(job.wire_handle)] if sent is Sent.FAIL else []
+
+
+def leaves(
+    error: BaseException, *, in_work: bool, is_cancelled: Callable[[], bool] | None = None
+) -> bool:
+    """Whether `error` leaves `work` at once. Arguments are those of `what_was_raised`."""
+    happened = what_was_raised(error, in_work=in_work, is_cancelled=is_cancelled)
+    return OUTCOMES[happened].then is Then.LEAVE
+
+
+class Watch:
+    """A ``with`` around the application's code: only what leaves `work` gets out of it.
+
+    Args:
+        leaves: Whether that is such an exception.
+        raised: Gets all others.
+    """
+
+    def __init__(
+        self, leaves: Callable[[BaseException], bool], raised: Callable[[BaseException], object]
+    ) -> None:
+        self._leaves = leaves
+        self._raised = raised
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if error is None or self._leaves(error):
+            return False
+        self._raised(error)
+        return True
+
+
+class Ending:
+    """What is left to do about a job when its hooks have returned, or raised."""
+
+    def __init__(self, job: WorkerJob) -> None:
+        self._job = job
+        self._happened = Happened.LEFT_OPEN
+        self._error: BaseException | None = None
+
+    def hook_raised(self, error: BaseException) -> None:
+        """A hook has raised `error`: for `Watch`."""
+        job = self._job
+        if isinstance(error, ConnectionError) and (job.ended or job.is_lost):
+            self._happened = Happened.LOST
+            logger.warning("%r: %s", job, error)
+        else:
+            self._happened, self._error = Happened.HOOK_RAISED, error
+            logger.error("a hook failed for %r", job, exc_info=error)
+
+    def to_send(self, encoder: Any, exceptions: bool) -> list[PacketEvent]:
+        """The end of the job, if it has none. Arguments are those of `to_send`."""
+        if self._job.is_lost:
+            self._happened = Happened.LOST
+        events = to_send(self._happened, self._job, encoder, self._error, exceptions)
+        if events and self._happened is Happened.LEFT_OPEN:
+            logger.error("%r was left without an end: it fails", self._job)
+        self._error = None  # Its traceback has the frame that has this.
+        return events
+
+
+def exc_info_of(error: BaseException) -> ExcInfo:
+    """`error` as hooks get it."""
+    return type(error), error, error.__traceback__

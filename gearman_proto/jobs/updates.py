@@ -138,10 +138,10 @@ class Updates:
     __slots__ = ("count", "data", "progress", "warnings")
 
     def __init__(self, encoder: Any) -> None:
-        self.count = 0
-        self.data = UpdateQueue(encoder)
-        self.warnings = UpdateQueue(encoder)
-        self.progress = UpdateQueue(encoder, MAX_UNREAD_PROGRESS)
+        self.count: int = 0
+        self.data: UpdateQueue = UpdateQueue(encoder)
+        self.warnings: UpdateQueue = UpdateQueue(encoder)
+        self.progress: UpdateQueue = UpdateQueue(encoder, MAX_UNREAD_PROGRESS)
 
     def add(self, queue: UpdateQueue, raw: bytes) -> bool:
         """Append an update. Returns whether the unread ones are still few enough."""

@@ -352,22 +352,22 @@ async def test_hooks(hook: str, is_async: bool, server: Any, task: str) -> None:
 
 
 async def test_a_callback_raises_what_is_no_exception(server: Any, task: str) -> None:
-    """It ends `work`, as itself; its job is for another worker."""
+    """Its job fails, and the worker goes on."""
     error = make_error("OwnBase")
-    request = await make_request(task, "something")
 
-    async def fail(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> None:
+    async def function(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> Any:
+        if job.data == b"good":
+            return job.data
         raise error
 
-    async with gearman.GearmanClient([server.address]) as client:
-        await client.submit_multiple_requests([request], wait_until_complete=False)
-        worker = gearman.GearmanWorker([server.address])
-        worker.register_task(task, fail)
-        with raised(error), anyio.fail_after(PATIENCE):
-            await worker.work()
-        async with working(server, {task: echo}):
-            await client.wait_until_jobs_completed([request])
-        assert request.result == b"something"
+    async with (
+        working(server, {task: function}),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        request = await client.submit_job(task, "bad", poll_timeout=PATIENCE)
+        assert request.state == gearman.JOB_FAILED
+        assert list(request.warning_updates) == [b"tests.anyio.test_exceptions.OwnBase"]
+        assert (await client.submit_job(task, "good", poll_timeout=PATIENCE)).result == b"good"
 
 
 @pytest.mark.parametrize("kind", ["KeyboardInterrupt", "SystemExit"])

@@ -1,38 +1,42 @@
-"""What becomes of results and exceptions, and of what an application gives a worker."""
+"""How a job ends: each row of the table, in memory."""
 
 from __future__ import annotations
 
-import pickle
-from typing import Any
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
-from gearman_proto.address import ServerAddress
+from gearman_proto import ServerAddress
+from gearman_proto.engines import outcomes
+from gearman_proto.engines.base import LinkState
 from gearman_proto.engines.outcomes import (
-    check_client_id,
-    check_task,
-    check_timeout,
-    failure_events,
-    result_event,
-    status_event,
+    OUTCOMES,
+    Ending,
+    Happened,
+    Outcome,
+    Sent,
+    Then,
+    Watch,
+    exc_info_of,
+    leaves,
+    to_send,
+    what_was_raised,
 )
 from gearman_proto.engines.phases import WorkerLink
 from gearman_proto.engines.pool import Server
+from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.assigned import WorkerJob
-from gearman_proto.jobs.encoder import DataEncoder, NoopEncoder
-from gearman_proto.wire.events import WorkComplete, WorkException, WorkFail, WorkStatus, WorkWarning
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.wire.events import WorkComplete, WorkException, WorkFail, WorkWarning
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "worker.md"
 
 
-class Pickle(DataEncoder):
-    @classmethod
-    def encode(cls, encodable_object: Any) -> bytes:
-        return pickle.dumps(encodable_object)
-
-
-class Broken(DataEncoder):
-    @classmethod
-    def encode(cls, encodable_object: Any) -> bytes:
-        raise ZeroDivisionError
+class Odd(BaseException):
+    """It is no Exception."""
 
 
 @pytest.fixture
@@ -41,50 +45,176 @@ def job() -> WorkerJob:
     return WorkerJob(link, b"H:1", b"f", None, b"in")
 
 
-def test_results(job: WorkerJob) -> None:
-    assert result_event(job, NoopEncoder, "out") == WorkComplete(b"H:1", b"out")
-    assert result_event(job, Pickle, [1]) == WorkComplete(b"H:1", pickle.dumps([1]))
-    with pytest.raises(TypeError):
-        result_event(job, NoopEncoder, object())
+def lose(job: WorkerJob) -> None:
+    job.link.turn(LinkState.GONE)
 
 
-def test_no_result(job: WorkerJob) -> None:
-    assert result_event(job, NoopEncoder, None) == WorkComplete(b"H:1", b"")
-    assert result_event(job, Broken, None) == WorkComplete(b"H:1", b"")
-    assert result_event(job, Pickle, None) == WorkComplete(b"H:1", pickle.dumps(None))
+# What the table says.
 
 
-def test_failures(job: WorkerJob) -> None:
-    text = b"ValueError: caf\xc3\xa9"
-    error = ValueError("café")
-    assert failure_events(job, NoopEncoder, error, exceptions=False) == [
-        WorkWarning(b"H:1", text),
-        WorkFail(b"H:1"),
+def test_every_row_is_there() -> None:
+    assert set(OUTCOMES) == set(Happened)
+    assert outcomes.__doc__
+    for happened in Happened:
+        assert f"\n    {happened.name} " in outcomes.__doc__
+
+
+def test_the_documentation_has_the_table() -> None:
+    """If this fails, put what `drawn` returns in place of the table there."""
+    assert drawn() in PAGE.read_text()
+
+
+def drawn() -> str:
+    """The table, for the documentation."""
+    lines = ["| what happens | what is sent about the job | `work()` |", "| --- | --- | --- |"]
+    lines += [
+        f"| {happened.value} | {outcome.sent.value} | {outcome.then.value} |"
+        for happened, outcome in OUTCOMES.items()
     ]
-    assert failure_events(job, NoopEncoder, error, exceptions=True) == [WorkException(b"H:1", text)]
+    return "\n".join(lines)
 
 
-def test_failures_that_are_not_to_be_encoded(job: WorkerJob) -> None:
-    (event,) = failure_events(job, Broken, ValueError("\udc80"), exceptions=True)
-    assert event == WorkException(b"H:1", b"ValueError: ?")
+# What is raised: by whom it may be, and where.
+
+RAISED: dict[Happened, list[tuple[BaseException, bool, bool]]] = {
+    Happened.RAISED: [
+        *[(ValueError(), in_work, ending) for in_work in (False, True) for ending in (False, True)],
+        (ConnectionError(), True, False),
+        (StopIteration(), True, False),
+        (ExceptionGroup("", [ValueError()]), True, False),
+    ],
+    Happened.RAISED_OTHER: [
+        *[(Odd(), in_work, False) for in_work in (False, True)],
+        *[(GeneratorExit(), in_work, False) for in_work in (False, True)],
+        *[(asyncio.CancelledError(), in_work, False) for in_work in (False, True)],
+        (BaseExceptionGroup("", [Odd(), ValueError()]), True, False),
+    ],
+    Happened.EXITED_IN_THREAD: [
+        (KeyboardInterrupt(), False, False),
+        (SystemExit(3), False, False),
+    ],
+    Happened.EXITED: [
+        (KeyboardInterrupt(), True, False),
+        (SystemExit(3), True, True),
+        (BaseExceptionGroup("", [ValueError(), KeyboardInterrupt()]), True, False),
+        (BaseExceptionGroup("", [BaseExceptionGroup("", [SystemExit()])]), True, False),
+    ],
+    Happened.CANCELLED: [
+        (asyncio.CancelledError(), True, True),
+        (GeneratorExit(), True, True),
+        (BaseExceptionGroup("", [asyncio.CancelledError()]), True, True),
+    ],
+}
 
 
-def test_progress(job: WorkerJob) -> None:
-    assert status_event(job, 1, "2") == WorkStatus(b"H:1", b"1", b"2")
-    assert status_event(job, b"x", 0.5) == WorkStatus(b"H:1", b"x", b"0.5")  # type: ignore[arg-type]
+@pytest.mark.parametrize("happened", RAISED)
+def test_what_was_raised(happened: Happened) -> None:
+    for error, in_work, is_ending in RAISED[happened]:
+        where: dict[str, Any] = {"in_work": in_work, "is_cancelled": lambda: is_ending}  # noqa: B023
+        assert what_was_raised(error, **where) is happened
+        assert leaves(error, **where) is (OUTCOMES[happened].then is Then.LEAVE)
 
 
-def test_names() -> None:
-    assert check_task("é") == b"\xc3\xa9"
-    assert check_client_id("x" * 127) == b"x" * 127
-    for check, name in ((check_task, "x\0"), (check_client_id, "x" * 128)):
-        with pytest.raises(ValueError, match=r"the (task|client id) 'x"):
-            check(name)
+def test_where_nothing_is_cancelled() -> None:
+    assert what_was_raised(asyncio.CancelledError(), in_work=True) is Happened.RAISED_OTHER
 
 
-def test_time_limits() -> None:
-    assert check_timeout(None) is None
-    assert check_timeout(1.5) == 1.5
-    for timeout in (True, "1"):
-        with pytest.raises(TypeError, match="timeout is a number of seconds"):
-            check_timeout(timeout)  # type: ignore[arg-type]
+# What is sent.
+
+SENT: dict[Sent, tuple[list[Any], list[Any]]] = {
+    Sent.RESULT: ([WorkComplete(b"H:1", b"out")],) * 2,
+    Sent.FAILURE: (
+        [WorkWarning(b"H:1", b"ValueError: out"), WorkFail(b"H:1")],
+        [WorkException(b"H:1", b"ValueError: out")],
+    ),
+    Sent.FAIL: ([WorkFail(b"H:1")],) * 2,
+    Sent.NOTHING: ([], []),
+    Sent.GIVEN_UP: ([], []),
+}
+
+
+@pytest.mark.parametrize("exceptions", [False, True])
+@pytest.mark.parametrize("happened", Happened)
+def test_what_is_sent(happened: Happened, exceptions: bool, job: WorkerJob) -> None:
+    sent = OUTCOMES[happened].sent
+    value = ValueError("out") if sent is Sent.FAILURE else "out"
+    assert to_send(happened, job, NoopEncoder, value, exceptions) == SENT[sent][exceptions]
+    job.ended = True
+    assert to_send(happened, job, NoopEncoder, value, exceptions) == []
+
+
+def test_a_result_that_is_not_to_be_encoded(job: WorkerJob) -> None:
+    with pytest.raises(TypeError):
+        to_send(Happened.RETURNED, job, NoopEncoder, 5)
+    assert OUTCOMES[Happened.UNENCODABLE] == OUTCOMES[Happened.RAISED]
+
+
+# What hooks do.
+
+
+def test_watching() -> None:
+    """Only what leaves `work` gets out."""
+    errors: list[BaseException] = []
+    watch = Watch(lambda error: isinstance(error, KeyboardInterrupt), errors.append)
+    with watch:
+        pass
+    for error in (ValueError(), GeneratorExit(), SystemExit()):
+        with watch:
+            raise error
+        assert errors.pop() is error
+    with pytest.raises(KeyboardInterrupt), watch:
+        raise KeyboardInterrupt
+    assert not errors
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, Any, bool]]:
+    """What was logged: how serious, the text, whether there is a traceback."""
+    return [(record.levelno, record.msg, bool(record.exc_info)) for record in caplog.records]
+
+
+def test_hooks_that_end_the_job(job: WorkerJob, caplog: pytest.LogCaptureFixture) -> None:
+    job.ended = True
+    assert Ending(job).to_send(NoopEncoder, False) == []
+    assert not caplog.records
+
+
+def test_hooks_that_leave_the_job(job: WorkerJob, caplog: pytest.LogCaptureFixture) -> None:
+    assert Ending(job).to_send(NoopEncoder, True) == [WorkFail(b"H:1")]
+    assert OUTCOMES[Happened.LEFT_OPEN].sent is Sent.FAIL
+    assert logged(caplog) == [(logging.ERROR, "%r was left without an end: it fails", False)]
+
+
+@pytest.mark.parametrize("error", [ValueError("out"), ConnectionError("out"), Odd("out")], ids=repr)
+def test_hooks_that_raise(
+    error: BaseException, job: WorkerJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    ending = Ending(job)
+    ending.hook_raised(error)
+    warning, failed = ending.to_send(NoopEncoder, False)
+    assert isinstance(warning, WorkWarning)
+    assert warning.data.endswith(f"{type(error).__name__}: out".encode())
+    assert failed == WorkFail(b"H:1")
+    assert logged(caplog) == [(logging.ERROR, "a hook failed for %r", True)]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_hooks_of_a_job_that_is_lost(
+    is_known: bool, job: WorkerJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its end could not be sent; or nobody has tried."""
+    ending = Ending(job)
+    if is_known:
+        job.ended = True  # So the engine has it, when its end was to be sent.
+        ending.hook_raised(ConnectionError("gone"))
+        assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    else:
+        lose(job)
+    assert ending.to_send(NoopEncoder, False) == []
+    assert OUTCOMES[Happened.LOST] == Outcome(Sent.GIVEN_UP, Then.GO_ON)
+    assert len(caplog.records) == is_known
+
+
+def test_exc_info() -> None:
+    with pytest.raises(ValueError) as caught:
+        raise ValueError
+    assert exc_info_of(caught.value) == (ValueError, caught.value, caught.value.__traceback__)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from gearman_proto.deadlines import deadline_of, to_seconds
+from gearman_proto.deadlines import check_timeout, deadline_of, to_seconds
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,25 @@ def test_to_seconds_of_nan() -> None:
 )
 def test_deadline_of(poll_timeout: float | None, deadline: float | None) -> None:
     assert deadline_of(100.0, poll_timeout) == deadline
+
+
+def test_time_limits() -> None:
+    assert check_timeout(None) is None
+    assert check_timeout(1.5) == 1.5
+    for timeout in (True, "1"):
+        with pytest.raises(TypeError, match="timeout is a number of seconds"):
+            check_timeout(timeout)  # type: ignore[arg-type]
+
+
+def test_seconds() -> None:
+    assert [to_seconds(each) for each in (None, 1, 0.5, -1, math.inf)] == [
+        None,
+        1.0,
+        0.5,
+        0.0,
+        None,
+    ]
+    assert [deadline_of(5.0, each) for each in (None, 1, math.inf)] == [None, 6.0, None]
+    for poll_timeout, error in ((True, TypeError), ("1", TypeError), (math.nan, ValueError)):
+        with pytest.raises(error, match="poll_timeout is"):
+            to_seconds(poll_timeout)  # type: ignore[arg-type]

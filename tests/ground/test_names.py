@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gearman_proto.names import check_name, to_text, to_wire
+from gearman_proto.names import check_client_id, check_name, check_task, to_text, to_wire
 
 
 def test_names() -> None:
@@ -28,3 +28,11 @@ def test_a_checked_name() -> None:
         check_name("task", "a\0b", 3)
     with pytest.raises(ValueError, match="can't be sent as UTF-8: surrogates not allowed"):
         check_name("task", "\ud800", 3)
+
+
+def test_tasks_and_client_ids() -> None:
+    assert check_task("é") == b"\xc3\xa9"
+    assert check_client_id("x" * 127) == b"x" * 127
+    for check, name in ((check_task, "x\0"), (check_client_id, "x" * 128)):
+        with pytest.raises(ValueError, match=r"the (task|client id) 'x"):
+            check(name)

@@ -1,0 +1,398 @@
+"""The client's surface."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from gearman_proto import constants
+from gearman_proto.deadlines import to_seconds
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.jobs.submitting import check_requests, prepare
+from gearman_proto.tls import parse_servers
+
+from .base import Begin, Connected, ContextT, Iterated, ServerT, Waited
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from gearman_proto.address import HostSpec
+    from gearman_proto.jobs.updates import JobUpdate
+
+#: A list, tuple or set of requests. What is passed in is what is returned.
+Requests = TypeVar("Requests", bound=Collection[GearmanJobRequest])
+
+
+class Client(Connected[ServerT], Generic[ServerT, ContextT]):
+    """Submits jobs to Gearman servers, and waits for them (python-gearman: `GearmanClient`)."""
+
+    data_encoder: Any = NoopEncoder
+
+    def __init__(
+        self,
+        host_list: Iterable[HostSpec] | None = None,
+        random_unique_bytes: int = 16,
+        *,
+        routing: str = "random",
+        ssl_context: ContextT | None = None,
+        connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
+        exceptions: bool = True,
+        max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+    ) -> None:
+        """Make a client. Nothing is connected before the first call.
+
+        Args:
+            host_list: The servers: ``"host"``, ``"host:port"``, ``"[::1]:4730"``,
+                ``("host", port)``, or a dict with ``host``, ``port`` and, for TLS, ``keyfile``,
+                ``certfile`` and ``ca_certs`` (paths), or ``ssl_context``. None is the local host.
+            random_unique_bytes: Random bytes in the unique of a job that is submitted without one,
+                1 to 31.
+            routing: ``"random"``: requests go round the servers. ``"unique"``: the same unique goes
+                to the same server as long as that lives, so that equal jobs are coalesced.
+            ssl_context: An `ssl.SSLContext` for the servers whose dict has no TLS of its own.
+            connect_timeout: Seconds to wait for a connection to a server.
+            exceptions: Whether to ask servers for the data of exceptions (`request.exception`).
+            max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+            connect: (awaited) Gets a server's address (`host`, `port`) and returns an
+                `anyio.abc.ByteStream` to it: a Unix socket, a tunnel, something in memory. TLS is
+                put on top of it where the server has TLS. None is TCP.
+
+        Raises:
+            TypeError: An argument is not of the type it must be.
+            ValueError: An argument has a value that can't be.
+            OSError: A file of keys or certificates can't be read.
+
+        Attributes:
+            data_encoder: How data becomes bytes and back; a DataEncoder, here or on a subclass.
+        """
+        options = {
+            "routing": routing,
+            "unique_bytes": random_unique_bytes,
+            "connect_timeout": connect_timeout,
+            "exceptions": exceptions,
+            "max_packet_size": max_packet_size,
+        }
+        self._setup(parse_servers(host_list, ssl_context), options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} [{self._servers()}]>"
+
+    # Submitting jobs.
+
+    @abstractmethod
+    def submit_job(
+        self,
+        task: str | bytes,
+        data: Any,
+        unique: str | bytes | None = None,
+        priority: str | None = constants.PRIORITY_NONE,
+        background: bool = False,
+        wait_until_complete: bool = True,
+        max_retries: int = 0,
+        poll_timeout: float | None = None,
+        *,
+        run_at: datetime | float | None = None,
+        reducer: str | bytes | None = None,
+    ) -> Waited[GearmanJobRequest]:
+        """Submit one job (python-gearman: `submit_job`).
+
+        Args:
+            task: The function to run.
+            data: What to run it with, for the `data_encoder`.
+            unique: A name for the job, at most 63 bytes. Jobs of one task with the same unique
+                that wait or run at the same server are one. Random if None.
+            priority: PRIORITY_NONE, PRIORITY_LOW or PRIORITY_HIGH.
+            background: Whether the job's end and result are of no interest.
+            wait_until_complete: Whether to wait for the job's end, if it is a foreground job;
+                else only until the server has acknowledged it.
+            max_retries: How often to send it again, to the next server, if the connection is lost
+                before the server has acknowledged it.
+            poll_timeout: Seconds to wait at most; None waits for as long as it takes.
+            run_at: Not to be run before this time: a `datetime` (local time if naive) or seconds
+                since 1970. Only for background jobs without a priority.
+            reducer: The function that reduces the results. Only for jobs without a priority.
+
+        Returns:
+            The request. Look at its `complete`, `timed_out` and `state`: a timeout raises nothing,
+            and neither does a connection that is lost after the job was acknowledged (JOB_UNKNOWN).
+
+        Raises:
+            ServerUnavailable: No server could be reached.
+            ExceededConnectionAttempts: The submit was lost more often than `max_retries` allows.
+            TypeError: An argument is not of the type it must be, or not what the encoder takes.
+            ValueError: An argument has a value that servers do not take.
+            RuntimeError: (awaited) This is not inside ``async with``, as for all methods.
+        """
+
+    @abstractmethod
+    def submit_multiple_jobs(
+        self,
+        jobs_to_submit: Collection[Mapping[str, Any]],
+        background: bool = False,
+        wait_until_complete: bool = True,
+        max_retries: int = 0,
+        poll_timeout: float | None = None,
+    ) -> Waited[list[GearmanJobRequest]]:
+        """Submit many jobs at once (python-gearman: `submit_multiple_jobs`).
+
+        Args:
+            jobs_to_submit: A list of dicts with `task` and `data`, and optionally `unique`,
+                `priority`, `run_at` and `reducer`.
+            background: As in `submit_job`, for all of them.
+            wait_until_complete: As in `submit_job`.
+            max_retries: As in `submit_job`.
+            poll_timeout: Seconds to wait at most, for all of them together.
+
+        Returns:
+            The requests, in the order of the jobs.
+
+        Raises:
+            ServerUnavailable, ExceededConnectionAttempts: As in `submit_job`; all the requests are
+                their `job_requests`.
+            TypeError, ValueError: As in `submit_job`.
+        """
+
+    @abstractmethod
+    def submit_multiple_requests(
+        self,
+        job_requests: Requests,
+        wait_until_complete: bool = True,
+        poll_timeout: float | None = None,
+    ) -> Waited[Requests]:
+        """Submit requests, and wait for them (python-gearman: `submit_multiple_requests`).
+
+        Those that are JOB_UNKNOWN, new or lost, are sent; those that are under way, after a timeout
+        say, are waited for; those that have ended are left alone.
+
+        Args:
+            job_requests: A list, tuple or set of GearmanJobRequest.
+            wait_until_complete: As in `submit_job`.
+            poll_timeout: Seconds to wait at most, for all of them together.
+
+        Returns:
+            `job_requests`.
+
+        Raises:
+            ServerUnavailable, ExceededConnectionAttempts: As in `submit_job`; `job_requests` are
+                their `job_requests`.
+            TypeError, ValueError: As in `submit_job`.
+            InvalidClientState: A request is under way in another client, or this one is shut down.
+        """
+
+    @abstractmethod
+    def wait_until_jobs_accepted(
+        self, job_requests: Requests, poll_timeout: float | None = None
+    ) -> Waited[Requests]:
+        """Wait until no request is JOB_PENDING (python-gearman: `wait_until_jobs_accepted`).
+
+        As in python-gearman, requests that are JOB_UNKNOWN are sent. Arguments, result and
+        exceptions are those of `submit_multiple_requests`.
+        """
+
+    @abstractmethod
+    def wait_until_jobs_completed(
+        self, job_requests: Requests, poll_timeout: float | None = None
+    ) -> Waited[Requests]:
+        """Wait until requests have ended (python-gearman: `wait_until_jobs_completed`).
+
+        Nothing is sent: a request that is JOB_UNKNOWN stays so. Arguments, result and exceptions
+        are else those of `submit_multiple_requests`.
+        """
+
+    @abstractmethod
+    def as_completed(
+        self, job_requests: Collection[GearmanJobRequest], poll_timeout: float | None = None
+    ) -> Iterated[GearmanJobRequest]:
+        """Yield each request as it ends.
+
+        Nothing is sent: a request that is JOB_UNKNOWN is yielded at once. One that is lost or
+        fails is yielded too; see its `state` and `error`.
+
+        Args:
+            job_requests: A list, tuple or set of GearmanJobRequest.
+            poll_timeout: Seconds after which to stop. The requests that have not been yielded then
+                have `timed_out`.
+
+        Raises:
+            TypeError, InvalidClientState: As in `submit_multiple_requests`.
+        """
+
+    @abstractmethod
+    def updates(
+        self, job_request: GearmanJobRequest, poll_timeout: float | None = None
+    ) -> Iterated[JobUpdate]:
+        """Yield what comes of one job as it comes: JobData, JobWarning, JobProgress, JobEnded.
+
+        What is yielded is taken out of the request's `data_updates`, `warning_updates` and
+        `status_updates`. Nothing is sent.
+
+        Args:
+            job_request: A foreground request.
+            poll_timeout: Seconds after which to stop. The request has `timed_out` then, and no
+                JobEnded is yielded.
+
+        Raises:
+            TypeError, InvalidClientState: As in `submit_multiple_requests`.
+            Exception: Whatever the encoder's `decode` raises.
+        """
+
+    # Job status.
+
+    @abstractmethod
+    def get_job_status(
+        self,
+        current_request: GearmanJobRequest,
+        poll_timeout: float | None = None,
+        *,
+        by_unique: bool = False,
+    ) -> Waited[GearmanJobRequest]:
+        """Ask for the status of one job (python-gearman: `get_job_status`).
+
+        Args:
+            current_request: The request, or one that was made with `GearmanJobRequest.from_handle`
+                or `from_unique`.
+            poll_timeout: Seconds to wait at most.
+            by_unique: Whether to ask by unique although there is a handle; the answer then has the
+                number of clients that wait for the job.
+
+        Returns:
+            The request, with `status` filled, or with `timed_out`.
+
+        Raises:
+            ServerUnavailable: The server that has the job could not be reached.
+            InvalidClientState: There is nothing to ask for, or the job is at a server that is not
+                one of this client's.
+        """
+
+    @abstractmethod
+    def get_job_statuses(
+        self,
+        job_requests: Requests,
+        poll_timeout: float | None = None,
+        *,
+        by_unique: bool = False,
+    ) -> Waited[Requests]:
+        """Ask for the status of many jobs at once (python-gearman: `get_job_statuses`).
+
+        Args:
+            job_requests: A list, tuple or set of requests.
+            poll_timeout: Seconds to wait at most, for all of them together.
+            by_unique: As in `get_job_status`.
+
+        Returns:
+            `job_requests`.
+
+        Raises:
+            ServerUnavailable, InvalidClientState: As in `get_job_status`.
+        """
+
+    # Connections.
+
+    @abstractmethod
+    def establish_connection(
+        self, connection: ServerT, poll_timeout: float | None = None
+    ) -> Waited[ServerT]:
+        """Connect to a server now (python-gearman: `establish_connection`).
+
+        Args:
+            connection: One of `connection_list`.
+            poll_timeout: Seconds to wait at most, beside `connect_timeout`.
+
+        Returns:
+            `connection`; look at its `connected`.
+
+        Raises:
+            ConnectionError: It could not be reached.
+        """
+
+    @abstractmethod
+    def poll_connections_until_stopped(
+        self,
+        submitted_connections: Iterable[ServerT],
+        callback_fxn: Callable[[bool], object],
+        timeout: float | None = None,
+    ) -> Waited[bool]:
+        """Wait for input until a callback has had enough.
+
+        From python-gearman (`poll_connections_until_stopped`), for programs that wait in ways of
+        their own.
+
+        Args:
+            submitted_connections: Not looked at: all connections are polled.
+            callback_fxn: Called with whether anything came, at first with False; the poll ends
+                when it returns something false. (awaited) It may be async.
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether the callback ended it, and not the timeout.
+        """
+
+    @abstractmethod
+    def shutdown(self) -> Waited[None]:
+        """Close all connections (python-gearman: `shutdown`). Leaving the ``with`` does it, too.
+
+        Calls that wait, in other threads or tasks, return; requests under way are JOB_UNKNOWN.
+        Calling it again does nothing.
+        """
+
+    # What adapters run.
+
+    def _begin_submit(
+        self,
+        requests: Collection[GearmanJobRequest],
+        wait_until_complete: bool,
+        timeout: float | None,
+    ) -> Begin:
+        prepare(requests, self.data_encoder)
+        return lambda engine, now, wake: engine.submit(
+            requests, now, wake, accepted_only=not wait_until_complete, timeout=timeout
+        )
+
+    def _begin_wait(self, requests: Collection[GearmanJobRequest], timeout: float | None) -> Begin:
+        return lambda engine, now, wake: engine.wait_completed(requests, now, wake, timeout=timeout)
+
+    # For these two, what is wrong is raised when they are called, not by the first `next`.
+
+    def _begin_as_completed(
+        self, requests: Collection[GearmanJobRequest], poll_timeout: float | None
+    ) -> Begin:
+        timeout = to_seconds(poll_timeout)
+        check_requests(requests)
+        return lambda engine, now, wake: engine.as_completed(requests, now, wake, timeout=timeout)
+
+    def _begin_updates(self, request: GearmanJobRequest, poll_timeout: float | None) -> Begin:
+        timeout = to_seconds(poll_timeout)
+        check_requests([request])
+        return lambda engine, now, wake: engine.updates(request, now, wake, timeout=timeout)
+
+    def _begin_statuses(
+        self, requests: Collection[GearmanJobRequest], timeout: float | None, by_unique: bool
+    ) -> Begin:
+        return lambda engine, now, wake: engine.statuses(
+            requests, now, wake, by_unique=by_unique, timeout=timeout
+        )
+
+    def _begin_connect(self, server: ServerT, timeout: float | None) -> Begin:
+        return lambda engine, now, wake: engine.connect(server, now, wake, timeout=timeout)
+
+    def _begin_watch(self, timeout: float | None) -> Begin:
+        return lambda engine, now, wake: engine.watch(now, wake, timeout=timeout)
+
+
+def make_job(
+    task: str | bytes,
+    data: Any,
+    unique: str | bytes | None,
+    priority: str | None,
+    run_at: datetime | float | None,
+    reducer: str | bytes | None,
+) -> dict[str, Any]:
+    """The dict of one job, for `submit_multiple_jobs`."""
+    job: dict[str, Any] = {"task": task, "data": data, "unique": unique, "priority": priority}
+    if run_at is not None:
+        job["run_at"] = run_at
+    if reducer is not None:
+        job["reducer"] = reducer
+    return job

@@ -1,0 +1,107 @@
+"""The job server's surface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from gearman_proto import constants
+from gearman_proto._version import __version__
+
+if TYPE_CHECKING:
+    from gearman_proto.address import HostAndPort
+
+    from .base import Waited
+
+
+class JobServer(ABC):
+    """A Gearman job server, for development, tests, and small use on a single machine."""
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        job_retries: int | None = constants.DEFAULT_JOB_RETRIES,
+        max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+        max_unread: int = constants.DEFAULT_MAX_UNREAD,
+        max_memory: int = constants.DEFAULT_MAX_MEMORY,
+        max_queue_size: int = 0,
+        exceptions: bool = False,
+    ) -> None:
+        """Make a server, which does not listen yet.
+
+        It keeps nothing on disk: what is queued ends with the process. In production use gearmand
+        with one of its persistent queues; for clients and workers that is another host name.
+
+        Args:
+            host: The address to listen on; a name is resolved.
+            port: The port to listen on; 0 for any that is free.
+            job_retries: How often a job is run again because its worker was lost or took too long;
+                None for any number. Then it fails.
+            max_packet_size: Bytes. A peer that sends a larger packet is cut off.
+            max_unread: Bytes. A peer is cut off that leaves more unread of what was sent to it.
+            max_memory: Bytes, for all jobs and packets together. Jobs may take three quarters of
+                it, one job a quarter; submits beyond that are refused.
+            max_queue_size: How many jobs a function may have, unless the admin command ``maxqueue``
+                says otherwise; 0 for any number.
+            exceptions: Whether all clients get the data of exceptions, and not only those that
+                asked.
+
+        Raises:
+            ValueError: An argument has a value that can't be.
+        """
+        if not 0 <= port < 65536:
+            raise ValueError(f"port {port} is not between 0 and 65535")
+        self._host = host
+        self._port = port
+        self._address: HostAndPort | None = None
+        options = {
+            "version": f"gearman-sansio-{__version__}",
+            "job_retries": job_retries,
+            "max_packet_size": max_packet_size,
+            "max_unread": max_unread,
+            "max_memory": max_memory,
+            "max_queue_size": max_queue_size,
+            "exceptions": exceptions,
+        }
+        self._setup(options)
+
+    @abstractmethod
+    def _setup(self, options: dict[str, Any]) -> None:
+        """Make what makes an engine with these `options`; raise ValueError if they are wrong."""
+
+    def __repr__(self) -> str:
+        return f"<JobServer {self._address or 'not started'}>"
+
+    @property
+    def address(self) -> HostAndPort:
+        """Its host and port, as GearmanClient and GearmanWorker take them in their `host_list`.
+
+        Raises:
+            RuntimeError: It was not started.
+        """
+        if self._address is None:
+            raise RuntimeError("this server was not started")
+        return self._address
+
+    @abstractmethod
+    def stop(self) -> Waited[None]:
+        """Close all connections and end. Calling it again does nothing.
+
+        Leaving the ``with`` does it, too.
+        """
+
+    @abstractmethod
+    def wait(self) -> Waited[object]:
+        """Wait until it has ended, by `stop` or the admin command ``shutdown``.
+
+        Args:
+            timeout: (blocking) Seconds to wait at most; None for as long as it takes.
+
+        Returns:
+            (blocking) Whether it has.
+
+        Raises:
+            RuntimeError: (awaited) It was not started.
+        """

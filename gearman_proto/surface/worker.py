@@ -1,0 +1,400 @@
+"""The worker's surface."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
+
+from gearman_proto import constants
+from gearman_proto.deadlines import check_timeout, to_seconds
+from gearman_proto.errors import InvalidWorkerState
+from gearman_proto.jobs.encoder import NoopEncoder, encode_data
+from gearman_proto.names import check_client_id, check_task, to_text
+from gearman_proto.tls import parse_servers
+
+from .base import T_, Begin, Connected, ContextT, ServerT, Waited
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from gearman_proto.address import HostSpec
+    from gearman_proto.jobs.results import ExcInfo
+    from gearman_proto.wire.events import PacketEvent, WorkData, WorkException, WorkWarning
+
+#: Tracebacks of callbacks, and what becomes of connections.
+logger: Final = logging.getLogger("gearman")
+
+#: Seconds after which `work` calls `after_poll` although nothing has come (python-gearman).
+POLL_TIMEOUT_IN_SECONDS: Final = 60.0
+
+
+class AssignedJob(Protocol):
+    """What is needed of a job that a worker has."""
+
+    wire_handle: bytes
+
+
+JobT = TypeVar("JobT", bound=AssignedJob)
+
+
+class Ability(NamedTuple, Generic[T_]):
+    """A task that was registered."""
+
+    callback: Callable[[Any, T_], Any]
+    timeout: float | None
+
+
+class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
+    """Does the jobs of Gearman servers (python-gearman: `GearmanWorker`).
+
+    All servers are served alike, and a server that is lost is connected to again while the others
+    go on. A job is sent exactly one end, whatever its callback did: its result, or a failure. Only
+    if the worker is lost, or `work` is left early, the server gives it to another worker.
+    """
+
+    data_encoder: Any = NoopEncoder
+
+    def __init__(
+        self,
+        host_list: Iterable[HostSpec] | None = None,
+        *,
+        max_jobs: int = 1,
+        exceptions: bool = False,
+        ssl_context: ContextT | None = None,
+        connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
+        max_outage: float | None = constants.DEFAULT_MAX_OUTAGE,
+        look_again: float = constants.DEFAULT_LOOK_AGAIN,
+        max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+    ) -> None:
+        """Make a worker. Nothing is connected before `work`.
+
+        Args:
+            host_list: The servers, as for GearmanClient. None is the local host.
+            max_jobs: How many jobs to do at once. (blocking) With 1, callbacks run in the thread
+                that calls `work`; else in a pool of so many threads. (awaited) Each has a task of
+                its own, and a plain callback a thread.
+            exceptions: What is sent when a callback raises. If false, WORK_WARNING with the
+                exception's text and then WORK_FAIL, which all clients understand. If true,
+                WORK_EXCEPTION with that text, which only clients that ask for exceptions get;
+                through gearmand, it lets libgearman's clients hang that do not.
+            ssl_context: An `ssl.SSLContext` for the servers whose dict has no TLS of its own.
+            connect_timeout: Seconds to wait for a connection to a server.
+            max_outage: Seconds without any server after which `work` raises; None for never.
+            look_again: Seconds after which an idle worker looks for jobs that servers did not tell
+                of: gearmand does not, when a job that was submitted for later is due.
+            max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+            connect: (awaited) Where streams come from, as for GearmanClient.
+
+        Raises:
+            TypeError: An argument is not of the type it must be.
+            ValueError: An argument has a value that can't be.
+            OSError: A file of keys or certificates can't be read.
+
+        Attributes:
+            data_encoder: How data becomes bytes and back; a DataEncoder, here or on a subclass.
+            worker_abilities: The callback of each task. Use `register_task` to change it.
+            worker_client_id: What `set_client_id` was given.
+        """
+        self.worker_abilities: dict[str, Callable[[Any, JobT], Any]] = {}
+        self.worker_client_id: str | None = None
+        self._max_jobs = max_jobs
+        self._exceptions = exceptions
+        # All that was ever registered: a job may come after its task was unregistered.
+        self._registered: dict[str, Ability[JobT]] = {}
+        options = {
+            "max_jobs": max_jobs,
+            "connect_timeout": connect_timeout,
+            "max_outage": max_outage,
+            "look_again": look_again,
+            "max_packet_size": max_packet_size,
+        }
+        self._setup(parse_servers(host_list, ssl_context), options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} [{self._servers()}] {', '.join(self.worker_abilities)}>"
+
+    # What it can do. All of this may be called while it works; (blocking) from any thread.
+
+    def register_task(
+        self, task: str | bytes, callback: Callable[[Any, JobT], Any], timeout: float | None = None
+    ) -> str:
+        """Do jobs of a task (python-gearman: `register_task`; CAN_DO, CAN_DO_TIMEOUT).
+
+        Args:
+            task: The name of the function.
+            callback: Called with the worker and the job (`task`, `unique`, `handle`, `data`); what
+                it returns is the result. None completes the job with no data. (awaited) An async
+                function runs in a task, a plain one in a thread.
+            timeout: Seconds after which the server gives the job to another worker. It counts them;
+                the callback is not interrupted. gearmand makes less than 1 into 1, and stops
+                counting where `max_jobs` is more than 1 and there is no other job.
+
+        Returns:
+            `task`.
+
+        Raises:
+            TypeError: `task` is no name, or `callback` can't be called.
+            ValueError: Servers do not take this name or timeout.
+        """
+        name = to_text(task)
+        wire = check_task(name)
+        if not callable(callback):
+            raise TypeError(f"the callback of {name!r} can't be called: {callback!r}")
+        seconds = check_timeout(timeout)
+
+        def register(engine: Any, now: float) -> None:
+            engine.register(wire, seconds, now)
+            # Nobody can take a job of it before this is over.
+            self._registered[name] = Ability(callback, seconds)
+            self.worker_abilities[name] = callback
+
+        self._driver.call(register)
+        return name
+
+    def unregister_task(self, task: str | bytes) -> str:
+        """Do no more jobs of a task (python-gearman: `unregister_task`; CANT_DO).
+
+        Jobs of it that the worker has are done first.
+
+        Returns:
+            `task`.
+
+        Raises:
+            InvalidWorkerState: It is not registered.
+        """
+        name = to_text(task)
+        if name not in self.worker_abilities:
+            raise InvalidWorkerState(f"{name!r} is not registered")
+        del self.worker_abilities[name]
+        self._driver.call(lambda engine, now: engine.unregister(check_task(name), now))
+        return name
+
+    def set_client_id(self, client_id: str | bytes) -> str:
+        """Be known by this name in servers' lists (python-gearman: `set_client_id`; SET_CLIENT_ID).
+
+        Returns:
+            `client_id`.
+
+        Raises:
+            ValueError: Servers do not take it: it has a NUL, or more than 127 bytes.
+        """
+        name = to_text(client_id)
+        wire = check_client_id(name)
+        self._driver.call(lambda engine, _now: engine.set_client_id(wire))
+        self.worker_client_id = name
+        return name
+
+    def _introduce(self, engine: Any) -> None:
+        """Tell a new engine what was told to the one before it."""
+        for task in self.worker_abilities:
+            engine.register(check_task(task), self._registered[task].timeout, 0.0)
+        if self.worker_client_id is not None:
+            engine.set_client_id(check_client_id(self.worker_client_id))
+
+    # Working.
+
+    @abstractmethod
+    def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> Waited[None]:
+        """Do jobs until `stop` or `shutdown` is called, or a hook ends it (python-gearman: `work`).
+
+        When it returns, all jobs that it had are done, and its connections are closed. It may be
+        called again. (awaited) Cancelling it closes the connections and cancels the callbacks, so
+        that servers give the jobs that were being done to others; plain callbacks can't be
+        cancelled, and their results are dropped.
+
+        Args:
+            poll_timeout: Seconds after which `after_poll` is called although nothing has come.
+
+        Raises:
+            ServerUnavailable: No server could be reached; after the first was, only when there was
+                none for `max_outage` seconds.
+            InvalidWorkerState: It works already, in another thread or task, or was shut down.
+            Exception: Whatever `after_poll` raises, at once, and `after_job`, when the jobs that it
+                has are done.
+        """
+
+    @abstractmethod
+    def stop(self, timeout: float | None = None) -> None:
+        """Let `work` return as soon as the jobs that are being done are.
+
+        It does not wait. If nobody works, the next `work` returns at once. (blocking) It may be
+        called from any thread, and from a signal handler.
+
+        Args:
+            timeout: Seconds to wait for the jobs; then servers give them to others. (blocking)
+                That is for jobs that run in the pool; Python waits for their threads when the
+                program ends. (awaited) Their callbacks are cancelled. None to wait for as long as
+                it takes.
+
+        Raises:
+            RuntimeError: (awaited) This is another thread than that of the event loop: use
+                `anyio.from_thread.run_sync`.
+        """
+
+    @abstractmethod
+    def shutdown(self) -> Waited[None]:
+        """Close all connections at once, for good (python-gearman: `shutdown`).
+
+        Servers give the jobs that were being done to others; (awaited) their callbacks are
+        cancelled. Calling it again does nothing.
+        """
+
+    def has_job_lock(self) -> bool:
+        """Whether a job is being done (python-gearman: `has_job_lock`)."""
+        return bool(self._driver.engine.has_jobs())
+
+    def _begin_work(self, poll_timeout: float | None) -> Begin:
+        timeout = to_seconds(poll_timeout)
+        return lambda engine, now, wake: engine.work(now, wake, timeout=timeout)
+
+    def _make_stop(self, timeout: float | None) -> Callable[[Any, float], None]:
+        seconds = to_seconds(timeout)
+
+        def stop(engine: Any, now: float) -> None:
+            engine.stop(now, timeout=seconds)
+
+        return stop
+
+    def _log(self) -> None:
+        """Log what the engine has to say."""
+        notices = self._driver.engine.notices
+        while notices:
+            logger.warning("%s", notices.popleft())
+
+    # Hooks, to be overridden. (blocking) With several slots, those of a job run in the pool.
+    # (awaited) By async methods or by plain ones, which return what `super` does.
+
+    @abstractmethod
+    def on_job_execute(self, current_job: JobT) -> Waited[bool]:
+        """Do a job: call its callback, then one of the two hooks below (python-gearman)."""
+
+    @abstractmethod
+    def on_job_exception(self, current_job: JobT, exc_info: ExcInfo) -> Waited[bool]:
+        """End a job whose callback has raised (python-gearman).
+
+        This logs the traceback and sends what `exceptions` says, unless the job has ended.
+
+        Returns:
+            False.
+        """
+
+    @abstractmethod
+    def on_job_complete(self, current_job: JobT, job_result: Any) -> Waited[bool]:
+        """End a job whose callback has returned (python-gearman).
+
+        This sends the result, unless the job has ended. A result that the encoder does not take
+        is an exception of the job.
+
+        Returns:
+            Whether the job is complete.
+        """
+
+    def after_poll(self, any_activity: bool) -> Waited[bool]:  # noqa: ARG002 - for subclasses
+        """Called each time that something has come, or `poll_timeout` has passed (python-gearman).
+
+        Args:
+            any_activity: Whether something has come from a server.
+
+        Returns:
+            Whether to go on. If not, `work` returns when the jobs that it has are done.
+        """
+        return True
+
+    def after_job(self) -> Waited[bool]:
+        """Called after each job (python-gearman).
+
+        Returns:
+            Whether to go on, as in `after_poll`. No other job is asked for before this returns.
+        """
+        return True
+
+    # What callbacks send.
+
+    @abstractmethod
+    def send_job_status(
+        self,
+        current_job: JobT,
+        numerator: int | str | bytes,
+        denominator: int | str | bytes,
+        poll_timeout: float | None = None,
+    ) -> Waited[None]:
+        """Report progress (python-gearman: `send_job_status`; WORK_STATUS).
+
+        Args:
+            current_job: The job.
+            numerator: How much is done.
+            denominator: Of how much.
+            poll_timeout: Seconds to wait at most where the server is slow to read.
+
+        Raises:
+            InvalidWorkerState: The job has ended.
+            ConnectionError: The connection to its server was lost: another worker will get it.
+            LocalProtocolError: Servers do not take these numbers.
+        """
+
+    @abstractmethod
+    def send_job_data(
+        self, current_job: JobT, data: Any, poll_timeout: float | None = None
+    ) -> Waited[None]:
+        """Send a part of the result (python-gearman: `send_job_data`; WORK_DATA).
+
+        Args:
+            current_job: The job.
+            data: What to send, for the `data_encoder`.
+            poll_timeout: Seconds to wait at most where the server is slow to read.
+
+        Raises:
+            InvalidWorkerState, ConnectionError: As in `send_job_status`.
+            TypeError: The encoder does not take `data`.
+        """
+
+    @abstractmethod
+    def send_job_warning(
+        self, current_job: JobT, data: Any, poll_timeout: float | None = None
+    ) -> Waited[None]:
+        """Send a warning (python-gearman: `send_job_warning`; WORK_WARNING). As `send_job_data`."""
+
+    @abstractmethod
+    def send_job_complete(
+        self, current_job: JobT, data: Any, poll_timeout: float | None = None
+    ) -> Waited[None]:
+        """End a job well (python-gearman: `send_job_complete`; WORK_COMPLETE).
+
+        Args:
+            current_job: The job.
+            data: The result, for the `data_encoder`; None for none.
+            poll_timeout: Seconds to wait at most where the server is slow to read.
+
+        Raises:
+            InvalidWorkerState, ConnectionError: As in `send_job_status`.
+            TypeError: The encoder does not take `data`.
+        """
+
+    @abstractmethod
+    def send_job_failure(
+        self, current_job: JobT, poll_timeout: float | None = None
+    ) -> Waited[None]:
+        """End a job as failed (python-gearman: `send_job_failure`; WORK_FAIL).
+
+        Arguments and exceptions are those of `send_job_status`.
+        """
+
+    @abstractmethod
+    def send_job_exception(
+        self, current_job: JobT, data: Any, poll_timeout: float | None = None
+    ) -> Waited[None]:
+        """End a job with an exception (python-gearman: `send_job_exception`; WORK_EXCEPTION).
+
+        It ends the job: python-gearman sent WORK_FAIL after it, which gearmand answers with an
+        ERROR. Arguments and exceptions are those of `send_job_data`.
+        """
+
+    def _event(
+        self, kind: type[WorkData | WorkWarning | WorkException], job: JobT, data: Any
+    ) -> PacketEvent:
+        """A packet about `job` with `data` that the application gave."""
+        return kind(job.wire_handle, encode_data(self.data_encoder, data))
+
+    def _begin_send(self, job: JobT, event: PacketEvent, timeout: float | None) -> Begin:
+        return lambda engine, now, wake: engine.send(job, event, now, wake, timeout=timeout)

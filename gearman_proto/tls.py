@@ -1,0 +1,75 @@
+"""Which servers are spoken to in TLS, and with which context.
+
+This library's core does not import `ssl`: an adapter passes that module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from .address import ServerAddress, parse_host_list
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .address import HostSpec
+
+C_ = TypeVar("C_")
+C_co = TypeVar("C_co", covariant=True)
+
+
+class Ssl(Protocol[C_co]):
+    """What is needed of the module `ssl`."""
+
+    @property
+    def SSLContext(self) -> type[C_co]:  # noqa: N802 - its name there
+        """The class of contexts."""
+
+    @property
+    def create_default_context(self) -> Callable[..., Any]:
+        """Makes a context that verifies the server."""
+
+
+def parse_servers(
+    host_list: Iterable[HostSpec] | None, ssl_context: object | None
+) -> list[ServerAddress]:
+    """Return the addresses in `host_list`.
+
+    `ssl_context` is for those that have no TLS of their own. Raises what `parse_host_list` does.
+    """
+    addresses = parse_host_list(host_list)
+    if ssl_context is None:
+        return addresses
+    return [
+        address if address.uses_tls else dataclasses.replace(address, ssl_context=ssl_context)
+        for address in addresses
+    ]
+
+
+def make_contexts(addresses: Iterable[ServerAddress], ssl: Ssl[C_]) -> dict[ServerAddress, C_]:
+    """Return the contexts of those of `addresses` that use TLS.
+
+    Args:
+        addresses: Servers.
+        ssl: The module.
+
+    Raises:
+        OSError: A file of keys or certificates can't be read, or does not hold what it should
+            (`ssl.SSLError`).
+        TypeError: An ssl_context is none.
+    """
+    return {address: _make_context(address, ssl) for address in addresses if address.uses_tls}
+
+
+def _make_context(address: ServerAddress, ssl: Ssl[C_]) -> C_:
+    """Return the context that `address` has, or one that verifies the server."""
+    if address.ssl_context is not None:
+        if not isinstance(address.ssl_context, ssl.SSLContext):
+            raise TypeError(f"ssl_context is an ssl.SSLContext, not {address.ssl_context!r}")
+        return address.ssl_context
+    context = ssl.create_default_context(cafile=address.ca_certs)
+    if address.certfile is not None:
+        context.load_cert_chain(address.certfile, address.keyfile)
+    made: C_ = context
+    return made

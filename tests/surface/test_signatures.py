@@ -1,0 +1,160 @@
+"""Both adapters have the surface's methods, with its parameters, and with its documentation."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+import gearman_anyio
+import gearman_sync
+from gearman_proto import constants, surface
+from gearman_proto.engines import admin, server, worker
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+PAIRS: Final = {
+    "GearmanClient": surface.Client,
+    "GearmanWorker": surface.Worker,
+    "GearmanAdminClient": surface.AdminClient,
+    "JobServer": surface.JobServer,
+}
+ADAPTERS: Final = (gearman_sync, gearman_anyio)
+
+# What one adapter has beyond the surface: parameters of a method, or methods.
+MORE_PARAMETERS: Final = {
+    (gearman_anyio, "GearmanClient", "__init__"): {"connect"},
+    (gearman_anyio, "GearmanWorker", "__init__"): {"connect"},
+    (gearman_anyio, "GearmanAdminClient", "__init__"): {"connect"},
+    (gearman_sync, "JobServer", "wait"): {"timeout"},
+}
+MORE_METHODS: Final = {
+    (gearman_sync, "JobServer"): {"start"},
+    (gearman_anyio, "JobServer"): {"handle", "connect"},
+}
+# What is the adapter's own type: the hooks of gearman_anyio may be overridden by async ones.
+PARAMETERS_OF_TYPES: Final = {
+    "ServerT": "Server",
+    "JobT": "WorkerJob",
+    "ContextT": "ssl.SSLContext",
+}
+each_class = pytest.mark.parametrize("name", PAIRS)
+each_adapter = pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda module: module.__name__)
+
+
+def public(kind: type) -> set[str]:
+    """The methods and properties of a class that applications may use."""
+    return {
+        name
+        for name in dir(kind)
+        if not name.startswith("_") and not isinstance(getattr(kind, name), type)
+    }
+
+
+def signature_of(kind: type, name: str) -> inspect.Signature:
+    member: Any = inspect.getattr_static(kind, name)
+    return inspect.signature(getattr(member, "fget", member))
+
+
+def exact(annotation: object) -> str:
+    """An annotation of the surface, as an adapter has to have it."""
+    text = str(annotation)
+    for parameter, kind in PARAMETERS_OF_TYPES.items():
+        text = re.sub(rf"\b{parameter}\b", kind, text)
+    return text
+
+
+def returned(annotation: object, iterator: str) -> str:
+    """What a method of the surface that waits returns in an adapter."""
+    text = re.sub(r"^Waited\[(.*)\]$", r"\1", exact(annotation))
+    return re.sub(r"^Iterated\[", f"{iterator}[", text)
+
+
+@each_adapter
+@each_class
+def test_same_methods(adapter: ModuleType, name: str) -> None:
+    own, kind = PAIRS[name], getattr(adapter, name)
+    assert issubclass(kind, own)
+    assert not inspect.isabstract(kind)
+    assert public(kind) == public(own) | MORE_METHODS.get((adapter, name), set())
+
+
+@each_adapter
+@each_class
+def test_same_parameters(adapter: ModuleType, name: str) -> None:
+    own, kind = PAIRS[name], getattr(adapter, name)
+    iterator = "Iterator" if adapter is gearman_sync else "AsyncIterator"
+    for method in ["__init__", *public(own)]:
+        if not callable(getattr(own, method)) and not isinstance(getattr(own, method), property):
+            continue  # An attribute.
+        expected, actual = signature_of(own, method), signature_of(kind, method)
+        more = MORE_PARAMETERS.get((adapter, name, method), set())
+        assert set(actual.parameters) == set(expected.parameters) | more, method
+        for parameter in expected.parameters.values():
+            there = actual.parameters[parameter.name]
+            assert (there.kind, there.default) == (parameter.kind, parameter.default), method
+            assert exact(there.annotation) == exact(parameter.annotation), method
+        assert all(actual.parameters[each].default is not inspect.Parameter.empty for each in more)
+        if method == "wait":  # The two differ in what it tells.
+            continue
+        inherited = getattr(kind, method) is getattr(own, method)
+        result = exact(actual.return_annotation)
+        assert inherited or result == returned(expected.return_annotation, iterator), method
+
+
+@each_class
+def test_order_of_parameters(name: str) -> None:
+    for method in public(PAIRS[name]) & {"submit_job", "work", "register_task", "send_job_data"}:
+        orders = [
+            list(signature_of(getattr(adapter, name), method).parameters) for adapter in ADAPTERS
+        ]
+        assert orders[0] == orders[1]
+
+
+@each_class
+def test_what_is_awaited(name: str) -> None:
+    """In gearman_anyio whatever the surface says that it waits; in gearman_sync nothing."""
+    own = PAIRS[name]
+    for method in public(own):
+        if not inspect.isfunction(inspect.getattr_static(own, method)):
+            continue
+        waits = str(signature_of(own, method).return_annotation).startswith("Waited[")
+        is_async = inspect.iscoroutinefunction(getattr(getattr(gearman_anyio, name), method))
+        # These two are called for every job, and are plain unless somebody overrides them.
+        assert is_async == (waits and method not in ("after_job", "after_poll")), method
+        assert not inspect.iscoroutinefunction(getattr(getattr(gearman_sync, name), method))
+
+
+@each_adapter
+@each_class
+def test_everything_is_documented(adapter: ModuleType, name: str) -> None:
+    kind: Any = getattr(adapter, name)
+    assert kind.__doc__
+    assert "Args:" in inspect.getdoc(kind.__init__)  # type: ignore[operator] # or None: it fails
+    own = PAIRS[name]
+    for method in public(kind) - {"data_encoder"}:
+        documentation = inspect.getdoc(getattr(kind, method))
+        assert documentation, method
+        if hasattr(own, method):
+            assert documentation == inspect.getdoc(getattr(own, method)), method
+        assert documentation.splitlines()[0] in pydoc.plain(pydoc.render_doc(kind)), method
+
+
+@each_adapter
+def test_help_prints_the_documentation(adapter: ModuleType) -> None:
+    text = pydoc.plain(pydoc.render_doc(adapter.GearmanClient.submit_job))
+    assert "Submit one job (python-gearman: `submit_job`)." in text
+    assert "ExceededConnectionAttempts: The submit was lost" in text
+
+
+def test_defaults_are_those_of_the_engines() -> None:
+    assert constants.DEFAULT_ADMIN_TIMEOUT == admin.DEFAULT_POLL_TIMEOUT
+    assert constants.DEFAULT_MAX_OUTAGE == worker.DEFAULT_MAX_OUTAGE
+    assert constants.DEFAULT_LOOK_AGAIN == worker.DEFAULT_LOOK_AGAIN
+    assert constants.DEFAULT_JOB_RETRIES == server.DEFAULT_JOB_RETRIES
+    assert constants.DEFAULT_MAX_MEMORY == server.DEFAULT_MAX_MEMORY
+    assert constants.DEFAULT_MAX_UNREAD == server.DEFAULT_MAX_UNREAD
