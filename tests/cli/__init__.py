@@ -1,1 +1,1 @@
-"""gearmanctl, run as a user runs it, against gearmand and JobServer."""
+"""gearmanctl as a user runs it, on a JobServer, and on gearmand where its answers are the point."""

@@ -480,7 +480,7 @@ def test_a_server_that_stops_answering_counts_as_down(gearmand: Gearmand) -> Non
     submit(gearmand, a=1)
     assert gearmand.process is not None
     # It would have five seconds.
-    program = "from gearman_sync.cli import main, top; top._PATIENCE = 0.5; main()"
+    program = "from gearman_sync.cli import main, top; top._PATIENCE = 1; main()"
     command = (sys.executable, "-c", program, "top", "--interval", "0.1")
     with Terminal(*command, "--server", address_of(gearmand)) as terminal:
         wait_for_row(terminal, "a", "1")
