@@ -257,11 +257,11 @@ def _rank(test: str) -> tuple[int, str]:
     return (len(_LATER) + 1 if "::" in directory else rank, test)
 
 
-def judge(mutant: Mutant, root: Path, tests: list[str], limit: float) -> str | None:
+def judge(mutant: Mutant, root: Path, tests: list[str], limit: float) -> tuple[bool, str]:
     """Put a mutant into a copy of the tree and run tests there.
 
     Returns:
-        What killed it: a test, or that tests hang; None when it lives.
+        Whether it was killed; and by what, or how many tests it has outlived.
     """
     if "::" not in tests[0]:
         limit *= _WHOLE_DIRECTORIES
@@ -273,6 +273,7 @@ def judge(mutant: Mutant, root: Path, tests: list[str], limit: float) -> str | N
         original = module.read_text()
         left = tests
         flaky: list[str] = []
+        passed = 0
         while left and (seconds := end - time.monotonic()) > 0:
             module.write_text(mutant.text)
             spared = [f"--deselect={test}" for test in flaky]
@@ -280,16 +281,19 @@ def judge(mutant: Mutant, root: Path, tests: list[str], limit: float) -> str | N
             module.write_text(original)
             if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
                 left = left[_BATCH:]
+                passed += _passed(tree)
             elif code == _HANGS:
-                return "a test hangs"
-            elif code is not None:
+                return True, "a test that hangs"
+            elif code is None:
+                passed += _passed(tree)
+            else:
                 failed = _last_failed(tree)
                 if _run(tree, failed or ["--collect-only", *left[:_BATCH]], limit) == 0:
-                    return failed[0] if failed else "nothing can be collected"
+                    return True, failed[0] if failed else "an import that fails"
                 if not failed:
-                    raise RuntimeError(f"pytest fails:\n{(tree.parent / 'log').read_text()}")
+                    raise RuntimeError((tree.parent / "log").read_text())
                 flaky += failed
-    return None
+    return False, f"{passed} tests" + (", and then the time was over" if left else "")
 
 
 def _run(tree: Path, args: list[str], seconds: float) -> int | None:
@@ -324,6 +328,10 @@ def _run(tree: Path, args: list[str], seconds: float) -> int | None:
         process.wait()
 
 
+def _passed(tree: Path) -> int:
+    return (tree.parent / "log").read_text().count(" PASSED ")
+
+
 def _last_failed(tree: Path) -> list[str]:
     path = tree / ".pytest_cache/v/cache/lastfailed"
     return list(json.loads(path.read_text())) if path.exists() else []
@@ -346,14 +354,11 @@ def main() -> int:
     totals = {package: [0, 0] for package in MUTANTS}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         verdicts = pool.map(judge, mutants, repeat(root), chosen, repeat(options.limit))
-        for mutant, tests, killer in zip(mutants, chosen, verdicts, strict=True):
+        for mutant, (is_dead, why) in zip(mutants, verdicts, strict=True):
             place = f"{mutant.path}:{mutant.lines[0]}"
-            word = "lives " if killer is None else "killed"
-            by = f"{len(tests)} tests or directories" if killer is None else f"by {killer}"
-            print(
-                f"{mutant.number:3} {word} {place:36} {mutant.anchor}\n           {by}", flush=True
-            )
-            totals[mutant.package][killer is None] += 1
+            end = f"killed by {why}" if is_dead else f"has outlived {why}"
+            print(f"{mutant.number:3}  {place:36}  {mutant.anchor}\n     {end}", flush=True)
+            totals[mutant.package][not is_dead] += 1
     for package, (killed, alive) in totals.items():
         print(f"{package}: {killed} of {killed + alive} killed")
     return int(any(alive for _, alive in totals.values()))
