@@ -201,7 +201,9 @@ class Driver(BaseDriver[E_]):
     def _poll(self) -> None:
         """Sleep until something comes or is due, and take it in."""
         deadline = self._next_deadline()
-        timeout = min(max(deadline - clock(), 0.0), _LONGEST_SLEEP)
+        timeout = None
+        if deadline != math.inf:
+            timeout = min(max(deadline - clock(), 0.0), _LONGEST_SLEEP)
         try:
             ready = self._turns.sleep(deadline, self._poller.select, timeout)
         finally:
@@ -232,8 +234,8 @@ class Driver(BaseDriver[E_]):
         self._busy = was_busy
 
     def _next_deadline(self) -> float:
-        deadlines = (self.engine.next_deadline(), self._poller.next_deadline())
-        return min((each for each in deadlines if each is not None), default=math.inf)
+        first, deadline = self._poller.next_deadline(), self.engine.next_deadline()
+        return first if deadline is None or first < deadline else deadline
 
     def _accept(self, listener: Listener, now: float) -> None:
         for sock, address in self._poller.accept(listener, now):
@@ -294,7 +296,8 @@ class Driver(BaseDriver[E_]):
         while self._write_all(now) | self._act(now):
             changed = True
         changed |= self._poller.refresh()
-        if self._turns.oversleeps(changed, self._next_deadline):
+        until = self._turns.sleeping_until
+        if until is not None and (changed or self._turns.is_done or self._next_deadline() < until):
             self._poller.wake()
 
     def _act(self, now: float) -> bool:

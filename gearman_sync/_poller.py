@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import selectors
 import socket
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Poller:
         transports: The connections, by link.
         connecting: The links whose transports are being connected.
         touched: The links whose transports may wait for something else than before.
+        select: Sleeps until a socket is ready, and returns which; the `data` of the pair's is None.
     """
 
     def __init__(self) -> None:
@@ -50,21 +52,18 @@ class Poller:
         self.connecting: set[Any] = set()
         self.touched: set[Any] = set()
         self._selector = selectors.DefaultSelector()
+        self.select = self._selector.select
         # File descriptor -> the events it is registered for.
         self._interests: dict[int, int] = {}
         self._listeners: list[Listener] = []
-        # When to listen again, after there were too many open files.
-        self._listen_at: float | None = None
+        # When to listen again, after there were too many open files; else infinity.
+        self._listen_at = math.inf
         self._wakeup, self._waker = socket.socketpair()
         self._wakeup.setblocking(False)
         self._waker.setblocking(False)
         self._selector.register(self._wakeup, selectors.EVENT_READ, None)
 
     # Sleeping and waking.
-
-    def select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Sleep until a socket is ready, and return which; the `data` of the pair's is None."""
-        return self._selector.select(timeout)
 
     def wake(self) -> None:
         """End the sleep in `select`, or else the next one. This never blocks."""
@@ -77,11 +76,14 @@ class Poller:
         with contextlib.suppress(OSError):
             self._wakeup.recv(4096)
 
-    def next_deadline(self) -> float | None:
-        """When a transport is to give up an address, or `resume_listening` is due; or None."""
-        deadlines = [self.transports[link].deadline for link in self.connecting]
-        deadlines.append(self._listen_at)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+    def next_deadline(self) -> float:
+        """When a transport is to give up an address, or `resume_listening` is due."""
+        first = self._listen_at
+        for link in self.connecting:
+            deadline = self.transports[link].deadline
+            if deadline is not None and deadline < first:
+                first = deadline
+        return first
 
     # Connections.
 
@@ -164,19 +166,19 @@ class Poller:
 
     def resume_listening(self, now: float) -> None:
         """Listen again if it is time to."""
-        if self._listen_at is not None and self._listen_at <= now:
-            self._listen_at = None
+        if self._listen_at <= now:
+            self._listen_at = math.inf
             for listener in self._listeners:
                 self._selector.register(listener.sock, selectors.EVENT_READ, listener)
 
     def stop_listening(self) -> None:
         """Take no more connections."""
         for listener in self._listeners:
-            if self._listen_at is None:
+            if self._listen_at == math.inf:
                 self._selector.unregister(listener.sock)
             listener.sock.close()
         self._listeners.clear()
-        self._listen_at = None
+        self._listen_at = math.inf
 
     # The end.
 

@@ -2,8 +2,8 @@
 
 One, the leader, polls, and the others, the followers, sleep on conditions of their own. The leader
 stays the leader until its own call is done and then hands over to one other (handing over more
-often would wake sleepers for nothing). A thread that comes by and changes what the leader waits for
-has to wake it; `oversleeps` tells.
+often would wake sleepers for nothing). A thread that comes by and changes what the leader waits
+for, or ends its call, has to wake it.
 
 All of this has the lock, but for the sleep itself.
 """
@@ -56,13 +56,13 @@ class Lock(_RLock):  # type: ignore[misc]
 
     def if_free(self, function: Callable[[], object]) -> None:
         """Call `function` with the lock, unless somebody has it, this thread included."""
-        if self.is_mine:
+        if self._is_owned():
             return
         try:
             if self.acquire(blocking=False):
                 function()
         finally:
-            if self.is_mine:
+            if self._is_owned():
                 self.release()
 
 
@@ -122,10 +122,7 @@ class Turns:
         finally:
             self.sleeping_until = None
 
-    def oversleeps(self, changed: bool, deadline: Callable[[], float]) -> bool:
-        """Whether the leader sleeps for something that has `changed`, or until after `deadline`."""
-        if self.sleeping_until is None:
-            return False
-        # When its call is done, its own wake-up does not reach it there.
-        is_done = self._leading is not None and self._leading.ready
-        return changed or is_done or deadline() < self.sleeping_until
+    @property
+    def is_done(self) -> bool:
+        """Whether the leader's call is. Where it sleeps, its own wake-up does not reach it."""
+        return self._leading is not None and self._leading.ready
