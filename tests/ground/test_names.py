@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from gearman_proto.deadlines import check_timeout
+from gearman_proto.deadlines import check_timeout, deadline_of, to_seconds
 from gearman_proto.names import check_client_id, check_task
 
 
@@ -22,3 +24,17 @@ def test_time_limits() -> None:
     for timeout in (True, "1"):
         with pytest.raises(TypeError, match="timeout is a number of seconds"):
             check_timeout(timeout)  # type: ignore[arg-type]
+
+
+def test_seconds() -> None:
+    assert [to_seconds(each) for each in (None, 1, 0.5, -1, math.inf)] == [
+        None,
+        1.0,
+        0.5,
+        0.0,
+        None,
+    ]
+    assert [deadline_of(5.0, each) for each in (None, 1, math.inf)] == [None, 6.0, None]
+    for poll_timeout, error in ((True, TypeError), ("1", TypeError), (math.nan, ValueError)):
+        with pytest.raises(error, match="poll_timeout is"):
+            to_seconds(poll_timeout)  # type: ignore[arg-type]

@@ -1,0 +1,336 @@
+"""What the surface itself does, with an adapter in memory that only passes calls on to engines."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import pytest
+
+from gearman_proto import (
+    AdminEngine,
+    ClientEngine,
+    Connect,
+    GearmanJobRequest,
+    HostAndPort,
+    InvalidWorkerState,
+    NoopEncoder,
+    Server,
+    ServerAddress,
+    ServerEngine,
+    Stream,
+    Wait,
+    WorkerEngine,
+    WorkerJob,
+    make_requests,
+    surface,
+    text,
+)
+from gearman_proto.surface.client import make_job
+from gearman_proto.surface.worker import Ability
+from gearman_proto.wire.connection import Connection
+from gearman_proto.wire.events import (
+    CanDo,
+    CanDoTimeout,
+    Event,
+    GrabJobUniq,
+    JobAssignUniq,
+    SetClientId,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkWarning,
+)
+from gearman_proto.wire.packets import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto.surface.base import Begin
+
+E_ = TypeVar("E_")
+
+
+class Driver(Generic[E_]):
+    """Uses an engine, at time 0, and moves no bytes."""
+
+    def __init__(self, engine: E_) -> None:
+        self.engine = engine
+
+    def call(self, function: Callable[[E_, float], Any]) -> Any:
+        return function(self.engine, 0.0)
+
+    def begin(self, begin: Begin) -> Any:
+        return begin(self.engine, 0.0, lambda: None)
+
+
+class Client(surface.Client[Server, object]):
+    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        self.options = options
+        self._driver = Driver(
+            ClientEngine(addresses, rng=random.Random(1), wall_clock=lambda: 0.0, **options)
+        )
+
+
+class Worker(surface.Worker[WorkerJob, Server, object]):
+    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        self.options = options
+        self._driver = Driver(WorkerEngine(addresses, rng=random.Random(1), **options))
+
+
+class AdminClient(surface.AdminClient[Server, object]):
+    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        self.options = options
+        self._driver = Driver(AdminEngine(addresses, **options))
+
+
+class JobServer(surface.JobServer):
+    def _setup(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self._driver = Driver(
+            ServerEngine(rng=random.Random(1), wall_clock=lambda: 0.0, pid=1, **options)
+        )
+
+
+def concrete(kind: Any) -> Any:
+    """A class without the methods that wait, of which there are none here."""
+    kind.__abstractmethods__ = frozenset()
+    return kind
+
+
+make_client, make_worker = concrete(Client), concrete(Worker)
+make_admin_client, make_job_server = concrete(AdminClient), concrete(JobServer)
+
+
+@pytest.mark.parametrize(
+    "kind", [surface.Client, surface.Worker, surface.AdminClient, surface.JobServer]
+)
+def test_what_waits_is_abstract(kind: Any) -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        kind()
+
+
+# The client.
+
+
+def test_a_client() -> None:
+    client = make_client(["one:1", {"host": "two", "ssl_context": "own"}], 8, ssl_context="context")
+    assert repr(client) == "<Client [one:1, two:4730]>"
+    assert [server.address.ssl_context for server in client.connection_list] == ["context", "own"]
+    assert client.connection_list is not client.connection_list
+    assert client.data_encoder is NoopEncoder
+    assert client.options == {
+        "routing": "random",
+        "unique_bytes": 8,
+        "connect_timeout": 10.0,
+        "exceptions": True,
+        "max_packet_size": 256 * 1024 * 1024,
+    }
+    with pytest.raises(ValueError, match="routing"):
+        make_client(routing="round")
+
+
+def test_what_a_client_begins() -> None:
+    client = make_client(["one:1"])
+    begin = client._driver.begin
+    requests = make_requests([{"task": "t", "data": b"x"}])
+    accepted = begin(client._begin_submit(requests, False, None))
+    assert isinstance(accepted, Wait)
+    assert (accepted.accepted_only, accepted.deadline) == (True, None)
+    assert requests[0].state == "PENDING"
+    completed = begin(client._begin_wait(requests, 5))
+    assert (completed.accepted_only, completed.deadline) == (False, 5.0)
+    for stream in (
+        begin(client._begin_as_completed(requests, 5)),
+        begin(client._begin_updates(requests[0], 5)),
+        begin(client._begin_watch(5)),
+    ):
+        assert isinstance(stream, Stream)
+        assert stream.deadline == 5.0
+    known = GearmanJobRequest.from_handle("H:1", "one:1")
+    assert begin(client._begin_statuses([known], 5, False)).deadline == 5.0
+    assert begin(client._begin_connect(client.connection_list[0], 5)).deadline == 5.0
+
+
+def test_what_a_client_does_not_begin() -> None:
+    client = make_client(["one:1"])
+    request = make_requests([{"task": "t", "data": 5}])[0]
+    bad: list[tuple[type[Exception], Callable[[], Any]]] = [
+        (TypeError, lambda: client._begin_submit([request], True, None)),
+        (TypeError, lambda: client._begin_as_completed([None], None)),
+        (ValueError, lambda: client._begin_as_completed([], math.nan)),
+        (TypeError, lambda: client._begin_updates(None, None)),
+        (ValueError, lambda: client._begin_updates(request, math.nan)),
+    ]
+    for error, call in bad:
+        with pytest.raises(error):
+            call()
+    assert request.state == "UNKNOWN"
+
+
+def test_the_dict_of_a_job() -> None:
+    plain = {"task": "t", "data": b"x", "unique": None, "priority": None}
+    assert make_job("t", b"x", None, None, None, None) == plain
+    special: dict[str, Any] = {"task": "t", "data": b"x", "unique": "u", "priority": "LOW"}
+    special.update(run_at=5.0, reducer="r")
+    assert make_job("t", b"x", "u", "LOW", 5.0, "r") == special
+
+
+# The worker.
+
+
+def reverse(worker: Any, job: WorkerJob) -> Any:
+    return job.data[::-1]
+
+
+class Peer:
+    """The server of a worker that works."""
+
+    def __init__(self, engine: WorkerEngine) -> None:
+        action = engine.next_action()
+        assert isinstance(action, Connect)
+        self.link = action.link
+        self._engine = engine
+        self._connection = Connection(Role.SERVER)
+        engine.connected(self.link, 0.0)
+
+    def receive(self) -> list[Event]:
+        self._connection.receive_data(self._engine.data_to_send(self.link))
+        events: list[Event] = []
+        while isinstance(event := self._connection.next_event(), Event):
+            events.append(event)
+        return events
+
+    def send(self, event: Event) -> None:
+        self._engine.receive_data(self.link, self._connection.send(event), 0.0)
+
+
+def test_a_worker() -> None:
+    worker = make_worker(["one:1"], max_jobs=2, ssl_context="context")
+    assert repr(worker) == "<Worker [one:1] >"
+    assert worker.options == {
+        "max_jobs": 2,
+        "connect_timeout": 10.0,
+        "max_outage": 60.0,
+        "look_again": 5.0,
+        "max_packet_size": 256 * 1024 * 1024,
+    }
+    assert worker.register_task("a", reverse) == "a"
+    assert worker.register_task(b"b", reverse, timeout=1.5) == "b"
+    assert repr(worker) == "<Worker [one:1] a, b>"
+    assert worker.unregister_task("a") == "a"
+    assert worker.worker_abilities == {"b": reverse}
+    # A job of it may still come.
+    assert worker._registered == {"a": Ability(reverse, None), "b": Ability(reverse, 1.5)}
+    assert worker.set_client_id("me") == worker.worker_client_id == "me"
+    assert worker.has_job_lock() is False
+    assert (worker.after_job(), worker.after_poll(False)) == (True, True)
+
+
+def test_what_a_worker_refuses() -> None:
+    worker = make_worker(["one:1"])
+    bad: list[tuple[type[Exception], Callable[[], Any]]] = [
+        (ValueError, lambda: worker.register_task("a\0b", reverse)),
+        (TypeError, lambda: worker.register_task("a", None)),
+        (TypeError, lambda: worker.register_task("a", reverse, "1")),
+        (ValueError, lambda: worker.register_task("a", reverse, 0)),
+        (InvalidWorkerState, lambda: worker.unregister_task("a")),
+        (ValueError, lambda: worker.set_client_id("x" * 128)),
+        (ValueError, lambda: worker._begin_work(math.nan)),
+        (TypeError, lambda: worker._make_stop("1")),
+    ]
+    for error, call in bad:
+        with pytest.raises(error):
+            call()
+    assert (worker.worker_abilities, worker._registered) == ({}, {})
+    assert worker.worker_client_id is None
+
+
+@pytest.mark.parametrize("client_id", [None, "me"])
+def test_a_new_engine_is_told_everything(client_id: str | None) -> None:
+    """As after a fork."""
+    worker = make_worker(["one:1"])
+    worker.register_task("a", reverse)
+    worker.register_task("b", reverse, timeout=1.5)
+    if client_id:
+        worker.set_client_id(client_id)
+    engine = worker._driver.engine = WorkerEngine([ServerAddress("one", 1)], rng=random.Random(1))
+    worker._introduce(engine)
+    worker._driver.begin(worker._begin_work(60))
+    expected = [SetClientId(b"me")] if client_id else []
+    assert Peer(engine).receive() == [
+        *expected,
+        CanDo(b"a"),
+        CanDoTimeout(b"b", b"1500"),
+        GrabJobUniq(),
+    ]
+
+
+def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
+    worker = make_worker(["one:1"])
+    worker.register_task("a", reverse)
+    stream = worker._driver.begin(worker._begin_work(60))
+    peer = Peer(worker._driver.engine)
+    peer.receive()
+    peer.send(JobAssignUniq(b"H:1", b"a", b"u", b"in"))
+    job = worker._driver.call(WorkerEngine.next_job)
+    assert worker.has_job_lock() is True
+    for packet in (WorkData, WorkWarning, WorkException):
+        assert worker._event(packet, job, "out") == packet(b"H:1", b"out")
+    with pytest.raises(TypeError):
+        worker._event(WorkData, job, 5)
+    worker._driver.begin(worker._begin_send(job, WorkComplete(b"H:1", b"out"), 5))
+    assert peer.receive() == [WorkComplete(b"H:1", b"out")]
+    worker._log()
+    assert not caplog.records
+    worker._driver.engine.connection_lost(peer.link, OSError("gone"), 0.0)
+    worker._driver.call(worker._make_stop(5))
+    worker._log()
+    worker._log()
+    ((level, message),) = [(each.levelno, each.getMessage()) for each in caplog.records]
+    assert (level, "no connection to one:1: gone" in message) == (logging.WARNING, True)
+    assert not stream.done
+    worker._driver.call(lambda engine, now: engine.job_done(job, now))
+    assert stream.done
+
+
+# The admin client.
+
+
+def test_an_admin_client() -> None:
+    client = make_admin_client(["one:1"], 5, ssl_context="context")
+    assert repr(client) == "<AdminClient one:1>"
+    (server,) = client.connection_list
+    assert server.address == ServerAddress("one", 1, ssl_context="context")
+    assert client.options == {"connect_timeout": 10.0, "max_reply_size": 128 * 1024 * 1024}
+    assert client._driver.begin(client._begin_ask(text.status())).deadline == 5.0
+    client.poll_timeout = None
+    assert client._driver.begin(client._begin_ping()).deadline is None
+    with pytest.raises(ValueError, match="nan"):
+        make_admin_client(poll_timeout=math.nan)
+
+
+# The job server.
+
+
+def test_a_job_server() -> None:
+    server = make_job_server(port=1, max_queue_size=5)
+    assert server.options.pop("version").startswith("gearman-sansio-")
+    assert server.options == {
+        "job_retries": 10,
+        "max_packet_size": 256 * 1024 * 1024,
+        "max_unread": 64 * 1024 * 1024,
+        "max_memory": 1024 * 1024 * 1024,
+        "max_queue_size": 5,
+        "exceptions": False,
+    }
+    assert repr(server) == "<JobServer not started>"
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = server.address
+    server._address = HostAndPort("one", 1)
+    assert (repr(server), server.address) == ("<JobServer one:1>", ("one", 1))
+    for port in (-1, 65536):
+        with pytest.raises(ValueError, match="between 0 and 65535"):
+            make_job_server(port=port)
