@@ -7,6 +7,7 @@ worker with one slot. The others are in threads of a pool.
 from __future__ import annotations
 
 import asyncio
+import logging
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import trio
 
 import gearman_anyio
 from gearman_anyio._callbacks import Host
-from gearman_proto import ServerAddress, WorkerJob, WorkerLink
+from gearman_proto import NoopEncoder, ServerAddress, WorkerJob, WorkerLink
 from gearman_proto.engines.outcomes import OUTCOMES, Happened, Sent, Then
 from gearman_proto.engines.pool import Server as KnownServer
 
@@ -182,7 +183,12 @@ async def test_cancelled_work(
 
 @each_number_of_slots
 async def test_loop_that_ends(
-    kit: Kit, adapter: str, server: Server, task: str, max_jobs: int
+    kit: Kit,
+    adapter: str,
+    server: Server,
+    task: str,
+    max_jobs: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """asyncio cancels all tasks at once, each on its own: that is the worker's cancellation."""
     if adapter != "asyncio":
@@ -204,6 +210,7 @@ async def test_loop_that_ends(
     request = await client.submit_job(task, b"x", wait_until_complete=False)
     await kit.blocking(asyncio.run, main())
     assert working[0].cancelled()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
     await kit.start_worker(server.address, tasks={task: echo})
     await client.wait_until_jobs_completed([request])
     assert (request.result, list(request.warning_updates)) == (b"x", [])
@@ -352,6 +359,30 @@ async def test_hooks(
     }
     assert (request.state, list(request.warning_updates)) == ("FAILED", texts.get(what, []))
     assert OUTCOMES[row].sent is (Sent.FAILURE if what in texts else Sent.FAIL)
+    assert (await client.submit_job(task, b"good", poll_timeout=20)).result == b"good"
+    assert not call.done
+
+
+class Unwilling(NoopEncoder):
+    """An encoder that takes nothing but what is good."""
+
+    @classmethod
+    def encode(cls, encodable_object: Any) -> Any:
+        if encodable_object == b"good":
+            return encodable_object
+        raise GeneratorExit
+
+
+@each_number_of_slots
+async def test_an_encoder_that_takes_not_even_the_reason(
+    kit: Kit, server: Server, task: str, max_jobs: int
+) -> None:
+    client = await kit.client(server.address)
+    worker = await kit.make_worker(server.address, tasks={task: echo}, max_jobs=max_jobs)
+    worker.data_encoder = Unwilling
+    call = await kit.work(worker)
+    request = await client.submit_job(task, b"bad", poll_timeout=20)
+    assert (request.state, len(request.warning_updates)) == ("FAILED", 0)
     assert (await client.submit_job(task, b"good", poll_timeout=20)).result == b"good"
     assert not call.done
 
