@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import pytest
+import trio.testing
 
 from gearman_anyio import GearmanWorker, WorkerJob
 from tests.support import PATIENCE, counts_of, is_whole_reply, wait_for
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
 
 #: The kinds of callbacks, and of hooks.
 KINDS = ["async", "plain"]
+
+#: Where nothing leaves the process, time passes as soon as all tasks wait for it.
+on_a_test_clock = pytest.mark.parametrize(
+    "anyio_backend",
+    [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})],
+    ids=["trio"],
+)
 
 
 async def until(condition: Callable[[], object], what: str = "condition") -> None:

@@ -9,7 +9,6 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-import trio.testing
 
 import gearman_anyio as gearman
 from gearman_anyio import GearmanAdminClient, JobServer
@@ -28,7 +27,7 @@ from .stepping import (
     nothing_left,
     working,
 )
-from .support import until
+from .support import on_a_test_clock, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -38,12 +37,6 @@ if TYPE_CHECKING:
     Operation = Callable[[GearmanAdminClient, str], Coroutine[Any, Any, object]]
 
 pytestmark = pytest.mark.anyio
-
-on_a_test_clock = pytest.mark.parametrize(
-    "anyio_backend",
-    [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})],
-    ids=["trio"],
-)
 
 
 @pytest.fixture(autouse=True)

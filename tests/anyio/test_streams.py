@@ -19,7 +19,15 @@ import gearman_anyio as gearman
 from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
 from gearman_proto.jobs.submitting import make_requests
 from gearman_proto.wire.events import JobCreated, SubmitJob, WorkComplete, WorkData
-from tests.support import PATIENCE, FakeServer, Peer, black_hole, free_port, wait_for
+from tests.support import (
+    PATIENCE,
+    FakeServer,
+    Peer,
+    black_hole,
+    has_address,
+    resolve_to,
+    wait_for,
+)
 
 from .conftest import open_sockets
 from .support import until
@@ -605,70 +613,10 @@ async def test_the_server_closes_what_it_handles_once() -> None:
 # TCP: names and their addresses.
 
 
-def resolve_to(monkeypatch: pytest.MonkeyPatch, host: str, *addresses: str) -> threading.Event:
-    """Let `host` have `addresses`, which are known as soon as the event is set; and it is."""
-    real = socket.getaddrinfo
-    known = threading.Event()
-    known.set()
-
-    def getaddrinfo(
-        name: Any,
-        port: Any,
-        family: int = 0,
-        kind: int = 0,
-        proto: int = 0,
-        flags: int = 0,
-        **more: Any,
-    ) -> Any:
-        kind = more.get("type", kind)
-        if name not in (host, host.encode()):
-            return real(name, port, family, kind, proto, flags)
-        if flags & socket.AI_NUMERICHOST:
-            raise socket.gaierror(socket.EAI_NONAME, "not a number")
-        wait_for(known)
-        if not addresses:
-            raise socket.gaierror(socket.EAI_NONAME, "no such name")
-        return [
-            found for address in addresses for found in real(address, port, family, kind, proto)
-        ]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return known
-
-
-def has_ipv6() -> bool:
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as sock:
-        sock.bind(("::1", 0))
-        return True
-    return False
-
-
-def has_loopbacks() -> bool:
-    """Whether 127.0.0.2 and so on are this machine, too."""
-    with contextlib.suppress(OSError), socket.socket() as sock:
-        sock.bind(("127.0.0.2", 0))
-        return True
-    return False
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
-needs_loopbacks = pytest.mark.skipif(not has_loopbacks(), reason="there is only one loopback")
-
-
-@needs_ipv6
-@pytest.mark.parametrize("form", ["[::1]:{port}", ("::1", 0), ("[::1]", 0), {"host": "::1"}])
-async def test_ipv6(form: Any) -> None:
-    async with gearman.JobServer("::1") as server, working(server.address):
-        port = server.address.port
-        if isinstance(form, str):
-            host: Any = form.format(port=port)
-        else:
-            host = (form[0], port) if isinstance(form, tuple) else {**form, "port": port}
-        async with gearman.GearmanClient([host]) as client:
-            assert repr(client) == f"<GearmanClient [[::1]:{port}]>"
-            request = await client.submit_job("reverse", "hello")
-            assert request.result == b"olleh"
-            assert str(request.connection) == f"[::1]:{port}"
+needs_ipv6 = pytest.mark.skipif(not has_address("::1"), reason="this machine has no IPv6")
+needs_loopbacks = pytest.mark.skipif(
+    not has_address("127.0.0.2"), reason="there is only one loopback"
+)
 
 
 @needs_ipv6
@@ -691,54 +639,6 @@ async def test_some_addresses_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (await client.submit_job("reverse", "hello")).result == b"olleh"
         # A refusal is no reason to wait.
         assert anyio.current_time() - before < 5
-
-
-@needs_loopbacks
-async def test_all_addresses_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve_to(monkeypatch, "gearman.test", "127.0.0.1", "127.0.0.2")
-    port = free_port()
-    async with gearman.GearmanClient([("gearman.test", port)]) as client:
-        with pytest.raises(ServerUnavailable) as caught:
-            await client.submit_job("reverse", "hello")
-    message = str(caught.value)
-    assert message.startswith(f"no server could be reached: gearman.test:{port} (")
-    assert message.count("refused") == 2
-    assert "127.0.0.1" in message
-    assert "127.0.0.2" in message
-
-
-async def test_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve_to(monkeypatch, "gearman.test")
-    async with gearman.GearmanClient(["gearman.test"]) as client:
-        with pytest.raises(ServerUnavailable, match=r"gearman\.test:4730 .*no such name"):
-            await client.submit_job("reverse", "hello")
-    async with (
-        gearman.JobServer() as server,
-        gearman.GearmanClient(["gearman.test", server.address]) as client,
-    ):
-        requests = await client.submit_multiple_jobs(
-            [{"task": "t", "data": b""}] * 4, background=True
-        )
-        assert all(request.state == gearman.JOB_CREATED for request in requests)
-
-
-async def test_slow_name_server_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = resolve_to(monkeypatch, "gearman.test", "127.0.0.1")
-    known.clear()
-    async with gearman.JobServer() as server, working(server.address):
-        hosts = [server.address, ("gearman.test", server.address.port)]
-        async with gearman.GearmanClient(hosts) as client, anyio.create_task_group() as tasks:
-            good, slow = client.connection_list
-            await client.establish_connection(good)
-            tasks.start_soon(client.establish_connection, slow)
-            jobs = [{"task": "reverse", "data": b"xy"}] * 2
-            requests = await client.submit_multiple_jobs(jobs, poll_timeout=0)
-            ended = client.as_completed(requests)
-            assert (await ended.__anext__()).result == b"yx"
-            assert not slow.connected
-            known.set()
-            assert (await ended.__anext__()).result == b"yx"
-            assert slow.connected
 
 
 @needs_loopbacks

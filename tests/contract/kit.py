@@ -510,10 +510,10 @@ async def admin(kit: Kit, address: tuple[str, int], command: str) -> str:
 class Server:
     """A job server that a scenario uses, and may ask, kill and start again."""
 
-    def __init__(self, kit: Kit) -> None:
+    def __init__(self, kit: Kit, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self._kit = kit
         #: Where it listens, once it was started.
-        self.address: tuple[str, int] = ("127.0.0.1", 0)
+        self.address = address
 
     async def start(self) -> None:
         """Start it, at the same address if it was started before."""

@@ -29,9 +29,9 @@ from gearman_proto.wire.events import (
     WorkData,
 )
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
-from tests.support import PATIENCE, Link, Program, ServerAt, require
+from tests.support import PATIENCE, Link, Program, require
 
-from .kit import Kit, admin, echo, reverse
+from .kit import Kit, Server, echo, reverse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -76,24 +76,14 @@ async def refuses(kit: Kit, server: Any) -> bool:
     return await kit.blocking(is_refused)
 
 
+def at(kit: Kit, server: Any) -> Server:
+    """The server, to be asked in lines of text."""
+    return Server(kit, tuple(server.address))
+
+
 async def links(kit: Kit, server: Any) -> int:
     """How many others are connected."""
-    return (await admin(kit, tuple(server.address), "workers")).count("\n") - 2
-
-
-async def wait_for_links(kit: Kit, server: Any, count: int) -> None:
-    async def is_so() -> bool:
-        return await links(kit, server) == count
-
-    await kit.eventually(is_so, f"{count} connections")
-
-
-async def wait_for_counts(kit: Kit, server: Any, task: str, *expected: int) -> None:
-    async def is_so() -> bool:
-        counts = await kit.blocking(ServerAt(tuple(server.address)).counts, task)
-        return counts[: len(expected)] == expected
-
-    await kit.eventually(is_so, f"{expected} of {task}")
+    return len(await at(kit, server).client_ids()) - 1
 
 
 def memory(server: Any) -> int:
@@ -115,6 +105,9 @@ async def healthy(kit: Kit, server: Any, task: str) -> AsyncIterator[Callable[[]
         request = await client.submit_job(task, b"data", poll_timeout=PATIENCE)
         assert request.result == b"atad"
 
+    async def others_are_gone() -> bool:
+        return await links(kit, server) == 2
+
     client = await kit.client(server.address)
     await kit.start_worker(server.address, tasks={task: reverse})
     await check()
@@ -125,7 +118,8 @@ async def healthy(kit: Kit, server: Any, task: str) -> AsyncIterator[Callable[[]
         await kit.sleep(0.001)
     yield check
     await check()
-    await wait_for_links(kit, server, 2)
+    # The worker and the client are left.
+    await kit.eventually(others_are_gone, "the end of all connections")
     await kit.eventually(lambda: memory(server) <= min(looks), "the release of all memory")
 
 
@@ -147,11 +141,11 @@ async def test_end_while_clients_wait(kit: Kit, task: str, way: str) -> None:
     client = await kit.client(server.address)
     calls = [await kit.spawn(client.submit_job, task, b"%d" % number) for number in range(5)]
     await kit.wait_for(gate.begun)
-    await wait_for_counts(kit, server, task, 5, 1, 1)
+    await at(kit, server).wait_for_counts(task, 5, 1, 1)
     if way == "stop":
         await server.stop()
     else:
-        assert await admin(kit, tuple(server.address), "shutdown") == "OK\r\n"
+        assert await at(kit, server).admin("shutdown") == "OK\r\n"
         # The worker still runs its job, and nobody waits for that.
         await (await kit.spawn(server.wait)).result()
     assert await refuses(kit, server)
@@ -170,8 +164,8 @@ async def test_graceful_shutdown(kit: Kit, task: str, connect: Connect) -> None:
     calls = [await kit.spawn(client.submit_job, task, b"%d" % number) for number in range(3)]
     await client.submit_job(task, b"background", background=True)
     await kit.wait_for(gate.begun)
-    await wait_for_counts(kit, server, task, 4, 1, 1)
-    assert await admin(kit, tuple(server.address), "shutdown graceful") == "OK\r\n"
+    await at(kit, server).wait_for_counts(task, 4, 1, 1)
+    assert await at(kit, server).admin("shutdown graceful") == "OK\r\n"
 
     async def no_more() -> bool:
         return await refuses(kit, server)
@@ -205,7 +199,7 @@ async def test_shutdown_and_what_is_unread(
     link = await kit.blocking(lambda: connect(server, receive_buffer=4096))
     await kit.blocking(link.send, EchoReq(bytes(20 * MB)))
     assert await kit.blocking(link.sock.recv, 1) == b"\0"
-    assert await admin(kit, tuple(server.address), "shutdown") == "OK\r\n"
+    assert await at(kit, server).admin("shutdown") == "OK\r\n"
     waiting = await kit.spawn(server.wait)
     if reads:
         assert not waiting.done
@@ -246,7 +240,7 @@ async def test_worker_is_lost(kit: Kit, task: str, connect: Connect) -> None:
     lost = await kit.blocking(connect, server)
     await kit.blocking(lost.send, CanDo(task.encode()), GrabJobUniq())
     assert isinstance(await kit.blocking(lost.receive), JobAssignUniq)
-    await wait_for_counts(kit, server, task, 1, 1, 1)
+    await at(kit, server).wait_for_counts(task, 1, 1, 1)
     lost.close()
     await kit.start_worker(server.address, tasks={task: reverse})
     await client.wait_until_jobs_completed([request])
@@ -370,7 +364,7 @@ async def test_slow_reader(kit: Kit, task: str, connect: Connect) -> None:
         slow = await kit.blocking(lambda: connect(server, receive_buffer=4096))
         await kit.blocking(slow.send, SubmitJob(huge.encode(), b"", b""))
         assert isinstance(await kit.blocking(slow.receive), JobCreated)
-        await wait_for_counts(kit, server, huge, 0, 0, 1)
+        await at(kit, server).wait_for_counts(huge, 0, 0, 1)
         for _ in range(10):
             await check()
         event = await kit.blocking(slow.receive)
@@ -379,8 +373,8 @@ async def test_slow_reader(kit: Kit, task: str, connect: Connect) -> None:
         slow.close()
         await worker.shutdown()
         # Its name is remembered, which a `drop function` ends.
-        await wait_for_counts(kit, server, huge, 0, 0, 0)
-        assert await admin(kit, tuple(server.address), f"drop function {huge}") == "OK\r\n"
+        await at(kit, server).wait_for_counts(huge, 0, 0, 0)
+        assert await at(kit, server).admin(f"drop function {huge}") == "OK\r\n"
 
 
 async def test_silent_connections(kit: Kit, task: str, connect: Connect) -> None:
@@ -439,9 +433,8 @@ async def test_reset_at_any_moment(kit: Kit, task: str) -> None:
         GetStatus(b"H:1"),
     ]
     script = b"".join([connection.send(event) for event in events]) + b"workers\nstatus\n"
-    # Else the name of the task would be remembered by the server in the midst of the test.
-    client = await kit.client(server.address)
-    assert await admin(kit, tuple(server.address), f"create function {task}") == "OK\r\n"
+    # The server remembers names, and is not to begin with that in the midst of the test.
+    assert await at(kit, server).admin(f"create function {task}") == "OK\r\n"
     async with healthy(kit, server, f"{task}-healthy") as check:
         for size in range(0, len(script) + 1, 2):
             peer = await kit.blocking(Link, tuple(server.address))
@@ -451,8 +444,7 @@ async def test_reset_at_any_moment(kit: Kit, task: str) -> None:
                 await check()
             peer.reset()
         await check()
-        await client.shutdown()
-        await wait_for_counts(kit, server, task, 0, 0, 0)
+        await at(kit, server).wait_for_counts(task, 0, 0, 0)
 
 
 async def test_end_of_stream_after_a_command(kit: Kit, connect: Connect) -> None:
@@ -488,13 +480,13 @@ async def test_memory_is_full(kit: Kit, task: str) -> None:
     gate = kit.gate()
     gate.open.set()
     await kit.start_worker(server.address, tasks={task: gate})
-    await wait_for_counts(kit, server, task, 0, 0, 1)
+    await at(kit, server).wait_for_counts(task, 0, 0, 1)
     assert len(gate.order) == len(taken) + 1
     for request in refused[:5]:
         request.reset()
     again = await client.submit_multiple_requests(refused[:5])
     assert [request.state for request in again] == ["CREATED"] * 5
-    await wait_for_counts(kit, server, task, 0, 0, 1)
+    await at(kit, server).wait_for_counts(task, 0, 0, 1)
     await kit.eventually(lambda: memory(server) < 10_000)
 
 
@@ -533,7 +525,7 @@ async def test_thousands_in_flight(kit: Kit, task: str) -> None:
     client = await kit.client(server.address)
     jobs = [{"task": task, "data": b"%d" % number} for number in range(2000)]
     requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    await wait_for_counts(kit, server, task, 2000, 0, 0)
+    await at(kit, server).wait_for_counts(task, 2000, 0, 0)
     await kit.start_worker(server.address, tasks={task: reverse}, max_jobs=20)
     await client.wait_until_jobs_completed(requests, poll_timeout=PATIENCE)
     assert [request.result for request in requests] == [job["data"][::-1] for job in jobs]
@@ -562,10 +554,10 @@ async def test_libgearman(kit: Kit, task: str) -> None:
         assert {request.result.strip() for request in requests} == {b"ba"}
         assert await kit.blocking(lambda: run(data=b"world")) == b"dlrow"
         await kit.blocking(run, "-b", "later")
-        await wait_for_counts(kit, server, task, 0, 0, 1)
+        await at(kit, server).wait_for_counts(task, 0, 0, 1)
     finally:
         worker.kill()
-    await wait_for_counts(kit, server, task, 0, 0, 0)
+    await at(kit, server).wait_for_counts(task, 0, 0, 0)
 
 
 async def test_two_of_them(kit: Kit, task: str) -> None:
@@ -579,4 +571,4 @@ async def test_two_of_them(kit: Kit, task: str) -> None:
     assert len({(request.connection, request.handle) for request in requests}) == 50
     await one.stop()
     assert (await client.submit_job(task, b"on", max_retries=1)).result == b"on"
-    await wait_for_counts(kit, two, task, 0, 0, 1)
+    await at(kit, two).wait_for_counts(task, 0, 0, 1)

@@ -4,6 +4,7 @@ A test tells a scripted one what to do by a function. Nothing in here outlives i
 """
 
 from .links import Link
+from .names import Name, has_address, resolve_to
 from .peers import Disconnected, FakeServer, Peer, black_hole
 from .programs import PortProgram, Program, free_port, interruptible, require, require_module
 from .servers import Administered, EmbeddedServer, Gearmand, ServerAt, counts_of, is_whole_reply
@@ -22,6 +23,7 @@ __all__ = [
     "Gearmand",
     "Job",
     "Link",
+    "Name",
     "Peer",
     "PortProgram",
     "Program",
@@ -36,11 +38,13 @@ __all__ = [
     "echo",
     "eventually",
     "free_port",
+    "has_address",
     "interruptible",
     "is_whole_reply",
     "make_certificates",
     "require",
     "require_module",
+    "resolve_to",
     "reverse",
     "server_context",
     "spawn",

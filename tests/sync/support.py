@@ -5,19 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.support import PATIENCE, eventually, interruptible, spawn
 from tests.support import EmbeddedServer as EmbeddedServer  # noqa: PLC0414 - for tests/cli
 
 if TYPE_CHECKING:
-    import pytest
-
     from gearman_sync import GearmanAdminClient, GearmanClient, GearmanWorker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,27 +28,6 @@ def wait_for_followers(client: GearmanAdminClient | GearmanClient, count: int) -
     """Wait until a thread polls the sockets, and `count` others sleep."""
     wait_for_leader(client)
     eventually(lambda: len(client._driver._turns.followers) == count, f"{count} followers")
-
-
-def resolve_to(
-    monkeypatch: pytest.MonkeyPatch, host: str, *addresses: tuple[str, int]
-) -> list[threading.Thread]:
-    """Let `host` have `addresses`. Returns the threads that ask for it, as they do."""
-    real = socket.getaddrinfo
-    threads = []
-
-    def getaddrinfo(name: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        if name != host:
-            return real(name, port, *args, **kwargs)
-        if kwargs.get("flags", 0) & socket.AI_NUMERICHOST:
-            raise socket.gaierror(socket.EAI_NONAME, "not a number")
-        threads.append(threading.current_thread())
-        if not addresses:
-            raise socket.gaierror(socket.EAI_NONAME, "no such name")
-        return [found for address in addresses for found in real(*address, *args, **kwargs)]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return threads
 
 
 class Working:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ServerUnavailable
-from tests.support import make_certificates as make_certificates  # noqa: PLC0414 - for others
-
-from .support import resolve_to
+from tests.support import make_certificates as make_certificates  # noqa: PLC0414 - for tests/cli
+from tests.support import resolve_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable

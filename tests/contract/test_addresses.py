@@ -1,0 +1,90 @@
+"""Names and their addresses: IPv6, several of them, and none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.errors import ServerUnavailable
+from tests.support import free_port, has_address, resolve_to
+
+from .kit import Kit, Server, reverse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support import Gearmand
+
+needs_ipv6 = pytest.mark.skipif(not has_address("::1"), reason="this machine has no IPv6")
+needs_loopbacks = pytest.mark.skipif(
+    not has_address("127.0.0.2"), reason="there is only one loopback"
+)
+
+
+@needs_ipv6
+@pytest.mark.parametrize("kind", ["gearmand", "JobServer"])
+async def test_ipv6(
+    kit: Kit, start_gearmand: Callable[..., Gearmand], task: str, kind: str
+) -> None:
+    server: Any
+    if kind == "gearmand":
+        server = await kit.blocking(lambda: start_gearmand(host="::1"))
+        port = server.port
+    else:
+        server = kit.job_server(host="::1")
+        await kit.begin(server)
+        port = server.address.port
+    await kit.start_worker(("::1", port), tasks={task: reverse})
+    for host in (f"[::1]:{port}", ("::1", port), ("[::1]", port), {"host": "::1", "port": port}):
+        client = await kit.client(host)
+        assert repr(client) == f"<GearmanClient [[::1]:{port}]>"
+        request = await client.submit_job(task, "hello")
+        assert request.result == b"olleh"
+        assert str(request.connection) == f"[::1]:{port}"
+
+
+@needs_loopbacks
+async def test_all_addresses_refuse(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(monkeypatch, "gearman.test", "127.0.0.1", "127.0.0.2")
+    port = free_port()
+    client = await kit.client(("gearman.test", port))
+    with pytest.raises(ServerUnavailable) as caught:
+        await client.submit_job("task", b"")
+    message = str(caught.value)
+    assert message.startswith(f"no server could be reached: gearman.test:{port} (")
+    assert "refused" in message
+
+
+async def test_unknown_name(
+    kit: Kit, server: Server, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch, "gearman.test")
+    alone = await kit.client("gearman.test")
+    with pytest.raises(ServerUnavailable, match=r"gearman\.test:4730 .*no such name"):
+        await alone.submit_job(task, b"")
+    client = await kit.client("gearman.test", server.address)
+    jobs = [{"task": task, "data": b""}] * 4
+    requests = await client.submit_multiple_jobs(jobs, background=True)
+    assert [request.state for request in requests] == ["CREATED"] * 4
+
+
+async def test_slow_name_server_delays_nobody(
+    kit: Kit, server: Server, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = resolve_to(monkeypatch, "gearman.test", server.address)
+    name.known.clear()
+    await kit.start_worker(server.address, tasks={task: reverse})
+    client = await kit.client(server.address, "gearman.test")
+    good, slow = client.connection_list
+    await client.establish_connection(good)
+    connecting = await kit.spawn(client.establish_connection, slow)
+    await kit.wait_for(name.asked)
+    jobs = [{"task": task, "data": b"xy"}] * 2
+    requests = await client.submit_multiple_jobs(jobs, poll_timeout=0)
+    ended = client.as_completed(requests)
+    assert (await ended.__anext__()).result == b"yx"
+    assert not connecting.done
+    name.known.set()
+    assert (await connecting.result()).connected
+    assert (await ended.__anext__()).result == b"yx"
