@@ -136,7 +136,7 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext]):
     async def _execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
         """Do one job, and see to it that it ends."""
         job.encoder = self.data_encoder
-        ending = Ending(job)
+        ending = Ending(job, logger)
         watch = Watch(self._leaves, ending.hook_raised)
         with watch:
             await awaited(self.on_job_execute(job))

@@ -53,9 +53,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds to wait for an answer unless told otherwise (python-gearman).
-DEFAULT_POLL_TIMEOUT: Final = 10.0
-
 _ECHO: Final = b"gearman-sansio ping"
 
 
@@ -178,7 +175,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         now: float,
         wake: Callable[[], Any],
         *,
-        timeout: float | None = DEFAULT_POLL_TIMEOUT,
+        timeout: float | None = constants.DEFAULT_ADMIN_TIMEOUT,
     ) -> Question[T]:
         """Send a command.
 
@@ -200,7 +197,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         now: float,
         wake: Callable[[], Any],
         *,
-        timeout: float | None = DEFAULT_POLL_TIMEOUT,
+        timeout: float | None = constants.DEFAULT_ADMIN_TIMEOUT,
     ) -> Question[float]:
         """Send ECHO_REQ. The answer is the seconds until ECHO_RES. Arguments as for `ask`."""
         return self._ask(Question(None, 0, deadline_of(now, timeout), wake), now)

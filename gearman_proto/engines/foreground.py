@@ -34,13 +34,13 @@ class _Job:
     __slots__ = ("copies", "handle", "last", "requests", "submits")
 
     def __init__(self, handle: bytes) -> None:
-        self.handle = handle
+        self.handle: bytes = handle
         self.requests: list[RequestRef] = []
         #: How many submits of this connection the server has for it.
-        self.submits = 0
+        self.submits: int = 0
         #: The last packet about it, while copies of that are expected, and how many.
         self.last: Event | None = None
-        self.copies = 0
+        self.copies: int = 0
 
     def live(self) -> list[GearmanJobRequest]:
         """Return the requests that somebody still holds."""

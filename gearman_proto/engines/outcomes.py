@@ -37,7 +37,6 @@ nothing is sent and the job has no end, its server gives it to another worker.
 from __future__ import annotations
 
 import enum
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,14 +45,13 @@ from gearman_proto.jobs.results import failure_events, result_event
 from gearman_proto.wire.events import WorkFail
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable
     from types import TracebackType
 
     from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.events import PacketEvent
-
-logger: Final = logging.getLogger("gearman")
 
 
 class Happened(enum.Enum):
@@ -209,10 +207,16 @@ class Watch:
 
 
 class Ending:
-    """What is left to do about a job when its hooks have returned, or raised."""
+    """What is left to do about a job when its hooks have returned, or raised.
 
-    def __init__(self, job: WorkerJob) -> None:
+    Args:
+        job: The job.
+        logger: Where what is wrong with hooks is written down.
+    """
+
+    def __init__(self, job: WorkerJob, logger: logging.Logger) -> None:
         self._job = job
+        self._logger = logger
         self._happened = Happened.LEFT_OPEN
         self._error: BaseException | None = None
 
@@ -221,10 +225,10 @@ class Ending:
         job = self._job
         if isinstance(error, ConnectionError) and (job.ended or job.is_lost):
             self._happened = Happened.LOST
-            logger.warning("%r: %s", job, error)
+            self._logger.warning("%r: %s", job, error)
         else:
             self._happened, self._error = Happened.HOOK_RAISED, error
-            logger.error("a hook failed for %r", job, exc_info=error)
+            self._logger.error("a hook failed for %r", job, exc_info=error)
 
     def to_send(self, encoder: Any, exceptions: bool) -> list[PacketEvent]:
         """The end of the job, if it has none. Arguments are those of `to_send`."""
@@ -232,7 +236,7 @@ class Ending:
             self._happened = Happened.LOST
         events = to_send(self._happened, self._job, encoder, self._error, exceptions)
         if events and self._happened is Happened.LEFT_OPEN:
-            logger.error("%r was left without an end: it fails", self._job)
+            self._logger.error("%r was left without an end: it fails", self._job)
         self._error = None  # Its traceback has the frame that has this.
         return events
 

@@ -26,12 +26,13 @@ class Query:
     __slots__ = ("answered", "error", "event", "open", "request", "retried", "wait")
 
     def __init__(self, request: GearmanJobRequest, wait: StatusWait, event: PacketEvent) -> None:
-        self.request = request
-        self.wait = wait
-        self.event = event
+        self.request: GearmanJobRequest = request
+        self.wait: StatusWait = wait
+        self.event: PacketEvent = event
         #: How many servers have not answered.
-        self.open = 0
-        self.answered = False
+        self.open: int = 0
+        #: True once `request` has its status, or will not get one.
+        self.answered: bool = False
         #: Why a server did not answer.
         self.error: Exception | None = None
         #: The servers that were asked a second time, after a lost connection.

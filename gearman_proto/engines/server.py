@@ -102,13 +102,6 @@ if TYPE_CHECKING:
     from gearman_proto.wire.events import Event, PacketEvent
 
 
-#: Bytes that jobs, functions and packets may take up together, unless told otherwise.
-DEFAULT_MAX_MEMORY: Final = 1024 * 1024 * 1024
-#: Bytes that may wait on one link behind the first packet, unless told otherwise.
-DEFAULT_MAX_UNREAD: Final = 64 * 1024 * 1024
-#: How often a job is run again because its worker was lost, unless told otherwise.
-DEFAULT_JOB_RETRIES: Final = 10
-
 # Bytes that a registration for a function takes up beside its name.
 _ABILITY_SIZE: Final = 512
 # A link that holds less is not worth cutting off.
@@ -162,10 +155,10 @@ class ServerEngine(BaseEngine):
         wall_clock: Callable[[], float],
         pid: int = 0,
         version: str = "",
-        job_retries: int | None = DEFAULT_JOB_RETRIES,
+        job_retries: int | None = constants.DEFAULT_JOB_RETRIES,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
-        max_unread: int = DEFAULT_MAX_UNREAD,
-        max_memory: int = DEFAULT_MAX_MEMORY,
+        max_unread: int = constants.DEFAULT_MAX_UNREAD,
+        max_memory: int = constants.DEFAULT_MAX_MEMORY,
         max_queue_size: int = 0,
         exceptions: bool = False,
     ) -> None:

@@ -58,9 +58,13 @@ class Wait:
             self.done = True
             self.wake()
 
-    def fail(self, error: Exception) -> None:
-        """Be done; the call has to raise `error`, or what came before it."""
+    def note(self, error: Exception) -> None:
+        """The call has to raise `error` when it is done, or what was noted before it."""
         self.error = self.error or error
+
+    def fail(self, error: Exception) -> None:
+        """Be done; the call has to raise `error`, or what was noted before it."""
+        self.note(error)
         self.finish()
 
     def expire(self, now: float) -> None:  # noqa: ARG002 - it is what Timers call
@@ -121,7 +125,7 @@ class RequestsWait(Wait):
 
     def request_failed(self, error: Exception) -> None:
         """A request will not be accepted, and the call has to raise `error`."""
-        self.error = self.error or error
+        self.note(error)
 
     def request_updated(self) -> None:
         """Something has come of a request's job, and it goes on."""

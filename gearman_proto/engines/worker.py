@@ -91,11 +91,6 @@ if TYPE_CHECKING:
     from gearman_proto.wire.events import Event, PacketEvent
 
 
-#: Seconds without any server after which `work` gives up, unless told otherwise.
-DEFAULT_MAX_OUTAGE: Final = 60.0
-#: Seconds that a link sleeps before it looks again, unless told otherwise.
-DEFAULT_LOOK_AGAIN: Final = 5.0
-
 # Seconds after which an unanswered grab no longer keeps its slot; after which its link is given up.
 _LATE: Final = 1.0
 _LOST: Final = 30.0
@@ -163,8 +158,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         rng: random.Random,
         max_jobs: int = 1,
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
-        max_outage: float | None = DEFAULT_MAX_OUTAGE,
-        look_again: float = DEFAULT_LOOK_AGAIN,
+        max_outage: float | None = constants.DEFAULT_MAX_OUTAGE,
+        look_again: float = constants.DEFAULT_LOOK_AGAIN,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
     ) -> None:
         if isinstance(max_jobs, bool) or not isinstance(max_jobs, int):

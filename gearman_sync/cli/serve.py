@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from gearman_proto.constants import DEFAULT_GEARMAN_PORT
-from gearman_proto.engines.server import DEFAULT_JOB_RETRIES, DEFAULT_MAX_MEMORY
+from gearman_proto.constants import DEFAULT_GEARMAN_PORT, DEFAULT_JOB_RETRIES, DEFAULT_MAX_MEMORY
 from gearman_sync import JobServer
 
 from . import exits

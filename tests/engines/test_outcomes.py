@@ -32,6 +32,7 @@ from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.wire.events import WorkComplete, WorkException, WorkFail, WorkWarning
 
+LOGGER: Final = logging.getLogger("gearman")
 PAGE: Final = Path(__file__).parents[2] / "docs" / "worker.md"
 
 
@@ -174,12 +175,12 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, Any, bool]]:
 
 def test_hooks_that_end_the_job(job: WorkerJob, caplog: pytest.LogCaptureFixture) -> None:
     job.ended = True
-    assert Ending(job).to_send(NoopEncoder, False) == []
+    assert Ending(job, LOGGER).to_send(NoopEncoder, False) == []
     assert not caplog.records
 
 
 def test_hooks_that_leave_the_job(job: WorkerJob, caplog: pytest.LogCaptureFixture) -> None:
-    assert Ending(job).to_send(NoopEncoder, True) == [WorkFail(b"H:1")]
+    assert Ending(job, LOGGER).to_send(NoopEncoder, True) == [WorkFail(b"H:1")]
     assert OUTCOMES[Happened.LEFT_OPEN].sent is Sent.FAIL
     assert logged(caplog) == [(logging.ERROR, "%r was left without an end: it fails", False)]
 
@@ -188,7 +189,7 @@ def test_hooks_that_leave_the_job(job: WorkerJob, caplog: pytest.LogCaptureFixtu
 def test_hooks_that_raise(
     error: BaseException, job: WorkerJob, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ending = Ending(job)
+    ending = Ending(job, LOGGER)
     ending.hook_raised(error)
     warning, failed = ending.to_send(NoopEncoder, False)
     assert isinstance(warning, WorkWarning)
@@ -202,7 +203,7 @@ def test_hooks_of_a_job_that_is_lost(
     is_known: bool, job: WorkerJob, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its end could not be sent; or nobody has tried."""
-    ending = Ending(job)
+    ending = Ending(job, LOGGER)
     if is_known:
         job.ended = True  # So the engine has it, when its end was to be sent.
         ending.hook_raised(ConnectionError("gone"))

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import (
+    DEFAULT_MAX_UNREAD,
     JOB_COMPLETE,
     JOB_CREATED,
     JOB_FAILED,
@@ -38,7 +39,7 @@ from gearman_proto.engines.base import Close, Connect
 from gearman_proto.engines.client import ClientEngine
 from gearman_proto.engines.jobqueue import JobState
 from gearman_proto.engines.phases import Phase
-from gearman_proto.engines.server import DEFAULT_MAX_UNREAD, ServerEngine
+from gearman_proto.engines.server import ServerEngine
 from gearman_proto.engines.waits import RequestsWait
 from gearman_proto.engines.worker import WorkerEngine
 from gearman_proto.errors import (

@@ -11,8 +11,7 @@ import pytest
 
 import gearman_anyio
 import gearman_sync
-from gearman_proto import constants, surface
-from gearman_proto.engines import admin, server, worker
+from gearman_proto import surface
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -149,12 +148,3 @@ def test_help_prints_the_documentation(adapter: ModuleType) -> None:
     text = pydoc.plain(pydoc.render_doc(adapter.GearmanClient.submit_job))
     assert "Submit one job (python-gearman: `submit_job`)." in text
     assert "ExceededConnectionAttempts: The submit was lost" in text
-
-
-def test_defaults_are_those_of_the_engines() -> None:
-    assert constants.DEFAULT_ADMIN_TIMEOUT == admin.DEFAULT_POLL_TIMEOUT
-    assert constants.DEFAULT_MAX_OUTAGE == worker.DEFAULT_MAX_OUTAGE
-    assert constants.DEFAULT_LOOK_AGAIN == worker.DEFAULT_LOOK_AGAIN
-    assert constants.DEFAULT_JOB_RETRIES == server.DEFAULT_JOB_RETRIES
-    assert constants.DEFAULT_MAX_MEMORY == server.DEFAULT_MAX_MEMORY
-    assert constants.DEFAULT_MAX_UNREAD == server.DEFAULT_MAX_UNREAD
