@@ -1,7 +1,8 @@
 """Mutants: faults put into the packages one at a time, to see whether the suite notices.
 
-    python -m pytest --cov=gearman_proto --cov=gearman_sync --cov=gearman_anyio --cov-branch \\
-        --cov-context=test --cov-report=
+    pip install pytest-cov
+    python -m pytest -n 2 --dist loadfile --cov=gearman_proto --cov=gearman_sync \\
+        --cov=gearman_anyio --cov-context=test --cov-report= --cov-fail-under=0
     python tests/mutants.py --data .coverage
 
 A mutant is a piece of text that stands once in all packages (blanks and line breaks count as one),
