@@ -47,7 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose a seed for Hypothesis, so that a failure can be repeated, and what is measured."""
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
-    if measured := coverage.Coverage.current():
+    measured = coverage.Coverage.current()
+    # pytest-cov measures what its options say; see tests/mutants.py.
+    if measured is not None and not config.pluginmanager.hasplugin("_cov"):
         config.pluginmanager.register(Measuring(measured))
 
 

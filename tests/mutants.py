@@ -1,7 +1,8 @@
 """Mutants: faults put into the packages one at a time, to see whether the suite notices.
 
-    python -m pytest --cov=gearman_proto --cov=gearman_sync --cov=gearman_anyio --cov-branch \\
-        --cov-context=test --cov-report=
+    pip install pytest-cov
+    python -m pytest -n 2 --dist loadfile --cov=gearman_proto --cov=gearman_sync \\
+        --cov=gearman_anyio --cov-context=test --cov-report= --cov-fail-under=0
     python tests/mutants.py --data .coverage
 
 A mutant is a piece of text that stands once in all packages (blanks and line breaks count as one),
@@ -36,9 +37,9 @@ import coverage
 import pytest
 
 PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
-# The directories of tests from the quick to the slow, behind the core's own.
+# The directories of tests from the quick to the slow, behind a mutant's own and the core's.
 _LATER: Final = ("contract", "sync", "anyio", "cli", "peers")
-# Where the tests of what only other processes run are; the core's own, where nothing is said.
+# Where an adapter's own tests are; all others are the core's.
 _HOMES: Final = {"gearman_sync/cli": "cli", "gearman_sync": "sync", "gearman_anyio": "anyio"}
 _NOT_COPIED: Final = shutil.ignore_patterns(
     ".git", ".venv*", "__pycache__", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"
@@ -240,21 +241,20 @@ def find_tests(mutant: Mutant, root: Path, data: coverage.CoverageData) -> list[
             contexts = data.contexts_by_lineno(measured)
             for line in mutant.lines:
                 tests.update(context.rpartition("|")[0] for context in contexts.get(line, ()))
+    home = next((_HOMES[package] for package in _HOMES if mutant.path.is_relative_to(package)), "")
     known = [test for test in tests if test and (root / test.partition("::")[0]).exists()]
     if known:
-        return sorted(known, key=_rank)
-    for package, directory in _HOMES.items():
-        if mutant.path.is_relative_to(package):
-            return [f"tests/{directory}"]
-    core = (path.parent for path in (root / "tests").glob("*/__init__.py"))
-    return [f"tests/{path.name}" for path in core if path.name not in _LATER]
+        return sorted(known, key=lambda test: (_rank(test.split("/")[1], home), test))
+    if home:
+        return [f"tests/{home}"]
+    core = (path.parent.name for path in (root / "tests").glob("*/__init__.py"))
+    return [f"tests/{name}" for name in core if name not in _LATER]
 
 
-def _rank(test: str) -> tuple[int, str]:
-    directory = test.split("/")[1]
-    rank = _LATER.index(directory) + 1 if directory in _LATER else 0
-    # What is in no directory runs the examples and the pages.
-    return (len(_LATER) + 1 if "::" in directory else rank, test)
+def _rank(directory: str, home: str) -> int:
+    if "::" in directory:
+        return len(_LATER) + 1  # What is in no directory runs the examples and the pages.
+    return _LATER.index(directory) + 1 if directory in _LATER and directory != home else 0
 
 
 def judge(mutant: Mutant, root: Path, tests: list[str], limit: float) -> tuple[bool, str]:
