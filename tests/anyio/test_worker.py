@@ -1015,12 +1015,18 @@ async def test_cancelled_send(task: str) -> None:
         await reading.wait()
         await peer.hold()
 
+    async def cancel_what_waits(scope: anyio.CancelScope) -> None:
+        await anyio.wait_all_tasks_blocked()
+        scope.cancel()
+
     async def function(worker: Any, job: WorkerJob) -> Any:
         gave_up = 0
-        for number in range(10):
-            with anyio.move_on_after(0.01) as scope:
-                await worker.send_job_data(job, b"%d" % number + bytes(MB))
-            gave_up += scope.cancelled_caught
+        async with anyio.create_task_group() as tasks:
+            for number in range(10):
+                with anyio.CancelScope() as scope:
+                    tasks.start_soon(cancel_what_waits, scope)
+                    await worker.send_job_data(job, b"%d" % number + bytes(MB))
+                gave_up += scope.cancelled_caught
         reading.set()
         return b"%d" % (gave_up > 0)
 

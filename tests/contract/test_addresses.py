@@ -72,10 +72,10 @@ async def test_unknown_name(
 async def test_slow_name_server_delays_nobody(
     kit: Kit, server: Server, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = resolve_to(monkeypatch, "gearman.test", server.address)
+    name = resolve_to(monkeypatch, "gearman.test", "127.0.0.1")
     name.known.clear()
     await kit.start_worker(server.address, tasks={task: reverse})
-    client = await kit.client(server.address, "gearman.test")
+    client = await kit.client(server.address, ("gearman.test", server.address[1]))
     good, slow = client.connection_list
     await client.establish_connection(good)
     connecting = await kit.spawn(client.establish_connection, slow)

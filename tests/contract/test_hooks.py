@@ -295,7 +295,8 @@ async def test_hook_that_raises_ends_work(
     done: list[bytes] = []
 
     def raise_error(self: Any, *args: Any) -> bool:
-        if done:
+        # Where jobs run beside the polling, this one may not have ended yet.
+        if done and (hook == "after_job" or not self.has_job_lock()):
             raise ZeroDivisionError("in the hook")
         return True
 
