@@ -6,6 +6,8 @@ import ast
 import graphlib
 import importlib
 import io
+import subprocess
+import sys
 import tokenize
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +43,8 @@ ARROWS: Final[dict[str, set[str]]] = {
 FORBIDDEN: Final = {"anyio", "asyncio", "select", "selectors", "socket", "ssl", "threading", "time"}
 #: Lines of a module, unless one machine and one table fill it and its first lines say so.
 LONGEST: Final = 700
+#: Lines in a row that two adapters may share, but for imports and signatures.
+LONGEST_RUN: Final = 5
 #: What an adapter may have, in lines of code, for each line of the core.
 ADAPTERS_SHARE: Final = 0.28
 
@@ -116,6 +120,57 @@ def test_adapters_are_thin() -> None:
     for adapter in ("gearman_sync", "gearman_anyio"):
         share = lines_of_code(adapter, without="cli") / core
         assert 0.1 < share <= ADAPTERS_SHARE, (adapter, share)
+
+
+def bodies(path: Path) -> Iterator[list[str]]:
+    """The lines, documentation too, of what is no import and no signature, piece by piece."""
+    between: set[int] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) != "__all__":
+            continue
+        if isinstance(node, (ast.Assign, ast.Import, ast.ImportFrom)):
+            between.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            between.update(range(node.lineno, node.body[0].lineno))
+    piece: list[str] = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if number in between:
+            yield piece
+            piece = []
+        elif line.strip():
+            piece.append(line.strip())
+    yield piece
+
+
+def runs(package: str, length: int) -> dict[tuple[str, ...], Path]:
+    """All runs of so many lines in a package."""
+    return {
+        tuple(piece[start : start + length]): path
+        for path, _ in trees(package, without="cli")
+        for piece in bodies(path)
+        for start in range(len(piece) - length + 1)
+    }
+
+
+def test_nothing_stands_in_both_adapters() -> None:
+    blocking, awaited = (runs(each, LONGEST_RUN + 1) for each in ("gearman_sync", "gearman_anyio"))
+    assert not {run: blocking[run].name for run in blocking.keys() & awaited}
+
+
+@pytest.mark.parametrize(
+    ("package", "others"),
+    [
+        ("gearman_anyio", "gearman_sync"),
+        ("gearman_sync", "gearman_anyio"),
+        ("gearman_proto", ("gearman_anyio", "gearman_sync", "anyio", "ssl")),
+    ],
+)
+def test_what_an_import_loads(package: str, others: str | tuple[str, ...]) -> None:
+    program = f"import sys, {package}; print([n for n in sys.modules if n.startswith({others!r})])"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert ran.stdout == "[]\n"
 
 
 def private_accesses() -> Iterator[tuple[str, int, str]]:

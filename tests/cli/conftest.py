@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import Gearmand
-from tests.sync.support import EmbeddedServer
+from tests.support import EmbeddedServer, Gearmand
 
 from .support import Running, command_line, several
 

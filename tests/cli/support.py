@@ -25,8 +25,7 @@ from unittest import mock
 import pytest
 
 from gearman_sync.cli import main
-from tests.support import PATIENCE, Administered, Gearmand, require
-from tests.sync.support import EmbeddedServer
+from tests.support import PATIENCE, Administered, EmbeddedServer, Gearmand, require
 
 from .forks import Forked
 

@@ -1469,6 +1469,18 @@ def test_graceful_shutdown_cut_short() -> None:
     assert world.engine.closed
 
 
+def test_shut_down_twice() -> None:
+    world = World()
+    slow = world.connect(reads=False)
+    slow.send(EchoReq(b"x"))
+    world.shut_down()
+    world.shut_down(graceful=True)
+    assert not slow.closed
+    slow.read_on()
+    assert slow.closed
+    assert world.engine.closed
+
+
 def test_shut_down_with_nobody_there() -> None:
     world = World()
     wait = waiting(world)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support import PATIENCE, eventually, interruptible, spawn
-from tests.support import EmbeddedServer as EmbeddedServer  # noqa: PLC0414 - for tests/cli
 
 if TYPE_CHECKING:
     from gearman_sync import GearmanAdminClient, GearmanClient, GearmanWorker

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ServerUnavailable
-from tests.support import make_certificates as make_certificates  # noqa: PLC0414 - for tests/cli
 from tests.support import resolve_to
 
 if TYPE_CHECKING:
