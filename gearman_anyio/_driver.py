@@ -47,8 +47,8 @@ __all__ = ["E_", "Call", "Driver", "Items"]
 
 logger: Final = logging.getLogger("gearman")
 
-# Bytes to read at a time.
-_READ_SIZE: Final = 256 * 1024
+# Bytes to read at a time. Above 128 KiB, glibc may get the memory for each read from the system.
+_READ_SIZE: Final = 120 * 1024
 # Seconds after which to accept again when that failed: there are too many open files, say.
 _LISTEN_AGAIN: Final = 0.5
 

@@ -26,8 +26,9 @@ from gearman_proto.address import ServerAddress
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Bytes to read at a time; less from those who share a server, so that none is kept waiting.
-_READ_SIZE: Final = 256 * 1024
+# Bytes to read at a time; less from those who share a server, so that none is kept waiting. Above
+# 128 KiB, glibc may get the memory for each read from the system, which takes longer than the read.
+_READ_SIZE: Final = 120 * 1024
 _SHARED_READ_SIZE: Final = 64 * 1024
 # Chunks to write before reading again: replies must not pile up behind a long write.
 _WRITES: Final = 4

@@ -35,7 +35,7 @@ class Lock(_RLock):  # type: ignore[misc]
       has begun.
     * it is taken back after a sleep by `_acquire_restore`. Unlike `acquire`, this can't be
       interrupted before it has the lock.
-    * whether it is held is asked of the lock (`_is_owned`), not taken from what `acquire` said.
+    * it is released without a look first whether it is held: the signal may come after that.
     """
 
     __slots__ = ()
@@ -62,8 +62,10 @@ class Lock(_RLock):  # type: ignore[misc]
             if self.acquire(blocking=False):
                 function()
         finally:
-            if self._is_owned():
+            try:  # noqa: SIM105 - a signal may come within that call, before this one
                 self.release()
+            except RuntimeError:
+                pass  # Somebody else had it.
 
 
 class Turns:
