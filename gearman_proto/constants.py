@@ -70,15 +70,16 @@ JOB_FAILED: Final = "FAILED"
 JOB_COMPLETE: Final = "COMPLETE"
 
 # The limits below are gearmand 1.1.21's. A request beyond them is not always answered with an
-# ERROR: some are met with silence, and some damage what comes after them.
+# ERROR: some are met with silence, and some damage what comes after them. The recordings that are
+# named are in tests/vectors.
 
-#: Bytes. 64 are accepted, but stored cut to 63 and never coalesced.
+#: Bytes. 64 are accepted, but stored cut to 63 and never coalesced (29_unique_63_and_64).
 MAX_UNIQUE_SIZE: Final = 63
 #: Bytes. A GET_STATUS for a longer handle is never answered.
 MAX_HANDLE_SIZE: Final = 63
 #: Bytes.
 MAX_REDUCER_SIZE: Final = 64
-#: Bytes. Longer ids are cut.
+#: Bytes. Longer ids are cut (45_worker_ids).
 MAX_CLIENT_ID_SIZE: Final = 127
 #: Bytes. JOB_ASSIGN_ALL (header, handle, function, unique, reducer and their NULs) has to fit the
 #: receive buffer of 8192 bytes, else the job kills the connection of every worker that grabs it.
@@ -92,7 +93,7 @@ MAX_CAN_DO_TIMEOUT: Final = 2**31 - 1
 MAX_EPOCH: Final = 2**63 - 1
 #: Bytes, with the line end. A longer text command is not taken.
 MAX_COMMAND_SIZE: Final = 8192
-#: Words. A text command of more closes the connection without a reply.
+#: Words. A text command of more closes the connection without a reply (43_text_six_words).
 MAX_COMMAND_WORDS: Final = 5
 
 #: Bytes of a packet's body.

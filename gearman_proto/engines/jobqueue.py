@@ -124,13 +124,13 @@ class QueuedJob:
         self.epoch: int = 0
         self.state: JobState = DELAYED
         self.rank: int = 0
-        #: Whether it is to be run although nobody listens.
+        #: True if it is to be run although nobody listens.
         self.background: bool = False
         #: The links that wait for its end, and how many submits of each do.
         self.listeners: dict[Any, int] = {}
         #: The link that runs it.
         self.worker: Any = None
-        #: Whether the time is limited that this may take.
+        #: True while its worker has a time limit for it.
         self.limited: bool = False
         #: How often its worker was lost.
         self.losses: int = 0

@@ -13,7 +13,7 @@ Slots
 
 Time
     A sleeping link grabs again now and then, without a NOOP: gearmand does not wake workers when a
-    job for later is due, and a dead connection shows itself when a grab is not answered. And where
+    job for later is due (recording 35_epoch), and a dead connection shows itself when a grab is not answered. And where
     a job for later stands in the queue before jobs of low priority, gearmand answers PRE_SLEEP with
     NOOP and GRAB_JOB with NO_JOB for ever; a link that is woken for nothing again and again, at
     once, pauses in between.
@@ -659,7 +659,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if registered == wanted or link.phase is Phase.LEAVING:
             return
         for function in [f for f in registered if registered[f] != wanted.get(f, -1)]:
-            # gearmand takes the jobs of a function away with it.
+            # gearmand takes the jobs of a function away with it
+            # (recording 21_cant_do_while_holding).
             held = any(job.wire_task == function for job in link.jobs)
             if not held and link.phase not in _ASKING:
                 del registered[function]

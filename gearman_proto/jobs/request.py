@@ -64,9 +64,9 @@ class JobStatus(TypedDict, total=False):
 
     #: The job's handle, if that is known (it is not part of an answer to a query by unique).
     handle: str | None
-    #: Whether the server knows the job. It forgets a job when that ends.
+    #: True if the server knows the job. It forgets a job when that ends.
     known: bool
-    #: Whether a worker has it.
+    #: True if a worker has it.
     running: bool
     #: The worker's progress, 0 if it reported none.
     numerator: int

@@ -85,9 +85,11 @@ _MAX_PLAIN_SIZE: Final = 65536
 _MAX_BODY_SIZE: Final = constants.MAX_BODY_SIZE
 # Replies have no limit of their own: the line of a worker in `workers` holds all its functions.
 _MAX_REPLY_LINE: Final = 1024 * 1024
-# The codes with which servers refuse a WORK_* packet (gearmand's; the Perl server's).
+# The codes with which servers refuse a WORK_* packet (gearmand's, as in recording
+# 23_work_for_unknown_handle; the Perl server's).
 _WORK_ERRORS: Final = frozenset({b"JOB_NOT_FOUND", b"not_worker"})
-# The codes with which gearmand refuses a submit, and nothing else.
+# The codes with which gearmand refuses a submit, and nothing else (recordings 27_queue_full and
+# 28_pipelined_submits_with_error).
 _SUBMIT_ERRORS: Final = frozenset({b"QUEUE_ERROR", b"ARGUMENT_TOO_LARGE"})
 
 #: Sizes in bytes of what clients and workers send, by argument.
@@ -152,10 +154,10 @@ class _Row:
             self.owes = self.alone
         elif packet.name == "ALL_YOURS":
             self.owes = _ERROR_ONLY
-        #: Whether its first argument comes back in the answer.
+        #: True if its first argument comes back in the answer.
         self.repeated = bool(packet.answers and packet.args and not packet.is_submit)
         self.answers_something = packet.number in _ANSWERS
-        #: Whether its body is one plain argument.
+        #: True if its body is one plain argument.
         self.single = len(packet.args) == 1 and not packet.opaque
         sizes = dict(_SIZES)
         if packet.name == "GET_STATUS":
@@ -168,7 +170,7 @@ class _Row:
         self.nuls = max(len(packet.args) - 1, 0)
         #: Plain arguments that are no larger together are not too large.
         self.enough = min(self.limits, default=0)
-        #: Whether it may be sent only with certain values, or never.
+        #: True if it may be sent only with certain values, or never.
         self.is_special = packet.name in _SPECIAL
 
 

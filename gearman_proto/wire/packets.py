@@ -48,14 +48,14 @@ class PacketType:
     receiver: Role
     #: The names of its arguments, in order.
     args: tuple[str, ...] = ()
-    #: Whether the last argument is a payload: any bytes of any number.
+    #: True if the last argument is a payload: any bytes of any number.
     opaque: bool = False
-    #: Whether the last argument, and the NUL before it, may be missing.
+    #: True if the last argument, and the NUL before it, may be missing.
     optional: bool = False
     #: The names of the packets that answer it, exactly one of them and in order. Any of them may
     #: be replaced by an ERROR.
     answers: tuple[str, ...] = ()
-    #: Whether some server is known to drop it without an answer (Python gear's does).
+    #: True if some server is known to drop it without an answer (Python gear's does).
     ignorable: bool = False
 
     @property
@@ -82,7 +82,8 @@ def _work(number: int, name: str) -> PacketType:
 #: Types 1 to 42; 5 is unused.
 #:
 #: SUBMIT_REDUCE_JOB has one argument more than Gearman's document says: servers wait for it, and
-#: libgearman sends it empty. STATUS_RES_UNIQUE starts with the unique, not the handle.
+#: libgearman sends it empty (recording 05_reduce_all). STATUS_RES_UNIQUE starts with the unique, not
+#: the handle (14_background_status).
 PACKETS: Final[tuple[PacketType, ...]] = (
     PacketType(1, "CAN_DO", _W, _S, ("function",)),
     PacketType(2, "CANT_DO", _W, _S, ("function",)),
@@ -143,7 +144,8 @@ PACKETS: Final[tuple[PacketType, ...]] = (
         "GRAB_JOB_ALL",
         _W,
         _S,
-        # gearmand answers with JOB_ASSIGN_UNIQ where the job has no reducer.
+        # gearmand answers with JOB_ASSIGN_UNIQ where the job has no reducer
+        # (recording 05_reduce_all).
         answers=("NO_JOB", "JOB_ASSIGN_ALL", "JOB_ASSIGN_UNIQ"),
     ),
     PacketType(
