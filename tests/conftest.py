@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import coverage
 import pytest
-from hypothesis import settings
 
+from tests import profiles
 from tests.measuring import Measuring
 from tests.support import (
     PATIENCE,
@@ -54,9 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    profile = settings.get_current_profile_name()
-    seed = "" if settings().derandomize else f" --hypothesis-seed={config.option.hypothesis_seed}"
-    return f"examples: --hypothesis-profile={profile}{seed}"
+    return profiles.describe(config.option.hypothesis_seed)
 
 
 def pytest_collection_finish() -> None:

@@ -20,3 +20,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 def examples(times: float, **options: Any) -> settings:
     """The profile's settings, with so many times its examples."""
     return settings(max_examples=max(round(times * settings().max_examples), 1), **options)
+
+
+def describe(seed: str) -> str:
+    """What to give to pytest for the same examples again."""
+    options = f"--hypothesis-profile={settings.get_current_profile_name()}"
+    return f"examples: {options}" + ("" if settings().derandomize else f" --hypothesis-seed={seed}")
