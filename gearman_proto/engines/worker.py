@@ -13,10 +13,10 @@ Slots
 
 Time
     A sleeping link grabs again now and then, without a NOOP: gearmand does not wake workers when a
-    job for later is due (recording 35_epoch), and a dead connection shows itself when a grab is not answered. And where
-    a job for later stands in the queue before jobs of low priority, gearmand answers PRE_SLEEP with
-    NOOP and GRAB_JOB with NO_JOB for ever; a link that is woken for nothing again and again, at
-    once, pauses in between.
+    job for later is due (recording 35_epoch), and a dead connection shows itself when a grab is not
+    answered. And where a job for later stands in the queue before jobs of low priority, gearmand
+    answers PRE_SLEEP with NOOP and GRAB_JOB with NO_JOB for ever; a link that is woken for nothing
+    again and again, at once, pauses in between.
 
 Stopping
     Whatever ends `work` does it in the same way: no link grabs any more, jobs that are there are

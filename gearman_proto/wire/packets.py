@@ -83,7 +83,7 @@ def _work(number: int, name: str) -> PacketType:
 #:
 #: SUBMIT_REDUCE_JOB has one argument more than Gearman's document says: servers wait for it, and
 #: libgearman sends it empty (recording 05_reduce_all). STATUS_RES_UNIQUE starts with the unique, not
-#: the handle (14_background_status).
+#: with the handle (14_background_status).
 PACKETS: Final[tuple[PacketType, ...]] = (
     PacketType(1, "CAN_DO", _W, _S, ("function",)),
     PacketType(2, "CANT_DO", _W, _S, ("function",)),
