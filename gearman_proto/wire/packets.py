@@ -82,8 +82,8 @@ def _work(number: int, name: str) -> PacketType:
 #: Types 1 to 42; 5 is unused.
 #:
 #: SUBMIT_REDUCE_JOB has one argument more than Gearman's document says: servers wait for it, and
-#: libgearman sends it empty (recording 05_reduce_all). STATUS_RES_UNIQUE starts with the unique, not
-#: with the handle (14_background_status).
+#: libgearman sends it empty (recording 05_reduce_all). STATUS_RES_UNIQUE starts with the unique,
+#: not with the handle (14_background_status).
 PACKETS: Final[tuple[PacketType, ...]] = (
     PacketType(1, "CAN_DO", _W, _S, ("function",)),
     PacketType(2, "CANT_DO", _W, _S, ("function",)),
