@@ -355,11 +355,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             go_on: Whether to take more; else this is `stop`, too.
         """
         link: WorkerLink = job.link
+        if not go_on and self._stream is not None:
+            self.stop(now)  # First: its failure may otherwise let the link ask for another one.
         if not job.ended and link.alive:
             self.send(job, WorkFail(job.wire_handle), now, _nothing)
         self._jobs.discard(job)
-        if not go_on and self._stream is not None:
-            self.stop(now)
         if self._life is not WORKING and link.alive:
             self._retire(link, now)
         self._grab_more(now)

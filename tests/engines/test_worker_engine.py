@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import MAX_CAN_DO_TIMEOUT
 from gearman_proto.engines.phases import WorkerLife
-from gearman_proto.engines.worker import WorkerEngine
+from gearman_proto.engines.worker import _OUTAGE, WorkerEngine
 from gearman_proto.errors import (
     ConnectionError,
     GearmanError,
@@ -1392,6 +1392,20 @@ def test_stop_by_a_job_that_fails() -> None:
     assert is_over(stream)
 
 
+def test_stop_by_a_job_that_fails_asks_for_no_other_one() -> None:
+    world, stream = working(max_jobs=2)
+    world.register(b"g")
+    server = world.serve()
+    job, other = server.assign(1), server.assign(2, function=b"g")
+    world.unregister(b"f")  # The job keeps CANT_DO back, and with it the next grab.
+    world.finish(other)
+    server.take()
+    world.job_done(job, go_on=False)
+    assert server.take() == [WorkFail(b"H:1"), CantDo(b"f"), EchoReq(b"")]
+    server.send(EchoRes(b""))
+    assert is_over(stream)
+
+
 def test_no_echo_when_an_answer_has_shown_that_the_result_was_taken() -> None:
     world, stream, server, job = holding()
     world.finish(job)
@@ -2229,6 +2243,13 @@ class WorkerMachine(RuleBasedStateMachine):
                 self.return_from_work()
                 self.begin()
         assert self.stream is not None
+        if _OUTAGE in world.engine._timers:
+            # It began before all went well, and may be over before its server is tried again.
+            self.be_kind(36, "none")
+            if self.stream.done:
+                assert isinstance(self.stream.error, ServerUnavailable)
+                self.return_from_work()
+                self.begin()
         world.register(b"f")
         # Within the longest backoff, and the time after which one looks again.
         asked = self.be_kind(36, "none")

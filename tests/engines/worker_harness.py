@@ -84,6 +84,8 @@ class Peer:
         self.closed = False
         #: Whether it reads what is written.
         self.reads = True
+        #: Whether what it reads may be from before the last thing that happened.
+        self.is_behind = False
         #: Whether it looks at what it reads as a strict server would.
         self.strict = True
         #: What it has read and not answered.
@@ -148,10 +150,10 @@ class Peer:
     def _examine(self, event: Event) -> None:
         if isinstance(event, (GrabJob, GrabJobUniq)):
             assert not self.grabbing
-            assert not self.world.engine._life is not WorkerLife.WORKING
+            assert self.is_behind or self.world.engine._life is WorkerLife.WORKING
             assert self.functions
             held = {function for functions in self.held.values() for function in functions}
-            assert held <= self.world.engine._abilities.keys()
+            assert self.is_behind or held <= self.world.engine._abilities.keys()
             self.grabbing, self.may_sleep = True, False
         elif isinstance(event, PreSleep):
             assert self.may_sleep
@@ -165,7 +167,7 @@ class Peer:
             assert all(event.function not in functions for functions in self.held.values())
             self.functions.remove(event.function)
         elif isinstance(event, EchoReq):
-            assert self.world.engine._life is not WorkerLife.WORKING
+            assert self.is_behind or self.world.engine._life is not WorkerLife.WORKING
             assert not self.grabbing
             assert not self.held
         elif isinstance(event, (WorkStatus, WorkData, WorkWarning, *TERMINAL)):
@@ -267,9 +269,11 @@ class World:
             busy = False
             for link in self.engine.links_to_write():
                 (peer,) = (peer for peer in self.peers if peer.link is link)
+                peer.is_behind |= not peer.reads
                 while peer.reads and (data := self.engine.data_to_send(link, self.now)):
                     peer.read(data)
                     busy = True
+                peer.is_behind &= not peer.reads
 
     def _act(self) -> None:
         while (action := self.engine.next_action()) is not None:
