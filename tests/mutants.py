@@ -78,8 +78,8 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "if self.background or self.state == JOB_CREATED:",
         ),
         (
-            "if not self.background and self.unique == self._generated:",
-            "if self.unique == self._generated:",
+            "if not self.background and self.unique == self.generated_unique:",
+            "if self.unique == self.generated_unique:",
         ),
         ("self.data.unread + self.warnings.unread <=", "self.data.unread <="),
         ("self._taken += entry.size", "pass"),
@@ -90,26 +90,29 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "if best is None or server.cool_until < best.cool_until:",
             "if best is None or server.cool_until > best.cool_until:",
         ),
-        ("if deadline is None or deadline > now:", "if deadline is None or deadline >= now:"),
+        ("is not None and deadline <= now:", "is not None and deadline < now:"),
         ("if len(self._heap) > _FEW and", "if False and"),
-        ("raise type(error)(str(error), self.requests)", "raise type(error)(str(error), [])"),
+        (
+            "raise type(self.error)(str(self.error), self.requests)",
+            "raise type(self.error)(str(self.error), [])",
+        ),
         ("(not self.open and self.error is None)", "not self.open"),
         ("room = _WINDOW - link.connection.unanswered", "room = _WINDOW"),
         (
-            "if was_up and len(request._tried) >= len(self.pool.servers):",
-            "if was_up and len(request._tried) > len(self.pool.servers):",
+            "if was_up and len(request.tried) >= len(self.pool.servers):",
+            "if was_up and len(request.tried) > len(self.pool.servers):",
         ),
         (
             "if request.connection_attempts >= request.max_connection_attempts:",
             "if request.connection_attempts > request.max_connection_attempts:",
         ),
         ("job.copies = job.submits - 1", "job.copies = job.submits"),
-        ("del jobs[job.handle]", "pass"),
+        ("del self[job.handle]", "pass"),
         ("query.open = max(len(servers), 1)", "query.open = 1"),
         ("if now - link.since < _AT_ONCE else 0", "if now - link.since > _AT_ONCE else 0"),
         ("len(self._jobs) + self._grabs < self._max_jobs", "len(self._jobs) < self._max_jobs"),
         ("held = any(job.wire_task == function for job in link.jobs)", "held = False"),
-        ("self._timers.set(server, server.cool_until)", "pass"),
+        ("self._timers.set(server, server.cool_until, self._connect_to)", "pass"),
         ("self._untried.discard(server)", "pass"),
         ("if not job.wanted and job.state is not RUNNING:", "if not job.wanted:"),
         ("job.losses > self._job_retries", "job.losses >= self._job_retries"),
@@ -124,27 +127,27 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("self.deadline = now + self._share if self._candidates else None", "self.deadline = None"),
         ("self._unsent = self._unsent[sent:]", 'self._unsent = memoryview(b"")'),
         ("isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0", "False"),
-        ("if not self._has_leader and self._followers:", "if False:"),
+        ("if not self.has_leader and self.followers:", "if False:"),
         ("min(max(deadline - clock(), 0.0), _LONGEST_SLEEP)", "_LONGEST_SLEEP"),
         ("if error.errno in _NO_RESOURCES:", "if error.errno not in _NO_RESOURCES:"),
-        ("if self._listen_at is not None and self._listen_at <= now:", "if False:"),
+        ("if self._listen_at <= now:", "if False:"),
         ("if not was_closed:", "if was_closed:"),
         ("for driver in list(_drivers):", "for driver in ():"),
         (
-            "if changed or (deadline is not None and deadline < self._sleeping_until):",
-            "if changed:",
+            "(changed or self._turns.is_done or self._next_deadline() < until)",
+            "(changed or self._turns.is_done)",
         ),
         (
-            "if link in self._writable or not transport.is_blocked:",
-            "if not transport.is_blocked:",
+            "if transport.is_blocked and link not in self._writable:",
+            "if transport.is_blocked:",
         ),
         (
-            "if not self._lock._is_owned() and self._lock.acquire(blocking=False):",
-            "if self._lock.acquire(blocking=False):",
+            "if self._is_owned(): return",
+            "if False: return",
         ),
         (
-            "changed |= self._leading is not None and self._leading.ready",
-            "changed |= False",
+            "return self._leading is not None and self._leading.ready",
+            "return False",
         ),
         ("pool.shutdown(wait=False, cancel_futures=True)", "pool.shutdown(wait=True)"),
         ("elif done: stream.raise_error() return", "elif done: return"),
@@ -165,13 +168,13 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("deadline is not None and deadline < alarm.deadline:", "False:"),
         ("wire.scope.cancel()", "pass"),
         ("self._listening.cancel()", "pass"),
-        ("await anyio.sleep(_LAST_WORDS)", "pass"),
+        ("self._timers.set(link, now + _LAST_WORDS, self._on_last_words)", "pass"),
         (
             "is_cancellation and anyio.current_effective_deadline() != -math.inf:",
             "is_cancellation:",
         ),
         ("self._event is None or self._event.is_set():", "self._event is None:"),
-        ("self._driver.abandon(self._call.wait)", "pass"),
+        ("self._driver.release_soon(self._call.wait)", "pass"),
         ("hostname=address.host", "hostname=None"),
         ("if self._others and turn < _TURNS_IN_PROCESS:", "if False:"),
         ("elif not self._sockets or not self._poll.poll(0):", "else:"),
@@ -181,7 +184,10 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("self._group.cancel_scope.cancel()", "pass"),
         ("elif not isinstance(error, anyio.get_cancelled_exc_class()):", "else:"),
         ("anyio.CapacityLimiter(self._max_jobs)", "anyio.CapacityLimiter(1)"),
-        ("self._errors.clear()", "pass"),
+        (
+            "if errors: raise errors[0] call.wait.raise_error()",
+            "call.wait.raise_error()",
+        ),
         ("stream.extra(SocketAttribute.raw_socket).fileno()", "-1"),
         (
             "if self._driver.is_running or self._driver.engine.closed:",
@@ -323,9 +329,11 @@ def _run(tree: Path, args: list[str], seconds: float) -> int | None:
             if now - began > seconds:
                 return None
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        # Its tests have started servers and workers, which are in sessions of their own.
+        for number, patience in ((signal.SIGINT, 10), (signal.SIGKILL, None)):
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, number)
+                process.wait(patience)
 
 
 def _passed(tree: Path) -> int:
