@@ -295,7 +295,8 @@ class Driver(BaseDriver[E_]):
         changed = self._act(now)
         while self._write_all(now) | self._act(now):
             changed = True
-        changed |= self._poller.refresh()
+        if self._poller.touched:
+            changed |= self._poller.refresh()
         until = self._turns.sleeping_until
         if until is not None and (changed or self._turns.is_done or self._next_deadline() < until):
             self._poller.wake()

@@ -83,8 +83,8 @@ class LinkState(enum.Enum):
 
 
 # Looking members up in the class takes long before Python 3.12.
-_OPEN: Final = LinkState.OPEN
-_GONE: Final = LinkState.GONE
+OPEN: Final = LinkState.OPEN
+GONE: Final = LinkState.GONE
 
 #: Only a server's links are ever ENDING, and they are OPEN from the start.
 LINK_STATES: Final[StateTable[LinkState]] = {
@@ -122,12 +122,12 @@ class Link:
     @property
     def alive(self) -> bool:
         """Whether there still is a connection, or an attempt to make one."""
-        return self.state is not _GONE
+        return self.state is not GONE
 
     @property
     def is_up(self) -> bool:
         """Whether bytes go both ways."""
-        return self.state is _OPEN
+        return self.state is OPEN
 
 
 def take_chunk(unsent: deque[bytes]) -> bytes:

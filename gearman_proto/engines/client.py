@@ -61,7 +61,7 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import Role, number
 
-from .base import Close
+from .base import OPEN, Close
 from .connecting import ConnectingEngine, OutgoingLink
 from .foreground import ForegroundJobs, RequestRef
 from .pool import Server, ServerPool
@@ -403,15 +403,18 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def links_to_write(self) -> Iterable[ClientLink]:
         """The open links on which there is something to send, if the window allows it."""
-        return [
-            link
-            for link in self.pool.links()
-            if link.is_up and link.outbox and link.connection.unanswered < _WINDOW
-        ]
+        links = []
+        for server in self.pool.servers:
+            link: ClientLink | None = server.link
+            if link is None or link.state is not OPEN or not link.outbox:
+                continue
+            if link.connection.unanswered < _WINDOW:
+                links.append(link)
+        return links
 
     def data_to_send(self, link: ClientLink, now: float) -> bytes:
         """Bytes to write on `link` now, or none: whole packets of about 64 KiB together."""
-        if not link.is_up:
+        if link.state is not OPEN:
             return b""
         packets = []
         size = 0

@@ -160,6 +160,8 @@ class RequestsWait(Wait):
 
     def raise_error(self) -> None:
         """Raise what the call has to raise, if anything: with its requests, if it is about them."""
+        if self.error is None:
+            return
         if isinstance(self.error, SubmitError):
             raise type(self.error)(str(self.error), self.requests)
         super().raise_error()
