@@ -1,0 +1,79 @@
+"""How a request leaves an engine, and comes again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.errors import ServerError
+from gearman_proto.jobs.submitting import make_requests
+
+if TYPE_CHECKING:
+    from gearman_proto.jobs.request import GearmanJobRequest
+
+
+class Told:
+    """Whom a request tells what becomes of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def request_accepted(self) -> None: ...
+
+    def request_failed(self, error: Exception) -> None: ...
+
+    def request_updated(self) -> None: ...
+
+    def request_ended(self, request: GearmanJobRequest) -> None:
+        self.calls.append(f"ended {request.state}")
+
+    def request_over(self, request: GearmanJobRequest) -> None:
+        self.calls.append(f"over {request.state}")
+
+
+@pytest.mark.parametrize(
+    ("state", "following", "told"),
+    [
+        (JOB_PENDING, JOB_CREATED, "over CREATED"),
+        (JOB_PENDING, JOB_FAILED, "over FAILED"),
+        (JOB_CREATED, JOB_COMPLETE, "ended COMPLETE"),
+        (JOB_CREATED, JOB_UNKNOWN, "ended UNKNOWN"),
+    ],
+)
+def test_who_waits_is_told_once(state: str, following: str, told: str) -> None:
+    request = make_requests([{"task": "t", "data": b""}])[0]
+    waits = Told(), Told()
+    request.state, request.waits, request.link, request.payload = state, waits, object(), b"x"
+    request.timed_out, request.tried = True, (object(),)
+    request.leave(following)
+    request.leave(following)
+    assert [wait.calls for wait in waits] == [[told], [told]]
+    left = [request.waits, request.link, request.payload, request.tried]
+    assert left == [(), None, None, ()]
+    assert [request.timed_out, request.error] == [False, None]
+
+
+def test_why_is_kept() -> None:
+    request = make_requests([{"task": "t", "data": b""}])[0]
+    error = ServerError("QUEUE_ERROR")
+    request.leave(JOB_FAILED, error)
+    request.leave(JOB_FAILED)
+    assert request.error is error
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_as_good_as_new_but_for_what_is_to_be_sent(background: bool) -> None:
+    request = make_requests([{"task": "t", "data": b""}], background=background)[0]
+    request.unique = request.generated_unique = "made here"
+    request.handle, request.payload, request.raw_result = "H:1", b"x", b"out"
+    request.connection_attempts = 2
+    request.leave(JOB_FAILED, ServerError("QUEUE_ERROR"))
+    request.payload = b"x"
+    request.renew()
+    left = [request.state, request.error, request.handle, request.result]
+    assert left == [JOB_UNKNOWN, None, None, None]
+    assert (request.payload, request.connection_attempts) == (b"x", 0)
+    # A background job that is sent again is not run twice where its unique is the same.
+    assert request.unique == ("made here" if background else None)
