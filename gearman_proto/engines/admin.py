@@ -135,7 +135,7 @@ class AdminLink(OutgoingLink):
 class AdminEngine(ConnectingEngine[AdminLink]):
     """Everything that an admin client decides.
 
-    See `engine` for the transport side. The caller's side: `ask` and `ping` return a Question, a
+    See `base` for the transport side. The caller's side: `ask` and `ping` return a Question, a
     Wait. The caller blocks until it is `ready`, calls `release` in every case (also when it gives
     up early), and then reads its `value`.
 
@@ -180,10 +180,10 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         """Send a command.
 
         Args:
-            command: One of those in `admin`.
+            command: One of those in `wire.text`.
             now: The time.
             wake: Called once, when the question is done.
-            timeout: Seconds to wait at most, or None; see `waits.to_seconds`.
+            timeout: Seconds to wait at most, or None; see `deadlines.to_seconds`.
 
         Raises:
             InvalidAdminClientState: The engine is closed.

@@ -118,10 +118,10 @@ class ClientLink(OutgoingLink):
 class ClientEngine(ConnectingEngine[ClientLink]):
     """Everything that a Gearman client decides.
 
-    See `engine` for the transport side. The caller's side: each of `submit`, `wait_completed`,
+    See `base` for the transport side. The caller's side: each of `submit`, `wait_completed`,
     `as_completed`, `updates`, `statuses` and `connect` returns a Wait. The caller blocks until
     `wait.ready`, calls `release` in every case (also when it gives up early), and then
-    `wait.raise_error()`. `job.prepare` has to be called before `submit`, where the encoder may run.
+    `wait.raise_error()`. `submitting.prepare` has to be called before `submit`, where the encoder may run.
 
     Args:
         addresses: The servers.
@@ -195,11 +195,11 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Submit those of `requests` that are JOB_UNKNOWN, and wait for all of them.
 
         Args:
-            requests: They have been through `job.prepare`.
+            requests: They have been through `submitting.prepare`.
             now: The time.
             wake: Called once, when the wait is done.
             accepted_only: Whether to wait for JOB_CREATED only.
-            timeout: Seconds to wait at most, or None; see `waits.to_seconds`.
+            timeout: Seconds to wait at most, or None; see `deadlines.to_seconds`.
 
         Raises:
             InvalidClientState: The engine is closed, or a request is another engine's.

@@ -128,7 +128,7 @@ _EPOCHS: Final = "epochs"
 class ServerEngine(BaseEngine):
     """A complete job server.
 
-    See `engine` for the transport side. Here links come from `accept`; there is no Connect. When
+    See `base` for the transport side. Here links come from `accept`; there is no Connect. When
     somebody has to wait until the server has ended (`close`, or the admin command ``shutdown``),
     `serve` returns a Wait.
 

@@ -135,7 +135,7 @@ class WorkStream(Stream):
 class WorkerEngine(ConnectingEngine[WorkerLink]):
     """Everything that a Gearman worker decides.
 
-    See `engine` for the transport side. The caller's side: `work` returns a WorkStream. Whenever
+    See `base` for the transport side. The caller's side: `work` returns a WorkStream. Whenever
     that is `ready`, the caller takes jobs with `next_job` until there is none, does each, ends it
     with `send` of a terminal packet, and calls `job_done`; when it is `done`, or the caller gives
     up, it calls `end_work`, `release`, and `raise_error`. `notices` are for the log.
