@@ -121,7 +121,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     See `base` for the transport side. The caller's side: each of `submit`, `wait_completed`,
     `as_completed`, `updates`, `statuses` and `connect` returns a Wait. The caller blocks until
     `wait.ready`, calls `release` in every case (also when it gives up early), and then
-    `wait.raise_error()`. `submitting.prepare` has to be called before `submit`, where the encoder may run.
+    `wait.raise_error()`. `submitting.prepare` has to be called before `submit`, where the encoder
+    may run.
 
     Args:
         addresses: The servers.
