@@ -1829,6 +1829,21 @@ def test_two_servers_keep_their_own_order() -> None:
     assert [request.result for request in requests] == [b"out %d" % n for n in range(6)]
 
 
+def test_so_many_submits_wait_for_their_answers_and_no_more() -> None:
+    world = World()
+    requests = make_requests([{"task": "t", "data": b""}] * 4200, background=True)
+    prepare(requests, NoopEncoder)
+    world.submit(*requests)
+    server = world.serve()
+    assert len(server.take()) == 4096
+    assert server.pull() == b""
+    assert list(world.engine.links_to_write()) == []
+    server.send(*[JobCreated(b"H:%d" % number) for number in range(3)])
+    assert list(world.engine.links_to_write()) == [server.link]
+    assert len(server.take()) == 3
+    assert server.link.connection.unanswered == 4096
+
+
 def test_many_jobs() -> None:
     world = World(chunk=1000)
     requests = make_requests([{"task": "t", "data": b"%d" % n} for n in range(3000)])
