@@ -12,7 +12,8 @@ A connection ends in one of three ways: its stream fails (`_lost`), the engine s
 task group is left. The first two take it out of `_wires`, and whoever does that cancels its tasks;
 in each case `_converse` closes the stream.
 
-`anyio.current_time` is the only clock.
+`anyio.current_time` is the only clock. It asks each time which event loop this is, so inside
+``async with`` that loop's own is used, which is the same (`_streams.native_clock`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from gearman_proto.engines.base import REFUSALS
 from gearman_proto.engines.driving import E_, BaseDriver
 
 from ._calls import Bell, Call, Items
-from ._streams import Ends, failure, keep_alive, reason
+from ._streams import Ends, failure, keep_alive, native_clock, reason
 from ._tasks import Tasks
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Driver(BaseDriver[E_]):
         self._thread = 0
         self._wires: dict[Any, _Wire] = {}
         self._ends = Ends()
+        self._clock = anyio.current_time
         self._alarm: anyio.CancelScope | None = None
         self._listening: anyio.CancelScope | None = None
 
@@ -94,6 +96,7 @@ class Driver(BaseDriver[E_]):
         await tasks.__aenter__()
         self._tasks = tasks
         self._thread = threading.get_ident()
+        self._clock = native_clock()
         self._alarm = None
         tasks.start_soon(self._keep_time)
         self._pump()
@@ -105,6 +108,7 @@ class Driver(BaseDriver[E_]):
             await self._tasks.__aexit__(kind, error, traceback)
         finally:
             self._tasks = None
+            self._clock = anyio.current_time
 
     # The way in.
 
@@ -127,7 +131,7 @@ class Driver(BaseDriver[E_]):
     def start(self, begin: Begin[E_, W_]) -> Call[W_]:
         """Begin a call. It has to be used as a context manager."""
         bell = Bell()
-        wait = self._use(begin, anyio.current_time(), bell.ring)
+        wait = self._use(begin, self._clock(), bell.ring)
         return Call(wait, self.release, bell)
 
     def call(self, function: Callable[[E_, float], T_]) -> T_:
@@ -140,7 +144,7 @@ class Driver(BaseDriver[E_]):
 
     def release(self, wait: Wait) -> None:
         """The call of `wait` is over."""
-        self.engine.release(wait, self._now())
+        self.engine.release(wait, self._clock())
 
     def release_soon(self, wait: Wait) -> None:
         """Release `wait` soon. This may be called by the garbage collector, so anywhere."""
@@ -170,7 +174,7 @@ class Driver(BaseDriver[E_]):
     def _now(self) -> float:
         # Without connections there is nothing to time, and perhaps no event loop either.
         here = self.is_running and threading.get_ident() == self._thread
-        return anyio.current_time() if here else 0.0
+        return self._clock() if here else 0.0
 
     def _use(self, function: Callable[..., T_], *args: Any) -> T_:
         if self._tasks is not None and threading.get_ident() != self._thread:
@@ -189,7 +193,7 @@ class Driver(BaseDriver[E_]):
 
     def _feed(self, call: Callable[..., T_], *args: Any) -> T_ | None:
         """Tell the engine something, and do what it wants then."""
-        value = self._tell(call, *args, anyio.current_time())
+        value = self._tell(call, *args, self._clock())
         self._pump()
         return value
 

@@ -68,6 +68,18 @@ async def open_stream(
     return stream
 
 
+def native_clock() -> Callable[[], float]:
+    """Return the clock that `anyio.current_time` reads on this event loop."""
+    # Imported here: whichever runs this is there, and the other one may not be.
+    if anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
+        from asyncio import get_running_loop  # noqa: PLC0415
+
+        return get_running_loop().time
+    from trio import current_time  # noqa: PLC0415
+
+    return current_time
+
+
 def keep_alive(stream: AnyByteStream) -> None:
     """Have the system look whether the other end is still there, if it is a socket's stream."""
     sock = stream.extra(SocketAttribute.raw_socket, None)
