@@ -97,7 +97,7 @@ LINK_STATES: Final[StateTable[LinkState]] = {
         LinkState.GONE: "connection_lost, receive_eof, garbage, close",
     },
     LinkState.ENDING: {LinkState.GONE: "all is written, or five seconds have passed"},
-    LinkState.GONE: {},
+    LinkState.GONE: {LinkState.GONE: "crash, where a signal has hit its end"},
 }
 
 

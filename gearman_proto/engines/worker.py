@@ -427,6 +427,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             for wait in link.waits:
                 wait.error = error
             self._end_waits(link)
+        self._grabs = 0  # A signal may have hit where they are counted.
         if self._stream is not None:
             self._stream.error = error
             self._stream.finish()

@@ -1,0 +1,145 @@
+"""A signal's exception may hit an engine between any two steps; the driver calls `crash` then.
+
+Whatever was half done, `crash` has to get everybody out, and the engine has to be usable after it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto import text
+from gearman_proto.engines import states
+from gearman_proto.engines.base import Link, LinkState
+from gearman_proto.engines.phases import GRABBING
+from gearman_proto.wire.events import EchoReq, GrabJobUniq, JobCreated, WorkComplete
+
+from . import harness, server_harness, test_admin, worker_harness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Signalled(BaseException):
+    """What a signal handler has raised."""
+
+
+@pytest.fixture
+def hit_the_end_of_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first link that ends is hit just behind that: nothing else knows of it yet."""
+    turn: Callable[[Link, LinkState], None] = Link.turn
+
+    def hit(link: Link, state: LinkState) -> None:
+        turn(link, state)
+        if state is LinkState.GONE:
+            monkeypatch.undo()
+            raise Signalled
+
+    monkeypatch.setattr(Link, "turn", hit)
+
+
+@pytest.mark.usefixtures("hit_the_end_of_a_link")
+def test_client() -> None:
+    world = harness.World()
+    wait = world.engine.submit([world.request()], world.now, harness.Bell())
+    server = world.serve()
+    with pytest.raises(Signalled):
+        world.engine.connection_lost(server.link, OSError("reset"), world.now)
+    world.engine.crash(ValueError("interrupted"))
+    assert wait.done
+    world.act()
+    world.peers.clear()
+    again = world.submit(world.request(background=True))
+    server = world.serve()
+    assert len(server.take()) == 1
+    server.send(JobCreated(b"H:1"))
+    assert again.done
+
+
+@pytest.mark.usefixtures("hit_the_end_of_a_link")
+def test_worker() -> None:
+    world = worker_harness.World()
+    world.register(b"f")
+    stream = world.work()
+    server = world.serve()
+    with pytest.raises(Signalled):
+        world.engine.connection_lost(server.link, OSError("reset"), world.now)
+    world.engine.crash(ValueError("interrupted"))
+    assert stream.done
+    work_again(world)
+
+
+def work_again(world: worker_harness.World) -> None:
+    world.end_work()
+    world.peers.clear()
+    world.work()
+    server = world.serve()
+    assert server.take()[-1] == GrabJobUniq()
+    job = server.assign()
+    world.finish(job)
+    assert WorkComplete(b"H:1", b"out") in server.take()
+
+
+def test_worker_that_begins_to_grab(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = worker_harness.World()
+    world.register(b"f")
+    world.work()
+    turn = states.turn
+
+    def hit(table: Any, state: Any, following: Any) -> Any:
+        if following is GRABBING:
+            monkeypatch.undo()
+            raise Signalled
+        return turn(table, state, following)
+
+    monkeypatch.setattr("gearman_proto.engines.worker.turn", hit)
+    (peer,) = world.peers
+    with pytest.raises(Signalled):
+        world.engine.connected(peer.link, world.now)
+    world.engine.crash(ValueError("interrupted"))
+    work_again(world)
+
+
+def test_worker_whose_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = worker_harness.World()
+    world.register(b"f")
+    world.work()
+
+    def hit(table: Any, state: Any, following: Any) -> Any:
+        monkeypatch.undo()
+        raise Signalled
+
+    monkeypatch.setattr("gearman_proto.engines.worker.turn", hit)
+    with pytest.raises(Signalled):
+        world.engine.end_work(world.now)
+    world.engine.crash(ValueError("interrupted"))
+    world.pump()
+    world.peers.clear()
+    world.work()
+    assert world.serve().take()[-1] == GrabJobUniq()
+
+
+@pytest.mark.usefixtures("hit_the_end_of_a_link")
+def test_server() -> None:
+    world = server_harness.World()
+    wait = world.engine.serve(world.now, harness.Bell())
+    peer = world.connect(reads=False)
+    peer.send(EchoReq(b"x"))
+    with pytest.raises(Signalled):
+        world.engine.connection_lost(peer.link, OSError("reset"), world.now)
+    world.engine.crash(ValueError("interrupted"))
+    assert wait.done
+    assert world.engine.closed
+    assert not world.engine.links
+
+
+@pytest.mark.usefixtures("hit_the_end_of_a_link")
+def test_admin_client() -> None:
+    world = test_admin.World()
+    question = world.ask(text.version())
+    server = world.serve()
+    with pytest.raises(Signalled):
+        world.engine.connection_lost(server.link, OSError("reset"), world.now)
+    world.engine.crash(ValueError("interrupted"))
+    assert question.done
