@@ -105,12 +105,10 @@ WORKER_LIVES: Final[StateTable[WorkerLife]] = {
     WorkerLife.WORKING: {
         WorkerLife.STOPPING: "stop, a hook that returns false",
         WorkerLife.IDLE: "end_work",
-        WorkerLife.WORKING: "work, where a signal has hit end_work",
         WorkerLife.CLOSED: "close",
     },
     WorkerLife.STOPPING: {
         WorkerLife.IDLE: "end_work",
-        WorkerLife.WORKING: "work, where a signal has hit end_work",
         WorkerLife.CLOSED: "close",
     },
     WorkerLife.CLOSED: {WorkerLife.CLOSED: "close"},

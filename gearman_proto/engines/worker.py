@@ -431,6 +431,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if self._stream is not None:
             self._stream.error = error
             self._stream.finish()
+        else:
+            self.end_work(0.0)  # A signal may have hit the first one.
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""

@@ -101,7 +101,8 @@ def test_worker_that_begins_to_grab(monkeypatch: pytest.MonkeyPatch) -> None:
     work_again(world)
 
 
-def test_worker_whose_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stop", [False, True])
+def test_worker_whose_work_ends(monkeypatch: pytest.MonkeyPatch, stop: bool) -> None:
     world = worker_harness.World()
     world.register(b"f")
     world.work()
@@ -116,8 +117,12 @@ def test_worker_whose_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     world.engine.crash(ValueError("interrupted"))
     world.pump()
     world.peers.clear()
-    world.work()
-    assert world.serve().take()[-1] == GrabJobUniq()
+    if stop:
+        world.engine.stop(world.now)
+        assert world.work().done
+    else:
+        world.work()
+        assert world.serve().take()[-1] == GrabJobUniq()
 
 
 @pytest.mark.usefixtures("hit_the_end_of_a_link")
