@@ -5,6 +5,10 @@ cools down, longer with each failure in a row, by a jittered exponential backoff
 clients do not come back at the same moment. Cooling down is a preference only. When nothing else
 is left, a cooling server is tried all the same, the one that has cooled longest first: the caller
 waits for an answer now, and a server that has just been restarted is there.
+
+Where others work, a server that has cooled down is still a suspect until it has answered. One that
+was stopped takes connections, and whatever is sent; so requests go elsewhere, and it is sent a
+question of the engine's own.
 """
 
 from __future__ import annotations
@@ -100,6 +104,8 @@ class ServerPool:
         self._rotation = list(self.servers)
         rng.shuffle(self._rotation)
         self._turn = 0
+        #: Those that were passed over, and are to be asked.
+        self.suspects: list[Server] = []
 
     def find(self, address: ServerAddress) -> Server | None:
         """The server at `address`, if it is one of these."""
@@ -137,14 +143,24 @@ class ServerPool:
             self._turn = (turn + 1) % len(candidates) if candidates else 0
             candidates = [*candidates[turn:], *candidates[:turn]]
         best = None
+        self.suspects.clear()
         for server in candidates:
             if server in tried:
                 continue
             if server.cool_until <= now:
-                return server
+                if not server.failures:
+                    return server
+                if server.link is None:
+                    self.suspects.append(server)
             if best is None or server.cool_until < best.cool_until:
                 best = server
+        self.suspects.clear()
         return best
+
+    def take_suspects(self) -> list[Server]:
+        """Return the servers to ask whether they are back, as others have been chosen over them."""
+        suspects, self.suspects = self.suspects, []
+        return suspects
 
 
 def _weight(server: Server, key: bytes) -> bytes:

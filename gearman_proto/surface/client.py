@@ -40,6 +40,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         exceptions: bool = True,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+        heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
+        max_abandoned: int = constants.DEFAULT_MAX_ABANDONED,
     ) -> None:
         """Make a client. Nothing is connected before the first call.
 
@@ -55,6 +57,12 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             connect_timeout: Seconds to wait for a connection to a server.
             exceptions: Whether to ask servers for the data of exceptions (`request.exception`).
             max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+            heartbeat: Seconds that a server may be silent while something is awaited from it,
+                before it is asked for the jobs that are waited for; without a byte for as many
+                again it is given up, as if the connection had been lost. None never asks.
+            max_abandoned: Bytes of submits that are kept for a server that does not answer,
+                although the calls that made them have given up. With more, jobs go to another
+                server, or the call raises ServerUnavailable.
             connect: (awaited) Gets a server's address (`host`, `port`) and returns an
                 `anyio.abc.ByteStream` to it: a Unix socket, a tunnel, something in memory. TLS is
                 put on top of it where the server has TLS. None is TCP.
@@ -73,6 +81,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             "connect_timeout": connect_timeout,
             "exceptions": exceptions,
             "max_packet_size": max_packet_size,
+            "heartbeat": heartbeat,
+            "max_abandoned": max_abandoned,
         }
         self._setup(parse_servers(host_list, ssl_context), options)
 
@@ -116,7 +126,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 
         Returns:
             The request. Look at its `complete`, `timed_out` and `state`: a timeout raises nothing,
-            and neither does a connection that is lost after the job was acknowledged (JOB_UNKNOWN).
+            and neither does a connection, or a job, that is lost after the job was acknowledged
+            (JOB_UNKNOWN, and its `error` says why).
 
         Raises:
             ServerUnavailable: No server could be reached.
@@ -333,7 +344,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     def shutdown(self) -> Waited[None]:
         """Close all connections (python-gearman: `shutdown`). Leaving the ``with`` does it, too.
 
-        Calls that wait, in other threads or tasks, return; requests under way are JOB_UNKNOWN.
+        Calls that wait, in other threads or tasks, return, their requests being JOB_UNKNOWN. All
+        other requests stay as they are; to another client they are ones whose connection was lost.
         Calling it again does nothing.
         """
 

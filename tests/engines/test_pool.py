@@ -70,6 +70,12 @@ def test_a_cooling_server_is_left_alone_until_it_has_cooled(routing: str) -> Non
     first.failed(OSError(), 10.0, random.Random(1))
     (other,) = (server for server in pool.servers if server is not first)
     assert [pool.choose(10.0, (), b"key") for _ in range(4)] == [other] * 4
+    assert pool.take_suspects() == []
+    # Then it is to be asked whether it is back, before it is chosen again.
+    assert [pool.choose(first.cool_until, (), b"key") for _ in range(2)] == [other] * 2
+    pool.choose(first.cool_until, (), b"key")
+    assert pool.take_suspects() in ([], [first])
+    first.answered()
     assert first in [pool.choose(first.cool_until, (), b"key") for _ in range(2)]
 
 
