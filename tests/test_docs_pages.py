@@ -106,6 +106,8 @@ def divide(job: Job) -> bytes:
 
 
 def refuse(job: Job) -> bytes:
+    """As this library's own worker does by default."""
+    job.send_warning(b"ValueError: not today")
     raise Failed
 
 
