@@ -17,6 +17,7 @@ from anyio.streams.stapled import StapledObjectStream
 from anyio.streams.tls import TLSStream
 
 from gearman_proto import errors
+from gearman_proto.keepalive import socket_options
 
 if TYPE_CHECKING:
     import ssl
@@ -52,7 +53,7 @@ async def open_stream(
     """
     stream = await connect(address)
     try:
-        keep_alive(stream)
+        set_options(stream, address)
         if context is not None:
             # Nothing in the protocol depends on how a stream ends, and servers do not say goodbye.
             return await TLSStream.wrap(
@@ -80,12 +81,13 @@ def native_clock() -> Callable[[], float]:
     return current_time
 
 
-def keep_alive(stream: AnyByteStream) -> None:
-    """Have the system look whether the other end is still there, if it is a socket's stream."""
+def set_options(stream: AnyByteStream, address: ServerAddress | None) -> None:
+    """Set the options of a socket's stream to the server at `address`, or of an accepted one."""
     sock = stream.extra(SocketAttribute.raw_socket, None)
     if sock is not None:
-        with contextlib.suppress(OSError):  # Not every kind of socket has this.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for level, option, value in socket_options(address, socket):
+            with contextlib.suppress(OSError):  # Not every kind of socket has each.
+                sock.setsockopt(level, option, value)
 
 
 class _Shared(ByteStream):

@@ -46,7 +46,9 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         Args:
             host_list: The servers: ``"host"``, ``"host:port"``, ``"[::1]:4730"``,
                 ``("host", port)``, or a dict with ``host``, ``port`` and, for TLS, ``keyfile``,
-                ``certfile`` and ``ca_certs`` (paths), or ``ssl_context``. None is the local host.
+                ``certfile`` and ``ca_certs`` (paths), or ``ssl_context``. ``keepalive`` and its
+                times ``keepidle``, ``keepintvl`` and ``keepcnt`` say when the system gives up a
+                server that has vanished; see ServerAddress. None is the local host.
             random_unique_bytes: Random bytes in the unique of a job that is submitted without one,
                 1 to 31.
             routing: ``"random"``: requests go round the servers. ``"unique"``: the same unique goes
