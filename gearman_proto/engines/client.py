@@ -61,7 +61,7 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import Role, number
 
-from .base import OPEN, Close
+from .base import OPEN, WAITING, Close
 from .connecting import ConnectingEngine, OutgoingLink
 from .foreground import ForegroundJobs, RequestRef
 from .pool import Server, ServerPool
@@ -364,8 +364,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait = self._waits.pop()
             wait.error = error
             wait.finish()
-        for link in self._give_up_links(error):
-            self._actions.append(Close(link))
+        told = [link for link in self.pool.links() if link.state is not WAITING]
+        self._give_up_links(error)
+        self._actions.extend(Close(link) for link in told)
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more: its requests are lost, and nobody is told.
@@ -375,9 +376,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self.closed = True
         self._give_up_links(error)
 
-    def _give_up_links(self, error: Exception) -> list[ClientLink]:
-        links = self.pool.links()
-        for link in links:
+    def _give_up_links(self, error: Exception) -> None:
+        for link in self.pool.links():
             here = [*link.outbox, *link.connection.unanswered_tokens(), *link.jobs.give_up()]
             link.outbox.clear()
             self._drop(link)
@@ -385,7 +385,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 if isinstance(item, GearmanJobRequest):
                     item.waits = ()
                     item.leave(JOB_UNKNOWN, error)
-        return links
 
     # The transport side, in.
 
@@ -498,8 +497,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             yield from [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
             count -= some
 
-    def _assign(self, request: GearmanJobRequest, now: float) -> None:
-        """Give `request` to a server."""
+    def _assign(self, request: GearmanJobRequest, now: float, *, again: bool = False) -> None:
+        """Give `request` to a server; `again` after an attempt that was lost."""
         request.state = JOB_PENDING
         key = b""
         if self.pool.by_unique and request.unique:
@@ -509,7 +508,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if server is None:
             self._fail(request, self._unavailable())
             return
-        link = server.link or self._link_to(server, now)
+        link = server.link
+        if link is None or link.state is WAITING:
+            link = self._link_to(server, now, at=server.retry_at() if again else 0.0)
         link.outbox.append(request)
         request.link = link
         request.connection = server.address
@@ -531,12 +532,15 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     # Links.
 
-    def _link_to(self, server: Server, now: float) -> ClientLink:
+    def _link_to(self, server: Server, now: float, *, at: float = 0.0) -> ClientLink:
+        """The link to `server`; if it is to be opened, when it is `at`."""
         link: ClientLink | None = server.link
         if link is None:
-            link = self._connect(ClientLink(self, server, self._max_packet_size), now)
+            link = self._connect(ClientLink(self, server, self._max_packet_size), now, at=at)
             if self._exceptions:
                 link.outbox.append(_GREETING)
+        elif link.state is WAITING and at <= now:
+            self._begin(link, now)  # Somebody waits for an answer now.
         return link
 
     def _opened(self, link: ClientLink, now: float) -> None:
@@ -546,6 +550,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         server = link.server
         was_up = link.is_up
         self._drop(link)
+        if link.has_lasted(now):
+            server.served()
         if not self.closed:
             server.failed(error, now, self._rng)
         outbox, link.outbox = link.outbox, deque()
@@ -584,7 +590,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         request.forget_unique()
         if not request.unique:
             request.unique = request.generated_unique = next(self._make_uniques(1))
-        self._assign(request, now)
+        self._assign(request, now, again=True)
 
     def _lost_unsent(
         self,
@@ -636,6 +642,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     def _on_job_created(self, link: ClientLink, event: JobCreated) -> None:
         request: GearmanJobRequest = event.answers
         handle = event.handle
+        link.server.served()
         request.handle = handle.decode("utf-8", "surrogateescape")
         if request.background:
             request.leave(JOB_CREATED)

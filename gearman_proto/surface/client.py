@@ -110,7 +110,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             wait_until_complete: Whether to wait for the job's end, if it is a foreground job;
                 else only until the server has acknowledged it.
             max_retries: How often to send it again, to the next server, if the connection is lost
-                before the server has acknowledged it.
+                before the server has acknowledged it. Where there is no other server, it is sent
+                at once, then after a second at most, then two, and so on up to 30.
             poll_timeout: Seconds to wait at most; None waits for as long as it takes.
             run_at: Not to be run before this time: a `datetime` (local time if naive) or seconds
                 since 1970. Only for background jobs without a priority.
