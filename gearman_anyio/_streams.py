@@ -18,6 +18,7 @@ from anyio.streams.tls import TLSStream
 
 from gearman_proto import errors
 from gearman_proto.keepalive import socket_options
+from gearman_proto.tls import handshake_failure
 
 if TYPE_CHECKING:
     import ssl
@@ -54,19 +55,26 @@ async def open_stream(
     stream = await connect(address)
     try:
         set_options(stream, address)
-        if context is not None:
-            # Nothing in the protocol depends on how a stream ends, and servers do not say goodbye.
-            return await TLSStream.wrap(
-                _Shared(stream),
-                server_side=False,
-                hostname=address.host,
-                ssl_context=context,
-                standard_compatible=False,
-            )
+        return stream if context is None else await _secure(stream, address, context)
     except BaseException:
         await anyio.aclose_forcefully(stream)
         raise
-    return stream
+
+
+async def _secure(
+    stream: ByteStream, address: ServerAddress, context: ssl.SSLContext
+) -> ByteStream:
+    try:
+        # Nothing in the protocol depends on how a stream ends, and servers do not say goodbye.
+        return await TLSStream.wrap(
+            _Shared(stream),
+            server_side=False,
+            hostname=address.host,
+            ssl_context=context,
+            standard_compatible=False,
+        )
+    except Exception as error:  # noqa: BLE001 - streams may be anybody's
+        raise handshake_failure(reason(error)) from None
 
 
 def native_clock() -> Callable[[], float]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import ServerAddress
 from gearman_proto.keepalive import socket_options
+from gearman_proto.tls import handshake_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,6 +172,8 @@ class Transport:
             except ssl.SSLWantWriteError:
                 self.is_blocked = True
                 return False
+            except OSError as error:
+                raise handshake_failure(error) from error
         self.stage = Stage.OPEN
         return True
 

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from gearman_proto.errors import ConnectionError, RemoteProtocolError
+from gearman_proto.tls import connect_timeout
 from gearman_proto.wire.connection import Connection
 
 from .base import BaseEngine, Close, Connect, Link, LinkState
@@ -120,9 +121,8 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         self._timers.set(link, now + self._connect_timeout, self._on_connect_timeout)
 
     def _on_connect_timeout(self, link: L, now: float) -> None:
-        error = TimeoutError(f"no connection within {self._connect_timeout:g} seconds")
         self._actions.append(Close(link))
-        self._lost(link, error, now)
+        self._lost(link, connect_timeout(link.address, self._connect_timeout), now)
 
     def _close(self, link: L, error: Exception, now: float) -> None:
         """Close `link` from this side."""
