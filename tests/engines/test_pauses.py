@@ -156,12 +156,14 @@ def test_a_worker_of_a_hostile_server(behave: Callable[[Any], None]) -> None:
     world = worker_world()
     times = spend(world, HOUR, behave)
     assert 40 < len(times) <= BOUND
-    assert min(pauses_between(times)[10:]) >= LONGEST_COOL_DOWN / 2
+    # A link that is silent is given up after so long; that it was there proves nothing.
+    silence = 31.0 if behave is be_silent else 0.0
+    assert min(pauses_between(times)[10:]) >= LONGEST_COOL_DOWN / 2 + silence
 
     # It is well again: its worker is back soon, and does its work.
     ended = world.now
     (back,) = spend(world, HOUR, give_a_job, most=1)
-    assert back - ended <= LONGEST_COOL_DOWN + (31.0 if behave is be_silent else 0.0)
+    assert back - ended <= LONGEST_COOL_DOWN + silence
 
     # What happens then is the first failure in a row.
     world.peer().lose()
