@@ -61,7 +61,7 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import Role, number
 
-from .base import OPEN, WAITING, Close
+from .base import OPEN, WAITING
 from .connecting import ConnectingEngine, OutgoingLink
 from .foreground import ForegroundJobs, RequestRef
 from .pool import Server, ServerPool
@@ -364,9 +364,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait = self._waits.pop()
             wait.error = error
             wait.finish()
-        told = [link for link in self.pool.links() if link.state is not WAITING]
+        for link in self.pool.links():
+            self._tell_close(link)
         self._give_up_links(error)
-        self._actions.extend(Close(link) for link in told)
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more: its requests are lost, and nobody is told.

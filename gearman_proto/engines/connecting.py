@@ -127,9 +127,13 @@ class ConnectingEngine(BaseEngine, Generic[L]):
     def _close(self, link: L, error: Exception, now: float) -> None:
         """Close `link` from this side."""
         if link.alive:
-            if link.state is not LinkState.WAITING:
-                self._actions.append(Close(link))
+            self._tell_close(link)
             self._lost(link, error, now)
+
+    def _tell_close(self, link: L) -> None:
+        """Have the transport close `link`, which is alive, if it was told to open it."""
+        if link.state is not LinkState.WAITING:
+            self._actions.append(Close(link))
 
     def _drop(self, link: L) -> None:
         """`link` is no more: forget it."""
