@@ -86,6 +86,10 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("entry.is_raw = False", "pass"),
         ("math.ceil(run_at)", "math.floor(run_at)"),
         ("now + delay * rng.uniform(0.5, 1.0)", "now"),
+        ("return self.cool_until if self.failures > 1 else 0.0", "return 0.0"),
+        ("at=server.retry_at() if again else 0.0", "at=server.retry_at()"),
+        ("now - self.opened_at >= _LASTING", "True"),
+        ("if event.function in link.registered:", "if True:"),
         (
             "if best is None or server.cool_until < best.cool_until:",
             "if best is None or server.cool_until > best.cool_until:",

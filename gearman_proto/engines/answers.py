@@ -88,6 +88,7 @@ class Answers:
         """The server will send exceptions, or lives."""
 
     def _on_job_created(self, link: ClientLink, event: JobCreated) -> None:
+        link.server.served()
         item: GearmanJobRequest | Submit = event.answers
         now = link.heartbeat.heard
         if isinstance(item, Submit):

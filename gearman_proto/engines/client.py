@@ -54,7 +54,7 @@ from gearman_proto.wire.events import (
 )
 
 from .answers import Answers
-from .base import OPEN, Close
+from .base import OPEN, WAITING
 from .clientlink import (
     ITEM_COST,
     TRIAL,
@@ -341,6 +341,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self.closed = True
         error = ConnectionError("the client was shut down")
         for link in self.pool.links():
+            self._tell_close(link)
             for item in self._empty(link):
                 if isinstance(item, Query):
                     item.fail(self._unavailable())
@@ -350,7 +351,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                     self._fail(item, self._unavailable())
                 else:
                     item.leave(JOB_UNKNOWN, error)
-            self._actions.append(Close(link))
             self._tell_waits(link, error)
         for wait in list(self._waits):
             wait.finish()
@@ -365,8 +365,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait = self._waits.pop()
             wait.error = error
             wait.finish()
-        for link in self._give_up_links(error):
-            self._actions.append(Close(link))
+        for link in self.pool.links():
+            self._tell_close(link)
+        self._give_up_links(error)
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more: its requests are lost, and nobody is told.
@@ -376,14 +377,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self.closed = True
         self._give_up_links(error)
 
-    def _give_up_links(self, error: Exception) -> list[ClientLink]:
-        links = self.pool.links()
-        for link in links:
+    def _give_up_links(self, error: Exception) -> None:
+        for link in self.pool.links():
             for item in self._empty(link):
                 if isinstance(item, GearmanJobRequest):
                     item.waits = ()
                     item.leave(JOB_UNKNOWN, error)
-        return links
 
     def _empty(self, link: ClientLink) -> list[GearmanJobRequest | Query]:
         """Drop `link`, and return what was under way on it."""
@@ -534,8 +533,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             yield from [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
             count -= some
 
-    def _assign(self, request: GearmanJobRequest, now: float) -> None:
-        """Give `request` to a server."""
+    def _assign(self, request: GearmanJobRequest, now: float, *, again: bool = False) -> None:
+        """Give `request` to a server; `again` after an attempt that was lost."""
         request.state = JOB_PENDING
         routed_by = b""
         if self.pool.by_unique and request.unique:
@@ -549,7 +548,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if self.pool.suspects:
             for other in self.pool.take_suspects():
                 self._link_to(other, now).outbox.append(TRIAL)
-        link = server.link or self._link_to(server, now)
+        link = server.link
+        if link is None or link.state is WAITING:
+            link = self._link_to(server, now, at=server.retry_at() if again else 0.0)
         request.link = link
         request.connection = server.address
         if request.background or request.unique == request.generated_unique:
@@ -583,7 +584,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     # Links.
 
-    def _link_to(self, server: Server, now: float) -> ClientLink:
+    def _link_to(self, server: Server, now: float, *, at: float = 0.0) -> ClientLink:
+        """The link to `server`; if it is to be opened, when it is `at`."""
         link: ClientLink | None = server.link
         if link is None:
             link = ClientLink(
@@ -593,9 +595,11 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 heartbeat=self._heartbeat,
                 dropped=self.dropped,
             )
-            self._connect(link, now)
+            self._connect(link, now, at=at)
             if self._exceptions:
                 link.outbox.append(_GREETING)
+        elif link.state is WAITING and at <= now:
+            self._begin(link, now)  # Somebody waits for an answer now.
         return link
 
     def _opened(self, link: ClientLink, now: float) -> None:
@@ -605,6 +609,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         server = link.server
         was_up = link.is_up
         self._drop(link)
+        if link.has_lasted(now):
+            server.served()
         if not self.closed:
             server.failed(error, now, self._rng)
         outbox, link.outbox = link.outbox, deque()
@@ -646,7 +652,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         request.forget_unique()
         if not request.unique:
             request.unique = request.generated_unique = next(self._make_uniques(1))
-        self._assign(request, now)
+        self._assign(request, now, again=True)
 
     def _lost_unsent(
         self,

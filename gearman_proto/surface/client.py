@@ -48,7 +48,9 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         Args:
             host_list: The servers: ``"host"``, ``"host:port"``, ``"[::1]:4730"``,
                 ``("host", port)``, or a dict with ``host``, ``port`` and, for TLS, ``keyfile``,
-                ``certfile`` and ``ca_certs`` (paths), or ``ssl_context``. None is the local host.
+                ``certfile`` and ``ca_certs`` (paths), or ``ssl_context``. ``keepalive`` and its
+                times ``keepidle``, ``keepintvl`` and ``keepcnt`` say when the system gives up a
+                server that has vanished; see ServerAddress. None is the local host.
             random_unique_bytes: Random bytes in the unique of a job that is submitted without one,
                 1 to 31.
             routing: ``"random"``: requests go round the servers. ``"unique"``: the same unique goes
@@ -118,7 +120,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             wait_until_complete: Whether to wait for the job's end, if it is a foreground job;
                 else only until the server has acknowledged it.
             max_retries: How often to send it again, to the next server, if the connection is lost
-                before the server has acknowledged it.
+                before the server has acknowledged it. Where there is no other server, it is sent
+                at once, then after a second at most, then two, and so on up to 30.
             poll_timeout: Seconds to wait at most; None waits for as long as it takes.
             run_at: Not to be run before this time: a `datetime` (local time if naive) or seconds
                 since 1970. Only for background jobs without a priority.

@@ -60,6 +60,15 @@ async def test_no_server_can_be_reached(kit: Kit) -> None:
     assert [request.state for request in caught.value.job_requests] == ["UNKNOWN"]
 
 
+async def test_retries_do_not_spin(kit: Kit, start_server: StartServer) -> None:
+    """The first goes at once, the second after half a second at least."""
+    server = start_server(lambda peer: None)
+    client = await kit.client(server.address)
+    request = await client.submit_job("task", b"", max_retries=1000, poll_timeout=0.4)
+    assert (request.state, request.timed_out) == ("PENDING", True)
+    assert len(server.peers) == 2
+
+
 async def test_no_servers_at_all(kit: Kit) -> None:
     client = await kit.client()
     with pytest.raises(ServerUnavailable, match=r"^there are no servers in the host list$"):

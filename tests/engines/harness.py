@@ -204,6 +204,13 @@ class World:
         peer = self.peer(host)
         return peer if peer.link.is_up else peer.up()
 
+    def serve_again(self) -> Peer:
+        """Bring up the link of a retry, when its server has cooled down, and return it."""
+        if not any(peer.link.alive for peer in self.peers):
+            cool = min(server.cool_until for server in self.engine.pool.servers)
+            self.sleep(max(cool - self.now, 0.0))
+        return self.serve()
+
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         self.now += seconds

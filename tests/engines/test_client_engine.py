@@ -1283,13 +1283,13 @@ def test_as_many_attempts_as_were_asked_for() -> None:
     wait = world.submit(*requests)
     for sent in (3, 2, 2):
         assert not wait.done
-        server = world.serve()
+        server = world.serve_again()
         assert len(server.take()) == sent
         server.lose(OSError("went away"))
     assert requests[2].state == JOB_PENDING
     # The two that failed leave the call waiting only for the third to be accepted.
     assert not wait.done
-    server = world.serve()
+    server = world.serve_again()
     server.take()
     server.send(JobCreated(b"H:1"))
     assert wait.done
@@ -1324,7 +1324,7 @@ def test_unsent_submits_do_not_go_round_for_ever() -> None:
     wait = world.submit(request)
     for attempt in range(3):
         assert request.connection_attempts == attempt
-        world.serve().lose()
+        world.serve_again().lose()
     assert wait.done
     assert request.connection_attempts == 3
     with pytest.raises(ExceededConnectionAttempts):

@@ -101,7 +101,21 @@ def test_backoff() -> None:
         delay = min(2 * delay, LONGEST_COOL_DOWN)
     assert delay == LONGEST_COOL_DOWN
     server.answered()
-    assert (server.failures, server.cool_until, server.error) == (0, 0.0, None)
+    assert (server.failures, server.cool_until, server.error) == (39, 0.0, None)
+    server.served()
+    assert server.failures == 0
+
+
+def test_what_was_lost_is_sent_again_at_once_after_the_first_failure_in_a_row() -> None:
+    rng = random.Random(1)
+    server = Server(ServerAddress("h"))
+    server.failed(OSError(), 100.0, rng)
+    assert server.retry_at() == 0.0
+    server.failed(OSError(), 100.0, rng)
+    assert server.retry_at() == server.cool_until > 100.0
+    server.served()
+    server.failed(OSError(), 100.0, rng)
+    assert server.retry_at() == 0.0
 
 
 def test_backoff_has_jitter() -> None:

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.engines.clientlink import requests_of
+from gearman_proto.engines.pool import LONGEST_COOL_DOWN
 from gearman_proto.engines.waits import Stream
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
 from gearman_proto.jobs.encoder import NoopEncoder
@@ -512,8 +513,7 @@ class ClientMachine(RuleBasedStateMachine):
     @invariant()
     def each_request_is_where_its_link_says(self) -> None:
         places: list[object] = []
-        for server in self.links(up=False) + self.links(up=True):
-            link = server.peer.link
+        for link in self.world.engine.pool.links():
             for item in link.items():
                 places += requests_of(item)
             for job in link.jobs.values():
@@ -527,9 +527,11 @@ class ClientMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         for turn in range(100):
+            if not self.world.engine.pool.links():
+                break
             links = self.links(up=False) + self.links(up=True)
             if not links:
-                break
+                self.world.sleep(LONGEST_COOL_DOWN)  # A server cools down before a retry.
             for server in links:
                 if server.peer.link.alive and not server.peer.link.is_up and turn % 2:
                     server.peer.refuse()
@@ -539,8 +541,7 @@ class ClientMachine(RuleBasedStateMachine):
                     server.peer.lose()
             self.settle()
         self.the_model_agrees()
-        assert not self.links(up=False)
-        assert not self.links(up=True)
+        assert not self.world.engine.pool.links()
         for wait in self.world.waits:
             assert wait.done
         for model in self.models.values():
