@@ -34,14 +34,13 @@ from gearman_proto.errors import (
     ServerError,
     ServerUnavailable,
 )
-from gearman_proto.names import to_text
 from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import EchoReq, EchoRes, Error, TextLine
 from gearman_proto.wire.packets import Role
 from gearman_proto.wire.text import DEFAULT_MAX_REPLY_SIZE, Command, Reply
 
 from .base import Close
-from .connecting import ConnectingEngine, OutgoingLink
+from .connecting import ConnectingEngine, OutgoingLink, server_error
 from .pool import Server
 from .waits import Wait
 
@@ -385,7 +384,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             elif isinstance(event, EchoRes) and reply is None:
                 self._answer(question, now - question.sent_at)
             elif isinstance(event, Error) and reply is None:
-                raise ServerError(to_text(event.code), to_text(event.text))
+                raise server_error(event)
             else:
                 raise RemoteProtocolError(
                     f"{link.address} answered {question.name} with {event!r:.200}"

@@ -62,7 +62,7 @@ from gearman_proto.wire.events import (
 from gearman_proto.wire.packets import Role, number
 
 from .base import OPEN, Close
-from .connecting import ConnectingEngine, OutgoingLink
+from .connecting import ConnectingEngine, OutgoingLink, server_error
 from .foreground import ForegroundJobs, RequestRef
 from .pool import Server, ServerPool
 from .queries import Query, StatusWait, status_event
@@ -649,10 +649,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def _on_error(self, link: ClientLink, event: Error) -> None:
         item = event.answers
-        error = ServerError(
-            event.code.decode("utf-8", "replace"),
-            event.text.rstrip(b"\0").decode("utf-8", "replace"),
-        )
+        error = server_error(event)
         if isinstance(item, GearmanJobRequest):
             item.leave(JOB_FAILED, error)
         elif isinstance(item, Query):

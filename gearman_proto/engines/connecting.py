@@ -9,13 +9,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from gearman_proto.errors import ConnectionError, RemoteProtocolError
+from gearman_proto.errors import ConnectionError, RemoteProtocolError, ServerError
+from gearman_proto.names import to_text
 from gearman_proto.wire.connection import Connection
 
 from .base import BaseEngine, Close, Connect, Link, LinkState
 
 if TYPE_CHECKING:
     from gearman_proto.address import ServerAddress
+    from gearman_proto.wire.events import Error
     from gearman_proto.wire.packets import Role
 
     from .pool import Server
@@ -46,6 +48,11 @@ class OutgoingLink(Link):
 
 
 L = TypeVar("L", bound=OutgoingLink)
+
+
+def server_error(event: Error) -> ServerError:
+    """The error that an ERROR packet is. Some servers end its text with a NUL."""
+    return ServerError(to_text(event.code), to_text(event.text.rstrip(b"\0")))
 
 
 class ConnectingEngine(BaseEngine, Generic[L]):

@@ -41,7 +41,6 @@ from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,
     RemoteProtocolError,
-    ServerError,
 )
 from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.wire.connection import NEED_DATA
@@ -67,7 +66,7 @@ from gearman_proto.wire.events import (
 )
 
 from .base import Close, take_chunk
-from .connecting import ConnectingEngine
+from .connecting import ConnectingEngine, server_error
 from .phases import (
     GRABBING,
     PHASES,
@@ -757,9 +756,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._close(link, ConnectionError("the worker stops"), now)
 
     def _on_error(self, link: WorkerLink, event: Error, now: float) -> None:
-        error = ServerError(
-            event.code.decode("utf-8", "replace"), event.text.decode("utf-8", "replace")
-        )
+        error = server_error(event)
         if event.answers is None:
             self.notices.append(f"{link.address} did not take what was sent about a job: {error}")
         elif isinstance(event.answers, GrabJobUniq) and link.server not in self._old_servers:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Typ
 from gearman_proto import constants
 from gearman_proto.deadlines import check_timeout, to_seconds
 from gearman_proto.errors import InvalidWorkerState
+from gearman_proto.foreign import shown
 from gearman_proto.jobs.encoder import NoopEncoder, encode_data
 from gearman_proto.names import check_client_id, check_task, to_text
 from gearman_proto.tls import parse_servers
@@ -260,7 +261,7 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         """Log what the engine has to say."""
         notices = self._driver.engine.notices
         while notices:
-            logger.warning("%s", notices.popleft())
+            logger.warning("%s", shown(notices.popleft()))
 
     # Hooks, to be overridden. (blocking) With several slots, those of a job run in the pool.
     # (awaited) By async methods or by plain ones, which return what `super` does.
