@@ -27,6 +27,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gearman_proto import constants
+from gearman_proto.arguments import check_count
 from gearman_proto.deadlines import deadline_of
 from gearman_proto.errors import (
     InvalidAdminClientState,
@@ -160,7 +161,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         self.server: Server = Server(*addresses)
         #: True once `close` or `abandon` was called.
         self.closed: bool = False
-        self._max_reply_size = max_reply_size
+        self._max_reply_size = check_count("max_reply_size", max_reply_size, 1)
         # What was not asked yet. Those that nobody waits for any more are passed over.
         self._queue: deque[Question[Any]] = deque()
         # The questions that somebody waits for.

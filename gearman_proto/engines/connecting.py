@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from gearman_proto import constants
+from gearman_proto.arguments import check_seconds
 from gearman_proto.errors import ConnectionError, RemoteProtocolError, ServerError
 from gearman_proto.names import to_text
 from gearman_proto.wire.connection import Connection
@@ -62,14 +64,15 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         connect_timeout: Seconds to wait for a connection.
 
     Raises:
-        ValueError: `connect_timeout` is not more than 0.
+        TypeError: `connect_timeout` is no number.
+        ValueError: It is less than a millisecond.
     """
 
     def __init__(self, connect_timeout: float) -> None:
         super().__init__()
-        if not connect_timeout > 0:
-            raise ValueError(f"connect_timeout is {connect_timeout}: it must be more than 0")
-        self._connect_timeout = connect_timeout
+        self._connect_timeout = check_seconds(
+            "connect_timeout", connect_timeout, constants.MIN_CONNECT_TIMEOUT
+        )
 
     def connected(self, link: L, now: float) -> None:
         """`link` is open."""

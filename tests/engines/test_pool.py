@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from gearman_proto.address import ServerAddress, parse_host_list
 from gearman_proto.engines.pool import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, Server, ServerPool
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError, InvalidClientState
 
 from .harness import World
 
@@ -144,7 +146,17 @@ def test_find() -> None:
     pool = ServerPool(addresses, random.Random(1))
     assert pool.find(ServerAddress("h")) is pool.servers[0]
     assert pool.find(ServerAddress("h", 1)) is pool.servers[1]
-    assert pool.find(ServerAddress("h", 2)) is None
+    assert pool.find("h:1") is pool.find(("h", 1)) is pool.servers[1]
+    # A server of another pool is that of this one at the same address.
+    other = ServerPool(parse_host_list(["h:1", "h:2"]), random.Random(1))
+    assert pool.find(other.servers[0]) is pool.find(pool.servers[1]) is pool.servers[1]
+    for unknown in (ServerAddress("h", 2), other.servers[1], "h:2"):
+        with pytest.raises(InvalidClientState, match=r"^h:2 is not one of this client's servers$"):
+            pool.find(unknown)
+    odd: list[Any] = [None, 5, [], object(), ("h",), b"\xff" * 300, "h:x", {"h": 1}]
+    for unknown in odd:
+        with pytest.raises((ArgumentTypeError, ArgumentValueError)):
+            pool.find(unknown)
 
 
 def test_what_python_gearman_shows() -> None:
