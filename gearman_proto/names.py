@@ -33,7 +33,8 @@ def check_name(what: str, name: str | bytes, limit: int) -> bytes:
         TypeError: It is none.
         ValueError: It has a NUL in it, or more than `limit` bytes.
     """
-    name = to_text(name, what)
+    if type(name) is not str:
+        name = to_text(name, what)
     try:
         wire = name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

@@ -11,7 +11,7 @@ from gearman_proto import constants
 from gearman_proto.arguments import check_count
 from gearman_proto.constants import JOB_UNKNOWN
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
-from gearman_proto.names import check_name, check_task, to_text, to_wire
+from gearman_proto.names import check_name, to_text, to_wire
 from gearman_proto.wire import events
 from gearman_proto.wire.events import SUBMITS
 
@@ -112,8 +112,10 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
         if request.state != JOB_UNKNOWN:
             continue
         if request.task is not task:
-            task = request.task = to_text(request.task, "task")
-            check_task(task)
+            if type(request.task) is not str:
+                request.task = to_text(request.task, "task")
+            task = request.task
+            check_name("task", task, constants.MAX_FUNCTION_SIZE)
         if request.unique and request.unique != request.generated_unique:
             request.unique = to_text(request.unique, "unique")
             check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE)

@@ -1,14 +1,15 @@
-"""Odd arguments, in memory: to constructors, and any number of them at once to a client's methods.
+"""Odd arguments, in memory: to constructors, and any number of them at once to methods.
 
-The client is gearman_sync's, with a driver that moves bytes between its engine and a scripted
-server, and that treats what an engine raises as drivers do. (tests/contract has a list of values
-that goes through all adapters.)
+The client and the worker are gearman_sync's, with a driver that moves bytes between the engine and
+a scripted server, and that treats what an engine raises as drivers do. In tests/contract, a list
+of values goes through all adapters.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
@@ -17,12 +18,13 @@ from hypothesis import strategies as st
 
 import gearman_anyio
 import gearman_sync
-from gearman_proto import GearmanError, GearmanJobRequest
+from gearman_proto import GearmanError, GearmanJobRequest, WorkerEngine
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED
 from gearman_proto.engines.base import REFUSALS
 from gearman_proto.wire.events import (
     GetStatus,
     GetStatusUnique,
+    JobAssignUniq,
     JobCreated,
     StatusRes,
     StatusResUnique,
@@ -33,7 +35,14 @@ from tests.engines.harness import Peer, World
 from tests.profiles import examples
 from tests.support import odd
 
-from .test_in_memory import make_admin_client, make_client, make_job_server, make_worker
+from .test_in_memory import Peer as ServerPeer
+from .test_in_memory import (
+    make_admin_client,
+    make_client,
+    make_job_server,
+    make_worker,
+    reverse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -327,3 +336,84 @@ def test_a_request_that_is_changed_while_it_is_under_way(
     assert other.handle is not None
     peer.send(WorkComplete(other.handle.encode(), b"out"))
     assert (other.state, other.result) == (JOB_COMPLETE, b"out")
+
+
+# Methods of a worker.
+
+
+class WorkerDriver:
+    """Runs a worker's engine, and treats what it raises as drivers do."""
+
+    def __init__(self, engine: WorkerEngine) -> None:
+        self.engine = engine
+
+    def call(self, function: Callable[..., Any]) -> Any:
+        try:
+            return function(self.engine, 0.0)
+        except REFUSALS:
+            raise
+        except BaseException as error:
+            self.engine.crash(error)  # type: ignore[arg-type]
+            raise
+
+    def run(self, begin: Callable[..., Any]) -> None:
+        self.call(lambda engine, now: begin(engine, now, lambda: None))
+
+    def post(self, function: Callable[..., Any]) -> None:
+        """What is posted is not done here: that the worker stops would be no wonder."""
+
+    def close(self) -> None:
+        """It has no sockets."""
+
+
+class Worker(gearman_sync.GearmanWorker):
+    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        self._driver: Any = WorkerDriver(WorkerEngine(addresses, rng=random.Random(1), **options))
+
+
+#: The methods, and arguments with which they work; JOB is the job that is being done.
+JOB: Final = object()
+METHODS: Final[dict[str, dict[str, Any]]] = {
+    "register_task": {"task": "another", "callback": reverse},
+    "unregister_task": {"task": "another"},
+    "set_client_id": {"client_id": "id"},
+    "stop": {},
+    "send_job_status": {"current_job": JOB, "numerator": 1, "denominator": 2},
+    "send_job_data": {"current_job": JOB, "data": b""},
+    "send_job_warning": {"current_job": JOB, "data": b""},
+    # Those that would end the job.
+    "send_job_complete": {"current_job": None, "data": b""},
+    "send_job_failure": {"current_job": None},
+    "send_job_exception": {"current_job": None, "data": b""},
+}
+
+
+@st.composite
+def worker_calls(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    name = draw(st.sampled_from(sorted(METHODS)))
+    names = parameters(getattr(Worker, name))[1:]
+    chosen = draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    return name, {each: draw(ANYTHING) for each in chosen}
+
+
+@given(st.lists(worker_calls(), min_size=1, max_size=5))
+@settings(examples(3))
+def test_any_arguments_of_a_worker(made: list[tuple[str, dict[str, Any]]]) -> None:
+    worker = Worker(["h"])
+    worker.register_task("a", reverse)
+    engine = worker._driver.engine
+    stream = worker._driver.call(lambda engine, now: engine.work(now, lambda: None))
+    server = ServerPeer(engine)
+    server.receive()
+    server.send(JobAssignUniq(b"H:1", b"a", b"u", b"in"))
+    job = engine.next_job(0.0)
+    for name, arguments in made:
+        good = {key: job if value is JOB else value for key, value in METHODS[name].items()}
+        try:
+            getattr(worker, name)(**{**good, **given_as(arguments)})
+        except CLEAR as error:
+            assert "internal error" not in repr_of(error)  # noqa: PT017 - others are raised
+    assert server.link.alive
+    assert not stream.done
+    worker.send_job_complete(job, b"out")
+    assert WorkComplete(b"H:1", b"out") in server.receive()
