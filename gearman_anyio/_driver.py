@@ -30,7 +30,7 @@ from gearman_proto.engines.base import REFUSALS
 from gearman_proto.engines.driving import E_, BaseDriver
 
 from ._calls import Bell, Call, Items
-from ._streams import Ends, failure, keep_alive, native_clock, reason
+from ._streams import Ends, failure, native_clock, reason, set_options
 from ._tasks import Tasks
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class Driver(BaseDriver[E_]):
                         logger.warning("no connection can be accepted: %s", reason(error))
                         await anyio.sleep(_LISTEN_AGAIN)
                         continue
-                    keep_alive(stream)
+                    set_options(stream, None)
                     self.start_soon(handle, stream)
 
     async def serve(self, stream: ByteStream, accept: Callable[[E_, float], Any]) -> None:

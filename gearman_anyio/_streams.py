@@ -17,6 +17,8 @@ from anyio.streams.stapled import StapledObjectStream
 from anyio.streams.tls import TLSStream
 
 from gearman_proto import errors
+from gearman_proto.keepalive import socket_options
+from gearman_proto.tls import handshake_failure
 
 if TYPE_CHECKING:
     import ssl
@@ -52,20 +54,27 @@ async def open_stream(
     """
     stream = await connect(address)
     try:
-        keep_alive(stream)
-        if context is not None:
-            # Nothing in the protocol depends on how a stream ends, and servers do not say goodbye.
-            return await TLSStream.wrap(
-                _Shared(stream),
-                server_side=False,
-                hostname=address.host,
-                ssl_context=context,
-                standard_compatible=False,
-            )
+        set_options(stream, address)
+        return stream if context is None else await _secure(stream, address, context)
     except BaseException:
         await anyio.aclose_forcefully(stream)
         raise
-    return stream
+
+
+async def _secure(
+    stream: ByteStream, address: ServerAddress, context: ssl.SSLContext
+) -> ByteStream:
+    try:
+        # Nothing in the protocol depends on how a stream ends, and servers do not say goodbye.
+        return await TLSStream.wrap(
+            _Shared(stream),
+            server_side=False,
+            hostname=address.host,
+            ssl_context=context,
+            standard_compatible=False,
+        )
+    except Exception as error:  # noqa: BLE001 - streams may be anybody's
+        raise handshake_failure(reason(error)) from None
 
 
 def native_clock() -> Callable[[], float]:
@@ -80,12 +89,13 @@ def native_clock() -> Callable[[], float]:
     return current_time
 
 
-def keep_alive(stream: AnyByteStream) -> None:
-    """Have the system look whether the other end is still there, if it is a socket's stream."""
+def set_options(stream: AnyByteStream, address: ServerAddress | None) -> None:
+    """Set the options of a socket's stream to the server at `address`, or of an accepted one."""
     sock = stream.extra(SocketAttribute.raw_socket, None)
     if sock is not None:
-        with contextlib.suppress(OSError):  # Not every kind of socket has this.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for level, option, value in socket_options(address, socket):
+            with contextlib.suppress(OSError):  # Not every kind of socket has each.
+                sock.setsockopt(level, option, value)
 
 
 class _Shared(ByteStream):

@@ -48,6 +48,8 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened[ClientEngine]):
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         exceptions: bool = True,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+        heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
+        max_abandoned: int = constants.DEFAULT_MAX_ABANDONED,
         connect: Connector | None = None,
     ) -> None:
         self._connect = connect
@@ -59,6 +61,8 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened[ClientEngine]):
             connect_timeout=connect_timeout,
             exceptions=exceptions,
             max_packet_size=max_packet_size,
+            heartbeat=heartbeat,
+            max_abandoned=max_abandoned,
         )
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:

@@ -23,7 +23,8 @@ from .constants import (
 from .engines.accepted import ServerLink
 from .engines.admin import AdminEngine, AdminLink, Question
 from .engines.base import Action, Close, Connect, Engine, StopListening
-from .engines.client import ClientEngine, ClientLink
+from .engines.client import ClientEngine
+from .engines.clientlink import ClientLink
 from .engines.phases import WorkerLink
 from .engines.pool import Server
 from .engines.server import ServerEngine

@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: ``"host"``, ``"host:port"``, ``"[::1]:4730"``, ``("host", port)``, a dict with ``host``,
-#: ``port`` and the TLS keys, or a ServerAddress.
+#: ``port``, the TLS keys and the keepalive keys, or a ServerAddress.
 HostSpec: TypeAlias = (
     "str | bytes | tuple[str | bytes, int | str] | Mapping[str, Any] | ServerAddress"
 )
 
 _TLS_KEYS: Final = ("keyfile", "certfile", "ca_certs", "ssl_context")
+_KEEPALIVE_KEYS: Final = ("keepalive", "keepidle", "keepintvl", "keepcnt")
 _MAX_HOST_SIZE: Final = 253
 # Digits of what is taken for a port behind an IPv6 address without brackets.
 _PORT_DIGITS: Final = 4
+# What Linux takes at most (MAX_TCP_KEEPIDLE and so on in its net/tcp.h).
+_MOST: Final = {"keepidle": 32767, "keepintvl": 32767, "keepcnt": 127}
 
 
 class HostAndPort(NamedTuple):
@@ -37,7 +40,9 @@ class HostAndPort(NamedTuple):
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where a server listens, and how its link is secured.
+    """Where a server listens, how its link is secured, and how the system looks after it.
+
+    With the defaults, a server that has vanished is noticed after 60 seconds; see `keepalive`.
 
     Attributes:
         host: A name or an IP address, without brackets.
@@ -46,6 +51,14 @@ class ServerAddress:
         certfile: Path of the client's certificate.
         ca_certs: Path of the certificates that the server's is verified with.
         ssl_context: An `ssl.SSLContext`, in place of the three paths.
+        keepalive: Whether the system asks the server's system, in silence, whether it is there.
+        keepidle: Seconds of silence before it asks, 1 to 32767.
+        keepintvl: Seconds between two such questions, 1 to 32767.
+        keepcnt: How many questions in a row may stay unanswered, 1 to 127.
+
+    Raises:
+        TypeError: One of the keepalive attributes is of another type.
+        ValueError: One of them is out of its range.
     """
 
     host: str
@@ -54,6 +67,20 @@ class ServerAddress:
     certfile: str | None = None
     ca_certs: str | None = None
     ssl_context: Any = field(default=None, repr=False)
+    keepalive: bool = True
+    keepidle: int = 30
+    keepintvl: int = 10
+    keepcnt: int = 3
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.keepalive, bool):
+            raise TypeError(f"keepalive is True, False or None, not {self.keepalive!r}")
+        for key, most in _MOST.items():
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{key} is a whole number, not {value!r}")
+            if not 1 <= value <= most:
+                raise ValueError(f"{key} is {value}: it must be from 1 to {most}")
 
     @property
     def uses_tls(self) -> bool:
@@ -103,7 +130,7 @@ def parse_host_list(host_list: Iterable[HostSpec] | None) -> list[ServerAddress]
 
 
 def _from_mapping(spec: Mapping[str, Any]) -> ServerAddress:
-    unknown = sorted(set(spec) - {"host", "port", *_TLS_KEYS}, key=repr)
+    unknown = sorted(set(spec) - {"host", "port", *_TLS_KEYS, *_KEEPALIVE_KEYS}, key=repr)
     if unknown:
         raise ValueError(f"a server's dict has no key {unknown[0]!r}")
     if "host" not in spec:
@@ -113,10 +140,9 @@ def _from_mapping(spec: Mapping[str, Any]) -> ServerAddress:
         raise ValueError("ssl_context stands in place of keyfile, certfile and ca_certs")
     if "keyfile" in tls and "certfile" not in tls:
         raise ValueError("a keyfile needs its certfile")
-    port = spec.get("port")
-    return ServerAddress(
-        _host(_text(spec["host"])), _port(DEFAULT_GEARMAN_PORT if port is None else port), **tls
-    )
+    keeping = {key: spec[key] for key in _KEEPALIVE_KEYS if spec.get(key) is not None}
+    port = _port(DEFAULT_GEARMAN_PORT if spec.get("port") is None else spec["port"])
+    return ServerAddress(_host(_text(spec["host"])), port, **tls, **keeping)
 
 
 def _text(value: object) -> str:

@@ -11,8 +11,10 @@ __all__ = [
     "DEFAULT_ADMIN_TIMEOUT",
     "DEFAULT_CONNECT_TIMEOUT",
     "DEFAULT_GEARMAN_PORT",
+    "DEFAULT_HEARTBEAT",
     "DEFAULT_JOB_RETRIES",
     "DEFAULT_LOOK_AGAIN",
+    "DEFAULT_MAX_ABANDONED",
     "DEFAULT_MAX_MEMORY",
     "DEFAULT_MAX_OUTAGE",
     "DEFAULT_MAX_PACKET_SIZE",
@@ -34,6 +36,7 @@ __all__ = [
     "MAX_REDUCER_SIZE",
     "MAX_UNIQUE_SIZE",
     "MIN_CONNECT_TIMEOUT",
+    "MIN_HEARTBEAT",
     "MIN_LOOK_AGAIN",
     "MIN_PACKET_SIZE",
     "PRIORITY_HIGH",
@@ -54,6 +57,13 @@ DEFAULT_LOOK_AGAIN: Final = 5.0
 MIN_CONNECT_TIMEOUT: Final = 0.001
 #: Seconds. To look more often would be a busy loop: each look is a question to each server.
 MIN_LOOK_AGAIN: Final = 0.01
+#: Seconds that a server may be silent while a client waits for something, before it is asked.
+DEFAULT_HEARTBEAT: Final = 30.0
+#: Seconds. A server that is busy would be lost with less.
+MIN_HEARTBEAT: Final = 0.1
+#: Bytes of submits that a client keeps for a server that leaves them unanswered, although the calls
+#: that made them have given up. A server that lives answers as fast as bytes go over the network.
+DEFAULT_MAX_ABANDONED: Final = 64 * 1024 * 1024
 #: How often a job server runs a job again because its worker was lost.
 DEFAULT_JOB_RETRIES: Final = 10
 #: Bytes of what was sent to a peer that a job server keeps for it unread.

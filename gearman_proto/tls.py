@@ -1,4 +1,4 @@
-"""Which servers are spoken to in TLS, and with which context.
+"""Which servers are spoken to in TLS, with which context, and what it means when that fails.
 
 This library's core does not import `ssl`: an adapter passes that module.
 """
@@ -6,14 +6,27 @@ This library's core does not import `ssl`: an adapter passes that module.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from .address import ServerAddress, parse_host_list
+from .errors import ConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .address import HostSpec
+
+# What an `ssl.SSLError` has as its `reason` where no TLS has come from the server: the end of the
+# stream, or other bytes, which versions of OpenSSL name differently.
+_NO_TLS: Final = (
+    "UNEXPECTED_EOF_WHILE_READING",
+    "RECORD_LAYER_FAILURE",
+    "UNKNOWN_PROTOCOL",
+    "WRONG_VERSION_NUMBER",
+    "PACKET_LENGTH_TOO_LONG",
+    "HTTP_REQUEST",
+)
+_QUESTION: Final = "does this server speak TLS?"
 
 C_ = TypeVar("C_")
 C_co = TypeVar("C_co", covariant=True)
@@ -73,3 +86,31 @@ def _make_context(address: ServerAddress, ssl: Ssl[C_]) -> C_:
         context.load_cert_chain(address.certfile, address.keyfile)
     made: C_ = context
     return made
+
+
+def handshake_failure(error: Exception) -> Exception:
+    """Return what to say of `error`, which has ended a handshake.
+
+    gearmand and others that speak no TLS take the client's first record for something else, and
+    close the connection or answer that, so the error by itself tells little. Where the server has
+    answered in TLS, by an alert or by a certificate that can't be verified, `error` says what is
+    wrong.
+    """
+    if not isinstance(error, OSError):
+        return error
+    why = getattr(error, "reason", None)
+    if why is not None and why not in _NO_TLS:
+        return error
+    what = "the connection was closed" if why == _NO_TLS[0] else error
+    return ConnectionError(f"{what} during the TLS handshake; {_QUESTION}")
+
+
+def connect_timeout(address: ServerAddress, seconds: float) -> TimeoutError:
+    """Return the error of a connection that was not open in time.
+
+    A server that waits for more of what it does not take for TLS ends a handshake like that.
+    """
+    error = f"no connection within {seconds:g} seconds"
+    return TimeoutError(
+        f"{error}, including the TLS handshake; {_QUESTION}" if address.uses_tls else error
+    )

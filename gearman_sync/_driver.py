@@ -366,8 +366,10 @@ class Driver(BaseDriver[E_]):
     # The end.
 
     def __del__(self) -> None:
+        # Nobody waits: who did would hold this. The application has ended it, as by `close`.
         if hasattr(self, "_poller") and self._poller.is_open:
-            self.engine.abandon(ConnectionError("the client is no more"))
+            with self._lock:
+                self.engine.close(clock())
             self._poller.close()
 
     def after_fork(self) -> None:

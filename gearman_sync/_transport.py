@@ -22,6 +22,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import ServerAddress
+from gearman_proto.keepalive import socket_options
+from gearman_proto.tls import handshake_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +86,7 @@ class Transport:
         """Return one that is open, for a socket that was accepted."""
         transport = cls(ServerAddress("peer"), None, 0.0)
         sock.setblocking(False)
-        cls._configure(sock)
+        _set_options(sock, None)
         transport.sock = sock
         transport.stage = Stage.OPEN
         transport._read_size = _SHARED_READ_SIZE
@@ -155,7 +157,7 @@ class Transport:
                 self._connect_next(now)
                 return False
             self.deadline = None
-            self._configure(self.sock)
+            _set_options(self.sock, self._address)
             if self._context is not None:
                 self.sock = self._context.wrap_socket(
                     self.sock, do_handshake_on_connect=False, server_hostname=self._address.host
@@ -170,14 +172,10 @@ class Transport:
             except ssl.SSLWantWriteError:
                 self.is_blocked = True
                 return False
+            except OSError as error:
+                raise handshake_failure(error) from error
         self.stage = Stage.OPEN
         return True
-
-    @staticmethod
-    def _configure(sock: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # Not every kind of socket has these.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     # Moving bytes. Each of these raises OSError when the connection is lost.
 
@@ -224,6 +222,12 @@ class Transport:
         sock, self.sock = self.sock, None
         if sock is not None:
             sock.close()
+
+
+def _set_options(sock: socket.socket, address: ServerAddress | None) -> None:
+    for option in socket_options(address, socket):
+        with contextlib.suppress(OSError):  # Not every kind of socket has each.
+            sock.setsockopt(*option)
 
 
 def _resolve(host: str, port: int, resolved: Callable[[list[Any] | OSError], None]) -> None:

@@ -106,6 +106,8 @@ def divide(job: Job) -> bytes:
 
 
 def refuse(job: Job) -> bytes:
+    """As this library's own worker does by default."""
+    job.send_warning(b"ValueError: not today")
     raise Failed
 
 
@@ -178,6 +180,7 @@ def test_page(
     places = {
         "localhost:4730": f"localhost:{servers[0].port}",
         "otherhost:4730": f"localhost:{servers[1].port}",
+        '"port": 4730': f'"port": {servers[0].port}',
     }
     if "4731" in text:
         places["4731"] = str(request.getfixturevalue("tunnel").port)

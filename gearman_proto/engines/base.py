@@ -95,6 +95,7 @@ Action: TypeAlias = "Connect | Close | StopListening"
 class LinkState(enum.Enum):
     """How far a link is. What is GONE stays so; the engine then ignores input for it."""
 
+    WAITING = "the transport was not told to connect yet: the server is to cool down before"
     CONNECTING = "the transport was told to connect, and has not answered"
     OPEN = "bytes go both ways"
     ENDING = "nothing is taken from the peer any more; what is left for it is written"
@@ -102,11 +103,16 @@ class LinkState(enum.Enum):
 
 
 # Looking members up in the class takes long before Python 3.12.
+WAITING: Final = LinkState.WAITING
 OPEN: Final = LinkState.OPEN
 GONE: Final = LinkState.GONE
 
 #: Only a server's links are ever ENDING, and they are OPEN from the start.
 LINK_STATES: Final[StateTable[LinkState]] = {
+    LinkState.WAITING: {
+        LinkState.CONNECTING: "at once, or time",
+        LinkState.GONE: "close",
+    },
     LinkState.CONNECTING: {
         LinkState.OPEN: "connected",
         LinkState.GONE: "connect_failed, connect_timeout, close",

@@ -13,22 +13,30 @@ Where a request is
     CREATED      `link.jobs[handle]`, if it is foreground      its terminal packet
     ===========  ============================================  =================
 
+    (Requests of a unique that the application chose share a Submit in the first two; see
+    `foreground`.)
+
     Losing the link empties all three. What was not acknowledged is sent again, over another link,
     as long as its attempts last; what was, is JOB_UNKNOWN. It leaves by its `leave`.
 
     Nothing looks through these places for a request; each is reached from its packet.
 
-What `link.jobs` has to do with one handle for several requests: see `foreground`.
+    When the application ends its client, what nobody waits for stays as it is, and is stranded.
+
+Whether a server is still there: see `heartbeat`. What it leaves unanswered is bounded: a request is
+not given to a server for which more than `max_abandoned` bytes are kept that no call waits for any
+more. (What calls still wait for is theirs.)
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count, check_packet_size
-from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.arguments import check_count, check_packet_size, check_seconds
+from gearman_proto.constants import JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.deadlines import deadline_of
 from gearman_proto.errors import (
     ConnectionError,
@@ -37,34 +45,27 @@ from gearman_proto.errors import (
     InvalidClientState,
     LocalProtocolError,
     RemoteProtocolError,
-    ServerError,
     ServerUnavailable,
 )
-from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
+from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import check_requests, submit_event
-from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
 from gearman_proto.names import to_wire
-from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import (
-    Error,
-    JobCreated,
     OptionReq,
-    OptionRes,
-    StatusRes,
-    StatusResUnique,
-    Unanswered,
-    WorkComplete,
-    WorkData,
-    WorkException,
-    WorkFail,
-    WorkStatus,
-    WorkWarning,
 )
-from gearman_proto.wire.packets import Role, number
 
-from .base import OPEN, Close, checking
-from .connecting import ConnectingEngine, OutgoingLink, server_error
-from .foreground import ForegroundJobs, RequestRef
+from .answers import Answers
+from .base import OPEN, WAITING, checking
+from .clientlink import (
+    ITEM_COST,
+    TRIAL,
+    ClientLink,
+    abandoned_size,
+    requests_of,
+)
+from .connecting import ConnectingEngine
+from .foreground import RequestRef, Submit
+from .heartbeat import Aside
 from .pool import Server, ServerPool
 from .queries import Query, StatusWait, status_event
 from .waits import RequestsWait, Stream, UpdateStream, Wait
@@ -87,33 +88,8 @@ _W = TypeVar("_W", bound=Wait)
 _R = TypeVar("_R", bound=RequestsWait)
 
 
-class _Greeting:
-    """Asks for exceptions; it is the first thing in a link's outbox."""
-
-    event: Final = OptionReq(b"exceptions")
-
-
-_GREETING: Final = _Greeting()
-
-
-class ClientLink(OutgoingLink):
-    """One connection to a server, or the attempt to make one.
-
-    Attributes:
-        engine: The engine that it belongs to.
-        outbox: What is to be sent, in order.
-        jobs: The foreground jobs that the server has acknowledged.
-        waits: Those who wait for it to be open.
-    """
-
-    __slots__ = ("engine", "jobs", "outbox", "waits")
-
-    def __init__(self, engine: ClientEngine, server: Server, max_packet_size: int) -> None:
-        super().__init__(server, Role.CLIENT, max_packet_size)
-        self.engine: ClientEngine = engine
-        self.outbox: deque[GearmanJobRequest | Query | _Greeting] = deque()
-        self.jobs: ForegroundJobs = ForegroundJobs(engine.dropped)
-        self.waits: list[Wait] = []
+# Asks for exceptions; it is the first thing in a link's outbox.
+_GREETING: Final = Aside(OptionReq(b"exceptions"))
 
 
 class ClientEngine(ConnectingEngine[ClientLink]):
@@ -135,6 +111,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         exceptions: Whether to ask servers for WORK_EXCEPTION; without, they send WORK_FAIL.
         connect_timeout: Seconds to wait for a connection.
         max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+        heartbeat: Seconds that a server may be silent while something is awaited from it, before
+            it is asked; after as many again it is given up. None never asks.
+        max_abandoned: Bytes of submits that are kept for a server that does not answer although
+            the calls that made them have given up; with more, nothing is given to it.
     """
 
     def __init__(
@@ -148,37 +128,32 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         exceptions: bool = True,
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+        heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
+        max_abandoned: int = constants.DEFAULT_MAX_ABANDONED,
     ) -> None:
         # Twice as many hex digits are the unique.
         check_count("random_unique_bytes", unique_bytes, 1, constants.MAX_UNIQUE_SIZE // 2)
         check_packet_size(max_packet_size)
         super().__init__(connect_timeout)
+        if heartbeat is not None:
+            check_seconds("heartbeat", heartbeat, constants.MIN_HEARTBEAT)
+        check_count("max_abandoned", max_abandoned, 0)
         self.pool: ServerPool = ServerPool(addresses, rng, routing)
         #: True once `close` or `abandon` was called.
         self.closed: bool = False
         #: References to requests that nobody holds any more. Appended to from anywhere.
         self.dropped: deque[RequestRef] = deque()
         self._rng = rng
-        self._wall_clock = wall_clock
         self._unique_bytes = unique_bytes
         self._exceptions = exceptions
         self._max_packet_size = max_packet_size
+        self._heartbeat = math.inf if heartbeat is None else heartbeat
+        self._max_abandoned = max_abandoned
+        # At least as many bytes as are kept for any server that no call waits for any more.
+        self._abandoned = 0
         self._waits: set[Wait] = set()
         self._watchers: set[Stream] = set()
-        self._handlers: dict[Any, Callable[[ClientLink, Any], None]] = {
-            JobCreated: self._on_job_created,
-            WorkComplete: self._on_work_complete,
-            WorkFail: self._on_work_fail,
-            WorkException: self._on_work_exception,
-            WorkData: self._on_work_data,
-            WorkWarning: self._on_work_warning,
-            WorkStatus: self._on_work_status,
-            StatusRes: self._on_status_res,
-            StatusResUnique: self._on_status_res,
-            OptionRes: self._on_option_res,
-            Error: self._on_error,
-            Unanswered: self._on_unanswered,
-        }
+        self._answers = Answers(wall_clock)
 
     # The caller's side.
 
@@ -226,9 +201,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         wait.unaccepted += len(unsent)
         wait.open += len(unsent)
         uniques = self._make_uniques(len(unsent))
+        full = self._full_servers() if self._abandoned > self._max_abandoned else ()
         for request in unsent:
             if not request.unique:
                 request.unique = request.generated_unique = next(uniques)
+            if full:
+                request.tried = full
             self._assign(request, now)
         wait.check()
         return self._start(wait)
@@ -330,13 +308,17 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             for request in wait.members:
                 query = Query(request, wait, status_event(request, by_unique))
                 asked.append((query, self._servers_of(request)))
+        full = self._full_servers() if self._abandoned > self._max_abandoned else ()
         for query, servers in asked:
             query.request.timed_out = False
             wait.queries.append(query)
             wait.open += 1
             query.open = max(len(servers), 1)
             for server in servers:
-                self._enqueue(query, server, now)
+                if server in full:
+                    query.fail(self._unavailable())
+                else:
+                    self._enqueue(query, server, now)
             if not servers:
                 query.fail(self._unavailable())
         wait.check()
@@ -353,13 +335,30 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             for request in wait.members:
                 if wait in request.waits:
                     request.waits = tuple(other for other in request.waits if other is not wait)
+                    self._abandoned += abandoned_size(request)
+            if isinstance(wait, StatusWait):
+                self._abandoned += wait.open * ITEM_COST
 
     def close(self, now: float) -> None:
-        """Close all connections, as if they had been lost. Nothing can be submitted afterwards."""
+        """Close all connections. Nothing can be submitted afterwards.
+
+        A request that nobody waits for stays as it is. Calls that wait end, their requests being
+        JOB_UNKNOWN.
+        """
         self.closed = True
-        for server in self.pool.servers:
-            if server.link is not None:
-                self._close(server.link, ConnectionError("the client was shut down"), now)
+        error = ConnectionError("the client was shut down")
+        for link in self.pool.links():
+            self._tell_close(link)
+            for item in self._empty(link):
+                if isinstance(item, Query):
+                    item.fail(self._unavailable())
+                elif not item.waits:
+                    item.strand()
+                elif item.state == JOB_PENDING:
+                    self._fail(item, self._unavailable())
+                else:
+                    item.leave(JOB_UNKNOWN, error)
+            self._tell_waits(link, error)
         for wait in list(self._waits):
             wait.finish()
 
@@ -373,8 +372,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait = self._waits.pop()
             wait.error = error
             wait.finish()
-        for link in self._give_up_links(error):
-            self._actions.append(Close(link))
+        for link in self.pool.links():
+            self._tell_close(link)
+        self._give_up_links(error)
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more: its requests are lost, and nobody is told.
@@ -384,17 +384,22 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self.closed = True
         self._give_up_links(error)
 
-    def _give_up_links(self, error: Exception) -> list[ClientLink]:
-        links = self.pool.links()
-        for link in links:
-            here = [*link.outbox, *link.connection.unanswered_tokens(), *link.jobs.give_up()]
-            link.outbox.clear()
-            self._drop(link)
-            for item in here:
+    def _give_up_links(self, error: Exception) -> None:
+        for link in self.pool.links():
+            for item in self._empty(link):
                 if isinstance(item, GearmanJobRequest):
                     item.waits = ()
                     item.leave(JOB_UNKNOWN, error)
-        return links
+
+    def _empty(self, link: ClientLink) -> list[GearmanJobRequest | Query]:
+        """Drop `link`, and return what was under way on it."""
+        here: list[GearmanJobRequest | Query] = []
+        for item in link.items():
+            here += (item,) if isinstance(item, Query) else requests_of(item)
+        here += link.jobs.give_up()
+        link.outbox.clear()
+        self._drop(link)
+        return here
 
     # The transport side, in.
 
@@ -404,8 +409,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             return
         if self.dropped:
             self._sweep()
+        heartbeat = link.heartbeat
+        heartbeat.heard, heartbeat.asked = now, None
         link.connection.receive_data(data)
-        self._handle_events(link, now)
+        try:
+            self._answers.take(link)
+        except RemoteProtocolError as error:
+            self._close(link, error, now)
         for watcher in self._watchers:
             watcher.tell()
 
@@ -416,36 +426,56 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         links = []
         for server in self.pool.servers:
             link: ClientLink | None = server.link
-            if link is None or link.state is not OPEN or not link.outbox:
+            if link is None or link.state is not OPEN:
                 continue
-            if link.connection.unanswered < _WINDOW:
+            if link.ahead or (link.outbox and link.connection.unanswered < _WINDOW):
                 links.append(link)
         return links
 
     def data_to_send(self, link: ClientLink, now: float) -> bytes:
-        """Bytes to write on `link` now, or none: whole packets of about 64 KiB together."""
+        """Bytes to write on `link` now, or none.
+
+        Packets of about 64 KiB together, or a piece of a large one.
+        """
         if link.state is not OPEN:
             return b""
+        outbox, ahead, heartbeat = link.outbox, link.ahead, link.heartbeat
+        if not outbox and not ahead:
+            return b""
+        unanswered = link.connection.unanswered
+        if not unanswered and not link.jobs:
+            heartbeat.heard = now  # Nothing was awaited until now.
         packets = []
         size = 0
         send = link.connection.send
-        outbox = link.outbox
-        room = _WINDOW - link.connection.unanswered
+        while ahead:
+            heartbeat.handed_over(now)
+            question = ahead.popleft()
+            if not isinstance(question, Aside):
+                return bytes(question)
+            packets.append(send(question.event, question))
+        room = _WINDOW - unanswered
         while room > 0 and size < _CHUNK_SIZE and outbox:
             room -= 1
             item = outbox.popleft()
-            if isinstance(item, GearmanJobRequest):
-                try:
+            try:
+                if isinstance(item, GearmanJobRequest):
                     item.connection_attempts += 1
                     packet = send(submit_event(item), item)
-                except Exception as error:  # noqa: BLE001 - whatever the application made of it
-                    self._unsendable(item, error)
-                    continue
-            else:
-                packet = send(item.event, item)
+                elif isinstance(item, Submit):
+                    packet = send(submit_event(item.requests[0]), item)
+                    item.sent()
+                else:
+                    packet = send(item.event, item)
+            except Exception as error:  # noqa: BLE001 - whatever the application made of it
+                self._unsendable(link, item, error)
+                continue
             packets.append(packet)
             size += len(packet)
-        return b"".join(packets)
+        if heartbeat.due is None and packets and self._heartbeat < math.inf:
+            heartbeat.due = now + self._heartbeat
+            self._timers.set(link, heartbeat.due, self._look)
+        return link.in_pieces(b"".join(packets))
 
     # Waits.
 
@@ -454,18 +484,18 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             raise InvalidClientState("this client has been shut down")
 
     def _check_ours(self, requests: Iterable[GearmanJobRequest]) -> None:
-        """Make those JOB_UNKNOWN that another engine has lost; refuse those that it has."""
-        lost = []
+        """Make those JOB_UNKNOWN whose client has ended; refuse those that another one has."""
+        stranded = False
         for request in requests:
             link = request.link
             if link is None or link.engine is self:
                 continue
-            if not link.engine.closed:
+            if not request.is_stranded:
                 raise InvalidClientState(f"{request!r} is under way in another client")
-            lost.append(request)
-        for request in lost:
-            request.waits = ()
-            request.leave(JOB_UNKNOWN)
+            stranded = True
+        if stranded:
+            for request in requests:
+                request.settle()
 
     def _joined(self, wait: _R) -> _R:
         self._check_ours(wait.members)
@@ -510,21 +540,30 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             yield from [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
             count -= some
 
-    def _assign(self, request: GearmanJobRequest, now: float) -> None:
-        """Give `request` to a server."""
+    def _assign(self, request: GearmanJobRequest, now: float, *, again: bool = False) -> None:
+        """Give `request` to a server; `again` after an attempt that was lost."""
         request.state = JOB_PENDING
-        key = b""
+        routed_by = b""
         if self.pool.by_unique and request.unique:
             # On the wire "-" stands for the data.
-            key = (request.payload or b"") if request.unique == "-" else to_wire(request.unique)
-        server = None if self.closed else self.pool.choose(now, request.tried, key)
+            dash = request.unique == "-"
+            routed_by = (request.payload or b"") if dash else to_wire(request.unique)
+        server = None if self.closed else self.pool.choose(now, request.tried, routed_by)
         if server is None:
             self._fail(request, self._unavailable())
             return
-        link = server.link or self._link_to(server, now)
-        link.outbox.append(request)
+        if self.pool.suspects:
+            for other in self.pool.take_suspects():
+                self._link_to(other, now).outbox.append(TRIAL)
+        link = server.link
+        if link is None or link.state is WAITING:
+            link = self._link_to(server, now, at=server.retry_at() if again else 0.0)
         request.link = link
         request.connection = server.address
+        if request.background or request.unique == request.generated_unique:
+            link.outbox.append(request)
+        elif (item := link.jobs.share(request, now)) is not None:
+            link.outbox.append(item)
 
     def _unavailable(self) -> ServerUnavailable:
         if self.closed:
@@ -537,20 +576,37 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait.request_failed(error)
         request.leave(JOB_UNKNOWN, error)
 
-    def _unsendable(self, request: GearmanJobRequest, error: Exception) -> None:
-        """What it is made of was changed after it had been checked."""
-        # Another's text may itself be an error: it has a number of ten thousand digits, say.
-        reason = error if isinstance(error, GearmanError) else type(error).__name__
-        self._fail(request, LocalProtocolError(f"changed since it was submitted: {reason}"))
+    def _unsendable(self, link: ClientLink, item: Any, error: Exception) -> None:
+        """What a request is made of was changed after it had been checked."""
+        if not requests_of(item):
+            raise error
+        request = item
+        if isinstance(item, Submit):
+            request = item.requests.pop(0)
+            if item.requests:
+                link.outbox.appendleft(item)  # The others are as they were.
+            else:
+                link.jobs.answered(item, None)
+        self._fail(request, _changed(error))
 
     # Links.
 
-    def _link_to(self, server: Server, now: float) -> ClientLink:
+    def _link_to(self, server: Server, now: float, *, at: float = 0.0) -> ClientLink:
+        """The link to `server`; if it is to be opened, when it is `at`."""
         link: ClientLink | None = server.link
         if link is None:
-            link = self._connect(ClientLink(self, server, self._max_packet_size), now)
+            link = ClientLink(
+                self,
+                server,
+                max_packet_size=self._max_packet_size,
+                heartbeat=self._heartbeat,
+                dropped=self.dropped,
+            )
+            self._connect(link, now, at=at)
             if self._exceptions:
                 link.outbox.append(_GREETING)
+        elif link.state is WAITING and at <= now:
+            self._begin(link, now)  # Somebody waits for an answer now.
         return link
 
     def _opened(self, link: ClientLink, now: float) -> None:
@@ -560,20 +616,28 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         server = link.server
         was_up = link.is_up
         self._drop(link)
+        if link.has_lasted(now):
+            server.served()
         if not self.closed:
             server.failed(error, now, self._rng)
         outbox, link.outbox = link.outbox, deque()
-        for request in link.jobs.give_up():
-            request.leave(JOB_UNKNOWN)
+        jobs = link.jobs.give_up()
+        if jobs:
+            lost = ConnectionError(
+                f"the connection to {server.address} was lost after the job had been acknowledged, "
+                f"which may go on: {error}"
+            )
+            for request in jobs:
+                request.leave(JOB_UNKNOWN, lost)
         for item in link.connection.unanswered_tokens():
-            if isinstance(item, GearmanJobRequest):
-                self._go_on(self._lost_sent, item, server, error, now)
-            elif isinstance(item, Query):
+            for request in requests_of(item):
+                self._go_on(self._lost_sent, request, server, error, now)
+            if isinstance(item, Query):
                 self._lost_query(item, server, error, now, was_up=True)
         for item in outbox:
-            if isinstance(item, GearmanJobRequest):
-                self._go_on(self._lost_unsent, item, server, error, now, was_up=was_up)
-            elif isinstance(item, Query):
+            for request in requests_of(item):
+                self._go_on(self._lost_unsent, request, server, error, now, was_up=was_up)
+            if isinstance(item, Query):
                 self._lost_query(item, server, error, now, was_up=was_up)
         self._tell_waits(link, error)
 
@@ -584,15 +648,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         try:
             step(request, *args, **options)
         except Exception as error:  # noqa: BLE001 - whatever the application made of it
-            self._unsendable(request, error)
+            self._fail(request, _changed(error))
 
     def _lost_sent(
         self, request: GearmanJobRequest, server: Server, error: Exception, now: float
     ) -> None:
         """A submit was sent and not acknowledged; nobody knows whether it arrived."""
-        if self.closed:
-            self._fail(request, self._unavailable())
-            return
         if request.connection_attempts >= request.max_connection_attempts:
             times = request.connection_attempts
             self._fail(
@@ -607,7 +668,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         request.forget_unique()
         if not request.unique:
             request.unique = request.generated_unique = next(self._make_uniques(1))
-        self._assign(request, now)
+        self._assign(request, now, again=True)
 
     def _lost_unsent(
         self,
@@ -627,6 +688,32 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         else:
             self._assign(request, now)
 
+    def _look(self, link: ClientLink, now: float) -> None:
+        """It is time to look after the server of `link`."""
+        if self.dropped:
+            self._sweep()
+        heartbeat = link.heartbeat
+        heartbeat.due = None
+        if not link.is_awaited():
+            return  # `data_to_send` begins anew.
+        if heartbeat.look(now):
+            assert heartbeat.due is not None
+            self._timers.set(link, heartbeat.due, self._look)
+        else:
+            silent = f"the server has been silent for {now - heartbeat.heard:.3g} seconds"
+            self._close(link, ConnectionError(f"{silent}, and did not answer when asked"), now)
+
+    def _full_servers(self) -> tuple[Server, ...]:
+        """The servers that leave too much unanswered to be given more."""
+        kept = {link.server: link.abandoned() for link in self.pool.links()}
+        self._abandoned = max(kept.values(), default=0)
+        full = [server for server, size in kept.items() if size > self._max_abandoned]
+        for server in full:
+            server.error = ConnectionError(
+                f"it does not answer: {kept[server]} bytes are kept for it that no call waits for"
+            )
+        return tuple(full)
+
     def _tell_waits(self, link: ClientLink, error: Exception | None) -> None:
         """Those who wait for a connection have it, or will not get it."""
         waits, link.waits = link.waits, []
@@ -637,107 +724,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 wait.fail(ConnectionError(f"no connection to {link.address}: {error}"))
         for watcher in self._watchers:
             watcher.tell()
-
-    # Events.
-
-    def _handle_events(self, link: ClientLink, now: float) -> None:
-        handlers = self._handlers
-        next_event = link.connection.next_event
-        try:
-            event = next_event()
-            if event is not NEED_DATA:
-                link.server.answered()
-            while event is not NEED_DATA:
-                handlers[type(event)](link, event)
-                event = next_event()
-        except RemoteProtocolError as error:
-            self._close(link, error, now)
-
-    def _on_option_res(self, link: ClientLink, event: OptionRes) -> None:
-        """The server will send exceptions."""
-
-    def _on_job_created(self, link: ClientLink, event: JobCreated) -> None:
-        request: GearmanJobRequest = event.answers
-        handle = event.handle
-        request.handle = handle.decode("utf-8", "surrogateescape")
-        if request.background:
-            request.leave(JOB_CREATED)
-            return
-        request.payload = None
-        request.tried = ()
-        request.state = JOB_CREATED
-        link.jobs.add(handle, request)
-        for wait in request.waits:
-            wait.request_accepted()
-
-    def _on_error(self, link: ClientLink, event: Error) -> None:
-        item = event.answers
-        error = server_error(event)
-        if isinstance(item, GearmanJobRequest):
-            item.leave(JOB_FAILED, error)
-        elif isinstance(item, Query):
-            item.fail(error)
-
-    def _on_unanswered(self, link: ClientLink, event: Unanswered) -> None:
-        item = event.answers
-        if isinstance(item, Query):
-            item.fail(
-                ServerError("UNANSWERED", f"{link.address} does not answer {event.packet.name}")
-            )
-
-    # Events of jobs.
-
-    def _on_work_complete(self, link: ClientLink, event: WorkComplete) -> None:
-        for request in link.jobs.end(event.handle):
-            request.raw_result = event.data
-            request.leave(JOB_COMPLETE)
-
-    def _on_work_fail(self, link: ClientLink, event: WorkFail) -> None:
-        for request in link.jobs.end(event.handle):
-            request.leave(JOB_FAILED)
-
-    def _on_work_exception(self, link: ClientLink, event: WorkException) -> None:
-        for request in link.jobs.end(event.handle):
-            request.raw_exception = event.data
-            request.leave(JOB_FAILED)
-
-    def _on_work_data(self, link: ClientLink, event: WorkData) -> None:
-        for request in link.jobs.receivers(event):
-            updates = request.all_updates()
-            self._updated(link, request, event, updates.add(updates.data, event.data))
-
-    def _on_work_warning(self, link: ClientLink, event: WorkWarning) -> None:
-        for request in link.jobs.receivers(event):
-            updates = request.all_updates()
-            self._updated(link, request, event, updates.add(updates.warnings, event.data))
-
-    def _on_work_status(self, link: ClientLink, event: WorkStatus) -> None:
-        for request in link.jobs.receivers(event):
-            status: JobStatus = {
-                "handle": request.handle,
-                "known": True,
-                "running": True,
-                "numerator": number(event.numerator),
-                "denominator": number(event.denominator),
-                "time_received": self._wall_clock(),
-            }
-            request.set_status(status)
-            updates = request.all_updates()
-            updates.add_progress(status["numerator"], status["denominator"])
-            self._updated(link, request, event, True)
-
-    def _updated(
-        self, link: ClientLink, request: GearmanJobRequest, event: Any, few_unread: bool
-    ) -> None:
-        if not few_unread:
-            link.jobs.remove(event.handle, request)
-            error = GearmanError(
-                f"the job has sent more than {MAX_UNREAD_UPDATES} bytes of updates that nobody read"
-            )
-            request.leave(JOB_FAILED, error)
-            return
-        for wait in request.waits:
-            wait.request_updated()
 
     def _sweep(self) -> None:
         """Forget the requests that nobody holds any more."""
@@ -755,20 +741,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         link = self._link_to(server, now)
         link.outbox.append(query)
 
-    def _on_status_res(self, link: ClientLink, event: StatusRes | StatusResUnique) -> None:
-        query: Query = event.answers
-        status: JobStatus = {
-            "handle": query.request.handle,
-            "known": number(event.known) != 0,
-            "running": number(event.running) != 0,
-            "numerator": number(event.numerator),
-            "denominator": number(event.denominator),
-            "time_received": self._wall_clock(),
-        }
-        if isinstance(event, StatusResUnique):
-            status["client_count"] = number(event.clients)
-        query.answer(status)
-
     def _lost_query(
         self, query: Query, server: Server, error: Exception, now: float, *, was_up: bool
     ) -> None:
@@ -778,3 +750,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._enqueue(query, server, now)
         else:
             query.fail(ServerUnavailable(f"{server.address} did not answer: {error}"))
+
+
+def _changed(error: Exception) -> LocalProtocolError:
+    """What a request ends with that was changed after it had been checked."""
+    # Another's text may itself be an error: it has a number of ten thousand digits, say.
+    reason = error if isinstance(error, GearmanError) else type(error).__name__
+    return LocalProtocolError(f"changed since it was submitted: {reason}")

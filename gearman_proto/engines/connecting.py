@@ -1,18 +1,20 @@
 """What the engines have in common that open connections: client, worker and admin client.
 
-A link goes through LinkState: CONNECTING, OPEN, GONE. Whatever ends one comes to `_lost`: refused,
-reset, ended, out of step, given up, closed from this side.
+A link goes through LinkState: WAITING, CONNECTING, OPEN, GONE. Whatever ends one comes to `_lost`:
+refused, reset, ended, out of step, given up, closed from this side.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from gearman_proto import constants
 from gearman_proto.arguments import check_seconds
 from gearman_proto.errors import ConnectionError, RemoteProtocolError, ServerError
 from gearman_proto.names import to_text
+from gearman_proto.tls import connect_timeout
 from gearman_proto.wire.connection import Connection
 
 from .base import BaseEngine, Close, Connect, Link, LinkState
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     from .pool import Server
 
+# Seconds of life after which the end of a connection is not one more failure in a row.
+_LASTING: Final = 5.0
+
 
 class OutgoingLink(Link):
     """One connection to a server, or the attempt to make one.
@@ -34,11 +39,13 @@ class OutgoingLink(Link):
         max_packet_size: In bytes; see Connection.
     """
 
-    __slots__ = ("server",)
+    __slots__ = ("opened_at", "server")
 
     def __init__(self, server: Server, role: Role, max_packet_size: int) -> None:
-        super().__init__(Connection(role, max_packet_size=max_packet_size), LinkState.CONNECTING)
+        super().__init__(Connection(role, max_packet_size=max_packet_size), LinkState.WAITING)
         self.server: Server = server
+        #: When it was open, in the engine's time.
+        self.opened_at: float = math.inf
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} to {self.address}, {self.state.name.lower()}>"
@@ -47,6 +54,10 @@ class OutgoingLink(Link):
     def address(self) -> ServerAddress:
         """Where it goes to."""
         return self.server.address
+
+    def has_lasted(self, now: float) -> bool:
+        """Whether the server has answered, and has kept the connection for some seconds."""
+        return self.server.error is None and now - self.opened_at >= _LASTING
 
 
 L = TypeVar("L", bound=OutgoingLink)
@@ -79,6 +90,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         if link.state is LinkState.CONNECTING:
             self._timers.cancel(link)
             link.turn(LinkState.OPEN)
+            link.opened_at = now
             self._opened(link, now)
 
     def connect_failed(self, link: L, error: Exception, now: float) -> None:
@@ -103,23 +115,35 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         if link.alive:
             self._lost(link, error, now)
 
-    def _connect(self, link: L, now: float) -> L:
-        """Open `link`, which is new."""
+    def _connect(self, link: L, now: float, *, at: float = 0.0) -> L:
+        """Open `link`, which is new, when it is `at`; at once if that has passed."""
         link.server.link = link
-        self._actions.append(Connect(link, self._connect_timeout))
-        self._timers.set(link, now + self._connect_timeout, self._on_connect_timeout)
+        if at > now:
+            self._timers.set(link, at, self._begin)
+        else:
+            self._begin(link, now)
         return link
 
+    def _begin(self, link: L, now: float) -> None:
+        """Have the transport connect `link`, which is WAITING."""
+        link.turn(LinkState.CONNECTING)
+        self._actions.append(Connect(link, self._connect_timeout))
+        self._timers.set(link, now + self._connect_timeout, self._on_connect_timeout)
+
     def _on_connect_timeout(self, link: L, now: float) -> None:
-        error = TimeoutError(f"no connection within {self._connect_timeout:g} seconds")
         self._actions.append(Close(link))
-        self._lost(link, error, now)
+        self._lost(link, connect_timeout(link.address, self._connect_timeout), now)
 
     def _close(self, link: L, error: Exception, now: float) -> None:
         """Close `link` from this side."""
         if link.alive:
-            self._actions.append(Close(link))
+            self._tell_close(link)
             self._lost(link, error, now)
+
+    def _tell_close(self, link: L) -> None:
+        """Have the transport close `link`, which is alive, if it was told to open it."""
+        if link.state is not LinkState.WAITING:
+            self._actions.append(Close(link))
 
     def _drop(self, link: L) -> None:
         """`link` is no more: forget it."""

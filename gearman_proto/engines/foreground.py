@@ -6,45 +6,109 @@ Who holds a request
     a reference's end leaves to do is queued, since it may happen anywhere, and done at the engine's
     next call.
 
-One handle, several requests
-    A submit whose unique is already in use is coalesced: it gets the handle that is there, and all
-    of its requests end together. gearmand attaches a connection once for each submit and then
-    sends everything as many times, the copies of a packet adjacent (recording
-    12_coalesce_same_connection); other servers attach it once. So a packet that is the same as the
-    one before counts as its copy, up to the number of submits, until a different packet comes too
-    early: then this server attaches once, and nothing is a copy.
+One job, several requests
+    A server coalesces a submit whose unique is in use: it answers with the handle that is there.
+    gearmand attaches a connection once for each submit, and sends everything as many times
+    (recording 12_coalesce_same_connection); other servers attach it once, and nothing on the wire
+    tells one kind from the other. So a unique that the application chose is submitted once at a
+    time on one connection. A request for it that comes while its `Submit` is on its way, or before
+    its job has ended, is attached here, and nothing is sent. It is what the server would have made
+    of it, had it come there a moment before the job's end.
+
+    A job of such a unique is remembered until it ends, also when nobody holds its requests any
+    more: the server has this connection attached, and goes on sending. A unique that was made here
+    is nobody else's.
 """
 
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
+from gearman_proto.constants import JOB_CREATED
 from gearman_proto.jobs.request import GearmanJobRequest
 
 if TYPE_CHECKING:
     from collections import deque
+    from collections.abc import Iterable
 
-    from gearman_proto.wire.events import Event
+#: A task, and what servers tell its jobs apart by: the unique, or the data where that is "-".
+Key: TypeAlias = tuple[str, "str | bytes"]
 
 
-class _Job:
-    """A foreground job at a server."""
+def key_of(request: GearmanJobRequest) -> Key | None:
+    """Return what `request`, whose unique the application chose, shares a job by, if anything."""
+    assert request.unique is not None
+    if request.unique != "-":
+        return request.task, request.unique
+    # Without data, jobs of this unique are not coalesced (recording 13_unique_dash).
+    return (request.task, request.payload) if request.payload else None
 
-    __slots__ = ("copies", "handle", "last", "requests", "submits")
 
-    def __init__(self, handle: bytes) -> None:
+class Submit:
+    """One submit of a unique that the application chose, until the server has answered it.
+
+    Attributes:
+        key: What its requests share a job by.
+        requests: The requests, the first of which is what is sent.
+        was_sent: Whether it was.
+    """
+
+    __slots__ = ("key", "requests", "was_sent")
+
+    def __init__(self, key: Key, request: GearmanJobRequest) -> None:
+        self.key: Key = key
+        self.requests: list[GearmanJobRequest] = [request]
+        self.was_sent: bool = False
+
+    def join(self, request: GearmanJobRequest) -> None:
+        """It is for `request`, too."""
+        self.requests.append(request)
+        request.connection_attempts += self.was_sent
+
+    def sent(self) -> None:
+        """It has been sent, which is an attempt of each request."""
+        self.was_sent = True
+        for request in self.requests:
+            request.connection_attempts += 1
+
+
+class Job:
+    """A foreground job that the server has acknowledged.
+
+    Attributes:
+        handle: Its handle.
+        since: When it was acknowledged, in the engine's time.
+        key: What requests share it by, or None.
+        requests: The requests that wait for it.
+    """
+
+    __slots__ = ("_gone", "handle", "key", "requests", "since")
+
+    def __init__(self, handle: bytes, since: float) -> None:
         self.handle: bytes = handle
+        self.since: float = since
+        self.key: Key | None = None
         self.requests: list[RequestRef] = []
-        #: How many submits of this connection the server has for it.
-        self.submits: int = 0
-        #: The last packet about it, while copies of that are expected, and how many.
-        self.last: Event | None = None
-        self.copies: int = 0
+        # How many of them nobody holds any more.
+        self._gone = 0
 
     def live(self) -> list[GearmanJobRequest]:
         """Return the requests that somebody still holds."""
         return [each for reference in self.requests if (each := reference()) is not None]
+
+    def detach(self, requests: Iterable[GearmanJobRequest]) -> None:
+        """Tell `requests` no more of it."""
+        leaving = {id(request) for request in requests}
+        self.requests = [r for r in self.requests if id(r()) not in leaving]
+
+    def forget_one(self) -> None:
+        """Nobody holds one of the requests any more."""
+        self._gone += 1
+        # So that many that go one by one are not looked through each time.
+        if self._gone * 2 >= len(self.requests):
+            self.requests = [r for r in self.requests if r() is not None]
+            self._gone = 0
 
 
 class RequestRef(weakref.ref[GearmanJobRequest]):
@@ -53,83 +117,96 @@ class RequestRef(weakref.ref[GearmanJobRequest]):
     Attributes:
         jobs: Where its job is.
         job: Its job.
-        generated: Whether the job's unique was made by this library.
     """
 
-    __slots__ = ("generated", "job", "jobs")
+    __slots__ = ("job", "jobs")
 
     jobs: ForegroundJobs
-    job: _Job
-    generated: bool
+    job: Job
 
     def forget(self) -> None:
         """Nobody holds the request any more."""
-        self.jobs.forget(self)
+        self.job.forget_one()
+        if not self.job.requests and self.job.key is None:
+            self.jobs.end(self.job.handle)
 
 
-class ForegroundJobs(dict[bytes, _Job]):
+class ForegroundJobs(dict[bytes, Job]):
     """The foreground jobs that the server of one connection has acknowledged, by handle.
 
     Args:
         dropped: Where the references end up whose requests nobody holds any more.
+
+    Attributes:
+        shared: What is under way for each unique that the application chose.
     """
 
-    __slots__ = ("_attaches_once", "_drop")
+    __slots__ = ("_drop", "shared")
 
     def __init__(self, dropped: deque[RequestRef]) -> None:
         super().__init__()
         self._drop = dropped.append
-        #: True once the server is known to attach a connection once per job, not once per submit.
-        self._attaches_once: bool = False
+        self.shared: dict[Key, Submit | Job] = {}
 
-    def add(self, handle: bytes, request: GearmanJobRequest) -> None:
-        """The server has acknowledged `request` with `handle`."""
+    def accept(self, handle: bytes, request: GearmanJobRequest, now: float) -> Job:
+        """The job of `handle` is what the server has, or has already had, for `request`."""
         job = self.get(handle)
         if job is None:
-            job = self[handle] = _Job(handle)
-        job.submits += 1
+            job = self[handle] = Job(handle, now)
+        request.handle = handle.decode("utf-8", "surrogateescape")
+        request.payload = None
+        request.tried = ()
+        request.state = JOB_CREATED
         reference = RequestRef(request, self._drop)
         reference.job = job
         reference.jobs = self
-        reference.generated = request.unique == request.generated_unique
         job.requests.append(reference)
+        for wait in request.waits:
+            wait.request_accepted()
+        return job
 
-    def receivers(self, event: Any) -> list[GearmanJobRequest]:
-        """Return the requests that `event`, which has a handle, is news for."""
-        job = self.get(event.handle)
-        if job is None:
-            return []  # Ended or abandoned.
-        if job.submits > 1 and not self._attaches_once:
-            if job.copies and event == job.last:
-                job.copies -= 1
-                return []
-            if job.copies:
-                self._attaches_once = True
-            job.last = event
-            job.copies = job.submits - 1
-        return job.live()
+    def share(self, request: GearmanJobRequest, now: float) -> GearmanJobRequest | Submit | None:
+        """Return what is to be sent for `request`, whose unique the application chose.
+
+        None, if it has joined what is under way.
+        """
+        key = key_of(request)
+        if key is None:
+            return request
+        there = self.shared.get(key)
+        if there is None:
+            submit = self.shared[key] = Submit(key, request)
+            return submit
+        if isinstance(there, Submit):
+            there.join(request)
+        else:
+            self.accept(there.handle, request, now)
+        return None
+
+    def answered(self, submit: Submit, job: Job | None) -> None:
+        """The server has answered `submit`: with `job`, or with an error."""
+        self.shared.pop(submit.key, None)
+        if job is not None and job.key is None:
+            job.key = submit.key
+            self.shared[submit.key] = job
+
+    def receivers(self, handle: bytes) -> list[GearmanJobRequest]:
+        """Return the requests that wait for the job of `handle`."""
+        job = self.get(handle)
+        return job.live() if job is not None else []  # None: ended or abandoned.
 
     def end(self, handle: bytes) -> list[GearmanJobRequest]:
         """The job of `handle` has ended: forget it, and return its requests."""
         job = self.pop(handle, None)
-        return job.live() if job is not None else []
-
-    def remove(self, handle: bytes, request: GearmanJobRequest) -> None:
-        """Tell `request` no more of its job."""
-        job = self[handle]
-        job.requests = [reference for reference in job.requests if reference() is not request]
+        if job is None:
+            return []
+        if job.key is not None:
+            self.shared.pop(job.key, None)
+        return job.live()
 
     def give_up(self) -> list[GearmanJobRequest]:
-        """Forget all jobs, and return their requests."""
+        """Forget all jobs and submits, and return the requests of the jobs."""
         requests = [request for job in self.values() for request in job.live()]
         self.clear()
+        self.shared.clear()
         return requests
-
-    def forget(self, reference: RequestRef) -> None:
-        """Nobody holds the request of `reference` any more."""
-        job = reference.job
-        job.requests = [other for other in job.requests if other is not reference]
-        # Where the application chose the unique, it may submit it again, which the server then
-        # coalesces with the first submit: that has to be remembered.
-        if reference.generated and not job.requests and self.get(job.handle) is job:
-            del self[job.handle]

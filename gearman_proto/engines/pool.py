@@ -1,10 +1,21 @@
-"""Which server a request goes to.
+"""Which server a request goes to, and how long one that fails is left alone.
 
 A server that could not be reached, or whose connection was lost, is left alone for a while: it
 cools down, longer with each failure in a row, by a jittered exponential backoff, so that many
 clients do not come back at the same moment. Cooling down is a preference only. When nothing else
 is left, a cooling server is tried all the same, the one that has cooled longest first: the caller
 waits for an answer now, and a server that has just been restarted is there.
+
+That may not go on by itself. What an engine does again without having been asked to, a client's
+retries of a submit and a worker's coming back, waits until the server has cooled; only a retry
+after the first failure in a row goes at once. Failures are in a row until the server does what it
+is there for (it takes a submit, it gives a job), or keeps a connection for some seconds. To be
+reached is not enough, nor is an answer: there are servers that take each connection, refuse what
+they are asked for, and close it.
+
+Where others work, a server that has cooled down is still a suspect until it has answered. One that
+was stopped takes connections, and whatever is sent; so requests go elsewhere, and it is sent a
+question of the engine's own.
 """
 
 from __future__ import annotations
@@ -43,11 +54,11 @@ class Server:
         self.digest: bytes = hashlib.blake2b(
             str(address).encode("utf-8", "surrogateescape"), digest_size=16
         ).digest()
-        #: How often in a row it failed.
+        #: How often in a row it failed; see above.
         self.failures: int = 0
         #: Until when it is left alone, in the engine's time.
         self.cool_until: float = 0.0
-        #: Why it failed last.
+        #: Why it failed last; None again as soon as it has answered.
         self.error: Exception | None = None
         #: The engine's connection to it, if there is one.
         self.link: Any = None
@@ -78,10 +89,17 @@ class Server:
         self.error = error
 
     def answered(self) -> None:
-        """It sent something sound: it works."""
-        self.failures = 0
+        """It sent something sound: it is not to be passed over any more."""
         self.cool_until = 0.0
         self.error = None
+
+    def served(self) -> None:
+        """It did what it is there for: its next failure will be the first one in a row."""
+        self.failures = 0
+
+    def retry_at(self) -> float:
+        """When to send it again what it has lost; 0.0 is at once."""
+        return self.cool_until if self.failures > 1 else 0.0
 
 
 class ServerPool:
@@ -106,6 +124,8 @@ class ServerPool:
         self._rotation = list(self.servers)
         rng.shuffle(self._rotation)
         self._turn = 0
+        #: Those that were passed over, and are to be asked.
+        self.suspects: list[Server] = []
 
     def find(self, server: Server | HostSpec) -> Server:
         """The server that is meant: one of these, or one by its address.
@@ -161,14 +181,24 @@ class ServerPool:
             self._turn = (turn + 1) % len(candidates) if candidates else 0
             candidates = [*candidates[turn:], *candidates[:turn]]
         best = None
+        self.suspects.clear()
         for server in candidates:
             if server in tried:
                 continue
             if server.cool_until <= now:
-                return server
+                if server.error is None:
+                    return server
+                if server.link is None:
+                    self.suspects.append(server)
             if best is None or server.cool_until < best.cool_until:
                 best = server
+        self.suspects.clear()
         return best
+
+    def take_suspects(self) -> list[Server]:
+        """Return the servers to ask whether they are back, as others have been chosen over them."""
+        suspects, self.suspects = self.suspects, []
+        return suspects
 
 
 def _weight(server: Server, key: bytes) -> bytes:

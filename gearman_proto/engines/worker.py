@@ -511,6 +511,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if self._life is not WORKING:
             self._check_end()
             return
+        if link.has_lasted(now):
+            server.served()
         server.failed(error, now, self._rng)
         lost = f", and {len(link.jobs)} jobs with it" if link.jobs else ""
         self.notices.append(f"no connection to {link.address}: {error}{lost}")
@@ -738,6 +740,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             raise RemoteProtocolError(f"a job's handle has {len(event.handle)} bytes")
         self._grab_answered(link, now)
         link.fruitless = 0
+        if event.function in link.registered:
+            link.server.served()
         unique = event.unique if isinstance(event, JobAssignUniq) else None
         job = WorkerJob(link, event.handle, event.function, unique, event.data)
         link.jobs[job] = None

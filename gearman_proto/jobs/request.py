@@ -30,16 +30,28 @@ from gearman_proto.constants import (
     JOB_UNKNOWN,
     PRIORITY_NONE,
 )
-from gearman_proto.errors import ArgumentTypeError, InvalidClientState
+from gearman_proto.errors import ArgumentTypeError, ConnectionError, InvalidClientState
 from gearman_proto.names import to_text
 
 from .encoder import NoopEncoder
 from .job import Fields, GearmanJob
-from .updates import JobData, JobEnded, JobProgress, JobUpdate, JobWarning, UpdateQueue, Updates
+from .updates import (
+    MAX_REASON,
+    JobData,
+    JobEnded,
+    JobProgress,
+    JobUpdate,
+    JobWarning,
+    UpdateQueue,
+    Updates,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+
+# Characters of the reason in a repr.
+_SHORT: Final = 200
 
 #: The states of a request: which may follow which, and what leads there. From any of them,
 #: submitting it again, or `reset`, begins anew.
@@ -53,7 +65,7 @@ REQUEST_STATES: Final[dict[str, dict[str, str]]] = {
     JOB_CREATED: {
         JOB_COMPLETE: "WORK_COMPLETE",
         JOB_FAILED: "WORK_FAIL, WORK_EXCEPTION, updates that nobody read",
-        JOB_UNKNOWN: "the connection was lost",
+        JOB_UNKNOWN: "the connection was lost, or the server has lost the job",
     },
     JOB_COMPLETE: {},
     JOB_FAILED: {},
@@ -100,6 +112,15 @@ class Waiter(Protocol):
 _MISSING: Final = object()
 
 
+class _Stranded:
+    """What a request has for a `link` when its client has ended."""
+
+    engine: Final = None
+
+
+_STRANDED: Final = _Stranded()
+
+
 class GearmanJobRequest(Fields):
     """A job as its submitter sees it (python-gearman: `gearman.job.GearmanJobRequest`).
 
@@ -121,8 +142,9 @@ class GearmanJobRequest(Fields):
         task, data, unique, handle, connection: As in GearmanJob.
         state: JOB_UNKNOWN, JOB_PENDING, JOB_CREATED, JOB_FAILED or JOB_COMPLETE.
         timed_out: Whether the last call that waited for this request gave up before it ended.
-        error: Why it failed, if that was not the worker's doing: the ServerError with which the
-            server refused it, or why it could not be sent. None otherwise.
+        error: Why it failed, or is JOB_UNKNOWN, if that was not the worker's doing: the ServerError
+            with which the server refused it, why it could not be sent, how its connection was lost,
+            or that the server has lost it. None otherwise.
         connection_attempts: How often sending it was tried, since it was last submitted.
     """
 
@@ -254,6 +276,24 @@ class GearmanJobRequest(Fields):
             else:
                 wait.request_ended(self)
 
+    def strand(self) -> None:
+        """Stay as it is, since its client has ended and nobody waits for it; for engines."""
+        self.link = _STRANDED
+        self.payload = None
+        self.tried = ()
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether its client has ended while it was under way."""
+        return self.link is _STRANDED
+
+    def settle(self) -> None:
+        """Be JOB_UNKNOWN, if it is stranded; for engines, when they get to do with it."""
+        if self.is_stranded:
+            payload = self.payload  # It may have been prepared meanwhile.
+            self.leave(JOB_UNKNOWN, ConnectionError("the client that it was submitted with ended"))
+            self.payload = payload
+
     def _initialize_again(self) -> None:
         for name in ("raw_exception", "_exception", "_status", "_updates"):
             self.__dict__.pop(name, None)
@@ -289,10 +329,33 @@ class GearmanJobRequest(Fields):
 
     def __repr__(self) -> str:
         timed_out = ", timed out" if self.timed_out else ""
+        reason = self.reason
+        because = "" if reason is None else f" reason={reason[:_SHORT]!r}"
         return (
             f"<GearmanJobRequest {self.state}{timed_out} task={self.task!r} "
-            f"unique={self.unique!r} handle={self.handle!r}>"
+            f"unique={self.unique!r} handle={self.handle!r}{because}>"
         )
+
+    @property
+    def reason(self) -> str | None:
+        """Why it failed or was lost, as text for people; None if it was not, or nobody said why.
+
+        What was wrong with the submit or the connection (`error`); or what the worker said: the
+        data of its exception (`exception`), or else its last warning, which is how a worker that
+        sends no exceptions says it.
+        """
+        if self.error is not None:
+            return str(self.error)
+        if self.state != JOB_FAILED:
+            return None
+        said = self.raw_exception
+        if said is None and self._exception is not _MISSING:
+            said = self._exception
+        if said is None and self._updates is not None:
+            said = self._updates.last_warning
+        if isinstance(said, bytes):
+            return said[:MAX_REASON].decode("utf-8", "replace")
+        return None if said is None else str(said)
 
     @property
     def job(self) -> GearmanJob:
@@ -389,7 +452,7 @@ class GearmanJobRequest(Fields):
         Raises:
             InvalidClientState: It is being submitted, or waited for.
         """
-        if self.link is not None and not self.link.engine.closed:
+        if self.link is not None and not self.is_stranded:
             raise InvalidClientState(f"{self!r} is under way")
         self.connection = None
         self.handle = None

@@ -109,7 +109,7 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
     check_requests(requests)
     task = None
     for request in requests:
-        if request.state != JOB_UNKNOWN:
+        if request.state != JOB_UNKNOWN and not request.is_stranded:
             continue
         if request.task is not task:
             if type(request.task) is not str:

@@ -57,6 +57,9 @@ MAX_UNREAD_UPDATES: Final = constants.DEFAULT_MAX_PACKET_SIZE
 MAX_UNREAD_PROGRESS: Final = 1000
 
 
+#: Bytes of what a worker said that are shown as the reason of a failure.
+MAX_REASON: Final = 10_000
+
 # What an update costs beside its bytes, roughly.
 _UPDATE_COST: Final = 200
 
@@ -135,21 +138,34 @@ class UpdateQueue(Sequence[Any]):
 class Updates:
     """All updates of one request, numbered as they came."""
 
-    __slots__ = ("count", "data", "progress", "warnings")
+    __slots__ = ("count", "data", "last_warning", "progress", "warnings")
 
     def __init__(self, encoder: Any) -> None:
         self.count: int = 0
         self.data: UpdateQueue = UpdateQueue(encoder)
         self.warnings: UpdateQueue = UpdateQueue(encoder)
         self.progress: UpdateQueue = UpdateQueue(encoder, MAX_UNREAD_PROGRESS)
+        #: The beginning of the last warning, whether or not that was read.
+        self.last_warning: bytes | None = None
 
-    def add(self, queue: UpdateQueue, raw: bytes) -> bool:
-        """Append an update. Returns whether the unread ones are still few enough."""
+    # Each of these appends an update, and returns whether the unread ones are still few enough.
+
+    def add_data(self, raw: bytes) -> bool:
+        """WORK_DATA has come."""
+        return self._add(self.data, raw)
+
+    def add_warning(self, raw: bytes) -> bool:
+        """WORK_WARNING has come."""
+        self.last_warning = raw[:MAX_REASON]
+        return self._add(self.warnings, raw)
+
+    def add_progress(self, numerator: int, denominator: int) -> bool:
+        """WORK_STATUS has come."""
+        self.count += 1
+        self.progress.add(self.count, (numerator, denominator), 0, is_raw=False)
+        return True
+
+    def _add(self, queue: UpdateQueue, raw: bytes) -> bool:
         self.count += 1
         queue.add(self.count, raw, len(raw) + _UPDATE_COST, is_raw=True)
         return self.data.unread + self.warnings.unread <= MAX_UNREAD_UPDATES
-
-    def add_progress(self, numerator: int, denominator: int) -> None:
-        """Append a report of progress."""
-        self.count += 1
-        self.progress.add(self.count, (numerator, denominator), 0, is_raw=False)

@@ -40,13 +40,17 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         exceptions: bool = True,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+        heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
+        max_abandoned: int = constants.DEFAULT_MAX_ABANDONED,
     ) -> None:
         """Make a client. Nothing is connected before the first call.
 
         Args:
             host_list: The servers: ``"host"``, ``"host:port"``, ``"[::1]:4730"``,
                 ``("host", port)``, or a dict with ``host``, ``port`` and, for TLS, ``keyfile``,
-                ``certfile`` and ``ca_certs`` (paths), or ``ssl_context``. None is the local host.
+                ``certfile`` and ``ca_certs`` (paths), or ``ssl_context``. ``keepalive`` and its
+                times ``keepidle``, ``keepintvl`` and ``keepcnt`` say when the system gives up a
+                server that has vanished; see ServerAddress. None is the local host.
             random_unique_bytes: Random bytes in the unique of a job that is submitted without one,
                 1 to 31.
             routing: ``"random"``: requests go round the servers. ``"unique"``: the same unique goes
@@ -55,6 +59,12 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             connect_timeout: Seconds to wait for a connection to a server.
             exceptions: Whether to ask servers for the data of exceptions (`request.exception`).
             max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+            heartbeat: Seconds that a server may be silent while something is awaited from it,
+                before it is asked for the jobs that are waited for; without a byte for as many
+                again it is given up, as if the connection had been lost. None never asks.
+            max_abandoned: Bytes of submits that are kept for a server that does not answer,
+                although the calls that made them have given up. With more, jobs go to another
+                server, or the call raises ServerUnavailable.
             connect: (awaited) Gets a server's address (`host`, `port`) and returns an
                 `anyio.abc.ByteStream` to it: a Unix socket, a tunnel, something in memory. TLS is
                 put on top of it where the server has TLS. None is TCP.
@@ -73,6 +83,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             "connect_timeout": connect_timeout,
             "exceptions": exceptions,
             "max_packet_size": max_packet_size,
+            "heartbeat": heartbeat,
+            "max_abandoned": max_abandoned,
         }
         self._setup(parse_servers(host_list, ssl_context), options)
 
@@ -108,7 +120,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             wait_until_complete: Whether to wait for the job's end, if it is a foreground job;
                 else only until the server has acknowledged it.
             max_retries: How often to send it again, to the next server, if the connection is lost
-                before the server has acknowledged it.
+                before the server has acknowledged it. Where there is no other server, it is sent
+                at once, then after a second at most, then two, and so on up to 30.
             poll_timeout: Seconds to wait at most; None waits for as long as it takes.
             run_at: Not to be run before this time: a `datetime` (local time if naive) or seconds
                 since 1970. Only for background jobs without a priority.
@@ -116,7 +129,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 
         Returns:
             The request. Look at its `complete`, `timed_out` and `state`: a timeout raises nothing,
-            and neither does a connection that is lost after the job was acknowledged (JOB_UNKNOWN).
+            and neither does a connection, or a job, that is lost after the job was acknowledged
+            (JOB_UNKNOWN, and its `error` says why).
 
         Raises:
             ServerUnavailable: No server could be reached.
@@ -336,7 +350,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     def shutdown(self) -> Waited[None]:
         """Close all connections (python-gearman: `shutdown`). Leaving the ``with`` does it, too.
 
-        Calls that wait, in other threads or tasks, return; requests under way are JOB_UNKNOWN.
+        Calls that wait, in other threads or tasks, return, their requests being JOB_UNKNOWN. All
+        other requests stay as they are; to another client they are ones whose connection was lost.
         Calling it again does nothing.
         """
 

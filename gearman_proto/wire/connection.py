@@ -465,7 +465,9 @@ class Connection:
         buffer = self._buffer
         if not self._takes_text:
             begin = buffer.data[buffer.start : buffer.start + 40]
-            raise RemoteProtocolError(f"the peer does not speak Gearman: {begin!r}")
+            # An alert: what a server of TLS may say to a client that does not speak it.
+            tls = ", but TLS" if begin[:2] == b"\x15\3" else ""
+            raise RemoteProtocolError(f"the peer does not speak Gearman{tls}: {begin!r}")
         size = buffer.line_size()
         if (size or len(buffer)) > self._max_line:
             raise RemoteProtocolError(f"a line of text of more than {self._max_line} bytes")

@@ -60,6 +60,15 @@ async def test_no_server_can_be_reached(kit: Kit) -> None:
     assert [request.state for request in caught.value.job_requests] == ["UNKNOWN"]
 
 
+async def test_retries_do_not_spin(kit: Kit, start_server: StartServer) -> None:
+    """The first goes at once, the second after half a second at least."""
+    server = start_server(lambda peer: None)
+    client = await kit.client(server.address)
+    request = await client.submit_job("task", b"", max_retries=1000, poll_timeout=0.4)
+    assert (request.state, request.timed_out) == ("PENDING", True)
+    assert len(server.peers) == 2
+
+
 async def test_no_servers_at_all(kit: Kit) -> None:
     client = await kit.client()
     with pytest.raises(ServerUnavailable, match=r"^there are no servers in the host list$"):
@@ -75,7 +84,7 @@ async def test_server_that_does_not_take_the_connection(kit: Kit) -> None:
         request = await patient.submit_job("task", b"", poll_timeout=0.02)
         assert (request.state, request.timed_out) == ("PENDING", True)
         await patient.shutdown()
-        assert request.state == "UNKNOWN"
+        assert (request.state, request.timed_out) == ("PENDING", True)
 
 
 async def test_one_of_two_is_down(kit: Kit, server: Server, task: str) -> None:
@@ -100,7 +109,10 @@ async def test_killed_in_the_middle(kit: Kit, launch: Launch, task: str) -> None
     await server.wait_for_counts(task, 6, 0, 0)
     await server.kill()
     assert await call.result() is requests
-    assert [(r.state, r.timed_out, r.error) for r in requests] == [("UNKNOWN", False, None)] * 6
+    assert [(r.state, r.timed_out) for r in requests] == [("UNKNOWN", False)] * 6
+    for request in requests:
+        assert isinstance(request.error, ConnectionError)
+        assert "was lost after the job had been acknowledged" in str(request.error)
     uniques = [request.unique for request in requests]
     # Nothing is sent again by itself.
     assert await client.wait_until_jobs_completed(requests) is requests
@@ -439,7 +451,7 @@ async def test_after_shutdown(kit: Kit, server: Server, task: str) -> None:
     assert connection.connected
     await client.shutdown()
     await client.shutdown()
-    assert (request.state, request.timed_out, connection.connected) == ("UNKNOWN", False, False)
+    assert (request.state, request.timed_out, connection.connected) == ("CREATED", False, False)
     calls: list[Callable[[], Any]] = [
         lambda: client.submit_job(task, b""),
         lambda: client.submit_multiple_jobs([{"task": task, "data": b""}]),
@@ -452,10 +464,36 @@ async def test_after_shutdown(kit: Kit, server: Server, task: str) -> None:
     ]
     outcomes = [await refusal(call) for call in calls]
     assert outcomes == ["this client has been shut down"] * len(calls)
+    assert request.state == "CREATED"
     # What sends nothing tells what has become of the request.
     assert await client.wait_until_jobs_completed([request]) == [request]
     assert await collect(client.as_completed([request])) == [request]
+    assert "ended" in str(request.error)
     assert await collect(client.updates(request)) == [JobEnded("UNKNOWN")]
+
+
+@pytest.mark.parametrize("timed_out", [False, True])
+async def test_what_nobody_waits_for_stays_as_it_is_when_the_client_ends(
+    kit: Kit, server: Server, task: str, timed_out: bool
+) -> None:
+    """Programs tell a timeout from a failure by that, after `shutdown`."""
+    first = await kit.client(server.address)
+    request = await first.submit_job(
+        task, b"data", wait_until_complete=timed_out, poll_timeout=0.1 if timed_out else None
+    )
+    await first.shutdown()
+    assert (request.state, request.timed_out, request.error) == ("CREATED", timed_out, None)
+
+    # To another client it is one whose connection was lost.
+    second = await kit.client(server.address)
+    await second.get_job_status(request)
+    assert request.state == "CREATED"
+    await second.wait_until_jobs_completed([request])
+    assert (request.state, request.timed_out) == ("UNKNOWN", False)
+    assert "ended" in str(request.error)
+    await kit.start_worker(server.address, tasks={task: echo})
+    await second.submit_multiple_requests([request])
+    assert (request.state, request.result, request.error) == ("COMPLETE", b"data", None)
 
 
 async def test_a_request_that_is_under_way_elsewhere(kit: Kit, server: Server, task: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import ssl
+import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +63,7 @@ async def test_wrong_ca(kit: Kit, tls_host: dict[str, Any], other_ca: Path) -> N
     client = await kit.client({**tls_host, "ca_certs": str(other_ca)})
     with pytest.raises(ServerUnavailable, match="certificate verify failed") as caught:
         await client.submit_job("task", b"data")
+    assert "speak TLS?" not in str(caught.value)
     assert len(list(caught.value.job_requests)) == 1
 
 
@@ -84,14 +88,22 @@ async def test_missing_client_certificate(
     assert str(tls_tunnel.port) in str(caught.value)
 
 
-@pytest.mark.parametrize("how", ["gearmand", "JobServer", "closing", "garbage"])
+@pytest.mark.parametrize(
+    "how", ["gearmand", "JobServer", "closing", "closing at once", "resetting", "garbage", "silent"]
+)
 async def test_server_without_tls(
     kit: Kit, gearmand: Gearmand, tls_host: dict[str, Any], how: str, start_server: StartServer
 ) -> None:
+    """Whatever it does with what it does not understand, it is said what the matter may be."""
+
     def script(peer: Peer) -> None:
-        peer.sock.recv(5000)
+        if how != "closing at once":
+            peer.sock.recv(5000)
+        if how == "resetting":
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if how == "garbage":
             peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 100)
+        if how in ("garbage", "silent"):
             peer.hold()
 
     if how == "gearmand":
@@ -102,14 +114,63 @@ async def test_server_without_tls(
         port = server.address.port
     else:
         port = start_server(script).address[1]
-    client = await kit.client({**tls_host, "port": port}, connect_timeout=2)
+    patience = 0.1 if how == "silent" else 2
+    client = await kit.client({**tls_host, "port": port}, connect_timeout=patience)
     with pytest.raises(ServerUnavailable) as caught:
         await client.submit_job("task", b"")
     message = str(caught.value)
-    assert any(
-        text in message for text in ("no connection within 2 s", "closed", "SSL", "reset")
-    ), message
+    assert re.search(r"the TLS handshake; does this server speak TLS\?\)$", message), message
+    if how == "silent":
+        assert "no connection within 0.1 seconds, including the TLS handshake" in message
+    assert ("the connection was closed during" in message) or how not in ("gearmand", "closing")
     assert client.connection_list[0].error is not None
+
+
+@pytest.mark.parametrize("kind", ["worker", "admin"])
+async def test_server_without_tls_and_other_clients(
+    kit: Kit, tls_host: dict[str, Any], kind: str, start_server: StartServer
+) -> None:
+    host = {**tls_host, "port": start_server(lambda peer: peer.sock.recv(5000)).address[1]}
+    if kind == "admin":
+        call = (await kit.admin_client(host)).ping_server
+    else:
+        call = (await kit.make_worker(host, tasks={"task": reverse})).work
+    with pytest.raises(ServerUnavailable, match=r"handshake; does this server speak TLS\?"):
+        await call()
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [(b"\2\x28", "(?i)handshake.failure"), (b"\2\x46", "(?i)protocol.version")],
+)
+async def test_server_that_refuses_in_tls(
+    kit: Kit, tls_host: dict[str, Any], reply: bytes, said: str, start_server: StartServer
+) -> None:
+    """It does speak TLS, so nobody has to ask: its alert is shown."""
+
+    def script(peer: Peer) -> None:
+        peer.sock.recv(5000)
+        peer.send_raw(b"\x15\3\3\0\2" + reply)
+        peer.sock.recv(5000)
+
+    port = start_server(script).address[1]
+    client = await kit.client({**tls_host, "port": port}, connect_timeout=2)
+    with pytest.raises(ServerUnavailable, match=said) as caught:
+        await client.submit_job("task", b"")
+    assert "speak TLS?" not in str(caught.value)
+
+
+async def test_plain_client_whose_server_answers_in_tls(
+    kit: Kit, start_server: StartServer
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.recv(5000)
+        peer.send_raw(b"\x15\3\3\0\2\2\x46")
+        peer.sock.recv(5000)
+
+    client = await kit.client(start_server(script).address)
+    with pytest.raises(ExceededConnectionAttempts, match="does not speak Gearman, but TLS"):
+        await client.submit_job("task", b"", poll_timeout=PATIENCE)
 
 
 async def test_client_without_tls(kit: Kit, tls_tunnel: Stunnel) -> None:

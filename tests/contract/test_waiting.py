@@ -128,6 +128,7 @@ async def test_shutdown_ends_calls_that_wait(kit: Kit, server: Server, task: str
     await client.shutdown()
     request = await call.result()
     assert (request.state, request.complete, request.timed_out) == ("UNKNOWN", False, False)
+    assert str(request.error) == "the client was shut down"
 
 
 # updates.

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import JOB_CREATED, JOB_PENDING
 from gearman_proto.engines.base import Close, Connect
-from gearman_proto.engines.client import ClientEngine, ClientLink
+from gearman_proto.engines.client import ClientEngine
+from gearman_proto.engines.clientlink import ClientLink, requests_of
 from gearman_proto.engines.queries import StatusWait
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.jobs.encoder import NoopEncoder
-from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import Event, JobCreated, OptionReq, OptionRes, PacketEvent
@@ -35,6 +35,8 @@ from tests.wire.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+
+    from gearman_proto.jobs.request import GearmanJobRequest
 
 #: What the wall clock of a World shows when its other clock shows 0.
 EPOCH = 1_700_000_000.0
@@ -202,6 +204,13 @@ class World:
         peer = self.peer(host)
         return peer if peer.link.is_up else peer.up()
 
+    def serve_again(self) -> Peer:
+        """Bring up the link of a retry, when its server has cooled down, and return it."""
+        if not any(peer.link.alive for peer in self.peers):
+            cool = min(server.cool_until for server in self.engine.pool.servers)
+            self.sleep(max(cool - self.now, 0.0))
+        return self.serve()
+
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         self.now += seconds
@@ -295,8 +304,8 @@ class World:
 
 def check_places(link: ClientLink) -> None:
     """Each request on `link` is in one place, and knows that."""
-    sent = [t for t in link.connection.unanswered_tokens() if isinstance(t, GearmanJobRequest)]
-    unsent = [item for item in link.outbox if isinstance(item, GearmanJobRequest)]
+    sent = [r for token in link.connection.unanswered_tokens() for r in requests_of(token)]
+    unsent = [r for item in link.outbox for r in requests_of(item)]
     made = [request for job in link.jobs.values() for request in job.live()]
     assert len({id(request) for request in sent + unsent + made}) == len(sent + unsent + made)
     for request in sent + unsent + made:
@@ -308,8 +317,12 @@ def check_places(link: ClientLink) -> None:
         assert request.connection_attempts > 0
     for request in unsent:
         assert request.connection_attempts < request.max_connection_attempts
+    for key, shared in link.jobs.shared.items():
+        assert shared.key == key
+        assert shared in (*link.items(), *link.jobs.values())
     for handle, job in link.jobs.items():
         assert job.handle == handle
+        assert job.key is None or link.jobs.shared[job.key] is job
         for request in job.live():
             assert request.job.handle == handle.decode()
 

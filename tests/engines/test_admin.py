@@ -1000,3 +1000,30 @@ def test_any_reply(
     if question.done and question.error is None:
         assert question.value is not None
     check_usable(world)
+
+
+# Hostile servers.
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        lambda peer: peer.refuse(),
+        lambda peer: peer.up().lose(),
+        lambda peer: peer.up().send(b"HTTP/1.1 400 Bad Request\r\n"),
+        lambda peer: peer.up().send(raw(Noop())),
+        lambda peer: (peer.up().take(), peer.lose()),
+        lambda peer: (peer.up().take(), peer.send(STATUS), peer.lose()),
+    ],
+    ids=["refuses", "closes at accept", "garbage", "NOOP", "closes", "answers once and closes"],
+)
+def test_no_more_connections_than_questions(behave: Callable[[Peer], object]) -> None:
+    """So there is nothing to pause for: who asks without end does so by itself."""
+    world = World()
+    questions = [world.ask() for _ in range(10)]
+    while any(not question.done for question in questions):
+        behave(world.peer())
+    assert len(world.peers) <= len(questions)
+    world.sleep(3600.0)
+    assert len(world.peers) <= len(questions)
+    world.check_rest()

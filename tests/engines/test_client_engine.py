@@ -486,7 +486,7 @@ def test_a_job_whose_updates_nobody_reads_fails(monkeypatch: pytest.MonkeyPatch)
     wait = world.submit(read, unread)
     server = world.serve()
     server.take()
-    server.send(JobCreated(b"H:1"), JobCreated(b"H:1"))
+    server.send(JobCreated(b"H:1"))
     for n in range(4):
         server.send(WorkData(b"H:1", b"%d" % n * 100), WorkWarning(b"H:1", b"%d" % n * 100))
         all_updates(read)
@@ -518,11 +518,13 @@ def test_warnings_nobody_reads_count_too(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def coalesced(world: World, count: int = 2) -> tuple[Peer, list[GearmanJobRequest]]:
+    """Requests of one unique, of which one was sent, and acknowledged for all."""
     requests = [world.request(unique="u") for _ in range(count)]
     world.submit(*requests)
     server = world.serve()
-    server.take()
-    server.send(*[JobCreated(b"H:1")] * count)
+    assert server.take() == [SubmitJob(b"task", b"u", b"data")]
+    server.send(JobCreated(b"H:1"))
+    assert states(requests) == [JOB_CREATED] * count
     return server, requests
 
 
@@ -534,48 +536,22 @@ def test_a_handle_may_stand_for_several_requests() -> None:
     assert states(requests) == [JOB_COMPLETE] * 3
 
 
-def test_doubled_updates_of_gearmand() -> None:
-    server, requests = coalesced(World())
-    updates: list[Event] = [
-        WorkData(b"H:1", b"a"),
-        WorkData(b"H:1", b"a"),
-        WorkStatus(b"H:1", b"1", b"2"),
-        WorkStatus(b"H:1", b"1", b"2"),
-        WorkWarning(b"H:1", b"a"),
-        WorkData(b"H:1", b"b"),
-    ]
-    for update in updates:
-        server.send(update, update)
-    server.send(WorkException(b"H:1", b"x"), WorkException(b"H:1", b"x"))
-    for request in requests:
-        assert all_updates(request) == [
-            JobData(b"a"),
-            JobData(b"a"),
-            JobProgress(1, 2),
-            JobProgress(1, 2),
-            JobWarning(b"a"),
-            JobData(b"b"),
-        ]
-        assert (request.state, request.exception) == (JOB_FAILED, b"x")
-
-
-def test_single_updates_of_a_server_that_attaches_once() -> None:
+def test_each_update_comes_once_however_many_submits_there_were() -> None:
+    """Of a server that attaches a connection once for each submit, or once for all of them."""
     world = World()
     server, requests = coalesced(world)
     values = [b"a", b"b", b"b", b"b", b"c"]
     server.send(*(WorkData(b"H:1", value) for value in values))
-    server.send(WorkComplete(b"H:1", b"out"))
+    server.send(WorkStatus(b"H:1", b"1", b"2"), WorkStatus(b"H:1", b"1", b"2"))
+    server.send(WorkWarning(b"H:1", b"a"), WorkException(b"H:1", b"x"))
     for request in requests:
-        assert all_updates(request) == [JobData(value) for value in values]
-        assert request.result == b"out"
-
-    # What is known of the server holds for its next job from the start.
-    again = [world.request(unique="v") for _ in range(2)]
-    world.submit(*again)
-    server.take()
-    server.send(JobCreated(b"H:2"), JobCreated(b"H:2"))
-    server.send(WorkData(b"H:2", b"a"), WorkData(b"H:2", b"a"))
-    assert [all_updates(request) for request in again] == [[JobData(b"a")] * 2] * 2
+        assert all_updates(request) == [
+            *map(JobData, values),
+            JobProgress(1, 2),
+            JobProgress(1, 2),
+            JobWarning(b"a"),
+        ]
+        assert (request.state, request.exception) == (JOB_FAILED, b"x")
 
 
 def test_a_request_that_joins_gets_the_rest() -> None:
@@ -583,11 +559,107 @@ def test_a_request_that_joins_gets_the_rest() -> None:
     server = world_server(world)
     first = world.job(server, unique="u")
     server.send(WorkData(b"H:1", b"a"), WorkData(b"H:1", b"a"))
-    second = world.job(server, unique="u")
-    server.send(WorkData(b"H:1", b"a"), WorkData(b"H:1", b"a"), WorkFail(b"H:1"), WorkFail(b"H:1"))
+    second = world.request(unique="u")
+    wait = world.submit(second, accepted_only=True)
+    assert wait.done
+    assert (second.state, second.handle) == (JOB_CREATED, "H:1")
+    assert server.take() == []
+    server.send(WorkData(b"H:1", b"a"), WorkFail(b"H:1"))
     assert all_updates(first) == [JobData(b"a")] * 3
     assert all_updates(second) == [JobData(b"a")]
     assert states([first, second]) == [JOB_FAILED, JOB_FAILED]
+
+
+def test_a_unique_whose_job_has_ended_is_submitted_again() -> None:
+    world = World()
+    server, _ = coalesced(world)
+    server.send(WorkComplete(b"H:1", b"out"))
+    again = world.request(unique="u")
+    world.submit(again)
+    assert server.take() == [SubmitJob(b"task", b"u", b"data")]
+
+
+@pytest.mark.parametrize("first", [{"unique": "v"}, {"task": "other"}, {"background": True}, {}])
+def test_other_jobs_are_not_joined(first: dict[str, Any]) -> None:
+    world = World()
+    server = world_server(world)
+    world.job(server, **{"unique": "u", "task": "task", **first})
+    second = world.request(unique="u" if first else None)
+    world.submit(second)
+    assert len(server.take()) == 1
+    assert second.state == JOB_PENDING
+
+
+@pytest.mark.parametrize(("data", "sent"), [(b"", 3), (b"d", 1)])
+def test_the_unique_that_stands_for_the_data(data: bytes, sent: int) -> None:
+    """Recording 13_unique_dash: without data, nothing is coalesced."""
+    world = World()
+    world.submit(*[world.request(unique="-", data=data) for _ in range(3)])
+    assert len(world.serve().take()) == sent
+    world.submit(world.request(unique="-", data=b"other"))
+    assert len(world.serve().take()) == 1
+
+
+@pytest.mark.parametrize("joined_when_sent", [False, True])
+def test_what_has_joined_a_submit_ends_as_that_does(joined_when_sent: bool) -> None:
+    world = World()
+    first, second = (world.request(unique="u") for _ in range(2))
+    server = world_server(world)
+    world.submit(first)
+    sent = server.take() if joined_when_sent else []
+    wait = world.submit(second)
+    sent += server.take()
+    assert len(sent) == 1
+    server.send(Error(b"QUEUE_ERROR", b"full"))
+    assert states([first, second]) == [JOB_FAILED] * 2
+    assert isinstance(second.error, ServerError)
+    assert wait.done
+
+    # Each is its own again.
+    world.submit(second)
+    assert server.take() == []
+    second.reset()
+    world.submit(world.request(unique="u"))
+    assert len(server.take()) == 1
+
+
+@pytest.mark.parametrize("joined_when_sent", [False, True])
+def test_what_has_joined_a_submit_that_is_lost_has_attempts_of_its_own(
+    joined_when_sent: bool,
+) -> None:
+    world = World()
+    first, second = world.request(unique="u"), world.request(unique="u", retries=1)
+    server = world_server(world)
+    world.submit(first)
+    if joined_when_sent:
+        server.take()
+    world.submit(second)
+    server.take()
+    server.lose()
+    assert states([first, second]) == [JOB_UNKNOWN, JOB_PENDING]
+    assert isinstance(first.error, ExceededConnectionAttempts)
+    server = world.serve()
+    assert server.take() == [SubmitJob(b"task", b"u", b"data")]
+    server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
+    assert second.result == b"out"
+
+
+def test_a_submit_that_was_changed_is_sent_for_those_who_joined_it() -> None:
+    world = World()
+    first, second = (world.request(unique="u") for _ in range(2))
+    world.submit(first, second)
+    first.task = "no\0task"
+    server = world.serve()
+    assert server.take() == [SubmitJob(b"task", b"u", b"data")]
+    assert isinstance(first.error, LocalProtocolError)
+    server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
+    assert second.result == b"out"
+    alone = world.request(unique="u")
+    world.submit(alone)
+    alone.task = "no\0task"
+    assert server.take() == []
+    world.submit(world.request(unique="u"))
+    assert len(server.take()) == 1
 
 
 def test_a_background_submit_does_not_attach() -> None:
@@ -621,7 +693,7 @@ def test_a_timeout_leaves_the_job_running() -> None:
     world.release(wait)
     assert [request.timed_out for request in requests] == [False, True]
     assert states(requests) == [JOB_COMPLETE, JOB_CREATED]
-    assert world.engine.next_deadline() is None
+    assert world.engine.next_deadline() == 30.0  # The heartbeat's.
 
     again = world.submit(*requests, timeout=2.0)
     assert server.take() == []
@@ -681,7 +753,7 @@ def test_an_abandoned_wait_abandons_nothing_else() -> None:
     server.take()
     server.send(JobCreated(b"H:1"))
     world.release(wait)
-    assert world.engine.next_deadline() is None
+    assert world.engine.next_deadline() == 30.0  # The heartbeat's.
     server.send(Error(b"QUEUE_ERROR", b""), JobCreated(b"H:3"))
     server.send(WorkComplete(b"H:3", b"3"), WorkComplete(b"H:1", b"1"))
     assert [request.result for request in requests] == [b"1", None, b"3"]
@@ -857,10 +929,7 @@ def test_one_of_two_coalesced_requests_is_forgotten() -> None:
     world.release(world.waits[0])
     requests.pop()
     gc.collect()
-    for _ in range(2):
-        server.send(WorkData(b"H:1", b"a"))
-    for _ in range(2):
-        server.send(WorkComplete(b"H:1", b"out"))
+    server.send(WorkData(b"H:1", b"a"), WorkComplete(b"H:1", b"out"))
     (request,) = requests
     assert all_updates(request) == [JobData(b"a")]
     assert request.result == b"out"
@@ -871,9 +940,11 @@ def test_a_forgotten_request_still_counts_where_its_unique_is_the_applications()
     server = world_server(world)
     world.job(server, unique="u")
     gc.collect()
-    request = world.job(server, unique="u")
+    request = world.request(unique="u")
+    world.submit(request)
+    assert server.take() == []
     for event in (WorkData(b"H:1", b"a"), WorkData(b"H:1", b"b"), WorkComplete(b"H:1", b"out")):
-        server.send(event, event)
+        server.send(event)
     assert all_updates(request) == [JobData(b"a"), JobData(b"b")]
     assert request.result == b"out"
 
@@ -1212,13 +1283,13 @@ def test_as_many_attempts_as_were_asked_for() -> None:
     wait = world.submit(*requests)
     for sent in (3, 2, 2):
         assert not wait.done
-        server = world.serve()
+        server = world.serve_again()
         assert len(server.take()) == sent
         server.lose(OSError("went away"))
     assert requests[2].state == JOB_PENDING
     # The two that failed leave the call waiting only for the third to be accepted.
     assert not wait.done
-    server = world.serve()
+    server = world.serve_again()
     server.take()
     server.send(JobCreated(b"H:1"))
     assert wait.done
@@ -1253,7 +1324,7 @@ def test_unsent_submits_do_not_go_round_for_ever() -> None:
     wait = world.submit(request)
     for attempt in range(3):
         assert request.connection_attempts == attempt
-        world.serve().lose()
+        world.serve_again().lose()
     assert wait.done
     assert request.connection_attempts == 3
     with pytest.raises(ExceededConnectionAttempts):
@@ -1513,10 +1584,7 @@ def test_close() -> None:
     assert info.value.job_requests is submit.requests
     with pytest.raises(ServerUnavailable, match="shut down"):
         status.raise_error()
-    assert sorted(str(request.error) for request in requests) == [
-        *["None"] * 2,
-        *["the client was shut down"] * 4,
-    ]
+    assert [str(request.error) for request in requests] == ["the client was shut down"] * 6
     assert world.engine.next_deadline() is None
 
 
@@ -1612,11 +1680,15 @@ def test_requests_of_an_engine_that_was_given_up() -> None:
     server = world_server(world)
     requests = [world.job(server, b"H:%d" % n, data=b"%d" % n) for n in range(2)]
     world.release(world.submit(*requests))
-    # So does a process that was forked: the connections are its parent's.
-    world.engine.closed = True
+    for wait in list(world.waits):
+        world.release(wait)
+    world.close()
+    # It may have been a timeout, at which real programs then look.
+    assert states(requests) == [JOB_CREATED] * 2
     wait = other.wait_completed(requests[0])
     assert wait.done
     assert requests[0].state == JOB_UNKNOWN
+    assert "ended" in str(requests[0].error)
     # `prepare` had not made it ready, as it was JOB_CREATED then.
     assert other.submit(*requests[1:]).done
     assert requests[1].state == JOB_UNKNOWN
@@ -1896,7 +1968,9 @@ def test_a_request_can_be_reset_when_its_client_is_gone() -> None:
     world.submit(request)
     with pytest.raises(InvalidClientState):
         request.reset()
-    world.engine.closed = True
+    world.release(world.waits[0])
+    world.close()
+    assert request.state == JOB_PENDING
     request.reset()
     assert request.state == JOB_UNKNOWN
 

@@ -74,6 +74,12 @@ def test_a_cooling_server_is_left_alone_until_it_has_cooled(routing: str) -> Non
     first.failed(OSError(), 10.0, random.Random(1))
     (other,) = (server for server in pool.servers if server is not first)
     assert [pool.choose(10.0, (), b"key") for _ in range(4)] == [other] * 4
+    assert pool.take_suspects() == []
+    # Then it is to be asked whether it is back, before it is chosen again.
+    assert [pool.choose(first.cool_until, (), b"key") for _ in range(2)] == [other] * 2
+    pool.choose(first.cool_until, (), b"key")
+    assert pool.take_suspects() in ([], [first])
+    first.answered()
     assert first in [pool.choose(first.cool_until, (), b"key") for _ in range(2)]
 
 
@@ -99,7 +105,21 @@ def test_backoff() -> None:
         delay = min(2 * delay, LONGEST_COOL_DOWN)
     assert delay == LONGEST_COOL_DOWN
     server.answered()
-    assert (server.failures, server.cool_until, server.error) == (0, 0.0, None)
+    assert (server.failures, server.cool_until, server.error) == (39, 0.0, None)
+    server.served()
+    assert server.failures == 0
+
+
+def test_what_was_lost_is_sent_again_at_once_after_the_first_failure_in_a_row() -> None:
+    rng = random.Random(1)
+    server = Server(ServerAddress("h"))
+    server.failed(OSError(), 100.0, rng)
+    assert server.retry_at() == 0.0
+    server.failed(OSError(), 100.0, rng)
+    assert server.retry_at() == server.cool_until > 100.0
+    server.served()
+    server.failed(OSError(), 100.0, rng)
+    assert server.retry_at() == 0.0
 
 
 def test_backoff_has_jitter() -> None:

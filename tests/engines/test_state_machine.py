@@ -1,8 +1,8 @@
 """What holds for a client's engine whatever its callers, its servers and its links do.
 
-A model of three servers, two of which coalesce as gearmand does, runs beside the engine. It has its
-own idea of which request each JOB_CREATED is for, since the servers know requests by their data
-only. All bytes travel in chunks of any size, in both directions.
+A model of three servers, which lose jobs without a word, too, runs beside the engine. It has its
+own idea of which requests each JOB_CREATED is for, since the servers know the first of them by its
+data only. All bytes travel in chunks of any size, in both directions.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from hypothesis.stateful import (
 )
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.engines.clientlink import requests_of
+from gearman_proto.engines.pool import LONGEST_COOL_DOWN
 from gearman_proto.engines.waits import Stream
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
 from gearman_proto.jobs.encoder import NoopEncoder
@@ -29,6 +31,8 @@ from gearman_proto.jobs.submitting import prepare
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import (
+    EchoReq,
+    EchoRes,
     Error,
     Event,
     GetStatus,
@@ -58,17 +62,18 @@ if TYPE_CHECKING:
     from gearman_proto.engines.waits import Wait
     from gearman_proto.jobs.request import GearmanJobRequest
 
-#: The server that attaches a connection once per job.
-ATTACHES_ONCE = "s0"
 TERMINAL = {JOB_FAILED, JOB_COMPLETE}
 
 
 class Request:
     """A request, and what should have become of it."""
 
-    def __init__(self, number: int, request: GearmanJobRequest) -> None:
+    def __init__(self, number: int, request: GearmanJobRequest, unique: str | None) -> None:
         self.number = number
         self.request = request
+        self.unique = unique
+        #: Where it was last under way.
+        self.link: Any = None
         self.state = JOB_UNKNOWN
         self.handle: str | None = None
         self.result: bytes | None = None
@@ -91,8 +96,8 @@ class Job:
     def __init__(self, handle: bytes, key: bytes) -> None:
         self.handle = handle
         self.key = key
-        #: The foreground submits.
-        self.attached: list[Request] = []
+        #: How many foreground submits it has.
+        self.attached = 0
 
 
 class ScriptedServer:
@@ -104,6 +109,8 @@ class ScriptedServer:
         self.questions: deque[Event] = deque()
         self.jobs: dict[bytes, Job] = {}
         self.ended: list[bytes] = []
+        #: What the engine knows to be under way: unique to handle.
+        self.known: dict[str, str] = {}
         #: On their way to the server, and to the engine.
         self.incoming = b""
         self.outgoing = b""
@@ -140,8 +147,13 @@ class ScriptedServer:
         if isinstance(question, OptionReq):
             self.write(send(OptionRes(question.option)))
         elif isinstance(question, GetStatus):
-            known = b"%d" % (question.handle in self.jobs)
-            self.write(send(StatusRes(question.handle, known, b"0", b"", b"")))
+            handle, is_known = question.handle, question.handle in self.jobs
+            self.write(
+                send(StatusRes(handle, b"%d" % is_known, b"0", b"", b"")),
+                None if is_known else lambda: self._ends(handle, JOB_UNKNOWN),
+            )
+        elif isinstance(question, EchoReq):
+            self.write(send(EchoRes(question.data)))
         elif isinstance(question, GetStatusUnique):
             known = b"%d" % any(job.key == question.unique for job in self.jobs.values())
             self.write(send(StatusResUnique(question.unique, known, b"0", b"0", b"0", b"0")))
@@ -150,7 +162,9 @@ class ScriptedServer:
             model = self.machine.models[int(question.data)]
             assert (type(question) is SubmitJobBg) == model.request.background
             if refuse:
-                self.write(send(Error(b"QUEUE_ERROR", b"full")), lambda: self._refused(model))
+                self.write(
+                    send(Error(b"QUEUE_ERROR", b"full")), lambda: self._each(model, self._refused)
+                )
                 return
             job = next((job for job in self.jobs.values() if job.key == question.unique), None)
             if job is None:
@@ -159,14 +173,34 @@ class ScriptedServer:
                 self.jobs[job.handle] = job
             attached = job
             if not model.request.background:
-                job.attached.append(model)
-            self.write(send(JobCreated(job.handle)), lambda: self._created(model, attached.handle))
+                # gearmand would send everything twice, and others once.
+                assert not job.attached
+                job.attached += 1
+            self.write(
+                send(JobCreated(job.handle)),
+                lambda: self._each(model, lambda each: self.created(each, attached.handle)),
+            )
 
-    def _created(self, model: Request, handle: bytes) -> None:
+    def _each(self, model: Request, call: Callable[[Request], None]) -> None:
+        """Call `call` for `model`, and for all that its submit was for, too."""
+        for other in self.machine.models.values():
+            joined = (
+                other.state == JOB_PENDING
+                and other.link is self.peer.link
+                and other.unique is not None
+                and other.unique == model.unique
+                and not (other.request.background or model.request.background)
+            )
+            if other is model or joined:
+                call(other)
+
+    def created(self, model: Request, handle: bytes) -> None:
         assert model.state == JOB_PENDING
         model.state = JOB_CREATED
         model.handle = handle.decode()
         model.server = self
+        if model.unique is not None and not model.request.background:
+            self.known[model.unique] = model.handle
 
     @staticmethod
     def _refused(model: Request) -> None:
@@ -175,10 +209,9 @@ class ScriptedServer:
 
     def work(self, handle: bytes, kind: str, value: bytes) -> None:
         """The job's worker has something to say."""
-        job = self.jobs[handle]
-        models = list(job.attached)
         event: PacketEvent
         effect: Callable[[Request], None]
+        is_end = kind not in ("data", "warning", "status")
         if kind == "data":
             event, effect = WorkData(handle, value), lambda m: m.updates.append(JobData(value))
         elif kind == "warning":
@@ -188,8 +221,6 @@ class ScriptedServer:
             event = WorkStatus(handle, b"1", b"%d" % sum(value))
             effect = lambda m: m.updates.append(JobProgress(1, sum(value)))  # noqa: E731
         else:
-            del self.jobs[handle]
-            self.ended.append(handle)
             if kind == "complete":
                 event = WorkComplete(handle, value)
             elif kind == "exception":
@@ -198,17 +229,38 @@ class ScriptedServer:
                 event = WorkFail(handle, b"" if value == b"x" else None)
 
             def effect(model: Request) -> None:
-                model.state = JOB_COMPLETE if kind == "complete" else JOB_FAILED
                 model.result = value if kind == "complete" else None
                 model.exception = value if kind == "exception" else None
 
         def happens() -> None:
-            for model in models:
+            for model in self._waiting_for(handle):
                 effect(model)
+            if is_end:
+                self._ends(handle, JOB_COMPLETE if kind == "complete" else JOB_FAILED)
 
-        copies = 1 if self.peer.host == ATTACHES_ONCE else len(models)
-        for number in range(min(copies, len(models))):
-            self.write(raw(event), None if number else happens)
+        if self.jobs[handle].attached:
+            self.write(raw(event), happens)
+        if is_end:
+            del self.jobs[handle]
+            self.ended.append(handle)
+
+    def _waiting_for(self, handle: bytes) -> list[Request]:
+        return [
+            model
+            for model in self.machine.models.values()
+            if model.server is self
+            and model.handle == handle.decode()
+            and model.state == JOB_CREATED
+            and not model.request.background
+        ]
+
+    def _ends(self, handle: bytes, state: str) -> None:
+        """The engine knows that the job has ended, or is lost."""
+        for model in self._waiting_for(handle):
+            model.state = state
+        for unique, known in list(self.known.items()):
+            if known == handle.decode():
+                del self.known[unique]
 
     def lost(self) -> None:
         """The link has ended, with all that was on its way."""
@@ -228,9 +280,14 @@ class ClientMachine(RuleBasedStateMachine):
         routing=st.sampled_from(["random", "unique"]),
         seed=st.integers(0, 3),
         calm=st.booleans(),
+        heartbeat=st.sampled_from([None, 4.0, 30.0]),
     )
-    def start(self, servers: int, routing: str, seed: int, calm: bool) -> None:
-        self.world = World(servers, seed=seed, routing=routing, connect_timeout=3.0)
+    def start(
+        self, servers: int, routing: str, seed: int, calm: bool, heartbeat: float | None
+    ) -> None:
+        self.world = World(
+            servers, seed=seed, routing=routing, connect_timeout=3.0, heartbeat=heartbeat
+        )
         #: Whether no link breaks, so that jobs get on.
         self.calm = calm
         self.models: dict[int, Request] = {}
@@ -286,7 +343,7 @@ class ClientMachine(RuleBasedStateMachine):
             request = self.world.request(
                 data=b"%d" % number, background=background, retries=retries, unique=unique
             )
-            self.models[number] = Request(number, request)
+            self.models[number] = Request(number, request, unique)
             chosen.append(self.models[number])
         if again and self.models:
             chosen += [self.pick(data, list(self.models.values())) for _ in range(2)]
@@ -387,9 +444,6 @@ class ClientMachine(RuleBasedStateMachine):
     )
     def work(self, data: st.DataObject, kinds: list[str], same: bool, size: int) -> None:
         server = self.pick(data, [server for server in self.links(up=True) if server.jobs])
-        # Of a server that attaches once, two packets that are the same can't be told from the
-        # copies of gearmand, before the first that differ have come.
-        same = same and server.peer.host != ATTACHES_ONCE
         for kind in kinds:
             if server.jobs:
                 self.values += 1
@@ -400,6 +454,14 @@ class ClientMachine(RuleBasedStateMachine):
     # Rules are chosen with equal chances, but jobs need several turns of these.
     answer_more = answer
     work_more = work
+
+    @precondition(lambda self: any(server.jobs for server in self.links(up=True)))
+    @rule(data=st.data())
+    def lose_a_job(self, data: st.DataObject) -> None:
+        """A server forgets a job, without a word."""
+        server = self.pick(data, [server for server in self.links(up=True) if server.jobs])
+        handle = self.pick(data, list(server.jobs))
+        del server.jobs[handle]
 
     @precondition(lambda self: self.links(up=True))
     @rule(data=st.data(), kind=st.sampled_from([WorkFail, WorkComplete, WorkData]))
@@ -414,12 +476,26 @@ class ClientMachine(RuleBasedStateMachine):
     def the_model_agrees(self) -> None:
         for model in self.models.values():
             request = model.request
+            if request.link is not None:
+                model.link = request.link
+            if model.state == JOB_PENDING and request.state == JOB_CREATED:
+                # It has joined a job that was there, and sent nothing.
+                (server,) = (s for s in self.links(up=True) if s.peer.link is request.link)
+                assert model.unique is not None
+                handle = server.known[model.unique]
+                server.created(model, handle.encode())
             if model.state == JOB_PENDING and request.state == JOB_UNKNOWN:
-                assert isinstance(request.error, (ServerUnavailable, ExceededConnectionAttempts))
+                if request.handle is None:
+                    assert isinstance(
+                        request.error, (ServerUnavailable, ExceededConnectionAttempts)
+                    )
+                else:  # It had joined a job, which then was lost.
+                    model.handle = request.handle
+                    assert isinstance(request.error, ConnectionError)
                 if isinstance(request.error, ExceededConnectionAttempts):
                     assert request.connection_attempts == request.max_connection_attempts
                 model.state = JOB_UNKNOWN
-            assert request.state == model.state, request
+            assert request.state == model.state, (request, model.state, model.handle, request.error)
             assert request.connection_attempts <= request.max_connection_attempts
             under_way = request.state == JOB_PENDING or (
                 request.state == JOB_CREATED and not request.background
@@ -436,10 +512,10 @@ class ClientMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_request_is_where_its_link_says(self) -> None:
-        places = []
-        for server in self.links(up=False) + self.links(up=True):
-            link = server.peer.link
-            places += [*link.outbox, *link.connection.unanswered_tokens()]
+        places: list[object] = []
+        for link in self.world.engine.pool.links():
+            for item in link.items():
+                places += requests_of(item)
             for job in link.jobs.values():
                 places += job.live()
         numbers = [id(place) for place in places]
@@ -451,9 +527,11 @@ class ClientMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         for turn in range(100):
+            if not self.world.engine.pool.links():
+                break
             links = self.links(up=False) + self.links(up=True)
             if not links:
-                break
+                self.world.sleep(LONGEST_COOL_DOWN)  # A server cools down before a retry.
             for server in links:
                 if server.peer.link.alive and not server.peer.link.is_up and turn % 2:
                     server.peer.refuse()
@@ -463,8 +541,7 @@ class ClientMachine(RuleBasedStateMachine):
                     server.peer.lose()
             self.settle()
         self.the_model_agrees()
-        assert not self.links(up=False)
-        assert not self.links(up=True)
+        assert not self.world.engine.pool.links()
         for wait in self.world.waits:
             assert wait.done
         for model in self.models.values():

@@ -37,6 +37,7 @@ from gearman_proto.constants import (
 )
 from gearman_proto.engines.base import Close, Connect
 from gearman_proto.engines.client import ClientEngine
+from gearman_proto.engines.clientlink import ClientLink
 from gearman_proto.engines.jobqueue import JobState
 from gearman_proto.engines.phases import Phase
 from gearman_proto.engines.server import ServerEngine
@@ -341,6 +342,8 @@ class Model:
         self.background = request.background
         self.priority = request.priority
         self.function = request.task.encode()
+        #: The unique that it was given, if any.
+        self.unique = request.unique
         self.states = [JOB_UNKNOWN]
         #: Where it was last on its way.
         self.link: Any = None
@@ -924,7 +927,7 @@ class World:
 
     def check_request(self, model: Model, request: GearmanJobRequest) -> None:
         """A request agrees with the ledger."""
-        if request.link is not None:
+        if isinstance(request.link, ClientLink):
             model.link = request.link
         while (update := next_update(request)) is not None:
             if isinstance(update, JobProgress):
@@ -938,10 +941,10 @@ class World:
             assert outcome == model.outcome
         elif request.state != model.states[-1]:
             self._changed(model, request)
-            final = request.state != JOB_PENDING and (request.complete or request.link is None)
-            if final:
-                model.outcome = outcome
-                assert not request.waits
+        # A client that has ended leaves its requests as they are.
+        if request.complete or not isinstance(request.link, ClientLink):
+            model.outcome = outcome
+            assert not request.waits
         self._check_updates(model, request)
 
     def _changed(self, model: Model, request: GearmanJobRequest) -> None:
@@ -961,7 +964,7 @@ class World:
         entry = self.ledger.entries[model.handle]
         assert entry.function == model.function
         assert (entry.unique.decode() == request.unique) or entry.number == model.number
-        assert self._origin(model) is not None
+        assert self._origins_of(model)
         if state == JOB_COMPLETE:
             assert entry.end == ("complete", request.result)
             assert request.result in entry.results
@@ -979,7 +982,12 @@ class World:
     def _check_unaccepted(self, model: Model, request: GearmanJobRequest) -> None:
         if request.state == JOB_FAILED:
             assert isinstance(request.error, ServerError)
-            assert model.number in self.ledger.refused
+            same = {model.number}
+            if model.unique is not None:  # It may have joined another's submit.
+                same |= {
+                    other.number for other in self.models.values() if other.unique == model.unique
+                }
+            assert same & self.ledger.refused
         elif request.state == JOB_UNKNOWN:
             assert isinstance(request.error, (ServerUnavailable, ExceededConnectionAttempts))
             if isinstance(request.error, ExceededConnectionAttempts):
@@ -991,20 +999,39 @@ class World:
         if model.handle is None or model.background:
             assert not model.updates
             return
-        since = self._origin(model)
-        assert since is not None
-        updates = self.ledger.entries[model.handle].updates[since:]
+        origins = self._origins_of(model)
+        updates = self.ledger.entries[model.handle].updates
+        if model.number not in origins and model.updates:
+            # It has joined a submit of the same unique, while updates were on their way.
+            joined_at = updates.index(model.updates[0])
+            assert joined_at >= min(origins.values())
+            updates = updates[joined_at:]
+        elif model.number in origins:
+            updates = updates[origins[model.number] :]
+        else:
+            return
         assert model.updates == updates[: len(model.updates)]
         if request.state in (JOB_COMPLETE, JOB_FAILED):
             assert model.updates == updates
 
-    def _origin(self, model: Model) -> int | None:
-        """After how many updates the submit arrived that was acknowledged."""
+    def _origins_of(self, model: Model) -> dict[int, int]:
+        """After how many updates the submits arrived that this request's job is of, over its link.
+
+        By the number of the request. There is no other than its own, but where it has a unique that
+        others have, too.
+        """
         link = self._origins[model.link]
-        for other, handle, updates in self.ledger.submits[model.number]:
-            if other is link and handle == model.handle:
-                return updates
-        return None
+        origins = {
+            number: updates
+            for number, submits in self.ledger.submits.items()
+            for other, handle, updates in submits
+            if other is link and handle == model.handle
+        }
+        if model.unique is None:
+            assert model.number in origins
+            return {model.number: origins[model.number]}
+        assert origins
+        return origins
 
 
 # Conversations.

@@ -819,7 +819,7 @@ def test_a_lost_link_is_connected_again() -> None:
     assert server.take() == [result(), GRAB]
 
 
-def test_backoff_grows_up_to_a_limit_and_ends_with_an_answer() -> None:
+def test_backoff_grows_up_to_a_limit_and_ends_with_a_job() -> None:
     world, _, server = asleep(max_outage=None)
     server.lose()
     for longest in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0):
@@ -831,6 +831,9 @@ def test_backoff_grows_up_to_a_limit_and_ends_with_an_answer() -> None:
     server = world.serve()
     server.send(NoJob())
     server.lose()
+    assert to_next_deadline(world) >= 15.0  # Nor was an answer.
+    world.finish(world.serve().assign())
+    world.peer().lose()
     assert to_next_deadline(world) <= 0.5
 
 

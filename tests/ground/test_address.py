@@ -81,6 +81,10 @@ def test_forms(spec: Any, host: str, port: int) -> None:
         {"host": "h", "prot": 1, 7: 7},
         {"host": "h", "keyfile": "k"},
         {"host": "h", "keyfile": "k", "certfile": "c", "ssl_context": object()},
+        {"host": "h", "keepidle": 0},
+        {"host": "h", "keepintvl": -1},
+        {"host": "h", "keepcnt": 128},
+        {"host": "h", "keepidle": 32768, "keepalive": False},
     ],
 )
 def test_impossible_values(spec: Any) -> None:
@@ -103,6 +107,11 @@ def test_impossible_values(spec: Any) -> None:
         ServerAddress("h", None),  # type: ignore[arg-type]
         {"host": None},
         {"host": "h", "port": []},
+        {"host": "h", "keepalive": 1},
+        {"host": "h", "keepalive": "no"},
+        {"host": "h", "keepidle": "30"},
+        {"host": "h", "keepintvl": 1.5},
+        {"host": "h", "keepcnt": True},
     ],
 )
 def test_impossible_types(spec: Any) -> None:
@@ -119,6 +128,24 @@ def test_tls() -> None:
     assert address.ssl_context is context
     assert address.uses_tls
     assert "object" not in repr(address)
+
+
+def test_keepalive() -> None:
+    none: dict[str, Any] = dict.fromkeys(("keepalive", "keepidle", "keepintvl", "keepcnt"))
+    assert parse_address({"host": "h", **none}) == ServerAddress("h")
+    address = parse_address({"host": "h", "keepidle": 5, "keepintvl": 2, "keepcnt": 4})
+    assert (address.keepalive, address.keepidle) == (True, 5)
+    assert (address.keepintvl, address.keepcnt) == (2, 4)
+    assert not parse_address({"host": "h", "keepalive": False}).keepalive
+
+
+def test_what_is_wrong_with_a_time_is_said() -> None:
+    with pytest.raises(ValueError, match="keepcnt is 128: it must be from 1 to 127"):
+        parse_address({"host": "h", "keepcnt": 128})
+    with pytest.raises(TypeError, match="keepidle is a whole number, not '30'"):
+        parse_address({"host": "h", "keepidle": "30"})
+    with pytest.raises(ValueError, match="keepidle is 0"):
+        ServerAddress("h", keepidle=0)
 
 
 def test_as_text() -> None:

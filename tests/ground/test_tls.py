@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from gearman_proto.address import ServerAddress
-from gearman_proto.tls import make_contexts, parse_servers
+from gearman_proto.tls import (
+    connect_timeout,
+    handshake_failure,
+    make_contexts,
+    parse_servers,
+)
 
 
 class Context:
@@ -60,3 +65,50 @@ def test_contexts() -> None:
 def test_what_is_no_context() -> None:
     with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext, not 'ca'"):
         make_contexts([ServerAddress("one", ssl_context="ca")], Ssl())
+
+
+class SslError(OSError):
+    """As `ssl.SSLError`."""
+
+    def __init__(self, reason: str | None) -> None:
+        super().__init__(1, f"[SSL: {reason}]")
+        self.reason = reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SslError("WRONG_VERSION_NUMBER"),
+        SslError("RECORD_LAYER_FAILURE"),
+        SslError(None),
+        ConnectionResetError(104, "Connection reset by peer"),
+    ],
+)
+def test_a_handshake_that_was_answered_in_something_else(error: OSError) -> None:
+    said = handshake_failure(error)
+    assert isinstance(said, ConnectionError)
+    assert str(said) == f"{error} during the TLS handshake; does this server speak TLS?"
+
+
+def test_a_handshake_that_was_cut_short() -> None:
+    said = str(handshake_failure(SslError("UNEXPECTED_EOF_WHILE_READING")))
+    assert said == "the connection was closed during the TLS handshake; does this server speak TLS?"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SslError("CERTIFICATE_VERIFY_FAILED"),
+        SslError("TLSV1_ALERT_UNKNOWN_CA"),
+        SslError("UNSUPPORTED_PROTOCOL"),
+        ValueError("server_hostname cannot be an empty string"),
+    ],
+)
+def test_a_handshake_that_failed_for_another_reason(error: Exception) -> None:
+    assert handshake_failure(error) is error
+
+
+def test_no_connection_in_time() -> None:
+    assert str(connect_timeout(ServerAddress("h"), 2.0)) == "no connection within 2 seconds"
+    said = str(connect_timeout(ServerAddress("h", ca_certs="ca"), 0.5))
+    assert said.startswith("no connection within 0.5 seconds, including the TLS handshake; does")

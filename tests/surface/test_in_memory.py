@@ -126,6 +126,8 @@ def test_a_client() -> None:
         "connect_timeout": 10.0,
         "exceptions": True,
         "max_packet_size": 256 * 1024 * 1024,
+        "heartbeat": 30.0,
+        "max_abandoned": 64 * 1024 * 1024,
     }
     with pytest.raises(ValueError, match="routing"):
         make_client(routing="round")

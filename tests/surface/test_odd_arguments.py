@@ -22,6 +22,8 @@ from gearman_proto import GearmanError, GearmanJobRequest, WorkerEngine
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED
 from gearman_proto.engines.base import REFUSALS
 from gearman_proto.wire.events import (
+    EchoReq,
+    EchoRes,
     GetStatus,
     GetStatusUnique,
     JobAssignUniq,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gearman_proto import ServerAddress
+    from gearman_proto.wire.events import Event
 
 CLEAR: Final = (TypeError, ValueError, GearmanError, odd.StubbornError)
 
@@ -88,6 +91,8 @@ NUMBERS: list[tuple[str, str, list[Any], list[Any]]] = [
     ("Client", "max_packet_size", [63, 0, -1, 2**32, 2**70, "1000", 1e6, True, None], [64, 1000]),
     ("Client", "random_unique_bytes", [0, 32, True, None, "8", 8.0], [1, 31]),
     ("Client", "connect_timeout", [0, 1e-9, -1, float("nan"), True, None, "1"], [1e-3, 5, 1e9]),
+    ("Client", "heartbeat", [0, 0.05, -1, float("nan"), True, "30"], [None, 0.1, 30]),
+    ("Client", "max_abandoned", [-1, True, None, "1", 1e6], [0, 1000]),
     ("Worker", "look_again", [0, 1e-9, 0.0099, -1, float("nan"), True, None, "5"], [0.01, 5, 1e9]),
     ("Worker", "max_outage", [-1, float("nan"), True, "5"], [0, 0.5, None]),
     ("Worker", "max_jobs", [0, -1, True, 1.0, None, "1"], [1, 1000]),
@@ -285,10 +290,13 @@ def repr_of(error: BaseException) -> str:
         return ""
 
 
-def acknowledge(peer: Peer) -> None:
-    """Answer all submits."""
-    for number in range(peer.link.connection.unanswered):
-        peer.send(JobCreated(b"H:%d" % number))
+def acknowledge(peer: Peer, events: list[Event]) -> None:
+    """Answer all that has come."""
+    for number, event in enumerate(events):
+        if isinstance(event, EchoReq):
+            peer.send(EchoRes(event.data))
+        else:
+            peer.send(JobCreated(b"H:%d" % number))
 
 
 ATTRIBUTES: Final = (
@@ -309,28 +317,26 @@ def test_a_request_that_is_changed_while_it_is_under_way(
     """It may be lost by that; another over the same connection is not, although that is lost."""
     world = World(2, routing=routing)
     world.check = lambda: None  # type: ignore[method-assign]
-    changed = world.request(data=b"changed", retries=2, unique="u")
-    other = world.request(data=b"other", retries=2, unique="u")
+    changed = world.request(data=b"changed", retries=2, unique="u1")
+    other = world.request(data=b"other", retries=2, unique="u2")
     world.submit(changed)
     world.submit(other)
     for peer in world.peers:
         peer.up()
-        if when != "unsent":
-            peer.take()
+        events = [] if when == "unsent" else peer.take()
         if when == "acknowledged":
-            acknowledge(peer)
+            acknowledge(peer, events)
     for name, value in changes:
         setattr(changed, name, given_as(value))
     if when != "acknowledged":
-        (peer,) = (peer for peer in world.peers if peer.link is other.link)
-        peer.lose()
-        world.act()
-        for peer in world.peers:
-            if peer.link.alive:
+        for peer in [peer for peer in world.peers if peer.link.alive]:
+            peer.lose()
+        for _ in range(3):
+            world.act()
+            for peer in [peer for peer in world.peers if peer.link.alive]:
                 if not peer.link.is_up:
                     peer.up()
-                peer.take()
-                acknowledge(peer)
+                acknowledge(peer, peer.take())
     assert other.state == JOB_CREATED
     (peer,) = (peer for peer in world.peers if peer.link is other.link)
     assert other.handle is not None

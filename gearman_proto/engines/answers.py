@@ -1,0 +1,211 @@
+"""What a server sends to a client, and what becomes of requests by that.
+
+One handler for each packet. None of them needs more than the link on which it came.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_UNKNOWN
+from gearman_proto.errors import GearmanError, ServerError
+from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
+from gearman_proto.wire.connection import NEED_DATA
+from gearman_proto.wire.events import (
+    EchoRes,
+    Error,
+    JobCreated,
+    OptionRes,
+    StatusRes,
+    StatusResUnique,
+    Unanswered,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+from gearman_proto.wire.packets import number
+
+from .clientlink import requests_of
+from .connecting import server_error
+from .foreground import Submit
+from .heartbeat import Question
+from .queries import Query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
+    from gearman_proto.jobs.updates import Updates
+
+    from .clientlink import ClientLink, Trial
+
+
+class Answers:
+    """Takes in what servers send.
+
+    Args:
+        wall_clock: Returns seconds since 1970.
+    """
+
+    def __init__(self, wall_clock: Callable[[], float]) -> None:
+        self._wall_clock = wall_clock
+        self._handlers: dict[Any, Callable[[ClientLink, Any], None]] = {
+            JobCreated: self._on_job_created,
+            WorkComplete: self._on_work_complete,
+            WorkFail: self._on_work_fail,
+            WorkException: self._on_work_exception,
+            WorkData: self._on_work_data,
+            WorkWarning: self._on_work_warning,
+            WorkStatus: self._on_work_status,
+            StatusRes: self._on_status_res,
+            StatusResUnique: self._on_status_res,
+            OptionRes: self._on_aside,
+            EchoRes: self._on_aside,
+            Error: self._on_error,
+            Unanswered: self._on_unanswered,
+        }
+
+    def take(self, link: ClientLink) -> None:
+        """Take in all that has come on `link`.
+
+        Raises:
+            RemoteProtocolError: It is unsound. What came before has been taken in.
+        """
+        handlers = self._handlers
+        next_event = link.connection.next_event
+        event = next_event()
+        if event is not NEED_DATA:
+            link.server.answered()
+        while event is not NEED_DATA:
+            handlers[type(event)](link, event)
+            event = next_event()
+
+    # Answers to what was sent.
+
+    def _on_aside(self, link: ClientLink, event: OptionRes | EchoRes) -> None:
+        """The server will send exceptions, or lives."""
+
+    def _on_job_created(self, link: ClientLink, event: JobCreated) -> None:
+        link.server.served()
+        item: GearmanJobRequest | Submit = event.answers
+        now = link.heartbeat.heard
+        if isinstance(item, Submit):
+            for request in item.requests:
+                job = link.jobs.accept(event.handle, request, now)
+            link.jobs.answered(item, job)
+        elif item.background:
+            item.handle = event.handle.decode("utf-8", "surrogateescape")
+            item.leave(JOB_CREATED)
+        else:
+            link.jobs.accept(event.handle, item, now)
+
+    def _on_error(self, link: ClientLink, event: Error) -> None:
+        item = event.answers
+        error = server_error(event)
+        if isinstance(item, Submit):
+            link.jobs.answered(item, None)
+        for request in requests_of(item):
+            request.leave(JOB_FAILED, error)
+        if isinstance(item, Query):
+            item.fail(error)
+        elif isinstance(item, Question):
+            link.heartbeat.answered()
+
+    def _on_unanswered(self, link: ClientLink, event: Unanswered) -> None:
+        item = event.answers
+        if isinstance(item, Query):
+            item.fail(
+                ServerError("UNANSWERED", f"{link.address} does not answer {event.packet.name}")
+            )
+
+    def _on_status_res(self, link: ClientLink, event: StatusRes | StatusResUnique) -> None:
+        item: Query | Question | Trial = event.answers
+        known = number(event.known) != 0
+        if isinstance(event, StatusRes) and not known:
+            self._lost_job(link, event.handle)
+        if isinstance(item, Question):
+            link.heartbeat.answered()
+        if not isinstance(item, Query):
+            return
+        status: JobStatus = {
+            "handle": item.request.handle,
+            "known": known,
+            "running": number(event.running) != 0,
+            "numerator": number(event.numerator),
+            "denominator": number(event.denominator),
+            "time_received": self._wall_clock(),
+        }
+        if isinstance(event, StatusResUnique):
+            status["client_count"] = number(event.clients)
+        item.answer(status)
+
+    @staticmethod
+    def _lost_job(link: ClientLink, handle: bytes) -> None:
+        """The server does not know the job of `handle`. If that has not ended, it never will."""
+        requests = link.jobs.end(handle)
+        if requests:
+            error = GearmanError(
+                f"{link.address} has lost the job: it does not know it any more, and has sent no "
+                "end of it; it may have run"
+            )
+            for request in requests:
+                request.leave(JOB_UNKNOWN, error)
+
+    # Events of jobs.
+
+    def _on_work_complete(self, link: ClientLink, event: WorkComplete) -> None:
+        for request in link.jobs.end(event.handle):
+            request.raw_result = event.data
+            request.leave(JOB_COMPLETE)
+
+    def _on_work_fail(self, link: ClientLink, event: WorkFail) -> None:
+        for request in link.jobs.end(event.handle):
+            request.leave(JOB_FAILED)
+
+    def _on_work_exception(self, link: ClientLink, event: WorkException) -> None:
+        for request in link.jobs.end(event.handle):
+            request.raw_exception = event.data
+            request.leave(JOB_FAILED)
+
+    def _on_work_data(self, link: ClientLink, event: WorkData) -> None:
+        self._on_update(link, event, lambda updates: updates.add_data(event.data))
+
+    def _on_work_warning(self, link: ClientLink, event: WorkWarning) -> None:
+        self._on_update(link, event, lambda updates: updates.add_warning(event.data))
+
+    def _on_work_status(self, link: ClientLink, event: WorkStatus) -> None:
+        status: JobStatus = {
+            "handle": event.handle.decode("utf-8", "surrogateescape"),
+            "known": True,
+            "running": True,
+            "numerator": number(event.numerator),
+            "denominator": number(event.denominator),
+            "time_received": self._wall_clock(),
+        }
+        for request in link.jobs.receivers(event.handle):
+            request.set_status(status.copy())
+        progress = status["numerator"], status["denominator"]
+        self._on_update(link, event, lambda updates: updates.add_progress(*progress))
+
+    @staticmethod
+    def _on_update(
+        link: ClientLink, event: WorkData | WorkWarning | WorkStatus, add: Callable[[Updates], bool]
+    ) -> None:
+        """Something has come of a job, which `add` appends to the updates of its requests."""
+        unread = []
+        for request in link.jobs.receivers(event.handle):
+            if add(request.all_updates()):
+                for wait in request.waits:
+                    wait.request_updated()
+            else:
+                unread.append(request)
+        if unread:
+            link.jobs[event.handle].detach(unread)
+            error = GearmanError(
+                f"the job has sent more than {MAX_UNREAD_UPDATES} bytes of updates that nobody read"
+            )
+            for request in unread:
+                request.leave(JOB_FAILED, error)

@@ -1,0 +1,112 @@
+"""A client's connection to one server, and what is under way on it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto.constants import JOB_PENDING
+from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.wire.events import GetStatus
+from gearman_proto.wire.packets import Role
+
+from .connecting import OutgoingLink
+from .foreground import ForegroundJobs, Submit
+from .heartbeat import Aside, Heartbeat
+from .queries import Query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .base import BaseEngine
+    from .foreground import RequestRef
+    from .pool import Server
+    from .waits import Wait
+
+# Bytes to hand over at a time. A packet that is larger goes in pieces, so that it can be seen
+# whether the server's end takes any of it.
+_PIECE: Final = 256 * 1024
+#: What a submit or a question costs beside its data, in bytes, roughly.
+ITEM_COST: Final = 1024
+
+
+class Trial:
+    """Asks a server that has failed whether it is back: every server answers this."""
+
+    event: Final = GetStatus(b"H:trial:0")
+
+
+TRIAL: Final = Trial()
+
+
+class ClientLink(OutgoingLink):
+    """One connection to a server, or the attempt to make one.
+
+    Attributes:
+        engine: The engine that it belongs to.
+        outbox: What is to be sent, in order.
+        jobs: The foreground jobs that the server has acknowledged.
+        waits: Those who wait for it to be open.
+        ahead: What goes before the outbox: the pieces of a large packet that has been begun, then
+            questions of the heartbeat.
+        heartbeat: Whether the server is still there.
+    """
+
+    __slots__ = ("ahead", "engine", "heartbeat", "jobs", "outbox", "waits")
+
+    def __init__(
+        self,
+        engine: BaseEngine,
+        server: Server,
+        *,
+        max_packet_size: int,
+        heartbeat: float,
+        dropped: deque[RequestRef],
+    ) -> None:
+        super().__init__(server, Role.CLIENT, max_packet_size)
+        self.engine: BaseEngine = engine
+        self.outbox: deque[GearmanJobRequest | Submit | Query | Aside | Trial] = deque()
+        self.jobs: ForegroundJobs = ForegroundJobs(dropped)
+        self.waits: list[Wait] = []
+        self.ahead: deque[memoryview | Aside] = deque()
+        self.heartbeat: Heartbeat = Heartbeat(heartbeat, self.jobs, self.ahead.append)
+
+    def in_pieces(self, data: bytes) -> bytes:
+        """Return `data`, or the first piece of it; the others are `ahead` then."""
+        if len(data) <= 2 * _PIECE:
+            return data
+        view = memoryview(data)
+        self.ahead.extend(view[at : at + _PIECE] for at in range(_PIECE, len(data), _PIECE))
+        return data[:_PIECE]
+
+    def is_awaited(self) -> bool:
+        """Whether anybody waits for anything from the server."""
+        return bool(self.jobs) or any(not isinstance(item, Aside) for item in self.items())
+
+    def abandoned(self) -> int:
+        """Return roughly how many bytes are kept for the server that no call waits for any more."""
+        size = 0
+        for item in self.items():
+            size += sum(map(abandoned_size, requests_of(item)))
+            if isinstance(item, Query) and item.wait.done:
+                size += ITEM_COST
+        return size
+
+    def items(self) -> Iterator[Any]:
+        """Yield what was sent and not answered, and what is to be sent."""
+        yield from self.connection.unanswered_tokens()
+        yield from self.outbox
+
+
+def requests_of(item: object) -> Sequence[GearmanJobRequest]:
+    """Return the requests that `item`, of an outbox or unanswered, is the submit of."""
+    if isinstance(item, GearmanJobRequest):
+        return (item,)
+    return item.requests if isinstance(item, Submit) else ()
+
+
+def abandoned_size(request: GearmanJobRequest) -> int:
+    """Return roughly how many bytes are kept of `request`, if no call waits for its submit."""
+    if request.waits or request.state != JOB_PENDING:
+        return 0
+    return ITEM_COST + len(request.payload or b"")

@@ -1,0 +1,114 @@
+"""Servers that say nothing, and jobs that they lose without a word."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto import GearmanJobRequest
+from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts
+
+from .kit import Kit, Server, echo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support import Gearmand
+
+#: Seconds that a server may be silent here; it is lost after twice as many.
+HEARTBEAT = 0.3
+
+
+@pytest.fixture
+def stopped(start_gearmand: Callable[[], Gearmand]) -> Iterator[Gearmand]:
+    """A gearmand that takes connections, and says nothing until it goes on."""
+    server = start_gearmand()
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    yield server
+    server.process.send_signal(signal.SIGCONT)
+
+
+async def test_a_stopped_server_is_lost_before_it_has_acknowledged(
+    kit: Kit, stopped: Gearmand, task: str
+) -> None:
+    client = await kit.client(stopped.address, heartbeat=HEARTBEAT)
+    before = time.monotonic()
+    with pytest.raises(ExceededConnectionAttempts, match="silent"):
+        await client.submit_job(task, b"data")
+    assert 2 * HEARTBEAT <= time.monotonic() - before < 10
+
+
+async def test_a_stopped_server_is_lost_while_a_job_runs(
+    kit: Kit, stopped: Gearmand, task: str
+) -> None:
+    assert stopped.process is not None
+    stopped.process.send_signal(signal.SIGCONT)
+    client = await kit.client(stopped.address, heartbeat=HEARTBEAT)
+    request = await client.submit_job(task, b"data", poll_timeout=4 * HEARTBEAT)
+    assert (request.state, request.timed_out) == ("CREATED", True)  # It answers when it is asked.
+    stopped.process.send_signal(signal.SIGSTOP)
+    await client.wait_until_jobs_completed([request])
+    assert request.state == "UNKNOWN"
+    assert isinstance(request.error, ConnectionError)
+    assert "silent" in str(request.error)
+
+
+async def test_of_two_servers_the_one_that_is_stopped_is_left_alone(
+    kit: Kit, stopped: Gearmand, server: Server, task: str
+) -> None:
+    client = await kit.client(server.address, stopped.address, heartbeat=HEARTBEAT)
+    await kit.start_worker(server.address, tasks={task: echo})
+    jobs = [{"task": task, "data": b"%d" % n} for n in range(10)]
+    requests = await client.submit_multiple_jobs(jobs, max_retries=3)
+    assert [request.result for request in requests] == [job["data"] for job in jobs]
+    before = time.monotonic()
+    for n in range(30):
+        request = await client.submit_job(task, b"%d" % n)
+        assert request.result == b"%d" % n
+    # None of them waited for the other server.
+    assert time.monotonic() - before < HEARTBEAT * 10
+
+
+async def submit_and_leave(kit: Kit, server: Server, task: str, **options: Any) -> None:
+    client = await kit.client(server.address)
+    await client.submit_job(task, b"first", wait_until_complete=False, **options)
+    await client.shutdown()
+
+
+@pytest.mark.parametrize("background", [False, True])
+async def test_the_doomed_job_of_a_unique_that_somebody_has_left(
+    kit: Kit, server: Server, server_kind: str, task: str, background: bool
+) -> None:
+    """Recordings 36_abandoned_then_resubmitted and 37_background_lost_with_foreground."""
+    if background:
+        await submit_and_leave(kit, server, task, unique="u-" + task, background=True)
+    await submit_and_leave(kit, server, task, unique="u-" + task)
+    client = await kit.client(server.address, heartbeat=HEARTBEAT)
+    left = GearmanJobRequest.from_unique("u-" + task)
+    while (await client.get_job_status(left)).status["client_count"]:
+        pass  # The server has not noticed yet.
+    request = await client.submit_job(
+        task, b"second", unique="u-" + task, wait_until_complete=False
+    )
+    await kit.start_worker(server.address, tasks={task: echo})
+    await client.wait_until_jobs_completed([request])
+    if server_kind == "gearmand":
+        assert request.state == "UNKNOWN"
+        assert "has lost the job" in str(request.error)
+    else:
+        assert request.state == "COMPLETE"
+
+
+async def test_a_job_that_is_canceled_and_thrown_away_ends(
+    kit: Kit, server: Server, task: str
+) -> None:
+    client = await kit.client(server.address, heartbeat=HEARTBEAT)
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    admin = await kit.admin_client(server.address)
+    await admin.cancel_job(request.handle)
+    await client.wait_until_jobs_completed([request])
+    assert request.state == "FAILED"

@@ -1,0 +1,63 @@
+"""However a client ends, what nobody waits for stays as it is."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gearman_sync import GearmanClient, GearmanJobRequest
+
+if TYPE_CHECKING:
+    from tests.support import Gearmand
+
+
+def submit(client: GearmanClient, task: str) -> GearmanJobRequest:
+    return client.submit_job(task, b"", poll_timeout=0.05)
+
+
+def temporary(server: Gearmand, task: str) -> GearmanJobRequest:
+    return submit(GearmanClient([server.address]), task)
+
+
+def deleted(server: Gearmand, task: str) -> GearmanJobRequest:
+    client = GearmanClient([server.address])
+    request = submit(client, task)
+    del client
+    return request
+
+
+def in_a_cycle(server: Gearmand, task: str) -> GearmanJobRequest:
+    client = GearmanClient([server.address])
+    request = submit(client, task)
+    # A generator that was not used up is in the same garbage.
+    stream = client.as_completed([submit(client, task)], poll_timeout=60)
+    client.__dict__["me"] = [client, stream]
+    del client, stream
+    gc.collect()
+    return request
+
+
+def shut_down(server: Gearmand, task: str) -> GearmanJobRequest:
+    client = GearmanClient([server.address])
+    request = submit(client, task)
+    client.shutdown()
+    return request
+
+
+def left(server: Gearmand, task: str) -> GearmanJobRequest:
+    with GearmanClient([server.address]) as client:
+        return submit(client, task)
+
+
+@pytest.mark.parametrize("end", [temporary, deleted, in_a_cycle, shut_down, left])
+def test_it_stays_as_it_is(server: Gearmand, task: str, end: object) -> None:
+    assert callable(end)
+    request = end(server, task)
+    gc.collect()
+    assert (request.state, request.timed_out, request.error) == ("CREATED", True, None)
+    with GearmanClient([server.address]) as client:
+        client.wait_until_jobs_completed([request])
+    assert (request.state, request.timed_out) == ("UNKNOWN", False)
+    assert request.error is not None
