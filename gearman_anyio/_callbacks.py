@@ -17,6 +17,7 @@ import anyio.from_thread
 import anyio.to_thread
 
 from gearman_proto import ConnectionError
+from gearman_proto.surface.callbacks import is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +92,7 @@ async def call_back(
     Raises:
         Escaped: It ran in a thread, and has raised what is no Exception.
     """
-    if _is_async(callback):
+    if is_async(callback):
         return await callback(worker, job)
     calls = _Calls()
     view = InThread(worker, calls)
@@ -116,14 +117,6 @@ def _contained(
         raise
     except BaseException as error:
         raise Escaped(error) from error
-
-
-def _is_async(callback: Any) -> bool:
-    while isinstance(callback, functools.partial):
-        callback = callback.func
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
-        getattr(callback, "__call__", None)  # noqa: B004 - an object whose __call__ is async
-    )
 
 
 class _Calls:

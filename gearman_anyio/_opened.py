@@ -30,7 +30,9 @@ def make_opener(
 ) -> Callable[[Any], Awaitable[ByteStream]]:
     """Return what opens the streams of links to `addresses`: with `connect`, or with TCP."""
     contexts = make_contexts(addresses, ssl)
-    connector = connect or connect_tcp
+    connector = connect_tcp if connect is None else connect
+    if not callable(connector):
+        raise TypeError(f"connect is a function that opens a stream, not {connect!r}")
     return lambda link: open_stream(link.address, contexts.get(link.address), connector)
 
 

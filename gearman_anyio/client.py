@@ -162,10 +162,11 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened[ClientEngine]):
         return job_requests
 
     async def establish_connection(
-        self, connection: Server, poll_timeout: float | None = None
+        self, connection: Server | HostSpec, poll_timeout: float | None = None
     ) -> Server:
-        await self._open.run(self._begin_connect(connection, poll_timeout))
-        return connection
+        server = self._find(connection)
+        await self._open.run(self._begin_connect(server, poll_timeout))
+        return server
 
     async def poll_connections_until_stopped(
         self,

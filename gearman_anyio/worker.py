@@ -18,7 +18,7 @@ import anyio.lowlevel
 from gearman_proto import Server, WorkerEngine, WorkerJob, constants
 from gearman_proto.engines.outcomes import Ending, Happened, Watch, exc_info_of, leaves, to_send
 from gearman_proto.jobs.results import result_event, status_event
-from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, logger
+from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
 from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWarning
 
 from ._callbacks import Escaped, Host, awaited, call_back
@@ -53,6 +53,7 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext]):
     event loop.
     """
 
+    _is_awaited = True
     # While it works.
     _host: Host
     _limiter: anyio.CapacityLimiter
@@ -191,7 +192,7 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext]):
         denominator: int | str | bytes,
         poll_timeout: float | None = None,
     ) -> None:
-        event = status_event(current_job.wire_handle, numerator, denominator)
+        event = status_event(handle_of(current_job), numerator, denominator)
         await self._send(current_job, event, poll_timeout)
 
     async def send_job_data(
@@ -207,13 +208,13 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext]):
     async def send_job_complete(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        event = result_event(current_job.wire_handle, self.data_encoder, data)
+        event = result_event(handle_of(current_job), self.data_encoder, data)
         await self._send(current_job, event, poll_timeout)
 
     async def send_job_failure(
         self, current_job: WorkerJob, poll_timeout: float | None = None
     ) -> None:
-        await self._send(current_job, WorkFail(current_job.wire_handle), poll_timeout)
+        await self._send(current_job, WorkFail(handle_of(current_job)), poll_timeout)
 
     async def send_job_exception(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None

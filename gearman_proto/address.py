@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from .constants import DEFAULT_GEARMAN_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 #: ``"host"``, ``"host:port"``, ``"[::1]:4730"``, ``("host", port)``, a dict with ``host``,
 #: ``port``, the TLS keys and the keepalive keys, or a ServerAddress.
@@ -19,6 +21,8 @@ HostSpec: TypeAlias = (
 _TLS_KEYS: Final = ("keyfile", "certfile", "ca_certs", "ssl_context")
 _KEEPALIVE_KEYS: Final = ("keepalive", "keepidle", "keepintvl", "keepcnt")
 _MAX_HOST_SIZE: Final = 253
+# Digits of what is taken for a port behind an IPv6 address without brackets.
+_PORT_DIGITS: Final = 4
 # What Linux takes at most (MAX_TCP_KEEPIDLE and so on in its net/tcp.h).
 _MOST: Final = {"keepidle": 32767, "keepintvl": 32767, "keepcnt": 127}
 
@@ -95,6 +99,8 @@ def parse_address(spec: HostSpec) -> ServerAddress:
         ValueError: It can't be the address of a server.
     """
     if isinstance(spec, ServerAddress):
+        _host(_text(spec.host))
+        _port(spec.port)
         return spec
     if isinstance(spec, (str, bytes)):
         host, port = _split(_text(spec))
@@ -117,7 +123,8 @@ def parse_host_list(host_list: Iterable[HostSpec] | None) -> list[ServerAddress]
     """
     if host_list is None:
         host_list = ["localhost"]
-    if isinstance(host_list, (str, bytes)) or hasattr(host_list, "keys"):
+    is_one = isinstance(host_list, (str, bytes)) or hasattr(host_list, "keys")
+    if is_one or not isinstance(host_list, Iterable):
         raise TypeError(f"host_list is a list of servers, not {host_list!r}")
     return list(dict.fromkeys(parse_address(spec) for spec in host_list))
 
@@ -149,13 +156,28 @@ def _text(value: object) -> str:
 def _split(spec: str) -> tuple[str, int | str]:
     if spec.startswith("["):
         host, bracket, rest = spec[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")) or ":" not in host:
+        if not bracket or (rest and not rest.startswith(":")) or not _is_ipv6(host):
             raise ValueError(f"{spec!r} is not [IPv6 address]:port")
         return host, rest[1:] if rest else DEFAULT_GEARMAN_PORT
     if spec.count(":") == 1:
         host, _, port = spec.partition(":")
         return host, port
-    return spec, DEFAULT_GEARMAN_PORT  # A bare IPv6 address has several colons and no port.
+    # A bare IPv6 address has several colons and no port. But whoever writes ::1:4730 means one,
+    # although that is an address, too.
+    host, _, port = spec.rpartition(":")
+    if port.isdigit() and len(port) >= _PORT_DIGITS and _is_ipv6(host):
+        raise ValueError(
+            f"{spec!r} has no brackets: with a port it is '[{host}]:{port}', without '[{spec}]'"
+        )
+    return spec, DEFAULT_GEARMAN_PORT
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _host(host: str) -> str:
@@ -163,7 +185,10 @@ def _host(host: str) -> str:
         host = host[1:-1]
     if not host or len(host) > _MAX_HOST_SIZE or not host.isprintable() or set(host) & set(" /[]@"):
         raise ValueError(f"{host!r} can't be a host")
-    if ":" not in host:
+    if ":" in host:
+        if not _is_ipv6(host):
+            raise ValueError(f"{host!r} is no IPv6 address, and a host has no colon")
+    else:
         try:
             host.encode("idna")
         except UnicodeError as error:

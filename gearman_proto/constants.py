@@ -35,7 +35,10 @@ __all__ = [
     "MAX_PROGRESS_SIZE",
     "MAX_REDUCER_SIZE",
     "MAX_UNIQUE_SIZE",
+    "MIN_CONNECT_TIMEOUT",
     "MIN_HEARTBEAT",
+    "MIN_LOOK_AGAIN",
+    "MIN_PACKET_SIZE",
     "PRIORITY_HIGH",
     "PRIORITY_LOW",
     "PRIORITY_NONE",
@@ -50,6 +53,10 @@ DEFAULT_ADMIN_TIMEOUT: Final = 10.0
 DEFAULT_MAX_OUTAGE: Final = 60.0
 #: Seconds that a worker sleeps before it looks for jobs that servers did not tell of.
 DEFAULT_LOOK_AGAIN: Final = 5.0
+#: Seconds. Nobody could connect in less, and to try again and again would be a busy loop.
+MIN_CONNECT_TIMEOUT: Final = 0.001
+#: Seconds. To look more often would be a busy loop: each look is a question to each server.
+MIN_LOOK_AGAIN: Final = 0.01
 #: Seconds that a server may be silent while a client waits for something, before it is asked.
 DEFAULT_HEARTBEAT: Final = 30.0
 #: Seconds. A server that is busy would be lost with less.
@@ -110,3 +117,5 @@ MAX_COMMAND_WORDS: Final = 5
 MAX_BODY_SIZE: Final = 2**32 - 1
 #: Bytes of one packet's body that a Connection takes from its peer unless told otherwise.
 DEFAULT_MAX_PACKET_SIZE: Final = 256 * 1024 * 1024
+#: Bytes that it has to take at least: JOB_CREATED with the longest handle.
+MIN_PACKET_SIZE: Final = MAX_HANDLE_SIZE + 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from .foreign import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +30,15 @@ __all__ = [
 ]
 
 
+# Characters of what a server says that a message has: the packet may have a quarter of a gigabyte.
+_MAX_TEXT: Final = 4096
+
+
 class GearmanError(Exception):
-    """The root of all of them."""
+    """The root of all of them. ``str()`` of one is a single line of printable characters."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class ProtocolError(GearmanError):
@@ -97,7 +106,8 @@ class ServerError(GearmanError):
     """An ERROR packet, or an ERR line.
 
     `code` is the server's word for it (gearmand: ``QUEUE_ERROR`` and so on; other servers have
-    their own), `text` its explanation.
+    their own), `text` its explanation. Both are as the server sent them; the error's message has
+    them as `shown` does.
     """
 
     def __init__(self, code: str, text: str = "") -> None:
@@ -106,4 +116,4 @@ class ServerError(GearmanError):
         self.text: str = text
 
     def __str__(self) -> str:
-        return f"{self.code}: {self.text}" if self.text else self.code
+        return shown(f"{self.code}: {self.text}" if self.text else self.code, _MAX_TEXT)

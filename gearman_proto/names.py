@@ -7,17 +7,18 @@ a name, `str` and `bytes` will do.
 from __future__ import annotations
 
 from . import constants
+from .errors import ArgumentTypeError, ArgumentValueError
 
 
-def to_text(name: str | bytes) -> str:
-    """Return a name as the job layer has it."""
+def to_text(name: str | bytes, what: str = "name") -> str:
+    """Return a name as the job layer has it. Raises TypeError, which says `what` it is, if none."""
     if type(name) is str:
         return name
     if isinstance(name, (bytes, bytearray)):
         return name.decode("utf-8", "surrogateescape")
     if isinstance(name, str):
-        return str(name)
-    raise TypeError(f"a name is a str or bytes, not {name!r}")
+        return str.__str__(name)  # What `str` makes of a member of an enum is its name in Python.
+    raise ArgumentTypeError(f"a {what} is a str or bytes, not {type(name).__name__}")
 
 
 def to_wire(name: str) -> bytes:
@@ -25,20 +26,25 @@ def to_wire(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def check_name(what: str, name: str, limit: int) -> bytes:
+def check_name(what: str, name: str | bytes, limit: int) -> bytes:
     """Return a name as the wire has it.
 
     Raises:
+        TypeError: It is none.
         ValueError: It has a NUL in it, or more than `limit` bytes.
     """
+    if type(name) is not str:
+        name = to_text(name, what)
     try:
         wire = name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise ValueError(f"the {what} {name!r} can't be sent as UTF-8: {error.reason}") from None
+        raise ArgumentValueError(
+            f"the {what} {name[:80]!r} can't be sent as UTF-8: {error.reason}"
+        ) from None
     if 0 in wire:
-        raise ValueError(f"the {what} {name[:80]!r} has a NUL in it")
+        raise ArgumentValueError(f"the {what} {name[:80]!r} has a NUL in it")
     if len(wire) > limit:
-        raise ValueError(
+        raise ArgumentValueError(
             f"the {what} {name[:80]!r} has {len(wire)} bytes, more than the {limit} servers take"
         )
     return wire

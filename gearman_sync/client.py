@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from gearman_proto import GearmanJobRequest, JobUpdate, ServerAddress
+    from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress
     from gearman_proto.surface.base import Begin
 
 
@@ -147,9 +147,12 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened):
         self._driver.run(self._begin_statuses(job_requests, poll_timeout, by_unique))
         return job_requests
 
-    def establish_connection(self, connection: Server, poll_timeout: float | None = None) -> Server:
-        self._driver.run(self._begin_connect(connection, poll_timeout))
-        return connection
+    def establish_connection(
+        self, connection: Server | HostSpec, poll_timeout: float | None = None
+    ) -> Server:
+        server = self._find(connection)
+        self._driver.run(self._begin_connect(server, poll_timeout))
+        return server
 
     def poll_connections_until_stopped(
         self,

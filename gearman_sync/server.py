@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import GearmanError, HostAndPort, ServerEngine, surface
+from gearman_proto.deadlines import to_seconds
 
 from ._driver import Call, Driver
 
@@ -90,11 +91,12 @@ class JobServer(surface.JobServer):
         self.wait()
 
     def wait(self, timeout: float | None = None) -> bool:
+        seconds = to_seconds(timeout, "timeout")
         # In the child of a fork, the thread is not alive.
         if self._thread is None or not self._thread.is_alive():
             return True
         # A join that is interrupted (Ctrl-C) would take the thread for ended before Python 3.13.
-        if not self._ended.wait(timeout):
+        if not self._ended.wait(seconds):
             return False
         self._thread.join()
         return True

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from gearman_proto import InvalidWorkerState, Server, WorkerEngine, WorkerJob
 from gearman_proto.engines.outcomes import Ending, Happened, Watch, exc_info_of, leaves, to_send
 from gearman_proto.jobs.results import result_event, status_event
-from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, logger
+from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
 from gearman_proto.tls import make_contexts
 from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWarning
 
@@ -167,7 +167,7 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext], Opened):
         denominator: int | str | bytes,
         poll_timeout: float | None = None,
     ) -> None:
-        event = status_event(current_job.wire_handle, numerator, denominator)
+        event = status_event(handle_of(current_job), numerator, denominator)
         self._send(current_job, event, poll_timeout)
 
     def send_job_data(
@@ -183,11 +183,11 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext], Opened):
     def send_job_complete(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        event = result_event(current_job.wire_handle, self.data_encoder, data)
+        event = result_event(handle_of(current_job), self.data_encoder, data)
         self._send(current_job, event, poll_timeout)
 
     def send_job_failure(self, current_job: WorkerJob, poll_timeout: float | None = None) -> None:
-        self._send(current_job, WorkFail(current_job.wire_handle), poll_timeout)
+        self._send(current_job, WorkFail(handle_of(current_job)), poll_timeout)
 
     def send_job_exception(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None

@@ -27,6 +27,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gearman_proto import constants
+from gearman_proto.arguments import check_count
 from gearman_proto.deadlines import deadline_of
 from gearman_proto.errors import (
     InvalidAdminClientState,
@@ -34,14 +35,13 @@ from gearman_proto.errors import (
     ServerError,
     ServerUnavailable,
 )
-from gearman_proto.names import to_text
 from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import EchoReq, EchoRes, Error, TextLine
 from gearman_proto.wire.packets import Role
 from gearman_proto.wire.text import DEFAULT_MAX_REPLY_SIZE, Command, Reply
 
 from .base import Close
-from .connecting import ConnectingEngine, OutgoingLink
+from .connecting import ConnectingEngine, OutgoingLink, server_error
 from .pool import Server
 from .waits import Wait
 
@@ -161,7 +161,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         self.server: Server = Server(*addresses)
         #: True once `close` or `abandon` was called.
         self.closed: bool = False
-        self._max_reply_size = max_reply_size
+        self._max_reply_size = check_count("max_reply_size", max_reply_size, 1)
         # What was not asked yet. Those that nobody waits for any more are passed over.
         self._queue: deque[Question[Any]] = deque()
         # The questions that somebody waits for.
@@ -385,7 +385,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             elif isinstance(event, EchoRes) and reply is None:
                 self._answer(question, now - question.sent_at)
             elif isinstance(event, Error) and reply is None:
-                raise ServerError(to_text(event.code), to_text(event.text))
+                raise server_error(event)
             else:
                 raise RemoteProtocolError(
                     f"{link.address} answered {question.name} with {event!r:.200}"

@@ -29,6 +29,7 @@ from gearman_proto.wire.events import (
 from gearman_proto.wire.packets import number
 
 from .clientlink import requests_of
+from .connecting import server_error
 from .foreground import Submit
 from .heartbeat import Question
 from .queries import Query
@@ -103,10 +104,7 @@ class Answers:
 
     def _on_error(self, link: ClientLink, event: Error) -> None:
         item = event.answers
-        error = ServerError(
-            event.code.decode("utf-8", "replace"),
-            event.text.rstrip(b"\0").decode("utf-8", "replace"),
-        )
+        error = server_error(event)
         if isinstance(item, Submit):
             link.jobs.answered(item, None)
         for request in requests_of(item):

@@ -14,24 +14,27 @@ An adapter's driver runs any engine with these calls and nothing else:
 Every call after which something may be different gets the time as `now`, in seconds of any clock
 that only goes forward. The engine keeps none.
 
-A call of an engine's caller's side that raises one of REFUSALS has changed nothing. Any other
-exception out of an engine is a bug: the driver gives it to `crash`, so that nobody hangs.
+A call of an engine's caller's side that raises one of REFUSALS has changed nothing: it looks at
+what it was given before it does anything, and what goes wrong in `checking`, an exception of the
+application's own too, is such a refusal. Any other exception out of an engine is a bug: the driver
+gives it to `crash`, so that nobody hangs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
-from gearman_proto.errors import ConnectionError, LocalProtocolError
+from gearman_proto.errors import ArgumentValueError, ConnectionError, LocalProtocolError
 
 from .states import StateTable, turn
 from .timers import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from gearman_proto.wire.connection import Connection
 
@@ -44,6 +47,22 @@ _CHUNK_SIZE: Final = 256 * 1024
 
 #: What a call of the caller's side raises where it does not do what it was asked for.
 REFUSALS: Final = (LocalProtocolError, ConnectionError)
+
+
+@contextlib.contextmanager
+def checking() -> Iterator[None]:
+    """In here, a call of the caller's side looks at what it was given; nothing has changed yet.
+
+    Raises:
+        ArgumentValueError: Something else than a refusal was raised: by a property of a request,
+            say, which may be of a class of the application's.
+    """
+    try:
+        yield
+    except REFUSALS:
+        raise
+    except Exception as error:
+        raise ArgumentValueError(f"it can't be looked at: {type(error).__name__}") from error
 
 
 @dataclass(frozen=True)

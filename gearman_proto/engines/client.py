@@ -35,6 +35,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gearman_proto import constants
+from gearman_proto.arguments import check_count, check_packet_size, check_seconds
 from gearman_proto.constants import JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.deadlines import deadline_of
 from gearman_proto.errors import (
@@ -54,7 +55,7 @@ from gearman_proto.wire.events import (
 )
 
 from .answers import Answers
-from .base import OPEN, WAITING
+from .base import OPEN, WAITING, checking
 from .clientlink import (
     ITEM_COST,
     TRIAL,
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from gearman_proto.address import ServerAddress
+    from gearman_proto.address import HostSpec, ServerAddress
 
 # Bytes to make at a time. Enough to keep a server busy, little enough to start early.
 _CHUNK_SIZE: Final = 65536
@@ -130,18 +131,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
         max_abandoned: int = constants.DEFAULT_MAX_ABANDONED,
     ) -> None:
-        if not isinstance(unique_bytes, int):
-            raise TypeError(f"random_unique_bytes is a number, not {unique_bytes!r}")
-        if not 1 <= unique_bytes <= constants.MAX_UNIQUE_SIZE // 2:
-            raise ValueError(
-                f"random_unique_bytes is {unique_bytes}: servers take uniques of 2 to 62 hex digits"
-            )
+        # Twice as many hex digits are the unique.
+        check_count("random_unique_bytes", unique_bytes, 1, constants.MAX_UNIQUE_SIZE // 2)
+        check_packet_size(max_packet_size)
         super().__init__(connect_timeout)
-        if heartbeat is not None and not heartbeat >= constants.MIN_HEARTBEAT:
-            least = constants.MIN_HEARTBEAT
-            raise ValueError(f"heartbeat is {heartbeat}: it is None, or at least {least} seconds")
-        if not isinstance(max_abandoned, int) or max_abandoned < 0:
-            raise ValueError(f"max_abandoned is {max_abandoned!r}: it is a number of bytes")
+        if heartbeat is not None:
+            check_seconds("heartbeat", heartbeat, constants.MIN_HEARTBEAT)
+        check_count("max_abandoned", max_abandoned, 0)
         self.pool: ServerPool = ServerPool(addresses, rng, routing)
         #: True once `close` or `abandon` was called.
         self.closed: bool = False
@@ -184,17 +180,21 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             TypeError, ValueError: `timeout` is no number.
         """
         self._check_open()
-        self._check_ours(requests)
         wait = RequestsWait(requests, deadline_of(now, timeout), wake, accepted_only=accepted_only)
+        self._check_ours(requests)
         alone = wait.alone
         unsent = []
-        for request in requests:
+        for request in wait.members:
             # One that was lost only after `prepare` had looked at it has no payload, and is
             # returned as lost; one that is in `requests` twice has the wait already.
             if request.state != JOB_UNKNOWN or request.payload is None:
                 self._join(request, wait)
             elif request.waits is not alone:
-                if request.error or request.connection_attempts or request.handle is not None:
+                if (
+                    request.error is not None
+                    or request.connection_attempts
+                    or request.handle is not None
+                ):
                     request.renew()
                 request.waits = alone
                 unsent.append(request)
@@ -220,6 +220,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         timeout: float | None = None,
     ) -> RequestsWait:
         """Wait until those of `requests` that are under way have ended. Else like `submit`."""
+        check_requests(requests)
         return self._start(self._joined(RequestsWait(requests, deadline_of(now, timeout), wake)))
 
     def as_completed(
@@ -231,6 +232,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         timeout: float | None = None,
     ) -> Stream:
         """Like `wait_completed`; the Stream gives each request as it ends."""
+        check_requests(requests)
         return self._start(self._joined(Stream(requests, deadline_of(now, timeout), wake)))
 
     def updates(
@@ -242,6 +244,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         timeout: float | None = None,
     ) -> UpdateStream:
         """Wait for what comes of `request`."""
+        check_requests([request])
         return self._start(self._joined(UpdateStream(request, deadline_of(now, timeout), wake)))
 
     def watch(self, now: float, wake: Callable[[], Any], *, timeout: float | None = None) -> Stream:
@@ -253,14 +256,16 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def connect(
         self,
-        server: Server,
+        server: Server | HostSpec,
         now: float,
         wake: Callable[[], Any],
         *,
         timeout: float | None = None,
     ) -> Wait:
-        """Wait for a connection to `server`."""
+        """Wait for a connection to `server`. Raises what `ServerPool.find` does."""
         self._check_open()
+        with checking():
+            server = self.pool.find(server)
         wait = Wait(deadline_of(now, timeout), wake)
         link = self._link_to(server, now)
         if link.is_up:
@@ -292,15 +297,17 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         Raises:
             InvalidClientState: The engine is closed; a request has neither handle nor unique; or
                 it is at a server that is not one of this client's.
-            ValueError: A handle or unique is not one that servers take.
+            TypeError, ValueError: A handle, unique or connection is none, or not one that servers
+                take.
         """
         self._check_open()
-        check_requests(requests)
-        wait = StatusWait(requests, deadline_of(now, timeout), wake)
         asked = []
-        for request in requests:
-            query = Query(request, wait, status_event(request, by_unique))
-            asked.append((query, self._servers_of(request)))
+        with checking():
+            check_requests(requests)
+            wait = StatusWait(requests, deadline_of(now, timeout), wake)
+            for request in wait.members:
+                query = Query(request, wait, status_event(request, by_unique))
+                asked.append((query, self._servers_of(request)))
         full = self._full_servers() if self._abandoned > self._max_abandoned else ()
         for query, servers in asked:
             query.request.timed_out = False
@@ -325,7 +332,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if isinstance(wait, Stream):
             self._watchers.discard(wait)
         if isinstance(wait, RequestsWait) and wait.open:
-            for request in wait.requests:
+            for request in wait.members:
                 if wait in request.waits:
                     request.waits = tuple(other for other in request.waits if other is not wait)
                     self._abandoned += abandoned_size(request)
@@ -460,7 +467,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                     item.sent()
                 else:
                     packet = send(item.event, item)
-            except (GearmanError, AttributeError, LookupError, TypeError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever the application made of it
                 self._unsendable(link, item, error)
                 continue
             packets.append(packet)
@@ -491,9 +498,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 request.settle()
 
     def _joined(self, wait: _R) -> _R:
-        check_requests(wait.requests)
-        self._check_ours(wait.requests)
-        for request in dict.fromkeys(wait.requests):  # A stream yields each once.
+        self._check_ours(wait.members)
+        # A stream yields each once. (An application's subclass may have no hash.)
+        for request in {id(request): request for request in wait.members}.values():
             self._join(request, wait)
         wait.check()
         return wait
@@ -580,7 +587,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 link.outbox.appendleft(item)  # The others are as they were.
             else:
                 link.jobs.answered(item, None)
-        self._fail(request, LocalProtocolError(f"changed since it was submitted: {error!r}"))
+        self._fail(request, _changed(error))
 
     # Links.
 
@@ -624,15 +631,24 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 request.leave(JOB_UNKNOWN, lost)
         for item in link.connection.unanswered_tokens():
             for request in requests_of(item):
-                self._lost_sent(request, server, error, now)
+                self._go_on(self._lost_sent, request, server, error, now)
             if isinstance(item, Query):
                 self._lost_query(item, server, error, now, was_up=True)
         for item in outbox:
             for request in requests_of(item):
-                self._lost_unsent(request, server, error, now, was_up=was_up)
+                self._go_on(self._lost_unsent, request, server, error, now, was_up=was_up)
             if isinstance(item, Query):
                 self._lost_query(item, server, error, now, was_up=was_up)
         self._tell_waits(link, error)
+
+    def _go_on(
+        self, step: Callable[..., None], request: GearmanJobRequest, *args: Any, **options: Any
+    ) -> None:
+        """Do with `request` what follows from the end of its link. Others do not depend on it."""
+        try:
+            step(request, *args, **options)
+        except Exception as error:  # noqa: BLE001 - whatever the application made of it
+            self._fail(request, _changed(error))
 
     def _lost_sent(
         self, request: GearmanJobRequest, server: Server, error: Exception, now: float
@@ -717,15 +733,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     # Statuses.
 
     def _servers_of(self, request: GearmanJobRequest) -> list[Server]:
-        address = request.connection
-        if address is None:
+        if request.connection is None:
             return self.pool.servers
-        server = self.pool.find(address)
-        if server is None:
-            raise InvalidClientState(
-                f"{request!r} is at {address}, which is not one of this client's servers"
-            )
-        return [server]
+        return [self.pool.find(request.connection)]
 
     def _enqueue(self, query: Query, server: Server, now: float) -> None:
         link = self._link_to(server, now)
@@ -740,3 +750,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._enqueue(query, server, now)
         else:
             query.fail(ServerUnavailable(f"{server.address} did not answer: {error}"))
+
+
+def _changed(error: Exception) -> LocalProtocolError:
+    """What a request ends with that was changed after it had been checked."""
+    # Another's text may itself be an error: it has a number of ten thousand digits, say.
+    reason = error if isinstance(error, GearmanError) else type(error).__name__
+    return LocalProtocolError(f"changed since it was submitted: {reason}")

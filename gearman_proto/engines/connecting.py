@@ -10,7 +10,10 @@ import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from gearman_proto.errors import ConnectionError, RemoteProtocolError
+from gearman_proto import constants
+from gearman_proto.arguments import check_seconds
+from gearman_proto.errors import ConnectionError, RemoteProtocolError, ServerError
+from gearman_proto.names import to_text
 from gearman_proto.tls import connect_timeout
 from gearman_proto.wire.connection import Connection
 
@@ -18,6 +21,7 @@ from .base import BaseEngine, Close, Connect, Link, LinkState
 
 if TYPE_CHECKING:
     from gearman_proto.address import ServerAddress
+    from gearman_proto.wire.events import Error
     from gearman_proto.wire.packets import Role
 
     from .pool import Server
@@ -59,6 +63,11 @@ class OutgoingLink(Link):
 L = TypeVar("L", bound=OutgoingLink)
 
 
+def server_error(event: Error) -> ServerError:
+    """The error that an ERROR packet is. Some servers end its text with a NUL."""
+    return ServerError(to_text(event.code), to_text(event.text.rstrip(b"\0")))
+
+
 class ConnectingEngine(BaseEngine, Generic[L]):
     """The base of engines that open connections.
 
@@ -66,14 +75,15 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         connect_timeout: Seconds to wait for a connection.
 
     Raises:
-        ValueError: `connect_timeout` is not more than 0.
+        TypeError: `connect_timeout` is no number.
+        ValueError: It is less than a millisecond.
     """
 
     def __init__(self, connect_timeout: float) -> None:
         super().__init__()
-        if not connect_timeout > 0:
-            raise ValueError(f"connect_timeout is {connect_timeout}: it must be more than 0")
-        self._connect_timeout = connect_timeout
+        self._connect_timeout = check_seconds(
+            "connect_timeout", connect_timeout, constants.MIN_CONNECT_TIMEOUT
+        )
 
     def connected(self, link: L, now: float) -> None:
         """`link` is open."""

@@ -23,13 +23,19 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.errors import ServerUnavailable
+from gearman_proto.address import parse_address
+from gearman_proto.errors import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    InvalidClientState,
+    ServerUnavailable,
+)
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Collection, Iterable, Sequence
 
-    from gearman_proto.address import ServerAddress
+    from gearman_proto.address import HostSpec, ServerAddress
 
 #: Seconds that a server is left alone after the first failure, before jitter.
 FIRST_COOL_DOWN: Final = 0.5
@@ -121,12 +127,30 @@ class ServerPool:
         #: Those that were passed over, and are to be asked.
         self.suspects: list[Server] = []
 
-    def find(self, address: ServerAddress) -> Server | None:
-        """The server at `address`, if it is one of these."""
-        for server in self.servers:
-            if (server.address.host, server.address.port) == (address.host, address.port):
-                return server
-        return None
+    def find(self, server: Server | HostSpec) -> Server:
+        """The server that is meant: one of these, or one by its address.
+
+        Args:
+            server: A server, also one that another client has for the same address; or an address
+                in any form that a host list takes.
+
+        Raises:
+            InvalidClientState: It is none of these.
+            TypeError, ValueError: It is no server and no address.
+        """
+        for own in self.servers:
+            if own is server:
+                return own
+        try:
+            address = server.address if isinstance(server, Server) else parse_address(server)
+        except TypeError as error:
+            raise ArgumentTypeError(str(error)) from None
+        except ValueError as error:
+            raise ArgumentValueError(str(error)) from None
+        for own in self.servers:
+            if (own.address.host, own.address.port) == (address.host, address.port):
+                return own
+        raise InvalidClientState(f"{address} is not one of this client's servers")
 
     def links(self) -> list[Any]:
         """The engine's links to them, as far as there are any."""

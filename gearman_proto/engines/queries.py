@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto import constants
-from gearman_proto.errors import ArgumentValueError, InvalidClientState
+from gearman_proto.errors import InvalidClientState
 from gearman_proto.names import check_name
 from gearman_proto.wire.events import GetStatus, GetStatusUnique
 
@@ -92,13 +92,10 @@ def status_event(request: GearmanJobRequest, by_unique: bool) -> PacketEvent:
 
     Raises:
         InvalidClientState: It has nothing to ask for.
-        ValueError: Its handle or unique is not one that servers take.
+        TypeError, ValueError: Its handle or unique is not one that servers take.
     """
-    try:
-        if request.handle and not by_unique:
-            return GetStatus(check_name("handle", request.handle, constants.MAX_HANDLE_SIZE))
-        if request.unique:
-            return GetStatusUnique(check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE))
-    except ValueError as error:
-        raise ArgumentValueError(str(error)) from None
+    if request.handle and not by_unique:
+        return GetStatus(check_name("handle", request.handle, constants.MAX_HANDLE_SIZE))
+    if request.unique:
+        return GetStatusUnique(check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE))
     raise InvalidClientState(f"{request!r} has neither a handle nor a unique to ask for")

@@ -31,6 +31,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
+from gearman_proto.arguments import check_count, check_packet_size
 from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
 from gearman_proto.wire.connection import NEED_DATA, Connection
@@ -162,20 +163,13 @@ class ServerEngine(BaseEngine):
         max_queue_size: int = 0,
         exceptions: bool = False,
     ) -> None:
-        if job_retries is not None and job_retries < 0:
-            raise ValueError(f"job_retries is {job_retries}: it can't be negative")
-        for name, value in (
-            ("max_packet_size", max_packet_size),
-            ("max_unread", max_unread),
-            ("max_memory", max_memory),
-        ):
-            if value <= 0:
-                raise ValueError(f"{name} is {value}: it must be more than 0")
-        if max_packet_size > constants.MAX_BODY_SIZE // 2:
-            # JOB_ASSIGN has more in it than the submit had.
-            raise ValueError(f"max_packet_size is {max_packet_size}: packets can't be so large")
-        if max_queue_size < 0:
-            raise ValueError(f"max_queue_size is {max_queue_size}: it can't be negative")
+        if job_retries is not None:
+            check_count("job_retries", job_retries, 0)
+        # JOB_ASSIGN has more in it than the submit had.
+        check_packet_size(max_packet_size, constants.MAX_BODY_SIZE // 2)
+        check_count("max_unread", max_unread, 1)
+        check_count("max_memory", max_memory, 1)
+        check_count("max_queue_size", max_queue_size, 0)
         super().__init__()
         # Each life of a server has handles of its own.
         handle_prefix = b"H:" + rng.randbytes(4).hex().encode() + b":"

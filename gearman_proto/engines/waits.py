@@ -97,7 +97,7 @@ class RequestsWait(Wait):
         accepted_only: Whether the call is done when no request is JOB_PENDING any more.
     """
 
-    __slots__ = ("accepted_only", "alone", "open", "requests", "unaccepted")
+    __slots__ = ("accepted_only", "alone", "members", "open", "requests", "unaccepted")
 
     def __init__(
         self,
@@ -109,6 +109,8 @@ class RequestsWait(Wait):
     ) -> None:
         super().__init__(deadline, wake)
         self.requests: Collection[GearmanJobRequest] = requests
+        #: What was in that: the application may do with it what it likes meanwhile.
+        self.members: tuple[GearmanJobRequest, ...] = tuple(requests)
         self.accepted_only: bool = accepted_only
         #: How many requests are neither accepted nor failed.
         self.unaccepted: int = 0
@@ -153,7 +155,7 @@ class RequestsWait(Wait):
 
     def expire(self, now: float) -> None:
         """The deadline has come: mark what has not got as far as was asked, and be done."""
-        for request in self.requests:
+        for request in self.members:
             if self in request.waits and not (self.accepted_only and request.state != JOB_PENDING):
                 request.timed_out = True
         super().expire(now)
@@ -248,7 +250,7 @@ class UpdateStream(Stream):
         self.news = False
         # Looked at before the updates are: none can come after the end.
         done = self.done
-        (request,) = self.requests
+        (request,) = self.members
         update = next_update(request)
         if update is None and done and self.finished and not (self.timed_out or self.error):
             self.finished.clear()

@@ -35,13 +35,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
-from gearman_proto.deadlines import deadline_of
+from gearman_proto.arguments import check_count, check_packet_size, check_seconds
+from gearman_proto.deadlines import check_timeout, deadline_of
 from gearman_proto.errors import (
-    ArgumentValueError,
     ConnectionError,
     InvalidWorkerState,
     RemoteProtocolError,
-    ServerError,
 )
 from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.wire.connection import NEED_DATA
@@ -67,7 +66,7 @@ from gearman_proto.wire.events import (
 )
 
 from .base import Close, take_chunk
-from .connecting import ConnectingEngine
+from .connecting import ConnectingEngine, server_error
 from .phases import (
     GRABBING,
     PHASES,
@@ -162,15 +161,12 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         look_again: float = constants.DEFAULT_LOOK_AGAIN,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
     ) -> None:
-        if isinstance(max_jobs, bool) or not isinstance(max_jobs, int):
-            raise TypeError(f"max_jobs is a number, not {max_jobs!r}")
-        if max_jobs < 1:
-            raise ValueError(f"max_jobs is {max_jobs}: it must be at least 1")
         super().__init__(connect_timeout)
-        if not look_again > 0:
-            raise ValueError(f"look_again is {look_again}: it must be more than 0")
-        if max_outage is not None and not max_outage >= 0:
-            raise ValueError(f"max_outage is {max_outage}: it can't be negative")
+        check_count("max_jobs", max_jobs, 1)
+        check_seconds("look_again", look_again, constants.MIN_LOOK_AGAIN)
+        if max_outage is not None:
+            check_seconds("max_outage", max_outage, 0)
+        check_packet_size(max_packet_size)
         self.pool: ServerPool = ServerPool(addresses, rng)
         #: What there is to say to whoever reads the log, latest last.
         self.notices: deque[str] = deque(maxlen=_MAX_NOTICES)
@@ -229,17 +225,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         """Take jobs of `function`; `timeout` is how many seconds one may take, None for any.
 
         Raises:
-            ValueError: Servers do not take such a timeout.
+            TypeError, ValueError: Servers do not take such a timeout.
         """
-        milliseconds = None
-        if timeout is not None:
-            if not timeout > 0:
-                raise ArgumentValueError(f"timeout is {timeout}: it must be more than 0 seconds")
-            if timeout > constants.MAX_CAN_DO_TIMEOUT / 1000:
-                raise ArgumentValueError(
-                    f"timeout is {timeout}: servers do not take so many seconds"
-                )
-            milliseconds = math.ceil(timeout * 1000)
+        seconds = check_timeout(timeout)
+        milliseconds = None if seconds is None else math.ceil(seconds * 1000)
         self._abilities.pop(function, None)
         self._abilities[function] = milliseconds
         self._tell_abilities(now)
@@ -316,7 +305,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         """Send `event`, a WORK_*, about `job`; the Wait is done when there is room for another.
 
         Raises:
-            InvalidWorkerState: The job has ended, so nothing can be said about it.
+            InvalidWorkerState: The job has ended, so nothing can be said about it; or it is another
+                worker's.
             ConnectionError: Its connection was lost, so the server gives it to somebody else.
             LocalProtocolError: Servers do not take such a packet.
         """
@@ -328,6 +318,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if not link.alive:
             job.ended = ends
             raise ConnectionError(f"the connection to {link.address} was lost, and {job!r} with it")
+        if link.server not in self.pool.servers:
+            raise InvalidWorkerState(f"{job!r} is another worker's")
         self._send(link, event)
         if ends:
             job.ended = True
@@ -761,9 +753,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._close(link, ConnectionError("the worker stops"), now)
 
     def _on_error(self, link: WorkerLink, event: Error, now: float) -> None:
-        error = ServerError(
-            event.code.decode("utf-8", "replace"), event.text.decode("utf-8", "replace")
-        )
+        error = server_error(event)
         if event.answers is None:
             self.notices.append(f"{link.address} did not take what was sent about a job: {error}")
         elif isinstance(event.answers, GrabJobUniq) and link.server not in self._old_servers:

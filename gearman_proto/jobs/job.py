@@ -77,9 +77,9 @@ class GearmanJob:
     ) -> None:
         fields = Fields()
         fields.connection = connection
-        fields.handle = None if handle is None else to_text(handle)
-        fields.task = to_text(task)
-        fields.unique = None if unique is None else to_text(unique)
+        fields.handle = None if handle is None else to_text(handle, "handle")
+        fields.task = to_text(task, "task")
+        fields.unique = None if unique is None else to_text(unique, "unique")
         fields.data = data
         self.keep_in(fields)
 

@@ -21,6 +21,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
 
 from gearman_proto.address import HostSpec, ServerAddress, parse_address
+from gearman_proto.arguments import check_count
 from gearman_proto.constants import (
     JOB_COMPLETE,
     JOB_CREATED,
@@ -29,7 +30,7 @@ from gearman_proto.constants import (
     JOB_UNKNOWN,
     PRIORITY_NONE,
 )
-from gearman_proto.errors import ConnectionError, InvalidClientState
+from gearman_proto.errors import ArgumentTypeError, ConnectionError, InvalidClientState
 from gearman_proto.names import to_text
 
 from .encoder import NoopEncoder
@@ -133,6 +134,10 @@ class GearmanJobRequest(Fields):
             seconds since 1970. Background jobs of no priority only.
         reducer: The function that is to reduce the results. Jobs of no priority only.
 
+    Raises:
+        TypeError: `gearman_job` is none, or `max_attempts` no number.
+        ValueError: `max_attempts` is less than 1.
+
     Attributes:
         task, data, unique, handle, connection: As in GearmanJob.
         state: JOB_UNKNOWN, JOB_PENDING, JOB_CREATED, JOB_FAILED or JOB_COMPLETE.
@@ -184,7 +189,10 @@ class GearmanJobRequest(Fields):
         reducer: str | bytes | None = None,
     ) -> None:
         job = gearman_job
-        self._setup(job.task, job.data, initial_priority, background, max_attempts)
+        if not isinstance(job, GearmanJob):
+            raise ArgumentTypeError(f"a request is made of a GearmanJob, not {job!r}")
+        check_count("max_attempts", max_attempts, 1)
+        self._setup(job.task, job.data, initial_priority, bool(background), max_attempts)
         self.connection, self.handle, self.unique = job.connection, job.handle, job.unique
         self.run_at: datetime | float | None = run_at
         self.reducer: str | bytes | None = reducer

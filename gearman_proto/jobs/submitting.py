@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from gearman_proto import constants
+from gearman_proto.arguments import check_count
 from gearman_proto.constants import JOB_UNKNOWN
-from gearman_proto.errors import ArgumentTypeError
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 from gearman_proto.names import check_name, to_text, to_wire
 from gearman_proto.wire import events
 from gearman_proto.wire.events import SUBMITS
@@ -40,11 +41,7 @@ def make_requests(
         ValueError: A key is missing or unknown, or `max_retries` is negative.
     """
     check_collection("jobs_to_submit", jobs)
-    if not isinstance(max_retries, int):
-        raise TypeError(f"max_retries is a number, not {max_retries!r}")
-    if max_retries < 0:
-        raise ValueError(f"max_retries is {max_retries}: it can't be negative")
-    attempts = max_retries + 1
+    attempts = check_count("max_retries", max_retries, 0) + 1
     background = bool(background)
     requests = []
     for job in jobs:
@@ -115,17 +112,27 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
         if request.state != JOB_UNKNOWN and not request.is_stranded:
             continue
         if request.task is not task:
+            if type(request.task) is not str:
+                request.task = to_text(request.task, "task")
             task = request.task
             check_name("task", task, constants.MAX_FUNCTION_SIZE)
         if request.unique and request.unique != request.generated_unique:
+            request.unique = to_text(request.unique, "unique")
             check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE)
+        if (
+            type(request.connection_attempts) is not int
+            or type(request.max_connection_attempts) is not int
+        ):
+            raise ArgumentTypeError(f"the attempts of {request!r} are not whole numbers")
         if request.run_at is not None or request.reducer is not None:
             _check_special(request)
-        elif (request.priority, request.background) not in SUBMITS:
-            raise ValueError(
-                f"a priority is PRIORITY_NONE, PRIORITY_LOW or PRIORITY_HIGH, "
-                f"not {request.priority!r}"
-            )
+        else:
+            try:
+                is_known = (request.priority, request.background) in SUBMITS
+            except TypeError:  # It can't be looked up: a list, say.
+                is_known = False
+            if not is_known:
+                raise _bad_priority(request)
         payload = encode_data(encoder, request.data)
         if len(payload) > MAX_PAYLOAD_SIZE:
             raise ValueError(
@@ -134,6 +141,14 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
             )
         request.encoder = encoder
         request.payload = payload
+
+
+def _bad_priority(request: GearmanJobRequest) -> Exception:
+    if not isinstance(request.background, bool):
+        return ArgumentTypeError(f"background is True or False, not {request.background!r}")
+    return ArgumentValueError(
+        f"a priority is PRIORITY_NONE, PRIORITY_LOW or PRIORITY_HIGH, not {request.priority!r}"
+    )
 
 
 def _check_special(request: GearmanJobRequest) -> None:
@@ -145,14 +160,17 @@ def _check_special(request: GearmanJobRequest) -> None:
         if not request.background:
             raise ValueError("a job with a run_at is a background job")
         to_epoch(request.run_at)
-    else:
-        check_name("reducer", to_text(request.reducer or ""), constants.MAX_REDUCER_SIZE)
+    elif request.reducer is not None:
+        check_name("reducer", request.reducer, constants.MAX_REDUCER_SIZE)
 
 
 def to_epoch(run_at: datetime | float | None) -> int:
     """Return a time as whole seconds since 1970, never earlier than `run_at`."""
     if isinstance(run_at, datetime):
-        run_at = run_at.timestamp()
+        try:
+            run_at = run_at.timestamp()
+        except (OverflowError, OSError, ValueError):  # The first and the last days there are.
+            raise ArgumentValueError(f"run_at is {run_at}, before 1970 or too late") from None
     if not isinstance(run_at, (int, float)) or isinstance(run_at, bool):
         raise TypeError(f"run_at is a datetime or seconds since 1970, not {run_at!r}")
     if not 0 <= run_at <= constants.MAX_EPOCH:

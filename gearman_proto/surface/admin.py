@@ -223,7 +223,9 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
     # What adapters run.
 
     def _begin_ask(self, command: text.Command[Any]) -> Begin:
-        return lambda engine, now, wake: engine.ask(command, now, wake, timeout=self.poll_timeout)
+        timeout = to_seconds(self.poll_timeout)
+        return lambda engine, now, wake: engine.ask(command, now, wake, timeout=timeout)
 
     def _begin_ping(self) -> Begin:
-        return lambda engine, now, wake: engine.ping(now, wake, timeout=self.poll_timeout)
+        timeout = to_seconds(self.poll_timeout)
+        return lambda engine, now, wake: engine.ping(now, wake, timeout=timeout)

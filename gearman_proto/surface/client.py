@@ -306,19 +306,22 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 
     @abstractmethod
     def establish_connection(
-        self, connection: ServerT, poll_timeout: float | None = None
+        self, connection: ServerT | HostSpec, poll_timeout: float | None = None
     ) -> Waited[ServerT]:
         """Connect to a server now (python-gearman: `establish_connection`).
 
         Args:
-            connection: One of `connection_list`.
+            connection: One of `connection_list`, or the address of one, in any form that
+                `host_list` takes.
             poll_timeout: Seconds to wait at most, beside `connect_timeout`.
 
         Returns:
-            `connection`; look at its `connected`.
+            The server, one of `connection_list`; look at its `connected`.
 
         Raises:
             ConnectionError: It could not be reached.
+            InvalidClientState: It is not one of this client's.
+            TypeError, ValueError: It is no server and no address.
         """
 
     @abstractmethod
@@ -352,7 +355,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         Calling it again does nothing.
         """
 
-    # What adapters run.
+    # What adapters run. All arguments are looked at here, and not in the midst of an engine: they
+    # may be objects of the application's, with exceptions of their own.
 
     def _begin_submit(
         self,
@@ -360,13 +364,17 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         wait_until_complete: bool,
         timeout: float | None,
     ) -> Begin:
+        seconds = to_seconds(timeout)
+        accepted_only = not wait_until_complete
         prepare(requests, self.data_encoder)
         return lambda engine, now, wake: engine.submit(
-            requests, now, wake, accepted_only=not wait_until_complete, timeout=timeout
+            requests, now, wake, accepted_only=accepted_only, timeout=seconds
         )
 
     def _begin_wait(self, requests: Collection[GearmanJobRequest], timeout: float | None) -> Begin:
-        return lambda engine, now, wake: engine.wait_completed(requests, now, wake, timeout=timeout)
+        seconds = to_seconds(timeout)
+        check_requests(requests)
+        return lambda engine, now, wake: engine.wait_completed(requests, now, wake, timeout=seconds)
 
     # For these two, what is wrong is raised when they are called, not by the first `next`.
 
@@ -385,15 +393,24 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     def _begin_statuses(
         self, requests: Collection[GearmanJobRequest], timeout: float | None, by_unique: bool
     ) -> Begin:
+        seconds, is_by_unique = to_seconds(timeout), bool(by_unique)
+        check_requests(requests)
         return lambda engine, now, wake: engine.statuses(
-            requests, now, wake, by_unique=by_unique, timeout=timeout
+            requests, now, wake, by_unique=is_by_unique, timeout=seconds
         )
 
+    def _find(self, connection: ServerT | HostSpec) -> ServerT:
+        """The server of this client that is meant."""
+        server: ServerT = self._driver.engine.pool.find(connection)
+        return server
+
     def _begin_connect(self, server: ServerT, timeout: float | None) -> Begin:
-        return lambda engine, now, wake: engine.connect(server, now, wake, timeout=timeout)
+        seconds = to_seconds(timeout)
+        return lambda engine, now, wake: engine.connect(server, now, wake, timeout=seconds)
 
     def _begin_watch(self, timeout: float | None) -> Begin:
-        return lambda engine, now, wake: engine.watch(now, wake, timeout=timeout)
+        seconds = to_seconds(timeout)
+        return lambda engine, now, wake: engine.watch(now, wake, timeout=seconds)
 
 
 def make_job(

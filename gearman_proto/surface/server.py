@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto import constants
 from gearman_proto._version import __version__
+from gearman_proto.arguments import check_count
+from gearman_proto.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
     from gearman_proto.address import HostAndPort
@@ -49,10 +51,12 @@ class JobServer(ABC):
                 asked.
 
         Raises:
+            TypeError: An argument is not of the type it must be.
             ValueError: An argument has a value that can't be.
         """
-        if not 0 <= port < 65536:
-            raise ValueError(f"port {port} is not between 0 and 65535")
+        if not isinstance(host, str):
+            raise ArgumentTypeError(f"host is a str, not {host!r}")
+        check_count("port", port, 0, 65535)
         self._host = host
         self._port = port
         self._address: HostAndPort | None = None

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Typ
 
 from gearman_proto import constants
 from gearman_proto.deadlines import check_timeout, to_seconds
-from gearman_proto.errors import InvalidWorkerState
+from gearman_proto.errors import ArgumentTypeError
+from gearman_proto.foreign import shown
 from gearman_proto.jobs.encoder import NoopEncoder, encode_data
 from gearman_proto.names import check_client_id, check_task, to_text
 from gearman_proto.tls import parse_servers
 
 from .base import T_, Begin, Connected, ContextT, ServerT, Waited
+from .callbacks import check_callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,6 +56,8 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
     """
 
     data_encoder: Any = NoopEncoder
+    # Whether callbacks may be async.
+    _is_awaited: bool = False
 
     def __init__(
         self,
@@ -134,13 +138,13 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
             `task`.
 
         Raises:
-            TypeError: `task` is no name, or `callback` can't be called.
+            TypeError: `task` is no name, or `callback` can't be called with two arguments, or
+                (blocking) is async. One that does not tell what it takes is let through.
             ValueError: Servers do not take this name or timeout.
         """
-        name = to_text(task)
+        name = to_text(task, "task")
         wire = check_task(name)
-        if not callable(callback):
-            raise TypeError(f"the callback of {name!r} can't be called: {callback!r}")
+        check_callback(name, callback, is_awaited=self._is_awaited)
         seconds = check_timeout(timeout)
 
         def register(engine: Any, now: float) -> None:
@@ -155,19 +159,20 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
     def unregister_task(self, task: str | bytes) -> str:
         """Do no more jobs of a task (python-gearman: `unregister_task`; CANT_DO).
 
-        Jobs of it that the worker has are done first.
+        Jobs of it that the worker has are done first. It does nothing if the task is not registered
+        (python-gearman).
 
         Returns:
             `task`.
 
         Raises:
-            InvalidWorkerState: It is not registered.
+            TypeError, ValueError: It can't be the name of a task.
         """
-        name = to_text(task)
-        if name not in self.worker_abilities:
-            raise InvalidWorkerState(f"{name!r} is not registered")
-        del self.worker_abilities[name]
-        self._driver.call(lambda engine, now: engine.unregister(check_task(name), now))
+        name = to_text(task, "task")
+        wire = check_task(name)
+        if name in self.worker_abilities:
+            del self.worker_abilities[name]
+            self._driver.call(lambda engine, now: engine.unregister(wire, now))
         return name
 
     def set_client_id(self, client_id: str | bytes) -> str:
@@ -179,7 +184,7 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         Raises:
             ValueError: Servers do not take it: it has a NUL, or more than 127 bytes.
         """
-        name = to_text(client_id)
+        name = to_text(client_id, "client id")
         wire = check_client_id(name)
         self._driver.call(lambda engine, _now: engine.set_client_id(wire))
         self.worker_client_id = name
@@ -249,7 +254,7 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         return lambda engine, now, wake: engine.work(now, wake, timeout=timeout)
 
     def _make_stop(self, timeout: float | None) -> Callable[[Any, float], None]:
-        seconds = to_seconds(timeout)
+        seconds = to_seconds(timeout, "timeout")
 
         def stop(engine: Any, now: float) -> None:
             engine.stop(now, timeout=seconds)
@@ -260,7 +265,7 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         """Log what the engine has to say."""
         notices = self._driver.engine.notices
         while notices:
-            logger.warning("%s", notices.popleft())
+            logger.warning("%s", shown(notices.popleft()))
 
     # Hooks, to be overridden. (blocking) With several slots, those of a job run in the pool.
     # (awaited) By async methods or by plain ones, which return what `super` does.
@@ -328,7 +333,7 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
             poll_timeout: Seconds to wait at most where the server is slow to read.
 
         Raises:
-            InvalidWorkerState: The job has ended.
+            InvalidWorkerState: The job has ended, or is another worker's.
             ConnectionError: The connection to its server was lost: another worker will get it.
             LocalProtocolError: Servers do not take these numbers.
         """
@@ -394,7 +399,16 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         self, kind: type[WorkData | WorkWarning | WorkException], job: JobT, data: Any
     ) -> PacketEvent:
         """A packet about `job` with `data` that the application gave."""
-        return kind(job.wire_handle, encode_data(self.data_encoder, data))
+        return kind(handle_of(job), encode_data(self.data_encoder, data))
 
     def _begin_send(self, job: JobT, event: PacketEvent, timeout: float | None) -> Begin:
-        return lambda engine, now, wake: engine.send(job, event, now, wake, timeout=timeout)
+        seconds = to_seconds(timeout)
+        return lambda engine, now, wake: engine.send(job, event, now, wake, timeout=seconds)
+
+
+def handle_of(job: AssignedJob) -> bytes:
+    """The handle of a job, as servers have it. Raises TypeError if it is not what callbacks get."""
+    handle = getattr(job, "wire_handle", None)
+    if not isinstance(handle, bytes):
+        raise ArgumentTypeError(f"a job is what a callback gets (a WorkerJob), not {job!r}")
+    return handle

@@ -356,7 +356,7 @@ def _ok(*words: bytes) -> Command[str]:
 
 def _word(what: str, name: str | bytes, limit: int = constants.MAX_FUNCTION_SIZE) -> bytes:
     """A name as a word of a command."""
-    wire = check_name(what, to_text(name), limit)
+    wire = check_name(what, name, limit)
     if not wire or b" " in wire or b"\n" in wire or wire.endswith(b"\r"):
         raise ValueError(
             f"the {what} {name!r} can't be given in a command, whose words are separated by blanks"

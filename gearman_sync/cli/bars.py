@@ -25,8 +25,11 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from gearman_proto.foreign import shown
+from gearman_proto.names import to_text
+
 from . import exits
-from .output import flush, printable, write
+from .output import flush, write
 from .signals import handled, heeded
 
 if TYPE_CHECKING:
@@ -130,7 +133,7 @@ class Bars:
         if task is None:
             if len(self._tasks) >= max(self._console.height - _RESERVED, 1):
                 return
-            task = self._tasks[job] = progress.add_task(printable(name), total=None)
+            task = self._tasks[job] = progress.add_task(shown(name), total=None)
         progress.update(task, completed=numerator, total=denominator or None)
 
     def end(self, job: object) -> None:
@@ -158,14 +161,18 @@ class Bars:
             self._begun = b""
         self._begun += rest
 
-    def complain(self, message: bytes) -> None:
+    def complain(self, message: str) -> None:
         """Write a line to standard error."""
+        line = shown(message)
         if self._progress is None:
-            sys.stderr.buffer.write(message + b"\n")
+            sys.stderr.buffer.write(f"{line}\n".encode())
             sys.stderr.flush()
         else:
-            text = Text(message.decode("utf-8", "replace"))
-            self._console.print(text, soft_wrap=True, highlight=False)
+            self._console.print(Text(line), soft_wrap=True, highlight=False)
+
+    def warn(self, warning: bytes) -> None:
+        """Write a job's warning to standard error, as one line."""
+        self.complain(" ".join(to_text(warning).split()))
 
 
 def _is_same_file(one: IO[str], other: IO[str]) -> bool:

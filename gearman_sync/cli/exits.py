@@ -12,6 +12,7 @@ from gearman_proto.errors import (
     RemoteProtocolError,
     ServerUnavailable,
 )
+from gearman_proto.names import to_text
 
 if TYPE_CHECKING:
     from gearman_proto.jobs.request import GearmanJobRequest
@@ -66,5 +67,5 @@ def outcome(request: GearmanJobRequest, *, timed_out: bool) -> tuple[int, str]:
         return DONE, ""
     if request.error is not None:
         return FAILED, f"{request.connection} refused the job: {request.error}"
-    exception = " ".join((request.exception or b"").decode("utf-8", "replace").split())
+    exception = " ".join(to_text(request.exception or b"").split())
     return FAILED, f"the job failed: {exception}" if exception else "the job failed"

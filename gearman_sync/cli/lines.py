@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.constants import DEFAULT_MAX_PACKET_SIZE
 from gearman_proto.errors import GearmanError, SubmitError
+from gearman_proto.foreign import shown
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests
-from gearman_proto.names import to_wire
 from gearman_sync import JOB_UNKNOWN, GearmanClient
 
 from . import exits
@@ -318,7 +318,7 @@ class _Writer:
         request = entry.request
         self._bars.end(entry)
         for warning in request.warning_updates:
-            self._bars.complain(warning)
+            self._bars.warn(warning)
         timed_out = not request.complete and request.state != JOB_UNKNOWN
         status, reason = exits.outcome(request, timed_out=timed_out)
         self._statuses.add(status)
@@ -326,7 +326,7 @@ class _Writer:
         if status == exits.DONE:
             self._bars.write(result_of(request) + b"\n")
             return
-        self._bars.complain(to_wire(f"gearmanctl: line {entry.number}: {reason}"))
+        self._bars.complain(f"gearmanctl: line {entry.number}: {reason}")
         if self._ordered:
             self._bars.write(b"\n")  # The nth line is still that of the nth job.
 
@@ -334,7 +334,7 @@ class _Writer:
 def result_of(request: GearmanJobRequest) -> bytes:
     """All that a job has sent; the handle of a background job."""
     if request.background:
-        return to_wire(request.handle or "")
+        return shown(request.handle or "").encode()
     return b"".join([*request.data_updates, request.result or b""])
 
 

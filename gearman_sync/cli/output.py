@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gearman_proto.foreign import shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-# In a tab-separated line, what would end a field or a line is written as in C.
-_ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
 def complain(message: str) -> None:
@@ -24,8 +23,7 @@ def complain(message: str) -> None:
 
     A signal handler may do that, and so it is written past the buffer, which might be in use.
     """
-    line = f"gearmanctl: {' '.join(message.splitlines())}\n"
-    os.write(sys.stderr.fileno(), line.encode("utf-8", "surrogateescape"))
+    os.write(sys.stderr.fileno(), f"gearmanctl: {shown(message)}\n".encode())
 
 
 def write(data: bytes) -> None:
@@ -36,13 +34,6 @@ def write(data: bytes) -> None:
 def flush() -> None:
     """Let others see what was written."""
     sys.stdout.flush()
-
-
-def printable(text: str) -> str:
-    """`text` for a terminal, which must not take commands from a name."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, as_json: bool) -> None:
@@ -62,12 +53,13 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, as_json: 
             is_number = bool(rows) and all(_is_number(row[name]) for row in rows)
             table.add_column(name.replace("_", " "), justify="right" if is_number else "left")
         for row in rows:
-            table.add_row(*(Text(printable(_cell(row[name]))) for name in names))
+            table.add_row(*(Text(shown(_cell(row[name]))) for name in names))
         Console().print(table)
     else:
         for row in rows:
-            line = "\t".join(_cell(row[name], as_digit=True).translate(_ESCAPES) for name in names)
-            write(line.encode("utf-8", "surrogateescape") + b"\n")
+            # With its backslashes doubled, a field tells what it was.
+            cells = [_cell(row[name], as_digit=True).replace("\\", r"\\") for name in names]
+            write("\t".join(map(shown, cells)).encode() + b"\n")
     flush()
 
 

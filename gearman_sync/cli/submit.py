@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from gearman_proto.foreign import shown
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.names import to_wire
 
@@ -164,13 +165,13 @@ def _submit_one(
                 elif isinstance(update, JobData):
                     bars.write(update.data)
                 elif isinstance(update, JobWarning):
-                    bars.complain(update.data)
+                    bars.warn(update.data)
                 flush()
         status, reason = exits.outcome(request, timed_out=request.timed_out)
         if status != exits.DONE:
-            bars.complain(to_wire(f"gearmanctl: {reason}"))
+            bars.complain(f"gearmanctl: {reason}")
         elif background:
-            bars.write(to_wire(f"{request.handle}\n"))
+            bars.write(f"{shown(request.handle or '')}\n".encode())
         else:
             bars.write(request.result or b"")
     return status

@@ -27,11 +27,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gearman_proto.errors import GearmanError
+from gearman_proto.foreign import shown
 
 from . import exits
 from .board import Board, Order, Row, Site, sparkline
 from .keys import END, Keys, raw_keys
-from .output import complain, printable
+from .output import complain
 from .servers import Servers, for_servers
 from .signals import handled, heeded
 
@@ -313,7 +314,7 @@ def screen(board: Board, view: View, width: int, height: int) -> Group:
     if has_spark:
         table.add_column(_QUEUE, width=spark, no_wrap=True, header_style="bold")
     for row in rows[view.first : view.first + room]:
-        cells = [Text(printable(row.task)), *(_number(row, order) for order, _ in numbers)]
+        cells = [Text(shown(row.task)), *(_number(row, order) for order, _ in numbers)]
         if has_spark:
             line = sparkline(board.history.get(row.task, ()), spark)
             cells.append(Text(line.rjust(spark), style="cyan"))
@@ -339,16 +340,16 @@ def _head(board: Board) -> list[Text]:
     if len(sites) > _SITES:
         # Those that do not answer are the ones to see.
         sites.sort(key=lambda item: not item[1].error)
-    shown = sites if len(sites) <= _SITES else sites[: _SITES - 1]
-    texts = [_site_text(printable(str(name)), site) for name, site in shown]
-    if len(shown) < len(sites):
-        texts.append(Text(f"and {len(sites) - len(shown)} more servers"))
+    seen = sites if len(sites) <= _SITES else sites[: _SITES - 1]
+    texts = [_site_text(shown(str(name)), site) for name, site in seen]
+    if len(seen) < len(sites):
+        texts.append(Text(f"and {len(sites) - len(seen)} more servers"))
     return texts
 
 
 def _site_text(name: str, site: Site) -> Text:
     if site.error:
-        return Text(f"{name}  {printable(site.error)}", style="red")
+        return Text(f"{name}  {shown(site.error)}", style="red")
     if site.looked is None:
         return Text(f"{name}  …")
     functions = site.functions.values()

@@ -439,7 +439,7 @@ def test_a_name_is_no_command_to_the_terminal() -> None:
     board.failed("one", "\x1b[31mno\n")
     assert shown(board, View())[0] == r"one  \x1b[31mno\n"
     board.answered("one", [function("\x1b[2J\r\n[bold]x[/]\udcff")], 0.0)
-    assert shown(board, View(), 120)[2].startswith(r"\x1b[2J\r\n[bold]x[/]\udcff ")
+    assert shown(board, View(), 120)[2].startswith(r"\x1b[2J\r\n[bold]x[/]\xff ")
 
 
 def test_a_wide_name_takes_the_columns_that_it_takes() -> None:

@@ -207,7 +207,7 @@ def test_a_failure_without_exceptions(server: Server, work: Work, task: str) -> 
     work(server, task, "--no-exceptions", "--", "sh", "-c", "echo no such thing >&2; exit 3")
     result = gearmanctl("submit", task, "", at=server)
     assert (result.status, result.output) == (FAILED, b"")
-    assert result.errors == "no such thing\n\ngearmanctl: the job failed\n"
+    assert result.errors == "no such thing\ngearmanctl: the job failed\n"
     theirs = gearman(server, "-f", task)
     assert (theirs.status, theirs.output) == (FAILED, b"")
     assert "no such thing" in theirs.errors

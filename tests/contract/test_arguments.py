@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.errors import ArgumentTypeError, ArgumentValueError, InvalidWorkerState
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError, InvalidClientState
 from gearman_proto.wire.events import SubmitJobBg
+from tests.support import odd
 
 from .kit import Kit, reverse
 from .test_submitting import acknowledge_all, new_request
@@ -33,6 +34,17 @@ WRONG_CALLS: dict[str, tuple[str, type[Exception], tuple[Any, ...], dict[str, An
     "data is an object": ("submit_job", TypeError, ("t", object()), {}),
     "data is None": ("submit_job", TypeError, ("t", None), {}),
     "unknown priority": ("submit_job", ValueError, ("t", b""), {"priority": "URGENT"}),
+    "priority is a list": ("submit_job", ValueError, ("t", b""), {"priority": []}),
+    "priority is False": ("submit_job", ValueError, ("t", b""), {"priority": False}),
+    "priority is empty": ("submit_job", ValueError, ("t", b""), {"priority": ""}),
+    "max_retries is a bool": ("submit_job", TypeError, ("t", b""), {"max_retries": True}),
+    "run_at is too early": (
+        *("submit_job", ValueError, ("t", b"")),
+        {"background": True, "run_at": odd.FIRST_DAY},
+    ),
+    "reducer is a list": ("submit_job", TypeError, ("t", b""), {"reducer": []}),
+    "a connection to nobody": ("establish_connection", TypeError, (None,), {}),
+    "a connection to a stranger": ("establish_connection", InvalidClientState, ("h:1",), {}),
     "negative max_retries": ("submit_job", ValueError, ("t", b""), {"max_retries": -1}),
     "max_retries is text": ("submit_job", TypeError, ("t", b""), {"max_retries": "3"}),
     "timeout is nan": ("submit_job", ValueError, ("t", b""), {"poll_timeout": math.nan}),
@@ -103,6 +115,8 @@ WRONG_CLIENTS: list[tuple[type[Exception], tuple[Any, ...], dict[str, Any]]] = [
     (ValueError, ([":4730"],), {}),
     (ValueError, (["local host"],), {}),
     (ValueError, (["http://localhost:4730/"],), {}),
+    (ValueError, (["::1:4730"],), {}),
+    (TypeError, (5,), {}),
     (ValueError, (["localhost:gearman"],), {}),
     (ValueError, ([("localhost", 0)],), {}),
     (ValueError, ([("localhost", 65536)],), {}),
@@ -116,6 +130,10 @@ WRONG_CLIENTS: list[tuple[type[Exception], tuple[Any, ...], dict[str, Any]]] = [
     (ValueError, ([], 0), {}),
     (ValueError, ([], 32), {}),
     (TypeError, ([], "16"), {}),
+    (TypeError, ([], True), {}),
+    (ValueError, ([],), {"max_packet_size": 0}),
+    (TypeError, ([],), {"max_packet_size": "1000"}),
+    (TypeError, ([],), {"connect_timeout": None}),
     (ValueError, ([],), {"routing": "round"}),
     (ValueError, ([],), {"connect_timeout": 0}),
     (ValueError, ([],), {"connect_timeout": math.nan}),
@@ -131,6 +149,8 @@ WRONG_WORKERS: list[tuple[type[Exception], tuple[Any, ...], dict[str, Any]]] = [
     (ValueError, ([],), {"connect_timeout": 0}),
     (ValueError, ([],), {"look_again": 0}),
     (ValueError, ([],), {"look_again": math.nan}),
+    (ValueError, ([],), {"look_again": 1e-9}),
+    (TypeError, ([],), {"look_again": None}),
     (ValueError, ([],), {"max_outage": -1}),
     (TypeError, (["h"],), {"ssl_context": "ca.pem"}),
 ]
@@ -140,8 +160,10 @@ def outcome(make: Callable[..., Any], args: tuple[Any, ...], options: dict[str, 
     """What kind of exception comes of a constructor."""
     try:
         return make(*args, **options)
-    except (TypeError, ValueError) as error:
-        return type(error)
+    except TypeError:
+        return TypeError
+    except ValueError:
+        return ValueError
     except OSError:
         return OSError
 
@@ -168,9 +190,11 @@ async def test_wrong_calls_of_a_worker(kit: Kit) -> None:
         ],
         (TypeError, lambda: worker.register_task(5, reverse)),
         (TypeError, lambda: worker.register_task("t", b"reverse")),
+        (TypeError, lambda: worker.register_task("t", lambda job: b"")),
+        (TypeError, lambda: worker.register_task("t", lambda worker, job, more: b"")),
         (TypeError, lambda: worker.register_task("t", reverse, timeout="1")),
         (TypeError, lambda: worker.register_task("t", reverse, timeout=True)),
-        (InvalidWorkerState, lambda: worker.unregister_task("t")),
+        (TypeError, lambda: worker.unregister_task(5)),
         (TypeError, lambda: worker.set_client_id(5)),
         (ValueError, lambda: worker.set_client_id("a\0b")),
         (ValueError, lambda: worker.set_client_id("x" * 128)),

@@ -281,7 +281,7 @@ async def test_error_in_place_of_one_answer(kit: Kit, start_server: StartServer)
     assert [request.state for request in requests] == ["CREATED", "FAILED", "CREATED"]
     assert [request.handle for request in requests] == ["H:1", None, "H:2"]
     error = requests[1].error
-    assert (error.code, error.text) == ("odd", "w\N{REPLACEMENT CHARACTER}y")
+    assert (error.code, error.text, str(error)) == ("odd", "w\udcffy", r"odd: w\xffy")
 
 
 GARBAGE = {

@@ -228,7 +228,7 @@ def test_there_is_one_server(hosts: list[Any], count: int) -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
 def test_connect_timeout_that_cannot_be(timeout: float) -> None:
-    with pytest.raises(ValueError, match="must be more than 0"):
+    with pytest.raises(ValueError, match="must be at least 0"):
         World(connect_timeout=timeout)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from gearman_proto.address import ServerAddress, parse_host_list
+from gearman_proto.engines.base import REFUSALS
 from gearman_proto.engines.pool import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, Server, ServerPool
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError, InvalidClientState
+from gearman_proto.jobs.request import GearmanJobRequest
 
-from .harness import World
+from .harness import Bell, World
 
 
 def make_pool(count: int, routing: str = "random", seed: int = 1) -> ServerPool:
@@ -164,7 +168,17 @@ def test_find() -> None:
     pool = ServerPool(addresses, random.Random(1))
     assert pool.find(ServerAddress("h")) is pool.servers[0]
     assert pool.find(ServerAddress("h", 1)) is pool.servers[1]
-    assert pool.find(ServerAddress("h", 2)) is None
+    assert pool.find("h:1") is pool.find(("h", 1)) is pool.servers[1]
+    # A server of another pool is that of this one at the same address.
+    other = ServerPool(parse_host_list(["h:1", "h:2"]), random.Random(1))
+    assert pool.find(other.servers[0]) is pool.find(pool.servers[1]) is pool.servers[1]
+    for unknown in (ServerAddress("h", 2), other.servers[1], "h:2"):
+        with pytest.raises(InvalidClientState, match=r"^h:2 is not one of this client's servers$"):
+            pool.find(unknown)
+    odd: list[Any] = [None, 5, [], object(), ("h",), b"\xff" * 300, "h:x", {"h": 1}]
+    for unknown in odd:
+        with pytest.raises((ArgumentTypeError, ArgumentValueError)):
+            pool.find(unknown)
 
 
 def test_what_python_gearman_shows() -> None:
@@ -180,3 +194,42 @@ def test_what_python_gearman_shows() -> None:
     assert repr(server) == "<Server h:7>"
     peer.lose()
     assert not server.connected
+
+
+def test_an_engine_connects_to_its_own_servers_only() -> None:
+    world, other = World(1), World(1)
+    (own,), (foreign,) = world.engine.pool.servers, other.engine.pool.servers
+    for server in (own, foreign, "s0:4730"):
+        wait = world.engine.connect(server, 0.0, Bell())
+        assert not wait.done
+        world.release(wait)
+    assert (own.link is None, foreign.link) == (False, None)
+    odd: list[Any] = [None, 5, "s1"]
+    for server in odd:
+        with pytest.raises(REFUSALS):
+            world.engine.connect(server, 0.0, Bell())
+    assert world.peer().link is own.link
+
+
+class OwnError(Exception):
+    """One of the application's."""
+
+
+class Moody(GearmanJobRequest):
+    """A request of the application's, which can't always be looked at."""
+
+    @property
+    def moody(self) -> str:
+        raise OwnError
+
+    handle = moody
+
+
+def test_an_exception_of_the_applications_own_is_a_refusal_where_nothing_has_changed() -> None:
+    world = World(1)
+    moody = Moody.__new__(Moody)
+    sound = GearmanJobRequest.from_handle("H:1")
+    with pytest.raises(ArgumentValueError, match="it can't be looked at: OwnError") as caught:
+        world.statuses(sound, moody)
+    assert isinstance(caught.value.__cause__, OwnError)
+    assert world.peers == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -16,6 +17,11 @@ from gearman_proto.address import ServerAddress, parse_address, parse_host_list
         ("example.org:1", "example.org", 1),
         (b"example.org:65535", "example.org", 65535),
         ("::1", "::1", 4730),
+        ("2001:db8::1:10", "2001:db8::1:10", 4730),
+        ("fe80::1%eth0", "fe80::1%eth0", 4730),
+        ("1:2:3:4:5:6:7:4730", "1:2:3:4:5:6:7:4730", 4730),
+        ("[::1:4730]", "::1:4730", 4730),
+        (("::1:4730", 5), "::1:4730", 5),
         ("[::1]", "::1", 4730),
         ("[::1]:4731", "::1", 4731),
         (("example.org", 5), "example.org", 5),
@@ -50,6 +56,14 @@ def test_forms(spec: Any, host: str, port: int) -> None:
         "[::1",
         "[::1]x",
         "[h]:1",
+        "[a:b]:1",
+        "a:b:c",
+        "::1:47300",
+        ("a:b", 1),
+        {"host": "a:b"},
+        ServerAddress(""),
+        ServerAddress("a b"),
+        ServerAddress("h", 0),
         "a b",
         "a/b",
         "user@h",
@@ -89,6 +103,8 @@ def test_impossible_values(spec: Any) -> None:
         ("h", None),
         ("h", 1.5),
         ("h", True),
+        ServerAddress(None),  # type: ignore[arg-type]
+        ServerAddress("h", None),  # type: ignore[arg-type]
         {"host": None},
         {"host": "h", "port": []},
         {"host": "h", "keepalive": 1},
@@ -147,7 +163,17 @@ def test_host_list() -> None:
     ]
 
 
-@pytest.mark.parametrize("hosts", ["h", b"h", {"host": "h"}, 7, ServerAddress("h")])
+@pytest.mark.parametrize("spec", ["::1:4730", b"::1:4730", "fe80::1:2:4730"])
+def test_an_address_with_a_port_has_brackets(spec: Any) -> None:
+    """It is an address, too, but nobody who writes this means that."""
+    host = (spec if isinstance(spec, str) else spec.decode()).removesuffix(":4730")
+    expected = f"'{host}:4730' has no brackets: with a port it is '[{host}]:4730', without "
+    with pytest.raises(ValueError, match=re.escape(expected + f"'[{host}:4730]'")):
+        parse_address(spec)
+    assert parse_address(f"[{host}]:4730") == ServerAddress(host, 4730)
+
+
+@pytest.mark.parametrize("hosts", ["h", b"h", {"host": "h"}, 7, ServerAddress("h"), object()])
 def test_no_list(hosts: Any) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="host_list is a list of servers, not "):
         parse_host_list(hosts)

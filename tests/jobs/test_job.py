@@ -137,7 +137,7 @@ def test_impossible_retries() -> None:
     for bad in (None, "1", 1.5):
         with pytest.raises(TypeError, match="max_retries"):
             make_requests([], max_retries=bad)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="max_retries is -1: it must be at least 0"):
         make_requests([], max_retries=-1)
 
 

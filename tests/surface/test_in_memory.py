@@ -15,7 +15,6 @@ from gearman_proto import (
     Connect,
     GearmanJobRequest,
     HostAndPort,
-    InvalidWorkerState,
     NoopEncoder,
     Server,
     ServerAddress,
@@ -238,7 +237,7 @@ def test_what_a_worker_refuses() -> None:
         (TypeError, lambda: worker.register_task("a", None)),
         (TypeError, lambda: worker.register_task("a", reverse, "1")),
         (ValueError, lambda: worker.register_task("a", reverse, 0)),
-        (InvalidWorkerState, lambda: worker.unregister_task("a")),
+        (TypeError, lambda: worker.unregister_task(5)),
         (ValueError, lambda: worker.set_client_id("x" * 128)),
         (ValueError, lambda: worker._begin_work(math.nan)),
         (TypeError, lambda: worker._make_stop("1")),
@@ -334,5 +333,5 @@ def test_a_job_server() -> None:
     server._address = HostAndPort("one", 1)
     assert (repr(server), server.address) == ("<JobServer one:1>", ("one", 1))
     for port in (-1, 65536):
-        with pytest.raises(ValueError, match="between 0 and 65535"):
+        with pytest.raises(ValueError, match="port is"):
             make_job_server(port=port)

@@ -300,6 +300,17 @@ def test_wait(server: JobServer) -> None:
     assert server.wait(0)
 
 
+def test_how_long_to_wait(server: JobServer) -> None:
+    bad: list[Any] = ["1", True, [], float("nan")]
+    for timeout in bad:
+        with pytest.raises((TypeError, ValueError), match="timeout is "):
+            server.wait(timeout)
+    assert not server.wait(-1)
+    waiting = spawn(server.wait, float("inf"))
+    server.stop()
+    assert waiting.result(PATIENCE)
+
+
 @pytest.mark.parametrize("command", ["shutdown", "shutdown graceful"])
 def test_shutdown_commands_leave_nothing(command: str, server: JobServer, connect: Connect) -> None:
     connect(server.address).echo()

@@ -54,6 +54,18 @@ def test_context_manager(server: Server, task: str) -> None:
         worker.work()
 
 
+def test_an_async_callback() -> None:
+    """Its coroutines would never run, and each job fail."""
+
+    async def waits(worker: GearmanWorker, job: WorkerJob) -> bytes:
+        return b""
+
+    with GearmanWorker(["localhost:1"]) as worker:
+        with pytest.raises(TypeError, match=r"gearman_anyio\.GearmanWorker does"):
+            worker.register_task("task", waits)
+        assert worker.worker_abilities == {}
+
+
 def test_after_poll_ends_a_busy_worker(
     server: Server, make_client: MakeClient, work: Work, task: str
 ) -> None:

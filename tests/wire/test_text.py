@@ -123,7 +123,7 @@ def test_names_that_are_refused(named: Any, name: str, message: str) -> None:
 @each_named
 @pytest.mark.parametrize("name", [None, 1, ["f"]])
 def test_names_that_are_no_names(named: Any, name: Any) -> None:
-    with pytest.raises(TypeError, match="a name is a str or bytes"):
+    with pytest.raises(TypeError, match="is a str or bytes"):
         named(name)
 
 

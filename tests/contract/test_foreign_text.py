@@ -1,0 +1,50 @@
+"""What a server says of an error is one line of the log, and of the error's message."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from gearman_proto.wire.events import CanDo, Error, GrabJob, GrabJobUniq, SubmitJob
+from tests.support import hostile
+
+from .kit import Kit, reverse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+    from tests.support import FakeServer, Peer
+
+EVIL: Final = b"no\nERROR:gearman:all is lost\x1b[2J\xe2\x80\xae"
+SHOWN: Final = r"no\nERROR:gearman:all is lost\x1b[2J\u202e"
+
+
+async def test_an_error_forges_no_line_of_the_log(
+    kit: Kit, start_server: Callable[..., FakeServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.expect(CanDo)
+        while isinstance(peer.receive(), (GrabJob, GrabJobUniq)):
+            peer.send(Error(b"CODE", EVIL))
+
+    server = start_server(script)
+    with caplog.at_level(logging.INFO, "gearman"):
+        await kit.start_worker(server.address, tasks={"task": reverse})
+        await kit.eventually(lambda: caplog.records, "a line of the log")
+    host, port = server.address
+    assert caplog.messages[0] == f"no connection to {host}:{port}: CODE: {SHOWN}"
+
+
+async def test_the_message_of_an_error(kit: Kit, start_server: Callable[..., FakeServer]) -> None:
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob)
+        peer.send(Error(b"CODE", EVIL))
+        peer.hold()
+
+    client = await kit.client(start_server(script).address)
+    request = await client.submit_job("task", b"")
+    assert str(request.error) == f"CODE: {SHOWN}"
+    assert request.error.text == EVIL.decode()
+    assert hostile.is_harmless(repr(request))

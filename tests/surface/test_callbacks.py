@@ -1,0 +1,184 @@
+"""Which callbacks are refused when they are registered, and which are let through."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from gearman_proto.surface.callbacks import check_callback, is_async
+
+
+def two(worker: Any, job: Any) -> bytes:
+    return b""
+
+
+def any_number(*args: Any) -> bytes:
+    return b""
+
+
+def more(worker: Any, job: Any, extra: int = 5, *, option: bool = False) -> bytes:
+    return b""
+
+
+def one(job: Any) -> bytes:
+    return b""
+
+
+def three(worker: Any, job: Any, extra: Any) -> bytes:
+    return b""
+
+
+def named(worker: Any, *, job: Any) -> bytes:
+    return b""
+
+
+def needs_option(worker: Any, job: Any, *, option: Any) -> bytes:
+    return b""
+
+
+async def waits(worker: Any, job: Any) -> bytes:
+    return b""
+
+
+async def waits_for_one(job: Any) -> bytes:
+    return b""
+
+
+def wrapper_of(function: Any) -> Any:
+    """What many decorators make: it says that it takes what `function` does, and takes two."""
+
+    @functools.wraps(function)
+    def wrapper(worker: Any, job: Any) -> Any:
+        return function(job)
+
+    return wrapper
+
+
+class Methods:
+    def two(self, worker: Any, job: Any) -> bytes:
+        return b""
+
+    def one(self, job: Any) -> bytes:
+        return b""
+
+    @classmethod
+    def of_class(cls, worker: Any, job: Any) -> bytes:
+        return b""
+
+    @staticmethod
+    def static(worker: Any, job: Any) -> bytes:
+        return b""
+
+    async def waits(self, worker: Any, job: Any) -> bytes:
+        return b""
+
+
+class Result:
+    """A class is called, too."""
+
+    def __init__(self, worker: Any, job: Any) -> None:
+        pass
+
+
+class Callable:
+    def __call__(self, worker: Any, job: Any) -> bytes:
+        return b""
+
+
+class AsyncCallable:
+    async def __call__(self, worker: Any, job: Any) -> bytes:
+        return b""
+
+
+class Bare:
+    """Its instances can't be called; the class takes no arguments."""
+
+
+class Unclear:
+    """Whoever asks what it takes gets nonsense."""
+
+    __signature__ = "nothing"
+
+    def __call__(self, *args: Any) -> bytes:
+        return b""
+
+
+PLAIN = [
+    two,
+    any_number,
+    more,
+    lambda worker, job, **options: b"",
+    functools.partial(three, extra=5),
+    functools.partial(three, 5),
+    functools.partial(needs_option, option=5),
+    functools.partial(functools.partial(three, 5)),
+    Methods().two,
+    Methods.of_class,
+    Methods.static,
+    functools.partial(Methods.two, Methods()),
+    wrapper_of(one),
+    Result,
+    Callable(),
+    # These do not say what they take, or say something else.
+    Unclear(),
+    mock.Mock(),
+    mock.create_autospec(one),
+    max,
+    operator.itemgetter(0),
+    dict.get,
+    type,
+]
+
+ASYNC = [
+    waits,
+    functools.partial(waits),
+    Methods().waits,
+    AsyncCallable(),
+]
+
+WRONG = [
+    one,
+    three,
+    named,
+    needs_option,
+    functools.partial(two, 5),
+    Methods().one,
+    Methods.two,
+    wrapper_of(one).__wrapped__,
+    Bare,
+    lambda: b"",
+    waits_for_one,
+]
+
+
+@pytest.mark.parametrize("callback", PLAIN)
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_good_ones(callback: Any, is_awaited: bool) -> None:
+    check_callback("t", callback, is_awaited=is_awaited)
+    assert not is_async(callback)
+
+
+@pytest.mark.parametrize("callback", ASYNC)
+def test_async_ones(callback: Any) -> None:
+    assert is_async(callback)
+    check_callback("t", callback, is_awaited=True)
+    with pytest.raises(TypeError, match=r"'t' is async, .*: gearman_anyio\.GearmanWorker does"):
+        check_callback("t", callback, is_awaited=False)
+
+
+@pytest.mark.parametrize("callback", WRONG)
+def test_wrong_ones(callback: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"'t' is called with the worker and the job, which .* does"
+    ):
+        check_callback("t", callback, is_awaited=True)
+
+
+@pytest.mark.parametrize("callback", [None, 5, b"reverse", Bare(), []])
+def test_what_can_not_be_called(callback: Any) -> None:
+    with pytest.raises(TypeError, match="the callback of 't' can't be called: "):
+        check_callback("t", callback, is_awaited=True)

@@ -1,0 +1,160 @@
+"""No text that a server sends gets into an error, a `repr` or the log as it is."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gearman_proto import text
+from gearman_proto.engines.base import Connect
+from gearman_proto.errors import GearmanError
+from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.wire.events import Error, JobAssignUniq, JobCreated, PacketEvent, WorkFail
+from tests.engines.harness import World, raw
+from tests.profiles import examples
+from tests.support import hostile
+
+from .test_in_memory import make_admin_client, make_worker, reverse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pytest
+
+
+def messages(error: BaseException | None) -> list[str]:
+    """What there is to read of an error."""
+    return [] if error is None else [str(error), repr(error)]
+
+
+def raised(call: Callable[[], Any]) -> list[str]:
+    """The same of what `call` raises, if it does."""
+    try:
+        call()
+    except GearmanError as error:
+        return messages(error)
+    return []
+
+
+def answers(one: bytes, two: bytes) -> Iterator[bytes]:
+    """What may come where the answer to a submit, or to a question, is due."""
+    yield raw(Error(one, two))
+    yield raw(JobCreated(one), WorkFail(one))
+    yield one
+    yield b"\0RES" + one
+    for packet in (JobCreated(one), JobCreated(two)):
+        yield raw(packet) + one
+
+
+@given(hostile.BYTES, hostile.BYTES, st.integers(0, 5))
+@settings(examples(4))
+def test_a_client(one: bytes, two: bytes, which: int) -> None:
+    answer = list(answers(one, two))[which]
+    world = World()
+    request = world.request()
+    submit = world.submit(request)
+    status = world.statuses(GearmanJobRequest.from_unique("u"))
+    connect = world.engine.connect(world.engine.pool.servers[0], world.now, lambda: None)
+    server = world.serve()
+    server.take()
+    server.send_raw(answer)
+    if server.link.alive:
+        server.lose(OSError(one.decode("utf-8", "surrogateescape")))
+    # The question is asked once more.
+    world.act()
+    for peer in world.peers:
+        if peer.link.alive:
+            peer.refuse(OSError(two.decode("utf-8", "surrogateescape")))
+    again = world.submit(world.request())
+    world.serve().lose(OSError(one.decode("utf-8", "surrogateescape")))
+    found = [repr(request), repr(request.job), *messages(request.error)]
+    for wait in (submit, status, connect, again):
+        assert wait.done
+        found += raised(wait.raise_error)
+    assert [line for line in found if not hostile.is_harmless(line)] == []
+
+
+@given(hostile.BYTES, hostile.BYTES, st.integers(0, 6))
+@settings(examples(4, suppress_health_check=[HealthCheck.function_scoped_fixture]))
+def test_a_worker(caplog: pytest.LogCaptureFixture, one: bytes, two: bytes, which: int) -> None:
+    assigned = JobAssignUniq(one, b"a", two, b"")
+    answer: bytes = [
+        raw(Error(one, two)),
+        raw(Error(one, two), Error(two, one)),
+        raw(assigned, Error(one, two)),
+        raw(assigned) + two,
+        one,
+        b"\0RES" + one,
+        b"",
+    ][which]
+    worker = make_worker(["one:1"])
+    worker.register_task("a", reverse)
+    engine = worker._driver.engine
+    worker._driver.begin(worker._begin_work(60))
+    action = engine.next_action()
+    assert isinstance(action, Connect)
+    link = action.link
+    engine.connected(link, 0.0)
+    while engine.data_to_send(link, 0.0):
+        pass
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, "gearman"):
+        engine.receive_data(link, answer, 0.0)
+        while (job := engine.next_job(0.0)) is not None:
+            worker._log()
+            logging.getLogger("gearman").warning("%r", job)
+        engine.connection_lost(link, OSError(one.decode("utf-8", "surrogateescape")), 0.0)
+        worker._log()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines
+    assert [line for line in lines if not hostile.is_harmless(line)] == []
+
+
+COMMANDS = [text.status, text.workers, text.show_jobs, text.show_unique_jobs, text.version]
+
+
+@given(st.sampled_from(COMMANDS), hostile.BYTES, hostile.BYTES, st.integers(0, 5))
+@settings(examples(4))
+def test_an_admin_client(command: Any, one: bytes, two: bytes, which: int) -> None:
+    answer = [
+        b"ERR " + one + b" " + two + b"\r\n",
+        one + b"\r\n",
+        one + b"\t1\t2\t3\n" + two + b"\n.\n",
+        b"12 ::1 " + one + b" : " + two + b"\n.\n",
+        raw(Error(one, two)),
+        one,
+    ][which]
+    client = make_admin_client(["one:1"])
+    engine = client._driver.engine
+    question = client._driver.begin(client._begin_ask(command()))
+    ping = client._driver.begin(client._begin_ping())
+    link = engine.next_action().link
+    engine.connected(link, 0.0)
+    while engine.data_to_send(link, 0.0):
+        pass
+    engine.receive_data(link, answer, 0.0)
+    engine.data_to_send(link, 0.0)
+    engine.receive_data(link, answer, 0.0)
+    engine.connection_lost(link, OSError(one.decode("utf-8", "surrogateescape")), 0.0)
+    found = [repr(question), repr(ping)]
+    for each in (question, ping):
+        found += raised(each.raise_error)
+        if each.done and each.error is None:
+            found.append(repr(each.value))
+    assert [line for line in found if not hostile.is_harmless(line)] == []
+
+
+def test_what_is_shown_is_what_was_said() -> None:
+    world = World()
+    request = world.request()
+    world.submit(request)
+    server = world.serve()
+    server.take()
+    error = Error(b"QUEUE_ERROR", b"full\nERROR:root:forged\x1b[2J \xff\xe2\x80\xae\0")
+    packets: list[PacketEvent] = [error]
+    server.send_raw(raw(*packets))
+    assert str(request.error) == r"QUEUE_ERROR: full\nERROR:root:forged\x1b[2J \xff\u202e"
+    assert request.error.text == "full\nERROR:root:forged\x1b[2J \udcff\u202e"  # type: ignore[union-attr]
