@@ -61,8 +61,7 @@ def outcome(request: GearmanJobRequest, *, timed_out: bool) -> tuple[int, str]:
     if timed_out:
         return TIMED_OUT, f"{request.handle or 'the job'} has not ended in time"
     if request.state == JOB_UNKNOWN:
-        lost = f"the connection to {request.connection} was lost before the job had ended"
-        return NO_SERVER, str(request.error or lost)
+        return NO_SERVER, str(request.error)
     if request.complete and request.state != JOB_FAILED:
         return DONE, ""
     if request.error is not None:

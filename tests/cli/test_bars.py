@@ -447,7 +447,7 @@ def test_the_server_dies(puppets: Puppets, lines: list[str]) -> None:
         assert terminal.wait_for_end() == 3
         assert terminal.changes == []
         assert "━" not in terminal.text
-        assert " was lost before the job had ended" in terminal.text.replace("\n", "")
+        assert " was lost after the job had been acknowledged" in terminal.text.replace("\n", "")
 
 
 @pytest.mark.parametrize("lines", [[], ["--lines"]])
