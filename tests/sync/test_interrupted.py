@@ -17,8 +17,7 @@ import pytest
 from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
 from gearman_sync import GearmanClient, GearmanJobRequest, GearmanWorker, JobServer, WorkerJob
 from tests.support import PATIENCE, spawn
-
-from .injecting import every_place, soon
+from tests.support.injecting import every_place, soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.support import PATIENCE
+from .waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,15 +63,15 @@ class At:
 _EXIT: Final = At.__exit__.__code__
 
 
-def every_place(function: Callable[[], object]) -> Iterator[At]:
-    """One At for each place, until one has not found its place."""
+def every_place(function: Callable[[], object], step: int = 1) -> Iterator[At]:
+    """One At for each place, or each `step` places, until one has not found its place."""
     number = 0
     while True:
         at = At(number, function)
         yield at
         if at.where is None:
             return
-        number += 1
+        number += step
 
 
 def soon(condition: Callable[[], object]) -> bool:
