@@ -61,7 +61,7 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import Role, number
 
-from .base import OPEN, Close
+from .base import GONE, OPEN, Close
 from .connecting import ConnectingEngine, OutgoingLink
 from .foreground import ForegroundJobs, RequestRef
 from .pool import Server, ServerPool
@@ -366,6 +366,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait.finish()
         for link in self._give_up_links(error):
             self._actions.append(Close(link))
+        self._timers.clear()  # Nobody may be left to release what a signal has hit.
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more: its requests are lost, and nobody is told.
@@ -445,12 +446,16 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             raise InvalidClientState("this client has been shut down")
 
     def _check_ours(self, requests: Iterable[GearmanJobRequest]) -> None:
-        """Make those JOB_UNKNOWN that another engine has lost; refuse those that it has."""
+        """Make those JOB_UNKNOWN that another engine has lost; refuse those that it has.
+
+        And those of our own that a signal's exception has hit where they left, before a `crash`:
+        they are in no place any more.
+        """
         for request in requests:
             link = request.link
-            if link is None or link.engine is self:
+            if link is None or (link.engine is self and link.state is not GONE):
                 continue
-            if not link.engine.closed:
+            if link.engine is not self and not link.engine.closed:
                 raise InvalidClientState(f"{request!r} is under way in another client")
             request.waits = ()
             request.leave(JOB_UNKNOWN)
@@ -483,6 +488,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait.unaccepted += request.state == JOB_PENDING
             request.waits = (*request.waits, wait)
         else:
+            if request.state == JOB_PENDING:  # A signal has hit it between its states.
+                request.waits = ()
+                request.leave(JOB_UNKNOWN)
             wait.request_was_over(request)
 
     # Requests.

@@ -433,6 +433,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._grabs = 0  # A signal may have hit where they are counted.
         stream = self._stream
         self.end_work(0.0)  # A signal may have hit the first one, or `work`: nobody ends it then.
+        self._timers.clear()
         if stream is not None:
             stream.error = error
             stream.finish()

@@ -8,8 +8,12 @@ hangs.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import random
+import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,6 +47,12 @@ def echo(worker: GearmanWorker, job: WorkerJob) -> Any:
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def settled_descriptors() -> int:
+    """How many there are when those of other tests' garbage are closed."""
+    gc.collect()
+    return descriptors()
 
 
 def interrupt() -> None:
@@ -134,7 +144,7 @@ def interrupt_client(client: GearmanClient, scenario: Any, partner: Partner | No
     """Interrupt `scenario` everywhere, look each time, and return how many places there were."""
     driver = client._driver
     whole_job(client)
-    before = descriptors()
+    before = settled_descriptors()
     places = 0
     for at in every_place(interrupt):
         if scenario is connect:
@@ -161,6 +171,12 @@ def interrupt_client(client: GearmanClient, scenario: Any, partner: Partner | No
 @pytest.mark.parametrize("scenario", [submit, connect, wait_for_each, ask, watch])
 def test_client(make_client: MakeClient, address: tuple[str, int], scenario: Any) -> None:
     assert interrupt_client(make_client(address), scenario, None) > 60
+
+
+@pytest.mark.usefixtures("echoing")
+def test_client_that_connects_by_name(make_client: MakeClient, address: tuple[str, int]) -> None:
+    """Another thread looks the name up."""
+    assert interrupt_client(make_client(("localhost", address[1])), connect, None) > 100
 
 
 @pytest.mark.usefixtures("echoing")
@@ -195,7 +211,7 @@ def test_worker(
     client.submit_job("echo", b"", background=True)
     worker.work()
     assert soon(is_idle)
-    before = descriptors()
+    before = settled_descriptors()
     places = 0
     for at in every_place(interrupt):
         (request,) = client.submit_multiple_jobs(JOBS[:1], wait_until_complete=False)
@@ -217,3 +233,49 @@ def test_worker(
             again.result(PATIENCE)
         assert soon(is_idle), at.where
     assert places > 500
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
+@pytest.mark.usefixtures("echoing")
+def test_storm_beside_twenty_threads(make_client: MakeClient, address: tuple[str, int]) -> None:
+    """Nothing is left of it, however close the interrupts come, and wherever they come together."""
+    client = make_client(address)
+    partners = [Partner(client) for _ in range(20)]
+    main, chance = threading.get_ident(), random.Random(1)
+    armed: list[bool] = []
+
+    def handle(*args: object) -> None:
+        if armed:
+            armed.clear()
+            raise KeyboardInterrupt
+
+    def storm() -> None:
+        for _ in range(1500):
+            time.sleep(chance.random() * 0.001)
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    interrupts = 0
+    try:
+        raining = spawn(storm)
+        while not raining.done():
+            with contextlib.suppress(*LOST):
+                try:
+                    armed.append(True)
+                    client.submit_job("echo", b"1")
+                    armed.clear()
+                except KeyboardInterrupt:
+                    interrupts += 1
+        raining.result()
+    finally:
+        armed.clear()
+        signal.signal(signal.SIGUSR1, before)
+    assert interrupts > 300
+    for partner in partners:
+        assert partner.goes_on()
+    for partner in partners:
+        partner.end()
+    whole_job(client)
+    assert not client._driver._released
+    assert not client._driver.engine._waits
+    assert not len(client._driver.engine._timers)

@@ -167,16 +167,18 @@ def test_shutdown_on_top_of_the_leader(make_client: MakeClient, gearmand: Gearma
         kill()
 
     with handler(handle) as kill:
+        request = client.submit_job("nobody", b"", wait_until_complete=False)
         call = spawn(interrupt)
-        assert client.submit_job("nobody", b"").state == gearman.JOB_UNKNOWN
+        client.wait_until_jobs_completed([request])
         call.result(PATIENCE)
+    assert request.state == gearman.JOB_UNKNOWN
     assert not client._driver._poller.is_open
 
 
 @needs_signals
 def test_shutdown_in_another_thread_ends_both(make_client: MakeClient, gearmand: Gearmand) -> None:
     client = make_client(gearmand.address)
-    states: list[str] = []
+    requests = [client.submit_job("nobody", b"", wait_until_complete=False) for _ in range(2)]
     turns = client._driver._turns
 
     def interrupt() -> None:
@@ -185,11 +187,11 @@ def test_shutdown_in_another_thread_ends_both(make_client: MakeClient, gearmand:
         eventually(lambda: turns.depth == 2 and turns.sleeping_until is not None)
         client.shutdown()
 
-    with handler(lambda: states.append(client.submit_job("nobody", b"").state)) as kill:
+    with handler(lambda: client.wait_until_jobs_completed(requests[:1])) as kill:
         call = spawn(interrupt)
-        states.append(client.submit_job("nobody", b"").state)
+        client.wait_until_jobs_completed(requests[1:])
         call.result(PATIENCE)
-    assert states == [gearman.JOB_UNKNOWN] * 2
+    assert [request.state for request in requests] == [gearman.JOB_UNKNOWN] * 2
     assert not client._driver._poller.is_open
 
 
