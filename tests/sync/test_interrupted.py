@@ -209,9 +209,9 @@ def test_worker(
         return threading.active_count() == threads
 
     client.submit_job("echo", b"", background=True)
+    before = settled_descriptors()
     worker.work()
     assert soon(is_idle)
-    before = settled_descriptors()
     places = 0
     for at in every_place(interrupt):
         (request,) = client.submit_multiple_jobs(JOBS[:1], wait_until_complete=False)
