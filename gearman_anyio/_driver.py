@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from gearman_proto import Close, Connect, ConnectionError
-from gearman_proto.engines.base import REFUSALS
 from gearman_proto.engines.driving import E_, BaseDriver
 
 from ._calls import Bell, Call, Items
@@ -193,10 +192,9 @@ class Driver(BaseDriver[E_]):
         self._busy = True
         try:
             return function(self.engine, *args)
-        except REFUSALS:
-            raise  # Nothing has changed.
         except BaseException as error:
-            self._interrupted(error)
+            if not self._is_refusal(error):
+                self._interrupted(error)
             raise
         finally:
             self._pump()

@@ -56,7 +56,6 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError
-from gearman_proto.engines.base import REFUSALS
 from gearman_proto.engines.driving import E_, W_, BaseDriver
 
 from ._poller import Listener, Poller
@@ -165,8 +164,9 @@ class Driver(BaseDriver[E_]):
                     self._handle(self._poller.selector.select(0))
                 try:
                     value = function(self.engine, clock())
-                except REFUSALS:
-                    self._leave()  # Nothing has changed.
+                except Exception as error:
+                    if self._is_refusal(error):
+                        self._leave()
                     raise
                 self._leave()
             except BaseException as error:

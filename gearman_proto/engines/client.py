@@ -418,11 +418,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Bytes to write on `link` now, or none: whole packets of about 64 KiB together."""
         if link.state is not OPEN:
             return b""
-        packets = []
+        packets: list[bytes] = []
         size = 0
         send = link.connection.send
         outbox = link.outbox
-        room = _WINDOW - link.connection.unanswered
+        unanswered = link.connection.unanswered
+        room = _WINDOW - unanswered
         while room > 0 and size < _CHUNK_SIZE and outbox:
             room -= 1
             item = outbox.popleft()
@@ -431,6 +432,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 try:
                     packet = send(submit_event(item), item)
                 except (GearmanError, AttributeError, LookupError, TypeError, ValueError) as error:
+                    if link.connection.unanswered != unanswered + len(packets):
+                        raise  # It came behind that, from a signal handler.
                     self._unsendable(item, error)
                     continue
             else:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from gearman_proto.errors import ConnectionError
@@ -61,11 +62,12 @@ class BaseDriver(Generic[E_]):
         while self._posted:
             try:
                 self._posted[0](self.engine, now)
-            except REFUSALS:
-                self._log("a call that was made in the middle of another was refused")
             except Exception as error:  # noqa: BLE001 - a bug, as in `_tell`
-                self._log("internal error in %r", self._posted[0])
-                self.engine.crash(error)
+                if self._is_refusal(error):
+                    self._log("a call that was made in the middle of another was refused")
+                else:
+                    self._log("internal error in %r", self._posted[0])
+                    self.engine.crash(error)
             self._posted.popleft()  # Only now: a signal's exception would lose it.
         return True
 
@@ -81,6 +83,21 @@ class BaseDriver(Generic[E_]):
             self._log("internal error in %s", getattr(call, "__qualname__", call))
             self.engine.crash(error)
             return None
+
+    @staticmethod
+    def _is_refusal(error: BaseException) -> bool:
+        """Whether `error` is one of REFUSALS, so that nothing has changed.
+
+        It is none if it comes from a signal handler that has hit the engine in the middle of
+        something, and has used another client, say.
+        """
+        is_inside = False
+        for frame, _ in walk_tb(error.__traceback__):
+            name = frame.f_globals["__name__"]
+            if is_inside and not name.startswith("gearman_proto."):
+                return False
+            is_inside |= name.startswith("gearman_proto.engines.") and name != __name__
+        return isinstance(error, REFUSALS)
 
     def _interrupted(self, error: BaseException) -> None:
         """An exception has come out of the middle of the engine: a signal's, most likely."""

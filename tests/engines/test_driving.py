@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
-from gearman_proto import ConnectionError, InvalidWorkerState
+from gearman_proto import ConnectionError, InvalidWorkerState, WorkerEngine
+from gearman_proto.address import parse_host_list
 from gearman_proto.engines.driving import BaseDriver
 from gearman_proto.engines.waits import Wait
 
@@ -144,3 +146,20 @@ def test_a_posted_call_that_a_signal_hits_is_not_lost(driver: BaseDriver[Any]) -
         driver._do_posted(1.5)
     assert driver._do_posted(2.5)
     assert made == [1.5, 2.5]
+
+
+def test_what_a_signal_handler_has_raised_is_no_refusal() -> None:
+    """It has hit the engine in the middle of something, where `now` is asked for here."""
+
+    class Now(float):
+        def __add__(self, other: float) -> float:
+            raise InvalidWorkerState("of another worker")
+
+    engine = WorkerEngine(parse_host_list(["s:1"]), rng=random.Random(1))
+    with pytest.raises(InvalidWorkerState) as hit:
+        engine.work(Now(1.0), lambda: None)
+    assert not BaseDriver._is_refusal(hit.value)
+    with pytest.raises(InvalidWorkerState, match="works already") as refused:
+        engine.work(1.0, lambda: None)
+    assert BaseDriver._is_refusal(refused.value)
+    assert not BaseDriver._is_refusal(ZeroDivisionError())

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
+from gearman_proto.errors import (
+    ConnectionError,
+    ExceededConnectionAttempts,
+    GearmanError,
+    InvalidClientState,
+    ServerUnavailable,
+)
 from gearman_sync import GearmanClient, GearmanJobRequest, GearmanWorker, JobServer, WorkerJob
 from tests.support import PATIENCE, spawn
 from tests.support.injecting import every_place, soon
@@ -140,19 +146,25 @@ class Partner:
         self._call.result(PATIENCE)
 
 
-def interrupt_client(client: GearmanClient, scenario: Any, partner: Partner | None) -> int:
+def interrupt_client(
+    client: GearmanClient,
+    scenario: Any,
+    partner: Partner | None = None,
+    function: Callable[[], object] = interrupt,
+    errors: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
+) -> int:
     """Interrupt `scenario` everywhere, look each time, and return how many places there were."""
     driver = client._driver
     whole_job(client)
     before = settled_descriptors()
     places = 0
-    for at in every_place(interrupt):
+    for at in every_place(function):
         if scenario is connect:
             disconnect(client)
         try:
             with at, contextlib.suppress(*LOST if partner else ()):
                 scenario(client)
-        except KeyboardInterrupt:
+        except errors:
             places += 1
         whole_job(client)
         if partner is not None:
@@ -170,13 +182,28 @@ def interrupt_client(client: GearmanClient, scenario: Any, partner: Partner | No
 @pytest.mark.usefixtures("echoing")
 @pytest.mark.parametrize("scenario", [submit, connect, wait_for_each, ask, watch])
 def test_client(make_client: MakeClient, address: tuple[str, int], scenario: Any) -> None:
-    assert interrupt_client(make_client(address), scenario, None) > 60
+    assert interrupt_client(make_client(address), scenario) > 60
+
+
+@pytest.mark.usefixtures("echoing")
+@pytest.mark.parametrize("error", [TimeoutError, ValueError, InvalidClientState])
+def test_client_whose_handler_raises_an_exception(
+    make_client: MakeClient, address: tuple[str, int], error: type[Exception]
+) -> None:
+    """It is of a kind that the library raises and catches itself, and is not taken for its own."""
+
+    def handle() -> None:
+        raise error("of a signal handler")
+
+    # In the middle of the client's work, it may come out as that of lost connections.
+    errors = (error, GearmanError)
+    assert interrupt_client(make_client(address), submit, None, handle, errors) > 60
 
 
 @pytest.mark.usefixtures("echoing")
 def test_client_that_connects_by_name(make_client: MakeClient, address: tuple[str, int]) -> None:
     """Another thread looks the name up."""
-    assert interrupt_client(make_client(("localhost", address[1])), connect, None) > 100
+    assert interrupt_client(make_client(("localhost", address[1])), connect) > 100
 
 
 @pytest.mark.usefixtures("echoing")
