@@ -422,8 +422,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         size = 0
         send = link.connection.send
         outbox = link.outbox
-        unanswered = link.connection.unanswered
-        room = _WINDOW - unanswered
+        room = _WINDOW - link.connection.unanswered
+        unanswered = _WINDOW - room
         while room > 0 and size < _CHUNK_SIZE and outbox:
             room -= 1
             item = outbox.popleft()
