@@ -31,7 +31,7 @@ Where a signal's exception may come
 
     * `_busy` is true from before the engine or the sockets are touched until they are whole again.
       An exception out of that gives up all connections, the selector too, of which nobody knows any
-      more what is in it, and wakes everybody (`_interrupted`). As `_busy` stays true until that is
+      more what is in it, and ends all calls (`_interrupted`). As `_busy` stays true until that is
       done, the next one who has the lock does it where it was interrupted itself.
     * A Wait is known to its Call before the lock is left, that is, while `_busy` is true; and what
       is behind a Call, whatever ends it, is a `finally` that begins with the one step of C that
@@ -266,8 +266,8 @@ class Driver(BaseDriver[E_]):
             self._rounds += 1
             self._poller.renew(asleep=self._turns.is_asleep)
             self._pump()
-            # The engine may have been hit where it was about to ring, and takes that for done.
-            self._turns.ring_all()
+            # All calls are over now. The engine may have been hit where it was about to ring for
+            # one; each hands over to the next, the leader first.
             self._poller.wake()
             self._busy = False
         self._turns.hand_over()

@@ -174,11 +174,6 @@ class Turns:
         if self.followers and self.leader is None:
             next(reversed(self.followers)).ring()
 
-    def ring_all(self) -> None:
-        """Wake all followers, to look for themselves."""
-        for bell in self.followers:
-            bell.ring()
-
     @property
     def is_asleep(self) -> bool:
         """Whether anybody sleeps in the selector: the leader, or beneath what it does on top."""
