@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import anyio
 import anyio.lowlevel
 
-from gearman_proto.engines.driving import T_, W_, BaseCall
+from gearman_proto.engines.driving import T_, W_
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +37,8 @@ class Bell:
         await self._event.wait()
 
 
-class Call(BaseCall[W_]):
-    """A call that waits for something.
+class Call(Generic[W_]):
+    """A call that waits for something. Leaving it as a context manager releases its Wait.
 
     Args:
         wait: What it waits for.
@@ -47,8 +47,15 @@ class Call(BaseCall[W_]):
     """
 
     def __init__(self, wait: W_, release: Callable[[Wait], object], bell: Bell) -> None:
-        super().__init__(wait, release)
+        self.wait: W_ = wait
+        self._release = release
         self._bell = bell
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._release(self.wait)
 
     async def block(self) -> None:
         """Return when the Wait is ready."""

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from gearman_proto import Close, Connect, ConnectionError
-from gearman_proto.engines.base import REFUSALS
 from gearman_proto.engines.driving import E_, BaseDriver
 
 from ._calls import Bell, Call, Items
@@ -78,6 +77,8 @@ class Driver(BaseDriver[E_]):
     ) -> None:
         super().__init__(engine, logger.exception)
         self._open_stream = open_stream
+        # Whether the engine is in the middle of something.
+        self._busy = False
         self._tasks: Tasks | None = None
         self._thread = 0
         self._wires: dict[Any, _Wire] = {}
@@ -142,6 +143,13 @@ class Driver(BaseDriver[E_]):
         """
         return self._use(function, self._now())
 
+    def tell(self, function: Callable[[E_, float], object]) -> None:
+        """Call the engine, or, in a signal handler that has hit a call of it, do so behind that."""
+        if self._busy and threading.get_ident() == self._thread:
+            self._posted.append(function)
+        else:
+            self.call(function)
+
     def release(self, wait: Wait) -> None:
         """The call of `wait` is over."""
         self.engine.release(wait, self._clock())
@@ -181,33 +189,40 @@ class Driver(BaseDriver[E_]):
             raise RuntimeError(
                 "this belongs to an event loop in another thread; see anyio.from_thread"
             )
+        self._busy = True
         try:
             return function(self.engine, *args)
-        except REFUSALS:
-            raise  # Nothing has changed.
         except BaseException as error:
-            self._interrupted(error)
+            if not self._is_refusal(error):
+                self._interrupted(error)
             raise
         finally:
             self._pump()
 
     def _feed(self, call: Callable[..., T_], *args: Any) -> T_ | None:
         """Tell the engine something, and do what it wants then."""
-        value = self._tell(call, *args, self._clock())
-        self._pump()
-        return value
+        self._busy = True
+        try:
+            return self._tell(call, *args, self._clock())
+        finally:
+            self._pump()
 
     def _pump(self) -> None:
-        """Do what the engine wants."""
-        if self._tasks is None:
-            return
+        """Do what the engine wants, and what was posted."""
+        if self._tasks is not None:
+            self._act(self._tasks)
+        self._busy = False
+        if self._posted:
+            self.call(lambda _engine, now: self._do_posted(now))
+
+    def _act(self, tasks: Tasks) -> None:
         if self._released:
             self._release_all(self._now())
         engine = self.engine
         while (action := engine.next_action()) is not None:
             if isinstance(action, Connect):
                 self._wires[action.link] = wire = _Wire()
-                self._tasks.start_soon(self._connect, action.link, wire)
+                tasks.start_soon(self._connect, action.link, wire)
             elif isinstance(action, Close):
                 self._cut(action.link)
             elif self._listening is not None:

@@ -128,7 +128,7 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext]):
                 self._driver.call(WorkerEngine.stop)
 
     def stop(self, timeout: float | None = None) -> None:
-        self._driver.call(self._make_stop(timeout))
+        self._driver.tell(self._make_stop(timeout))
 
     async def shutdown(self) -> None:
         self._driver.close()

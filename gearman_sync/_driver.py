@@ -5,12 +5,39 @@ all of them (see `_turns`). A thread that only submits writes to the sockets its
 one that polls if what that waits for has changed.
 
 The lock guards the engine, the sockets (`_poller`, `_transport`) and all state here. It is held
-whenever these are touched, and never while anybody sleeps: not in the selector, not in a condition.
-So a thread that connects delays nobody, and wake-ups (`Wait.wake`), which come out of the engine,
-have the lock.
+whenever these are touched, and never while anybody sleeps: not in the selector, not for a Bell. So
+a thread that connects delays nobody, and wake-ups (`Wait.wake`), which come out of the engine, have
+the lock.
 
-A signal's exception (KeyboardInterrupt) may come anywhere. Most hit a sleeper, and end its call and
-nothing else. `_busy` tells those that hit the engine; see `_interrupted`.
+Where a thread may be
+    ==========  ===================================  ============================================
+    place       it has                               a call on top of it, and its exception
+    ==========  ===================================  ============================================
+    outside     nothing                              is a call like any other; ends nothing
+    inside      the lock                             is refused, or posted; gives up connections
+    leading     no lock; it sleeps in the selector   leads (`_turns`); ends this call
+    following   no lock; it waits for its Bell       follows, or leads; ends this call
+    ==========  ===================================  ============================================
+
+    A call on top is one of a signal handler or a finalizer. Inside, the engine may be in the middle
+    of something, and nobody can wait for that to end: what has to wait is refused, and what only
+    tells the engine something (`tell`, `post`, `close`) is posted, to be done before the lock is
+    left or by whoever polls next. In the other places any call is sound: the outer one goes on
+    behind it, with its own deadline. What the selector had found by then may be out of date, and is
+    dropped (`_rounds`); it is found again.
+
+Where a signal's exception may come
+    Anywhere (see `_turns`), but only in one thread, the main one. Three rules make it harmless:
+
+    * `_busy` is true from before the engine or the sockets are touched until they are whole again.
+      An exception out of that gives up all connections, the selector too, of which nobody knows any
+      more what is in it, and ends all calls (`_interrupted`). As `_busy` stays true until that is
+      done, the next one who has the lock does it where it was interrupted itself.
+    * A Wait is known to its Call before the lock is left, that is, while `_busy` is true; and what
+      is behind a Call, whatever ends it, is a `finally` that begins with the one step of C that
+      hands the Wait to `_released`. So there is no moment at which the engine has a Wait that
+      nobody is going to release. For a worker that is what ends its work.
+    * What has to be done behind that takes the lock, and where it is interrupted it is done again.
 
 After a fork, the child owns nothing: sockets, selector and lock are shared with the parent or in
 an unknown state. It drops them all without touching the connections, and gets a new engine; what
@@ -24,19 +51,16 @@ import logging
 import math
 import os
 import selectors
-import threading
 import time
 import weakref
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic
 
-from gearman_proto import Close, Connect, ConnectionError
-from gearman_proto.engines.base import REFUSALS
-from gearman_proto.engines.driving import E_, W_, BaseCall, BaseDriver
+from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError
+from gearman_proto.engines.driving import E_, W_, BaseDriver
 
 from ._poller import Listener, Poller
 from ._transport import Stage, Transport
-from ._turns import Lock, Turns
+from ._turns import Bell, Lock, Turns
 
 if TYPE_CHECKING:
     import socket
@@ -61,29 +85,34 @@ class Driver(BaseDriver[E_]):
     Args:
         make_engine: Makes the engine, now and after a fork.
         contexts: The TLS contexts of the servers that use TLS.
+        refusal: What a call raises that can't be made where this thread is.
     """
 
     def __init__(
         self,
         make_engine: Callable[[], E_],
         contexts: dict[ServerAddress, ssl.SSLContext] | None = None,
+        refusal: type[LocalProtocolError] = LocalProtocolError,
     ) -> None:
         self._make_engine = make_engine
         self._contexts = contexts or {}
+        self._refusal = refusal
         self._setup()
         _drivers.add(self)
 
     def _setup(self) -> None:
         super().__init__(self._make_engine(), logger.exception)
         self._lock = Lock()
-        # Whether the engine is in the middle of something.
+        # Whether the engine or the sockets are in the middle of something.
         self._busy = False
+        # How often what has come was taken in.
+        self._rounds = 0
         self._poller = Poller()
         self._turns = Turns(self._lock)
         # Links whose sockets take more again.
         self._writable: set[Any] = set()
-        # What is to be done by whoever next has the lock.
-        self._posted: deque[Callable[[E_, float], object]] = deque()
+        #: To be called with the Wait of a Call that is over, if it has one; `tidy` comes next.
+        self.over = self._released.append
 
     # The way in.
 
@@ -93,20 +122,27 @@ class Driver(BaseDriver[E_]):
 
     def finish(self, begin: Begin[E_, W_]) -> W_:
         """Begin a call, wait for its end, and return its Wait."""
-        try:
-            with self.start(begin) as call:
-                call.block()
-        except BaseException:
-            # A signal's, perhaps. That nobody waits any more may be news to the engine.
-            self.call(lambda _engine, _now: None)
-            raise
-        return call.wait
+        return self.during(begin, Call.block)
 
-    def start(self, begin: Begin[E_, W_]) -> Call[W_]:
-        """Begin a call. It has to be used as a context manager."""
-        condition = threading.Condition(self._lock)
-        wait = self.call(lambda engine, now: begin(engine, now, condition.notify))
-        return Call(self, wait, condition)
+    def during(self, begin: Begin[E_, W_], body: Callable[[Call[W_]], T_]) -> T_:
+        """Begin a call, and return or raise what `body` does with it; behind that, it is over."""
+        call: Call[W_] = Call(self)
+        try:
+            try:
+                try:
+                    call.begin(begin)
+                    value = body(call)
+                finally:
+                    self.over(call.wait)
+            except BaseException:
+                # A signal's, perhaps. That nobody waits any more may be news to the engine.
+                self._settle()
+                raise
+            self.tidy()
+        except BaseException:
+            self._settle()  # The one above, or `tidy`, may have been hit itself.
+            raise
+        return value
 
     def call(self, function: Callable[[E_, float], T_], *, look: bool = True) -> T_:
         """Call the engine, do what comes of it, and return what `function` returns.
@@ -114,74 +150,135 @@ class Driver(BaseDriver[E_]):
         Args:
             function: Gets the engine and the time.
             look: Whether to look first for what has come meanwhile.
+
+        Raises:
+            LocalProtocolError: This is on top of a call of the same thread (`refusal`).
         """
+        self._check_free()
         with self._lock:
             try:
-                self._busy = True
-                now = clock()
-                self._release_all(now)
-                self._do_posted(now)
-                if look and not self._turns.has_leader and self._poller.transports:
+                self._enter()
+                if look and self._turns.leader is None and self._poller.transports:
                     # Nobody has looked for a while. What matters most is a connection that has
                     # ended: what is sent on it would be lost.
-                    self._handle(self._poller.select(0))
+                    self._handle(self._poller.selector.select(0))
                 try:
                     value = function(self.engine, clock())
-                except REFUSALS:
-                    self._busy = False  # Nothing has changed.
+                except Exception as error:
+                    if self._is_refusal(error):
+                        self._leave()
                     raise
-                self._pump()
-                self._busy = False
+                self._leave()
             except BaseException as error:
                 self._interrupted(error)
                 raise
             return value
+
+    def tell(self, function: Callable[[E_, float], object]) -> None:
+        """Call the engine, or post it: this may be done on top of a call of this thread."""
+        if self._lock.is_mine():
+            self.post(function)
+        else:
+            self.call(function)
 
     def post(self, function: Callable[[E_, float], object]) -> None:
         """Call the engine soon. This never blocks: it may be called in a signal handler."""
         self._posted.append(function)
         self._poller.wake()
 
-    def block(self, wait: Wait, condition: threading.Condition) -> None:
-        """Return when `wait` is ready."""
+    def block(self, wait: Wait, bell: Bell) -> None:
+        """Return when `wait`, which rings `bell`, is ready."""
+        self._check_free()
         with self._lock:
             try:
-                self._turns.block(wait, condition, self._poll)
+                on_top = self._turns.block(wait, bell, self._poll)
+                self._turns.hand_over()
+                if on_top:
+                    # When the leader's sleep, beneath this, is over may have changed.
+                    self._poller.wake()
             except BaseException as error:
                 self._interrupted(error)
                 raise
 
+    def tidy(self) -> None:
+        """Tell the engine of calls that are over, unless somebody has the lock, who does then.
+
+        This never blocks: a generator that was not used up ends where the garbage collector comes
+        upon it, and that may be in a thread that has the lock, of this driver or of another.
+        """
+        self._lock.if_free(self._tidy)
+
+    def close(self) -> None:
+        """Close the engine and all sockets; everybody who waits returns."""
+        self.tell(lambda engine, now: engine.close(now))
+        if not self._lock.is_mine():
+            with self._lock:
+                self._close_poller()
+
+    def _check_free(self) -> None:
+        if self._lock.is_mine():
+            raise self._refusal(
+                "this is in the middle of another call of the same thread, as signal handlers and "
+                "finalizers may be: nothing that waits can be called here"
+            )
+
+    def _settle(self) -> None:
+        """A call has been left by an exception: see to it that nothing is left of it."""
+        if not self._lock.is_mine():
+            self.call(lambda _engine, _now: None, look=False)
+
+    # From here on, everything has the lock.
+
+    def _enter(self) -> float:
+        """Begin to use the engine, and return the time."""
+        self._mend()
+        self._busy = True
+        now = clock()
+        self._release_all(now)
+        self._do_posted(now)
+        return now
+
+    def _leave(self) -> None:
+        self._pump()
+        self._busy = False
+        self._turns.hand_over()
+
+    def _tidy(self) -> None:
+        try:
+            if self._act(self._enter()):
+                self._pump()
+            self._busy = False
+            self._turns.hand_over()
+            self._close_poller()
+        except BaseException as error:
+            self._interrupted(error)
+            raise
+
+    def _mend(self) -> None:
+        """Do what `_interrupted` should have done, in another thread, if that was interrupted."""
+        if self._busy:
+            self._interrupted(InterruptedError("twice"))
+
     def _interrupted(self, error: BaseException) -> None:
         """An exception has come out of the middle of something, perhaps of the engine."""
         if self._busy:
-            self._busy = False
             super()._interrupted(error)
+            self._rounds += 1
+            self._poller.renew(asleep=self._turns.is_asleep)
             self._pump()
+            # All calls are over now. The engine may have been hit where it was about to ring for
+            # one; each hands over to the next, the leader first.
+            self._poller.wake()
+            self._busy = False
+        self._turns.hand_over()
+        self._close_poller()
 
-    def release(self, wait: Wait) -> None:
-        """The call of `wait` is over.
-
-        This never blocks: a generator that was not used up ends where the garbage collector comes
-        upon it, and that may be in a thread that has the lock.
-        """
-        self._released.append(wait)
-        self._lock.if_free(lambda: self._release_all(clock()))
-
-    def close(self) -> None:
-        """Close the engine and all sockets; everybody who waits returns.
-
-        In a signal handler that has hit the middle of something, the engine is closed behind that.
-        """
-        if self._lock.is_mine:
-            self.post(lambda engine, now: engine.close(now))
-            return
-        with self._lock:
-            self.engine.close(clock())
-            self._pump()
-            if self._turns.sleeping_until is None:
+    def _close_poller(self) -> None:
+        """Close all sockets, if the engine has ended. Who sleeps in the selector does it then."""
+        if self.engine.closed:
+            if self._turns.leader is None:
                 self._poller.close()
             else:
-                # Closing the selector would not end the leader's sleep in it. It closes all.
                 self._poller.wake()
 
     def listen(self, sock: socket.socket, accept: Callable[[E_, str, int, float], Any]) -> None:
@@ -196,24 +293,33 @@ class Driver(BaseDriver[E_]):
         with self._lock:
             self._poller.listen(Listener(sock, accept))
 
-    # Polling. From here on, everything has the lock.
+    # Polling.
 
     def _poll(self) -> None:
         """Sleep until something comes or is due, and take it in."""
+        self._mend()
         deadline = self._next_deadline()
         timeout = None
         if deadline != math.inf:
             timeout = min(max(deadline - clock(), 0.0), _LONGEST_SLEEP)
+        rounds, selector = self._rounds, self._poller.selector
         try:
-            ready = self._turns.sleep(deadline, self._poller.select, timeout)
+            ready = self._turns.sleep(deadline, selector.select, timeout)
         finally:
-            if self.engine.closed:
-                self._poller.close()
-        self._handle(ready)
+            # The one beneath, if this is on top of one, sleeps in it as well.
+            if self._turns.depth == 1:
+                if self.engine.closed:
+                    self._poller.close()
+                if selector is not self._poller.selector:
+                    selector.close()
+        # What was found is out of date if somebody has looked meanwhile, on top of this.
+        if rounds == self._rounds and not self._busy:
+            self._handle(ready)
 
     def _handle(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         """Take in what the selector has found, and go on from there."""
         was_busy, self._busy = self._busy, True
+        self._rounds += 1
         now = clock()
         self._release_all(now)
         for key, events in ready:
@@ -314,14 +420,6 @@ class Driver(BaseDriver[E_]):
                 self._poller.stop_listening()
         return acted
 
-    def _do_posted(self, now: float) -> bool:
-        """Do what was posted. Returns whether there was anything."""
-        acted = False
-        while self._posted:
-            acted = True
-            self._tell(self._posted.popleft(), self.engine, now)
-        return acted
-
     def _write_all(self, now: float) -> bool:
         """Write what there is. Returns whether a connection was lost by that."""
         lost = False
@@ -381,13 +479,32 @@ class Driver(BaseDriver[E_]):
             self._setup()
 
 
-class Call(BaseCall[W_]):
-    """A call that waits for something."""
+class Call(Generic[W_]):
+    """A call that waits for something.
 
-    def __init__(self, driver: Driver[Any], wait: W_, condition: threading.Condition) -> None:
-        super().__init__(wait, driver.release)
-        #: Returns when the Wait is ready.
-        self.block = functools.partial(driver.block, wait, condition)
+    It is there before its Wait, so that no exception can come between the two.
+    """
+
+    def __init__(self, driver: Driver[Any]) -> None:
+        self._driver = driver
+        # Its own object: a Wait keeps what wakes it, and would be in a circle with its Call.
+        self._bell = Bell()
+        #: What it waits for; none before it has begun.
+        self.wait: W_ = None  # type: ignore[assignment]
+
+    def begin(self, begin: Begin[Any, W_]) -> None:
+        """Have the engine begin it."""
+
+        def start(engine: Any, now: float) -> None:
+            self.wait = begin(engine, now, self._bell.ring)
+
+        self._driver.call(start)
+
+    def block(self) -> W_:
+        """Return the Wait when it is ready."""
+        if not self.wait.ready:
+            self._driver.block(self.wait, self._bell)
+        return self.wait
 
 
 _drivers: Final[weakref.WeakSet[Driver[Any]]] = weakref.WeakSet()

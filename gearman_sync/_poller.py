@@ -44,15 +44,14 @@ class Poller:
         transports: The connections, by link.
         connecting: The links whose transports are being connected.
         touched: The links whose transports may wait for something else than before.
-        select: Sleeps until a socket is ready, and returns which; the `data` of the pair's is None.
+        selector: Its `select` sleeps until a socket is ready; the `data` of the pair's is None.
     """
 
     def __init__(self) -> None:
         self.transports: dict[Any, Transport] = {}
         self.connecting: set[Any] = set()
         self.touched: set[Any] = set()
-        self._selector = selectors.DefaultSelector()
-        self.select = self._selector.select
+        self.selector = selectors.DefaultSelector()
         # File descriptor -> the events it is registered for.
         self._interests: dict[int, int] = {}
         self._listeners: list[Listener] = []
@@ -61,7 +60,7 @@ class Poller:
         self._wakeup, self._waker = socket.socketpair()
         self._wakeup.setblocking(False)
         self._waker.setblocking(False)
-        self._selector.register(self._wakeup, selectors.EVENT_READ, None)
+        self.selector.register(self._wakeup, selectors.EVENT_READ, None)
 
     # Sleeping and waking.
 
@@ -115,32 +114,32 @@ class Poller:
         before = self._interests.get(fd, 0)
         if interest == before:
             return False
-        # Where a signal's exception comes in between, nothing is waited for next.
         if not interest:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(fd)
+            self.selector.unregister(fd)
+        elif before:
+            self.selector.modify(fd, interest, link)
+        else:
+            self.selector.register(fd, interest, link)
         self._interests[fd] = interest
-        if before and interest:
-            self._selector.modify(fd, interest, link)
-        elif interest:
-            self._selector.register(fd, interest, link)
         return True
 
     def forget(self, link: Any) -> None:
         """Close the transport of `link`, if it has one."""
-        transport = self.transports.pop(link, None)
-        self.connecting.discard(link)
+        transport = self.transports.get(link)
         if transport is not None:
             # Before the socket is closed: its number may then be another's.
             self._set_interest(link, transport, 0)
             transport.close()
+            # At last: `renew` has to find one that a signal's exception has left open.
+            del self.transports[link]
+            self.connecting.discard(link)
 
     # Listening.
 
     def listen(self, listener: Listener) -> None:
         """Take connections from `listener`."""
         self._listeners.append(listener)
-        self._selector.register(listener.sock, selectors.EVENT_READ, listener)
+        self.selector.register(listener.sock, selectors.EVENT_READ, listener)
 
     def accept(self, listener: Listener, now: float) -> Iterator[tuple[socket.socket, Any]]:
         """The connections that have come, some at a time, and the addresses of their other ends."""
@@ -162,25 +161,50 @@ class Poller:
     def _pause_listening(self, now: float) -> None:
         self._listen_at = now + _LISTEN_AGAIN
         for listener in self._listeners:
-            self._selector.unregister(listener.sock)
+            self.selector.unregister(listener.sock)
 
     def resume_listening(self, now: float) -> None:
         """Listen again if it is time to."""
         if self._listen_at <= now:
             self._listen_at = math.inf
             for listener in self._listeners:
-                self._selector.register(listener.sock, selectors.EVENT_READ, listener)
+                self.selector.register(listener.sock, selectors.EVENT_READ, listener)
 
     def stop_listening(self) -> None:
         """Take no more connections."""
         for listener in self._listeners:
             if self._listen_at == math.inf:
-                self._selector.unregister(listener.sock)
+                self.selector.unregister(listener.sock)
             listener.sock.close()
         self._listeners.clear()
         self._listen_at = math.inf
 
     # The end.
+
+    def renew(self, *, asleep: bool) -> None:
+        """Close all connections, and take a new selector: nobody knows what is in the old one.
+
+        A signal's exception may have come between what the selector knows and what the system
+        does, or this. It may also come within this, which is then done again.
+
+        Args:
+            asleep: Whether somebody sleeps in the old one, who has to be woken, and closes it.
+        """
+        for transport in self.transports.values():
+            transport.close()
+        self.transports.clear()
+        self.connecting.clear()
+        self.touched.clear()
+        self._interests.clear()
+        if not self.is_open:
+            return
+        old, self.selector = self.selector, selectors.DefaultSelector()
+        if not asleep:
+            old.close()
+        self.selector.register(self._wakeup, selectors.EVENT_READ, None)
+        for listener in self._listeners:
+            if self._listen_at == math.inf:
+                self.selector.register(listener.sock, selectors.EVENT_READ, listener)
 
     @property
     def is_open(self) -> bool:
@@ -190,7 +214,7 @@ class Poller:
     def close(self) -> None:
         """Close everything that has a file descriptor."""
         opened: list[Any] = [*self.transports.values(), *(each.sock for each in self._listeners)]
-        for each in (*opened, self._selector, self._wakeup, self._waker):
+        for each in (*opened, self.selector, self._wakeup, self._waker):
             each.close()
         self.transports.clear()
         self.connecting.clear()

@@ -18,12 +18,13 @@ import os
 import selectors
 import socket
 import ssl
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import ServerAddress
 from gearman_proto.keepalive import socket_options
 from gearman_proto.tls import handshake_failure
+
+from ._threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,9 +112,7 @@ class Transport:
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
             )
         except socket.gaierror:
-            threading.Thread(
-                target=_resolve, args=(host, port, resolved), name="gearman-resolve", daemon=True
-            ).start()
+            start_thread("gearman-resolve", _resolve, host, port, resolved, daemon=True)
         else:
             self.connect(found, now)
 
@@ -219,9 +218,9 @@ class Transport:
         self._drop_socket()
 
     def _drop_socket(self) -> None:
-        sock, self.sock = self.sock, None
-        if sock is not None:
-            sock.close()
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None  # Only now: a signal's exception would leave it open.
 
 
 def _set_options(sock: socket.socket, address: ServerAddress | None) -> None:

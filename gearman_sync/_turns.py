@@ -1,11 +1,30 @@
 """Which of the threads that are blocked in a call polls for all of them, and who sleeps meanwhile.
 
-One, the leader, polls, and the others, the followers, sleep on conditions of their own. The leader
+One, the leader, polls, and the others, the followers, sleep, each until its Bell rings. The leader
 stays the leader until its own call is done and then hands over to one other (handing over more
 often would wake sleepers for nothing). A thread that comes by and changes what the leader waits
-for, or ends its call, has to wake it.
+for, or ends its call, has to wake it. All of this has the lock, but for the sleep itself.
 
-All of this has the lock, but for the sleep itself.
+What signals may do
+    A signal handler, or a finalizer that the collector runs, may call again, in a thread that
+    sleeps here. It is on top of that then: the call beneath can't go on before it has returned.
+    On top of the leader's sleep it leads itself: nobody else may, and nobody else would poll. On
+    top of a follower's it follows as well, or leads when it is its turn; of one thread's bells,
+    the one that is on top came last, so it is the last follower that is handed over to.
+
+    An exception of a signal handler may come wherever CPython looks for signals: where a function
+    of Python code is entered, where one in C has returned, and where a loop goes back. In between
+    it does not come. So assignments in a row are one step, and a call of C is one. What must not be
+    torn is made of these:
+
+    * the lock is entered and left by ``with``, in C, and taken back after a sleep by a call that
+      can't be interrupted before it has the lock.
+    * who leads is one assignment, which a ``finally`` takes back by another.
+    * to ring is to release a lock that the sleeper waits for.
+
+    What takes more steps, as handing over does, may be torn, and can be done twice: whoever leaves
+    the lock sees to it that somebody leads while there are followers (`Driver` calls `hand_over`),
+    and a call that an exception has ended takes the lock once more for that.
 """
 
 from __future__ import annotations
@@ -21,33 +40,26 @@ if TYPE_CHECKING:
 
 # For type checkers it is final, and has no private methods.
 _RLock: Final[Any] = type(threading.RLock())
+# A call of C; `threading.get_ident` of the module would be looked up twice.
+_this_thread: Final = threading.get_ident
 
 
 class Lock(_RLock):  # type: ignore[misc]
     """A lock that knows its owner, and is given back while that sleeps.
 
     It is re-entrant not to be entered again, but for that knowledge. This is the one place that
-    uses what is private to CPython's locks: the methods that `threading.Condition` is made of. A
-    signal's exception may come after any instruction of Python code, and no lock may be lost or
-    kept by that. So
-
-    * it is CPython's lock that is entered and left: in C, where a signal waits until the ``with``
-      has begun.
-    * it is taken back after a sleep by `_acquire_restore`. Unlike `acquire`, this can't be
-      interrupted before it has the lock.
-    * it is released without a look first whether it is held: the signal may come after that.
+    uses what is private to CPython's locks: the methods that `threading.Condition` is made of.
+    (That itself loses its lock where a signal's exception hits its `__enter__` or `wait`.)
     """
 
     __slots__ = ()
 
-    @property
-    def is_mine(self) -> bool:
-        """Whether this thread has it: so for what runs on top of that (see `Driver.release`)."""
-        return bool(self._is_owned())
+    #: Returns whether this thread has it, and so whether what runs is on top of that.
+    is_mine: Callable[[], bool] = _RLock._is_owned  # noqa: SLF001
 
     def sleep(self, function: Callable[..., T_], *args: object) -> T_:
         """Call `function`, which sleeps, without the lock. This thread has it before and after."""
-        once = (1, threading.get_ident())
+        once = (1, _this_thread())
         try:
             self.release()
             return function(*args)
@@ -56,16 +68,43 @@ class Lock(_RLock):  # type: ignore[misc]
 
     def if_free(self, function: Callable[[], object]) -> None:
         """Call `function` with the lock, unless somebody has it, this thread included."""
-        if self._is_owned():
+        if self.is_mine():
             return
         try:
             if self.acquire(blocking=False):
                 function()
         finally:
-            try:  # noqa: SIM105 - a signal may come within that call, before this one
+            # Without a look first whether it is held: the exception may come behind that, and
+            # before it, where `acquire` has returned.
+            try:  # noqa: SIM105 - a call of Python code could be hit where it is entered
                 self.release()
             except RuntimeError:
                 pass  # Somebody else had it.
+
+
+class Bell:
+    """Wakes one thread. It stays rung until that has been woken."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def ring(self) -> None:
+        """Wake who sleeps. Ringing again does nothing."""
+        try:
+            if self._lock.locked():
+                self._lock.release()
+        except RuntimeError:
+            pass  # Two have rung at once.
+
+    def sleep(self, lock: Lock) -> None:
+        """Return, with `lock` as before, when it has rung since `mute`."""
+        lock.sleep(self._lock.acquire)
+
+    def mute(self) -> None:
+        """Forget that it has rung."""
+        self._lock.acquire(blocking=False)
 
 
 class Turns:
@@ -77,44 +116,50 @@ class Turns:
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock
-        self.has_leader = False
-        # What the leader waits for.
+        #: The thread that leads, and how often it does so on top of itself.
+        self.leader: int | None = None
+        self.depth = 0
+        # What the leader waits for; of several, what the one on top does.
         self._leading: Wait | None = None
         #: Those who sleep while somebody else leads.
-        self.followers: dict[threading.Condition, None] = {}
+        self.followers: dict[Bell, None] = {}
         #: Until when the leader sleeps; None if it does not.
         self.sleeping_until: float | None = None
 
-    def block(self, wait: Wait, condition: threading.Condition, poll: Callable[[], object]) -> None:
+    def block(self, wait: Wait, bell: Bell, poll: Callable[[], object]) -> bool:
         """Return when `wait` is ready.
 
         Args:
             wait: What this thread waits for.
-            condition: What its `wake` notifies.
+            bell: What its `wake` rings.
             poll: Sleeps and takes in what comes, once; called by whoever leads.
+
+        Returns:
+            Whether this was on top of the leader's sleep.
         """
+        thread = _this_thread()
         try:
             while not wait.ready:
-                if self.has_leader:
-                    self.followers[condition] = None
-                    condition.wait()
-                    self.followers.pop(condition, None)
+                if self.leader is None or self.leader == thread:
+                    self._lead(thread, wait, poll)
                 else:
-                    self._lead(wait, poll)
+                    bell.mute()
+                    self.followers[bell] = None
+                    bell.sleep(self._lock)
+                    del self.followers[bell]
         finally:
-            self.followers.pop(condition, None)
-            if not self.has_leader and self.followers:
-                next(iter(self.followers)).notify()
+            self.followers.pop(bell, None)
+        return self.leader == thread
 
-    def _lead(self, wait: Wait, poll: Callable[[], object]) -> None:
-        self.has_leader = True
-        self._leading = wait
+    def _lead(self, thread: int, wait: Wait, poll: Callable[[], object]) -> None:
+        before = self.leader, self.depth, self._leading, self.sleeping_until
+        self.leader, self._leading, self.sleeping_until = thread, wait, None
+        self.depth += 1
         try:
             while not wait.ready:
                 poll()
         finally:
-            self.has_leader = False
-            self._leading = None
+            self.leader, self.depth, self._leading, self.sleeping_until = before
 
     def sleep(self, until: float, function: Callable[..., T_], *args: object) -> T_:
         """Call `function`, in which the leader sleeps, without the lock."""
@@ -123,6 +168,16 @@ class Turns:
             return self._lock.sleep(function, *args)
         finally:
             self.sleeping_until = None
+
+    def hand_over(self) -> None:
+        """Have somebody lead, if there is anybody, and nobody does."""
+        if self.followers and self.leader is None:
+            next(reversed(self.followers)).ring()
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether anybody sleeps in the selector: the leader, or beneath what it does on top."""
+        return self.sleeping_until is not None or self.depth > 1
 
     @property
     def is_done(self) -> bool:

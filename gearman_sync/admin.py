@@ -8,7 +8,7 @@ import functools
 import ssl
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gearman_proto import AdminEngine, Server, text
+from gearman_proto import AdminEngine, InvalidAdminClientState, Server, text
 from gearman_proto.surface import AdminClient
 from gearman_proto.tls import make_contexts
 
@@ -43,7 +43,7 @@ class GearmanAdminClient(AdminClient[Server, ssl.SSLContext], Opened):
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         make_engine = functools.partial(AdminEngine, addresses, **options)
-        self._driver = Driver(make_engine, make_contexts(addresses, ssl))
+        self._driver = Driver(make_engine, make_contexts(addresses, ssl), InvalidAdminClientState)
 
     def _ask(self, command: text.Command[T]) -> T:
         answer: T = self._driver.finish(self._begin_ask(command)).value

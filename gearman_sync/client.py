@@ -10,18 +10,18 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
-from gearman_proto import ClientEngine, Server, constants, make_requests
+from gearman_proto import ClientEngine, InvalidClientState, Server, constants, make_requests
 from gearman_proto.surface.client import Client, Requests, make_job
 from gearman_proto.tls import make_contexts
 
-from ._driver import Driver
+from ._driver import Call, Driver
 from ._opened import Opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress
+    from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Stream
     from gearman_proto.surface.base import Begin
 
 
@@ -44,7 +44,7 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened):
             wall_clock=time.time,
             **options,
         )
-        self._driver = Driver(make_engine, make_contexts(addresses, ssl))
+        self._driver = Driver(make_engine, make_contexts(addresses, ssl), InvalidClientState)
 
     def submit_job(
         self,
@@ -114,7 +114,9 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened):
         return self._iterate(self._begin_updates(job_request, poll_timeout))
 
     def _iterate(self, begin: Begin) -> Iterator[Any]:
-        with self._driver.start(begin) as call:
+        call: Call[Stream] = Call(self._driver)
+        try:
+            call.begin(begin)
             stream = call.wait
             while True:
                 done = stream.done
@@ -126,6 +128,9 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened):
                     return
                 else:
                     call.block()
+        finally:
+            self._driver.over(call.wait)
+            self._driver.tidy()
 
     def get_job_status(
         self,
@@ -160,7 +165,7 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened):
         callback_fxn: Callable[[bool], object],
         timeout: float | None = None,
     ) -> bool:
-        with self._driver.start(self._begin_watch(timeout)) as call:
+        def watch(call: Call[Stream]) -> bool:
             stream = call.wait
             while callback_fxn(stream.news):
                 if stream.done:
@@ -168,7 +173,9 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened):
                     return False
                 stream.news = False
                 call.block()
-        return True
+            return True
+
+        return self._driver.during(self._begin_watch(timeout), watch)
 
     def shutdown(self) -> None:
         self._driver.close()

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from gearman_proto import GearmanError, HostAndPort, ServerEngine, surface
 from gearman_proto.deadlines import to_seconds
 
-from ._driver import Call, Driver
+from ._driver import Driver
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
-
-    from gearman_proto import Wait
 
 logger: Final = logging.getLogger("gearman")
 
@@ -74,12 +72,11 @@ class JobServer(surface.JobServer):
         listener = _listen(self._host, self._port)
         driver = Driver(self._make_engine)
         driver.listen(listener, ServerEngine.accept)
-        call = driver.start(ServerEngine.serve)
         self._driver = driver
         self._address = HostAndPort(*listener.getsockname()[:2])
         self._thread = threading.Thread(
             target=_serve,
-            args=(driver, call, self._ended),
+            args=(driver, self._ended),
             name=f"gearman-server-{self._address.port}",
             daemon=True,
         )
@@ -108,11 +105,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
 
 
-def _serve(driver: Driver[ServerEngine], call: Call[Wait], ended: threading.Event) -> None:
+def _serve(driver: Driver[ServerEngine], ended: threading.Event) -> None:
     try:
-        with call:
-            call.block()
-        call.wait.raise_error()
+        driver.run(ServerEngine.serve)
     except GearmanError:
         logger.exception("the job server has ended")
     finally:

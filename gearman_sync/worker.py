@@ -10,7 +10,7 @@ ends.
 
 from __future__ import annotations
 
-import concurrent.futures
+import functools
 import random
 import ssl
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -24,13 +24,17 @@ from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWar
 
 from ._driver import Driver
 from ._opened import Opened
+from ._threads import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import ServerAddress
+    from gearman_proto.engines.worker import WorkStream
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.events import PacketEvent
+
+    from ._driver import Call
 
 #: Gets the worker and the job, and returns the result.
 Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
@@ -53,46 +57,41 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext], Opened):
             self._introduce(engine)
             return engine
 
-        self._driver = Driver(make_engine, make_contexts(addresses, ssl))
+        self._driver = Driver(make_engine, make_contexts(addresses, ssl), InvalidWorkerState)
 
     # Working.
 
     def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
-        begin = self._begin_work(poll_timeout)
         # What `after_job` has raised; it is raised when all jobs are done.
         errors: list[BaseException] = []
-        try:
-            call = self._driver.start(begin)
-        except InvalidWorkerState:
-            raise
-        except BaseException:  # It may have begun, and then been interrupted.
-            self._driver.call(WorkerEngine.end_work)
-            raise
-        with call:
-            stream = call.wait
-            pool = None
-            try:
-                if self._max_jobs > 1:
-                    pool = concurrent.futures.ThreadPoolExecutor(self._max_jobs, "gearman-job")
-                while not stream.done:
-                    call.block()
-                    active, stream.active = stream.active, False
-                    while (job := self._driver.call(WorkerEngine.next_job, look=False)) is not None:
-                        if pool is None:
-                            self._execute(job, errors)
-                        else:
-                            pool.submit(self._execute_in_pool, job, errors)
-                    self._log()
-                    if not self.after_poll(active):
-                        self._driver.call(WorkerEngine.stop)
-            finally:
-                self._driver.call(WorkerEngine.end_work)
-                if pool is not None:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                self._log()
+        body = functools.partial(self._work, errors=errors)
+        stream = self._driver.during(self._begin_work(poll_timeout), body)
         if errors:
             raise errors[0]
         stream.raise_error()
+
+    def _work(self, call: Call[WorkStream], errors: list[BaseException]) -> WorkStream:
+        stream = call.wait
+        execute: Callable[[WorkerJob], None] = functools.partial(self._execute, errors=errors)
+        pool = None
+        if self._max_jobs > 1:
+            pool = Pool(self._max_jobs, functools.partial(self._execute_in_pool, errors=errors))
+            execute = pool.do
+        try:
+            while not stream.done:
+                call.block()
+                active, stream.active = stream.active, False
+                while (job := self._driver.call(WorkerEngine.next_job, look=False)) is not None:
+                    execute(job)
+                self._log()
+                if not self.after_poll(active):
+                    self._driver.call(WorkerEngine.stop)
+        finally:
+            if pool is not None:
+                pool.is_over = True
+                pool.jobs.put(None)
+            self._log()
+        return stream
 
     def stop(self, timeout: float | None = None) -> None:
         self._driver.post(self._make_stop(timeout))

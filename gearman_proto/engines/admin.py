@@ -293,14 +293,15 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         return bool(self._queue)
 
     def _answer(self, question: Question[T], value: T) -> None:
-        self._forget(question)
         question.answer(value)
+        self._forget(question)
 
     def _fail(self, question: Question[Any], error: Exception) -> None:
-        self._forget(question)
         question.fail(error)
+        self._forget(question)
 
     def _forget(self, question: Question[Any]) -> None:
+        # Behind its end: `crash` ends those that are held, where a signal has come in between.
         self._timers.cancel(question)
         self._held.discard(question)
 
@@ -369,6 +370,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         self._queue.clear()
         for question in list(self._held):
             self._fail(question, error)
+        self._timers.clear()  # A signal may have hit where one was set.
 
     # Events.
 

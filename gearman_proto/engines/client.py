@@ -55,7 +55,7 @@ from gearman_proto.wire.events import (
 )
 
 from .answers import Answers
-from .base import OPEN, WAITING, checking
+from .base import GONE, OPEN, WAITING, checking
 from .clientlink import (
     ITEM_COST,
     TRIAL,
@@ -375,6 +375,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         for link in self.pool.links():
             self._tell_close(link)
         self._give_up_links(error)
+        self._timers.clear()  # Nobody may be left to release what a signal has hit.
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more: its requests are lost, and nobody is told.
@@ -445,7 +446,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         unanswered = link.connection.unanswered
         if not unanswered and not link.jobs:
             heartbeat.heard = now  # Nothing was awaited until now.
-        packets = []
+        packets: list[bytes] = []
         size = 0
         send = link.connection.send
         while ahead:
@@ -467,7 +468,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                     item.sent()
                 else:
                     packet = send(item.event, item)
-            except Exception as error:  # noqa: BLE001 - whatever the application made of it
+            except Exception as error:  # whatever the application made of it
+                if link.connection.unanswered != unanswered + len(packets):
+                    raise  # It came behind that, from a signal handler.
                 self._unsendable(link, item, error)
                 continue
             packets.append(packet)
@@ -484,17 +487,25 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             raise InvalidClientState("this client has been shut down")
 
     def _check_ours(self, requests: Iterable[GearmanJobRequest]) -> None:
-        """Make those JOB_UNKNOWN whose client has ended; refuse those that another one has."""
-        stranded = False
+        """Make those JOB_UNKNOWN whose client has ended; refuse those that another one has.
+
+        And those of our own that a signal's exception has hit where they left, before a `crash`:
+        they are in no place any more.
+        """
+        homeless = False
         for request in requests:
             link = request.link
-            if link is None or link.engine is self:
+            if link is None or (link.engine is self and link.state is not GONE):
                 continue
-            if not request.is_stranded:
+            if not request.is_stranded and link.engine is not self:
                 raise InvalidClientState(f"{request!r} is under way in another client")
-            stranded = True
-        if stranded:
+            homeless = True
+        if homeless:
             for request in requests:
+                link = request.link
+                if link is not None and link.engine is self and link.state is GONE:
+                    request.waits = ()
+                    request.leave(JOB_UNKNOWN, ConnectionError("it was hit by a signal"))
                 request.settle()
 
     def _joined(self, wait: _R) -> _R:
@@ -525,6 +536,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait.unaccepted += request.state == JOB_PENDING
             request.waits = (*request.waits, wait)
         else:
+            if request.state == JOB_PENDING:  # A signal has hit it between its states.
+                request.waits = ()
+                request.leave(JOB_UNKNOWN)
             wait.request_was_over(request)
 
     # Requests.

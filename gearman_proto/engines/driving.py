@@ -4,19 +4,24 @@ A driver may rely on what `base` says of engines, but for two things: there may 
 and a signal's exception (KeyboardInterrupt) may hit it anywhere. After either, a packet may have
 been taken and not applied, or made and not written; to go on would give requests each other's
 answers. So all connections are given up, and everybody who waits is told why.
+
+What else a signal handler may do, and so may a finalizer that the collector runs, is to call the
+engine again, on top of a call that it has interrupted. Such a call is posted: it is made when the
+one beneath is over.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from gearman_proto.errors import ConnectionError
 
-if TYPE_CHECKING:
-    from typing import Self
+from .base import REFUSALS
 
+if TYPE_CHECKING:
     from .base import Engine
     from .waits import Wait
 
@@ -39,12 +44,32 @@ class BaseDriver(Generic[E_]):
     def __init__(self, engine: E_, log: Callable[..., object]) -> None:
         self.engine: E_ = engine
         self._log = log
-        # Waits of calls that are over, for the engine to be told of. Appended to from anywhere.
-        self._released: deque[Wait] = deque()
+        # Waits of calls that are over, for the engine to be told of, and calls that are to be made.
+        # Appended to from anywhere.
+        self._released: deque[Wait | None] = deque()
+        self._posted: deque[Callable[[E_, float], object]] = deque()
 
     def _release_all(self, now: float) -> None:
         while self._released:
-            self.engine.release(self._released.popleft(), now)
+            wait = self._released.popleft()
+            if wait is not None:
+                self.engine.release(wait, now)
+
+    def _do_posted(self, now: float) -> bool:
+        """Make the calls that were posted. Returns whether there was any."""
+        if not self._posted:
+            return False
+        while self._posted:
+            try:
+                self._posted[0](self.engine, now)
+            except Exception as error:  # noqa: BLE001 - a bug, as in `_tell`
+                if self._is_refusal(error):
+                    self._log("a call that was made in the middle of another was refused")
+                else:
+                    self._log("internal error in %r", self._posted[0])
+                    self.engine.crash(error)
+            self._posted.popleft()  # Only now: a signal's exception would lose it.
+        return True
 
     def _tell(self, call: Callable[..., T_], *args: Any) -> T_ | None:
         """Make a call of the engine's transport side. If it raises, which is a bug, nobody hangs.
@@ -59,25 +84,21 @@ class BaseDriver(Generic[E_]):
             self.engine.crash(error)
             return None
 
+    @staticmethod
+    def _is_refusal(error: BaseException) -> bool:
+        """Whether `error` is one of REFUSALS, so that nothing has changed.
+
+        It is none if it comes from a signal handler that has hit the engine in the middle of
+        something, and has used another client, say.
+        """
+        is_inside = False
+        for frame, _ in walk_tb(error.__traceback__):
+            name = frame.f_globals["__name__"]
+            if is_inside and not name.startswith("gearman_proto."):
+                return False
+            is_inside |= name.startswith("gearman_proto.engines.") and name != __name__
+        return isinstance(error, REFUSALS)
+
     def _interrupted(self, error: BaseException) -> None:
         """An exception has come out of the middle of the engine: a signal's, most likely."""
         self.engine.crash(ConnectionError(f"interrupted by {error!r}"))
-
-
-class BaseCall(Generic[W_]):
-    """A call that waits for something. Leaving it as a context manager releases its Wait.
-
-    Args:
-        wait: What it waits for.
-        release: Releases that.
-    """
-
-    def __init__(self, wait: W_, release: Callable[[Wait], object]) -> None:
-        self.wait: W_ = wait
-        self._release = release
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self._release(self.wait)

@@ -344,10 +344,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         Args:
             job: The job.
             now: The time.
-            go_on: Whether to take more; else this is `stop`, too.
+            go_on: Whether to take more; else this is `stop`, too, unless the `work` that has taken
+                the job is over.
         """
         link: WorkerLink = job.link
-        if not go_on and self._stream is not None:
+        if not go_on and job in self._jobs:
             self.stop(now)  # First: its failure may otherwise let the link ask for another one.
         if not job.ended and link.alive:
             self.send(job, WorkFail(job.wire_handle), now, _nothing)
@@ -397,7 +398,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._jobs.clear()
 
     def release(self, wait: Wait, now: float) -> None:
-        """The caller of `wait` is no longer blocked, for whatever reason."""
+        """The caller of `wait` is no longer blocked, for whatever reason; `work` is over then."""
+        if wait is self._stream:
+            self.end_work(now)
         self._timers.cancel(wait)
         for link in self.pool.links():
             if wait in link.waits:
@@ -420,11 +423,12 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
                 wait.error = error
             self._end_waits(link)
         self._grabs = 0  # A signal may have hit where they are counted.
-        if self._stream is not None:
-            self._stream.error = error
-            self._stream.finish()
-        else:
-            self.end_work(0.0)  # A signal may have hit the first one.
+        stream = self._stream
+        self.end_work(0.0)  # A signal may have hit the first one, or `work`: nobody ends it then.
+        self._timers.clear()
+        if stream is not None:
+            stream.error = error
+            stream.finish()
 
     def abandon(self, error: Exception) -> None:
         """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""

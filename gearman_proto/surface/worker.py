@@ -118,7 +118,8 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} [{self._servers()}] {', '.join(self.worker_abilities)}>"
 
-    # What it can do. All of this may be called while it works; (blocking) from any thread.
+    # What it can do. All of this may be called while it works, and in a signal handler; (blocking)
+    # from any thread.
 
     def register_task(
         self, task: str | bytes, callback: Callable[[Any, JobT], Any], timeout: float | None = None
@@ -153,7 +154,7 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
             self._registered[name] = Ability(callback, seconds)
             self.worker_abilities[name] = callback
 
-        self._driver.call(register)
+        self._driver.tell(register)
         return name
 
     def unregister_task(self, task: str | bytes) -> str:
@@ -170,9 +171,12 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         """
         name = to_text(task, "task")
         wire = check_task(name)
-        if name in self.worker_abilities:
-            del self.worker_abilities[name]
-            self._driver.call(lambda engine, now: engine.unregister(wire, now))
+
+        def unregister(engine: Any, now: float) -> None:
+            if self.worker_abilities.pop(name, None) is not None:
+                engine.unregister(wire, now)
+
+        self._driver.tell(unregister)
         return name
 
     def set_client_id(self, client_id: str | bytes) -> str:
@@ -186,8 +190,8 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         """
         name = to_text(client_id, "client id")
         wire = check_client_id(name)
-        self._driver.call(lambda engine, _now: engine.set_client_id(wire))
         self.worker_client_id = name
+        self._driver.tell(lambda engine, _now: engine.set_client_id(wire))
         return name
 
     def _introduce(self, engine: Any) -> None:

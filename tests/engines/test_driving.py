@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
-from gearman_proto import ConnectionError
-from gearman_proto.engines.driving import BaseCall, BaseDriver
+from gearman_proto import ConnectionError, InvalidWorkerState, WorkerEngine
+from gearman_proto.address import parse_host_list
+from gearman_proto.engines.driving import BaseDriver
 from gearman_proto.engines.waits import Wait
 
 
@@ -80,18 +82,84 @@ def test_waits_that_are_over(driver: BaseDriver[Any]) -> None:
     assert driver.engine.released == [(wait, 2.5) for wait in waits]
 
 
-@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
-def test_call_releases_its_wait(error: type[BaseException] | None) -> None:
-    released: list[Wait] = []
-    wait = a_wait()
-    call = BaseCall(wait, released.append)
-    try:
-        with call as entered:
-            assert entered is call
-            assert call.wait is wait
-            assert not released
-            if error:
-                raise error
-    except KeyboardInterrupt:
-        pass
-    assert released == [wait]
+def test_a_call_that_never_began_has_no_wait(driver: BaseDriver[Any]) -> None:
+    driver._released.append(None)
+    driver._release_all(2.5)
+    assert not driver._released
+    assert not driver.engine.released
+
+
+def test_calls_that_were_posted(driver: BaseDriver[Any], logged: list[Any]) -> None:
+    made: list[tuple[str, float]] = []
+
+    def last(engine: Any, now: float) -> None:
+        made.append(("last", now))
+
+    def first(engine: Any, now: float) -> None:
+        assert engine is driver.engine
+        made.append(("first", now))
+        driver._posted.append(last)
+
+    assert not driver._do_posted(1.5)
+    driver._posted.append(first)
+    assert driver._do_posted(2.5)
+    assert made == [("first", 2.5), ("last", 2.5)]
+    assert not driver._do_posted(3.5)
+    assert not logged
+
+
+def test_a_posted_call_that_is_refused(driver: BaseDriver[Any], logged: list[Any]) -> None:
+    """It has changed nothing, so nothing is given up."""
+
+    def refused(engine: Any, now: float) -> None:
+        raise InvalidWorkerState("no")
+
+    driver._posted.append(refused)
+    assert driver._do_posted(1.5)
+    assert not driver.engine.crashes
+    assert len(logged) == 1
+    assert not driver._posted
+
+
+def test_a_posted_call_with_a_bug(driver: BaseDriver[Any], logged: list[Any]) -> None:
+    def broken(engine: Any, now: float) -> None:
+        raise ZeroDivisionError
+
+    driver._posted.append(broken)
+    assert driver._do_posted(1.5)
+    (error,) = driver.engine.crashes
+    assert isinstance(error, ZeroDivisionError)
+    assert len(logged) == 1
+    assert not driver._posted
+
+
+def test_a_posted_call_that_a_signal_hits_is_not_lost(driver: BaseDriver[Any]) -> None:
+    made: list[float] = []
+
+    def interrupted(engine: Any, now: float) -> None:
+        made.append(now)
+        if len(made) == 1:
+            raise KeyboardInterrupt
+
+    driver._posted.append(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        driver._do_posted(1.5)
+    assert driver._do_posted(2.5)
+    assert made == [1.5, 2.5]
+
+
+def test_what_a_signal_handler_has_raised_is_no_refusal() -> None:
+    """It has hit the engine in the middle of something, where `now` is asked for here."""
+
+    class Now(float):
+        def __add__(self, other: float) -> float:
+            raise InvalidWorkerState("of another worker")
+
+    engine = WorkerEngine(parse_host_list(["s:1"]), rng=random.Random(1))
+    with pytest.raises(InvalidWorkerState) as hit:
+        engine.work(Now(1.0), lambda: None)
+    assert not BaseDriver._is_refusal(hit.value)
+    with pytest.raises(InvalidWorkerState, match="works already") as refused:
+        engine.work(1.0, lambda: None)
+    assert BaseDriver._is_refusal(refused.value)
+    assert not BaseDriver._is_refusal(ZeroDivisionError())

@@ -125,6 +125,68 @@ def test_worker_whose_work_ends(monkeypatch: pytest.MonkeyPatch, stop: bool) -> 
         assert world.serve().take()[-1] == GrabJobUniq()
 
 
+def test_release_ends_the_work() -> None:
+    """So nothing but that has to come through, whatever hits the caller of `work`."""
+    world = worker_harness.World()
+    stream = world.work()
+    server = world.serve()
+    server.assign()
+    world.release(stream)
+    assert server.closed
+    assert not world.engine.has_jobs()
+    again = world.work()
+    world.release(stream)  # Again: it is another's by now.
+    assert not again.done
+    world.serve().assign(2)
+    assert world.engine.has_jobs()
+
+
+def test_work_that_is_hit_where_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has its stream, so nobody will release it."""
+    world = worker_harness.World()
+
+    def hit(*args: Any) -> None:
+        monkeypatch.undo()
+        raise Signalled
+
+    monkeypatch.setattr(world.engine, "_connect_to", hit)
+    with pytest.raises(Signalled):
+        world.engine.work(world.now, harness.Bell())
+    world.engine.crash(ValueError("interrupted"))
+    work_again(world)
+
+
+def test_a_job_of_a_work_that_is_over_stops_nothing() -> None:
+    world = worker_harness.World()
+    stream = world.work()
+    job = world.serve().assign()
+    world.release(stream)
+    again = world.work()
+    world.job_done(job, go_on=False)
+    assert not again.done
+    assert world.serve().take()[-1] == GrabJobUniq()
+
+
+@pytest.mark.parametrize("name", ["answer", "fail"])
+def test_question_that_is_hit_where_it_ends(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Somebody waits for it, and has to get to know."""
+    world = test_admin.World()
+    question = world.ask(text.version())
+    server = world.serve()
+    server.take()
+
+    def hit(*args: Any) -> None:
+        monkeypatch.undo()
+        raise Signalled
+
+    monkeypatch.setattr(type(question), name, hit)
+    happens = {"answer": lambda: server.send(b"OK 1\n"), "fail": server.lose}
+    with pytest.raises(Signalled):
+        happens[name]()
+    world.engine.crash(ValueError("interrupted"))
+    assert question.done
+
+
 @pytest.mark.usefixtures("hit_the_end_of_a_link")
 def test_server() -> None:
     world = server_harness.World()

@@ -61,6 +61,8 @@ class Driver(Generic[E_]):
     def call(self, function: Callable[[E_, float], Any]) -> Any:
         return function(self.engine, 0.0)
 
+    tell = call
+
     def begin(self, begin: Begin) -> Any:
         return begin(self.engine, 0.0, lambda: None)
 

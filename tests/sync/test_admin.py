@@ -282,8 +282,8 @@ def test_keyboard_interrupt_while_others_wait_behind(
         real_release(wait)
 
     with GearmanAdminClient([server.address], poll_timeout=None) as client:
-        real_release = client._driver.release
-        monkeypatch.setattr(client._driver, "release", release)
+        real_release = client._driver.over
+        monkeypatch.setattr(client._driver, "over", release)
         call = spawn(interrupt)
         with pytest.raises(KeyboardInterrupt):
             client.get_version()

@@ -129,7 +129,7 @@ def test_calls_of_the_engine(
         monkeypatch.setattr(owner, name, counted)
 
     driver = client._driver
-    count(driver._poller, "select")
+    count(driver._poller.selector, "select")
     count(driver.engine, "data_to_send")
     count(driver.engine, "receive_data")
     client.submit_multiple_jobs([{"task": task, "data": b"data"}] * MANY, background=True)

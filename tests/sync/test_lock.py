@@ -23,11 +23,11 @@ def taken(lock: Lock) -> bool:
 def test_sleep_is_without_the_lock() -> None:
     lock = Lock()
     with lock:
-        assert lock.is_mine
+        assert lock.is_mine()
         assert taken(lock)
         assert lock.sleep(taken, lock) is False
         assert taken(lock)
-    assert not lock.is_mine
+    assert not lock.is_mine()
     assert not taken(lock)
 
 
@@ -40,7 +40,7 @@ def test_sleep_that_is_interrupted() -> None:
     with lock:
         with pytest.raises(KeyboardInterrupt):
             lock.sleep(interrupted)
-        assert lock.is_mine
+        assert lock.is_mine()
     assert not taken(lock)
 
 
@@ -49,14 +49,14 @@ def test_if_free() -> None:
     seen: list[bool] = []
 
     def look() -> None:
-        seen.append(lock.is_mine)
+        seen.append(lock.is_mine())
 
     lock.if_free(look)
     assert seen == [True]
     assert not taken(lock)
     with lock:
         lock.if_free(look)  # This thread has it.
-        assert lock.is_mine
+        assert lock.is_mine()
         spawn(lock.if_free, look).result(PATIENCE)  # Another has it.
     assert seen == [True]
     assert not taken(lock)
@@ -80,4 +80,4 @@ def test_if_free_that_is_interrupted(name: str) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         lock.if_free(function)
-    assert not lock.is_mine
+    assert not lock.is_mine()

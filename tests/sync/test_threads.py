@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import signal
@@ -14,6 +15,7 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_sync import GearmanClient
+from gearman_sync._turns import Bell
 from tests.support import (
     Gate,
     Gearmand,
@@ -284,6 +286,44 @@ def test_keyboard_interrupt_in_a_follower(
     call.result(20)
     gate.open.set()
     assert leader.result(20).result == b"leader"
+    assert client.submit_job(task, b"after").result == b"after"
+
+
+def test_interrupt_where_a_follower_is_woken(
+    gearmand: Gearmand,
+    client: GearmanClient,
+    task: str,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The engine takes that for done, so it has to be made up for."""
+    gate = Gate()
+    start_worker(gearmand.address, {task: gate})
+    main = threading.get_ident()
+    armed: list[bool] = []
+    ring = Bell.ring
+
+    def interrupted(bell: Bell) -> None:
+        if armed and threading.get_ident() == main:
+            armed.clear()
+            raise KeyboardInterrupt
+        ring(bell)
+
+    monkeypatch.setattr(Bell, "ring", interrupted)
+
+    def follow() -> None:
+        wait_for_leader(client)
+        follower = spawn(client.submit_job, task, b"follower")
+        wait_for_followers(client, 1)
+        armed.append(True)
+        gate.open.set()
+        with contextlib.suppress(gearman.errors.ConnectionError):
+            follower.result(10)
+
+    call = spawn(follow)
+    with pytest.raises(KeyboardInterrupt):
+        client.submit_job(f"{task}-nobody", b"leader")
+    call.result(20)
     assert client.submit_job(task, b"after").result == b"after"
 
 

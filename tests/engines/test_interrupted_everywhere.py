@@ -1,0 +1,310 @@
+"""A signal's exception behind every line of an engine; then `crash`, and the engine is used again.
+
+CPython looks for signals in fewer places, but these differ from version to version. A line is hit
+once for each line that it is called from.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import gearman_proto
+from gearman_proto import text
+from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_UNKNOWN
+from gearman_proto.errors import ConnectionError
+from gearman_proto.wire.events import (
+    CanDo,
+    EchoReq,
+    GrabJob,
+    GrabJobUniq,
+    JobAssign,
+    JobCreated,
+    NoJob,
+    Noop,
+    PreSleep,
+    StatusRes,
+    SubmitJob,
+    SubmitJobBg,
+    WorkComplete,
+    WorkData,
+    WorkFail,
+    WorkStatus,
+)
+
+from . import harness, server_harness, test_admin, worker_harness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+    from typing import Self
+
+    from gearman_proto.jobs.request import GearmanJobRequest
+
+pytestmark = [
+    pytest.mark.slow,
+    # A generator that is hit may end where Python drops exceptions.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+_CORE = os.path.dirname(gearman_proto.__file__) + os.sep
+
+
+class Signalled(BaseException):
+    """What a signal handler has raised."""
+
+
+class Interrupted:
+    """Raises Signalled before a line of the core in what is done in its ``with``.
+
+    Args:
+        number: Which of the lines that are run, from 0 on.
+
+    Attributes:
+        where: Which line that was; None if there were not so many.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.where: str | None = None
+        self._left = number
+        self._seen: set[Any] = set()
+
+    def __enter__(self) -> Self:
+        sys.settrace(self._enter)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        sys.settrace(None)
+
+    def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
+        return self._look if frame.f_code.co_filename.startswith(_CORE) else None
+
+    def _look(self, frame: FrameType, event: str, argument: Any) -> Any:
+        beneath = frame.f_back
+        assert beneath is not None
+        place = (event, frame.f_code, frame.f_lineno, beneath.f_code, beneath.f_lineno)
+        if event in ("line", "return") and place not in self._seen:
+            self._seen.add(place)
+            self._left -= 1
+            if self._left < 0:
+                self.where = f"{event} {frame.f_code.co_filename}:{frame.f_lineno}"
+                raise Signalled
+        return self._look
+
+
+def everywhere(
+    make: Callable[[], Any],
+    use: Callable[[Any], object],
+    look: Callable[[Any], object],
+) -> int:
+    """Interrupt `use` of what `make` makes at each line; `look` at it then. Returns how often."""
+    number = 0
+    while True:
+        world = make()
+        interrupted = Interrupted(number)
+        try:
+            with interrupted:
+                use(world)
+        except Signalled:
+            pass
+        if interrupted.where is None:
+            return number
+        world.engine.crash(ConnectionError("interrupted"))
+        while world.engine.next_action() is not None:
+            pass
+        world.peers.clear()
+        try:
+            look(world)
+        except BaseException as error:
+            error.add_note(f"interrupted at {interrupted.where}, the {number}th line")
+            raise
+        number += 1
+
+
+# The client.
+
+
+def use_client(world: harness.World) -> None:
+    world.first = world.request(unique="u")  # type: ignore[attr-defined]
+    request: GearmanJobRequest = world.first  # type: ignore[attr-defined]
+    others = [world.request(), world.request(background=True)]
+    wait = world.submit(request, *others, timeout=5.0)
+    server = world.serve()
+    server.take()
+    handles = [b"H:1", b"H:2", b"H:3"]
+    server.send(*[JobCreated(handle) for handle in handles])
+    stream = world.updates(request)
+    server.send(WorkData(b"H:1", b"part"), WorkStatus(b"H:1", b"1", b"2"))
+    stream.take()
+    server.send(WorkComplete(b"H:1", b"out"), WorkFail(b"H:2"))
+    world.release(stream)
+    world.release(wait)
+    status = world.statuses(request, timeout=5.0)
+    server.take()
+    server.send(StatusRes(b"H:1", b"0", b"0", b"0", b"0"))
+    world.release(status)
+    lost = world.submit(world.request(retries=1), timeout=5.0)
+    server.take()
+    server.lose()
+    world.serve().take()
+    world.sleep(6.0)
+    world.release(lost)
+
+
+def look_at_client(world: harness.World) -> None:
+    engine = world.engine
+    assert all(wait.done for wait in world.waits)
+    assert not engine._waits
+    assert not len(engine._timers)
+    assert not engine.pool.links()
+    for wait in world.waits:
+        engine.release(wait, world.now)
+    world.waits.clear()
+    # What was hit where it was under way does not keep anybody waiting.
+    first: GearmanJobRequest | None = getattr(world, "first", None)
+    if first is not None:
+        again = world.wait_completed(first)
+        assert again.done
+        assert first.state in (JOB_UNKNOWN, JOB_COMPLETE)
+        world.release(again)
+    requests = [world.request(), world.request(background=True)]
+    wait = world.submit(*requests)
+    server = world.serve()
+    assert [type(event) for event in server.take()] == [SubmitJob, SubmitJobBg]
+    server.send(JobCreated(b"H:7"), JobCreated(b"H:8"), WorkComplete(b"H:7", b"out"))
+    assert wait.done
+    assert [request.state for request in requests] == [JOB_COMPLETE, JOB_CREATED]
+    assert requests[0].result == b"out"
+    world.release(wait)
+    assert not engine._waits
+
+
+def test_client() -> None:
+    def make() -> harness.World:
+        return harness.World()
+
+    assert everywhere(make, use_client, look_at_client) > 500
+
+
+# The worker.
+
+
+def use_worker(world: worker_harness.World) -> None:
+    world.register(b"g", 5.0)
+    world.work(timeout=60.0)
+    one = world.serve("s0")
+    one.send(NoJob())
+    one.send(Noop())
+    job = one.assign()
+    world.send(job, WorkData(b"H:1", b"part"))
+    two = world.serve("s1")
+    world.finish(job)
+    world.unregister(b"g")
+    two.lose()
+    world.sleep(2.0)
+    if one.grabbing:
+        one.send(NoJob())
+    world.stop(timeout=5.0)
+    world.sleep(6.0)
+    world.end_work()
+
+
+def look_at_worker(world: worker_harness.World) -> None:
+    engine = world.engine
+    assert all(wait.done for wait in world.waits)
+    world.waits.clear()
+    assert not engine.has_jobs()
+    assert not engine.pool.links()
+    assert not len(engine._timers)
+    if engine.work(world.now, harness.Bell()).done:
+        engine.end_work(world.now)  # It was told to stop when it did not work any more.
+        engine.work(world.now, harness.Bell())
+    world.pump()
+    server = world.serve("s0")
+    assert server.take()[-1] == GrabJobUniq()
+    job = server.assign(7)
+    world.finish(job)
+    assert WorkComplete(b"H:7", b"out") in server.take()
+    world.end_work()
+    assert not engine.pool.links()
+    assert not engine.has_jobs()
+
+
+def test_worker() -> None:
+    def make() -> worker_harness.World:
+        return worker_harness.World(2)
+
+    assert everywhere(make, use_worker, look_at_worker) > 500
+
+
+# The server: a signal's exception ends it.
+
+
+def use_server(world: server_harness.World) -> None:
+    world.engine.serve(world.now, harness.Bell())
+    worker = world.worker(b"f")
+    worker.send(PreSleep())
+    client = world.connect()
+    client.send(SubmitJob(b"f", b"u", b"in"))
+    worker.send(GrabJob())
+    (assigned,) = [event for event in worker.take() if isinstance(event, JobAssign)]
+    worker.send(WorkData(assigned.handle, b"part"), WorkComplete(assigned.handle, b"out"))
+    client.send(EchoReq(b"x"))
+    worker.send(CanDo(b"g"))
+    world.sleep(1.0)
+    worker.closed = True
+    world.call(world.engine.connection_lost, worker.link, OSError(), world.now)
+
+
+def look_at_server(world: server_harness.World) -> None:
+    assert world.engine.closed
+    assert not world.engine.links
+    assert not world.engine.links_to_write()
+    world.engine.handle_timeout(1e9)
+    world.engine.close(world.now)
+
+
+def test_server() -> None:
+    assert everywhere(server_harness.World, use_server, look_at_server) > 500
+
+
+# The admin client.
+
+
+def use_admin(world: test_admin.World) -> None:
+    first, second = world.ask(text.version(), timeout=5.0), world.ask()
+    server = world.serve()
+    server.take()
+    server.send(b"OK 1\n")
+    world.release(first)
+    server.take()
+    server.send(b"f\t1\t2", b"\t3\n.\n")
+    world.release(second)
+    third = world.ask(timeout=5.0)
+    server.take()
+    world.call(world.engine.handle_timeout, world.now + 6.0)
+    world.release(third)
+
+
+def look_at_admin(world: test_admin.World) -> None:
+    assert all(question.done for question in world.questions)
+    for question in world.questions:
+        world.engine.release(question, world.now)
+    world.questions.clear()
+    question = world.ask(text.version())
+    server = world.serve()
+    assert server.one() == b"version"
+    server.send(b"OK 2\n")
+    assert question.value == "2" or question.value == "OK 2"
+
+
+def test_admin_client() -> None:
+    assert everywhere(test_admin.World, use_admin, look_at_admin) > 200

@@ -1,0 +1,308 @@
+"""KeyboardInterrupt at every place at which CPython looks for signals.
+
+Whatever it hits is over, with KeyboardInterrupt and nothing else. The client or worker that it hits
+can be used again at once; it holds no job, no lock and no descriptor of before, and no other thread
+hangs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.errors import (
+    ConnectionError,
+    ExceededConnectionAttempts,
+    GearmanError,
+    InvalidClientState,
+    ServerUnavailable,
+)
+from gearman_sync import GearmanClient, GearmanJobRequest, GearmanWorker, JobServer, WorkerJob
+from tests.support import PATIENCE, spawn
+from tests.support.injecting import every_place, soon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    MakeClient = Callable[..., GearmanClient]
+    MakeWorker = Callable[..., GearmanWorker]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system has no /proc"),
+    # One may hit a finalizer, where Python drops it, or between the making of a socket and the
+    # keeping of it.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+LOST = (ConnectionError, ExceededConnectionAttempts, ServerUnavailable)
+JOBS = [{"task": "echo", "data": b"1"}, {"task": "echo", "data": b"2"}]
+
+
+def echo(worker: GearmanWorker, job: WorkerJob) -> Any:
+    return job.data
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def settled_descriptors() -> int:
+    """How many there are when those of other tests' garbage are closed."""
+    gc.collect()
+    return descriptors()
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def address() -> Iterator[tuple[str, int]]:
+    with JobServer() as server:
+        yield server.address
+
+
+@pytest.fixture
+def echoing(address: tuple[str, int]) -> Iterator[None]:
+    """Somebody does the jobs of "echo"."""
+    with GearmanWorker([address]) as worker:
+        worker.register_task("echo", echo)
+        working = spawn(worker.work)
+        yield
+        worker.stop()
+        working.result(PATIENCE)
+
+
+# What is interrupted.
+
+
+def submit(client: GearmanClient) -> None:
+    client.submit_job("echo", b"1")
+
+
+def connect(client: GearmanClient) -> None:
+    client.establish_connection(client.connection_list[0])
+
+
+def wait_for_each(client: GearmanClient) -> None:
+    requests = client.submit_multiple_jobs(JOBS, wait_until_complete=False)
+    assert len(list(client.as_completed(requests))) == 2
+
+
+def ask(client: GearmanClient) -> None:
+    client.get_job_status(GearmanJobRequest.from_handle("H:host:1"))
+
+
+def watch(client: GearmanClient) -> None:
+    client.poll_connections_until_stopped([], lambda activity: False)
+
+
+def disconnect(client: GearmanClient) -> None:
+    client._driver.call(lambda engine, now: engine.crash(ConnectionError("for this test")))
+
+
+def whole_job(client: GearmanClient) -> None:
+    """Have a job done, though what was lost by an interrupt may show itself only now."""
+    for _ in range(3):
+        with contextlib.suppress(*LOST):
+            request = client.submit_job("echo", b"again", poll_timeout=PATIENCE)
+            assert not request.timed_out
+            if request.complete:
+                assert request.result == b"again"
+                return
+    raise AssertionError("it is lost again and again")
+
+
+class Partner:
+    """Another thread that has jobs done by the same client, one by one, until the end."""
+
+    def __init__(self, client: GearmanClient) -> None:
+        self._client = client
+        self._is_over = False
+        self.done = 0
+        self._call = spawn(self._run)
+
+    def _run(self) -> None:
+        while not self._is_over:
+            with contextlib.suppress(*LOST):
+                self._client.submit_job("echo", b"partner")
+            self.done += 1
+
+    def goes_on(self) -> bool:
+        before = self.done
+        return soon(lambda: self.done > before)
+
+    def end(self) -> None:
+        self._is_over = True
+        self._call.result(PATIENCE)
+
+
+def interrupt_client(
+    client: GearmanClient,
+    scenario: Any,
+    partner: Partner | None = None,
+    function: Callable[[], object] = interrupt,
+    errors: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
+) -> int:
+    """Interrupt `scenario` everywhere, look each time, and return how many places there were."""
+    driver = client._driver
+    whole_job(client)
+    before = settled_descriptors()
+    places = 0
+    for at in every_place(function):
+        if scenario is connect:
+            disconnect(client)
+        try:
+            with at, contextlib.suppress(*LOST if partner else ()):
+                scenario(client)
+        except errors:
+            places += 1
+        whole_job(client)
+        if partner is not None:
+            assert partner.goes_on(), at.where
+            continue
+        assert not driver._released, at.where
+        assert not driver._busy, at.where
+        assert not driver.engine._waits, at.where
+        assert not len(driver.engine._timers), at.where
+        assert driver._turns.leader is None, at.where
+        assert soon(lambda: descriptors() == before), at.where
+    return places
+
+
+@pytest.mark.usefixtures("echoing")
+@pytest.mark.parametrize("scenario", [submit, connect, wait_for_each, ask, watch])
+def test_client(make_client: MakeClient, address: tuple[str, int], scenario: Any) -> None:
+    assert interrupt_client(make_client(address), scenario) > 60
+
+
+@pytest.mark.usefixtures("echoing")
+@pytest.mark.parametrize("error", [TimeoutError, ValueError, InvalidClientState])
+def test_client_whose_handler_raises_an_exception(
+    make_client: MakeClient, address: tuple[str, int], error: type[Exception]
+) -> None:
+    """It is of a kind that the library raises and catches itself, and is not taken for its own."""
+
+    def handle() -> None:
+        raise error("of a signal handler")
+
+    # In the middle of the client's work, it may come out as that of lost connections.
+    errors = (error, GearmanError)
+    assert interrupt_client(make_client(address), submit, None, handle, errors) > 60
+
+
+@pytest.mark.usefixtures("echoing")
+def test_client_that_connects_by_name(make_client: MakeClient, address: tuple[str, int]) -> None:
+    """Another thread looks the name up."""
+    assert interrupt_client(make_client(("localhost", address[1])), connect) > 100
+
+
+@pytest.mark.usefixtures("echoing")
+@pytest.mark.parametrize("scenario", [submit, wait_for_each])
+def test_client_beside_another_thread(
+    make_client: MakeClient, address: tuple[str, int], scenario: Any
+) -> None:
+    """Who leads and who follows is up to chance here; each takes over from the other."""
+    client = make_client(address)
+    partner = Partner(client)
+    assert interrupt_client(client, scenario, partner) > 60
+    partner.end()
+    assert not client._driver.engine._waits
+
+
+@pytest.mark.parametrize("max_jobs", [1, 3])
+def test_worker(
+    make_client: MakeClient, make_worker: MakeWorker, address: tuple[str, int], max_jobs: int
+) -> None:
+    class Worker(GearmanWorker):
+        def after_job(self) -> bool:
+            return False
+
+    client = make_client(address)
+    worker = make_worker(address, kind=Worker, tasks={"echo": echo}, max_jobs=max_jobs)
+    driver = worker._driver
+    threads = threading.active_count()
+
+    def is_idle() -> bool:
+        return threading.active_count() == threads
+
+    client.submit_job("echo", b"", background=True)
+    before = settled_descriptors()
+    worker.work()
+    assert soon(is_idle)
+    places = 0
+    for at in every_place(interrupt):
+        (request,) = client.submit_multiple_jobs(JOBS[:1], wait_until_complete=False)
+        try:
+            with at:
+                worker.work()
+        except KeyboardInterrupt:
+            places += 1
+        # At once, not only when it is used again: somebody else is to have the job.
+        assert not worker.has_job_lock(), at.where
+        assert not driver._poller.transports, at.where
+        assert not driver._released, at.where
+        assert soon(lambda: descriptors() == before), at.where
+        client.wait_until_jobs_completed([request], poll_timeout=0)
+        if not request.complete:
+            again = spawn(worker.work)
+            client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+            assert request.result == b"1", at.where
+            again.result(PATIENCE)
+        assert soon(is_idle), at.where
+    assert places > 500
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
+@pytest.mark.usefixtures("echoing")
+def test_storm_beside_twenty_threads(make_client: MakeClient, address: tuple[str, int]) -> None:
+    """Nothing is left of it, however close the interrupts come, and wherever they come together."""
+    client = make_client(address)
+    partners = [Partner(client) for _ in range(20)]
+    main, chance = threading.get_ident(), random.Random(1)
+    armed: list[bool] = []
+
+    def handle(*args: object) -> None:
+        if armed:
+            armed.clear()
+            raise KeyboardInterrupt
+
+    def storm() -> None:
+        for _ in range(1500):
+            time.sleep(chance.random() * 0.001)
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    interrupts = 0
+    try:
+        raining = spawn(storm)
+        while not raining.done():
+            with contextlib.suppress(*LOST):
+                try:
+                    armed.append(True)
+                    client.submit_job("echo", b"1")
+                    armed.clear()
+                except KeyboardInterrupt:
+                    interrupts += 1
+        raining.result()
+    finally:
+        armed.clear()
+        signal.signal(signal.SIGUSR1, before)
+    assert interrupts > 300
+    for partner in partners:
+        assert partner.goes_on()
+    for partner in partners:
+        partner.end()
+    whole_job(client)
+    assert not client._driver._released
+    assert not client._driver.engine._waits
+    assert not len(client._driver.engine._timers)
