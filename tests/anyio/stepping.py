@@ -23,7 +23,7 @@ import trio
 import gearman_anyio as gearman
 from gearman_proto.engines.phases import Phase
 from gearman_proto.engines.waits import Stream
-from tests.support import PATIENCE
+from tests.support import PATIENCE, deadlines_of
 
 from .conftest import open_sockets
 from .support import until
@@ -169,8 +169,7 @@ async def assert_idle(client: gearman.GearmanClient) -> None:
     assert not engine._actions
     assert not client._driver._released
     if all(server.link is None or server.link.is_up for server in engine.pool.servers):
-        # No deadlines but those of the heartbeat.
-        assert set(engine._timers._current) <= set(engine.pool.links())
+        assert not deadlines_of(engine)
 
 
 @contextlib.asynccontextmanager

@@ -28,7 +28,7 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkData,
 )
-from tests.support import PATIENCE, Peer, wait_for
+from tests.support import PATIENCE, Peer, deadlines_of, wait_for
 
 from .stepping import (
     assert_idle,
@@ -454,11 +454,6 @@ async def test_abandoned_updates(server: Any, task: str) -> None:
         gearman.GearmanClient([server.address]) as client,
     ):
         engine = client._driver.engine
-
-        def deadlines() -> set[Any]:
-            """All but the heartbeat's."""
-            return set(engine._timers._current) - set(engine.pool.links())
-
         for number in range(5):
             await first_of(client, number)
         async with anyio.create_task_group() as tasks:
@@ -470,14 +465,14 @@ async def test_abandoned_updates(server: Any, task: str) -> None:
         items: Any = client.updates(request, poll_timeout=PATIENCE)
         with anyio.move_on_after(0.005):
             await items.__anext__()
-        assert len(deadlines()) == 1
+        assert len(deadlines_of(engine)) == 1
         del items
         await anyio.lowlevel.checkpoint()
         gc.collect()
         # The next call, whatever it is.
         await client.submit_job(task, "x", background=True)
         assert not engine._waits
-        assert not deadlines()
+        assert not deadlines_of(engine)
         assert request.waits == ()
         assert not client._driver._released
         (link,) = (each.link for each in client.connection_list)

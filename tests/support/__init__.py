@@ -9,7 +9,7 @@ from .peers import Disconnected, FakeServer, Peer, black_hole
 from .programs import PortProgram, Program, free_port, interruptible, require, require_module
 from .servers import Administered, EmbeddedServer, Gearmand, ServerAt, counts_of, is_whole_reply
 from .tls import Stunnel, client_context, client_keys, make_certificates, server_context
-from .waiting import PATIENCE, eventually, spawn, wait_for
+from .waiting import PATIENCE, deadlines_of, eventually, spawn, wait_for
 from .workers import Failed, Gate, Job, Raised, Worker, echo, reverse
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "client_context",
     "client_keys",
     "counts_of",
+    "deadlines_of",
     "echo",
     "eventually",
     "free_port",

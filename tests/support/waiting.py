@@ -45,3 +45,8 @@ def spawn(function: Callable[..., T], *args: Any, **kwargs: Any) -> concurrent.f
 def wait_for(event: threading.Event, what: str = "event") -> None:
     """Wait until `event` is set."""
     assert event.wait(PATIENCE), f"{what} did not happen"
+
+
+def deadlines_of(engine: Any) -> set[Any]:
+    """What an engine has deadlines for, but for the heartbeat of links that are open."""
+    return set(engine._timers._current) - {link for link in engine.pool.links() if link.is_up}

@@ -26,7 +26,7 @@ from gearman_proto.errors import (
     ServerUnavailable,
 )
 from gearman_sync import GearmanClient, GearmanJobRequest, GearmanWorker, JobServer, WorkerJob
-from tests.support import PATIENCE, spawn
+from tests.support import PATIENCE, deadlines_of, spawn
 from tests.support.injecting import every_place, soon
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def interrupt_client(
         assert not driver._released, at.where
         assert not driver._busy, at.where
         assert not driver.engine._waits, at.where
-        assert not len(driver.engine._timers), at.where
+        assert not deadlines_of(driver.engine), at.where
         assert driver._turns.leader is None, at.where
         assert soon(lambda: descriptors() == before), at.where
     return places
@@ -305,4 +305,4 @@ def test_storm_beside_twenty_threads(make_client: MakeClient, address: tuple[str
     whole_job(client)
     assert not client._driver._released
     assert not client._driver.engine._waits
-    assert not len(client._driver.engine._timers)
+    assert not deadlines_of(client._driver.engine)

@@ -15,7 +15,7 @@ import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState, InvalidWorkerState
 from gearman_proto.wire.events import JobCreated, NoJob
 from gearman_sync import GearmanClient, GearmanWorker, JobServer, WorkerJob
-from tests.support import PATIENCE, Gate, Gearmand, Worker, echo, eventually, spawn
+from tests.support import PATIENCE, Gate, Gearmand, Worker, deadlines_of, echo, eventually, spawn
 from tests.support.injecting import every_place
 
 from .support import Working, wait_for_followers, wait_for_leader
@@ -335,7 +335,7 @@ def test_a_worker_is_told_inside(
     """What it is told there is done behind that, and what would have to wait is refused."""
     worker = make_worker(gearmand.address, tasks={f"{task}-old": lambda worker, job: None})
     engine = worker._driver.engine
-    real = engine._answers._handlers[NoJob]
+    real = engine._handlers[NoJob]
     told = threading.Event()
 
     def handle(link: Any, event: Any, now: float) -> None:
@@ -349,7 +349,7 @@ def test_a_worker_is_told_inside(
                 worker.work()
         real(link, event, now)
 
-    engine._answers._handlers[NoJob] = handle
+    engine._handlers[NoJob] = handle
     work(worker)
     client = make_client(gearmand.address)
     assert client.submit_job(task, b"new", poll_timeout=PATIENCE).result == b"new"
@@ -424,7 +424,7 @@ def test_a_call_at_every_place(
     assert seen["made"] > 20
     assert seen["refused"] > 20
     assert not client._driver.engine._waits
-    assert not len(client._driver.engine._timers)
+    assert not deadlines_of(client._driver.engine)
 
 
 @pytest.mark.slow
