@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import time
 
@@ -20,6 +21,8 @@ def main() -> int:
     parser.add_argument("--show", action="store_true", help="show the plan, and do nothing")
     options = parser.parse_args()
     first = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
+    # Whoever ends this ends its servers, too.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     bad = []
     for seed in range(first, first + options.runs):
         plan = Plan(seed, options.seconds)
