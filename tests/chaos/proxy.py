@@ -292,7 +292,6 @@ class FaultProxy:
         #: Where it listens.
         self.address: tuple[str, int] = self._holder.getsockname()[:2]
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._connections: dict[_Connection, asyncio.Task[None]] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="fault proxy", daemon=True)
@@ -382,10 +381,10 @@ class FaultProxy:
     async def _listen(self, taking: bool | None, name: str) -> None:
         """Take new connections, or ignore them, or (None) refuse them."""
         self.note(-1, name)
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
-            self._accepting = None
+        # Not a task that waits for `sock_accept`: to cancel that may lose a connection, and raises in
+        # the loop (before Python 3.12).
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
         if taking is None:
             if self._listener is not None:
                 self._listener.close()
@@ -396,17 +395,19 @@ class FaultProxy:
             self._listener.listen(128)
             self._listener.setblocking(False)
         if taking:
-            self._accepting = asyncio.create_task(self._accept(self._listener))
+            self._loop.add_reader(self._listener, self._accept, self._listener)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            near, _ = await loop.sock_accept(listener)
-            connection = _Connection(self, self.accepted, near)
-            self.accepted += 1
-            task = asyncio.create_task(connection.run())
-            self._connections[connection] = task
-            task.add_done_callback(functools.partial(self._forget, connection))
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            near, _ = listener.accept()
+        except OSError:
+            return  # It has gone, before it was taken.
+        near.setblocking(False)
+        connection = _Connection(self, self.accepted, near)
+        self.accepted += 1
+        task = self._loop.create_task(connection.run())
+        self._connections[connection] = task
+        task.add_done_callback(functools.partial(self._forget, connection))
 
     def _forget(self, connection: _Connection, _: asyncio.Task[None]) -> None:
         connection.close()
