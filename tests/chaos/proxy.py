@@ -381,8 +381,8 @@ class FaultProxy:
     async def _listen(self, taking: bool | None, name: str) -> None:
         """Take new connections, or ignore them, or (None) refuse them."""
         self.note(-1, name)
-        # Not a task that waits for `sock_accept`: to cancel that may lose a connection, and raises in
-        # the loop (before Python 3.12).
+        # Not a task that waits for `sock_accept`: to cancel that may lose a connection, and in
+        # Python 3.11 it may raise in the loop.
         if self._listener is not None:
             self._loop.remove_reader(self._listener)
         if taking is None:

@@ -14,7 +14,9 @@ from gearman_proto.wire.events import (
     CanDo,
     GrabJobUniq,
     JobAssignUniq,
+    Noop,
     PacketEvent,
+    PreSleep,
     WorkComplete,
     WorkData,
 )
@@ -230,6 +232,24 @@ async def test_server_is_silent_for_a_while(
     assert request.result == b"data"
 
 
+@pytest.mark.both_servers
+async def test_stored_handle_after_a_restart(
+    kit: Kit, launch: Launch, server_kind: str, task: str
+) -> None:
+    """gearmand begins to count at 1 again."""
+    server = await launch()
+    client = await kit.client(server.address)
+    before = await client.submit_job(task, b"", unique=f"{task}-1", background=True)
+    await server.kill()
+    await server.start()
+    after = await client.submit_job(task, b"", unique=f"{task}-2", background=True)
+    assert (before.handle == after.handle) == (server_kind == "gearmand")
+    # A unique is never another job's.
+    for request, known in ((before, False), (after, True)):
+        await client.get_job_status(request, by_unique=True)
+        assert request.status["known"] is known
+
+
 # A black hole.
 
 
@@ -432,7 +452,49 @@ async def test_unique_of_a_job_whose_client_has_left(
     assert again.result == b"again"
 
 
+@pytest.mark.both_servers
+async def test_sleeping_loses_no_live_job(kit: Kit, server: Server, task: str) -> None:
+    """Not even where another function of the worker has a job whose client has left.
+
+    gearmand 2.0 deletes the live one (62_presleep_loses_live_foreground).
+    """
+    client, other = await kit.client(server.address), await kit.client(server.address)
+    left = await client.submit_job(task, b"left", priority="LOW", wait_until_complete=False)
+    await leave(kit, server, client, left)
+    live = await other.submit_job(
+        f"{task}-live", b"live", priority="HIGH", wait_until_complete=False
+    )
+    link = await kit.blocking(Link, server.address)
+    functions = [CanDo(f"{task}-live".encode()), CanDo(task.encode())]
+    await kit.blocking(link.send, *functions, PreSleep())
+    assert isinstance(await kit.blocking(link.receive), Noop)
+    await kit.blocking(link.send, GrabJobUniq())
+    job = await kit.blocking(link.receive)
+    assert isinstance(job, JobAssignUniq)
+    assert job.data == b"live"
+    await kit.blocking(link.send, WorkComplete(job.handle, b"done"))
+    await other.wait_until_jobs_completed([live])
+    assert live.result == b"done"
+    link.close()
+
+
 # Cancelled.
+
+
+@pytest.mark.both_servers
+async def test_function_of_a_queued_job_is_dropped(
+    kit: Kit, server: Server, server_kind: str, task: str
+) -> None:
+    """The job can't run any more on gearmand, which says that it knows it."""
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"", wait_until_complete=False)
+    reply = await server.admin(f"drop function {task}")
+    assert reply.startswith("OK" if server_kind == "gearmand" else "ERR")
+    await client.get_job_status(request)
+    assert request.status["known"]
+    await kit.start_worker(server.address, tasks={task: echo})
+    await client.wait_until_jobs_completed([request], poll_timeout=2 * _A_WHILE)
+    assert request.timed_out == (server_kind == "gearmand")
 
 
 @pytest.mark.both_servers

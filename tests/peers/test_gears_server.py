@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.wire.events import CanDo, CanDoTimeout, GrabJobUniq, JobAssignUniq, WorkComplete
+from gearman_proto.wire.events import (
+    CanDo,
+    CanDoTimeout,
+    GrabJobUniq,
+    JobAssignUniq,
+    Noop,
+    PreSleep,
+    WorkComplete,
+)
 from gearman_sync import GearmanClient
 from tests.peers.test_admin import gear  # noqa: F401 - a fixture
 from tests.support import PATIENCE, Link, ServerAt, eventually
@@ -102,6 +110,31 @@ def test_one_unique_is_two_jobs(client: GearmanClient, worker: Link, task: str) 
     assert len({take(worker).handle for _ in range(2)}) == 2
 
 
+def test_sleeping_loses_no_live_job(
+    client: GearmanClient,
+    gear: Address,  # noqa: F811
+    task: str,
+) -> None:
+    waiting(client, task, priority="LOW")
+    client.shutdown()
+    eventually(lambda: ServerAt(gear).counts(task)[:2] == (0, 0))
+    with GearmanClient([gear]) as other:
+        waiting(other, f"{task}-live", priority="HIGH")
+        link = Link(gear)
+        link.send(CanDo(f"{task}-live".encode()), CanDo(task.encode()), PreSleep())
+        assert isinstance(link.receive(), Noop)
+        assert take(link).data == b"data"
+        link.close()
+
+
+def test_handles_begin_at_one(gear: Address, client: GearmanClient, task: str) -> None:  # noqa: F811
+    """With each start."""
+    handle = waiting(client, task).handle
+    assert handle is not None
+    assert handle.startswith("H:127.0.0.1:")
+    assert handle.endswith(":1")
+
+
 def test_no_time_limit(
     client: GearmanClient,
     gear: Address,  # noqa: F811
@@ -125,3 +158,17 @@ def test_a_cancelled_job_is_gone(client: GearmanClient, gear: Address, task: str
     assert (request.state, request.timed_out) == ("CREATED", True)
     client.get_job_status(request)
     assert not request.status["known"]
+
+
+def test_a_running_job_is_not_cancelled(
+    client: GearmanClient,
+    worker: Link,
+    gear: Address,  # noqa: F811
+    task: str,
+) -> None:
+    request = waiting(client, task)
+    job = take(worker)
+    assert ServerAt(gear).admin(f"cancel job {request.handle}").startswith("ERR")
+    worker.send(WorkComplete(job.handle, b"done"))
+    client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+    assert request.result == b"done"
