@@ -3,10 +3,10 @@
 They are kept outside of the library, by those who call it and by those whom it calls. The checker
 is that of Jepsen's total-queue, for jobs in place of elements:
 
-* **lost**: jobs in the background that were acknowledged and did not run, although nothing has
-  happened that docs/reliability.md allows to lose them. There must be none. What may lose them is
-  the end of a server that keeps its queue in memory; and on the server whose bytes are changed,
-  anything.
+* **lost**: jobs in the background that were acknowledged and did not run to their end, although
+  nothing has happened that docs/reliability.md allows to lose them. There must be none. What may
+  lose them is the end of a server that keeps its queue in memory; and on the server whose bytes
+  are changed, anything.
 * **unexpected**: runs and results of what nobody has submitted, results of other jobs, ends that
   the worker did not send. There must be none. On the server whose bytes are changed, what is
   recognised as changed is counted apart; what is whole and wrong is unexpected there, too.
@@ -18,6 +18,7 @@ is that of Jepsen's total-queue, for jobs in place of elements:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter, defaultdict
@@ -29,7 +30,7 @@ from gearman_proto import constants
 from .payloads import Job, unseal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
 # Problems that are shown in full.
 _SHOWN = 10
@@ -59,6 +60,8 @@ class Run:
     worker: str
     server: str
     when: float
+    #: Whether its callback has come to its end, and was not cancelled.
+    finished: bool = False
 
 
 @dataclass
@@ -84,13 +87,22 @@ class Books:
             self.entries.append(entry)
         return entry
 
-    def ran(self, job: Job | None, worker: str, server: str) -> None:
-        """A worker was given a job; None is one that is not what was sent."""
+    @contextlib.contextmanager
+    def running(self, job: Job | None, worker: str, server: str) -> Iterator[None]:
+        """A worker was given a job, and does it inside; None is one that is not what was sent."""
         if job is None:
             self.changed(server, f"{worker} was given data that nobody has sent")
+            yield
             return
+        run = Run(job.number, worker, server, time.monotonic())
         with self._lock:
-            self.runs.append(Run(job.number, worker, server, time.monotonic()))
+            self.runs.append(run)
+        try:
+            yield
+        except Exception:
+            run.finished = True
+            raise
+        run.finished = True
 
     def killed(self, server: str) -> None:
         """A server has ended, with all that it had queued."""
@@ -189,16 +201,13 @@ class Books:
         """Look for what is lost, for what is unexpected, and for duplicates."""
         submits = Counter(entry.job.number for entry in self.entries)
         runs = Counter(run.number for run in self.runs)
-        at = {(run.number, run.server) for run in self.runs}
+        done = {(run.number, run.server) for run in self.runs if run.finished}
         for run in self.runs:
             if run.number not in submits:
                 self.problem("unexpected", f"{run} is of no job")
         for entry in self.entries:
-            if (
-                entry.background
-                and entry.acknowledged
-                and (entry.job.number, entry.server) not in at
-            ):
+            must_run = entry.background and entry.acknowledged
+            if must_run and (entry.job.number, entry.server) not in done:
                 self._lost(entry)
         extra = [runs[number] - 1 for number in submits if runs[number] > 1 == submits[number]]
         self.count("jobs that ran more than once", len(extra))
@@ -211,7 +220,7 @@ class Books:
         elif any(when >= entry.begun for when in self.kills[server]):
             self.count("lost with their server")
         else:
-            self.problem("lost", f"{entry} was acknowledged, and never ran")
+            self.problem("lost", f"{entry} was acknowledged, and never ran to its end")
 
     def report(self) -> str:
         """The figures, and what must not be."""

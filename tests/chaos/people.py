@@ -562,9 +562,12 @@ class Worker:
         server = self._world.name(job.connection)
         assert server is not None
         mine = Job.unpack(job.data)
-        self._world.books.ran(mine, self._name, server)
-        if mine is None:
-            raise Boom("this is not what was sent")
+        with self._world.books.running(mine, self._name, server):
+            if mine is None:
+                raise Boom("this is not what was sent")
+            return await self._result(worker, job, mine)
+
+    async def _result(self, worker: Any, job: Any, mine: Job) -> bytes:
         if mine.takes:
             await (_blocking_sleep if self._plain else self._surface.sleep)(mine.takes / 1000)
         if mine.kind == "fail":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -54,6 +55,11 @@ def created(books: Books, **options: Any) -> None:
     tell(books, background=True, state=constants.JOB_CREATED, **options)
 
 
+def ran(books: Books, job: Job | None, server: str) -> None:
+    with books.running(job, "worker", server):
+        pass
+
+
 def kinds(books: Books) -> list[str]:
     books.check()
     return [kind for kind, _ in books.problems]
@@ -81,26 +87,26 @@ def test_every_change_of_a_byte_is_recognised() -> None:
 
 
 def test_a_right_result(books: Books) -> None:
-    books.ran(JOB, "worker", CLEAN)
+    ran(books, JOB, CLEAN)
     complete(books, JOB.result)
     assert kinds(books) == []
     assert books.counts["right results"] == 1
 
 
 def test_the_result_of_another_job(books: Books) -> None:
-    books.ran(JOB, "worker", CLEAN)
+    ran(books, JOB, CLEAN)
     complete(books, Job(2, "ok", 0).result)
     assert kinds(books) == ["unexpected"]
 
 
 def test_a_whole_result_of_another_job_is_wrong_where_bytes_are_changed_too(books: Books) -> None:
-    books.ran(JOB, "worker", DIRTY)
+    ran(books, JOB, DIRTY)
     complete(books, Job(2, "ok", 0).result, server=DIRTY)
     assert kinds(books) == ["unexpected"]
 
 
 def test_a_result_of_a_job_that_did_not_run(books: Books) -> None:
-    books.ran(JOB, "worker", DIRTY)
+    ran(books, JOB, DIRTY)
     complete(books, JOB.result)
     assert kinds(books) == ["unexpected"]
 
@@ -120,7 +126,7 @@ def test_a_failure(books: Books, job: Job, server: str) -> None:
 
 def test_a_failure_that_is_completed(books: Books) -> None:
     failing = Job(1, "fail", 0)
-    books.ran(failing, "worker", CLEAN)
+    ran(books, failing, CLEAN)
     complete(books, failing.result, job=failing)
     assert kinds(books) == ["unexpected"]
 
@@ -176,9 +182,18 @@ def test_a_lost_job(books: Books) -> None:
     assert kinds(books) == ["lost"]
 
 
+@pytest.mark.parametrize(("error", "expected"), [(ValueError, []), (KeyboardInterrupt, ["lost"])])
+def test_a_job_that_began(books: Books, error: type[BaseException], expected: list[str]) -> None:
+    """Of those that did not come to their end, the server knows that they did not."""
+    created(books)
+    with contextlib.suppress(error), books.running(JOB, "worker", CLEAN):
+        raise error
+    assert kinds(books) == expected
+
+
 def test_a_job_that_ran_at_another_server(books: Books) -> None:
     created(books)
-    books.ran(JOB, "worker", "blocking")
+    ran(books, JOB, "blocking")
     assert kinds(books) == ["lost"]
 
 
@@ -207,25 +222,25 @@ def test_a_job_that_was_not_acknowledged(books: Books) -> None:
 
 
 def test_a_run_of_what_nobody_has_submitted(books: Books) -> None:
-    books.ran(JOB, "worker", CLEAN)
+    ran(books, JOB, CLEAN)
     assert kinds(books) == ["unexpected"]
 
 
 @pytest.mark.parametrize(("server", "expected"), [(CLEAN, ["unexpected"]), (DIRTY, [])])
 def test_a_run_of_what_was_changed(books: Books, server: str, expected: list[str]) -> None:
-    books.ran(Job.unpack(b"changed"), "worker", server)
+    ran(books, Job.unpack(b"changed"), server)
     assert kinds(books) == expected
 
 
 def test_duplicates_are_counted(books: Books) -> None:
     created(books)
     for _ in range(3):
-        books.ran(JOB, "worker", CLEAN)
+        ran(books, JOB, CLEAN)
     # One that was submitted twice may run twice.
     twice = Job(2, "ok", 0)
     for _ in range(2):
         created(books, job=twice)
-        books.ran(twice, "worker", CLEAN)
+        ran(books, twice, CLEAN)
     assert kinds(books) == []
     assert books.counts["jobs that ran more than once"] == 1
     assert books.counts["runs beyond the first"] == 2
