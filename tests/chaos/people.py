@@ -191,7 +191,6 @@ class BlockingSurface(Surface):
     @contextlib.asynccontextmanager
     async def open(self, made: Any) -> AsyncIterator[Any]:
         with made:
-            # `stop` of a worker is plain on all surfaces.
             yield Blocking(made)
 
     def callback(self, function: Callable[[Any, Any], Awaitable[Any]]) -> Any:
@@ -378,33 +377,28 @@ class Client:
     async def _as_completed(self, client: Any) -> None:
         requests = self._new(self._rng.randint(1, 20))
         await self._submit(client, requests, wait_until_complete=False)
-        timeout = self._timeout()
-
-        async def iterate() -> None:
-            # The iterator must be told if this is cancelled.
-            items = client.as_completed(requests, poll_timeout=timeout)
-            async with contextlib.AsyncExitStack() as stack:
-                if hasattr(items, "aclose"):
-                    stack.push_async_callback(items.aclose)
-                async for _ in items:
-                    pass
-
-        self._look_at(requests, returned=await self._call("as_completed", timeout, iterate))
+        await self._iterate(client, "as_completed", requests, requests)
 
     async def _updates(self, client: Any) -> None:
         requests = self._new(1)
         await self._submit(client, requests, wait_until_complete=False)
+        await self._iterate(client, "updates", requests[0], requests)
+
+    async def _iterate(
+        self, client: Any, method: str, argument: Any, requests: list[GearmanJobRequest]
+    ) -> None:
         timeout = self._timeout()
 
         async def iterate() -> None:
-            items = client.updates(requests[0], poll_timeout=timeout)
+            items = getattr(client, method)(argument, poll_timeout=timeout)
             async with contextlib.AsyncExitStack() as stack:
+                # An awaited one must be told if this is cancelled.
                 if hasattr(items, "aclose"):
                     stack.push_async_callback(items.aclose)
                 async for _ in items:
                     pass
 
-        self._look_at(requests, returned=await self._call("updates", timeout, iterate))
+        self._look_at(requests, returned=await self._call(method, timeout, iterate))
 
     async def _statuses(self, client: Any) -> None:
         asked = [request for request in self._open if request.handle is not None][:5]

@@ -260,12 +260,22 @@ class Chaos:
         self._say(f"the machine was late by up to {self._world.metronome.worst:.2f} s")
         self._say(self._books.report())
         if self._books.problems:
-            for at, step in self._done:
-                self._say(f"  {at:7.3f} s {step}")
+            self._say_what_happened()
             for name, server in self._servers.items():
                 with contextlib.suppress(ValueError):
                     if output := server.output[-4000:]:
                         self._say(f"{name} said: {output}")
+
+    def _say_what_happened(self) -> None:
+        lines = [(at, f"{step}") for at, step in self._done]
+        for (server, side), proxy in self._proxies.items():
+            for event in proxy.journal:
+                if event.what not in ("accept", "end", "unreachable"):
+                    text = f"{server}, {side}' connection {event.connection}: {event.what}"
+                    lines.append((event.when - self._begun, text))
+        self._say(f"0 s is {self._begun:.3f} of the clock")
+        for at, text in sorted(lines):
+            self._say(f"{at:9.3f} s {text}")
 
 
 def _counted(counter: Counter[str]) -> str:
