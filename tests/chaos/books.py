@@ -9,7 +9,8 @@ is that of Jepsen's total-queue, for jobs in place of elements:
   are changed, anything.
 * **unexpected**: runs and results of what nobody has submitted, results of other jobs, ends that
   the worker did not send. There must be none. On the server whose bytes are changed, what is
-  recognised as changed is counted apart; what is whole and wrong is unexpected there, too.
+  recognised as changed is counted apart; what is whole and wrong is unexpected there, too, unless
+  the size of a packet of its connection was changed (`of_another`).
 * **duplicates**: runs beyond the first of a job that was submitted once. They are allowed, and
   counted.
 * **late**: calls that have returned after their time. There must be none.
@@ -30,8 +31,10 @@ from gearman_proto import constants
 from .payloads import Job, unseal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
+# Seconds that a client's connection lasts at most.
+_CONNECTION = 20.0
 # Problems that are shown in full.
 _SHOWN = 10
 
@@ -76,6 +79,9 @@ class Books:
     kills: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     #: What must not be: its kind, and what it is.
     problems: list[tuple[str, str]] = field(default_factory=list)
+    #: Whole results and data of other jobs, from the server whose bytes are changed: since when the
+    #: request was under way, until when, and what it is.
+    of_another: list[tuple[float, float, str]] = field(default_factory=list)
     #: What is counted and allowed.
     counts: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -126,6 +132,14 @@ class Books:
         else:
             self.problem("unexpected", f"{text} (from {server})")
 
+    def _wrong(self, entry: Entry, server: str | None, text: str) -> None:
+        """Something is whole, and of another job."""
+        if server == self.dirty:
+            with self._lock:
+                self.of_another.append((entry.begun, time.monotonic(), text))
+        else:
+            self.problem("unexpected", text)
+
     # What a client was told.
 
     def told(
@@ -168,7 +182,7 @@ class Books:
             if text is None:
                 self.changed(server, f"{who} got data that nobody has sent")
             elif not text.startswith(f"part {entry.job.number} "):
-                self.problem("unexpected", f"{who} got {text!r}")
+                self._wrong(entry, server, f"{who} got {text!r}")
             else:
                 self.count("data before the end")
 
@@ -177,7 +191,7 @@ class Books:
         if result is None:
             self.changed(server, f"{who} got a result that nobody has sent")
         elif entry.background or entry.job.kind == "fail" or result != unseal(entry.job.result):
-            self.problem("unexpected", f"{who} got {result!r}")
+            self._wrong(entry, server, f"{who} got {result!r}")
         else:
             self.count("right results")
             if not any(True for _ in self._runs_of(entry.job.number, server)):
@@ -197,8 +211,21 @@ class Books:
 
     # At the end.
 
-    def check(self) -> None:
-        """Look for what is lost, for what is unexpected, and for duplicates."""
+    def check(self, sizes_changed: Iterable[float] = ()) -> None:
+        """Look for what is lost, for what is unexpected, and for duplicates.
+
+        Args:
+            sizes_changed: When the size of a packet was changed, on its way from or to a client.
+                The packets behind it are then taken for its payload. If that ends where another
+                packet begins, and a JOB_CREATED was among them, each submit behind it is answered
+                by the JOB_CREATED of a later one, which no client can find out.
+        """
+        times = list(sizes_changed)
+        for since, until, text in self.of_another:
+            if any(since - _CONNECTION <= when <= until for when in times):
+                self.count("results of other jobs behind a changed size")
+            else:
+                self.problem("unexpected", text)
         submits = Counter(entry.job.number for entry in self.entries)
         runs = Counter(run.number for run in self.runs)
         done = {(run.number, run.server) for run in self.runs if run.finished}

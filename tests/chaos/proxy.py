@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
 # Bytes that are read at once.
 _PIECE = 65536
+# Bytes that are kept of what has passed.
+_TAIL = 16
 # Makes `close` send a reset: linger, for no time.
 _ABORT = struct.pack("ii", 1, 0)
 
@@ -71,6 +73,8 @@ class Happened:
     connection: int
     #: A fault, or "refuse", "ignore", "accept", "end", "unreachable".
     what: Fault | str
+    #: The bytes that passed right before, at most 16, where one was changed.
+    before: bytes = b""
 
 
 class _Stream:
@@ -88,6 +92,8 @@ class _Stream:
         self.sink = sink
         #: Bytes that have been passed on, or taken and thrown away.
         self.passed = 0
+        #: The last of them.
+        self.tail = b""
         #: What is still to happen, the first of all last.
         self.to_come = sorted(faults, key=lambda fault: fault.after, reverse=True)
         #: What is sent goes nowhere.
@@ -99,8 +105,8 @@ class _Stream:
         #: The bytes that are still to drip, and how.
         self.dripping = 0
         self.drip = Drip()
-        #: What the next byte is combined with.
-        self.mask = 0
+        #: What changes the next byte.
+        self.corrupt: Corrupt | None = None
 
 
 class _Connection:
@@ -178,14 +184,16 @@ class _Connection:
                 room = len(data)
                 if stream.to_come:
                     room = min(room, stream.to_come[-1].after - stream.passed)
-                if stream.mask:
-                    data = bytes([data[0] ^ stream.mask]) + data[1:]
-                    stream.mask = 0
+                if stream.corrupt is not None:
+                    self.proxy.note(self.number, stream.corrupt, stream.tail)
+                    data = bytes([data[0] ^ stream.corrupt.mask]) + data[1:]
+                    stream.corrupt = None
                 if stream.dripping:
                     room = min(room, stream.dripping, stream.drip.size)
                 piece, data = data[:room], data[room:]
                 await self._wait(stream, len(piece))
                 stream.passed += len(piece)
+                stream.tail = (stream.tail + piece[-_TAIL:])[-_TAIL:]
                 if stream.swallows:
                     continue
                 try:
@@ -213,6 +221,9 @@ class _Connection:
         return self.ended
 
     def _happen(self, stream: _Stream, fault: Fault) -> None:
+        if isinstance(fault, Corrupt):
+            stream.corrupt = fault  # It happens when the byte is there.
+            return
         self.proxy.note(self.number, fault)
         match fault:
             case Cut():
@@ -234,8 +245,6 @@ class _Connection:
                 self._stop(stream.direction.other)
                 with contextlib.suppress(OSError):
                     stream.sink.shutdown(socket.SHUT_RDWR)
-            case Corrupt():
-                stream.mask ^= fault.mask
             case _:
                 raise TypeError(f"this proxy knows no {fault!r}")
 
@@ -359,9 +368,9 @@ class FaultProxy:
 
     # In the proxy's thread.
 
-    def note(self, connection: int, what: Fault | str) -> None:
+    def note(self, connection: int, what: Fault | str, before: bytes = b"") -> None:
         """Write down what has happened."""
-        self.journal.append(Happened(time.monotonic(), connection, what))
+        self.journal.append(Happened(time.monotonic(), connection, what, before))
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,6 +110,20 @@ def test_a_result_of_a_job_that_did_not_run(books: Books) -> None:
     ran(books, JOB, DIRTY)
     complete(books, JOB.result)
     assert kinds(books) == ["unexpected"]
+
+
+@pytest.mark.parametrize(
+    ("server", "ago", "expected"),
+    [(CLEAN, 0, ["unexpected"]), (DIRTY, 0, []), (DIRTY, 100, ["unexpected"])],
+)
+def test_the_result_of_another_job_behind_a_changed_size(
+    books: Books, server: str, ago: float, expected: list[str]
+) -> None:
+    changed = time.monotonic() - ago
+    ran(books, JOB, server)
+    complete(books, Job(2, "ok", 0).result, server=server)
+    books.check([changed])
+    assert [kind for kind, _ in books.problems] == expected
 
 
 @pytest.mark.parametrize(("server", "expected"), [(CLEAN, ["unexpected"]), (DIRTY, [])])

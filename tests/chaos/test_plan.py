@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .faults import Corrupt, Fault
 from .plan import SERVERS, SIDES, Plan
+from .run import is_of_size
 
 
 def faults(plan: Plan) -> dict[tuple[str, str, int], tuple[Fault, ...]]:
@@ -41,6 +42,13 @@ def test_every_kind_of_fault_is_planned() -> None:
 def test_bytes_are_changed_at_one_server_only() -> None:
     for (server, _, _), some in faults(Plan(7, 60)).items():
         assert all(isinstance(fault, Corrupt) == (server == "dirty") for fault in some)
+
+
+def test_bytes_of_a_size() -> None:
+    header = b"\0RES\0\0\0\x08\0\0\0\x14"
+    sizes = [at for at in range(len(header)) if is_of_size(b"H:h:1" + header[:at])]
+    assert sizes == [8, 9, 10, 11]
+    assert not is_of_size(header + b"H:")
 
 
 def test_a_server_has_one_thing_at_a_time() -> None:

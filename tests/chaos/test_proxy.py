@@ -236,6 +236,17 @@ def test_corrupt(through: Any, direction: Direction) -> None:
         assert receive(sock, 5) == expected
 
 
+def test_where_a_byte_was_changed(through: Any) -> None:
+    proxy, sock = through(Corrupt(UP, after=5))
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    # It happens to the byte that comes next.
+    assert [happened.what for happened in proxy.journal] == ["accept"]
+    sock.sendall(b"again")
+    assert receive(sock, 5) == b"\xe1gain"
+    assert (proxy.journal[1].what, proxy.journal[1].before) == (Corrupt(UP, after=5), b"hello")
+
+
 def test_a_mask_that_changes_nothing() -> None:
     with pytest.raises(ValueError, match="between 1 and 255"):
         Corrupt(mask=0)
