@@ -198,7 +198,7 @@ class Books:
                 self.problem("unexpected", f"{who} got a result, and did not run at {server}")
 
     def _failed(self, entry: Entry, request: Any, server: str | None, who: str) -> None:
-        if entry.job.kind == "fail" and request.error is None:
+        if entry.job.kind == "fail":
             self.count("failures of workers")
         elif server == self.dirty:
             self.count("recognised as changed")
