@@ -11,8 +11,9 @@ comparable, so that a plan of faults can be written down, made from a seed, and 
              looks so, since TCP sends again what was lost.
 `Delay`      What passes does so later, by some seconds for each piece.
 `Drip`       The next bytes pass a few at a time, with a pause after each few.
-`BlackHole`  What is sent is taken and goes nowhere, for as long as the connection lasts. Nobody is
-             told: a cable that was cut, a firewall that has forgotten the connection.
+`BlackHole`  What is sent is taken and goes nowhere, for as long as the connection lasts, and so
+             does the sender's end. Nobody is told: a cable that was cut, a firewall that has
+             forgotten the connection.
 `HalfOpen`   The receiver sees the end of the stream; the sender is not told and may send on, which
              goes nowhere: a host that was switched off and on again behind a silent firewall.
 `Corrupt`    One byte is changed.

@@ -174,11 +174,13 @@ class _Connection:
             try:
                 data = await loop.sock_recv(stream.source, _PIECE)
             except OSError:
-                self.end(reset=True)
+                if not stream.swallows:
+                    self.end(reset=True)
                 return
             if not data:
-                with contextlib.suppress(OSError):
-                    stream.sink.shutdown(socket.SHUT_WR)
+                if not stream.swallows:
+                    with contextlib.suppress(OSError):
+                        stream.sink.shutdown(socket.SHUT_WR)
                 return
             while data and not self._let_happen(stream):
                 room = len(data)
@@ -199,8 +201,14 @@ class _Connection:
                 try:
                     await loop.sock_sendall(stream.sink, piece)
                 except OSError:
-                    self.end(reset=True)
-                    return
+                    # Who has gone says so in the other direction.
+                    if not self._other(stream).swallows:
+                        self.end(reset=True)
+                        return
+                    stream.swallows = True
+
+    def _other(self, stream: _Stream) -> _Stream:
+        return self.streams[0 if stream is self.streams[1] else 1]
 
     @staticmethod
     async def _wait(stream: _Stream, size: int) -> None:

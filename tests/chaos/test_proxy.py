@@ -205,6 +205,17 @@ def test_black_hole(through: Any, echo_server: EchoServer, direction: Direction)
     assert not echo_server.ends
 
 
+def test_the_end_of_a_server_in_a_black_hole(through: Any, echo_server: EchoServer) -> None:
+    _, sock = through(BlackHole(DOWN, after=2))
+    sock.sendall(b"hello")
+    assert receive(sock, 2) == b"he"
+    eventually(lambda: bytes(echo_server.taken) == b"hello")
+    echo_server.stop()
+    for _ in range(3):
+        sock.sendall(b"are you there?")
+        assert is_silent(sock)
+
+
 def test_half_open_client(through: Any, echo_server: EchoServer) -> None:
     _, sock = through(HalfOpen(UP, after=2))
     sock.sendall(b"hello")
