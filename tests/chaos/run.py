@@ -81,7 +81,11 @@ class Chaos:
             "awaited": servers.job_server("awaited", plan.awaited_on),
             "dirty": servers.gearmand("dirty") if plan.dirty_is_gearmand else None,
         }
-        made["dirty"] = made["dirty"] or servers.job_server("dirty", "sync")
+        if made["dirty"] is not None:
+            # By a changed type, or size.
+            made["dirty"].may_die = True
+        else:
+            made["dirty"] = servers.job_server("dirty", "sync")
         for name in SERVERS:
             server = made[name]
             if server is None:
@@ -189,8 +193,7 @@ class Chaos:
         for name, server in self._servers.items():
             if server.died:
                 self._books.killed(name)
-                if name == "dirty" and server.kind == "gearmand":
-                    # A changed type ends the process (a recorded one of 0x80000000 and more).
+                if server.may_die:
                     self._books.count("ends of a gearmand by a changed byte")
                 else:
                     self._books.problem("unexpected", f"{name} died: {server.output[-2000:]}")

@@ -43,24 +43,31 @@ class ServerProcess:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         self._process: subprocess.Popen[bytes] | None = None
         self._idle = (0, 0)
+        #: Whether it may end by itself, because of a changed byte: also while it starts.
+        self.may_die = False
 
     def start(self) -> None:
         """Start it, and return when it listens."""
+        self._spawn()
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with contextlib.suppress(OSError, AssertionError):
+                ServerAt(self.address).admin("version")
+                break
+            if self.died and self.may_die:
+                self._spawn()
+            if self.died or time.monotonic() > deadline:
+                raise AssertionError(f"{self.name} does not start: {self.output}")
+            time.sleep(0.02)
+        self._idle = self._open
+
+    def _spawn(self) -> None:
         self._process = subprocess.Popen(
             interruptible(*self._command, str(self.address[1])),
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,
         )
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            with contextlib.suppress(OSError):
-                ServerAt(self.address).admin("version")
-                break
-            if self.died or time.monotonic() > deadline:
-                raise AssertionError(f"{self.name} does not start: {self.output}")
-            time.sleep(0.02)
-        self._idle = self._open
 
     @property
     def died(self) -> bool:
