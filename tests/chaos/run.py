@@ -215,6 +215,7 @@ class Chaos:
 
     def _drain(self) -> None:
         """Wait until all jobs are done that somebody can do."""
+        self._start_the_dead()
         deadline = time.monotonic() + _DRAIN
         for name, server in self._servers.items():
             while (left := server.jobs()) and time.monotonic() < deadline:
