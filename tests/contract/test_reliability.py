@@ -5,6 +5,7 @@ Where a connection fails, and not one of its ends, it goes through a proxy with 
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -203,6 +204,8 @@ async def test_gearmand_is_stopped(
     await kit.wait_for(gate.begun)
     assert program.process is not None
     program.process.send_signal(signal.SIGSTOP)
+    # It may go on for a moment.
+    await kit.blocking(os.waitid, os.P_PID, program.process.pid, os.WSTOPPED)
     try:
         sent = await client.submit_job(task, b"sent", poll_timeout=_A_WHILE)
         await client.wait_until_jobs_completed([running], poll_timeout=_A_WHILE)
