@@ -18,6 +18,7 @@ import anyio
 import gearman_anyio
 import gearman_sync
 from gearman_proto import GearmanJob, GearmanJobRequest, constants
+from gearman_proto.engines.pool import LONGEST_COOL_DOWN
 from gearman_proto.errors import (
     ExceededConnectionAttempts,
     InvalidWorkerState,
@@ -327,7 +328,8 @@ class Client:
         self._world.has_waited()
         while not self._world.cut.is_set():
             await self._surface.sleep(0.05)
-        await self._wait(client, 3.0)
+        # What is sent again may wait until its server has cooled down.
+        await self._wait(client, LONGEST_COOL_DOWN + 5.0)
         for request, entry in self._open.items():
             self._books.problem("hung", f"{self._name}: {request!r} of {entry}")
 

@@ -33,7 +33,7 @@ _WORKERS: Final = 2
 # Seconds that a thread keeps the interpreter, where others want it.
 _SWITCH: Final = 0.0005
 # Seconds after the last call's time after which clients that have not come back never do.
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 60.0
 # Seconds that servers may take to have all their jobs done, when nothing goes wrong any more.
 _DRAIN: Final = 30.0
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -181,9 +183,13 @@ def test_a_request_without_an_end(
     ],
 )
 def test_data_before_the_end(books: Books, data: bytes, expected: list[str]) -> None:
-    made = request(state=constants.JOB_CREATED, timed_out=True)
-    updates = made.all_updates()
-    updates.add(updates.data, data)
+    made = SimpleNamespace(
+        state=constants.JOB_CREATED,
+        timed_out=True,
+        complete=False,
+        has_updates=True,
+        data_updates=deque([data]),
+    )
     entry = books.submitted(JOB, "client", background=False)
     books.told(entry, made, CLEAN, returned=True, reasons=True)
     assert kinds(books) == expected

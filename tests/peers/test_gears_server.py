@@ -16,6 +16,7 @@ from gearman_proto.wire.events import (
     CanDoTimeout,
     GrabJobUniq,
     JobAssignUniq,
+    NoJob,
     Noop,
     PreSleep,
     WorkComplete,
@@ -34,6 +35,19 @@ pytestmark = pytest.mark.usefixtures("no_hang")
 _A_WHILE = 0.2
 
 
+def connected(gear: Address, *events: CanDo) -> Link:  # noqa: F811
+    """A worker's connection that works, see `waiting`: what is asked on it is answered."""
+    while True:
+        link = Link(gear)
+        try:
+            link.send(*events, GrabJobUniq())
+            assert isinstance(link.receive(), NoJob)
+        except (AssertionError, OSError):
+            link.close()
+        else:
+            return link
+
+
 @pytest.fixture
 def client(gear: Address) -> Iterator[GearmanClient]:  # noqa: F811
     with GearmanClient([gear]) as client:
@@ -42,8 +56,8 @@ def client(gear: Address) -> Iterator[GearmanClient]:  # noqa: F811
 
 @pytest.fixture
 def worker(gear: Address, task: str) -> Iterator[Link]:  # noqa: F811
-    link = Link(gear)
-    link.send(CanDo(task.encode()))
+    link = connected(gear, CanDo(task.encode()))
+    eventually(lambda: ServerAt(gear).counts(task)[2] == 1)
     yield link
     link.close()
 
