@@ -33,8 +33,8 @@ _BACKLOG: Final = 1024
 class JobServer(surface.JobServer):
     """A Gearman job server in this event loop, inside ``async with``.
 
-    It keeps nothing on disk: what is queued ends with the process. In production use gearmand with
-    one of its persistent queues; for clients and workers that is another host name. ::
+    It keeps nothing on disk: what is queued ends with the process. In production use gearmand, for
+    clients and workers another host name; keep what must not be lost in a database of your own. ::
 
         async with JobServer() as server:
             async with GearmanClient([server.address]) as client:

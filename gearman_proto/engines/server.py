@@ -4,7 +4,7 @@ One machine and its table of handlers fill this module; `jobqueue` has its jobs,
 links.
 
 It is for development, tests, and small use on a single machine: nothing is kept on disk, so what is
-queued ends with the process. In production use gearmand, with one of its persistent queues.
+queued ends with the process. In production use gearmand (and see docs/reliability.md).
 
 It does what gearmand 1.1.21 does, but for what are gearmand's faults; docs/server.md has the list.
 

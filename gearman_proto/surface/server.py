@@ -33,8 +33,9 @@ class JobServer(ABC):
     ) -> None:
         """Make a server, which does not listen yet.
 
-        It keeps nothing on disk: what is queued ends with the process. In production use gearmand
-        with one of its persistent queues; for clients and workers that is another host name.
+        It keeps nothing on disk: what is queued ends with the process. In production use gearmand,
+        for clients and workers another host name; keep what must not be lost in a database of your
+        own (docs/reliability.md).
 
         Args:
             host: The address to listen on; a name is resolved.

@@ -1,0 +1,583 @@
+"""Those who use the library: clients and workers of a surface, which keep the books.
+
+Each is written once, as an async function, and run on all three surfaces: the blocking one has the
+methods of the awaited ones by `Blocking` of the contract tests, and never waits for an event loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+import gearman_anyio
+import gearman_sync
+from gearman_proto import GearmanJob, GearmanJobRequest, constants
+from gearman_proto.engines.pool import LONGEST_COOL_DOWN
+from gearman_proto.errors import (
+    ExceededConnectionAttempts,
+    InvalidWorkerState,
+    ServerUnavailable,
+)
+from tests.contract.kit import Blocking, drive
+
+from .payloads import KINDS, TASK, Job
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from .books import Books, Entry
+
+#: Seconds that a call may take beyond its own time, on a machine that does other things as well.
+GRACE: Final = 2.0
+#: Seconds of silence after which a client asks, where it can.
+HEARTBEAT: Final = 1.0
+# Seconds to wait for a connection.
+_CONNECT_TIMEOUT: Final = 1.0
+# Requests that a client looks after at once, beyond which it submits no more.
+_MANY: Final = 200
+# A call in so many is cancelled, where that can be.
+_CANCELLED: Final = 0.1
+# Bytes of a large job.
+_LARGE: Final = 80_000
+# Seconds, more than a run has.
+_NEVER: Final = 1e9
+
+#: Whether a lost request must say why.
+_HAS_HEARTBEAT: Final = (
+    "heartbeat" in inspect.signature(gearman_sync.GearmanClient.__init__).parameters
+)
+
+
+class Boom(Exception):
+    """What callbacks raise."""
+
+
+class Metronome:
+    """Notes how late the machine itself is: a thread that sleeps, and looks at the clock."""
+
+    _BEAT = 0.02
+
+    def __init__(self) -> None:
+        self._late: list[tuple[float, float]] = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metronome", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        before = time.monotonic()
+        while not self._stopped.wait(self._BEAT):
+            now = time.monotonic()
+            if now - before > 0.1 + self._BEAT:
+                self._late.append((now, now - before - self._BEAT))
+            before = now
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._stopped.set()
+        self._thread.join()
+
+    def lateness(self, since: float) -> float:
+        """The seconds that the machine was late, all together, since then."""
+        return sum(late for when, late in list(self._late) if when >= since)
+
+    @property
+    def worst(self) -> float:
+        """The longest that it was late."""
+        return max((late for _, late in self._late), default=0.0)
+
+
+class World:
+    """What all of them share."""
+
+    def __init__(self, seed: int, books: Books) -> None:
+        self.seed = seed
+        self.books = books
+        self.metronome = Metronome()
+        #: The name of the server at a port, or behind the proxy that has it.
+        self.names: dict[int, str] = {}
+        #: The addresses of the clients' and the workers' proxies.
+        self.addresses: dict[str, list[tuple[str, int]]] = {"clients": [], "workers": []}
+        #: Set when no client shall begin anything new.
+        self.ending = threading.Event()
+        #: Set when all connections have been cut, so that nothing is left to wait for.
+        self.cut = threading.Event()
+        #: Set when the workers shall end.
+        self.over = threading.Event()
+        #: Since when.
+        self.over_since = 0.0
+        #: By how many seconds the latest call of all was later than its time.
+        self.latest = 0.0
+        #: How many clients have waited for what they had.
+        self.waited = 0
+        self._numbers = iter(range(10**9))
+        self._lock = threading.Lock()
+
+    def job(self, rng: random.Random) -> Job:
+        """A new job."""
+        with self._lock:
+            number = next(self._numbers)
+        takes = 200 if rng.random() < 0.02 else rng.choice((0, 0, 1, 5))
+        padding = rng.randrange(_LARGE) if rng.random() < 0.03 else rng.randrange(100)
+        return Job(number, rng.choices(KINDS, (8, 1, 1))[0], takes, padding)
+
+    def shared(self) -> Job:
+        """The job that clients submit with one unique, at this time."""
+        return Job(10**9 + int(time.monotonic() * 2), "ok", 100)
+
+    def name(self, address: Any) -> str | None:
+        """The server at an address."""
+        return None if address is None else self.names[address.port]
+
+    def has_waited(self) -> None:
+        """A client has waited for what it had."""
+        with self._lock:
+            self.waited += 1
+
+    @contextlib.contextmanager
+    def bound(self, who: str, what: str, seconds: float) -> Iterator[None]:
+        """What is inside takes no longer than that."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            took = time.monotonic() - begun
+            self.books.count("calls")
+            self.latest = max(self.latest, took - seconds)
+            allowed = seconds + GRACE + self.metronome.lateness(begun)
+            if took > allowed:
+                self.books.problem(
+                    "late", f"{who}: {what} for {seconds:.2f} s took {took:.2f} s ({allowed:.2f})"
+                )
+
+
+class Surface:
+    """One of the three."""
+
+    name: str
+    gearman: Any
+
+    async def sleep(self, seconds: float) -> None:
+        """Let others go on."""
+        raise NotImplementedError
+
+    def open(self, made: Any) -> Any:
+        """An object, open: something for ``async with``."""
+        raise NotImplementedError
+
+    def callback(self, function: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+        """Make a callback of an async function."""
+        raise NotImplementedError
+
+    def within(self, seconds: float) -> Any:
+        """Cancels what is inside after so many seconds, where that can be: for ``with``."""
+        raise NotImplementedError
+
+    def run(self, world: World, scripts: list[Callable[[], Awaitable[None]]]) -> None:
+        """Run scripts beside each other, and return when all have ended."""
+        raise NotImplementedError
+
+
+class BlockingSurface(Surface):
+    """gearman_sync, a thread for each script."""
+
+    name = "sync"
+    gearman = gearman_sync
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop
+
+    @contextlib.asynccontextmanager
+    async def open(self, made: Any) -> AsyncIterator[Any]:
+        with made:
+            yield Blocking(made)
+
+    def callback(self, function: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+        return blocking_callback(function)
+
+    def within(self, seconds: float) -> Any:
+        return contextlib.nullcontext()
+
+    def run(self, world: World, scripts: list[Callable[[], Awaitable[None]]]) -> None:
+        def play(script: Any) -> None:
+            try:
+                drive(script())
+            except BaseException as error:  # noqa: BLE001 - it is a problem, whatever it is
+                world.books.problem("unexpected", f"sync: a script raised {error!r}")
+
+        threads = [
+            threading.Thread(target=play, args=(script,), name="script", daemon=True)
+            for script in scripts
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+class AwaitedSurface(Surface):
+    """gearman_anyio, an event loop for all scripts."""
+
+    gearman = gearman_anyio
+
+    def __init__(self, backend: str) -> None:
+        self.name = backend
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+    def open(self, made: Any) -> Any:
+        return made
+
+    def callback(self, function: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+        async def call(worker: Any, job: Any) -> Any:
+            return await function(worker, job)
+
+        return call
+
+    def within(self, seconds: float) -> Any:
+        return anyio.move_on_after(seconds)
+
+    def run(self, world: World, scripts: list[Callable[[], Awaitable[None]]]) -> None:
+        async def play(script: Any) -> None:
+            try:
+                await script()
+            except Exception as error:  # noqa: BLE001 - it is a problem, whatever it is
+                world.books.problem("unexpected", f"{self.name}: a script raised {error!r}")
+
+        async def main() -> None:
+            before = _tasks(self.name)
+            async with anyio.create_task_group() as group:
+                for script in scripts:
+                    group.start_soon(play, script)
+            if (after := _tasks(self.name)) > before:
+                world.books.problem("leaks", f"{self.name}: {after} tasks, and {before} before")
+
+        anyio.run(main, backend=self.name)
+
+
+def _tasks(backend: str) -> int:
+    if backend == "asyncio":
+        import asyncio
+
+        return len(asyncio.all_tasks())
+    import trio.lowlevel
+
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+def blocking_callback(function: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+    """A plain callback that runs an async function over blocking methods."""
+
+    async def call(worker: Any, job: Any) -> Any:
+        return await function(Blocking(worker), job)
+
+    return lambda worker, job: drive(call(worker, job))
+
+
+class Client:
+    """Submits jobs, waits for them, leaves them, and writes down what it is told."""
+
+    def __init__(self, world: World, surface: Surface, number: int) -> None:
+        self._world = world
+        self._books = world.books
+        self._surface = surface
+        self._name = f"{surface.name} client {number}"
+        self._rng = random.Random(f"{world.seed} {self._name}")
+        #: Requests that are under way, and their entries.
+        self._open: dict[GearmanJobRequest, Entry] = {}
+        self._has_waited = False
+
+    async def play(self) -> None:
+        """Do so until the world ends, with one client after the other."""
+        while not self._world.ending.is_set():
+            addresses = self._world.addresses["clients"]
+            hosts = self._rng.sample(addresses, self._rng.randint(1, len(addresses)))
+            until = time.monotonic() + self._rng.uniform(1, 8)
+            await self._one_client(hosts, until)
+        if not self._has_waited:
+            self._world.has_waited()
+
+    async def _one_client(self, hosts: list[tuple[str, int]], until: float) -> None:
+        options: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT}
+        options["routing"] = self._rng.choice(("random", "unique"))
+        if _HAS_HEARTBEAT:
+            options["heartbeat"] = HEARTBEAT
+        made = self._surface.gearman.GearmanClient(hosts, **options)
+        async with contextlib.AsyncExitStack() as stack:
+            client = await stack.enter_async_context(self._surface.open(made))
+            while time.monotonic() < until and not self._world.ending.is_set():
+                await self._do_something(client)
+                await self._surface.sleep(self._rng.choice((0, 0, 0.01, 0.05)))
+            if self._world.ending.is_set():
+                await self._wait_for_the_end(client)
+            # What nobody waits for any more is left to the end of the client.
+            self._books.count("requests left by their client", len(self._open))
+            with self._world.bound(self._name, "leaving", 0):
+                await stack.aclose()
+            self._open.clear()
+
+    async def _wait_for_the_end(self, client: Any) -> None:
+        await self._wait(client, 3.0)
+        self._has_waited = True
+        self._world.has_waited()
+        while not self._world.cut.is_set():
+            await self._surface.sleep(0.05)
+        # What is sent again may wait until its server has cooled down.
+        await self._wait(client, LONGEST_COOL_DOWN + 5.0)
+        for request, entry in self._open.items():
+            self._books.problem("hung", f"{self._name}: {request!r} of {entry}")
+
+    async def _do_something(self, client: Any) -> None:
+        if len(self._open) > _MANY:
+            await self._wait(client, 1.0)
+        acts = {
+            self._one: 10,
+            self._many: 4,
+            self._background: 4,
+            self._as_completed: 3,
+            self._updates: 2,
+            self._statuses: 2,
+            self._wait_some: 3,
+            self._again: 3,
+            self._share: 3,
+            self._connect: 1,
+        }
+        (act,) = self._rng.choices(list(acts), list(acts.values()))
+        await act(client)
+
+    # What it does.
+
+    async def _one(self, client: Any) -> None:
+        await self._submit(client, self._new(1))
+
+    async def _many(self, client: Any) -> None:
+        await self._submit(client, self._new(self._rng.randint(2, 30)))
+
+    async def _background(self, client: Any) -> None:
+        await self._submit(client, self._new(self._rng.randint(1, 50), background=True))
+
+    async def _again(self, client: Any) -> None:
+        """Submit jobs, and if they are lost, submit them again."""
+        requests = self._new(self._rng.randint(1, 5))
+        entries = dict(self._open)
+        await self._submit(client, requests)
+        lost = [r for r in requests if r.state == constants.JOB_UNKNOWN and r in entries]
+        for request in lost:
+            entry = entries[request]
+            self._open[request] = self._books.submitted(entry.job, self._name, background=False)
+        if lost:
+            await self._submit(client, lost)
+
+    async def _share(self, client: Any) -> None:
+        """Submit the job that others submit, too."""
+        job = self._world.shared()
+        await self._submit(client, [self._request(job, unique=f"shared {job.number}")])
+
+    async def _as_completed(self, client: Any) -> None:
+        requests = self._new(self._rng.randint(1, 20))
+        await self._submit(client, requests, wait_until_complete=False)
+        await self._iterate(client, "as_completed", requests, requests)
+
+    async def _updates(self, client: Any) -> None:
+        requests = self._new(1)
+        await self._submit(client, requests, wait_until_complete=False)
+        await self._iterate(client, "updates", requests[0], requests)
+
+    async def _iterate(
+        self, client: Any, method: str, argument: Any, requests: list[GearmanJobRequest]
+    ) -> None:
+        timeout = self._timeout()
+
+        async def iterate() -> None:
+            items = getattr(client, method)(argument, poll_timeout=timeout)
+            async with contextlib.AsyncExitStack() as stack:
+                # An awaited one must be told if this is cancelled.
+                if hasattr(items, "aclose"):
+                    stack.push_async_callback(items.aclose)
+                async for _ in items:
+                    pass
+
+        self._look_at(requests, returned=await self._call(method, timeout, iterate))
+
+    async def _statuses(self, client: Any) -> None:
+        asked = [request for request in self._open if request.handle is not None][:5]
+        timeout = self._timeout()
+        await self._call(
+            "get_job_statuses", timeout, lambda: client.get_job_statuses(asked, timeout)
+        )
+
+    async def _connect(self, client: Any) -> None:
+        server = self._rng.choice(client.connection_list)
+        timeout = self._timeout()
+        await self._call(
+            "establish_connection", timeout, lambda: client.establish_connection(server, timeout)
+        )
+
+    async def _wait_some(self, client: Any) -> None:
+        await self._wait(client, self._timeout())
+
+    async def _wait(self, client: Any, timeout: float) -> None:
+        requests = list(self._open)
+        returned = await self._call(
+            "wait_until_jobs_completed",
+            timeout,
+            lambda: client.wait_until_jobs_completed(requests, timeout),
+        )
+        self._look_at(requests, returned=returned)
+
+    # How it does it.
+
+    def _timeout(self) -> float:
+        return self._rng.choice((0.05, 0.3, 1.0, 2.0))
+
+    def _new(self, number: int, *, background: bool = False) -> list[GearmanJobRequest]:
+        jobs = [self._world.job(self._rng) for _ in range(number)]
+        return [self._request(job, background=background) for job in jobs]
+
+    def _request(
+        self, job: Job, *, unique: str | None = None, background: bool = False
+    ) -> GearmanJobRequest:
+        request = GearmanJobRequest(
+            GearmanJob(None, None, TASK, unique, job.pack()),
+            self._rng.choice((None, constants.PRIORITY_LOW, constants.PRIORITY_HIGH)),
+            background,
+            1 + self._rng.choice((0, 0, 1, 3)),
+        )
+        self._open[request] = self._books.submitted(job, self._name, background=background)
+        return request
+
+    async def _submit(
+        self, client: Any, requests: list[GearmanJobRequest], *, wait_until_complete: bool = True
+    ) -> None:
+        timeout = self._timeout()
+        returned = await self._call(
+            "submit_multiple_requests",
+            timeout,
+            lambda: client.submit_multiple_requests(requests, wait_until_complete, timeout),
+        )
+        if wait_until_complete:
+            self._look_at(requests, returned=returned)
+
+    async def _call(self, what: str, timeout: float, call: Callable[[], Awaitable[Any]]) -> bool:
+        """Make a call, which may be cancelled, and which must be back in time.
+
+        Returns whether it has returned: it was not cancelled, and raised nothing.
+        """
+        cancelled_after = _NEVER
+        # The last call of all must have its time.
+        if self._rng.random() < _CANCELLED and not self._world.ending.is_set():
+            cancelled_after = self._rng.uniform(0, timeout)
+        with self._world.bound(self._name, what, timeout):
+            try:
+                with self._surface.within(cancelled_after):
+                    await call()
+                    return True
+            except (ServerUnavailable, ExceededConnectionAttempts) as error:
+                self._books.count(f"calls that raised {type(error).__name__}")
+            except ConnectionError as error:
+                if what != "establish_connection":
+                    self._books.problem("unexpected", f"{self._name}: {what} raised {error!r}")
+            except Exception as error:  # noqa: BLE001 - it is a problem, whatever it is
+                self._books.problem("unexpected", f"{self._name}: {what} raised {error!r}")
+        return False
+
+    def _look_at(self, requests: list[GearmanJobRequest], *, returned: bool) -> None:
+        """Write down what became of them, and go on with those that have no end."""
+        for request in requests:
+            entry = self._open.get(request)
+            if entry is None:
+                continue
+            server = self._world.name(request.connection)
+            self._books.told(entry, request, server, returned=returned, reasons=_HAS_HEARTBEAT)
+            if request.complete or request.state == constants.JOB_UNKNOWN:
+                del self._open[request]
+
+
+class Worker:
+    """Does jobs, and writes down which it was given."""
+
+    def __init__(self, world: World, surface: Surface, number: int, *, plain: bool = False) -> None:
+        self._world = world
+        self._surface = surface
+        self._name = f"{surface.name} worker {number}"
+        self._rng = random.Random(f"{world.seed} {self._name}")
+        self._max_jobs = self._rng.choice((1, 3))
+        self._plain = plain
+
+    async def play(self) -> None:
+        """Work until the world is over, as one worker after the other."""
+        while not self._world.over.is_set():
+            until = time.monotonic() + self._rng.uniform(2, 12)
+
+            def after_poll(worker: Any, any_activity: bool, until: float = until) -> bool:
+                return time.monotonic() < until and not self._world.over.is_set()
+
+            kind = type(
+                "Worker", (self._surface.gearman.GearmanWorker,), {"after_poll": after_poll}
+            )
+            made = kind(
+                self._world.addresses["workers"],
+                max_jobs=self._max_jobs,
+                connect_timeout=_CONNECT_TIMEOUT,
+                max_outage=None,
+                look_again=1.0,
+                exceptions=self._rng.random() < 0.5,
+            )
+            callback = (blocking_callback if self._plain else self._surface.callback)(self._do)
+            made.register_task(TASK, callback)
+            # Some are ended in the middle of their jobs.
+            ended_after = self._rng.uniform(0, 8) if self._rng.random() < 0.3 else _NEVER
+            async with self._surface.open(made) as worker:
+                with contextlib.suppress(ServerUnavailable), self._ended(made, ended_after):
+                    await worker.work(0.3)
+            await self._surface.sleep(0.05)
+        took = time.monotonic() - self._world.over_since
+        allowed = 1.0 + GRACE + self._world.metronome.lateness(self._world.over_since)
+        if took > allowed:
+            self._world.books.problem("late", f"{self._name} ended {took:.2f} s after it should")
+
+    @contextlib.contextmanager
+    def _ended(self, worker: Any, seconds: float) -> Iterator[None]:
+        """End `worker` after so many seconds, without regard to its jobs."""
+        if seconds < _NEVER and isinstance(self._surface, BlockingSurface):
+            timer = threading.Timer(seconds, worker.shutdown)
+            timer.start()
+            try:
+                yield
+            finally:
+                timer.cancel()
+                timer.join()
+        else:
+            with self._surface.within(seconds):
+                yield
+
+    async def _do(self, worker: Any, job: Any) -> Any:
+        server = self._world.name(job.connection)
+        assert server is not None
+        mine = Job.unpack(job.data)
+        with self._world.books.running(mine, self._name, server):
+            if mine is None:
+                raise Boom("this is not what was sent")
+            return await self._result(worker, job, mine)
+
+    async def _result(self, worker: Any, job: Any, mine: Job) -> bytes:
+        if mine.takes:
+            await (_blocking_sleep if self._plain else self._surface.sleep)(mine.takes / 1000)
+        if mine.kind == "fail":
+            raise Boom(str(mine.number))
+        if mine.kind == "parts":
+            with contextlib.suppress(ConnectionError, InvalidWorkerState):
+                for index, part in enumerate(mine.parts):
+                    await worker.send_job_data(job, part)
+                    await worker.send_job_status(job, index, len(mine.parts))
+        return mine.result
+
+
+async def _blocking_sleep(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251 - it runs in a thread

@@ -1,0 +1,123 @@
+"""What goes wrong, and when, from a seed.
+
+The same seed makes the same plan: the same faults for the connection of the same number at the same
+proxy, and the same ends, stops and outages of servers at the same times. How many connections there
+will be, and which bytes are on their way at that time, is for the real world to say.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from .faults import (
+    BlackHole,
+    Corrupt,
+    Cut,
+    Delay,
+    Direction,
+    Drip,
+    Fault,
+    HalfOpen,
+    Reset,
+    Stall,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The servers; the last one has its bytes changed, and the others have all other faults.
+SERVERS: Final = ("gearmand", "blocking", "awaited", "dirty")
+#: Who is at the other end of a server's proxy.
+SIDES: Final = ("clients", "workers")
+
+# Seconds between two things that happen to servers, on an average.
+_PAUSE: Final = 0.7
+# Bytes after which a fault happens at the latest.
+_FAR: Final = 30_000
+# A connection in so many has a fault, but for those that are changed.
+_FAULTY: Final = 0.6
+_CHANGED: Final = 0.5
+
+_MAKERS: Final[list[Callable[[random.Random, Direction, int], Fault]]] = [
+    lambda rng, direction, after: Cut(direction, after),
+    lambda rng, direction, after: Reset(direction, after),
+    lambda rng, direction, after: Stall(direction, after, round(rng.uniform(0.1, 3.0), 3)),
+    lambda rng, direction, after: Delay(direction, after, round(rng.uniform(0.001, 0.05), 4)),
+    lambda rng, direction, after: Drip(direction, after, rng.randint(20, 400), rng.randint(1, 5)),
+    lambda rng, direction, after: BlackHole(direction, after),
+    lambda rng, direction, after: HalfOpen(direction, after),
+]
+
+
+@dataclass(frozen=True, order=True)
+class Step:
+    """Something that happens to a server, or to all connections to it."""
+
+    #: Seconds after the beginning.
+    at: float
+    server: str
+    #: "kill" (it is started again after `seconds`), "stop" (SIGSTOP), and for the proxy of a
+    #: `side` "refuse", "ignore" or "inject".
+    what: str
+    #: Seconds until it is over.
+    seconds: float = 0.0
+    side: str = ""
+    #: What is injected into all connections that there are.
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that goes wrong."""
+
+    seed: int
+    #: How long, in seconds.
+    seconds: float
+
+    @property
+    def dirty_is_gearmand(self) -> bool:
+        """Which server it is whose bytes are changed."""
+        return self.seed % 2 == 0
+
+    @property
+    def awaited_on(self) -> str:
+        """The event loop of the awaited server."""
+        return ("asyncio", "trio")[self.seed // 2 % 2]
+
+    def faults(self, server: str, side: str, number: int) -> tuple[Fault, ...]:
+        """The faults of a connection."""
+        rng = random.Random(f"{self.seed} {server} {side} {number}")
+        # As many in the first ten bytes as in the next hundred, and so on.
+        after = int(math.exp(rng.uniform(0, math.log(_FAR)))) - 1
+        direction = rng.choice(list(Direction))
+        if server == "dirty":
+            return (Corrupt(direction, after),) if rng.random() < _CHANGED else ()
+        if rng.random() >= _FAULTY:
+            return ()
+        return (rng.choice(_MAKERS)(rng, direction, after),)
+
+    def steps(self) -> list[Step]:
+        """What happens to servers, in order."""
+        rng = random.Random(f"{self.seed} steps")
+        steps = []
+        # A server has one thing at a time.
+        free = dict.fromkeys(SERVERS, 1.0)
+        at = 1.0
+        while (at := at + rng.expovariate(1 / _PAUSE)) < self.seconds:
+            server = rng.choice(SERVERS)
+            what = rng.choice(("kill", "stop", "stop", "refuse", "ignore", "inject", "inject"))
+            seconds = round(rng.uniform(0.2, 3.0), 3)
+            side = rng.choice(SIDES)
+            fault = rng.choice(_MAKERS)(rng, rng.choice(list(Direction)), rng.randrange(300))
+            if at < free[server] or (server == "dirty" and what == "inject"):
+                continue
+            if what == "inject":
+                steps.append(Step(round(at, 3), server, what, 0.0, side, fault))
+                continue
+            free[server] = at + seconds
+            one_side = side if what in ("refuse", "ignore") else ""
+            steps.append(Step(round(at, 3), server, what, seconds, one_side))
+        return sorted(steps, key=lambda step: step.at)

@@ -1,0 +1,369 @@
+"""One run: the servers, the proxies, those who use them, what goes wrong, and the reckoning."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto import WorkerJob
+from tests.support import eventually
+
+from . import servers
+from .books import Books
+from .faults import Corrupt, Cut, Direction
+from .payloads import TASK
+from .people import AwaitedSurface, BlockingSurface, Boom, Client, Surface, Worker, World
+from .plan import SERVERS, SIDES, Plan, Step
+from .proxy import FaultProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Clients and workers of each surface.
+_CLIENTS: Final = 4
+_WORKERS: Final = 2
+# Seconds that a thread keeps the interpreter, where others want it.
+_SWITCH: Final = 0.0005
+# Seconds after the last call's time after which clients that have not come back never do.
+_PATIENCE: Final = 60.0
+# Seconds that servers may take to have all their jobs done, when nothing goes wrong any more.
+_DRAIN: Final = 30.0
+
+
+class Chaos:
+    """A run of a plan.
+
+    Args:
+        plan: What goes wrong.
+        say: Called with lines of text.
+    """
+
+    def __init__(self, plan: Plan, say: Callable[[str], Any]) -> None:
+        self._plan = plan
+        self._say = say
+        self._books = Books("dirty")
+        self._world = World(plan.seed, self._books)
+        self._servers: dict[str, servers.ServerProcess] = {}
+        self._proxies: dict[tuple[str, str], FaultProxy] = {}
+        self._done: list[tuple[float, Step]] = []
+        self._begun = 0.0
+
+    def run(self) -> bool:
+        """Run it. Returns whether all is as it must be."""
+        # There are some thirty threads, and each call of the system gives the interpreter to one of
+        # them: with the default of 5 ms an event loop would wait for it more than it runs.
+        sys.setswitchinterval(_SWITCH)
+        descriptors, threads = _descriptors(), set(threading.enumerate())
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_watched(self._world))
+            stack.callback(self._world.metronome.stop)
+            self._start(stack)
+            self._play()
+        gc.collect()
+        self._look_for_leaks(descriptors, threads)
+        self._books.check(self._sizes_changed())
+        self._report()
+        return not self._books.problems
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        plan = self._plan
+        made = {
+            "gearmand": servers.gearmand("gearmand"),
+            "blocking": servers.job_server("blocking", "sync"),
+            "awaited": servers.job_server("awaited", plan.awaited_on),
+            "dirty": servers.gearmand("dirty") if plan.dirty_is_gearmand else None,
+        }
+        if made["dirty"] is not None:
+            # By a changed type, or size.
+            made["dirty"].may_die = True
+        else:
+            made["dirty"] = servers.job_server("dirty", "sync")
+        for name in SERVERS:
+            server = made[name]
+            if server is None:
+                self._say("gearmand is not installed; without it, this is half of it")
+                continue
+            stack.callback(server.end)
+            server.start()
+            self._servers[name] = server
+            for side in SIDES:
+                proxy = FaultProxy(server.address, self._faults_of(name, side))
+                stack.enter_context(proxy)
+                self._proxies[name, side] = proxy
+                self._world.names[proxy.address[1]] = name
+                self._world.addresses[side].append(proxy.address)
+        kinds = {name: server.kind for name, server in self._servers.items()}
+        self._say(", ".join(f"{name} ({kind})" for name, kind in kinds.items()))
+
+    def _faults_of(self, server: str, side: str) -> Any:
+        return lambda number: self._plan.faults(server, side, number)
+
+    # What goes on.
+
+    def _play(self) -> None:
+        surfaces: list[Surface] = [
+            BlockingSurface(),
+            AwaitedSurface("asyncio"),
+            AwaitedSurface("trio"),
+        ]
+        clients = self._people(surfaces, Client, _CLIENTS)
+        workers = self._people(surfaces, Worker, _WORKERS)
+        self._begun = time.monotonic()
+        for thread in (*clients, *workers):
+            thread.start()
+        self._go_wrong()
+        self._heal()
+        self._world.ending.set()
+        everybody = len(surfaces) * _CLIENTS
+        self._wait_for(lambda: self._world.waited >= everybody, "the clients' last calls")
+        self._cut_all()
+        self._world.cut.set()
+        self._end(clients)
+        self._drain()
+        self._world.over_since = time.monotonic()
+        self._world.over.set()
+        self._end(workers)
+        for server in self._servers.values():
+            # gearmand's are its own.
+            if server.kind != "gearmand" and (leaks := server.leaks()):
+                self._books.problem("leaks", leaks)
+
+    def _people(self, surfaces: list[Surface], kind: Any, count: int) -> list[threading.Thread]:
+        """A thread for each surface, which runs so many of a kind."""
+        threads = []
+        for surface in surfaces:
+            scripts = [kind(self._world, surface, number).play for number in range(count)]
+            if kind is Worker and surface.name != "sync":
+                # Plain callbacks, which run in threads of the event loop's.
+                scripts.append(Worker(self._world, surface, count, plain=True).play)
+            threads.append(
+                threading.Thread(
+                    target=surface.run,
+                    args=(self._world, scripts),
+                    name=f"{surface.name} {kind.__name__}",
+                    daemon=True,
+                )
+            )
+        return threads
+
+    def _go_wrong(self) -> None:
+        """Let happen what the plan says."""
+        #: What ends what has begun, and when.
+        endings: list[tuple[float, Callable[[], None]]] = []
+        steps = [step for step in self._plan.steps() if step.server in self._servers]
+        while (now := time.monotonic() - self._begun) < self._plan.seconds or endings:
+            for ending in [ending for ending in endings if ending[0] <= now]:
+                endings.remove(ending)
+                ending[1]()
+            while steps and steps[0].at <= now:
+                step = steps.pop(0)
+                self._done.append((now, step))
+                undo = self._happen(step)
+                if undo is not None:
+                    endings.append((now + step.seconds, undo))
+            self._start_the_dead()
+            time.sleep(0.01)
+
+    def _happen(self, step: Step) -> Callable[[], None] | None:
+        server = self._servers[step.server]
+        if step.what == "kill":
+            server.kill()
+            self._books.killed(step.server)
+            return server.start
+        if step.what == "stop":
+            server.pause()
+            return server.go_on
+        proxy = self._proxies[step.server, step.side]
+        if step.what == "inject":
+            assert step.fault is not None
+            proxy.inject(step.fault)
+            return None
+        (proxy.refuse if step.what == "refuse" else proxy.ignore)()
+        return proxy.accept
+
+    def _start_the_dead(self) -> None:
+        for name, server in self._servers.items():
+            if server.died:
+                self._books.killed(name)
+                if server.may_die:
+                    self._books.count("ends of a gearmand by a changed byte")
+                else:
+                    self._books.problem("unexpected", f"{name} died: {server.output[-2000:]}")
+                server.kill()
+                server.start()
+
+    def _heal(self) -> None:
+        """Let nothing go wrong any more, and nobody hold jobs without knowing it."""
+        for proxy in self._proxies.values():
+            proxy.heal()
+        self._start_the_dead()
+        for (_, side), proxy in self._proxies.items():
+            if side == "workers":
+                proxy.inject(Cut(Direction.UP))
+
+    def _cut_all(self) -> None:
+        for proxy in self._proxies.values():
+            proxy.inject(Cut(Direction.UP))
+
+    def _drain(self) -> None:
+        """Wait until all jobs are done that somebody can do."""
+        self._start_the_dead()
+        deadline = time.monotonic() + _DRAIN
+        for name, server in self._servers.items():
+            while (left := server.jobs()) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if left and name != "dirty":
+                self._books.problem("hung", f"{left} jobs of {name} are not done")
+
+    def _end(self, threads: list[threading.Thread]) -> None:
+        self._wait_for(
+            lambda: not any(thread.is_alive() for thread in threads),
+            f"the end of {', '.join(thread.name for thread in threads)}",
+        )
+
+    def _wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                self._books.problem("hung", what)
+                self._report()
+                faulthandler.dump_traceback(all_threads=True)
+                # Whoever hangs would keep the process.
+                for server in self._servers.values():
+                    server.kill()
+                sys.stdout.flush()
+                os._exit(1)
+            self._start_the_dead()
+            time.sleep(0.02)
+
+    # The reckoning.
+
+    def _look_for_leaks(self, descriptors: set[str], threads: set[threading.Thread]) -> None:
+        try:
+            eventually(lambda: not _new_threads(threads), "the end of threads")
+        except AssertionError:
+            self._books.problem("leaks", f"threads: {_new_threads(threads)}")
+        left = _descriptors() - descriptors
+        if left:
+            self._books.problem("leaks", f"descriptors: {sorted(left)}")
+
+    def _sizes_changed(self) -> list[float]:
+        """When a byte of a size was changed, between the clients and the server for that."""
+        return [
+            event.when
+            for event in self._proxies["dirty", "clients"].journal
+            if isinstance(event.what, Corrupt) and is_of_size(event.before)
+        ]
+
+    def _report(self) -> None:
+        happened: Counter[str] = Counter()
+        for proxy in self._proxies.values():
+            for event in proxy.journal:
+                what = event.what if isinstance(event.what, str) else type(event.what).__name__
+                happened[what] += 1
+        happened.update(step.what for _, step in self._done if step.what in ("kill", "stop"))
+        for name in ("accept", "end"):
+            happened.pop(name, None)
+        connections = sum(proxy.accepted for proxy in self._proxies.values())
+        self._say(f"{connections:,} connections; " + _counted(happened))
+        self._say(
+            f"the latest call came {self._world.latest:.2f} s after its time; "
+            f"the machine itself was late by up to {self._world.metronome.worst:.2f} s"
+        )
+        self._say(self._books.report())
+        if self._books.problems:
+            self._say_what_happened()
+            for name, server in self._servers.items():
+                with contextlib.suppress(ValueError):
+                    if output := server.output[-4000:]:
+                        self._say(f"{name} said: {output}")
+
+    def _say_what_happened(self) -> None:
+        lines = [(at, f"{step}") for at, step in self._done]
+        for (server, side), proxy in self._proxies.items():
+            for event in proxy.journal:
+                if event.what not in ("accept", "end", "unreachable"):
+                    text = f"{server}, {side}' connection {event.connection}: {event.what}"
+                    lines.append((event.when - self._begun, text))
+        self._say(f"0 s is {self._begun:.3f} of the clock")
+        for at, text in sorted(lines):
+            self._say(f"{at:9.3f} s {text}")
+
+
+def is_of_size(before: bytes) -> bool:
+    """Whether the byte behind these is one of a packet's size: a header's bytes 8 to 11."""
+    return any(before[-at:].startswith((b"\0REQ", b"\0RES")) for at in (8, 9, 10, 11))
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(f"{number:,} {what}" for what, number in sorted(counter.items()))
+
+
+def _descriptors() -> set[str]:
+    """What this process has open, where the system says so."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+    return found
+
+
+def _new_threads(before: set[threading.Thread]) -> list[threading.Thread]:
+    # trio keeps threads that have nothing to do, for ten seconds.
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and not thread.name.startswith("Trio thread")
+    ]
+
+
+class _Listener(logging.Handler):
+    """Takes the library's errors, but for those of the callbacks that are to raise."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+        self._books = world.books
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, KeyError) and isinstance(record.args, tuple):
+            # The name of the function was changed: the worker has no callback for it.
+            (job,) = record.args
+            if isinstance(job, WorkerJob) and job.task != TASK:
+                self._books.changed(self._world.name(job.connection), f"{job!r}")
+                return
+        if not isinstance(error, Boom):
+            self._books.problem("unexpected", f"logged: {self.format(record)}")
+
+
+@contextlib.contextmanager
+def _watched(world: World) -> Iterator[None]:
+    """What is logged or raised where nobody looks is a problem."""
+
+    def hook(arguments: Any) -> None:
+        world.books.problem("unexpected", f"raised where nobody looks: {arguments}")
+
+    listener = _Listener(world)
+    loggers = [logging.getLogger(name) for name in ("gearman", "asyncio")]
+    before = sys.unraisablehook, threading.excepthook
+    sys.unraisablehook = threading.excepthook = hook
+    for logger in loggers:
+        logger.addHandler(listener)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        sys.unraisablehook, threading.excepthook = before
+        for logger in loggers:
+            logger.removeHandler(listener)
+            logger.propagate = True

@@ -1,0 +1,281 @@
+"""The checker finds what it is there for."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto import GearmanJob, GearmanJobRequest, constants
+
+from .books import Books
+from .payloads import TASK, Job, seal, unseal
+
+if TYPE_CHECKING:
+    from .books import Entry
+
+CLEAN, DIRTY = "gearmand", "dirty"
+JOB = Job(1, "ok", 0)
+
+
+@pytest.fixture
+def books() -> Books:
+    return Books(DIRTY)
+
+
+def request(**fields: Any) -> GearmanJobRequest:
+    made = GearmanJobRequest(GearmanJob(None, None, TASK, None, b""))
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def tell(
+    books: Books,
+    server: str = CLEAN,
+    job: Job = JOB,
+    *,
+    background: bool = False,
+    returned: bool = True,
+    reasons: bool = True,
+    **fields: Any,
+) -> Entry:
+    entry = books.submitted(job, "client", background=background)
+    made = request(background=background, **fields)
+    books.told(entry, made, server, returned=returned, reasons=reasons)
+    return entry
+
+
+def complete(books: Books, result: bytes, **options: Any) -> None:
+    tell(books, state=constants.JOB_COMPLETE, raw_result=result, **options)
+
+
+def created(books: Books, **options: Any) -> None:
+    tell(books, background=True, state=constants.JOB_CREATED, **options)
+
+
+def ran(books: Books, job: Job | None, server: str) -> None:
+    with books.running(job, "worker", server):
+        pass
+
+
+def kinds(books: Books) -> list[str]:
+    books.check()
+    return [kind for kind, _ in books.problems]
+
+
+# Payloads.
+
+
+@pytest.mark.parametrize("job", [JOB, Job(2, "parts", 5, 1000), Job(3, "fail", 0)])
+def test_a_job_that_arrives(job: Job) -> None:
+    assert Job.unpack(job.pack()) == job
+
+
+def test_every_change_of_a_byte_is_recognised() -> None:
+    sealed = JOB.pack()
+    for at in range(len(sealed)):
+        for mask in (0x01, 0x80, 0xFF):
+            changed = sealed[:at] + bytes([sealed[at] ^ mask]) + sealed[at + 1 :]
+            assert unseal(changed) is None
+        assert unseal(sealed[:at]) is None
+    assert unseal(sealed + sealed) is None
+
+
+# What a client is told.
+
+
+def test_a_right_result(books: Books) -> None:
+    ran(books, JOB, CLEAN)
+    complete(books, JOB.result)
+    assert kinds(books) == []
+    assert books.counts["right results"] == 1
+
+
+def test_the_result_of_another_job(books: Books) -> None:
+    ran(books, JOB, CLEAN)
+    complete(books, Job(2, "ok", 0).result)
+    assert kinds(books) == ["unexpected"]
+
+
+def test_a_whole_result_of_another_job_is_wrong_where_bytes_are_changed_too(books: Books) -> None:
+    ran(books, JOB, DIRTY)
+    complete(books, Job(2, "ok", 0).result, server=DIRTY)
+    assert kinds(books) == ["unexpected"]
+
+
+def test_a_result_of_a_job_that_did_not_run(books: Books) -> None:
+    ran(books, JOB, DIRTY)
+    complete(books, JOB.result)
+    assert kinds(books) == ["unexpected"]
+
+
+@pytest.mark.parametrize(
+    ("server", "ago", "expected"),
+    [(CLEAN, 0, ["unexpected"]), (DIRTY, 0, []), (DIRTY, 100, ["unexpected"])],
+)
+def test_the_result_of_another_job_behind_a_changed_size(
+    books: Books, server: str, ago: float, expected: list[str]
+) -> None:
+    changed = time.monotonic() - ago
+    ran(books, JOB, server)
+    complete(books, Job(2, "ok", 0).result, server=server)
+    books.check([changed])
+    assert [kind for kind, _ in books.problems] == expected
+
+
+@pytest.mark.parametrize(("server", "expected"), [(CLEAN, ["unexpected"]), (DIRTY, [])])
+def test_a_changed_result(books: Books, server: str, expected: list[str]) -> None:
+    complete(books, JOB.result[:-1] + b"!", server=server)
+    assert kinds(books) == expected
+
+
+@pytest.mark.parametrize("job", [JOB, Job(1, "fail", 0)])
+@pytest.mark.parametrize("server", [CLEAN, DIRTY])
+def test_a_failure(books: Books, job: Job, server: str) -> None:
+    tell(books, server, job, state=constants.JOB_FAILED)
+    assert kinds(books) == (["unexpected"] if job is JOB and server == CLEAN else [])
+
+
+def test_a_failure_that_is_completed(books: Books) -> None:
+    failing = Job(1, "fail", 0)
+    ran(books, failing, CLEAN)
+    complete(books, failing.result, job=failing)
+    assert kinds(books) == ["unexpected"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, []),
+        ({"error": None}, ["unexpected"]),
+        ({"error": None, "reasons": False}, []),
+        ({"timed_out": True}, ["unexpected"]),
+    ],
+)
+def test_a_lost_request(books: Books, fields: dict[str, Any], expected: list[str]) -> None:
+    tell(books, **{"state": constants.JOB_UNKNOWN, "error": OSError("lost"), **fields})
+    assert kinds(books) == expected
+
+
+@pytest.mark.parametrize("state", [constants.JOB_PENDING, constants.JOB_CREATED])
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [({}, ["unexpected"]), ({"timed_out": True}, []), ({"returned": False}, [])],
+)
+def test_a_request_without_an_end(
+    books: Books, state: str, fields: dict[str, Any], expected: list[str]
+) -> None:
+    tell(books, state=state, **fields)
+    assert kinds(books) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (JOB.parts[0], []),
+        (Job(2, "parts", 0).parts[0], ["unexpected"]),
+        (JOB.parts[0][:-1], ["unexpected"]),
+    ],
+)
+def test_data_before_the_end(books: Books, data: bytes, expected: list[str]) -> None:
+    made = SimpleNamespace(
+        state=constants.JOB_CREATED,
+        timed_out=True,
+        complete=False,
+        has_updates=True,
+        data_updates=deque([data]),
+    )
+    entry = books.submitted(JOB, "client", background=False)
+    books.told(entry, made, CLEAN, returned=True, reasons=True)
+    assert kinds(books) == expected
+
+
+# What has run.
+
+
+def test_a_lost_job(books: Books) -> None:
+    created(books)
+    assert kinds(books) == ["lost"]
+
+
+@pytest.mark.parametrize(("error", "expected"), [(ValueError, []), (KeyboardInterrupt, ["lost"])])
+def test_a_job_that_began(books: Books, error: type[BaseException], expected: list[str]) -> None:
+    """Of those that did not come to their end, the server knows that they did not."""
+    created(books)
+    with contextlib.suppress(error), books.running(JOB, "worker", CLEAN):
+        raise error
+    assert kinds(books) == expected
+
+
+def test_a_job_that_ran_at_another_server(books: Books) -> None:
+    created(books)
+    ran(books, JOB, "blocking")
+    assert kinds(books) == ["lost"]
+
+
+def test_a_job_that_was_lost_with_its_server(books: Books) -> None:
+    created(books)
+    books.killed(CLEAN)
+    assert kinds(books) == []
+    assert books.counts["lost with their server"] == 1
+
+
+def test_a_server_that_was_killed_before(books: Books) -> None:
+    books.killed(CLEAN)
+    created(books)
+    assert kinds(books) == ["lost"]
+
+
+def test_a_job_that_was_lost_where_bytes_are_changed(books: Books) -> None:
+    created(books, server=DIRTY)
+    assert kinds(books) == []
+    assert books.counts["lost where bytes are changed"] == 1
+
+
+def test_a_job_that_was_not_acknowledged(books: Books) -> None:
+    tell(books, background=True, state=constants.JOB_PENDING, timed_out=True)
+    assert kinds(books) == []
+
+
+def test_a_run_of_what_nobody_has_submitted(books: Books) -> None:
+    ran(books, JOB, CLEAN)
+    assert kinds(books) == ["unexpected"]
+
+
+@pytest.mark.parametrize(("server", "expected"), [(CLEAN, ["unexpected"]), (DIRTY, [])])
+def test_a_run_of_what_was_changed(books: Books, server: str, expected: list[str]) -> None:
+    ran(books, Job.unpack(b"changed"), server)
+    assert kinds(books) == expected
+
+
+def test_duplicates_are_counted(books: Books) -> None:
+    created(books)
+    for _ in range(3):
+        ran(books, JOB, CLEAN)
+    # One that was submitted twice may run twice.
+    twice = Job(2, "ok", 0)
+    for _ in range(2):
+        created(books, job=twice)
+        ran(books, twice, CLEAN)
+    assert kinds(books) == []
+    assert books.counts["jobs that ran more than once"] == 1
+    assert books.counts["runs beyond the first"] == 2
+
+
+def test_the_report(books: Books) -> None:
+    created(books)
+    books.check()
+    report = books.report()
+    assert "1 submits, 1 in background; 0 runs" in report
+    assert "0 unexpected, 0 late, 1 lost, 0 hung, 0 leaks" in report
+    assert "LOST: Entry(" in report
+
+
+def test_sealed_text() -> None:
+    assert unseal(seal("")) == ""
+    assert unseal(b"") is None

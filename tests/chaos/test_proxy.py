@@ -1,0 +1,338 @@
+"""The proxy does to connections what faults say, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import PATIENCE, eventually
+
+from .faults import (
+    BlackHole,
+    Corrupt,
+    Cut,
+    Delay,
+    Direction,
+    Drip,
+    Fault,
+    HalfOpen,
+    Reset,
+    Stall,
+)
+from .proxy import FaultProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+UP, DOWN = Direction.UP, Direction.DOWN
+
+
+class EchoServer:
+    """Sends back what comes. `ends` is how its connections have ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+        self.taken = bytearray()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address: tuple[str, int] = self._listener.getsockname()
+        self._socks: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def stop(self) -> None:
+        for sock in [self._listener, *self._socks]:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self._socks.append(sock)
+                thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with sock:
+            try:
+                while data := sock.recv(65536):
+                    self.taken += data
+                    sock.sendall(data)
+                self.ends.append("end")
+            except ConnectionError:
+                self.ends.append("reset")
+
+
+@pytest.fixture
+def echo_server() -> Iterator[EchoServer]:
+    server = EchoServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def through(
+    echo_server: EchoServer, no_hang: None, no_leak: None
+) -> Iterator[Callable[..., tuple[FaultProxy, Any]]]:
+    """Connects through a proxy with faults."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(*faults: Fault) -> tuple[FaultProxy, socket.socket]:
+            proxy = stack.enter_context(FaultProxy(echo_server.address, lambda number: faults))
+            sock = stack.enter_context(socket.create_connection(proxy.address, PATIENCE))
+            return proxy, sock
+
+        yield connect
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        assert piece, f"it ended after {data!r}"
+        data += piece
+    return data
+
+
+def rest(sock: socket.socket) -> None:
+    """Receive until the end."""
+    while sock.recv(100):
+        pass
+
+
+def is_silent(sock: socket.socket, seconds: float = 0.1) -> bool:
+    sock.settimeout(seconds)
+    try:
+        sock.recv(1)
+    except TimeoutError:
+        return True
+    finally:
+        sock.settimeout(PATIENCE)
+    return False
+
+
+def test_without_faults(through: Any) -> None:
+    proxy, sock = through()
+    data = bytes(range(256)) * 4096
+    sender = threading.Thread(target=sock.sendall, args=(data,))
+    sender.start()
+    assert receive(sock, len(data)) == data
+    sender.join()
+    assert proxy.connections == proxy.accepted == 1
+
+
+def test_half_closed(through: Any) -> None:
+    _, sock = through()
+    sock.sendall(b"hello")
+    sock.shutdown(socket.SHUT_WR)
+    assert receive(sock, 5) == b"hello"
+    assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_cut(through: Any, echo_server: EchoServer, direction: Direction) -> None:
+    _, sock = through(Cut(direction, after=3))
+    sock.sendall(b"hello")
+    if direction is DOWN:
+        assert receive(sock, 3) == b"hel"
+    else:
+        eventually(lambda: bytes(echo_server.taken) == b"hel")
+    with contextlib.suppress(ConnectionError):
+        rest(sock)
+    eventually(lambda: len(echo_server.ends) == 1)
+
+
+def test_cut_before_the_first_byte(through: Any) -> None:
+    _, sock = through(Cut(DOWN))
+    assert sock.recv(1) == b""
+
+
+def test_reset(through: Any, echo_server: EchoServer) -> None:
+    _, sock = through(Reset(DOWN, after=3))
+    sock.sendall(b"hello")
+    with pytest.raises(ConnectionResetError):
+        rest(sock)
+    eventually(lambda: echo_server.ends == ["reset"])
+
+
+def test_stall(through: Any) -> None:
+    _, sock = through(Stall(DOWN, after=2, seconds=0.3))
+    begin = time.monotonic()
+    sock.sendall(b"hello")
+    assert receive(sock, 2) == b"he"
+    assert time.monotonic() - begin < 0.25
+    assert receive(sock, 3) == b"llo"
+    assert time.monotonic() - begin >= 0.3
+
+
+def test_delay(through: Any) -> None:
+    _, sock = through(Delay(UP, seconds=0.1), Delay(DOWN, seconds=0.1))
+    for _ in range(2):
+        begin = time.monotonic()
+        sock.sendall(b"hello")
+        assert receive(sock, 5) == b"hello"
+        assert time.monotonic() - begin >= 0.2
+
+
+def test_drip(through: Any) -> None:
+    _, sock = through(Drip(UP, after=1, length=3, size=1, seconds=0.05))
+    begin = time.monotonic()
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    assert time.monotonic() - begin >= 0.15
+    begin = time.monotonic()
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    assert time.monotonic() - begin < 0.05
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_black_hole(through: Any, echo_server: EchoServer, direction: Direction) -> None:
+    _, sock = through(BlackHole(direction, after=2))
+    sock.sendall(b"hello")
+    assert receive(sock, 2) == b"he"
+    assert is_silent(sock)
+    assert bytes(echo_server.taken) == (b"he" if direction is UP else b"hello")
+    assert not echo_server.ends
+
+
+def test_the_end_of_a_server_in_a_black_hole(through: Any, echo_server: EchoServer) -> None:
+    _, sock = through(BlackHole(DOWN, after=2))
+    sock.sendall(b"hello")
+    assert receive(sock, 2) == b"he"
+    eventually(lambda: bytes(echo_server.taken) == b"hello")
+    echo_server.stop()
+    for _ in range(3):
+        sock.sendall(b"are you there?")
+        assert is_silent(sock)
+
+
+def test_half_open_client(through: Any, echo_server: EchoServer) -> None:
+    _, sock = through(HalfOpen(UP, after=2))
+    sock.sendall(b"hello")
+    eventually(lambda: echo_server.ends == ["end"])
+    sock.sendall(b"are you there?")
+    receive(sock, 0)
+    time.sleep(0.05)
+    sock.setblocking(False)
+    # It may have heard what came before, and no end.
+    with pytest.raises(BlockingIOError):
+        rest(sock)
+    assert bytes(echo_server.taken) == b"he"
+
+
+def test_half_open_server(through: Any, echo_server: EchoServer) -> None:
+    _, sock = through(HalfOpen(DOWN, after=2))
+    sock.sendall(b"hello")
+    assert receive(sock, 2) == b"he"
+    assert sock.recv(1) == b""
+    time.sleep(0.05)
+    assert not echo_server.ends
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_corrupt(through: Any, direction: Direction) -> None:
+    _, sock = through(Corrupt(direction, after=1), Corrupt(direction, after=6, mask=0x01))
+    for expected in (b"h\xe5llo", b"hdllo"):
+        sock.sendall(b"hello")
+        assert receive(sock, 5) == expected
+
+
+def test_where_a_byte_was_changed(through: Any) -> None:
+    proxy, sock = through(Corrupt(UP, after=5))
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    # It happens to the byte that comes next.
+    assert [happened.what for happened in proxy.journal] == ["accept"]
+    sock.sendall(b"again")
+    assert receive(sock, 5) == b"\xe1gain"
+    assert (proxy.journal[1].what, proxy.journal[1].before) == (Corrupt(UP, after=5), b"hello")
+
+
+def test_a_mask_that_changes_nothing() -> None:
+    with pytest.raises(ValueError, match="between 1 and 255"):
+        Corrupt(mask=0)
+
+
+def test_refuse_and_accept_again(echo_server: EchoServer) -> None:
+    with FaultProxy(echo_server.address) as proxy:
+        for _ in range(3):
+            proxy.refuse()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(proxy.address, PATIENCE)
+            proxy.accept()
+            with socket.create_connection(proxy.address, PATIENCE) as sock:
+                sock.sendall(b"hello")
+                assert receive(sock, 5) == b"hello"
+
+
+def test_ignore(echo_server: EchoServer) -> None:
+    with FaultProxy(echo_server.address) as proxy:
+        proxy.ignore()
+        with socket.create_connection(proxy.address, PATIENCE) as sock:
+            sock.sendall(b"hello")
+            assert is_silent(sock)
+            proxy.accept()
+            assert receive(sock, 5) == b"hello"
+
+
+def test_nobody_listens(echo_server: EchoServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        target = nobody.getsockname()
+    with (
+        FaultProxy(target) as proxy,
+        contextlib.suppress(ConnectionError),
+        socket.create_connection(proxy.address, PATIENCE) as sock,
+    ):
+        assert sock.recv(1) == b""
+    assert [happened.what for happened in proxy.journal][:2] == ["accept", "unreachable"]
+
+
+@pytest.mark.parametrize("fault", [Cut(), Reset(), HalfOpen()])
+def test_injected_into_a_silent_connection(through: Any, fault: Fault) -> None:
+    proxy, sock = through()
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    proxy.inject(fault)
+    try:
+        assert sock.recv(1) == b""
+    except ConnectionResetError:
+        assert isinstance(fault, Reset)
+
+
+def test_injected_for_later(through: Any) -> None:
+    proxy, sock = through()
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    proxy.inject(Cut(DOWN, after=2))
+    sock.sendall(b"hello")
+    assert receive(sock, 2) == b"he"
+    assert sock.recv(1) == b""
+    assert [happened.what for happened in proxy.journal] == ["accept", Cut(DOWN, after=7)]
+
+
+def test_the_plan_is_by_number(echo_server: EchoServer) -> None:
+    plans = {0: [Cut(DOWN, after=1)], 1: [], 2: [Cut(DOWN, after=2)]}
+    with FaultProxy(echo_server.address, plans.__getitem__) as proxy:
+        for number, expected in enumerate((b"h", b"hello", b"he")):
+            with socket.create_connection(proxy.address, PATIENCE) as sock:
+                sock.sendall(b"hello")
+                assert receive(sock, len(expected)) == expected
+                assert proxy.accepted == number + 1
+
+
+def test_it_is_started_once_and_ended(echo_server: EchoServer, no_leak: None) -> None:
+    proxy = FaultProxy(echo_server.address)
+    with proxy:
+        assert proxy.connections == 0
+    with pytest.raises(RuntimeError):
+        proxy.stop()

@@ -1,0 +1,529 @@
+"""What becomes of a job when something fails: what docs/reliability.md says, and no other test.
+
+Where a connection fails, and not one of its ends, it goes through a proxy with faults.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.wire.events import (
+    CanDo,
+    GrabJobUniq,
+    JobAssignUniq,
+    Noop,
+    PacketEvent,
+    PreSleep,
+    WorkComplete,
+    WorkData,
+)
+from tests.chaos.faults import BlackHole, Cut, Direction, Stall
+from tests.chaos.proxy import FaultProxy
+from tests.support import PATIENCE, Link
+
+from .kit import Kit, Server, echo
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from tests.support import Gearmand
+
+    Launch = Callable[[], Awaitable[Server]]
+    Through = Callable[[Server], FaultProxy]
+
+UP, DOWN = Direction.UP, Direction.DOWN
+# Seconds in which something would have come.
+_A_WHILE = 0.2
+
+
+@pytest.fixture
+def through() -> Iterator[Through]:
+    """A proxy before a server, which has no faults yet."""
+    proxies: list[FaultProxy] = []
+
+    def start(server: Server) -> FaultProxy:
+        proxy = FaultProxy(server.address)
+        proxy.start()
+        proxies.append(proxy)
+        return proxy
+
+    yield start
+    for proxy in proxies:
+        proxy.stop()
+
+
+class BareWorker:
+    """A worker that was given a job, and does with it what the test says."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self._link: Link
+
+    async def take(self, address: tuple[str, int], task: str) -> JobAssignUniq:
+        """Ask for a job, and get it."""
+        await self.ask(address, task)
+        job = await self._kit.blocking(self._link.receive)
+        assert isinstance(job, JobAssignUniq)
+        return job
+
+    async def ask(self, address: tuple[str, int], task: str) -> None:
+        """Ask for a job."""
+        self._link = await self._kit.blocking(Link, address)
+        await self.send(CanDo(task.encode()), GrabJobUniq())
+
+    async def send(self, *events: PacketEvent) -> None:
+        await self._kit.blocking(self._link.send, *events)
+
+    def die(self) -> None:
+        """What the system does with the connections of a process that was killed."""
+        self._link.close()
+
+
+# A worker is lost.
+
+
+@pytest.mark.both_servers
+async def test_worker_is_killed_before_it_begins(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    worker = BareWorker(kit)
+    job = await worker.take(server.address, task)
+    worker.die()
+    other = BareWorker(kit)
+    again = await other.take(server.address, task)
+    assert (again.handle, again.unique, again.data) == (job.handle, job.unique, b"data")
+    await other.send(WorkComplete(again.handle, b"done"))
+    await client.wait_until_jobs_completed([request])
+    assert (request.result, list(request.warning_updates)) == (b"done", [])
+    other.die()
+
+
+@pytest.mark.both_servers
+async def test_worker_is_killed_during_its_job(kit: Kit, server: Server, task: str) -> None:
+    """What it has sent is sent again by the next one."""
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"", wait_until_complete=False)
+    for parts in ([b"one"], [b"one", b"two"]):
+        worker = BareWorker(kit)
+        job = await worker.take(server.address, task)
+        await worker.send(*[WorkData(job.handle, part) for part in parts])
+        if len(parts) == 2:
+            await worker.send(WorkComplete(job.handle, b"done"))
+        worker.die()
+    await client.wait_until_jobs_completed([request])
+    assert (request.result, list(request.data_updates)) == (b"done", [b"one", b"one", b"two"])
+
+
+@pytest.mark.both_servers
+async def test_worker_is_killed_after_its_result(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"", wait_until_complete=False)
+    worker = BareWorker(kit)
+    job = await worker.take(server.address, task)
+    await worker.send(WorkComplete(job.handle, b"done"))
+    worker.die()
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"done"
+    await server.wait_for_counts(task, 0, 0, 0)
+
+
+@pytest.mark.both_servers
+async def test_result_is_lost_on_its_way(
+    kit: Kit, server: Server, through: Through, task: str
+) -> None:
+    """The job was done, and is done again."""
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"data", background=True)
+    proxy = through(server)
+    worker = BareWorker(kit)
+    job = await worker.take(proxy.address, task)
+    proxy.inject(BlackHole(UP))
+    await worker.send(WorkComplete(job.handle, b"done"))
+    worker.die()
+    gate = kit.gate()
+    await kit.start_worker(server.address, tasks={task: gate})
+    proxy.inject(Cut(UP))
+    await kit.wait_for(gate.begun)
+    assert gate.order == [b"data"]
+    assert request.state == "CREATED"
+
+
+@pytest.mark.both_servers
+async def test_worker_hangs(kit: Kit, server: Server, task: str) -> None:
+    """Nobody else gets its job, and the server takes it for running."""
+    gate = kit.gate()
+    for _ in range(2):
+        await kit.start_worker(server.address, tasks={task: gate})
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"", poll_timeout=_A_WHILE)
+    assert (request.state, request.timed_out) == ("CREATED", True)
+    await client.get_job_status(request)
+    assert request.status["running"]
+    assert len(gate.order) == 1
+    gate.open.set()
+    await client.wait_until_jobs_completed([request])
+    assert request.state == "COMPLETE"
+
+
+# A server is lost.
+
+
+@pytest.mark.both_servers
+async def test_server_is_killed_while_the_job_runs(kit: Kit, launch: Launch, task: str) -> None:
+    """Who submits it again has it run twice."""
+    server = await launch()
+    gate = kit.gate()
+    await kit.start_worker(server.address, tasks={task: gate}, max_jobs=2)
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    await kit.wait_for(gate.begun)
+    await server.kill()
+    await client.wait_until_jobs_completed([request])
+    assert request.state == "UNKNOWN"
+    await server.start()
+    await client.submit_multiple_requests([request], wait_until_complete=False)
+    await kit.eventually(lambda: gate.order == [b"data"] * 2)
+    gate.open.set()
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"data"
+
+
+async def test_gearmand_is_stopped(
+    kit: Kit, start_gearmand: Callable[..., Gearmand], task: str
+) -> None:
+    """Calls end in time, and when it goes on, so does everything."""
+    program = await kit.blocking(start_gearmand)
+    gate = kit.gate()
+    await kit.start_worker(program.address, tasks={task: gate})
+    client = await kit.client(program.address)
+    running = await client.submit_job(task, b"running", wait_until_complete=False)
+    await kit.wait_for(gate.begun)
+    assert program.process is not None
+    program.process.send_signal(signal.SIGSTOP)
+    # It may go on for a moment.
+    await kit.blocking(os.waitid, os.P_PID, program.process.pid, os.WSTOPPED)
+    try:
+        sent = await client.submit_job(task, b"sent", poll_timeout=_A_WHILE)
+        await client.wait_until_jobs_completed([running], poll_timeout=_A_WHILE)
+        assert [(r.state, r.timed_out) for r in (running, sent)] == [
+            ("CREATED", True),
+            ("PENDING", True),
+        ]
+    finally:
+        program.process.send_signal(signal.SIGCONT)
+    gate.open.set()
+    await client.wait_until_jobs_completed([running, sent])
+    assert [running.result, sent.result] == gate.order == [b"running", b"sent"]
+
+
+@pytest.mark.both_servers
+async def test_server_is_silent_for_a_while(
+    kit: Kit, server: Server, through: Through, task: str
+) -> None:
+    proxy = through(server)
+    await kit.start_worker(server.address, tasks={task: echo})
+    client = await kit.client(proxy.address)
+    assert (await client.submit_job(task, b"before")).result == b"before"
+    proxy.inject(Stall(DOWN, seconds=2 * _A_WHILE))
+    request = await client.submit_job(task, b"data", poll_timeout=_A_WHILE / 2)
+    assert (request.state, request.timed_out) == ("PENDING", True)
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"data"
+
+
+@pytest.mark.both_servers
+async def test_stored_handle_after_a_restart(
+    kit: Kit, launch: Launch, server_kind: str, task: str
+) -> None:
+    """gearmand begins to count at 1 again."""
+    server = await launch()
+    client = await kit.client(server.address)
+    before = await client.submit_job(task, b"", unique=f"{task}-1", background=True)
+    await server.kill()
+    await server.start()
+    after = await client.submit_job(task, b"", unique=f"{task}-2", background=True)
+    assert (before.handle == after.handle) == (server_kind == "gearmand")
+    # A unique is never another job's.
+    for request, known in ((before, False), (after, True)):
+        await client.get_job_status(request, by_unique=True)
+        assert request.status["known"] is known
+
+
+# A black hole.
+
+
+@pytest.mark.both_servers
+async def test_nothing_reaches_the_server(
+    kit: Kit, server: Server, through: Through, task: str
+) -> None:
+    proxy = through(server)
+    client = await kit.client(proxy.address)
+    await client.submit_job(f"{task}-before", b"", background=True)
+    proxy.inject(BlackHole(UP))
+    request = await client.submit_job(task, b"data", poll_timeout=_A_WHILE)
+    assert (request.state, request.timed_out) == ("PENDING", True)
+    assert await server.counts(task) == (0, 0, 0)
+
+
+@pytest.mark.both_servers
+async def test_nothing_comes_from_the_server(
+    kit: Kit, server: Server, through: Through, task: str
+) -> None:
+    """The job has run all the same."""
+    proxy = through(server)
+    gate = kit.gate()
+    gate.open.set()
+    await kit.start_worker(server.address, tasks={task: gate})
+    client = await kit.client(proxy.address)
+    await client.submit_job(f"{task}-before", b"", background=True)
+    proxy.inject(BlackHole(DOWN))
+    request = await client.submit_job(task, b"data", poll_timeout=_A_WHILE)
+    assert (request.state, request.timed_out) == ("PENDING", True)
+    await kit.wait_for(gate.begun)
+    assert gate.order == [b"data"]
+
+
+@pytest.mark.both_servers
+async def test_nothing_of_a_worker_reaches_the_server(
+    kit: Kit, server: Server, through: Through, task: str
+) -> None:
+    """It has done the job; the server waits for it until it learns of the connection's end."""
+    proxy = through(server)
+    gate = kit.gate()
+    await kit.start_worker(proxy.address, tasks={task: gate})
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    await kit.wait_for(gate.begun)
+    proxy.inject(BlackHole(UP))
+    gate.open.set()
+    await client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
+    assert (request.state, request.timed_out) == ("CREATED", True)
+    assert await server.counts(task) == (1, 1, 1)
+    proxy.inject(Cut(UP))
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"data"
+    assert gate.order == [b"data"] * 2
+
+
+@pytest.mark.both_servers
+async def test_nothing_of_the_server_reaches_a_worker(
+    kit: Kit, server: Server, through: Through, task: str
+) -> None:
+    """The server has given out the job, and nobody has it."""
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    proxy = through(server)
+    worker = BareWorker(kit)
+    proxy.plan = lambda number: [BlackHole(DOWN)]
+    await worker.ask(proxy.address, task)
+    await server.wait_for_counts(task, 1, 1, 1)
+    await kit.start_worker(server.address, tasks={task: echo})
+    await client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
+    assert (request.state, request.timed_out) == ("CREATED", True)
+    worker.die()
+    proxy.inject(Cut(UP))
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"data"
+
+
+# A client leaves.
+
+
+async def leave(kit: Kit, server: Server, client: Any, request: Any, *, others: int = 0) -> None:
+    """Let the client of a job leave, and wait until the server has noticed."""
+    await client.shutdown()
+    asking = await kit.client(server.address)
+    status = kit.gearman.GearmanJobRequest.from_unique(request.unique)
+
+    async def has_left() -> bool:
+        await asking.get_job_status(status)
+        return not status.status["known"] or status.status["client_count"] == others
+
+    await kit.eventually(has_left, "the end of a client")
+
+
+async def order_of(kit: Kit, server: Server, task: str) -> list[Any]:
+    """The data of the jobs that are done, of those that the server has, and one more."""
+    gate = kit.gate()
+    gate.open.set()
+    client = await kit.client(server.address)
+    last = await client.submit_job(task, b"last", priority="LOW", wait_until_complete=False)
+    await kit.start_worker(server.address, tasks={task: gate})
+    await client.wait_until_jobs_completed([last])
+    return gate.order
+
+
+@pytest.mark.both_servers
+async def test_client_leaves_its_queued_job(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"left", wait_until_complete=False)
+    await leave(kit, server, client, request)
+    assert await order_of(kit, server, task) == [b"last"]
+
+
+@pytest.mark.both_servers
+async def test_client_leaves_its_running_job(kit: Kit, server: Server, task: str) -> None:
+    """Its worker is not told, and ends it for nobody."""
+    lost: list[bool] = []
+
+    def function(worker: Any, job: Any) -> Any:
+        gate(worker, job)
+        lost.append(job.is_lost)
+        return job.data
+
+    gate = kit.gate()
+    await kit.start_worker(server.address, tasks={task: function})
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"left", wait_until_complete=False)
+    await kit.wait_for(gate.begun)
+    await leave(kit, server, client, request)
+    gate.open.set()
+    await server.wait_for_counts(task, 0, 0)
+    other = await kit.client(server.address)
+    assert (await other.submit_job(task, b"next")).result == b"next"
+    assert (gate.order, lost) == ([b"left", b"next"], [False, False])
+
+
+@pytest.mark.both_servers
+async def test_client_leaves_its_background_job(kit: Kit, server: Server, task: str) -> None:
+    client = await kit.client(server.address)
+    await client.submit_job(task, b"left", background=True)
+    await client.shutdown()
+    assert await order_of(kit, server, task) == [b"left", b"last"]
+
+
+@pytest.mark.both_servers
+@pytest.mark.parametrize("running", [False, True], ids=["queued", "running"])
+async def test_one_of_two_clients_leaves(
+    kit: Kit, server: Server, task: str, running: bool
+) -> None:
+    gate = kit.gate()
+    clients = [await kit.client(server.address) for _ in range(2)]
+    requests = [
+        await client.submit_job(task, b"data", unique=f"{task}-ours", wait_until_complete=False)
+        for client in clients
+    ]
+    if running:
+        await kit.start_worker(server.address, tasks={task: gate})
+        await kit.wait_for(gate.begun)
+    await leave(kit, server, clients[0], requests[0], others=1)
+    gate.open.set()
+    if not running:
+        await kit.start_worker(server.address, tasks={task: gate})
+    await clients[1].wait_until_jobs_completed(requests[1:])
+    assert (requests[1].result, gate.order) == (b"data", [b"data"])
+
+
+@pytest.mark.both_servers
+async def test_client_that_joined_a_background_job_leaves(
+    kit: Kit, server: Server, server_kind: str, task: str
+) -> None:
+    """gearmand drops the job with it (37_background_lost_with_foreground)."""
+    client, watcher = await kit.client(server.address), await kit.client(server.address)
+    await client.submit_job(task, b"kept", unique=f"{task}-ours", background=True)
+    joined = await watcher.submit_job(task, b"", unique=f"{task}-ours", wait_until_complete=False)
+    await leave(kit, server, watcher, joined)
+    kept = [b"kept"] if server_kind == "JobServer" else []
+    assert await order_of(kit, server, task) == [*kept, b"last"]
+
+
+@pytest.mark.both_servers
+async def test_unique_of_a_job_whose_client_has_left(
+    kit: Kit, server: Server, server_kind: str, task: str
+) -> None:
+    """gearmand joins it to the job that it will drop (36_abandoned_then_resubmitted)."""
+    client, other = await kit.client(server.address), await kit.client(server.address)
+    left = await client.submit_job(task, b"left", unique=f"{task}-mine", wait_until_complete=False)
+    await leave(kit, server, client, left)
+    # Without the heartbeat, which would find out that the job is gone.
+    request = await other.submit_job(task, b"new", unique=f"{task}-mine", wait_until_complete=False)
+    order = await order_of(kit, server, task)
+    await other.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
+    if server_kind == "JobServer":
+        assert (request.result, order) == (b"new", [b"new", b"last"])
+        return
+    assert request.handle == left.handle
+    assert (request.state, request.timed_out, order) == ("CREATED", True, [b"last"])
+    await other.get_job_status(request)
+    assert not request.status["known"]
+    # The unique is free now.
+    again = await other.submit_job(task, b"again", unique=f"{task}-mine")
+    assert again.result == b"again"
+
+
+@pytest.mark.both_servers
+async def test_sleeping_loses_no_live_job(kit: Kit, server: Server, task: str) -> None:
+    """Not even where another function of the worker has a job whose client has left.
+
+    gearmand 2.0 deletes the live one (62_presleep_loses_live_foreground).
+    """
+    client, other = await kit.client(server.address), await kit.client(server.address)
+    left = await client.submit_job(task, b"left", priority="LOW", wait_until_complete=False)
+    await leave(kit, server, client, left)
+    live = await other.submit_job(
+        f"{task}-live", b"live", priority="HIGH", wait_until_complete=False
+    )
+    link = await kit.blocking(Link, server.address)
+    functions = [CanDo(f"{task}-live".encode()), CanDo(task.encode())]
+    await kit.blocking(link.send, *functions, PreSleep())
+    assert isinstance(await kit.blocking(link.receive), Noop)
+    await kit.blocking(link.send, GrabJobUniq())
+    job = await kit.blocking(link.receive)
+    assert isinstance(job, JobAssignUniq)
+    assert job.data == b"live"
+    await kit.blocking(link.send, WorkComplete(job.handle, b"done"))
+    await other.wait_until_jobs_completed([live])
+    assert live.result == b"done"
+    link.close()
+
+
+# Cancelled.
+
+
+@pytest.mark.both_servers
+async def test_function_of_a_queued_job_is_dropped(
+    kit: Kit, server: Server, server_kind: str, task: str
+) -> None:
+    """The job can't run any more on gearmand, which says that it knows it."""
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"", wait_until_complete=False)
+    reply = await server.admin(f"drop function {task}")
+    assert reply.startswith("OK" if server_kind == "gearmand" else "ERR")
+    await client.get_job_status(request)
+    assert request.status["known"]
+    await kit.start_worker(server.address, tasks={task: echo})
+    await client.wait_until_jobs_completed([request], poll_timeout=2 * _A_WHILE)
+    assert request.timed_out == (server_kind == "gearmand")
+
+
+@pytest.mark.both_servers
+async def test_a_queued_job_is_cancelled(kit: Kit, server: Server, task: str) -> None:
+    admin, client = await kit.admin_client(server.address), await kit.client(server.address)
+    request = await client.submit_job(task, b"cancelled", wait_until_complete=False)
+    assert await admin.cancel_job(request.handle) == "OK"
+    await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+    assert request.state == "FAILED"
+    assert await order_of(kit, server, task) == [b"last"]
+
+
+@pytest.mark.both_servers
+async def test_a_running_job_is_cancelled(kit: Kit, server: Server, task: str) -> None:
+    """Its client is told; its worker is not, and goes on."""
+    gate = kit.gate()
+    worker = await kit.start_worker(server.address, tasks={task: gate})
+    admin, client = await kit.admin_client(server.address), await kit.client(server.address)
+    request = await client.submit_job(task, b"cancelled", wait_until_complete=False)
+    await kit.wait_for(gate.begun)
+    assert await admin.cancel_job(request.handle) == "OK"
+    await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+    assert request.state == "FAILED"
+    gate.open.set()
+    # The result of the one that was cancelled changes nothing, and disturbs nobody.
+    assert (await client.submit_job(task, b"next")).result == b"next"
+    assert (request.state, request.result) == ("FAILED", None)
+    assert gate.order == [b"cancelled", b"next"]
+    assert worker.connection_list[0].connected

@@ -1,0 +1,196 @@
+"""What becomes of jobs at gear's server when something fails: see docs/reliability.md.
+
+It knows no CAN_DO_TIMEOUT, no unique that makes one job of two, and it gives no job to a second
+worker.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.wire.events import (
+    CanDo,
+    CanDoTimeout,
+    GrabJobUniq,
+    JobAssignUniq,
+    NoJob,
+    Noop,
+    PreSleep,
+    WorkComplete,
+)
+from gearman_sync import GearmanClient
+from tests.peers.test_admin import gear  # noqa: F401 - a fixture
+from tests.support import PATIENCE, Link, ServerAt, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.peers.peers import Address
+
+pytestmark = pytest.mark.usefixtures("no_hang")
+
+_A_WHILE = 0.2
+
+
+def connected(gear: Address, *events: CanDo) -> Link:  # noqa: F811
+    """A worker's connection that works, see `waiting`: what is asked on it is answered."""
+    while True:
+        link = Link(gear)
+        try:
+            link.send(*events, GrabJobUniq())
+            assert isinstance(link.receive(), NoJob)
+        except (AssertionError, OSError):
+            link.close()
+        else:
+            return link
+
+
+@pytest.fixture
+def client(gear: Address) -> Iterator[GearmanClient]:  # noqa: F811
+    with GearmanClient([gear]) as client:
+        yield client
+
+
+@pytest.fixture
+def worker(gear: Address, task: str) -> Iterator[Link]:  # noqa: F811
+    link = connected(gear, CanDo(task.encode()))
+    eventually(lambda: ServerAt(gear).counts(task)[2] == 1)
+    yield link
+    link.close()
+
+
+def take(worker: Link) -> JobAssignUniq:
+    worker.send(GrabJobUniq())
+    job = worker.receive()
+    assert isinstance(job, JobAssignUniq)
+    return job
+
+
+def waiting(client: GearmanClient, task: str, **options: Any) -> Any:
+    # Now and then it closes a connection in place of one that has just ended (of whoever looked
+    # whether it listens).
+    return client.submit_job(task, b"data", wait_until_complete=False, max_retries=2, **options)
+
+
+def test_a_job_ends_with_its_worker(client: GearmanClient, worker: Link, task: str) -> None:
+    """Its client is told; no other worker gets it."""
+    request = waiting(client, task)
+    take(worker)
+    worker.close()
+    client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+    assert (request.state, request.timed_out) == ("FAILED", False)
+
+
+def test_a_background_job_ends_with_its_worker(
+    client: GearmanClient,
+    worker: Link,
+    gear: Address,  # noqa: F811
+    task: str,
+) -> None:
+    request = client.submit_job(task, b"data", background=True, max_retries=2)
+    take(worker)
+    worker.close()
+    eventually(lambda: ServerAt(gear).counts(task)[:2] == (0, 0))
+    client.get_job_status(request)
+    assert not request.status["known"]
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["queued", "running"])
+def test_a_job_ends_with_its_client(
+    client: GearmanClient,
+    worker: Link,
+    gear: Address,  # noqa: F811
+    task: str,
+    running: bool,
+) -> None:
+    waiting(client, task)
+    job = take(worker) if running else None
+    client.shutdown()
+    eventually(lambda: ServerAt(gear).counts(task)[:2] == (0, 0))
+    with GearmanClient([gear]) as other:
+        request = waiting(other, task)
+        if job is not None:
+            # Nobody minds the result of the one that has ended.
+            worker.send(WorkComplete(job.handle, b"late"))
+        worker.send(WorkComplete(take(worker).handle, b"done"))
+        other.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+        assert request.result == b"done"
+
+
+def test_one_unique_is_two_jobs(
+    client: GearmanClient,
+    worker: Link,
+    gear: Address,  # noqa: F811
+    task: str,
+) -> None:
+    with GearmanClient([gear]) as other:
+        requests = [waiting(each, task, unique="ours") for each in (client, other)]
+        assert len({request.handle for request in requests}) == 2
+        assert len({take(worker).handle for _ in range(2)}) == 2
+
+
+def test_sleeping_loses_no_live_job(
+    client: GearmanClient,
+    gear: Address,  # noqa: F811
+    task: str,
+) -> None:
+    waiting(client, task, priority="LOW")
+    client.shutdown()
+    eventually(lambda: ServerAt(gear).counts(task)[:2] == (0, 0))
+    with GearmanClient([gear]) as other:
+        waiting(other, f"{task}-live", priority="HIGH")
+        link = Link(gear)
+        link.send(CanDo(f"{task}-live".encode()), CanDo(task.encode()), PreSleep())
+        assert isinstance(link.receive(), Noop)
+        assert take(link).data == b"data"
+        link.close()
+
+
+def test_handles_begin_at_one(gear: Address, client: GearmanClient, task: str) -> None:  # noqa: F811
+    """With each start."""
+    handle = waiting(client, task).handle
+    assert handle is not None
+    assert handle.startswith("H:127.0.0.1:")
+    assert handle.endswith(":1")
+
+
+def test_no_time_limit(
+    client: GearmanClient,
+    gear: Address,  # noqa: F811
+    task: str,
+) -> None:
+    """It drops CAN_DO_TIMEOUT: such a worker gets nothing to do."""
+    link = Link(gear)
+    link.send(CanDoTimeout(task.encode(), b"50"))
+    request = waiting(client, task)
+    time.sleep(_A_WHILE)
+    assert ServerAt(gear).counts(task) == (1, 0, 0)
+    assert request.state == "CREATED"
+    link.close()
+
+
+def test_a_cancelled_job_is_gone(client: GearmanClient, gear: Address, task: str) -> None:  # noqa: F811
+    """Its client is not told."""
+    request = waiting(client, task)
+    assert ServerAt(gear).admin(f"cancel job {request.handle}").startswith("OK")
+    client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
+    assert (request.state, request.timed_out) == ("CREATED", True)
+    client.get_job_status(request)
+    assert not request.status["known"]
+
+
+def test_a_running_job_is_not_cancelled(
+    client: GearmanClient,
+    worker: Link,
+    gear: Address,  # noqa: F811
+    task: str,
+) -> None:
+    request = waiting(client, task)
+    job = take(worker)
+    assert ServerAt(gear).admin(f"cancel job {request.handle}").startswith("ERR")
+    worker.send(WorkComplete(job.handle, b"done"))
+    client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+    assert request.result == b"done"

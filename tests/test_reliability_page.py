@@ -1,0 +1,75 @@
+"""Every cell of the tables in docs/reliability.md names tests, and these exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+
+# The keys at the end of a cell, or within it: (W1) or (W1, V22).
+KEYS = re.compile(r"\(([A-Z]\d+(?:, [A-Z]\d+)*)\)")
+NAMED = re.compile(r"^\* ([A-Z]\d+) `([^`]+)`$", re.MULTILINE)
+# In place of keys, until the tests are there.
+TO_COME = "(to come)"
+# What gearmand 2.0 does where it answers as gearmand 1.1 does, whose cell has the tests.
+AS_BEFORE = "as 1.1"
+
+
+def rows_of(page: str) -> list[list[str]]:
+    """The rows of all tables, without their headings."""
+    rows = []
+    lines = page.splitlines()
+    for before, line in zip(["", *lines], lines):
+        if not line.startswith("|") or set(line) <= set("|- "):
+            continue
+        if before.startswith("|"):
+            rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def keys_of(text: str) -> list[str]:
+    return [key for keys in KEYS.findall(text) for key in keys.split(", ")]
+
+
+ROWS = rows_of(PAGE)
+TESTS = dict(NAMED.findall(PAGE))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_each_cell_names_a_test(row: list[str]) -> None:
+    for cell in row[1:]:
+        assert keys_of(cell) or TO_COME in cell or cell == AS_BEFORE, f"no test is named: {cell}"
+
+
+def test_keys_have_tests_and_tests_have_keys() -> None:
+    named = [key for key, _ in NAMED.findall(PAGE)]
+    assert len(named) == len(TESTS), "a key is there twice"
+    assert set(keys_of("\n".join(" | ".join(row) for row in ROWS))) == set(TESTS)
+    assert len(set(TESTS.values())) == len(TESTS), "a test is there twice"
+
+
+@pytest.mark.parametrize("key", TESTS)
+def test_named_tests_exist(key: str) -> None:
+    path, _, name = TESTS[key].partition("::")
+    file = ROOT / path
+    assert file.is_file(), f"there is no {path}"
+    if file.suffix == ".py":
+        functions = ast.parse(file.read_text(encoding="utf-8")).body
+        assert name in [getattr(node, "name", None) for node in functions], f"{path} has no {name}"
+        assert name.startswith("test_")
+
+
+def test_there_are_tables() -> None:
+    assert len(ROWS) > 40
+    assert {len(row) for row in ROWS} == {2, 5}
+
+
+def test_what_is_found() -> None:
+    page = "text\n\n| a | b |\n| - | --- |\n| one | it is (W1, V22) |\n| two | it is not |\n"
+    assert rows_of(page) == [["one", "it is (W1, V22)"], ["two", "it is not"]]
+    assert keys_of("so (W1), and so (V22, T1), but not (this)") == ["W1", "V22", "T1"]
