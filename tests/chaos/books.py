@@ -142,9 +142,7 @@ class Books:
 
     # What a client was told.
 
-    def told(
-        self, entry: Entry, request: Any, server: str | None, *, returned: bool, reasons: bool
-    ) -> None:
+    def told(self, entry: Entry, request: Any, server: str | None, *, returned: bool) -> None:
         """A call is over: what it says of a request of this client.
 
         Args:
@@ -152,7 +150,6 @@ class Books:
             request: The request.
             server: The server that it is at, or was at last.
             returned: Whether the call has returned, and was not cancelled, and raised nothing.
-            reasons: Whether a lost request must say why.
         """
         state = request.state
         who = f"{entry.client}: {request!r} of {entry.job}"
@@ -168,9 +165,7 @@ class Books:
             if request.timed_out:
                 self.problem("unexpected", f"{who} is lost, and says that it has timed out")
             if request.error is None and returned:
-                self.count("requests lost without a reason")
-                if reasons:
-                    self.problem("unexpected", f"{who} is lost, and does not say why")
+                self.problem("unexpected", f"{who} is lost, and does not say why")
         elif returned and not request.complete and not request.timed_out:
             self.problem("unexpected", f"{who} was returned without an end, before its time")
 

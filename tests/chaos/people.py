@@ -7,7 +7,6 @@ methods of the awaited ones by `Blocking` of the contract tests, and never waits
 from __future__ import annotations
 
 import contextlib
-import inspect
 import random
 import threading
 import time
@@ -47,11 +46,6 @@ _CANCELLED: Final = 0.1
 _LARGE: Final = 80_000
 # Seconds, more than a run has.
 _NEVER: Final = 1e9
-
-#: Whether a lost request must say why.
-_HAS_HEARTBEAT: Final = (
-    "heartbeat" in inspect.signature(gearman_sync.GearmanClient.__init__).parameters
-)
 
 
 class Boom(Exception):
@@ -304,11 +298,10 @@ class Client:
             self._world.has_waited()
 
     async def _one_client(self, hosts: list[tuple[str, int]], until: float) -> None:
-        options: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT}
-        options["routing"] = self._rng.choice(("random", "unique"))
-        if _HAS_HEARTBEAT:
-            options["heartbeat"] = HEARTBEAT
-        made = self._surface.gearman.GearmanClient(hosts, **options)
+        routing = self._rng.choice(("random", "unique"))
+        made = self._surface.gearman.GearmanClient(
+            hosts, connect_timeout=_CONNECT_TIMEOUT, heartbeat=HEARTBEAT, routing=routing
+        )
         async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(self._surface.open(made))
             while time.monotonic() < until and not self._world.ending.is_set():
@@ -494,7 +487,7 @@ class Client:
             if entry is None:
                 continue
             server = self._world.name(request.connection)
-            self._books.told(entry, request, server, returned=returned, reasons=_HAS_HEARTBEAT)
+            self._books.told(entry, request, server, returned=returned)
             if request.complete or request.state == constants.JOB_UNKNOWN:
                 del self._open[request]
 

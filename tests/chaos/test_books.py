@@ -41,12 +41,11 @@ def tell(
     *,
     background: bool = False,
     returned: bool = True,
-    reasons: bool = True,
     **fields: Any,
 ) -> Entry:
     entry = books.submitted(job, "client", background=background)
     made = request(background=background, **fields)
-    books.told(entry, made, server, returned=returned, reasons=reasons)
+    books.told(entry, made, server, returned=returned)
     return entry
 
 
@@ -153,7 +152,6 @@ def test_a_failure_that_is_completed(books: Books) -> None:
     [
         ({}, []),
         ({"error": None}, ["unexpected"]),
-        ({"error": None, "reasons": False}, []),
         ({"timed_out": True}, ["unexpected"]),
     ],
 )
@@ -191,7 +189,7 @@ def test_data_before_the_end(books: Books, data: bytes, expected: list[str]) -> 
         data_updates=deque([data]),
     )
     entry = books.submitted(JOB, "client", background=False)
-    books.told(entry, made, CLEAN, returned=True, reasons=True)
+    books.told(entry, made, CLEAN, returned=True)
     assert kinds(books) == expected
 
 
