@@ -7,6 +7,7 @@ wait for, one end for each job that it waits for, and none left without one.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, given
@@ -64,13 +65,13 @@ FOREGROUND = (SubmitJob, SubmitJobHigh, SubmitJobLow, SubmitReduceJob)
 TERMINAL = (WorkComplete, WorkFail, WorkException)
 ABOUT_JOBS = (WorkData, WorkWarning, WorkStatus, *TERMINAL)
 ASSIGNED = (JobAssign, JobAssignUniq, JobAssignAll)
-#: All servers of a World have the same start-up token.
-PREFIX = World().engine.queue._handle_prefix
+#: All servers of a World give out the same handles.
+HANDLES = list(itertools.islice(World().engine.queue._handles, 12))
 
 functions = st.sampled_from([b"f", b"g", b""])
 uniques = st.sampled_from([b"", b"", b"u", b"v", b"-"])
 payloads = st.sampled_from([b"", b"x", b"y" * 300])
-handles = st.integers(1, 12).map(lambda number: PREFIX + b"%d" % number)
+handles = st.sampled_from(HANDLES)
 milliseconds = st.sampled_from([b"0", b"500", b"1000", b"30000"])
 
 
@@ -140,6 +141,7 @@ requests: st.SearchStrategy[Event] = st.one_of(
 class ServerMachine(RuleBasedStateMachine):
     @initialize(
         chunk=st.sampled_from([0, 0, 1, 50]),
+        turn=st.sampled_from([250, 250, 1, 3]),
         job_retries=st.sampled_from([None, 0, 1, 10]),
         max_memory=st.sampled_from([2**30, 40_000]),
         max_unread=st.sampled_from([2**30, 500]),
