@@ -115,7 +115,7 @@ if TYPE_CHECKING:
 # take, which is about a millisecond.
 _TURN: Final = 250
 # The size of a piece of a list, and functions that may have jobs, that take as long as a packet.
-_TEXT: Final = 128
+_TEXT: Final = 256
 _LOOKS: Final = 50
 # A link that holds less is not worth cutting off.
 _FEW_BYTES: Final = 64 * 1024

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from .jobqueue import Function, JobQueue, QueuedJob
 
 _OK: Final = b"OK\r\n"
-# The size of a piece of a list, in bytes and, for the time that it takes, so many more for each part
-# of a line: making a piece takes well under a millisecond.
-_PIECE_SIZE: Final = 32 * 1024
+# The size of a piece of a list, in bytes and, for the time that it takes, so many more for each
+# part of a line: making a piece takes well under a millisecond.
+_PIECE_SIZE: Final = 64 * 1024
 _PART_SIZE: Final = 64
 # Bytes that a list keeps for each thing that is listed.
 _REFERENCE_SIZE: Final = 8

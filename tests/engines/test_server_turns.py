@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 TURN = 250
 #: More functions than anybody looks through.
-MANY = 1_000
+MANY = 2_000
 
 
 def names(count: int) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Which servers get which TLS context; with a stand-in for `ssl`."""
+"""Which servers get which TLS context, and which is one; with a stand-in for `ssl`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from gearman_proto.address import ServerAddress
-from gearman_proto.tls import make_contexts, parse_servers
+from gearman_proto.tls import check_context, make_contexts, parse_servers
 
 
 class Context:
     def __init__(self, cafile: str | None = None) -> None:
         self.made_of: tuple[str | None, ...] = (cafile,)
+        self.protocol = "of servers"
 
     def load_cert_chain(self, certfile: str, keyfile: str | None) -> None:
         self.made_of += (certfile, keyfile)
@@ -20,6 +21,7 @@ class Context:
 
 class Ssl:
     SSLContext = Context
+    PROTOCOL_TLS_CLIENT = "of clients"
     create_default_context = Context
 
 
@@ -60,3 +62,14 @@ def test_contexts() -> None:
 def test_what_is_no_context() -> None:
     with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext, not 'ca'"):
         make_contexts([ServerAddress("one", ssl_context="ca")], Ssl())
+
+
+def test_context_of_a_job_server() -> None:
+    context = Context()
+    assert check_context(None, Ssl()) is None
+    assert check_context(context, Ssl()) is context
+    with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext, not 'ca'"):
+        check_context("ca", Ssl())
+    context.protocol = Ssl.PROTOCOL_TLS_CLIENT
+    with pytest.raises(ValueError, match="ssl_context is for clients"):
+        check_context(context, Ssl())
