@@ -51,8 +51,6 @@ LOW: Final = 2
 _PRIORITIES: Final = 3
 # Ranks of one priority; more jobs than a server sees in its life.
 _RANKS: Final = 1 << 62
-# The rank of a function that has no job to give out: behind all others.
-_NO_JOB: Final = _PRIORITIES * _RANKS
 
 # Bytes that each takes up beside its names and data: a job, a link that waits for it, a function,
 # a registration for one.
@@ -209,8 +207,8 @@ class Function:
         "delayed",
         "limits",
         "name",
+        "next_job",
         "queues",
-        "rank",
         "running",
         "total",
         "watchers",
@@ -223,8 +221,8 @@ class Function:
         self.queues: tuple[OrderedDict[QueuedJob, None], ...] = tuple(
             OrderedDict() for _ in range(_PRIORITIES)
         )
-        #: The rank of the next job to give out.
-        self.rank: int = _NO_JOB
+        #: The one of them that is given out next.
+        self.next_job: QueuedJob | None = None
         #: All jobs, whatever their state.
         self.total: int = 0
         self.running: int = 0
@@ -242,27 +240,23 @@ class Function:
         """Whether nothing is lost by forgetting it."""
         return not self.total and not self.workers and self.limits is None
 
-    def head(self) -> QueuedJob | None:
-        """The next job to give out."""
-        for queue in self.queues:
-            if queue:
-                return next(iter(queue))
-        return None
-
     def push(self, job: QueuedJob, order: int) -> None:
         """Put `job` behind all others of its priority; `order` only goes up."""
         job.state = QUEUED
         rank = job.rank = job.priority * _RANKS + order
         self.queues[job.priority][job] = None
-        if rank < self.rank:
-            self.rank = rank
+        if self.next_job is None or rank < self.next_job.rank:
+            self.next_job = job
 
     def remove(self, job: QueuedJob) -> None:
         """Take `job` out of its queue."""
         del self.queues[job.priority][job]
-        if job.rank == self.rank:
-            head = self.head()
-            self.rank = head.rank if head is not None else _NO_JOB
+        if job is self.next_job:
+            self.next_job = None
+            for queue in self.queues:
+                if queue:
+                    self.next_job = next(iter(queue))
+                    break
 
 
 class QueueFullError(Exception):
@@ -375,10 +369,10 @@ class JobQueue:
             link.registered += size
             self.memory += size
             function.workers += 1
-            if function.rank < _NO_JOB:
-                link.ready[function] = None
-            else:
+            if function.next_job is None:
                 function.watchers[link] = None
+            else:
+                link.ready[function] = None
         link.abilities[function] = seconds
         return function
 
@@ -391,9 +385,6 @@ class JobQueue:
         size = ABILITY_SIZE + len(function.name)
         link.registered -= size
         self.memory -= size
-        self._note_idle(function)
-
-    def _note_idle(self, function: Function) -> None:
         if not function.workers and not function.total:
             self._idle[function] = None
 
@@ -483,17 +474,18 @@ class JobQueue:
 
     def next_job(self, link: Registered) -> QueuedJob | None:
         """The next job for the worker `link`, or None."""
-        best, rank = None, _NO_JOB
+        best = None
         idle = []
         for function in link.ready:
-            if function.rank < rank:
-                best, rank = function, function.rank
-            elif function.rank == _NO_JOB:
+            job = function.next_job
+            if job is None:
                 idle.append(function)
+            elif best is None or job.rank < best.rank:
+                best = job
         for function in idle:
             del link.ready[function]
             function.watchers[link] = None
-        return best.head() if best is not None else None
+        return best
 
     def assign(self, job: QueuedJob, link: Any) -> None:
         """Give `job`, which is QUEUED, to the worker `link`."""
@@ -519,18 +511,19 @@ class JobQueue:
         for link in job.listeners:
             del link.listening[job]
         job.listeners.clear()
-        job.function.total -= 1
-        self._note_idle(job.function)
+        function = job.function
+        function.total -= 1
+        if not function.total and not function.workers:
+            self._idle[function] = None
         del self.jobs[job.handle]
-        if job.key:
-            self._forget_key(job)
+        if job.key in self._namesakes:
+            self._forget_namesake(job)
+        elif job.key:
+            del self.by_key[job.key]
         self.memory -= job.size
 
-    def _forget_key(self, job: QueuedJob) -> None:
-        key, namesakes = job.key, self._namesakes.get(job.key)
-        if namesakes is None:
-            del self.by_key[key]
-            return
+    def _forget_namesake(self, job: QueuedJob) -> None:
+        key, namesakes = job.key, self._namesakes[job.key]
         if self.by_key[key] is job:
             _, self.by_key[key] = namesakes.popitem()
         else:

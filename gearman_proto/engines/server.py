@@ -392,29 +392,28 @@ class ServerEngine(BaseEngine):
     def _go_on(self, link: ServerLink, now: float) -> None:
         """Do some of what is to be done for `link`; the rest in its next turn."""
         handlers = self._handlers
-        doomed = self._doomed
         next_event = link.connection.next_event
         behind = True
         try:
             while self._left > 0:
-                if link.work is not None:
-                    cost = next(link.work, None)
-                    if cost is None:
-                        link.work = None
-                    else:
-                        self._left -= cost
-                # What a link that is to be cut off still asks for is not worth the work.
-                elif (
-                    link.state is not OPEN or link in doomed or (event := next_event()) is NEED_DATA
-                ):
-                    behind = False
-                    break
-                else:
+                if link.work is None:
+                    event = next_event()
+                    if event is NEED_DATA:
+                        behind = False
+                        break
                     self._left -= 1
                     handlers[type(event)](link, event, now)
+                elif (cost := next(link.work, None)) is not None:
+                    self._left -= cost
+                # What a link that is to be cut off still asks for is not worth the work.
+                elif link.state is OPEN and link not in self._doomed:
+                    link.work = None
+                else:
+                    behind = False
+                    break
         except RemoteProtocolError:
             self._end_link(link, now)
-            behind = link.work is not None
+            behind = link.behind
         link.behind = behind
         if behind:
             self._behind[link] = None
@@ -461,27 +460,36 @@ class ServerEngine(BaseEngine):
     def _send(self, link: ServerLink, event: Event) -> None:
         self._queue(link, link.connection.send(event))
 
-    def _queue(self, link: ServerLink, data: bytes, copies: int = 1) -> None:
-        if link.state is GONE:
-            return  # It is told of a job that it was not taken from yet.
+    def _queue(self, link: ServerLink, data: bytes) -> None:
         unsent = link.unsent
-        size = len(data)
-        # What is unread before the last of the copies.
-        unread = link.unsent_size + (copies - 1) * size
-        if unread > self._max_unread:
+        if link.unsent_size > self._max_unread:
             # The first one may be of any size, and the peer may have had no time to read it.
-            first = 0 if link.writing else len(unsent[0]) if unsent else size
-            if unread - first > self._max_unread:
-                self._doomed[link] = None
+            first = 0 if link.writing else len(unsent[0])
+            if link.unsent_size - first > self._max_unread:
+                self._doom(link)
                 return
-        if copies == 1:
-            unsent.append(data)
-        else:
-            unsent.extend([data] * copies)
-            size *= copies
+        unsent.append(data)
+        link.unsent_size += len(data)
+        self.queue.memory += len(data)
+        self._to_write[link] = None
+
+    def _queue_copies(self, link: ServerLink, data: bytes, count: int) -> None:
+        """The same so many times, of which the first and the last are looked at."""
+        self._queue(link, data)
+        size = (count - 2) * len(data)
+        if size > self._max_unread:
+            self._doom(link)
+            return
+        link.unsent.extend([data] * (count - 2))
         link.unsent_size += size
         self.queue.memory += size
-        self._to_write[link] = None
+        self._queue(link, data)
+
+    def _doom(self, link: ServerLink) -> None:
+        """Cut `link` off at the end of this call."""
+        self._doomed[link] = None
+        if link.work is None:
+            link.work = iter(())  # Nothing that it has sent is looked at any more.
 
     def _tidy_up(self, now: float) -> None:
         """What is left to do at the end of each call."""
@@ -504,7 +512,7 @@ class ServerEngine(BaseEngine):
         worst = max(self.links, key=lambda link: link.held, default=None)
         if self.queue.memory <= self._max_memory or worst is None or worst.held < _FEW_BYTES:
             return False
-        self._doomed[worst] = None
+        self._doom(worst)
         return True
 
     def _end_link(self, link: ServerLink, now: float) -> None:
@@ -519,7 +527,7 @@ class ServerEngine(BaseEngine):
             self._drop_link(link, now)
 
     def _on_silence(self, link: ServerLink, now: float) -> None:
-        self._doomed[link] = None
+        self._doom(link)
 
     def _drop_link(self, link: ServerLink, now: float) -> None:
         link.turn(LinkState.GONE)
@@ -614,12 +622,9 @@ class ServerEngine(BaseEngine):
             self.queue.unregister(link, next(reversed(link.abilities)))
             yield 1
 
-    def _next_job(self, link: ServerLink) -> QueuedJob | None:
-        self._left -= len(link.ready) // _LOOKS
-        return self.queue.next_job(link)
-
     def _on_pre_sleep(self, link: ServerLink, event: PreSleep, now: float) -> None:
-        if self._next_job(link) is not None:
+        self._left -= len(link.ready) // _LOOKS
+        if self.queue.next_job(link) is not None:
             self._send(link, Noop())
         else:
             link.asleep = True
@@ -631,7 +636,8 @@ class ServerEngine(BaseEngine):
 
     def _on_grab(self, link: ServerLink, event: PacketEvent, now: float) -> None:
         link.asleep = False
-        job = self._next_job(link)
+        self._left -= len(link.ready) // _LOOKS
+        job = self.queue.next_job(link)
         if job is None:
             self._send(link, NoJob())
             return
@@ -775,10 +781,18 @@ class ServerEngine(BaseEngine):
             self._leave_before_its_end(job)
         self.queue.forget(job)
 
-    def _tell(self, job: QueuedJob, event: PacketEvent) -> None:
+    def _tell(self, job: QueuedJob, event: PacketEvent, other: PacketEvent | None = None) -> None:
+        """Send `event` to all who wait for `job`; `other` to those who want no exceptions."""
         for link, count in job.listeners.items():
             self._left -= count
-            self._queue(link, link.connection.send(event), count)
+            if link.state is GONE:
+                continue  # It has not been taken from here yet.
+            shown = event if other is None or link.exceptions else other
+            data = link.connection.send(shown)
+            if count == 1:
+                self._queue(link, data)
+            else:
+                self._queue_copies(link, data, count)
 
     # What workers send.
 
@@ -818,11 +832,7 @@ class ServerEngine(BaseEngine):
     def _on_work_exception(self, link: ServerLink, event: WorkException, now: float) -> None:
         job = self._job_of(link, event)
         if job is not None:
-            failed = WorkFail(job.handle)
-            for listener, count in job.listeners.items():
-                self._left -= count
-                shown = event if listener.exceptions else failed
-                self._queue(listener, listener.connection.send(shown), count)
+            self._tell(job, event, WorkFail(job.handle))
             # Some workers send WORK_FAIL after it.
             self._leave_before_its_end(job)
             self.queue.forget(job)

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto.engines.base import Close, LinkState, StopListening
 from gearman_proto.engines.jobqueue import (
-    _NO_JOB,
     ABILITY_SIZE,
     FUNCTION_SIZE,
     JOB_SIZE,
@@ -304,7 +303,7 @@ def check_links(world: World) -> None:
             assert peer.closed
             assert not link.unsent
         assert link.registered == sum(ABILITY_SIZE + len(f.name) for f in link.abilities)
-        assert link.behind or link.work is None
+        assert link.behind or link.work is None or not link.is_up
         assert not link.asleep or not link.ready
         if engine.closed:
             continue
@@ -324,9 +323,9 @@ def check_links(world: World) -> None:
         for function in link.abilities:
             assert engine.queue.functions[function.name] is function
             assert (function in link.ready) != (link in function.watchers)
-            assert function in link.ready or function.head() is None
+            assert function in link.ready or function.next_job is None
             # Whoever sleeps has nothing to do.
-            assert not link.asleep or function.head() is None
+            assert not link.asleep or function.next_job is None
         for handle, job in link.jobs.items():
             assert engine.queue.jobs[handle] is job
             assert job.worker is link
@@ -349,8 +348,7 @@ def check_function(engine: ServerEngine, function: Function, jobs: list[QueuedJo
             assert job.priority == priority
             assert job.state is JobState.QUEUED
             assert engine.queue.jobs[job.handle] is job
-    head = function.head()
-    assert function.rank == (_NO_JOB if head is None else head.rank)
+    assert function.next_job is min(queued, key=lambda job: job.rank, default=None)
     by_unique = [job for job in jobs if job.unique not in (b"", b"-")]
     by_data = [job for job in jobs if job.unique == b"-" and job.data]
     keyed = {job.key: job for job in by_unique + by_data}

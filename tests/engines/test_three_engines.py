@@ -916,7 +916,7 @@ class World:
             jobs = [job for job in server.queue.jobs.values() if job.function is function]
             check_function(server, function, jobs)
             # Whoever sleeps has nothing to do.
-            assert not function.watchers or function.head() is None
+            assert not function.watchers or function.next_job is None
         for job in server.queue.jobs.values():
             check_job(server, job)
         assert server.queue.memory == count_memory(server)
