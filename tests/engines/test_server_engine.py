@@ -1639,6 +1639,7 @@ def test_calls_for_a_link_that_is_gone() -> None:
     engine = world.engine
     world.call(engine.connected, gone.link, world.now)
     world.call(engine.receive_data, gone.link, raw(GrabJob()), world.now)
+    world.call(engine.receive_eof, gone.link, world.now)
     world.call(engine.connection_lost, gone.link, None, world.now)
     world.call(engine.connect_failed, gone.link, OSError(), world.now)
     assert world.call(engine.data_to_send, gone.link, world.now) == b""

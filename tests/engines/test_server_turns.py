@@ -422,6 +422,21 @@ def test_a_job_of_a_client_that_is_about_to_be_forgotten(world: World) -> None:
     assert not world.engine.queue.jobs
 
 
+def test_a_job_that_ends_before_its_lost_worker_is_forgotten(world: World) -> None:
+    client, admin, worker = world.connect(), world.connect(), world.worker(b"f")
+    client.send(*[SubmitJobBg(b"f", b"", b"")] * 300)
+    turns(world)
+    worker.send(*[GrabJob()] * 300)
+    turns(world)
+    worker.close()
+    assert worker.link.behind
+    last = list(worker.link.jobs)[-1]
+    assert admin.ask(b"cancel job " + last) == b"OK\r\n"
+    turns(world)
+    assert not worker.link.jobs
+    assert len(world.engine.queue.jobs) == 299
+
+
 def test_forgetting_many_registrations_has_turns(world: World) -> None:
     witness, worker = Witness(world), world.worker(*names(600))
     turns(world)
