@@ -64,7 +64,8 @@ class JobServer(surface.JobServer[ssl.SSLContext]):
         listener = await _listen(self._host, self._port)
         self._address = HostAndPort(*listener.extra(SocketAttribute.local_address)[:2])
         await self._driver.__aenter__()
-        self._driver.listen(listener, functools.partial(self._serve, context=self._context))
+        secure = functools.partial(self._serve, context=self._context)
+        self._driver.listen(listener, self.handle if self._context is None else secure)
         return self
 
     async def __aexit__(
