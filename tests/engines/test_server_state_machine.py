@@ -8,6 +8,7 @@ wait for, one end for each job that it waits for, and none left without one.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, given
@@ -151,8 +152,8 @@ class ServerMachine(RuleBasedStateMachine):
     def start(self, **options: Any) -> None:
         self.world = World(**options)
         self.wait = self.world.engine.serve(0.0, Bell())
-        #: What each peer waits for the end of.
-        self.waits_for: dict[Peer, set[bytes]] = {}
+        #: What each peer waits for the end of, and how many of its submits do.
+        self.waits_for: dict[Peer, Counter[bytes]] = {}
         for _ in range(2):
             self.connect()
 
@@ -174,11 +175,11 @@ class ServerMachine(RuleBasedStateMachine):
         waits_for = self.waits_for[peer]
         if isinstance(event, JobCreated):
             if isinstance(event.answers, FOREGROUND):
-                waits_for.add(event.handle)
+                waits_for[event.handle] += 1
         elif isinstance(event, ABOUT_JOBS):
-            assert event.handle in waits_for
+            assert waits_for[event.handle]
             if isinstance(event, TERMINAL):
-                waits_for.remove(event.handle)
+                waits_for[event.handle] -= 1
         elif isinstance(event, Error):
             assert event.code in {b"JOB_NOT_FOUND", b"QUEUE_ERROR", b"UNKNOWN_OPTION"}
 
@@ -187,7 +188,7 @@ class ServerMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.living()) < 6)
     @rule()
     def connect(self) -> None:
-        self.waits_for[self.world.connect()] = set()
+        self.waits_for[self.world.connect()] = Counter()
 
     @precondition(lambda self: self.living())
     @rule(number=st.integers(0, 5), events=st.lists(requests, min_size=1, max_size=5))
@@ -267,7 +268,7 @@ class ServerMachine(RuleBasedStateMachine):
             peer.send(*[WorkComplete(handle, b"") for handle in list(peer.link.jobs)])
         self.hear()
         worker = world.worker(b"f", b"g", b"")
-        self.waits_for[worker] = set()
+        self.waits_for[worker] = Counter()
         while not isinstance(assign := worker.grab(), NoJob):
             assert isinstance(assign, JobAssign)
             worker.send(WorkComplete(assign.handle, b""))
@@ -275,7 +276,7 @@ class ServerMachine(RuleBasedStateMachine):
         assert not world.engine.queue.jobs
         assert worker in self.living()
         for peer in self.living():
-            assert not self.waits_for[peer]
+            assert not self.waits_for[peer].total()
         world.shut_down()
         assert world.engine.closed
         assert self.wait.done
