@@ -475,16 +475,17 @@ class JobQueue:
     def next_job(self, link: Registered) -> QueuedJob | None:
         """The next job for the worker `link`, or None."""
         best = None
-        idle = []
+        idle = None
         for function in link.ready:
             job = function.next_job
             if job is None:
-                idle.append(function)
+                idle = function
             elif best is None or job.rank < best.rank:
                 best = job
-        for function in idle:
-            del link.ready[function]
-            function.watchers[link] = None
+        if idle is not None:
+            for function in [each for each in link.ready if each.next_job is None]:
+                del link.ready[function]
+                function.watchers[link] = None
         return best
 
     def assign(self, job: QueuedJob, link: Any) -> None:

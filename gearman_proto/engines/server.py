@@ -623,7 +623,8 @@ class ServerEngine(BaseEngine):
             yield 1
 
     def _on_pre_sleep(self, link: ServerLink, event: PreSleep, now: float) -> None:
-        self._left -= len(link.ready) // _LOOKS
+        if len(link.ready) > _LOOKS:
+            self._left -= len(link.ready) // _LOOKS
         if self.queue.next_job(link) is not None:
             self._send(link, Noop())
         else:
@@ -636,7 +637,8 @@ class ServerEngine(BaseEngine):
 
     def _on_grab(self, link: ServerLink, event: PacketEvent, now: float) -> None:
         link.asleep = False
-        self._left -= len(link.ready) // _LOOKS
+        if len(link.ready) > _LOOKS:
+            self._left -= len(link.ready) // _LOOKS
         job = self.queue.next_job(link)
         if job is None:
             self._send(link, NoJob())
