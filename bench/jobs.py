@@ -13,6 +13,8 @@
   on, as gear's does, waits for that between two packets to one peer. Hardly any peer asks: this
   shows what gear's server could do.
 * ``our client and worker``: `GearmanClient.submit_multiple_jobs` and `GearmanWorker`.
+* ``grabs``: a worker has registered for 1, 100 or 10,000 functions, of which 10 have jobs, and
+  grabs 64 at a time. What is printed is the time by the grab, and by how much it grows.
 
 The clients and workers of all modes but the last are raw sockets that do as little as possible: the
 same for all servers. They stop after two seconds if a server is slow. Each measurement is made with
@@ -44,6 +46,7 @@ from submit import DATA, GEARMAND, HEADER, PROGRAM, TASK, connect, free_port
 SERVERS = ("gearmand", "JobServer", "gear")
 REQUEST, RESPONSE = b"\0REQ", b"\0RES"
 CAN_DO, PRE_SLEEP, NOOP, SUBMIT_JOB, JOB_CREATED, NO_JOB = 1, 4, 6, 7, 8, 10
+SUBMIT_JOB_BG = 18
 # gear's server knows no other grab.
 WORK_COMPLETE, GRAB_JOB_UNIQ, JOB_ASSIGN_UNIQ = 13, 30, 31
 WARM_UP = 100
@@ -68,6 +71,8 @@ class Mode(NamedTuple):
 
 
 OURS = "our client and worker"
+GRABS = "grabs"
+FUNCTIONS = (1, 100, 10_000)
 MODES = {
     "pipelined": Mode(1, window=1000, batch=100, grabs=64),
     "pipelined, quick ACKs": Mode(1, window=1000, batch=100, grabs=64, quick=True),
@@ -102,6 +107,20 @@ def main() -> None:
             for server in servers:
                 results[server].append(measure(server, name, count))
         lines.append(report(name, results))
+    count = max(arguments.jobs // 10, 1)
+    lines.extend(
+        report_grabs(
+            server,
+            {
+                functions: [
+                    measure(server, GRABS, count, functions) for _ in range(arguments.rounds)
+                ]
+                for functions in FUNCTIONS
+            },
+        )
+        for server in servers
+        if server != "gear"
+    )
     print()
     for line in lines:
         print(line)
@@ -137,7 +156,22 @@ def report(name: str, results: dict[str, list[dict[str, float]]]) -> str:
     )
 
 
-def measure(server: str, mode: str, count: int) -> dict[str, float]:
+def report_grabs(server: str, results: dict[int, list[dict[str, float]]]) -> str:
+    """Print what grabs take, by functions; return it in a sentence."""
+    print(f"\n{GRABS} at {server}\n{'functions':>10}{'wall':>13}{'CPU':>13}{'growth':>12}")
+    medians = {
+        (functions, what): statistics.median(result[what] for result in each)
+        for functions, each in results.items()
+        for what in ("wall", "cpu")
+    }
+    for functions in FUNCTIONS:
+        wall, cpu = medians[functions, "wall"], medians[functions, "cpu"]
+        growth = cpu / medians[FUNCTIONS[0], "cpu"]
+        print(f"{functions:10,}{wall * 1e6:10.2f} us{cpu * 1e6:10.2f} us{growth:10.2f} x")
+    return f"with {functions:,} functions, a grab at {server} takes {growth:.2f} times as much CPU"
+
+
+def measure(server: str, mode: str, count: int, functions: int = 0) -> dict[str, float]:
     """Run one measurement in processes of its own."""
     port = str(free_port())
     command = [sys.executable, __file__, "--child"]
@@ -156,6 +190,11 @@ def measure(server: str, mode: str, count: int) -> dict[str, float]:
         )
         processes.append(serving)
         connect(int(port)).close()
+        if mode == GRABS:
+            options = [mode, str(count), str(serving.pid), str(functions)]
+            grabbed = subprocess.check_output([*command, "grabs", port, *options], timeout=60)
+            found: dict[str, float] = json.loads(grabbed)
+            return found
         worker = subprocess.Popen([*command, "worker", port, mode], stdout=subprocess.PIPE)
         processes.insert(0, worker)
         result: dict[str, float] = json.loads(
@@ -176,7 +215,9 @@ def measure(server: str, mode: str, count: int) -> dict[str, float]:
 # In the child processes.
 
 
-def child(part: str, port: str, mode: str = "", count: str = "", server: str = "") -> None:
+def child(
+    part: str, port: str, mode: str = "", count: str = "", server: str = "", functions: str = ""
+) -> None:
     if part == "server":
         serve(int(port))
     elif part == "gear":
@@ -186,6 +227,10 @@ def child(part: str, port: str, mode: str = "", count: str = "", server: str = "
             work(int(port))
         else:
             print(work_raw(int(port), MODES[mode]))
+    elif part == "grabs":
+        clock = Clock(int(server))
+        grab_raw(int(port), int(count), int(functions), clock)
+        print(json.dumps({"wall": clock.wall / int(count), "cpu": clock.cpu / int(count)}))
     else:
         clock = Clock(int(server))
         if mode == OURS:
@@ -306,6 +351,36 @@ def complete_all(
     if created != complete:
         sys.exit(f"the server created {created} jobs and completed {complete}")
     return complete
+
+
+def grab_raw(port: int, count: int, functions: int, clock: Clock) -> None:
+    """Register for so many functions, ten of which have jobs, and grab these jobs."""
+    names = [b"function-%d" % number for number in range(functions)]
+    with connect(port) as sock:
+        sock.sendall(
+            b"".join(packet(CAN_DO, name) for name in names)
+            + b"".join(
+                packet(SUBMIT_JOB_BG, names[number % 10 % functions], b"", DATA)
+                for number in range(count + WARM_UP)
+            )
+        )
+        receive_packets(sock, JOB_CREATED, count + WARM_UP)
+        for grabs in (WARM_UP, count):
+            with clock:
+                for at in range(0, grabs, 64):
+                    batch = min(64, grabs - at)
+                    sock.sendall(packet(GRAB_JOB_UNIQ) * batch)
+                    receive_packets(sock, JOB_ASSIGN_UNIQ, batch)
+
+
+def receive_packets(sock: socket.socket, kind: int, count: int) -> None:
+    """Receive so many packets of one type."""
+    data, header = b"", RESPONSE + kind.to_bytes(4, "big")
+    while data.count(header) < count:
+        received = sock.recv(262144)
+        if not received:
+            sys.exit("the server closed the connection")
+        data += received
 
 
 def work_raw(port: int, mode: Mode) -> int:

@@ -24,6 +24,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.lowlevel
 
 from gearman_proto import Close, Connect, ConnectionError
 from gearman_proto.engines.driving import E_, BaseDriver
@@ -281,12 +282,18 @@ class Driver(BaseDriver[E_]):
                     set_options(stream, None)
                     self.start_soon(handle, stream)
 
-    async def serve(self, stream: ByteStream, accept: Callable[[E_, float], Any]) -> None:
+    async def serve(
+        self,
+        stream: ByteStream,
+        accept: Callable[[E_, float], Any],
+        secure: Callable[[ByteStream], Awaitable[ByteStream]] | None = None,
+    ) -> None:
         """Run a connection that was accepted, until it ends.
 
         Args:
             stream: It is closed in any case.
             accept: Gets the engine and the time, and returns the link.
+            secure: Makes the stream that is spoken on, of the one that was accepted.
         """
         wire = _Wire()
 
@@ -302,6 +309,14 @@ class Driver(BaseDriver[E_]):
             raise
         try:
             with wire.scope:
+                if secure is not None:
+                    try:
+                        stream = await secure(stream)
+                    except BaseException as error:  # noqa: BLE001 - streams may be anybody's
+                        await anyio.aclose_forcefully(stream)
+                        self._lost(link, failure(error))
+                        return
+                    self._feed(self.engine.connected, link)
                 await self._converse(link, wire, stream)
         finally:
             # The task that this runs in may be anybody's, and that it was cancelled is news.
@@ -334,6 +349,9 @@ class Driver(BaseDriver[E_]):
                 self._lost(link, failure(error))
                 return
             self._feed(self.engine.receive_data, link, data)
+            while link.behind:
+                # All others have their turn.
+                await anyio.lowlevel.checkpoint()
 
     async def _write(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
         while True:

@@ -77,6 +77,17 @@ async def _secure(
         raise handshake_failure(reason(error)) from None
 
 
+async def accept_tls(context: ssl.SSLContext, stream: ByteStream) -> ByteStream:
+    """Return `stream`, which was accepted, secured.
+
+    Raises:
+        Exception: What a failed handshake raises. The stream is left open then.
+    """
+    return await TLSStream.wrap(
+        _Shared(stream), server_side=True, ssl_context=context, standard_compatible=False
+    )
+
+
 def native_clock() -> Callable[[], float]:
     """Return the clock that `anyio.current_time` reads on this event loop."""
     # Imported here: whichever runs this is there, and the other one may not be.

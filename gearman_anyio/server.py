@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import socket
+import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +18,10 @@ import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketListener
 
 from gearman_proto import HostAndPort, ServerEngine, constants, surface
+from gearman_proto.tls import check_context
 
 from ._driver import Driver
-from ._streams import pipe
+from ._streams import accept_tls, pipe
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 1024
 
 
-class JobServer(surface.JobServer):
+class JobServer(surface.JobServer[ssl.SSLContext]):
     """A Gearman job server in this event loop, inside ``async with``.
 
     It keeps nothing on disk: what is queued ends with the process. In production use gearmand, for
@@ -41,9 +44,12 @@ class JobServer(surface.JobServer):
                 ...
     """
 
-    def _setup(self, options: dict[str, Any]) -> None:
-        chance = random.SystemRandom()
-        engine = ServerEngine(rng=chance, wall_clock=time.time, pid=os.getpid(), **options)
+    def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
+        self._context = check_context(ssl_context, ssl)
+        chance, name = random.SystemRandom(), socket.gethostname()
+        engine = ServerEngine(
+            rng=chance, wall_clock=time.time, host=name, pid=os.getpid(), **options
+        )
         self._driver = Driver(engine)
 
     async def __aenter__(self) -> Self:
@@ -58,7 +64,8 @@ class JobServer(surface.JobServer):
         listener = await _listen(self._host, self._port)
         self._address = HostAndPort(*listener.extra(SocketAttribute.local_address)[:2])
         await self._driver.__aenter__()
-        self._driver.listen(listener, self.handle)
+        secure = functools.partial(self._serve, context=self._context)
+        self._driver.listen(listener, self.handle if self._context is None else secure)
         return self
 
     async def __aexit__(
@@ -88,7 +95,8 @@ class JobServer(surface.JobServer):
         For listeners of other kinds: ``await listener.serve(server.handle)``.
 
         Args:
-            stream: The stream; it is closed in any case.
+            stream: The stream; it is closed in any case. It is taken as it is: `ssl_context` is
+                for what this server accepts itself.
 
         Raises:
             RuntimeError: This is not inside ``async with``.
@@ -96,13 +104,21 @@ class JobServer(surface.JobServer):
         if not self._driver.is_running:
             await anyio.aclose_forcefully(stream)
             raise RuntimeError("this server is not running")
+        await self._serve(stream, None)
+
+    async def _serve(self, stream: ByteStream, context: ssl.SSLContext | None) -> None:
         peer = "-"  # In the list of workers, where a word has to be.
         number = -1
         with contextlib.suppress(anyio.TypedAttributeLookupError, OSError):
             address = stream.extra(SocketAttribute.remote_address)
             number = stream.extra(SocketAttribute.raw_socket).fileno()
             peer = str(address[0]) if isinstance(address, tuple) else "unix"
-        await self._driver.serve(stream, lambda engine, now: engine.accept(peer, number, now))
+
+        def accept(engine: ServerEngine, now: float) -> object:
+            return engine.accept(peer, number, now, handshake=context is not None)
+
+        secure = None if context is None else functools.partial(accept_tls, context)
+        await self._driver.serve(stream, accept, secure)
 
     async def connect(self, address: object = None) -> ByteStream:  # noqa: ARG002 - a Connector's
         """Connect within this process, without a socket: ``GearmanClient(connect=server.connect)``.

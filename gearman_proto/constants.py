@@ -15,6 +15,7 @@ __all__ = [
     "DEFAULT_JOB_RETRIES",
     "DEFAULT_LOOK_AGAIN",
     "DEFAULT_MAX_ABANDONED",
+    "DEFAULT_MAX_ABILITIES",
     "DEFAULT_MAX_MEMORY",
     "DEFAULT_MAX_OUTAGE",
     "DEFAULT_MAX_PACKET_SIZE",
@@ -66,6 +67,9 @@ MIN_HEARTBEAT: Final = 0.1
 DEFAULT_MAX_ABANDONED: Final = 64 * 1024 * 1024
 #: How often a job server runs a job again because its worker was lost.
 DEFAULT_JOB_RETRIES: Final = 10
+#: Functions that one connection to a job server may register for. Its line in the list of workers
+#: has all of them, and readers of that have bounds of their own.
+DEFAULT_MAX_ABILITIES: Final = 10_000
 #: Bytes of what was sent to a peer that a job server keeps for it unread.
 DEFAULT_MAX_UNREAD: Final = 64 * 1024 * 1024
 #: Bytes of all that a job server keeps.

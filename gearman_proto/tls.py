@@ -1,5 +1,7 @@
 """Which servers are spoken to in TLS, with which context, and what it means when that fails.
 
+And which context a server may have.
+
 This library's core does not import `ssl`: an adapter passes that module.
 """
 
@@ -40,6 +42,10 @@ class Ssl(Protocol[C_co]):
         """The class of contexts."""
 
     @property
+    def PROTOCOL_TLS_CLIENT(self) -> object:  # noqa: N802 - its name there
+        """What contexts for clients have as their `protocol`."""
+
+    @property
     def create_default_context(self) -> Callable[..., Any]:
         """Makes a context that verifies the server."""
 
@@ -73,6 +79,29 @@ def make_contexts(addresses: Iterable[ServerAddress], ssl: Ssl[C_]) -> dict[Serv
         TypeError: An ssl_context is none.
     """
     return {address: _make_context(address, ssl) for address in addresses if address.uses_tls}
+
+
+def check_context(context: object | None, ssl: Ssl[C_]) -> C_ | None:
+    """Return `context`, which a job server is to have; None is no TLS.
+
+    Args:
+        context: An argument of the application's.
+        ssl: The module.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: It is for clients, so that every handshake would fail.
+    """
+    if context is None:
+        return None
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"ssl_context is an ssl.SSLContext, not {context!r}")
+    if getattr(context, "protocol", None) == ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError(
+            "ssl_context is for clients; ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) makes "
+            "one for servers"
+        )
+    return context
 
 
 def _make_context(address: ServerAddress, ssl: Ssl[C_]) -> C_:

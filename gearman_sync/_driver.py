@@ -281,17 +281,23 @@ class Driver(BaseDriver[E_]):
             else:
                 self._poller.wake()
 
-    def listen(self, sock: socket.socket, accept: Callable[[E_, str, int, float], Any]) -> None:
+    def listen(
+        self,
+        sock: socket.socket,
+        accept: Callable[[E_, str, int, float], Any],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         """Take connections from `sock`, which listens; the driver owns it from now on.
 
         Args:
             sock: The socket.
             accept: Gets the engine, the address of the other end, the new socket's number and the
                 time, and returns the link.
+            context: For TLS. Then the engine is told when the link's handshake is over.
         """
         sock.setblocking(False)
         with self._lock:
-            self._poller.listen(Listener(sock, accept))
+            self._poller.listen(Listener(sock, accept, context))
 
     # Polling.
 
@@ -346,7 +352,7 @@ class Driver(BaseDriver[E_]):
     def _accept(self, listener: Listener, now: float) -> None:
         for sock, address in self._poller.accept(listener, now):
             link = listener.accept(self.engine, str(address[0]), sock.fileno(), now)
-            self._poller.add(link, Transport.accepted(sock))
+            self._poller.add(link, Transport.accepted(sock, listener.context))
 
     def _on_ready(self, link: Any, events: int, now: float) -> None:
         transport = self._poller.transports.get(link)
@@ -358,7 +364,7 @@ class Driver(BaseDriver[E_]):
             return
         if events & selectors.EVENT_WRITE:
             self._writable.add(link)
-        if events & selectors.EVENT_READ:
+        if events & selectors.EVENT_READ and not link.behind:
             self._read(link, transport, now)
 
     def _read(self, link: Any, transport: Transport, now: float) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
     from ._transport import Transport
@@ -31,10 +32,11 @@ _NO_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 @dataclass(eq=False)
 class Listener:
-    """A socket that listens, and what makes a link of a connection that has come."""
+    """A socket that listens, what makes a link of a connection that has come, and for TLS."""
 
     sock: socket.socket
     accept: Callable[[Any, str, int, float], Any]
+    context: ssl.SSLContext | None
 
 
 class Poller:

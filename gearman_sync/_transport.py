@@ -80,16 +80,19 @@ class Transport:
         self.is_blocked = False
         # Whether the other end sends no more. It may still read.
         self._has_ended = False
+        # Whether the other end has connected to this one.
+        self._is_accepted = False
         self._read_size = _READ_SIZE
 
     @classmethod
-    def accepted(cls, sock: socket.socket) -> Transport:
-        """Return one that is open, for a socket that was accepted."""
-        transport = cls(ServerAddress("peer"), None, 0.0)
+    def accepted(cls, sock: socket.socket, context: ssl.SSLContext | None) -> Transport:
+        """Return one for a socket that was accepted: open, or with a handshake to come."""
+        transport = cls(ServerAddress("peer"), context, 0.0)
         sock.setblocking(False)
         _set_options(sock, None)
         transport.sock = sock
-        transport.stage = Stage.OPEN
+        transport.stage = Stage.OPEN if context is None else Stage.CONNECTING
+        transport._is_accepted = True
         transport._read_size = _SHARED_READ_SIZE
         return transport
 
@@ -159,7 +162,10 @@ class Transport:
             _set_options(self.sock, self._address)
             if self._context is not None:
                 self.sock = self._context.wrap_socket(
-                    self.sock, do_handshake_on_connect=False, server_hostname=self._address.host
+                    self.sock,
+                    server_side=self._is_accepted,
+                    do_handshake_on_connect=False,
+                    server_hostname=None if self._is_accepted else self._address.host,
                 )
             self.stage = Stage.HANDSHAKING
         if isinstance(self.sock, ssl.SSLSocket):

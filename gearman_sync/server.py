@@ -4,16 +4,19 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import random
 import socket
+import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import GearmanError, HostAndPort, ServerEngine, surface
 from gearman_proto.deadlines import to_seconds
+from gearman_proto.tls import check_context
 
 from ._driver import Driver
 
@@ -27,7 +30,7 @@ logger: Final = logging.getLogger("gearman")
 _BACKLOG: Final = 1024
 
 
-class JobServer(surface.JobServer):
+class JobServer(surface.JobServer[ssl.SSLContext]):
     """A Gearman job server in a thread of this process.
 
     It keeps nothing on disk: what is queued ends with the process. In production use gearmand, for
@@ -37,11 +40,17 @@ class JobServer(surface.JobServer):
             client = GearmanClient([server.address])
     """
 
-    def _setup(self, options: dict[str, Any]) -> None:
+    def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
         def make_engine() -> ServerEngine:
-            chance = random.SystemRandom()
-            return ServerEngine(rng=chance, wall_clock=time.time, pid=os.getpid(), **options)
+            return ServerEngine(
+                rng=random.SystemRandom(),
+                wall_clock=time.time,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                **options,
+            )
 
+        self._context = check_context(ssl_context, ssl)
         make_engine()  # Wrong arguments are wrong now, and not when it starts.
         self._make_engine = make_engine
         self._driver: Driver[ServerEngine] | None = None
@@ -71,7 +80,8 @@ class JobServer(surface.JobServer):
             raise RuntimeError("this server was started before")
         listener = _listen(self._host, self._port)
         driver = Driver(self._make_engine)
-        driver.listen(listener, ServerEngine.accept)
+        accept = functools.partial(ServerEngine.accept, handshake=self._context is not None)
+        driver.listen(listener, accept, self._context)
         self._driver = driver
         self._address = HostAndPort(*listener.getsockname()[:2])
         self._thread = threading.Thread(

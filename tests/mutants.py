@@ -94,7 +94,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "if best is None or server.cool_until < best.cool_until:",
             "if best is None or server.cool_until > best.cool_until:",
         ),
-        ("is not None and deadline <= now:", "is not None and deadline < now:"),
+        ("if deadline is None or deadline > now:", "if deadline is None or deadline >= now:"),
         ("if len(self._heap) > _FEW and", "if False and"),
         (
             "raise type(self.error)(str(self.error), self.requests)",
@@ -185,7 +185,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("deadline is not None and deadline < alarm.deadline:", "False:"),
         ("wire.scope.cancel()", "pass"),
         ("self._listening.cancel()", "pass"),
-        ("self._timers.set(link, now + _LAST_WORDS, self._on_last_words)", "pass"),
+        ("self._timers.set(link, now + _LAST_WORDS, self._on_silence)", "pass"),
         (
             "is_cancellation and anyio.current_effective_deadline() != -math.inf:",
             "is_cancellation:",

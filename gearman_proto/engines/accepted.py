@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from .base import Link, LinkState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gearman_proto.wire.connection import Connection
 
     from .jobqueue import Function, QueuedJob
@@ -54,17 +56,22 @@ class ServerLink(Link):
         "exceptions",
         "former",
         "jobs",
+        "listed",
         "listening",
         "number",
         "peer",
+        "ready",
         "registered",
         "unsent",
         "unsent_size",
+        "work",
         "writing",
     )
 
-    def __init__(self, connection: Connection, peer: str, number: int) -> None:
-        super().__init__(connection, LinkState.OPEN)
+    def __init__(
+        self, connection: Connection, peer: str, number: int, state: LinkState = LinkState.OPEN
+    ) -> None:
+        super().__init__(connection, state)
         #: The address of the other end, and the adapter's number for it, for the list of workers.
         self.peer: str = peer
         self.number: int = number
@@ -76,14 +83,21 @@ class ServerLink(Link):
         self.unsent_size: int = 0
         #: Bytes that the transport has, until it asks for more.
         self.writing: int = 0
-        #: Bytes of an unfinished packet.
+        #: Bytes of an unfinished packet, and of those that were not looked at yet.
         self.buffered: int = 0
+        #: What is being done for it, a piece in each of its turns, before its next packet is looked
+        #: at: the reply to a command, or its end. It yields what each piece has cost.
+        self.work: Iterator[int] | None = None
+        #: Bytes that the list takes up which is being sent to it.
+        self.listed: int = 0
         #: Bytes that its registrations take up.
         self.registered: int = 0
         #: As a client: the foreground jobs that it waits for.
         self.listening: dict[QueuedJob, None] = {}
         #: As a worker: what it has registered for, with the seconds that a job may take (0: any).
         self.abilities: dict[Function, float] = {}
+        #: Those of them that may have jobs to give out: each that has, and some that had.
+        self.ready: dict[Function, None] = {}
         #: True from PRE_SLEEP until it is woken.
         self.asleep: bool = False
         #: The jobs that it has, by handle.
@@ -96,5 +110,5 @@ class ServerLink(Link):
 
     @property
     def held(self) -> int:
-        """Bytes in packets and registrations that are kept for it."""
-        return self.buffered + self.unsent_size + self.writing + self.registered
+        """Bytes in packets, lists and registrations that are kept for it."""
+        return self.buffered + self.listed + self.unsent_size + self.writing + self.registered

@@ -11,6 +11,10 @@ An adapter's driver runs any engine with these calls and nothing else:
   call like any other: there may be actions after it.
 * for whoever waits: `release` in every case, when a call is over; `close` at the end.
 
+While `link.behind` is true, the engine has something from that link that it has not looked at yet.
+Its driver reads no more from it until then, so that nothing piles up; `next_deadline` is in the
+past, so that `handle_timeout` is called as soon as all others have had their turn.
+
 Every call after which something may be different gets the time as `now`, in seconds of any clock
 that only goes forward. The engine keeps none.
 
@@ -96,7 +100,7 @@ class LinkState(enum.Enum):
     """How far a link is. What is GONE stays so; the engine then ignores input for it."""
 
     WAITING = "the transport was not told to connect yet: the server is to cool down before"
-    CONNECTING = "the transport was told to connect, and has not answered"
+    CONNECTING = "the transport is to connect, or to shake hands, and has not answered"
     OPEN = "bytes go both ways"
     ENDING = "nothing is taken from the peer any more; what is left for it is written"
     GONE = "closed, or lost"
@@ -107,7 +111,7 @@ WAITING: Final = LinkState.WAITING
 OPEN: Final = LinkState.OPEN
 GONE: Final = LinkState.GONE
 
-#: Only a server's links are ever ENDING, and they are OPEN from the start.
+#: Only a server's links are ever ENDING, and they are CONNECTING only where they use TLS.
 LINK_STATES: Final[StateTable[LinkState]] = {
     LinkState.WAITING: {
         LinkState.CONNECTING: "at once, or time",
@@ -132,13 +136,15 @@ class Link:
     Attributes:
         connection: What its bytes mean.
         state: How far it is.
+        behind: Whether bytes were received that the engine has not looked at yet.
     """
 
-    __slots__ = ("connection", "state")
+    __slots__ = ("behind", "connection", "state")
 
     def __init__(self, connection: Connection, state: LinkState) -> None:
         self.connection: Connection = connection
         self.state: LinkState = state
+        self.behind: bool = False
 
     def turn(self, state: LinkState) -> None:
         """Be in `state` from now on."""

@@ -13,6 +13,13 @@ Order
     queue of what is to be sent on it. So answers come in the order of the requests, and nothing
     about a job comes to a client before the JOB_CREATED of its submit.
 
+Turns
+    What is done for one link at a time is bounded, so that nobody waits long for another: `_left`
+    counts down from _TURN, by the packet and by what costs more than that. What is left to do for
+    the link is done in one of the next calls of `handle_timeout`, which has one turn in all; until
+    then it is `behind`, and in the queue of those. Text replies and the end of a link may take
+    several turns, which `link.work` does.
+
 Life
     SERVER_LIVES is the server's. A link whose peer sends no more, or nonsense, is ENDING: it gets
     what was on its way to it, and is closed then.
@@ -28,6 +35,7 @@ Memory
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
@@ -41,6 +49,7 @@ from gearman_proto.wire.events import (
     CanDo,
     CanDoTimeout,
     CantDo,
+    ConnectionClosed,
     EchoReq,
     EchoRes,
     Error,
@@ -78,7 +87,7 @@ from gearman_proto.wire.events import (
 from gearman_proto.wire.packets import Role, number
 
 from .accepted import SERVER_LIVES, SERVING, ServerLife, ServerLink
-from .base import BaseEngine, Close, LinkState, StopListening, take_chunk
+from .base import GONE, OPEN, BaseEngine, Close, LinkState, StopListening, take_chunk
 from .jobqueue import (
     FULL,
     HIGH,
@@ -86,31 +95,37 @@ from .jobqueue import (
     LOW,
     NORMAL,
     RUNNING,
-    Function,
     JobQueue,
     QueuedJob,
     QueueFullError,
     key_of,
+    make_handles,
 )
-from .server_commands import reply
+from .server_commands import Listing, reply
 from .states import turn
 from .waits import Wait
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from gearman_proto.wire.events import Event, PacketEvent
 
 
-# Bytes that a registration for a function takes up beside its name.
-_ABILITY_SIZE: Final = 512
+# What may be done for one link before others have their turn: as much as so many usual packets
+# take, which is about a millisecond.
+_TURN: Final = 250
+# The size of a piece of a list, and functions that may have jobs, that take as long as a packet.
+_TEXT: Final = 256
+_LOOKS: Final = 50
 # A link that holds less is not worth cutting off.
 _FEW_BYTES: Final = 64 * 1024
 # Handles of jobs that a worker no longer has, and may still send packets about.
 _FORMER_JOBS: Final = 256
 # Seconds that a peer has to read what was left for it when the server closed the connection.
 _LAST_WORDS: Final = 5.0
+# Seconds that a peer has for its part of a TLS handshake.
+_HANDSHAKE: Final = 10.0
 # Seconds after which to look at the wall clock again: it may have been set.
 _LOOK_AT_CLOCK: Final = 60.0
 # Bytes; gearmand takes uniques of 64 (recording 29_unique_63_and_64).
@@ -136,6 +151,7 @@ class ServerEngine(BaseEngine):
     Args:
         rng: Where chance comes from: each life of a server has handles of its own.
         wall_clock: Returns seconds since 1970.
+        host: The name of this machine, for handles.
         pid: What ``getpid`` answers.
         version: What ``version`` answers.
         job_retries: How often a job is run again because its worker was lost or took too long, None
@@ -146,6 +162,8 @@ class ServerEngine(BaseEngine):
             one job a quarter.
         max_queue_size: How many jobs a function may have, unless ``maxqueue`` says otherwise; 0 for
             any number.
+        max_abilities: How many functions a connection may register for. A peer that registers for
+            more gets an ERROR and is cut off.
         exceptions: Whether all clients get WORK_EXCEPTION, and not only those that asked for it.
     """
 
@@ -154,6 +172,7 @@ class ServerEngine(BaseEngine):
         *,
         rng: random.Random,
         wall_clock: Callable[[], float],
+        host: str = "localhost",
         pid: int = 0,
         version: str = "",
         job_retries: int | None = constants.DEFAULT_JOB_RETRIES,
@@ -161,6 +180,7 @@ class ServerEngine(BaseEngine):
         max_unread: int = constants.DEFAULT_MAX_UNREAD,
         max_memory: int = constants.DEFAULT_MAX_MEMORY,
         max_queue_size: int = 0,
+        max_abilities: int = constants.DEFAULT_MAX_ABILITIES,
         exceptions: bool = False,
     ) -> None:
         if job_retries is not None:
@@ -170,11 +190,12 @@ class ServerEngine(BaseEngine):
         check_count("max_unread", max_unread, 1)
         check_count("max_memory", max_memory, 1)
         check_count("max_queue_size", max_queue_size, 0)
+        check_count("max_abilities", max_abilities, 1)
         super().__init__()
-        # Each life of a server has handles of its own.
-        handle_prefix = b"H:" + rng.randbytes(4).hex().encode() + b":"
         #: The functions and jobs that there are.
-        self.queue: JobQueue = JobQueue(handle_prefix, wall_clock, max_memory, max_queue_size)
+        self.queue: JobQueue = JobQueue(
+            make_handles(host, rng), wall_clock, max_memory, max_queue_size
+        )
         #: The links that there are.
         self.links: dict[ServerLink, None] = {}
         self.pid: int = pid
@@ -184,13 +205,21 @@ class ServerEngine(BaseEngine):
         self._max_packet_size = max_packet_size
         self._max_unread = max_unread
         self._max_memory = max_memory
+        self._max_abilities = max_abilities
         self._exceptions = exceptions
         self._life = ServerLife.SERVING
-        # Timers are those of running jobs with a time limit, of links that are ENDING, and _EPOCHS.
+        # Timers are those of running jobs with a time limit, of links that are CONNECTING or
+        # ENDING, and _EPOCHS.
         self._look_at: float | None = None
         self._to_write: dict[ServerLink, None] = {}
         # Links to cut off.
         self._doomed: dict[ServerLink, None] = {}
+        # Links for which something is left to do, in the order of their turns; how much may be done
+        # in the one that it is now; and when the last one has joined them.
+        self._behind: OrderedDict[ServerLink, None] = OrderedDict()
+        self._turn_size = _TURN
+        self._left = _TURN
+        self._behind_since = 0.0
         self._waits: set[Wait] = set()
         self._handlers: dict[Any, Callable[[ServerLink, Any, float], None]] = {
             CanDo: self._on_can_do,
@@ -212,6 +241,7 @@ class ServerEngine(BaseEngine):
             OptionReq: self._on_option,
             SetClientId: self._on_set_client_id,
             InvalidRequest: self._on_invalid,
+            ConnectionClosed: self._on_closed,
             TextLine: self._on_line,
             WorkData: self._on_work_data,
             WorkWarning: self._on_work_data,
@@ -233,20 +263,27 @@ class ServerEngine(BaseEngine):
 
     # The caller's side.
 
-    def accept(self, peer: str, number: int, now: float) -> ServerLink:
+    def accept(self, peer: str, number: int, now: float, *, handshake: bool = False) -> ServerLink:
         """A connection has come; return the link for it.
 
         Args:
             peer: The address of the other end, for the list of workers.
             number: The adapter's number for it (gearmand: the file descriptor), for the same.
             now: The time.
+            handshake: Whether the transport has to shake hands first. Then `connected` follows, or
+                `connect_failed`; and Close, where it takes more than ten seconds.
         """
         link = ServerLink(
-            Connection(Role.SERVER, max_packet_size=self._max_packet_size), peer, number
+            Connection(Role.SERVER, max_packet_size=self._max_packet_size),
+            peer,
+            number,
+            LinkState.CONNECTING if handshake else OPEN,
         )
         link.exceptions = self._exceptions
         if self._life is ServerLife.SERVING:
             self.links[link] = None
+            if handshake:
+                self._timers.set(link, now + _HANDSHAKE, self._on_silence)
         else:
             link.turn(LinkState.GONE)
             self._actions.append(Close(link))
@@ -299,51 +336,96 @@ class ServerEngine(BaseEngine):
     # The transport side, in.
 
     def connected(self, link: ServerLink, now: float) -> None:
-        """Links are open from the start: nothing to do."""
+        """The handshake of `link` is over, if there was one."""
+        if link.state is LinkState.CONNECTING:
+            link.turn(OPEN)
+            self._timers.cancel(link)
 
     def connect_failed(self, link: ServerLink, error: Exception, now: float) -> None:
-        """Links are open from the start: treated as a lost connection."""
+        """The handshake of `link` has failed."""
         self.connection_lost(link, error, now)
 
     def receive_data(self, link: ServerLink, data: bytes, now: float) -> None:
         """The peer of `link` has sent `data`."""
         if not link.is_up:
             return
-        connection = link.connection
-        connection.receive_data(data)
-        handlers = self._handlers
-        doomed = self._doomed
-        next_event = connection.next_event
-        try:
-            # What a link that is to be cut off still asks for is not worth the work.
-            while link not in doomed and (event := next_event()) is not NEED_DATA:
-                handlers[type(event)](link, event, now)
-        except RemoteProtocolError:
-            self._end_link(link, now)
-        buffered = connection.buffered
-        if buffered != link.buffered:
-            self.queue.memory += buffered - link.buffered
-            link.buffered = buffered
+        link.connection.receive_data(data)
+        if link.behind:
+            self._count(link)
+        else:
+            self._left = self._turn_size
+            self._go_on(link, now)
         self._tidy_up(now)
 
     def receive_eof(self, link: ServerLink, now: float) -> None:
         """The peer of `link` sends no more, as in ``echo status | nc``. It may still read."""
         if link.is_up:
-            self._end_link(link, now)
+            link.connection.receive_eof()
+            if not link.behind:
+                self._left = self._turn_size
+                self._go_on(link, now)
             self._tidy_up(now)
 
     def connection_lost(self, link: ServerLink, error: Exception, now: float) -> None:
-        """`link` has ended."""
+        """`link` has ended. What it has sent and was not looked at is dropped."""
         if link.alive:
+            self._left = self._turn_size
             self._drop_link(link, now)
             self._tidy_up(now)
 
     def handle_timeout(self, now: float) -> None:
-        """It is `now`: whatever is due happens."""
-        self._timers.expire(now)
+        """It is `now`: what is due happens, and those that are behind have a turn."""
+        self._left = self._turn_size
+        while self._left > 0 and self._timers.expire_one(now):
+            self._left -= 1
+        while self._left > 0 and self._behind:
+            link, _ = self._behind.popitem(last=False)
+            self._go_on(link, now)
         self._tidy_up(now)
 
+    def _go_on(self, link: ServerLink, now: float) -> None:
+        """Do some of what is to be done for `link`; the rest in its next turn."""
+        handlers = self._handlers
+        next_event = link.connection.next_event
+        behind = True
+        try:
+            while self._left > 0:
+                if link.work is None:
+                    event = next_event()
+                    if event is NEED_DATA:
+                        behind = False
+                        break
+                    self._left -= 1
+                    handlers[type(event)](link, event, now)
+                elif (cost := next(link.work, None)) is not None:
+                    self._left -= cost
+                # What a link that is to be cut off still asks for is not worth the work.
+                elif link.state is OPEN and link not in self._doomed:
+                    link.work = None
+                else:
+                    behind = False
+                    break
+        except RemoteProtocolError:
+            self._end_link(link, now)
+            behind = link.behind
+        link.behind = behind
+        if behind:
+            self._behind[link] = None
+            self._behind_since = now
+        self._count(link)
+
+    def _count(self, link: ServerLink) -> None:
+        """Count what is kept of what `link` has sent."""
+        buffered = link.connection.buffered if link.state is not GONE else 0
+        if buffered != link.buffered:
+            self.queue.memory += buffered - link.buffered
+            link.buffered = buffered
+
     # The transport side, out.
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` is to be called next, or None."""
+        return self._behind_since if self._behind else self._timers.next_deadline()
 
     def links_to_write(self) -> Iterable[ServerLink]:
         """The links on which there is something new to send, each once."""
@@ -357,6 +439,7 @@ class ServerEngine(BaseEngine):
         link.writing = 0
         if not unsent:
             if link.state is LinkState.ENDING:
+                self._left = self._turn_size
                 self._actions.append(Close(link))
                 self._drop_link(link, now)
                 self._tidy_up(now)
@@ -377,12 +460,30 @@ class ServerEngine(BaseEngine):
             # The first one may be of any size, and the peer may have had no time to read it.
             first = 0 if link.writing else len(unsent[0])
             if link.unsent_size - first > self._max_unread:
-                self._doomed[link] = None
+                self._doom(link)
                 return
         unsent.append(data)
         link.unsent_size += len(data)
         self.queue.memory += len(data)
         self._to_write[link] = None
+
+    def _queue_copies(self, link: ServerLink, data: bytes, count: int) -> None:
+        """The same so many times, of which the first and the last are looked at."""
+        self._queue(link, data)
+        size = (count - 2) * len(data)
+        if size > self._max_unread:
+            self._doom(link)
+            return
+        link.unsent.extend([data] * (count - 2))
+        link.unsent_size += size
+        self.queue.memory += size
+        self._queue(link, data)
+
+    def _doom(self, link: ServerLink) -> None:
+        """Cut `link` off at the end of this call."""
+        self._doomed[link] = None
+        if link.work is None:
+            link.work = iter(())  # Nothing that it has sent is looked at any more.
 
     def _tidy_up(self, now: float) -> None:
         """What is left to do at the end of each call."""
@@ -394,7 +495,7 @@ class ServerEngine(BaseEngine):
             if self._life is ServerLife.ENDING or not self.queue.jobs:
                 if self._life is ServerLife.DRAINING:
                     self._turn(ServerLife.ENDING)
-                for link in self.links:
+                for link in list(self.links):
                     self._end_link(link, now)
             if not self.links:
                 self._end()
@@ -405,7 +506,7 @@ class ServerEngine(BaseEngine):
         worst = max(self.links, key=lambda link: link.held, default=None)
         if self.queue.memory <= self._max_memory or worst is None or worst.held < _FEW_BYTES:
             return False
-        self._doomed[worst] = None
+        self._doom(worst)
         return True
 
     def _end_link(self, link: ServerLink, now: float) -> None:
@@ -413,32 +514,48 @@ class ServerEngine(BaseEngine):
         if link.is_up:
             link.turn(LinkState.ENDING)
             self._detach(link, now)
-            self._timers.set(link, now + _LAST_WORDS, self._on_last_words)
+            self._timers.set(link, now + _LAST_WORDS, self._on_silence)
             self._to_write[link] = None
+        elif link.state is LinkState.CONNECTING:
+            self._actions.append(Close(link))
+            self._drop_link(link, now)
 
-    def _on_last_words(self, link: ServerLink, now: float) -> None:
-        self._doomed[link] = None
+    def _on_silence(self, link: ServerLink, now: float) -> None:
+        self._doom(link)
 
     def _drop_link(self, link: ServerLink, now: float) -> None:
         link.turn(LinkState.GONE)
         self.links.pop(link, None)
         self._to_write.pop(link, None)
         self._doomed.pop(link, None)
+        self._behind.pop(link, None)
         self._timers.cancel(link)
-        self._detach(link, now)
-        self.queue.memory -= link.held
+        self.queue.memory -= link.held - link.registered
         link.unsent.clear()
-        link.unsent_size = link.buffered = link.writing = 0
+        link.unsent_size = link.buffered = link.writing = link.listed = 0
+        self._detach(link, now)
 
     def _detach(self, link: ServerLink, now: float) -> None:
         """`link` is neither a client nor a worker any more."""
-        for job in link.listening:
+        self.queue.memory -= link.listed
+        link.listed = 0
+        link.asleep = False
+        link.work = self._detaching(link, now)
+        self._go_on(link, now)
+
+    def _detaching(self, link: ServerLink, now: float) -> Iterator[int]:
+        """Take `link`, which is ENDING or GONE, from all that knows it."""
+        while link.listening:
+            job, _ = link.listening.popitem()
             self.queue.stop_listening(job, link)
-        link.listening.clear()
-        for function in list(link.abilities):
-            self._remove_ability(link, function)
+            yield 1
+        while link.abilities:
+            self.queue.unregister(link, next(reversed(link.abilities)))
+            yield 1
         for job in list(link.jobs.values()):
-            self._take_away(job, now)
+            if job.worker is link:
+                self._take_away(job, now)
+            yield 1
 
     def _stop_listening(self) -> None:
         if self._life is ServerLife.SERVING:
@@ -449,12 +566,15 @@ class ServerEngine(BaseEngine):
         for link in links:
             link.turn(LinkState.GONE)
             link.unsent.clear()
+            link.work = None
         self.links.clear()
+        self._behind.clear()
         self._to_write.clear()
         return links
 
     def _end(self) -> None:
         self._turn(ServerLife.ENDED)
+        self._behind.clear()
         self.queue.clear()
         self._timers.clear()
         for wait in self._waits:
@@ -463,63 +583,57 @@ class ServerEngine(BaseEngine):
     # Functions and workers.
 
     def _add_ability(self, link: ServerLink, name: bytes, seconds: float) -> None:
-        function = self.queue.function(name)
-        if function in link.abilities:
-            del link.abilities[function]  # It becomes the latest.
-        else:
-            link.registered += _ABILITY_SIZE + len(name)
-            self.queue.memory += _ABILITY_SIZE + len(name)
-        link.abilities[function] = seconds
-        function.workers[link] = None
-        if link.asleep:
-            function.sleepers[link] = None
-            if function.head() is not None:
-                self._wake(link)
-
-    def _remove_ability(self, link: ServerLink, function: Function) -> None:
-        del link.abilities[function]
-        del function.workers[link]
-        function.sleepers.pop(link, None)
-        link.registered -= _ABILITY_SIZE + len(function.name)
-        self.queue.memory -= _ABILITY_SIZE + len(function.name)
+        if len(link.abilities) >= self._max_abilities:
+            function = self.queue.functions.get(name)
+            if function is None or function not in link.abilities:
+                text = f"A connection may register for {self._max_abilities} functions at most"
+                self._refuse(link, b"TOO_MANY_FUNCTIONS", text.encode())
+                # If it went on, what it does not serve would never be done.
+                raise RemoteProtocolError(text)
+        self.queue.register(link, name, seconds)
+        if link.asleep and link.ready:
+            self._wake(link)
 
     def _on_can_do(self, link: ServerLink, event: CanDo, now: float) -> None:
         self._add_ability(link, event.function, 0)
 
     def _on_can_do_timeout(self, link: ServerLink, event: CanDoTimeout, now: float) -> None:
-        self._add_ability(link, event.function, max(number(event.timeout), 0) / 1000)
+        # Milliseconds. Less than a second is a second, as in gearmand: workers in several languages
+        # mean seconds.
+        timeout = number(event.timeout)
+        self._add_ability(link, event.function, max(timeout / 1000, 1.0) if timeout > 0 else 0)
 
     def _on_cant_do(self, link: ServerLink, event: CantDo, now: float) -> None:
         function = self.queue.functions.get(event.function)
         if function in link.abilities:
-            self._remove_ability(link, function)
+            self.queue.unregister(link, function)
 
     def _on_reset_abilities(self, link: ServerLink, event: ResetAbilities, now: float) -> None:
-        for function in list(link.abilities):
-            self._remove_ability(link, function)
+        link.work = self._resetting(link)
+
+    def _resetting(self, link: ServerLink) -> Iterator[int]:
+        while link.abilities:
+            self.queue.unregister(link, next(reversed(link.abilities)))
+            yield 1
 
     def _on_pre_sleep(self, link: ServerLink, event: PreSleep, now: float) -> None:
-        if self.queue.next_job(link.abilities) is not None:
+        if len(link.ready) > _LOOKS:
+            self._left -= len(link.ready) // _LOOKS
+        if self.queue.next_job(link) is not None:
             self._send(link, Noop())
-            return
-        link.asleep = True
-        for function in link.abilities:
-            function.sleepers[link] = None
-
-    def _wake_up(self, link: ServerLink) -> None:
-        """`link`, which was asleep, is awake: no new job is news to it."""
-        link.asleep = False
-        for function in link.abilities:
-            function.sleepers.pop(link, None)
+        else:
+            link.asleep = True
 
     def _wake(self, link: ServerLink) -> None:
-        self._wake_up(link)
+        """No job that comes after this is news to `link` until it sleeps again."""
+        link.asleep = False
         self._send(link, Noop())
 
     def _on_grab(self, link: ServerLink, event: PacketEvent, now: float) -> None:
-        if link.asleep:
-            self._wake_up(link)
-        job = self.queue.next_job(link.abilities)
+        link.asleep = False
+        if len(link.ready) > _LOOKS:
+            self._left -= len(link.ready) // _LOOKS
+        job = self.queue.next_job(link)
         if job is None:
             self._send(link, NoJob())
             return
@@ -606,6 +720,7 @@ class ServerEngine(BaseEngine):
     def _put(self, job: QueuedJob, now: float) -> None:
         """Give `job` out to whoever asks, from its epoch on."""
         for link in self.queue.put(job):
+            self._left -= 1
             self._wake(link)
         if job.epoch:
             self._watch_clock(now)
@@ -621,7 +736,9 @@ class ServerEngine(BaseEngine):
 
     def _on_epochs(self, _: str, now: float) -> None:
         self._look_at = None
-        for job in self.queue.take_due():
+        # The others are due still.
+        for job in self.queue.take_due(max(self._left, 1)):
+            self._left -= 1
             self._put(job, now)
         self._watch_clock(now)
 
@@ -660,9 +777,18 @@ class ServerEngine(BaseEngine):
             self._leave_before_its_end(job)
         self.queue.forget(job)
 
-    def _tell(self, job: QueuedJob, event: PacketEvent) -> None:
-        for link in job.listeners:
-            self._send(link, event)
+    def _tell(self, job: QueuedJob, event: PacketEvent, other: PacketEvent | None = None) -> None:
+        """Send `event` to all who wait for `job`; `other` to those who want no exceptions."""
+        for link, count in job.listeners.items():
+            self._left -= count
+            if link.state is GONE:
+                continue  # It has not been taken from here yet.
+            shown = event if other is None or link.exceptions else other
+            data = link.connection.send(shown)
+            if count == 1:
+                self._queue(link, data)
+            else:
+                self._queue_copies(link, data, count)
 
     # What workers send.
 
@@ -702,9 +828,7 @@ class ServerEngine(BaseEngine):
     def _on_work_exception(self, link: ServerLink, event: WorkException, now: float) -> None:
         job = self._job_of(link, event)
         if job is not None:
-            failed = WorkFail(job.handle)
-            for listener in job.listeners:
-                self._send(listener, event if listener.exceptions else failed)
+            self._tell(job, event, WorkFail(job.handle))
             # Some workers send WORK_FAIL after it.
             self._leave_before_its_end(job)
             self.queue.forget(job)
@@ -744,15 +868,28 @@ class ServerEngine(BaseEngine):
 
     def _on_get_status_unique(self, link: ServerLink, event: GetStatusUnique, now: float) -> None:
         unique = _cut(event.unique)
-        job = None
-        if unique:
-            found = (function.by_key.get(unique) for function in self.queue.functions.values())
-            job = next((job for job in found if job is not None), None)
-        clients = sum(job.listeners.values()) if job is not None else 0
+        job = self.queue.by_key.get(unique)
+        clients = job.attached if job is not None else 0
         self._send(link, StatusResUnique(unique, *_status(job), b"%d" % clients))
 
     def _on_line(self, link: ServerLink, event: TextLine, now: float) -> None:
-        self._queue(link, reply(self, event.line))
+        answer = reply(self, event.line)
+        if isinstance(answer, bytes):
+            self._queue(link, answer)
+        else:
+            link.listed = answer.size
+            self.queue.memory += answer.size
+            link.work = self._send_list(link, answer)
+
+    def _send_list(self, link: ServerLink, listing: Listing) -> Iterator[int]:
+        for piece, size in listing:
+            self._queue(link, piece)
+            yield 1 + size // _TEXT
+        self.queue.memory -= link.listed
+        link.listed = 0
+
+    def _on_closed(self, link: ServerLink, event: ConnectionClosed, now: float) -> None:
+        self._end_link(link, now)
 
 
 _RANKS: Final = {PRIORITY_HIGH: HIGH, PRIORITY_NONE: NORMAL, PRIORITY_LOW: LOW}

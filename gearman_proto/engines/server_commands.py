@@ -1,5 +1,9 @@
 """The text commands of a job server, as gearmand answers them: a line in, the reply out.
 
+A list may be long, so it is made a piece at a time (`Listing`), with others having their turn in
+between. What is listed is what there was when the command came; jobs that end meanwhile are left
+out.
+
 What gearmand gets wrong is put right: ``create function`` keeps the last letter whatever ends the
 line, ``drop function`` takes only the very name and never one that has jobs, ``cancel job`` ends
 the job, addresses are whole. ``shutdown`` is Perl's and the document's; gearmand 1.1.21 has none.
@@ -7,6 +11,7 @@ the job, addresses are whole. ``shutdown`` is Perl's and the document's; gearman
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -15,11 +20,18 @@ from gearman_proto.wire.packets import number
 from .jobqueue import HIGH, LOW, NORMAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from .jobqueue import Function, JobQueue, QueuedJob
 
 _OK: Final = b"OK\r\n"
+# The size of a piece of a list, in bytes and, for the time that it takes, so many more for each
+# part of a line: making a piece takes well under a millisecond.
+_PIECE_SIZE: Final = 64 * 1024
+_PART_SIZE: Final = 64
+# Bytes that a list keeps for each thing that is listed.
+_REFERENCE_SIZE: Final = 8
+
 # In names they would look like the end of a field or a line.
 _CONTROLS: Final = re.compile(rb"[\0-\x1f\x7f]")
 
@@ -51,7 +63,34 @@ class Commanded(Protocol):
         """End, when what is to be sent has been sent; `graceful`: when no job is left."""
 
 
-def reply(server: Commanded, line: bytes) -> bytes:
+class Listing:
+    """A reply of many lines, in pieces: each of them, and its size.
+
+    Args:
+        count: How many things are listed.
+        parts: The lines, or parts of lines.
+
+    Attributes:
+        size: Bytes that are kept while it is made.
+    """
+
+    def __init__(self, count: int, parts: Iterator[bytes]) -> None:
+        self.size: int = count * _REFERENCE_SIZE
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[tuple[bytes, int]]:
+        piece, size = [], 0
+        for part in self._parts:
+            piece.append(part)
+            size += len(part) + _PART_SIZE
+            if size >= _PIECE_SIZE:
+                yield b"".join(piece), size
+                piece, size = [], 0
+        piece.append(b".\n")
+        yield b"".join(piece), size
+
+
+def reply(server: Commanded, line: bytes) -> bytes | Listing:
     """Carry out a command, and return its reply."""
     # A leading blank makes an empty command; the words of the others are separated by any number.
     first = line.split(b" ", 1)[0]
@@ -61,10 +100,6 @@ def reply(server: Commanded, line: bytes) -> bytes:
     if answer is None:
         return b"ERR UNKNOWN_COMMAND Unknown+server+command%b\r\n" % first
     return answer
-
-
-def _list(lines: Iterable[bytes]) -> bytes:
-    return b"".join(lines) + b".\n"
 
 
 def _shown(name: bytes) -> bytes:
@@ -88,38 +123,39 @@ def _verbose(server: Commanded, words: list[bytes]) -> bytes:
     return b"OK ERROR\n"
 
 
-def _status(server: Commanded, words: list[bytes]) -> bytes:
-    return _list(
-        b"%b\t%d\t%d\t%d\n" % (_shown(f.name), f.total, f.running, len(f.workers))
-        for f in server.queue.functions.values()
+def _status(server: Commanded, words: list[bytes]) -> Listing:
+    functions = list(server.queue.functions.values())
+    return Listing(
+        len(functions),
+        (
+            b"%b\t%d\t%d\t%d\n" % (_shown(each.name), each.total, each.running, each.workers)
+            for each in functions
+        ),
     )
 
 
-def _prioritystatus(server: Commanded, words: list[bytes]) -> bytes:
-    lines = []
-    for function in server.queue.functions.values():
-        counts = [len(queue) for queue in function.queues]
-        counts[NORMAL] += function.delayed
-        lines.append(
-            b"%b\t%d\t%d\t%d\t%d\n"
-            % (
-                _shown(function.name),
-                counts[HIGH],
-                counts[NORMAL],
-                counts[LOW],
-                len(function.workers),
-            )
-        )
-    return _list(lines)
+def _prioritystatus(server: Commanded, words: list[bytes]) -> Listing:
+    functions = list(server.queue.functions.values())
+    return Listing(len(functions), map(_priorities, functions))
 
 
-def _workers(server: Commanded, words: list[bytes]) -> bytes:
-    lines = []
-    for link in server.links:
-        names = b"".join(b" " + _shown(function.name) for function in reversed(link.abilities))
-        head = b"%d %b %b" % (link.number, link.peer.encode(), _shown(link.client_id))
-        lines.append(b"%b :%b\n" % (head, names))
-    return _list(lines)
+def _priorities(function: Function) -> bytes:
+    counts = [len(queue) for queue in function.queues]
+    counts[NORMAL] += function.delayed
+    name, workers = _shown(function.name), function.workers
+    return b"%b\t%d\t%d\t%d\t%d\n" % (name, counts[HIGH], counts[NORMAL], counts[LOW], workers)
+
+
+def _workers(server: Commanded, words: list[bytes]) -> Listing:
+    links = list(server.links)
+    return Listing(len(links), itertools.chain.from_iterable(map(_worker, links)))
+
+
+def _worker(link: Listed) -> Iterator[bytes]:
+    yield b"%d %b %b :" % (link.number, link.peer.encode(), _shown(link.client_id))
+    for function in list(reversed(link.abilities)):
+        yield b" " + _shown(function.name)
+    yield b"\n"
 
 
 def _maxqueue(server: Commanded, words: list[bytes]) -> bytes:
@@ -135,18 +171,29 @@ def _maxqueue(server: Commanded, words: list[bytes]) -> bytes:
     return _OK
 
 
-def _show(server: Commanded, words: list[bytes]) -> bytes | None:
+def _show(server: Commanded, words: list[bytes]) -> bytes | Listing | None:
     what = [word.lower() for word in words[1:]]
     if not what:
         return None
     if what[:1] == [b"jobs"]:
-        return _list(
-            b"%b\t%d\t%d\t%d\n" % (job.handle, job.losses, not job.wanted, job.background)
-            for job in server.queue.jobs.values()
-        )
-    if what[:2] == [b"unique", b"jobs"]:
-        return _list(_shown(job.unique) + b"\n" for job in server.queue.jobs.values())
-    return b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"
+        line = _job
+    elif what[:2] == [b"unique", b"jobs"]:
+        line = _unique
+    else:
+        return b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"
+    jobs = server.queue.jobs
+    # Handles, so that jobs that end meanwhile are not kept.
+    handles = list(jobs)
+    there = (job for handle in handles if (job := jobs.get(handle)) is not None)
+    return Listing(len(handles), map(line, there))
+
+
+def _job(job: QueuedJob) -> bytes:
+    return b"%b\t%d\t%d\t%d\n" % (job.handle, job.losses, not job.wanted, job.background)
+
+
+def _unique(job: QueuedJob) -> bytes:
+    return _shown(job.unique) + b"\n"
 
 
 def _cancel(server: Commanded, words: list[bytes]) -> bytes | None:
@@ -191,7 +238,7 @@ def _shutdown(server: Commanded, words: list[bytes]) -> bytes:
     return _OK
 
 
-_COMMANDS: Final[dict[bytes, Callable[[Commanded, list[bytes]], bytes | None]]] = {
+_COMMANDS: Final[dict[bytes, Callable[[Commanded, list[bytes]], bytes | Listing | None]]] = {
     b"version": _version,
     b"getpid": _getpid,
     b"verbose": _verbose,

@@ -58,10 +58,18 @@ class Timers:
 
     def expire(self, now: float) -> None:
         """Call what is due, the earliest first; what a call makes due is called too."""
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
-            _, _, thing, call = heapq.heappop(self._heap)
-            del self._current[thing]
-            call(thing, now)
+        while self.expire_one(now):
+            pass
+
+    def expire_one(self, now: float) -> bool:
+        """Call the earliest of what is due. Returns whether there was anything."""
+        deadline = self.next_deadline()
+        if deadline is None or deadline > now:
+            return False
+        _, _, thing, call = heapq.heappop(self._heap)
+        del self._current[thing]
+        call(thing, now)
+        return True
 
     def clear(self) -> None:
         """Take all deadlines away."""

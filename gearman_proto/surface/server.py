@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from gearman_proto import constants
 from gearman_proto._version import __version__
 from gearman_proto.arguments import check_count
 from gearman_proto.errors import ArgumentTypeError
+
+from .base import ContextT
 
 if TYPE_CHECKING:
     from gearman_proto.address import HostAndPort
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from .base import Waited
 
 
-class JobServer(ABC):
+class JobServer(ABC, Generic[ContextT]):
     """A Gearman job server, for development, tests, and small use on a single machine."""
 
     def __init__(
@@ -29,7 +31,9 @@ class JobServer(ABC):
         max_unread: int = constants.DEFAULT_MAX_UNREAD,
         max_memory: int = constants.DEFAULT_MAX_MEMORY,
         max_queue_size: int = 0,
+        max_abilities: int = constants.DEFAULT_MAX_ABILITIES,
         exceptions: bool = False,
+        ssl_context: ContextT | None = None,
     ) -> None:
         """Make a server, which does not listen yet.
 
@@ -48,8 +52,14 @@ class JobServer(ABC):
                 it, one job a quarter; submits beyond that are refused.
             max_queue_size: How many jobs a function may have, unless the admin command ``maxqueue``
                 says otherwise; 0 for any number.
+            max_abilities: How many functions a connection may register for. A worker that registers
+                for more gets an ERROR and is cut off.
             exceptions: Whether all clients get the data of exceptions, and not only those that
                 asked.
+            ssl_context: An `ssl.SSLContext` for servers, with a certificate. Then everybody who
+                connects has to speak TLS, and to be done with its handshake within ten seconds. If
+                its `verify_mode` is `ssl.CERT_REQUIRED`, only those are let in who show a
+                certificate that it trusts.
 
         Raises:
             TypeError: An argument is not of the type it must be.
@@ -68,13 +78,18 @@ class JobServer(ABC):
             "max_unread": max_unread,
             "max_memory": max_memory,
             "max_queue_size": max_queue_size,
+            "max_abilities": max_abilities,
             "exceptions": exceptions,
         }
-        self._setup(options)
+        self._setup(options, ssl_context)
 
     @abstractmethod
-    def _setup(self, options: dict[str, Any]) -> None:
-        """Make what makes an engine with these `options`; raise ValueError if they are wrong."""
+    def _setup(self, options: dict[str, Any], ssl_context: ContextT | None) -> None:
+        """Make what makes an engine with these `options`.
+
+        Raises:
+            TypeError, ValueError: They are wrong, or the context is.
+        """
 
     def __repr__(self) -> str:
         return f"<JobServer {self._address or 'not started'}>"

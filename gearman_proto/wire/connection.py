@@ -188,6 +188,9 @@ _ERROR_ONLY: Final[tuple[_Row | None, bytes | None]] = (None, None)
 def _rows(role: Role, max_packet_size: int) -> tuple[dict[type[Event], _Row], dict[int, _Row]]:
     """What `role` may send, by event class, and what it may receive, by number."""
     rows = [_Row(packet, max_packet_size) for packet in PACKETS]
+    if role is Role.SERVER:
+        for row in rows:
+            row.enough = _MAX_BODY_SIZE  # What a server repeats has passed its peer's limits.
     to_send = {row.event_class: row for row in rows if row.packet.sender & role}
     to_receive = {row.number: row for row in rows if row.packet.receiver & role}
     return to_send, to_receive

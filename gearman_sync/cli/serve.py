@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -13,6 +15,7 @@ from gearman_proto.constants import DEFAULT_GEARMAN_PORT, DEFAULT_JOB_RETRIES, D
 from gearman_sync import JobServer
 
 from . import exits
+from .servers import named_files
 from .signals import handled
 
 if TYPE_CHECKING:
@@ -44,6 +47,26 @@ def serve(
     max_memory: Annotated[
         int, typer.Option("--max-memory", metavar="MB", min=1, help="For all jobs together.")
     ] = DEFAULT_MAX_MEMORY // _MEGABYTE,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option("--tls-cert", metavar="FILE", help="Speak TLS, and show this certificate."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-key",
+            metavar="FILE",
+            help="The private key of the certificate, if it is in a file of its own.",
+        ),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca",
+            metavar="FILE",
+            help="Take only clients and workers that show a certificate which these verify.",
+        ),
+    ] = None,
 ) -> int:
     """Run a job server for development and tests.
 
@@ -59,6 +82,7 @@ def serve(
         job_retries=job_retries,
         max_queue_size=max_queue,
         max_memory=max_memory * _MEGABYTE,
+        ssl_context=_context(tls_cert, tls_key, tls_ca),
     )
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -80,3 +104,16 @@ def serve(
         reason = os.strerror(errno) if (errno := error.errno or 0) > 0 else error.strerror
         raise exits.Exit(exits.FAILED, f"can't listen at {host}:{port}: {reason}") from None
     return exits.DONE
+
+
+def _context(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext | None:
+    if cert is None:
+        if key or ca:
+            raise ValueError(f"{'--tls-key' if key else '--tls-ca'} needs --tls-cert")
+        return None
+    with named_files(ca, cert, key):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
+        context.load_cert_chain(cert, key)
+    if ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -20,7 +20,7 @@ from gearman_proto.errors import GearmanError
 from gearman_sync import GearmanAdminClient, GearmanClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -87,16 +87,23 @@ def _make(
         return Servers(addresses)
     if tls_key and not tls_cert:
         raise ValueError("--tls-key needs --tls-cert")
-    try:
+    with named_files(tls_ca, tls_cert, tls_key):
         context = ssl.create_default_context(cafile=tls_ca)
         if tls_cert is not None:
             context.load_cert_chain(tls_cert, tls_key)
-    except OSError as error:  # ssl.SSLError is one, too.
-        named = ", ".join(str(path) for path in (tls_ca, tls_cert, tls_key) if path)
-        raise ValueError(f"{named}: {error.strerror or error}") from None
     return Servers(
         [ServerAddress(address.host, address.port, ssl_context=context) for address in addresses]
     )
+
+
+@contextlib.contextmanager
+def named_files(*paths: Path | None) -> Iterator[None]:
+    """Name these files in the error where one can't be read, or does not hold what it should."""
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one, too.
+        named = ", ".join(str(path) for path in paths if path)
+        raise ValueError(f"{named}: {error.strerror or error}") from None
 
 
 _OPTIONS: Final[dict[str, Any]] = {

@@ -301,3 +301,15 @@ async def test_a_failed_handshake_closes_the_stream(tls_context: ssl.SSLContext)
             await open_stream(ServerAddress("localhost", 1), tls_context, tunnels)
         assert scope.cancelled_caught
         tunnels.check(1)
+
+
+async def test_what_a_server_with_tls_has_not_accepted_itself(
+    server_context: ssl.SSLContext, task: str
+) -> None:
+    """It is spoken to as it is."""
+    async with (
+        gearman.JobServer(ssl_context=server_context) as server,
+        gearman.GearmanClient(connect=server.connect) as client,
+    ):
+        request = await client.submit_job(task, b"data", background=True)
+        assert request.state == gearman.JOB_CREATED

@@ -14,6 +14,7 @@ from .support import DONE, FAILED, NO_SERVER, USAGE, Result, Running, gearmanctl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     Serve = Callable[..., tuple[Running, tuple[str, int]]]
 
@@ -81,3 +82,31 @@ def test_a_wrong_command_line(words: tuple[str, ...]) -> None:
     result = gearmanctl("serve", *words)
     assert (result.status, result.output) == (USAGE, b"")
     assert words[0] in result.error
+
+
+def test_tls(run_serve: Serve, tls_certificates: Path) -> None:
+    def file(name: str) -> str:
+        return str(tls_certificates / name)
+
+    own = ("--tls-cert", file("server.pem"), "--tls-key", file("server.key"))
+    shown = ("--tls-cert", file("client.pem"), "--tls-key", file("client.key"))
+    _, anybody = run_serve(*own)
+    _, the_known = run_serve(*own, "--tls-ca", file("ca.pem"))
+    ca = ("--tls-ca", file("ca.pem"))
+    assert gearmanctl("ping", *ca, at=anybody).status == DONE
+    assert gearmanctl("ping", "--timeout", "2", at=anybody).status != DONE
+    assert gearmanctl("ping", *ca, *shown, at=the_known).status == DONE
+    assert gearmanctl("ping", *ca, "--timeout", "2", at=the_known).status != DONE
+
+
+def test_wrong_files(tls_certificates: Path, tmp_path: Path) -> None:
+    key = str(tls_certificates / "server.key")
+    for words, message in (
+        (("--tls-key", key), "--tls-key needs --tls-cert"),
+        (("--tls-ca", key), "--tls-ca needs --tls-cert"),
+        (("--tls-cert", str(tmp_path / "none")), f"{tmp_path}/none: No such file"),
+        (("--tls-cert", key), key),
+    ):
+        result = gearmanctl("serve", "--port", "0", *words)
+        assert (result.status, result.output) == (USAGE, b"")
+        assert message in result.error

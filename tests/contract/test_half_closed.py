@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .kit import Kit
 
 # So many, and of such a size, that no system takes a list of them all at once.
-FUNCTIONS, LENGTH = 16_000, 500
+FUNCTIONS, LENGTH = 10_000, 800
 
 
 def read_all(sock: socket.socket) -> bytes:

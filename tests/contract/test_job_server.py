@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import statistics
 import struct
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +20,8 @@ from gearman_proto.wire.events import (
     EchoReq,
     EchoRes,
     GetStatus,
+    GetStatusUnique,
+    GrabJob,
     GrabJobAll,
     GrabJobUniq,
     JobAssignUniq,
@@ -455,6 +459,56 @@ async def test_end_of_stream_after_a_command(kit: Kit, connect: Connect) -> None
         link.sock.sendall(b"version\n")
         link.sock.shutdown(socket.SHUT_WR)
         assert (await kit.blocking(link.rest)).startswith(b"OK gearman-sansio-")
+
+
+# Peers that ask for much.
+
+FUNCTIONS = 3_000
+MUCH: dict[str, bytes] = {
+    "GRAB_JOB": header(0, GrabJob.packet.number) * 1_500,
+    "PRE_SLEEP": header(0, PreSleep.packet.number) * 1_500,
+    "GET_STATUS_UNIQUE": (header(1, GetStatusUnique.packet.number) + b"u") * 1_500,
+    "status": b"status\n" * 60,
+    "workers": b"workers\n" * 60,
+    "show jobs": b"show jobs\n" * 60,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", MUCH)
+async def test_who_asks_for_much_keeps_nobody_waiting(
+    kit: Kit, connect: Connect, what: str
+) -> None:
+    """A worker of thousands of functions, and a server with thousands of jobs."""
+    server = await started(kit)
+    flood, other = await kit.blocking(connect, server), await kit.blocking(connect, server)
+
+    def prepare() -> None:
+        flood.send(*[CanDo(b"f%d" % number) for number in range(FUNCTIONS)])
+        flood.echo()
+        jobs = [SubmitJobBg(b"job", b"", b"") for _ in range(FUNCTIONS)]
+        other.send(*jobs)
+        for _ in jobs:
+            assert isinstance(other.receive(), JobCreated)
+
+    def ask() -> list[float]:
+        """Seconds that the other one waited, each time, until the first one had its answers."""
+        end = flood.connection.send(EchoReq(b"the end"))
+        flood.sock.sendall(MUCH[what] + end)
+        flood.sock.setblocking(False)
+        waits, tail = [], b""
+        while not tail.endswith(b"the end"):
+            begun = time.monotonic()
+            other.echo()
+            waits.append(time.monotonic() - begun)
+            with contextlib.suppress(BlockingIOError):
+                while data := flood.sock.recv(1 << 20):
+                    tail = (tail + data)[-7:]
+        return waits
+
+    await kit.blocking(prepare)
+    # In one go, any of these takes from a tenth of a second to some; and the machine may be busy.
+    assert statistics.median(await kit.blocking(ask)) < 0.05
 
 
 # What it keeps to.

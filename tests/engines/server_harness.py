@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto.engines.base import Close, LinkState, StopListening
 from gearman_proto.engines.jobqueue import (
+    ABILITY_SIZE,
     FUNCTION_SIZE,
     JOB_SIZE,
     LISTENER_SIZE,
@@ -28,7 +29,6 @@ from gearman_proto.engines.jobqueue import (
     QueuedJob,
 )
 from gearman_proto.engines.server import (
-    _ABILITY_SIZE,
     _EPOCHS,
     _FORMER_JOBS,
     _LOOK_AT_CLOCK,
@@ -134,14 +134,17 @@ class Peer:
 class World:
     """A job server's engine, and all that is around it."""
 
-    def __init__(self, *, chunk: int = 0, **options: Any) -> None:
+    def __init__(self, *, chunk: int = 0, turn: int = 250, **options: Any) -> None:
         self.now = 0.0
+        #: Whether those that are behind get their next turn as soon as there is nothing else to do.
+        self.goes_on = True
         #: How far the wall clock is ahead of the other one.
         self.ahead = EPOCH
         self.chunk = chunk
         self.engine = ServerEngine(
             rng=random.Random(1), wall_clock=lambda: self.ahead + self.now, **options
         )
+        self.engine._turn_size = turn
         self.listening = True
         #: All links that there ever were, oldest first.
         self.peers: list[Peer] = []
@@ -153,7 +156,22 @@ class World:
         value = function(*args, **options)
         self.drive([])
         self.check()
+        while self.goes_on and self.is_behind:
+            self.turn()
         return value
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something is left to do at once."""
+        deadline = self.engine.next_deadline()
+        return deadline is not None and deadline <= self.now
+
+    def turn(self) -> None:
+        """Let those that are behind have a turn."""
+        assert self.is_behind
+        self.engine.handle_timeout(self.now)
+        self.drive([])
+        self.check()
 
     def shut_down(self, *, graceful: bool = False) -> None:
         """What the command ``shutdown`` does, without anybody who sends it."""
@@ -234,12 +252,17 @@ class World:
             assert not engine.queue.functions
             assert engine.queue.memory == 0
             return
+        jobs: dict[Function, list[QueuedJob]] = {}
+        for job in engine.queue.jobs.values():
+            jobs.setdefault(job.function, []).append(job)
         for function in engine.queue.functions.values():
-            check_function(engine, function)
+            check_function(engine, function, jobs.get(function, []))
         for handle, job in engine.queue.jobs.items():
             assert job.handle == handle
             assert engine.queue.functions[job.function.name] is job.function
             check_job(engine, job)
+        keys = {job.key for job in engine.queue.jobs.values() if job.key}
+        assert engine.queue.by_key.keys() == keys
         assert engine.queue.memory == count_memory(engine)
         check_timers(self)
 
@@ -258,9 +281,11 @@ def count_memory(engine: ServerEngine) -> int:
         link.connection.buffered
         + sum(len(packet) for packet in link.unsent)
         + link.writing
-        + sum(len(function.name) + _ABILITY_SIZE for function in link.abilities)
+        + link.listed
         for link in engine.links
     )
+    # Those of links that are about to be forgotten, too.
+    links += sum(link.registered for link in {*engine.links, *engine._behind})
     return jobs + functions + links
 
 
@@ -277,20 +302,30 @@ def check_links(world: World) -> None:
         else:
             assert peer.closed
             assert not link.unsent
+        assert link.registered == sum(ABILITY_SIZE + len(f.name) for f in link.abilities)
+        assert link.behind or link.work is None or not link.is_up
+        assert not link.asleep or not link.ready
+        if engine.closed:
+            continue
+        assert link.behind == (link in engine._behind)
         if not link.alive or link.state is LinkState.ENDING:
-            if not engine.closed:
+            if not link.behind:
                 assert not link.abilities
                 assert not link.jobs
                 assert not link.listening
+            assert not link.asleep
+            continue
+        if link.state is LinkState.CONNECTING:
             continue
         assert not link.connection.unanswered
         assert len(link.former) <= _FORMER_JOBS
         assert not link.former.keys() & link.jobs.keys()
         for function in link.abilities:
             assert engine.queue.functions[function.name] is function
-            assert link in function.workers
+            assert (function in link.ready) != (link in function.watchers)
+            assert function in link.ready or function.next_job is None
             # Whoever sleeps has nothing to do.
-            assert not link.asleep or function.head() is None
+            assert not link.asleep or function.next_job is None
         for handle, job in link.jobs.items():
             assert engine.queue.jobs[handle] is job
             assert job.worker is link
@@ -299,8 +334,8 @@ def check_links(world: World) -> None:
             assert job.listeners[link] > 0
 
 
-def check_function(engine: ServerEngine, function: Function) -> None:
-    jobs = [job for job in engine.queue.jobs.values() if job.function is function]
+def check_function(engine: ServerEngine, function: Function, jobs: list[QueuedJob]) -> None:
+    """Look at a function, of which these are the jobs."""
     assert function.total == len(jobs)
     assert function.running == sum(job.state is JobState.RUNNING for job in jobs)
     assert function.delayed == sum(job.state is JobState.DELAYED for job in jobs)
@@ -313,31 +348,38 @@ def check_function(engine: ServerEngine, function: Function) -> None:
             assert job.priority == priority
             assert job.state is JobState.QUEUED
             assert engine.queue.jobs[job.handle] is job
+    assert function.next_job is min(queued, key=lambda job: job.rank, default=None)
     by_unique = [job for job in jobs if job.unique not in (b"", b"-")]
     by_data = [job for job in jobs if job.unique == b"-" and job.data]
     keyed = {job.key: job for job in by_unique + by_data}
-    assert function.by_key == keyed
+    for key, job in keyed.items():
+        assert engine.queue.find(function.name, key) is job
+        assert engine.queue.by_key[key].key == key
     assert len(keyed) == len(by_unique + by_data)
-    workers = {link for link in engine.links if function in link.abilities}
-    assert set(function.workers) == workers
-    assert set(function.sleepers) == {link for link in workers if link.asleep}
+    links = {*engine.links, *engine._behind}
+    workers = {link for link in links if function in link.abilities}
+    assert function.workers == len(workers)
+    assert function.watchers.keys() <= workers
+    assert not function.idle or function in engine.queue._idle
 
 
 def check_job(engine: ServerEngine, job: QueuedJob) -> None:
     running = job.state is JobState.RUNNING
     assert job.state is not JobState.ENDED
+    links = {*engine.links, *engine._behind}
     assert (job in job.function.queues[job.priority]) == (job.state is JobState.QUEUED)
+    assert job.attached == sum(job.listeners.values())
     assert (job in engine.queue._delayed._current) == (job.state is JobState.DELAYED)
     assert (job.worker is not None) == running
     if running:
-        assert job.worker in engine.links
+        assert job.worker in links
         assert job.worker.jobs[job.handle] is job
     else:
         assert job.wanted
         assert (job.numerator, job.denominator) == (0, 0)
     assert (job.epoch > 0) == (job.state is JobState.DELAYED)
     for link in job.listeners:
-        assert link in engine.links
+        assert link in links
         assert job in link.listening
 
 
@@ -356,6 +398,5 @@ def check_timers(world: World) -> None:
             assert engine.queue.jobs[thing.handle] is thing
             assert thing.state is JobState.RUNNING
         else:
-            assert thing.alive
-            assert thing.state is LinkState.ENDING
-    assert {link for link in engine.links if link.state is LinkState.ENDING} <= things
+            assert thing.state in (LinkState.CONNECTING, LinkState.ENDING)
+    assert {link for link in engine.links if not link.is_up} <= things

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.constants import MAX_EPOCH
+from gearman_proto.constants import MAX_EPOCH, MAX_HANDLE_SIZE
 from gearman_proto.engines import jobqueue
 from gearman_proto.engines.accepted import ServerLink
 from gearman_proto.engines.server import ServerEngine
@@ -184,10 +186,36 @@ def test_handles_differ_between_servers() -> None:
     first, second = first_handle(1), first_handle(2)
     assert first != second
     for handle in (first, second):
-        assert handle.startswith(b"H:")
-        assert handle.endswith(b":1")
-        assert len(handle) < 64
-        assert not set(handle) & set(b"\0 \t\r\n")
+        assert re.fullmatch(rb"H:localhost:\d{12}", handle)
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("a.example-1_x", b"a.example-1_x"),
+        ("", b"localhost"),
+        ("a b\tc\0d:e%d\n", b"a-b-c-d-e-d-"),
+        ("b\xfccher", b"b-cher"),
+        ("h" * 300, b"h" * 48),
+    ],
+)
+def test_handles_have_the_name_of_the_host(host: str, shown: bytes) -> None:
+    handle = World(host=host).connect().submit(job())
+    assert re.fullmatch(rb"H:%b:\d{12}" % re.escape(shown), handle)
+    assert len(handle) <= MAX_HANDLE_SIZE
+
+
+@pytest.mark.parametrize("first", [0, 8, 10**12 - 3])
+def test_no_handle_begins_with_another(first: int) -> None:
+    """The client of libgearman 2.0 takes one for the other."""
+
+    class Chance(random.Random):
+        def randrange(self, *args: Any) -> int:
+            return first
+
+    handles = list(itertools.islice(jobqueue.make_handles("h", Chance()), 1000))
+    assert len(set(handles)) == 1000
+    assert {len(handle) for handle in handles} == {len(b"H:h:") + 12}
 
 
 def test_answers_come_in_the_order_of_the_requests() -> None:
@@ -320,20 +348,57 @@ def test_dash_is_the_data() -> None:
     client.send(GetStatusUnique(b"-"))
     assert client.take() == [StatusResUnique(b"-", *UNKNOWN, b"0")]
     worker.send(WorkComplete(handle, b""))
-    assert client.take() == [WorkComplete(handle, b"")]
+    assert client.take() == [WorkComplete(handle, b"")] * 2
     assert client.submit(job(b"x", b"-")) != handle
 
 
-def test_a_connection_listens_once() -> None:
+def test_a_connection_hears_as_often_as_it_has_submitted() -> None:
+    """As gearmand does (recording 12_coalesce_same_connection)."""
     world = World()
     client, worker = world.connect(), world.worker(b"f")
     handle = client.submit(job(b"1", b"u"))
     assert client.submit(job(b"2", b"u")) == handle
     client.send(GetStatusUnique(b"u"))
     assert client.take() == [StatusResUnique(b"u", *KNOWN, b"2")]
+    # Background submits do not count.
+    assert client.submit(job_bg(b"3", b"u")) == handle
     assigned(worker)
-    worker.send(WorkData(handle, b"d"), WorkComplete(handle, b"out"))
-    assert client.take() == [WorkData(handle, b"d"), WorkComplete(handle, b"out")]
+    worker.send(WorkData(handle, b"d"), WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"o"))
+    assert client.take() == [
+        *[WorkData(handle, b"d")] * 2,
+        *[WorkStatus(handle, b"1", b"2")] * 2,
+        *[WorkComplete(handle, b"o")] * 2,
+    ]
+
+
+@pytest.mark.parametrize("exceptions", [False, True])
+def test_exceptions_come_as_often(exceptions: bool) -> None:
+    world = World(exceptions=exceptions)
+    client, worker = world.connect(), world.worker(b"f")
+    handle = client.submit(job(unique=b"u"))
+    client.submit(job(unique=b"u"))
+    assigned(worker)
+    worker.send(WorkException(handle, b"why"))
+    end = WorkException(handle, b"why") if exceptions else WorkFail(handle)
+    assert client.take() == [end, end]
+
+
+@pytest.mark.parametrize(("copies", "cut_off"), [(2, False), (3, False), (4, True), (9999, True)])
+def test_copies_that_are_not_read(copies: int, cut_off: bool) -> None:
+    """They count as what is unread does, and are not even made where they are too many."""
+    world = World(max_unread=10_000)
+    client, worker = world.connect(), world.worker(b"f")
+    client.send(*[job(unique=b"u")] * copies)
+    handle = world.engine.queue.by_key[b"u"].handle
+    client.take()
+    client.stop_reading()
+    assigned(worker)
+    worker.send(WorkData(handle, b"x" * 5000))
+    assert client.closed == cut_off
+    assert not worker.closed
+    if not cut_off:
+        client.read_on()
+        assert client.take() == [WorkData(handle, b"x" * 5000)] * copies
 
 
 def test_background_submit_that_joins_hears_nothing() -> None:
@@ -1068,7 +1133,8 @@ def test_every_request_has_a_handler() -> None:
     engine = World().engine
     requests = {c for c in EVENT_CLASSES.values() if Role.SERVER in c.packet.receiver}
     assert requests < set(engine._handlers)
-    assert len(set(engine._handlers) - requests) == 2  # Lines of text and invalid requests.
+    # Lines of text, invalid requests, and the end of the stream.
+    assert len(set(engine._handlers) - requests) == 3
 
 
 def test_what_is_not_taken() -> None:
@@ -1196,9 +1262,10 @@ def test_lists() -> None:
         b"1 ::1 - :\n2 127.0.0.1 me : f g two words\n3 127.0.0.1 - :\n4 127.0.0.1 - :\n.\n"
     )
     assert client.ask(b"show unique jobs") == b"u\n\nv\n\n.\n"
-    prefix = running[:-1]
+    handles = list(world.engine.queue.jobs)
+    assert handles[0] == running
     assert client.ask(b"show jobs") == (
-        b"%b1\t0\t0\t0\n%b2\t0\t0\t0\n%b3\t0\t0\t1\n%b4\t0\t0\t1\n.\n" % ((prefix,) * 4)
+        b"%b\t0\t0\t0\n%b\t0\t0\t0\n%b\t0\t0\t1\n%b\t0\t0\t1\n.\n" % tuple(handles)
     )
 
 
@@ -1572,6 +1639,7 @@ def test_calls_for_a_link_that_is_gone() -> None:
     engine = world.engine
     world.call(engine.connected, gone.link, world.now)
     world.call(engine.receive_data, gone.link, raw(GrabJob()), world.now)
+    world.call(engine.receive_eof, gone.link, world.now)
     world.call(engine.connection_lost, gone.link, None, world.now)
     world.call(engine.connect_failed, gone.link, OSError(), world.now)
     assert world.call(engine.data_to_send, gone.link, world.now) == b""
@@ -1881,10 +1949,10 @@ def test_memory_is_full_of_jobs() -> None:
     assert world.engine.queue.memory <= 750_000
     # Workers can come and get them.
     worker.send(CanDo(b"f"))
-    for handle in handles:
+    for number, handle in enumerate(handles):
         assert assigned(worker) == handle
         worker.send(WorkComplete(handle, b"y" * 200_000))
-        assert client.take() == [WorkComplete(handle, b"y" * 200_000)]
+        assert client.take() == [WorkComplete(handle, b"y" * 200_000)] * (1 if number else 2)
     client.submit(job(b"x" * 200_000))
 
 
@@ -1977,6 +2045,7 @@ def test_text_flood() -> None:
     admin, other = world.connect(), world.connect()
     for number in range(100):
         admin.ask(b"create function " + b"%d" % number + b"x" * 100)
+    admin.stop_reading()
     admin.send_raw(b"status\n" * 10_000)
     assert admin.closed
     assert len(admin.inbox) == 0

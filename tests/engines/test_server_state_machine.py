@@ -7,6 +7,8 @@ wait for, one end for each job that it waits for, and none left without one.
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, given
@@ -64,13 +66,13 @@ FOREGROUND = (SubmitJob, SubmitJobHigh, SubmitJobLow, SubmitReduceJob)
 TERMINAL = (WorkComplete, WorkFail, WorkException)
 ABOUT_JOBS = (WorkData, WorkWarning, WorkStatus, *TERMINAL)
 ASSIGNED = (JobAssign, JobAssignUniq, JobAssignAll)
-#: All servers of a World have the same start-up token.
-PREFIX = World().engine.queue._handle_prefix
+#: All servers of a World give out the same handles.
+HANDLES = list(itertools.islice(World().engine.queue._handles, 12))
 
 functions = st.sampled_from([b"f", b"g", b""])
 uniques = st.sampled_from([b"", b"", b"u", b"v", b"-"])
 payloads = st.sampled_from([b"", b"x", b"y" * 300])
-handles = st.integers(1, 12).map(lambda number: PREFIX + b"%d" % number)
+handles = st.sampled_from(HANDLES)
 milliseconds = st.sampled_from([b"0", b"500", b"1000", b"30000"])
 
 
@@ -140,6 +142,7 @@ requests: st.SearchStrategy[Event] = st.one_of(
 class ServerMachine(RuleBasedStateMachine):
     @initialize(
         chunk=st.sampled_from([0, 0, 1, 50]),
+        turn=st.sampled_from([250, 250, 1, 3]),
         job_retries=st.sampled_from([None, 0, 1, 10]),
         max_memory=st.sampled_from([2**30, 40_000]),
         max_unread=st.sampled_from([2**30, 500]),
@@ -149,8 +152,8 @@ class ServerMachine(RuleBasedStateMachine):
     def start(self, **options: Any) -> None:
         self.world = World(**options)
         self.wait = self.world.engine.serve(0.0, Bell())
-        #: What each peer waits for the end of.
-        self.waits_for: dict[Peer, set[bytes]] = {}
+        #: What each peer waits for the end of, and how many of its submits do.
+        self.waits_for: dict[Peer, Counter[bytes]] = {}
         for _ in range(2):
             self.connect()
 
@@ -172,11 +175,11 @@ class ServerMachine(RuleBasedStateMachine):
         waits_for = self.waits_for[peer]
         if isinstance(event, JobCreated):
             if isinstance(event.answers, FOREGROUND):
-                waits_for.add(event.handle)
+                waits_for[event.handle] += 1
         elif isinstance(event, ABOUT_JOBS):
-            assert event.handle in waits_for
+            assert waits_for[event.handle]
             if isinstance(event, TERMINAL):
-                waits_for.remove(event.handle)
+                waits_for[event.handle] -= 1
         elif isinstance(event, Error):
             assert event.code in {b"JOB_NOT_FOUND", b"QUEUE_ERROR", b"UNKNOWN_OPTION"}
 
@@ -185,7 +188,7 @@ class ServerMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.living()) < 6)
     @rule()
     def connect(self) -> None:
-        self.waits_for[self.world.connect()] = set()
+        self.waits_for[self.world.connect()] = Counter()
 
     @precondition(lambda self: self.living())
     @rule(number=st.integers(0, 5), events=st.lists(requests, min_size=1, max_size=5))
@@ -265,7 +268,7 @@ class ServerMachine(RuleBasedStateMachine):
             peer.send(*[WorkComplete(handle, b"") for handle in list(peer.link.jobs)])
         self.hear()
         worker = world.worker(b"f", b"g", b"")
-        self.waits_for[worker] = set()
+        self.waits_for[worker] = Counter()
         while not isinstance(assign := worker.grab(), NoJob):
             assert isinstance(assign, JobAssign)
             worker.send(WorkComplete(assign.handle, b""))
@@ -273,7 +276,7 @@ class ServerMachine(RuleBasedStateMachine):
         assert not world.engine.queue.jobs
         assert worker in self.living()
         for peer in self.living():
-            assert not self.waits_for[peer]
+            assert not self.waits_for[peer].total()
         world.shut_down()
         assert world.engine.closed
         assert self.wait.done

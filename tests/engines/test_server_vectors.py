@@ -10,9 +10,8 @@ time. Lists are compared line by line in any order, since gearmand's is that of 
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,31 +24,36 @@ from gearman_proto.wire.events import (
     Noop,
     StatusRes,
     WorkComplete,
-    WorkData,
     WorkFail,
     WorkStatus,
 )
+from tests.recordings import VECTORS
 
 from .harness import raw
 from .server_harness import World
 
-VECTORS = {
-    path.stem: json.loads(path.read_text())
-    for path in sorted((Path(__file__).parents[1] / "vectors").glob("*.json"))
-}
-
-#: gearmand's --job-retries N ends a job at its Nth loss; without it jobs are run again for ever.
-OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {
-    ("--job-handle-prefix", "H:h"): {"job_retries": None},
-    ("--job-handle-prefix", "H:h", "-j", "1"): {"job_retries": 0},
+#: gearmand's --job-retries N ends a job at its Nth loss; without it, and with 0 until 2.0.0, jobs
+#: are run again for ever.
+RETRIES: dict[str, int] = {
+    "20_job_retries": 0,
+    "2.0/65_job_retries_0_after_2.0.0": 0,
+    "2.0/66_job_retries_2": 1,
 }
 #: Seconds that the recorder waited before an element of the exchange.
 PAUSES: dict[str, dict[int, float]] = {
     "22_can_do_timeout": {7: 1.0},
     "35_epoch": {8: 2.0},
+    "2.0/35_epoch": {8: 2.0},
+    "2.0/54_epoch_several": {14: 2.0, 20: 1.0, 28: 2.0},
+    "2.0/55_epoch_two_sleepers": {14: 2.0},
+    "2.0/56_epoch_cancelled": {10: 2.0},
+    "2.0/58_epoch_two_functions_stall": {9: 3.0},
+    "2.0/59_timeout_second_job": {13: 1.0},
+    "2.0/60_timeout_two_held": {11: 1.0},
+    "2.0/61_timeout_after_completion": {7: 1.4},
 }
-#: The recorder's time, where a request depends on it.
-TIMES = {"35_epoch": 1795468574.0}
+#: The recorder's time, where a request depends on it and the record does not have it.
+TIMES = {"35_epoch": 1795468574}
 
 #: Elements of the exchange that can't be played.
 LEFT_OUT: dict[str, tuple[str, dict[int, bytes]]] = {
@@ -60,6 +64,8 @@ LEFT_OUT: dict[str, tuple[str, dict[int, bytes]]] = {
 }
 
 LATE = "what a worker sends for a job that was its own is dropped: an ERROR stops some workers"
+AGE = "within a priority the oldest job is next, and functions do not take turns"
+WHEN_DUE = "sleeping workers are woken when the job can be run, and not before"
 #: What our server sends on a connection that gets something else from gearmand.
 DIFFERENT: dict[str, tuple[str, dict[str, bytes]]] = {
     "08_exception_without_option": (
@@ -68,17 +74,6 @@ DIFFERENT: dict[str, tuple[str, dict[str, bytes]]] = {
         {
             "client": raw(JobCreated(b"H:h:1"), WorkFail(b"H:h:1")),
             "worker": raw(JobAssign(b"H:h:1", b"f", b"data")),
-        },
-    ),
-    "12_coalesce_same_connection": (
-        "a connection is attached once per job: it hears everything once",
-        {
-            "client": raw(
-                JobCreated(b"H:h:1"),
-                JobCreated(b"H:h:1"),
-                WorkData(b"H:h:1", b"D"),
-                WorkComplete(b"H:h:1", b"R"),
-            )
         },
     ),
     "17_function_order_beats_priority": (
@@ -110,7 +105,7 @@ DIFFERENT: dict[str, tuple[str, dict[str, bytes]]] = {
     ),
     "35_epoch": (
         # The second NOOP answers the PRE_SLEEP, as recorded.
-        "sleeping workers are woken when the job can be run, and not before",
+        WHEN_DUE,
         {"worker": raw(NoJob(), Noop(), Noop(), JobAssignUniq(b"H:h:1", b"f", b"eu", b"later"))},
     ),
     "36_abandoned_then_resubmitted": (
@@ -157,6 +152,98 @@ DIFFERENT: dict[str, tuple[str, dict[str, bytes]]] = {
             )
         },
     ),
+    "2.0/35_epoch": (
+        WHEN_DUE,
+        {"worker": raw(NoJob(), Noop(), JobAssignUniq(b"H:h:1", b"f", b"eu", b"later"))},
+    ),
+    "2.0/51_priority_across_functions": (
+        AGE,
+        {
+            "worker": raw(
+                *[
+                    JobAssign(b"H:h:%d" % (4 * function + at), b"f%d" % (function + 1), data)
+                    for level in ([(4, b"high")], [(2, b"norm1"), (3, b"norm2")], [(1, b"low")])
+                    for function in range(3)
+                    for at, kind in level
+                    for data in [b"f%d%b" % (function + 1, kind)]
+                ],
+                NoJob(),
+            )
+        },
+    ),
+    "2.0/52_functions_in_turn": (
+        AGE,
+        {
+            "worker": raw(
+                *[
+                    JobAssign(b"H:h:%d" % (3 * function + at), name, b"%b-%d" % (name, at))
+                    for function, name in enumerate([b"f1", b"f2", b"f3"])
+                    for at in (1, 2, 3)
+                ],
+                JobAssign(b"H:h:10", b"f4", b"f4-1"),
+                NoJob(),
+            )
+        },
+    ),
+    "2.0/53_workers_list_moves": (
+        AGE,
+        {"admin": b"1 127.0.0.1 - : f3 f2 f1\n2 127.0.0.1 - :\n3 127.0.0.1 - :\n.\n" * 2},
+    ),
+    "2.0/54_epoch_several": (
+        WHEN_DUE,
+        {
+            "worker": raw(
+                *[NoJob(), Noop(), JobAssign(b"H:h:2", b"f", b"two")],
+                *[NoJob(), Noop(), JobAssign(b"H:h:3", b"f", b"three")],
+                JobAssign(b"H:h:4", b"f", b"three-b"),
+                *[NoJob(), Noop(), JobAssign(b"H:h:1", b"f", b"five"), NoJob()],
+            )
+        },
+    ),
+    "2.0/55_epoch_two_sleepers": (
+        WHEN_DUE,
+        {
+            "worker": raw(NoJob(), Noop(), JobAssign(b"H:h:1", b"f", b"x")),
+            "worker2": raw(NoJob(), Noop(), NoJob()),
+        },
+    ),
+    "2.0/56_epoch_cancelled": (
+        "a job that was cancelled has ended, and nobody is woken for it",
+        {
+            "client": raw(JobCreated(b"H:h:1"), *[StatusRes(b"H:h:1", b"0", b"0", b"0", b"0")] * 2),
+            "worker": raw(NoJob(), NoJob()),
+        },
+    ),
+    "2.0/58_epoch_two_functions_stall": (
+        "two functions with jobs for later are no reason to stop: the grab is answered at once",
+        {"worker": raw(NoJob())},
+    ),
+    "2.0/59_timeout_second_job": (
+        LATE,
+        {"worker": raw(JobAssign(b"H:h:1", b"f", b"one"), JobAssign(b"H:h:2", b"f", b"two"))},
+    ),
+    "2.0/60_timeout_two_held": (
+        f"each job has its time limit; and {LATE}",
+        {
+            "admin": b"H:h:1\t1\t0\t0\nH:h:2\t1\t0\t0\n.\n",
+            "client": raw(JobCreated(b"H:h:1"), JobCreated(b"H:h:2")),
+            "worker": raw(JobAssign(b"H:h:1", b"f", b"one"), JobAssign(b"H:h:2", b"f", b"two")),
+        },
+    ),
+    "2.0/61_timeout_after_completion": (
+        "a job that has ended has no time limit",
+        {"admin": b"f\t0\t0\t1\n.\n" * 2},
+    ),
+    **{
+        f"2.0/{name}": (
+            "PRE_SLEEP drops no job, and the abandoned one is gone",
+            {
+                "client": raw(JobCreated(b"H:h:2"), StatusRes(b"H:h:2", b"1", b"0", b"0", b"0")),
+                "worker": raw(Noop(), JobAssign(b"H:h:2", b"f1", b"live"), NoJob()),
+            },
+        )
+        for name in ("62_presleep_loses_live_foreground", "63_presleep_loses_live_background")
+    },
     "49_can_do_twice": (
         "a worker that registers twice is one worker",
         {"admin": b"f\t0\t0\t1\n.\nf\t0\t0\t0\n.\n"},
@@ -169,10 +256,11 @@ class Replay:
 
     def __init__(self, name: str, chunk: int) -> None:
         vector = VECTORS[name]
-        options = OPTIONS[tuple(vector["server_args"])]
-        self.world = World(chunk=chunk, version="1.1.21+ds", **options)
-        self.world.ahead = TIMES.get(name, self.world.ahead)
-        self.world.engine.queue._handle_prefix = b"H:h:"
+        assert name in RETRIES or vector["server_args"][2:] in ([], ["-j", "0"])
+        retries = RETRIES.get(name)
+        self.world = World(chunk=chunk, version="1.1.21+ds", job_retries=retries)
+        self.world.ahead = TIMES.get(name, vector.get("epoch_base", self.world.ahead))
+        self.world.engine.queue._handles = (b"H:h:%d" % number for number in itertools.count(1))
         self.conns: dict[str, Any] = {}
         #: What gearmand sent on each connection, as recorded.
         self.recorded: dict[str, list[bytes]] = {}
@@ -241,5 +329,5 @@ def test_replay(name: str, chunk: int) -> None:
 
 
 def test_tables_name_records() -> None:
-    for table in (PAUSES, TIMES, DIFFERENT, LEFT_OUT):
+    for table in (PAUSES, RETRIES, TIMES, DIFFERENT, LEFT_OUT):
         assert table.keys() <= VECTORS.keys()

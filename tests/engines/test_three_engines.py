@@ -621,7 +621,7 @@ class World:
 
     def after(self) -> None:
         """Do what drivers do after a call, and look at everything."""
-        while self._act() or self._pull():
+        while self._act() or self._pull() or self._catch_up():
             pass
         self.wires = [wire for wire in self.wires if not wire.over]
         self.check()
@@ -646,6 +646,14 @@ class World:
         if busy:
             self.ledger.observe()
         return busy
+
+    def _catch_up(self) -> bool:
+        """Let the server look at what it has not looked at yet."""
+        if not any(link.behind for link in self.server.links):
+            return False
+        self.server.handle_timeout(self.now)
+        self.ledger.observe()
+        return True
 
     def _pull(self) -> bool:
         """Take what the engines have to send, as far as the wires have room."""
@@ -908,9 +916,10 @@ class World:
     def check_server(self) -> None:
         server = self.server
         for function in server.queue.functions.values():
-            check_function(server, function)
+            jobs = [job for job in server.queue.jobs.values() if job.function is function]
+            check_function(server, function, jobs)
             # Whoever sleeps has nothing to do.
-            assert not function.sleepers or function.head() is None
+            assert not function.watchers or function.next_job is None
         for job in server.queue.jobs.values():
             check_job(server, job)
         assert server.queue.memory == count_memory(server)

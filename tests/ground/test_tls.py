@@ -1,4 +1,4 @@
-"""Which servers get which TLS context; with a stand-in for `ssl`."""
+"""Which servers get which TLS context, and which is one; with a stand-in for `ssl`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from gearman_proto.address import ServerAddress
 from gearman_proto.tls import (
+    check_context,
     connect_timeout,
     handshake_failure,
     make_contexts,
@@ -18,6 +19,7 @@ from gearman_proto.tls import (
 class Context:
     def __init__(self, cafile: str | None = None) -> None:
         self.made_of: tuple[str | None, ...] = (cafile,)
+        self.protocol = "of servers"
 
     def load_cert_chain(self, certfile: str, keyfile: str | None) -> None:
         self.made_of += (certfile, keyfile)
@@ -25,6 +27,7 @@ class Context:
 
 class Ssl:
     SSLContext = Context
+    PROTOCOL_TLS_CLIENT = "of clients"
     create_default_context = Context
 
 
@@ -112,3 +115,14 @@ def test_no_connection_in_time() -> None:
     assert str(connect_timeout(ServerAddress("h"), 2.0)) == "no connection within 2 seconds"
     said = str(connect_timeout(ServerAddress("h", ca_certs="ca"), 0.5))
     assert said.startswith("no connection within 0.5 seconds, including the TLS handshake; does")
+
+
+def test_context_of_a_job_server() -> None:
+    context = Context()
+    assert check_context(None, Ssl()) is None
+    assert check_context(context, Ssl()) is context
+    with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext, not 'ca'"):
+        check_context("ca", Ssl())
+    context.protocol = Ssl.PROTOCOL_TLS_CLIENT
+    with pytest.raises(ValueError, match="ssl_context is for clients"):
+        check_context(context, Ssl())

@@ -5,17 +5,27 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from typing import TYPE_CHECKING
 
 from gearman_proto import NEED_DATA, Connection, Role
 from gearman_proto.wire.events import EchoReq, EchoRes, Event
 
 from .waiting import PATIENCE
 
+if TYPE_CHECKING:
+    import ssl
+
 
 class Link:
     """A connection of a peer that does as the test says."""
 
-    def __init__(self, address: tuple[str, int], *, receive_buffer: int = 0) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        receive_buffer: int = 0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.connection = Connection(Role.CLIENT | Role.WORKER)
         self.sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         if receive_buffer:
@@ -23,6 +33,8 @@ class Link:
         self.sock.settimeout(PATIENCE)
         try:
             self.sock.connect(address)
+            if context is not None:
+                self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
         except OSError:
             self.sock.close()
             raise

@@ -87,8 +87,8 @@ class AdminClient(surface.AdminClient[Server, object]):
         self._driver = Driver(AdminEngine(addresses, **options))
 
 
-class JobServer(surface.JobServer):
-    def _setup(self, options: dict[str, Any]) -> None:
+class JobServer(surface.JobServer[object]):
+    def _setup(self, options: dict[str, Any], ssl_context: object | None) -> None:
         self.options = options
         self._driver = Driver(
             ServerEngine(rng=random.Random(1), wall_clock=lambda: 0.0, pid=1, **options)
@@ -327,6 +327,7 @@ def test_a_job_server() -> None:
         "max_unread": 64 * 1024 * 1024,
         "max_memory": 1024 * 1024 * 1024,
         "max_queue_size": 5,
+        "max_abilities": 10_000,
         "exceptions": False,
     }
     assert repr(server) == "<JobServer not started>"

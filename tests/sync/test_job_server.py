@@ -617,6 +617,7 @@ def test_run_at(
     eventually(lambda: counts(server, task) == (0, 0, 1))
 
 
+@pytest.mark.slow
 def test_worker_takes_too_long(
     start_job_server: StartJobServer,
     make_client: MakeClient,
@@ -627,7 +628,7 @@ def test_worker_takes_too_long(
     client = make_client(server.address)
     gate = Gate()
     worker = start_worker(server.address, {task: gate})
-    worker.send(CanDoTimeout(task.encode(), b"50"))
+    worker.send(CanDoTimeout(task.encode(), b"1000"))
     assert client.submit_job(task, b"slow").state == gearman.JOB_FAILED
     assert counts(server, task) == (0, 0, 1)
     # What it sends late disturbs nobody.
@@ -635,11 +636,12 @@ def test_worker_takes_too_long(
     assert client.submit_job(task, b"fast").result == b"fast"
 
 
+@pytest.mark.slow
 def test_job_that_takes_too_long_is_run_again(
     server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker, connect: Connect
 ) -> None:
     slow = connect(server.address)
-    slow.send(CanDoTimeout(task.encode(), b"50"))
+    slow.send(CanDoTimeout(task.encode(), b"1000"))
     call = spawn(client.submit_job, task, b"data")
     eventually(lambda: counts(server, task)[0] == 1)
     slow.send(GrabJobUniq())

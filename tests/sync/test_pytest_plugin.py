@@ -28,7 +28,7 @@ import threading
 
 import pytest
 
-from gearman_sync import GearmanClient
+from gearman_sync import GearmanAdminClient, GearmanClient
 
 def note(address):
     with open(os.environ["ADDRESSES"], "a") as file:
@@ -41,7 +41,8 @@ def test_submit(gearman_server, form):
         # Nothing is there from the test before.
         request = client.submit_job("task", b"", unique="same", background=True)
         assert request.state == "CREATED"
-        assert request.job.handle.endswith(":1")
+    with GearmanAdminClient([gearman_server]) as admin:
+        assert [status.queued for status in admin.get_status()] == [1]
 
 def test_forms(gearman_server):
     note(gearman_server)

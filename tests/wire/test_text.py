@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 import pickle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -29,6 +27,7 @@ from gearman_proto.wire.text import (
 )
 from tests.engines.server_harness import World
 from tests.profiles import examples
+from tests.recordings import VECTORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,12 +169,10 @@ def test_repr() -> None:
 
 # Recorded replies.
 
-VECTORS = Path(__file__).parents[1] / "vectors"
-
 
 def recorded(name: str) -> dict[bytes, bytes]:
     """What gearmand answered to which line."""
-    exchange = json.loads((VECTORS / f"{name}.json").read_text())["exchange"]
+    exchange = VECTORS[name]["exchange"]
     steps = [
         (step["from"], bytes.fromhex(step.get("hex", "")))
         for step in exchange

@@ -1,0 +1,320 @@
+"""The adapter's own job server with TLS: who is let in, and what handshakes cost others."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import gearman_sync
+from gearman_proto.errors import (
+    ExceededConnectionAttempts,
+    GearmanError,
+    ServerUnavailable,
+)
+from gearman_proto.wire.events import CanDo, GrabJobUniq, JobAssignUniq, SubmitJob
+from tests.support import PATIENCE, Link, make_certificates
+from tests.support.tls import client_context, server_context
+
+from .kit import Kit, reverse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("peers")
+
+each_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+
+class Peers:
+    """Raw peers, that are closed with the test."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+
+    def plain(self, server: Any) -> socket.socket:
+        """One that has connected, and shakes no hands."""
+        sock = socket.create_connection(tuple(server.address), PATIENCE)
+        self._stack.callback(sock.close)
+        return sock
+
+    def secure(self, server: Any, context: ssl.SSLContext) -> Link:
+        """One that has shaken hands."""
+        link = Link(tuple(server.address), context=context)
+        self._stack.callback(link.close)
+        return link
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    made = Peers()
+    yield made
+    made.close()
+
+
+async def started(kit: Kit, certificates: Path, **options: Any) -> Any:
+    """A JobServer with TLS that runs until the scenario ends."""
+    server = kit.job_server(ssl_context=server_context(certificates), **options)
+    await kit.begin(server)
+    return server
+
+
+def trusting(certificates: Path) -> ssl.SSLContext:
+    """The context of a client that knows the server, and has no certificate of its own."""
+    return ssl.create_default_context(cafile=certificates / "ca.pem")
+
+
+async def works(kit: Kit, server: Any, certificates: Path, task: str) -> None:
+    """Make sure that a job of a new client is done by a new worker."""
+    secure = {"ssl_context": trusting(certificates)}
+    await kit.start_worker(server.address, tasks={task: reverse}, **secure)
+    client = await kit.client(server.address, connect_timeout=PATIENCE, **secure)
+    assert (await client.submit_job(task, b"data", poll_timeout=PATIENCE)).result == b"atad"
+
+
+# Who is let in.
+
+
+@each_version
+async def test_much_both_ways(
+    kit: Kit, tls_certificates: Path, task: str, version: ssl.TLSVersion
+) -> None:
+    """Large ones, and many small ones in one record, which a selector does not see."""
+    server = await started(kit, tls_certificates)
+    context = trusting(tls_certificates)
+    context.minimum_version = context.maximum_version = version
+    await kit.start_worker(server.address, tasks={task: reverse}, ssl_context=context, max_jobs=3)
+    client = await kit.client(("localhost", server.address.port), ssl_context=context)
+    many = [random.Random(number).randbytes(400_000) for number in range(4)]
+    many += [b"%d" % number for number in range(200)]
+    requests = await client.submit_multiple_jobs(
+        [{"task": task, "data": data} for data in many], poll_timeout=PATIENCE
+    )
+    assert [request.result for request in requests] == [data[::-1] for data in many]
+    assert {connection.error for connection in client.connection_list} == {None}
+
+
+async def test_the_other_client(kit: Kit, tls_certificates: Path, task: str) -> None:
+    """A blocking one of another program, with each kind of server; and text."""
+    server = await started(kit, tls_certificates)
+    context = trusting(tls_certificates)
+    await kit.start_worker(server.address, tasks={task: reverse}, ssl_context=context)
+
+    def submit() -> Any:
+        with gearman_sync.GearmanClient([server.address], ssl_context=context) as client:
+            return client.submit_job(task, b"data", poll_timeout=PATIENCE).result
+
+    assert await kit.blocking(submit) == b"atad"
+    admin = await kit.admin_client(server.address, ssl_context=context)
+    assert [status.task for status in await admin.get_status()] == [task]
+
+
+@pytest.mark.slow
+async def test_a_large_result_to_a_slow_reader(
+    kit: Kit, tls_certificates: Path, task: str, peers: Peers
+) -> None:
+    server = await started(kit, tls_certificates)
+    payload = random.Random(1).randbytes(16_000_000)
+    context = trusting(tls_certificates)
+    huge = f"{task}-huge"
+    await kit.start_worker(
+        server.address, tasks={huge: lambda worker, job: payload}, ssl_context=context
+    )
+    link = await kit.blocking(peers.secure, server, context)
+    await kit.blocking(link.send, SubmitJob(huge.encode(), b"", b""))
+    await kit.blocking(link.receive)
+    # Others go on while it does not read.
+    await works(kit, server, tls_certificates, task)
+    event: Any = await kit.blocking(link.receive)
+    assert event.data == payload
+
+
+@pytest.mark.parametrize("says", [b"\0REQ\0\0\0\x10\0\0\0\0", b"status\r\n", bytes(10_000)])
+async def test_a_peer_without_tls(
+    kit: Kit, tls_certificates: Path, task: str, peers: Peers, says: bytes
+) -> None:
+    """It is cut off, without an answer."""
+    server = await started(kit, tls_certificates)
+    sock = await kit.blocking(peers.plain, server)
+    sock.sendall(says)
+
+    def rest() -> bytes:
+        data = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := sock.recv(1000):
+                data += piece
+        return data
+
+    # An alert at most.
+    assert len(await kit.blocking(rest)) < 20
+    await works(kit, server, tls_certificates, task)
+
+
+async def test_a_client_without_tls(kit: Kit, tls_certificates: Path, task: str) -> None:
+    server = await started(kit, tls_certificates)
+    client = await kit.client(server.address)
+    with pytest.raises((ServerUnavailable, ExceededConnectionAttempts)):
+        await client.submit_job(task, b"data", poll_timeout=PATIENCE)
+    admin = await kit.admin_client(server.address, poll_timeout=PATIENCE)
+    with pytest.raises(GearmanError):
+        await admin.get_version()
+    await works(kit, server, tls_certificates, task)
+
+
+async def test_a_client_that_does_not_know_the_server(
+    kit: Kit, tls_certificates: Path, task: str
+) -> None:
+    server = await started(kit, tls_certificates)
+    client = await kit.client(server.address, ssl_context=ssl.create_default_context())
+    with pytest.raises(ServerUnavailable, match="certificate verify failed"):
+        await client.submit_job(task, b"data")
+    await works(kit, server, tls_certificates, task)
+
+
+@each_version
+async def test_only_those_with_a_certificate(
+    kit: Kit,
+    tls_certificates: Path,
+    task: str,
+    tmp_path: Path,
+    version: ssl.TLSVersion,
+) -> None:
+    required = server_context(tls_certificates)
+    required.verify_mode = ssl.CERT_REQUIRED
+    server = kit.job_server(ssl_context=required)
+    await kit.begin(server)
+    of_another_ca = trusting(tls_certificates)
+    other = await kit.blocking(make_certificates, tmp_path)
+    of_another_ca.load_cert_chain(other / "client.pem", other / "client.key")
+    for refused in (trusting(tls_certificates), of_another_ca):
+        refused.minimum_version = refused.maximum_version = version
+        client = await kit.client(server.address, ssl_context=refused)
+        with pytest.raises((ServerUnavailable, ExceededConnectionAttempts)):
+            await client.submit_job(task, b"data", poll_timeout=PATIENCE)
+    context = client_context(tls_certificates)
+    await kit.start_worker(server.address, tasks={task: reverse}, ssl_context=context)
+    client = await kit.client(server.address, ssl_context=context)
+    assert (await client.submit_job(task, b"data", poll_timeout=PATIENCE)).result == b"atad"
+
+
+def test_what_is_no_context_for_servers(kit: Kit, tls_certificates: Path) -> None:
+    with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext"):
+        kit.job_server(ssl_context=True)
+    with pytest.raises(ValueError, match="ssl_context is for clients"):
+        kit.job_server(ssl_context=trusting(tls_certificates))
+
+
+# What handshakes cost others.
+
+#: The beginning of a handshake, which says that more will follow.
+HALF_A_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(100)
+
+
+@pytest.mark.parametrize("says", [b"", HALF_A_HELLO])
+async def test_silent_handshakes_delay_nobody(
+    kit: Kit,
+    tls_certificates: Path,
+    task: str,
+    peers: Peers,
+    says: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = await started(kit, tls_certificates)
+    with monkeypatch.context() as hurry:
+        hurry.setattr("gearman_proto.engines.server._HANDSHAKE", 0.5)
+        silent = [await kit.blocking(peers.plain, server) for _ in range(20)]
+        await kit.eventually(lambda: len(server._driver.engine.links) == len(silent))
+    for sock in silent:
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(says)
+    await works(kit, server, tls_certificates, task)
+    # After a time they are cut off.
+    for sock in silent:
+        with contextlib.suppress(ConnectionResetError):
+            assert await kit.blocking(sock.recv, 100) == b""
+    client = await kit.client(server.address, ssl_context=trusting(tls_certificates))
+    await client.submit_job(task, b"data", background=True)
+
+
+async def test_handshakes_that_are_broken_off(
+    kit: Kit, tls_certificates: Path, task: str, peers: Peers
+) -> None:
+    server = await started(kit, tls_certificates)
+    for number in range(10):
+        sock = await kit.blocking(peers.plain, server)
+        if number % 2:
+            sock.sendall(HALF_A_HELLO)
+        if number % 3 == 1:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+        sock.close()
+    await works(kit, server, tls_certificates, task)
+
+    async def others_are_gone() -> bool:
+        return len(server._driver.engine.links) == 2
+
+    await kit.eventually(others_are_gone, "the end of all connections")
+
+
+@pytest.mark.parametrize("command", ["", "shutdown", "shutdown graceful"])
+async def test_the_server_ends_while_somebody_shakes_hands(
+    kit: Kit, tls_certificates: Path, peers: Peers, command: str
+) -> None:
+    server = await started(kit, tls_certificates)
+    silent = await kit.blocking(peers.plain, server)
+    link = await kit.blocking(peers.secure, server, trusting(tls_certificates))
+    await kit.blocking(link.echo)
+    if command:
+        link.sock.sendall(command.encode() + b"\n")
+        await (await kit.spawn(server.wait)).result()
+    else:
+        await server.stop()
+    assert await kit.blocking(silent.recv, 100) == b""
+
+
+# How connections end.
+
+
+async def test_a_worker_that_is_lost(
+    kit: Kit, tls_certificates: Path, task: str, peers: Peers
+) -> None:
+    server = await started(kit, tls_certificates)
+    context = trusting(tls_certificates)
+    client = await kit.client(server.address, ssl_context=context)
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    lost = await kit.blocking(peers.secure, server, context)
+    await kit.blocking(lost.send, CanDo(task.encode()), GrabJobUniq())
+    assert isinstance(await kit.blocking(lost.receive), JobAssignUniq)
+    lost.close()
+    await kit.start_worker(server.address, tasks={task: reverse}, ssl_context=context)
+    await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+    assert request.result == b"atad"
+
+
+async def test_end_of_stream_after_a_command(
+    kit: Kit, tls_certificates: Path, peers: Peers
+) -> None:
+    """As ``echo version | openssl s_client`` does: it gets its answer."""
+    server = await started(kit, tls_certificates)
+    link = await kit.blocking(peers.secure, server, trusting(tls_certificates))
+    link.sock.sendall(b"version\n")
+    # Below TLS, which goes on to be read.
+    socket.socket.shutdown(link.sock, socket.SHUT_WR)
+    with contextlib.suppress(ssl.SSLError):
+        assert (await kit.blocking(link.rest)).startswith(b"OK gearman-sansio-")
+
+
+async def test_the_server_is_lost(kit: Kit, tls_certificates: Path, task: str) -> None:
+    server = await started(kit, tls_certificates)
+    client = await kit.client(server.address, ssl_context=trusting(tls_certificates))
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    call = await kit.spawn(client.wait_until_jobs_completed, [request])
+    await server.stop()
+    assert [lost.state for lost in await call.result()] == ["UNKNOWN"]

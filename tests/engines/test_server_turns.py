@@ -1,0 +1,605 @@
+"""What one peer asks for keeps no other waiting: turns, and what does not depend on the numbers."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.engines.base import LinkState
+from gearman_proto.wire.events import (
+    CanDo,
+    CanDoTimeout,
+    CantDo,
+    EchoReq,
+    EchoRes,
+    Error,
+    Event,
+    GetStatusUnique,
+    GrabJob,
+    JobAssign,
+    NoJob,
+    Noop,
+    PacketEvent,
+    PreSleep,
+    ResetAbilities,
+    StatusResUnique,
+    SubmitJob,
+    SubmitJobBg,
+    SubmitJobEpoch,
+    SubmitJobHigh,
+    WorkComplete,
+    WorkData,
+    WorkFail,
+)
+
+from .harness import EPOCH
+from .server_harness import Peer, World, raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TURN = 250
+#: More functions than anybody looks through.
+MANY = 2_000
+
+
+def names(count: int) -> list[bytes]:
+    return [b"f%d" % number for number in range(count)]
+
+
+def calls(function: Callable[..., object], *args: Any) -> int:
+    """How many calls of functions there are in a call."""
+    count = 0
+
+    def on_event(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(on_event)
+    try:
+        function(*args)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def cost(world: World, peer: Peer, *events: Event) -> int:
+    """The same of what `peer` asks for, in one call of the engine."""
+    data = b"".join([peer.connection.send(event) for event in events])
+    count = calls(world.engine.receive_data, peer.link, data, world.now)
+    world.drive([])
+    world.check()
+    return count
+
+
+def turns(world: World, *, between: Callable[[], object] = lambda: None) -> int:
+    """How many turns it takes until nothing is left to do."""
+    count = 0
+    while world.is_behind:
+        world.turn()
+        between()
+        count += 1
+    return count
+
+
+class Witness:
+    """A peer that gets its answers at once, whatever others do."""
+
+    def __init__(self, world: World) -> None:
+        self._peer = world.connect()
+        self._count = 0
+
+    def __call__(self) -> None:
+        self._count += 1
+        data = b"%d" % self._count
+        self._peer.send(EchoReq(data))
+        assert self._peer.take() == [EchoRes(data)]
+
+
+@pytest.fixture
+def world() -> World:
+    """One in which a test gives those that are behind their turns."""
+    made = World()
+    made.goes_on = False
+    return made
+
+
+# What does not depend on how many functions there are.
+
+
+def asking(count: int, *, jobs: int) -> dict[str, int]:
+    """What it costs to ask, where a worker is registered for so many functions."""
+    world = World()
+    client, worker = world.connect(), world.worker(*names(count))
+    for number in range(jobs):
+        client.submit(SubmitJobBg(b"f%d" % number, b"u%d" % number, b"x"))
+    found = {
+        "PRE_SLEEP": cost(world, worker, PreSleep()),
+        "GRAB_JOB": cost(world, worker, GrabJob()),
+        "GET_STATUS_UNIQUE": cost(world, client, GetStatusUnique(b"u1"), GetStatusUnique(b"?")),
+    }
+    worker.send(*[GrabJob()] * jobs)
+    assert isinstance(worker.take()[-1], NoJob)
+    return {
+        **found,
+        "GRAB_JOB for nothing": cost(world, worker, GrabJob()),
+        "PRE_SLEEP for nothing": cost(world, worker, PreSleep()),
+        "a job for whoever sleeps": cost(world, client, SubmitJobBg(b"f1", b"", b"x")),
+        "GRAB_JOB of a sleeper": cost(world, worker, GrabJob()),
+        "PRE_SLEEP again": cost(world, worker, PreSleep()),
+    }
+
+
+def test_functions_without_jobs_cost_nothing() -> None:
+    assert asking(10, jobs=10) == asking(MANY, jobs=10)
+
+
+def test_functions_that_had_jobs_cost_nothing() -> None:
+    """Beside one that always has some."""
+    world = World()
+    client, worker = world.connect(), world.worker(*names(MANY))
+    client.send(*[SubmitJobBg(b"f0", b"", b"x")] * 10)
+    before = cost(world, worker, GrabJob())
+    client.send(*[SubmitJobHigh(name, b"", b"x") for name in names(MANY)])
+    client.take()
+    worker.send(*[GrabJob()] * (MANY + 1))
+    assert all(isinstance(event, JobAssign) for event in worker.take())
+    assert cost(world, worker, GrabJob()) == before
+
+
+def test_full_memory_costs_the_same_with_many_functions() -> None:
+    def refusal(count: int) -> int:
+        world = World(max_memory=1_000_000)
+        client = world.connect()
+        client.send(*[SubmitJobBg(name, b"", b"x") for name in names(count)])
+        while (rest := 750_000 - world.engine.queue.memory) > 2_000:
+            client.send(SubmitJobBg(b"f0", b"", bytes(min(rest - 1_500, 200_000))))
+        # Once, all that may be idle is looked at.
+        client.send(SubmitJobBg(b"f0", b"", bytes(5_000)))
+        client.take()
+        made = cost(world, client, SubmitJobBg(b"f0", b"", bytes(5_000)))
+        assert isinstance(client.one(), Error)
+        return made
+
+    assert refusal(10) == refusal(200)
+
+
+def test_which_job_is_next_among_many_functions() -> None:
+    """Whatever has been ready before, and whoever has taken it."""
+    world = World()
+    client, one, two = world.connect(), world.worker(*names(5)), world.worker(*names(3))
+    order = [3, 0, 1, 4, 2, 0, 3]
+    handles = [client.submit(SubmitJob(b"f%d" % number, b"", b"")) for number in order]
+    for at, number in enumerate(order):
+        worker = two if number < 3 and at % 2 else one
+        assert worker.grab() == JobAssign(handles[at], b"f%d" % number, b"")
+    assert (one.grab(), two.grab()) == (NoJob(), NoJob())
+    one.send(PreSleep())
+    two.send(CantDo(b"f2"), PreSleep())
+    client.submit(SubmitJob(b"f2", b"", b""))
+    assert (one.take(), two.take()) == ([Noop()], [])
+    client.submit(SubmitJob(b"f1", b"", b""))
+    assert (one.take(), two.take()) == ([], [Noop()])
+    two.send(CanDo(b"f2"))
+    assert [two.grab(), one.grab()] == [
+        JobAssign(handle, name, b"")
+        for handle, name in zip(list(world.engine.queue.jobs)[-2:], (b"f2", b"f1"))
+    ]
+
+
+def test_uniques_of_several_functions() -> None:
+    world = World()
+    client, worker = world.connect(), world.worker(*names(4))
+    handles = [client.submit(SubmitJobBg(name, b"u", b"")) for name in names(4)]
+    assert [client.submit(SubmitJobBg(name, b"u", b"")) for name in names(4)] == handles
+    assert [worker.grab() for _ in handles] == [
+        JobAssign(handle, name, b"") for handle, name in zip(handles, names(4))
+    ]
+    for handle in (handles[2], handles[0], handles[3], handles[1]):
+        client.send(GetStatusUnique(b"u"))
+        assert client.take() == [StatusResUnique(b"u", b"1", b"1", b"0", b"0", b"0")]
+        worker.send(WorkComplete(handle, b""))
+    client.send(GetStatusUnique(b"u"))
+    assert client.take() == [StatusResUnique(b"u", *[b"0"] * 5)]
+
+
+# Turns.
+
+
+def test_a_flood_of_packets_has_turns(world: World) -> None:
+    witness, flood = Witness(world), world.worker(*names(200))
+    flood.send(*[GrabJob()] * 1_000)
+    assert flood.link.behind
+    taken = [len(flood.take())]
+
+    def between() -> None:
+        witness()
+        taken.append(len(flood.take()))
+
+    assert turns(world, between=between) == 4
+    assert taken == [TURN, TURN, TURN, TURN, 0]
+    assert not flood.link.behind
+    assert world.engine.next_deadline() is None
+
+
+def test_several_floods_take_turns(world: World) -> None:
+    witness, floods = Witness(world), [world.connect() for _ in range(3)]
+    for flood in floods:
+        flood.send(*[EchoReq(b"")] * 600)
+    heard = [[len(flood.take()) for flood in floods]]
+
+    def between() -> None:
+        witness()
+        heard.append([len(flood.take()) for flood in floods])
+
+    turns(world, between=between)
+    assert heard[:4] == [[TURN] * 3, [TURN, 0, 0], [0, TURN, 0], [0, 0, TURN]]
+    assert [sum(each) for each in zip(*heard)] == [600] * 3
+
+
+def test_what_comes_while_it_is_behind(world: World) -> None:
+    """A driver should not read it yet. If it does, nothing is lost, and nothing is done sooner."""
+    flood = world.connect()
+    echoes = [EchoReq(b"%d" % number) for number in range(600)]
+    flood.send(*echoes[:300])
+    for echo in echoes[300:]:
+        flood.send(echo)
+    heard = flood.take()
+    assert len(heard) == TURN
+    turns(world)
+    assert heard + flood.take() == [EchoRes(echo.data) for echo in echoes]
+
+
+@pytest.mark.parametrize("rest", [b"", b"\0REQ", b"\0XXX", b"stat"])
+def test_end_of_stream_behind_a_flood(world: World, rest: bytes) -> None:
+    """All that came whole before it is carried out and answered."""
+    flood = world.connect()
+    submit = SubmitJobBg(b"f", b"", b"x")
+    flood.send_raw(b"".join([flood.connection.send(submit) for _ in range(600)]) + rest)
+    world.call(world.engine.receive_eof, flood.link, world.now)
+    assert not flood.closed
+    turns(world)
+    assert len(flood.take()) == len(world.engine.queue.jobs) == 600
+    assert flood.closed
+
+
+def test_a_flood_that_is_lost_is_dropped(world: World) -> None:
+    flood, other = world.connect(), world.connect()
+    flood.send_raw(raw(SubmitJobBg(b"f", b"", b"x")) * 600)
+    flood.close()
+    assert not world.is_behind
+    assert len(world.engine.queue.jobs) == TURN
+    assert other.ask(b"status") == b"f\t%d\t0\t0\n.\n" % TURN
+
+
+def test_a_flood_that_does_not_read_is_cut_off() -> None:
+    world = World(max_unread=10_000)
+    world.goes_on = False
+    flood = world.connect(reads=False)
+    flood.send_raw(raw(EchoReq(bytes(100))) * 1_000)
+    turns(world)
+    assert flood.closed
+    assert world.engine.queue.memory == 0
+
+
+@pytest.mark.parametrize("way", ["close", "shutdown", "abandon"])
+def test_the_server_ends_while_somebody_is_behind(world: World, way: str) -> None:
+    flood = world.connect()
+    flood.send(*[SubmitJobBg(b"f", b"", b"x")] * 600)
+    if way == "shutdown":
+        world.shut_down()
+        turns(world)
+        assert len(flood.take()) in (TURN, 2 * TURN)
+    elif way == "close":
+        world.call(world.engine.close, world.now)
+    else:
+        world.engine.abandon(RuntimeError("forked"))
+        flood.closed = True
+    assert flood.closed
+    assert world.engine.closed
+    assert not world.is_behind
+
+
+def test_dear_packets_shorten_a_turn(world: World) -> None:
+    """A packet that goes to many."""
+    clients, worker = [world.connect() for _ in range(100)], world.worker(b"f")
+    for client in clients:
+        handle = client.submit(SubmitJob(b"f", b"u", b""))
+    assert isinstance(worker.grab(), JobAssign)
+    worker.send_raw(raw(WorkData(handle, b"x")) * 20)
+    assert len(clients[0].take()) == 3
+    turns(world)
+    assert len(clients[0].take()) == 17
+
+
+# Lists.
+
+
+@pytest.mark.parametrize("line", [b"status", b"prioritystatus", b"workers", b"show jobs"])
+def test_long_lists_have_turns(world: World, line: bytes) -> None:
+    witness, admin, client = Witness(world), world.connect(), world.worker(*names(MANY))
+    client.send(*[SubmitJobBg(name, b"", b"") for name in names(MANY)])
+    turns(world)
+    before = world.engine.queue.memory
+    # What is asked for behind it is answered behind it.
+    admin.send_raw(line + b"\nversion\n")
+    assert admin.link.behind
+    # What is kept while it is made counts.
+    kept = world.engine.queue.memory - before
+    assert kept >= 8 * (len(world.engine.links) if line == b"workers" else MANY)
+    assert turns(world, between=witness) > 1
+    text = admin.take_raw()
+    assert text.endswith(b".\nOK \n")
+    listed = text.split(b" : ")[1].split() if line == b"workers" else text.split(b"\n")
+    assert len(listed) >= MANY
+    assert world.engine.queue.memory == before
+
+
+def test_what_changes_while_it_is_listed(world: World) -> None:
+    admin, worker = world.connect(), world.worker(b"f")
+    worker.send(*[SubmitJobBg(b"f", b"", b"")] * MANY)
+    turns(world)
+    worker.take()
+    handles = list(world.engine.queue.jobs)
+    admin.send_raw(b"show jobs\n")
+    for handle in handles[:3]:
+        assert isinstance(worker.grab(), JobAssign)
+        worker.send(WorkComplete(handle, b""))
+    ended = handles[-1]
+    world.connect().send_raw(b"cancel job " + ended + b"\n")
+    worker.submit(SubmitJobBg(b"f", b"", b""))
+    turns(world)
+    lines = admin.take_raw().splitlines()
+    assert [line.split(b"\t")[0] for line in lines] == [*handles[:-1], b"."]
+
+
+@pytest.mark.parametrize("loss", [True, False])
+def test_leaving_while_it_is_listed(world: World, loss: bool) -> None:
+    admin, client = world.connect(), world.connect()
+    client.send(*[SubmitJobBg(b"f", b"", b"")] * MANY)
+    turns(world)
+    memory = world.engine.queue.memory
+    admin.send_raw(b"show unique jobs\n")
+    if loss:
+        admin.close()
+    else:
+        world.call(world.engine.receive_eof, admin.link, world.now)
+    turns(world)
+    assert admin.closed
+    # Who has only stopped sending gets all of it.
+    assert admin.inbox.endswith(b".\n") != loss
+    assert world.engine.queue.memory == memory
+
+
+# The end of a link.
+
+
+@pytest.mark.parametrize("way", ["loss", "end", "garbage"])
+def test_the_end_of_a_link_has_turns(world: World, way: str) -> None:
+    witness, worker, big = Witness(world), world.worker(*names(10)), world.connect()
+    big.send(*[CanDo(name) for name in names(600)])
+    big.send(*[SubmitJob(name, b"u", b"") for name in names(600)])
+    turns(world)
+    big.take()
+    for _ in range(30):
+        assert isinstance(big.grab(), JobAssign)
+    if way == "loss":
+        big.close()
+    elif way == "garbage":
+        big.send_raw(b"\0XXX")
+    else:
+        world.call(world.engine.receive_eof, big.link, world.now)
+    assert big.link.behind
+    assert world.engine.queue.jobs
+    worker.send(PreSleep())
+    assert turns(world, between=witness) > 2
+    assert big.closed
+    assert not world.engine.queue.jobs
+    assert all(function.workers <= 1 for function in world.engine.queue.functions.values())
+    assert worker.take() == []
+
+
+def test_a_job_of_a_client_that_is_about_to_be_forgotten(world: World) -> None:
+    """It may be given out still, and nobody hears of it; whoever joins it has it for good."""
+    gone, other, worker = world.connect(), world.connect(), world.worker(b"f", b"joined")
+    joined = gone.submit(SubmitJob(b"joined", b"u", b""))
+    given = gone.submit(SubmitJob(b"f", b"", b""))
+    gone.send(*[SubmitJob(b"f", b"", b"")] * 600)
+    turns(world)
+    gone.close()
+    assert gone.link.behind
+    assert other.submit(SubmitJob(b"joined", b"u", b"")) == joined
+    assert [worker.grab(), worker.grab()] == [
+        JobAssign(joined, b"joined", b""),
+        JobAssign(given, b"f", b""),
+    ]
+    worker.send(WorkComplete(given, b"out"), WorkData(joined, b"x"))
+    turns(world)
+    worker.send(WorkComplete(joined, b"out"))
+    assert other.take() == [WorkData(joined, b"x"), WorkComplete(joined, b"out")]
+    assert not world.engine.queue.jobs
+
+
+def test_a_job_that_ends_before_its_lost_worker_is_forgotten(world: World) -> None:
+    client, admin, worker = world.connect(), world.connect(), world.worker(b"f")
+    client.send(*[SubmitJobBg(b"f", b"", b"")] * 300)
+    turns(world)
+    worker.send(*[GrabJob()] * 300)
+    turns(world)
+    worker.close()
+    assert worker.link.behind
+    last = list(worker.link.jobs)[-1]
+    assert admin.ask(b"cancel job " + last) == b"OK\r\n"
+    turns(world)
+    assert not worker.link.jobs
+    assert len(world.engine.queue.jobs) == 299
+
+
+def test_forgetting_many_registrations_has_turns(world: World) -> None:
+    witness, worker = Witness(world), world.worker(*names(600))
+    turns(world)
+    worker.send(ResetAbilities(), CanDo(b"again"), EchoReq(b"behind it"))
+    assert worker.take() == []
+    turns(world, between=witness)
+    assert worker.take() == [EchoRes(b"behind it")]
+    assert worker.ask(b"workers").splitlines()[1] == b"2 127.0.0.1 - : again"
+
+
+# Times.
+
+
+def test_many_time_limits_have_turns(world: World) -> None:
+    witness, client, worker = Witness(world), world.connect(), world.connect()
+    worker.send(CanDoTimeout(b"f", b"1000"))
+    client.send(*[SubmitJobBg(b"f", b"", b"")] * 600)
+    worker.send(*[GrabJob()] * 600)
+    turns(world)
+    assert len(worker.link.jobs) == 600
+    world.now += 1
+    assert turns(world, between=witness) == 3
+    assert not worker.link.jobs
+
+
+def test_many_jobs_for_later_have_turns(world: World) -> None:
+    witness, client, worker = Witness(world), world.connect(), world.worker(b"f")
+    client.send(*[SubmitJobEpoch(b"f", b"", b"%d" % (EPOCH + 10), b"")] * 600)
+    worker.send(PreSleep())
+    turns(world)
+    world.now += 10
+    assert turns(world, between=witness) == 3
+    assert worker.take() == [Noop()]
+    worker.send(*[GrabJob()] * 600)
+    turns(world)
+    assert all(isinstance(event, JobAssign) for event in worker.take())
+
+
+# How many functions a connection may register for.
+
+
+@pytest.mark.parametrize("one_more", [CanDo(b"more"), CanDoTimeout(b"more", b"1000")])
+def test_too_many_functions(one_more: PacketEvent) -> None:
+    world = World(max_abilities=3)
+    client, worker, greedy = world.connect(), world.worker(b"f"), world.worker(*names(3))
+    handle = client.submit(SubmitJob(b"f1", b"", b""))
+    assert greedy.grab() == JobAssign(handle, b"f1", b"")
+    # These are none more.
+    greedy.send(CanDo(b"f1"), CantDo(b"f2"), CanDo(b"other"), EchoReq(b""))
+    assert greedy.take() == [EchoRes(b"")]
+    greedy.send(one_more, EchoReq(b""))
+    text = b"A connection may register for 3 functions at most"
+    assert greedy.take() == [Error(b"TOO_MANY_FUNCTIONS", text)]
+    assert greedy.closed
+    assert not worker.closed
+    assert b"more" not in world.engine.queue.functions
+    # Its job is run by the next one.
+    assert world.worker(b"f1").grab() == JobAssign(handle, b"f1", b"")
+
+
+def test_ten_thousand_functions_are_not_too_many(world: World) -> None:
+    worker = world.connect()
+    worker.send_raw(raw(*[CanDo(name) for name in names(10_000)]))
+    while world.is_behind:
+        world.engine.handle_timeout(world.now)
+    world.check()
+    worker.send_raw(raw(CanDo(b"one more")))
+    world.check()
+    turns_left = 0
+    while world.is_behind:
+        world.engine.handle_timeout(world.now)
+        turns_left += 1
+    assert turns_left > 30
+    assert worker.closed
+    assert isinstance(worker.one(), Error)
+
+
+# Handshakes.
+
+
+def test_handshake(world: World) -> None:
+    engine = world.engine
+    link = engine.accept("127.0.0.1", 1, world.now, handshake=True)
+    peer = Peer(world, link)
+    world.peers.append(peer)
+    assert link.state is LinkState.CONNECTING
+    assert engine.next_deadline() == 10
+    assert world.connect().ask(b"workers").startswith(b"1 127.0.0.1 - :\n")
+    world.call(engine.connected, link, world.now)
+    assert engine.next_deadline() is None
+    world.wait(20)
+    peer.send(EchoReq(b"x"))
+    assert peer.take() == [EchoRes(b"x")]
+
+
+@pytest.mark.parametrize("way", ["silence", "failure", "loss", "shutdown", "graceful", "close"])
+def test_handshake_that_comes_to_nothing(world: World, way: str) -> None:
+    engine = world.engine
+    world.goes_on = True
+    link = engine.accept("127.0.0.1", 1, world.now, handshake=True)
+    peer = Peer(world, link)
+    world.peers.append(peer)
+    if way == "silence":
+        world.wait(9.9)
+        assert not peer.closed
+        world.wait(0.1)
+        assert peer.closed
+    elif way in ("failure", "loss"):
+        peer.closed = True
+        tell = engine.connect_failed if way == "failure" else engine.connection_lost
+        world.call(tell, link, OSError("no certificate"), world.now)
+    elif way == "close":
+        world.call(engine.close, world.now)
+    else:
+        world.shut_down(graceful=way == "graceful")
+    assert peer.closed
+    assert not link.alive
+    assert not engine.links
+    assert engine.next_deadline() is None
+    # What comes late changes nothing.
+    world.call(engine.connected, link, world.now)
+    assert not link.alive
+
+
+# What gearmand 2.0.0 does not do right.
+
+
+def test_two_functions_with_jobs_for_later_only() -> None:
+    """gearmand 2.0.0 answers nobody any more (recording 58_epoch_two_functions_stall)."""
+    world = World()
+    client, worker = world.connect(), world.worker(b"f", b"g")
+    later = [
+        client.submit(SubmitJobEpoch(name, b"", b"%d" % (EPOCH + 10 + at), b""))
+        for at, name in enumerate((b"f", b"g"))
+    ]
+    assert worker.grab() == NoJob()
+    worker.send(PreSleep())
+    assert worker.take() == []
+    witness = Witness(world)
+    witness()
+    world.wait(10)
+    assert worker.take() == [Noop()]
+    assert worker.grab() == JobAssign(later[0], b"f", b"")
+    assert worker.grab() == NoJob()
+    worker.send(PreSleep())
+    world.wait(1)
+    assert worker.take() == [Noop()]
+    assert worker.grab() == JobAssign(later[1], b"g", b"")
+
+
+@pytest.mark.parametrize("live", [SubmitJob, SubmitJobHigh, SubmitJobBg])
+def test_pre_sleep_drops_no_job(live: Any) -> None:
+    """gearmand 2.0.0 does (recordings 62 and 63, presleep_loses_live_*)."""
+    world = World()
+    client, leaves, worker = world.connect(), world.connect(), world.worker(b"f", b"g")
+    leaves.submit(SubmitJob(b"g", b"", b"of nobody"))
+    cancelled = client.submit(SubmitJobBg(b"g", b"", b"cancelled"))
+    handle = client.submit(live(b"f", b"", b"live"))
+    leaves.close()
+    assert client.ask(b"cancel job " + cancelled) == b"OK\r\n"
+    worker.send(PreSleep(), PreSleep())
+    assert worker.take() == [Noop(), Noop()]
+    assert worker.grab() == JobAssign(handle, b"f", b"live")
+    worker.send(WorkFail(handle))
+    assert client.take() == ([] if live is SubmitJobBg else [WorkFail(handle)])
+    assert worker.grab() == NoJob()
