@@ -26,7 +26,6 @@ gives it to `crash`, so that nobody hangs.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 from collections import deque
 from dataclasses import dataclass
@@ -38,7 +37,8 @@ from .states import StateTable, turn
 from .timers import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
+    from types import TracebackType
 
     from gearman_proto.wire.connection import Connection
 
@@ -53,20 +53,25 @@ _CHUNK_SIZE: Final = 256 * 1024
 REFUSALS: Final = (LocalProtocolError, ConnectionError)
 
 
-@contextlib.contextmanager
-def checking() -> Iterator[None]:
+class checking:  # noqa: N801 - used as a function is
     """In here, a call of the caller's side looks at what it was given; nothing has changed yet.
 
     Raises:
         ArgumentValueError: Something else than a refusal was raised: by a property of a request,
             say, which may be of a class of the application's.
     """
-    try:
-        yield
-    except REFUSALS:
-        raise
-    except Exception as error:
-        raise ArgumentValueError(f"it can't be looked at: {type(error).__name__}") from error
+
+    # Not a generator: `BaseDriver` tells a refusal by all frames being those of engines.
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, REFUSALS):
+            raise ArgumentValueError(f"it can't be looked at: {type(error).__name__}") from error
 
 
 @dataclass(frozen=True)

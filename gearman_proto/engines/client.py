@@ -504,8 +504,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             for request in requests:
                 link = request.link
                 if link is not None and link.engine is self and link.state is GONE:
-                    request.waits = ()
-                    request.leave(JOB_UNKNOWN, ConnectionError("it was hit by a signal"))
+                    _homeless(request)
                 request.settle()
 
     def _joined(self, wait: _R) -> _R:
@@ -536,9 +535,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait.unaccepted += request.state == JOB_PENDING
             request.waits = (*request.waits, wait)
         else:
-            if request.state == JOB_PENDING:  # A signal has hit it between its states.
-                request.waits = ()
-                request.leave(JOB_UNKNOWN)
+            if request.state is JOB_PENDING:  # A signal has hit it between its states.
+                _homeless(request)
             wait.request_was_over(request)
 
     # Requests.
@@ -771,3 +769,9 @@ def _changed(error: Exception) -> LocalProtocolError:
     # Another's text may itself be an error: it has a number of ten thousand digits, say.
     reason = error if isinstance(error, GearmanError) else type(error).__name__
     return LocalProtocolError(f"changed since it was submitted: {reason}")
+
+
+def _homeless(request: GearmanJobRequest) -> None:
+    """`request` is in no place any more, though it has not left: it is lost, and so are its calls."""
+    request.waits = ()
+    request.leave(JOB_UNKNOWN, ConnectionError("its call was interrupted by a signal"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 from typing import Any
 from unittest import mock
 
@@ -128,7 +127,6 @@ PLAIN = [
     mock.Mock(),
     mock.create_autospec(one),
     max,
-    operator.itemgetter(0),
     dict.get,
     type,
 ]

@@ -32,6 +32,7 @@ from gearman_proto.wire.events import (
     StatusResUnique,
     WorkComplete,
 )
+from gearman_sync._driver import Call
 from tests.contract.test_odd_arguments import good_arguments, parameters
 from tests.engines.harness import Peer, World
 from tests.profiles import examples
@@ -48,7 +49,6 @@ from .test_in_memory import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
 
     from gearman_proto import ServerAddress
     from gearman_proto.wire.events import Event
@@ -154,24 +154,6 @@ def test_a_name_is_what_an_enum_has() -> None:
 # Methods of a client.
 
 
-class Call:
-    def __init__(self, driver: Driver, wait: Any) -> None:
-        self.wait = wait
-        self._driver = driver
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self._driver.engine.release(self.wait, 0.0)
-
-    def block(self) -> None:
-        """Nothing more will come: so much time passes that it is over, if it has an end at all."""
-        self._driver.serve()
-        if not self.wait.ready:
-            self.wait.expire(0.0)
-
-
 class Driver:
     """Runs a client's engine against a server that acknowledges jobs, and does none."""
 
@@ -180,20 +162,38 @@ class Driver:
         self.engine = world.engine
         self.handles: list[bytes] = []
 
-    def start(self, begin: Callable[..., Any]) -> Call:
+    def call(self, function: Callable[..., Any]) -> Any:
         try:
-            wait = begin(self.engine, 0.0, lambda: None)
+            return function(self.engine, 0.0)
         except REFUSALS:
             raise
         except BaseException as error:
             self.engine.crash(error)  # type: ignore[arg-type]
             raise
-        return Call(self, wait)
+
+    def block(self, wait: Any, bell: object) -> None:
+        """Nothing more will come: so much time passes that it is over, if it has an end at all."""
+        self.serve()
+        if not wait.ready:
+            wait.expire(0.0)
+
+    def during(self, begin: Callable[..., Any], body: Callable[[Call[Any]], Any]) -> Any:
+        call: Call[Any] = Call(self)  # type: ignore[arg-type]
+        try:
+            call.begin(begin)
+            return body(call)
+        finally:
+            self.over(call.wait)
 
     def run(self, begin: Callable[..., Any]) -> None:
-        with self.start(begin) as call:
-            call.block()
-        call.wait.raise_error()
+        self.during(begin, Call.block).raise_error()
+
+    def over(self, wait: Any) -> None:
+        if wait is not None:
+            self.engine.release(wait, 0.0)
+
+    def tidy(self) -> None:
+        """All is done by `over`."""
 
     def close(self) -> None:
         """It has no sockets."""
@@ -361,6 +361,8 @@ class WorkerDriver:
         except BaseException as error:
             self.engine.crash(error)  # type: ignore[arg-type]
             raise
+
+    tell = call
 
     def run(self, begin: Callable[..., Any]) -> None:
         self.call(lambda engine, now: begin(engine, now, lambda: None))
