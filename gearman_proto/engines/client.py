@@ -772,6 +772,6 @@ def _changed(error: Exception) -> LocalProtocolError:
 
 
 def _homeless(request: GearmanJobRequest) -> None:
-    """`request` is in no place any more, though it has not left: it is lost, and so are its calls."""
+    """`request` is in no place any more, though it has not left: it is lost."""
     request.waits = ()
     request.leave(JOB_UNKNOWN, ConnectionError("its call was interrupted by a signal"))
