@@ -37,7 +37,7 @@ from .queries import Query
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
+    from gearman_proto.jobs.request import JobStatus
     from gearman_proto.jobs.updates import Updates
 
     from .clientlink import ClientLink, Trial
@@ -89,18 +89,18 @@ class Answers:
         """The server will send exceptions, or lives."""
 
     def _on_job_created(self, link: ClientLink, event: JobCreated) -> None:
-        link.server.served()
-        item: GearmanJobRequest | Submit = event.answers
-        now = link.heartbeat.heard
-        if isinstance(item, Submit):
-            for request in item.requests:
-                job = link.jobs.accept(event.handle, request, now)
-            link.jobs.answered(item, job)
-        elif item.background:
+        item: Any = event.answers
+        if link.server.failures:
+            link.server.served()
+        if item.background:
             item.handle = event.handle.decode("utf-8", "surrogateescape")
             item.leave(JOB_CREATED)
+        elif isinstance(item, Submit):
+            for request in item.requests:
+                job = link.jobs.accept(event.handle, request, link.heartbeat.heard)
+            link.jobs.answered(item, job)
         else:
-            link.jobs.accept(event.handle, item, now)
+            link.jobs.accept(event.handle, item, link.heartbeat.heard)
 
     def _on_error(self, link: ClientLink, event: Error) -> None:
         item = event.answers

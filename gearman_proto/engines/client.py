@@ -58,6 +58,7 @@ from .answers import Answers
 from .base import GONE, OPEN, WAITING, checking
 from .clientlink import (
     ITEM_COST,
+    LARGE,
     TRIAL,
     ClientLink,
     abandoned_size,
@@ -478,7 +479,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if heartbeat.due is None and packets and self._heartbeat < math.inf:
             heartbeat.due = now + self._heartbeat
             self._timers.set(link, heartbeat.due, self._look)
-        return link.in_pieces(b"".join(packets))
+        data = b"".join(packets)
+        return data if size <= LARGE else link.in_pieces(data)
 
     # Waits.
 

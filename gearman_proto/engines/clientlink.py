@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from .pool import Server
     from .waits import Wait
 
-# Bytes to hand over at a time. A packet that is larger goes in pieces, so that it can be seen
-# whether the server's end takes any of it.
+# Bytes to hand over at a time.
 _PIECE: Final = 256 * 1024
+#: More bytes than these go in pieces, so that it can be seen whether the server's end takes any.
+LARGE: Final = 2 * _PIECE
 #: What a submit or a question costs beside its data, in bytes, roughly.
 ITEM_COST: Final = 1024
 
@@ -72,9 +73,7 @@ class ClientLink(OutgoingLink):
         self.heartbeat: Heartbeat = Heartbeat(heartbeat, self.jobs, self.ahead.append)
 
     def in_pieces(self, data: bytes) -> bytes:
-        """Return `data`, or the first piece of it; the others are `ahead` then."""
-        if len(data) <= 2 * _PIECE:
-            return data
+        """Return the first piece of `data`; the others are `ahead` then."""
         view = memoryview(data)
         self.ahead.extend(view[at : at + _PIECE] for at in range(_PIECE, len(data), _PIECE))
         return data[:_PIECE]

@@ -23,7 +23,7 @@ One job, several requests
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gearman_proto.constants import JOB_CREATED
 from gearman_proto.jobs.request import GearmanJobRequest
@@ -55,6 +55,9 @@ class Submit:
     """
 
     __slots__ = ("key", "requests", "was_sent")
+
+    #: Background jobs are never shared: nobody waits for them.
+    background: Final = False
 
     def __init__(self, key: Key, request: GearmanJobRequest) -> None:
         self.key: Key = key
