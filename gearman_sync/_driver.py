@@ -235,7 +235,8 @@ class Driver(BaseDriver[E_]):
         self._busy = True
         now = clock()
         self._release_all(now)
-        self._do_posted(now)
+        if self._posted:
+            self._do_posted(now)
         return now
 
     def _leave(self) -> None:
@@ -415,7 +416,7 @@ class Driver(BaseDriver[E_]):
 
     def _act(self, now: float) -> bool:
         """Do what was posted, and what the engine wants. Returns whether there was anything."""
-        acted = self._do_posted(now)
+        acted = bool(self._posted) and self._do_posted(now)
         while (action := self.engine.next_action()) is not None:
             acted = True
             if isinstance(action, Connect):

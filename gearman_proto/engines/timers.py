@@ -47,14 +47,18 @@ class Timers:
         if self._current.pop(thing, None) is None:
             return
         if len(self._heap) > _FEW and len(self._heap) > 2 * len(self._current):
-            self._heap = [entry for entry in self._heap if self._is_live(entry)]
+            self._heap = [entry for entry in self._heap if self._current.get(entry[2]) == entry[1]]
             heapq.heapify(self._heap)
 
     def next_deadline(self) -> float | None:
         """The earliest deadline, or None."""
-        while self._heap and not self._is_live(self._heap[0]):
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        heap = self._heap
+        while heap:
+            deadline, number, thing, _ = heap[0]
+            if self._current.get(thing) == number:
+                return deadline
+            heapq.heappop(heap)
+        return None
 
     def expire(self, now: float) -> None:
         """Call what is due, the earliest first; what a call makes due is called too."""
@@ -75,6 +79,3 @@ class Timers:
         """Take all deadlines away."""
         self._heap.clear()
         self._current.clear()
-
-    def _is_live(self, entry: tuple[float, int, Any, object]) -> bool:
-        return self._current.get(entry[2]) == entry[1]
