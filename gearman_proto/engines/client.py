@@ -1,6 +1,6 @@
 """Tier 2, the client: requests on their way to servers and back, decided without I/O.
 
-One machine and its table of handlers fill this module.
+One machine fills this module; what servers send is taken in by `answers`.
 
 Where a request is
     A request that is under way is in exactly one place, and `request.link` says on which link:
@@ -50,20 +50,11 @@ from gearman_proto.errors import (
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import check_requests, submit_event
 from gearman_proto.names import to_wire
-from gearman_proto.wire.events import (
-    OptionReq,
-)
+from gearman_proto.wire.events import OptionReq
 
 from .answers import Answers
 from .base import GONE, OPEN, WAITING, checking
-from .clientlink import (
-    ITEM_COST,
-    LARGE,
-    TRIAL,
-    ClientLink,
-    abandoned_size,
-    requests_of,
-)
+from .clientlink import ITEM_COST, LARGE, TRIAL, ClientLink, abandoned_size, requests_of
 from .connecting import ConnectingEngine
 from .foreground import RequestRef, Submit
 from .heartbeat import Aside
