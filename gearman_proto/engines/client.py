@@ -1,6 +1,6 @@
 """Tier 2, the client: requests on their way to servers and back, decided without I/O.
 
-One machine fills this module; what servers send is taken in by `answers`.
+One machine and its table of places fill this module; what servers send is taken in by `answers`.
 
 Where a request is
     A request that is under way is in exactly one place, and `request.link` says on which link:
@@ -553,7 +553,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             # On the wire "-" stands for the data.
             dash = request.unique == "-"
             routed_by = (request.payload or b"") if dash else to_wire(request.unique)
-        server = None if self.closed else self.pool.choose(now, request.tried, routed_by)
+        server = self.pool.choose(now, request.tried, routed_by)
         if server is None:
             self._fail(request, self._unavailable())
             return
@@ -623,8 +623,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._drop(link)
         if link.has_lasted(now):
             server.served()
-        if not self.closed:
-            server.failed(error, now, self._rng)
+        server.failed(error, now, self._rng)
         outbox, link.outbox = link.outbox, deque()
         jobs = link.jobs.give_up()
         if jobs:
@@ -750,7 +749,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self, query: Query, server: Server, error: Exception, now: float, *, was_up: bool
     ) -> None:
         """Ask again, once: the connection may have been dead for long without anybody noticing."""
-        if was_up and not query.answered and not self.closed and server not in query.retried:
+        if was_up and not query.answered and server not in query.retried:
             query.retried.add(server)
             self._enqueue(query, server, now)
         else:

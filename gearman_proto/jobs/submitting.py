@@ -160,7 +160,8 @@ def _check_special(request: GearmanJobRequest) -> None:
         if not request.background:
             raise ValueError("a job with a run_at is a background job")
         to_epoch(request.run_at)
-    elif request.reducer is not None:
+    else:
+        assert request.reducer is not None
         check_name("reducer", request.reducer, constants.MAX_REDUCER_SIZE)
 
 

@@ -208,7 +208,7 @@ async def test_server_that_accepts_and_closes(
     assert 1 <= len(server.peers) <= retries + 1
 
 
-@pytest.mark.parametrize("retries", [0, 1, 3])
+@pytest.mark.parametrize("retries", [0, 1, 2])
 async def test_submit_that_is_lost_again_and_again(
     kit: Kit, start_server: StartServer, retries: int
 ) -> None:

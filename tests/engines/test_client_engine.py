@@ -950,6 +950,19 @@ def test_a_forgotten_request_still_counts_where_its_unique_is_the_applications()
     assert request.result == b"out"
 
 
+def test_one_of_three_coalesced_requests_is_forgotten() -> None:
+    world = World()
+    server, requests = coalesced(world, 3)
+    world.release(world.waits[0])
+    requests.pop()
+    gc.collect()
+    server.send(WorkData(b"H:1", b"a"))
+    requests.pop()
+    gc.collect()
+    server.send(WorkComplete(b"H:1", b"out"))
+    assert requests[0].result == b"out"
+
+
 def test_many_forgotten_requests_of_one_unique_cost_no_more_each() -> None:
     def seconds(count: int) -> float:
         world = World()

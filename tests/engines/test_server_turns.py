@@ -224,6 +224,16 @@ def test_a_flood_of_packets_has_turns(world: World) -> None:
     assert world.engine.next_deadline() is None
 
 
+def test_many_functions_with_jobs_count_as_more_than_a_packet(world: World) -> None:
+    client, worker = world.connect(), world.worker(*names(200))
+    client.send(*[SubmitJobBg(name, b"", b"") for name in names(200)])
+    turns(world)
+    worker.send(*[PreSleep()] * 200)
+    assert worker.link.behind
+    turns(world)
+    assert worker.take() == [Noop()] * 200
+
+
 def test_several_floods_take_turns(world: World) -> None:
     witness, floods = Witness(world), [world.connect() for _ in range(3)]
     for flood in floods:

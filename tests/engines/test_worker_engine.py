@@ -52,7 +52,7 @@ from gearman_proto.wire.events import (
 )
 from tests.profiles import examples
 
-from .harness import raw, wakes
+from .harness import Bell, raw, wakes
 from .worker_harness import Peer, World
 
 if TYPE_CHECKING:
@@ -1161,6 +1161,15 @@ def test_the_end_of_a_job(event: PacketEvent) -> None:
             world.send(job, other)
     world.job_done(job)
     assert server.take() == [GRAB]
+
+
+def test_a_job_of_another_worker() -> None:
+    world, _, _, _ = holding()
+    _, _, server, foreign = holding()
+    with pytest.raises(InvalidWorkerState, match="is another worker's"):
+        world.engine.send(foreign, WorkComplete(b"H:1", b""), world.now, Bell())
+    assert not foreign.ended
+    assert server.take() == []
 
 
 def test_a_job_without_an_end_fails() -> None:

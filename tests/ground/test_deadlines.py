@@ -49,9 +49,13 @@ def test_deadline_of(poll_timeout: float | None, deadline: float | None) -> None
 def test_time_limits() -> None:
     assert check_timeout(None) is None
     assert check_timeout(1.5) == 1.5
-    for timeout in (True, "1"):
+    odd: list[Any] = [True, "1"]
+    for timeout in odd:
         with pytest.raises(TypeError, match="timeout is a number of seconds"):
-            check_timeout(timeout)  # type: ignore[arg-type]
+            check_timeout(timeout)
+    for seconds in (0, -1.0, math.nan, 3e6, 10**400):
+        with pytest.raises(ValueError, match="timeout is"):
+            check_timeout(seconds)
 
 
 def test_seconds() -> None:

@@ -27,8 +27,9 @@ from gearman_proto import (
     text,
 )
 from gearman_proto.engines.waits import RequestsWait
+from gearman_proto.errors import InvalidClientState
 from gearman_proto.surface.client import make_job
-from gearman_proto.surface.worker import Ability
+from gearman_proto.surface.worker import Ability, handle_of
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.events import (
     CanDo,
@@ -135,6 +136,15 @@ def test_a_client() -> None:
         make_client(routing="round")
 
 
+def test_a_client_finds_its_servers() -> None:
+    client = make_client(["one:1", "two"])
+    first, second = client.connection_list
+    assert client._find("one:1") is client._find(first) is first
+    assert client._find(("two", 4730)) is second
+    with pytest.raises(InvalidClientState):
+        client._find("three")
+
+
 def test_what_a_client_begins() -> None:
     client = make_client(["one:1"])
     begin = client._driver.begin
@@ -224,6 +234,7 @@ def test_a_worker() -> None:
     assert worker.register_task(b"b", reverse, timeout=1.5) == "b"
     assert repr(worker) == "<Worker [one:1] a, b>"
     assert worker.unregister_task("a") == "a"
+    assert worker.unregister_task("unknown") == "unknown"
     assert worker.worker_abilities == {"b": reverse}
     # A job of it may still come.
     assert worker._registered == {"a": Ability(reverse, None), "b": Ability(reverse, 1.5)}
@@ -243,6 +254,7 @@ def test_what_a_worker_refuses() -> None:
         (ValueError, lambda: worker.set_client_id("x" * 128)),
         (ValueError, lambda: worker._begin_work(math.nan)),
         (TypeError, lambda: worker._make_stop("1")),
+        (TypeError, lambda: handle_of(None)),  # type: ignore[arg-type]
     ]
     for error, call in bad:
         with pytest.raises(error):

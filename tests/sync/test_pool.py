@@ -61,7 +61,10 @@ def test_jobs_that_nobody_has_begun_are_dropped() -> None:
     assert begun.wait(PATIENCE)
     end(pool)
     go_on.set()
-    eventually(lambda: threading.active_count() == 1, "the end of the thread")
+    eventually(
+        lambda: not any(thread.name.startswith("gearman-job_") for thread in threading.enumerate()),
+        "the end of the thread",
+    )
     assert done == [1]
 
 

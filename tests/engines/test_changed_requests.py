@@ -1,0 +1,99 @@
+"""Requests that an application has changed while they were under way, and what signals leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gearman_proto.constants import JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.errors import ConnectionError, LocalProtocolError
+from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.wire.events import Error, GetStatus, JobCreated, SubmitJob
+
+from .harness import World
+
+
+def test_attempts_that_can_not_be_compared() -> None:
+    """It costs the request that was changed, and no other."""
+    world = World()
+    changed: Any = world.request(retries=1)
+    other = world.request(retries=1)
+    world.submit(changed, other)
+    server = world.serve()
+    server.take()
+    changed.max_connection_attempts = "often"
+    server.lose()
+    changed.max_connection_attempts = 2
+    assert changed.state == JOB_UNKNOWN
+    assert isinstance(changed.error, LocalProtocolError)
+    (submit,) = world.serve().take()
+    assert isinstance(submit, SubmitJob)
+    assert other.state == JOB_PENDING
+
+
+def test_an_exception_that_comes_behind_a_packet_is_no_fault_of_the_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal handler's: the packet has been made, so the streams would be out of step."""
+    world = World()
+    world.submit(world.request())
+    server = world.serve()
+    server.take()
+    world.submit(world.request())
+    connection = server.link.connection
+    real = connection.send
+
+    def send(event: Any, token: Any = None) -> bytes:
+        real(event, token)
+        raise ValueError("out of a handler")
+
+    monkeypatch.setattr(connection, "send", send)
+    with pytest.raises(ValueError, match="out of a handler"):
+        world.engine.data_to_send(server.link, world.now)
+
+
+def test_a_question_that_can_not_be_sent_is_a_bug() -> None:
+    world = World()
+    world.statuses(GearmanJobRequest.from_handle("H:1"))
+    server = world.serve()
+    query: Any = server.link.outbox[-1]
+    query.event = object()
+    with pytest.raises(LocalProtocolError):
+        world.engine.data_to_send(server.link, world.now)
+
+
+@pytest.mark.parametrize("where", ["on a link that is gone", "nowhere"])
+def test_a_request_that_a_signal_has_hit_where_it_left(where: str) -> None:
+    world = World()
+    request = world.request()
+    for wait in [world.submit(request)]:
+        world.release(wait)
+    server = world.serve()
+    server.take()
+    server.send(JobCreated(b"H:1"))
+    server.lose()
+    if where == "nowhere":
+        request.state, request.link = JOB_PENDING, None
+    else:
+        request.state, request.link = JOB_CREATED, server.link
+    request.error = None
+    wait = world.wait_completed(request)
+    assert wait.done
+    assert request.state == JOB_UNKNOWN
+    assert isinstance(request.error, ConnectionError)
+    assert "signal" in str(request.error)
+
+
+def test_a_question_of_the_heartbeat_that_is_refused() -> None:
+    world = World()
+    requests = [world.request() for _ in range(70)]
+    world.submit(*requests)
+    server = world.serve()
+    server.take()
+    server.send(*[JobCreated(b"H:%d" % n) for n in range(70)])
+    world.sleep(30.0)
+    assert len(server.take()) == 64
+    server.send(Error(b"ACL", b"not for you"))
+    assert server.take() == [GetStatus(b"H:64")]
+    assert {request.state for request in requests} == {JOB_CREATED}
