@@ -62,13 +62,9 @@ class Aside:
 
 
 class Question(Aside):
-    """Asks whether the server has `job`."""
+    """Asks whether the server has a job."""
 
-    __slots__ = ("job",)
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(GetStatus(job.handle))
-        self.job: Job = job
+    __slots__ = ()
 
 
 _ECHO: Final = Aside(EchoReq(b"heartbeat"))
@@ -162,7 +158,7 @@ class Heartbeat:
     def _ask_next(self) -> bool:
         for job in self._round:
             if self._jobs.get(job.handle) is job and len(job.handle) <= constants.MAX_HANDLE_SIZE:
-                self._ask(Question(job))
+                self._ask(Question(GetStatus(job.handle)))
                 self._under_way += 1
                 return True
         return False
