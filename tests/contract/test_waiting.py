@@ -123,10 +123,12 @@ async def test_shutdown_ends_calls_that_wait(kit: Kit, server: Server, task: str
     gate = kit.gate()
     client = await kit.client(server.address)
     await kit.start_worker(server.address, tasks={task: gate})
-    call = await kit.spawn(client.submit_job, task, b"data")
+    # The call returns when the server has the job: until then its end would be ServerUnavailable.
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    call = await kit.spawn(client.wait_until_jobs_completed, [request])
     await kit.wait_for(gate.begun)
     await client.shutdown()
-    request = await call.result()
+    await call.result()
     assert (request.state, request.complete, request.timed_out) == ("UNKNOWN", False, False)
     assert str(request.error) == "the client was shut down"
 
