@@ -179,10 +179,10 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened[ClientEngine]):
             while await awaited(callback_fxn(stream.news)):
                 if stream.done:
                     stream.raise_error()
-                    return False
+                    return True
                 stream.news = False
                 await call.block()
-        return True
+        return False
 
     async def shutdown(self) -> None:
         self._open.close()

@@ -170,10 +170,10 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened):
             while callback_fxn(stream.news):
                 if stream.done:
                     stream.raise_error()
-                    return False
+                    return True
                 stream.news = False
                 call.block()
-            return True
+            return False
 
         return self._driver.during(self._begin_watch(timeout), watch)
 

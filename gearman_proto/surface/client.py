@@ -343,7 +343,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             timeout: Seconds to wait at most.
 
         Returns:
-            Whether the callback ended it, and not the timeout.
+            Whether it would go on: False if the callback ended it, True if the timeout did.
         """
 
     @abstractmethod

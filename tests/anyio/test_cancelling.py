@@ -161,7 +161,7 @@ async def poll_connections(client: gearman.GearmanClient, task: str) -> None:
         await anyio.lowlevel.checkpoint()
         return not all(request.complete for request in requests)
 
-    assert await client.poll_connections_until_stopped([], go_on)
+    assert not await client.poll_connections_until_stopped([], go_on)
     assert [request.result for request in requests] == [b"one", b"two"]
 
 

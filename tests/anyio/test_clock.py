@@ -160,7 +160,7 @@ async def test_poll_timeouts_of_jobs(server: JobServer, limit: float) -> None:
             return True
 
         with takes(limit):
-            assert not await client.poll_connections_until_stopped(
+            assert await client.poll_connections_until_stopped(
                 client.connection_list, go_on, timeout=limit
             )
         assert polls == [False, False]

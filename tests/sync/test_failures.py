@@ -108,7 +108,7 @@ def test_callback_of_a_poll_that_uses_the_client(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
     start_worker(gearmand.address, {task: echo})
-    assert client.poll_connections_until_stopped(
+    assert not client.poll_connections_until_stopped(
         [], lambda activity: client.submit_job(task, b"x").result != b"x"
     )
     with pytest.raises(ZeroDivisionError):
