@@ -68,9 +68,9 @@ def import_graph() -> dict[str, set[str]]:
 def room(module: str) -> str:
     """Return the room that a module is in: a folder, or the core's ground."""
     parts = module.split(".")
-    if parts[-1] == "__main__":
+    if parts[1:] == ["__main__"]:
         return f"{parts[0]}.cli"
-    if len(parts) > 1 and parts[1] in ("cli", "engines", "jobs", "surface", "wire"):
+    if len(parts) > 1 and parts[1] in ("cli", "compat", "engines", "jobs", "surface", "wire"):
         return ".".join(parts[:2])
     if len(parts) > 1 and parts[0] == "gearman_proto":
         return "gearman_proto (ground)"

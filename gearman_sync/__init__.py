@@ -33,6 +33,7 @@ from gearman_proto import (
 )
 
 from . import constants, errors, job
+from ._install import install_as_gearman
 from .admin import GearmanAdminClient
 from .client import GearmanClient
 from .server import JobServer
@@ -69,5 +70,6 @@ __all__ = [
     "__version__",
     "constants",
     "errors",
+    "install_as_gearman",
     "job",
 ]

@@ -99,7 +99,7 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext], Opened):
     def shutdown(self) -> None:
         self._driver.close()
 
-    def _execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
+    def _do(self, job: WorkerJob) -> None:
         """Do one job, and see to it that it ends."""
         job.encoder = self.data_encoder
         ending = Ending(job, logger)
@@ -108,6 +108,9 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext], Opened):
             self.on_job_execute(job)
         with watch:
             self._send_all(job, ending.to_send(self.data_encoder, self._exceptions))
+
+    def _execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
+        self._do(job)
         go_on = False
         with Watch(self._leaves, errors.append):
             go_on = bool(self.after_job())

@@ -115,6 +115,11 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         if link.alive:
             self._lost(link, error, now)
 
+    def disconnect(self, server: Server, now: float) -> None:
+        """Close the connection to `server`, if there is one, as if it had been lost."""
+        if server.link is not None:
+            self._close(server.link, ConnectionError("it was closed by the application"), now)
+
     def _connect(self, link: L, now: float, *, at: float = 0.0) -> L:
         """Open `link`, which is new, when it is `at`; at once if that has passed."""
         link.server.link = link

@@ -123,10 +123,13 @@ _ASKING: Final = (GRABBING, Phase.LATE, Phase.LAST_GRAB)
 class WorkStream(Stream):
     """The call of `work`: it is woken for each piece of news, and done when the work is over."""
 
-    __slots__ = ("active",)
+    __slots__ = ("active", "timeout")
 
-    def __init__(self, wake: Callable[[], Any]) -> None:
+    def __init__(self, wake: Callable[[], Any], timeout: float | None) -> None:
         super().__init__((), None, wake)
+        #: Seconds after which it is woken although nothing has come, or None. If the caller changes
+        #: it, that goes from the next `next_job` on that returns None.
+        self.timeout: float | None = timeout
         #: True if anything has come from a server. The caller resets it.
         self.active: bool = False
 
@@ -148,6 +151,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             beginning it gives up when each server could not be reached once.)
         look_again: Seconds that a link sleeps before it looks for jobs without being told to.
         max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+        job_class: The class of the jobs.
     """
 
     def __init__(
@@ -160,6 +164,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         max_outage: float | None = constants.DEFAULT_MAX_OUTAGE,
         look_again: float = constants.DEFAULT_LOOK_AGAIN,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+        job_class: type[WorkerJob] = WorkerJob,
     ) -> None:
         super().__init__(connect_timeout)
         check_count("max_jobs", max_jobs, 1)
@@ -175,6 +180,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._max_outage = max_outage
         self._look_again = look_again
         self._max_packet_size = max_packet_size
+        self._job_class = job_class
         self._abilities: dict[bytes, int | None] = {}
         self._client_id: bytes | None = None
         # Timers are those of links; of servers, to connect to again; of Waits of senders, and of
@@ -186,7 +192,6 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._jobs: set[WorkerJob] = set()
         self._ready: deque[WorkerJob] = deque()
         self._stream: WorkStream | None = None
-        self._poll_timeout: float | None = None
         self._life = WorkerLife.IDLE
         # The servers that may still be the first to be reached since `work` began; None after that.
         self._untried: set[Server] | None = None
@@ -264,8 +269,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             raise InvalidWorkerState("this worker has been shut down")
         if self._stream is not None:
             raise InvalidWorkerState("this worker works already")
-        stream = self._stream = WorkStream(wake)
-        self._poll_timeout = None if timeout is None else max(timeout, _SHORTEST_POLL)
+        stream = self._stream = WorkStream(wake, timeout)
         if self._life is WorkerLife.TOLD_TO_STOP:
             self._turn(WorkerLife.STOPPING)
             stream.finish()
@@ -624,8 +628,12 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         stream.tell()
 
     def _set_poll(self, now: float) -> None:
-        if self._poll_timeout is not None:
-            self._timers.set(_POLL, now + self._poll_timeout, self._on_poll)
+        stream = self._stream
+        assert stream is not None
+        if stream.timeout is not None:
+            self._timers.set(_POLL, now + max(stream.timeout, _SHORTEST_POLL), self._on_poll)
+        else:
+            self._timers.cancel(_POLL)
 
     def _on_poll(self, _: str, now: float) -> None:
         self._news(active=False)
@@ -747,7 +755,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if event.function in link.registered:
             link.server.served()
         unique = event.unique if isinstance(event, JobAssignUniq) else None
-        job = WorkerJob(link, event.handle, event.function, unique, event.data)
+        job = self._job_class(link, event.handle, event.function, unique, event.data)
         link.jobs[job] = None
         self._jobs.add(job)
         self._ready.append(job)

@@ -18,7 +18,7 @@ Size
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypedDict
 
 from gearman_proto.address import HostSpec, ServerAddress, parse_address
 from gearman_proto.arguments import check_count
@@ -170,6 +170,8 @@ class GearmanJobRequest(Fields):
         "waits",
     )
 
+    # Of what class its `job` is, where it was not made of one.
+    _job_class: ClassVar[type[GearmanJob]] = GearmanJob
     # What most requests never have is an attribute of the class, until it is set.
     raw_exception: bytes | None = None
     _exception: Any = _MISSING
@@ -362,7 +364,7 @@ class GearmanJobRequest(Fields):
         """The job."""
         job = self._job() if isinstance(self._job, weakref.ref) else self._job
         if job is None:
-            job = GearmanJob.view_of(self)
+            job = self._job_class.view_of(self)
             # Were it not weak, requests and their results would wait for the cycle collector.
             self._job = weakref.ref(job)
         return job
@@ -452,12 +454,15 @@ class GearmanJobRequest(Fields):
         Raises:
             InvalidClientState: It is being submitted, or waited for.
         """
-        if self.link is not None and not self.is_stranded:
-            raise InvalidClientState(f"{self!r} is under way")
+        self._check_idle()
         self.connection = None
         self.handle = None
         self.forget_unique()
         self._initialize_again()
+
+    def _check_idle(self) -> None:
+        if self.link is not None and not self.is_stranded:
+            raise InvalidClientState(f"{self!r} is under way")
 
     def forget_unique(self) -> None:
         """Have no unique, if it was made here and must not be sent again; for engines."""
@@ -497,6 +502,3 @@ def ended(request: GearmanJobRequest) -> JobEnded:
         Exception: Whatever the encoder's `decode` raises.
     """
     return JobEnded(request.state, request.result, request.exception)
-
-
-# Making requests, and making them ready.

@@ -22,11 +22,15 @@ from .request import GearmanJobRequest
 MAX_PAYLOAD_SIZE: Final = constants.MAX_BODY_SIZE - 16384
 
 
-_JOB_KEYS: Final = frozenset({"task", "data", "unique", "priority", "run_at", "reducer"})
+JOB_KEYS: Final = frozenset({"task", "data", "unique", "priority", "run_at", "reducer"})
 
 
 def make_requests(
-    jobs: Iterable[Mapping[str, Any]], *, background: bool = False, max_retries: int = 0
+    jobs: Iterable[Mapping[str, Any]],
+    *,
+    background: bool = False,
+    max_retries: int = 0,
+    kind: type[GearmanJobRequest] = GearmanJobRequest,
 ) -> list[GearmanJobRequest]:
     """Return requests for the dicts that `submit_multiple_jobs` takes.
 
@@ -35,6 +39,7 @@ def make_requests(
             `reducer`.
         background: As in GearmanJobRequest.
         max_retries: How often a submit that was lost may be sent again.
+        kind: The class of the requests.
 
     Raises:
         TypeError: Something is not of the type it must be.
@@ -43,14 +48,14 @@ def make_requests(
     check_collection("jobs_to_submit", jobs)
     attempts = check_count("max_retries", max_retries, 0) + 1
     background = bool(background)
-    requests = []
+    requests, make = [], kind.make
     for job in jobs:
         try:
             task, data = job["task"], job["data"]
             keys = len(job)
         except (TypeError, KeyError, IndexError):
             raise _bad_job(job) from None
-        request = GearmanJobRequest.make(task, data, background, attempts)
+        request = make(task, data, background, attempts)
         if keys > 2:
             _add_options(request, job)
         requests.append(request)
@@ -58,7 +63,7 @@ def make_requests(
 
 
 def _add_options(request: GearmanJobRequest, job: Mapping[str, Any]) -> None:
-    if not _JOB_KEYS.issuperset(job):
+    if not JOB_KEYS.issuperset(job):
         raise _bad_job(job)
     unique = job.get("unique")
     request.unique = None if unique is None else to_text(unique)
@@ -73,8 +78,8 @@ def _bad_job(job: Any) -> Exception:
     for key in ("task", "data"):
         if key not in job:
             return ValueError(f"a job to submit has no {key!r}: its keys are {[*job]}")
-    unknown = sorted(set(job) - _JOB_KEYS, key=repr)
-    return ValueError(f"a job to submit has no key {unknown[0]!r}; it may have {sorted(_JOB_KEYS)}")
+    unknown = sorted(set(job) - JOB_KEYS, key=repr)
+    return ValueError(f"a job to submit has no key {unknown[0]!r}; it may have {sorted(JOB_KEYS)}")
 
 
 def check_collection(name: str, value: object) -> None:

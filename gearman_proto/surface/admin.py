@@ -63,7 +63,7 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
         to_seconds(poll_timeout)
         self.poll_timeout: float | None = poll_timeout
         options = {"connect_timeout": connect_timeout, "max_reply_size": max_reply_size}
-        self._setup(parse_servers(host_list, ssl_context), options)
+        self._make(parse_servers(host_list, ssl_context), options)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._servers()}>"

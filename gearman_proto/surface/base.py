@@ -29,9 +29,28 @@ class Connected(ABC, Generic[ServerT]):
     #: What runs the engine. Its type is the adapter's.
     _driver: Any
 
+    #: What the driver was made of.
+    _made_of: tuple[list[ServerAddress], dict[str, Any]]
+
     @abstractmethod
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         """Make the driver, and in it an engine for these servers, with these `options`."""
+
+    def _make(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        self._made_of = addresses, options
+        self._setup(addresses, options)
+
+    # Copies, by `copy` and by `pickle`, are made of the same, and have a driver of their own.
+
+    def __getstate__(self) -> dict[str, Any]:
+        servers: list[Any] = self.connection_list
+        if self._driver.engine.closed or any(server.link is not None for server in servers):
+            raise TypeError(f"{self!r} has connected, so it can't be copied or pickled any more")
+        return {name: value for name, value in self.__dict__.items() if name != "_driver"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._setup(*self._made_of)
 
     @property
     def connection_list(self) -> list[ServerT]:

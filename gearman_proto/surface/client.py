@@ -86,7 +86,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             "heartbeat": heartbeat,
             "max_abandoned": max_abandoned,
         }
-        self._setup(parse_servers(host_list, ssl_context), options)
+        self._make(parse_servers(host_list, ssl_context), options)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} [{self._servers()}]>"

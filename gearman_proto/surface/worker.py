@@ -113,10 +113,20 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
             "look_again": look_again,
             "max_packet_size": max_packet_size,
         }
-        self._setup(parse_servers(host_list, ssl_context), options)
+        self._make(parse_servers(host_list, ssl_context), options)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} [{self._servers()}] {', '.join(self.worker_abilities)}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        for name in ("worker_abilities", "_registered"):
+            state[name] = state[name].copy()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._introduce(self._driver.engine)
 
     # What it can do. All of this may be called while it works, and in a signal handler; (blocking)
     # from any thread.

@@ -1,0 +1,149 @@
+"""The client (`gearman.client`)."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import gearman_sync.client
+from gearman_proto import make_requests
+from gearman_proto.constants import (
+    JOB_PENDING,
+    JOB_UNKNOWN,
+    PRIORITY_HIGH,
+    PRIORITY_LOW,
+    PRIORITY_NONE,
+)
+from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
+from gearman_proto.jobs.submitting import JOB_KEYS
+
+from .connection_manager import GearmanConnectionManager, specified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, MutableMapping
+
+    from gearman_proto import HostSpec, Server
+    from gearman_proto.surface.client import Requests
+
+    from .connection import GearmanConnection
+    from .job import GearmanJobRequest
+
+__all__ = [
+    "JOB_PENDING",
+    "JOB_UNKNOWN",
+    "PRIORITY_HIGH",
+    "PRIORITY_LOW",
+    "PRIORITY_NONE",
+    "RANDOM_UNIQUE_BYTES",
+    "ConnectionError",
+    "ExceededConnectionAttempts",
+    "GearmanClient",
+    "GearmanConnectionManager",
+    "ServerUnavailable",
+]
+
+RANDOM_UNIQUE_BYTES: Final = 16
+
+
+class GearmanClient(GearmanConnectionManager, gearman_sync.client.GearmanClient):
+    """Submits jobs to Gearman servers, and waits for them (python-gearman: `GearmanClient`)."""
+
+    # What copies of `wait_until_jobs_completed` take requests out of.
+    _queues: MutableMapping[Any, Any] | None = None
+
+    @property
+    def request_to_rotating_connection_queue(self) -> MutableMapping[Any, Any]:
+        """Empty: which servers a request may go to is not kept here (python-gearman)."""
+        if self._queues is None:
+            self._queues = weakref.WeakKeyDictionary()
+        return self._queues
+
+    def submit_multiple_jobs(  # type: ignore[override]
+        self,
+        jobs_to_submit: Collection[Mapping[str, Any]],
+        background: bool = False,
+        wait_until_complete: bool = True,
+        max_retries: int = 0,
+        poll_timeout: float | None = None,
+    ) -> list[GearmanJobRequest]:
+        """Submit many jobs at once, as in gearman_sync.
+
+        As in python-gearman, a unique that is False or empty is none, and unknown keys are passed
+        over.
+        """
+        if isinstance(jobs_to_submit, (list, tuple, set)):
+            jobs_to_submit = [_known(job) for job in jobs_to_submit]
+        requests = make_requests(
+            jobs_to_submit,
+            background=background,
+            max_retries=max_retries,
+            kind=self.job_request_class,
+        )
+        return self.submit_multiple_requests(
+            requests,  # type: ignore[arg-type]
+            wait_until_complete=wait_until_complete,
+            poll_timeout=poll_timeout,
+        )
+
+    def wait_until_any_job_completed(
+        self, job_requests: Requests, poll_timeout: float | None = None
+    ) -> Requests:
+        """Wait until one of the requests has ended, or is lost.
+
+        Args:
+            job_requests: A list, tuple or set of requests.
+            poll_timeout: Seconds to wait at most.
+
+        Returns:
+            `job_requests`.
+        """
+        for _ in self.as_completed(job_requests, poll_timeout=poll_timeout):
+            break
+        return job_requests
+
+    def poll_connections_until_stopped(
+        self,
+        submitted_connections: Iterable[Any],
+        callback_fxn: Callable[[bool], object],
+        timeout: float | None = None,
+    ) -> bool:
+        """Wait for input until a callback has had enough, as in gearman_sync.
+
+        Raises:
+            ServerUnavailable: None of `submitted_connections` is connected (any more).
+        """
+        connections = list(submitted_connections)
+        connected = True
+
+        def goes_on(any_activity: bool) -> bool:
+            nonlocal connected
+            wanted = bool(callback_fxn(any_activity))
+            connected = any(connection.connected for connection in connections)
+            return wanted and connected
+
+        goes_on_after = super().poll_connections_until_stopped((), goes_on, timeout)
+        if not connected:
+            raise ServerUnavailable(f"found no valid connections in list: {self.connection_list}")
+        return goes_on_after
+
+    def _find(self, connection: GearmanConnection | Server | HostSpec) -> Server:
+        return super()._find(specified(connection))
+
+    def establish_connection(  # type: ignore[override]
+        self,
+        connection: GearmanConnection | Server | HostSpec,
+        poll_timeout: float | None = None,
+    ) -> GearmanConnection:
+        """Connect to a server now, as in gearman_sync. Returns its connection."""
+        server = super().establish_connection(connection, poll_timeout)  # type: ignore[arg-type]
+        return self.connection_of(server)
+
+
+def _known(job: Any) -> Any:
+    """Return the dict of a job without what python-gearman passes over."""
+    if not isinstance(job, Mapping):
+        return job
+    known = {key: job[key] for key in JOB_KEYS if key in job}
+    known["unique"] = known.get("unique") or None
+    return known

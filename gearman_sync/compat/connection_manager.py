@@ -1,0 +1,143 @@
+"""What client, worker and admin client have in common (`gearman.connection_manager`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gearman_proto import DataEncoder, NoopEncoder
+from gearman_proto.address import parse_address
+from gearman_proto.errors import InvalidClientState
+
+from .connection import GearmanConnection
+from .job import GearmanJob, GearmanJobRequest
+
+if TYPE_CHECKING:
+    from gearman_proto import HostSpec, Server, ServerAddress
+
+__all__ = ["DataEncoder", "GearmanConnectionManager", "NoopEncoder"]
+
+
+class GearmanConnectionManager:
+    """The base of client, worker and admin client (python-gearman: `GearmanConnectionManager`).
+
+    It stands before the class of gearman_sync. The servers are those in `connection_list`, a plain
+    list, which may be changed until something is connected: the driver, which is all that there is
+    of connections, is made when it is first needed, of what the list has then, and is made anew if
+    the list has changed since.
+
+    Attributes:
+        connection_class: The class of connections, whose attributes are settings.
+        job_class: The class of jobs.
+        job_request_class: The class of requests.
+        connection_list: The servers: GearmanConnections, or what a host list may have.
+    """
+
+    connection_class: ClassVar[type[GearmanConnection]] = GearmanConnection
+    job_class: ClassVar[type[GearmanJob]] = GearmanJob
+    job_request_class: ClassVar[type[GearmanJobRequest]] = GearmanJobRequest
+
+    connection_list: Any = ()
+    # Arguments of the engine that the class of gearman_sync does not give it.
+    _engine_options: ClassVar[dict[str, Any]] = {}
+    # The driver, and the list that it was made of.
+    _made: tuple[Any, list[Any]] | None = None
+
+    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        self._options = {**options, **self._engine_options}
+        self.connection_list = [self.connection_class.to(address) for address in addresses]
+
+    @property
+    def _driver(self) -> Any:
+        if self._made is not None:
+            driver, made_of = self._made
+            if driver.engine.closed or _same(made_of, self.connection_list):
+                return driver
+            if any(connection.link is not None for connection in made_of):
+                raise InvalidClientState("connection_list can't be changed: it is connected")
+        for index, connection in enumerate(self.connection_list):
+            if not isinstance(connection, GearmanConnection):
+                connection = self.connection_class.to(parse_address(connection))
+                self.connection_list[index] = connection
+            connection.belong_to(self)
+        options = self._options
+        if self.connection_class.connect_timeout is not None:
+            options = {**options, "connect_timeout": self.connection_class.connect_timeout}
+        addresses = [connection.address for connection in self.connection_list]
+        super()._setup(addresses, options)  # type: ignore[misc]
+        return self._driver
+
+    @_driver.setter
+    def _driver(self, driver: Any) -> None:
+        self._made = driver, list(self.connection_list)
+
+    def server_of(self, connection: GearmanConnection) -> Server | None:
+        """The server that `connection` is to; None if nothing was connected yet."""
+        if self._made is None:
+            return None
+        servers: list[Server] = super().connection_list  # type: ignore[misc]
+        found = (s for s in servers if (s.gearman_host, s.gearman_port) == connection.get_address())
+        return next(found, None)
+
+    def connection_of(self, server: Server) -> GearmanConnection:
+        """The one of `connection_list` that is to `server`."""
+        own: list[GearmanConnection] = self.connection_list
+        return next(connection for connection in own if self.server_of(connection) is server)
+
+    def close_connection(self, connection: GearmanConnection) -> None:
+        """Close a connection of this; see `GearmanConnection.close`."""
+        server = self.server_of(connection)
+        if server is not None:
+            self._driver.call(lambda engine, now: engine.disconnect(server, now))
+
+    def add_connection(self, hostport_tuple: HostSpec) -> GearmanConnection:
+        """Add a server to `connection_list` (python-gearman: `add_connection`).
+
+        Args:
+            hostport_tuple: Its address, in any form that a host list takes.
+
+        Returns:
+            Its connection, which is not connected.
+
+        Raises:
+            TypeError, ValueError: It is no address.
+        """
+        connection = self.connection_class.to(parse_address(hostport_tuple))
+        self.connection_list.append(connection)
+        return connection
+
+    def add_ssl_connection(
+        self, host: str, port: int, keyfile: str, certfile: str, ca_certs: str
+    ) -> GearmanConnection:
+        """Add a server that has TLS (python-gearman: `add_ssl_connection`).
+
+        The arguments are those of GearmanConnection.
+        """
+        tls = {"keyfile": keyfile, "certfile": certfile, "ca_certs": ca_certs}
+        return self.add_connection({"host": host, "port": port, **tls})
+
+    # Copies have the list as it is, and no driver.
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        state["connection_list"] = list(self.connection_list)
+        state.pop("_made", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.connection_list = [
+            self.connection_class.to(connection.address) for connection in self.connection_list
+        ]
+
+
+def _same(one: list[Any], other: list[Any]) -> bool:
+    return len(one) == len(other) and all(map(_is, one, other))
+
+
+def _is(one: object, other: object) -> bool:
+    return one is other
+
+
+def specified(server: GearmanConnection | Server | HostSpec) -> Server | HostSpec:
+    """Return `server` in a form that the classes of gearman_sync take."""
+    return server.address if isinstance(server, GearmanConnection) else server

@@ -1,0 +1,164 @@
+"""Jobs and requests (`gearman.job`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gearman_proto import jobs
+from gearman_proto.address import parse_address
+from gearman_proto.constants import (
+    JOB_COMPLETE,
+    JOB_CREATED,
+    JOB_FAILED,
+    JOB_PENDING,
+    JOB_UNKNOWN,
+    PRIORITY_NONE,
+)
+
+from ._names import Name
+from .connection import GearmanConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto import HostSpec
+
+__all__ = [
+    "JOB_COMPLETE",
+    "JOB_CREATED",
+    "JOB_FAILED",
+    "JOB_PENDING",
+    "JOB_UNKNOWN",
+    "PRIORITY_NONE",
+    "GearmanJob",
+    "GearmanJobRequest",
+    "WorkerJob",
+]
+
+
+def _changed(kind: Any, name: str, change: Callable[[Any], Any]) -> Any:
+    """Return a property with what the attribute `name` of `kind` has, read by way of `change`."""
+    attribute = getattr(kind, name)
+
+    def get(self: object) -> Any:
+        return change(attribute.__get__(self, type(self)))
+
+    def put(self: object, value: Any) -> None:
+        attribute.__set__(self, value)
+
+    return property(get, put)
+
+
+def _settable(name: str, put: Callable[[Any, Any], None]) -> Any:
+    """Return a property of requests that was read-only, and now is set by `put`."""
+    read_only: Any = getattr(jobs.GearmanJobRequest, name)
+    return property(read_only.fget, put)
+
+
+class GearmanJob(jobs.GearmanJob):
+    """A job (python-gearman: `GearmanJob`). Tests of workers make some by hand.
+
+    Args:
+        connection: One of a client's `connection_list`, or the address of a server, or None.
+        handle: The server's name for it, or None.
+        task: The function that it is for, or None.
+        unique: The submitter's name for it, or None.
+        data: What to do it with.
+    """
+
+    __slots__ = ()
+
+    connection: Any = _changed(
+        jobs.GearmanJob,
+        "connection",
+        lambda address: None if address is None else GearmanConnection.to(address),
+    )
+    handle: Any = _changed(jobs.GearmanJob, "handle", Name.of)
+    # Without a task it is empty: that is what a request without one has.
+    task: Any = _changed(jobs.GearmanJob, "task", lambda task: Name.of(task or None))
+    unique: Any = _changed(jobs.GearmanJob, "unique", Name.of)
+
+    def __init__(
+        self,
+        connection: GearmanConnection | HostSpec | None,
+        handle: str | bytes | None,
+        task: str | bytes | None,
+        unique: str | bytes | None,
+        data: Any,
+    ) -> None:
+        if isinstance(connection, GearmanConnection):
+            connection = connection.address
+        address = None if connection is None else parse_address(connection)
+        super().__init__(address, handle, task or "", unique, data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its fields."""
+        return {
+            "task": self.task,
+            "job_handle": self.handle,
+            "unique": self.unique,
+            "data": self.data,
+        }
+
+
+class WorkerJob(jobs.WorkerJob, GearmanJob):
+    """A job as a callback gets it."""
+
+    __slots__ = ()
+
+
+class GearmanJobRequest(jobs.GearmanJobRequest):
+    """A request (python-gearman: `GearmanJobRequest`). Tests of clients make some by hand.
+
+    While it is not under way, its `result`, `exception`, `status` and `state` can be set.
+
+    Args:
+        gearman_job: The job. Anything else, such as a mock, is what `job` returns.
+        initial_priority: As in gearman_sync.
+        background: As in gearman_sync.
+        max_attempts: As in gearman_sync. It may be 0.
+    """
+
+    _job_class = GearmanJob
+    # What stands for the job, if that is none.
+    _stand_in: Any = None
+
+    handle: Any = _changed(jobs.GearmanJobRequest, "handle", Name.of)
+    task: Any = _changed(jobs.GearmanJobRequest, "task", Name)
+    unique: Any = _changed(jobs.GearmanJobRequest, "unique", Name.of)
+
+    def __init__(
+        self,
+        gearman_job: Any,
+        initial_priority: str | None = PRIORITY_NONE,
+        background: bool = False,
+        max_attempts: int = 1,
+        **options: Any,
+    ) -> None:
+        is_job = isinstance(gearman_job, jobs.GearmanJob)
+        job = gearman_job if is_job else GearmanJob(None, None, None, None, None)
+        super().__init__(job, initial_priority, background, max_attempts or 1, **options)
+        self.max_connection_attempts = max_attempts
+        if not is_job:
+            self._stand_in = gearman_job
+
+    @property
+    def job(self) -> Any:
+        """The job."""
+        return super().job if self._stand_in is None else self._stand_in
+
+    def _set_result(self, result: Any) -> None:
+        self._check_idle()
+        self._result = result
+
+    def _set_exception(self, exception: Any) -> None:
+        self._check_idle()
+        self._exception = exception
+
+    def _set_status(self, status: Any) -> None:
+        self._check_idle()
+        self.set_status(status)
+
+    result: Any = _settable("result", _set_result)
+    exception: Any = _settable("exception", _set_exception)
+    status: Any = _settable("status", _set_status)

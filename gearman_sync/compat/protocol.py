@@ -1,0 +1,35 @@
+"""The numbers of the packets, and the text commands, by the names in `gearman.protocol`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gearman_proto.wire.packets import PACKETS
+
+#: What a packet's number is called.
+GEARMAN_COMMAND_TO_NAME: Final = {
+    packet.number: f"GEARMAN_COMMAND_{packet.name}" for packet in PACKETS
+}
+
+GEARMAN_SERVER_COMMAND_CANCEL_JOB: Final = "cancel job"
+GEARMAN_SERVER_COMMAND_GETPID: Final = "getpid"
+GEARMAN_SERVER_COMMAND_MAXQUEUE: Final = "maxqueue"
+GEARMAN_SERVER_COMMAND_SHOW_JOBS: Final = "show jobs"
+GEARMAN_SERVER_COMMAND_SHOW_UNIQUE_JOBS: Final = "show unique jobs"
+GEARMAN_SERVER_COMMAND_SHUTDOWN: Final = "shutdown"
+GEARMAN_SERVER_COMMAND_STATUS: Final = "status"
+GEARMAN_SERVER_COMMAND_VERSION: Final = "version"
+GEARMAN_SERVER_COMMAND_WORKERS: Final = "workers"
+
+# GEARMAN_COMMAND_CAN_DO and so on.
+globals().update({name: number for number, name in GEARMAN_COMMAND_TO_NAME.items()})
+
+
+def __getattr__(name: str) -> Any:
+    """For type checkers: there are more names than stand here."""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def get_command_name(cmd_type: int) -> str:
+    """Return what a packet's number is called; the number, as text, if there is no such packet."""
+    return GEARMAN_COMMAND_TO_NAME.get(cmd_type, str(cmd_type))
