@@ -26,6 +26,7 @@ from gearman_proto.errors import (
     LocalProtocolError,
     ServerUnavailable,
 )
+from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.wire.events import (
     CanDo,
@@ -57,7 +58,6 @@ from .worker_harness import Peer, World
 
 if TYPE_CHECKING:
     from gearman_proto.engines.worker import WorkStream
-    from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.wire.events import Event, PacketEvent
 
 GRAB = GrabJobUniq()
@@ -2280,3 +2280,51 @@ WorkerMachine.TestCase.settings = examples(
     2, stateful_step_count=60, suppress_health_check=list(HealthCheck)
 )
 TestWorkerMachine = WorkerMachine.TestCase
+
+
+# What callers may ask for beside.
+
+
+def test_jobs_of_a_class_of_ones_own() -> None:
+    class Job(WorkerJob):
+        pass
+
+    world = World(job_class=Job)
+    world.work()
+    server = world.serve()
+    server.take()
+    server.send(JobAssignUniq(b"H:1", b"f", b"u", b"in"))
+    job = world.job()
+    assert (type(job), job.unique, job.data) == (Job, "u", b"in")
+
+
+def test_the_timeout_of_a_stream_may_be_changed() -> None:
+    world = World()
+    stream = world.work(timeout=60)
+    server = world.serve()
+    server.take()
+    server.send(NoJob())
+    assert stream.ready
+    stream.timeout = 2.0
+    assert world.next_job() is None
+    world.sleep(1.9)
+    assert not stream.ready
+    world.sleep(0.2)
+    assert stream.ready
+    stream.timeout = None
+    assert world.next_job() is None
+    world.sleep(3.0)
+    assert not stream.ready
+
+
+def test_a_connection_that_the_application_closes() -> None:
+    world = World(2)
+    stream = world.work()
+    first, second = world.serve("s0"), world.serve("s1")
+    for server in (first, second):
+        server.take()
+    world.call(world.engine.disconnect, first.link.server, world.now)
+    assert (first.closed, second.closed, stream.done) == (True, False, False)
+    assert "closed by the application" in world.engine.notices[-1]
+    world.call(world.engine.disconnect, first.link.server, world.now)
+    assert len(world.engine.notices) == 1

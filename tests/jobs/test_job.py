@@ -309,6 +309,19 @@ def test_a_job_is_a_view_of_its_request() -> None:
     assert job.handle == "H:2"
 
 
+def test_requests_of_a_class_of_ones_own() -> None:
+    class Job(GearmanJob):
+        pass
+
+    class Request(GearmanJobRequest):
+        _job_class = Job
+
+    jobs = [{"task": "t", "data": b"", "unique": "u"}, {"task": "v", "data": b""}]
+    first, second = make_requests(jobs, kind=Request)
+    assert (type(first), type(first.job), first.job.unique) == (Request, Job, "u")
+    assert (type(second), second.job.task) == (Request, "v")
+
+
 def test_a_job_that_a_request_was_made_of_follows_it() -> None:
     job = GearmanJob(None, None, "t", "u", b"data")
     request = GearmanJobRequest(job)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
+import pickle
 import random
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -189,6 +191,56 @@ def test_the_dict_of_a_job() -> None:
     special: dict[str, Any] = {"task": "t", "data": b"x", "unique": "u", "priority": "LOW"}
     special.update(run_at=5.0, reducer="r")
     assert make_job("t", b"x", "u", "LOW", 5.0, "r") == special
+
+
+# Copies.
+
+
+COPIES: list[Callable[[Any], Any]] = [
+    copy.copy,
+    copy.deepcopy,
+    lambda thing: pickle.loads(pickle.dumps(thing)),
+]
+
+
+@pytest.mark.parametrize("copied", COPIES)
+@pytest.mark.parametrize("make", [make_client, make_worker, make_admin_client])
+def test_copies(make: Any, copied: Callable[[Any], Any]) -> None:
+    original = make(["one:1"], connect_timeout=3.0)
+    original.data_encoder, original.mine = "an encoder", [1]
+    other = copied(original)
+    assert (type(other), repr(other), other.options) == (
+        type(original),
+        repr(original),
+        original.options,
+    )
+    assert (other.data_encoder, other.mine) == ("an encoder", [1])
+    assert other._driver.engine is not original._driver.engine
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_copies_of_a_worker(copied: Callable[[Any], Any]) -> None:
+    worker = make_worker(["one:1"])
+    worker.register_task("reverse", reverse, 2.5)
+    worker.set_client_id("me")
+    other = copied(worker)
+    worker.unregister_task("reverse")
+    worker.register_task("later", reverse)
+    assert (other.worker_abilities, other.worker_client_id) == ({"reverse": reverse}, "me")
+    other._driver.begin(other._begin_work(60))
+    told = Peer(other._driver.engine).receive()
+    assert told == [SetClientId(b"me"), CanDoTimeout(b"reverse", b"2500"), GrabJobUniq()]
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_what_has_connected_is_not_copied(copied: Callable[[Any], Any]) -> None:
+    client = make_client(["one:1"])
+    client._driver.begin(client._begin_connect(client.connection_list[0], None))
+    closed = make_client(["one:1"])
+    closed._driver.call(lambda engine, now: engine.close(now))
+    for each in (client, closed):
+        with pytest.raises(TypeError, match="has connected"):
+            copied(each)
 
 
 # The worker.
