@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import random
 import ssl
+import weakref
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gearman_proto import InvalidWorkerState, Server, WorkerEngine, WorkerJob
@@ -52,9 +53,13 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext], Opened):
     _driver: Driver[WorkerEngine]
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        # Weak: the sockets of a worker that is not shut down end with its last reference.
+        introduction = weakref.WeakMethod(self._introduce)
+
         def make_engine() -> WorkerEngine:
             engine = WorkerEngine(addresses, rng=random.SystemRandom(), **options)
-            self._introduce(engine)
+            if (introduce := introduction()) is not None:
+                introduce(engine)
             return engine
 
         self._driver = Driver(make_engine, make_contexts(addresses, ssl), InvalidWorkerState)

@@ -29,7 +29,7 @@ class Manager(Protocol):
     """What has connections: a client, say."""
 
     def server_of(self, connection: GearmanConnection) -> Server | None:
-        """The server that `connection` is to; None if nothing was connected yet."""
+        """The server that `connection` is to; None if it is none of this one's."""
 
     def close_connection(self, connection: GearmanConnection) -> None:
         """Close the connection."""

@@ -22,8 +22,7 @@ class GearmanConnectionManager:
 
     It stands before the class of gearman_sync. The servers are those in `connection_list`, a plain
     list, which may be changed until something is connected: the driver, which is all that there is
-    of connections, is made when it is first needed, of what the list has then, and is made anew if
-    the list has changed since.
+    of connections, is made anew then.
 
     Attributes:
         connection_class: The class of connections, whose attributes are settings.
@@ -40,20 +39,29 @@ class GearmanConnectionManager:
     # Arguments of the engine that the class of gearman_sync does not give it.
     _engine_options: ClassVar[dict[str, Any]] = {}
     # The driver, and the list that it was made of.
-    _made: tuple[Any, list[Any]] | None = None
+    _made: tuple[Any, list[Any]]
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         self._options = {**options, **self._engine_options}
         self.connection_list = [self.connection_class.to(address) for address in addresses]
+        self._remake()
 
     @property
     def _driver(self) -> Any:
-        if self._made is not None:
-            driver, made_of = self._made
-            if driver.engine.closed or _same(made_of, self.connection_list):
-                return driver
+        driver, made_of = self._made
+        if not driver.engine.closed and not _same(made_of, self.connection_list):
             if any(connection.link is not None for connection in made_of):
                 raise InvalidClientState("connection_list can't be changed: it is connected")
+            driver.close()
+            self._remake()
+        return self._made[0]
+
+    @_driver.setter
+    def _driver(self, driver: Any) -> None:
+        self._made = driver, list(self.connection_list)
+
+    def _remake(self) -> None:
+        """Make the driver, of what is in the list."""
         for index, connection in enumerate(self.connection_list):
             if not isinstance(connection, GearmanConnection):
                 connection = self.connection_class.to(parse_address(connection))
@@ -64,19 +72,18 @@ class GearmanConnectionManager:
             options = {**options, "connect_timeout": self.connection_class.connect_timeout}
         addresses = [connection.address for connection in self.connection_list]
         super()._setup(addresses, options)  # type: ignore[misc]
-        return self._driver
-
-    @_driver.setter
-    def _driver(self, driver: Any) -> None:
-        self._made = driver, list(self.connection_list)
 
     def server_of(self, connection: GearmanConnection) -> Server | None:
-        """The server that `connection` is to; None if nothing was connected yet."""
-        if self._made is None:
-            return None
-        servers: list[Server] = super().connection_list  # type: ignore[misc]
-        found = (s for s in servers if (s.gearman_host, s.gearman_port) == connection.get_address())
-        return next(found, None)
+        """The server that `connection` is to; None if it is none of this one's."""
+        for server in self._servers_of(self._made[0].engine):
+            if (server.gearman_host, server.gearman_port) == connection.get_address():
+                return server
+        return None
+
+    @staticmethod
+    def _servers_of(engine: Any) -> list[Server]:
+        servers: list[Server] = engine.pool.servers
+        return servers
 
     def connection_of(self, server: Server) -> GearmanConnection:
         """The one of `connection_list` that is to `server`."""
@@ -120,7 +127,7 @@ class GearmanConnectionManager:
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
         state["connection_list"] = list(self.connection_list)
-        state.pop("_made", None)
+        del state["_made"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -128,6 +135,7 @@ class GearmanConnectionManager:
         self.connection_list = [
             self.connection_class.to(connection.address) for connection in self.connection_list
         ]
+        self._remake()
 
 
 def _same(one: list[Any], other: list[Any]) -> bool:
