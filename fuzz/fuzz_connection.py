@@ -1,4 +1,4 @@
-"""Any bytes, whole or one by one, give equal events, which pack back to them, and equal errors.
+"""Any bytes, whole, one by one, or in runs, give equal events, which pack back to them, and errors.
 
 That holds for a Connection in each role, for requests and for answers that were asked for, and no
 exception but RemoteProtocolError comes out. Three tolerances are allowed for: a body on a packet
@@ -31,6 +31,7 @@ from gearman_proto.wire.events import (
     ConnectionClosed,
     Event,
     InvalidRequest,
+    JobCreated,
     OptionReq,
     PacketEvent,
     TextLine,
@@ -103,7 +104,7 @@ def requests_for(data: bytes, *, ignored: bool) -> Iterator[Event]:
 
 
 def run(
-    setup: tuple[Role, bool, bool, bool], data: bytes, step: int
+    setup: tuple[Role, bool, bool, bool], data: bytes, step: int, *, in_runs: bool = False
 ) -> tuple[list[Event], type[RemoteProtocolError] | None]:
     role, asked, text, ignored = setup
     end = Connection(role, max_packet_size=MAX_PACKET_SIZE)
@@ -121,7 +122,11 @@ def run(
         else:
             end.receive_eof()
         try:
-            while isinstance(event := end.next_event(), Event):
+            while True:
+                if in_runs:
+                    events += map(JobCreated, *end.next_created())
+                if not isinstance(event := end.next_event(), Event):
+                    break
                 events.append(event)
                 if isinstance(event, ConnectionClosed):
                     return events, None
@@ -172,6 +177,8 @@ def check(data: bytes) -> int:
         events, error = run(setup, data, max(len(data), 1))
         if (events, error) != (pieces := run(setup, data, 1)):
             raise Failure(f"{setup!r}: whole {(events, error)!r}, byte by byte {pieces!r}")
+        if (events, error) != (runs := run(setup, data, 64, in_runs=True)):
+            raise Failure(f"{setup!r}: whole {(events, error)!r}, in runs {runs!r}")
         used = check_bytes(setup[0], data, events)
         if error is None and used != len(data):
             raise Failure(f"{setup!r}: {len(data) - used} bytes left no trace")
@@ -217,6 +224,13 @@ def random_packet(rng: random.Random) -> bytes:
     return data
 
 
+def random_run(rng: random.Random) -> Iterator[bytes]:
+    """Yield answers to submits, most of them of one size."""
+    for number in range(rng.randrange(2, 9)):
+        handle = b"H:h:%d" % (number + rng.choice([1, 1, 1, 9]))
+        yield pack(BY_NAME["JOB_CREATED"], (handle,), MAGIC_RESPONSE)
+
+
 def random_text(rng: random.Random) -> bytes:
     words = [
         rng.choice([b"status", b"workers", b"f", b"", b"\xff", b"\r", b"\t", b"a\0b"])
@@ -244,8 +258,10 @@ def generate(rng: random.Random, seeds: list[bytes]) -> bytes:
     parts = []
     for _ in range(rng.randrange(1, 6)):
         kind = rng.random()
-        if kind < 0.7:
+        if kind < 0.6:
             parts.append(random_packet(rng))
+        elif kind < 0.7:
+            parts += random_run(rng)
         elif kind < 0.85:
             parts.append(random_text(rng))
         else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_UNKNOWN
 from gearman_proto.errors import GearmanError, ServerError
+from gearman_proto.jobs.request import leave_together
 from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
 from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import (
@@ -81,6 +82,10 @@ class Answers:
             link.server.answered()
         while event is not NEED_DATA:
             handlers[type(event)](link, event)
+            if type(event) is JobCreated:
+                handles, items = link.connection.next_created()
+                if handles:
+                    self._on_many_created(link, handles, items)
             event = next_event()
 
     # Answers to what was sent.
@@ -97,10 +102,23 @@ class Answers:
             item.leave(JOB_CREATED)
         elif isinstance(item, Submit):
             for request in item.requests:
-                job = link.jobs.accept(event.handle, request, link.heartbeat.heard)
+                job = link.jobs.attach(event.handle, request, link.heartbeat.heard)
             link.jobs.answered(item, job)
         else:
             link.jobs.accept(event.handle, item, link.heartbeat.heard)
+
+    def _on_many_created(self, link: ClientLink, handles: list[bytes], items: list[Any]) -> None:
+        over = []
+        jobs, now = link.jobs, link.heartbeat.heard
+        for handle, item in zip(handles, items):
+            if item.background:
+                item.handle = handle.decode("utf-8", "surrogateescape")
+                over.append(item)
+            elif isinstance(item, Submit):
+                self._on_job_created(link, JobCreated(handle, item))
+            else:
+                jobs.accept(handle, item, now)
+        leave_together(over)
 
     def _on_error(self, link: ClientLink, event: Error) -> None:
         item = event.answers

@@ -54,9 +54,17 @@ from gearman_proto.wire.events import OptionReq
 
 from .answers import Answers
 from .base import GONE, OPEN, WAITING, checking
-from .clientlink import ITEM_COST, LARGE, TRIAL, ClientLink, abandoned_size, requests_of
+from .clientlink import (
+    ITEM_COST,
+    LARGE,
+    TRIAL,
+    ClientLink,
+    abandoned_size,
+    requests_of,
+    take_submits,
+)
 from .connecting import ConnectingEngine
-from .foreground import RequestRef, Submit
+from .foreground import LoneRef, RequestRef, Submit
 from .heartbeat import Aside
 from .pool import Server, ServerPool
 from .queries import Query, StatusWait, status_event
@@ -134,7 +142,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         #: True once `close` or `abandon` was called.
         self.closed: bool = False
         #: References to requests that nobody holds any more. Appended to from anywhere.
-        self.dropped: deque[RequestRef] = deque()
+        self.dropped: deque[RequestRef | LoneRef] = deque()
         self._rng = rng
         self._unique_bytes = unique_bytes
         self._exceptions = exceptions
@@ -194,9 +202,18 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         wait.open += len(unsent)
         uniques = self._make_uniques(len(unsent))
         full = self._full_servers() if self._abandoned > self._max_abandoned else ()
+        link = self._only_link(now) if unsent and not full else None
         for request in unsent:
             if not request.unique:
                 request.unique = request.generated_unique = next(uniques)
+            if link is not None and (
+                request.background or request.unique is request.generated_unique
+            ):
+                request.state = JOB_PENDING
+                request.link = link
+                request.connection = link.address
+                link.outbox.append(request)
+                continue
             if full:
                 request.tried = full
             self._assign(request, now)
@@ -440,16 +457,33 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             heartbeat.heard = now  # Nothing was awaited until now.
         packets: list[bytes] = []
         size = 0
-        send = link.connection.send
+        connection = link.connection
+        send = connection.send
         while ahead:
             heartbeat.handed_over(now)
             question = ahead.popleft()
             if not isinstance(question, Aside):
                 return bytes(question)
             packets.append(send(question.event, question))
-        room = _WINDOW - unanswered
-        while room > 0 and size < _CHUNK_SIZE and outbox:
-            room -= 1
+        last = unanswered + len(packets)
+        by_one = 0
+        while last < _WINDOW and size < _CHUNK_SIZE and outbox:
+            if not by_one and (run := take_submits(outbox, _WINDOW - last, _CHUNK_SIZE - size)):
+                requests = run[-1]
+                try:
+                    packet = connection.send_submits(*run)
+                except LocalProtocolError:
+                    # One of them was changed after it had been checked: the others are sent.
+                    outbox.extendleft(reversed(requests))
+                    by_one = len(requests)
+                    continue
+                for request in requests:
+                    request.connection_attempts += 1
+                packets.append(packet)
+                size += len(packet)
+                last += len(requests)
+                continue
+            by_one -= by_one > 0
             item = outbox.popleft()
             try:
                 if isinstance(item, GearmanJobRequest):
@@ -461,12 +495,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 else:
                     packet = send(item.event, item)
             except Exception as error:  # whatever the application made of it
-                if link.connection.unanswered != unanswered + len(packets):
+                if connection.unanswered != last:
                     raise  # It came behind that, from a signal handler.
                 self._unsendable(link, item, error)
                 continue
             packets.append(packet)
             size += len(packet)
+            last += 1
         if heartbeat.due is None and packets and self._heartbeat < math.inf:
             heartbeat.due = now + self._heartbeat
             self._timers.set(link, heartbeat.due, self._look)
@@ -569,6 +604,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             link.outbox.append(request)
         elif (item := link.jobs.share(request, now)) is not None:
             link.outbox.append(item)
+
+    def _only_link(self, now: float) -> ClientLink | None:
+        """The link that all requests are for, if there is but one server."""
+        if len(self.pool.servers) != 1:
+            return None
+        return self._link_to(self.pool.servers[0], now)
 
     def _unavailable(self) -> ServerUnavailable:
         if self.closed:

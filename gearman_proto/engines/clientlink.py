@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.constants import JOB_PENDING
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.wire.events import GetStatus
-from gearman_proto.wire.packets import Role
+from gearman_proto.names import to_wire
+from gearman_proto.wire.events import SUBMITS, GetStatus
+from gearman_proto.wire.packets import HEADER_SIZE, Role
 
 from .connecting import OutgoingLink
 from .foreground import ForegroundJobs, Submit
@@ -18,8 +19,10 @@ from .queries import Query
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from gearman_proto.wire.events import PlainSubmit
+
     from .base import BaseEngine
-    from .foreground import RequestRef
+    from .foreground import LoneRef, RequestRef
     from .pool import Server
     from .waits import Wait
 
@@ -62,7 +65,7 @@ class ClientLink(OutgoingLink):
         *,
         max_packet_size: int,
         heartbeat: float,
-        dropped: deque[RequestRef],
+        dropped: deque[RequestRef | LoneRef],
     ) -> None:
         super().__init__(server, Role.CLIENT, max_packet_size)
         self.engine: BaseEngine = engine
@@ -95,6 +98,56 @@ class ClientLink(OutgoingLink):
         """Yield what was sent and not answered, and what is to be sent."""
         yield from self.connection.unanswered_tokens()
         yield from self.outbox
+
+
+def take_submits(
+    outbox: deque[Any], room: int, limit: int
+) -> tuple[type[PlainSubmit], bytes, list[tuple[bytes, bytes]], list[GearmanJobRequest]] | None:
+    """Take submits at the head of `outbox` that differ in unique and data only, if there are some.
+
+    Args:
+        outbox: What is to be sent.
+        room: How many to take at most.
+        limit: Bytes after which to take no more.
+
+    Returns:
+        What `Connection.send_submits` takes, where the tokens are the requests; or None.
+    """
+    first = outbox[0]
+    if type(first) is not GearmanJobRequest or len(outbox) == 1:
+        return None
+    task, priority, background = first.task, first.priority, first.background
+    if type(task) is not str or not (priority is None or type(priority) is str):
+        return None
+    kind = SUBMITS.get((priority, background is True))
+    if kind is None:
+        return None
+    function = to_wire(task)
+    jobs: list[tuple[bytes, bytes]] = []
+    requests: list[GearmanJobRequest] = []
+    overhead = HEADER_SIZE + len(function) + 2
+    while room > len(jobs) and limit > 0 and outbox:
+        request = outbox[0]
+        # What the application has changed meanwhile is for those who look more closely.
+        if (
+            type(request) is not GearmanJobRequest
+            or request.task is not task
+            or (text := request.unique) is None
+            or text is not request.generated_unique
+            or request.priority is not priority
+            or request.background is not background
+            or request.run_at is not None
+            or request.reducer is not None
+            or type(payload := request.payload) is not bytes
+            or type(request.connection_attempts) is not int
+        ):
+            break
+        unique = text.encode()
+        jobs.append((unique, payload))
+        requests.append(request)
+        limit -= overhead + len(unique) + len(payload)
+        outbox.popleft()
+    return (kind, function, jobs, requests) if jobs else None
 
 
 def requests_of(item: object) -> Sequence[GearmanJobRequest]:

@@ -118,14 +118,14 @@ class RequestRef(weakref.ref[GearmanJobRequest]):
     """A request of a job, as long as somebody holds it.
 
     Attributes:
-        jobs: Where its job is.
         job: Its job.
+        jobs: Where that is.
     """
 
     __slots__ = ("job", "jobs")
 
-    jobs: ForegroundJobs
     job: Job
+    jobs: ForegroundJobs
 
     def forget(self) -> None:
         """Nobody holds the request any more."""
@@ -134,7 +134,39 @@ class RequestRef(weakref.ref[GearmanJobRequest]):
             self.jobs.end(self.job.handle)
 
 
-class ForegroundJobs(dict[bytes, Job]):
+class LoneRef(weakref.ref[GearmanJobRequest]):
+    """The only request of a job, and that job as well: most jobs have but one.
+
+    Attributes:
+        handle, since: As in Job.
+        jobs: Where it is.
+    """
+
+    __slots__ = ("handle", "jobs", "since")
+
+    handle: bytes
+    since: float
+    jobs: ForegroundJobs
+
+    #: Nobody else can share it.
+    key: Final = None
+
+    def live(self) -> list[GearmanJobRequest]:
+        """Return the request, if somebody still holds it."""
+        request = self()
+        return [] if request is None else [request]
+
+    def detach(self, requests: Iterable[GearmanJobRequest]) -> None:  # noqa: ARG002 - as in Job
+        """Tell the request no more of it."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Nobody holds the request any more."""
+        if self.jobs.get(self.handle) is self:
+            del self.jobs[self.handle]
+
+
+class ForegroundJobs(dict[bytes, "Job | LoneRef"]):
     """The foreground jobs that the server of one connection has acknowledged, by handle.
 
     Args:
@@ -146,27 +178,41 @@ class ForegroundJobs(dict[bytes, Job]):
 
     __slots__ = ("_drop", "shared")
 
-    def __init__(self, dropped: deque[RequestRef]) -> None:
+    def __init__(self, dropped: deque[RequestRef | LoneRef]) -> None:
         super().__init__()
         self._drop = dropped.append
         self.shared: dict[Key, Submit | Job] = {}
 
-    def accept(self, handle: bytes, request: GearmanJobRequest, now: float) -> Job:
-        """The job of `handle` is what the server has, or has already had, for `request`."""
+    def accept(self, handle: bytes, request: GearmanJobRequest, now: float) -> None:
+        """The job of `handle` is what the server has, or has already had, for `request` alone."""
+        if handle in self:
+            self.attach(handle, request, now)
+            return
+        _created(request, handle)
+        job = self[handle] = LoneRef(request, self._drop)
+        job.handle, job.since, job.jobs = handle, now, self
+        for wait in request.waits:
+            wait.request_accepted()
+
+    def attach(self, handle: bytes, request: GearmanJobRequest, now: float) -> Job:
+        """The job of `handle`, which others may share, is what the server has for `request`."""
         job = self.get(handle)
-        if job is None:
-            job = self[handle] = Job(handle, now)
-        request.handle = handle.decode("utf-8", "surrogateescape")
-        request.payload = None
-        request.tried = ()
-        request.state = JOB_CREATED
-        reference = RequestRef(request, self._drop)
-        reference.job = job
-        reference.jobs = self
-        job.requests.append(reference)
+        if not isinstance(job, Job):
+            alone = job
+            job = self[handle] = Job(handle, now if alone is None else alone.since)
+            if alone is not None:
+                self._refer(job, *alone.live())
+        _created(request, handle)
+        self._refer(job, request)
         for wait in request.waits:
             wait.request_accepted()
         return job
+
+    def _refer(self, job: Job, *requests: GearmanJobRequest) -> None:
+        for request in requests:
+            reference = RequestRef(request, self._drop)
+            reference.job, reference.jobs = job, self
+            job.requests.append(reference)
 
     def share(self, request: GearmanJobRequest, now: float) -> GearmanJobRequest | Submit | None:
         """Return what is to be sent for `request`, whose unique the application chose.
@@ -183,7 +229,7 @@ class ForegroundJobs(dict[bytes, Job]):
         if isinstance(there, Submit):
             there.join(request)
         else:
-            self.accept(there.handle, request, now)
+            self.attach(there.handle, request, now)
         return None
 
     def answered(self, submit: Submit, job: Job | None) -> None:
@@ -213,3 +259,11 @@ class ForegroundJobs(dict[bytes, Job]):
         self.clear()
         self.shared.clear()
         return requests
+
+
+def _created(request: GearmanJobRequest, handle: bytes) -> None:
+    """`request` has been acknowledged, and goes on."""
+    request.handle = handle.decode("utf-8", "surrogateescape")
+    request.payload = None
+    request.tried = ()
+    request.state = JOB_CREATED

@@ -40,7 +40,7 @@ from gearman_proto.wire.events import EchoReq, GetStatus, PacketEvent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .foreground import ForegroundJobs, Job
+    from .foreground import ForegroundJobs, Job, LoneRef
 
 # GET_STATUS that are under way at once on one link, so that ten thousand jobs are no burst.
 _AT_ONCE: Final = 64
@@ -109,7 +109,7 @@ class Heartbeat:
         # What `heard` was when an end that came late was put off.
         self._late: float | None = None
         # The jobs that are still to be asked for, and how many were and have not been answered.
-        self._round: Iterator[Job] = iter(())
+        self._round: Iterator[Job | LoneRef] = iter(())
         self._under_way = 0
 
     def handed_over(self, now: float) -> None:

@@ -21,7 +21,7 @@ from gearman_proto.errors import GearmanError, SubmitError
 from gearman_proto.jobs.request import ended, next_update
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from gearman_proto.jobs.request import GearmanJobRequest
     from gearman_proto.jobs.updates import JobUpdate
@@ -138,10 +138,10 @@ class RequestsWait(Wait):
         if not self.open:
             self.check()
 
-    def request_over(self, request: GearmanJobRequest) -> None:  # noqa: ARG002 - for Stream
-        """A request has left both phases at once."""
-        self.open -= 1
-        self.unaccepted -= 1
+    def requests_over(self, requests: Sequence[GearmanJobRequest]) -> None:
+        """Requests have left both phases at once."""
+        self.open -= len(requests)
+        self.unaccepted -= len(requests)
         if not self.unaccepted:
             self.check()
 
@@ -207,7 +207,7 @@ class Stream(RequestsWait):
             self.wake()
 
     def request_failed(self, error: Exception) -> None:
-        """A request will not be accepted: `request_over` follows, which is all that matters."""
+        """A request will not be accepted: `requests_over` follows, which is all that matters."""
 
     def request_updated(self) -> None:
         """Something has come of a request's job."""
@@ -219,11 +219,11 @@ class Stream(RequestsWait):
         self.tell()
         super().request_ended(request)
 
-    def request_over(self, request: GearmanJobRequest) -> None:
-        """A request has left both phases at once."""
-        self.finished.append(request)
+    def requests_over(self, requests: Sequence[GearmanJobRequest]) -> None:
+        """Requests have left both phases at once."""
+        self.finished.extend(requests)
         self.tell()
-        super().request_over(request)
+        super().requests_over(requests)
 
     def request_was_over(self, request: GearmanJobRequest) -> None:
         """A request was not under way: the caller is to have it at once."""

@@ -47,6 +47,7 @@ from .updates import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
 
@@ -97,13 +98,13 @@ class Waiter(Protocol):
         """It was acknowledged, and goes on."""
 
     def request_failed(self, error: Exception) -> None:
-        """It will not be acknowledged, because of `error`; `request_over` follows."""
+        """It will not be acknowledged, because of `error`; `requests_over` follows."""
 
     def request_ended(self, request: GearmanJobRequest) -> None:
         """It has ended, after it was acknowledged."""
 
-    def request_over(self, request: GearmanJobRequest) -> None:
-        """It has ended without being acknowledged, or with that, as a background request does."""
+    def requests_over(self, requests: Sequence[GearmanJobRequest]) -> None:
+        """They have ended without being acknowledged, or with that, as background requests do."""
 
     def request_updated(self) -> None:
         """Something has come of its job, and it goes on."""
@@ -274,7 +275,7 @@ class GearmanJobRequest(Fields):
         waits, self.waits = self.waits, ()
         for wait in waits:
             if was_pending:
-                wait.request_over(self)
+                wait.requests_over((self,))
             else:
                 wait.request_ended(self)
 
@@ -471,6 +472,25 @@ class GearmanJobRequest(Fields):
         # A background job can't be doomed so; there the same unique saves running it twice.
         if not self.background and self.unique == self.generated_unique:
             self.unique = None
+
+
+def leave_together(requests: Iterable[GearmanJobRequest]) -> None:
+    """Let background requests that are acknowledged `leave`, which most do with all others."""
+    waits: tuple[Waiter, ...] = ()
+    alike: list[GearmanJobRequest] = []
+    for request in requests:
+        if request.waits is not waits:
+            for wait in waits:
+                wait.requests_over(alike)
+            waits, alike = request.waits, []
+        request.state = JOB_CREATED
+        request.timed_out = False
+        request.link = request.payload = None
+        request.tried = ()
+        request.waits = ()
+        alike.append(request)
+    for wait in waits:
+        wait.requests_over(alike)
 
 
 def _address(server: HostSpec | None) -> ServerAddress | None:

@@ -30,6 +30,8 @@ from __future__ import annotations
 
 import enum
 import functools
+import itertools
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +46,7 @@ from .events import (
     Event,
     InvalidRequest,
     PacketEvent,
+    PlainSubmit,
     SubmitJobEpoch,
     TextLine,
     Unanswered,
@@ -57,6 +60,7 @@ from .packets import (
     LAST_NUMBER,
     MAGIC_REQUEST,
     MAGIC_RESPONSE,
+    NUMBER,
     PACKETS,
     PacketType,
     Role,
@@ -64,7 +68,7 @@ from .packets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 
 class _NeedData(enum.Enum):
@@ -180,6 +184,8 @@ _ANSWERS: Final = frozenset(BY_NAME[name].number for p in PACKETS for name in p.
     BY_NAME["ERROR"].number
 }
 _ERROR: Final = BY_NAME["ERROR"].number
+_CREATED: Final = BY_NAME["JOB_CREATED"].number
+_CREATED_HEAD: Final = MAGIC_RESPONSE + NUMBER.pack(_CREATED)
 # What a server owes for a request that it can only refuse.
 _ERROR_ONLY: Final[tuple[_Row | None, bytes | None]] = (None, None)
 
@@ -194,6 +200,12 @@ def _rows(role: Role, max_packet_size: int) -> tuple[dict[type[Event], _Row], di
     to_send = {row.event_class: row for row in rows if row.packet.sender & role}
     to_receive = {row.number: row for row in rows if row.packet.receiver & role}
     return to_send, to_receive
+
+
+@functools.lru_cache(maxsize=64)
+def _pairs(size: int) -> struct.Struct:
+    """A packet with a body of `size` bytes, as its header and its body."""
+    return struct.Struct(f"{HEADER_SIZE}s{size}s")
 
 
 def _words(line: bytes) -> int:
@@ -272,8 +284,7 @@ class Connection:
         plain = len(body) - len(args[-1]) if row.opaque else len(body)
         if plain > row.enough or body.count(b"\0", 0, plain) != row.nuls:
             self._check_args(row, args)
-        if len(body) > _MAX_BODY_SIZE:
-            raise LocalProtocolError(f"{row.packet.name}: {len(body)} bytes do not fit a packet")
+        self._check_size(row, len(body))
         if self._is_server:
             if row.answers_something:
                 self._settle(row, args[0] if args else b"")
@@ -284,6 +295,55 @@ class Connection:
                 self._asked.append((row, args[0]) if row.repeated else row.alone)
                 self._tokens.append(event if token is None else token)
         return HEADER.pack(self._magic, row.number, len(body)) + body
+
+    def send_submits(
+        self,
+        kind: type[PlainSubmit],
+        function: bytes,
+        jobs: Collection[tuple[bytes, bytes]],
+        tokens: Iterable[Any],
+    ) -> bytes:
+        """Return the bytes to write for many submits of one function: what `send` of each returns.
+
+        It costs a quarter of that, as no events are made.
+
+        Args:
+            kind: SubmitJob, or another of the submits that have nothing special.
+            function: The function of all of them.
+            jobs: The unique and the data of each.
+            tokens: For each, what the event that answers it will have as its `answers`.
+
+        Raises:
+            LocalProtocolError: As in `send`; then none of them was sent.
+        """
+        row = self._to_send.get(kind)
+        if row is None or self._error is not None:
+            return self._send_other(kind(function, b"", b""))
+        self._check_args(row, (function,))
+        start, fixed, unique_limit = (
+            self._magic + NUMBER.pack(row.number),
+            len(function) + 2,
+            row.limits[1],
+        )
+        name = function + b"\0"
+        known, head = -1, b""
+        packets: list[bytes] = []
+        for unique, data in jobs:
+            size = fixed + len(unique) + len(data)
+            if size != known:
+                self._check_size(row, size)
+                known, head = size, start + NUMBER.pack(size) + name
+            if 0 in unique or len(unique) > unique_limit:
+                self._check_args(row, (function, unique))
+            packets += head, unique, b"\0", data
+        self._asked.extend([row.alone] * len(jobs))
+        self._tokens.extend(tokens)
+        return b"".join(packets)
+
+    @staticmethod
+    def _check_size(row: _Row, size: int) -> None:
+        if size > _MAX_BODY_SIZE:
+            raise LocalProtocolError(f"{row.packet.name}: {size} bytes do not fit a packet")
 
     def _send_other(self, event: Event) -> bytes:
         if self._error is not None:
@@ -407,6 +467,42 @@ class Connection:
             self._error = error
             self._buffer.clear()
             raise
+
+    def next_created(self) -> tuple[list[bytes], list[Any]]:
+        """Take the JOB_CREATED packets of one size that come next, and return what they say.
+
+        It is what `next_event` would say of them, at a quarter of its cost. There may be more
+        behind them, and any of them may be left to `next_event`.
+
+        Returns:
+            Their handles; and for each the token of the submit that it answers. Both are empty if
+            what comes next is something else, or incomplete, or only one.
+        """
+        buffer = self._buffer
+        data, start = buffer.data, buffer.start
+        head = data[start : start + HEADER_SIZE]
+        if not head.startswith(_CREATED_HEAD) or self._error is not None or self._is_server:
+            return [], []
+        size = int.from_bytes(head[-4:])
+        count = min((len(data) - start) // (HEADER_SIZE + size), len(self._asked))
+        if count < 2 or size > _MAX_PLAIN_SIZE:
+            return [], []
+        for number, (request, _) in enumerate(itertools.islice(self._asked, count)):
+            if request is None or _CREATED not in request.accepts:
+                count = number
+                break
+        packets = memoryview(data)[start : start + count * (HEADER_SIZE + size)]
+        handles: list[bytes] = []
+        for found, handle in _pairs(size).iter_unpack(packets):
+            if found != head or 0 in handle:
+                break
+            handles.append(handle)
+        buffer.start = start + len(handles) * (HEADER_SIZE + size)
+        tokens = []
+        for _ in handles:
+            self._asked.popleft()
+            tokens.append(self._tokens.popleft())
+        return handles, tokens
 
     def _next_short(self) -> Event | _NeedData:
         """The next event where there are fewer bytes than a header has."""

@@ -20,6 +20,8 @@ MAGIC_REQUEST: Final = b"\0REQ"
 MAGIC_RESPONSE: Final = b"\0RES"
 HEADER: Final = struct.Struct(">4sII")
 HEADER_SIZE: Final = HEADER.size
+#: Each of the two numbers in it.
+NUMBER: Final = struct.Struct(">I")
 
 
 class Role(enum.Flag):

@@ -2043,6 +2043,7 @@ def test_a_submit_that_was_torn_in_the_middle_can_be_made_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(world.engine, "_assign", torn)
+        patch.setattr(world.engine, "_only_link", lambda now: None)
         with pytest.raises(KeyboardInterrupt):
             world.engine.submit(requests, 0.0, lambda: None)
     world.engine.crash(ConnectionError("interrupted"))

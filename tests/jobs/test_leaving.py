@@ -11,6 +11,8 @@ from gearman_proto.errors import ServerError
 from gearman_proto.jobs.submitting import make_requests
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gearman_proto.jobs.request import GearmanJobRequest
 
 
@@ -29,8 +31,8 @@ class Told:
     def request_ended(self, request: GearmanJobRequest) -> None:
         self.calls.append(f"ended {request.state}")
 
-    def request_over(self, request: GearmanJobRequest) -> None:
-        self.calls.append(f"over {request.state}")
+    def requests_over(self, requests: Sequence[GearmanJobRequest]) -> None:
+        self.calls += [f"over {request.state}" for request in requests]
 
 
 @pytest.mark.parametrize(

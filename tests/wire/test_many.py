@@ -1,0 +1,234 @@
+"""Many packets at once: the same bytes, events and errors as one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearman_proto import constants
+from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
+from gearman_proto.wire import connection
+from gearman_proto.wire.connection import Connection
+from gearman_proto.wire.events import (
+    SUBMITS,
+    EchoReq,
+    EchoRes,
+    Error,
+    Event,
+    GetStatus,
+    JobCreated,
+    PacketEvent,
+    PlainSubmit,
+    StatusRes,
+    SubmitJob,
+    SubmitJobBg,
+    WorkComplete,
+)
+from gearman_proto.wire.packets import MAGIC_RESPONSE, Role
+from tests.profiles import examples
+
+from .packing import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KINDS = sorted(SUBMITS.values(), key=lambda kind: kind.packet.number)
+names = st.binary(max_size=70)
+
+
+def by_one(
+    kind: type[PlainSubmit], function: bytes, jobs: Sequence[tuple[bytes, bytes]]
+) -> tuple[bytes, list[Any]]:
+    client = Connection(Role.CLIENT)
+    packets = [client.send(kind(function, *job), job) for job in jobs]
+    return b"".join(packets), list(client.unanswered_tokens())
+
+
+def at_once(
+    kind: type[PlainSubmit], function: bytes, jobs: Sequence[tuple[bytes, bytes]]
+) -> tuple[bytes, list[Any]]:
+    client = Connection(Role.CLIENT)
+    return client.send_submits(kind, function, jobs, jobs), list(client.unanswered_tokens())
+
+
+# Sending.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_submits_at_once(kind: type[PlainSubmit]) -> None:
+    jobs = [(b"one", b"data"), (b"two", b"da\0ta"), (b"", b""), (b"u" * 63, b"x" * 100_000)]
+    assert at_once(kind, b"f", jobs) == by_one(kind, b"f", jobs)
+    assert at_once(kind, b"f", []) == (b"", [])
+
+
+@examples(200)
+@given(st.sampled_from(KINDS), names, st.lists(st.tuples(names, st.binary())))
+def test_submits_at_once_are_those_by_one(
+    kind: type[PlainSubmit], function: bytes, jobs: list[tuple[bytes, bytes]]
+) -> None:
+    outcomes: list[Any] = []
+    for send in (by_one, at_once):
+        try:
+            outcomes.append(send(kind, function, jobs or [(b"", b"")]))
+        except LocalProtocolError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize(
+    ("function", "unique"),
+    [
+        (b"a\0b", b""),
+        (b"f" * (constants.MAX_FUNCTION_SIZE + 1), b""),
+        (b"f", b"a\0b"),
+        (b"f", b"u" * 64),
+    ],
+)
+def test_of_submits_that_are_refused_none_was_sent(function: bytes, unique: bytes) -> None:
+    client = Connection(Role.CLIENT)
+    with pytest.raises(LocalProtocolError, match=r"SUBMIT_JOB: "):
+        client.send_submits(SubmitJob, function, [(b"good", b""), (unique, b"")], [1, 2])
+    assert client.unanswered == 0
+
+
+def test_submits_that_do_not_fit_a_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_MAX_BODY_SIZE", 100)
+    client = Connection(Role.CLIENT)
+    assert client.send_submits(SubmitJob, b"f", [(b"u", b"x" * 96)], [1])
+    with pytest.raises(LocalProtocolError, match="101 bytes do not fit a packet"):
+        client.send_submits(SubmitJob, b"f", [(b"u", b"x" * 97)], [1])
+    assert client.unanswered == 1
+
+
+@pytest.mark.parametrize("role", [Role.WORKER, Role.SERVER])
+def test_submits_that_are_not_for_this_role(role: Role) -> None:
+    with pytest.raises(LocalProtocolError, match="is not for"):
+        Connection(role).send_submits(SubmitJob, b"f", [(b"u", b"")], [1])
+
+
+def test_submits_on_a_connection_that_has_failed() -> None:
+    client = Connection(Role.CLIENT)
+    client.receive_data(b"garbage that is no packet")
+    with pytest.raises(RemoteProtocolError):
+        client.next_event()
+    assert client.next_created() == ([], [])
+    with pytest.raises(LocalProtocolError, match="has failed"):
+        client.send_submits(SubmitJob, b"f", [(b"u", b"")], [1])
+
+
+# Receiving.
+
+
+def answer(kind: type[PacketEvent], *args: bytes) -> bytes:
+    return pack(kind.packet, args, MAGIC_RESPONSE)
+
+
+def created(*handles: bytes) -> bytes:
+    return b"".join(answer(JobCreated, handle) for handle in handles)
+
+
+def asking(*events: Event) -> Connection:
+    client = Connection(Role.CLIENT)
+    for number, event in enumerate(events):
+        client.send(event, number)
+    return client
+
+
+def submits(count: int) -> list[Event]:
+    return [SubmitJobBg(b"f", b"u", b"")] * count
+
+
+def test_a_run() -> None:
+    client = asking(*submits(4))
+    client.receive_data(created(b"H:1", b"H:2", b"H:3", b"H:10"))
+    assert client.next_created() == ([b"H:1", b"H:2", b"H:3"], [0, 1, 2])
+    assert client.next_created() == ([], [])  # It is the last one, of another size.
+    last = client.next_event()
+    assert (last, last.answers) == (JobCreated(b"H:10"), 3)  # type: ignore[union-attr]
+    assert (client.unanswered, client.buffered) == (0, 0)
+
+
+def test_what_ends_a_run() -> None:
+    client = asking(*submits(2), GetStatus(b"H:9"), *submits(3), EchoReq(b"x"), *submits(2))
+    status = answer(StatusRes, b"H:9", b"1", b"0", b"0", b"0")
+    client.receive_data(created(b"H:1", b"H:2") + status + created(b"H:3", b"H:4", b"H:5")[:-1])
+    assert client.next_created() == ([b"H:1", b"H:2"], [0, 1])
+    assert client.next_created() == ([], [])
+    assert client.next_event() == StatusRes(b"H:9", b"1", b"0", b"0", b"0")
+    assert client.next_created() == ([b"H:3", b"H:4"], [3, 4])
+    client.receive_data(b"5" + answer(EchoRes, b"x") + created(b"H:6", b"H:7"))
+    assert client.next_created() == ([], [])  # One is no run.
+    assert client.next_event() == JobCreated(b"H:5")
+    assert client.next_event() == EchoRes(b"x")
+    assert client.next_created() == ([b"H:6", b"H:7"], [7, 8])
+
+
+def test_a_run_that_answers_less_than_it_has() -> None:
+    client = asking(*submits(2), GetStatus(b"H:9"))
+    client.receive_data(created(b"H:1", b"H:2", b"H:3"))
+    assert client.next_created() == ([b"H:1", b"H:2"], [0, 1])
+    with pytest.raises(RemoteProtocolError, match="JOB_CREATED can't answer GET_STATUS"):
+        client.next_event()
+
+
+def test_a_run_with_a_nul_in_it() -> None:
+    client = asking(*submits(3))
+    client.receive_data(created(b"H:1", b"H\0x", b"H:2"))
+    assert client.next_created() == ([b"H:1"], [0])
+    with pytest.raises(RemoteProtocolError, match="a NUL"):
+        client.next_event()
+
+
+def test_a_run_of_handles_that_are_too_large() -> None:
+    client = asking(*submits(2))
+    client.receive_data(created(b"H" * 65537, b"I" * 65537))
+    assert client.next_created() == ([], [])
+    with pytest.raises(RemoteProtocolError, match="claims 65537 bytes"):
+        client.next_event()
+
+
+def test_a_server_has_no_runs() -> None:
+    server = Connection(Role.SERVER)
+    server.receive_data(created(b"H:1", b"H:2"))
+    assert server.next_created() == ([], [])
+
+
+@examples(200)
+@given(st.data())
+def test_runs_are_what_comes_one_by_one(data: st.DataObject) -> None:
+    """Whatever else is between, and however the bytes are cut."""
+    pieces = st.sampled_from(
+        [
+            created(b"H:1"),
+            created(b"H:2"),
+            created(b"H:10"),
+            created(b"H\0x"),
+            answer(Error, b"QUEUE_ERROR", b"full"),
+            answer(WorkComplete, b"H:1", b"out"),
+            answer(EchoRes, b"x"),
+        ]
+    )
+    stream = b"".join(data.draw(st.lists(pieces, max_size=12)))
+    asked = data.draw(st.lists(st.sampled_from([*submits(1), EchoReq(b"x")]), max_size=12))
+    size = data.draw(st.integers(1, len(stream) + 1))
+    outcomes = []
+    for in_runs in (False, True):
+        client = asking(*asked)
+        found: list[Any] = []
+        try:
+            for at in range(0, len(stream), size):
+                client.receive_data(stream[at : at + size])
+                while True:
+                    if in_runs:
+                        handles, tokens = client.next_created()
+                        found += zip(map(JobCreated, handles), tokens)
+                    if not isinstance(event := client.next_event(), Event):
+                        break
+                    found.append((event, getattr(event, "answers", None)))
+        except RemoteProtocolError as error:
+            found.append(str(error))
+        outcomes.append((found, list(client.unanswered_tokens()), client.buffered))
+    assert outcomes[0] == outcomes[1]
