@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from .support import (
     DONE,
     FAILED,
     PROGRAM,
+    ROOT,
     USAGE,
     Result,
     Running,
@@ -133,13 +136,15 @@ def test_completion_without_a_server(names: str) -> None:
 # What it needs, and what it has.
 
 
-def test_without_what_the_extra_installs() -> None:
-    # Without site-packages.
-    result = run(sys.executable, "-S", "-m", "gearman_sync", "status")
+def test_without_what_the_extra_installs(tmp_path: Path) -> None:
+    # Without site-packages, and where nothing is known of an installation: so no versions are.
+    for package in ("gearman_proto", "gearman_sync"):
+        (tmp_path / package).symlink_to(ROOT / package)
+    command = (sys.executable, "-S", "-P", "-m", "gearman_sync", "status")
+    result = run(*command, PYTHONPATH=str(tmp_path))
     assert (result.status, result.output) == (USAGE, b"")
-    assert result.error == (
-        "typer and rich not found; pip install 'gearman-sansio[cli]' installs what it needs"
-    )
+    pip = f"{shlex.quote(sys.executable)} -m pip install"
+    assert result.error == f"typer and rich not found; {pip} typer rich installs what it needs"
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
@@ -150,7 +155,10 @@ def test_without_one_of_them(missing: str) -> None:
     )
     result = run(sys.executable, "-c", program)
     assert (result.status, result.output) == (USAGE, b"")
-    assert result.error.startswith(f"{missing} not found; ")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = shlex.join(project["optional-dependencies"]["cli"])
+    pip = f"{shlex.quote(sys.executable)} -m pip install"
+    assert result.error == f"{missing} not found; {pip} {needed} installs what it needs"
 
 
 def test_the_library_does_without_them() -> None:
