@@ -276,8 +276,9 @@ def test_cancel(
     assert sorted(handles) == sorted(before)
     # Of other tests' jobs there may be some on a gearmand that is shared.
     others = [h for h in handles if h != handle]
-    number = int(handle.rpartition(":")[2]) - 1
-    (cancelled,) = (h for h in others if h.endswith(f":{number}"))
+    number = handle.rpartition(":")[2]
+    before_it = f":{int(number) - 1:0{len(number)}}"
+    (cancelled,) = (h for h in others if h.endswith(before_it))
     assert gearmanctl("cancel", cancelled, at=server) == Result(DONE, f"{cancelled}\n".encode(), "")
     result = running.end()
     assert (result.status, result.output, result.error) == (FAILED, b"", "the job failed")
