@@ -11,6 +11,7 @@ from gearman_sync import GearmanAdminClient
 
 from . import exits
 from .output import complain, in_order, show
+from .seconds import check_seconds
 from .servers import Servers, for_servers
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 Timeout = Annotated[
     float,
-    typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for an answer."),
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        min=0,
+        callback=check_seconds,
+        help="How long to wait for an answer.",
+    ),
 ]
 _SECONDS: Final = 10.0
 

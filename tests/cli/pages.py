@@ -22,6 +22,7 @@ WRONG: Final = (
     "status --timeout",
     "status --timeout soon",
     "status --timeout -1",
+    "status --timeout nan",
     "status --server",
     "status --server host:port",
     "submit",
@@ -31,6 +32,7 @@ WRONG: Final = (
     "submit task --in-flight 0",
     "submit task --in-flight many",
     "submit task --timeout -1",
+    "submit task --timeout nan",
     "submit task --lines=yes",
     "submit task data --unordered",
     "submit task --file /nowhere/at-all",
@@ -50,6 +52,7 @@ WRONG: Final = (
     "serve --tls-key key",
     "top --interval 0",
     "top --interval x",
+    "top --interval nan",
     "ping --tls-ca",
     "--version extra",
 )

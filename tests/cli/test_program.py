@@ -190,6 +190,9 @@ def test_everything_is_closed(server: Server, run_program: Callable[..., Running
         ("submit t --priority urgent", "'urgent' is not one of 'high', 'normal', 'low'."),
         ("submit t --in-flight 0", "0 is not in the range x>=1."),
         ("status --timeout soon", "'soon' is not a valid float range."),
+        ("status --timeout nan", "nan is not a number of seconds."),
+        ("submit t d --timeout nan", "nan is not a number of seconds."),
+        ("top --interval nan", "nan is not a number of seconds."),
         ("maxqueue t many", "'many' is not a valid int."),
     ],
 )
