@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.requirements import Requirement
 
 from gearman_proto._version import __version__
 from tests.support import require
@@ -39,6 +41,7 @@ COMMANDS = [
     "submit", "work", "status", "workers", "jobs", "top", "version", "ping", "cancel", "maxqueue",
     "shutdown", "serve",
 ]  # fmt: skip
+ROOT = Path(__file__).parents[2]
 #: Those that ask a server, or submit to it.
 ASKING = ["status", "workers", "jobs", "version", "ping"]
 
@@ -186,3 +189,44 @@ def test_everything_is_closed(server: Server, run_program: Callable[..., Running
         running = run_program([b"sh", b"-c", shell, b"sh", *command])
         result = running.end()
         assert (result.status, result.errors) == (DONE, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("submit t --priority urgent", "'urgent' is not one of 'high', 'normal', 'low'."),
+        ("submit t --in-flight 0", "0 is not in the range x>=1."),
+        ("status --timeout soon", "'soon' is not a valid float range."),
+        ("status --timeout nan", "nan is not a number of seconds."),
+        ("submit t d --timeout nan", "nan is not a number of seconds."),
+        ("top --interval nan", "nan is not a number of seconds."),
+        ("maxqueue t many", "'many' is not a valid int."),
+    ],
+)
+def test_what_is_said_of_values(line: str, said: str) -> None:
+    """In the words of the versions that the extra allows; .ci/run compares all of the pages."""
+    words = line.split()
+    result = gearmanctl(*words)
+    assert (result.status, result.output) == (USAGE, b"")
+    assert result.error.startswith("Invalid value for ")
+    assert result.error.endswith(f": {said} (see gearmanctl {words[0]} --help)")
+
+
+def test_what_the_extra_installs() -> None:
+    """What is typed on a terminal needs no compiled validation of data."""
+    found: set[str] = set()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    to_look_at = project["optional-dependencies"]["cli"]
+    while to_look_at:
+        needed = Requirement(to_look_at.pop())
+        if needed.name not in found and (needed.marker is None or needed.marker.evaluate()):
+            found.add(needed.name)
+            to_look_at += importlib.metadata.requires(needed.name) or []
+    assert {"rich", "typer"} < found
+    assert not {name for name in found if name.startswith("pydantic")}
+
+
+def test_the_tests_need_what_the_extra_does() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extra = project["project"]["optional-dependencies"]["cli"]
+    assert set(extra) <= set(project["dependency-groups"]["test"])

@@ -41,6 +41,14 @@ def make_certificates(directory: Path) -> Path:
     return directory
 
 
+def encrypted(key: Path, directory: Path) -> Path:
+    """A file in `directory` with this key behind a passphrase."""
+    made = directory / "encrypted.key"
+    command = [require("openssl"), "pkey", "-in", str(key), "-aes128", "-passout", "pass:secret"]
+    subprocess.run([*command, "-out", str(made)], check=True, capture_output=True)
+    return made
+
+
 class Stunnel(PortProgram):
     """TLS in front of a server, for clients with a certificate of `ca` only."""
 
