@@ -41,7 +41,6 @@ COMMANDS = [
     "submit", "work", "status", "workers", "jobs", "top", "version", "ping", "cancel", "maxqueue",
     "shutdown", "serve",
 ]  # fmt: skip
-ROOT = Path(__file__).parents[2]
 #: Those that ask a server, or submit to it.
 ASKING = ["status", "workers", "jobs", "version", "ping"]
 
