@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import logging
 import os
+import shlex
 import sys
 import threading
 import time
@@ -27,6 +29,7 @@ from typing import Any
 import gearman_sync as gearman
 
 TASK = "count-words"
+PATIENCE = 5.0
 PROJECT = Path(__file__).resolve().parent.parent
 ERRORS = (OSError, ValueError, gearman.errors.ServerUnavailable)
 
@@ -59,22 +62,23 @@ def run(
     names = dict(zip(requests, jobs))
     for request, name in names.items():
         say(f"client: submitted {name} as {request.handle or 'nothing yet'}")
+    gate = Gate(min(arguments.workers, len(jobs)))
     with contextlib.ExitStack() as stack:
         for number in range(arguments.workers):
-            stack.enter_context(Worker(f"worker {number + 1}", server))
+            stack.enter_context(Worker(f"worker {number + 1}", server, gate))
         for request in client.as_completed(requests, poll_timeout=arguments.timeout):
             if request.state == gearman.JOB_COMPLETE:
                 say(f"client: {names[request]} has {request.result.decode().strip()} words")
-    return summary(names, started)
+    return summary(names, started, arguments.server)
 
 
 class Worker:
     """A worker in a thread of its own."""
 
-    def __init__(self, name: str, server: str) -> None:
+    def __init__(self, name: str, server: str, gate: Gate) -> None:
         self.worker = gearman.GearmanWorker([server])
         self.worker.set_client_id(name)
-        self.worker.register_task(TASK, count_words)
+        self.worker.register_task(TASK, functools.partial(count_words, gate))
         self.thread = threading.Thread(target=self.worker.work, name=name)
 
     def __enter__(self) -> Worker:
@@ -86,10 +90,27 @@ class Worker:
         self.thread.join()
 
 
-def count_words(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
+def count_words(gate: Gate, worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
+    gate.wait(worker.worker_client_id)
     words = len(job.data.split())
     say(f"{worker.worker_client_id}: counted {words} words in {job.handle}")
     return str(words)
+
+
+class Gate:
+    """Holds the first jobs until each worker has one: else the first worker may do them all."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.with_a_job: set[str | None] = set()
+        self.open = threading.Event()
+
+    def wait(self, worker: str | None) -> None:
+        self.with_a_job.add(worker)
+        if len(self.with_a_job) < self.workers:
+            # Not for ever: workers of somebody else may have taken the other jobs.
+            self.open.wait(PATIENCE)
+        self.open.set()
 
 
 # The command line.
@@ -112,13 +133,33 @@ def read_jobs(files: list[str]) -> dict[str, dict[str, Any]]:
     return {name: {"task": TASK, "data": Path(name).read_bytes()} for name in files}
 
 
-def summary(names: dict[gearman.GearmanJobRequest, str], started: float) -> int:
+def summary(names: dict[gearman.GearmanJobRequest, str], started: float, server: str | None) -> int:
     late = [request for request in names if request.state != gearman.JOB_COMPLETE]
     for request in late:
         say(f"client: {names[request]}: {'timed out' if request.timed_out else request.state}")
     done = len(names) - len(late)
     say(f"{done} of {len(names)} jobs done in {time.perf_counter() - started:.3f} s")
-    return 1 if late else 0
+    if late:
+        return 1
+    say_what_next(server)
+    return 0
+
+
+def say_what_next(server: str | None) -> None:
+    python = Path(sys.executable)
+    say("")
+    if server is None:
+        say(f"With a gearmand:    {short(python)} {short(sys.argv[0])} --server localhost:4730")
+    extra = shlex.quote(f"{short(PROJECT)}[cli]")
+    say(
+        f"On a command line:  {short(python)} -m pip install {extra}; "
+        f"{short(python.with_name('gearmanctl'))} --help\n"
+        f"All that there is:  {short(PROJECT / 'docs' / 'README.md')}"
+    )
+
+
+def short(path: str | Path) -> str:
+    return shlex.quote(min(str(path), os.path.relpath(path), key=len))
 
 
 def say(line: str) -> None:

@@ -10,12 +10,23 @@ line and what is printed are those of quickstart.py, too.
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from quickstart import ERRORS, TASK, count_words, fail, parse_arguments, read_jobs, say, summary
+from quickstart import (
+    ERRORS,
+    TASK,
+    Gate,
+    count_words,
+    fail,
+    parse_arguments,
+    read_jobs,
+    say,
+    summary,
+)
 
 import gearman_anyio as gearman
 
@@ -41,21 +52,22 @@ async def run(server: str, jobs: dict[str, dict[str, Any]], arguments: argparse.
         names = dict(zip(requests, jobs))
         for request, name in names.items():
             say(f"client: submitted {name} as {request.handle or 'nothing yet'}")
+        gate = Gate(min(arguments.workers, len(jobs)))
         # asyncio.TaskGroup is there from Python 3.11 on; this is the same everywhere.
         async with anyio.create_task_group() as tasks:
             for number in range(arguments.workers):
-                tasks.start_soon(work, f"worker {number + 1}", server)
+                tasks.start_soon(work, f"worker {number + 1}", server, gate)
             async for request in client.as_completed(requests, poll_timeout=arguments.timeout):
                 if request.state == gearman.JOB_COMPLETE:
                     say(f"client: {names[request]} has {request.result.decode().strip()} words")
             tasks.cancel_scope.cancel()
-        return summary(names, started)
+        return summary(names, started, arguments.server)
 
 
-async def work(name: str, server: str) -> None:
+async def work(name: str, server: str, gate: Gate) -> None:
     async with gearman.GearmanWorker([server]) as worker:
         worker.set_client_id(name)
-        worker.register_task(TASK, count_words)
+        worker.register_task(TASK, functools.partial(count_words, gate))
         try:
             await worker.work()
         except gearman.errors.ServerUnavailable as error:

@@ -8,12 +8,13 @@ command line and what is printed are those of quickstart.py.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import trio
-from quickstart import ERRORS, TASK, fail, parse_arguments, read_jobs, say, summary
+from quickstart import ERRORS, PATIENCE, TASK, fail, parse_arguments, read_jobs, say, summary
 
 import gearman_anyio as gearman
 
@@ -39,30 +40,49 @@ async def run(server: str, jobs: dict[str, dict[str, Any]], arguments: argparse.
         names = dict(zip(requests, jobs))
         for request, name in names.items():
             say(f"client: submitted {name} as {request.handle or 'nothing yet'}")
+        gate = Gate(min(arguments.workers, len(jobs)))
         async with trio.open_nursery() as nursery:
             for number in range(arguments.workers):
-                nursery.start_soon(work, f"worker {number + 1}", server)
+                nursery.start_soon(work, f"worker {number + 1}", server, gate)
             async for request in client.as_completed(requests, poll_timeout=arguments.timeout):
                 if request.state == gearman.JOB_COMPLETE:
                     say(f"client: {names[request]} has {request.result.decode().strip()} words")
             nursery.cancel_scope.cancel()
-        return summary(names, started)
+        return summary(names, started, arguments.server)
 
 
-async def work(name: str, server: str) -> None:
+async def work(name: str, server: str, gate: Gate) -> None:
     async with gearman.GearmanWorker([server]) as worker:
         worker.set_client_id(name)
-        worker.register_task(TASK, count_words)
+        worker.register_task(TASK, functools.partial(count_words, gate))
         try:
             await worker.work()
         except gearman.errors.ServerUnavailable as error:
             say(f"{name}: {error}")
 
 
-async def count_words(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
+async def count_words(gate: Gate, worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
+    await gate.wait(worker.worker_client_id)
     words = len(job.data.split())
     say(f"{worker.worker_client_id}: counted {words} words in {job.handle}")
     return str(words)
+
+
+class Gate:
+    """Holds the first jobs until each worker has one: else the first worker may do them all."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.with_a_job: set[str | None] = set()
+        self.open = trio.Event()
+
+    async def wait(self, worker: str | None) -> None:
+        self.with_a_job.add(worker)
+        if len(self.with_a_job) < self.workers:
+            # Not for ever: workers of somebody else may have taken the other jobs.
+            with trio.move_on_after(PATIENCE):
+                await self.open.wait()
+        self.open.set()
 
 
 if __name__ == "__main__":

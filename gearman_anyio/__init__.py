@@ -5,6 +5,17 @@ The surface is that of `gearman_sync`, awaited: ``async with GearmanClient([...]
 
 from __future__ import annotations
 
+try:
+    import anyio as _anyio  # noqa: F401 - only to say what is missing
+except ModuleNotFoundError as error:
+    if error.name != "anyio":
+        raise
+    raise ModuleNotFoundError(
+        "gearman_anyio needs anyio, which is not installed: "
+        "pip install 'gearman-sansio[anyio]', or pip install anyio",
+        name="anyio",
+    ) from None
+
 from gearman_proto import (
     JOB_COMPLETE,
     JOB_CREATED,

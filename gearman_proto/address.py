@@ -123,10 +123,24 @@ def parse_host_list(host_list: Iterable[HostSpec] | None) -> list[ServerAddress]
     """
     if host_list is None:
         host_list = ["localhost"]
-    is_one = isinstance(host_list, (str, bytes)) or hasattr(host_list, "keys")
-    if is_one or not isinstance(host_list, Iterable):
+    if _is_one(host_list):
+        one = tuple(host_list) if isinstance(host_list, (tuple, list)) else host_list
+        raise TypeError(f"host_list is a list of servers, not {host_list!r}: [{one!r}]?")
+    if not isinstance(host_list, Iterable):
         raise TypeError(f"host_list is a list of servers, not {host_list!r}")
     return list(dict.fromkeys(parse_address(spec) for spec in host_list))
+
+
+def _is_one(host_list: object) -> bool:
+    """Whether this is one server, in place of a list of them."""
+    if isinstance(host_list, (tuple, list)):
+        if len(host_list) != 2 or not isinstance(host_list[0], (str, bytes)):
+            return False
+        port = host_list[1]
+        # As a str it may be a host, too, but hardly in a tuple.
+        is_digits = isinstance(port, (str, bytes)) and port.isdigit()
+        return isinstance(port, int) or (is_digits and isinstance(host_list, tuple))
+    return isinstance(host_list, (str, bytes, ServerAddress)) or hasattr(host_list, "keys")
 
 
 def _from_mapping(spec: Mapping[str, Any]) -> ServerAddress:

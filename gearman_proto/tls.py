@@ -8,12 +8,13 @@ This library's core does not import `ssl`: an adapter passes that module.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
 
 from .address import ServerAddress, parse_host_list
 from .errors import ConnectionError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable
 
     from .address import HostSpec
@@ -29,6 +30,10 @@ _NO_TLS: Final = (
     "HTTP_REQUEST",
 )
 _QUESTION: Final = "does this server speak TLS?"
+# The same of a key that is not its certificate's: of another pair, and of another kind.
+_MISMATCH: Final = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+# And of a file without what is looked for in it; None is what a bad or missing PEM block gives.
+_NOTHING_IN_IT: Final = (None, "NO_CERTIFICATE_OR_CRL_FOUND")
 
 C_ = TypeVar("C_")
 C_co = TypeVar("C_co", covariant=True)
@@ -110,11 +115,91 @@ def _make_context(address: ServerAddress, ssl: Ssl[C_]) -> C_:
         if not isinstance(address.ssl_context, ssl.SSLContext):
             raise TypeError(f"ssl_context is an ssl.SSLContext, not {address.ssl_context!r}")
         return address.ssl_context
-    context = ssl.create_default_context(cafile=address.ca_certs)
-    if address.certfile is not None:
-        context.load_cert_chain(address.certfile, address.keyfile)
-    made: C_ = context
+    made: C_ = load_context(
+        ssl.create_default_context, address.ca_certs, address.certfile, address.keyfile
+    )
     return made
+
+
+class FileNames(NamedTuple):
+    """What errors call the files."""
+
+    ca_certs: str = "ca_certs"
+    certfile: str = "certfile"
+    keyfile: str = "keyfile"
+    #: What can be done about a key that is encrypted.
+    way_out: str = "; an ssl_context can be made with it"
+
+
+_NAMES: Final = FileNames()
+
+
+def load_context(
+    create: Callable[..., Any],
+    ca_certs: str | os.PathLike[str] | None,
+    certfile: str | os.PathLike[str] | None,
+    keyfile: str | os.PathLike[str] | None,
+    names: FileNames = _NAMES,
+) -> Any:
+    """Return a context with what these files hold. Nobody is asked for a passphrase.
+
+    Args:
+        create: Makes a context: `ssl.create_default_context`, or what calls it.
+        ca_certs: The certificates that the other side's is verified with.
+        certfile: The own certificate.
+        keyfile: Its key, if it is in a file of its own.
+        names: What errors call them.
+
+    Raises:
+        OSError: One can't be read, or (`ssl.SSLError`) does not hold what it should. It says which
+            one, and what is wrong with it.
+    """
+    try:
+        context = create(cafile=ca_certs)
+    except OSError as error:
+        _raise_about(_quoted(names.ca_certs, ca_certs), "certificate", error)
+    if certfile is None:
+        return context
+    certificate = _quoted(names.certfile, certfile)
+    key = certificate if keyfile is None else _quoted(names.keyfile, keyfile)
+    encrypted = OSError(
+        f"the key in {key} is encrypted, and its passphrase is not asked for{names.way_out}"
+    )
+
+    def ask_nobody() -> NoReturn:
+        raise encrypted
+
+    try:
+        context.load_cert_chain(certfile, keyfile, ask_nobody)
+    except OSError as error:
+        if error is encrypted:
+            raise
+        # Which of the files it is about can't be seen, but certificates can be read by themselves.
+        try:
+            context.load_verify_locations(certfile)
+        except OSError as about_certificate:
+            _raise_about(certificate, "certificate", about_certificate)
+        why = getattr(error, "reason", None)
+        if why in _MISMATCH:
+            what = f"the key in {key} is not that of the certificate in {certificate}"
+            raise type(error)(error.errno, what) from None
+        if why in _NOTHING_IN_IT:
+            _raise_about(key, "private key", error)
+        _raise_about(key if keyfile is None else f"{certificate}, {key}", "", error)
+    return context
+
+
+def _quoted(name: str, path: str | os.PathLike[str] | None) -> str:
+    return f"{name} {str(path)!r}"
+
+
+def _raise_about(file: str, what: str, error: OSError) -> NoReturn:
+    """Raise an error like `error` that names the file, in which `what` was looked for."""
+    if not hasattr(error, "reason"):  # It is the system's.
+        raise OSError(error.errno, f"{file} can't be read: {error.strerror}") from None
+    if error.reason in _NOTHING_IN_IT:
+        raise type(error)(error.errno, f"{file} has no {what} in PEM form") from None
+    raise type(error)(error.errno, f"{file}: {error}") from None
 
 
 def handshake_failure(error: Exception) -> Exception:

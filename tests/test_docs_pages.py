@@ -1,19 +1,19 @@
 """The Python in README.md and docs/*.md runs as it stands, and prints what the pages say.
 
-The blocks of a page are one program, against a gearmand with workers. What a block prints is in the
-```text block behind it, where three dots stand for anything. A block that awaits something stands
-for the body of an async function: it has an event loop to itself, of asyncio and then of trio.
+The blocks of a page are one program, against a gearmand and against a JobServer, each with the
+workers of examples/docs_worker.py. What a block prints is in the ```text block behind it, where
+three dots stand for anything. A block that awaits something stands for the body of an async
+function: it has an event loop to itself, of asyncio and then of trio. No page leaves jobs behind.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import inspect
 import io
-import json
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,23 +21,25 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from tests.support import (
-    Failed,
-    Gearmand,
-    Job,
-    Raised,
-    Stunnel,
-    Worker,
-    make_certificates,
-    reverse,
-)
+from gearman_sync import GearmanClient
+from tests.support import EmbeddedServer, Gearmand, Stunnel, eventually, make_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from types import CodeType
 
+    Server = Gearmand | EmbeddedServer
+
+# It is a program, and in no package.
+docs_worker: Any = importlib.import_module("examples.docs_worker")
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    page
+    for page in ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    if "```python\n" in (ROOT / page).read_text(encoding="utf-8")
+]
+#: It shuts down a client whose job nobody does; gearmand keeps that until a worker asks for it.
+LEAVES_JOBS = ["docs/python-gearman.md"]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -84,53 +86,22 @@ def matches(expected: str, printed: str) -> bool:
     return re.fullmatch(pattern, printed) is not None
 
 
-# What the workers do.
-
-
-def convert(job: Job) -> bytes:
-    job.send_status(1, 2)
-    job.send_data(b"page 1")
-    job.send_warning(b"no title")
-    job.send_status(2, 2)
-    job.send_data(b"page 2")
-    return b"2 pages"
-
-
-def slow(job: Job) -> bytes:
-    time.sleep(0.5)
-    return job.data
-
-
-def divide(job: Job) -> bytes:
-    raise Raised(b"ZeroDivisionError")
-
-
-def refuse(job: Job) -> bytes:
-    """As this library's own worker does by default."""
-    job.send_warning(b"ValueError: not today")
-    raise Failed
-
-
-def add(job: Job) -> bytes:
-    return json.dumps({"sum": sum(json.loads(job.data))}).encode()
-
-
 @pytest.fixture
-def servers(
-    start_gearmand: Callable[..., Gearmand], start_worker: Callable[..., Worker]
-) -> list[Gearmand]:
+def servers(launch: Callable[[], Server]) -> Iterator[list[Server]]:
     """localhost and otherhost, with workers."""
-    servers = [start_gearmand(), start_gearmand()]
-    functions = (add, convert, divide, refuse, reverse)
-    for server in servers:
-        start_worker(server.address, {function.__name__: function for function in functions})
-        start_worker(server.address, {"slow": slow})
-    return servers
+    servers = [launch(), launch()]
+    tasks = [callback.__name__ for some in docs_worker.WORKERS.values() for callback in some]
+    with docs_worker.working([server.address for server in servers]):
+        eventually(
+            lambda: all(server.counts(task)[2] for server in servers for task in tasks),
+            "the workers",
+        )
+        yield servers
 
 
 @pytest.fixture
 def tunnel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: list[Gearmand]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: list[Server]
 ) -> Iterator[Stunnel]:
     """TLS in front of localhost, and a working directory with the certificates for it."""
     make_certificates(tmp_path)
@@ -169,7 +140,7 @@ async def awaited(body: Awaitable[object]) -> None:
 def test_page(
     page: str,
     backend: str,
-    servers: list[Gearmand],
+    servers: list[Server],
     request: pytest.FixtureRequest,
     no_hang: None,
 ) -> None:
@@ -185,10 +156,32 @@ def test_page(
     if "4731" in text:
         places["4731"] = str(request.getfixturevalue("tunnel").port)
     run(path, places, backend)
+    if page not in LEAVES_JOBS:
+        eventually(lambda: not any(map(jobs_at, servers)), "the end of the jobs of the page")
+
+
+def jobs_at(server: Server) -> list[str]:
+    """The functions that have jobs, as the server says it."""
+    lines = server.admin("status").splitlines()[:-1]
+    return [line for line in lines if line.split("\t")[1:3] != ["0", "0"]]
 
 
 def test_there_are_pages() -> None:
-    assert len(PAGES) > 1
+    assert {"README.md", "docs/client.md"} < set(PAGES)
+
+
+def test_a_page_that_leaves_jobs_is_seen(servers: list[Server]) -> None:
+    with GearmanClient([servers[0].address]) as client:
+        client.submit_job("nobody-does-this", "", background=True)
+    assert jobs_at(servers[0]) == ["nobody-does-this\t1\t0\t0"]
+    assert jobs_at(servers[1]) == []
+
+
+def test_the_index_has_all_pages() -> None:
+    """Each once, and no other."""
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    names = sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md")
+    assert sorted(re.findall(r"^\* \[\w[^]]*\]\((\S+?\.md)\)", index, re.MULTILINE)) == names
 
 
 def test_what_is_awaited() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from gearman_sync import GearmanClient
 from tests.support import (
     Failed,
     FakeServer,
@@ -23,12 +27,14 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 QUICKSTARTS = ["quickstart", "quickstart_trio", "quickstart_asyncio"]
 OWN_LOOP = "examples/own_loop.py"
+DOCS_WORKER = "examples/docs_worker.py"
+FUNCTIONS = "reverse, add, convert, divide, refuse, slow"
 
 
 @pytest.fixture(params=QUICKSTARTS)
@@ -70,7 +76,9 @@ def check_quickstart(result: subprocess.CompletedProcess[str], files: list[str])
         assert re.match(r"worker [12]: ", done)
         steps = [submitted, done, f"client: {path} has {words} words"]
         assert [line for line in lines if line in steps] == steps
-    assert re.fullmatch(r"3 of 3 jobs done in [\d.]+ s", lines[-1])
+    assert at_work(result) == {"worker 1", "worker 2"}
+    end = lines.index("")
+    assert re.fullmatch(r"3 of 3 jobs done in [\d.]+ s", lines[end - 1])
     return lines
 
 
@@ -78,6 +86,64 @@ def test_quickstart(quickstart: str, tmp_path: Path) -> None:
     files = write_files(tmp_path)
     lines = check_quickstart(run(quickstart, *files), files)
     assert lines[0].startswith("server: listening at 127.0.0.1:")
+    # What to try next, as it may be typed here.
+    gearmand, command_line, pages = lines[-3:]
+    assert gearmand.endswith(f"{quickstart} --server localhost:4730")
+    assert " -m pip install '.[cli]'; " in command_line
+    assert (ROOT / pages.split()[-1]).is_file()
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+def test_quickstart_with_other_numbers_of_workers(
+    quickstart: str, tmp_path: Path, workers: int
+) -> None:
+    result = run(quickstart, "--workers", str(workers), *write_files(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert len(at_work(result)) == min(workers, 3)
+    # Nobody has waited for workers that get no job.
+    assert seconds(result) < 5.0
+
+
+@pytest.mark.slow
+def test_quickstart_beside_a_worker_that_takes_a_job(
+    quickstart: str, start_gearmand: Callable[..., Gearmand], start_worker: Callable[..., Worker]
+) -> None:
+    """One of its own two has none then, and the other one waits for that, but not for ever."""
+
+    def count(job: Job) -> bytes:
+        time.sleep(2.0)
+        return b"3"
+
+    server = start_gearmand()
+    start_worker(server.address, {"count-words": count})
+    files = ["README.md", "CHANGELOG.md"]
+    result = run(quickstart, "--server", f"localhost:{server.port}", *files)
+    assert result.returncode == 0, result.stderr
+    assert len(at_work(result)) == 1
+    assert seconds(result) >= 5.0
+
+
+def at_work(result: subprocess.CompletedProcess[str]) -> set[str]:
+    """The workers that have done something."""
+    return set(re.findall(r"^worker \d", result.stdout, re.MULTILINE))
+
+
+def seconds(result: subprocess.CompletedProcess[str]) -> float:
+    """How long the jobs have taken."""
+    (number,) = re.findall(r" jobs done in ([\d.]+) s$", result.stdout, re.MULTILINE)
+    return float(number)
+
+
+def test_what_the_readme_shows() -> None:
+    """Each line of it is a line of what the main command prints, but for numbers and names."""
+
+    def general(line: str) -> str:
+        return re.sub(r"\d+", "0", re.sub(r"H:[\w.-]+:", "H:", line))
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```\n(server: listening .*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    printed = {general(line) for line in run("examples/quickstart.py").stdout.splitlines()}
+    assert {general(line) for line in shown.splitlines()} - {"..."} <= printed
 
 
 def test_quickstart_without_arguments(quickstart: str) -> None:
@@ -91,6 +157,7 @@ def test_quickstart_with_a_gearmand(quickstart: str, gearmand: Gearmand, tmp_pat
     host, port = gearmand.address
     lines = check_quickstart(run(quickstart, "--server", f"{host}:{port}", *files), files)
     assert not any(line.startswith("server: ") for line in lines)
+    assert "--server" not in "".join(lines[-2:])
 
 
 def test_quickstart_without_a_worker(quickstart: str) -> None:
@@ -225,6 +292,64 @@ def test_the_adapter_of_own_loop() -> None:
     _, adapter, _ = re.split(r"# The adapter (?:begins|ends) here\.\n", text)
     assert len([line for line in adapter.splitlines() if line.strip()]) <= 70
     assert "gearman_" not in adapter
+
+
+@contextlib.contextmanager
+def docs_worker(address: str) -> Iterator[list[str]]:
+    """The documentation's worker, as a user runs it, and the lines that it has printed."""
+    with subprocess.Popen(
+        [sys.executable, DOCS_WORKER, "--server", address],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            lines = [process.stdout.readline()]
+            if lines[0].startswith("server: "):
+                lines.append(process.stdout.readline())
+            yield lines
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+def reversed_at(address: str) -> object:
+    with GearmanClient([address]) as client:
+        return client.submit_job("reverse", "hello", poll_timeout=20).result
+
+
+def test_docs_worker_brings_a_server() -> None:
+    address = f"localhost:{free_port()}"
+    with docs_worker(address) as lines:
+        assert reversed_at(address) == b"olleh"
+        assert lines == [
+            f"server: nobody listens at {address}, so a job server of this program does\n",
+            f"worker: doing {FUNCTIONS} at {address}; Ctrl-C ends it\n",
+        ]
+
+
+def test_docs_worker_with_a_gearmand(start_gearmand: Callable[..., Gearmand]) -> None:
+    address = f"localhost:{start_gearmand().port}"
+    with docs_worker(address) as lines:
+        assert reversed_at(address) == b"olleh"
+        assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "said"),
+    [
+        ("nowhere.invalid", 3, "no server could be reached: nowhere.invalid:4730 "),
+        ("localhost:0", 2, "port 0 is not between 1 and 65535"),
+    ],
+)
+def test_docs_worker_without_a_server(address: str, status: int, said: str) -> None:
+    result = run(DOCS_WORKER, "--server", address)
+    assert (result.returncode, result.stdout) == (status, "")
+    assert result.stderr.startswith(f"docs_worker: {said}")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

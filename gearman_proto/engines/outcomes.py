@@ -164,7 +164,7 @@ def to_send(
         happened = Happened.ENDED
     sent = OUTCOMES[happened].sent
     if sent is Sent.RESULT:
-        return [result_event(job.wire_handle, encoder, value)]
+        return [result_event(job.wire_handle, encoder, value, job.wire_task)]
     if sent is Sent.FAILURE:
         return failure_events(job.wire_handle, encoder, value, exceptions=exceptions)
     return [WorkFail(job.wire_handle)] if sent is Sent.FAIL else []

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto.names import to_text
+from gearman_proto.wire.events import WorkComplete, WorkData, WorkException, WorkWarning
+
+if TYPE_CHECKING:
+    from gearman_proto.wire.events import PacketEvent
+
+# What a packet of a worker carries, in the words of its application.
+_CARRIED: Final[dict[type[PacketEvent], str]] = {
+    WorkComplete: "the result",
+    WorkData: "a part of the result",
+    WorkWarning: "a warning",
+    WorkException: "the exception",
+}
 
 
 class DataEncoder:
@@ -37,8 +51,16 @@ class NoopEncoder(DataEncoder):
         return decodable_string
 
 
-def encode_data(encoder: Any, data: Any) -> bytes:
+def encode_data(
+    encoder: Any, data: Any, kind: type[PacketEvent] | None = None, task: str | bytes = b""
+) -> bytes:
     """Return `data` as `encoder` makes it, as bytes.
+
+    Args:
+        encoder: A DataEncoder.
+        data: What the application gave.
+        kind: The packet of a worker that it is for; None if it is the data of a client's job.
+        task: The job's task, for the error; empty if it is not known.
 
     Raises:
         TypeError: The encoder returned something that is neither bytes-like nor a str.
@@ -51,7 +73,22 @@ def encode_data(encoder: Any, data: Any) -> bytes:
         return encoded.encode("utf-8", "surrogateescape")
     if isinstance(encoded, (bytes, bytearray, memoryview)):
         return bytes(encoded)
-    raise TypeError(
-        f"a job's data must be bytes or str (or have a data_encoder that makes bytes of it), "
-        f"not {type(encoded).__name__}"
+    raise _refusal(data, encoded, kind, task)
+
+
+def _refusal(
+    data: Any, encoded: Any, kind: type[PacketEvent] | None, task: str | bytes
+) -> TypeError:
+    """The error of an encoder that made `encoded`, which is not to be sent, of `data`."""
+    side = "client" if kind is None else "worker"
+    carried = "the data" if kind is None else _CARRIED[kind]
+    what = f"{carried} of {repr(to_text(task, 'task')) if task else 'a job'}"
+    made = type(encoded).__name__
+    if encoded is data:
+        return TypeError(
+            f"{what} must be bytes or str, not {made}; a data_encoder of the {side} can make bytes "
+            "of it"
+        )
+    return TypeError(
+        f"the {side}'s data_encoder must make bytes or str of {what}, and has made {made}"
     )

@@ -33,14 +33,16 @@ def _digits(value: int | str | bytes) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def result_event(handle: bytes, encoder: Any, result: Any) -> WorkComplete:
+def result_event(handle: bytes, encoder: Any, result: Any, task: bytes = b"") -> WorkComplete:
     """The good end of a job, with `result`, which is None for none.
+
+    `task` is for the error, if it is known.
 
     Raises:
         Exception: Whatever the encoder raises; TypeError if it does not make bytes of `result`.
     """
     try:
-        payload = encode_data(encoder, result)
+        payload = encode_data(encoder, result, WorkComplete, task)
     except Exception:
         if result is not None:
             raise

@@ -138,7 +138,7 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
                 is_known = False
             if not is_known:
                 raise _bad_priority(request)
-        payload = encode_data(encoder, request.data)
+        payload = encode_data(encoder, request.data, None, request.task)
         if len(payload) > MAX_PAYLOAD_SIZE:
             raise ValueError(
                 f"the data has {len(payload)} bytes, more than the {MAX_PAYLOAD_SIZE} that fit a "

@@ -35,6 +35,7 @@ class AssignedJob(Protocol):
     """What is needed of a job that a worker has."""
 
     wire_handle: bytes
+    wire_task: bytes
 
 
 JobT = TypeVar("JobT", bound=AssignedJob)
@@ -413,7 +414,8 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         self, kind: type[WorkData | WorkWarning | WorkException], job: JobT, data: Any
     ) -> PacketEvent:
         """A packet about `job` with `data` that the application gave."""
-        return kind(handle_of(job), encode_data(self.data_encoder, data))
+        handle = handle_of(job)
+        return kind(handle, encode_data(self.data_encoder, data, kind, job.wire_task))
 
     def _begin_send(self, job: JobT, event: PacketEvent, timeout: float | None) -> Begin:
         seconds = to_seconds(timeout)

@@ -5,8 +5,11 @@ It needs the extra ``gearman-sansio[cli]``; nothing else in this package does.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
+import re
+import shlex
 import sys
 
 __all__ = ["main"]
@@ -25,10 +28,25 @@ def main() -> None:
     if missing:
         print(  # noqa: T201
             f"gearmanctl: {' and '.join(missing)} not found; "
-            "pip install 'gearman-sansio[cli]' installs what it needs",
+            f"{_installation()} installs what it needs",
             file=sys.stderr,
         )
         sys.exit(2)
     from .app import run  # noqa: PLC0415 - after looking for what it imports
 
     sys.exit(run())
+
+
+def _installation() -> str:
+    """The command that installs what the extra does.
+
+    It does not name the extra: which project, directory or archive has that depends on how this was
+    installed, and may be gone. What the extra needs is known in any case.
+    """
+    try:
+        requirements = importlib.metadata.requires("gearman-sansio") or []
+    except importlib.metadata.PackageNotFoundError:  # It is run from its source.
+        requirements = []
+    extra = re.compile(r"""\s*;\s*extra\s*==\s*["']cli["']\s*$""")
+    needed = [extra.sub("", one) for one in requirements if extra.search(one)] or list(_NEEDED)
+    return shlex.join([sys.executable, "-m", "pip", "install", *needed])

@@ -10,7 +10,8 @@ from gearman_proto.errors import GearmanError, ServerError
 from gearman_sync import GearmanAdminClient
 
 from . import exits
-from .output import complain, show
+from .output import complain, in_order, show
+from .seconds import check_seconds
 from .servers import Servers, for_servers
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 Timeout = Annotated[
     float,
-    typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for an answer."),
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        min=0,
+        callback=check_seconds,
+        help="How long to wait for an answer.",
+    ),
 ]
 _SECONDS: Final = 10.0
 
@@ -60,12 +67,21 @@ def _reason(address: ServerAddress, error: GearmanError) -> str:
 
 
 def _lister(
-    method: Callable[[GearmanAdminClient], Sequence[Mapping[str, Any]]], *columns: str
+    method: Callable[[GearmanAdminClient], Sequence[Mapping[str, Any]]],
+    *columns: str,
+    by: Sequence[str] = (),
 ) -> Callable[[Servers, float, bool], int]:
-    """What a command does that shows one of the servers' lists."""
+    """What a command does that shows one of the servers' lists.
+
+    It is sorted by some columns, or by the first one: a server's own order is often that of a hash
+    table.
+    """
+
+    def ask(client: GearmanAdminClient) -> Sequence[Mapping[str, Any]]:
+        return in_order(method(client), by or columns[:1])
 
     def run(servers: Servers, timeout: float, as_json: bool) -> int:
-        return _show_all(servers, servers.ask_all(method, timeout), columns, as_json=as_json)
+        return _show_all(servers, servers.ask_all(ask, timeout), columns, as_json=as_json)
 
     return run
 
@@ -74,7 +90,11 @@ _status = _lister(GearmanAdminClient.get_status, "task", "queued", "running", "w
 _priorities = _lister(
     GearmanAdminClient.get_priority_status, "task", "high", "normal", "low", "workers"
 )
-_workers = _lister(GearmanAdminClient.get_workers, "file_descriptor", "ip", "client_id", "tasks")
+_workers = _lister(
+    GearmanAdminClient.get_workers,
+    *("file_descriptor", "ip", "client_id", "tasks"),
+    by=("ip", "client_id", "tasks", "file_descriptor"),
+)
 _jobs = _lister(GearmanAdminClient.get_jobs, "handle", "retries", "ignored", "queued")
 _uniques = _lister(
     lambda client: [{"unique": unique} for unique in client.get_unique_jobs()], "unique"
@@ -93,7 +113,7 @@ def status(
 ) -> int:
     """Show the functions: jobs, running jobs, workers.
 
-    The jobs that run are among the jobs.
+    The jobs that run are among the jobs. The functions are sorted by name.
 
     Examples:
       gearmanctl status
@@ -105,6 +125,8 @@ def status(
 @for_servers
 def workers(servers: Servers, *, as_json: Json = False, timeout: Timeout = _SECONDS) -> int:
     """Show the connections, of workers and of clients.
+
+    They are sorted by address, client id and functions.
 
     Example:
       gearmanctl workers | cut -f2 | sort | uniq -c
@@ -123,7 +145,7 @@ def jobs(
     """Show the jobs.
 
     Beside the handle: how often it came back from a worker, whether nobody wants it any more, and
-    whether it is a background job.
+    whether it is a background job. They are sorted by handle, or by unique.
 
     Examples:
       gearmanctl jobs

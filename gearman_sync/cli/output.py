@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,26 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, as_json: 
             cells = [_cell(row[name], as_digit=True).replace("\\", r"\\") for name in names]
             write("\t".join(map(shown, cells)).encode() + b"\n")
     flush()
+
+
+def in_order(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> list[Mapping[str, Any]]:
+    """Rows by the first of these columns, then by the next.
+
+    A number within a text counts as one, so that H:h:9 and 10.0.0.9 come before H:h:10 and
+    10.0.0.10.
+    """
+    names = list(columns)
+    return sorted(rows, key=lambda row: [_natural(_cell(row[name])) for name in names])
+
+
+def _natural(text: str) -> list[str | tuple[int, str]]:
+    """What to sort `text` by. Texts and digits alternate, so that like is compared with like."""
+    parts: list[str | tuple[int, str]] = [*re.split(r"([0-9]+)", text)]
+    for index in range(1, len(parts), 2):
+        # Not as an int: a server may send more digits than Python makes one of.
+        digits = str(parts[index]).lstrip("0")
+        parts[index] = (len(digits), digits)
+    return parts
 
 
 def _is_number(value: object) -> bool:

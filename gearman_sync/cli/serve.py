@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import ssl
@@ -15,7 +16,7 @@ from gearman_proto.constants import DEFAULT_GEARMAN_PORT, DEFAULT_JOB_RETRIES, D
 from gearman_sync import JobServer
 
 from . import exits
-from .servers import named_files
+from .servers import load_files
 from .signals import handled
 
 if TYPE_CHECKING:
@@ -111,9 +112,8 @@ def _context(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLCon
         if key or ca:
             raise ValueError(f"{'--tls-key' if key else '--tls-ca'} needs --tls-cert")
         return None
-    with named_files(ca, cert, key):
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
-        context.load_cert_chain(cert, key)
+    create = functools.partial(ssl.create_default_context, ssl.Purpose.CLIENT_AUTH)
+    context = load_files(create, ca, cert, key)
     if ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
     return context

@@ -17,16 +17,18 @@ import typer
 
 from gearman_proto.address import ServerAddress, parse_address
 from gearman_proto.errors import GearmanError
+from gearman_proto.tls import FileNames, load_context
 from gearman_sync import GearmanAdminClient, GearmanClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
 T = TypeVar("T")
 
 #: The environment variable that names the servers, as for libgearman: separated by commas.
 VARIABLE: Final = "GEARMAN_SERVERS"
 _DEFAULT: Final = "localhost:4730"
+_FILES: Final = FileNames("--tls-ca", "--tls-cert", "--tls-key", way_out="")
 
 
 @dataclass(frozen=True)
@@ -87,23 +89,25 @@ def _make(
         return Servers(addresses)
     if tls_key and not tls_cert:
         raise ValueError("--tls-key needs --tls-cert")
-    with named_files(tls_ca, tls_cert, tls_key):
-        context = ssl.create_default_context(cafile=tls_ca)
-        if tls_cert is not None:
-            context.load_cert_chain(tls_cert, tls_key)
+    context = load_files(ssl.create_default_context, tls_ca, tls_cert, tls_key)
     return Servers(
         [ServerAddress(address.host, address.port, ssl_context=context) for address in addresses]
     )
 
 
-@contextlib.contextmanager
-def named_files(*paths: Path | None) -> Iterator[None]:
-    """Name these files in the error where one can't be read, or does not hold what it should."""
+def load_files(
+    create: Callable[..., ssl.SSLContext], ca: Path | None, cert: Path | None, key: Path | None
+) -> ssl.SSLContext:
+    """The context that `create` makes, with what the files of the command line hold.
+
+    Raises:
+        ValueError: One can't be read, or does not hold what it should.
+    """
     try:
-        yield
+        context: ssl.SSLContext = load_context(create, ca, cert, key, _FILES)
     except OSError as error:  # ssl.SSLError is one, too.
-        named = ", ".join(str(path) for path in paths if path)
-        raise ValueError(f"{named}: {error.strerror or error}") from None
+        raise ValueError(error.strerror or str(error)) from None
+    return context
 
 
 _OPTIONS: Final[dict[str, Any]] = {

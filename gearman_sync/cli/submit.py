@@ -20,6 +20,7 @@ from . import exits
 from .bars import Bars
 from .lines import submit_lines
 from .output import complain, flush
+from .seconds import check_seconds
 from .servers import Servers, for_servers
 from .tasks import complete_task
 
@@ -102,7 +103,12 @@ def submit(
     timeout: Annotated[
         float | None,
         typer.Option(
-            "--timeout", "-t", metavar="SECONDS", min=0, help="How long to wait for each job."
+            "--timeout",
+            "-t",
+            metavar="SECONDS",
+            min=0,
+            callback=check_seconds,
+            help="How long to wait for each job.",
         ),
     ] = None,
 ) -> int:

@@ -33,6 +33,7 @@ from . import exits
 from .board import Board, Order, Row, Site, sparkline
 from .keys import END, Keys, raw_keys
 from .output import complain
+from .seconds import check_seconds
 from .servers import Servers, for_servers
 from .signals import handled, heeded
 
@@ -99,7 +100,15 @@ def top(
     servers: Servers,
     *,
     interval: Annotated[
-        float, typer.Option("--interval", "-i", metavar="SECONDS", min=0.1, help="Between looks.")
+        float,
+        typer.Option(
+            "--interval",
+            "-i",
+            metavar="SECONDS",
+            min=0.1,
+            callback=check_seconds,
+            help="Between looks.",
+        ),
     ] = 0.5,
 ) -> int:
     """Show what servers have to do, as it changes.

@@ -123,7 +123,9 @@ def said(server: Server, option: str) -> str:
 def test_lines_are_those_of_gearadmin(busy: Server, words: tuple[str, ...], option: str) -> None:
     expected = said(busy, option)
     assert expected
-    assert gearmanctl(*words, at=busy) == Result(DONE, expected.encode(), "")
+    result = gearmanctl(*words, at=busy)
+    assert (result.status, result.errors) == (DONE, "")
+    assert result.lines == sorted(expected.splitlines())
 
 
 @on_both
@@ -158,7 +160,61 @@ def test_json(busy: Server, words: tuple[str, ...]) -> None:
         rows = [row for row in rows if row["tasks"]]
         expected = [row for row in expected if row["tasks"]]
         assert len(rows) == 1
+    else:
+        expected.sort(key=lambda row: row.get("task") or row.get("handle") or row["unique"])
     assert rows == expected
+
+
+#: What a server says to each, in its own order, and how lines begin.
+UNSORTED = [
+    (
+        ("status",),
+        "b\t0\t0\t1\nresize10\t0\t0\t1\na\t0\t0\t1\nresize9\t0\t0\t1\n",
+        ["a", "b", "resize9", "resize10"],
+    ),
+    (
+        ("status", "--priority"),
+        "b\t0\t0\t0\t1\nB\t0\t0\t0\t1\na\t0\t0\t0\t1\n",
+        ["B", "a", "b"],
+    ),
+    (
+        ("workers",),
+        "9 ::10 - : f\n11 ::9 w2 :\n8 ::9 w10 : f\n10 ::9 w2 : g\n7 ::9 w2 : g\n",
+        [
+            "11\t::9\tw2\t",
+            "7\t::9\tw2\tg",
+            "10\t::9\tw2\tg",
+            "8\t::9\tw10\tf",
+            "9\t::10\t-\tf",
+        ],
+    ),
+    (
+        ("jobs",),
+        "H:h:10\t0\t0\t1\nH:g:11\t0\t0\t1\nH:h:9\t0\t0\t1\nH:h:" + "7" * 5000 + "\t0\t0\t1\n",
+        ["H:g:11", "H:h:9", "H:h:10", "H:h:" + "7" * 5000],
+    ),
+    (("jobs", "--unique"), "u-2\nu\nu-02\nu-1\n", ["u", "u-1", "u-2", "u-02"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "reply", "lines"), UNSORTED, ids=[" ".join(words) for words, *_ in UNSORTED]
+)
+def test_lists_are_sorted(
+    start_server: StartServer, words: tuple[str, ...], reply: str, lines: list[str]
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.recv(100)
+        peer.send_raw(reply.encode() + b".\n")
+        peer.hold()
+
+    server = start_server(script)
+    result = gearmanctl(*words, at=server.address)
+    assert (result.status, result.errors) == (DONE, "")
+    assert len(result.lines) == len(lines)
+    assert all(line.startswith(start) for line, start in zip(result.lines, lines))
+    table = json.loads(gearmanctl(*words, "--json", at=server.address).output)
+    assert [str([*row.values()][1]) for row in table] == [line.split("\t")[0] for line in lines]
 
 
 @on_both
@@ -220,8 +276,9 @@ def test_cancel(
     assert sorted(handles) == sorted(before)
     # Of other tests' jobs there may be some on a gearmand that is shared.
     others = [h for h in handles if h != handle]
-    number = int(handle.rpartition(":")[2]) - 1
-    (cancelled,) = (h for h in others if h.endswith(f":{number}"))
+    number = handle.rpartition(":")[2]
+    before_it = f":{int(number) - 1:0{len(number)}}"
+    (cancelled,) = (h for h in others if h.endswith(before_it))
     assert gearmanctl("cancel", cancelled, at=server) == Result(DONE, f"{cancelled}\n".encode(), "")
     result = running.end()
     assert (result.status, result.output, result.error) == (FAILED, b"", "the job failed")

@@ -26,7 +26,7 @@ pytest.importorskip("rich")
 pytest.importorskip("typer")
 
 from tests.support import PATIENCE, Gearmand, Job, Worker, eventually
-from tests.test_docs_pages import matches
+from tests.test_docs_pages import jobs_at, matches
 
 from .support import ROOT
 from .terminal import CTRL_C, Terminal, environment
@@ -215,6 +215,7 @@ def test_page(server: Gearmand, resize: Resize, environ: dict[str, str], tmp_pat
                 for other, its_shell in running:
                     if "gearmanctl serve" in other.text:
                         its_shell.wait_for_prompt()
+        assert jobs_at(server) == []
         for _, shell in reversed(running):
             shell.leave()
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.requirements import Requirement
 
 from gearman_proto._version import __version__
 from tests.support import require
@@ -18,6 +22,7 @@ from .support import (
     DONE,
     FAILED,
     PROGRAM,
+    ROOT,
     USAGE,
     Result,
     Running,
@@ -133,13 +138,15 @@ def test_completion_without_a_server(names: str) -> None:
 # What it needs, and what it has.
 
 
-def test_without_what_the_extra_installs() -> None:
-    # Without site-packages.
-    result = run(sys.executable, "-S", "-m", "gearman_sync", "status")
+def test_without_what_the_extra_installs(tmp_path: Path) -> None:
+    # Without site-packages, and where nothing is known of an installation: so no versions are.
+    for package in ("gearman_proto", "gearman_sync"):
+        (tmp_path / package).symlink_to(ROOT / package)
+    command = (sys.executable, "-S", "-P", "-m", "gearman_sync", "status")
+    result = run(*command, PYTHONPATH=str(tmp_path))
     assert (result.status, result.output) == (USAGE, b"")
-    assert result.error == (
-        "typer and rich not found; pip install 'gearman-sansio[cli]' installs what it needs"
-    )
+    pip = f"{shlex.quote(sys.executable)} -m pip install"
+    assert result.error == f"typer and rich not found; {pip} typer rich installs what it needs"
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
@@ -150,7 +157,11 @@ def test_without_one_of_them(missing: str) -> None:
     )
     result = run(sys.executable, "-c", program)
     assert (result.status, result.output) == (USAGE, b"")
-    assert result.error.startswith(f"{missing} not found; ")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    # As the metadata of what is installed has them.
+    needed = shlex.join(str(Requirement(each)) for each in project["optional-dependencies"]["cli"])
+    pip = f"{shlex.quote(sys.executable)} -m pip install"
+    assert result.error == f"{missing} not found; {pip} {needed} installs what it needs"
 
 
 def test_the_library_does_without_them() -> None:
@@ -178,3 +189,44 @@ def test_everything_is_closed(server: Server, run_program: Callable[..., Running
         running = run_program([b"sh", b"-c", shell, b"sh", *command])
         result = running.end()
         assert (result.status, result.errors) == (DONE, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("submit t --priority urgent", "'urgent' is not one of 'high', 'normal', 'low'."),
+        ("submit t --in-flight 0", "0 is not in the range x>=1."),
+        ("status --timeout soon", "'soon' is not a valid float range."),
+        ("status --timeout nan", "nan is not a number of seconds."),
+        ("submit t d --timeout nan", "nan is not a number of seconds."),
+        ("top --interval nan", "nan is not a number of seconds."),
+        ("maxqueue t many", "'many' is not a valid int."),
+    ],
+)
+def test_what_is_said_of_values(line: str, said: str) -> None:
+    """In the words of the versions that the extra allows; .ci/run compares all of the pages."""
+    words = line.split()
+    result = gearmanctl(*words)
+    assert (result.status, result.output) == (USAGE, b"")
+    assert result.error.startswith("Invalid value for ")
+    assert result.error.endswith(f": {said} (see gearmanctl {words[0]} --help)")
+
+
+def test_what_the_extra_installs() -> None:
+    """What is typed on a terminal needs no compiled validation of data."""
+    found: set[str] = set()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    to_look_at = project["optional-dependencies"]["cli"]
+    while to_look_at:
+        needed = Requirement(to_look_at.pop())
+        if needed.name not in found and (needed.marker is None or needed.marker.evaluate()):
+            found.add(needed.name)
+            to_look_at += importlib.metadata.requires(needed.name) or []
+    assert {"rich", "typer"} < found
+    assert not {name for name in found if name.startswith("pydantic")}
+
+
+def test_the_tests_need_what_the_extra_does() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extra = project["project"]["optional-dependencies"]["cli"]
+    assert set(extra) <= set(project["dependency-groups"]["test"])

@@ -101,11 +101,13 @@ def test_tls(run_serve: Serve, tls_certificates: Path) -> None:
 
 def test_wrong_files(tls_certificates: Path, tmp_path: Path) -> None:
     key = str(tls_certificates / "server.key")
+    other = str(tls_certificates / "client.pem")
     for words, message in (
         (("--tls-key", key), "--tls-key needs --tls-cert"),
         (("--tls-ca", key), "--tls-ca needs --tls-cert"),
-        (("--tls-cert", str(tmp_path / "none")), f"{tmp_path}/none: No such file"),
-        (("--tls-cert", key), key),
+        (("--tls-cert", str(tmp_path / "none")), f"{tmp_path}/none' can't be read: No such file"),
+        (("--tls-cert", key), f"--tls-cert '{key}' has no certificate in PEM form"),
+        (("--tls-cert", other, "--tls-key", key), "is not that of the certificate in --tls-cert"),
     ):
         result = gearmanctl("serve", "--port", "0", *words)
         assert (result.status, result.output) == (USAGE, b"")

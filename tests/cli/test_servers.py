@@ -9,7 +9,7 @@ import pytest
 from gearman_proto import ServerAddress
 from gearman_sync import JobServer
 from gearman_sync.cli.servers import find_servers
-from tests.support import Stunnel, free_port, make_certificates
+from tests.support import Stunnel, encrypted, free_port, make_certificates
 
 from .support import DONE, NO_SERVER, USAGE, Result, Running, address_of, gearmanctl
 
@@ -162,7 +162,10 @@ def test_a_server_with_tls_is_asked_without(tunnel: tuple[str, int]) -> None:
 @pytest.mark.parametrize("option", ["--tls-ca", "--tls-cert", "--tls-key"])
 def test_files_that_are_not_there_or_wrong(tls: list[str], tmp_path: Path, option: str) -> None:
     wrong = tmp_path / "wrong"
-    for text in (None, "this is no certificate"):
+    for text, wrong_with_it in (
+        (None, "can't be read: No such file or directory"),
+        ("this is no certificate", "has no "),
+    ):
         if text is not None:
             wrong.write_text(text)
         options = [*tls]
@@ -170,7 +173,17 @@ def test_files_that_are_not_there_or_wrong(tls: list[str], tmp_path: Path, optio
         for words in (("submit", "task", "data"), ("status",)):
             result = gearmanctl(*words, *options, at=NOWHERE)
             assert (result.status, result.output) == (USAGE, b"")
-            assert str(wrong) in result.error
+            assert f"{option} '{wrong}' {wrong_with_it}" in result.error
+
+
+def test_an_encrypted_key(certificates: Path, tls: list[str], tmp_path: Path) -> None:
+    """Nobody is asked for its passphrase, on a terminal neither."""
+    key = encrypted(certificates / "client.key", tmp_path)
+    result = gearmanctl("status", *tls[:-1], str(key), at=NOWHERE)
+    assert (result.status, result.output) == (USAGE, b"")
+    assert result.error == (
+        f"the key in --tls-key '{key}' is encrypted, and its passphrase is not asked for"
+    )
 
 
 def test_a_key_without_its_certificate(tls: list[str]) -> None:

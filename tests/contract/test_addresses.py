@@ -88,3 +88,11 @@ async def test_slow_name_server_delays_nobody(
     name.known.set()
     assert (await connecting.result()).connected
     assert (await ended.__anext__()).result == b"yx"
+
+
+@pytest.mark.parametrize("kind", ["GearmanClient", "GearmanWorker", "GearmanAdminClient"])
+@pytest.mark.parametrize("host", [("localhost", 4730), "localhost:4730"])
+async def test_one_address_in_place_of_a_list(kit: Kit, kind: str, host: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        getattr(kit.gearman, kind)(host)
+    assert str(caught.value) == f"host_list is a list of servers, not {host!r}: [{host!r}]?"

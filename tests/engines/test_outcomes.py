@@ -145,7 +145,7 @@ def test_what_is_sent(happened: Happened, exceptions: bool, job: WorkerJob) -> N
 
 
 def test_a_result_that_is_not_to_be_encoded(job: WorkerJob) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="the result of 'f' must be bytes or str, not int"):
         to_send(Happened.RETURNED, job, NoopEncoder, 5)
     assert OUTCOMES[Happened.UNENCODABLE] == OUTCOMES[Happened.RAISED]
 

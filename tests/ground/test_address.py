@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.address import ServerAddress, parse_address, parse_host_list
+from gearman_proto.address import HostAndPort, ServerAddress, parse_address, parse_host_list
 
 
 @pytest.mark.parametrize(
@@ -177,3 +177,28 @@ def test_an_address_with_a_port_has_brackets(spec: Any) -> None:
 def test_no_list(hosts: Any) -> None:
     with pytest.raises(TypeError, match="host_list is a list of servers, not "):
         parse_host_list(hosts)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "hint"),
+    [
+        (("localhost", 4730), "[('localhost', 4730)]"),
+        (["localhost", 4730], "[('localhost', 4730)]"),
+        ((b"localhost", "4730"), "[(b'localhost', '4730')]"),
+        (HostAndPort("localhost", 4730), "[('localhost', 4730)]"),
+        ("localhost:4730", "['localhost:4730']"),
+        ({"host": "localhost"}, "[{'host': 'localhost'}]"),
+        (ServerAddress("localhost"), f"[{ServerAddress('localhost')!r}]"),
+    ],
+)
+def test_one_server_in_place_of_a_list(hosts: Any, hint: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        parse_host_list(hosts)
+    assert str(caught.value) == f"host_list is a list of servers, not {hosts!r}: {hint}?"
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_two_servers_that_may_look_like_one(kind: type) -> None:
+    assert parse_host_list(kind(["a", "b"])) == [ServerAddress("a"), ServerAddress("b")]
+    assert parse_host_list(kind([("a", 1), "b"])) == [ServerAddress("a", 1), ServerAddress("b")]
+    assert parse_host_list(["a", "1"]) == [ServerAddress("a"), ServerAddress("1")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,9 +11,13 @@ from gearman_proto.tls import (
     check_context,
     connect_timeout,
     handshake_failure,
+    load_context,
     make_contexts,
     parse_servers,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Context:
@@ -21,7 +25,9 @@ class Context:
         self.made_of: tuple[str | None, ...] = (cafile,)
         self.protocol = "of servers"
 
-    def load_cert_chain(self, certfile: str, keyfile: str | None) -> None:
+    def load_cert_chain(
+        self, certfile: str, keyfile: str | None, password: Callable[[], object]
+    ) -> None:
         self.made_of += (certfile, keyfile)
 
 
@@ -76,6 +82,87 @@ class SslError(OSError):
     def __init__(self, reason: str | None) -> None:
         super().__init__(1, f"[SSL: {reason}]")
         self.reason = reason
+
+
+def load(
+    *, create: Any = None, chain: Any = None, verify: Any = None, key: str | None = "key"
+) -> str:
+    """What is said where one of the three calls raises an error, or calls its last argument."""
+
+    def play(what: Any, *args: Any) -> None:
+        if isinstance(what, Exception):
+            raise what
+        if what is not None:
+            args[-1]()
+
+    class Failing(Context):
+        def __init__(self, cafile: str | None = None) -> None:
+            play(create)
+
+        def load_cert_chain(self, *args: Any) -> None:
+            play(chain, *args)
+
+        def load_verify_locations(self, cafile: str) -> None:
+            play(verify)
+
+    error = next(filter(None, (create, verify, chain)))
+    with pytest.raises(OSError) as caught:
+        load_context(Failing, "ca", "cert", key)
+    assert type(caught.value) is (type(error) if isinstance(error, Exception) else OSError)
+    return str(caught.value)
+
+
+class FileError(OSError):
+    """As `ssl.SSLError` is of a file."""
+
+    def __init__(self, number: int, text: str, reason: str | None = None) -> None:
+        super().__init__(number, text)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+MISSING = FileNotFoundError(2, "No such file or directory")
+EMPTY = FileError(9, "[SSL] PEM lib")
+
+
+def test_files_that_can_not_be_read() -> None:
+    said = "can't be read: No such file or directory"
+    assert load(create=MISSING) == f"[Errno 2] ca_certs 'ca' {said}"
+    assert load(chain=MISSING, verify=MISSING) == f"[Errno 2] certfile 'cert' {said}"
+    assert load(chain=MISSING) == f"[Errno 2] keyfile 'key' {said}"
+    assert load(chain=PermissionError(13, "Permission denied")) == (
+        "[Errno 13] keyfile 'key' can't be read: Permission denied"
+    )
+
+
+def test_files_without_what_they_should_have() -> None:
+    none = FileError(9, "[X509: …]", "NO_CERTIFICATE_OR_CRL_FOUND")
+    assert load(create=none) == "ca_certs 'ca' has no certificate in PEM form"
+    assert load(chain=EMPTY, verify=none) == "certfile 'cert' has no certificate in PEM form"
+    assert load(chain=EMPTY) == "keyfile 'key' has no private key in PEM form"
+    assert load(chain=EMPTY, key=None) == "certfile 'cert' has no private key in PEM form"
+
+
+def test_files_that_something_else_is_wrong_with() -> None:
+    other = FileError(9, "[SSL: EE_KEY_TOO_SMALL] ee key too small", "EE_KEY_TOO_SMALL")
+    assert load(create=other) == f"ca_certs 'ca': {other}"
+    assert load(chain=other) == f"certfile 'cert', keyfile 'key': {other}"
+    assert load(chain=other, key=None) == f"certfile 'cert': {other}"
+
+
+@pytest.mark.parametrize("reason", ["KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"])
+def test_a_key_that_is_not_the_certificates(reason: str) -> None:
+    said = load(chain=FileError(9, "", reason))
+    assert said == "the key in keyfile 'key' is not that of the certificate in certfile 'cert'"
+
+
+def test_nobody_is_asked_for_a_passphrase() -> None:
+    assert load(chain=True) == (
+        "the key in keyfile 'key' is encrypted, and its passphrase is not asked for; "
+        "an ssl_context can be made with it"
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gearman_proto.jobs.encoder import DataEncoder, NoopEncoder, encode_data
+from gearman_proto.wire.events import WorkComplete, WorkData, WorkException, WorkWarning
 
 
 class Bytes(bytes):
@@ -47,6 +48,34 @@ def test_what_is_not(data: Any) -> None:
         encode_data(NoopEncoder, data)
     with pytest.raises(TypeError, match=type(data).__name__):
         encode_data(Returns(data), b"")
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "what"),
+    [
+        (None, "", "the data of a job"),
+        (None, "task", "the data of 'task'"),
+        (WorkComplete, b"", "the result of a job"),
+        (WorkComplete, b"task", "the result of 'task'"),
+        (WorkData, b"task", "a part of the result of 'task'"),
+        (WorkWarning, b"task", "a warning of 'task'"),
+        (WorkException, b"\xff", "the exception of '\\udcff'"),
+    ],
+)
+def test_what_is_said_of_it(kind: Any, task: Any, what: str) -> None:
+    side = "worker" if kind else "client"
+    with pytest.raises(TypeError) as caught:
+        encode_data(NoopEncoder, 7, kind, task)
+    assert str(caught.value) == (
+        f"{what} must be bytes or str, not int; a data_encoder of the {side} can make bytes of it"
+    )
+
+
+def test_what_is_said_of_an_encoder() -> None:
+    with pytest.raises(TypeError, match="the client's data_encoder must make bytes or str of the "):
+        encode_data(Returns(7), b"")
+    with pytest.raises(TypeError, match=r"the worker's .* of the result of 't', and has made int$"):
+        encode_data(Returns(7), b"", WorkComplete, b"t")
 
 
 def test_noop_decodes_to_the_same() -> None:

@@ -8,7 +8,7 @@ from .names import Name, has_address, resolve_to
 from .peers import Disconnected, FakeServer, Peer, black_hole
 from .programs import PortProgram, Program, free_port, interruptible, require, require_module
 from .servers import Administered, EmbeddedServer, Gearmand, ServerAt, counts_of, is_whole_reply
-from .tls import Stunnel, client_context, client_keys, make_certificates, server_context
+from .tls import Stunnel, client_context, client_keys, encrypted, make_certificates, server_context
 from .waiting import PATIENCE, deadlines_of, eventually, spawn, wait_for
 from .workers import Failed, Gate, Job, Raised, Worker, echo, reverse
 
@@ -37,6 +37,7 @@ __all__ = [
     "counts_of",
     "deadlines_of",
     "echo",
+    "encrypted",
     "eventually",
     "free_port",
     "has_address",

@@ -11,7 +11,7 @@ from .programs import PortProgram, free_port, require
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .servers import Gearmand
+    from .servers import Administered
 
 
 def make_certificates(directory: Path) -> Path:
@@ -41,15 +41,24 @@ def make_certificates(directory: Path) -> Path:
     return directory
 
 
+def encrypted(key: Path, directory: Path) -> Path:
+    """A file in `directory` with this key behind a passphrase."""
+    made = directory / "encrypted.key"
+    command = [require("openssl"), "pkey", "-in", str(key), "-aes128", "-passout", "pass:secret"]
+    subprocess.run([*command, "-out", str(made)], check=True, capture_output=True)
+    return made
+
+
 class Stunnel(PortProgram):
     """TLS in front of a server, for clients with a certificate of `ca` only."""
 
-    def __init__(self, directory: Path, server: Gearmand) -> None:
+    def __init__(self, directory: Path, server: Administered) -> None:
         port = free_port()
+        host, its_port = server.address
         config = directory / f"stunnel-{port}.conf"
         config.write_text(
             "foreground = yes\npid =\n[gearman]\n"
-            f"accept = 127.0.0.1:{port}\nconnect = {server.host}:{server.port}\n"
+            f"accept = 127.0.0.1:{port}\nconnect = {host}:{its_port}\n"
             f"cert = {directory / 'server.pem'}\nkey = {directory / 'server.key'}\n"
             f"CAfile = {directory / 'ca.pem'}\nverifyChain = yes\nrequireCert = yes\n"
         )

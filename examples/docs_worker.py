@@ -1,0 +1,148 @@
+"""The worker that the examples in README.md and docs/ need.
+
+    python examples/docs_worker.py [--server HOST:PORT]
+
+It does the functions that they name at the server on this machine at port 4730, until Ctrl-C. Where
+nobody listens there, it brings a job server, which ends with it: then nothing but Python is needed.
+"""
+
+# ruff: noqa: ARG001 - all callbacks have the same parameters
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import gearman_sync as gearman
+from gearman_proto import parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from gearman_proto import ServerAddress
+
+    Callback = Callable[[gearman.GearmanWorker, gearman.WorkerJob], Any]
+
+HERE = ("localhost", "127.0.0.1", "::1")
+
+
+# The functions. Each gets the data of a job as bytes, and returns its result.
+
+
+def reverse(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+    """The data back to front."""
+    data: bytes = job.data
+    return data[::-1]
+
+
+def add(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
+    """The sum of a list of numbers, in JSON."""
+    return json.dumps({"sum": sum(json.loads(job.data))})
+
+
+def convert(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+    """Two pages, which are sent as they are done, and how many there were."""
+    worker.send_job_status(job, 1, 2)
+    worker.send_job_data(job, b"page 1")
+    worker.send_job_warning(job, b"no title")
+    worker.send_job_status(job, 2, 2)
+    worker.send_job_data(job, b"page 2")
+    return b"2 pages"
+
+
+def divide(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
+    """What "6 by 3" is. "1 by 0" fails."""
+    numerator, denominator = map(int, job.data.split(b" by "))
+    return str(numerator // denominator)
+
+
+def refuse(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> None:
+    """Fails always."""
+    raise ValueError("not today")
+
+
+def slow(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
+    """The data, after half a second."""
+    time.sleep(0.5)
+    data: bytes = job.data
+    return data
+
+
+# Two workers with one job at a time each: so nobody waits for `slow`, and the results of all others
+# come in the order of their jobs.
+WORKERS: dict[str, tuple[Callback, ...]] = {
+    "docs-worker": (reverse, add, convert, divide, refuse),
+    "docs-worker-slow": (slow,),
+}
+
+
+@contextlib.contextmanager
+def working(servers: Sequence[Any]) -> Iterator[None]:
+    """The workers, in threads of their own."""
+    with contextlib.ExitStack() as stack:
+        for name, callbacks in WORKERS.items():
+            # They wait for a server that is restarted for as long as it takes.
+            worker = gearman.GearmanWorker(servers, max_outage=None, look_again=1.0)
+            worker.set_client_id(name)
+            for callback in callbacks:
+                worker.register_task(callback.__name__, callback)
+            thread = threading.Thread(target=worker.work, name=name)
+            thread.start()
+            stack.callback(worker.shutdown)
+            stack.callback(thread.join)
+            stack.callback(worker.stop)
+        yield
+
+
+def bring_server(address: ServerAddress) -> contextlib.AbstractContextManager[object]:
+    """A job server, if nobody listens there, and it is this machine."""
+    try:
+        with gearman.GearmanAdminClient([address]) as admin:
+            admin.ping_server()
+        return contextlib.nullcontext()
+    except gearman.errors.ServerUnavailable:
+        if address.host not in HERE:
+            raise
+    say(f"server: nobody listens at {address}, so a job server of this program does")
+    return gearman.JobServer(address.host, address.port)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Do the functions that the documentation names.")
+    parser.add_argument("--server", metavar="HOST:PORT", default="localhost:4730")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="docs_worker: %(message)s")
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    try:
+        address = parse_address(arguments.server)
+        with bring_server(address), working([address]):
+            functions = ", ".join(one.__name__ for some in WORKERS.values() for one in some)
+            say(f"worker: doing {functions} at {address}; Ctrl-C ends it")
+            ended.wait()
+    except gearman.errors.ServerUnavailable as error:
+        return fail(error, 3)
+    except (OSError, ValueError, gearman.errors.GearmanError) as error:
+        return fail(error, 2)
+    return 0
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def fail(error: Exception, status: int) -> int:
+    print(f"docs_worker: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""What is said where anyio, or a part of it, is not installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def last_line(hidden: str) -> str:
+    """What Python says last of ``import gearman_anyio`` where the module `hidden` is not there."""
+    program = f"import sys; sys.modules[{hidden!r}] = None; import gearman_anyio"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    return ended.stderr.splitlines()[-1]
+
+
+def test_without_anyio() -> None:
+    assert last_line("anyio") == (
+        "ModuleNotFoundError: gearman_anyio needs anyio, which is not installed: "
+        "pip install 'gearman-sansio[anyio]', or pip install anyio"
+    )
+
+
+@pytest.mark.parametrize("hidden", ["anyio.abc", "ssl", "gearman_proto.tls"])
+def test_without_something_else(hidden: str) -> None:
+    """That is not for this message to explain."""
+    said = last_line(hidden)
+    assert hidden in said
+    assert "needs anyio" not in said
