@@ -473,6 +473,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 try:
                     packet = connection.send_submits(*run)
                 except LocalProtocolError:
+                    if connection.unanswered != last:
+                        raise  # As below.
                     # One of them was changed after it had been checked: the others are sent.
                     outbox.extendleft(reversed(requests))
                     by_one = len(requests)

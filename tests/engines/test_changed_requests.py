@@ -9,7 +9,7 @@ import pytest
 from gearman_proto.constants import JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.errors import ConnectionError, LocalProtocolError
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.wire.events import Error, GetStatus, JobCreated, SubmitJob
+from gearman_proto.wire.events import Error, GetStatus, JobCreated, SubmitJob, SubmitJobBg
 
 from .harness import World
 
@@ -30,6 +30,64 @@ def test_attempts_that_can_not_be_compared() -> None:
     (submit,) = world.serve().take()
     assert isinstance(submit, SubmitJob)
     assert other.state == JOB_PENDING
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("task", "another"),
+        ("task", "a\0b"),
+        ("task", b"task"),
+        ("priority", "LOW"),
+        ("priority", ["LOW"]),
+        ("priority", "none"),
+        ("unique", "a\0b"),
+        ("unique", None),
+        ("background", 1),
+        ("run_at", 5),
+        ("reducer", "r"),
+        ("payload", None),
+        ("payload", "text"),
+        ("connection_attempts", False),
+    ],
+)
+@pytest.mark.parametrize("where", [slice(0, 1), slice(2, 3), slice(0, 5)])
+def test_many_of_which_some_were_changed(name: str, value: Any, where: slice) -> None:
+    """Those are sent as they are now, or fail; the others are sent as they were."""
+    world = World()
+    requests: list[Any] = [world.request(background=True) for _ in range(5)]
+    wait = world.submit(*requests)
+    for request in requests[where]:
+        setattr(request, name, value)
+    server = world.serve()
+    sent = server.take()
+    failed = [request for request in requests if request.error is not None]
+    assert len(sent) + len(failed) == 5
+    assert set(failed) <= set(requests[where])
+    server.send(*(JobCreated(b"H:%d" % number) for number in range(len(sent))))
+    assert wait.done
+    for request in requests:
+        assert request.state == (JOB_UNKNOWN if request in failed else JOB_CREATED)
+        if request not in requests[where]:
+            unique = request.unique.encode()
+            assert SubmitJobBg(b"task", unique, b"data") in sent
+
+
+def test_an_exception_that_comes_behind_many_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.submit(*(world.request() for _ in range(3)))
+    server = world.peers[-1]
+    connection = server.link.connection
+    real = connection.send_submits
+
+    def send_submits(*args: Any) -> bytes:
+        real(*args)
+        raise LocalProtocolError("out of a handler")
+
+    monkeypatch.setattr(connection, "send_submits", send_submits)
+    world.engine.connected(server.link, world.now)
+    with pytest.raises(LocalProtocolError, match="out of a handler"):
+        world.engine.data_to_send(server.link, world.now)
 
 
 def test_an_exception_that_comes_behind_a_packet_is_no_fault_of_the_request(

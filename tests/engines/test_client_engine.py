@@ -909,6 +909,40 @@ def test_a_call_that_starts_also_forgets() -> None:
     assert kept.state == JOB_CREATED
 
 
+def test_one_handle_for_two_requests_that_nobody_holds() -> None:
+    world = World()
+    server = world_server(world)
+    for _ in range(2):
+        world.job(server)
+    gc.collect()
+    kept = world.job(server)
+    assert list(server.link.jobs) == [b"H:1"]
+    server.send(WorkComplete(b"H:1", b"out"))
+    assert kept.result == b"out"
+    requests = [world.job(server, b"H:2") for _ in range(2)]
+    assert states(requests) == [JOB_CREATED] * 2
+    requests.clear()
+    gc.collect()
+    world.submit(world.request())
+    assert server.link.jobs == {}
+
+
+def test_a_job_that_was_lost_before_it_is_forgotten() -> None:
+    world = World()
+    server = world_server(world)
+    world.job(server)
+    gc.collect()
+    server.lose()
+    assert world.engine.dropped
+    kept = world.request()
+    wait = world.submit(kept)
+    assert not world.engine.dropped
+    server = world.serve()
+    server.take()
+    server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
+    assert (wait.done, kept.result) == (True, b"out")
+
+
 def test_terminal_packets_and_losses_where_nobody_holds_the_request() -> None:
     world = World()
     server = world_server(world)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.errors import ServerError
+from gearman_proto.jobs.request import leave_together
 from gearman_proto.jobs.submitting import make_requests
 
 if TYPE_CHECKING:
@@ -79,3 +80,20 @@ def test_as_good_as_new_but_for_what_is_to_be_sent(background: bool) -> None:
     assert (request.payload, request.connection_attempts) == (b"x", 0)
     # A background job that is sent again is not run twice where its unique is the same.
     assert request.unique == ("made here" if background else None)
+
+
+def test_leaving_together() -> None:
+    one, two = Told(), Told()
+    groups: list[tuple[Any, ...]] = [(), (one,), (one,), (one, two), ()]
+    requests = make_requests([{"task": "t", "data": b""}] * 7, background=True)
+    for request, waits in zip(requests, [groups[1], groups[1], *groups, *groups]):
+        request.state, request.waits, request.link = JOB_PENDING, waits, object()
+        request.payload, request.timed_out, request.tried = b"x", True, (object(),)
+    leave_together(requests)
+    assert (len(one.calls), len(two.calls)) == (5, 1)
+    assert {*one.calls, *two.calls} == {"over CREATED"}
+    for request in requests:
+        left = [request.state, request.waits, request.link, request.payload, request.tried]
+        assert left == [JOB_CREATED, (), None, None, ()]
+        assert not request.timed_out
+    leave_together([])
