@@ -42,6 +42,8 @@ class Program:
         self.problems: list[str] = []
         every = list(sources)
         self.files = len(every)
+        #: Whether the program calls install_as_gearman() already.
+        self.is_installed = any("install_as_gearman(" in source.text for source in every)
         parsed: list[Source] = []
         knowledge = Knowledge()
         # The name of a library is in each file that imports it. The classes that are made there of

@@ -73,7 +73,7 @@ class Checker(Guess, ast.NodeVisitor):
         self.findings: set[Finding] = set()
         #: Nodes of which something was said already.
         self.done: set[ast.AST] = set()
-        #: What is logged or printed: somebody reads it.
+        #: What is logged, printed or raised: somebody reads it.
         self.read_by_people: set[ast.AST] = set()
         self._later: list[_Later] = []
         assert source.tree is not None
@@ -96,6 +96,7 @@ class Checker(Guess, ast.NodeVisitor):
             elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
                 self.assigned.add(node.attr)
         self.all_encoded = "data_encoder" in self.assigned
+        self.defined = set(self.functions)
 
     def run(self) -> None:
         """Look at all of it."""
@@ -111,10 +112,6 @@ class Checker(Guess, ast.NodeVisitor):
         line = getattr(node, "lineno", 1)
         code = shown(" ".join(code.split()), _LONGEST)
         self.findings.add(Finding(str(self.source.path), line, rule, code, more))
-
-    def defines(self, name: str) -> bool:
-        """Whether the program has a function or method of this name."""
-        return name in self.functions
 
     # Statements.
 
@@ -240,6 +237,11 @@ class Checker(Guess, ast.NodeVisitor):
             kinds = self.learned.returned.setdefault(self._name, set())
             if not (isinstance(node.value, ast.Constant) or node.value is None):
                 kinds.add(self.kind(node.value))
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        if isinstance(node.exc, ast.Call):
+            self.read_by_people.update(node.exc.args)
+        self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)

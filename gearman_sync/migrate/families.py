@@ -223,7 +223,7 @@ GEAR: Final[dict[str, str]] = {
     "sendWorkWarning": "use worker.send_job_warning(job, data)",
     "setFunctions": "use register_task() and unregister_task()",
     "setOption": "exceptions are asked for by themselves: leave it out",
-    "shutdown": "it is shutdown(), too; `with` calls it",
+    "shutdown": "it is shutdown(), too; with calls it",
     "stopWaitingForJobs": "use worker.stop()",
     "submitJob": "use client.submit_job(task, data, unique, priority, background)",
     "unRegisterFunction": "use worker.unregister_task(name)",
@@ -235,7 +235,7 @@ GEAR_COMMON: Final = frozenset(
     | {"warning"}
 )
 
-_ANYIO: Final = "use gearman_anyio, inside `async with`: "
+_ANYIO: Final = "use gearman_anyio, inside async with: "
 _SUBMIT: Final = "await client.submit_job(task, data"
 _GRABS: Final = "await worker.work(), which fetches jobs by itself"
 #: aiogear: what it has, and what to use.
@@ -247,7 +247,7 @@ AIOGEAR: Final[dict[str, str]] = {
     "Worker": _ANYIO + "GearmanWorker([...])",
     "can_do": "worker.register_task(name, callback)",
     "can_do_timeout": "worker.register_task(name, callback, timeout)",
-    "disconnect": "leaving `async with` closes",
+    "disconnect": "leaving async with closes",
     "get_status": "await client.get_job_status(request); of an admin client, await get_status()",
     "get_status_unique": "await client.get_job_status(request, by_unique=True)",
     "grab_job": _GRABS,

@@ -27,7 +27,7 @@ class Kind:
         what: ``module``, ``class``, or what an object is: ``client``, ``request``, ``data``...
         name: Of a module its whole name, of a class what its objects are.
         encoded: Whether a data encoder makes something else of data than bytes.
-        own: Whether a class was made by the program, from one of the library.
+        own: Whether the class was made by the program, from one of the library, or may have been.
     """
 
     what: str
@@ -178,6 +178,8 @@ class Guess:
         self.scope = Scope()
         #: What is written in an ``isinstance`` around the line: the program looks by itself.
         self.guarded: list[set[str]] = []
+        #: The names of all functions and methods of the file.
+        self.defined: set[str] = set()
         #: Whether the file gives some object a data encoder, nobody knows which.
         self.all_encoded = False
 
@@ -262,7 +264,7 @@ class Guess:
         if assigned is not None:
             return assigned
         found = KINDS_OF_ATTRIBUTES.get((owner.what, node.attr))
-        return None if found is None else replace(owner, what=found, name="", own=False)
+        return None if found is None else replace(owner, what=found, name="")
 
     def _assigned(self, node: ast.Attribute) -> Kind | None:
         """What the program assigned to an attribute of its own."""
@@ -307,15 +309,16 @@ class Guess:
         return None
 
     def _method(self, owner: Kind | None, function: ast.Attribute) -> Kind | None:
+        name = function.attr
+        if name in self.defined and (owner is None or owner.own):
+            return only(self.knowledge.returned.get(name))
         if owner is None:
-            found = KINDS_OF_CALLS.get(("client", function.attr))
+            found = KINDS_OF_CALLS.get(("client", name))
             if self.family != "gearman" or found is None:
                 return None
-            # Nobody else calls a method so.
-            return Kind(found, encoded=self.knowledge.texts)
-        found = KINDS_OF_CALLS.get((owner.what, function.attr))
-        if found is None and owner.own:
-            return only(self.knowledge.returned.get(function.attr))
+            # Nobody else calls a method so. Whose class it is is unknown.
+            return Kind(found, encoded=self.knowledge.texts, own=True)
+        found = KINDS_OF_CALLS.get((owner.what, name))
         return None if found is None else replace(owner, what=found, name="", own=False)
 
     # Assigning.

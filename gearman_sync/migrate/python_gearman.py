@@ -145,13 +145,7 @@ def _import_from(checker: Checker, node: ast.ImportFrom) -> None:
 
 def _text(checker: Checker, node: ast.Call) -> None:
     """A module that is named in a text: patch("gearman.client.GearmanClient")."""
-    function = node.func
-    name = getattr(function, "attr", getattr(function, "id", ""))
-    is_patch = name in _PATCHES or (
-        (name == "object" or isinstance(function, ast.Attribute))
-        and "patch" in ast.unparse(function)
-    )
-    if not is_patch or not node.args:
+    if not node.args or _last(node.func) not in _PATCHES:
         return
     text = getattr(node.args[0], "value", None)
     if not isinstance(text, str):
@@ -190,7 +184,7 @@ def _attribute(checker: Checker, node: ast.Attribute) -> None:
             checker.found("connection-parts", node)
     elif owner.what in ("job", "submitted") and name == "to_dict":
         checker.found("job-to-dict", node)
-    elif owner.what == "request" and isinstance(node.ctx, ast.Load):
+    elif owner.what == "request" and not owner.own and isinstance(node.ctx, ast.Load):
         _missing(checker, node, owner)
     if isinstance(node.ctx, ast.Store) and owner is not None:
         _assigned(checker, node, owner)
@@ -236,7 +230,7 @@ def _manager_attribute(checker: Checker, node: ast.Attribute, owner: Kind) -> No
         checker.found("worker-poll", node, WORKER_POLL[name])
     elif name == _QUEUE:
         checker.found("request-queue", node)
-    elif name == "wait_until_any_job_completed" and not checker.defines(name):
+    elif name == "wait_until_any_job_completed" and name not in checker.defined:
         checker.found("wait-any", node)
     elif name == "connection_class":
         checker.found("connection-class", node)
@@ -348,7 +342,7 @@ def _method(checker: Checker, node: ast.Call, function: ast.Attribute) -> None:
         _register(checker, node, owner)
     elif what in ("client", "worker", "admin"):
         assert owner is not None
-        if not (owner.own and checker.defines(name)):
+        if not (owner.own and name in checker.defined):
             _check_arguments(checker, node, arguments(owner.what, name))
     if name in _SUBMITS:
         _submit(checker, node, name)
@@ -493,7 +487,7 @@ def _keys(node: ast.AST) -> set[str]:
 
 
 def _function(checker: Checker, node: ast.Call) -> None:
-    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    name = _last(node.func)
     arguments = node.args
     kinds = {kind.what for each in arguments if (kind := checker.kind(each)) is not None}
     if name in _LOGS:
@@ -644,6 +638,13 @@ def _try(checker: Checker, node: ast.Try) -> None:
         names = _parts(handler.type) or [handler.type] if handler.type is not None else []
         if any(_named(name, "AssertionError") for name in names):
             checker.found("assertion-caught", handler, code="AssertionError")
+
+
+def _last(node: ast.expr) -> str:
+    """The name of a function, without what it is of."""
+    name = getattr(node, "attr", getattr(node, "id", ""))
+    assert isinstance(name, str)
+    return name
 
 
 def _is(node: ast.expr, value: str) -> bool:

@@ -121,6 +121,12 @@ def _next_step(program: Program, count: dict[Verdict, int]) -> str:
     if modules and not is_of_gearman(modules):
         return "rewrite what is listed; docs/migrating.md has a table for each library."
     name = next((each for each in ("python3_gearman", "py3gearman") if each in modules), "gearman")
+    if program.is_installed:
+        return (
+            "change by hand what is listed as such; the program calls install_as_gearman() already."
+            if count[Verdict.CHANGE]
+            else "nothing: the program calls install_as_gearman() already."
+        )
     if count[Verdict.INSTALL]:
         argument = "" if name == "gearman" else f'"{name}"'
         return (
