@@ -96,6 +96,7 @@ KINDS_OF_CALLS: Final = {
     ("admin", "get_status"): "rows",
     ("admin", "get_workers"): "rows",
     ("admin", "get_jobs"): "job-rows",
+    ("admin", "get_unique_jobs"): "unique-rows",
     ("admin", "get_pid"): "pid",
     ("updates", "popleft"): "data",
     ("updates", "pop"): "data",
@@ -107,6 +108,7 @@ KINDS_OF_ITEMS: Final = {
     "requests": "request",
     "rows": "row",
     "job-rows": "job-row",
+    "unique-rows": "unique-row",
     "connections": "connection",
     "updates": "data",
 }

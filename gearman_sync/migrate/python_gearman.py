@@ -224,7 +224,9 @@ def _module_attribute(checker: Checker, node: ast.Attribute, owner: Kind) -> Non
 
 def _manager_attribute(checker: Checker, node: ast.Attribute, owner: Kind) -> None:
     name = node.attr
-    if name in INNER_PARTS:
+    if name == "job_request_class" or (name == "job_class" and isinstance(node.ctx, ast.Load)):
+        checker.found("job-class", node)
+    elif name in INNER_PARTS:
         checker.found("inner-used", node, INNER_PARTS[name])
     elif owner.what in ("worker", "manager") and name in WORKER_POLL:
         checker.found("worker-poll", node, WORKER_POLL[name])
@@ -234,8 +236,10 @@ def _manager_attribute(checker: Checker, node: ast.Attribute, owner: Kind) -> No
         checker.found("wait-any", node)
     elif name == "connection_class":
         checker.found("connection-class", node)
-    elif name == "add_connection":
+    elif name in ("add_connection", "add_ssl_connection"):
         checker.found("connection-list", node)
+    elif owner.what == "admin" and name in ("current_connection", "establish_admin_connection"):
+        checker.found("admin-connection", node)
     elif name in OLD_NAMES:
         checker.found("api-1x", node, OLD_NAMES[name])
     elif not owner.own and isinstance(node.ctx, ast.Load):
@@ -280,12 +284,16 @@ def _class(checker: Checker, node: ast.ClassDef) -> None:
         checker.found("connection-class", node, code=f"class {node.name}")
     if not bases & {*MANAGERS, "connection"}:
         return
-    for function in functions_in(node.body):
-        code = f"def {function.name}"
-        if function.name in INNER_PARTS:
-            checker.found("inner-overridden", function, INNER_PARTS[function.name], code=code)
-        elif function.name in WORKER_POLL and "worker" in bases:
-            checker.found("worker-poll", function, WORKER_POLL[function.name], code=code)
+    functions = list(functions_in(node.body))
+    # The library's own work() does not call them.
+    has_work = any(function.name == "work" for function in functions)
+    for function in functions:
+        name, code = function.name, f"def {function.name}"
+        if name in INNER_PARTS:
+            checker.found("inner-overridden", function, INNER_PARTS[name], code=code)
+        elif name in WORKER_POLL and "worker" in bases:
+            rule = "worker-poll" if has_work else "inner-overridden"
+            checker.found(rule, function, WORKER_POLL[name], code=code)
     for statement in node.body:
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         for name in (target.id for target in targets if isinstance(target, ast.Name)):
@@ -293,6 +301,8 @@ def _class(checker: Checker, node: ast.ClassDef) -> None:
                 checker.found("inner-overridden", statement, INNER_PARTS[name])
             elif name == "connection_class":
                 checker.found("connection-class", statement)
+            elif name == "job_request_class":
+                checker.found("job-class", statement)
 
 
 # Calls.
@@ -622,9 +632,10 @@ def _subscript(checker: Checker, node: ast.Subscript) -> None:
         return
     if kind.what in ("row", "job-row") and not isinstance(node.ctx, ast.Load):
         checker.found("row-is-dict", node)
-    elif kind.what == "job-row" and any(
-        _is(node.slice, key) for key in ("queued", "canceled", "enabled")
-    ):
+    elif (
+        kind.what == "job-row"
+        and any(_is(node.slice, key) for key in ("queued", "canceled", "enabled"))
+    ) or (kind.what == "unique-row" and _is(node.slice, "unique")):
         checker.found("row-job-keys", node)
 
 

@@ -138,6 +138,16 @@ RULES: Final[dict[str, Rule]] = {
         "{code} is of a connection, and connection_list has servers here",
         "use server.address (host and port), and client.shutdown() to close",
     ),
+    "admin-connection": Rule(
+        _INSTALL,
+        "{code} is of an admin client's connection, which only the mode has",
+        "leave it out: each call of the admin client connects where it has to",
+    ),
+    "job-class": Rule(
+        _INSTALL,
+        "{code} is the class of jobs or of requests, which only the mode has there",
+        "import GearmanJob and GearmanJobRequest from gearman_sync",
+    ),
     "register-keyword": Rule(
         _INSTALL,
         "{code} is called callback here",
@@ -186,7 +196,7 @@ RULES: Final[dict[str, Rule]] = {
         "keep the time_received of the last status yourself",
     ),
     "job-keys": Rule(
-        _CHANGE,
+        _INSTALL,
         "{code} is no key of a job to submit: ValueError",
         "leave it out; background, max_retries and poll_timeout are arguments of the call",
     ),
@@ -261,10 +271,11 @@ RULES: Final[dict[str, Rule]] = {
     "row-job-keys": Rule(
         _INSTALL,
         "{code} is another key here",
-        "queued is called retries here, canceled is ignored, and enabled is queued",
+        "queued is called retries here, canceled is ignored, enabled is queued, and "
+        "get_unique_jobs() returns the uniques themselves",
     ),
     "pid-as-text": Rule(
-        _CHANGE,
+        _INSTALL,
         "{code} takes the server's pid for text, and it is a number here",
         "use the number",
     ),

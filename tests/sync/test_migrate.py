@@ -121,7 +121,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             CLIENT + "client.send_job_request(None)",
             "import gearman\nself.connection_to_handler_map",
             "import gearman\ngearman.GearmanClient.command_handler_class = None",
-            ADMIN + "admin.establish_admin_connection()",
+            ADMIN + "admin.wait_until_server_responds(1)",
             WORKER + "worker.connection_list[0].gearman_socket",
             WORKER + "worker.handle_error(None)",
         ],
@@ -134,6 +134,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
                 "        pass"
             ),
             "import gearman\nclass W(gearman.GearmanWorker):\n    job_class = None",
+            (
+                "import gearman\nclass W(gearman.GearmanWorker):\n"
+                "    def establish_worker_connections(self):\n        return []"
+            ),
         ],
         [
             "import gearman\nclass Server:\n    def handle_read(self, c):\n        pass",
@@ -186,7 +190,8 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
             WORKER + "worker.poll_connections_until_stopped([], None)",
             (
                 "import gearman\nclass W(gearman.GearmanWorker):\n"
-                "    def establish_worker_connections(self):\n        return []"
+                "    def establish_worker_connections(self):\n        return []\n"
+                "    def work(self):\n        pass"
             ),
         ],
         [WORKER + "worker.work()", CLIENT + "client.poll_connections_until_stopped([], None)"],
@@ -225,6 +230,20 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "connection-parts": (
         [CLIENT + "for connection in client.connection_list:\n    connection.close()"],
         [CLIENT + "for connection in client.connection_list:\n    print(connection.connected)"],
+    ),
+    "admin-connection": (
+        [
+            ADMIN + "admin.establish_admin_connection()",
+            ADMIN + "print(admin.current_connection)",
+        ],
+        [ADMIN + "admin.ping_server()", ADMIN + "print(pool.current_connection)"],
+    ),
+    "job-class": (
+        [
+            CLIENT + "client.job_request_class(client.job_class(None, None, 't', None, ''))",
+            "import gearman\nclass C(gearman.GearmanClient):\n    job_request_class = None",
+        ],
+        ["import gearman\nclass Other:\n    job_request_class = None"],
     ),
     "register-keyword": (
         [callback("return ''") + "worker.register_task('b', callback_function=do)"],
@@ -456,7 +475,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         [ADMIN + "[row for row in admin.get_workers() if row['file_descriptor'] == 12]"],
     ),
     "row-job-keys": (
-        [ADMIN + "[row['canceled'] for row in admin.get_jobs()]"],
+        [
+            ADMIN + "[row['canceled'] for row in admin.get_jobs()]",
+            ADMIN + "[row['unique'] for row in admin.get_unique_jobs()]",
+        ],
         [ADMIN + "[row['queued'] for row in admin.get_status()]"],
     ),
     "pid-as-text": ([ADMIN + "admin.get_pid().split()"], [ADMIN + "print(admin.get_pid() + 1)"]),
