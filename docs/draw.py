@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
+#: The rooms in a package.
+FOLDERS: Final = ("cli", "compat", "engines", "jobs", "migrate", "surface", "wire")
 PAGE: Final = ROOT / "docs" / "architecture.md"
 _BLOCK: Final = re.compile(r"(<!-- drawn: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -70,7 +72,7 @@ def room(module: str) -> str:
     parts = module.split(".")
     if parts[1:] == ["__main__"]:
         return f"{parts[0]}.cli"
-    if len(parts) > 1 and parts[1] in ("cli", "compat", "engines", "jobs", "surface", "wire"):
+    if len(parts) > 1 and parts[1] in FOLDERS:
         return ".".join(parts[:2])
     if len(parts) > 1 and parts[0] == "gearman_proto":
         return "gearman_proto (ground)"

@@ -38,6 +38,7 @@ ARROWS: Final[dict[str, set[str]]] = {
     "gearman_sync": CORE,
     "gearman_sync.cli": CORE | {"gearman_sync"},
     "gearman_sync.compat": CORE | {"gearman_sync"},
+    "gearman_sync.migrate": CORE | {"gearman_sync"},
     "gearman_anyio": CORE,
 }
 #: What does I/O, or reads a clock, is not for the core.
@@ -50,8 +51,8 @@ LONGEST_RUN: Final = 5
 ADAPTERS_SHARE: Final = 0.28
 
 
-#: What is built on an adapter, in its package.
-PROGRAMS: Final = {"cli", "compat"}
+#: What is in the package of an adapter beside it.
+PROGRAMS: Final = {"cli", "compat", "migrate"}
 
 
 def trees(package: str, *, without: Collection[str] = ()) -> Iterator[tuple[Path, ast.Module]]:

@@ -3,6 +3,7 @@
 A test tells a scripted one what to do by a function. Nothing in here outlives its `stop` or `kill`.
 """
 
+from .imports import nothing_imported
 from .links import Link
 from .names import Name, has_address, resolve_to
 from .peers import Disconnected, FakeServer, Peer, black_hole
@@ -44,6 +45,7 @@ __all__ = [
     "interruptible",
     "is_whole_reply",
     "make_certificates",
+    "nothing_imported",
     "require",
     "require_module",
     "resolve_to",

@@ -1,0 +1,10 @@
+"""``python -m gearman_sync.migrate``."""
+
+from __future__ import annotations
+
+import sys
+
+from .report import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
