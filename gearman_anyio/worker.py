@@ -144,6 +144,8 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext]):
         with watch:
             events = ending.to_send(self.data_encoder, self._exceptions)
             await self._send_all(job, events)
+        if job.over:
+            return
         go_on = False
         with Watch(self._leaves, errors.append):
             go_on = bool(await awaited(self.after_job()))
@@ -226,4 +228,4 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext]):
 
     async def _send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
         for event in events:
-            await self._send(job, event, None)
+            await self._driver.run(self._begin_send(job, event, None, done=self._ends_at_once))

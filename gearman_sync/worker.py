@@ -116,6 +116,8 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext], Opened):
 
     def _execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
         self._do(job)
+        if job.over:
+            return
         go_on = False
         with Watch(self._leaves, errors.append):
             go_on = bool(self.after_job())
@@ -206,4 +208,4 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext], Opened):
 
     def _send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
         for event in events:
-            self._send(job, event, None)
+            self._driver.run(self._begin_send(job, event, None, done=self._ends_at_once))

@@ -305,8 +305,12 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         wake: Callable[[], Any],
         *,
         timeout: float | None = None,
+        done: bool = False,
     ) -> Wait:
         """Send `event`, a WORK_*, about `job`; the Wait is done when there is room for another.
+
+        If it ends the job, and `done`, this is `job_done`, too; what asks for another job is then
+        written together with the result.
 
         Raises:
             InvalidWorkerState: The job has ended, so nothing can be said about it; or it is another
@@ -330,7 +334,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             del link.jobs[job]
             link.results += 1
             self._go_on(link, now)
-            self._grab_more(now)
+            if done:
+                self.job_done(job, now)
+            else:
+                self._grab_more(now)
         wait = Wait(deadline, wake)
         if link.unsent_size <= _MAX_UNSENT:
             wait.finish()
@@ -357,6 +364,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if not job.ended and link.alive:
             self.send(job, WorkFail(job.wire_handle), now, _nothing)
         self._jobs.discard(job)
+        job.over = True
         if self._life is not WORKING and link.alive:
             self._retire(link, now)
         self._grab_more(now)

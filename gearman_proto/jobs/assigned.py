@@ -16,19 +16,30 @@ class WorkerJob(GearmanJob):
     Attributes:
         ended: Whether its result, failure or exception was sent, or its connection was lost when it
             was to be sent.
+        over: Whether its caller is done with it, so that another one may be asked for.
         encoder: What decodes its data, when that is first read.
         wire_handle: Its handle, as servers have it.
         wire_task: Its task, as servers have it.
         link: The engine's connection that it came over; it has an `address`, and is `alive` or not.
     """
 
-    __slots__ = ("_data", "_payload", "encoder", "ended", "link", "wire_handle", "wire_task")
+    __slots__ = (
+        "_data",
+        "_payload",
+        "encoder",
+        "ended",
+        "link",
+        "over",
+        "wire_handle",
+        "wire_task",
+    )
 
     def __init__(
         self, link: Any, handle: bytes, task: bytes, unique: bytes | None, payload: bytes
     ) -> None:
         super().__init__(link.address, handle, task, unique, None)
         self.ended: bool = False
+        self.over: bool = False
         self.encoder: Any = NoopEncoder
         self.wire_handle: bytes = handle
         self.wire_task: bytes = task

@@ -31,6 +31,11 @@ logger: Final = logging.getLogger("gearman")
 POLL_TIMEOUT_IN_SECONDS: Final = 60.0
 
 
+# What is called behind the end of a job, if it is not this library's own.
+_PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
+_HOOKS: Final = ("on_job_execute", "on_job_exception", "on_job_complete", "after_job")
+
+
 class AssignedJob(Protocol):
     """What is needed of a job that a worker has."""
 
@@ -59,6 +64,8 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
     data_encoder: Any = NoopEncoder
     # Whether callbacks may be async.
     _is_awaited: bool = False
+    # Whether a job is over with what is sent as its end: nobody else has a say behind that.
+    _ends_at_once: bool = False
 
     def __init__(
         self,
@@ -266,7 +273,13 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
 
     def _begin_work(self, poll_timeout: float | None) -> Begin:
         timeout = to_seconds(poll_timeout)
+        self._ends_at_once = not any(map(self._has_own, _HOOKS))
         return lambda engine, now, wake: engine.work(now, wake, timeout=timeout)
+
+    def _has_own(self, hook: str) -> bool:
+        """Whether this worker, or its class, has a `hook` of its own."""
+        kind = next(kind for kind in type(self).__mro__ if hook in vars(kind))
+        return hook in vars(self) or kind.__module__.partition(".")[0] not in _PACKAGES
 
     def _make_stop(self, timeout: float | None) -> Callable[[Any, float], None]:
         seconds = to_seconds(timeout, "timeout")
@@ -417,9 +430,13 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         handle = handle_of(job)
         return kind(handle, encode_data(self.data_encoder, data, kind, job.wire_task))
 
-    def _begin_send(self, job: JobT, event: PacketEvent, timeout: float | None) -> Begin:
+    def _begin_send(
+        self, job: JobT, event: PacketEvent, timeout: float | None, *, done: bool = False
+    ) -> Begin:
         seconds = to_seconds(timeout)
-        return lambda engine, now, wake: engine.send(job, event, now, wake, timeout=seconds)
+        return lambda engine, now, wake: engine.send(
+            job, event, now, wake, timeout=seconds, done=done
+        )
 
 
 def handle_of(job: AssignedJob) -> bytes:

@@ -94,6 +94,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
             call = Call(self._driver)
             self._call = call
             call.begin(self._begin_work(None))
+            self._ends_at_once = False  # The program is told in between.
         while not call.wait.done and any(map(_is_connecting, self.connection_list)):
             self._await(_LOOK)
         return [connection for connection in self.connection_list if connection.connected]

@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gearman_proto import Connection, Role
+from gearman_proto.wire.events import CanDo, GrabJobUniq, JobAssignUniq, WorkComplete
+from tests.support import FakeServer
+
 from .kit import Hooks, Kit, Server, echo, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import WorkerJob
+    from tests.support import Peer
 
 
 def in_form(form: str, hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -323,3 +328,34 @@ async def test_hook_that_raises_ends_work(
     # What one `work` has raised is not the next one's.
     worker.stop()
     await worker.work()
+
+
+@pytest.mark.parametrize("hook", [None, "after_job", "on_job_complete"])
+async def test_the_next_job_is_asked_for_with_the_result(kit: Kit, hook: str | None) -> None:
+    """Unless a hook could have something to say in between."""
+    chunks: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        peer.expect(CanDo)
+        peer.expect(GrabJobUniq)
+        peer.send(JobAssignUniq(b"H:1", b"task", b"u", b"data"))
+        chunks.append(peer.sock.recv(65536))
+        peer.connection.receive_data(chunks[0])
+        peer.hold()
+
+    async def after(self: Any, *args: Any) -> Any:
+        value = await settled(getattr(super(kind, self), hook or "")(*args))
+        await kit.eventually(lambda: chunks, "the result")
+        return value
+
+    kind: Any = type("Hooked", (Hooks,), {hook: after} if hook else {})
+    server = FakeServer(script)
+    try:
+        await kit.start_worker(server.address, kind=kind, tasks={"task": echo})
+        await kit.eventually(lambda: chunks, "the result")
+    finally:
+        await kit.blocking(server.stop)
+    end = Connection(Role.CLIENT | Role.WORKER)
+    size = len(end.send(WorkComplete(b"H:1", b"data")))
+    grab = len(end.send(GrabJobUniq()))
+    assert len(chunks[0]) == size + grab * (hook is None)

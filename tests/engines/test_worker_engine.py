@@ -388,6 +388,29 @@ def test_a_slot_is_kept_until_the_caller_is_done() -> None:
     assert server.take() == []
 
 
+def test_an_end_with_which_the_caller_is_done() -> None:
+    """The next job is asked for in the same write."""
+    world, _, server, job = holding()
+    world.send(job, WorkData(job.wire_handle, b"part"), done=True)
+    assert not job.over
+    world.engine.send(job, WorkComplete(job.wire_handle, b"out"), world.now, Bell(), done=True)
+    data = world.engine.data_to_send(server.link, world.now)
+    server.read(data)
+    assert server.take() == [WorkData(job.wire_handle, b"part"), result(), GRAB]
+    assert (job.over, world.engine.has_jobs()) == (True, False)
+    world.job_done(job)
+    assert server.take() == []
+
+
+def test_an_end_with_which_the_caller_is_done_while_the_worker_stops() -> None:
+    world, stream, server, job = holding()
+    world.stop()
+    world.send(job, WorkComplete(job.wire_handle, b"out"), done=True)
+    assert server.take() == [result(), EchoReq(b"")]
+    server.send(EchoRes(b""))
+    assert stream.done
+
+
 def test_jobs_end_in_any_order() -> None:
     world, _, server = grabbing(max_jobs=3)
     jobs = [server.assign(number) for number in range(3)]

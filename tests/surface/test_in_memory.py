@@ -363,6 +363,24 @@ def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
     assert stream.done
 
 
+def test_whose_say_a_job_is_behind_its_end() -> None:
+    class Plain(Worker):
+        pass
+
+    class Hooked(Plain):
+        def after_job(self) -> bool:
+            return True
+
+    for kind, at_once in ((Worker, True), (Plain, True), (Hooked, False)):
+        worker = concrete(kind)(["one:1"])
+        worker._begin_work(None)
+        assert worker._ends_at_once is at_once
+    worker = make_worker(["one:1"])
+    worker.after_job = lambda: True
+    worker._begin_work(None)
+    assert worker._ends_at_once is False
+
+
 # The admin client.
 
 
