@@ -319,7 +319,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 asked.append((query, self._servers_of(request)))
         full = self._full_servers() if self._abandoned > self._max_abandoned else ()
         for query, servers in asked:
-            query.request.timed_out = False
+            query.request.was_in_time()
             wait.queries.append(query)
             wait.open += 1
             query.open = max(len(servers), 1)
@@ -557,7 +557,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     @staticmethod
     def _join(request: GearmanJobRequest, wait: RequestsWait) -> None:
         """Have `request` tell `wait`, if it is under way."""
-        request.timed_out = False
+        request.was_in_time()
         if wait in request.waits:
             return  # It is in the list twice.
         if request.link is not None:
@@ -711,7 +711,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 ),
             )
             return
-        request.tried = ()
+        request.forget_tried()
         request.forget_unique()
         if not request.unique:
             request.unique = request.generated_unique = next(self._make_uniques(1))
@@ -807,6 +807,9 @@ def _changed(error: Exception) -> LocalProtocolError:
 
 
 def _homeless(request: GearmanJobRequest) -> None:
-    """`request` is in no place any more, though it has not left: it is lost."""
+    """`request` is in no place any more, though it has not left: it is lost, or was about to."""
     request.waits = ()
-    request.leave(JOB_UNKNOWN, ConnectionError("its call was interrupted by a signal"))
+    if request.complete:
+        request.let_go(request.state)
+    else:
+        request.leave(JOB_UNKNOWN, ConnectionError("its call was interrupted by a signal"))

@@ -265,5 +265,5 @@ def _created(request: GearmanJobRequest, handle: bytes) -> None:
     """`request` has been acknowledged, and goes on."""
     request.handle = handle.decode("utf-8", "surrogateescape")
     request.payload = None
-    request.tried = ()
+    request.forget_tried()
     request.state = JOB_CREATED

@@ -113,6 +113,13 @@ class Waiter(Protocol):
 _MISSING: Final = object()
 
 
+# What a request has no more when it begins anew.
+_UNTIL_ANEW: Final = (
+    *("error", "timed_out", "tried"),
+    *("raw_exception", "_exception", "_status", "_updates"),
+)
+
+
 class _Stranded:
     """What a request has for a `link` when its client has ended."""
 
@@ -156,24 +163,26 @@ class GearmanJobRequest(Fields):
         "background",
         "connection_attempts",
         "encoder",
-        "error",
         "generated_unique",
         "link",
         "max_connection_attempts",
         "payload",
         "priority",
         "raw_result",
-        "reducer",
-        "run_at",
         "state",
-        "timed_out",
-        "tried",
         "waits",
     )
 
     # Of what class its `job` is, where it was not made of one.
     _job_class: ClassVar[type[GearmanJob]] = GearmanJob
-    # What most requests never have is an attribute of the class, until it is set.
+    # What most requests never have is an attribute of the class, until it is set. To set it to what
+    # it is anyway would cost each of them a dict.
+    run_at: datetime | float | None = None
+    reducer: str | bytes | None = None
+    error: Exception | None = None
+    timed_out: bool = False
+    #: The servers that were tried in vain for the current attempt; the engine's.
+    tried: tuple[Any, ...] = ()
     raw_exception: bytes | None = None
     _exception: Any = _MISSING
     _status: JobStatus | None = None
@@ -197,8 +206,7 @@ class GearmanJobRequest(Fields):
         check_count("max_attempts", max_attempts, 1)
         self._setup(job.task, job.data, initial_priority, bool(background), max_attempts)
         self.connection, self.handle, self.unique = job.connection, job.handle, job.unique
-        self.run_at: datetime | float | None = run_at
-        self.reducer: str | bytes | None = reducer
+        self.set_special(run_at, reducer)
         self._job = gearman_job
         gearman_job.keep_in(self)
 
@@ -223,9 +231,7 @@ class GearmanJobRequest(Fields):
         self.priority: str | None = priority
         self.background: bool = background
         self.max_connection_attempts: int = max_attempts
-        self.run_at = None
-        self.reducer = None
-        # What follows, but for state, timed_out, error and attempts, is the engine's.
+        # What follows, but for state and attempts, is the engine's.
         #: The unique if it was made here, and so may be made anew.
         self.generated_unique: str | None = None
         self.encoder: Any = NoopEncoder
@@ -233,8 +239,6 @@ class GearmanJobRequest(Fields):
 
     def _initialize(self) -> None:
         self.state: str = JOB_UNKNOWN
-        self.timed_out: bool = False
-        self.error: Exception | None = None
         self.connection_attempts: int = 0
         self.raw_result: bytes | None = None
         self._result: Any = _MISSING
@@ -242,10 +246,15 @@ class GearmanJobRequest(Fields):
         self.payload: bytes | None = None
         #: The connection that it is on its way over, or waited for on; None if it is not under way.
         self.link: Any = None
-        #: The servers that were tried in vain for the current attempt.
-        self.tried: tuple[Any, ...] = ()
         #: Whom to tell when its state changes.
         self.waits: tuple[Waiter, ...] = ()
+
+    def set_special(self, run_at: datetime | float | None, reducer: str | bytes | None) -> None:
+        """Have what few jobs have: the time not to be run before, and a reducer."""
+        if run_at is not None:
+            self.run_at = run_at
+        if reducer is not None:
+            self.reducer = reducer
 
     def renew(self) -> None:
         """Make it as good as new but for what it is to be sent with; for engines, before they do.
@@ -266,12 +275,9 @@ class GearmanJobRequest(Fields):
             error: Why, if that was not the worker's doing.
         """
         was_pending = self.state == JOB_PENDING
-        self.state = state
+        self.let_go(state)
         if error is not None:
             self.error = error
-        self.timed_out = False
-        self.link = self.payload = None
-        self.tried = ()
         waits, self.waits = self.waits, ()
         for wait in waits:
             if was_pending:
@@ -279,11 +285,29 @@ class GearmanJobRequest(Fields):
             else:
                 wait.request_ended(self)
 
+    def let_go(self, state: str) -> None:
+        """What both ways to leave do first."""
+        self.state = state
+        self.link = self.payload = None
+        if self.timed_out or self.tried:
+            self.was_in_time()
+            self.forget_tried()
+
+    def was_in_time(self) -> None:
+        """Be not `timed_out`."""
+        if self.timed_out:
+            self.timed_out = False
+
+    def forget_tried(self) -> None:
+        """Have been `tried` nowhere; for engines."""
+        if self.tried:
+            self.tried = ()
+
     def strand(self) -> None:
         """Stay as it is, since its client has ended and nobody waits for it; for engines."""
         self.link = _STRANDED
         self.payload = None
-        self.tried = ()
+        self.forget_tried()
 
     @property
     def is_stranded(self) -> bool:
@@ -298,7 +322,7 @@ class GearmanJobRequest(Fields):
             self.payload = payload
 
     def _initialize_again(self) -> None:
-        for name in ("raw_exception", "_exception", "_status", "_updates"):
+        for name in _UNTIL_ANEW:
             self.__dict__.pop(name, None)
         self._initialize()
 
@@ -483,10 +507,7 @@ def leave_together(requests: Iterable[GearmanJobRequest]) -> None:
             for wait in waits:
                 wait.requests_over(alike)
             waits, alike = request.waits, []
-        request.state = JOB_CREATED
-        request.timed_out = False
-        request.link = request.payload = None
-        request.tried = ()
+        request.let_go(JOB_CREATED)
         request.waits = ()
         alike.append(request)
     for wait in waits:

@@ -68,8 +68,7 @@ def _add_options(request: GearmanJobRequest, job: Mapping[str, Any]) -> None:
     unique = job.get("unique")
     request.unique = None if unique is None else to_text(unique)
     request.priority = job.get("priority")
-    request.run_at = job.get("run_at")
-    request.reducer = job.get("reducer")
+    request.set_special(job.get("run_at"), job.get("reducer"))
 
 
 def _bad_job(job: Any) -> Exception:
