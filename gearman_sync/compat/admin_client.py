@@ -11,6 +11,8 @@ from gearman_proto.errors import ConnectionError, InvalidAdminClientState, Serve
 from .connection_manager import GearmanConnectionManager
 
 if TYPE_CHECKING:
+    from gearman_proto import Server
+
     from .connection import GearmanConnection
 
 __all__ = [
@@ -27,6 +29,9 @@ DEFAULT_ADMIN_CLIENT_TIMEOUT: Final = DEFAULT_ADMIN_TIMEOUT
 
 class GearmanAdminClient(GearmanConnectionManager, gearman_sync.admin.GearmanAdminClient):
     """Asks one Gearman server about itself (python-gearman: `GearmanAdminClient`)."""
+
+    def _servers_of(self, driver: Any) -> list[Server]:
+        return [driver.engine.server]
 
     @property
     def current_connection(self) -> GearmanConnection:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import os
+import threading
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gearman_proto import DataEncoder, NoopEncoder
 from gearman_proto.address import parse_address
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
     from gearman_proto import HostSpec, Server, ServerAddress
 
 __all__ = ["DataEncoder", "GearmanConnectionManager", "NoopEncoder"]
+
+# Threads that share a client must not make two drivers for it. One lock for all clients, since
+# those are copied. Nobody has it when the process is forked.
+_making: Final = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release
+    )
 
 
 class GearmanConnectionManager:
@@ -39,6 +49,8 @@ class GearmanConnectionManager:
     connection_list: Any = ()
     # Arguments of the engine that the class of gearman_sync does not give it.
     _engine_options: ClassVar[dict[str, Any]] = {}
+    # Attributes that copies do not have.
+    _transient: ClassVar[tuple[str, ...]] = ()
     # The driver, and the list that it was made of.
     _made: tuple[Any, list[Any]] | None = None
 
@@ -48,35 +60,58 @@ class GearmanConnectionManager:
 
     @property
     def _driver(self) -> Any:
-        if self._made is not None:
-            driver, made_of = self._made
-            if driver.engine.closed or _same(made_of, self.connection_list):
-                return driver
-            if any(connection.link is not None for connection in made_of):
-                raise InvalidClientState("connection_list can't be changed: it is connected")
-        for index, connection in enumerate(self.connection_list):
-            if not isinstance(connection, GearmanConnection):
-                connection = self.connection_class.to(parse_address(connection))
-                self.connection_list[index] = connection
-            connection.belong_to(self)
-        options = self._options
-        if self.connection_class.connect_timeout is not None:
-            options = {**options, "connect_timeout": self.connection_class.connect_timeout}
-        addresses = [connection.address for connection in self.connection_list]
-        super()._setup(addresses, options)  # type: ignore[misc]
-        return self._driver
+        driver = self._current_driver()
+        return self._make_driver() if driver is None else driver
 
     @_driver.setter
     def _driver(self, driver: Any) -> None:
         self._made = driver, list(self.connection_list)
 
+    def _current_driver(self) -> Any:
+        """Return the driver, if it was made of what `connection_list` has now."""
+        if self._made is None:
+            return None
+        driver, made_of = self._made
+        if driver.engine.closed or _same(made_of, self.connection_list):
+            return driver
+        if any(connection.link is not None for connection in made_of):
+            raise InvalidClientState("connection_list can't be changed: it is connected")
+        return None
+
+    @property
+    def _old_driver(self) -> Any:
+        """The driver, whatever has become of `connection_list`: what ends things needs no other."""
+        return self._driver if self._made is None else self._made[0]
+
+    def _make_driver(self) -> Any:
+        with _making:
+            driver = self._current_driver()
+            if driver is not None:
+                return driver  # Another thread was quicker.
+            for index, connection in enumerate(self.connection_list):
+                if not isinstance(connection, GearmanConnection):
+                    connection = self.connection_class.to(parse_address(connection))
+                    self.connection_list[index] = connection
+                connection.belong_to(self)
+            options = self._options
+            if self.connection_class.connect_timeout is not None:
+                options = {**options, "connect_timeout": self.connection_class.connect_timeout}
+            addresses = [connection.address for connection in self.connection_list]
+            super()._setup(addresses, options)  # type: ignore[misc]
+            return self._current_driver()
+
     def server_of(self, connection: GearmanConnection) -> Server | None:
         """The server that `connection` is to; None if nothing was connected yet."""
         if self._made is None:
             return None
-        servers: list[Server] = super().connection_list  # type: ignore[misc]
+        # Not those of `_driver`, which looks here whether it may be made anew.
+        servers = self._servers_of(self._made[0])
         found = (s for s in servers if (s.gearman_host, s.gearman_port) == connection.get_address())
         return next(found, None)
+
+    def _servers_of(self, driver: Any) -> list[Server]:
+        servers: list[Server] = driver.engine.pool.servers
+        return servers
 
     def connection_of(self, server: Server) -> GearmanConnection:
         """The one of `connection_list` that is to `server`."""
@@ -87,7 +122,11 @@ class GearmanConnectionManager:
         """Close a connection of this; see `GearmanConnection.close`."""
         server = self.server_of(connection)
         if server is not None:
-            self._driver.call(lambda engine, now: engine.disconnect(server, now))
+            self._old_driver.call(lambda engine, now: engine.disconnect(server, now))
+
+    def shutdown(self) -> None:
+        """Close all connections at once, for good."""
+        self._old_driver.close()
 
     def add_connection(self, hostport_tuple: HostSpec) -> GearmanConnection:
         """Add a server to `connection_list` (python-gearman: `add_connection`).
@@ -120,7 +159,8 @@ class GearmanConnectionManager:
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
         state["connection_list"] = list(self.connection_list)
-        state.pop("_made", None)
+        for name in ("_made", *self._transient):
+            state.pop(name, None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from .connection_manager import GearmanConnectionManager, specified
 from .job import WorkerJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from gearman_proto import HostSpec, Server
     from gearman_proto.engines.worker import WorkStream
@@ -48,10 +48,13 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     _engine_options: ClassVar[dict[str, Any]] = {"job_class": WorkerJob}
 
-    # The work that goes on while the program polls; the job that has come; the job that is over.
+    _transient: ClassVar[tuple[str, ...]] = ("_call", "_held", "_over", "_polled")
+    # The work that goes on while the program polls; the job that has come; the job that is over;
+    # the connections that were polled last.
     _call: Call[WorkStream] | None = None
     _held: WorkerJob | None = None
     _over: WorkerJob | None = None
+    _polled: Collection[GearmanConnection] = ()
 
     def register_task(
         self,
@@ -72,8 +75,8 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         call, self._call = self._call, None
         super().shutdown()
         if call is not None:
-            self._driver.over(call.wait)
-            self._driver.tidy()
+            self._old_driver.over(call.wait)
+            self._old_driver.tidy()
 
     def has_job_lock(self) -> bool:
         """Whether a job is being done, or is about to be."""
@@ -83,6 +86,8 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     def establish_worker_connections(self) -> list[GearmanConnection]:
         """Connect to all servers (python-gearman: `establish_worker_connections`).
+
+        It does not wait for slow servers when there is a job to do.
 
         Returns:
             The connections that there are then, in any order.
@@ -96,6 +101,8 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
             call.begin(self._begin_work(None))
         while not call.wait.done and any(map(_is_connecting, self.connection_list)):
             self._await(_LOOK)
+            if self._held is not None:
+                break
         return [connection for connection in self.connection_list if connection.connected]
 
     def establish_connection(
@@ -136,7 +143,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         Raises:
             ServerUnavailable: None of the connections is left.
         """
-        connections = list(submitted_connections)
+        connections = self._polled = list(submitted_connections)
         deadline = deadline_of(time.monotonic(), timeout)
         active = False
         while callback_fxn(active):
@@ -157,12 +164,14 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     def _await(self, seconds: float | None) -> bool:
         """Let something come, for so many seconds at most. Returns whether anything has."""
-        assert self._call is not None
-        stream = self._call.wait
+        call = self._call
+        if call is None:
+            return True  # Another thread has shut this down.
+        stream = call.wait
         stream.timeout = seconds
         self._held = self._held or self._take()
         if self._held is None:
-            self._call.block()
+            call.block()
             self._held = self._take()
         self._log()
         active, stream.active = stream.active, False
@@ -190,24 +199,27 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         over, self._over = self._over, None
         if call is None:
             return
+        driver = self._old_driver
         try:
-            if held is None and not at_once:
-                self._driver.call(WorkerEngine.stop)
+            # If it is over by itself, the engine may be another one by now, as after a fork.
+            if held is None and not at_once and not call.wait.done:
+                driver.call(WorkerEngine.stop)
                 if over is not None:
-                    self._driver.call(lambda engine, now: engine.job_done(over, now), look=False)
+                    driver.call(lambda engine, now: engine.job_done(over, now), look=False)
                 # A job that comes now is for another worker.
-                while self._driver.call(WorkerEngine.next_job, look=False) is None:
+                while driver.call(WorkerEngine.next_job, look=False) is None:
                     if call.block().done:
                         break
         finally:
-            self._driver.over(call.wait)
-            self._driver.tidy()
+            driver.over(call.wait)
+            driver.tidy()
             self._log()
 
     def close_connection(self, connection: GearmanConnection) -> None:
         """Close a connection of this; see `GearmanConnection.close`."""
-        others = [own for own in self.connection_list if own is not connection]
-        if any(map(_is_connected, others)):
+        # The program does not know of one that was made since, and so would never close it.
+        known = self._polled or self.connection_list
+        if any(other.connected for other in known if other is not connection):
             super().close_connection(connection)
         else:
             self._leave()
