@@ -72,11 +72,8 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     def shutdown(self) -> None:
         """Close all connections at once, for good."""
-        call, self._call = self._call, None
         super().shutdown()
-        if call is not None:
-            self._old_driver.over(call.wait)
-            self._old_driver.tidy()
+        self._leave(at_once=True)
 
     def has_job_lock(self) -> bool:
         """Whether a job is being done, or is about to be."""
@@ -92,9 +89,11 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         Returns:
             The connections that there are then, in any order.
         """
-        if self._call is not None and self._call.wait.done:
-            self._leave()
         call = self._call
+        # It has no Wait yet if a signal's exception came before it had begun.
+        if call is not None and (call.wait is None or call.wait.done):
+            self._leave()
+            call = None
         if call is None:
             call = Call(self._driver)
             self._call = call
@@ -169,24 +168,33 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
             return True  # Another thread has shut this down.
         stream = call.wait
         stream.timeout = seconds
-        self._held = self._held or self._take()
+        self._take()
         if self._held is None:
             call.block()
-            self._held = self._take()
+            self._take()
         self._log()
         active, stream.active = stream.active, False
         return active
 
-    def _take(self) -> Any:
-        """Be done with the job that is over, and return the next one if there is one."""
-        over, self._over = self._over, None
-        if over is not None:
-            self._driver.call(lambda engine, now: engine.job_done(over, now), look=False)
-        return self._driver.call(WorkerEngine.next_job, look=False)
+    def _take(self) -> None:
+        """Be done with the job that is over, and hold the next one if there is one."""
+
+        # All of it while the driver is busy: a signal's exception must not come between the engine
+        # and what is kept here, or a job would be neither held nor over, and never end.
+        def take(engine: WorkerEngine, now: float) -> None:
+            if self._over is not None:
+                engine.job_done(self._over, now)
+                self._over = None
+            if self._held is None:
+                held: Any = engine.next_job(now)
+                self._held = held
+
+        self._driver.call(take, look=False)
 
     def _do_held(self, job: WorkerJob) -> None:
         try:
-            self._do(job)
+            if job.link.alive:  # Else it is somebody else's by now.
+                self._do(job)
         except BaseException:
             self._leave(at_once=True)
             raise
@@ -194,15 +202,19 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     def _leave(self, *, at_once: bool = False) -> None:
         """Close all connections; servers give a job that is held to other workers."""
+        if self._call is None:
+            return
+        driver = self._old_driver
+        # From here to the `try` nothing is called, so that no signal's exception comes.
         call, self._call = self._call, None
         held, self._held = self._held, None
         over, self._over = self._over, None
         if call is None:
-            return
-        driver = self._old_driver
+            return  # Another thread was quicker.
+        wait = call.wait
         try:
             # If it is over by itself, the engine may be another one by now, as after a fork.
-            if held is None and not at_once and not call.wait.done:
+            if held is None and not at_once and wait is not None and not wait.done:
                 driver.call(WorkerEngine.stop)
                 if over is not None:
                     driver.call(lambda engine, now: engine.job_done(over, now), look=False)
@@ -211,7 +223,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
                     if call.block().done:
                         break
         finally:
-            driver.over(call.wait)
+            driver.over(wait)
             driver.tidy()
             self._log()
 
