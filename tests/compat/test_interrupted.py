@@ -197,20 +197,30 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="it has o
 
 
 def test_exit_by_a_callback(
-    start: Callable[..., Running], gearman: Any, server: Server, host: str, task: str
+    start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str
 ) -> None:
+    host = "{}:{}".format(*gearmand.address)
     program = start(PROGRAMS / "loop.py", "poll", host, task)
     assert program.line() == "connected 1"
     client = gearman.GearmanClient([host])
     client.submit_job(task, b"exit", background=True)
     out, errors, status = program.end()
     assert (out, errors, status) == ("job exit\n", "", 4)
-    eventually(lambda: server.counts(task) == (1, 0, 0))
+    eventually(lambda: gearmand.counts(task) == (1, 0, 0))
     client.shutdown()
 
 
-@pytest.mark.parametrize("busy", [False, True])
-@pytest.mark.parametrize("how", ["raise", "shutdown", "work", "interrupt"])
+QUICK = (("raise", True), ("shutdown", False), ("work", True), ("interrupt", False))
+
+
+@pytest.mark.parametrize(
+    ("how", "busy"),
+    [
+        pytest.param(how, busy, marks=() if (how, busy) in QUICK else pytest.mark.slow)
+        for how, _ in QUICK
+        for busy in (False, True)
+    ],
+)
 def test_signals(
     start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str, how: str, busy: bool
 ) -> None:

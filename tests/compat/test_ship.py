@@ -83,9 +83,10 @@ def test_many_in_the_background(ship: Any, server: Server, host: str, task: str)
 
 @pytest.mark.skipif(not hasattr(signal, "SIGQUIT"), reason="this system has other signals")
 def test_stopping_by_signals(
-    start: Callable[..., Running], gearman: Any, server: Server, host: str, task: str
+    start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str
 ) -> None:
     """SIGQUIT ends the job early; SIGINT shuts the worker down, which is how the program ends."""
+    host = "{}:{}".format(*gearmand.address)
     ship = start(PROGRAMS / "ship_worker.py", host, task)
     assert ship.line() == str(ship.process.pid)
     client = gearman.GearmanClient([host])
@@ -95,7 +96,7 @@ def test_stopping_by_signals(
     ship.process.send_signal(signal.SIGQUIT)
     client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
     assert json.loads(request.result)["parts"] == ["wait"]
-    assert str(PROGRAMS / "ship_worker.py") in server.client_ids()
+    assert str(PROGRAMS / "ship_worker.py") in gearmand.client_ids()
     ship.process.send_signal(signal.SIGINT)
     out, errors, status = ship.end()
     assert (out, status) == ("ended\n", 0), errors

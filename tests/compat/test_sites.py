@@ -36,9 +36,10 @@ def test_after_job_ends_the_work(load: Load, server: Server, host: str, task: st
 
 
 def test_a_copy_of_work_with_a_stopwatch(
-    start: Callable[..., Running], gearman: Any, server: Server, host: str, task: str
+    start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str
 ) -> None:
     """It forks for each job, with connections, and ends when it has had none for a while."""
+    host = "{}:{}".format(*gearmand.address)
     command = start(PROGRAMS / "hooked_commands.py", host, task, 0.7)
     client = gearman.GearmanClient([host])
     for data in (b"1", b"2", b"3"):
@@ -46,7 +47,7 @@ def test_a_copy_of_work_with_a_stopwatch(
         assert (request.state, request.result) == ("COMPLETE", data)
     out, errors, status = command.end()
     assert (out, status) == ("halted 1\n", 0), errors
-    eventually(lambda: server.counts(task)[2] == 0)
+    eventually(lambda: gearmand.counts(task)[2] == 0)
     client.shutdown()
 
 
