@@ -179,7 +179,7 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened[ClientEngine]):
             while await awaited(callback_fxn(stream.news)):
                 if stream.done:
                     stream.raise_error()
-                    return True
+                    return bool(stream.timed_out)
                 stream.news = False
                 await call.block()
         return False

@@ -170,7 +170,7 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened):
             while callback_fxn(stream.news):
                 if stream.done:
                     stream.raise_error()
-                    return True
+                    return stream.timed_out
                 stream.news = False
                 call.block()
             return False

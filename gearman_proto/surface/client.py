@@ -343,7 +343,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             timeout: Seconds to wait at most.
 
         Returns:
-            Whether it would go on: False if the callback ended it, True if the timeout did.
+            Whether to go on: True if the timeout ended it, False if the callback or `shutdown` did.
         """
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import gearman_sync.client
 from gearman_proto import make_requests
@@ -49,6 +49,7 @@ RANDOM_UNIQUE_BYTES: Final = 16
 class GearmanClient(GearmanConnectionManager, gearman_sync.client.GearmanClient):
     """Submits jobs to Gearman servers, and waits for them (python-gearman: `GearmanClient`)."""
 
+    _transient: ClassVar[tuple[str, ...]] = ("_queues",)
     # What copies of `wait_until_jobs_completed` take requests out of.
     _queues: MutableMapping[Any, Any] | None = None
 

@@ -38,6 +38,8 @@ class GearmanConnectionManager:
     connection_list: Any = ()
     # Arguments of the engine that the class of gearman_sync does not give it.
     _engine_options: ClassVar[dict[str, Any]] = {}
+    # Attributes that copies do not have.
+    _transient: ClassVar[tuple[str, ...]] = ()
     # The driver, and the list that it was made of.
     _made: tuple[Any, list[Any]]
 
@@ -49,16 +51,22 @@ class GearmanConnectionManager:
     @property
     def _driver(self) -> Any:
         driver, made_of = self._made
-        if not driver.engine.closed and not _same(made_of, self.connection_list):
-            if any(connection.link is not None for connection in made_of):
+        if not driver.engine.closed:
+            is_same = _same(made_of, self.connection_list)
+            is_used = any(server.link is not None for server in self._servers_of(driver.engine))
+            if is_used and not is_same:
                 raise InvalidClientState("connection_list can't be changed: it is connected")
-            driver.close()
-            self._remake()
+            if not is_used and not (is_same and self._addresses() == self._made_of[0]):
+                driver.close()
+                self._remake()
         return self._made[0]
 
     @_driver.setter
     def _driver(self, driver: Any) -> None:
         self._made = driver, list(self.connection_list)
+
+    def _addresses(self) -> list[ServerAddress]:
+        return [connection.address for connection in self.connection_list]
 
     def _remake(self) -> None:
         """Make the driver, of what is in the list."""
@@ -70,12 +78,19 @@ class GearmanConnectionManager:
         options = self._options
         if self.connection_class.connect_timeout is not None:
             options = {**options, "connect_timeout": self.connection_class.connect_timeout}
-        addresses = [connection.address for connection in self.connection_list]
+        addresses = self._addresses()
+        self._made_of = addresses, options
         super()._setup(addresses, options)  # type: ignore[misc]
+
+    @property
+    def _old_driver(self) -> Any:
+        """The driver, whatever has become of `connection_list`: what ends things needs no other."""
+        return self._made[0]
 
     def server_of(self, connection: GearmanConnection) -> Server | None:
         """The server that `connection` is to; None if it is none of this one's."""
-        for server in self._servers_of(self._made[0].engine):
+        # Not those of `_driver`, which looks here whether it may be made anew.
+        for server in self._servers_of(self._old_driver.engine):
             if (server.gearman_host, server.gearman_port) == connection.get_address():
                 return server
         return None
@@ -94,7 +109,11 @@ class GearmanConnectionManager:
         """Close a connection of this; see `GearmanConnection.close`."""
         server = self.server_of(connection)
         if server is not None:
-            self._driver.call(lambda engine, now: engine.disconnect(server, now))
+            self._old_driver.call(lambda engine, now: engine.disconnect(server, now))
+
+    def shutdown(self) -> None:
+        """Close all connections at once, for good."""
+        self._old_driver.close()
 
     def add_connection(self, hostport_tuple: HostSpec) -> GearmanConnection:
         """Add a server to `connection_list` (python-gearman: `add_connection`).
@@ -127,7 +146,8 @@ class GearmanConnectionManager:
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
         state["connection_list"] = list(self.connection_list)
-        del state["_made"]
+        for name in ("_made", *self._transient):
+            state.pop(name, None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from .connection import GearmanConnection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto import HostSpec
+    from gearman_proto import HostSpec, ServerAddress
 
 __all__ = [
     "JOB_COMPLETE",
@@ -36,15 +36,37 @@ __all__ = [
 ]
 
 
-def _changed(kind: Any, name: str, change: Callable[[Any], Any]) -> Any:
-    """Return a property with what the attribute `name` of `kind` has, read by way of `change`."""
+def _same(value: Any) -> Any:
+    return value
+
+
+def _address_of(connection: GearmanConnection | HostSpec | None) -> ServerAddress | None:
+    """Return what a job is to have for its server, whatever a program has for it."""
+    if connection is None:
+        return None
+    if isinstance(connection, GearmanConnection):
+        return connection.address
+    return parse_address(connection)
+
+
+def _changed(
+    kind: Any, name: str, change: Callable[[Any], Any], back: Callable[[Any], Any] = _same
+) -> Any:
+    """Return a property with what the attribute `name` of `kind` has.
+
+    Args:
+        kind: The class that has the attribute.
+        name: Its name.
+        change: Makes what is read of what is there.
+        back: Makes what is put there of what is assigned.
+    """
     attribute = getattr(kind, name)
 
     def get(self: object) -> Any:
         return change(attribute.__get__(self, type(self)))
 
     def put(self: object, value: Any) -> None:
-        attribute.__set__(self, value)
+        attribute.__set__(self, back(value))
 
     return property(get, put)
 
@@ -72,6 +94,7 @@ class GearmanJob(jobs.GearmanJob):
         jobs.GearmanJob,
         "connection",
         lambda address: None if address is None else GearmanConnection.to(address),
+        _address_of,
     )
     handle: Any = _changed(jobs.GearmanJob, "handle", Name.of)
     # Without a task it is empty: that is what a request without one has.
@@ -86,10 +109,7 @@ class GearmanJob(jobs.GearmanJob):
         unique: str | bytes | None,
         data: Any,
     ) -> None:
-        if isinstance(connection, GearmanConnection):
-            connection = connection.address
-        address = None if connection is None else parse_address(connection)
-        super().__init__(address, handle, task or "", unique, data)
+        super().__init__(_address_of(connection), handle, task or "", unique, data)
 
     def to_dict(self) -> dict[str, Any]:
         """Return its fields."""
@@ -138,6 +158,7 @@ class GearmanJobRequest(jobs.GearmanJobRequest):
         is_job = isinstance(gearman_job, jobs.GearmanJob)
         job = gearman_job if is_job else GearmanJob(None, None, None, None, None)
         super().__init__(job, initial_priority, background, max_attempts or 1, **options)
+        self.connection = _address_of(self.connection)
         self.max_connection_attempts = max_attempts
         if not is_job:
             self._stand_in = gearman_job

@@ -25,7 +25,7 @@ from .connection_manager import GearmanConnectionManager, specified
 from .job import WorkerJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from gearman_proto import HostSpec, Server
     from gearman_proto.engines.worker import WorkStream
@@ -48,10 +48,13 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     _engine_options: ClassVar[dict[str, Any]] = {"job_class": WorkerJob}
 
-    # The work that goes on while the program polls; the job that has come; the job that is over.
+    _transient: ClassVar[tuple[str, ...]] = ("_call", "_held", "_over", "_polled")
+    # The work that goes on while the program polls; the job that has come; the job that is over;
+    # the connections that were polled last.
     _call: Call[WorkStream] | None = None
     _held: WorkerJob | None = None
     _over: WorkerJob | None = None
+    _polled: Collection[GearmanConnection] = ()
 
     def register_task(
         self,
@@ -69,11 +72,8 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     def shutdown(self) -> None:
         """Close all connections at once, for good."""
-        call, self._call = self._call, None
         super().shutdown()
-        if call is not None:
-            self._driver.over(call.wait)
-            self._driver.tidy()
+        self._leave(at_once=True)
 
     def has_job_lock(self) -> bool:
         """Whether a job is being done, or is about to be."""
@@ -84,12 +84,16 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
     def establish_worker_connections(self) -> list[GearmanConnection]:
         """Connect to all servers (python-gearman: `establish_worker_connections`).
 
+        It does not wait for slow servers when there is a job to do.
+
         Returns:
             The connections that there are then, in any order.
         """
-        if self._call is not None and self._call.wait.done:
-            self._leave()
         call = self._call
+        # It has no Wait yet if a signal's exception came before it had begun.
+        if call is not None and (call.wait is None or call.wait.done):
+            self._leave()
+            call = None
         if call is None:
             call = Call(self._driver)
             self._call = call
@@ -97,6 +101,8 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
             self._ends_at_once = False  # The program is told in between.
         while not call.wait.done and any(map(_is_connecting, self.connection_list)):
             self._await(_LOOK)
+            if self._held is not None:
+                break
         return [connection for connection in self.connection_list if connection.connected]
 
     def establish_connection(
@@ -137,7 +143,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         Raises:
             ServerUnavailable: None of the connections is left.
         """
-        connections = list(submitted_connections)
+        connections = self._polled = list(submitted_connections)
         deadline = deadline_of(time.monotonic(), timeout)
         active = False
         while callback_fxn(active):
@@ -158,27 +164,38 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     def _await(self, seconds: float | None) -> bool:
         """Let something come, for so many seconds at most. Returns whether anything has."""
-        assert self._call is not None
-        stream = self._call.wait
+        call = self._call
+        if call is None:
+            return True  # Another thread has shut this down.
+        stream = call.wait
         stream.timeout = seconds
-        self._held = self._held or self._take()
+        self._take()
         if self._held is None:
-            self._call.block()
-            self._held = self._take()
+            call.block()
+            self._take()
         self._log()
         active, stream.active = stream.active, False
         return active
 
-    def _take(self) -> Any:
-        """Be done with the job that is over, and return the next one if there is one."""
-        over, self._over = self._over, None
-        if over is not None:
-            self._driver.call(lambda engine, now: engine.job_done(over, now), look=False)
-        return self._driver.call(WorkerEngine.next_job, look=False)
+    def _take(self) -> None:
+        """Be done with the job that is over, and hold the next one if there is one."""
+
+        # All of it while the driver is busy: a signal's exception must not come between the engine
+        # and what is kept here, or a job would be neither held nor over, and never end.
+        def take(engine: WorkerEngine, now: float) -> None:
+            if self._over is not None:
+                engine.job_done(self._over, now)
+                self._over = None
+            if self._held is None:
+                held: Any = engine.next_job(now)
+                self._held = held
+
+        self._driver.call(take, look=False)
 
     def _do_held(self, job: WorkerJob) -> None:
         try:
-            self._do(job)
+            if job.link.alive:  # Else it is somebody else's by now.
+                self._do(job)
         except BaseException:
             self._leave(at_once=True)
             raise
@@ -186,29 +203,36 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     def _leave(self, *, at_once: bool = False) -> None:
         """Close all connections; servers give a job that is held to other workers."""
+        if self._call is None:
+            return
+        driver = self._old_driver
+        # From here to the `try` nothing is called, so that no signal's exception comes.
         call, self._call = self._call, None
         held, self._held = self._held, None
         over, self._over = self._over, None
         if call is None:
-            return
+            return  # Another thread was quicker.
+        wait = call.wait
         try:
-            if held is None and not at_once:
-                self._driver.call(WorkerEngine.stop)
+            # If it is over by itself, the engine may be another one by now, as after a fork.
+            if held is None and not at_once and wait is not None and not wait.done:
+                driver.call(WorkerEngine.stop)
                 if over is not None:
-                    self._driver.call(lambda engine, now: engine.job_done(over, now), look=False)
+                    driver.call(lambda engine, now: engine.job_done(over, now), look=False)
                 # A job that comes now is for another worker.
-                while self._driver.call(WorkerEngine.next_job, look=False) is None:
+                while driver.call(WorkerEngine.next_job, look=False) is None:
                     if call.block().done:
                         break
         finally:
-            self._driver.over(call.wait)
-            self._driver.tidy()
+            driver.over(wait)
+            driver.tidy()
             self._log()
 
     def close_connection(self, connection: GearmanConnection) -> None:
         """Close a connection of this; see `GearmanConnection.close`."""
-        others = [own for own in self.connection_list if own is not connection]
-        if any(map(_is_connected, others)):
+        # The program does not know of one that was made since, and so would never close it.
+        known = self._polled or self.connection_list
+        if any(other.connected for other in known if other is not connection):
             super().close_connection(connection)
         else:
             self._leave()

@@ -1,0 +1,89 @@
+"""The compatibility mode for one test, the programs, and workers that end with the test."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import gearman_sync
+from tests.support import PATIENCE, Link, nothing_imported, spawn
+
+from .support import Running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support import EmbeddedServer, Gearmand
+
+
+@pytest.fixture(autouse=True)
+def _clean(no_leak: None, no_hang: None) -> None:
+    """Every test here is watched."""
+
+
+@pytest.fixture
+def nothing() -> Iterator[None]:
+    """Nothing named `gearman` is imported, whatever other tests have done."""
+    with nothing_imported():
+        yield
+
+
+@pytest.fixture
+def gearman(nothing: None) -> Any:
+    """What ``import gearman`` gives in the mode."""
+    gearman_sync.install_as_gearman()
+    return sys.modules["gearman"]
+
+
+@pytest.fixture
+def load(nothing: None) -> Callable[[str], Any]:
+    """Imports a program of `programs`, which installs the mode itself."""
+    return lambda name: importlib.import_module(f"tests.compat.programs.{name}")
+
+
+@pytest.fixture
+def host(server: Gearmand | EmbeddedServer) -> str:
+    """The address of a server of either kind, as programs have it in their settings."""
+    return "{}:{}".format(*server.address)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Running]]:
+    """Starts a program in a process of its own, for one test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*command: object, **options: Any) -> Running:
+            running = Running(*command, **options)
+            stack.callback(running.kill)
+            return running
+
+        yield start
+
+
+@pytest.fixture
+def work() -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
+    """Lets a worker work in a thread, until it ends or the test does: `method` of it is called."""
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            worker: Any, *args: Any, method: str = "work", **options: Any
+        ) -> concurrent.futures.Future[Any]:
+            call = spawn(getattr(worker, method), *args, **options)
+            stack.callback(concurrent.futures.wait, [call], PATIENCE)
+            stack.callback(worker.shutdown)
+            return call
+
+        yield start
+
+
+@pytest.fixture
+def link(server: Gearmand | EmbeddedServer) -> Iterator[Link]:
+    """A plain connection to the server."""
+    link = Link(server.address)
+    yield link
+    link.close()

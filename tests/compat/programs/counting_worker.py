@@ -1,0 +1,110 @@
+"""Workers with copies of `work`: one that counts its jobs, and one polled by a function."""
+
+# ruff: noqa: E402, TRY300
+
+import gearman_sync
+
+gearman_sync.install_as_gearman()
+
+import logging
+import multiprocessing
+import sys
+import time
+from typing import Any
+
+import gearman
+from gearman.worker import POLL_TIMEOUT_IN_SECONDS, GearmanWorker
+
+
+class CountingWorker(gearman.GearmanWorker):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.max_jobs = kwargs.get("max_jobs", 100)
+        del kwargs["max_jobs"]
+        self.counter = 1
+        self.cont = True
+        gearman.GearmanWorker.__init__(self, *args, **kwargs)
+
+    def on_job_execute(self, current_job: Any) -> Any:
+        if self.counter >= self.max_jobs:
+            self.cont = False
+        self.counter += 1
+        return super().on_job_execute(current_job)
+
+    def work(self, poll_timeout: float = 60) -> None:
+        continue_working = True
+        worker_connections: Any = []
+
+        def continue_while_connections_alive(any_activity: bool) -> bool:
+            return self.after_poll(any_activity)
+
+        while continue_working and self.cont is True:
+            worker_connections = self.establish_worker_connections()
+            continue_working = self.poll_connections_until_stopped(
+                worker_connections, continue_while_connections_alive, timeout=poll_timeout
+            )
+        for current_connection in worker_connections:
+            current_connection.close()
+
+    def work_and_retry(self, poll_timeout: float = 60) -> int:
+        """`work` until it is over. Returns how often the server was away."""
+        away = 0
+        while True:
+            try:
+                self.work(poll_timeout)
+                return away
+            except gearman.errors.ServerUnavailable:
+                logging.getLogger("counting").warning("the server is away")
+                away += 1
+                time.sleep(0.01)
+
+    def after_poll(self, any_activity: bool) -> bool:
+        return bool(self.cont)
+
+
+class MultiGearmanWorker(GearmanWorker):  # type: ignore[misc]
+    """Works in several processes, which get it pickled."""
+
+    def __init__(self, host_list: Any = None, jobs: int = 1) -> None:
+        super().__init__(host_list=host_list)
+        self.jobs = jobs
+
+    def work(self, poll_timeout: float = POLL_TIMEOUT_IN_SECONDS, process: int = 2) -> list[int]:
+        with multiprocessing.get_context("spawn").Pool(process) as pool:
+            results = [pool.apply_async(gearman_work, (self, poll_timeout)) for _ in range(process)]
+            return [result.get(30) for result in results]
+
+    def after_poll(self, any_activity: bool) -> bool:
+        return self.jobs > 0
+
+
+def count_down(worker: MultiGearmanWorker, job: Any) -> Any:
+    worker.jobs -= 1
+    return job.data
+
+
+def gearman_work(gm_worker: MultiGearmanWorker, poll_timeout: float) -> int:
+    """What each process does. Returns how many jobs are left to do."""
+    continue_working = True
+    worker_connections: Any = []
+
+    def continue_while_connections_alive(any_activity: bool) -> bool:
+        return gm_worker.after_poll(any_activity)
+
+    while continue_working:
+        worker_connections = gm_worker.establish_worker_connections()
+        continue_working = gm_worker.poll_connections_until_stopped(
+            worker_connections, continue_while_connections_alive, timeout=poll_timeout
+        )
+    for current_connection in worker_connections:
+        current_connection.close()
+    return gm_worker.jobs
+
+
+def main(server: str, task: str) -> None:
+    worker = MultiGearmanWorker([server], jobs=1)
+    worker.register_task(task, count_down)
+    print("left", worker.work(poll_timeout=5, process=2))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

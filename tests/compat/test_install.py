@@ -1,0 +1,188 @@
+"""`install_as_gearman`: what `import gearman` finds afterwards, in each of its forms."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+import types
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import gearman_sync
+from gearman_sync import install_as_gearman
+from gearman_sync._install import MODULES
+from tests.support import require_module
+
+from .support import ROOT
+
+# What programs import, and from where.
+IMPORTED: dict[str, tuple[str, ...]] = {
+    "gearman": (
+        *("GearmanClient", "GearmanWorker", "GearmanAdminClient", "DataEncoder"),
+        *("PRIORITY_NONE", "PRIORITY_LOW", "PRIORITY_HIGH", "__version__"),
+        *("JOB_PENDING", "JOB_CREATED", "JOB_FAILED", "JOB_COMPLETE", "JOB_UNKNOWN"),
+    ),
+    "gearman.admin_client": ("GearmanAdminClient", "ServerUnavailable", "InvalidAdminClientState"),
+    "gearman.client": (
+        *("GearmanClient", "JOB_UNKNOWN", "JOB_PENDING", "PRIORITY_HIGH", "RANDOM_UNIQUE_BYTES"),
+        *("ExceededConnectionAttempts", "ServerUnavailable", "ConnectionError"),
+    ),
+    "gearman.connection": ("GearmanConnection", "ConnectionError"),
+    "gearman.connection_manager": ("GearmanConnectionManager", "DataEncoder", "NoopEncoder"),
+    "gearman.constants": (
+        *("DEFAULT_GEARMAN_PORT", "PRIORITY_HIGH", "JOB_PENDING", "JOB_UNKNOWN", "JOB_COMPLETE"),
+    ),
+    "gearman.errors": (
+        *("GearmanError", "ConnectionError", "ServerUnavailable", "ProtocolError"),
+        *("UnknownCommandError", "ExceededConnectionAttempts", "InvalidClientState"),
+        *("InvalidWorkerState", "InvalidAdminClientState"),
+    ),
+    "gearman.job": ("GearmanJob", "GearmanJobRequest", "JOB_UNKNOWN", "JOB_COMPLETE"),
+    "gearman.protocol": ("GEARMAN_COMMAND_CAN_DO", "get_command_name"),
+    "gearman.util": ("Stopwatch", "disambiguate_server_parameter", "unlist"),
+    "gearman.worker": ("GearmanWorker", "POLL_TIMEOUT_IN_SECONDS", "ServerUnavailable"),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_what_is_imported(gearman: Any, name: str) -> None:
+    namespace: dict[str, Any] = {}
+    for each in IMPORTED[name]:
+        exec(f"from {name} import {each}", namespace)
+        assert namespace[each] is not None or each == "PRIORITY_NONE"
+
+
+def test_forms_of_imports(gearman: Any) -> None:
+    namespace: dict[str, Any] = {}
+    for line in (
+        "import gearman.client",
+        "import gearman.client as aliased",
+        "from gearman import errors",
+        "from gearman import client as from_package",
+        "from gearman.errors import *",
+        "import gearman.errors, gearman.worker",
+    ):
+        exec(line, namespace)
+    assert namespace["gearman"] is gearman
+    assert namespace["aliased"] is namespace["from_package"] is gearman.client
+    assert namespace["ServerUnavailable"] is gearman.errors.ServerUnavailable
+    assert importlib.import_module("gearman.worker") is gearman.worker
+    assert importlib.import_module(".job", "gearman") is gearman.job
+    assert __import__("gearman.job", fromlist=["GearmanJob"]) is gearman.job
+    assert importlib.util.find_spec("gearman") is not None
+    assert gearman.worker.GearmanWorker is gearman.GearmanWorker
+
+
+def test_all_modules_are_attributes(gearman: Any) -> None:
+    for name in MODULES:
+        module = getattr(gearman, name)
+        assert module is sys.modules[f"gearman.{name}"]
+        for each in getattr(module, "__all__", ()):
+            assert hasattr(module, each)
+
+
+@pytest.mark.parametrize("name", ["client_handler", "compat", "io", "nonsense"])
+def test_modules_that_are_not_there(gearman: Any, name: str) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(f"gearman.{name}")
+
+
+def test_patching(gearman: Any) -> None:
+    """By name, as programs' tests do."""
+    with mock.patch("gearman.client.GearmanClient") as kind:
+        assert gearman.client.GearmanClient is kind
+    with mock.patch("gearman.GearmanClient.submit_job", return_value="done") as submit:
+        assert gearman.GearmanClient(["localhost"]).submit_job("task", b"") == "done"
+    submit.assert_called_once_with("task", b"")
+    with mock.patch("gearman.GearmanWorker", autospec=True) as worker:
+        worker(["localhost"]).register_task("task", print)
+    assert gearman.GearmanWorker is not worker
+
+
+def test_twice(gearman: Any) -> None:
+    kind = gearman.GearmanClient
+    install_as_gearman()
+    assert sys.modules["gearman"] is gearman
+    assert gearman.GearmanClient is kind
+
+
+def test_under_another_name(nothing: None) -> None:
+    install_as_gearman("python3_gearman")
+    assert "gearman" not in sys.modules
+    other: Any = importlib.import_module("python3_gearman.worker")
+    install_as_gearman()
+    gearman: Any = importlib.import_module("gearman.worker")
+    assert other.GearmanWorker is gearman.GearmanWorker
+
+
+def test_another_package_was_imported_before(nothing: None) -> None:
+    require_module("gearman")
+    real = importlib.import_module("gearman")
+    assert real.__file__ is not None
+    with pytest.raises(
+        RuntimeError, match=r"gearman is imported already, from .*__init__\.py: call"
+    ):
+        install_as_gearman()
+    assert sys.modules["gearman"] is real
+    assert "gearman_sync" not in real.__file__
+    install_as_gearman("python3_gearman")
+
+
+def test_a_module_without_a_file(nothing: None) -> None:
+    sys.modules["gearman"] = types.ModuleType("gearman")
+    with pytest.raises(RuntimeError, match="from None"):
+        install_as_gearman()
+
+
+def test_the_other_package_is_found_afterwards(nothing: None) -> None:
+    """The mode lasts as long as `sys.modules` has it, and changes no package."""
+    require_module("gearman")
+    install_as_gearman()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "gearman"]:
+        del sys.modules[name]
+    assert "gearman_sync" not in str(importlib.import_module("gearman").__file__)
+
+
+def test_an_import_of_the_library_installs_nothing() -> None:
+    program = (
+        "import sys, gearman_sync; "
+        "print([n for n in sys.modules if 'compat' in n and 'gearman' in n], "
+        "'gearman' in sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert ran.stdout == "[] False\n"
+
+
+def test_the_library_stays_as_it_is(gearman: Any) -> None:
+    """The mode has classes of its own, and shares the exceptions."""
+    assert gearman.GearmanClient is not gearman_sync.GearmanClient
+    assert issubclass(gearman.GearmanClient, gearman_sync.GearmanClient)
+    assert gearman.errors.ServerUnavailable is gearman_sync.errors.ServerUnavailable
+    assert not isinstance(gearman_sync.GearmanClient(["localhost"]).connection_list[0], tuple)
+    assert type(gearman_sync.GearmanClient(["localhost"]).connection_list[0]).__name__ == "Server"
+
+
+def test_utilities(gearman: Any) -> None:
+    util = gearman.util
+    assert util.disambiguate_server_parameter("host:1") == ("host", 1)
+    assert util.disambiguate_server_parameter(("host", 2)) == ("host", 2)
+    assert util.disambiguate_server_parameter("host") == ("host", 4730)
+    assert util.unlist([]) is None
+    assert util.unlist(["one"]) == "one"
+    with pytest.raises(ValueError, match="2"):
+        util.unlist([1, 2])
+    assert util.Stopwatch(None).get_time_remaining() is None
+    assert util.Stopwatch(None).has_time_remaining()
+    assert not util.Stopwatch(0).has_time_remaining()
+    assert 0 < util.Stopwatch(9).get_time_remaining() <= 9
+    assert gearman.protocol.get_command_name(1) == "GEARMAN_COMMAND_CAN_DO"
+    assert gearman.protocol.get_command_name(9999) == "9999"
+    assert gearman.protocol.GEARMAN_COMMAND_SUBMIT_JOB == 7
+    with pytest.raises(AttributeError):
+        _ = gearman.protocol.GEARMAN_COMMAND_NONSENSE
