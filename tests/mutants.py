@@ -101,7 +101,14 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "raise type(self.error)(str(self.error), [])",
         ),
         ("(not self.open and self.error is None)", "not self.open"),
-        ("room = _WINDOW - unanswered", "room = _WINDOW"),
+        ("while last < _WINDOW and size < _CHUNK_SIZE", "while size < _CHUNK_SIZE"),
+        ("if found != head or 0 in handle:", "if found != head:"),
+        ("or request.priority is not priority", "or False"),
+        (
+            "wait.requests_over(alike) waits, alike = request.waits, []",
+            "waits, alike = request.waits, []",
+        ),
+        ("if done: self.job_done(job, now)", "if True: self.job_done(job, now)"),
         (
             "if was_up and len(request.tried) >= len(self.pool.servers):",
             "if was_up and len(request.tried) > len(self.pool.servers):",
