@@ -161,7 +161,9 @@ class Driver(BaseDriver[E_]):
                 if look and self._turns.leader is None and self._poller.transports:
                     # Nobody has looked for a while. What matters most is a connection that has
                     # ended: what is sent on it would be lost.
-                    self._handle(self._poller.selector.select(0))
+                    ready = self._poller.selector.select(0)
+                    if ready:
+                        self._handle(ready)
                 try:
                     value = function(self.engine, clock())
                 except Exception as error:

@@ -15,7 +15,7 @@ from gearman_proto.names import check_name, to_text, to_wire
 from gearman_proto.wire import events
 from gearman_proto.wire.events import SUBMITS
 
-from .encoder import encode_data
+from .encoder import NoopEncoder, encode_data
 from .request import GearmanJobRequest
 
 #: Bytes of a job's data, encoded: a packet's size is a number of 32 bits, for the names, too.
@@ -137,7 +137,9 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
                 is_known = False
             if not is_known:
                 raise _bad_priority(request)
-        payload = encode_data(encoder, request.data, None, request.task)
+        payload = request.data
+        if encoder is not NoopEncoder or type(payload) is not bytes:
+            payload = encode_data(encoder, payload, None, request.task)
         if len(payload) > MAX_PAYLOAD_SIZE:
             raise ValueError(
                 f"the data has {len(payload)} bytes, more than the {MAX_PAYLOAD_SIZE} that fit a "
