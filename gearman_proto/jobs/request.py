@@ -113,6 +113,7 @@ class Waiter(Protocol):
 _MISSING: Final = object()
 
 
+_NOWHERE: Final[tuple[Any, ...]] = ()
 # What a request has no more when it begins anew.
 _UNTIL_ANEW: Final = (
     *("error", "timed_out", "tried"),
@@ -182,7 +183,7 @@ class GearmanJobRequest(Fields):
     error: Exception | None = None
     timed_out: bool = False
     #: The servers that were tried in vain for the current attempt; the engine's.
-    tried: tuple[Any, ...] = ()
+    tried: tuple[Any, ...] = _NOWHERE
     raw_exception: bytes | None = None
     _exception: Any = _MISSING
     _status: JobStatus | None = None
@@ -289,19 +290,18 @@ class GearmanJobRequest(Fields):
         """What both ways to leave do first."""
         self.state = state
         self.link = self.payload = None
-        if self.timed_out or self.tried:
-            self.was_in_time()
-            self.forget_tried()
+        self.was_in_time()
+        self.forget_tried()
 
     def was_in_time(self) -> None:
-        """Be not `timed_out`."""
-        if self.timed_out:
+        """Be not `timed_out`, whatever the application has set that to."""
+        if self.timed_out is not False:
             self.timed_out = False
 
     def forget_tried(self) -> None:
         """Have been `tried` nowhere; for engines."""
-        if self.tried:
-            self.tried = ()
+        if self.tried is not _NOWHERE:
+            self.tried = _NOWHERE
 
     def strand(self) -> None:
         """Stay as it is, since its client has ended and nobody waits for it; for engines."""

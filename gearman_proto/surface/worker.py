@@ -278,8 +278,8 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
 
     def _has_own(self, hook: str) -> bool:
         """Whether this worker, or its class, has a `hook` of its own."""
-        kind = next(kind for kind in type(self).__mro__ if hook in vars(kind))
-        return hook in vars(self) or kind.__module__.partition(".")[0] not in _PACKAGES
+        module = getattr(getattr(type(self), hook), "__module__", None) or ""
+        return hook in vars(self) or module.partition(".")[0] not in _PACKAGES
 
     def _make_stop(self, timeout: float | None) -> Callable[[Any, float], None]:
         seconds = to_seconds(timeout, "timeout")
