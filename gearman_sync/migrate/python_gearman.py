@@ -135,7 +135,7 @@ def _import_from(checker: Checker, node: ast.ImportFrom) -> None:
             checker.found("connection-class", node, code=code)
         elif not module and name in OLD_NAMES:
             checker.found("api-1x", node, OLD_NAMES[name], code=code)
-        elif not module and (name in MODULES or not hasattr(gearman_sync, name)):
+        elif not module and (name in MODULES or name not in gearman_sync.__all__):
             if name not in PLAIN_MODULES:
                 _module(checker, node, root, name)
         elif module in ("constants", "errors") and not hasattr(getattr(gearman_sync, module), name):
@@ -217,7 +217,7 @@ def _module_attribute(checker: Checker, node: ast.Attribute, owner: Kind) -> Non
     elif not inside and name in {**MODULES, **INNER_MODULES, **OLD_MODULES}:
         if name not in PLAIN_MODULES:
             _module(checker, node, root, name)
-    elif not inside and isinstance(node.ctx, ast.Load) and not hasattr(gearman_sync, name):
+    elif not inside and isinstance(node.ctx, ast.Load) and name not in gearman_sync.__all__:
         checker.found("attribute-unknown", node)
 
 
