@@ -13,8 +13,9 @@ import logging
 import math
 import selectors
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto.records import record
 
 if TYPE_CHECKING:
     import ssl
@@ -30,7 +31,7 @@ _LISTEN_AGAIN: Final = 0.5
 _NO_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Listener:
     """A socket that listens, what makes a link of a connection that has come, and for TLS."""
 

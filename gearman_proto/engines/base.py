@@ -28,10 +28,10 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 from gearman_proto.errors import ArgumentValueError, ConnectionError, LocalProtocolError
+from gearman_proto.records import record
 
 from .states import StateTable, turn
 from .timers import Timers
@@ -74,7 +74,7 @@ class checking:  # noqa: N801 - used as a function is
             raise ArgumentValueError(f"it can't be looked at: {type(error).__name__}") from error
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Connect:
     """Open a connection to `link.address`, then call `connected` or `connect_failed`.
 
@@ -86,14 +86,14 @@ class Connect:
     timeout: float
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Close:
     """Close the connection, or stop connecting. The engine knows already."""
 
     link: Any
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class StopListening:
     """Take no more connections. Only a server's engine asks for that."""
 
