@@ -55,7 +55,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic
 
-from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError
+from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError, ServerAddress
 from gearman_proto.engines.driving import E_, W_, BaseDriver
 
 from ._poller import Listener, Poller
@@ -67,13 +67,16 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from gearman_proto import ServerAddress, Wait
+    from gearman_proto import Wait
     from gearman_proto.engines.driving import T_, Begin
 
 logger: Final = logging.getLogger("gearman")
 
 # Seconds. Selectors refuse to sleep for weeks.
 _LONGEST_SLEEP: Final = 3600.0
+
+# Who has connected.
+_PEER: Final = ServerAddress("peer")
 
 #: The only clock.
 clock: Final = time.monotonic
@@ -353,7 +356,7 @@ class Driver(BaseDriver[E_]):
     def _accept(self, listener: Listener, now: float) -> None:
         for sock, address in self._poller.accept(listener, now):
             link = listener.accept(self.engine, str(address[0]), sock.fileno(), now)
-            self._poller.add(link, Transport.accepted(sock, listener.context))
+            self._poller.add(link, _transport(_PEER, 0.0, listener.context).accept(sock))
 
     def _on_ready(self, link: Any, events: int, now: float) -> None:
         transport = self._poller.transports.get(link)
@@ -449,7 +452,8 @@ class Driver(BaseDriver[E_]):
 
     def _connect(self, action: Connect, now: float) -> None:
         link = action.link
-        transport = Transport(link.address, self._contexts.get(link.address), action.timeout)
+        context = self._contexts.get(link.address)
+        transport = _transport(link.address, action.timeout, context)
         self._poller.add(link, transport)
         self._poller.connecting.add(link)
 
@@ -484,6 +488,14 @@ class Driver(BaseDriver[E_]):
         self._poller.close()
         if not was_closed:
             self._setup()
+
+
+def _transport(address: ServerAddress, timeout: float, context: ssl.SSLContext | None) -> Transport:
+    if context is None:
+        return Transport(address, timeout)
+    from ._tls import SecureTransport  # noqa: PLC0415 - `ssl` takes long to load
+
+    return SecureTransport(address, timeout, context)
 
 
 class Call(Generic[W_]):

@@ -9,7 +9,6 @@ import logging
 import os
 import random
 import socket
-import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +20,7 @@ from gearman_proto.tls import check_context
 from ._driver import Driver
 
 if TYPE_CHECKING:
+    import ssl
     from types import TracebackType
     from typing import Self
 
@@ -30,7 +30,7 @@ logger: Final = logging.getLogger("gearman")
 _BACKLOG: Final = 1024
 
 
-class JobServer(surface.JobServer[ssl.SSLContext]):
+class JobServer(surface.JobServer["ssl.SSLContext"]):
     """A Gearman job server in a thread of this process.
 
     It keeps nothing on disk: what is queued ends with the process. In production use gearmand, for
@@ -50,7 +50,11 @@ class JobServer(surface.JobServer[ssl.SSLContext]):
                 **options,
             )
 
-        self._context = check_context(ssl_context, ssl)
+        self._context: ssl.SSLContext | None = None
+        if ssl_context is not None:
+            import ssl  # noqa: PLC0415 - it takes long to load
+
+            self._context = check_context(ssl_context, ssl)
         make_engine()  # Wrong arguments are wrong now, and not when it starts.
         self._make_engine = make_engine
         self._driver: Driver[ServerEngine] | None = None
