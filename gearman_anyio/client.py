@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import random
 import ssl
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from gearman_proto import ClientEngine, Server, constants, make_requests
 from gearman_proto.surface.client import Client, Requests, make_job
 
 from ._callbacks import awaited
-from ._driver import Driver, Items
+from ._driver import Driver, Items, chance
 from ._opened import Opened, make_opener
 
 if TYPE_CHECKING:
@@ -67,7 +66,6 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened[ClientEngine]):
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._connect)
-        chance = random.SystemRandom()
         engine = ClientEngine(addresses, rng=chance, wall_clock=time.time, **options)
         self._driver = Driver(engine, opener)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import random
 import socket
 import ssl
 import time
@@ -20,7 +19,7 @@ from anyio.abc import SocketAttribute, SocketListener
 from gearman_proto import HostAndPort, ServerEngine, constants, surface
 from gearman_proto.tls import check_context
 
-from ._driver import Driver
+from ._driver import Driver, chance
 from ._streams import accept_tls, pipe
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class JobServer(surface.JobServer[ssl.SSLContext]):
 
     def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
         self._context = check_context(ssl_context, ssl)
-        chance, name = random.SystemRandom(), socket.gethostname()
+        name = socket.gethostname()
         engine = ServerEngine(
             rng=chance, wall_clock=time.time, host=name, pid=os.getpid(), **options
         )

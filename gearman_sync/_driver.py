@@ -50,6 +50,7 @@ import functools
 import logging
 import math
 import os
+import random
 import selectors
 import time
 import weakref
@@ -80,6 +81,8 @@ _PEER: Final = ServerAddress("peer")
 
 #: The only clock.
 clock: Final = time.monotonic
+#: Where all chance comes from. It keeps nothing that two processes would share after a fork.
+chance: Final = random.SystemRandom()
 
 
 class Driver(BaseDriver[E_]):
@@ -187,7 +190,7 @@ class Driver(BaseDriver[E_]):
     def post(self, function: Callable[[E_, float], object]) -> None:
         """Call the engine soon. This never blocks: it may be called in a signal handler."""
         self._posted.append(function)
-        self._poller.wake()
+        self._poller.waker.wake()
 
     def block(self, wait: Wait, bell: Bell) -> None:
         """Return when `wait`, which rings `bell`, is ready."""
@@ -198,7 +201,7 @@ class Driver(BaseDriver[E_]):
                 self._turns.hand_over()
                 if on_top:
                     # When the leader's sleep, beneath this, is over may have changed.
-                    self._poller.wake()
+                    self._poller.waker.wake()
             except BaseException as error:
                 self._interrupted(error)
                 raise
@@ -272,7 +275,7 @@ class Driver(BaseDriver[E_]):
             self._pump()
             # All calls are over now. The engine may have been hit where it was about to ring for
             # one; each hands over to the next, the leader first.
-            self._poller.wake()
+            self._poller.waker.wake()
             self._busy = False
         self._turns.hand_over()
         self._close_poller()
@@ -283,7 +286,7 @@ class Driver(BaseDriver[E_]):
             if self._turns.leader is None:
                 self._poller.close()
             else:
-                self._poller.wake()
+                self._poller.waker.wake()
 
     def listen(
         self,
@@ -334,7 +337,7 @@ class Driver(BaseDriver[E_]):
         self._release_all(now)
         for key, events in ready:
             if key.data is None:
-                self._poller.drain_wakeup()
+                self._poller.waker.drain()
             elif isinstance(key.data, Listener):
                 self._accept(key.data, now)
             else:
@@ -415,7 +418,7 @@ class Driver(BaseDriver[E_]):
             changed |= self._poller.refresh()
         until = self._turns.sleeping_until
         if until is not None and (changed or self._turns.is_done or self._next_deadline() < until):
-            self._poller.wake()
+            self._poller.waker.wake()
 
     def _act(self, now: float) -> bool:
         """Do what was posted, and what the engine wants. Returns whether there was anything."""

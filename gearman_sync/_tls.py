@@ -25,6 +25,8 @@ class SecureTransport(Transport):
         context: What the handshake goes by.
     """
 
+    __slots__ = ("_context", "_is_accepted")
+
     _would_block: ClassVar = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
     def __init__(self, address: ServerAddress, timeout: float, context: ssl.SSLContext) -> None:

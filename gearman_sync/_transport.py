@@ -24,7 +24,7 @@ from gearman_proto.keepalive import socket_options
 from ._threads import start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from gearman_proto.address import ServerAddress
@@ -35,6 +35,8 @@ _READ_SIZE: Final = 120 * 1024
 _SHARED_READ_SIZE: Final = 64 * 1024
 # Chunks to write before reading again: replies must not pile up behind a long write.
 _WRITES: Final = 4
+# Each empty memoryview takes 300 bytes, and most transports of a server have nothing to send.
+_NOTHING: Final = memoryview(b"")
 _IN_PROGRESS: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 
 
@@ -59,6 +61,21 @@ class Transport:
     #: What the socket raises where it has nothing, or takes nothing.
     _would_block: ClassVar[tuple[type[OSError], ...]] = (BlockingIOError,)
 
+    __slots__ = (
+        "_address",
+        "_candidates",
+        "_error",
+        "_has_ended",
+        "_read_size",
+        "_share",
+        "_timeout",
+        "_unsent",
+        "deadline",
+        "is_blocked",
+        "sock",
+        "stage",
+    )
+
     def __init__(self, address: ServerAddress, timeout: float) -> None:
         self.stage = Stage.RESOLVING
         self.sock: socket.socket | None = None
@@ -66,10 +83,10 @@ class Transport:
         self.deadline: float | None = None
         self._address = address
         self._timeout = timeout
-        self._candidates: list[Any] = []
+        self._candidates: Sequence[Any] = ()
         self._share = timeout
-        self._error: OSError = OSError(f"no addresses for {address.host}")
-        self._unsent = memoryview(b"")
+        self._error: OSError | None = None
+        self._unsent = _NOTHING
         #: Whether the socket takes no more for now.
         self.is_blocked = False
         # Whether the other end sends no more. It may still read.
@@ -122,7 +139,7 @@ class Transport:
     def _connect_next(self, now: float) -> None:
         self._drop_socket()
         while self._candidates:
-            family, kind, proto, _, where = self._candidates.pop(0)
+            (family, kind, proto, _, where), *self._candidates = self._candidates
             try:
                 self.sock = socket.socket(family, kind, proto)
                 self.sock.setblocking(False)
@@ -136,7 +153,7 @@ class Transport:
             self.stage = Stage.CONNECTING
             self.deadline = now + self._share if self._candidates else None
             return
-        raise self._error
+        raise self._error or OSError(f"no addresses for {self._address.host}")
 
     def advance(self, now: float) -> bool:
         """The socket is ready: go on with connecting. Returns whether that is done."""
@@ -185,10 +202,12 @@ class Transport:
         assert self.sock is not None
         for _ in range(_WRITES):
             if not self._unsent:
-                self._unsent = memoryview(more() or b"")
-                if not self._unsent:
+                data = more()
+                if not data:
+                    self._unsent = _NOTHING
                     self.is_blocked = False
                     return
+                self._unsent = memoryview(data)
             try:
                 sent = self.sock.send(self._unsent)
             except self._would_block:
@@ -200,8 +219,8 @@ class Transport:
         """Close it, without a word to the peer."""
         self.stage = Stage.CLOSED
         self.deadline = None
-        self._candidates = []
-        self._unsent = memoryview(b"")
+        self._candidates = ()
+        self._unsent = _NOTHING
         self._drop_socket()
 
     def _drop_socket(self) -> None:

@@ -4,15 +4,13 @@
 
 from __future__ import annotations
 
-import functools
-import random
 import time
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto import ClientEngine, InvalidClientState, Server, constants, make_requests
 from gearman_proto.surface.client import Client, Requests, make_job
 
-from ._driver import Call, Driver
+from ._driver import Call, Driver, chance
 from ._opened import Opened, SSLContext, make_contexts
 
 if TYPE_CHECKING:
@@ -34,14 +32,9 @@ class GearmanClient(Client[Server, SSLContext], Opened):
     _driver: Driver[ClientEngine]
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        make_engine = functools.partial(
-            ClientEngine,
-            addresses,
-            # It has no state, which two processes would share after a fork.
-            rng=random.SystemRandom(),
-            wall_clock=time.time,
-            **options,
-        )
+        def make_engine() -> ClientEngine:
+            return ClientEngine(addresses, rng=chance, wall_clock=time.time, **options)
+
         self._driver = Driver(make_engine, make_contexts(addresses), InvalidClientState)
 
     def submit_job(

@@ -7,7 +7,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import random
 import socket
 import threading
 import time
@@ -17,7 +16,7 @@ from gearman_proto import GearmanError, HostAndPort, ServerEngine, surface
 from gearman_proto.deadlines import to_seconds
 from gearman_proto.tls import check_context
 
-from ._driver import Driver
+from ._driver import Driver, chance
 
 if TYPE_CHECKING:
     import ssl
@@ -43,7 +42,7 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
     def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
         def make_engine() -> ServerEngine:
             return ServerEngine(
-                rng=random.SystemRandom(),
+                rng=chance,
                 wall_clock=time.time,
                 host=socket.gethostname(),
                 pid=os.getpid(),
