@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,9 +45,12 @@ if TYPE_CHECKING:
 
     Handler: TypeAlias = Callable[[ByteStream], Coroutine[Any, Any, None]]
 
-__all__ = ["E_", "Call", "Driver", "Items"]
+__all__ = ["E_", "Call", "Driver", "Items", "chance"]
 
 logger: Final = logging.getLogger("gearman")
+
+#: Where all chance comes from. It has no state.
+chance: Final = random.SystemRandom()
 
 # Bytes to read at a time. Above 128 KiB, glibc may get the memory for each read from the system.
 _READ_SIZE: Final = 120 * 1024

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import random
-import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +13,11 @@ from gearman_proto import ClientEngine, Server, constants, make_requests
 from gearman_proto.surface.client import Client, Requests, make_job
 
 from ._callbacks import awaited
-from ._driver import Driver, Items
-from ._opened import Opened, make_opener
+from ._driver import Driver, Items, chance
+from ._opened import Opened, SSLContext, make_opener
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
     from datetime import datetime
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from ._streams import Connector
 
 
-class GearmanClient(Client[Server, ssl.SSLContext], Opened[ClientEngine]):
+class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
     """Submits jobs to Gearman servers, and waits for them.
 
     From python-gearman (`gearman.GearmanClient`), with the same methods, which are awaited. It is
@@ -67,7 +66,6 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened[ClientEngine]):
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._connect)
-        chance = random.SystemRandom()
         engine = ClientEngine(addresses, rng=chance, wall_clock=time.time, **options)
         self._driver = Driver(engine, opener)
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import random
 import socket
-import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +18,11 @@ from anyio.abc import SocketAttribute, SocketListener
 from gearman_proto import HostAndPort, ServerEngine, constants, surface
 from gearman_proto.tls import check_context
 
-from ._driver import Driver
+from ._driver import Driver, chance
 from ._streams import accept_tls, pipe
 
 if TYPE_CHECKING:
+    import ssl
     from types import TracebackType
     from typing import Self
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 1024
 
 
-class JobServer(surface.JobServer[ssl.SSLContext]):
+class JobServer(surface.JobServer["ssl.SSLContext"]):
     """A Gearman job server in this event loop, inside ``async with``.
 
     It keeps nothing on disk: what is queued ends with the process. In production use gearmand, for
@@ -45,8 +44,12 @@ class JobServer(surface.JobServer[ssl.SSLContext]):
     """
 
     def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
-        self._context = check_context(ssl_context, ssl)
-        chance, name = random.SystemRandom(), socket.gethostname()
+        self._context: ssl.SSLContext | None = None
+        if ssl_context is not None:
+            import ssl  # noqa: PLC0415 - it takes long to load
+
+            self._context = check_context(ssl_context, ssl)
+        name = socket.gethostname()
         engine = ServerEngine(
             rng=chance, wall_clock=time.time, host=name, pid=os.getpid(), **options
         )

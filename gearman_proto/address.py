@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from .constants import DEFAULT_GEARMAN_PORT
+from .records import hidden, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +37,7 @@ class HostAndPort(NamedTuple):
         return f"{host}:{self.port}"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ServerAddress:
     """Where a server listens, how its link is secured, and how the system looks after it.
 
@@ -66,7 +65,7 @@ class ServerAddress:
     keyfile: str | None = None
     certfile: str | None = None
     ca_certs: str | None = None
-    ssl_context: Any = field(default=None, repr=False)
+    ssl_context: Any = hidden(default=None)
     keepalive: bool = True
     keepidle: int = 30
     keepintvl: int = 10
@@ -187,6 +186,9 @@ def _split(spec: str) -> tuple[str, int | str]:
 
 
 def _is_ipv6(host: str) -> bool:
+    # Few programs need it.
+    import ipaddress  # noqa: PLC0415
+
     try:
         ipaddress.IPv6Address(host)
     except ValueError:

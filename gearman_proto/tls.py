@@ -7,11 +7,11 @@ This library's core does not import `ssl`: an adapter passes that module.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
 
 from .address import ServerAddress, parse_host_list
 from .errors import ConnectionError
+from .records import replaced
 
 if TYPE_CHECKING:
     import os
@@ -66,7 +66,7 @@ def parse_servers(
     if ssl_context is None:
         return addresses
     return [
-        address if address.uses_tls else dataclasses.replace(address, ssl_context=ssl_context)
+        address if address.uses_tls else replaced(address, ssl_context=ssl_context)
         for address in addresses
     ]
 

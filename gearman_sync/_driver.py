@@ -50,12 +50,13 @@ import functools
 import logging
 import math
 import os
+import random
 import selectors
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic
 
-from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError
+from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError, ServerAddress
 from gearman_proto.engines.driving import E_, W_, BaseDriver
 
 from ._poller import Listener, Poller
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from gearman_proto import ServerAddress, Wait
+    from gearman_proto import Wait
     from gearman_proto.engines.driving import T_, Begin
 
 logger: Final = logging.getLogger("gearman")
@@ -75,8 +76,13 @@ logger: Final = logging.getLogger("gearman")
 # Seconds. Selectors refuse to sleep for weeks.
 _LONGEST_SLEEP: Final = 3600.0
 
+# Who has connected.
+_PEER: Final = ServerAddress("peer")
+
 #: The only clock.
 clock: Final = time.monotonic
+#: Where all chance comes from. It keeps nothing that two processes would share after a fork.
+chance: Final = random.SystemRandom()
 
 
 class Driver(BaseDriver[E_]):
@@ -186,7 +192,7 @@ class Driver(BaseDriver[E_]):
     def post(self, function: Callable[[E_, float], object]) -> None:
         """Call the engine soon. This never blocks: it may be called in a signal handler."""
         self._posted.append(function)
-        self._poller.wake()
+        self._poller.waker.wake()
 
     def block(self, wait: Wait, bell: Bell) -> None:
         """Return when `wait`, which rings `bell`, is ready."""
@@ -197,7 +203,7 @@ class Driver(BaseDriver[E_]):
                 self._turns.hand_over()
                 if on_top:
                     # When the leader's sleep, beneath this, is over may have changed.
-                    self._poller.wake()
+                    self._poller.waker.wake()
             except BaseException as error:
                 self._interrupted(error)
                 raise
@@ -271,7 +277,7 @@ class Driver(BaseDriver[E_]):
             self._pump()
             # All calls are over now. The engine may have been hit where it was about to ring for
             # one; each hands over to the next, the leader first.
-            self._poller.wake()
+            self._poller.waker.wake()
             self._busy = False
         self._turns.hand_over()
         self._close_poller()
@@ -282,7 +288,7 @@ class Driver(BaseDriver[E_]):
             if self._turns.leader is None:
                 self._poller.close()
             else:
-                self._poller.wake()
+                self._poller.waker.wake()
 
     def listen(
         self,
@@ -333,7 +339,7 @@ class Driver(BaseDriver[E_]):
         self._release_all(now)
         for key, events in ready:
             if key.data is None:
-                self._poller.drain_wakeup()
+                self._poller.waker.drain()
             elif isinstance(key.data, Listener):
                 self._accept(key.data, now)
             else:
@@ -355,7 +361,7 @@ class Driver(BaseDriver[E_]):
     def _accept(self, listener: Listener, now: float) -> None:
         for sock, address in self._poller.accept(listener, now):
             link = listener.accept(self.engine, str(address[0]), sock.fileno(), now)
-            self._poller.add(link, Transport.accepted(sock, listener.context))
+            self._poller.add(link, _transport(_PEER, 0.0, listener.context).accept(sock))
 
     def _on_ready(self, link: Any, events: int, now: float) -> None:
         transport = self._poller.transports.get(link)
@@ -414,7 +420,7 @@ class Driver(BaseDriver[E_]):
             changed |= self._poller.refresh()
         until = self._turns.sleeping_until
         if until is not None and (changed or self._turns.is_done or self._next_deadline() < until):
-            self._poller.wake()
+            self._poller.waker.wake()
 
     def _act(self, now: float) -> bool:
         """Do what was posted, and what the engine wants. Returns whether there was anything."""
@@ -451,7 +457,8 @@ class Driver(BaseDriver[E_]):
 
     def _connect(self, action: Connect, now: float) -> None:
         link = action.link
-        transport = Transport(link.address, self._contexts.get(link.address), action.timeout)
+        context = self._contexts.get(link.address)
+        transport = _transport(link.address, action.timeout, context)
         self._poller.add(link, transport)
         self._poller.connecting.add(link)
 
@@ -486,6 +493,14 @@ class Driver(BaseDriver[E_]):
         self._poller.close()
         if not was_closed:
             self._setup()
+
+
+def _transport(address: ServerAddress, timeout: float, context: ssl.SSLContext | None) -> Transport:
+    if context is None:
+        return Transport(address, timeout)
+    from ._tls import SecureTransport  # noqa: PLC0415 - `ssl` takes long to load
+
+    return SecureTransport(address, timeout, context)
 
 
 class Call(Generic[W_]):

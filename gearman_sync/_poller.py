@@ -1,22 +1,24 @@
-"""What a driver waits for: a selector, the sockets in it, and a pair of these to wake who sleeps.
+"""What a driver waits for: a selector, the sockets in it, and what wakes who sleeps in it.
 
 It knows sockets and what they are registered for, and nothing of engines. The driver's lock guards
-it, but for `select`, in which the leader sleeps without the lock, and `wake`. Registering while
+it, but for `select`, in which the leader sleeps without the lock, and `waker`. Registering while
 another thread polls is allowed on Linux and BSD, and elsewhere the wake-up makes it count.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import math
 import selectors
-import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from gearman_proto.records import record
+
+from ._waker import Waker
+
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Callable, Iterator
 
@@ -30,7 +32,7 @@ _LISTEN_AGAIN: Final = 0.5
 _NO_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Listener:
     """A socket that listens, what makes a link of a connection that has come, and for TLS."""
 
@@ -46,7 +48,8 @@ class Poller:
         transports: The connections, by link.
         connecting: The links whose transports are being connected.
         touched: The links whose transports may wait for something else than before.
-        selector: Its `select` sleeps until a socket is ready; the `data` of the pair's is None.
+        selector: Its `select` sleeps until a socket is ready, or `waker` has woken it, whose `data`
+            in it is None.
     """
 
     def __init__(self) -> None:
@@ -59,23 +62,8 @@ class Poller:
         self._listeners: list[Listener] = []
         # When to listen again, after there were too many open files; else infinity.
         self._listen_at = math.inf
-        self._wakeup, self._waker = socket.socketpair()
-        self._wakeup.setblocking(False)
-        self._waker.setblocking(False)
-        self.selector.register(self._wakeup, selectors.EVENT_READ, None)
-
-    # Sleeping and waking.
-
-    def wake(self) -> None:
-        """End the sleep in `select`, or else the next one. This never blocks."""
-        # A full pipe, or one that is closed, has nobody to wake.
-        with contextlib.suppress(OSError):
-            self._waker.send(b"\0")
-
-    def drain_wakeup(self) -> None:
-        """Somebody was woken."""
-        with contextlib.suppress(OSError):
-            self._wakeup.recv(4096)
+        self.waker = Waker()
+        self.selector.register(self.waker, selectors.EVENT_READ, None)
 
     def next_deadline(self) -> float:
         """When a transport is to give up an address, or `resume_listening` is due."""
@@ -203,7 +191,7 @@ class Poller:
         old, self.selector = self.selector, selectors.DefaultSelector()
         if not asleep:
             old.close()
-        self.selector.register(self._wakeup, selectors.EVENT_READ, None)
+        self.selector.register(self.waker, selectors.EVENT_READ, None)
         for listener in self._listeners:
             if self._listen_at == math.inf:
                 self.selector.register(listener.sock, selectors.EVENT_READ, listener)
@@ -211,12 +199,12 @@ class Poller:
     @property
     def is_open(self) -> bool:
         """Whether `close` was not called yet."""
-        return self._waker.fileno() >= 0
+        return not self.waker.closed
 
     def close(self) -> None:
         """Close everything that has a file descriptor."""
         opened: list[Any] = [*self.transports.values(), *(each.sock for each in self._listeners)]
-        for each in (*opened, self.selector, self._wakeup, self._waker):
+        for each in (*opened, self.selector, self.waker):
             each.close()
         self.transports.clear()
         self.connecting.clear()

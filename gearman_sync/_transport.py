@@ -1,4 +1,4 @@
-"""One non-blocking socket: resolving, connecting, TLS, and moving bytes.
+"""One non-blocking socket: resolving, connecting, and moving bytes; `_tls` has the one with TLS.
 
 A Transport goes through its stages without ever blocking:
 
@@ -17,17 +17,17 @@ import errno
 import os
 import selectors
 import socket
-import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from gearman_proto.address import ServerAddress
 from gearman_proto.keepalive import socket_options
-from gearman_proto.tls import handshake_failure
 
 from ._threads import start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Self
+
+    from gearman_proto.address import ServerAddress
 
 # Bytes to read at a time; less from those who share a server, so that none is kept waiting. Above
 # 128 KiB, glibc may get the memory for each read from the system, which takes longer than the read.
@@ -35,9 +35,9 @@ _READ_SIZE: Final = 120 * 1024
 _SHARED_READ_SIZE: Final = 64 * 1024
 # Chunks to write before reading again: replies must not pile up behind a long write.
 _WRITES: Final = 4
+# Each empty memoryview takes 300 bytes, and most transports of a server have nothing to send.
+_NOTHING: Final = memoryview(b"")
 _IN_PROGRESS: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
-#: For TLS on a non-blocking socket, and without.
-_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Stage(enum.Enum):
@@ -55,46 +55,52 @@ class Transport:
 
     Args:
         address: Where to.
-        context: For TLS, or None.
         timeout: Seconds that connecting may take, shared by the addresses of a name.
     """
 
-    def __init__(
-        self,
-        address: ServerAddress,
-        context: ssl.SSLContext | None,
-        timeout: float,
-    ) -> None:
+    #: What the socket raises where it has nothing, or takes nothing.
+    _would_block: ClassVar[tuple[type[OSError], ...]] = (BlockingIOError,)
+
+    __slots__ = (
+        "_address",
+        "_candidates",
+        "_error",
+        "_has_ended",
+        "_read_size",
+        "_share",
+        "_timeout",
+        "_unsent",
+        "deadline",
+        "is_blocked",
+        "sock",
+        "stage",
+    )
+
+    def __init__(self, address: ServerAddress, timeout: float) -> None:
         self.stage = Stage.RESOLVING
         self.sock: socket.socket | None = None
         #: When to give up on the current address and try the next, or None.
         self.deadline: float | None = None
         self._address = address
-        self._context = context
         self._timeout = timeout
-        self._candidates: list[Any] = []
+        self._candidates: Sequence[Any] = ()
         self._share = timeout
-        self._error: OSError = OSError(f"no addresses for {address.host}")
-        self._unsent = memoryview(b"")
+        self._error: OSError | None = None
+        self._unsent = _NOTHING
         #: Whether the socket takes no more for now.
         self.is_blocked = False
         # Whether the other end sends no more. It may still read.
         self._has_ended = False
-        # Whether the other end has connected to this one.
-        self._is_accepted = False
         self._read_size = _READ_SIZE
 
-    @classmethod
-    def accepted(cls, sock: socket.socket, context: ssl.SSLContext | None) -> Transport:
-        """Return one for a socket that was accepted: open, or with a handshake to come."""
-        transport = cls(ServerAddress("peer"), context, 0.0)
+    def accept(self, sock: socket.socket) -> Self:
+        """Have a socket that was accepted: open, or with a handshake to come. Returns this."""
         sock.setblocking(False)
         _set_options(sock, None)
-        transport.sock = sock
-        transport.stage = Stage.OPEN if context is None else Stage.CONNECTING
-        transport._is_accepted = True
-        transport._read_size = _SHARED_READ_SIZE
-        return transport
+        self.sock = sock
+        self.stage = Stage.OPEN
+        self._read_size = _SHARED_READ_SIZE
+        return self
 
     @property
     def interest(self) -> int:
@@ -133,7 +139,7 @@ class Transport:
     def _connect_next(self, now: float) -> None:
         self._drop_socket()
         while self._candidates:
-            family, kind, proto, _, where = self._candidates.pop(0)
+            (family, kind, proto, _, where), *self._candidates = self._candidates
             try:
                 self.sock = socket.socket(family, kind, proto)
                 self.sock.setblocking(False)
@@ -147,7 +153,7 @@ class Transport:
             self.stage = Stage.CONNECTING
             self.deadline = now + self._share if self._candidates else None
             return
-        raise self._error
+        raise self._error or OSError(f"no addresses for {self._address.host}")
 
     def advance(self, now: float) -> bool:
         """The socket is ready: go on with connecting. Returns whether that is done."""
@@ -160,26 +166,18 @@ class Transport:
                 return False
             self.deadline = None
             _set_options(self.sock, self._address)
-            if self._context is not None:
-                self.sock = self._context.wrap_socket(
-                    self.sock,
-                    server_side=self._is_accepted,
-                    do_handshake_on_connect=False,
-                    server_hostname=None if self._is_accepted else self._address.host,
-                )
+            self._secure()
             self.stage = Stage.HANDSHAKING
-        if isinstance(self.sock, ssl.SSLSocket):
-            self.is_blocked = False
-            try:
-                self.sock.do_handshake()
-            except ssl.SSLWantReadError:
-                return False
-            except ssl.SSLWantWriteError:
-                self.is_blocked = True
-                return False
-            except OSError as error:
-                raise handshake_failure(error) from error
+        if not self._shake_hands():
+            return False
         self.stage = Stage.OPEN
+        return True
+
+    def _secure(self) -> None:
+        """It is connected: put TLS on the socket."""
+
+    def _shake_hands(self) -> bool:
+        """Go on with the handshake. Returns whether it is over."""
         return True
 
     # Moving bytes. Each of these raises OSError when the connection is lost.
@@ -189,28 +187,30 @@ class Transport:
         assert self.sock is not None
         try:
             data = self.sock.recv(self._read_size)
-        except _WOULD_BLOCK:
+        except self._would_block:
             return None
         self._has_ended = not data
         return data
 
     @property
     def has_pending(self) -> bool:
-        """Whether TLS holds decrypted bytes, which no selector sees."""
-        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+        """Whether bytes have come that no selector sees."""
+        return False
 
     def write(self, more: Callable[[], bytes | None]) -> None:
         """Write as much as the socket takes, from what `more` returns until that is nothing."""
         assert self.sock is not None
         for _ in range(_WRITES):
             if not self._unsent:
-                self._unsent = memoryview(more() or b"")
-                if not self._unsent:
+                data = more()
+                if not data:
+                    self._unsent = _NOTHING
                     self.is_blocked = False
                     return
+                self._unsent = memoryview(data)
             try:
                 sent = self.sock.send(self._unsent)
-            except _WOULD_BLOCK:
+            except self._would_block:
                 break
             self._unsent = self._unsent[sent:]
         self.is_blocked = True
@@ -219,8 +219,8 @@ class Transport:
         """Close it, without a word to the peer."""
         self.stage = Stage.CLOSED
         self.deadline = None
-        self._candidates = []
-        self._unsent = memoryview(b"")
+        self._candidates = ()
+        self._unsent = _NOTHING
         self._drop_socket()
 
     def _drop_socket(self) -> None:

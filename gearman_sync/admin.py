@@ -5,15 +5,13 @@
 from __future__ import annotations
 
 import functools
-import ssl
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import AdminEngine, InvalidAdminClientState, Server, text
 from gearman_proto.surface import AdminClient
-from gearman_proto.tls import make_contexts
 
 from ._driver import Driver
-from ._opened import Opened
+from ._opened import Opened, SSLContext, make_contexts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class GearmanAdminClient(AdminClient[Server, ssl.SSLContext], Opened):
+class GearmanAdminClient(AdminClient[Server, SSLContext], Opened):
     """Asks one Gearman server about itself, and tells it what to do.
 
     From python-gearman (`gearman.GearmanAdminClient`). Nothing is connected before the first call;
@@ -43,7 +41,7 @@ class GearmanAdminClient(AdminClient[Server, ssl.SSLContext], Opened):
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         make_engine = functools.partial(AdminEngine, addresses, **options)
-        self._driver = Driver(make_engine, make_contexts(addresses, ssl), InvalidAdminClientState)
+        self._driver = Driver(make_engine, make_contexts(addresses), InvalidAdminClientState)
 
     def _ask(self, command: text.Command[T]) -> T:
         answer: T = self._driver.finish(self._begin_ask(command)).value

@@ -4,18 +4,14 @@
 
 from __future__ import annotations
 
-import functools
-import random
-import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto import ClientEngine, InvalidClientState, Server, constants, make_requests
 from gearman_proto.surface.client import Client, Requests, make_job
-from gearman_proto.tls import make_contexts
 
-from ._driver import Call, Driver
-from ._opened import Opened
+from ._driver import Call, Driver, chance
+from ._opened import Opened, SSLContext, make_contexts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -25,7 +21,7 @@ if TYPE_CHECKING:
     from gearman_proto.surface.base import Begin
 
 
-class GearmanClient(Client[Server, ssl.SSLContext], Opened):
+class GearmanClient(Client[Server, SSLContext], Opened):
     """Submits jobs to Gearman servers, and waits for them.
 
     From python-gearman (`gearman.GearmanClient`). Threads may share a client. After a fork, the
@@ -36,15 +32,10 @@ class GearmanClient(Client[Server, ssl.SSLContext], Opened):
     _driver: Driver[ClientEngine]
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        make_engine = functools.partial(
-            ClientEngine,
-            addresses,
-            # It has no state, which two processes would share after a fork.
-            rng=random.SystemRandom(),
-            wall_clock=time.time,
-            **options,
-        )
-        self._driver = Driver(make_engine, make_contexts(addresses, ssl), InvalidClientState)
+        def make_engine() -> ClientEngine:
+            return ClientEngine(addresses, rng=chance, wall_clock=time.time, **options)
+
+        self._driver = Driver(make_engine, make_contexts(addresses), InvalidClientState)
 
     def submit_job(
         self,

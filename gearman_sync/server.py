@@ -7,9 +7,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import random
 import socket
-import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -18,9 +16,10 @@ from gearman_proto import GearmanError, HostAndPort, ServerEngine, surface
 from gearman_proto.deadlines import to_seconds
 from gearman_proto.tls import check_context
 
-from ._driver import Driver
+from ._driver import Driver, chance
 
 if TYPE_CHECKING:
+    import ssl
     from types import TracebackType
     from typing import Self
 
@@ -30,7 +29,7 @@ logger: Final = logging.getLogger("gearman")
 _BACKLOG: Final = 1024
 
 
-class JobServer(surface.JobServer[ssl.SSLContext]):
+class JobServer(surface.JobServer["ssl.SSLContext"]):
     """A Gearman job server in a thread of this process.
 
     It keeps nothing on disk: what is queued ends with the process. In production use gearmand, for
@@ -43,14 +42,18 @@ class JobServer(surface.JobServer[ssl.SSLContext]):
     def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
         def make_engine() -> ServerEngine:
             return ServerEngine(
-                rng=random.SystemRandom(),
+                rng=chance,
                 wall_clock=time.time,
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 **options,
             )
 
-        self._context = check_context(ssl_context, ssl)
+        self._context: ssl.SSLContext | None = None
+        if ssl_context is not None:
+            import ssl  # noqa: PLC0415 - it takes long to load
+
+            self._context = check_context(ssl_context, ssl)
         make_engine()  # Wrong arguments are wrong now, and not when it starts.
         self._make_engine = make_engine
         self._driver: Driver[ServerEngine] | None = None

@@ -176,7 +176,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("if not self.is_over:", "if True:"),
         ("elif done: stream.raise_error() return", "elif done: return"),
         ("not self._ended.wait(seconds)", "self._ended.wait(seconds)"),
-        ("address if address.uses_tls else dataclasses.replace(", "dataclasses.replace("),
+        ("address if address.uses_tls else replaced(", "replaced("),
         ("start_new_session=True", "start_new_session=False"),
         ("while size - len(errors[0]) >= MAX_ERRORS:", "while False:"),
         (

@@ -43,6 +43,9 @@ ARROWS: Final[dict[str, set[str]]] = {
 }
 #: What does I/O, or reads a clock, is not for the core.
 FORBIDDEN: Final = {"anyio", "asyncio", "select", "selectors", "socket", "ssl", "threading", "time"}
+#: What takes long to import, and is not needed by every program: each of these takes as long as a
+#: room of the core.
+SLOW: Final = {"dataclasses", "hashlib", "inspect", "ipaddress", "urllib.parse"}
 #: Lines of a module, unless one machine and one table fill it and its first lines say so.
 LONGEST: Final = 700
 #: Lines in a row that two adapters may share, but for imports and signatures.
@@ -175,6 +178,16 @@ def test_what_an_import_loads(package: str, others: str | tuple[str, ...]) -> No
     program = f"import sys, {package}; print([n for n in sys.modules if n.startswith({others!r})])"
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert ran.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("package", ["gearman_proto", "gearman_sync"])
+def test_an_import_loads_nothing_that_is_slow(package: str) -> None:
+    program = f"import sys, {package}; print(sorted(sys.modules.keys() & {SLOW!r}))"
+    # Without `site`, which may load anything, to measure coverage, say.
+    ran = subprocess.run(
+        [sys.executable, "-S", "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert ran.stdout == "[]\n"
 

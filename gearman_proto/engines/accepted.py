@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from .base import Link, LinkState
@@ -79,7 +78,7 @@ class ServerLink(Link):
         #: True if it is to get WORK_EXCEPTION.
         self.exceptions: bool = False
         #: Packets to send, and their bytes.
-        self.unsent: deque[bytes] = deque()
+        self.unsent: list[bytes] = []
         self.unsent_size: int = 0
         #: Bytes that the transport has, until it asks for more.
         self.writing: int = 0

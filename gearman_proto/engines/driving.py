@@ -12,7 +12,6 @@ one beneath is over.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
@@ -45,13 +44,13 @@ class BaseDriver(Generic[E_]):
         self.engine: E_ = engine
         self._log = log
         # Waits of calls that are over, for the engine to be told of, and calls that are to be made.
-        # Appended to from anywhere.
-        self._released: deque[Wait | None] = deque()
-        self._posted: deque[Callable[[E_, float], object]] = deque()
+        # Appended to from anywhere. There are few at a time.
+        self._released: list[Wait | None] = []
+        self._posted: list[Callable[[E_, float], object]] = []
 
     def _release_all(self, now: float) -> None:
         while self._released:
-            wait = self._released.popleft()
+            wait = self._released.pop(0)
             if wait is not None:
                 self.engine.release(wait, now)
 
@@ -68,7 +67,7 @@ class BaseDriver(Generic[E_]):
                 else:
                     self._log("internal error in %r", self._posted[0])
                     self.engine.crash(error)
-            self._posted.popleft()  # Only now: a signal's exception would lose it.
+            del self._posted[0]  # Only now: a signal's exception would lose it.
         return True
 
     def _tell(self, call: Callable[..., T_], *args: Any) -> T_ | None:

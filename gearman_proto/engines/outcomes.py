@@ -37,11 +37,11 @@ nothing is sent and the job has no end, its server gives it to another worker.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.results import failure_events, result_event
+from gearman_proto.records import record
 from gearman_proto.wire.events import WorkFail
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Then(enum.Enum):
     LEAVE = "raises it at once"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Outcome:
     """What comes of something that happened."""
 

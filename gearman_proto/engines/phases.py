@@ -6,7 +6,6 @@ PHASES says which phase may follow which, and what leads there. Any phase may en
 from __future__ import annotations
 
 import enum
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.wire.packets import Role
@@ -152,7 +151,7 @@ class WorkerLink(OutgoingLink):
         self.grabbed_after: int = 0
         self.confirmed: int = 0
         #: Packets to send, and their bytes; bytes that were written.
-        self.unsent: deque[bytes] = deque()
+        self.unsent: list[bytes] = []
         self.unsent_size: int = 0
         self.written: int = 0
         #: Those who wait for it to have less to send.

@@ -20,7 +20,7 @@ question of the engine's own.
 
 from __future__ import annotations
 
-import hashlib
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import parse_address
@@ -50,10 +50,6 @@ class Server:
 
     def __init__(self, address: ServerAddress) -> None:
         self.address: ServerAddress = address
-        #: What it is known by in rendezvous hashing.
-        self.digest: bytes = hashlib.blake2b(
-            str(address).encode("utf-8", "surrogateescape"), digest_size=16
-        ).digest()
         #: How often in a row it failed; see above.
         self.failures: int = 0
         #: Until when it is left alone, in the engine's time.
@@ -65,6 +61,11 @@ class Server:
 
     def __repr__(self) -> str:
         return f"<Server {self.address}{'' if self.connected else ', not connected'}>"
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """What it is known by in rendezvous hashing."""
+        return _hash(str(self.address).encode("utf-8", "surrogateescape"), 16)
 
     @property
     def connected(self) -> bool:
@@ -202,4 +203,11 @@ class ServerPool:
 
 
 def _weight(server: Server, key: bytes) -> bytes:
-    return hashlib.blake2b(key, digest_size=8, key=server.digest).digest()
+    return _hash(key, 8, server.digest)
+
+
+def _hash(data: bytes, size: int, key: bytes = b"") -> bytes:
+    # Few clients route by unique, and OpenSSL, which comes with it, takes long to load.
+    import hashlib  # noqa: PLC0415
+
+    return hashlib.blake2b(data, digest_size=size, key=key).digest()

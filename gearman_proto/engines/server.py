@@ -35,7 +35,7 @@ Memory
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
@@ -192,6 +192,8 @@ class ServerEngine(BaseEngine):
         check_count("max_queue_size", max_queue_size, 0)
         check_count("max_abilities", max_abilities, 1)
         super().__init__()
+        # There may be as many as there are links.
+        self._actions = deque()
         #: The functions and jobs that there are.
         self.queue: JobQueue = JobQueue(
             make_handles(host, rng), wall_clock, max_memory, max_queue_size

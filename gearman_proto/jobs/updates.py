@@ -5,27 +5,27 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, overload
 
 from gearman_proto import constants
+from gearman_proto.records import record
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class JobData:
     """A part of the result has come (WORK_DATA), decoded."""
 
     data: Any
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class JobWarning:
     """A warning has come (WORK_WARNING), decoded."""
 
     data: Any
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class JobProgress:
     """The job's progress has come (WORK_STATUS)."""
 
@@ -33,7 +33,7 @@ class JobProgress:
     denominator: int
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class JobEnded:
     """The job has ended, or its connection was lost (then `state` is JOB_UNKNOWN).
 

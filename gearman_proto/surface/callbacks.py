@@ -2,21 +2,27 @@
 
 One that can't do its jobs would fail each of them, so it is refused when it is registered. But only
 where that is certain: whatever does not say what it takes is let through.
+
+`inspect` takes as long to import as all of the wire, and only workers need it.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gearman_proto.errors import ArgumentTypeError
+
+if TYPE_CHECKING:
+    import inspect
 
 
 def is_async(function: Any) -> bool:
     """Whether what `function` returns has to be awaited, as far as can be seen."""
     while isinstance(function, functools.partial):
         function = function.func
+    import inspect  # noqa: PLC0415
+
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an object whose __call__ is async
     )
@@ -57,6 +63,8 @@ def _signature(callback: Any) -> inspect.Signature | None:
     # What somebody has put in place of the true one may be that of a function within.
     if getattr(callback, "__signature__", None) is not None:
         return None
+    import inspect  # noqa: PLC0415
+
     try:
         return inspect.signature(callback, follow_wrapped=False)
     except (TypeError, ValueError):

@@ -18,7 +18,8 @@ class ReceiveBuffer:
     def __init__(self) -> None:
         self.data: bytes = b""
         self.start: int = 0
-        self._tail = bytearray()
+        # A bytearray, unless it is empty.
+        self._tail: bytes | bytearray = b""
         # How many of the unparsed bytes are known to hold no line feed.
         self._scanned = 0
 
@@ -30,8 +31,10 @@ class ReceiveBuffer:
         if self.start == len(self.data) and not self._tail:
             self.data = bytes(data)
             self.start = 0
-        else:
+        elif self._tail:
             self._tail += data
+        else:
+            self._tail = bytearray(data)
 
     def has(self, size: int) -> bool:
         """Whether `size` bytes are there. If so, they are in one piece at `data[start:]`."""
@@ -42,7 +45,7 @@ class ReceiveBuffer:
             return False
         self.data = self.data[self.start :] + self._tail
         self.start = 0
-        self._tail = bytearray()
+        self._tail = b""
         return True
 
     def line_size(self) -> int:
@@ -77,5 +80,5 @@ class ReceiveBuffer:
         """Drop everything."""
         self.data = b""
         self.start = 0
-        self._tail = bytearray()
+        self._tail = b""
         self._scanned = 0

@@ -12,11 +12,10 @@ request's token. It takes no part in comparisons.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
+from gearman_proto.records import hidden, record, values_of
 
 from .packets import BY_NAME, PacketType
 
@@ -48,16 +47,10 @@ _E = TypeVar("_E", bound=type[PacketEvent])
 
 
 def _arguments_getter(packet: PacketType) -> Callable[[Any], tuple[bytes, ...]]:
+    get = values_of(packet.args)
     if packet.optional:
-        get = attrgetter(*packet.args)
         return lambda event: tuple(value for value in get(event) if value is not None)
-    if not packet.args:
-        return lambda _event: ()
-    if len(packet.args) == 1:
-        # attrgetter of one name returns no tuple.
-        single = attrgetter(packet.args[0])
-        return lambda event: (single(event),)
-    return attrgetter(*packet.args)
+    return get
 
 
 def _packet(name: str) -> Callable[[_E], _E]:
@@ -75,7 +68,7 @@ def _packet(name: str) -> Callable[[_E], _E]:
 # Jobs, from the client's side.
 
 
-@dataclass(slots=True)
+@record()
 class PlainSubmit(PacketEvent):
     """A submit that has nothing special."""
 
@@ -85,43 +78,49 @@ class PlainSubmit(PacketEvent):
 
 
 @_packet("SUBMIT_JOB")
-@dataclass(slots=True)
 class SubmitJob(PlainSubmit):
     """Submit a foreground job of normal priority."""
 
+    __slots__ = ()
+
 
 @_packet("SUBMIT_JOB_HIGH")
-@dataclass(slots=True)
 class SubmitJobHigh(PlainSubmit):
     """Submit a foreground job of high priority."""
 
+    __slots__ = ()
+
 
 @_packet("SUBMIT_JOB_LOW")
-@dataclass(slots=True)
 class SubmitJobLow(PlainSubmit):
     """Submit a foreground job of low priority."""
 
+    __slots__ = ()
+
 
 @_packet("SUBMIT_JOB_BG")
-@dataclass(slots=True)
 class SubmitJobBg(PlainSubmit):
     """Submit a background job of normal priority."""
 
+    __slots__ = ()
+
 
 @_packet("SUBMIT_JOB_HIGH_BG")
-@dataclass(slots=True)
 class SubmitJobHighBg(PlainSubmit):
     """Submit a background job of high priority."""
 
+    __slots__ = ()
+
 
 @_packet("SUBMIT_JOB_LOW_BG")
-@dataclass(slots=True)
 class SubmitJobLowBg(PlainSubmit):
     """Submit a background job of low priority."""
 
+    __slots__ = ()
+
 
 @_packet("SUBMIT_JOB_SCHED")
-@dataclass(slots=True)
+@record()
 class SubmitJobSched(PacketEvent):
     """Submit a background job by a calendar. gearmand answers ERROR."""
 
@@ -136,7 +135,7 @@ class SubmitJobSched(PacketEvent):
 
 
 @_packet("SUBMIT_JOB_EPOCH")
-@dataclass(slots=True)
+@record()
 class SubmitJobEpoch(PacketEvent):
     """Submit a background job to run at `epoch`, in seconds since 1970."""
 
@@ -147,7 +146,7 @@ class SubmitJobEpoch(PacketEvent):
 
 
 @_packet("SUBMIT_REDUCE_JOB")
-@dataclass(slots=True)
+@record()
 class SubmitReduceJob(PacketEvent):
     """Submit a foreground job with a reducer. `aggregate` is dropped by servers."""
 
@@ -159,7 +158,7 @@ class SubmitReduceJob(PacketEvent):
 
 
 @_packet("SUBMIT_REDUCE_JOB_BACKGROUND")
-@dataclass(slots=True)
+@record()
 class SubmitReduceJobBackground(PacketEvent):
     """Submit a background job with a reducer. `aggregate` is dropped by servers."""
 
@@ -171,16 +170,16 @@ class SubmitReduceJobBackground(PacketEvent):
 
 
 @_packet("JOB_CREATED")
-@dataclass(slots=True)
+@record()
 class JobCreated(PacketEvent):
     """A submit was taken."""
 
     handle: bytes
-    answers: Any = field(default=None, compare=False, repr=False)
+    answers: Any = hidden(default=None, compare=False)
 
 
 @_packet("GET_STATUS")
-@dataclass(slots=True)
+@record()
 class GetStatus(PacketEvent):
     """Ask how far the job of a handle is."""
 
@@ -188,7 +187,7 @@ class GetStatus(PacketEvent):
 
 
 @_packet("STATUS_RES")
-@dataclass(slots=True)
+@record()
 class StatusRes(PacketEvent):
     """How far the job of `handle` is. A finished job is as unknown as one that never was."""
 
@@ -197,11 +196,11 @@ class StatusRes(PacketEvent):
     running: bytes
     numerator: bytes
     denominator: bytes
-    answers: Any = field(default=None, compare=False, repr=False)
+    answers: Any = hidden(default=None, compare=False)
 
 
 @_packet("GET_STATUS_UNIQUE")
-@dataclass(slots=True)
+@record()
 class GetStatusUnique(PacketEvent):
     """Ask how far the job of a unique is."""
 
@@ -209,7 +208,7 @@ class GetStatusUnique(PacketEvent):
 
 
 @_packet("STATUS_RES_UNIQUE")
-@dataclass(slots=True)
+@record()
 class StatusResUnique(PacketEvent):
     """How far the job of `unique` is; `clients` counts the foreground submits that wait for it."""
 
@@ -219,14 +218,14 @@ class StatusResUnique(PacketEvent):
     numerator: bytes
     denominator: bytes
     clients: bytes
-    answers: Any = field(default=None, compare=False, repr=False)
+    answers: Any = hidden(default=None, compare=False)
 
 
 # Jobs, on their way from the worker through the server to the client.
 
 
 @_packet("WORK_DATA")
-@dataclass(slots=True)
+@record()
 class WorkData(PacketEvent):
     """A part of a job's result."""
 
@@ -235,7 +234,7 @@ class WorkData(PacketEvent):
 
 
 @_packet("WORK_WARNING")
-@dataclass(slots=True)
+@record()
 class WorkWarning(PacketEvent):
     """A warning from a job."""
 
@@ -244,7 +243,7 @@ class WorkWarning(PacketEvent):
 
 
 @_packet("WORK_STATUS")
-@dataclass(slots=True)
+@record()
 class WorkStatus(PacketEvent):
     """A job's progress."""
 
@@ -254,7 +253,7 @@ class WorkStatus(PacketEvent):
 
 
 @_packet("WORK_COMPLETE")
-@dataclass(slots=True)
+@record()
 class WorkComplete(PacketEvent):
     """A job ended well."""
 
@@ -263,7 +262,7 @@ class WorkComplete(PacketEvent):
 
 
 @_packet("WORK_FAIL")
-@dataclass(slots=True)
+@record()
 class WorkFail(PacketEvent):
     """A job failed.
 
@@ -276,7 +275,7 @@ class WorkFail(PacketEvent):
 
 
 @_packet("WORK_EXCEPTION")
-@dataclass(slots=True)
+@record()
 class WorkException(PacketEvent):
     """A job failed with an exception."""
 
@@ -288,7 +287,7 @@ class WorkException(PacketEvent):
 
 
 @_packet("CAN_DO")
-@dataclass(slots=True)
+@record()
 class CanDo(PacketEvent):
     """Register for a function."""
 
@@ -296,7 +295,7 @@ class CanDo(PacketEvent):
 
 
 @_packet("CAN_DO_TIMEOUT")
-@dataclass(slots=True)
+@record()
 class CanDoTimeout(PacketEvent):
     """Register for a function, with a time limit of `timeout` milliseconds a job."""
 
@@ -305,7 +304,7 @@ class CanDoTimeout(PacketEvent):
 
 
 @_packet("CANT_DO")
-@dataclass(slots=True)
+@record()
 class CantDo(PacketEvent):
     """Give up a function. gearmand takes the jobs away that are held for it."""
 
@@ -313,62 +312,62 @@ class CantDo(PacketEvent):
 
 
 @_packet("RESET_ABILITIES")
-@dataclass(slots=True)
+@record()
 class ResetAbilities(PacketEvent):
     """Give up all functions. gearmand takes all held jobs away."""
 
 
 @_packet("PRE_SLEEP")
-@dataclass(slots=True)
+@record()
 class PreSleep(PacketEvent):
     """Ask to be woken with NOOP when there is a job."""
 
 
 @_packet("NOOP")
-@dataclass(slots=True)
+@record()
 class Noop(PacketEvent):
     """There may be a job to grab."""
 
 
 @_packet("GRAB_JOB")
-@dataclass(slots=True)
+@record()
 class GrabJob(PacketEvent):
     """Ask for a job, to be assigned with JOB_ASSIGN."""
 
 
 @_packet("GRAB_JOB_UNIQ")
-@dataclass(slots=True)
+@record()
 class GrabJobUniq(PacketEvent):
     """Ask for a job, to be assigned with JOB_ASSIGN_UNIQ."""
 
 
 @_packet("GRAB_JOB_ALL")
-@dataclass(slots=True)
+@record()
 class GrabJobAll(PacketEvent):
     """Ask for a job, to be assigned with JOB_ASSIGN_ALL (or _UNIQ where it has no reducer)."""
 
 
 @_packet("NO_JOB")
-@dataclass(slots=True)
+@record()
 class NoJob(PacketEvent):
     """There is no job to grab."""
 
-    answers: Any = field(default=None, compare=False, repr=False)
+    answers: Any = hidden(default=None, compare=False)
 
 
 @_packet("JOB_ASSIGN")
-@dataclass(slots=True)
+@record()
 class JobAssign(PacketEvent):
     """A job to do."""
 
     handle: bytes
     function: bytes
     data: bytes
-    answers: Any = field(default=None, compare=False, repr=False)
+    answers: Any = hidden(default=None, compare=False)
 
 
 @_packet("JOB_ASSIGN_UNIQ")
-@dataclass(slots=True)
+@record()
 class JobAssignUniq(PacketEvent):
     """A job to do, with the unique it was submitted with."""
 
@@ -376,11 +375,11 @@ class JobAssignUniq(PacketEvent):
     function: bytes
     unique: bytes
     data: bytes
-    answers: Any = field(default=None, compare=False, repr=False)
+    answers: Any = hidden(default=None, compare=False)
 
 
 @_packet("JOB_ASSIGN_ALL")
-@dataclass(slots=True)
+@record()
 class JobAssignAll(PacketEvent):
     """A job to do, with its unique and its reducer."""
 
@@ -389,11 +388,11 @@ class JobAssignAll(PacketEvent):
     unique: bytes
     reducer: bytes
     data: bytes
-    answers: Any = field(default=None, compare=False, repr=False)
+    answers: Any = hidden(default=None, compare=False)
 
 
 @_packet("ALL_YOURS")
-@dataclass(slots=True)
+@record()
 class AllYours(PacketEvent):
     """Tell the server that the worker serves no other. gearmand answers ERROR."""
 
@@ -402,7 +401,7 @@ class AllYours(PacketEvent):
 
 
 @_packet("ECHO_REQ")
-@dataclass(slots=True)
+@record()
 class EchoReq(PacketEvent):
     """Ask for `data` back."""
 
@@ -410,16 +409,16 @@ class EchoReq(PacketEvent):
 
 
 @_packet("ECHO_RES")
-@dataclass(slots=True)
+@record()
 class EchoRes(PacketEvent):
     """Here it is."""
 
     data: bytes
-    answers: Any = field(default=None, compare=False, repr=False)
+    answers: Any = hidden(default=None, compare=False)
 
 
 @_packet("SET_CLIENT_ID")
-@dataclass(slots=True)
+@record()
 class SetClientId(PacketEvent):
     """Name this connection for the list of workers."""
 
@@ -427,7 +426,7 @@ class SetClientId(PacketEvent):
 
 
 @_packet("OPTION_REQ")
-@dataclass(slots=True)
+@record()
 class OptionReq(PacketEvent):
     """Ask for an option; ``exceptions`` is the only one there is."""
 
@@ -435,22 +434,22 @@ class OptionReq(PacketEvent):
 
 
 @_packet("OPTION_RES")
-@dataclass(slots=True)
+@record()
 class OptionRes(PacketEvent):
     """The option is set."""
 
     option: bytes
-    answers: Any = field(default=None, compare=False, repr=False)
+    answers: Any = hidden(default=None, compare=False)
 
 
 @_packet("ERROR")
-@dataclass(slots=True)
+@record()
 class Error(PacketEvent):
     """A request was refused: the one whose token `answers` is, or, if that is None, some WORK_*."""
 
     code: bytes
     text: bytes
-    answers: Any = field(default=None, compare=False, repr=False)
+    answers: Any = hidden(default=None, compare=False)
 
 
 #: The submits that have nothing special, by priority and whether nobody waits for the job's end.
@@ -467,7 +466,7 @@ SUBMITS: Final[dict[tuple[str | None, bool], type[PlainSubmit]]] = {
 # What is no packet.
 
 
-@dataclass(slots=True)
+@record()
 class TextLine(Event):
     """A line of the admin protocol: a command to the server, or a line of a reply.
 
@@ -479,7 +478,7 @@ class TextLine(Event):
     ending: bytes = b"\r\n"
 
 
-@dataclass(slots=True)
+@record()
 class InvalidRequest(Event):
     """A sound packet that no server takes. It has to be answered with this ERROR."""
 
@@ -487,7 +486,7 @@ class InvalidRequest(Event):
     text: bytes
 
 
-@dataclass(slots=True)
+@record()
 class Unanswered(Event):
     """The answer to a later request shows that this one's will never come.
 
@@ -495,9 +494,9 @@ class Unanswered(Event):
     """
 
     packet: PacketType
-    answers: Any = field(default=None, compare=False, repr=False)
+    answers: Any = hidden(default=None, compare=False)
 
 
-@dataclass(slots=True)
+@record()
 class ConnectionClosed(Event):
     """The peer closed the connection, between packets."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 import enum
 import re
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.records import record
 
 MAGIC_REQUEST: Final = b"\0REQ"
 MAGIC_RESPONSE: Final = b"\0RES"
@@ -36,7 +36,7 @@ _C, _W, _S = Role.CLIENT, Role.WORKER, Role.SERVER
 _ANY = _C | _W
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class PacketType:
     """A row of the table."""
 

@@ -23,16 +23,14 @@ What can't be told apart
 
 from __future__ import annotations
 
-import dataclasses
 import re
-import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from gearman_proto import constants
 from gearman_proto.errors import RemoteProtocolError, ServerError
 from gearman_proto.names import check_name, to_text
+from gearman_proto.records import record
 
 from .events import TextLine
 
@@ -101,7 +99,7 @@ class Record(Mapping[str, Any]):
         return len(type(self).__slots__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class FunctionStatus(Record):
     """A function at a server (``status``).
 
@@ -118,7 +116,7 @@ class FunctionStatus(Record):
     workers: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class PriorityStatus(Record):
     """The queue of a function (``prioritystatus``).
 
@@ -137,7 +135,7 @@ class PriorityStatus(Record):
     workers: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class WorkerStatus(Record):
     """A connection at a server (``workers``); those of clients are in the list, too.
 
@@ -154,7 +152,7 @@ class WorkerStatus(Record):
     tasks: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class JobRecord(Record):
     """A job at a server (``show jobs``).
 
@@ -171,7 +169,7 @@ class JobRecord(Record):
     queued: bool
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Command(Generic[T]):
     """A command, and how its reply becomes a `T`.
 
@@ -254,10 +252,13 @@ def server_error(line: bytes) -> ServerError:
 
     Its `code` is the word behind ERR, or ERR itself where there is only a sentence.
     """
+    # It takes as long to import as this module.
+    from urllib.parse import unquote_plus  # noqa: PLC0415
+
     code, _, text = to_text(line[4:]).partition(" ")
     if not _CODE.fullmatch(code):
         code, text = "ERR", f"{code} {text}"
-    return ServerError(code, urllib.parse.unquote_plus(text).strip())
+    return ServerError(code, unquote_plus(text).strip())
 
 
 # Commands.
@@ -466,10 +467,3 @@ def _read_worker(entry: bytes) -> WorkerStatus:
     client_id = entry[start.end() : end.start()]
     tasks = [word for word in entry[end.end() :].split(b" ") if word]
     return WorkerStatus(int(number), to_text(ip), to_text(client_id), tuple(map(to_text, tasks)))
-
-
-# `Record` goes by the slots: they are the fields.
-assert all(
-    kind.__slots__ == tuple(field.name for field in dataclasses.fields(kind))
-    for kind in (FunctionStatus, PriorityStatus, WorkerStatus, JobRecord)
-)

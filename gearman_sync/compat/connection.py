@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gearman_proto.address import ServerAddress, parse_address
 from gearman_proto.constants import DEFAULT_GEARMAN_PORT
 from gearman_proto.errors import ConnectionError
+from gearman_proto.records import replaced
 
 if TYPE_CHECKING:
     from gearman_proto import Server
@@ -113,7 +113,7 @@ class GearmanConnection:
             # What stands in a server's own dict comes before the settings of the class.
             if value is not None and getattr(self._address, name) == getattr(_DEFAULT, name):
                 changes[name] = value
-        return dataclasses.replace(self._address, **changes)
+        return replaced(self._address, **changes)
 
     @property
     def _server(self) -> Server | None:

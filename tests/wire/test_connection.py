@@ -6,7 +6,6 @@ Unless a test is about bytes, two ends are joined in memory and events go throug
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError, UnknownCommandError
+from gearman_proto.records import replaced
 from gearman_proto.wire import packets
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import (
@@ -232,7 +232,7 @@ NUL_CASES = [
 def test_nul_in_a_plain_argument(event_class: type[PacketEvent], name: str) -> None:
     packet = event_class.packet
     end = Connection(Role.SERVER if Role.SERVER in packet.sender else BOTH)
-    event = dataclasses.replace(sample(event_class), **{name: b"a\0b"})  # type: ignore[type-var]
+    event = replaced(sample(event_class), **{name: b"a\0b"})
     with pytest.raises(LocalProtocolError, match=f"{packet.name}: a NUL in the {name} "):
         end.send(event)
     assert end.unanswered == 0
@@ -1102,7 +1102,7 @@ def test_any_answers_arrive(events: list[Event], cuts: list[int], data: st.DataO
             reply = data.draw(events_of(EVENT_CLASSES[BY_NAME[name].number]))
             if name != "ERROR" and event.packet.args and not event.packet.is_submit:
                 repeated = type(event).arguments(event)[0]
-                reply = dataclasses.replace(reply, **{BY_NAME[name].args[0]: repeated})
+                reply = replaced(reply, **{BY_NAME[name].args[0]: repeated})
             replies.append(reply)
             tokens.append(token)
     sent = b"".join(server.send(reply) for reply in replies)

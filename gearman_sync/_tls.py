@@ -1,0 +1,69 @@
+"""TLS on a Transport. `ssl` takes long to load, so this is imported only where TLS is used."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, ClassVar
+
+from gearman_proto.tls import handshake_failure
+
+from ._transport import Stage, Transport
+
+if TYPE_CHECKING:
+    import socket
+    from typing import Self
+
+    from gearman_proto import ServerAddress
+
+
+class SecureTransport(Transport):
+    """A connection in TLS.
+
+    Args:
+        address: Where to.
+        timeout: As for others.
+        context: What the handshake goes by.
+    """
+
+    __slots__ = ("_context", "_is_accepted")
+
+    _would_block: ClassVar = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+    def __init__(self, address: ServerAddress, timeout: float, context: ssl.SSLContext) -> None:
+        super().__init__(address, timeout)
+        self._context = context
+        # Whether the other end has connected to this one.
+        self._is_accepted = False
+
+    def accept(self, sock: socket.socket) -> Self:
+        super().accept(sock)
+        self.stage = Stage.CONNECTING
+        self._is_accepted = True
+        return self
+
+    def _secure(self) -> None:
+        assert self.sock is not None
+        self.sock = self._context.wrap_socket(
+            self.sock,
+            server_side=self._is_accepted,
+            do_handshake_on_connect=False,
+            server_hostname=None if self._is_accepted else self._address.host,
+        )
+
+    def _shake_hands(self) -> bool:
+        assert isinstance(self.sock, ssl.SSLSocket)
+        self.is_blocked = False
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLWantWriteError:
+            self.is_blocked = True
+            return False
+        except OSError as error:
+            raise handshake_failure(error) from error
+        return True
+
+    @property
+    def has_pending(self) -> bool:
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0

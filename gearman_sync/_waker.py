@@ -1,0 +1,68 @@
+"""What wakes the thread that sleeps in a selector, in which it is registered to be read.
+
+`wake` ends the sleep, or else the next one, and `drain` has the selector sleep again. Neither ever
+blocks, and nothing comes of them once the waker is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from io import FileIO
+from typing import Final
+
+# What is written is added to the number that an eventfd holds; it can be read while that is not 0.
+_ONE: Final = (1).to_bytes(8, sys.byteorder)
+
+
+class EventWaker(FileIO):
+    """An eventfd, which Linux has: one descriptor."""
+
+    def __init__(self) -> None:
+        super().__init__(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), "r+")
+
+    def wake(self) -> None:
+        """End the sleep, or the next one."""
+        with contextlib.suppress(ValueError):  # It is closed.
+            self.write(_ONE)
+
+    def drain(self) -> None:
+        """Somebody was woken."""
+        with contextlib.suppress(ValueError):
+            self.read(len(_ONE))
+
+
+class PairWaker:
+    """Two sockets, for other systems."""
+
+    def __init__(self) -> None:
+        self._near, self._far = socket.socketpair()
+        self._near.setblocking(False)
+        self._far.setblocking(False)
+        self.fileno = self._near.fileno
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._far.fileno() < 0
+
+    def wake(self) -> None:
+        """End the sleep, or the next one."""
+        with contextlib.suppress(OSError):  # It is full, or closed.
+            self._far.send(b"\0")
+
+    def drain(self) -> None:
+        """Somebody was woken."""
+        with contextlib.suppress(OSError):
+            self._near.recv(4096)
+
+    def close(self) -> None:
+        """Close both."""
+        self._near.close()
+        self._far.close()
+
+
+#: Makes the one for this system.
+Waker: Final[type[EventWaker | PairWaker]] = EventWaker if hasattr(os, "eventfd") else PairWaker

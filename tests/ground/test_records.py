@@ -1,0 +1,179 @@
+"""Records are what `dataclasses` would have made of the same classes, but for how they are made."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import pickle
+import sys
+from typing import Any, Final
+
+import pytest
+
+from gearman_proto.records import hidden, record, replaced
+
+
+@record()
+class Empty:
+    """No fields."""
+
+
+@record()
+class Pair:
+    """Two fields, one with a default."""
+
+    left: int
+    right: Any = None
+
+
+@record()
+class Told:
+    """A field that is neither shown nor compared, behind one that is both."""
+
+    name: str
+    token: Any = hidden(default=None, compare=False)
+
+
+@record(frozen=True)
+class Fixed:
+    """It can't be changed, and one field is not shown."""
+
+    name: str
+    secret: Any = hidden(default=0)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("no name")
+
+
+@record(frozen=True, eq=False)
+class Row:
+    """Each is equal to itself alone."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+class Derived(Pair):
+    """Has no fields of its own."""
+
+    __slots__ = ()
+
+
+@dataclasses.dataclass(slots=True)
+class Model:
+    """What `dataclasses` makes of a Pair."""
+
+    left: int
+    right: Any = None
+
+
+ALL: Final = (Empty(), Pair(1, [2]), Told("a", 1), Fixed("a", 1), Row("a"), Derived(3, 4))
+
+
+def test_fields_are_parameters() -> None:
+    assert (Pair(1).left, Pair(1).right) == (1, None)
+    assert (Pair(right=1, left=2).left, Pair(1, 2).right) == (2, 2)
+    assert Told("a").token is None
+    for arguments in ((), (1, 2, 3)):
+        with pytest.raises(TypeError, match=r"Pair\.__init__\(\) (missing|takes)"):
+            Pair(*arguments)
+    with pytest.raises(TypeError):
+        Empty(1)  # type: ignore[call-arg]
+
+
+def test_signatures_and_patterns_are_those_of_dataclasses() -> None:
+    kind: Any = Pair
+    assert inspect.signature(kind) == inspect.signature(Model)
+    assert kind.__match_args__ == Model.__match_args__
+    assert (kind.__name__, kind.__module__, kind.__doc__) == (
+        "Pair",
+        __name__,
+        "Two fields, one with a default.",
+    )
+    match Pair(1, 2):
+        case Pair(left, right):
+            assert (left, right) == (1, 2)
+
+
+def test_repr() -> None:
+    assert [repr(each) for each in ALL] == [
+        "Empty()",
+        "Pair(left=1, right=[2])",
+        "Told(name='a')",
+        "Fixed(name='a')",
+        "<a>",
+        "Derived(left=3, right=4)",
+    ]
+
+
+def test_equal_are_those_of_one_class_with_equal_fields() -> None:
+    assert Empty() == Empty()
+    assert Pair(1) == Pair(1, None) != Pair(1, 1)
+    assert Told("a", 1) == Told("a", 2) != Told("b", 1)
+    assert Fixed("a", 1) == Fixed("a", 1) != Fixed("a", 2)
+    assert Derived(1) == Derived(1)
+    assert Derived(1) != Pair(1)
+    assert Pair(1) != (1, None)  # type: ignore[comparison-overlap]
+    assert Row("a") != Row("a")
+
+
+def test_what_is_frozen_can_be_hashed() -> None:
+    assert len({Fixed("a", 1), Fixed("a", 1), Fixed("a", 2)}) == 2
+    assert len({Row("a"), Row("a")}) == 2
+    for changing in (Pair(1), Derived(1), Empty()):
+        with pytest.raises(TypeError, match="unhashable"):
+            hash(changing)
+
+
+def test_what_is_frozen_does_not_change() -> None:
+    fixed: Any = Fixed("a")
+    for name in ("name", "other"):
+        with pytest.raises(AttributeError, match=f"a Fixed does not change: not its '{name}'"):
+            setattr(fixed, name, 1)
+    with pytest.raises(AttributeError, match="does not change"):
+        del fixed.name
+    assert fixed == Fixed("a")
+
+
+@pytest.mark.parametrize("each", ALL, ids=lambda each: type(each).__name__)
+def test_there_is_nothing_beside_the_fields(each: Any) -> None:
+    assert not hasattr(each, "__dict__")
+    with pytest.raises(AttributeError):
+        each.other = 1
+
+
+@pytest.mark.parametrize("each", ALL, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
+)
+def test_copies_have_all_fields(copied: Any, each: Any) -> None:
+    other = copied(each)
+    assert type(other) is type(each)
+    assert other is not each
+    names = type(each).__match_args__
+    assert [getattr(other, name) for name in names] == [getattr(each, name) for name in names]
+
+
+def test_replaced() -> None:
+    told = replaced(Told("a", 1), name="b")
+    assert (told.name, told.token) == ("b", 1)
+    assert replaced(Derived(1), right=2) == Derived(1, 2)
+    if sys.version_info >= (3, 13):
+        assert copy.replace(Pair(1), left=2) == Pair(2)
+    with pytest.raises(ValueError, match="no name"):
+        replaced(Fixed("a"), name="")
+    with pytest.raises(TypeError):
+        replaced(Pair(1), other=2)
+
+
+def test_defaults_come_last() -> None:
+    with pytest.raises(TypeError, match="Wrong: a field without a default follows one with"):
+
+        @record()
+        class Wrong:
+            first: int = 1
+            second: int  # type: ignore[misc]

@@ -1,0 +1,92 @@
+"""What is there and does nothing costs little: clients, and connections to a job server."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import socket
+import sys
+import tracemalloc
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from gearman_sync import GearmanAdminClient, GearmanClient, JobServer
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COUNT: Final = 100
+#: Bytes, about a fifth more than on CPython 3.11 and 3.13 for x86-64.
+CLIENT: Final = 15_000
+CONNECTION: Final = 3_500
+
+
+def cost(make: Callable[[], object], settle: Callable[[], object] = gc.collect) -> float:
+    """Bytes that one of many takes."""
+    first = make()  # With what is made once.
+    settle()
+    tracemalloc.start()
+    try:
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        many = [make() for _ in range(COUNT)]
+        settle()
+        gc.collect()
+        return (tracemalloc.get_traced_memory()[0] - before) / len(many)
+    finally:
+        tracemalloc.stop()
+        del first
+
+
+def open_files() -> set[str]:
+    """The file descriptors of this process."""
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_an_idle_client_takes_little_memory() -> None:
+    with (
+        # The system connects, so that nothing here has the other end.
+        socket.create_server(("127.0.0.1", 0), backlog=2 * COUNT) as listener,
+        contextlib.ExitStack() as clients,
+    ):
+
+        def make() -> GearmanClient:
+            client = clients.enter_context(GearmanClient([listener.getsockname()[:2]]))
+            assert client.establish_connection(client.connection_list[0]).connected
+            return client
+
+        assert CLIENT / 2 < cost(make) < CLIENT
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no eventfd")
+def test_an_idle_client_has_three_descriptors() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        GearmanClient([listener.getsockname()[:2]]) as client,
+    ):
+        before = open_files()
+        client.establish_connection(client.connection_list[0])
+        assert len(open_files() - before) == 1
+        client.shutdown()
+        assert len(before - open_files()) == 2
+
+
+def test_an_idle_connection_takes_a_server_little_memory() -> None:
+    with (
+        JobServer() as server,
+        GearmanAdminClient([server.address]) as admin,
+        contextlib.ExitStack() as sockets,
+    ):
+        peers: list[socket.socket] = []
+
+        def make() -> socket.socket:
+            peers.append(sockets.enter_context(socket.create_connection(server.address)))
+            return peers[-1]
+
+        def settle() -> None:
+            eventually(lambda: len(admin.get_workers()) == len(peers) + 1)
+
+        assert CONNECTION / 2 < cost(make, settle) < CONNECTION
