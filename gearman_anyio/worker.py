@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import random
-import ssl
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
@@ -22,10 +20,11 @@ from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle
 from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWarning
 
 from ._callbacks import Escaped, Host, awaited, call_back
-from ._driver import Driver
-from ._opened import make_opener
+from ._driver import Driver, chance
+from ._opened import SSLContext, make_opener
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Self
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
 
 
-class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext]):
+class GearmanWorker(Worker[WorkerJob, Server, SSLContext]):
     """Does the jobs of Gearman servers.
 
     From python-gearman (`gearman.GearmanWorker`), with the same methods, of which those that wait
@@ -85,7 +84,7 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext]):
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._connect)
-        self._driver = Driver(WorkerEngine(addresses, rng=random.SystemRandom(), **options), opener)
+        self._driver = Driver(WorkerEngine(addresses, rng=chance, **options), opener)
 
     async def __aenter__(self) -> Self:
         return self

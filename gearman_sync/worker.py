@@ -11,8 +11,6 @@ ends.
 from __future__ import annotations
 
 import functools
-import random
-import ssl
 import weakref
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,11 +18,10 @@ from gearman_proto import InvalidWorkerState, Server, WorkerEngine, WorkerJob
 from gearman_proto.engines.outcomes import Ending, Happened, Watch, exc_info_of, leaves, to_send
 from gearman_proto.jobs.results import result_event, status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
-from gearman_proto.tls import make_contexts
 from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWarning
 
-from ._driver import Driver
-from ._opened import Opened
+from ._driver import Driver, chance
+from ._opened import Opened, SSLContext, make_contexts
 from ._threads import Pool
 
 if TYPE_CHECKING:
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
 Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
 
 
-class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext], Opened):
+class GearmanWorker(Worker[WorkerJob, Server, SSLContext], Opened):
     """Does the jobs of Gearman servers.
 
     From python-gearman (`gearman.GearmanWorker`). With one slot (`max_jobs`) callbacks run in the
@@ -57,12 +54,12 @@ class GearmanWorker(Worker[WorkerJob, Server, ssl.SSLContext], Opened):
         introduction = weakref.WeakMethod(self._introduce)
 
         def make_engine() -> WorkerEngine:
-            engine = WorkerEngine(addresses, rng=random.SystemRandom(), **options)
+            engine = WorkerEngine(addresses, rng=chance, **options)
             if (introduce := introduction()) is not None:
                 introduce(engine)
             return engine
 
-        self._driver = Driver(make_engine, make_contexts(addresses, ssl), InvalidWorkerState)
+        self._driver = Driver(make_engine, make_contexts(addresses), InvalidWorkerState)
 
     # Working.
 

@@ -45,7 +45,7 @@ ARROWS: Final[dict[str, set[str]]] = {
 FORBIDDEN: Final = {"anyio", "asyncio", "select", "selectors", "socket", "ssl", "threading", "time"}
 #: What takes long to import, and is not needed by every program: each of these takes as long as a
 #: room of the core.
-SLOW: Final = {"dataclasses", "hashlib", "inspect", "ipaddress", "urllib.parse"}
+SLOW: Final = {"dataclasses", "hashlib", "inspect", "ipaddress", "ssl", "urllib.parse"}
 #: Lines of a module, unless one machine and one table fill it and its first lines say so.
 LONGEST: Final = 700
 #: Lines in a row that two adapters may share, but for imports and signatures.
