@@ -5,8 +5,7 @@ And what they have in common with the worker: where the streams of their links c
 
 from __future__ import annotations
 
-import ssl
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 from gearman_proto.tls import make_contexts
 
@@ -14,7 +13,8 @@ from ._driver import E_, Driver
 from ._streams import connect_tcp, open_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    import ssl
+    from collections.abc import Awaitable, Callable, Collection
     from types import TracebackType
     from typing import Self
 
@@ -24,12 +24,19 @@ if TYPE_CHECKING:
 
     from ._streams import Connector
 
+#: `ssl` takes long to load, and is loaded where it is used.
+SSLContext: TypeAlias = "ssl.SSLContext"
+
 
 def make_opener(
-    addresses: Iterable[ServerAddress], connect: Connector | None
+    addresses: Collection[ServerAddress], connect: Connector | None
 ) -> Callable[[Any], Awaitable[ByteStream]]:
     """Return what opens the streams of links to `addresses`: with `connect`, or with TCP."""
-    contexts = make_contexts(addresses, ssl)
+    contexts: dict[ServerAddress, SSLContext] = {}
+    if any(address.uses_tls for address in addresses):
+        import ssl  # noqa: PLC0415
+
+        contexts = make_contexts(addresses, ssl)
     connector = connect_tcp if connect is None else connect
     if not callable(connector):
         raise TypeError(f"connect is a function that opens a stream, not {connect!r}")

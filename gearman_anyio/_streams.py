@@ -14,7 +14,6 @@ import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.stapled import StapledObjectStream
-from anyio.streams.tls import TLSStream
 
 from gearman_proto import errors
 from gearman_proto.keepalive import socket_options
@@ -65,14 +64,7 @@ async def _secure(
     stream: ByteStream, address: ServerAddress, context: ssl.SSLContext
 ) -> ByteStream:
     try:
-        # Nothing in the protocol depends on how a stream ends, and servers do not say goodbye.
-        return await TLSStream.wrap(
-            _Shared(stream),
-            server_side=False,
-            hostname=address.host,
-            ssl_context=context,
-            standard_compatible=False,
-        )
+        return await _wrap(stream, context, address.host)
     except Exception as error:  # noqa: BLE001 - streams may be anybody's
         raise handshake_failure(reason(error)) from None
 
@@ -83,8 +75,20 @@ async def accept_tls(context: ssl.SSLContext, stream: ByteStream) -> ByteStream:
     Raises:
         Exception: What a failed handshake raises. The stream is left open then.
     """
+    return await _wrap(stream, context, None)
+
+
+async def _wrap(stream: ByteStream, context: ssl.SSLContext, hostname: str | None) -> ByteStream:
+    # `ssl`, which this imports, takes long to load.
+    from anyio.streams.tls import TLSStream  # noqa: PLC0415
+
+    # Nothing in the protocol depends on how a stream ends, and servers do not say goodbye.
     return await TLSStream.wrap(
-        _Shared(stream), server_side=True, ssl_context=context, standard_compatible=False
+        _Shared(stream),
+        server_side=hostname is None,
+        hostname=hostname,
+        ssl_context=context,
+        standard_compatible=False,
     )
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.lowlevel
@@ -13,9 +12,10 @@ from gearman_proto import AdminEngine, Server, constants, text
 from gearman_proto.surface import AdminClient
 
 from ._driver import Driver
-from ._opened import Opened, make_opener
+from ._opened import Opened, SSLContext, make_opener
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable
 
     from gearman_proto import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class GearmanAdminClient(AdminClient[Server, ssl.SSLContext], Opened[AdminEngine]):
+class GearmanAdminClient(AdminClient[Server, SSLContext], Opened[AdminEngine]):
     """Asks one Gearman server about itself, and tells it what to do.
 
     From python-gearman (`gearman.GearmanAdminClient`), with the same methods, which are awaited. It

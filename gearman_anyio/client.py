@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,10 @@ from gearman_proto.surface.client import Client, Requests, make_job
 
 from ._callbacks import awaited
 from ._driver import Driver, Items, chance
-from ._opened import Opened, make_opener
+from ._opened import Opened, SSLContext, make_opener
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
     from datetime import datetime
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ._streams import Connector
 
 
-class GearmanClient(Client[Server, ssl.SSLContext], Opened[ClientEngine]):
+class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
     """Submits jobs to Gearman servers, and waits for them.
 
     From python-gearman (`gearman.GearmanClient`), with the same methods, which are awaited. It is

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import os
 import socket
-import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +22,7 @@ from ._driver import Driver, chance
 from ._streams import accept_tls, pipe
 
 if TYPE_CHECKING:
+    import ssl
     from types import TracebackType
     from typing import Self
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 1024
 
 
-class JobServer(surface.JobServer[ssl.SSLContext]):
+class JobServer(surface.JobServer["ssl.SSLContext"]):
     """A Gearman job server in this event loop, inside ``async with``.
 
     It keeps nothing on disk: what is queued ends with the process. In production use gearmand, for
@@ -44,7 +44,11 @@ class JobServer(surface.JobServer[ssl.SSLContext]):
     """
 
     def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
-        self._context = check_context(ssl_context, ssl)
+        self._context: ssl.SSLContext | None = None
+        if ssl_context is not None:
+            import ssl  # noqa: PLC0415 - it takes long to load
+
+            self._context = check_context(ssl_context, ssl)
         name = socket.gethostname()
         engine = ServerEngine(
             rng=chance, wall_clock=time.time, host=name, pid=os.getpid(), **options
