@@ -199,7 +199,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ),
         ("self._event is None or self._event.is_set():", "self._event is None:"),
         ("self._driver.release_soon(self._call.wait)", "pass"),
-        ("hostname=address.host", "hostname=None"),
+        ("_wrap(stream, context, address.host)", "_wrap(stream, context, '')"),
         ("if self._others and turn < _TURNS_IN_PROCESS:", "if False:"),
         ("elif not self._sockets or not self._poll.poll(0):", "else:"),
         ("self._poll.unregister(number)", "pass"),
