@@ -7,8 +7,8 @@ from __future__ import annotations
 
 try:
     import anyio as _anyio  # noqa: F401 - only to say what is missing
-except ModuleNotFoundError as error:
-    if error.name != "anyio":
+except ModuleNotFoundError as _missing:
+    if _missing.name != "anyio":
         raise
     raise ModuleNotFoundError(
         "gearman_anyio needs anyio, which is not installed: "

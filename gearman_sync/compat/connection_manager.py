@@ -40,6 +40,9 @@ class GearmanConnectionManager:
     _engine_options: ClassVar[dict[str, Any]] = {}
     # Attributes that copies do not have.
     _transient: ClassVar[tuple[str, ...]] = ()
+    # What the class of gearman_sync was given; what the driver was made of, of that and the list.
+    _options: dict[str, Any]
+    _made_of: tuple[list[ServerAddress], dict[str, Any]]
     # The driver, and the list that it was made of.
     _made: tuple[Any, list[Any]]
 

@@ -158,8 +158,8 @@ class GearmanJobRequest(jobs.GearmanJobRequest):
         is_job = isinstance(gearman_job, jobs.GearmanJob)
         job = gearman_job if is_job else GearmanJob(None, None, None, None, None)
         super().__init__(job, initial_priority, background, max_attempts or 1, **options)
-        self.connection = _address_of(self.connection)
-        self.max_connection_attempts = max_attempts
+        self.connection: ServerAddress | None = _address_of(self.connection)
+        self.max_connection_attempts: int = max_attempts
         if not is_job:
             self._stand_in = gearman_job
 

@@ -4,7 +4,7 @@ It reads the source of programs that were written for python-gearman, gearman3, 
 python3-gearman, py3gearman, gear or aiogear, and lists what is different here, with the line and
 what to do about it. Nothing of the program is run or changed. docs/migrating.md explains the rules.
 
-`rules` has them as a table, `families` what the libraries are called and what they have, `sources`
-finds the files, `kinds` finds out what a name stands for, `checks` and `python_gearman` look at the
-code, and `report` prints.
+`_rules` has them as a table, `_families` what the libraries are called and what they have,
+`_sources` finds the files, `_kinds` finds out what a name stands for, `_checks` and
+`_python_gearman` look at the code, and `_report` prints.
 """

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 import gearman_proto
 from gearman_proto.jobs.submitting import JOB_KEYS
-from gearman_sync.migrate import families, rules
-from gearman_sync.migrate.analysis import Program
-from gearman_sync.migrate.report import main
-from gearman_sync.migrate.sources import Source
+from gearman_sync.migrate import _families as families
+from gearman_sync.migrate import _rules as rules
+from gearman_sync.migrate._analysis import Program
+from gearman_sync.migrate._report import main
+from gearman_sync.migrate._sources import Source
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "migrating.md"

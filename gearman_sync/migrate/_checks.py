@@ -1,6 +1,6 @@
 """Goes through a file: what each name stands for, and what the rules say of each place."""
 
-# ruff: noqa: D102, N815 - the methods and their names are ast.NodeVisitor's
+# ruff: noqa: N815 - the methods and their names are ast.NodeVisitor's
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from gearman_proto.foreign import shown
 
-from .kinds import (
+from ._kinds import (
     MANAGERS,
     Function,
     Guess,
@@ -21,12 +21,12 @@ from .kinds import (
     only,
     parameters,
 )
-from .rules import Finding
+from ._rules import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .sources import Source
+    from ._sources import Source
 
 #: Characters of a line that are shown.
 _LONGEST: Final = 60

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import gearman_sync
 from gearman_proto.jobs.submitting import JOB_KEYS
 
-from .families import (
+from ._families import (
     COMMON_PARTS,
     DISTRIBUTIONS,
     GEARMAN_MODULES,
@@ -23,12 +23,12 @@ from .families import (
     PLAIN_MODULES,
     WORKER_POLL,
 )
-from .kinds import CLASSES, MANAGERS, Function, Kind, functions_in, positional
+from ._kinds import CLASSES, MANAGERS, Function, Kind, functions_in, positional
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .checks import Checker
+    from ._checks import Checker
 
 _QUEUE: Final = "request_to_rotating_connection_queue"
 _LIST_CHANGES: Final = frozenset({"append", "clear", "extend", "insert", "pop", "remove"})

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .families import ALL_MODULES
+from ._families import ALL_MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

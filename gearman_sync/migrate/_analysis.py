@@ -8,16 +8,17 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from . import others, python_gearman
-from .checks import Checker, class_kind
-from .kinds import Guess, Knowledge, family_of, is_of_gearman
-from .rules import Finding
+from . import _others as others
+from . import _python_gearman as python_gearman
+from ._checks import Checker, class_kind
+from ._kinds import Guess, Knowledge, family_of, is_of_gearman
+from ._rules import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .kinds import Kind
-    from .sources import Source
+    from ._kinds import Kind
+    from ._sources import Source
 
 #: How often a file is read: what is learned the first time is known the second time, and what is
 #: learned then the third time.

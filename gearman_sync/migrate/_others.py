@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Final
 
-from .families import AIOGEAR, AIOGEAR_COMMON, GEAR, GEAR_COMMON
-from .kinds import functions_in
+from ._families import AIOGEAR, AIOGEAR_COMMON, GEAR, GEAR_COMMON
+from ._kinds import functions_in
 
 if TYPE_CHECKING:
-    from .checks import Checker
+    from ._checks import Checker
 
 _TABLES: Final = {"gear": (GEAR, GEAR_COMMON), "aiogear": (AIOGEAR, AIOGEAR_COMMON)}
 _WHOLE: Final = "there is no mode for it: see docs/migrating.md for what stands for each name"

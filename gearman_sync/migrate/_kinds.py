@@ -11,7 +11,7 @@ import ast
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from .families import ALL_MODULES, DISTRIBUTIONS, GEARMAN_MODULES
+from ._families import ALL_MODULES, DISTRIBUTIONS, GEARMAN_MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto.foreign import shown
 
-from . import sources
-from .analysis import Program
-from .kinds import is_of_gearman
-from .rules import Verdict
+from . import _sources as sources
+from ._analysis import Program
+from ._kinds import is_of_gearman
+from ._rules import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .rules import Finding
+    from ._rules import Finding
 
 _NOTHING, _BY_HAND, _TROUBLE = 0, 1, 2
 
