@@ -6,10 +6,17 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.constants import JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.errors import ConnectionError, LocalProtocolError
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.wire.events import Error, GetStatus, JobCreated, SubmitJob, SubmitJobBg
+from gearman_proto.wire.events import (
+    Error,
+    GetStatus,
+    JobCreated,
+    SubmitJob,
+    SubmitJobBg,
+    WorkComplete,
+)
 
 from .harness import World
 
@@ -141,6 +148,22 @@ def test_a_request_that_a_signal_has_hit_where_it_left(where: str) -> None:
     assert request.state == JOB_UNKNOWN
     assert isinstance(request.error, ConnectionError)
     assert "signal" in str(request.error)
+
+
+def test_a_request_that_a_signal_has_hit_when_it_had_ended() -> None:
+    world = World()
+    request = world.request()
+    for wait in [world.submit(request)]:
+        world.release(wait)
+    server = world.serve()
+    server.take()
+    server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
+    server.lose()
+    request.link = server.link
+    wait = world.wait_completed(request)
+    assert wait.done
+    assert (request.state, request.result, request.error) == (JOB_COMPLETE, b"out", None)
+    assert request.link is None
 
 
 def test_a_question_of_the_heartbeat_that_is_refused() -> None:
