@@ -97,3 +97,7 @@ def test_leaving_together() -> None:
         assert left == [JOB_CREATED, (), None, None, ()]
         assert not request.timed_out
     leave_together([])
+    last = make_requests([{"task": "t", "data": b""}], background=True)
+    last[0].state, last[0].waits = JOB_PENDING, (two,)
+    leave_together(last)
+    assert two.calls == ["over CREATED"] * 2

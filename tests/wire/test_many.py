@@ -59,7 +59,7 @@ def at_once(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_submits_at_once(kind: type[PlainSubmit]) -> None:
-    jobs = [(b"one", b"data"), (b"two", b"da\0ta"), (b"", b""), (b"u" * 63, b"x" * 100_000)]
+    jobs = [(b"one", b"data"), (b"two", b"data"), (b"", b"da\0ta"), (b"u" * 63, b"x" * 100_000)]
     assert at_once(kind, b"f", jobs) == by_one(kind, b"f", jobs)
     assert at_once(kind, b"f", []) == (b"", [])
 
