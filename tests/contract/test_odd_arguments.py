@@ -288,6 +288,7 @@ async def test_a_job_of_another_worker(
     client = await kit.client(server.address)
     held = await client.submit_job(task, b"in", wait_until_complete=False)
     await kit.eventually(gate.begun.is_set, "a job")
+    await server.wait_for_counts(f"{task}-other", 0, 0, 1)
     watched = Watched(other)
     for name in ("send_job_data", "send_job_complete"):
         error = await call(getattr(other, name), {"current_job": jobs[0], "data": b"x"})
