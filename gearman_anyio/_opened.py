@@ -21,22 +21,25 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from gearman_proto import ServerAddress
+    from gearman_proto.tls import Ssl
 
     from ._streams import Connector
 
-#: `ssl` takes long to load, and is loaded where it is used.
 SSLContext: TypeAlias = "ssl.SSLContext"
+
+
+def load_ssl() -> Ssl[SSLContext]:
+    """Import `ssl`, for the functions of `gearman_proto.tls`."""
+    import ssl  # noqa: PLC0415 - it takes long to load
+
+    return ssl
 
 
 def make_opener(
     addresses: Collection[ServerAddress], connect: Connector | None
 ) -> Callable[[Any], Awaitable[ByteStream]]:
     """Return what opens the streams of links to `addresses`: with `connect`, or with TCP."""
-    contexts: dict[ServerAddress, SSLContext] = {}
-    if any(address.uses_tls for address in addresses):
-        import ssl  # noqa: PLC0415
-
-        contexts = make_contexts(addresses, ssl)
+    contexts = make_contexts(addresses, load_ssl)
     connector = connect_tcp if connect is None else connect
     if not callable(connector):
         raise TypeError(f"connect is a function that opens a stream, not {connect!r}")

@@ -19,6 +19,7 @@ from gearman_proto import HostAndPort, ServerEngine, constants, surface
 from gearman_proto.tls import check_context
 
 from ._driver import Driver, chance
+from ._opened import load_ssl
 from ._streams import accept_tls, pipe
 
 if TYPE_CHECKING:
@@ -44,11 +45,7 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
     """
 
     def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
-        self._context: ssl.SSLContext | None = None
-        if ssl_context is not None:
-            import ssl  # noqa: PLC0415 - it takes long to load
-
-            self._context = check_context(ssl_context, ssl)
+        self._context = check_context(ssl_context, load_ssl)
         name = socket.gethostname()
         engine = ServerEngine(
             rng=chance, wall_clock=time.time, host=name, pid=os.getpid(), **options

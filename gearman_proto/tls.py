@@ -2,7 +2,8 @@
 
 And which context a server may have.
 
-This library's core does not import `ssl`: an adapter passes that module.
+This library's core does not import `ssl`: an adapter passes a function that does, which is called
+where TLS is used, as that module takes long to load.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from .errors import ConnectionError
 from .records import replaced
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable
 
     from .address import HostSpec
@@ -71,27 +71,33 @@ def parse_servers(
     ]
 
 
-def make_contexts(addresses: Iterable[ServerAddress], ssl: Ssl[C_]) -> dict[ServerAddress, C_]:
+def make_contexts(
+    addresses: Iterable[ServerAddress], load_ssl: Callable[[], Ssl[C_]]
+) -> dict[ServerAddress, C_]:
     """Return the contexts of those of `addresses` that use TLS.
 
     Args:
         addresses: Servers.
-        ssl: The module.
+        load_ssl: Imports that module; not called if none of them uses TLS.
 
     Raises:
         OSError: A file of keys or certificates can't be read, or does not hold what it should
             (`ssl.SSLError`).
         TypeError: An ssl_context is none.
     """
-    return {address: _make_context(address, ssl) for address in addresses if address.uses_tls}
+    tls = [address for address in addresses if address.uses_tls]
+    if not tls:
+        return {}
+    ssl = load_ssl()
+    return {address: _make_context(address, ssl) for address in tls}
 
 
-def check_context(context: object | None, ssl: Ssl[C_]) -> C_ | None:
+def check_context(context: object | None, load_ssl: Callable[[], Ssl[C_]]) -> C_ | None:
     """Return `context`, which a job server is to have; None is no TLS.
 
     Args:
         context: An argument of the application's.
-        ssl: The module.
+        load_ssl: Imports that module; not called if there is no context.
 
     Raises:
         TypeError: It is none.
@@ -99,6 +105,7 @@ def check_context(context: object | None, ssl: Ssl[C_]) -> C_ | None:
     """
     if context is None:
         return None
+    ssl = load_ssl()
     if not isinstance(context, ssl.SSLContext):
         raise TypeError(f"ssl_context is an ssl.SSLContext, not {context!r}")
     if getattr(context, "protocol", None) == ssl.PROTOCOL_TLS_CLIENT:
@@ -136,9 +143,9 @@ _NAMES: Final = FileNames()
 
 def load_context(
     create: Callable[..., Any],
-    ca_certs: str | os.PathLike[str] | None,
-    certfile: str | os.PathLike[str] | None,
-    keyfile: str | os.PathLike[str] | None,
+    ca_certs: str | None,
+    certfile: str | None,
+    keyfile: str | None,
     names: FileNames = _NAMES,
 ) -> Any:
     """Return a context with what these files hold. Nobody is asked for a passphrase.
@@ -189,8 +196,8 @@ def load_context(
     return context
 
 
-def _quoted(name: str, path: str | os.PathLike[str] | None) -> str:
-    return f"{name} {str(path)!r}"
+def _quoted(name: str, path: str | None) -> str:
+    return f"{name} {path!r}"
 
 
 def _raise_about(file: str, what: str, error: OSError) -> NoReturn:

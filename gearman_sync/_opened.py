@@ -5,27 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeAlias
 
-from gearman_proto import tls
-
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Collection
     from types import TracebackType
     from typing import Self
 
-    from gearman_proto import ServerAddress
+    from gearman_proto.tls import Ssl
 
-#: `ssl` takes long to load, and is loaded where it is used.
 SSLContext: TypeAlias = "ssl.SSLContext"
 
 
-def make_contexts(addresses: Collection[ServerAddress]) -> dict[ServerAddress, SSLContext]:
-    """Return the contexts of those of `addresses` that use TLS (`gearman_proto.tls`)."""
-    if not any(address.uses_tls for address in addresses):
-        return {}
-    import ssl  # noqa: PLC0415
+def load_ssl() -> Ssl[SSLContext]:
+    """Import `ssl`, for the functions of `gearman_proto.tls`."""
+    import ssl  # noqa: PLC0415 - it takes long to load
 
-    return tls.make_contexts(addresses, ssl)
+    return ssl
 
 
 class Opened(ABC):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import AdminEngine, InvalidAdminClientState, Server, text
 from gearman_proto.surface import AdminClient
+from gearman_proto.tls import make_contexts
 
 from ._driver import Driver
-from ._opened import Opened, SSLContext, make_contexts
+from ._opened import Opened, SSLContext, load_ssl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +42,9 @@ class GearmanAdminClient(AdminClient[Server, SSLContext], Opened):
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         make_engine = functools.partial(AdminEngine, addresses, **options)
-        self._driver = Driver(make_engine, make_contexts(addresses), InvalidAdminClientState)
+        self._driver = Driver(
+            make_engine, make_contexts(addresses, load_ssl), InvalidAdminClientState
+        )
 
     def _ask(self, command: text.Command[T]) -> T:
         answer: T = self._driver.finish(self._begin_ask(command)).value

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto import ClientEngine, InvalidClientState, Server, constants, make_requests
 from gearman_proto.surface.client import Client, Requests, make_job
+from gearman_proto.tls import make_contexts
 
 from ._driver import Call, Driver, chance
-from ._opened import Opened, SSLContext, make_contexts
+from ._opened import Opened, SSLContext, load_ssl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -35,7 +36,7 @@ class GearmanClient(Client[Server, SSLContext], Opened):
         def make_engine() -> ClientEngine:
             return ClientEngine(addresses, rng=chance, wall_clock=time.time, **options)
 
-        self._driver = Driver(make_engine, make_contexts(addresses), InvalidClientState)
+        self._driver = Driver(make_engine, make_contexts(addresses, load_ssl), InvalidClientState)
 
     def submit_job(
         self,

@@ -17,6 +17,7 @@ from gearman_proto.deadlines import to_seconds
 from gearman_proto.tls import check_context
 
 from ._driver import Driver, chance
+from ._opened import load_ssl
 
 if TYPE_CHECKING:
     import ssl
@@ -49,11 +50,7 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
                 **options,
             )
 
-        self._context: ssl.SSLContext | None = None
-        if ssl_context is not None:
-            import ssl  # noqa: PLC0415 - it takes long to load
-
-            self._context = check_context(ssl_context, ssl)
+        self._context = check_context(ssl_context, load_ssl)
         make_engine()  # Wrong arguments are wrong now, and not when it starts.
         self._make_engine = make_engine
         self._driver: Driver[ServerEngine] | None = None

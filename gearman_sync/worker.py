@@ -18,10 +18,11 @@ from gearman_proto import InvalidWorkerState, Server, WorkerEngine, WorkerJob
 from gearman_proto.engines.outcomes import Ending, Happened, Watch, exc_info_of, leaves, to_send
 from gearman_proto.jobs.results import result_event, status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
+from gearman_proto.tls import make_contexts
 from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWarning
 
 from ._driver import Driver, chance
-from ._opened import Opened, SSLContext, make_contexts
+from ._opened import Opened, SSLContext, load_ssl
 from ._threads import Pool
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext], Opened):
                 introduce(engine)
             return engine
 
-        self._driver = Driver(make_engine, make_contexts(addresses), InvalidWorkerState)
+        self._driver = Driver(make_engine, make_contexts(addresses, load_ssl), InvalidWorkerState)
 
     # Working.
 

@@ -42,7 +42,17 @@ ARROWS: Final[dict[str, set[str]]] = {
     "gearman_anyio": CORE,
 }
 #: What does I/O, or reads a clock, is not for the core.
-FORBIDDEN: Final = {"anyio", "asyncio", "select", "selectors", "socket", "ssl", "threading", "time"}
+FORBIDDEN: Final = {
+    "anyio",
+    "asyncio",
+    "os",
+    "select",
+    "selectors",
+    "socket",
+    "ssl",
+    "threading",
+    "time",
+}
 #: What takes long to import, and is not needed by every program: each of these takes as long as a
 #: room of the core.
 SLOW: Final = {"dataclasses", "hashlib", "inspect", "ipaddress", "ssl", "urllib.parse"}

@@ -103,8 +103,9 @@ def load_files(
     Raises:
         ValueError: One can't be read, or does not hold what it should.
     """
+    ca_certs, certfile, keyfile = (None if path is None else str(path) for path in (ca, cert, key))
     try:
-        context: ssl.SSLContext = load_context(create, ca, cert, key, _FILES)
+        context: ssl.SSLContext = load_context(create, ca_certs, certfile, keyfile, _FILES)
     except OSError as error:  # ssl.SSLError is one, too.
         raise ValueError(error.strerror or str(error)) from None
     return context

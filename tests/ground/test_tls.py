@@ -64,16 +64,24 @@ def test_contexts() -> None:
         ServerAddress("three", ca_certs="ca"),
         ServerAddress("four", certfile="certificate", keyfile="key"),
     ]
-    contexts = make_contexts(addresses, Ssl())
+    contexts = make_contexts(addresses, Ssl)
     assert plain not in contexts
     assert contexts[given] is own
     assert contexts[verified].made_of == ("ca",)
     assert contexts[known].made_of == (None, "certificate", "key")
 
 
+def never() -> Any:
+    raise AssertionError("ssl is loaded where there is no TLS")
+
+
+def test_without_tls_nothing_is_loaded() -> None:
+    assert make_contexts([ServerAddress("one")], never) == {}
+
+
 def test_what_is_no_context() -> None:
     with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext, not 'ca'"):
-        make_contexts([ServerAddress("one", ssl_context="ca")], Ssl())
+        make_contexts([ServerAddress("one", ssl_context="ca")], Ssl)
 
 
 class SslError(OSError):
@@ -206,10 +214,10 @@ def test_no_connection_in_time() -> None:
 
 def test_context_of_a_job_server() -> None:
     context = Context()
-    assert check_context(None, Ssl()) is None
-    assert check_context(context, Ssl()) is context
+    assert check_context(None, never) is None
+    assert check_context(context, Ssl) is context
     with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext, not 'ca'"):
-        check_context("ca", Ssl())
+        check_context("ca", Ssl)
     context.protocol = Ssl.PROTOCOL_TLS_CLIENT
     with pytest.raises(ValueError, match="ssl_context is for clients"):
-        check_context(context, Ssl())
+        check_context(context, Ssl)
