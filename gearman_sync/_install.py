@@ -43,4 +43,4 @@ def install_as_gearman(name: str = "gearman") -> None:
         )
     sys.modules[name] = package
     for module in MODULES:
-        sys.modules[f"{name}.{module}"] = importlib.import_module(f"gearman_sync.compat.{module}")
+        sys.modules[f"{name}.{module}"] = getattr(package, module)

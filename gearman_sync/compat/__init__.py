@@ -26,8 +26,9 @@ from gearman_proto.constants import (
     PRIORITY_LOW,
     PRIORITY_NONE,
 )
+from gearman_sync import constants, errors
 
-from . import constants, errors, job, protocol, util
+from . import job, protocol, util
 from .admin_client import GearmanAdminClient
 from .client import GearmanClient
 from .worker import GearmanWorker

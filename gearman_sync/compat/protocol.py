@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from gearman_proto.wire.packets import PACKETS
 
@@ -23,11 +23,6 @@ GEARMAN_SERVER_COMMAND_WORKERS: Final = "workers"
 
 # GEARMAN_COMMAND_CAN_DO and so on.
 globals().update({name: number for number, name in GEARMAN_COMMAND_TO_NAME.items()})
-
-
-def __getattr__(name: str) -> Any:
-    """For type checkers: there are more names than stand here."""
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def get_command_name(cmd_type: int) -> str:
