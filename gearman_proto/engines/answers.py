@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_UNKNOWN
+from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, JOB_UNKNOWN
 from gearman_proto.errors import GearmanError, ServerError
 from gearman_proto.jobs.request import leave_together
 from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
@@ -94,18 +94,9 @@ class Answers:
         """The server will send exceptions, or lives."""
 
     def _on_job_created(self, link: ClientLink, event: JobCreated) -> None:
-        item: Any = event.answers
         if link.server.failures:
             link.server.served()
-        if item.background:
-            item.handle = event.handle.decode("utf-8", "surrogateescape")
-            item.leave(JOB_CREATED)
-        elif isinstance(item, Submit):
-            for request in item.requests:
-                job = link.jobs.attach(event.handle, request, link.heartbeat.heard)
-            link.jobs.answered(item, job)
-        else:
-            link.jobs.accept(event.handle, item, link.heartbeat.heard)
+        self._on_many_created(link, [event.handle], [event.answers])
 
     def _on_many_created(self, link: ClientLink, handles: list[bytes], items: list[Any]) -> None:
         over = []
@@ -115,7 +106,9 @@ class Answers:
                 item.handle = handle.decode("utf-8", "surrogateescape")
                 over.append(item)
             elif isinstance(item, Submit):
-                self._on_job_created(link, JobCreated(handle, item))
+                for request in item.requests:
+                    job = jobs.attach(handle, request, now)
+                jobs.answered(item, job)
             else:
                 jobs.accept(handle, item, now)
         leave_together(over)

@@ -206,13 +206,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         for request in unsent:
             if not request.unique:
                 request.unique = request.generated_unique = next(uniques)
-            if link is not None and (
-                request.background or request.unique is request.generated_unique
-            ):
-                request.state = JOB_PENDING
-                request.link = link
-                request.connection = link.address
-                link.outbox.append(request)
+            if link is not None:
+                self._put(request, link, now)
                 continue
             if full:
                 request.tried = full
@@ -466,26 +461,16 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 return bytes(question)
             packets.append(send(question.event, question))
         last = unanswered + len(packets)
-        by_one = 0
         while last < _WINDOW and size < _CHUNK_SIZE and outbox:
-            if not by_one and (run := take_submits(outbox, _WINDOW - last, _CHUNK_SIZE - size)):
+            if run := take_submits(outbox, _WINDOW - last, _CHUNK_SIZE - size):
+                packet = connection.send_submits(*run)
                 requests = run[-1]
-                try:
-                    packet = connection.send_submits(*run)
-                except LocalProtocolError:
-                    if connection.unanswered != last:
-                        raise  # As below.
-                    # One of them was changed after it had been checked: the others are sent.
-                    outbox.extendleft(reversed(requests))
-                    by_one = len(requests)
-                    continue
                 for request in requests:
                     request.connection_attempts += 1
                 packets.append(packet)
                 size += len(packet)
                 last += len(requests)
                 continue
-            by_one -= by_one > 0
             item = outbox.popleft()
             try:
                 if isinstance(item, GearmanJobRequest):
@@ -584,7 +569,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def _assign(self, request: GearmanJobRequest, now: float, *, again: bool = False) -> None:
         """Give `request` to a server; `again` after an attempt that was lost."""
-        request.state = JOB_PENDING
         routed_by = b""
         if self.pool.by_unique and request.unique:
             # On the wire "-" stands for the data.
@@ -592,6 +576,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             routed_by = (request.payload or b"") if dash else to_wire(request.unique)
         server = self.pool.choose(now, request.tried, routed_by)
         if server is None:
+            request.state = JOB_PENDING  # It leaves as those do that had a server.
             self._fail(request, self._unavailable())
             return
         if self.pool.suspects:
@@ -600,8 +585,14 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         link = server.link
         if link is None or link.state is WAITING:
             link = self._link_to(server, now, at=server.retry_at() if again else 0.0)
+        self._put(request, link, now)
+
+    @staticmethod
+    def _put(request: GearmanJobRequest, link: ClientLink, now: float) -> None:
+        """`request` goes over `link`."""
+        request.state = JOB_PENDING
         request.link = link
-        request.connection = server.address
+        request.connection = link.address
         if request.background or request.unique == request.generated_unique:
             link.outbox.append(request)
         elif (item := link.jobs.share(request, now)) is not None:

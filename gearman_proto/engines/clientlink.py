@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.constants import JOB_PENDING
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.names import to_wire
+from gearman_proto.names import check_task
 from gearman_proto.wire.events import SUBMITS, GetStatus
 from gearman_proto.wire.packets import HEADER_SIZE, Role
 
@@ -105,10 +105,13 @@ def take_submits(
 ) -> tuple[type[PlainSubmit], bytes, list[tuple[bytes, bytes]], list[GearmanJobRequest]] | None:
     """Take submits at the head of `outbox` that differ in unique and data only, if there are some.
 
+    What the application has changed since it was checked is left to those who look more closely,
+    and so is what is large: these can be sent.
+
     Args:
         outbox: What is to be sent.
         room: How many to take at most.
-        limit: Bytes after which to take no more.
+        limit: Bytes to take at most, of which only the data is counted ahead.
 
     Returns:
         What `Connection.send_submits` takes, where the tokens are the requests; or None.
@@ -122,13 +125,15 @@ def take_submits(
     kind = SUBMITS.get((priority, background is True))
     if kind is None:
         return None
-    function = to_wire(task)
+    try:
+        function = check_task(task)
+    except ValueError:
+        return None
     jobs: list[tuple[bytes, bytes]] = []
     requests: list[GearmanJobRequest] = []
     overhead = HEADER_SIZE + len(function) + 2
     while room > len(jobs) and limit > 0 and outbox:
         request = outbox[0]
-        # What the application has changed meanwhile is for those who look more closely.
         if (
             type(request) is not GearmanJobRequest
             or request.task is not task
@@ -139,6 +144,7 @@ def take_submits(
             or request.run_at is not None
             or request.reducer is not None
             or type(payload := request.payload) is not bytes
+            or len(payload) > limit
             or type(request.connection_attempts) is not int
         ):
             break

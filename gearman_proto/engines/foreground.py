@@ -188,11 +188,9 @@ class ForegroundJobs(dict[bytes, "Job | LoneRef"]):
         if handle in self:
             self.attach(handle, request, now)
             return
-        _created(request, handle)
         job = self[handle] = LoneRef(request, self._drop)
         job.handle, job.since, job.jobs = handle, now, self
-        for wait in request.waits:
-            wait.request_accepted()
+        _created(request, handle)
 
     def attach(self, handle: bytes, request: GearmanJobRequest, now: float) -> Job:
         """The job of `handle`, which others may share, is what the server has for `request`."""
@@ -202,10 +200,8 @@ class ForegroundJobs(dict[bytes, "Job | LoneRef"]):
             job = self[handle] = Job(handle, now if alone is None else alone.since)
             if alone is not None:
                 self._refer(job, *alone.live())
-        _created(request, handle)
         self._refer(job, request)
-        for wait in request.waits:
-            wait.request_accepted()
+        _created(request, handle)
         return job
 
     def _refer(self, job: Job, *requests: GearmanJobRequest) -> None:
@@ -267,3 +263,5 @@ def _created(request: GearmanJobRequest, handle: bytes) -> None:
     request.payload = None
     request.forget_tried()
     request.state = JOB_CREATED
+    for wait in request.waits:
+        wait.request_accepted()

@@ -44,6 +44,8 @@ def test_attempts_that_can_not_be_compared() -> None:
     [
         ("task", "another"),
         ("task", "a\0b"),
+        ("task", "\ud800"),
+        ("task", "t" * 1000),
         ("task", b"task"),
         ("priority", "LOW"),
         ("priority", ["LOW"]),
