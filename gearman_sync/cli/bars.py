@@ -18,11 +18,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 from gearman_proto.foreign import shown
@@ -33,6 +34,7 @@ from .output import flush, write
 from .signals import handled, heeded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType, TracebackType
     from typing import Self
 
@@ -40,6 +42,13 @@ if TYPE_CHECKING:
 _RESERVED: Final = 3
 # Columns of the terminal that a name may take.
 _NAME: Final = 24
+
+
+class _InOrder(Progress):
+    """Bars that are sorted, whichever of the jobs began first."""
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        return super().make_tasks_table(sorted(tasks, key=lambda task: task.fields["place"]))
 
 
 class Bars:
@@ -66,7 +75,7 @@ class Bars:
         self._handling = contextlib.ExitStack()
         # rich takes a pipe for a terminal if the environment says so.
         if sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal:
-            self._progress = Progress(
+            self._progress = _InOrder(
                 # It may be anything.
                 TextColumn(
                     "{task.description}",
@@ -89,7 +98,7 @@ class Bars:
             self._handling.enter_context(handled(self._signals, self._on_signal))
             self._progress.start()
             if self._has_total:
-                self._total = self._progress.add_task("total", total=None)
+                self._total = self._progress.add_task("total", total=None, place=0)
         return self
 
     def __exit__(
@@ -124,8 +133,10 @@ class Bars:
         """Whether there is a terminal for them."""
         return self._progress is not None
 
-    def report(self, job: object, name: str, numerator: int, denominator: int) -> None:
-        """A job has reported how far it is."""
+    def report(
+        self, job: object, name: str, numerator: int, denominator: int, *, place: int = 1
+    ) -> None:
+        """A job has reported how far it is. Bars are in the order of their `place`s, from 1."""
         progress = self._progress
         if progress is None:
             return
@@ -133,7 +144,7 @@ class Bars:
         if task is None:
             if len(self._tasks) >= max(self._console.height - _RESERVED, 1):
                 return
-            task = self._tasks[job] = progress.add_task(shown(name), total=None)
+            task = self._tasks[job] = progress.add_task(shown(name), total=None, place=place)
         progress.update(task, completed=numerator, total=denominator or None)
 
     def end(self, job: object) -> None:

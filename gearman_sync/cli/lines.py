@@ -309,7 +309,8 @@ class _Writer:
                 status = entry.request.status
                 if status:
                     name = f"line {entry.number}"
-                    self._bars.report(entry, name, status["numerator"], status["denominator"])
+                    done, of = status["numerator"], status["denominator"]
+                    self._bars.report(entry, name, done, of, place=entry.number)
 
     def _count(self) -> None:
         self._bars.count(self._written, self._submitted if self._is_complete else None)

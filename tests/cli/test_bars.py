@@ -296,9 +296,16 @@ def test_each_line_has_a_bar_and_all_have_one(puppets: Puppets) -> None:
     with submit(puppets, "resize", "--lines", stdin=subprocess.PIPE) as terminal:
         feed(terminal, b"a\nb\n")
         jobs = puppets.all(2)
-        jobs[b"a"].send_status(1, 4)
         jobs[b"b"].send_status(20, 30)
+        wait_for_bars(terminal, line_2="20/30", total="0/?")
+        jobs[b"a"].send_status(1, 4)
         wait_for_bars(terminal, line_1="1/4", line_2="20/30", total="0/?")
+        # Whichever was first.
+        assert [line.split(" ━")[0].rstrip() for line in terminal.lines[:3]] == [
+            "total",
+            "line 1",
+            "line 2",
+        ]
         jobs[b"a"].send_status(2, 4)
         wait_for_bars(terminal, line_1="2/4", line_2="20/30")
         puppets.end(jobs[b"a"], b"A")
