@@ -305,7 +305,7 @@ class Connection:
     ) -> bytes:
         """Return the bytes to write for many submits of one function: what `send` of each returns.
 
-        It costs a quarter of that, as no events are made.
+        It costs much less than that, as no events are made.
 
         Args:
             kind: SubmitJob, or another of the submits that have nothing special.
@@ -471,7 +471,7 @@ class Connection:
     def next_created(self) -> tuple[list[bytes], list[Any]]:
         """Take the JOB_CREATED packets of one size that come next, and return what they say.
 
-        It is what `next_event` would say of them, at a quarter of its cost. There may be more
+        It is what `next_event` would say of them, at a fraction of its cost. There may be more
         behind them, and any of them may be left to `next_event`.
 
         Returns:
