@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +36,11 @@ class Measuring:
             directory = None
         if directory != self._directory:
             self._switch(directory)
-        return (yield)
+        tracer = sys.gettrace()
+        result = yield
+        if sys.gettrace() is not tracer:
+            raise RuntimeError(f"{item.nodeid} ended the measuring of those after it")
+        return result
 
     def _switch(self, directory: str | None) -> None:
         if directory is None:

@@ -73,6 +73,7 @@ class Interrupted:
         self._seen: set[Any] = set()
 
     def __enter__(self) -> Self:
+        self._before = sys.gettrace()  # What measures the coverage.
         sys.settrace(self._enter)
         return self
 
@@ -82,7 +83,7 @@ class Interrupted:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        sys.settrace(None)
+        sys.settrace(self._before)
 
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
         return self._look if frame.f_code.co_filename.startswith(_CORE) else None
