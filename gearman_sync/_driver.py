@@ -51,7 +51,6 @@ import logging
 import math
 import os
 import random
-import selectors
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic
@@ -60,6 +59,7 @@ from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError, S
 from gearman_proto.engines.driving import E_, W_, BaseDriver
 
 from ._poller import Listener, Poller
+from ._selector import READ, WRITE
 from ._transport import Stage, Transport
 from ._turns import Bell, Lock, Turns
 
@@ -128,27 +128,37 @@ class Driver(BaseDriver[E_]):
 
     def finish(self, begin: Begin[E_, W_]) -> W_:
         """Begin a call, wait for its end, and return its Wait."""
-        return self.during(begin, Call.block)
+        call: Call[W_] = Call(self)
+        self._settled(self._inside, self._finish, call, begin)
+        return call.wait
 
     def during(self, begin: Begin[E_, W_], body: Callable[[Call[W_]], T_]) -> T_:
         """Begin a call, and return or raise what `body` does with it; behind that, it is over."""
+        value: T_ = self._settled(self._during, begin, body)
+        return value
+
+    def _during(self, begin: Begin[E_, W_], body: Callable[[Call[W_]], T_]) -> T_:
         call: Call[W_] = Call(self)
         try:
+            call.begin(begin)
+            value = body(call)
+        finally:
+            self.over(call.wait)
+        self.tidy()
+        return value
+
+    def _settled(self, function: Callable[..., T_], *args: Any) -> T_:
+        """Call `function`, which makes a call. If it raises, see to it that nothing is left."""
+        try:
             try:
-                try:
-                    call.begin(begin)
-                    value = body(call)
-                finally:
-                    self.over(call.wait)
+                return function(*args)
             except BaseException:
                 # A signal's, perhaps. That nobody waits any more may be news to the engine.
                 self._settle()
                 raise
-            self.tidy()
         except BaseException:
-            self._settle()  # The one above, or `tidy`, may have been hit itself.
+            self._settle()  # The one above may have been hit itself.
             raise
-        return value
 
     def call(self, function: Callable[[E_, float], T_], *, look: bool = True) -> T_:
         """Call the engine, do what comes of it, and return what `function` returns.
@@ -160,27 +170,8 @@ class Driver(BaseDriver[E_]):
         Raises:
             LocalProtocolError: This is on top of a call of the same thread (`refusal`).
         """
-        self._check_free()
-        with self._lock:
-            try:
-                self._enter()
-                if look and self._turns.leader is None and self._poller.transports:
-                    # Nobody has looked for a while. What matters most is a connection that has
-                    # ended: what is sent on it would be lost.
-                    ready = self._poller.selector.select(0)
-                    if ready:
-                        self._handle(ready)
-                try:
-                    value = function(self.engine, clock())
-                except Exception as error:
-                    if self._is_refusal(error):
-                        self._leave()
-                    raise
-                self._leave()
-            except BaseException as error:
-                self._interrupted(error)
-                raise
-            return value
+        value: T_ = self._inside(self._call, function, look)
+        return value
 
     def tell(self, function: Callable[[E_, float], object]) -> None:
         """Call the engine, or post it: this may be done on top of a call of this thread."""
@@ -196,17 +187,7 @@ class Driver(BaseDriver[E_]):
 
     def block(self, wait: Wait, bell: Bell) -> None:
         """Return when `wait`, which rings `bell`, is ready."""
-        self._check_free()
-        with self._lock:
-            try:
-                on_top = self._turns.block(wait, bell, self._poll)
-                self._turns.hand_over()
-                if on_top:
-                    # When the leader's sleep, beneath this, is over may have changed.
-                    self._poller.waker.wake()
-            except BaseException as error:
-                self._interrupted(error)
-                raise
+        self._inside(self._block, wait, bell)
 
     def tidy(self) -> None:
         """Tell the engine of calls that are over, unless somebody has the lock, who does then.
@@ -214,7 +195,7 @@ class Driver(BaseDriver[E_]):
         This never blocks: a generator that was not used up ends where the garbage collector comes
         upon it, and that may be in a thread that has the lock, of this driver or of another.
         """
-        self._lock.if_free(self._tidy)
+        self._lock.if_free(self._guarded, self._tidy)
 
     def close(self) -> None:
         """Close the engine and all sockets; everybody who waits returns."""
@@ -223,12 +204,15 @@ class Driver(BaseDriver[E_]):
             with self._lock:
                 self._close_poller()
 
-    def _check_free(self) -> None:
+    def _inside(self, function: Callable[..., T_], *args: Any) -> T_:
+        """Call `function` with the lock."""
         if self._lock.is_mine():
             raise self._refusal(
                 "this is in the middle of another call of the same thread, as signal handlers and "
                 "finalizers may be: nothing that waits can be called here"
             )
+        with self._lock:
+            return self._guarded(function, *args)
 
     def _settle(self) -> None:
         """A call has been left by an exception: see to it that nothing is left of it."""
@@ -236,6 +220,47 @@ class Driver(BaseDriver[E_]):
             self.call(lambda _engine, _now: None, look=False)
 
     # From here on, everything has the lock.
+
+    def _guarded(self, function: Callable[..., T_], *args: Any) -> T_:
+        """Call `function`, which uses the engine or the sockets, or sleeps."""
+        try:
+            return function(*args)
+        except BaseException as error:
+            self._interrupted(error)
+            raise
+
+    def _finish(self, call: Call[Any], begin: Begin[E_, Any]) -> None:
+        try:
+            self._call(functools.partial(call.start, begin), look=True)
+            if not call.wait.ready:
+                self._block(call.wait, call.bell)
+        finally:
+            self.over(call.wait)
+        self._tidy()
+
+    def _call(self, function: Callable[[E_, float], T_], look: bool) -> T_:
+        self._enter()
+        if look and self._turns.leader is None and self._poller.transports:
+            # Nobody has looked for a while. What matters most is a connection that has
+            # ended: what is sent on it would be lost.
+            ready = self._poller.selector.select(0)
+            if ready:
+                self._handle(ready)
+        try:
+            value = function(self.engine, clock())
+        except Exception as error:
+            if self._is_refusal(error):
+                self._leave()
+            raise
+        self._leave()
+        return value
+
+    def _block(self, wait: Wait, bell: Bell) -> None:
+        on_top = self._turns.block(wait, bell, self._poll)
+        self._turns.hand_over()
+        if on_top:
+            # When the leader's sleep, beneath this, is over may have changed.
+            self._poller.waker.wake()
 
     def _enter(self) -> float:
         """Begin to use the engine, and return the time."""
@@ -253,15 +278,11 @@ class Driver(BaseDriver[E_]):
         self._turns.hand_over()
 
     def _tidy(self) -> None:
-        try:
-            if self._act(self._enter()):
-                self._pump()
-            self._busy = False
-            self._turns.hand_over()
-            self._close_poller()
-        except BaseException as error:
-            self._interrupted(error)
-            raise
+        if self._act(self._enter()):
+            self._pump()
+        self._busy = False
+        self._turns.hand_over()
+        self._close_poller()
 
     def _mend(self) -> None:
         """Do what `_interrupted` should have done, in another thread, if that was interrupted."""
@@ -331,28 +352,32 @@ class Driver(BaseDriver[E_]):
         if rounds == self._rounds and not self._busy:
             self._handle(ready)
 
-    def _handle(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+    def _handle(self, ready: list[tuple[Any, int]]) -> None:
         """Take in what the selector has found, and go on from there."""
         was_busy, self._busy = self._busy, True
         self._rounds += 1
         now = clock()
         self._release_all(now)
-        for key, events in ready:
-            if key.data is None:
+        for owner, events in ready:
+            if owner is None:
                 self._poller.waker.drain()
-            elif isinstance(key.data, Listener):
-                self._accept(key.data, now)
+            elif isinstance(owner, Listener):
+                self._accept(owner, now)
             else:
-                self._on_ready(key.data, events, now)
+                self._on_ready(owner, events, now)
         # Input that has come counts before the time that has passed.
-        for link in list(self._poller.connecting):
-            transport = self._poller.transports[link]
-            if transport.deadline is not None and transport.deadline <= now:
-                self._attempt(link, transport.give_up_address, now)
+        if self._poller.connecting:
+            self._give_up_addresses(now)
         self._poller.resume_listening(now)
         self._tell(self.engine.handle_timeout, now)
         self._pump()
         self._busy = was_busy
+
+    def _give_up_addresses(self, now: float) -> None:
+        for link in list(self._poller.connecting):
+            transport = self._poller.transports[link]
+            if transport.deadline is not None and transport.deadline <= now:
+                self._attempt(link, transport.give_up_address, now)
 
     def _next_deadline(self) -> float:
         first, deadline = self._poller.next_deadline(), self.engine.next_deadline()
@@ -371,9 +396,9 @@ class Driver(BaseDriver[E_]):
             if self._attempt(link, transport.advance, now):
                 self._tell(self.engine.connected, link, now)
             return
-        if events & selectors.EVENT_WRITE:
+        if events != READ:
             self._writable.add(link)
-        if events & selectors.EVENT_READ and not link.behind:
+        if events != WRITE and not link.behind:
             self._read(link, transport, now)
 
     def _read(self, link: Any, transport: Transport, now: float) -> None:
@@ -414,7 +439,10 @@ class Driver(BaseDriver[E_]):
         """Carry out what the engine wants, write what it has to write, and tell the leader."""
         now = clock()
         changed = self._act(now)
-        while self._write_all(now) | self._act(now):
+        while links := [*self.engine.links_to_write(), *self._writable]:
+            lost = self._write(links, now)
+            if not self._act(now) and not lost:
+                break
             changed = True
         if self._poller.touched:
             changed |= self._poller.refresh()
@@ -435,10 +463,10 @@ class Driver(BaseDriver[E_]):
                 self._poller.stop_listening()
         return acted
 
-    def _write_all(self, now: float) -> bool:
-        """Write what there is. Returns whether a connection was lost by that."""
+    def _write(self, links: list[Any], now: float) -> bool:
+        """Write what there is for `links`. Returns whether a connection was lost by that."""
         lost = False
-        for link in [*self.engine.links_to_write(), *self._writable]:
+        for link in links:
             transport = self._poller.transports.get(link)
             if transport is None or transport.stage is not Stage.OPEN:
                 continue
@@ -511,23 +539,23 @@ class Call(Generic[W_]):
 
     def __init__(self, driver: Driver[Any]) -> None:
         self._driver = driver
-        # Its own object: a Wait keeps what wakes it, and would be in a circle with its Call.
-        self._bell = Bell()
+        #: Its own object: a Wait keeps what wakes it, and would be in a circle with its Call.
+        self.bell = Bell()
         #: What it waits for; none before it has begun.
         self.wait: W_ = None  # type: ignore[assignment]
 
     def begin(self, begin: Begin[Any, W_]) -> None:
         """Have the engine begin it."""
+        self._driver.call(functools.partial(self.start, begin))
 
-        def start(engine: Any, now: float) -> None:
-            self.wait = begin(engine, now, self._bell.ring)
-
-        self._driver.call(start)
+    def start(self, begin: Begin[Any, W_], engine: Any, now: float) -> None:
+        """Begin it; this has the lock."""
+        self.wait = begin(engine, now, self.bell.ring)
 
     def block(self) -> W_:
         """Return the Wait when it is ready."""
         if not self.wait.ready:
-            self._driver.block(self.wait, self._bell)
+            self._driver.block(self.wait, self.bell)
         return self.wait
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import logging
 import math
-import selectors
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.records import record
 
+from ._selector import READ, Selector
 from ._waker import Waker
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ class Poller:
         self.transports: dict[Any, Transport] = {}
         self.connecting: set[Any] = set()
         self.touched: set[Any] = set()
-        self.selector = selectors.DefaultSelector()
+        self.selector = Selector()
         # File descriptor -> the events it is registered for.
         self._interests: dict[int, int] = {}
         self._listeners: list[Listener] = []
         # When to listen again, after there were too many open files; else infinity.
         self._listen_at = math.inf
         self.waker = Waker()
-        self.selector.register(self.waker, selectors.EVENT_READ, None)
+        self.selector.register(self.waker.fileno(), READ, None)
 
     def next_deadline(self) -> float:
         """When a transport is to give up an address, or `resume_listening` is due."""
@@ -107,7 +107,7 @@ class Poller:
         if not interest:
             self.selector.unregister(fd)
         elif before:
-            self.selector.modify(fd, interest, link)
+            self.selector.modify(fd, interest)
         else:
             self.selector.register(fd, interest, link)
         self._interests[fd] = interest
@@ -129,7 +129,7 @@ class Poller:
     def listen(self, listener: Listener) -> None:
         """Take connections from `listener`."""
         self._listeners.append(listener)
-        self.selector.register(listener.sock, selectors.EVENT_READ, listener)
+        self.selector.register(listener.sock.fileno(), READ, listener)
 
     def accept(self, listener: Listener, now: float) -> Iterator[tuple[socket.socket, Any]]:
         """The connections that have come, some at a time, and the addresses of their other ends."""
@@ -151,20 +151,20 @@ class Poller:
     def _pause_listening(self, now: float) -> None:
         self._listen_at = now + _LISTEN_AGAIN
         for listener in self._listeners:
-            self.selector.unregister(listener.sock)
+            self.selector.unregister(listener.sock.fileno())
 
     def resume_listening(self, now: float) -> None:
         """Listen again if it is time to."""
         if self._listen_at <= now:
             self._listen_at = math.inf
             for listener in self._listeners:
-                self.selector.register(listener.sock, selectors.EVENT_READ, listener)
+                self.selector.register(listener.sock.fileno(), READ, listener)
 
     def stop_listening(self) -> None:
         """Take no more connections."""
         for listener in self._listeners:
             if self._listen_at == math.inf:
-                self.selector.unregister(listener.sock)
+                self.selector.unregister(listener.sock.fileno())
             listener.sock.close()
         self._listeners.clear()
         self._listen_at = math.inf
@@ -188,13 +188,13 @@ class Poller:
         self._interests.clear()
         if not self.is_open:
             return
-        old, self.selector = self.selector, selectors.DefaultSelector()
+        old, self.selector = self.selector, Selector()
         if not asleep:
             old.close()
-        self.selector.register(self.waker, selectors.EVENT_READ, None)
+        self.selector.register(self.waker.fileno(), READ, None)
         for listener in self._listeners:
             if self._listen_at == math.inf:
-                self.selector.register(listener.sock, selectors.EVENT_READ, listener)
+                self.selector.register(listener.sock.fileno(), READ, listener)
 
     @property
     def is_open(self) -> bool:

@@ -15,12 +15,12 @@ import contextlib
 import enum
 import errno
 import os
-import selectors
 import socket
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gearman_proto.keepalive import socket_options
 
+from ._selector import READ, WRITE
 from ._threads import start_thread
 
 if TYPE_CHECKING:
@@ -106,10 +106,10 @@ class Transport:
     def interest(self) -> int:
         """The selector events to wait for; 0 if there are none."""
         if self.stage is Stage.CONNECTING:
-            return selectors.EVENT_WRITE
+            return WRITE
         # At its end, a stream stays ready to be read.
-        interest = 0 if self._has_ended else selectors.EVENT_READ
-        return interest | selectors.EVENT_WRITE if self.is_blocked else interest
+        interest = 0 if self._has_ended else READ
+        return interest | WRITE if self.is_blocked else interest
 
     # Connecting. Each of these raises OSError when there is no hope left.
 

@@ -66,13 +66,13 @@ class Lock(_RLock):  # type: ignore[misc]
         finally:
             self._acquire_restore(once)
 
-    def if_free(self, function: Callable[[], object]) -> None:
+    def if_free(self, function: Callable[..., object], *args: object) -> None:
         """Call `function` with the lock, unless somebody has it, this thread included."""
         if self.is_mine():
             return
         try:
             if self.acquire(blocking=False):
-                function()
+                function(*args)
         finally:
             # Without a look first whether it is held: the exception may come behind that, and
             # before it, where `acquire` has returned.

@@ -257,14 +257,10 @@ def test_keyboard_interrupt(start_server: StartServer, poll_timeout: float | Non
 
 @needs_signals
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("late", [False, True])
-def test_keyboard_interrupt_while_others_wait_behind(
-    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, late: bool
-) -> None:
+def test_keyboard_interrupt_while_others_wait_behind(start_server: StartServer) -> None:
     """They need not wait for the answer to a question that nobody asks any more."""
     server = start_server(silent_then_good())
     main = threading.get_ident()
-    first = [late]
 
     def interrupt() -> list[str]:
         eventually(lambda: server.events, "the first question")
@@ -274,16 +270,7 @@ def test_keyboard_interrupt_while_others_wait_behind(
         signal.pthread_kill(main, signal.SIGINT)
         return [other.result(PATIENCE) for other in others]
 
-    def release(wait: Any) -> None:
-        if threading.get_ident() == main and first[0]:
-            first[0] = False
-            # One of the others polls already, and knows nothing of this.
-            wait_for_leader(client)
-        real_release(wait)
-
     with GearmanAdminClient([server.address], poll_timeout=None) as client:
-        real_release = client._driver.over
-        monkeypatch.setattr(client._driver, "over", release)
         call = spawn(interrupt)
         with pytest.raises(KeyboardInterrupt):
             client.get_version()

@@ -1,0 +1,82 @@
+"""What tells which sockets are ready, of both kinds."""
+
+from __future__ import annotations
+
+import select
+import selectors
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_sync import _driver, _poller, _transport
+from gearman_sync._selector import EpollSelector, PlainSelector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gearman_sync import GearmanClient
+    from tests.support import Gearmand
+
+PLAIN = (PlainSelector, selectors.EVENT_READ, selectors.EVENT_WRITE)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(
+            "epoll",
+            marks=pytest.mark.skipif(not hasattr(select, "epoll"), reason="Linux has it"),
+        ),
+        "plain",
+    ]
+)
+def kind(request: pytest.FixtureRequest) -> tuple[type[Any], int, int]:
+    if request.param == "plain":
+        return PLAIN
+    return EpollSelector, select.EPOLLIN, select.EPOLLOUT
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    near, far = socket.socketpair()
+    with near, far:
+        yield near, far
+
+
+def test_what_is_ready(
+    kind: tuple[type[Any], int, int], pair: tuple[socket.socket, socket.socket]
+) -> None:
+    make, read, write = kind
+    near, far = pair
+    selector = make()
+    selector.register(near.fileno(), read, "near")
+    assert selector.select(0) == []
+    selector.modify(near.fileno(), read | write)
+    assert selector.select(0) == [("near", write)]
+    far.send(b"x")
+    assert selector.select(None) == [("near", read | write)]
+    selector.modify(near.fileno(), read)
+    assert selector.select(None) == [("near", read)]
+    near.recv(1)
+    far.close()
+    ((owner, events),) = selector.select(None)
+    assert owner == "near"
+    assert events != write  # There is something to read: the end.
+    selector.unregister(near.fileno())
+    assert selector.select(0.001) == []
+    selector.close()
+
+
+def test_a_client_on_a_system_without_epoll(
+    monkeypatch: pytest.MonkeyPatch, gearmand: Gearmand, make_client: Any, task: str
+) -> None:
+    make, read, write = PLAIN
+    monkeypatch.setattr(_poller, "Selector", make)
+    for module in (_poller, _transport, _driver):
+        monkeypatch.setattr(module, "READ", read)
+        monkeypatch.setattr(module, "WRITE", write, raising=False)
+    client: GearmanClient = make_client(gearmand.address)
+    jobs = [{"task": task, "data": bytes(100_000)} for _ in range(20)]
+    requests = client.submit_multiple_jobs(jobs, background=True)
+    assert all(request.complete for request in requests)
+    assert isinstance(client._driver._poller.selector, PlainSelector)
