@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from gearman_proto import ClientEngine, Server, constants, make_requests
+from gearman_proto import ClientEngine, Server, constants
+from gearman_proto.jobs.supply import Supply
 from gearman_proto.surface.client import Client, Requests, make_job
 
 from ._callbacks import awaited
@@ -100,10 +101,11 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         max_retries: int = 0,
         poll_timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        requests = make_requests(jobs_to_submit, background=background, max_retries=max_retries)
-        return await self.submit_multiple_requests(
+        requests = self._requests_of(jobs_to_submit, background, max_retries)
+        submitted = await self.submit_multiple_requests(
             requests, wait_until_complete=wait_until_complete, poll_timeout=poll_timeout
         )
+        return submitted.all() if type(submitted) is Supply else submitted
 
     async def submit_multiple_requests(
         self,

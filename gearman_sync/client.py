@@ -7,7 +7,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from gearman_proto import ClientEngine, InvalidClientState, Server, constants, make_requests
+from gearman_proto import ClientEngine, InvalidClientState, Server, constants
+from gearman_proto.jobs.supply import Supply
 from gearman_proto.surface.client import Client, Requests, make_job
 from gearman_proto.tls import make_contexts
 
@@ -68,10 +69,11 @@ class GearmanClient(Client[Server, SSLContext], Opened):
         max_retries: int = 0,
         poll_timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        requests = make_requests(jobs_to_submit, background=background, max_retries=max_retries)
-        return self.submit_multiple_requests(
+        requests = self._requests_of(jobs_to_submit, background, max_retries)
+        submitted = self.submit_multiple_requests(
             requests, wait_until_complete=wait_until_complete, poll_timeout=poll_timeout
         )
+        return submitted.all() if type(submitted) is Supply else submitted
 
     def submit_multiple_requests(
         self,

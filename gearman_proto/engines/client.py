@@ -13,6 +13,10 @@ Where a request is
     CREATED      `link.jobs[handle]`, if it is foreground      its terminal packet
     ===========  ============================================  =================
 
+    Many plain requests are made only when there is room for them: what `link.supplies` makes goes
+    to the end of an outbox that is empty. Whatever happens to a link, or to a call, happens when
+    all of its requests have been made.
+
     (Requests of a unique that the application chose share a Submit in the first two; see
     `foreground`.)
 
@@ -48,7 +52,8 @@ from gearman_proto.errors import (
     ServerUnavailable,
 )
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.jobs.submitting import check_requests, submit_event
+from gearman_proto.jobs.submitting import SLICE, check_requests, submit_event
+from gearman_proto.jobs.supply import Supply
 from gearman_proto.names import to_wire
 from gearman_proto.wire.events import OptionReq
 
@@ -180,7 +185,14 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             TypeError, ValueError: `timeout` is no number.
         """
         self._check_open()
-        wait = RequestsWait(requests, deadline_of(now, timeout), wake, accepted_only=accepted_only)
+        deadline = deadline_of(now, timeout)
+        if type(requests) is Supply:
+            link = None if self._abandoned > self._max_abandoned else self._only_link(now)
+            if link is not None and not requests.requests:
+                wait = RequestsWait((), deadline, wake, accepted_only=accepted_only)
+                return self._start_supply(requests, wait, link)
+            requests = requests.all()
+        wait = RequestsWait(requests, deadline, wake, accepted_only=accepted_only)
         self._check_ours(requests)
         alone = wait.alone
         unsent = []
@@ -213,6 +225,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 request.tried = full
             self._assign(request, now)
         wait.check()
+        return self._start(wait)
+
+    def _start_supply(self, supply: Supply, wait: RequestsWait, link: ClientLink) -> RequestsWait:
+        """Submit what `supply` makes over `link`."""
+        wait.requests = wait.members = supply.requests
+        wait.unaccepted = wait.open = len(supply)
+        link.supplies.append((supply, wait))
         return self._start(wait)
 
     def wait_completed(
@@ -336,6 +355,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if isinstance(wait, Stream):
             self._watchers.discard(wait)
         if isinstance(wait, RequestsWait) and wait.open:
+            self._make_all_of(wait, now)
             for request in wait.members:
                 if wait in request.waits:
                     request.waits = tuple(other for other in request.waits if other is not wait)
@@ -352,6 +372,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self.closed = True
         error = ConnectionError("the client was shut down")
         for link in self.pool.links():
+            self._make_rest(link, now)
             self._tell_close(link)
             for item in self._empty(link):
                 if isinstance(item, Query):
@@ -403,6 +424,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             here += (item,) if isinstance(item, Query) else requests_of(item)
         here += link.jobs.give_up()
         link.outbox.clear()
+        link.supplies.clear()
         self._drop(link)
         return here
 
@@ -433,7 +455,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             link: ClientLink | None = server.link
             if link is None or link.state is not OPEN:
                 continue
-            if link.ahead or (link.outbox and link.connection.unanswered < _WINDOW):
+            waiting = link.outbox or link.supplies
+            if link.ahead or (waiting and link.connection.unanswered < _WINDOW):
                 links.append(link)
         return links
 
@@ -445,7 +468,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if link.state is not OPEN:
             return b""
         outbox, ahead, heartbeat = link.outbox, link.ahead, link.heartbeat
-        if not outbox and not ahead:
+        if not outbox and not ahead and not link.supplies:
             return b""
         unanswered = link.connection.unanswered
         if not unanswered and not link.jobs:
@@ -461,7 +484,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 return bytes(question)
             packets.append(send(question.event, question))
         last = unanswered + len(packets)
-        while last < _WINDOW and size < _CHUNK_SIZE and outbox:
+        while last < _WINDOW and size < _CHUNK_SIZE and (outbox or self._make_more(link, now)):
             if run := take_submits(outbox, _WINDOW - last, _CHUNK_SIZE - size):
                 packet = connection.send_submits(*run)
                 requests = run[-1]
@@ -536,8 +559,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if not wait.done:
             self._waits.add(wait)
             if wait.deadline is not None:
-                self._timers.set(wait, wait.deadline, type(wait).expire)
+                self._timers.set(wait, wait.deadline, self._expire)
         return wait
+
+    def _expire(self, wait: Wait, now: float) -> None:
+        self._make_all_of(wait, now)
+        wait.expire(now)
 
     @staticmethod
     def _join(request: GearmanJobRequest, wait: RequestsWait) -> None:
@@ -598,6 +625,31 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         elif (item := link.jobs.share(request, now)) is not None:
             link.outbox.append(item)
 
+    def _make_more(self, link: ClientLink, now: float) -> bool:
+        """Have more requests in the outbox of `link`, if there are any to be made."""
+        if not link.supplies:
+            return False
+        supply, wait = link.supplies[0]
+        requests = supply.take(SLICE)
+        if len(supply.requests) == len(supply):
+            del link.supplies[0]
+        alone = wait.alone
+        for request, unique in zip(requests, self._make_uniques(len(requests))):
+            request.unique = request.generated_unique = unique
+            request.waits = alone
+            self._put(request, link, now)
+        return True
+
+    def _make_rest(self, link: ClientLink, now: float) -> None:
+        while self._make_more(link, now):
+            pass
+
+    def _make_all_of(self, wait: Wait, now: float) -> None:
+        """Make all requests of a call."""
+        for link in self.pool.links():
+            while any(other is wait for _, other in link.supplies):
+                self._make_more(link, now)
+
     def _only_link(self, now: float) -> ClientLink | None:
         """The link that all requests are for, if there is but one server."""
         if len(self.pool.servers) != 1:
@@ -654,6 +706,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     def _lost(self, link: ClientLink, error: Exception, now: float) -> None:
         server = link.server
         was_up = link.is_up
+        self._make_rest(link, now)
         self._drop(link)
         if link.has_lasted(now):
             server.served()

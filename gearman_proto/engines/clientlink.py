@@ -19,12 +19,13 @@ from .queries import Query
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from gearman_proto.jobs.supply import Supply
     from gearman_proto.wire.events import PlainSubmit
 
     from .base import BaseEngine
     from .foreground import LoneRef, RequestRef
     from .pool import Server
-    from .waits import Wait
+    from .waits import RequestsWait, Wait
 
 # Bytes to hand over at a time.
 _PIECE: Final = 256 * 1024
@@ -49,6 +50,7 @@ class ClientLink(OutgoingLink):
     Attributes:
         engine: The engine that it belongs to.
         outbox: What is to be sent, in order.
+        supplies: What makes more of that, and the waits of those requests.
         jobs: The foreground jobs that the server has acknowledged.
         waits: Those who wait for it to be open.
         ahead: What goes before the outbox: the pieces of a large packet that has been begun, then
@@ -56,7 +58,7 @@ class ClientLink(OutgoingLink):
         heartbeat: Whether the server is still there.
     """
 
-    __slots__ = ("ahead", "engine", "heartbeat", "jobs", "outbox", "waits")
+    __slots__ = ("ahead", "engine", "heartbeat", "jobs", "outbox", "supplies", "waits")
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class ClientLink(OutgoingLink):
         super().__init__(server, Role.CLIENT, max_packet_size)
         self.engine: BaseEngine = engine
         self.outbox: deque[GearmanJobRequest | Submit | Query | Aside | Trial] = deque()
+        self.supplies: list[tuple[Supply, RequestsWait]] = []
         self.jobs: ForegroundJobs = ForegroundJobs(dropped)
         self.waits: list[Wait] = []
         self.ahead: deque[memoryview | Aside] = deque()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,10 +17,13 @@ from gearman_proto.wire.events import SUBMITS
 
 from .encoder import NoopEncoder, encode_data
 from .request import GearmanJobRequest
+from .supply import Supply
 
 #: Bytes of a job's data, encoded: a packet's size is a number of 32 bits, for the names, too.
 MAX_PAYLOAD_SIZE: Final = constants.MAX_BODY_SIZE - 16384
 
+#: Requests to make at a time, if there are more: they have as many submits as are written at once.
+SLICE: Final = 1024
 
 JOB_KEYS: Final = frozenset({"task", "data", "unique", "priority", "run_at", "reducer"})
 
@@ -62,6 +65,58 @@ def make_requests(
     return requests
 
 
+def supply_requests(
+    jobs: Collection[Mapping[str, Any]],
+    *,
+    background: bool = False,
+    max_retries: int = 0,
+    encoder: Any = NoopEncoder,
+) -> list[GearmanJobRequest] | Supply:
+    """Do what `make_requests` does; for many plain jobs, later.
+
+    Args:
+        jobs: As in `make_requests`.
+        background: As in `make_requests`.
+        max_retries: As in `make_requests`.
+        encoder: The encoder that their data is for.
+
+    Returns:
+        A list of requests, or a Supply.
+
+    Raises:
+        TypeError, ValueError: As in `make_requests`.
+    """
+    if encoder is NoopEncoder and type(jobs) is list and len(jobs) > SLICE:
+        plain = _plain(jobs)
+        if plain is not None:
+            attempts = check_count("max_retries", max_retries, 0) + 1
+            return Supply(*plain, bool(background), attempts)
+    return make_requests(jobs, background=background, max_retries=max_retries)
+
+
+def _plain(jobs: list[Any]) -> tuple[list[str], list[bytes]] | None:
+    """The tasks and the data of jobs that have nothing else, and are sound; or None."""
+    tasks, payloads = [], []
+    task = None
+    try:
+        for job in jobs:
+            if type(job) is not dict or len(job) != 2:
+                return None
+            payload = job["data"]
+            if job["task"] is not task:
+                task = job["task"]
+                if type(task) is not str:
+                    return None
+                check_name("task", task, constants.MAX_FUNCTION_SIZE)
+            if type(payload) is not bytes or len(payload) > MAX_PAYLOAD_SIZE:
+                return None
+            tasks.append(task)
+            payloads.append(payload)
+    except (KeyError, ValueError):
+        return None  # Whoever makes the request says what is wrong.
+    return tasks, payloads
+
+
 def _add_options(request: GearmanJobRequest, job: Mapping[str, Any]) -> None:
     if not JOB_KEYS.issuperset(job):
         raise _bad_job(job)
@@ -83,7 +138,7 @@ def _bad_job(job: Any) -> Exception:
 
 def check_collection(name: str, value: object) -> None:
     """Raise TypeError unless `value` is a list, a tuple or a set."""
-    if not isinstance(value, (list, tuple, set, frozenset)):
+    if not isinstance(value, (list, tuple, set, frozenset, Supply)):
         raise ArgumentTypeError(f"{name} is a list, a tuple or a set, not {type(value).__name__}")
 
 

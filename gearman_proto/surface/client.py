@@ -10,7 +10,8 @@ from gearman_proto import constants
 from gearman_proto.deadlines import to_seconds
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.jobs.submitting import check_requests, prepare
+from gearman_proto.jobs.submitting import check_requests, prepare, supply_requests
+from gearman_proto.jobs.supply import Supply
 from gearman_proto.tls import parse_servers
 
 from .base import Begin, Connected, ContextT, Iterated, ServerT, Waited
@@ -358,6 +359,13 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     # What adapters run. All arguments are looked at here, and not in the midst of an engine: they
     # may be objects of the application's, with exceptions of their own.
 
+    def _requests_of(
+        self, jobs: Collection[Mapping[str, Any]], background: bool, max_retries: int
+    ) -> list[GearmanJobRequest] | Supply:
+        return supply_requests(
+            jobs, background=background, max_retries=max_retries, encoder=self.data_encoder
+        )
+
     def _begin_submit(
         self,
         requests: Collection[GearmanJobRequest],
@@ -366,7 +374,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Begin:
         seconds = to_seconds(timeout)
         accepted_only = not wait_until_complete
-        prepare(requests, self.data_encoder)
+        if type(requests) is not Supply:
+            prepare(requests, self.data_encoder)
         return lambda engine, now, wake: engine.submit(
             requests, now, wake, accepted_only=accepted_only, timeout=seconds
         )
@@ -422,7 +431,11 @@ def make_job(
     reducer: str | bytes | None,
 ) -> dict[str, Any]:
     """The dict of one job, for `submit_multiple_jobs`."""
-    job: dict[str, Any] = {"task": task, "data": data, "unique": unique, "priority": priority}
+    job: dict[str, Any] = {"task": task, "data": data}
+    if unique is not None:
+        job["unique"] = unique
+    if priority is not None:
+        job["priority"] = priority
     if run_at is not None:
         job["run_at"] = run_at
     if reducer is not None:

@@ -12,6 +12,7 @@ import pytest
 
 from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.wire.events import JobCreated, SubmitJobBg
 
 from .encoders import JsonEncoder, PickleEncoder, WordEncoder
@@ -62,6 +63,36 @@ async def test_foreground(kit: Kit, server: Server, task: str) -> None:
     assert request.handle.startswith("H:")
     assert list(request.data_updates) == []
     assert request.status == {}
+
+
+@pytest.mark.both_servers
+@pytest.mark.parametrize("background", [False, True])
+async def test_more_than_are_made_at_once(
+    kit: Kit, server: Server, task: str, background: bool
+) -> None:
+    client = await kit.client(server.address)
+    await kit.start_worker(server.address, tasks={task: echo})
+    jobs = [{"task": task, "data": b"%d" % number} for number in range(2 * SLICE + 1)]
+    requests = await client.submit_multiple_jobs(jobs, background=background)
+    assert type(requests) is list
+    assert [request.data for request in requests] == [job["data"] for job in jobs]
+    assert all(request.complete for request in requests)
+    if not background:
+        assert [request.result for request in requests] == [job["data"] for job in jobs]
+
+
+async def test_nothing_is_sent_if_one_of_many_is_bad(
+    kit: Kit, start_server: Callable[..., FakeServer], task: str
+) -> None:
+    server = start_server(acknowledge_all)
+    client = await kit.client(server.address)
+    jobs: list[dict[str, Any]] = [{"task": task, "data": b""} for _ in range(2 * SLICE)]
+    with pytest.raises(ValueError, match="has no 'data'"):
+        await client.submit_multiple_jobs([*jobs, {"task": task}], background=True)
+    with pytest.raises(TypeError):
+        await client.submit_multiple_jobs([*jobs, {"task": 5, "data": b""}], background=True)
+    await client.submit_job(task, b"good", background=True)
+    assert [e.data for e in server.events if isinstance(e, SubmitJobBg)] == [b"good"]
 
 
 @pytest.mark.both_servers

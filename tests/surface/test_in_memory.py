@@ -186,8 +186,7 @@ def test_what_a_client_does_not_begin() -> None:
 
 
 def test_the_dict_of_a_job() -> None:
-    plain = {"task": "t", "data": b"x", "unique": None, "priority": None}
-    assert make_job("t", b"x", None, None, None, None) == plain
+    assert make_job("t", b"x", None, None, None, None) == {"task": "t", "data": b"x"}
     special: dict[str, Any] = {"task": "t", "data": b"x", "unique": "u", "priority": "LOW"}
     special.update(run_at=5.0, reducer="r")
     assert make_job("t", b"x", "u", "LOW", 5.0, "r") == special

@@ -1,0 +1,234 @@
+"""Many plain requests, made while they are sent: all goes as if they had been there from the start.
+
+Each scenario is played twice, with a list of requests and with what makes them; what is sent, and
+what becomes of the requests and the calls, is the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.engines import client
+from gearman_proto.errors import GearmanError, ServerUnavailable
+from gearman_proto.jobs.supply import Supply
+from gearman_proto.wire.events import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
+
+from .harness import Bell, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto.engines.waits import Wait
+    from gearman_proto.jobs.request import GearmanJobRequest
+
+    from .harness import Peer
+
+MANY = 20
+
+
+class Play:
+    """A world, and what was seen in it."""
+
+    def __init__(self, *, at_once: bool, background: bool = True, servers: int = 1) -> None:
+        self.world = World(servers, max_abandoned=10_000)
+        self.at_once = at_once
+        self.background = background
+        self.seen: list[Any] = []
+        self.supplies: list[Supply] = []
+        self._count = 0
+
+    def submit(self, retries: int = 0, **options: Any) -> Wait:
+        made = Supply(
+            ["task"] * MANY, [b"%d" % n for n in range(MANY)], self.background, retries + 1
+        )
+        self.supplies.append(made)
+        requests = made.all() if self.at_once else made
+        wait = self.world.engine.submit(requests, self.world.now, Bell(), **options)
+        return self.world._made(wait)
+
+    def answer(self, server: Peer, *, chunks: int = 1) -> None:
+        """Answer what comes, in some chunks; each is what the window has room for."""
+        for _ in range(chunks):
+            submits: list[Any] = server.read(server.pull())
+            self.seen += [(type(submit), submit.unique, submit.data) for submit in submits]
+            for _ in submits:
+                self._count += 1
+                handle = b"H:%d" % self._count
+                server.send(JobCreated(handle))
+                if not self.background:
+                    server.send(WorkComplete(handle, b"done"))
+
+    def finish(self) -> None:
+        while any(peer.link.alive for peer in self.world.peers):
+            before = len(self.seen)
+            self.answer(self.world.serve())
+            if len(self.seen) == before:
+                break
+
+    def end(self) -> list[Any]:
+        for made in self.supplies:
+            for request in made:
+                self.seen.append(
+                    (request.data, request.state, request.timed_out, str(request.error))
+                )
+        return self.seen
+
+
+def served(play: Play) -> None:
+    wait = play.submit()
+    play.finish()
+    assert wait.done
+
+
+def two_calls(play: Play) -> None:
+    waits = [play.submit(), play.submit()]
+    play.finish()
+    assert all(wait.done for wait in waits)
+
+
+def one_beside_it(play: Play) -> None:
+    play.submit()
+    server = play.world.serve()
+    play.answer(server)
+    other = play.world.submit(play.world.request(data=b"other", background=play.background))
+    play.finish()
+    assert other.done
+    # It need not wait for what is not made yet.
+    play.seen = sorted(data for _, _, data in play.seen)
+
+
+def lost(play: Play, retries: int = 0) -> None:
+    wait = play.submit(retries)
+    server = play.world.serve()
+    play.answer(server, chunks=2)
+    server.pull()
+    server.lose()
+    for _ in range(3):
+        if not wait.done:
+            play.world.serve_again()
+            play.finish()
+    play.seen.append(str(wait.error))
+
+
+def lost_and_tried_again(play: Play) -> None:
+    lost(play, retries=1)
+
+
+def refused(play: Play) -> None:
+    wait = play.submit()
+    play.world.peer().refuse()
+    assert wait.done
+    with pytest.raises(ServerUnavailable) as caught:
+        wait.raise_error()
+    assert list(caught.value.job_requests) == list(play.supplies[0])
+
+
+def timed_out(play: Play) -> None:
+    """What was not sent is sent by those who come later."""
+    wait = play.submit(timeout=5.0)
+    play.answer(play.world.serve())
+    play.world.sleep(5.0)
+    assert wait.done
+    assert wait.timed_out
+    play.world.release(wait)
+    play.finish()
+
+
+def given_up(play: Play) -> None:
+    wait, other = play.submit(), play.submit()
+    play.answer(play.world.serve())
+    play.world.release(wait)
+    play.finish()
+    assert other.done
+
+
+def closed(play: Play) -> None:
+    wait = play.submit()
+    play.answer(play.world.serve())
+    play.world.close()
+    assert wait.done
+    play.seen.append(str(wait.error))
+
+
+def full(play: Play) -> None:
+    """Too much is kept for a server that does not answer: it is given no more."""
+    play.world.serve() if play.world.act() else None
+    for _ in range(2):
+        play.world.release(play.submit())
+    wait = play.submit()
+    assert wait.done
+    play.seen.append(str(wait.error))
+
+
+def several_servers(play: Play) -> None:
+    play.world = World(2)
+    wait = play.submit()
+    while not wait.done:
+        for peer in play.world.peers:
+            play.answer(peer if peer.link.is_up else peer.up())
+
+
+SCENARIOS = [
+    served,
+    two_calls,
+    one_beside_it,
+    lost,
+    lost_and_tried_again,
+    refused,
+    timed_out,
+    given_up,
+    closed,
+    full,
+    several_servers,
+]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SLICE", 3)
+    monkeypatch.setattr(client, "_WINDOW", 5)
+
+
+@pytest.mark.parametrize("background", [True, False], ids=["background", "foreground"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_as_if_they_had_been_there(scenario: Callable[[Play], None], background: bool) -> None:
+    plays = [Play(at_once=at_once, background=background) for at_once in (True, False)]
+    for play in plays:
+        scenario(play)
+    assert plays[0].end() == plays[1].end()
+
+
+def test_the_first_leave_before_the_last_are_made() -> None:
+    play = Play(at_once=False)
+    play.submit()
+    made = play.supplies[0]
+    assert made.requests == []
+    play.answer(play.world.serve())
+    assert 0 < len(made.requests) < MANY
+    assert {kind for kind, _, _ in play.seen} == {SubmitJobBg}
+
+
+@pytest.mark.parametrize("end", ["crash", "abandon"])
+def test_what_is_not_made_when_the_engine_is_given_up_never_is(end: str) -> None:
+    """Nobody has them: the call raises, or is gone."""
+    play = Play(at_once=False)
+    wait = play.submit()
+    play.answer(play.world.serve())
+    getattr(play.world.engine, end)(GearmanError("given up"))
+    play.world.act()
+    assert not play.world.peers[0].link.supplies
+    assert wait.done is (end == "crash")
+    assert 0 < len(play.supplies[0].requests) < MANY
+
+
+def test_what_was_begun_elsewhere_is_a_list() -> None:
+    """Somebody has looked at it before it was submitted."""
+    play = Play(at_once=False, background=False)
+    made = Supply(["task"] * MANY, [b""] * MANY, False, 1)
+    requests: list[GearmanJobRequest] = list(made)
+    play.world._made(play.world.engine.submit(made, 0.0, Bell()))
+    assert all(request.link is not None for request in requests)
+    (first, *_) = play.world.serve().take()
+    assert isinstance(first, SubmitJob)
