@@ -272,13 +272,14 @@ def test_a_server_that_was_stopped_gets_nothing_until_it_has_answered() -> None:
     taken: list[Event] = []
     while world.now < 600 or not world.peers[-1].link.alive:
         request = world.request()
-        world.submit(request)
+        wait = world.submit(request)
         for peer in world.peers:
             if peer.host == stopped.host and peer.link.alive:
                 peer.grants_options = False
                 taken += peer.up().take()
         answer(other)
         assert request.state == JOB_COMPLETE
+        world.release(wait)
         world.sleep(1.0)
     assert {type(event) for event in taken} == {OptionReq, GetStatus, EchoReq}
     assert len(world.peers) < 40

@@ -64,7 +64,7 @@ def test_submits_at_once(kind: type[PlainSubmit]) -> None:
     assert at_once(kind, b"f", []) == (b"", [])
 
 
-@examples(200)
+@examples(10)
 @given(st.sampled_from(KINDS), names, st.lists(st.tuples(names, st.binary())))
 def test_submits_at_once_are_those_by_one(
     kind: type[PlainSubmit], function: bytes, jobs: list[tuple[bytes, bytes]]
@@ -196,7 +196,7 @@ def test_a_server_has_no_runs() -> None:
     assert server.next_created() == ([], [])
 
 
-@examples(200)
+@examples(10)
 @given(st.data())
 def test_runs_are_what_comes_one_by_one(data: st.DataObject) -> None:
     """Whatever else is between, and however the bytes are cut."""
