@@ -453,13 +453,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         packets: list[bytes] = []
         size = 0
         connection = link.connection
-        send = connection.send
+        send = connection.send_with_data_passthrough
         while ahead:
             heartbeat.handed_over(now)
             question = ahead.popleft()
             if not isinstance(question, Aside):
                 return bytes(question)
-            packets.append(send(question.event, question))
+            packets += send(question.event, question)
         last = unanswered + len(packets)
         while last < _WINDOW and size < _CHUNK_SIZE and outbox:
             if run := take_submits(outbox, _WINDOW - last, _CHUNK_SIZE - size):
@@ -475,25 +475,24 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             try:
                 if isinstance(item, GearmanJobRequest):
                     item.connection_attempts += 1
-                    packet = send(submit_event(item), item)
+                    pieces = send(submit_event(item), item)
                 elif isinstance(item, Submit):
-                    packet = send(submit_event(item.requests[0]), item)
+                    pieces = send(submit_event(item.requests[0]), item)
                     item.sent()
                 else:
-                    packet = send(item.event, item)
+                    pieces = send(item.event, item)
             except Exception as error:  # whatever the application made of it
                 if connection.unanswered != last:
                     raise  # It came behind that, from a signal handler.
                 self._unsendable(link, item, error)
                 continue
-            packets.append(packet)
-            size += len(packet)
+            packets += pieces
+            size += sum(map(len, pieces))
             last += 1
         if heartbeat.due is None and packets and self._heartbeat < math.inf:
             heartbeat.due = now + self._heartbeat
             self._timers.set(link, heartbeat.due, self._look)
-        data = b"".join(packets)
-        return data if size <= LARGE else link.in_pieces(data)
+        return b"".join(packets) if size <= LARGE else link.in_pieces(packets)
 
     # Waits.
 

@@ -75,11 +75,15 @@ class ClientLink(OutgoingLink):
         self.ahead: deque[memoryview | Aside] = deque()
         self.heartbeat: Heartbeat = Heartbeat(heartbeat, self.jobs, self.ahead.append)
 
-    def in_pieces(self, data: bytes) -> bytes:
-        """Return the first piece of `data`; the others are `ahead` then."""
-        view = memoryview(data)
-        self.ahead.extend(view[at : at + _PIECE] for at in range(_PIECE, len(data), _PIECE))
-        return data[:_PIECE]
+    def in_pieces(self, packets: list[bytes]) -> bytes:
+        """Return the first piece of `packets`; the others are `ahead` then.
+
+        The last of `packets` is a large payload, which is the application's own: it is not copied.
+        """
+        front, view = b"".join(packets[:-1]), memoryview(packets[-1])
+        begun = _PIECE - len(front)
+        self.ahead.extend(view[at : at + _PIECE] for at in range(begun, len(view), _PIECE))
+        return front + view[:begun]
 
     def is_awaited(self) -> bool:
         """Whether anybody waits for anything from the server."""
