@@ -206,12 +206,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         for request in unsent:
             if not request.unique:
                 request.unique = request.generated_unique = next(uniques)
-            if link is not None:
-                self._put(request, link, now)
-                continue
-            if full:
-                request.tried = full
-            self._assign(request, now)
+            if link is None:
+                if full:
+                    request.tried = full
+                self._assign(request, now)
+        if link is not None:
+            self._put(unsent, link, now)
         wait.check()
         return self._start(wait)
 
@@ -464,12 +464,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         while last < _WINDOW and size < _CHUNK_SIZE and outbox:
             if run := take_submits(outbox, _WINDOW - last, _CHUNK_SIZE - size):
                 packet = connection.send_submits(*run)
-                requests = run[-1]
-                for request in requests:
-                    request.connection_attempts += 1
                 packets.append(packet)
                 size += len(packet)
-                last += len(requests)
+                last += len(run[-1])
                 continue
             item = outbox.popleft()
             try:
@@ -584,18 +581,20 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         link = server.link
         if link is None or link.state is WAITING:
             link = self._link_to(server, now, at=server.retry_at() if again else 0.0)
-        self._put(request, link, now)
+        self._put((request,), link, now)
 
     @staticmethod
-    def _put(request: GearmanJobRequest, link: ClientLink, now: float) -> None:
-        """`request` goes over `link`."""
-        request.state = JOB_PENDING
-        request.link = link
-        request.connection = link.address
-        if request.background or request.unique == request.generated_unique:
-            link.outbox.append(request)
-        elif (item := link.jobs.share(request, now)) is not None:
-            link.outbox.append(item)
+    def _put(requests: Iterable[GearmanJobRequest], link: ClientLink, now: float) -> None:
+        """`requests` go over `link`."""
+        address, append = link.address, link.outbox.append
+        for request in requests:
+            request.state = JOB_PENDING
+            request.link = link
+            request.connection = address
+            if request.background or request.unique == request.generated_unique:
+                append(request)
+            elif (item := link.jobs.share(request, now)) is not None:
+                append(item)
 
     def _only_link(self, now: float) -> ClientLink | None:
         """The link that all requests are for, if there is but one server."""

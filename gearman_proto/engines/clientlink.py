@@ -109,6 +109,8 @@ def take_submits(
 ) -> tuple[type[PlainSubmit], bytes, list[tuple[bytes, bytes]], list[GearmanJobRequest]] | None:
     """Take submits at the head of `outbox` that differ in unique and data only, if there are some.
 
+    That is one attempt more of each.
+
     What the application has changed since it was checked is left to those who look more closely,
     and so is what is large: these can be sent.
 
@@ -149,9 +151,10 @@ def take_submits(
             or request.reducer is not None
             or type(payload := request.payload) is not bytes
             or len(payload) > limit
-            or type(request.connection_attempts) is not int
+            or type(attempts := request.connection_attempts) is not int
         ):
             break
+        request.connection_attempts = attempts + 1
         unique = text.encode()
         jobs.append((unique, payload))
         requests.append(request)
