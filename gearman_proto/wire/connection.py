@@ -41,16 +41,13 @@ from gearman_proto.errors import LocalProtocolError, RemoteProtocolError, Unknow
 from .buffer import ReceiveBuffer
 from .events import (
     EVENT_CLASSES,
-    CanDoTimeout,
     ConnectionClosed,
     Event,
     InvalidRequest,
     PacketEvent,
     PlainSubmit,
-    SubmitJobEpoch,
     TextLine,
     Unanswered,
-    WorkFail,
 )
 from .packets import (
     BY_NAME,
@@ -66,6 +63,7 @@ from .packets import (
     Role,
     parse,
 )
+from .special import SPECIAL, check_special
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -111,8 +109,6 @@ _SIZES: Final = {
     "numerator": constants.MAX_PROGRESS_SIZE,
     "denominator": constants.MAX_PROGRESS_SIZE,
 }
-#: The requests that may be sent only with certain values, or never.
-_SPECIAL: Final = ("CAN_DO_TIMEOUT", "SUBMIT_JOB_EPOCH", "WORK_FAIL", "ALL_YOURS")
 
 
 def _size_limit(packet: PacketType | None, max_packet_size: int) -> int:
@@ -180,7 +176,7 @@ class _Row:
         #: Plain arguments that are no larger together are not too large.
         self.enough = min(self.limits, default=0)
         #: True if it may be sent only with certain values, or never.
-        self.is_special = packet.name in _SPECIAL
+        self.is_special = packet.name in SPECIAL
 
 
 _IGNORED: Final = object()
@@ -301,7 +297,7 @@ class Connection:
                 self._settle(row, args[0] if args else b"")
         else:
             if row.is_special:
-                self._check_special(row.packet, event)
+                check_special(row.packet, event)
             if row.accepts:
                 self._asked.append((row, args[0]) if row.repeated else row.alone)
                 self._tokens.append(event if token is None else token)
@@ -316,7 +312,7 @@ class Connection:
         row = self._to_send.get(type(event))
         if row is not None and row.opaque:
             args = row.get_args(event)
-            if _passes(args):
+            if len(args[-1]) > _LARGE and _passes(args):
                 return self._send_large(row, event, args, token)
         return [self.send(event, token)]
 
@@ -416,23 +412,6 @@ class Connection:
                     f"{row.packet.name}: the {name} has {len(value)} bytes, more than the {limit} "
                     "that servers take"
                 )
-
-    @staticmethod
-    def _check_special(packet: PacketType, event: Event) -> None:
-        if isinstance(event, CanDoTimeout):
-            _check_number(packet, event.timeout, constants.MAX_CAN_DO_TIMEOUT)
-        elif isinstance(event, SubmitJobEpoch):
-            _check_number(packet, event.epoch, constants.MAX_EPOCH)
-        elif isinstance(event, WorkFail):
-            if event.reason is not None:
-                raise LocalProtocolError(
-                    "WORK_FAIL with anything behind the handle hangs libgearman's clients"
-                )
-        else:
-            raise LocalProtocolError(
-                "no server acts on ALL_YOURS, and gearmand's ERROR to it would pass for the "
-                "answer to another request"
-            )
 
     # Receiving.
 
@@ -709,12 +688,5 @@ class Connection:
 
 
 def _passes(args: tuple[bytes, ...]) -> bool:
-    """Whether the last argument is a large payload that may be sent as it is: it can't change."""
-    return len(args) > 1 and type(args[-1]) is bytes and len(args[-1]) > _LARGE
-
-
-def _check_number(packet: PacketType, text: bytes, largest: int) -> None:
-    if not text.isdigit() or len(text) > 19 or int(text) > largest:
-        raise LocalProtocolError(
-            f"{packet.name}: {text[:80]!r} is not a number from 0 to {largest}"
-        )
+    """Whether the last argument may be sent as it is, behind others: it can't change."""
+    return len(args) > 1 and type(args[-1]) is bytes

@@ -91,6 +91,15 @@ def test_a_large_payload_between_others(size: int) -> None:
     assert (error, left, buffered) == (None, [], 0)
 
 
+def test_a_large_result_to_a_server() -> None:
+    server = Connection(Role.SERVER)
+    result = WorkComplete(b"H:1", LARGE)
+    stream = Connection(Role.WORKER).send(result)
+    outcome = receive(server, stream, 65536)
+    assert outcome == ([(result, None), (ConnectionClosed(), None)], None, [], 0)
+    assert server.unanswered == 0
+
+
 def test_what_is_there_of_a_large_packet_is_buffered() -> None:
     server = Connection(Role.SERVER)
     stream = SubmitJob(b"f", b"", LARGE)
