@@ -1,4 +1,6 @@
-"""Any bytes, whole, one by one, or in runs, give equal events, which pack back to them, and errors.
+"""Any bytes, however they are taken in, give equal events, which pack back to them, and errors.
+
+Whole, one by one, in runs, and with nearly every payload being a large one.
 
 That holds for a Connection in each role, for requests and for answers that were asked for, and no
 exception but RemoteProtocolError comes out. Three tolerances are allowed for: a body on a packet
@@ -21,10 +23,12 @@ import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.wire import connection
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.events import (
     EVENT_CLASSES,
@@ -179,6 +183,10 @@ def check(data: bytes) -> int:
             raise Failure(f"{setup!r}: whole {(events, error)!r}, byte by byte {pieces!r}")
         if (events, error) != (runs := run(setup, data, 64, in_runs=True)):
             raise Failure(f"{setup!r}: whole {(events, error)!r}, in runs {runs!r}")
+        with mock.patch.multiple(connection, _LARGE=8, _FRONT=6):
+            large = run(setup, data, 9)
+        if (events, error) != large:
+            raise Failure(f"{setup!r}: whole {(events, error)!r}, with large payloads {large!r}")
         used = check_bytes(setup[0], data, events)
         if error is None and used != len(data):
             raise Failure(f"{setup!r}: {len(data) - used} bytes left no trace")

@@ -54,6 +54,8 @@ chance: Final = random.SystemRandom()
 
 # Bytes to read at a time. Above 128 KiB, glibc may get the memory for each read from the system.
 _READ_SIZE: Final = 120 * 1024
+# Bytes to write at a time: asyncio copies what the socket does not take at once.
+_WRITE_SIZE: Final = 256 * 1024
 # Seconds after which to accept again when that failed: there are too many open files, say.
 _LISTEN_AGAIN: Final = 0.5
 
@@ -366,7 +368,8 @@ class Driver(BaseDriver[E_]):
                 await wire.writable.wait()
                 continue
             try:
-                await stream.send(data)
+                for at in range(0, len(data), _WRITE_SIZE):
+                    await stream.send(data[at : at + _WRITE_SIZE])
             except BaseException as error:  # noqa: BLE001 - streams may be anybody's
                 self._lost(link, failure(error))
                 return

@@ -58,7 +58,10 @@ _WHOLE_DIRECTORIES: Final = 5
 # A group for each package; a mutant stays in its group when its code moves to another.
 MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "gearman_proto": (
-        ("if held + len(self._tail) < size:", "if held + len(self._tail) <= size:"),
+        (
+            "if held + len(self._tail) < size or self._apart is not None:",
+            "if held + len(self._tail) <= size or self._apart is not None:",
+        ),
         ("return held + at + 1", "return held + at"),
         ("self._scanned = held + len(self._tail)", "self._scanned = held + len(self._tail) + 1"),
         ("if plain > row.enough or body.count(", "if plain > row.enough and body.count("),

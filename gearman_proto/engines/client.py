@@ -218,12 +218,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         for request in unsent:
             if not request.unique:
                 request.unique = request.generated_unique = next(uniques)
-            if link is not None:
-                self._put(request, link, now)
-                continue
-            if full:
-                request.tried = full
-            self._assign(request, now)
+            if link is None:
+                if full:
+                    request.tried = full
+                self._assign(request, now)
+        if link is not None:
+            self._put(unsent, link, now)
         wait.check()
         return self._start(wait)
 
@@ -476,47 +476,43 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         packets: list[bytes] = []
         size = 0
         connection = link.connection
-        send = connection.send
+        send = connection.send_with_data_passthrough
         while ahead:
             heartbeat.handed_over(now)
             question = ahead.popleft()
             if not isinstance(question, Aside):
                 return bytes(question)
-            packets.append(send(question.event, question))
+            packets += send(question.event, question)
         last = unanswered + len(packets)
         while last < _WINDOW and size < _CHUNK_SIZE and (outbox or self._make_more(link, now)):
             if run := take_submits(outbox, _WINDOW - last, _CHUNK_SIZE - size):
                 packet = connection.send_submits(*run)
-                requests = run[-1]
-                for request in requests:
-                    request.connection_attempts += 1
                 packets.append(packet)
                 size += len(packet)
-                last += len(requests)
+                last += len(run[-1])
                 continue
             item = outbox.popleft()
             try:
                 if isinstance(item, GearmanJobRequest):
                     item.connection_attempts += 1
-                    packet = send(submit_event(item), item)
+                    pieces = send(submit_event(item), item)
                 elif isinstance(item, Submit):
-                    packet = send(submit_event(item.requests[0]), item)
+                    pieces = send(submit_event(item.requests[0]), item)
                     item.sent()
                 else:
-                    packet = send(item.event, item)
+                    pieces = send(item.event, item)
             except Exception as error:  # whatever the application made of it
                 if connection.unanswered != last:
                     raise  # It came behind that, from a signal handler.
                 self._unsendable(link, item, error)
                 continue
-            packets.append(packet)
-            size += len(packet)
+            packets += pieces
+            size += sum(map(len, pieces))
             last += 1
         if heartbeat.due is None and packets and self._heartbeat < math.inf:
             heartbeat.due = now + self._heartbeat
             self._timers.set(link, heartbeat.due, self._look)
-        data = b"".join(packets)
-        return data if size <= LARGE else link.in_pieces(data)
+        return b"".join(packets) if size <= LARGE else link.in_pieces(packets)
 
     # Waits.
 
@@ -612,18 +608,20 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         link = server.link
         if link is None or link.state is WAITING:
             link = self._link_to(server, now, at=server.retry_at() if again else 0.0)
-        self._put(request, link, now)
+        self._put((request,), link, now)
 
     @staticmethod
-    def _put(request: GearmanJobRequest, link: ClientLink, now: float) -> None:
-        """`request` goes over `link`."""
-        request.state = JOB_PENDING
-        request.link = link
-        request.connection = link.address
-        if request.background or request.unique == request.generated_unique:
-            link.outbox.append(request)
-        elif (item := link.jobs.share(request, now)) is not None:
-            link.outbox.append(item)
+    def _put(requests: Iterable[GearmanJobRequest], link: ClientLink, now: float) -> None:
+        """`requests` go over `link`."""
+        address, append = link.address, link.outbox.append
+        for request in requests:
+            request.state = JOB_PENDING
+            request.link = link
+            request.connection = address
+            if request.background or request.unique == request.generated_unique:
+                append(request)
+            elif (item := link.jobs.share(request, now)) is not None:
+                append(item)
 
     def _make_more(self, link: ClientLink, now: float) -> bool:
         """Have more requests in the outbox of `link`, if there are any to be made."""
@@ -637,7 +635,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         for request, unique in zip(requests, self._make_uniques(len(requests))):
             request.unique = request.generated_unique = unique
             request.waits = alone
-            self._put(request, link, now)
+        self._put(requests, link, now)
         return True
 
     def _make_rest(self, link: ClientLink, now: float) -> None:

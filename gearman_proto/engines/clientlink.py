@@ -78,11 +78,15 @@ class ClientLink(OutgoingLink):
         self.ahead: deque[memoryview | Aside] = deque()
         self.heartbeat: Heartbeat = Heartbeat(heartbeat, self.jobs, self.ahead.append)
 
-    def in_pieces(self, data: bytes) -> bytes:
-        """Return the first piece of `data`; the others are `ahead` then."""
-        view = memoryview(data)
-        self.ahead.extend(view[at : at + _PIECE] for at in range(_PIECE, len(data), _PIECE))
-        return data[:_PIECE]
+    def in_pieces(self, packets: list[bytes]) -> bytes:
+        """Return the first piece of `packets`; the others are `ahead` then.
+
+        The last of `packets` is a large payload, which is the application's own: it is not copied.
+        """
+        front, view = b"".join(packets[:-1]), memoryview(packets[-1])
+        begun = _PIECE - len(front)
+        self.ahead.extend(view[at : at + _PIECE] for at in range(begun, len(view), _PIECE))
+        return front + view[:begun]
 
     def is_awaited(self) -> bool:
         """Whether anybody waits for anything from the server."""
@@ -107,6 +111,8 @@ def take_submits(
     outbox: deque[Any], room: int, limit: int
 ) -> tuple[type[PlainSubmit], bytes, list[tuple[bytes, bytes]], list[GearmanJobRequest]] | None:
     """Take submits at the head of `outbox` that differ in unique and data only, if there are some.
+
+    That is one attempt more of each.
 
     What the application has changed since it was checked is left to those who look more closely,
     and so is what is large: these can be sent.
@@ -148,9 +154,10 @@ def take_submits(
             or request.reducer is not None
             or type(payload := request.payload) is not bytes
             or len(payload) > limit
-            or type(request.connection_attempts) is not int
+            or type(attempts := request.connection_attempts) is not int
         ):
             break
+        request.connection_attempts = attempts + 1
         unique = text.encode()
         jobs.append((unique, payload))
         requests.append(request)

@@ -150,7 +150,7 @@ class WorkerLink(OutgoingLink):
         self.results: int = 0
         self.grabbed_after: int = 0
         self.confirmed: int = 0
-        #: Packets to send, and their bytes; bytes that were written.
+        #: Packets to send, a large payload apart, and their bytes; bytes that were written.
         self.unsent: list[bytes] = []
         self.unsent_size: int = 0
         self.written: int = 0

@@ -290,8 +290,10 @@ class GearmanJobRequest(Fields):
         """What both ways to leave do first."""
         self.state = state
         self.link = self.payload = None
-        self.was_in_time()
-        self.forget_tried()
+        # Few have either, and each call takes as long as all of this.
+        if self.timed_out is not False or self.tried is not _NOWHERE:
+            self.was_in_time()
+            self.forget_tried()
 
     def was_in_time(self) -> None:
         """Be not `timed_out`, whatever the application has set that to."""

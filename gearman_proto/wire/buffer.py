@@ -5,15 +5,21 @@ and deletes nothing. What arrives while `data` still holds bytes goes to the tai
 joined only when the piece that is wanted is complete. So a chunk that holds whole packets is never
 copied, a byte is joined once for each packet it waited for, and an endless trickle of single bytes
 costs the same.
+
+A large payload is a third piece, once it is known where it begins: it is collected apart, in memory
+that grows with what has come, and is handed out as it is. `data` is empty meanwhile, and the tail
+has what comes behind it.
 """
 
 from __future__ import annotations
+
+import io
 
 
 class ReceiveBuffer:
     """Bytes in, contiguous pieces out."""
 
-    __slots__ = ("_scanned", "_tail", "data", "start")
+    __slots__ = ("_apart", "_front", "_missing", "_scanned", "_tail", "data", "start")
 
     def __init__(self) -> None:
         self.data: bytes = b""
@@ -22,26 +28,49 @@ class ReceiveBuffer:
         self._tail: bytes | bytearray = b""
         # How many of the unparsed bytes are known to hold no line feed.
         self._scanned = 0
+        # What is collected apart, if anything; how many bytes of it are still to come; and how many
+        # came before it that belong to it.
+        self._apart: io.BytesIO | None = None
+        self._missing = 0
+        self._front = 0
 
     def __len__(self) -> int:
-        return len(self.data) - self.start + len(self._tail)
+        apart = 0 if self._apart is None else self._front + self._apart.tell()
+        return apart + len(self.data) - self.start + len(self._tail)
 
     def feed(self, data: bytes) -> None:
         """Append `data`."""
-        if self.start == len(self.data) and not self._tail:
+        if self._apart is not None:
+            self._feed_apart(data)
+        elif self.start == len(self.data) and not self._tail:
             self.data = bytes(data)
             self.start = 0
-        elif self._tail:
+        else:
+            self._feed_tail(data)
+
+    def _feed_tail(self, data: bytes | memoryview) -> None:
+        if self._tail:
             self._tail += data
         else:
             self._tail = bytearray(data)
 
+    def _feed_apart(self, data: bytes | bytearray | memoryview) -> None:
+        assert self._apart is not None
+        with memoryview(data) as view:
+            taken = self._apart.write(view[: self._missing])
+            self._missing -= taken
+            if taken < len(view):
+                self._feed_tail(view[taken:])
+
     def has(self, size: int) -> bool:
-        """Whether `size` bytes are there. If so, they are in one piece at `data[start:]`."""
+        """Whether `size` bytes are there. If so, they are in one piece at `data[start:]`.
+
+        Never, if there are none in `data`, while something is collected apart.
+        """
         held = len(self.data) - self.start
         if held >= size:
             return True
-        if held + len(self._tail) < size:
+        if held + len(self._tail) < size or self._apart is not None:
             return False
         self.data = self.data[self.start :] + self._tail
         self.start = 0
@@ -70,6 +99,29 @@ class ReceiveBuffer:
         self._scanned = 0
         return piece
 
+    def collect(self, front: int, size: int) -> None:
+        """Collect apart the `size` bytes that come behind the first `front`.
+
+        Those first ones, which are in `data`, are dropped; of the others some are still to come.
+        """
+        data, begin, tail = self.data, self.start + front, self._tail
+        self.clear()
+        self._apart = io.BytesIO()
+        self._missing = size
+        self._front = front
+        with memoryview(data) as view:
+            self._feed_apart(view[begin:])
+        self._feed_apart(tail)
+
+    @property
+    def collected(self) -> bytes | None:
+        """What is collected apart, once it is complete, in the memory that it was collected in."""
+        return self._apart.getvalue() if self._apart is not None and not self._missing else None
+
+    def end_collecting(self) -> None:
+        """Go on with what comes behind what was collected apart."""
+        self._apart = None
+
     def shrink(self) -> None:
         """Let go of what has been parsed: there may be no more data for long."""
         if self.start:
@@ -82,3 +134,4 @@ class ReceiveBuffer:
         self.start = 0
         self._tail = b""
         self._scanned = 0
+        self._apart = None

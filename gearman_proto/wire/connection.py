@@ -41,16 +41,13 @@ from gearman_proto.errors import LocalProtocolError, RemoteProtocolError, Unknow
 from .buffer import ReceiveBuffer
 from .events import (
     EVENT_CLASSES,
-    CanDoTimeout,
     ConnectionClosed,
     Event,
     InvalidRequest,
     PacketEvent,
     PlainSubmit,
-    SubmitJobEpoch,
     TextLine,
     Unanswered,
-    WorkFail,
 )
 from .packets import (
     BY_NAME,
@@ -66,6 +63,7 @@ from .packets import (
     Role,
     parse,
 )
+from .special import SPECIAL, check_special
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -87,6 +85,11 @@ NEED_DATA: Final = _NeedData.NEED_DATA
 # this leaves room for servers with longer names, and none for a damaged size.
 _MAX_PLAIN_SIZE: Final = 65536
 _MAX_BODY_SIZE: Final = constants.MAX_BODY_SIZE
+# Bytes. A payload above it is not copied: not from the application's object, and not once it has
+# come.
+_LARGE: Final = _MAX_PLAIN_SIZE
+# Bytes behind the header of such a packet among which its names are looked for.
+_FRONT: Final = 4096
 # Replies have no limit of their own: the line of a worker in `workers` holds all its functions.
 _MAX_REPLY_LINE: Final = 1024 * 1024
 # The codes with which servers refuse a WORK_* packet (gearmand's, as in recording
@@ -106,8 +109,6 @@ _SIZES: Final = {
     "numerator": constants.MAX_PROGRESS_SIZE,
     "denominator": constants.MAX_PROGRESS_SIZE,
 }
-#: The requests that may be sent only with certain values, or never.
-_SPECIAL: Final = ("CAN_DO_TIMEOUT", "SUBMIT_JOB_EPOCH", "WORK_FAIL", "ALL_YOURS")
 
 
 def _size_limit(packet: PacketType | None, max_packet_size: int) -> int:
@@ -175,7 +176,7 @@ class _Row:
         #: Plain arguments that are no larger together are not too large.
         self.enough = min(self.limits, default=0)
         #: True if it may be sent only with certain values, or never.
-        self.is_special = packet.name in _SPECIAL
+        self.is_special = packet.name in SPECIAL
 
 
 _IGNORED: Final = object()
@@ -240,6 +241,8 @@ class Connection:
         # answer repeats (None: nothing); and, beside it, the tokens.
         self._asked: deque[tuple[_Row | None, bytes | None]] = deque()
         self._tokens: deque[Any] = deque()
+        # The packet whose payload the buffer collects apart, and the arguments before that.
+        self._large: tuple[_Row, list[bytes]] | None = None
         self._takes_text = self._is_server
         self._eof = False
         self._error: RemoteProtocolError | None = None
@@ -279,22 +282,51 @@ class Connection:
         if row is None or self._error is not None:
             return self._send_other(event)
         args: tuple[bytes, ...] = row.get_args(event)
+        payload = len(args[-1]) if row.opaque else 0
+        if payload > _LARGE and _passes(args):
+            return b"".join(self._send_large(row, event, args, token))
         body = b"\0".join(args)
         # Looks at all plain arguments at once, which is enough for nearly every packet.
-        plain = len(body) - len(args[-1]) if row.opaque else len(body)
+        plain = len(body) - payload
         if plain > row.enough or body.count(b"\0", 0, plain) != row.nuls:
             self._check_args(row, args)
-        self._check_size(row, len(body))
+        if len(body) > _MAX_BODY_SIZE:
+            raise self._too_large(row, len(body))
         if self._is_server:
             if row.answers_something:
                 self._settle(row, args[0] if args else b"")
         else:
             if row.is_special:
-                self._check_special(row.packet, event)
+                check_special(row.packet, event)
             if row.accepts:
                 self._asked.append((row, args[0]) if row.repeated else row.alone)
                 self._tokens.append(event if token is None else token)
         return HEADER.pack(self._magic, row.number, len(body)) + body
+
+    def send_with_data_passthrough(self, event: Event, token: Any = None) -> list[bytes]:
+        """Do what `send` does, but return the bytes in pieces, to be written one after the other.
+
+        A payload of more than 64 KiB, if it is `bytes`, is the last of two: the event's own object,
+        which is not copied. Everything else, and ECHO_REQ and ECHO_RES, is in one.
+        """
+        row = self._to_send.get(type(event))
+        if row is not None and row.opaque:
+            args = row.get_args(event)
+            if len(args[-1]) > _LARGE and _passes(args):
+                return self._send_large(row, event, args, token)
+        return [self.send(event, token)]
+
+    def _send_large(
+        self, row: _Row, event: Event, args: tuple[bytes, ...], token: Any
+    ) -> list[bytes]:
+        """Send what is before the payload of `event`, and let that follow as it is."""
+        *names, payload = args
+        size = sum(map(len, names)) + len(names) + len(payload)
+        if size > _MAX_BODY_SIZE:
+            raise self._too_large(row, size)
+        packet = self.send(row.event_class(*names, b""), event if token is None else token)
+        front = HEADER.pack(self._magic, row.number, size) + packet[HEADER_SIZE:]
+        return [front, payload]
 
     def send_submits(
         self,
@@ -331,7 +363,8 @@ class Connection:
         for unique, data in jobs:
             size = fixed + len(unique) + len(data)
             if size != known:
-                self._check_size(row, size)
+                if size > _MAX_BODY_SIZE:
+                    raise self._too_large(row, size)
                 known, head = size, start + NUMBER.pack(size) + name
             if 0 in unique or len(unique) > unique_limit:
                 self._check_args(row, (function, unique))
@@ -341,9 +374,8 @@ class Connection:
         return b"".join(packets)
 
     @staticmethod
-    def _check_size(row: _Row, size: int) -> None:
-        if size > _MAX_BODY_SIZE:
-            raise LocalProtocolError(f"{row.packet.name}: {size} bytes do not fit a packet")
+    def _too_large(row: _Row, size: int) -> LocalProtocolError:
+        return LocalProtocolError(f"{row.packet.name}: {size} bytes do not fit a packet")
 
     def _send_other(self, event: Event) -> bytes:
         if self._error is not None:
@@ -380,23 +412,6 @@ class Connection:
                     f"{row.packet.name}: the {name} has {len(value)} bytes, more than the {limit} "
                     "that servers take"
                 )
-
-    @staticmethod
-    def _check_special(packet: PacketType, event: Event) -> None:
-        if isinstance(event, CanDoTimeout):
-            _check_number(packet, event.timeout, constants.MAX_CAN_DO_TIMEOUT)
-        elif isinstance(event, SubmitJobEpoch):
-            _check_number(packet, event.epoch, constants.MAX_EPOCH)
-        elif isinstance(event, WorkFail):
-            if event.reason is not None:
-                raise LocalProtocolError(
-                    "WORK_FAIL with anything behind the handle hangs libgearman's clients"
-                )
-        else:
-            raise LocalProtocolError(
-                "no server acts on ALL_YOURS, and gearmand's ERROR to it would pass for the "
-                "answer to another request"
-            )
 
     # Receiving.
 
@@ -445,6 +460,8 @@ class Connection:
             end = start + size
             if end > len(buffer.data):
                 if not buffer.has(HEADER_SIZE + size):
+                    if size > _LARGE and row.opaque:
+                        self._begin_large(row, size)
                     return self._need_data()
                 start, end = HEADER_SIZE, HEADER_SIZE + size
             if row.single and 0 not in (first := buffer.data[start:end]):
@@ -465,6 +482,7 @@ class Connection:
             return row.event_class(*args)  # type: ignore[no-any-return]
         except RemoteProtocolError as error:
             self._error = error
+            self._large = None
             self._buffer.clear()
             raise
 
@@ -505,17 +523,50 @@ class Connection:
         return handles, tokens
 
     def _next_short(self) -> Event | _NeedData:
-        """The next event where there are fewer bytes than a header has."""
+        """The next event where there are fewer bytes than a header has, or a large packet."""
+        if self._large is not None:
+            return self._next_large(*self._large)
         buffer = self._buffer
-        size = len(buffer)
-        if not size:
+        if not buffer.has(1):
             buffer.shrink()
             return ConnectionClosed() if self._eof else NEED_DATA
-        buffer.has(size)
+        buffer.has(len(buffer))
         if buffer.data[buffer.start]:
             return self._next_line()
         self._check_magic(buffer.data[buffer.start : buffer.start + 4])
         return self._need_data()
+
+    def _begin_large(self, row: _Row, size: int) -> None:
+        """Have the payload of an incomplete packet be collected apart, if its names are there."""
+        buffer = self._buffer
+        if not buffer.has(HEADER_SIZE + _FRONT):
+            return
+        start = buffer.start + HEADER_SIZE
+        args = buffer.data[start : start + _FRONT].split(b"\0", row.nuls)
+        if len(args) <= row.nuls:
+            return  # They are longer than any that servers take, or there are none.
+        begun = args.pop()
+        self._large = row, args
+        front = _FRONT - len(begun)
+        buffer.collect(HEADER_SIZE + front, size - front)
+
+    def _next_large(self, row: _Row, args: list[bytes]) -> Event | _NeedData:
+        """The next event where the payload of its packet is collected apart."""
+        payload = self._buffer.collected
+        if payload is None:
+            return self._need_data()
+        args = [*args, payload]
+        token: tuple[Any, ...] = ()
+        if self._is_server:
+            if row.owes is not None:
+                self._owe(row.owes)
+        elif row.answers_something:
+            token = (self._settle(row, args[0]),)
+            if token[0] is _IGNORED:
+                return self._pop_ignored()
+        self._large = None
+        self._buffer.end_collecting()
+        return row.event_class(*args, *token)  # type: ignore[no-any-return]
 
     def _next_odd(self, magic: bytes, number: int, size: int) -> Event | _NeedData | None:
         """The same where the header is not quite right. None if the packet is none the less."""
@@ -636,8 +687,6 @@ class Connection:
         return LocalProtocolError(message) if self._is_server else RemoteProtocolError(message)
 
 
-def _check_number(packet: PacketType, text: bytes, largest: int) -> None:
-    if not text.isdigit() or len(text) > 19 or int(text) > largest:
-        raise LocalProtocolError(
-            f"{packet.name}: {text[:80]!r} is not a number from 0 to {largest}"
-        )
+def _passes(args: tuple[bytes, ...]) -> bool:
+    """Whether the last argument may be sent as it is, behind others: it can't change."""
+    return len(args) > 1 and type(args[-1]) is bytes

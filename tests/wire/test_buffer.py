@@ -150,3 +150,39 @@ def test_what_was_parsed_is_let_go() -> None:
     assert buffer.data == b""
     assert buffer.has(9)
     assert buffer.take(9) == b" and tail"
+
+
+@given(st.binary(max_size=12), st.integers(1, 20), st.lists(st.binary(max_size=9), max_size=9))
+@examples(3)
+def test_what_is_collected_apart(begun: bytes, size: int, chunks: list[bytes]) -> None:
+    buffer = ReceiveBuffer()
+    buffer.feed(b"before" + begun[:size])
+    buffer.take(1)
+    everything = begun[:size]
+    assert buffer.has(5)
+    buffer.collect(5, size)
+    for chunk in chunks:
+        buffer.feed(chunk)
+        everything += chunk
+        assert len(buffer) == 5 + len(everything)
+        assert not buffer.has(1)
+        assert buffer.collected == (everything[:size] if len(everything) >= size else None)
+    if buffer.collected is not None:
+        buffer.end_collecting()
+        everything = everything[size:]
+    else:
+        buffer.clear()
+        everything = b""
+    assert buffer.collected is None
+    assert len(buffer) == len(everything)
+    assert buffer.has(len(everything))
+    assert buffer.take(len(everything)) == everything
+
+
+def test_what_is_collected_apart_is_copied_once() -> None:
+    buffer = ReceiveBuffer()
+    buffer.feed(b"abc")
+    buffer.collect(1, 4)
+    buffer.feed(b"de")
+    assert buffer.collected == b"bcde"
+    assert buffer.collected is buffer.collected

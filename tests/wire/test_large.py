@@ -1,0 +1,354 @@
+"""Payloads that are not copied: the same bytes, events, errors and state as those that are."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearman_proto import constants
+from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
+from gearman_proto.wire import connection
+from gearman_proto.wire.connection import Connection
+from gearman_proto.wire.events import (
+    EVENT_CLASSES,
+    ConnectionClosed,
+    EchoReq,
+    EchoRes,
+    Event,
+    GrabJobUniq,
+    JobAssignUniq,
+    JobCreated,
+    NoJob,
+    PacketEvent,
+    SubmitJob,
+    SubmitJobBg,
+    SubmitJobEpoch,
+    SubmitReduceJob,
+    TextLine,
+    Unanswered,
+    WorkComplete,
+    WorkData,
+    WorkFail,
+)
+from gearman_proto.wire.packets import HEADER, HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE, Role
+from tests.profiles import examples
+
+from .packing import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MB = 1024 * 1024
+LARGE = b"x" * 100_000
+
+
+def receive(
+    end: Connection, stream: bytes, size: int, *, in_runs: bool = False, closed: bool = True
+) -> tuple[Any, ...]:
+    """Give `stream` to `end` in pieces of `size`: its events and their answers, its error, and what
+    there is left of it."""
+    found: list[Any] = []
+    error = None
+    try:
+        for at in range(0, len(stream) + size, size):
+            if at < len(stream):
+                end.receive_data(stream[at : at + size])
+            elif closed:
+                end.receive_eof()
+            while True:
+                if in_runs:
+                    found += map(JobCreated, *end.next_created())
+                if not isinstance(event := end.next_event(), Event):
+                    break
+                found.append((event, getattr(event, "answers", None)))
+                if isinstance(event, ConnectionClosed):
+                    break
+    except RemoteProtocolError as failure:
+        error = str(failure)
+    return found, error, list(end.unanswered_tokens()), end.buffered
+
+
+# Receiving.
+
+
+def assign(payload: bytes, *, function: bytes = b"f") -> bytes:
+    return pack(JobAssignUniq.packet, (b"H:1", function, b"u", payload), MAGIC_RESPONSE)
+
+
+@pytest.mark.parametrize("size", [1000, 4096 + HEADER_SIZE, 65536, 300_000])
+def test_a_large_payload_between_others(size: int) -> None:
+    worker = Connection(Role.WORKER)
+    for _ in range(3):
+        worker.send(GrabJobUniq(), "grab")
+    small, large = (JobAssignUniq(b"H:1", b"f", b"u", data) for data in (b"a\0b", b"\0" + LARGE))
+    stream = assign(small.data) + assign(large.data) + assign(small.data)
+    found, error, left, buffered = receive(worker, stream, size, closed=False)
+    assert found == [(small, "grab"), (large, "grab"), (small, "grab")]
+    assert (error, left, buffered) == (None, [], 0)
+
+
+def test_a_large_result_to_a_server() -> None:
+    server = Connection(Role.SERVER)
+    result = WorkComplete(b"H:1", LARGE)
+    stream = Connection(Role.WORKER).send(result)
+    outcome = receive(server, stream, 65536)
+    assert outcome == ([(result, None), (ConnectionClosed(), None)], None, [], 0)
+    assert server.unanswered == 0
+
+
+def test_what_is_there_of_a_large_packet_is_buffered() -> None:
+    server = Connection(Role.SERVER)
+    stream = SubmitJob(b"f", b"", LARGE)
+    data = Connection(Role.CLIENT).send(stream) + b"status\n"
+    for at in range(0, len(data) - 7, 5000):
+        server.receive_data(data[at : at + 5000])
+        end = min(at + 5000, len(data))
+        if end < len(data):
+            assert server.next_event() is connection.NEED_DATA
+            assert server.buffered == end
+    assert server.buffered == len(data)  # It is not looked at before the next event is asked for.
+    assert server.next_event() == stream
+    assert server.next_event() == TextLine(b"status", b"\n")
+    assert server.buffered == 0
+
+
+def test_an_unanswered_request_before_a_large_packet() -> None:
+    worker = Connection(Role.WORKER)
+    echo = EchoReq(b"x")
+    worker.send(echo)
+    worker.send(GrabJobUniq(), "grab")
+    found, error, left, buffered = receive(worker, assign(LARGE), 65536, closed=False)
+    assert [type(event) for event, _ in found] == [Unanswered, JobAssignUniq]
+    assert [answers for _, answers in found] == [echo, "grab"]
+    assert (error, left, buffered) == (None, [], 0)
+
+
+def test_a_large_packet_that_is_out_of_step() -> None:
+    worker = Connection(Role.WORKER)
+    found, error, _, buffered = receive(worker, assign(LARGE), 65536)
+    assert (found, error, buffered) == ([], "JOB_ASSIGN_UNIQ answers nothing", 0)
+    with pytest.raises(RemoteProtocolError, match="answers nothing"):
+        worker.next_event()
+
+
+def test_a_large_packet_that_is_torn() -> None:
+    client = Connection(Role.CLIENT)
+    result = pack(WorkComplete.packet, (b"H:1", LARGE), MAGIC_RESPONSE)[:70_000]
+    found, error, _, buffered = receive(client, result, 65536)
+    assert (found, buffered) == ([], 0)
+    assert error == "the stream ended in the middle of a packet, after 70000 bytes of it"
+
+
+@pytest.mark.parametrize("role", [Role.CLIENT, Role.SERVER])
+def test_a_large_packet_without_its_names(role: Role) -> None:
+    magic = MAGIC_REQUEST if role is Role.SERVER else MAGIC_RESPONSE
+    stream = HEADER.pack(magic, WorkData.packet.number, 70_000) + b"x" * 70_000
+    found, error, _, _ = receive(Connection(role), stream, 10_000)
+    assert found == []
+    assert error == "WORK_DATA has 0 NULs in its body of 70000 bytes, 1 expected"
+
+
+def test_names_that_are_longer_than_any_server_takes() -> None:
+    worker = Connection(Role.WORKER)
+    worker.send(GrabJobUniq())
+    name = b"f" * 10_000
+    ((event, _),), *_ = receive(worker, assign(LARGE, function=name), 5000, closed=False)
+    assert event == JobAssignUniq(b"H:1", name, b"u", LARGE)
+
+
+def peak(call: Any, *args: Any) -> int:
+    tracemalloc.start()
+    try:
+        call(*args)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_payload_is_there_once() -> None:
+    client = Connection(Role.CLIENT)
+    chunk = b"x" * 65536
+    kept: list[Any] = []
+
+    def run() -> None:
+        front = HEADER.pack(MAGIC_RESPONSE, WorkComplete.packet.number, 4 * MB + 4) + b"H:1\0"
+        client.receive_data(front)
+        for _ in range(4 * MB // len(chunk)):
+            client.receive_data(chunk)
+            kept.append(client.next_event())
+
+    assert peak(run) < 4 * MB * 1.3
+    assert kept[-1] == WorkComplete(b"H:1", b"x" * 4 * MB)
+
+
+def test_the_size_that_a_header_claims_takes_no_memory() -> None:
+    server = Connection(Role.SERVER, max_packet_size=2**31)
+
+    def run() -> None:
+        server.receive_data(HEADER.pack(MAGIC_REQUEST, SubmitJob.packet.number, 2**31))
+        server.receive_data(b"f\0u\0" + LARGE)
+        assert server.next_event() is connection.NEED_DATA
+
+    assert peak(run) < 4 * len(LARGE)
+
+
+OPAQUE = [kind for kind in EVENT_CLASSES.values() if kind.packet.opaque]
+
+
+@st.composite
+def packets(draw: st.DrawFn, role: Role) -> bytes:
+    kind = draw(st.sampled_from([k for k in OPAQUE if k.packet.receiver & role]))
+    count = len(kind.packet.args)
+    names = draw(st.lists(st.sampled_from([b"", b"f", b"H:1"]), min_size=count, max_size=count))
+    names[-1] = draw(st.sampled_from([b"", b"\0", b"data\0", b"ab" * 9, b"x" * 40]))
+    body = b"\0".join(names)
+    if draw(st.integers(0, 9)) == 0:
+        body = body.replace(b"\0", b"_")
+    magic = MAGIC_REQUEST if role is Role.SERVER else MAGIC_RESPONSE
+    return HEADER.pack(magic, kind.packet.number, len(body)) + body
+
+
+@pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER, Role.SERVER, Role.CLIENT | Role.WORKER])
+@examples(10)
+@given(st.data())
+def test_it_makes_no_difference_what_is_large(role: Role, data: st.DataObject) -> None:
+    """Any packets in any pieces: a limit so low that they are large changes nothing."""
+    stream = b"".join(
+        data.draw(
+            st.lists(
+                packets(role)
+                | st.sampled_from([pack(NoJob.packet, (), MAGIC_RESPONSE), b"status\r\n", b"\0RE"]),
+                max_size=8,
+            )
+        )
+    )
+    asked: Sequence[Event] = data.draw(
+        st.lists(
+            st.sampled_from(
+                [
+                    EchoReq(b"data\0"),
+                    GrabJobUniq(),
+                    SubmitJobBg(b"f", b"u", b""),
+                    EchoReq(b"x" * 40),
+                ]
+            ),
+            max_size=8,
+        )
+    )
+    size = data.draw(st.integers(1, len(stream) + 1))
+    closed = data.draw(st.booleans())
+    outcomes: list[Any] = []
+    for large, front in ((connection._LARGE, connection._FRONT), (8, 4), (0, 1), (20, 12)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connection, "_LARGE", large)
+            patch.setattr(connection, "_FRONT", front)
+            end = Connection(role)
+            for event in asked:
+                if isinstance(event, PacketEvent) and event.packet.sender & role:
+                    end.send(event, event)
+            outcomes.append(receive(end, stream, size, in_runs=large == 0, closed=closed))
+    assert outcomes == outcomes[:1] * len(outcomes)
+
+
+# Sending.
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        SubmitJob(b"f", b"u", LARGE),
+        SubmitJobEpoch(b"f", b"u", b"17", LARGE),
+        SubmitReduceJob(b"f", b"u", b"r", b"", LARGE),
+    ],
+)
+def test_a_large_payload_is_passed_through(event: Any) -> None:
+    client, other = Connection(Role.CLIENT), Connection(Role.CLIENT)
+    front, payload = client.send_with_data_passthrough(event)
+    assert payload is event.data
+    assert (
+        front + payload
+        == other.send(event)
+        == pack(event.packet, event.arguments(event), MAGIC_REQUEST)
+    )
+    assert list(client.unanswered_tokens()) == list(other.unanswered_tokens()) == [event]
+    client.send_with_data_passthrough(event, "token")
+    assert list(client.unanswered_tokens()) == [event, "token"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [SubmitJob(b"f", b"u", LARGE[:65536]), EchoReq(LARGE), EchoReq(b""), TextLine(b"status")],
+)
+def test_anything_else_is_one_piece(event: Any) -> None:
+    assert Connection(Role.CLIENT).send_with_data_passthrough(event) == [
+        Connection(Role.CLIENT).send(event)
+    ]
+
+
+def test_a_large_echo_is_compared() -> None:
+    client = Connection(Role.CLIENT)
+    client.send_with_data_passthrough(EchoReq(LARGE))
+    stream = pack(EchoRes.packet, (LARGE,), MAGIC_RESPONSE)
+    ((event, _),), *_ = receive(client, stream, 65536, closed=False)
+    assert event == EchoRes(LARGE)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        SubmitJob(b"f", b"a\0b", LARGE),
+        SubmitJob(b"f" * (constants.MAX_FUNCTION_SIZE + 1), b"u", LARGE),
+        SubmitJobEpoch(b"f", b"u", b"x", LARGE),
+        WorkComplete(b"H:1", LARGE),
+    ],
+)
+@pytest.mark.parametrize("name", ["send", "send_with_data_passthrough"])
+def test_what_is_refused_with_a_large_payload(event: Any, name: str) -> None:
+    client = Connection(Role.CLIENT)
+    small = type(event)(*event.arguments(event)[:-1], b"")
+    with pytest.raises(LocalProtocolError) as refused:
+        Connection(Role.CLIENT).send(small)
+    with pytest.raises(LocalProtocolError) as error:
+        getattr(client, name)(event)
+    assert str(error.value) == str(refused.value)
+    assert client.unanswered == 0
+
+
+def test_a_large_reason_is_refused() -> None:
+    with pytest.raises(LocalProtocolError, match="hangs"):
+        Connection(Role.WORKER).send(WorkFail(b"H:1", LARGE))
+    with pytest.raises(LocalProtocolError, match="handle"):
+        Connection(Role.WORKER).send(WorkFail(b"h" * 100_000))
+
+
+def test_a_large_payload_that_does_not_fit_a_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_MAX_BODY_SIZE", 100_004)
+    client = Connection(Role.CLIENT)
+    client.send(SubmitJob(b"f", b"u", LARGE))
+    for send in (client.send, client.send_with_data_passthrough):
+        with pytest.raises(LocalProtocolError, match="100005 bytes do not fit a packet"):
+            send(SubmitJob(b"f", b"uu", LARGE))
+    assert client.unanswered == 1
+
+
+def test_a_large_payload_is_joined_once() -> None:
+    payload = b"x" * 4 * MB
+    event = SubmitJob(b"f", b"u", payload)
+    assert peak(Connection(Role.CLIENT).send, event) < 4 * MB * 1.1
+    assert peak(Connection(Role.CLIENT).send_with_data_passthrough, event) < 10_000
+
+
+@pytest.mark.parametrize("name", ["send", "send_with_data_passthrough"])
+def test_a_large_payload_that_may_change_is_copied(name: str) -> None:
+    client = Connection(Role.CLIENT)
+    payload: Any = bytearray(LARGE)
+    sent = getattr(client, name)(SubmitJob(b"f", b"u", payload))
+    payload[0] = 0
+    assert b"".join([sent] if name == "send" else sent).endswith(LARGE)
+    with pytest.raises(TypeError):
+        getattr(client, name)(SubmitJob(b"f", b"u", [b""] * 100_000))  # type: ignore[arg-type]
+    assert client.unanswered == 1
