@@ -377,9 +377,6 @@ class ServerEngine(BaseEngine):
 
     def handle_timeout(self, now: float) -> None:
         """It is `now`: what is due happens, and those that are behind have a turn."""
-        deadline = self.next_deadline()
-        if deadline is None or now < deadline:
-            return
         self._left = self._turn_size
         while self._left > 0 and self._timers.expire_one(now):
             self._left -= 1
