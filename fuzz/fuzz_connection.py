@@ -129,6 +129,7 @@ def run(
             while True:
                 if in_runs:
                     events += map(JobCreated, *end.next_created())
+                    events += [kind(*args) for kind, args in end.requests()]
                 if not isinstance(event := end.next_event(), Event):
                     break
                 events.append(event)
@@ -233,7 +234,14 @@ def random_packet(rng: random.Random) -> bytes:
 
 
 def random_run(rng: random.Random) -> Iterator[bytes]:
-    """Yield answers to submits, most of them of one size."""
+    """Yield answers to submits, or requests, most of them of one size."""
+    if rng.random() < 0.5:
+        data = rng.choice([b"", b"1", b"\0"])
+        for kind in rng.choices(["SUBMIT_JOB", "WORK_COMPLETE", "GRAB_JOB"], k=rng.randrange(2, 9)):
+            packet = BY_NAME[kind]
+            args = (b"f",) * (len(packet.args) - 1) + (data,) * packet.opaque
+            yield pack(packet, args, MAGIC_REQUEST)
+        return
     for number in range(rng.randrange(2, 9)):
         handle = b"H:h:%d" % (number + rng.choice([1, 1, 1, 9]))
         yield pack(BY_NAME["JOB_CREATED"], (handle,), MAGIC_RESPONSE)

@@ -66,7 +66,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("self._scanned = held + len(self._tail)", "self._scanned = held + len(self._tail) + 1"),
         ("if plain > row.enough or body.count(", "if plain > row.enough and body.count("),
         ("and first not in _SUBMIT_ERRORS", "and first in _SUBMIT_ERRORS"),
-        ("in _WORK_ERRORS and (self._is_worker or self._is_server)", "in _WORK_ERRORS"),
+        ("in _WORK_ERRORS and self._is_worker", "in _WORK_ERRORS"),
         ("buffer.start += HEADER_SIZE + size", "buffer.start += HEADER_SIZE"),
         ("if len(line) + len(ending) >", "if len(line) + len(ending) >="),
         ('line += b"\\r"', 'line += b""'),

@@ -223,7 +223,7 @@ def booleans() -> Iterator[tuple[str, str]]:
         for kind in ast.walk(tree):
             if not isinstance(kind, ast.ClassDef) or path.name in ("packets.py", "text.py"):
                 continue
-            if kind.name == "_Row":  # A row of a table has no state.
+            if kind.name == "Row":  # A row of a table has no state.
                 continue
             init = [f for f in kind.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
             flags = {

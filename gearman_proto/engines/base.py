@@ -27,6 +27,8 @@ gives it to `crash`, so that nobody hangs.
 from __future__ import annotations
 
 import enum
+from bisect import bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 from gearman_proto.errors import ArgumentValueError, ConnectionError, LocalProtocolError
@@ -47,6 +49,8 @@ L = TypeVar("L")
 
 # Bytes to write at a time.
 _CHUNK_SIZE: Final = 256 * 1024
+# Packets to write at a time, so that those that are to follow are not looked at again and again.
+_CHUNK_PACKETS: Final = 8192
 
 #: What a call of the caller's side raises where it does not do what it was asked for.
 REFUSALS: Final = (LocalProtocolError, ConnectionError)
@@ -168,16 +172,12 @@ class Link:
 def take_chunk(unsent: list[bytes]) -> bytes:
     """Take packets out of `unsent`, of which there are some, to be written at once.
 
-    As many as 256 KiB hold, and one in any case.
+    As many as 256 KiB hold, but not too many, and one in any case.
     """
     if len(unsent) == 1:
         return unsent.pop()
-    room, count = _CHUNK_SIZE, 0
-    for packet in unsent:
-        room -= len(packet)
-        if room < 0 < count:
-            break
-        count += 1
+    sizes = list(accumulate(map(len, unsent[:_CHUNK_PACKETS])))
+    count = max(bisect_right(sizes, _CHUNK_SIZE), 1)
     chunk = b"".join(unsent[:count])
     del unsent[:count]
     return chunk

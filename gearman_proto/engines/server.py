@@ -67,6 +67,7 @@ from gearman_proto.wire.events import (
     Noop,
     OptionReq,
     OptionRes,
+    PacketEvent,
     PreSleep,
     ResetAbilities,
     SetClientId,
@@ -108,8 +109,6 @@ from .waits import Wait
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Iterator
-
-    from gearman_proto.wire.events import Event, PacketEvent
 
 
 # What may be done for one link before others have their turn: as much as so many usual packets
@@ -223,7 +222,8 @@ class ServerEngine(BaseEngine):
         self._left = _TURN
         self._behind_since = 0.0
         self._waits: set[Wait] = set()
-        self._handlers: dict[Any, Callable[[ServerLink, Any, float], None]] = {
+        # They get the link, the class of the event, the arguments of the packet, and the time.
+        self._handlers: dict[Any, Callable[[ServerLink, Any, Any, float], None]] = {
             CanDo: self._on_can_do,
             CanDoTimeout: self._on_can_do_timeout,
             CantDo: self._on_cant_do,
@@ -387,18 +387,22 @@ class ServerEngine(BaseEngine):
 
     def _go_on(self, link: ServerLink, now: float) -> None:
         """Do some of what is to be done for `link`; the rest in its next turn."""
-        handlers = self._handlers
-        next_event = link.connection.next_event
+        connection = link.connection
         behind = True
         try:
             while self._left > 0:
                 if link.work is None:
-                    event = next_event()
+                    if self._take_requests(link, now):
+                        continue
+                    event = connection.next_event()
                     if event is NEED_DATA:
                         behind = False
                         break
                     self._left -= 1
-                    handlers[type(event)](link, event, now)
+                    args: tuple[Any, ...] = (event,)  # Of what is no packet, it is that itself.
+                    if isinstance(event, PacketEvent):
+                        args = type(event).arguments(event)
+                    self._handlers[type(event)](link, type(event), args, now)
                 elif (cost := next(link.work, None)) is not None:
                     self._left -= cost
                 # What a link that is to be cut off still asks for is not worth the work.
@@ -415,6 +419,16 @@ class ServerEngine(BaseEngine):
             self._behind[link] = None
             self._behind_since = now
         self._count(link)
+
+    def _take_requests(self, link: ServerLink, now: float) -> bool:
+        """Carry out the packets that come next. Returns whether something else keeps the others."""
+        handlers = self._handlers
+        for kind, args in link.connection.requests():
+            self._left -= 1
+            handlers[kind](link, kind, args, now)
+            if self._left <= 0 or link.work is not None:
+                return True
+        return False
 
     def _count(self, link: ServerLink) -> None:
         """Count what is kept of what `link` has sent."""
@@ -453,20 +467,20 @@ class ServerEngine(BaseEngine):
 
     # Links.
 
-    def _send(self, link: ServerLink, event: Event) -> None:
-        self._queue(link, link.connection.send(event))
+    def _send(self, link: ServerLink, kind: type[PacketEvent], *args: bytes) -> None:
+        self._queue(link, link.connection.send_args(kind, *args))
 
     def _queue(self, link: ServerLink, data: bytes) -> None:
-        unsent = link.unsent
-        if link.unsent_size > self._max_unread:
+        unread, size = link.unsent_size, len(data)
+        if unread > self._max_unread:
             # The first one may be of any size, and the peer may have had no time to read it.
-            first = 0 if link.writing else len(unsent[0])
-            if link.unsent_size - first > self._max_unread:
+            first = 0 if link.writing else len(link.unsent[0])
+            if unread - first > self._max_unread:
                 self._doom(link)
                 return
-        unsent.append(data)
-        link.unsent_size += len(data)
-        self.queue.memory += len(data)
+        link.unsent.append(data)
+        link.unsent_size = unread + size
+        self.queue.memory += size
         self._to_write[link] = None
 
     def _queue_copies(self, link: ServerLink, data: bytes, count: int) -> None:
@@ -596,21 +610,24 @@ class ServerEngine(BaseEngine):
         if link.asleep and link.ready:
             self._wake(link)
 
-    def _on_can_do(self, link: ServerLink, event: CanDo, now: float) -> None:
-        self._add_ability(link, event.function, 0)
+    def _on_can_do(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        (function,) = args
+        self._add_ability(link, function, 0)
 
-    def _on_can_do_timeout(self, link: ServerLink, event: CanDoTimeout, now: float) -> None:
+    def _on_can_do_timeout(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         # Milliseconds. Less than a second is a second, as in gearmand: workers in several languages
         # mean seconds.
-        timeout = number(event.timeout)
-        self._add_ability(link, event.function, max(timeout / 1000, 1.0) if timeout > 0 else 0)
+        function, timeout = args
+        seconds = number(timeout) / 1000
+        self._add_ability(link, function, max(seconds, 1.0) if seconds > 0 else 0)
 
-    def _on_cant_do(self, link: ServerLink, event: CantDo, now: float) -> None:
-        function = self.queue.functions.get(event.function)
+    def _on_cant_do(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        (name,) = args
+        function = self.queue.functions.get(name)
         if function in link.abilities:
             self.queue.unregister(link, function)
 
-    def _on_reset_abilities(self, link: ServerLink, event: ResetAbilities, now: float) -> None:
+    def _on_reset_abilities(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         link.work = self._resetting(link)
 
     def _resetting(self, link: ServerLink) -> Iterator[int]:
@@ -618,90 +635,93 @@ class ServerEngine(BaseEngine):
             self.queue.unregister(link, next(reversed(link.abilities)))
             yield 1
 
-    def _on_pre_sleep(self, link: ServerLink, event: PreSleep, now: float) -> None:
+    def _on_pre_sleep(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         if len(link.ready) > _LOOKS:
             self._left -= len(link.ready) // _LOOKS
         if self.queue.next_job(link) is not None:
-            self._send(link, Noop())
+            self._send(link, Noop)
         else:
             link.asleep = True
 
     def _wake(self, link: ServerLink) -> None:
         """No job that comes after this is news to `link` until it sleeps again."""
         link.asleep = False
-        self._send(link, Noop())
+        self._send(link, Noop)
 
-    def _on_grab(self, link: ServerLink, event: PacketEvent, now: float) -> None:
+    def _on_grab(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         link.asleep = False
         if len(link.ready) > _LOOKS:
             self._left -= len(link.ready) // _LOOKS
         job = self.queue.next_job(link)
         if job is None:
-            self._send(link, NoJob())
+            self._send(link, NoJob)
             return
-        function = job.function
+        function, handle = job.function, job.handle
         self.queue.assign(job, link)
-        link.jobs[job.handle] = job
+        link.jobs[handle] = job
         if link.former:
-            link.former.pop(job.handle, None)
+            link.former.pop(handle, None)
         seconds = link.abilities[function]
         if seconds:
             job.limited = True
             self._timers.set(job, now + seconds, self._take_away)
-        assign: PacketEvent
-        if type(event) is GrabJob:
-            assign = JobAssign(job.handle, function.name, job.data)
-        elif type(event) is GrabJobAll and job.reducer:
-            assign = JobAssignAll(job.handle, function.name, job.unique, job.reducer, job.data)
+        if kind is GrabJob:
+            self._send(link, JobAssign, handle, function.name, job.data)
+        elif kind is GrabJobAll and job.reducer:
+            self._send(link, JobAssignAll, handle, function.name, job.unique, job.reducer, job.data)
         else:
-            assign = JobAssignUniq(job.handle, function.name, job.unique, job.data)
-        self._send(link, assign)
+            self._send(link, JobAssignUniq, handle, function.name, job.unique, job.data)
 
     # Jobs.
 
-    def _on_submit(self, link: ServerLink, event: Any, now: float) -> None:
-        priority, background = _SUBMITS[type(event)]
-        self._submit(link, event, priority, now, background=background)
+    def _on_submit(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        function, unique, data = args
+        priority, background = _SUBMITS[kind]
+        self._submit(link, now, function, unique, data, priority, background=background)
 
-    def _on_submit_epoch(self, link: ServerLink, event: SubmitJobEpoch, now: float) -> None:
-        epoch = number(event.epoch)
-        if epoch > constants.MAX_EPOCH or event.epoch[19:20].isdigit():
+    def _on_submit_epoch(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        function, unique, text, data = args
+        epoch = number(text)
+        if epoch > constants.MAX_EPOCH or text[19:20].isdigit():
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Epoch out of range")
             return
         # What is due now stays so, also where the wall clock is set back while it runs.
-        later = epoch > self._wall_clock()
-        self._submit(link, event, NORMAL, now, background=True, epoch=epoch if later else 0)
+        if epoch <= self._wall_clock():
+            epoch = 0
+        self._submit(link, now, function, unique, data, NORMAL, background=True, epoch=epoch)
 
-    def _on_submit_reduce(
-        self, link: ServerLink, event: SubmitReduceJob | SubmitReduceJobBackground, now: float
-    ) -> None:
-        if len(event.reducer) > constants.MAX_REDUCER_SIZE:
+    def _on_submit_reduce(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        function, unique, reducer, _, data = args
+        if len(reducer) > constants.MAX_REDUCER_SIZE:
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
             return
-        background = isinstance(event, SubmitReduceJobBackground)
-        self._submit(link, event, NORMAL, now, background=background, reducer=event.reducer)
+        background = kind is SubmitReduceJobBackground
+        self._submit(
+            link, now, function, unique, data, NORMAL, background=background, reducer=reducer
+        )
 
     def _submit(
         self,
         link: ServerLink,
-        event: Any,
-        priority: int,
         now: float,
+        function: bytes,
+        unique: bytes,
+        data: bytes,
+        priority: int,
         *,
         background: bool,
         epoch: int = 0,
         reducer: bytes = b"",
     ) -> None:
-        unique: bytes = event.unique
         if len(unique) > _MAX_UNIQUE_SIZE:
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
             return
         queue = self.queue
-        key = key_of(unique, event.data)
-        job = queue.find(event.function, key)
+        key = key_of(unique, data)
+        job = queue.find(function, key)
         try:
             if job is None:
-                job = queue.add(event.function, unique, event.data, key, priority)
+                job = queue.add(function, unique, data, key, priority)
                 job.reducer = reducer
                 job.epoch = epoch
                 # Before JOB_CREATED, as gearmand does, which shows where a client is a worker, too
@@ -717,7 +737,7 @@ class ServerEngine(BaseEngine):
         else:
             queue.listen(job, link)
             link.listening[job] = None
-        self._send(link, JobCreated(job.handle))
+        self._queue(link, link.connection.send_args(JobCreated, job.handle))
 
     def _put(self, job: QueuedJob, now: float) -> None:
         """Give `job` out to whoever asks, from its epoch on."""
@@ -752,7 +772,7 @@ class ServerEngine(BaseEngine):
         if not job.wanted:
             self.queue.forget(job)
         elif self._job_retries is not None and job.losses > self._job_retries:
-            self._tell(job, WorkFail(job.handle))
+            self._tell(job, WorkFail, job.handle)
             self.queue.forget(job)
         else:
             self._put(job, now)
@@ -774,19 +794,23 @@ class ServerEngine(BaseEngine):
 
     def cancel(self, job: QueuedJob) -> None:
         """End a job, whatever its state; those who wait for it get WORK_FAIL."""
-        self._tell(job, WorkFail(job.handle))
+        self._tell(job, WorkFail, job.handle)
         if job.worker is not None:
             self._leave_before_its_end(job)
         self.queue.forget(job)
 
-    def _tell(self, job: QueuedJob, event: PacketEvent, other: PacketEvent | None = None) -> None:
-        """Send `event` to all who wait for `job`; `other` to those who want no exceptions."""
+    def _tell(self, job: QueuedJob, kind: type[PacketEvent], *args: bytes) -> None:
+        """Send a packet to all who wait for `job`; WORK_FAIL to those who want no exceptions."""
+        packet = b""
         for link, count in job.listeners.items():
             self._left -= count
-            if link.state is GONE:
+            if link.state is not OPEN:
                 continue  # It has not been taken from here yet.
-            shown = event if other is None or link.exceptions else other
-            data = link.connection.send(shown)
+            if kind is WorkException and not link.exceptions:
+                data = link.connection.send_args(WorkFail, job.handle)
+            else:
+                # It answers nothing, so it is the same for all of them.
+                data = packet = packet or link.connection.send_args(kind, *args)
             if count == 1:
                 self._queue(link, data)
             else:
@@ -794,87 +818,90 @@ class ServerEngine(BaseEngine):
 
     # What workers send.
 
-    def _job_of(self, link: ServerLink, event: Any) -> QueuedJob | None:
-        """The job that `event` is about, if `link` has it."""
-        job = link.jobs.get(event.handle)
+    def _job_of(self, link: ServerLink, kind: Any, handle: bytes) -> QueuedJob | None:
+        """The job that a packet is about, if `link` has it."""
+        job = link.jobs.get(handle)
         # Workers do not expect an ERROR for what was theirs. Several stop working on one.
-        if job is None and event.handle not in link.former:
-            text = _NOT_FOUND_TEXTS.get(type(event), _NOT_FOUND)
-            self._refuse(link, b"JOB_NOT_FOUND", text)
+        if job is None and handle not in link.former:
+            self._refuse(link, b"JOB_NOT_FOUND", _NOT_FOUND_TEXTS.get(kind, _NOT_FOUND))
         return job
 
-    def _on_work_data(self, link: ServerLink, event: WorkData | WorkWarning, now: float) -> None:
-        job = self._job_of(link, event)
+    def _on_work_data(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        job = self._job_of(link, kind, args[0])
         if job is not None:
-            self._tell(job, event)
+            self._tell(job, kind, *args)
 
-    def _on_work_status(self, link: ServerLink, event: WorkStatus, now: float) -> None:
-        job = self._job_of(link, event)
+    def _on_work_status(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        handle, numerator, denominator = args
+        job = self._job_of(link, kind, handle)
         if job is not None:
-            numerator, denominator = event.numerator, _cut(event.denominator)
+            denominator = _cut(denominator)
             job.numerator = max(number(numerator), 0)
             job.denominator = max(number(denominator), 0)
-            self._tell(job, WorkStatus(job.handle, numerator, denominator))
+            self._tell(job, kind, handle, numerator, denominator)
 
-    def _on_work_complete(self, link: ServerLink, event: WorkComplete, now: float) -> None:
-        job = self._job_of(link, event)
+    def _on_work_complete(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        job = self._job_of(link, kind, args[0])
         if job is not None:
-            self._finish(job, event)
+            self._finish(job, kind, *args)
 
-    def _on_work_fail(self, link: ServerLink, event: WorkFail, now: float) -> None:
-        job = self._job_of(link, event)
+    def _on_work_fail(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        job = self._job_of(link, kind, args[0])
         if job is not None:
             # Anything behind the handle hangs libgearman's clients.
-            self._finish(job, WorkFail(job.handle))
+            self._finish(job, kind, job.handle)
 
-    def _on_work_exception(self, link: ServerLink, event: WorkException, now: float) -> None:
-        job = self._job_of(link, event)
+    def _on_work_exception(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        job = self._job_of(link, kind, args[0])
         if job is not None:
-            self._tell(job, event, WorkFail(job.handle))
+            self._tell(job, kind, *args)
             # Some workers send WORK_FAIL after it.
             self._leave_before_its_end(job)
             self.queue.forget(job)
 
-    def _finish(self, job: QueuedJob, event: PacketEvent) -> None:
-        self._tell(job, event)
+    def _finish(self, job: QueuedJob, kind: type[PacketEvent], *args: bytes) -> None:
+        self._tell(job, kind, *args)
         self._leave_worker(job)
         self.queue.forget(job)
 
     # What anybody sends.
 
     def _refuse(self, link: ServerLink, code: bytes, text: bytes) -> None:
-        self._send(link, Error(code, text))
+        self._send(link, Error, code, text)
 
-    def _on_unsupported(self, link: ServerLink, event: PacketEvent, now: float) -> None:
+    def _on_unsupported(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         self._refuse(link, b"INVALID_COMMAND", b"Command not expected")
 
-    def _on_invalid(self, link: ServerLink, event: InvalidRequest, now: float) -> None:
+    def _on_invalid(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        (event,) = args
         self._refuse(link, event.code, event.text)
 
-    def _on_echo(self, link: ServerLink, event: EchoReq, now: float) -> None:
-        self._send(link, EchoRes(event.data))
+    def _on_echo(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        self._send(link, EchoRes, *args)
 
-    def _on_option(self, link: ServerLink, event: OptionReq, now: float) -> None:
-        if event.option.lower() == b"exceptions":
+    def _on_option(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        (option,) = args
+        if option.lower() == b"exceptions":
             link.exceptions = True
-            self._send(link, OptionRes(event.option))
+            self._send(link, OptionRes, option)
         else:
             self._refuse(link, b"UNKNOWN_OPTION", b"Server does not recognize given option")
 
-    def _on_set_client_id(self, link: ServerLink, event: SetClientId, now: float) -> None:
-        link.client_id = _cut(event.client_id)[: constants.MAX_CLIENT_ID_SIZE]
+    def _on_set_client_id(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        link.client_id = _cut(args[0])[: constants.MAX_CLIENT_ID_SIZE]
 
-    def _on_get_status(self, link: ServerLink, event: GetStatus, now: float) -> None:
-        handle = _cut(event.handle)
-        self._send(link, StatusRes(handle, *_status(self.queue.jobs.get(handle))))
+    def _on_get_status(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        handle = _cut(args[0])
+        self._send(link, StatusRes, handle, *_status(self.queue.jobs.get(handle)))
 
-    def _on_get_status_unique(self, link: ServerLink, event: GetStatusUnique, now: float) -> None:
-        unique = _cut(event.unique)
+    def _on_get_status_unique(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        unique = _cut(args[0])
         job = self.queue.by_key.get(unique)
         clients = job.attached if job is not None else 0
-        self._send(link, StatusResUnique(unique, *_status(job), b"%d" % clients))
+        self._send(link, StatusResUnique, unique, *_status(job), b"%d" % clients)
 
-    def _on_line(self, link: ServerLink, event: TextLine, now: float) -> None:
+    def _on_line(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        (event,) = args
         answer = reply(self, event.line)
         if isinstance(answer, bytes):
             self._queue(link, answer)
@@ -890,7 +917,7 @@ class ServerEngine(BaseEngine):
         self.queue.memory -= link.listed
         link.listed = 0
 
-    def _on_closed(self, link: ServerLink, event: ConnectionClosed, now: float) -> None:
+    def _on_closed(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         self._end_link(link, now)
 
 

@@ -613,3 +613,22 @@ def test_pre_sleep_drops_no_job(live: Any) -> None:
     worker.send(WorkFail(handle))
     assert client.take() == ([] if live is SubmitJobBg else [WorkFail(handle)])
     assert worker.grab() == NoJob()
+
+
+def test_a_client_that_has_sent_nonsense_is_told_nothing_while_it_is_taken_out() -> None:
+    """It takes several turns, in which others end jobs that it has waited for."""
+    world = World()
+    client, worker = world.connect(), world.worker(b"f")
+    for number in range(2 * TURN):
+        client.send(SubmitJob(b"f", b"%d" % number, b""))
+    assigned = worker.grab()
+    assert isinstance(assigned, JobAssign)
+    client.take()
+    world.drive([])
+    nonsense = b"\0garbage 12 bytes"
+    world.engine.receive_data(client.link, nonsense, world.now)
+    assert client.link.behind
+    world.engine.receive_data(worker.link, raw(WorkComplete(assigned.handle, b"")), world.now)
+    assert turns(world) >= 1
+    assert not client.take()
+    assert worker.grab() == NoJob()

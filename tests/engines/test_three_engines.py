@@ -182,13 +182,14 @@ class Ledger:
             handlers[kind] = self._watched(handlers[kind])
 
     def _watched(
-        self, handle: Callable[[ServerLink, Any, float], None]
-    ) -> Callable[[ServerLink, Any, float], None]:
-        def watched(link: ServerLink, event: Any, now: float) -> None:
-            def handler(link: ServerLink, event: Any) -> None:
-                handle(link, event, now)
+        self, handle: Callable[[ServerLink, Any, Any, float], None]
+    ) -> Callable[[ServerLink, Any, Any, float], None]:
+        def watched(link: ServerLink, kind: Any, args: Any, now: float) -> None:
+            def handler(link: ServerLink, _: Any) -> None:
+                handle(link, kind, args, now)
 
-            name = type(event).__name__
+            name = kind.__name__
+            event = kind(*args)
             if name.startswith("SubmitJob"):
                 self._submit(handler, link, event)
             elif name.startswith("GrabJob"):

@@ -13,21 +13,31 @@ from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
 from gearman_proto.wire import connection
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.events import (
+    EVENT_CLASSES,
     SUBMITS,
+    AllYours,
+    CanDo,
+    ConnectionClosed,
     EchoReq,
     EchoRes,
     Error,
     Event,
     GetStatus,
+    GrabJob,
+    JobAssign,
     JobCreated,
+    NoJob,
+    Noop,
     PacketEvent,
     PlainSubmit,
+    PreSleep,
     StatusRes,
     SubmitJob,
     SubmitJobBg,
     WorkComplete,
+    WorkFail,
 )
-from gearman_proto.wire.packets import MAGIC_RESPONSE, Role
+from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, Role
 from tests.profiles import examples
 
 from .packing import pack
@@ -232,3 +242,184 @@ def test_runs_are_what_comes_one_by_one(data: st.DataObject) -> None:
             found.append(str(error))
         outcomes.append((found, list(client.unanswered_tokens()), client.buffered))
     assert outcomes[0] == outcomes[1]
+
+
+# A server's requests and answers, without events.
+
+
+def request(kind: type[PacketEvent], *args: bytes) -> bytes:
+    return pack(kind.packet, args, MAGIC_REQUEST)
+
+
+def serving(data: bytes) -> Connection:
+    server = Connection(Role.SERVER)
+    server.receive_data(data)
+    return server
+
+
+def test_requests() -> None:
+    server = serving(
+        request(SubmitJob, b"f", b"u", b"a\0b")
+        + request(SubmitJob, b"g", b"v", b"a\0b")
+        + request(CanDo, b"f\0x")
+        + request(GrabJob) * 2
+        + request(PreSleep)
+        + request(WorkComplete, b"H:1", b"")
+    )
+    assert list(server.requests()) == [
+        (SubmitJob, [b"f", b"u", b"a\0b"]),
+        (SubmitJob, [b"g", b"v", b"a\0b"]),
+        (CanDo, [b"f\0x"]),
+        (GrabJob, []),
+        (GrabJob, []),
+        (PreSleep, []),
+        (WorkComplete, [b"H:1", b""]),
+    ]
+    assert (server.unanswered, server.buffered) == (4, 0)
+    for kind, *args in ((JobCreated, b"H:1"), (JobCreated, b"H:2"), (NoJob,), (NoJob,)):
+        server.send_args(kind, *args)
+    assert server.unanswered == 0
+    assert list(server.requests()) == []
+
+
+def test_requests_are_taken_one_by_one() -> None:
+    server = serving(request(GrabJob) * 3)
+    for _ in server.requests():
+        assert (server.unanswered, server.buffered) == (1, 24)
+        break
+    assert server.next_event() == GrabJob()
+    assert list(server.requests()) == [(GrabJob, [])]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"status\n",
+        request(SubmitJob, b"f", b"u", b"x" * 5000),
+        request(WorkFail, b"H:1"),
+        request(Noop),
+        answer(GrabJob),
+        request(SubmitJob, b"f", b"u", b"data").replace(b"u\0", b"uu"),
+        request(SubmitJob, b"f", b"u", b"data")[:-1],
+        request(GrabJob)[:9],
+        b"",
+    ],
+)
+def test_what_ends_the_requests(odd: bytes) -> None:
+    """It is left as it is."""
+    server = serving(request(CanDo, b"g") + odd)
+    assert list(server.requests()) == [(CanDo, [b"g"])]
+    assert server.buffered == len(odd)
+
+
+def test_only_a_server_has_requests() -> None:
+    client = Connection(Role.CLIENT | Role.WORKER)
+    client.receive_data(request(GrabJob))
+    assert list(client.requests()) == []
+    assert client.buffered == 12
+
+
+def take(connection: Connection, found: list[Any], *, quickly: bool) -> None:
+    """Take what there is."""
+    while True:
+        if quickly:
+            found += [kind(*args) for kind, args in connection.requests()]
+        if not isinstance(event := connection.next_event(), Event):
+            return
+        found.append(event)
+        if isinstance(event, ConnectionClosed):
+            return
+
+
+@examples(200)
+@given(st.data())
+def test_requests_are_what_comes_one_by_one(data: st.DataObject) -> None:
+    """Whatever else is between, and however the bytes are cut."""
+    odd = [b"status\r\n", b"\0REQ\0\0\0\x05\0\0\0\1x", b"\0RES", answer(JobCreated, b"H:1")]
+    any_packet = st.builds(
+        lambda kind, args: request(kind, *args),
+        st.sampled_from(list(EVENT_CLASSES.values())),
+        st.lists(st.sampled_from([b"", b"f", b"1", b"a\0b", b"x" * 4096]), max_size=5),
+    )
+    usual = st.sampled_from(
+        [request(SubmitJob, b"f", b"u", b"x"), request(GrabJob), request(WorkComplete, b"H:1", b"")]
+    )
+    pieces = st.one_of(usual, usual, any_packet, st.sampled_from(odd))
+    stream = b"".join(data.draw(st.lists(pieces, max_size=12)))
+    size = data.draw(st.integers(1, len(stream) + 1))
+    outcomes = []
+    for quickly in (False, True):
+        server = Connection(Role.SERVER)
+        found: list[Any] = []
+        try:
+            for at in range(0, len(stream), size):
+                server.receive_data(stream[at : at + size])
+                take(server, found, quickly=quickly)
+            server.receive_eof()
+            take(server, found, quickly=quickly)
+        except RemoteProtocolError as error:
+            found.append(str(error))
+        outcomes.append((found, server.unanswered, server.buffered))
+    assert outcomes[0] == outcomes[1]
+
+
+ARGUMENTS = [
+    (JobCreated, b"H:1"),
+    (JobCreated, b"H\0x"),
+    (JobCreated,),
+    (JobCreated, b"H:1", b"more", b"more"),
+    (NoJob,),
+    (Noop,),
+    (JobAssign, b"H:1", b"f", b"da\0ta"),
+    (JobAssign, b"H:1", b"f", b"x" * 5000),
+    (JobAssign, b"H:1", b"f\0", b"data"),
+    (WorkComplete, b"H:1", b""),
+    (WorkComplete, b"H:1\0x"),
+    (WorkFail, b"H:1"),
+    (WorkFail, b"H:1", b"why"),
+    (Error, b"QUEUE_ERROR", b"full"),
+    (Error, b"JOB_NOT_FOUND", b""),
+    (StatusRes, b"H:1", b"1", b"1", b"0", b"0"),
+    (SubmitJob, b"f", b"u", b"data"),
+    (EchoReq, b"x"),
+]
+ASKED = {
+    "nothing": b"",
+    "a submit": request(SubmitJob, b"f", b"", b""),
+    "a grab and a submit": request(GrabJob) + request(SubmitJob, b"f", b"", b""),
+    "three": request(GrabJob) * 2 + request(AllYours),
+    "what no server takes": request(Noop),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize(("kind", "args"), [(kind, args) for kind, *args in ARGUMENTS])
+def test_arguments_are_sent_as_their_event_is(
+    asked: str, kind: type[PacketEvent], args: list[bytes]
+) -> None:
+    outcomes: list[Any] = []
+    for quickly in (False, True):
+        server = serving(ASKED[asked])
+        while isinstance(server.next_event(), Event):
+            pass
+        try:
+            sent = server.send_args(kind, *args) if quickly else server.send(kind(*args))
+            outcomes.append((sent, server.unanswered))
+        except (TypeError, LocalProtocolError) as error:
+            outcomes.append((repr(error), server.unanswered))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_arguments_that_others_send() -> None:
+    client = Connection(Role.CLIENT)
+    assert client.send_args(EchoReq, b"x") == request(EchoReq, b"x")
+    assert list(client.unanswered_tokens()) == [EchoReq(b"x")]
+
+
+def test_arguments_on_a_connection_that_has_failed() -> None:
+    server = serving(b"\0garbage 12 bytes")
+    with pytest.raises(RemoteProtocolError):
+        server.next_event()
+    assert list(server.requests()) == []
+    with pytest.raises(LocalProtocolError, match="has failed"):
+        server.send_args(Noop)
