@@ -78,7 +78,8 @@ def main() -> None:
         }
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
     if arguments.plot:
-        arguments.plot.write_text(plot.drawn(tables, facts["machine"]))
+        caption = f"{facts['machine']}, Python {facts['Python'].split()[0]}"
+        arguments.plot.write_text(plot.drawn(tables, caption))
 
 
 def _measure(name: str, settings: Settings, missing: dict[str, str]) -> list[Table]:

@@ -29,7 +29,7 @@ _OTHERS = 50
 def run(settings: Settings) -> Iterator[Table]:
     most = min(settings.jobs, processes.raise_descriptors() - _OTHERS)
     levels = [level for level in _LEVELS if level <= most]
-    servers = [kind for kind in kinds() if kind != "gear"]
+    servers = kinds()
     starts = {f"{kind} {level}": _start(kind, level) for level in levels for kind in servers}
     results = asked(starts, settings.share(100), settings.rounds)
     yield growing(

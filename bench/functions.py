@@ -28,8 +28,7 @@ _GRABS = 64
 
 
 def run(settings: Settings) -> Iterator[Table]:
-    # gear's server takes jobs of any function in the order of their submits.
-    servers = [kind for kind in kinds() if kind != "gear"]
+    servers = kinds()
     levels = [level for level in _LEVELS if level <= settings.jobs]
     starts = {f"{kind} {level}": _start(kind, level) for level in levels for kind in servers}
     results = asked(starts, settings.share(50), settings.rounds)

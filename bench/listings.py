@@ -35,10 +35,8 @@ _QUESTIONS = ("status", "GET_STATUS_UNIQUE")
 def run(settings: Settings) -> Iterator[Table]:
     functions = min(_FUNCTIONS, settings.jobs)
     for question in _QUESTIONS:
-        # gear's server does not know the one, and takes no such list of the other.
-        servers = [kind for kind in kinds() if kind != "gear"]
         results = interleaved(
-            {kind: partial(_measure, kind, question, functions) for kind in servers},
+            {kind: partial(_measure, kind, question, functions) for kind in kinds()},
             settings.rounds,
         )
         asked = f" of {_UNIQUES:,} uniques" if question != "status" else ""

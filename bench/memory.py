@@ -49,8 +49,6 @@ def _subjects(jobs: int, clients: int) -> dict[str, Any]:
         name = f"an idle client, gearman_anyio, {loop}"
         subjects[name] = partial(_measure, server, waiting, clients, loop=loop)
     for kind in kinds():
-        if kind == "gear":  # It does not know ECHO_REQ.
-            continue
         subjects[f"an idle connection of {kind}"] = partial(_connections, kind, clients)
     return subjects
 

@@ -37,8 +37,7 @@ def run(settings: Settings) -> Iterator[Table]:
         for what in ("send", "receive", "worker"):
             subjects[f"{what}, {name}"] = partial(_measure, start, what, size)
     for kind in kinds():
-        if kind != "gear":  # It takes minutes.
-            subjects[f"server, {kind}"] = partial(_through, kind, size)
+        subjects[f"server, {kind}"] = partial(_through, kind, size)
     results = interleaved(subjects, settings.rounds)
     table = Table(
         f"payloads of {size / 1e6:,.0f} MB", [("copies", ""), ("throughput", "GB/s"), ("CPU", "ms")]

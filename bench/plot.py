@@ -25,9 +25,9 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328 }
   .other { fill: #59626d }
 }
 """
-_COLUMN = 460
+_COLUMN = 510
 _MARGIN = 20
-_NAMES = 178
+_NAMES = 226
 _BARS = 180
 _ROW = 20
 _TITLE = 26

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from . import raw
-from .child import answer, orders, resident
+from .child import answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,8 +192,7 @@ def serve(port: int) -> None:
 
     raise_descriptors()
     with gearman_sync.JobServer(host="127.0.0.1", port=port):
-        for _ in orders():
-            answer({"memory": resident()})
+        sys.stdin.read()
 
 
 def serve_gear(port: int) -> None:
@@ -202,8 +201,7 @@ def serve_gear(port: int) -> None:
     # It complains of OPTION_REQ, which it does not know.
     logging.getLogger("gear").setLevel(logging.CRITICAL)
     gear.Server(port=port, host="127.0.0.1")
-    for _ in orders():
-        pass
+    sys.stdin.read()
     # Its threads would go on.
     os._exit(0)
 

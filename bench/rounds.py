@@ -53,5 +53,4 @@ def median(found: list[Figures], what: str) -> float:
 
 def ratio(found: list[Figures], other: list[Figures], what: str) -> float:
     """The median of the ratios within each round: these are pairs that had the same weather."""
-    pairs = [(mine[what], its[what]) for mine, its in zip(found, other)]
-    return statistics.median(mine / its if its else float("nan") for mine, its in pairs)
+    return statistics.median(mine[what] / its[what] for mine, its in zip(found, other))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,7 +65,7 @@ class Table:
 
 
 def _cell(value: float | None, unit: str) -> str:
-    return "-" if value is None or math.isnan(value) else _FORMATS[unit](value)
+    return "-" if value is None else _FORMATS[unit](value)
 
 
 class Beside(NamedTuple):
