@@ -10,6 +10,7 @@ import argparse
 import importlib
 import inspect
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -62,6 +63,8 @@ def main() -> None:
     settings = Settings(arguments.jobs or usual.jobs, arguments.rounds or usual.rounds)
     if min(settings.jobs, settings.rounds) < 1:
         parser.error("there is at least one job, and one round")
+    # So that what was started ends, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     facts = machine.facts()
     print("\n".join(f"{name}: {fact}" for name, fact in facts.items()))
     print(f"{settings.jobs:,} jobs, medians of {settings.rounds} rounds", flush=True)

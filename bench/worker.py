@@ -7,7 +7,7 @@ have at once (`max_jobs`): threads in the blocking worker, async functions in th
 
 from __future__ import annotations
 
-import itertools
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -82,18 +82,20 @@ class _Counter:
     def __init__(self, count: int) -> None:
         self.count = count
         self.clock = Clock()
-        # Threads may share it.
-        self._numbers = itertools.count(1)
+        self._done = 0
+        # Threads may share it, and the last job may come while the clock is being started.
+        self._lock = threading.Lock()
 
     def job(self) -> bool:
         """Another job; returns whether it is the last."""
-        number = next(self._numbers)
-        if number == 1:
-            self.clock.__enter__()
-        elif number == self.count:
-            self.clock.__exit__()
-            return True
-        return False
+        with self._lock:
+            self._done += 1
+            if self._done == 1:
+                self.clock.__enter__()
+            elif self._done == self.count:
+                self.clock.__exit__()
+                return True
+            return False
 
     def answer(self) -> None:
         answer({**self.clock.result(self.count - 1), "jobs": self.count})
