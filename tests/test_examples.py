@@ -1,4 +1,4 @@
-"""The examples and the benchmark do what they say, run as a user runs them."""
+"""The examples do what they say, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -350,49 +350,3 @@ def test_docs_worker_without_a_server(address: str, status: int, said: str) -> N
     assert (result.returncode, result.stdout) == (status, "")
     assert result.stderr.startswith(f"docs_worker: {said}")
     assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_benchmark(gearmand: Gearmand) -> None:  # for its rule about a missing gearmand
-    result = run("bench/submit.py", "--jobs", "300", "--small", "100", "--rounds", "1")
-    assert result.returncode == 0, result.stderr
-    for mode in ("background", "foreground"):
-        assert f"{mode} jobs" in result.stdout
-    rows = re.findall(r"^gearman_sync +300 .* ([\d.]+) x$", result.stdout, re.MULTILINE)
-    assert len(rows) == 2
-    assert all(float(ratio) > 0 for ratio in rows)
-
-
-@pytest.mark.slow
-def test_benchmark_of_servers(gearmand: Gearmand) -> None:  # for its rule about a missing gearmand
-    result = run("bench/jobs.py", "--jobs", "100", "--rounds", "1")
-    assert result.returncode == 0, result.stderr
-    rows = re.findall(r"^JobServer +(\d+) .* ([\d.]+) x +\S+ x$", result.stdout, re.MULTILINE)
-    assert [int(jobs) for jobs, _ in rows[:4]] == [100, 100, 5, 5]
-    assert len(rows) == 5
-    assert all(float(ratio) > 0 for _, ratio in rows)
-    assert len(re.findall(r"^JobServer does \S+ times ", result.stdout, re.MULTILINE)) == 5
-
-
-@pytest.mark.slow
-def test_benchmark_of_loops(gearmand: Gearmand) -> None:  # for its rule about a missing gearmand
-    result = run("bench/loops.py", "--jobs", "500", "--rounds", "1")
-    assert result.returncode == 0, result.stderr
-    rows = re.findall(
-        r"^(\w[\w ,]*?) +(\d+) +[\d,]+ +\S+ us +\S+ us((?: +[\d.]+ x)+)$",
-        result.stdout,
-        re.MULTILINE,
-    )
-    assert [(name, int(jobs)) for name, jobs, _ in rows if not name.startswith("aiogear")] == [
-        ("gearman_sync", 500),
-        ("gearman_anyio, asyncio", 500),
-        ("gearman_anyio, trio", 500),
-        *[("bare stream", 10), ("gearman_anyio", 10), ("gearman_sync", 10)] * 4,
-    ]
-    for _, _, ratios in rows:
-        assert all(float(ratio) > 0 for ratio in ratios.split(" x")[:-1])
-    for loop in ("asyncio", "trio"):
-        assert f"background jobs one at a time, on {loop}\n" in result.stdout
-        assert re.search(
-            rf"^gearman_anyio, {loop} +10 of 10 get their own result$", result.stdout, re.MULTILINE
-        )

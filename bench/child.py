@@ -1,0 +1,97 @@
+"""A process in which something is measured, from within: ``python -m bench.child MODULE FUNCTION``.
+
+It does what it is told in lines on standard input, each of them a number, and answers each with a
+line of figures. It ends with its input, and so with whoever started it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def main() -> None:
+    module, function, options = sys.argv[1:]
+    getattr(importlib.import_module(module), function)(**json.loads(options))
+
+
+def orders() -> Iterator[int]:
+    """Yield the numbers that come, until there are no more."""
+    for line in sys.stdin:
+        yield int(line)
+
+
+def answer(figures: dict[str, float]) -> None:
+    print(json.dumps(figures), flush=True)
+
+
+def resident(pid: int | str = "self") -> int:
+    """How many bytes of memory a process takes."""
+    with open(f"/proc/{pid}/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def peak(pid: int | str = "self") -> int:
+    """How many it has taken at most, since its start or `forget_peak`."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+
+
+def forget_peak(pid: int | str = "self") -> None:
+    with open(f"/proc/{pid}/clear_refs", "w") as clear:
+        clear.write("5")
+
+
+class Clock:
+    """What passes between entering and leaving; garbage is collected before.
+
+    Args:
+        pid: Whose CPU time and memory to look at: another process, or None for this one.
+    """
+
+    def __init__(self, pid: int | None = None) -> None:
+        self._pid = pid or os.getpid()
+        # clock_getcpuclockid(3), which Python does not have; /proc counts in hundredths of seconds.
+        self._cpu_clock = (~self._pid << 3) | 2
+
+    def __enter__(self) -> Self:
+        gc.collect()
+        forget_peak(self._pid)
+        self.before = resident(self._pid)
+        self.cpu = time.clock_gettime(self._cpu_clock)
+        self.wall = time.perf_counter()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.wall = time.perf_counter() - self.wall
+        self.cpu = time.clock_gettime(self._cpu_clock) - self.cpu
+
+    def result(self, jobs: float) -> dict[str, float]:
+        """Seconds, and bytes at the peak, by the job."""
+        memory = max(peak(self._pid) - self.before, 0)
+        return {
+            "jobs": jobs,
+            "wall": self.wall / jobs,
+            "cpu": self.cpu / jobs,
+            "memory": memory / jobs,
+        }
+
+
+def jobs_for(count: int) -> list[dict[str, Any]]:
+    """What `submit_multiple_jobs` takes."""
+    from .raw import DATA, TASK  # noqa: PLC0415 - not every child needs it
+
+    return [{"task": TASK, "data": DATA} for _ in range(count)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Starts what is measured, and its peers, in processes of their own, and talks to it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import logging
+import os
+import resource
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from . import raw
+from .child import answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .rounds import Figures
+
+ROOT = Path(__file__).parent.parent
+# Users seldom have the place in their PATH where Debian puts it.
+GEARMAND = shutil.which("gearmand") or shutil.which("gearmand", path="/usr/sbin:/usr/local/sbin")
+# Its hash table is large enough, and one I/O thread is the quickest.
+_OPTIONS = ("-L", "127.0.0.1", "-l", os.devnull, "--hashtable-buckets", "2000003", "-t", "1")
+# Seconds that anything may take that is asked for.
+_PATIENCE = 300.0
+
+
+def environment() -> dict[str, str]:
+    """What a Python of ours gets: it keeps byte-code, though elsewhere, whatever this one does."""
+    variables = {**os.environ, "PYTHONPYCACHEPREFIX": str(scratch() / "code")}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    return variables
+
+
+class Child:
+    """A process that does what it is told, as `child` says."""
+
+    def __init__(self, *command: str) -> None:
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End it, if it has not."""
+        self.process.kill()
+        self.process.communicate()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def ask(self, number: int) -> Figures:
+        """Tell it a number, and return what it answers."""
+        assert self.process.stdin
+        self.process.stdin.write(b"%d\n" % number)
+        return self.answer()
+
+    def answer(self) -> Figures:
+        assert self.process.stdout
+        if not select.select([self.process.stdout], [], [], _PATIENCE)[0]:
+            sys.exit(f"{self.process.args!r} does not answer")
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.process.args!r} has ended: {self.process.wait()}")
+        figures: Figures = json.loads(line)
+        return figures
+
+
+def python(function: Any, **options: Any) -> Child:
+    """A process that runs a function of a module of ours."""
+    command = [sys.executable, "-m", "bench.child", function.__module__, function.__name__]
+    return Child(*command, json.dumps(options))
+
+
+class Server:
+    """A job server that listens."""
+
+    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
+        self.port = port
+        self.pid = process.pid
+        #: Ends it.
+        self.end = process.kill
+
+
+@contextlib.contextmanager
+def serving(kind: str = "gearmand", processors: set[int] | None = None) -> Iterator[Server]:
+    """Run a gearmand, `gearman_sync.JobServer` or gear's server on a free port."""
+    port = free_port()
+    with on(processors):
+        if kind == "gearmand":
+            process = subprocess.Popen(
+                [str(GEARMAND), "-p", str(port), *_OPTIONS],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        else:
+            process = python(serve if kind == "JobServer" else serve_gear, port=port).process
+    with process:
+        try:
+            raw.connect(port).close()
+            yield Server(port, process)
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def on(processors: set[int] | None) -> Iterator[None]:
+    """What is started here runs on these processors; anywhere if there are none."""
+    if not processors:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def processors() -> tuple[set[int], set[int]]:
+    """One processor for what is measured, and all the others for its peers.
+
+    Whether both share one is else up to the system, and makes a round trip half as long, or twice.
+    Both are empty where there are no others.
+    """
+    first, *others = sorted(os.sched_getaffinity(0))
+    return ({first}, set(others)) if others else (set(), set())
+
+
+def raise_descriptors() -> int:
+    """Allow as many descriptors as the system does, and return how many these are."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
+@functools.cache
+def compiled(name: str) -> str | None:
+    """The path of a program of ours in C, with libgearman; None if it can't be compiled here."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return None
+    program = str(scratch() / name)
+    source = str(Path(__file__).with_name(f"{name}.c"))
+    command = [compiler, "-O2", "-o", program, source, "-lgearman"]
+    result = subprocess.run(command, capture_output=True, check=False)
+    return None if result.returncode else program
+
+
+@functools.cache
+def scratch() -> Path:
+    """A directory that is gone at the end."""
+    return Path(_DIRECTORIES.enter_context(tempfile.TemporaryDirectory()))
+
+
+_DIRECTORIES = contextlib.ExitStack()
+atexit.register(_DIRECTORIES.close)
+
+
+# In the processes of servers and workers.
+
+
+def serve(port: int) -> None:
+    import gearman_sync  # noqa: PLC0415
+
+    raise_descriptors()
+    with gearman_sync.JobServer(host="127.0.0.1", port=port):
+        sys.stdin.read()
+
+
+def serve_gear(port: int) -> None:
+    import gear  # noqa: PLC0415
+
+    # It complains of OPTION_REQ, which it does not know.
+    logging.getLogger("gear").setLevel(logging.CRITICAL)
+    gear.Server(port=port, host="127.0.0.1")
+    sys.stdin.read()
+    # Its threads would go on.
+    os._exit(0)
+
+
+def work(port: int, **options: Any) -> None:
+    """Do jobs with a raw socket until the server ends."""
+    answer({"idle": raw.work(port, **options)})

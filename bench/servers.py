@@ -1,0 +1,148 @@
+"""Foreground jobs through three job servers: gearmand, `gearman_sync.JobServer` and gear's.
+
+The client and the worker are raw sockets that do as little as possible, the same for all servers.
+
+* ``pipelined``: the client keeps up to 1,000 jobs under way, and the worker up to 64 grabs.
+* ``one at a time``: the client submits a job when the last is complete, and the worker grabs one.
+* ``quick ACKs``: the same with peers that ask their system to acknowledge at once what it receives;
+  else it does so when it sends something, or after 40 ms. A server that leaves Nagle's algorithm
+  on, as gear's does, waits for that between two packets to one peer. Hardly any peer asks: this
+  shows what gear's server could do.
+* ``our client and worker``: `GearmanClient.submit_multiple_jobs` and `GearmanWorker`.
+
+They stop after two seconds if a server is slow. The CPU time is the server's; "idle" is how many
+grabs were answered NO_JOB, by the job. In the slower modes there are fewer jobs.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import processes, raw
+from .child import Clock, answer, jobs_for, orders
+from .peers import has
+from .raw import TASK
+from .rounds import interleaved
+from .tables import Beside, compared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .rounds import Figures
+    from .settings import Settings
+    from .tables import Table
+
+_SECONDS = 2.0
+_WARM_UP = 100
+
+
+class Mode(NamedTuple):
+    """How a client and a worker go about it.
+
+    Attributes:
+        share: For how many jobs of ``--jobs`` there is one.
+        window: How many jobs are under way.
+        batch: How many of them end before more follow.
+        grabs: How many grabs are under way.
+        quick: Whether to acknowledge at once what is received.
+    """
+
+    share: int
+    window: int = 0
+    batch: int = 0
+    grabs: int = 0
+    quick: bool = False
+
+
+OURS = "our client and worker"
+MODES = {
+    "pipelined": Mode(5, window=1000, batch=100, grabs=64),
+    "pipelined, quick ACKs": Mode(5, window=1000, batch=100, grabs=64, quick=True),
+    "one at a time": Mode(100, window=1, batch=1, grabs=1),
+    "one at a time, quick ACKs": Mode(100, window=1, batch=1, grabs=1, quick=True),
+    OURS: Mode(25),
+}
+
+
+def kinds(*, gear: bool = False) -> list[str]:
+    """The servers that there are here; gear's, which knows less and is slow, only if asked for."""
+    found = ["gearmand"] if has("gearmand") else []
+    return [*found, "JobServer", *(["gear"] if gear and has("gear") else [])]
+
+
+def run(settings: Settings) -> Iterator[Table]:
+    for name, mode in MODES.items():
+        count = settings.share(mode.share)
+        results = interleaved(
+            {kind: partial(_measure, kind, name, count) for kind in kinds(gear=True)},
+            settings.rounds,
+        )
+        besides = [
+            Beside(f"jobs/s / {floor}", "rate", dict.fromkeys(results, floor))
+            for floor in ("gearmand", "gear")
+            if floor in results
+        ]
+        more = [] if name == OURS else [("idle", "", "idle")]
+        table = compared(f"job servers, {name}", results, besides, more=more)
+        table.drawn = "" if mode.quick else table.drawn
+        yield table
+
+
+def _measure(kind: str, mode: str, count: int) -> Figures:
+    with processes.serving(kind) as server:
+        options = {"grabs": MODES[mode].grabs, "quick": MODES[mode].quick}
+        if mode == OURS:
+            worker = processes.python(work, port=server.port)
+        else:
+            worker = processes.python(processes.work, port=server.port, **options)
+        client = processes.python(client_of, port=server.port, mode=mode, server=server.pid)
+        with worker, client:
+            client.ask(_WARM_UP)
+            figures = client.ask(count)
+            if mode != OURS:
+                server.end()
+                figures["idle"] = worker.answer()["idle"] / figures["jobs"]
+            return figures
+
+
+# In the child processes.
+
+
+def client_of(port: int, mode: str, server: int) -> None:
+    (_submit if mode == OURS else partial(_submit_raw, MODES[mode]))(port, Clock(server))
+
+
+def _submit(port: int, clock: Clock) -> None:
+    import gearman_sync  # noqa: PLC0415
+
+    with gearman_sync.GearmanClient([f"127.0.0.1:{port}"]) as client:
+        for count in orders():
+            jobs = jobs_for(count)
+            with clock:
+                requests = client.submit_multiple_jobs(jobs)
+            answer(clock.result(count))
+            assert all(request.complete for request in requests)
+
+
+def _submit_raw(mode: Mode, port: int, clock: Clock) -> None:
+    options: dict[str, Any] = {"window": mode.window, "batch": mode.batch, "quick": mode.quick}
+    with raw.connect(port) as sock:
+        sock.setblocking(False)
+        for count in orders():
+            packets = b"".join(raw.submit_packet(background=False) for _ in range(count))
+            # Whoever is slow need not be slow for long before it is measured.
+            seconds = _SECONDS if count != _WARM_UP else 0.1
+            with clock:
+                done = raw.pump(
+                    sock, memoryview(packets), count, background=False, seconds=seconds, **options
+                )
+            answer(clock.result(done))
+
+
+def work(port: int) -> None:
+    import gearman_sync  # noqa: PLC0415
+
+    worker = gearman_sync.GearmanWorker([f"127.0.0.1:{port}"])
+    worker.register_task(TASK, lambda _, job: job.data)
+    worker.work()

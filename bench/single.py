@@ -1,0 +1,156 @@
+"""Jobs one at a time: each is submitted when the last is acknowledged, or complete.
+
+Blocking clients are put beside a raw socket, those on an event loop beside a bare anyio stream on
+the same loop; both send packets that are ready-made and receive as many replies: JOB_CREATED, and
+for foreground jobs WORK_COMPLETE, from a raw socket in another process. What is measured has a
+process of its own for all rounds, and all of them take turns on one processor; gearmand and the
+worker have the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from . import processes, raw
+from .child import Clock, answer, orders
+from .peers import has, loops
+from .raw import DATA, TASK
+from .rounds import asked
+from .tables import Beside, compared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .processes import Child
+    from .settings import Settings
+    from .tables import Table
+
+# Rounds are short here, so there are more of them.
+_SLICES = 5
+RAW, BARE = "raw socket", "bare stream"
+
+
+def run(settings: Settings) -> Iterator[Table]:
+    count = settings.share(500)
+    first, others = processes.processors()
+    for background in (True, False):
+        kind = "background" if background else "foreground"
+        with processes.serving(processors=others) as server:
+            with processes.on(others):
+                worker = processes.python(processes.work, port=server.port)
+            with processes.on(first):
+                children, floors = _start(server.port, kind)
+            with worker:
+                results = asked(children, count, settings.rounds * _SLICES)
+        yield compared(
+            f"{kind} jobs one at a time",
+            results,
+            [Beside("wall/bare", "wall", floors), Beside("CPU/bare", "cpu", floors)],
+        )
+
+
+def _start(port: int, kind: str) -> tuple[dict[str, Child], dict[str, str]]:
+    """Start all that can be; return them, and what each is put beside."""
+    background = kind == "background"
+
+    def ours(function: Any, **options: Any) -> Child:
+        return processes.python(function, port=port, background=background, **options)
+
+    children = {RAW: ours(raw_socket), "gearman_sync": ours(blocking)}
+    floors = {"gearman_sync": RAW, "libgearman's client": RAW}
+    if (client := processes.compiled("client")) is not None:
+        children["libgearman's client"] = processes.Child(client, str(port), "single", kind)
+    for loop in loops():
+        floor = f"{BARE}, {loop}"
+        children[floor] = ours(waiting, loop=loop, subject="bare")
+        children[f"gearman_anyio, {loop}"] = ours(waiting, loop=loop, subject="ours")
+        floors[f"gearman_anyio, {loop}"] = floor
+        if loop == "asyncio" and has("aiogear"):
+            children["aiogear, asyncio"] = ours(waiting, loop=loop, subject="aiogear")
+            floors["aiogear, asyncio"] = floor
+    return children, floors
+
+
+# In the child processes.
+
+
+def raw_socket(port: int, *, background: bool) -> None:
+    with raw.connect(port) as sock:
+        for count in orders():
+            packets = [raw.submit_packet(background=background) for _ in range(count)]
+            with Clock() as clock:
+                for packet in packets:
+                    raw.exchange(sock, packet, 1 if background else 2)
+            answer(clock.result(count))
+
+
+def blocking(port: int, *, background: bool) -> None:
+    import gearman_sync  # noqa: PLC0415
+
+    with gearman_sync.GearmanClient([f"127.0.0.1:{port}"]) as client:
+        for count in orders():
+            with Clock() as clock:
+                for _ in range(count):
+                    request = client.submit_job(TASK, DATA, background=background)
+            answer(clock.result(count))
+            assert request.complete
+
+
+def waiting(port: int, *, background: bool, loop: str, subject: str) -> None:
+    import anyio  # noqa: PLC0415
+
+    run = {"bare": _bare, "ours": _ours, "aiogear": _aiogear}[subject]
+    anyio.run(partial(run, port, background=background), backend=loop)
+
+
+async def _ours(port: int, *, background: bool) -> None:
+    import gearman_anyio  # noqa: PLC0415
+
+    async with gearman_anyio.GearmanClient([f"127.0.0.1:{port}"]) as client:
+        for count in orders():
+            with Clock() as clock:
+                for _ in range(count):
+                    request = await client.submit_job(TASK, DATA, background=background)
+            answer(clock.result(count))
+            assert request.complete
+
+
+async def _bare(port: int, *, background: bool) -> None:
+    import anyio  # noqa: PLC0415
+
+    size = raw.HEADER.size
+    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        for count in orders():
+            packets = [raw.submit_packet(background=background) for _ in range(count)]
+            with Clock() as clock:
+                for packet in packets:
+                    await stream.send(packet)
+                    data = b""
+                    for _ in range(1 if background else 2):
+                        while len(data) < size or len(data) < (
+                            end := size + raw.HEADER.unpack_from(data)[2]
+                        ):
+                            data += await stream.receive()
+                        data = data[end:]
+            answer(clock.result(count))
+
+
+async def _aiogear(port: int, *, background: bool) -> None:
+    import aiogear  # noqa: PLC0415
+
+    loop = asyncio.get_running_loop()
+    for count in orders():
+        # It keeps something of each job for ever, and looks through all of that for each answer.
+        _, made = await loop.create_connection(aiogear.Client, "127.0.0.1", port)
+        client: Any = made
+        async with client:
+            with Clock() as clock:
+                for _ in itertools.repeat(None, count):
+                    if background:
+                        await client.submit_job_bg(TASK, DATA)
+                    else:
+                        await client.wait_job((await client.submit_job(TASK, DATA)).handle)
+        answer(clock.result(count))

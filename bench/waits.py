@@ -1,0 +1,87 @@
+"""A job on a client on which few or many other calls wait, each in a task and with a timeout.
+
+What is measured is a background job, one at a time, on the same client as those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from . import processes
+from .child import Clock, answer, orders
+from .peers import loops
+from .raw import DATA, TASK
+from .rounds import asked, by_level
+from .tables import growing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .processes import Child
+    from .settings import Settings
+    from .tables import Table
+
+_LEVELS = [1, 100, 10_000]
+
+
+def run(settings: Settings) -> Iterator[Table]:
+    levels = [level for level in _LEVELS if level <= settings.jobs]
+    starts = {f"{loop} {level}": _start(loop, level) for level in levels for loop in loops()}
+    results = asked(starts, settings.share(100), settings.rounds)
+    yield growing(
+        "one job, by waits under way on its gearman_anyio.GearmanClient",
+        "waits",
+        by_level(results, loops(), levels),
+    )
+
+
+@contextlib.contextmanager
+def _start(loop: str, waits: int) -> Iterator[Child]:
+    first, others = processes.processors()
+    with processes.serving(processors=others) as server:
+        with processes.on(first):
+            child = processes.python(wait, port=server.port, waits=waits, loop=loop)
+        with child:
+            yield child
+
+
+# In the child processes.
+
+
+def wait(port: int, waits: int, loop: str) -> None:
+    import anyio  # noqa: PLC0415
+
+    anyio.run(_wait, port, waits, backend=loop)
+
+
+async def _wait(port: int, waits: int) -> None:
+    import anyio  # noqa: PLC0415
+
+    import gearman_anyio  # noqa: PLC0415
+
+    async with (
+        gearman_anyio.GearmanClient([f"127.0.0.1:{port}"]) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        under_way = []
+        all_wait = anyio.Event()
+
+        async def wait_for_nobody() -> None:
+            requests = await client.submit_multiple_jobs(
+                [{"task": "nobody does this", "data": DATA}], wait_until_complete=False
+            )
+            under_way.extend(requests)
+            if len(under_way) == waits:
+                all_wait.set()
+            await client.wait_until_jobs_completed(requests, poll_timeout=3600)
+
+        for _ in range(waits):
+            tasks.start_soon(wait_for_nobody)
+        await all_wait.wait()
+        for count in orders():
+            with Clock() as clock:
+                for _ in range(count):
+                    await client.submit_job(TASK, DATA, background=True)
+            answer(clock.result(count))
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,197 @@
+"""The benchmarks run, say what is missing, and notice a stage that has become slower."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from bench import instructions, plot, rounds, tables
+from bench.stages import STAGES
+
+if TYPE_CHECKING:
+    from tests.support import Gearmand
+
+ROOT = Path(__file__).resolve().parent.parent
+VERSION = ".".join(platform.python_version_tuple()[:2])
+# These need no peer. (Of their levels there are those that are no larger than the jobs.)
+ALONE = ["core", "functions", "connections", "listings", "memory"]
+OTHERS = ["bulk", "single", "worker", "servers", "sizes", "waits", "imports", "payloads"]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=ROOT,
+        env={"PYTHONDONTWRITEBYTECODE": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def measured(directory: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    """What a run has written and printed, with programs from an empty PATH."""
+    result = run(*arguments, "--json", str(directory / "json"), PATH=str(directory))
+    assert result.returncode == 0, result.stderr
+    return json.loads((directory / "json").read_text()), result.stdout
+
+
+def check(found: dict[str, Any], *, rows: int) -> None:
+    """Whether each table has its rows, and each row its time."""
+    names = [(table["title"], row["name"]) for table in found["tables"] for row in table["rows"]]
+    assert len(names) >= rows
+    for table in found["tables"]:
+        assert table["rows"]
+        for row in table["rows"]:
+            assert len(row["values"]) == len(table["columns"])
+            assert all(value is None or value >= 0 for value in row["values"])
+
+
+def test_what_needs_no_peer(tmp_path: Path) -> None:
+    found, printed = measured(tmp_path, *ALONE, "--quick", "--jobs", "20", "--rounds", "1")
+    check(found, rows=len(STAGES) + 6)
+    assert found["facts"]["Python"].startswith(platform.python_version())
+    assert found["settings"] == {"jobs": 20, "rounds": 1}
+    # There is no compiler in that PATH, and no valgrind.
+    assert {"libgearman", "valgrind"} <= set(found["missing"])
+    assert "valgrind is not installed: apt-get install valgrind" in printed
+    for table in found["tables"]:
+        assert f"\n{table['title']}\n" in printed
+
+
+@pytest.mark.slow
+def test_what_needs_peers(gearmand: Gearmand, tmp_path: Path) -> None:  # for its rule
+    plotted = tmp_path / "svg"
+    found, _ = measured(tmp_path, *OTHERS, "--jobs", "100", "--rounds", "1", "--plot", str(plotted))
+    check(found, rows=50)
+    assert "gearman_anyio, trio" in plotted.read_text()
+
+
+def test_a_measure_that_is_not_there() -> None:
+    result = run("speed")
+    assert result.returncode == 2
+    assert "there is no measure 'speed'" in result.stderr
+
+
+def test_all_are_listed() -> None:
+    result = run("--list")
+    assert result.stderr == ""
+    assert set(re.findall(r"^(\w+) +\S", result.stdout, re.MULTILINE)) == {*ALONE, *OTHERS}
+
+
+# What rounds and tables come to.
+
+
+def test_rounds_are_interleaved_and_turned_around() -> None:
+    order = []
+
+    def measure(name: str) -> rounds.Figures:
+        order.append(name)
+        return {"wall": float(len(order))}
+
+    results = rounds.interleaved({name: partial(measure, name) for name in "abc"}, 3)
+    assert "".join(order) == "abc" + "cba" + "abc"
+    assert [figures["wall"] for figures in results["a"]] == [1.0, 6.0, 7.0]
+
+
+def figures(*walls: float) -> list[rounds.Figures]:
+    return [{"jobs": 10, "wall": wall, "cpu": wall / 2} for wall in walls]
+
+
+def test_ratios_are_those_of_pairs() -> None:
+    # The machine was three times as slow in the second round.
+    results = {"raw": figures(1.0, 3.0, 1.0), "gearman_sync": figures(2.0, 6.0, 5.0)}
+    floors = dict.fromkeys(results, "raw")
+    besides = [tables.Beside("wall", "wall", floors), tables.Beside("rate", "rate", floors)]
+    table = tables.compared("jobs", results, besides)
+    assert table.rows[1] == ("gearman_sync", [10, 1 / 5.0, 5.0, 2.5, 2.0, 0.5])
+    assert table.text().splitlines()[-1].split()[-4:] == ["2.00", "x", "0.50", "x"]
+
+
+def test_the_plot_has_all_rows() -> None:
+    results = {"raw <socket>": figures(1.0), "gearman_sync": figures(2.0)}
+    hidden = tables.compared("hidden", results, [])
+    hidden.drawn = ""
+    svg = ET.fromstring(plot.drawn([tables.compared("shown", results, []), hidden], "me"))
+    texts = [element.text for element in svg.iter() if element.text and element.text.strip()]
+    assert {"shown", "me", "raw <socket>", "gearman_sync"} < set(texts)
+    assert "hidden" not in texts
+    bars = [e.attrib for e in svg.iter() if e.attrib.get("class") in ("ours", "other")]
+    widths = {bar["class"]: float(bar["width"]) for bar in bars}
+    assert widths["other"] == 2 * widths["ours"]
+
+
+# Instructions.
+
+
+def counts(calibration: float = 10_000.0, factor: float = 1.0) -> instructions.Counts:
+    return {
+        "calibration": calibration,
+        **{name: calibration * (number + 1) for number, name in enumerate(STAGES)},
+        "prepare": calibration * factor,
+    }
+
+
+KNOWN = instructions.renewed([], counts())
+
+
+@pytest.mark.parametrize(
+    ("calibration", "factor", "good"),
+    [
+        (10_000.0, 1.04, True),
+        (10_000.0, 1.06, False),
+        (10_000.0, 0.5, True),
+        # A machine on which all takes a little more; an interpreter that is built otherwise.
+        (10_090.0, 1.06, False),
+        (12_000.0, 1.06, True),
+        (12_000.0, 1.16, False),
+    ],
+)
+def test_instructions_are_compared(calibration: float, factor: float, good: bool) -> None:
+    known = instructions.renewed([], {**counts(), "prepare": 10_000.0})
+    lines, is_good = instructions.compare(known, counts(calibration, factor))
+    assert is_good is good
+    assert ("\n".join(lines).count("  too many") == 1) is not good
+    assert any("so that it stays so" in line for line in lines) == (factor < 0.95)
+
+
+def test_instructions_of_the_build_that_is_most_alike() -> None:
+    known = instructions.renewed(KNOWN, counts(12_000.0, 2.0))
+    assert [entry["calibration"] for entry in known] == [10_000, 12_000]
+    assert instructions.compare(known, counts(12_010.0, 2.0))[1]
+    assert not instructions.compare(known, counts(10_010.0, 2.0))[1]
+
+
+def test_instructions_of_which_nothing_is_known() -> None:
+    others = [{**KNOWN[0], "python": "3.1"}]
+    lines, is_good = instructions.compare(others, counts())
+    assert not is_good
+    assert lines == [f"nothing is known of Python {VERSION}; python -m bench.instructions --write"]
+    stages = {name: ratio for name, ratio in KNOWN[0]["stages"].items() if name != "prepare"}
+    assert not instructions.compare([{**KNOWN[0], "stages": stages}], counts())[1]
+
+
+def test_instructions_are_renewed_in_their_place() -> None:
+    known = instructions.renewed([{**KNOWN[0], "python": "3.1"}, *KNOWN], counts(10_050.0, 2.0))
+    assert [(entry["python"], entry["calibration"]) for entry in known] == [
+        ("3.1", 10_000),
+        (VERSION, 10_050),
+    ]
+    assert known[1]["stages"]["prepare"] == 2.0
+
+
+def test_all_stages_are_known() -> None:
+    entries = json.loads((ROOT / "bench" / "instructions.json").read_text())
+    assert {"3.11", "3.13"} <= {entry["python"] for entry in entries}
+    for entry in entries:
+        assert list(entry["stages"]) == list(STAGES)
