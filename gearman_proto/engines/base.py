@@ -176,6 +176,10 @@ def take_chunk(unsent: list[bytes]) -> bytes:
     """
     if len(unsent) == 1:
         return unsent.pop()
+    if len(unsent) <= _CHUNK_PACKETS and sum(map(len, unsent)) <= _CHUNK_SIZE:
+        chunk = b"".join(unsent)
+        unsent.clear()
+        return chunk
     sizes = list(accumulate(map(len, unsent[:_CHUNK_PACKETS])))
     count = max(bisect_right(sizes, _CHUNK_SIZE), 1)
     chunk = b"".join(unsent[:count])

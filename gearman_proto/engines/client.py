@@ -485,7 +485,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             packets += send(question.event, question)
         last = unanswered + len(packets)
         while last < _WINDOW and size < _CHUNK_SIZE and (outbox or self._make_more(link, now)):
-            if run := take_submits(outbox, _WINDOW - last, _CHUNK_SIZE - size):
+            if len(outbox) > 1 and (
+                run := take_submits(outbox, _WINDOW - last, _CHUNK_SIZE - size)
+            ):
                 packet = connection.send_submits(*run)
                 packets.append(packet)
                 size += len(packet)
@@ -506,8 +508,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                     raise  # It came behind that, from a signal handler.
                 self._unsendable(link, item, error)
                 continue
-            packets += pieces
-            size += sum(map(len, pieces))
+            for piece in pieces:
+                packets.append(piece)
+                size += len(piece)
             last += 1
         if heartbeat.due is None and packets and self._heartbeat < math.inf:
             heartbeat.due = now + self._heartbeat

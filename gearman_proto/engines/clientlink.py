@@ -126,7 +126,7 @@ def take_submits(
         What `Connection.send_submits` takes, where the tokens are the requests; or None.
     """
     first = outbox[0]
-    if type(first) is not GearmanJobRequest or len(outbox) == 1:
+    if type(first) is not GearmanJobRequest:
         return None
     task, priority, background = first.task, first.priority, first.background
     if type(task) is not str or not (priority is None or type(priority) is str):

@@ -498,9 +498,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     # Links.
 
     def _send(self, link: WorkerLink, event: Event) -> None:
-        pieces = link.connection.send_with_data_passthrough(event)
-        link.unsent += pieces
-        link.unsent_size += sum(map(len, pieces))
+        for piece in link.connection.send_with_data_passthrough(event):
+            link.unsent.append(piece)
+            link.unsent_size += len(piece)
 
     def _connect_to(self, server: Server, now: float) -> None:
         self._connect(WorkerLink(server, self._max_packet_size), now)

@@ -217,11 +217,11 @@ class Connection:
         A payload of more than 64 KiB, if it is `bytes`, is the last of two: the event's own object,
         which is not copied. Everything else, and ECHO_REQ and ECHO_RES, is in one.
         """
-        row = self._to_send.get(type(event))
-        if row is not None and row.opaque:
-            args = row.get_args(event)
-            if len(args[-1]) > _LARGE and _passes(args):
-                return self._send_large(row, event, args, token)
+        data = getattr(event, "data", b"")
+        if type(data) is bytes and len(data) > _LARGE:
+            row = self._to_send.get(type(event))
+            if row is not None and row.nuls:
+                return self._send_large(row, event, row.get_args(event), token)
         return [self.send(event, token)]
 
     def _send_large(
