@@ -19,11 +19,26 @@ if TYPE_CHECKING:
 E_co = TypeVar("E_co", bound="Engine[Any]", covariant=True)
 
 
-class Bell:
-    """Wakes those who wait for something, any number of times."""
+class Event(Protocol):
+    """What `trio.Event` and `asyncio.Event` have in common."""
 
-    def __init__(self) -> None:
-        self._event: anyio.Event | None = None
+    def set(self) -> object: ...
+    def is_set(self) -> bool: ...
+    async def wait(self) -> object: ...
+
+
+class Bell:
+    """Wakes those who wait for something, any number of times.
+
+    Args:
+        make_event: Makes an event of this event loop. (anyio asks each time which one that is.)
+    """
+
+    __slots__ = ("_event", "_make_event")
+
+    def __init__(self, make_event: Callable[[], Event]) -> None:
+        self._make_event = make_event
+        self._event: Event | None = None
 
     def ring(self) -> None:
         """Wake who waits."""
@@ -33,7 +48,7 @@ class Bell:
     async def wait(self) -> None:
         """Return when it rings."""
         if self._event is None or self._event.is_set():
-            self._event = anyio.Event()
+            self._event = self._make_event()
         await self._event.wait()
 
 

@@ -1,23 +1,38 @@
-"""Runs an engine over anyio's streams: one task group, and in it one for each connection.
+"""Runs an engine over streams: one task group, and in it one for each connection.
 
 The engine is used by whichever task runs, and nothing that uses it awaits in between, so there is
 no lock. After each use `_pump` does what the engine wants: it starts and cancels the tasks of
-connections, wakes their writers, and sets the alarm. Only the tasks of a connection touch its
-stream. A caller awaits an event and nothing else, so cancelling one tears no packet:
+connections, has written what there is, and sets the alarm. A caller awaits an event and nothing
+else, so cancelling one tears no packet:
 
-    caller  -> engine -> _pump -> the writer's event ... stream.send
-    stream.receive ... reader -> engine -> Wait.wake -> the caller's event
+    caller  -> engine -> _pump -> send_now, or the writer's bell ... stream.send
+    stream.receive ... reader  \
+    readable (a Plain, asyncio) -> engine -> Wait.wake -> the caller's bell
+
+All that is read and written is so by the tasks of a connection, with two exceptions, for streams
+that are Plain. asyncio has no reader there, but calls `_readable`. And `_pump` writes at once what
+there is if the writer waits, and something has come since it last did so: then somebody submits one
+job after the other, and waits for each, or does them. What many tasks have to send in one turn of
+the event loop goes with the first of them, and then, by the writer, in one piece. So:
+
+    the writer...        the engine has something         it has nothing more   something has come
+    waits, unanswered    it is woken: it works            -                     it waits, answered
+    waits, answered      send_now: it waits, unanswered;  -                     -
+                         what was not taken is its rest,
+                         and it works
+    works                -                                it waits              (then answered)
 
 A connection ends in one of three ways: its stream fails (`_lost`), the engine says Close, or the
 task group is left. The first two take it out of `_wires`, and whoever does that cancels its tasks;
 in each case `_converse` closes the stream.
 
 `anyio.current_time` is the only clock. It asks each time which event loop this is, so inside
-``async with`` that loop's own is used, which is the same (`_streams.native_clock`).
+``async with`` that loop's own is used, which is the same (`_streams.native`); so are its events.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import random
@@ -30,8 +45,9 @@ import anyio.lowlevel
 from gearman_proto import Close, Connect, ConnectionError
 from gearman_proto.engines.driving import E_, BaseDriver
 
-from ._calls import Bell, Call, Items
-from ._streams import Ends, failure, native_clock, reason, set_options
+from ._calls import Bell, Call, Event, Items
+from ._plain import Plain, PlainOnAsyncio
+from ._streams import Ends, failure, native, reason, set_options
 from ._tasks import Tasks
 
 if TYPE_CHECKING:
@@ -61,14 +77,27 @@ _LISTEN_AGAIN: Final = 0.5
 
 
 class _Wire:
-    """The tasks of one connection."""
+    """The tasks of one connection, and how far its writer is."""
 
-    __slots__ = ("scope", "writable")
+    __slots__ = ("is_answered", "is_idle", "plain", "rest", "scope", "writable")
 
-    def __init__(self) -> None:
+    def __init__(self, make_event: Callable[[], Event]) -> None:
         self.scope = anyio.CancelScope()
-        #: Set when there may be something to write.
-        self.writable = anyio.Event()
+        #: Rings when there may be something to write.
+        self.writable = Bell(make_event)
+        #: The stream, if it can be written to at once.
+        self.plain: Plain | None = None
+        #: Whether the writer waits for that bell.
+        self.is_idle = False
+        #: Whether something has come since `plain` was written to at once.
+        self.is_answered = False
+        #: What it did not take. The writer writes that first.
+        self.rest: bytes | memoryview = b""
+
+    def wake(self) -> None:
+        """Have the writer look."""
+        self.is_idle = False
+        self.writable.ring()
 
 
 class Driver(BaseDriver[E_]):
@@ -91,6 +120,7 @@ class Driver(BaseDriver[E_]):
         self._wires: dict[Any, _Wire] = {}
         self._ends = Ends()
         self._clock = anyio.current_time
+        self._make_event: Callable[[], Event] = anyio.Event
         self._alarm: anyio.CancelScope | None = None
         self._listening: anyio.CancelScope | None = None
 
@@ -104,7 +134,7 @@ class Driver(BaseDriver[E_]):
         await tasks.__aenter__()
         self._tasks = tasks
         self._thread = threading.get_ident()
-        self._clock = native_clock()
+        self._clock, self._make_event = native()
         self._alarm = None
         tasks.start_soon(self._keep_time)
         self._pump()
@@ -116,7 +146,7 @@ class Driver(BaseDriver[E_]):
             await self._tasks.__aexit__(kind, error, traceback)
         finally:
             self._tasks = None
-            self._clock = anyio.current_time
+            self._clock, self._make_event = anyio.current_time, anyio.Event
 
     # The way in.
 
@@ -126,7 +156,8 @@ class Driver(BaseDriver[E_]):
 
     async def finish(self, begin: Begin[E_, W_]) -> W_:
         """Begin a call, wait for its end, and return its Wait."""
-        await self._ends.look()
+        if self._ends.any():
+            await self._ends.look()
         try:
             with self.start(begin) as call:
                 await call.block()
@@ -138,7 +169,7 @@ class Driver(BaseDriver[E_]):
 
     def start(self, begin: Begin[E_, W_]) -> Call[W_]:
         """Begin a call. It has to be used as a context manager."""
-        bell = Bell()
+        bell = Bell(self._make_event if self.is_running else native()[1])
         wait = self._use(begin, self._clock(), bell.ring)
         return Call(wait, self.release, bell)
 
@@ -217,7 +248,13 @@ class Driver(BaseDriver[E_]):
     def _pump(self) -> None:
         """Do what the engine wants, and what was posted."""
         if self._tasks is not None:
-            self._act(self._tasks)
+            try:
+                self._act(self._tasks)
+            except BaseException as error:
+                # What has come out of the engine may be lost: the rest of a packet, say.
+                self._interrupted(error)
+                self._act(self._tasks)
+                raise
         self._busy = False
         if self._posted:
             self.call(lambda _engine, now: self._do_posted(now))
@@ -226,21 +263,38 @@ class Driver(BaseDriver[E_]):
         if self._released:
             self._release_all(self._now())
         engine = self.engine
-        while (action := engine.next_action()) is not None:
-            if isinstance(action, Connect):
-                self._wires[action.link] = wire = _Wire()
-                tasks.start_soon(self._connect, action.link, wire)
-            elif isinstance(action, Close):
-                self._cut(action.link)
-            elif self._listening is not None:
-                self._listening.cancel()
-        for link in engine.links_to_write():
-            if link in self._wires:
-                self._wires[link].writable.set()
+        again = True
+        while again:
+            while (action := engine.next_action()) is not None:
+                if isinstance(action, Connect):
+                    tasks.start_soon(self._connect, action.link)
+                elif isinstance(action, Close):
+                    self._cut(action.link)
+                elif self._listening is not None:
+                    self._listening.cancel()
+            again = self._write_all()
         alarm = self._alarm
         deadline = engine.next_deadline()
         if alarm is not None and deadline is not None and deadline < alarm.deadline:
             alarm.deadline = deadline
+
+    def _write_all(self) -> bool:
+        """Have written what there is. Returns whether the engine was asked for any of it."""
+        asked = False
+        for link in self.engine.links_to_write():
+            wire = self._wires.get(link)
+            if wire is None:
+                continue
+            if wire.is_idle and wire.is_answered and wire.plain is not None:
+                asked = True
+                wire.is_answered = False
+                data = self._tell(self.engine.data_to_send, link, self._clock())
+                if data:
+                    wire.rest = wire.plain.send_now(data)
+                if not wire.rest:
+                    continue
+            wire.wake()
+        return asked
 
     def _cut(self, link: Any) -> bool:
         """End the tasks of a connection. Returns whether it had any."""
@@ -260,8 +314,11 @@ class Driver(BaseDriver[E_]):
                 await anyio.sleep_forever()
             self._feed(self.engine.handle_timeout)
 
-    async def _connect(self, link: Any, wire: _Wire) -> None:
+    async def _connect(self, link: Any) -> None:
         assert self._open_stream is not None
+        if not link.alive:
+            return  # It was given up before this had its first turn.
+        self._wires[link] = wire = _Wire(self._make_event)
         with wire.scope:
             try:
                 stream = await self._open_stream(link)
@@ -301,7 +358,7 @@ class Driver(BaseDriver[E_]):
             accept: Gets the engine and the time, and returns the link.
             secure: Makes the stream that is spoken on, of the one that was accepted.
         """
-        wire = _Wire()
+        wire = _Wire(self._make_event)
 
         def begin(engine: E_, now: float) -> Any:
             link = accept(engine, now)
@@ -336,35 +393,66 @@ class Driver(BaseDriver[E_]):
                     # Neither runs in this task, which may be anybody's (`serve`): asyncio's own
                     # cancellation of that would look like one within the stream.
                     tasks.start_soon(self._write, link, wire, stream)
-                    tasks.start_soon(self._read, link, stream)
+                    if isinstance(stream, Plain):
+                        wire.plain = stream
+                    if isinstance(stream, PlainOnAsyncio):
+                        stream.watch(functools.partial(self._readable, link, wire, stream))
+                    else:
+                        tasks.start_soon(self._read, link, wire, stream)
         finally:
             try:
                 await anyio.aclose_forcefully(stream)
             except Exception as error:  # noqa: BLE001 - it is over, one way or the other
                 logger.warning("closing %r failed: %r", link, error)
 
-    async def _read(self, link: Any, stream: ByteStream) -> None:
+    async def _read(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
         while True:
             try:
                 data = await stream.receive(_READ_SIZE)
             except anyio.EndOfStream:
-                # The engine says when to close it. There may be something left to write.
-                self._feed(self.engine.receive_eof, link)
+                self._received(link, wire, b"")
                 return
             except BaseException as error:  # noqa: BLE001 - streams may be anybody's
                 self._lost(link, failure(error))
                 return
-            self._feed(self.engine.receive_data, link, data)
+            self._received(link, wire, data)
             while link.behind:
                 # All others have their turn.
                 await anyio.lowlevel.checkpoint()
 
+    def _readable(self, link: Any, wire: _Wire, stream: PlainOnAsyncio) -> None:
+        """Do what `_read` does, without a task. No engine that connects is ever behind."""
+        try:
+            data = stream.receive_now(_READ_SIZE)
+            if not data:
+                stream.unwatch()
+            self._received(link, wire, data)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            stream.unwatch()
+            self._lost(link, error)
+        except BaseException as error:
+            # A signal handler's, say. What was read may be lost, and asyncio goes on.
+            self._interrupted(error)
+            self._pump()
+            raise
+
+    def _received(self, link: Any, wire: _Wire, data: bytes) -> None:
+        wire.is_answered = True
+        if data:
+            self._feed(self.engine.receive_data, link, data)
+        else:
+            # The engine says when to close it. There may be something left to write.
+            self._feed(self.engine.receive_eof, link)
+
     async def _write(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
         while True:
-            data = self._feed(self.engine.data_to_send, link)
+            data: Any = wire.rest or self._feed(self.engine.data_to_send, link)
+            wire.rest = b""
             if not data:
-                # Whatever comes from here on sets it. (What came before has been looked at.)
-                wire.writable = anyio.Event()
+                # Whatever comes from here on rings. (What came before has been looked at.)
+                wire.is_idle = True
                 await wire.writable.wait()
                 continue
             try:

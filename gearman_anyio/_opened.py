@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 from gearman_proto.tls import make_contexts
 
+from . import _plain
 from ._driver import E_, Driver
 from ._streams import connect_tcp, open_stream
 
@@ -40,10 +41,15 @@ def make_opener(
 ) -> Callable[[Any], Awaitable[ByteStream]]:
     """Return what opens the streams of links to `addresses`: with `connect`, or with TCP."""
     contexts = make_contexts(addresses, load_ssl)
-    connector = connect_tcp if connect is None else connect
-    if not callable(connector):
+    if connect is not None and not callable(connect):
         raise TypeError(f"connect is a function that opens a stream, not {connect!r}")
-    return lambda link: open_stream(link.address, contexts.get(link.address), connector)
+
+    def open_link(link: Any) -> Awaitable[ByteStream]:
+        context = contexts.get(link.address)
+        connector = _plain.connect_plain if context is None else connect_tcp
+        return open_stream(link.address, context, connector if connect is None else connect)
+
+    return open_link
 
 
 class Opened(Generic[E_]):

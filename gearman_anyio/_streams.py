@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from gearman_proto import ServerAddress
 
+    from ._calls import Event
+
 #: Gets the address of a server and returns a byte stream to it.
 Connector: TypeAlias = "Callable[[ServerAddress], Awaitable[ByteStream]]"
 
@@ -92,16 +94,21 @@ async def _wrap(stream: ByteStream, context: ssl.SSLContext, hostname: str | Non
     )
 
 
-def native_clock() -> Callable[[], float]:
-    """Return the clock that `anyio.current_time` reads on this event loop."""
+def is_asyncio() -> bool:
+    """Whether this event loop is asyncio's, or one like it, and not trio's."""
+    return anyio.get_cancelled_exc_class().__module__.startswith("asyncio")
+
+
+def native() -> tuple[Callable[[], float], Callable[[], Event]]:
+    """Return the clock that `anyio.current_time` reads on this event loop, and its events."""
     # Imported here: whichever runs this is there, and the other one may not be.
-    if anyio.get_cancelled_exc_class().__module__.startswith("asyncio"):
-        from asyncio import get_running_loop  # noqa: PLC0415
+    if is_asyncio():
+        import asyncio  # noqa: PLC0415
 
-        return get_running_loop().time
-    from trio import current_time  # noqa: PLC0415
+        return asyncio.get_running_loop().time, asyncio.Event
+    import trio  # noqa: PLC0415
 
-    return current_time
+    return trio.current_time, trio.Event
 
 
 def set_options(stream: AnyByteStream, address: ServerAddress | None) -> None:
@@ -189,11 +196,16 @@ class Ends:
             with contextlib.suppress(KeyError):
                 self._poll.unregister(number)
 
+    def any(self) -> bool:
+        """Whether there may be one whose reader has not heard of it."""
+        # Of some the system can't be asked.
+        return bool(self._others or (self._sockets and self._poll.poll(0)))
+
     async def look(self) -> None:
         """Return when the readers of all connections that have ended have heard of it."""
         for turn in range(_TURNS):
             if self._others and turn < _TURNS_IN_PROCESS:
-                pass  # The system can't be asked.
+                pass
             elif not self._sockets or not self._poll.poll(0):
                 return
             await anyio.lowlevel.checkpoint()

@@ -1,4 +1,8 @@
-"""Every test runs on asyncio and on trio; none hangs, or leaves a socket open."""
+"""Every test runs on asyncio and on trio; none hangs, or leaves a socket open.
+
+Those marked `both_streams` run with each kind of stream to a server, too: with our own, which are
+what anybody gets, and with anyio's in their place, which are for `connect=`, TLS and uvloop.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,31 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import gearman_anyio
+from gearman_anyio import _plain, _streams
 from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "both_streams: a test for each kind of stream to a server")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the kinds of streams of a test."""
+    if metafunc.definition.get_closest_marker("both_streams") is not None:
+        metafunc.parametrize("kind_of_stream", ["own", "anyio's"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def kind_of_stream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What TCP connections without TLS are."""
+    kind: str = getattr(request, "param", "own")
+    if kind != "own":
+        monkeypatch.setattr(_plain, "connect_plain", _streams.connect_tcp)
+    return kind
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Operation = Callable[[gearman.GearmanClient, str], Coroutine[Any, Any, object]]
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_streams]
 
 only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 

@@ -15,6 +15,7 @@ import pytest
 from anyio.abc import ByteStream, SocketAttribute
 
 import gearman_anyio as gearman
+from gearman_anyio import _plain
 from gearman_anyio._streams import pipe
 from gearman_proto.engines.pool import FIRST_COOL_DOWN
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     StartWorker = Callable[..., Worker]
     StartServer = Callable[..., FakeServer]
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_streams]
 
 
 # Servers that are not there, and servers that die.
@@ -209,18 +210,28 @@ class Ender:
         assert select.select([sock], [], [], PATIENCE)[0], "the end did not come"
 
 
+def remember_streams(monkeypatch: pytest.MonkeyPatch) -> list[ByteStream]:
+    """The streams that clients have opened, in a list that grows."""
+    streams: list[ByteStream] = []
+    connect = _plain.connect_plain
+
+    async def remember(address: ServerAddress) -> ByteStream:
+        streams.append(await connect(address))
+        return streams[-1]
+
+    monkeypatch.setattr(_plain, "connect_plain", remember)
+    return streams
+
+
 @pytest.mark.parametrize("how", ["closed", "reset", "half closed"])
-async def test_connection_that_ended_between_two_calls(start_server: StartServer, how: str) -> None:
+async def test_connection_that_ended_between_two_calls(
+    start_server: StartServer, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loop has not run since, but what is submitted next goes over a new one."""
     ender = Ender(how)
     server = start_server(ender)
-    streams: list[ByteStream] = []
-
-    async def connect(address: ServerAddress) -> ByteStream:
-        streams.append(await tcp(address))
-        return streams[-1]
-
-    async with gearman.GearmanClient([server.address], connect=connect) as client:
+    streams = remember_streams(monkeypatch)
+    async with gearman.GearmanClient([server.address]) as client:
         for number in range(10):
             request = await client.submit_job("task", b"%d" % number, background=True)
             assert request.complete
@@ -237,7 +248,9 @@ async def test_connection_that_ended_between_two_calls(start_server: StartServer
     ]
 
 
-async def test_one_of_many_calls_finds_the_end(start_server: StartServer) -> None:
+async def test_one_of_many_calls_finds_the_end(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They come together, after the end; each goes over the new connection, and none twice."""
     ender = Ender("closed")
     second = threading.Event()
@@ -256,14 +269,9 @@ async def test_one_of_many_calls_finds_the_end(start_server: StartServer) -> Non
         request = await client.submit_job("task", b"%d" % number, background=True)
         assert request.connection_attempts == 1
 
-    streams: list[ByteStream] = []
-
-    async def connect(address: ServerAddress) -> ByteStream:
-        streams.append(await tcp(address))
-        return streams[-1]
-
+    streams = remember_streams(monkeypatch)
     server = start_server(script)
-    async with gearman.GearmanClient([server.address], connect=connect) as client:
+    async with gearman.GearmanClient([server.address]) as client:
         await client.submit_job("task", b"first", background=True)
         ender.end(streams[-1])
         async with anyio.create_task_group() as tasks:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from tests.support import Gearmand
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_streams]
 
 MEGABYTE = 1024 * 1024
 

@@ -622,6 +622,7 @@ needs_loopbacks = pytest.mark.skipif(
 
 
 @needs_ipv6
+@pytest.mark.both_streams
 async def test_ipv6_and_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name has both, and the server has one of them."""
     for host in ("::1", "127.0.0.1"):
@@ -633,6 +634,7 @@ async def test_ipv6_and_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_loopbacks
+@pytest.mark.both_streams
 async def test_some_addresses_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     async with gearman.JobServer("127.0.0.3") as server, working(server.address):
         resolve_to(monkeypatch, "gearman.test", "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
@@ -644,6 +646,7 @@ async def test_some_addresses_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_loopbacks
+@pytest.mark.both_streams
 async def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with black_hole() as (dead, port):
         resolve_to(monkeypatch, "gearman.test", dead, "127.0.0.2")
@@ -655,6 +658,7 @@ async def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) 
             assert (await client.submit_job("reverse", "hello")).result == b"olleh"
 
 
+@pytest.mark.both_streams
 async def test_nobody_answers() -> None:
     with black_hole() as address:
         async with gearman.GearmanClient([address], connect_timeout=0.1) as client:
@@ -671,6 +675,7 @@ async def test_nobody_answers() -> None:
         assert (request.state, request.timed_out) == (gearman.JOB_PENDING, True)
 
 
+@pytest.mark.both_streams
 async def test_one_of_two_servers_does_not_answer() -> None:
     with black_hole() as address:
         async with (
@@ -684,6 +689,7 @@ async def test_one_of_two_servers_does_not_answer() -> None:
                 assert all(request.state == gearman.JOB_CREATED for request in requests)
 
 
+@pytest.mark.both_streams
 async def test_reading_goes_on_while_writing_is_blocked(
     start_server: Callable[..., FakeServer],
 ) -> None:

@@ -1,0 +1,418 @@
+"""Our own streams: which those are, what is written at once, and what may go wrong in no task."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+import trio
+
+import gearman_anyio as gearman
+from gearman_anyio._driver import Driver
+from gearman_anyio._plain import Plain, PlainOnAsyncio, connect_plain
+from gearman_proto import ServerAddress
+from gearman_proto.errors import ConnectionError
+from gearman_proto.jobs.submitting import make_requests
+from gearman_proto.wire.events import JobCreated, SubmitJob, SubmitJobBg
+from tests.support import PATIENCE, FakeServer, Peer, server_context
+
+from .stepping import attempts, echo, nothing_left, working
+from .support import until
+from .test_streams import tcp
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+    from typing import Self
+
+    StartServer = Callable[..., FakeServer]
+
+pytestmark = pytest.mark.anyio
+
+
+def address_of(server: Any) -> ServerAddress:
+    return ServerAddress(*server.address)
+
+
+class Reader:
+    """Reads such a stream as the driver does."""
+
+    def __init__(self, stream: Plain) -> None:
+        self.data = b""
+        self.has_ended = False
+        self._stream = stream
+
+    async def __aenter__(self) -> Self:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        if isinstance(self._stream, PlainOnAsyncio):
+            self._stream.watch(self._readable)
+        else:
+            self._tasks.start_soon(self._read)
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)
+        await self._stream.aclose()
+
+    async def expect(self, data: bytes) -> None:
+        """Wait until that has come."""
+        await until(lambda: self.data == data, f"{data!r}")
+
+    def _readable(self) -> None:
+        assert isinstance(self._stream, PlainOnAsyncio)
+        data = self._stream.receive_now(100_000)
+        self.data += data
+        if not data:
+            self.has_ended = True
+            self._stream.unwatch()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                self.data += await self._stream.receive(100_000)
+        except anyio.EndOfStream:
+            self.has_ended = True
+
+
+async def opened(server: Any) -> Plain:
+    """A stream of our own to `server`."""
+    stream = await connect_plain(address_of(server))
+    assert isinstance(stream, Plain)
+    return stream
+
+
+# Which streams these are.
+
+
+def plains(client: gearman.GearmanClient) -> list[bool]:
+    """Of each of its connections, whether it is our own."""
+    return [wire.plain is not None for wire in client._driver._wires.values()]
+
+
+async def test_whose_streams_are_our_own(
+    server: Any, tls_certificates: Any, tls_context: ssl.SSLContext
+) -> None:
+    """Those of TCP that neither the application has opened, nor TLS is on."""
+    async with gearman.GearmanClient([server.address]) as client:
+        await client.submit_job("t", b"", background=True)
+        assert plains(client) == [True]
+    async with gearman.GearmanClient([server.address], connect=tcp) as client:
+        await client.submit_job("t", b"", background=True)
+        assert plains(client) == [False]
+    async with gearman.JobServer(ssl_context=server_context(tls_certificates)) as secure:
+        hosts = [("localhost", secure.address.port)]
+        async with gearman.GearmanClient(hosts, ssl_context=tls_context) as client:
+            await client.submit_job("t", b"", background=True)
+            assert plains(client) == [False]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_another_loop_of_asyncio(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has anyio's."""
+    monkeypatch.setattr(asyncio, "SelectorEventLoop", type("Selector", (), {}))
+    async with gearman.GearmanClient([server.address]) as client:
+        await client.submit_job("t", b"", background=True)
+        assert plains(client) == [False]
+
+
+# The streams.
+
+
+async def test_connecting_is_cancelled(server: Any) -> None:
+    async def connect() -> None:
+        await (await opened(server)).aclose()
+
+    for attempt in attempts(2):
+        async with nothing_left():
+            await attempt(connect())
+
+
+async def test_connecting_is_cancelled_natively(server: Any, anyio_backend: str) -> None:
+    if anyio_backend != "asyncio":
+        pytest.skip("there is none")
+
+    async def connect() -> None:
+        await (await opened(server)).aclose()
+
+    for attempt in attempts(2):
+        async with nothing_left():
+            await attempt.native(connect())
+
+
+async def test_a_server_that_speaks_first(start_server: StartServer) -> None:
+    """Nothing is lost when the socket is taken over."""
+
+    def script(peer: Peer) -> None:
+        peer.send_raw(b"welcome")
+        peer.hold()
+
+    server = start_server(script)
+    for _ in range(50):
+        async with Reader(await opened(server)) as reader:
+            await reader.expect(b"welcome")
+
+
+async def test_what_is_not_taken_at_once(start_server: StartServer) -> None:
+    """It is the rest, which `send` sends, and nothing is lost or sent twice."""
+    received = bytearray()
+    ended = threading.Event()
+
+    def script(peer: Peer) -> None:
+        while data := peer.sock.recv(1_000_000):
+            received.extend(data)
+        ended.set()
+
+    server = start_server(script, receive_buffer=4096)
+    data = bytes(range(256)) * 40_000
+    stream: Any = await opened(server)
+    rest = stream.send_now(data)
+    assert 0 < len(rest) < len(data)
+    with anyio.fail_after(PATIENCE):
+        await stream.send(rest)
+    await stream.aclose()
+    await until(ended.is_set, "the end")
+    assert received == data
+
+
+async def test_a_connection_that_is_lost(start_server: StartServer) -> None:
+    """Writing at once says nothing of it; sending the rest does, and so does reading."""
+    server = start_server(lambda peer: peer.sock.recv(1))
+    stream = await opened(server)
+    assert stream.send_now(b"x") == b""
+    async with Reader(stream) as reader:
+        await until(lambda: reader.has_ended, "the end")
+        await until(lambda: stream.send_now(b"more") == b"more", "a failure")
+        with pytest.raises(OSError, match=r"[Pp]ipe|reset"):
+            await stream.send(b"more")
+    # Closing it again does no harm.
+    await stream.aclose()
+
+
+# What is written at once.
+
+
+class Counted:
+    """Counts the pieces in which anything is written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.at_once = self.later = 0
+        send_now = Plain.send_now
+
+        def count_now(stream: Plain, data: bytes) -> Any:
+            self.at_once += 1
+            return send_now(stream, data)
+
+        monkeypatch.setattr(Plain, "send_now", count_now)
+        for kind in Plain.__subclasses__():
+            monkeypatch.setattr(kind, "send", self._counting(kind.send))
+
+    def _counting(self, send: Callable[..., Any]) -> Callable[..., Any]:
+        async def count(stream: Plain, data: bytes) -> None:
+            self.later += 1
+            await send(stream, data)
+
+        return count
+
+    def take(self) -> tuple[int, int]:
+        """What was written since the last time."""
+        counts = self.at_once, self.later
+        self.at_once = self.later = 0
+        return counts
+
+
+async def test_one_at_a_time(server: Any, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is written at once, by whoever submits it."""
+    async with gearman.GearmanClient([server.address]) as client:
+        await client.submit_job(task, b"first", background=True)
+        counted = Counted(monkeypatch)
+        for number in range(10):
+            await client.submit_job(task, b"%d" % number, background=True)
+        assert counted.take() == (10, 0)
+
+
+async def test_many_tasks(server: Any, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is written at once, and all others go together."""
+    async with gearman.GearmanClient([server.address]) as client:
+        await client.submit_job(task, b"first", background=True)
+        counted = Counted(monkeypatch)
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                call = functools.partial(client.submit_job, task, b"%d" % number, background=True)
+                tasks.start_soon(call)
+        assert counted.take() == (1, 1)
+
+
+async def test_a_large_one(server: Any, task: str) -> None:
+    """What is not taken at once is sent behind it, and before all else."""
+    async with (
+        working(server, {task: echo}),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        await client.submit_job(task, b"first")
+        for size in (1_000, 300_000, 5_000_000):
+            data = bytes(range(250)) * (size // 250)
+            jobs = [{"task": task, "data": data}, {"task": task, "data": b"small"}]
+            requests = await client.submit_multiple_jobs(jobs, poll_timeout=PATIENCE)
+            assert [request.result for request in requests] == [data, b"small"]
+
+
+async def test_little_is_taken_at_once(
+    server: Any, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing comes between that and its rest, though something has come meanwhile."""
+    send_now = Plain.send_now
+
+    def send_some(stream: Plain, data: bytes) -> bytes:
+        assert send_now(stream, data[:7]) == b""
+        (wire,) = client._driver._wires.values()
+        wire.is_answered = True
+        return data[7:]
+
+    async with (
+        working(server, {task: echo}),
+        gearman.GearmanClient([server.address]) as client,
+    ):
+        await client.submit_job(task, b"first")
+        monkeypatch.setattr(Plain, "send_now", send_some)
+        words = [b"%d" % number for number in range(20)]
+        requests = [
+            make_requests([{"task": task, "data": word}], background=False, max_retries=0)
+            for word in words
+        ]
+        with anyio.fail_after(PATIENCE):
+            for one in requests[:5]:
+                await client.submit_multiple_requests(one)
+            async with anyio.create_task_group() as tasks:
+                for one in requests[5:]:
+                    tasks.start_soon(client.submit_multiple_requests, one)
+        assert [request.result for (request,) in requests] == words
+        monkeypatch.undo()
+
+
+# In no task, and in the middle of something.
+
+
+def test_a_connection_lost_under_a_plain_loop(
+    start_server: StartServer, anyio_backend: str, kind_of_stream: str
+) -> None:
+    """A new one is opened at once, though nobody has told anyio which event loop this is."""
+
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJobBg)
+        if len(server.peers) > 1:
+            peer.send(JobCreated(b"H:1"))
+            peer.hold()
+
+    async def main() -> None:
+        with anyio.fail_after(PATIENCE):
+            async with gearman.GearmanClient([server.address]) as client:
+                request = await client.submit_job("t", b"", background=True, max_retries=2)
+                assert request.state == gearman.JOB_CREATED
+                assert request.connection_attempts == 2
+
+    server = start_server(script)
+    if anyio_backend == "trio":
+        trio.run(main)
+    else:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("where", ["taken", "half written"])
+async def test_a_signal_while_something_is_written(
+    where: str, server: Any, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exception is the caller's. Nobody waits for an answer to what is lost."""
+    send_now = Plain.send_now
+
+    def interrupted(stream: Plain, data: bytes) -> Any:
+        monkeypatch.setattr(Plain, "send_now", send_now)
+        if where == "half written":
+            send_now(stream, data[: len(data) // 2])
+        raise KeyboardInterrupt
+
+    async def wait_for(client: gearman.GearmanClient) -> None:
+        with pytest.raises(ConnectionError, match="interrupted by"):
+            await client.submit_multiple_requests(requests)
+
+    requests = make_requests([{"task": task, "data": b""}], background=False, max_retries=0)
+    with anyio.fail_after(PATIENCE):
+        async with gearman.GearmanClient([server.address]) as client:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait_for, client)
+                await until(lambda: requests[0].state == gearman.JOB_CREATED, "the first")
+                monkeypatch.setattr(Plain, "send_now", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    await client.submit_job(task, b"second", background=True)
+            assert (await client.submit_job(task, b"third", background=True)).complete
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_signal_while_something_is_read(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio is told of its exception, and goes on. Nobody waits for what was read."""
+
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob)
+        peer.send(JobCreated(b"H:1"))
+        peer.hold()
+
+    def interrupted(driver: Any, *args: Any) -> None:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    server = start_server(script)
+    with anyio.fail_after(PATIENCE):
+        async with gearman.GearmanClient([server.address]) as client:
+            monkeypatch.setattr(Driver, "_received", interrupted)
+            with pytest.raises(ConnectionError, match="interrupted by ZeroDivisionError"):
+                await client.submit_job("t", b"")
+            request = await client.submit_job("t", b"", wait_until_complete=False)
+            assert request.state == gearman.JOB_CREATED
+    (context,) = told
+    assert isinstance(context["exception"], ZeroDivisionError)
+    asyncio.get_running_loop().set_exception_handler(None)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_end_is_told_once(start_server: StartServer) -> None:
+    """Also where the engine goes on writing after it."""
+
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJobBg)
+        peer.send(JobCreated(b"H:1"))
+
+    ends: list[Any] = []
+    server = start_server(script)
+    async with gearman.GearmanClient([server.address]) as client:
+        client._driver.engine.receive_eof = lambda link, now: ends.append(link)
+        await client.submit_job("t", b"", background=True)
+        await until(lambda: ends, "the end")
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert len(ends) == 1
+        (wire,) = client._driver._wires.values()
+        assert wire.plain is not None
+
+
+async def test_given_up_before_it_is_connected(server: Any) -> None:
+    """In the turn in which it was begun: then nothing is."""
+    async with nothing_left(), gearman.GearmanClient([server.address]) as client:
+        driver = client._driver
+        (it,) = client.connection_list
+        async with nothing_left():
+            with driver.start(lambda engine, now, wake: engine.connect(it, now, wake)):
+                driver.close()
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            assert not driver._wires
