@@ -150,17 +150,23 @@ class Driver(BaseDriver[E_]):
 
     # The way in.
 
-    async def run(self, begin: Begin[E_, Wait]) -> None:
+    async def run(self, begin: Begin[E_, Wait], *, yields: bool = True) -> None:
         """Begin a call, wait for its end, and raise what it has to raise."""
-        (await self.finish(begin)).raise_error()
+        (await self.finish(begin, yields=yields)).raise_error()
 
-    async def finish(self, begin: Begin[E_, W_]) -> W_:
-        """Begin a call, wait for its end, and return its Wait."""
+    async def finish(self, begin: Begin[E_, W_], *, yields: bool = True) -> W_:
+        """Begin a call, wait for its end, and return its Wait.
+
+        Args:
+            begin: Begins it.
+            yields: Whether others have their turn even if it is over at once.
+        """
         if self._ends.any():
             await self._ends.look()
         try:
             with self.start(begin) as call:
-                await call.block()
+                if yields or not call.wait.ready:
+                    await call.block()
         except BaseException:
             # A cancellation, perhaps. That nobody waits any more may be news to the engine.
             self.call(lambda _engine, _now: None)

@@ -227,4 +227,5 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext]):
 
     async def _send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
         for event in events:
-            await self._driver.run(self._begin_send(job, event, None, done=self._ends_at_once))
+            begin = self._begin_send(job, event, None, done=self._ends_at_once)
+            await self._driver.run(begin, yields=False)  # The job's task is about to end.
