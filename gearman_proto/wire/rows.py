@@ -79,19 +79,19 @@ class Row:
     )
 
     def __init__(self, packet: PacketType, max_packet_size: int) -> None:
-        self.packet = packet
-        self.number = packet.number
-        self.opaque = packet.opaque
-        self.ignorable = packet.ignorable
+        self.packet: PacketType = packet
+        self.number: int = packet.number
+        self.opaque: bool = packet.opaque
+        self.ignorable: bool = packet.ignorable
         self.event_class: Any = EVENT_CLASSES[packet.number]
-        self.get_args = self.event_class.arguments
-        self.max_size = size_limit(packet, max_packet_size)
-        self.quick_size = min(self.max_size, QUICK_SIZE)
+        self.get_args: Any = self.event_class.arguments
+        self.max_size: int = size_limit(packet, max_packet_size)
+        self.quick_size: int = min(self.max_size, QUICK_SIZE)
         #: How the packet begins that a server sends: magic and number.
-        self.head = MAGIC_RESPONSE + NUMBER.pack(packet.number)
-        self.count = len(packet.args)
+        self.head: bytes = MAGIC_RESPONSE + NUMBER.pack(packet.number)
+        self.count: int = len(packet.args)
         #: The numbers of what answers it, without ERROR.
-        self.accepts = frozenset(BY_NAME[name].number for name in packet.answers)
+        self.accepts: frozenset[int] = frozenset(BY_NAME[name].number for name in packet.answers)
         #: Its entry in the queue of what was asked, if the answer repeats nothing of it.
         self.alone: tuple[Row, bytes | None] = (self, None)
         #: What a server owes for it: the numbers of what answers it, and its name; or None.
@@ -99,23 +99,23 @@ class Row:
         if packet.answers or packet.name == "ALL_YOURS":
             self.owes = self.accepts, packet.name
         #: True if its first argument comes back in the answer.
-        self.repeated = bool(packet.answers and packet.args and not packet.is_submit)
-        self.answers_something = packet.number in _ANSWERS
+        self.repeated: bool = bool(packet.answers and packet.args and not packet.is_submit)
+        self.answers_something: bool = packet.number in _ANSWERS
         #: True if its body is one plain argument.
-        self.single = len(packet.args) == 1 and not packet.opaque
+        self.single: bool = len(packet.args) == 1 and not packet.opaque
         sizes = dict(_SIZES)
         if packet.name == "GET_STATUS":
             # Other packets repeat the handle that a server gave, whatever its size.
             sizes["handle"] = constants.MAX_HANDLE_SIZE
         plain = packet.args[: len(packet.args) - packet.opaque]
         #: The largest size of each plain argument of a request.
-        self.limits = tuple(sizes.get(name, MAX_PLAIN_SIZE) for name in plain)
+        self.limits: tuple[int, ...] = tuple(sizes.get(name, MAX_PLAIN_SIZE) for name in plain)
         #: How many NULs stand before the payload, or in all if there is none.
-        self.nuls = max(len(packet.args) - 1, 0)
+        self.nuls: int = max(len(packet.args) - 1, 0)
         #: Plain arguments that are no larger together are not too large.
-        self.enough = min(self.limits, default=0)
+        self.enough: int = min(self.limits, default=0)
         #: True if it may be sent only with certain values, or never.
-        self.is_special = packet.name in SPECIAL
+        self.is_special: bool = packet.name in SPECIAL
 
     def is_sound(self, args: tuple[bytes, ...]) -> bool:
         """Whether there are NULs only where they may be, in a payload."""
@@ -133,9 +133,8 @@ def prepared(
     rows = [Row(packet, max_packet_size) for packet in PACKETS]
     if role is Role.SERVER:
         for row in rows:
-            row.enough = (
-                constants.MAX_BODY_SIZE
-            )  # What a server repeats has passed its peer's limits.
+            # What a server repeats has passed its peer's limits.
+            row.enough = constants.MAX_BODY_SIZE
     to_send = {row.event_class: row for row in rows if row.packet.sender & role}
     to_receive = {row.number: row for row in rows if row.packet.receiver & role}
     requests = to_receive if role is Role.SERVER else {}
