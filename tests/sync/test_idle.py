@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COUNT: Final = 100
 #: Bytes, about a fifth more than on CPython 3.11 and 3.13 for x86-64.
 CLIENT: Final = 15_000
-CONNECTION: Final = 2_000
+CONNECTION: Final = 2_400
 
 
 def cost(make: Callable[[], object], settle: Callable[[], object] = gc.collect) -> float:
