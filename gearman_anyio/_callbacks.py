@@ -17,12 +17,12 @@ import anyio.from_thread
 import anyio.to_thread
 
 from gearman_proto import ConnectionError
-from gearman_proto.surface.callbacks import is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import WorkerJob
+    from gearman_proto.surface.worker import Ability
 
 # The worker's methods that its callbacks may call. What a subclass adds is called as it is.
 _AWAITED: Final = frozenset(
@@ -82,17 +82,20 @@ async def awaited(value: Any) -> Any:
 
 
 async def call_back(
-    callback: Callable[[Any, WorkerJob], Any],
+    ability: Ability[WorkerJob],
     worker: Any,
     job: WorkerJob,
     limiter: anyio.CapacityLimiter,
 ) -> Any:
-    """Call `callback`, and return what it returns. If it is cancelled, its thread is abandoned.
+    """Call the callback of `ability`, and return what it returns.
+
+    If it is cancelled, its thread is abandoned.
 
     Raises:
         Escaped: It ran in a thread, and has raised what is no Exception.
     """
-    if is_async(callback):
+    callback = ability.callback
+    if ability.is_async:
         return await callback(worker, job)
     calls = _Calls()
     view = InThread(worker, calls)

@@ -255,6 +255,8 @@ class Driver(BaseDriver[E_]):
         """Do what the engine wants, and what was posted."""
         if self._tasks is not None:
             try:
+                if self._posted:
+                    self._do_posted(self._now())
                 self._act(self._tasks)
             except BaseException as error:
                 # What has come out of the engine may be lost: the rest of a packet, say.

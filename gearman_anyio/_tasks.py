@@ -10,6 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
+import anyio.lowlevel
+
+from ._streams import is_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -20,10 +23,11 @@ class Tasks:
     """Tasks that run as long as the body of an ``async with`` does."""
 
     def __init__(self) -> None:
-        self._group = anyio.create_task_group()
+        self._manager = _open_group()
+        self._group: Any = None
 
     async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
+        self._group = await self._manager.__aenter__()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -31,12 +35,15 @@ class Tasks:
         errors: list[BaseException] = []
         try:
             # The group is not told of `error`: it would come out in another form.
-            await self._group.__aexit__(None, None, None)
+            await self._manager.__aexit__(None, None, None)
         except anyio.get_cancelled_exc_class():
             if error is None:
                 raise
         except BaseExceptionGroup as group:
             errors += _others(group)
+            if error is None and not errors:
+                # This task is cancelled, and is to be told so by one exception.
+                await anyio.lowlevel.checkpoint()
             if len(errors) > 1 or (error is None and not errors):
                 raise
         if errors:
@@ -45,6 +52,16 @@ class Tasks:
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
         """Run `function` in a task of its own."""
         self._group.start_soon(function, *args)
+
+
+def _open_group() -> Any:
+    if is_asyncio():
+        return anyio.create_task_group()
+    import trio  # noqa: PLC0415 - it is there, and on asyncio it may not be
+
+    # anyio's is one of these. For each task it makes a scope, an event and a handle, which nobody
+    # here asks for, and which take longer than the task.
+    return trio.open_nursery(strict_exception_groups=True)
 
 
 def _raise_again(error: BaseException) -> NoReturn:

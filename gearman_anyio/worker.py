@@ -1,7 +1,8 @@
 """The worker for trio and asyncio: python-gearman's surface on the worker engine.
 
-`work` polls the servers, and each job has a task of its own in the task group that is hidden in
-`work`; `_execute` is what happens to it, and `gearman_proto.engines.outcomes` decides how it ends.
+Each job has a task of its own in the task group that is hidden in `work`; `_execute` is what
+happens to it, and `gearman_proto.engines.outcomes` decides how it ends. It starts as soon as it was
+read; only if `after_poll` is overridden, and so has a say, `work` itself is woken and starts it.
 """
 
 # ruff: noqa: D102 - the documentation of methods is inherited
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gearman_proto import HostSpec, ServerAddress
+    from gearman_proto.engines.worker import WorkStream
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.events import PacketEvent
 
@@ -107,6 +109,8 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext]):
             self._limiter = anyio.CapacityLimiter(self._max_jobs)
             async with self._driver:
                 try:
+                    if not self._has_own("after_poll"):
+                        self._start_at_once(call.wait, errors)
                     await self._work(call, errors)
                 finally:
                     self._driver.call(WorkerEngine.end_work)
@@ -125,6 +129,20 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext]):
             self._log()
             if not await awaited(self.after_poll(active)):
                 self._driver.call(WorkerEngine.stop)
+
+    def _start_at_once(self, stream: WorkStream, errors: list[BaseException]) -> None:
+        """Have jobs start when they have come, and `_work` not be woken for that."""
+        wake = stream.wake
+
+        def take(engine: WorkerEngine, now: float) -> None:
+            if stream.done or engine.notices:
+                wake()
+                return
+            while (job := engine.next_job(now)) is not None:
+                self._driver.start_soon(self._execute, job, errors)
+
+        # It is called in the middle of the engine, which can't be asked for a job there.
+        stream.wake = lambda: self._driver.tell(take)
 
     def stop(self, timeout: float | None = None) -> None:
         self._driver.tell(self._make_stop(timeout))
@@ -157,8 +175,8 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext]):
 
     async def on_job_execute(self, current_job: WorkerJob) -> bool:
         try:
-            callback = self._registered[current_job.task].callback
-            result = await call_back(callback, self, current_job, self._limiter)
+            ability = self._registered[current_job.task]
+            result = await call_back(ability, self, current_job, self._limiter)
         except BaseException as error:
             raised = error.error if isinstance(error, Escaped) else error
             if raised is error and self._leaves(error):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING, Final
 
 from .base import Link, LinkState
+from .states import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .states import StateTable
 
 
-class ServerLife(enum.Enum):
+class ServerLife(State):
     """What the server is doing."""
 
     SERVING = "it takes connections"

@@ -26,7 +26,6 @@ gives it to `crash`, so that nobody hangs.
 
 from __future__ import annotations
 
-import enum
 from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
@@ -34,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 from gearman_proto.errors import ArgumentValueError, ConnectionError, LocalProtocolError
 from gearman_proto.records import record
 
-from .states import StateTable, turn
+from .states import State, StateTable, turn
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class StopListening:
 Action: TypeAlias = "Connect | Close | StopListening"
 
 
-class LinkState(enum.Enum):
+class LinkState(State):
     """How far a link is. What is GONE stays so; the engine then ignores input for it."""
 
     WAITING = "the transport was not told to connect yet: the server is to cool down before"

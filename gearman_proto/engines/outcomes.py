@@ -36,13 +36,14 @@ nothing is sent and the job has no end, its server gives it to another worker.
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.results import failure_events, result_event
 from gearman_proto.records import record
 from gearman_proto.wire.events import WorkFail
+
+from .states import State
 
 if TYPE_CHECKING:
     import logging
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from gearman_proto.wire.events import PacketEvent
 
 
-class Happened(enum.Enum):
+class Happened(State):
     """What happened, in the words of the documentation."""
 
     RETURNED = "the callback returns a value, or None"
@@ -74,7 +75,7 @@ class Happened(enum.Enum):
     AFTER_POLL_RAISED = "`after_poll` raises"
 
 
-class Sent(enum.Enum):
+class Sent(State):
     """What is sent about the job."""
 
     RESULT = "WORK_COMPLETE with the result"
@@ -84,7 +85,7 @@ class Sent(enum.Enum):
     GIVEN_UP = "nothing: the server gives it to another worker"
 
 
-class Then(enum.Enum):
+class Then(State):
     """What goes on."""
 
     GO_ON = "goes on"

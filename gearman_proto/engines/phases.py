@@ -5,12 +5,12 @@ PHASES says which phase may follow which, and what leads there. Any phase may en
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.wire.packets import Role
 
 from .connecting import OutgoingLink
+from .states import State
 
 if TYPE_CHECKING:
     from gearman_proto.jobs.assigned import WorkerJob
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .waits import Wait
 
 
-class Phase(enum.Enum):
+class Phase(State):
     """What an open link is about."""
 
     RESTING = "nothing is registered, or the worker stops, or a job keeps CANT_DO back"
@@ -78,7 +78,7 @@ PHASES: Final[StateTable[Phase]] = {
 }
 
 
-class WorkerLife(enum.Enum):
+class WorkerLife(State):
     """What the worker is doing."""
 
     IDLE = "nobody has called `work`"

@@ -9,7 +9,15 @@ from __future__ import annotations
 import enum
 from typing import TypeAlias, TypeVar
 
-S = TypeVar("S", bound=enum.Enum)
+S = TypeVar("S", bound="State")
+
+
+class State(enum.Enum):
+    """What a table has a row for."""
+
+    # Enum has one that is written in Python, and each look into a table needs it.
+    __hash__ = object.__hash__
+
 
 #: State -> the states that may follow, and what leads to each.
 StateTable: TypeAlias = dict[S, dict[S, str]]

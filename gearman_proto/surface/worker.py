@@ -15,7 +15,7 @@ from gearman_proto.names import check_client_id, check_task, to_text
 from gearman_proto.tls import parse_servers
 
 from .base import T_, Begin, Connected, ContextT, ServerT, Waited
-from .callbacks import check_callback
+from .callbacks import check_callback, is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,6 +51,8 @@ class Ability(NamedTuple, Generic[T_]):
 
     callback: Callable[[Any, T_], Any]
     timeout: float | None
+    #: Whether what the callback returns has to be awaited, as far as can be seen.
+    is_async: bool
 
 
 class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
@@ -165,11 +167,12 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         wire = check_task(name)
         check_callback(name, callback, is_awaited=self._is_awaited)
         seconds = check_timeout(timeout)
+        ability = Ability(callback, seconds, is_async(callback))
 
         def register(engine: Any, now: float) -> None:
             engine.register(wire, seconds, now)
             # Nobody can take a job of it before this is over.
-            self._registered[name] = Ability(callback, seconds)
+            self._registered[name] = ability
             self.worker_abilities[name] = callback
 
         self._driver.tell(register)

@@ -19,6 +19,7 @@ import pytest
 import gearman_anyio as gearman
 import gearman_sync
 from gearman_anyio import GearmanClient, GearmanWorker, WorkerJob
+from gearman_anyio._tasks import Tasks
 from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,
@@ -1057,6 +1058,64 @@ async def test_many_jobs(server: Any, task: str) -> None:
             async with anyio.create_task_group() as tasks:
                 for number in range(10):
                     tasks.start_soon(run, number)
+
+
+@pytest.mark.parametrize("has_hook", [False, True])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_where_jobs_start(
+    server: Any, task: str, has_hook: bool, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are read, unless `after_poll` has a say: no task is woken for it in between."""
+
+    class Polled(GearmanWorker):
+        async def after_poll(self, any_activity: bool) -> bool:
+            return True
+
+    kind = Polled if has_hook else GearmanWorker
+    worker = make_worker(server.address, tasks={task: reverse}, kind=kind)
+    start_soon = worker._driver.start_soon
+    starters: list[Any] = []
+
+    def recorded(*args: Any) -> None:
+        starters.append(asyncio.current_task())
+        start_soon(*args)
+
+    monkeypatch.setattr(worker._driver, "start_soon", recorded)
+    async with working(worker), GearmanClient([server.address]) as client:
+        for _ in range(3):
+            assert (await client.submit_job(task, b"ab")).result == b"ba"
+    # asyncio calls where something can be read, in no task.
+    assert [starter is not None for starter in starters] == [has_hook] * 3
+
+
+async def test_notices_are_logged_while_it_works(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where nothing else wakes `work`."""
+
+    async def script(peer: Peer) -> None:
+        assert await peer.receive() == CanDo(b"task")
+        assert await peer.receive() == GrabJobUniq()
+        await peer.send(NoJob())
+        await peer.receive()
+
+    async with scripted(script) as server:
+        worker = make_worker("any:1", tasks={"task": reverse}, connect=server.connect)
+        async with working(worker, poll_timeout=None):
+            await until(lambda: "no connection to any:1" in caplog.text, "the notice")
+
+
+async def test_one_cancellation() -> None:
+    """Behind `work` is a group of tasks, but what it was cancelled by is no group of exceptions."""
+    seen: list[BaseException] = []
+    with anyio.CancelScope() as scope:
+        try:
+            async with Tasks() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                await anyio.lowlevel.checkpoint()
+                scope.cancel()
+        except BaseException as error:
+            seen.append(error)
+            raise
+    assert [type(error) for error in seen] == [anyio.get_cancelled_exc_class()]
 
 
 async def test_idle_worker_does_nothing(

@@ -288,7 +288,10 @@ def test_a_worker() -> None:
     assert worker.unregister_task("unknown") == "unknown"
     assert worker.worker_abilities == {"b": reverse}
     # A job of it may still come.
-    assert worker._registered == {"a": Ability(reverse, None), "b": Ability(reverse, 1.5)}
+    assert worker._registered == {
+        "a": Ability(reverse, None, False),
+        "b": Ability(reverse, 1.5, False),
+    }
     assert worker.set_client_id("me") == worker.worker_client_id == "me"
     assert worker.has_job_lock() is False
     assert (worker.after_job(), worker.after_poll(False)) == (True, True)
