@@ -615,11 +615,14 @@ class Polled(gearman.GearmanWorker):
         return True
 
 
-async def test_work_while_it_stops(server: Any, task: str) -> None:
+@pytest.mark.parametrize(("kind", "places"), [(gearman.GearmanWorker, 2), (Polled, 3)])
+async def test_work_while_it_stops(
+    server: Any, task: str, kind: type[gearman.GearmanWorker], places: int
+) -> None:
     """Cancelled in the drain: with a job that goes on, and with a result that is on its way."""
     async with gearman.GearmanClient([server.address]) as client:
-        for attempt in attempts(3):
-            worker = Polled([server.address], max_jobs=2)
+        for attempt in attempts(places):
+            worker = kind([server.address], max_jobs=2)
             begun: list[bytes] = []
 
             async def stop(
