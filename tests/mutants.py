@@ -165,8 +165,8 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "(changed or self._turns.is_done)",
         ),
         (
-            "if transport.is_blocked and link not in self._writable:",
-            "if transport.is_blocked:",
+            "if was_blocked and link not in self._writable:",
+            "if was_blocked:",
         ),
         (
             "if self.is_mine(): return",
