@@ -60,7 +60,7 @@ from gearman_proto.engines.driving import E_, W_, BaseDriver
 
 from ._poller import Listener, Poller
 from ._selector import READ, WRITE
-from ._transport import Stage, Transport
+from ._transport import OPEN, Transport
 from ._turns import Bell, Lock, Turns
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class Driver(BaseDriver[E_]):
             # ended: what is sent on it would be lost.
             ready = self._poller.selector.select(0)
             if ready:
-                self._handle(ready)
+                self._handle(ready, -math.inf)
         try:
             value = function(self.engine, clock())
         except Exception as error:
@@ -350,10 +350,16 @@ class Driver(BaseDriver[E_]):
                     selector.close()
         # What was found is out of date if somebody has looked meanwhile, on top of this.
         if rounds == self._rounds and not self._busy:
-            self._handle(ready)
+            self._handle(ready, deadline)
 
-    def _handle(self, ready: list[tuple[Any, int]]) -> None:
-        """Take in what the selector has found, and go on from there."""
+    def _handle(self, ready: list[tuple[Any, int]], deadline: float) -> None:
+        """Take in what the selector has found, and go on from there.
+
+        Args:
+            ready: What it has found.
+            deadline: From when on the time that has passed matters. What comes of `ready` may
+                make that earlier; it is looked at before the next sleep.
+        """
         was_busy, self._busy = self._busy, True
         self._rounds += 1
         now = clock()
@@ -366,10 +372,10 @@ class Driver(BaseDriver[E_]):
             else:
                 self._on_ready(owner, events, now)
         # Input that has come counts before the time that has passed.
-        if self._poller.connecting:
+        if now >= deadline:
             self._give_up_addresses(now)
-        self._poller.resume_listening(now)
-        self._tell(self.engine.handle_timeout, now)
+            self._poller.resume_listening(now)
+            self._tell(self.engine.handle_timeout, now)
         self._pump()
         self._busy = was_busy
 
@@ -392,7 +398,7 @@ class Driver(BaseDriver[E_]):
         transport = self._poller.transports.get(link)
         if transport is None:
             return  # Closed since the selector returned.
-        if transport.stage is not Stage.OPEN:
+        if transport.stage is not OPEN:
             if self._attempt(link, transport.advance, now):
                 self._tell(self.engine.connected, link, now)
             return
@@ -468,18 +474,20 @@ class Driver(BaseDriver[E_]):
         lost = False
         for link in links:
             transport = self._poller.transports.get(link)
-            if transport is None or transport.stage is not Stage.OPEN:
+            if transport is None or transport.stage is not OPEN:
                 continue
-            if transport.is_blocked and link not in self._writable:
+            was_blocked = transport.is_blocked
+            if was_blocked and link not in self._writable:
                 continue
             self._writable.discard(link)
-            self._poller.touched.add(link)
             more = functools.partial(self._tell, self.engine.data_to_send, link, now)
             try:
                 transport.write(more)
             except OSError as error:
                 self._lost(link, self.engine.connection_lost, error, now)
                 lost = True
+            if transport.is_blocked is not was_blocked:
+                self._poller.touched.add(link)
         self._writable.clear()
         return lost
 

@@ -50,6 +50,11 @@ class Stage(enum.Enum):
     CLOSED = enum.auto()
 
 
+# Looking members up in the class takes long before Python 3.12.
+CONNECTING: Final = Stage.CONNECTING
+OPEN: Final = Stage.OPEN
+
+
 class Transport:
     """A connection that is being made, or is there.
 
@@ -105,7 +110,7 @@ class Transport:
     @property
     def interest(self) -> int:
         """The selector events to wait for; 0 if there are none."""
-        if self.stage is Stage.CONNECTING:
+        if self.stage is CONNECTING:
             return WRITE
         # At its end, a stream stays ready to be read.
         interest = 0 if self._has_ended else READ
@@ -201,18 +206,16 @@ class Transport:
         """Write as much as the socket takes, from what `more` returns until that is nothing."""
         assert self.sock is not None
         for _ in range(_WRITES):
-            if not self._unsent:
-                data = more()
-                if not data:
-                    self._unsent = _NOTHING
-                    self.is_blocked = False
-                    return
-                self._unsent = memoryview(data)
+            data = self._unsent or more()
+            if not data:
+                self.is_blocked = False
+                return
             try:
-                sent = self.sock.send(self._unsent)
+                sent = self.sock.send(data)
             except self._would_block:
+                self._unsent = memoryview(data)
                 break
-            self._unsent = self._unsent[sent:]
+            self._unsent = memoryview(data)[sent:] if sent < len(data) else _NOTHING
         self.is_blocked = True
 
     def close(self) -> None:

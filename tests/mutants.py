@@ -152,7 +152,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "gearman_sync": (
         ("self._share = self._timeout / max(len(found), 1)", "self._share = self._timeout"),
         ("self.deadline = now + self._share if self._candidates else None", "self.deadline = None"),
-        ("self._unsent = self._unsent[sent:]", 'self._unsent = memoryview(b"")'),
+        ("memoryview(data)[sent:] if sent < len(data) else _NOTHING", "_NOTHING"),
         ("isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0", "False"),
         ("if self.followers and self.leader is None:", "if False:"),
         ("min(max(deadline - clock(), 0.0), _LONGEST_SLEEP)", "_LONGEST_SLEEP"),
@@ -165,8 +165,8 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "(changed or self._turns.is_done)",
         ),
         (
-            "if transport.is_blocked and link not in self._writable:",
-            "if transport.is_blocked:",
+            "if was_blocked and link not in self._writable:",
+            "if was_blocked:",
         ),
         (
             "if self.is_mine(): return",

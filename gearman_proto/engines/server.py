@@ -108,7 +108,7 @@ from .waits import Wait
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 # What may be done for one link before others have their turn: as much as so many usual packets
@@ -467,8 +467,8 @@ class ServerEngine(BaseEngine):
 
     # Links.
 
-    def _send(self, link: ServerLink, kind: type[PacketEvent], *args: bytes) -> None:
-        self._queue(link, link.connection.send_args(kind, *args))
+    def _send(self, link: ServerLink, kind: type[PacketEvent], args: Sequence[bytes] = ()) -> None:
+        self._queue(link, link.connection.send_args(kind, args))
 
     def _queue(self, link: ServerLink, data: bytes) -> None:
         unread, size = link.unsent_size, len(data)
@@ -666,11 +666,12 @@ class ServerEngine(BaseEngine):
             job.limited = True
             self._timers.set(job, now + seconds, self._take_away)
         if kind is GrabJob:
-            self._send(link, JobAssign, handle, function.name, job.data)
+            self._send(link, JobAssign, (handle, function.name, job.data))
         elif kind is GrabJobAll and job.reducer:
-            self._send(link, JobAssignAll, handle, function.name, job.unique, job.reducer, job.data)
+            names = handle, function.name, job.unique, job.reducer
+            self._send(link, JobAssignAll, (*names, job.data))
         else:
-            self._send(link, JobAssignUniq, handle, function.name, job.unique, job.data)
+            self._send(link, JobAssignUniq, (handle, function.name, job.unique, job.data))
 
     # Jobs.
 
@@ -737,7 +738,7 @@ class ServerEngine(BaseEngine):
         else:
             queue.listen(job, link)
             link.listening[job] = None
-        self._queue(link, link.connection.send_args(JobCreated, job.handle))
+        self._queue(link, link.connection.send_args(JobCreated, (job.handle,)))
 
     def _put(self, job: QueuedJob, now: float) -> None:
         """Give `job` out to whoever asks, from its epoch on."""
@@ -772,7 +773,7 @@ class ServerEngine(BaseEngine):
         if not job.wanted:
             self.queue.forget(job)
         elif self._job_retries is not None and job.losses > self._job_retries:
-            self._tell(job, WorkFail, job.handle)
+            self._tell(job, WorkFail, (job.handle,))
             self.queue.forget(job)
         else:
             self._put(job, now)
@@ -794,12 +795,12 @@ class ServerEngine(BaseEngine):
 
     def cancel(self, job: QueuedJob) -> None:
         """End a job, whatever its state; those who wait for it get WORK_FAIL."""
-        self._tell(job, WorkFail, job.handle)
+        self._tell(job, WorkFail, (job.handle,))
         if job.worker is not None:
             self._leave_before_its_end(job)
         self.queue.forget(job)
 
-    def _tell(self, job: QueuedJob, kind: type[PacketEvent], *args: bytes) -> None:
+    def _tell(self, job: QueuedJob, kind: type[PacketEvent], args: Sequence[bytes]) -> None:
         """Send a packet to all who wait for `job`; WORK_FAIL to those who want no exceptions."""
         packet = b""
         for link, count in job.listeners.items():
@@ -807,10 +808,10 @@ class ServerEngine(BaseEngine):
             if link.state is not OPEN:
                 continue  # It has not been taken from here yet.
             if kind is WorkException and not link.exceptions:
-                data = link.connection.send_args(WorkFail, job.handle)
+                data = link.connection.send_args(WorkFail, (job.handle,))
             else:
                 # It answers nothing, so it is the same for all of them.
-                data = packet = packet or link.connection.send_args(kind, *args)
+                data = packet = packet or link.connection.send_args(kind, args)
             if count == 1:
                 self._queue(link, data)
             else:
@@ -829,7 +830,7 @@ class ServerEngine(BaseEngine):
     def _on_work_data(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         job = self._job_of(link, kind, args[0])
         if job is not None:
-            self._tell(job, kind, *args)
+            self._tell(job, kind, args)
 
     def _on_work_status(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         handle, numerator, denominator = args
@@ -838,36 +839,36 @@ class ServerEngine(BaseEngine):
             denominator = _cut(denominator)
             job.numerator = max(number(numerator), 0)
             job.denominator = max(number(denominator), 0)
-            self._tell(job, kind, handle, numerator, denominator)
+            self._tell(job, kind, (handle, numerator, denominator))
 
     def _on_work_complete(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         job = self._job_of(link, kind, args[0])
         if job is not None:
-            self._finish(job, kind, *args)
+            self._finish(job, kind, args)
 
     def _on_work_fail(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         job = self._job_of(link, kind, args[0])
         if job is not None:
             # Anything behind the handle hangs libgearman's clients.
-            self._finish(job, kind, job.handle)
+            self._finish(job, kind, (job.handle,))
 
     def _on_work_exception(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         job = self._job_of(link, kind, args[0])
         if job is not None:
-            self._tell(job, kind, *args)
+            self._tell(job, kind, args)
             # Some workers send WORK_FAIL after it.
             self._leave_before_its_end(job)
             self.queue.forget(job)
 
-    def _finish(self, job: QueuedJob, kind: type[PacketEvent], *args: bytes) -> None:
-        self._tell(job, kind, *args)
+    def _finish(self, job: QueuedJob, kind: type[PacketEvent], args: Sequence[bytes]) -> None:
+        self._tell(job, kind, args)
         self._leave_worker(job)
         self.queue.forget(job)
 
     # What anybody sends.
 
     def _refuse(self, link: ServerLink, code: bytes, text: bytes) -> None:
-        self._send(link, Error, code, text)
+        self._send(link, Error, (code, text))
 
     def _on_unsupported(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         self._refuse(link, b"INVALID_COMMAND", b"Command not expected")
@@ -877,13 +878,13 @@ class ServerEngine(BaseEngine):
         self._refuse(link, event.code, event.text)
 
     def _on_echo(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
-        self._send(link, EchoRes, *args)
+        self._send(link, EchoRes, args)
 
     def _on_option(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         (option,) = args
         if option.lower() == b"exceptions":
             link.exceptions = True
-            self._send(link, OptionRes, option)
+            self._send(link, OptionRes, (option,))
         else:
             self._refuse(link, b"UNKNOWN_OPTION", b"Server does not recognize given option")
 
@@ -892,13 +893,13 @@ class ServerEngine(BaseEngine):
 
     def _on_get_status(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         handle = _cut(args[0])
-        self._send(link, StatusRes, handle, *_status(self.queue.jobs.get(handle)))
+        self._send(link, StatusRes, (handle, *_status(self.queue.jobs.get(handle))))
 
     def _on_get_status_unique(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         unique = _cut(args[0])
         job = self.queue.by_key.get(unique)
         clients = job.attached if job is not None else 0
-        self._send(link, StatusResUnique, unique, *_status(job), b"%d" % clients)
+        self._send(link, StatusResUnique, (unique, *_status(job), b"%d" % clients))
 
     def _on_line(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         (event,) = args

@@ -122,11 +122,16 @@ class ReceiveBuffer:
         """Go on with what comes behind what was collected apart."""
         self._apart = None
 
-    def shrink(self) -> None:
-        """Let go of what has been parsed: there may be no more data for long."""
+    def shrink(self) -> bool:
+        """Let go of what has been parsed: there may be no more data for long.
+
+        Returns:
+            Whether nothing is left, unless something is collected apart.
+        """
         if self.start:
             self.data = self.data[self.start :]
             self.start = 0
+        return not self.data and not self._tail
 
     def clear(self) -> None:
         """Drop everything."""

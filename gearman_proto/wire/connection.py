@@ -65,7 +65,7 @@ from .rows import MAX_PLAIN_SIZE, QUICK_SIZE, Row, prepared, size_limit
 from .special import check_special
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 
 class _NeedData(enum.Enum):
@@ -136,6 +136,8 @@ class Connection:
         self._is_server = role is Role.SERVER
         self._is_worker = Role.WORKER in role
         self._to_send, self._to_receive, self._requests = prepared(role, max_packet_size)
+        # What `send_args` makes without an event: a server's packets, until there is an error.
+        self._replies = self._to_send if self._is_server else {}
         self._magic = MAGIC_RESPONSE if self._is_server else MAGIC_REQUEST
         self._peer_magic = MAGIC_REQUEST if self._is_server else MAGIC_RESPONSE
         self._max_line = constants.MAX_COMMAND_SIZE if self._is_server else _MAX_REPLY_LINE
@@ -281,7 +283,7 @@ class Connection:
         self._tokens.extend(tokens)
         return b"".join(packets)
 
-    def send_args(self, kind: type[PacketEvent], *args: bytes) -> bytes:
+    def send_args(self, kind: type[PacketEvent], args: Sequence[bytes]) -> bytes:
         """Return the bytes to write for an event of this `kind` and `args`: what `send` returns.
 
         It costs a server much less than that, as no event is made.
@@ -293,20 +295,22 @@ class Connection:
         Raises:
             LocalProtocolError: As in `send`.
         """
-        row = self._to_send.get(kind)
+        row = self._replies.get(kind)
         body = b"\0".join(args)
         size = len(body)
         if (
             row is None
-            or not self._is_server
             or size > QUICK_SIZE
             or len(args) != row.count
             or (body.count(b"\0") != row.nuls and not row.is_sound(args))
-            or self._error is not None
         ):
             return self.send(kind(*args))
         if row.answers_something:
-            self._settle_owed(row, args[0] if args else b"")
+            owed = self._owed
+            if owed is not None and row.number in owed[0] and not self._owed_next:
+                self._owed = None
+            else:
+                self._settle_owed(row, args[0] if args else b"")
         return row.head + NUMBER.pack(size) + body
 
     @staticmethod
@@ -418,6 +422,7 @@ class Connection:
             return row.event_class(*args)  # type: ignore[no-any-return]
         except RemoteProtocolError as error:
             self._error = error
+            self._replies = {}
             self._large = None
             self._buffer.clear()
             raise
@@ -486,7 +491,10 @@ class Connection:
                     return
                 start = buffer.start = end
                 if owes is not None:
-                    self._owe(owes)
+                    if self._owed is None:
+                        self._owed = owes
+                    else:
+                        self._owe(owes)
                 yield kind, args
 
     def _next_short(self) -> Event | _NeedData:
@@ -494,8 +502,7 @@ class Connection:
         if self._large is not None:
             return self._next_large(*self._large)
         buffer = self._buffer
-        if not buffer.has(1):
-            buffer.shrink()
+        if buffer.shrink():
             return ConnectionClosed() if self._eof else NEED_DATA
         buffer.has(len(buffer))
         if buffer.data[buffer.start]:

@@ -20,6 +20,8 @@ from .packets import (
 from .special import SPECIAL
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .events import Event
 
 # A packet without a payload is made of names and numbers. gearmand's fit its buffer of 8192 bytes;
@@ -117,7 +119,7 @@ class Row:
         #: True if it may be sent only with certain values, or never.
         self.is_special: bool = packet.name in SPECIAL
 
-    def is_sound(self, args: tuple[bytes, ...]) -> bool:
+    def is_sound(self, args: Sequence[bytes]) -> bool:
         """Whether there are NULs only where they may be, in a payload."""
         return self.opaque and not any(0 in value for value in args[:-1])
 

@@ -69,9 +69,13 @@ def test_while_others_wait(
     calls.append(spawn(client.submit_job, task, b"follower"))
     wait_for_followers(client, 1)
     break_once(monkeypatch, client._driver.engine, name)
-    gate.open.set()
+    if name == "handle_timeout":
+        calls.append(spawn(client.submit_job, task, b"timed", poll_timeout=0.01))
+    else:
+        gate.open.set()
     for call in calls:
         with pytest.raises(GearmanError, match="internal error: ZeroDivisionError"):
             call.result(20)
+    gate.open.set()
     assert len(caplog.records) == 1
     assert client.submit_job(task, b"after").result == b"after"

@@ -277,7 +277,7 @@ def test_requests() -> None:
     ]
     assert (server.unanswered, server.buffered) == (4, 0)
     for kind, *args in ((JobCreated, b"H:1"), (JobCreated, b"H:2"), (NoJob,), (NoJob,)):
-        server.send_args(kind, *args)
+        server.send_args(kind, args)
     assert server.unanswered == 0
     assert list(server.requests()) == []
 
@@ -403,7 +403,7 @@ def test_arguments_are_sent_as_their_event_is(
         while isinstance(server.next_event(), Event):
             pass
         try:
-            sent = server.send_args(kind, *args) if quickly else server.send(kind(*args))
+            sent = server.send_args(kind, args) if quickly else server.send(kind(*args))
             outcomes.append((sent, server.unanswered))
         except (TypeError, LocalProtocolError) as error:
             outcomes.append((repr(error), server.unanswered))
@@ -412,7 +412,7 @@ def test_arguments_are_sent_as_their_event_is(
 
 def test_arguments_that_others_send() -> None:
     client = Connection(Role.CLIENT)
-    assert client.send_args(EchoReq, b"x") == request(EchoReq, b"x")
+    assert client.send_args(EchoReq, [b"x"]) == request(EchoReq, b"x")
     assert list(client.unanswered_tokens()) == [EchoReq(b"x")]
 
 
@@ -422,4 +422,4 @@ def test_arguments_on_a_connection_that_has_failed() -> None:
         server.next_event()
     assert list(server.requests()) == []
     with pytest.raises(LocalProtocolError, match="has failed"):
-        server.send_args(Noop)
+        server.send_args(Noop, ())
