@@ -7,7 +7,7 @@ docs/architecture.md are drawn from the same tables.
 from __future__ import annotations
 
 import enum
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 S = TypeVar("S", bound="State")
 
@@ -16,7 +16,12 @@ class State(enum.Enum):
     """What a table has a row for."""
 
     # Enum has one that is written in Python, and each look into a table needs it.
-    __hash__ = object.__hash__
+    if TYPE_CHECKING:
+
+        def __hash__(self) -> int: ...
+
+    else:
+        __hash__ = object.__hash__
 
 
 #: State -> the states that may follow, and what leads to each.
