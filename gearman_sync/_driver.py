@@ -73,8 +73,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("gearman")
 
-# Seconds. Selectors refuse to sleep for weeks.
-_LONGEST_SLEEP: Final = 3600.0
+# Seconds. A signal that comes between Python's last look and the system call in which the leader
+# sleeps does not end that: its handler is run behind it.
+_LONGEST_SLEEP: Final = 1.0
 
 # Who has connected.
 _PEER: Final = ServerAddress("peer")
@@ -335,9 +336,7 @@ class Driver(BaseDriver[E_]):
         """Sleep until something comes or is due, and take it in."""
         self._mend()
         deadline = self._next_deadline()
-        timeout = None
-        if deadline != math.inf:
-            timeout = min(max(deadline - clock(), 0.0), _LONGEST_SLEEP)
+        timeout = min(max(deadline - clock(), 0.0), _LONGEST_SLEEP)
         rounds, selector = self._rounds, self._poller.selector
         try:
             ready = self._turns.sleep(deadline, selector.select, timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import gc
 import signal
@@ -120,6 +121,28 @@ def test_deadlines(client: GearmanClient, task: str, outer: float, inner: float)
         call.result(PATIENCE)
     assert seen == [True]
     assert max(outer, inner) <= took < PATIENCE / 2
+
+
+@needs_signals
+def test_a_signal_right_before_the_sleep(client: GearmanClient, task: str, gate: Gate) -> None:
+    """It does not end the system call; neither does one that is only said to have come."""
+    told: list[float] = []
+
+    def tell() -> None:
+        gate.begun.wait(PATIENCE)
+        wait_for_leader(client)
+        told.append(time.monotonic())
+        _thread.interrupt_main(signal.SIGUSR1)
+
+    def go_on() -> None:
+        told.append(time.monotonic())
+        gate.open.set()
+
+    with handler(go_on):
+        call = spawn(tell)
+        assert client.submit_job(f"{task}-slow", b"slow").result == b"slow"
+        call.result(PATIENCE)
+    assert told[1] - told[0] < PATIENCE / 2
 
 
 @needs_signals
