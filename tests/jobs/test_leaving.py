@@ -101,3 +101,12 @@ def test_leaving_together() -> None:
     last[0].state, last[0].waits = JOB_PENDING, (two,)
     leave_together(last)
     assert two.calls == ["over CREATED"] * 2
+
+
+@pytest.mark.parametrize("timed_out", [False, True])
+@pytest.mark.parametrize("tried", [(), (object(),)])
+def test_nothing_is_left_of_the_way_there(timed_out: bool, tried: tuple[object, ...]) -> None:
+    (request,) = make_requests([{"task": "t", "data": b""}])
+    request.timed_out, request.tried = timed_out, tried
+    request.let_go(JOB_CREATED)
+    assert (request.state, request.timed_out, request.tried) == (JOB_CREATED, False, ())

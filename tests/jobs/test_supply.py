@@ -15,7 +15,8 @@ from gearman_proto.jobs.submitting import MAX_PAYLOAD_SIZE, prepare, supply_requ
 from gearman_proto.jobs.supply import Supply
 
 SLICE = 3
-JOBS = [{"task": f"t{number // 4}", "data": b"%d" % number} for number in range(10)]
+TASKS = ["t0", "t1", "t2"]
+JOBS = [{"task": TASKS[number // 4], "data": b"%d" % number} for number in range(10)]
 
 
 @pytest.fixture(autouse=True)

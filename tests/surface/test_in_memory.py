@@ -30,6 +30,8 @@ from gearman_proto import (
 )
 from gearman_proto.engines.waits import RequestsWait
 from gearman_proto.errors import InvalidClientState
+from gearman_proto.jobs.submitting import SLICE
+from gearman_proto.jobs.supply import Supply
 from gearman_proto.surface.client import make_job
 from gearman_proto.surface.worker import Ability, handle_of
 from gearman_proto.wire.connection import Connection
@@ -167,6 +169,20 @@ def test_what_a_client_begins() -> None:
     known = GearmanJobRequest.from_handle("H:1", "one:1")
     assert begin(client._begin_statuses([known], 5, False)).deadline == 5.0
     assert begin(client._begin_connect(client.connection_list[0], 5)).deadline == 5.0
+
+
+def test_many_jobs_that_a_client_begins() -> None:
+    """Their requests are made later; those of few, now."""
+    client = make_client(["one:1"])
+    jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
+    many = client._requests_of(jobs, True, 2)
+    accepted = client._driver.begin(client._begin_submit(many, False, None))
+    assert isinstance(accepted, RequestsWait)
+    assert accepted.unaccepted == len(many) == SLICE + 1
+    assert isinstance(many, Supply)
+    assert many.requests == []
+    (request,) = client._requests_of(jobs[:1], True, 2)
+    assert (request.background, request.max_connection_attempts) == (True, 3)
 
 
 def test_what_a_client_does_not_begin() -> None:
