@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import anyio.lowlevel
 
 from gearman_proto import ClientEngine, Server, constants
-from gearman_proto.jobs.supply import Supply
 from gearman_proto.surface.client import Client, Requests, make_job
 
 from ._callbacks import awaited
@@ -105,7 +104,7 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         submitted = await self.submit_multiple_requests(
             requests, wait_until_complete=wait_until_complete, poll_timeout=poll_timeout
         )
-        return submitted.all() if type(submitted) is Supply else submitted
+        return self._all_of(submitted)
 
     async def submit_multiple_requests(
         self,

@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto import ClientEngine, InvalidClientState, Server, constants
-from gearman_proto.jobs.supply import Supply
 from gearman_proto.surface.client import Client, Requests, make_job
 from gearman_proto.tls import make_contexts
 
@@ -73,7 +72,7 @@ class GearmanClient(Client[Server, SSLContext], Opened):
         submitted = self.submit_multiple_requests(
             requests, wait_until_complete=wait_until_complete, poll_timeout=poll_timeout
         )
-        return submitted.all() if type(submitted) is Supply else submitted
+        return self._all_of(submitted)
 
     def submit_multiple_requests(
         self,

@@ -366,6 +366,11 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             jobs, background=background, max_retries=max_retries, encoder=self.data_encoder
         )
 
+    @staticmethod
+    def _all_of(requests: list[GearmanJobRequest] | Supply) -> list[GearmanJobRequest]:
+        """What `submit_multiple_jobs` returns of what `submit_multiple_requests` did."""
+        return requests.all() if type(requests) is Supply else requests
+
     def _begin_submit(
         self,
         requests: Collection[GearmanJobRequest],
@@ -374,7 +379,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Begin:
         seconds = to_seconds(timeout)
         accepted_only = not wait_until_complete
-        if type(requests) is not Supply:
+        if type(requests) is not Supply or requests.requests:
+            # Of a Supply, these are what somebody has had a look at, and may have changed.
             prepare(requests, self.data_encoder)
         return lambda engine, now, wake: engine.submit(
             requests, now, wake, accepted_only=accepted_only, timeout=seconds

@@ -29,7 +29,7 @@ from gearman_proto import (
     text,
 )
 from gearman_proto.engines.waits import RequestsWait
-from gearman_proto.errors import InvalidClientState
+from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.jobs.supply import Supply
 from gearman_proto.surface.client import make_job
@@ -183,6 +183,35 @@ def test_many_jobs_that_a_client_begins() -> None:
     assert many.requests == []
     (request,) = client._requests_of(jobs[:1], True, 2)
     assert (request.background, request.max_connection_attempts) == (True, 3)
+
+
+def test_many_jobs_that_somebody_changes_on_the_way() -> None:
+    """As `submit_multiple_requests` of an application may: they are looked at once more."""
+    client = make_client(["one:1"])
+    jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
+    many = client._requests_of(jobs, True, 2)
+    many[SLICE].data = b"changed"
+    accepted = client._driver.begin(client._begin_submit(many, False, None))
+    assert many[SLICE].payload == b"changed"
+    assert {request.state for request in many} == {"PENDING"}
+    assert client._all_of(many) == list(accepted.requests)
+    bad = client._requests_of(jobs, True, 2)
+    bad[SLICE].unique = "u" * 100
+    with pytest.raises(ValueError, match="unique"):
+        client._begin_submit(bad, False, None)
+
+
+def test_many_jobs_that_somebody_submits_again() -> None:
+    """When no server has taken them: it is the same requests that are sent then."""
+    client = make_client([])
+    many = client._requests_of([{"task": "t", "data": b"x"}] * (SLICE + 1), True, 0)
+    for _ in range(2):
+        wait = client._driver.begin(client._begin_submit(many, False, None))
+        assert wait.done
+        assert all(request.payload is None for request in many)
+        with pytest.raises(ServerUnavailable) as caught:
+            wait.raise_error()
+        assert list(caught.value.job_requests) == list(many)
 
 
 def test_what_a_client_does_not_begin() -> None:
