@@ -175,7 +175,7 @@ class Driver(BaseDriver[E_]):
 
     def start(self, begin: Begin[E_, W_]) -> Call[W_]:
         """Begin a call. It has to be used as a context manager."""
-        bell = Bell(self._make_event if self.is_running else native()[1])
+        bell = Bell(self._make_event)
         wait = self._use(begin, self._clock(), bell.ring)
         return Call(wait, self.release, bell)
 

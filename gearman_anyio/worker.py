@@ -9,6 +9,7 @@ read; only if `after_poll` is overridden, and so has a say, `work` itself is wok
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
@@ -124,11 +125,14 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext]):
         while not stream.done:
             await call.block()
             active, stream.active = stream.active, False
-            while (job := self._driver.call(WorkerEngine.next_job)) is not None:
-                self._driver.start_soon(self._execute, job, errors)
+            self._driver.call(functools.partial(self._start_jobs, errors))
             self._log()
             if not await awaited(self.after_poll(active)):
                 self._driver.call(WorkerEngine.stop)
+
+    def _start_jobs(self, errors: list[BaseException], engine: WorkerEngine, now: float) -> None:
+        while (job := engine.next_job(now)) is not None:
+            self._driver.start_soon(self._execute, job, errors)
 
     def _start_at_once(self, stream: WorkStream, errors: list[BaseException]) -> None:
         """Have jobs start when they have come, and `_work` not be woken for that."""
@@ -137,9 +141,8 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext]):
         def take(engine: WorkerEngine, now: float) -> None:
             if stream.done or engine.notices:
                 wake()
-                return
-            while (job := engine.next_job(now)) is not None:
-                self._driver.start_soon(self._execute, job, errors)
+            else:
+                self._start_jobs(errors, engine, now)
 
         # It is called in the middle of the engine, which can't be asked for a job there.
         stream.wake = lambda: self._driver.tell(take)

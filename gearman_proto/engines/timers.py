@@ -62,7 +62,7 @@ class Timers:
 
     def expire(self, now: float) -> None:
         """Call what is due, the earliest first; what a call makes due is called too."""
-        while self._heap and self._heap[0][0] <= now and self.expire_one(now):
+        while self.expire_one(now):
             pass
 
     def expire_one(self, now: float) -> bool:

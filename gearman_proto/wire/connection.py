@@ -193,7 +193,7 @@ class Connection:
             return self._send_other(event)
         args: tuple[bytes, ...] = row.get_args(event)
         payload = len(args[-1]) if row.opaque else 0
-        if payload > _LARGE and _passes(args):
+        if payload > _LARGE and len(args) > 1 and type(args[-1]) is bytes:
             return b"".join(self._send_large(row, event, args, token))
         body = b"\0".join(args)
         # Looks at all plain arguments at once, which is enough for nearly every packet.
@@ -665,8 +665,3 @@ class Connection:
     def _is_about_work(self, code: bytes) -> bool:
         """Whether an ERROR of this code refuses a WORK_* packet, and so answers no request."""
         return code in _WORK_ERRORS and self._is_worker
-
-
-def _passes(args: tuple[bytes, ...]) -> bool:
-    """Whether the last argument may be sent as it is, behind others: it can't change."""
-    return len(args) > 1 and type(args[-1]) is bytes
