@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import processes, raw
 from .child import Clock, answer, orders
-from .rounds import asked, by_level
+from .rounds import at_levels
 from .servers import kinds
 from .tables import growing
 
@@ -29,12 +29,8 @@ _OTHERS = 50
 def run(settings: Settings) -> Iterator[Table]:
     most = min(settings.jobs, processes.raise_descriptors() - _OTHERS)
     levels = [level for level in _LEVELS if level <= most]
-    servers = kinds()
-    starts = {f"{kind} {level}": _start(kind, level) for level in levels for kind in servers}
-    results = asked(starts, settings.share(100), settings.rounds)
-    yield growing(
-        "one job, by connections of its server", "connections", by_level(results, servers, levels)
-    )
+    results = at_levels(_start, kinds(), levels, settings.share(100), settings.rounds)
+    yield growing("one job, by connections of its server", "connections", results)
 
 
 @contextlib.contextmanager

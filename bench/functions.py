@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from . import processes, raw
 from .child import Clock, answer, orders
 from .raw import DATA, Packet, packet
-from .rounds import asked, by_level
+from .rounds import at_levels
 from .servers import kinds
 from .tables import growing
 
@@ -28,13 +28,9 @@ _GRABS = 64
 
 
 def run(settings: Settings) -> Iterator[Table]:
-    servers = kinds()
     levels = [level for level in _LEVELS if level <= settings.jobs]
-    starts = {f"{kind} {level}": _start(kind, level) for level in levels for kind in servers}
-    results = asked(starts, settings.share(50), settings.rounds)
-    yield growing(
-        "GRAB_JOB, by functions of the worker", "functions", by_level(results, servers, levels)
-    )
+    results = at_levels(_start, kinds(), levels, settings.share(50), settings.rounds)
+    yield growing("GRAB_JOB, by functions of the worker", "functions", results)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,18 @@ def asked(starts: Mapping[str, AbstractContextManager[Child]], count: int, round
         )
 
 
+def at_levels(
+    start: Callable[[str, int], AbstractContextManager[Child]],
+    names: list[str],
+    levels: list[int],
+    count: int,
+    rounds: int,
+) -> dict[str, Results]:
+    """What `asked` finds of each subject at each level; `start` gets its name and the level."""
+    starts = {f"{name} {level}": start(name, level) for level in levels for name in names}
+    return by_level(asked(starts, count, rounds), names, levels)
+
+
 def by_level(results: Results, names: list[str], levels: list[int]) -> dict[str, Results]:
     """The results of subjects that are called a name and a level, by name and level."""
     return {name: {str(level): results[f"{name} {level}"] for level in levels} for name in names}

@@ -12,7 +12,7 @@ from . import processes
 from .child import Clock, answer, orders
 from .peers import loops
 from .raw import DATA, TASK
-from .rounds import asked, by_level
+from .rounds import at_levels
 from .tables import growing
 
 if TYPE_CHECKING:
@@ -27,12 +27,9 @@ _LEVELS = [1, 100, 10_000]
 
 def run(settings: Settings) -> Iterator[Table]:
     levels = [level for level in _LEVELS if level <= settings.jobs]
-    starts = {f"{loop} {level}": _start(loop, level) for level in levels for loop in loops()}
-    results = asked(starts, settings.share(100), settings.rounds)
+    results = at_levels(_start, loops(), levels, settings.share(100), settings.rounds)
     yield growing(
-        "one job, by waits under way on its gearman_anyio.GearmanClient",
-        "waits",
-        by_level(results, loops(), levels),
+        "one job, by waits under way on its gearman_anyio.GearmanClient", "waits", results
     )
 
 
