@@ -61,7 +61,7 @@ from gearman_proto.engines.driving import E_, W_, BaseDriver
 from ._poller import Listener, Poller
 from ._selector import READ, WRITE
 from ._transport import OPEN, Transport
-from ._turns import Bell, Lock, Turns
+from ._turns import LONGEST_SLEEP, Bell, Lock, Turns
 
 if TYPE_CHECKING:
     import socket
@@ -72,10 +72,6 @@ if TYPE_CHECKING:
     from gearman_proto.engines.driving import T_, Begin
 
 logger: Final = logging.getLogger("gearman")
-
-# Seconds. A signal that comes between Python's last look and the system call in which the leader
-# sleeps does not end that: its handler is run behind it.
-_LONGEST_SLEEP: Final = 1.0
 
 # Who has connected.
 _PEER: Final = ServerAddress("peer")
@@ -336,7 +332,7 @@ class Driver(BaseDriver[E_]):
         """Sleep until something comes or is due, and take it in."""
         self._mend()
         deadline = self._next_deadline()
-        timeout = min(max(deadline - clock(), 0.0), _LONGEST_SLEEP)
+        timeout = min(max(deadline - clock(), 0.0), LONGEST_SLEEP)
         rounds, selector = self._rounds, self._poller.selector
         try:
             ready = self._turns.sleep(deadline, selector.select, timeout)

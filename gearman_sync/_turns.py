@@ -22,6 +22,9 @@ What signals may do
     * who leads is one assignment, which a ``finally`` takes back by another.
     * to ring is to release a lock that the sleeper waits for.
 
+    One that comes between Python's last look and the system call in which a thread sleeps does not
+    end that, and its handler is run behind it. So nobody sleeps for long at a time.
+
     What takes more steps, as handing over does, may be torn, and can be done twice: whoever leaves
     the lock sees to it that somebody leads while there are followers (`Driver` calls `hand_over`),
     and a call that an exception has ended takes the lock once more for that.
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
     from gearman_proto import Wait
     from gearman_proto.engines.driving import T_
+
+#: Seconds: how late the handler of a signal may run.
+LONGEST_SLEEP: Final = 1.0
 
 # For type checkers it is final, and has no private methods.
 _RLock: Final[Any] = type(threading.RLock())
@@ -99,8 +105,8 @@ class Bell:
             pass  # Two have rung at once.
 
     def sleep(self, lock: Lock) -> None:
-        """Return, with `lock` as before, when it has rung since `mute`."""
-        lock.sleep(self._lock.acquire)
+        """Return, with `lock` as before, when it has rung since `mute`, or for another look."""
+        lock.sleep(self._lock.acquire, True, LONGEST_SLEEP)
 
     def mute(self) -> None:
         """Forget that it has rung."""

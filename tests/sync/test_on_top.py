@@ -124,13 +124,21 @@ def test_deadlines(client: GearmanClient, task: str, outer: float, inner: float)
 
 
 @needs_signals
-def test_a_signal_right_before_the_sleep(client: GearmanClient, task: str, gate: Gate) -> None:
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_signal_right_before_the_sleep(
+    client: GearmanClient, task: str, gate: Gate, leads: bool
+) -> None:
     """It does not end the system call; neither does one that is only said to have come."""
     told: list[float] = []
+    first = None
+    if not leads:
+        first = spawn(client.submit_job, f"{task}-slow", b"first")
+        wait_for_leader(client)
 
     def tell() -> None:
-        gate.begun.wait(PATIENCE)
         wait_for_leader(client)
+        if not leads:
+            wait_for_followers(client, 1)
         told.append(time.monotonic())
         _thread.interrupt_main(signal.SIGUSR1)
 
@@ -142,6 +150,8 @@ def test_a_signal_right_before_the_sleep(client: GearmanClient, task: str, gate:
         call = spawn(tell)
         assert client.submit_job(f"{task}-slow", b"slow").result == b"slow"
         call.result(PATIENCE)
+    if first is not None:
+        assert first.result(PATIENCE).result == b"first"
     assert told[1] - told[0] < PATIENCE / 2
 
 
