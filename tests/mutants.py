@@ -155,7 +155,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("memoryview(data)[sent:] if sent < len(data) else _NOTHING", "_NOTHING"),
         ("isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0", "False"),
         ("if self.followers and self.leader is None:", "if False:"),
-        ("min(max(deadline - clock(), 0.0), _LONGEST_SLEEP)", "_LONGEST_SLEEP"),
+        ("min(max(deadline - clock(), 0.0), LONGEST_SLEEP)", "LONGEST_SLEEP"),
         ("if error.errno in _NO_RESOURCES:", "if error.errno not in _NO_RESOURCES:"),
         ("if self._listen_at <= now:", "if False:"),
         ("if not was_closed:", "if was_closed:"),
