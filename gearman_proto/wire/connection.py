@@ -423,7 +423,6 @@ class Connection:
         except RemoteProtocolError as error:
             self._error = error
             self._replies = {}
-            self._large = None
             self._buffer.clear()
             raise
 

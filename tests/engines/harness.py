@@ -108,8 +108,11 @@ class Peer:
             self.world.call(engine.connection_lost, self.link, error, now)
 
     def pull(self) -> bytes:
-        """One chunk of what the engine has to send."""
-        data: bytes = self.world.call(self.world.engine.data_to_send, self.link, self.world.now)
+        """One chunk of what the engine has to send. That there is some has to be known before."""
+        engine = self.world.engine
+        is_named = self.link in [*engine.links_to_write()]
+        data: bytes = self.world.call(engine.data_to_send, self.link, self.world.now)
+        assert is_named or not data
         return data
 
     def take(self) -> list[Event]:

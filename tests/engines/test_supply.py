@@ -133,6 +133,7 @@ def timed_out(play: Play) -> None:
     assert wait.done
     assert wait.timed_out
     play.world.release(wait)
+    play.seen.append([request.timed_out for request in play.supplies[0]])
     play.finish()
 
 

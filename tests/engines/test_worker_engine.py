@@ -1231,7 +1231,9 @@ def test_a_server_that_is_slow_to_read() -> None:
     engine, link = world.engine, server.link
     taken = 0
     while taken < MEGABYTE // 2:
-        taken += len(engine.data_to_send(link, world.now))
+        chunk = engine.data_to_send(link, world.now)
+        assert chunk
+        taken += len(chunk)
     assert not first.done  # What is left is a little more than allowed.
     server.reads = True
     world.call(engine.handle_timeout, world.now)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_sync import _driver, _poller, _transport
-from gearman_sync._selector import EpollSelector, PlainSelector
+from gearman_sync._selector import READ, WRITE, EpollSelector, PlainSelector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +65,22 @@ def test_what_is_ready(
     selector.unregister(near.fileno())
     assert selector.select(0.001) == []
     selector.close()
+
+
+@pytest.mark.parametrize(
+    ("events", "writes"),
+    [(READ, False), (WRITE, True), (READ | WRITE, True)],
+)
+def test_a_socket_that_takes_more_is_written_to(
+    gearmand: Gearmand, make_client: Any, task: str, events: int, writes: bool
+) -> None:
+    """Also where there is something to read at the same time."""
+    client: GearmanClient = make_client(gearmand.address)
+    client.submit_job(task, b"", background=True)
+    driver = client._driver
+    (link,) = driver._poller.transports
+    driver._on_ready(link, events, 0.0)
+    assert driver._writable == ({link} if writes else set())
 
 
 def test_a_client_on_a_system_without_epoll(
