@@ -1,0 +1,1 @@
+"""Tools to test what speaks Gearman over real sockets, and applications."""
