@@ -135,7 +135,7 @@ class WorkStream(Stream):
     def __init__(self, wake: Callable[[], Any], timeout: float | None) -> None:
         super().__init__((), None, wake)
         #: Seconds after which it is woken although nothing has come, or None. If the caller changes
-        #: it, that goes from the next `next_job` on that returns None.
+        #: it, that goes from the next `next_job` on that returns None, or the end of a job.
         self.timeout: float | None = timeout
         #: True if anything has come from a server. The caller resets it.
         self.active: bool = False
@@ -291,10 +291,15 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         return stream
 
     def next_job(self, now: float) -> WorkerJob | None:
-        """The next job to do, or None; then the stream is ready again when there is news."""
+        """The next job to do, or None; then the stream is ready again when there is news.
+
+        So it is already behind the last job: who has that need not ask for another one until then.
+        """
         while self._ready:
             job = self._ready.popleft()
             if job.link.alive:
+                assert self._stream is not None
+                self._stream.news = bool(self._ready)
                 return job
             self._jobs.discard(job)  # It is somebody else's by now.
         if self._stream is not None:
@@ -374,6 +379,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         job.over = True
         if self._life is not WORKING and link.alive:
             self._retire(link, now)
+        if self._stream is not None:
+            self._set_poll(now)  # While it was done, nobody has waited.
         self._grab_more(now)
         self._check_end()
 
