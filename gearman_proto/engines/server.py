@@ -349,7 +349,7 @@ class ServerEngine(BaseEngine):
 
     def receive_data(self, link: ServerLink, data: bytes, now: float) -> None:
         """The peer of `link` has sent `data`."""
-        if not link.is_up:
+        if link.state is not OPEN:
             return
         link.connection.receive_data(data)
         if link.behind:
@@ -387,22 +387,29 @@ class ServerEngine(BaseEngine):
 
     def _go_on(self, link: ServerLink, now: float) -> None:
         """Do some of what is to be done for `link`; the rest in its next turn."""
-        connection = link.connection
-        behind = True
+        connection, handlers = link.connection, self._handlers
+        behind = kept = True
         try:
             while self._left > 0:
                 if link.work is None:
-                    if self._take_requests(link, now):
-                        continue
-                    event = connection.next_event()
-                    if event is NEED_DATA:
-                        behind = False
-                        break
-                    self._left -= 1
-                    args: tuple[Any, ...] = (event,)  # Of what is no packet, it is that itself.
-                    if isinstance(event, PacketEvent):
-                        args = type(event).arguments(event)
-                    self._handlers[type(event)](link, type(event), args, now)
+                    for kind, args in connection.requests():
+                        self._left -= 1
+                        handlers[kind](link, kind, args, now)
+                        if self._left <= 0 or link.work is not None:
+                            break
+                    else:
+                        if connection.is_drained():
+                            behind = kept = False
+                            break
+                        event = connection.next_event()
+                        if event is NEED_DATA:
+                            behind = False
+                            break
+                        self._left -= 1
+                        values: tuple[Any, ...] = (event,)  # Of what is no packet, it is that.
+                        if isinstance(event, PacketEvent):
+                            values = type(event).arguments(event)
+                        handlers[type(event)](link, type(event), values, now)
                 elif (cost := next(link.work, None)) is not None:
                     self._left -= cost
                 # What a link that is to be cut off still asks for is not worth the work.
@@ -418,17 +425,8 @@ class ServerEngine(BaseEngine):
         if behind:
             self._behind[link] = None
             self._behind_since = now
-        self._count(link)
-
-    def _take_requests(self, link: ServerLink, now: float) -> bool:
-        """Carry out the packets that come next. Returns whether something else keeps the others."""
-        handlers = self._handlers
-        for kind, args in link.connection.requests():
-            self._left -= 1
-            handlers[kind](link, kind, args, now)
-            if self._left <= 0 or link.work is not None:
-                return True
-        return False
+        if kept or link.buffered:
+            self._count(link)
 
     def _count(self, link: ServerLink) -> None:
         """Count what is kept of what `link` has sent."""
