@@ -449,8 +449,9 @@ class ServerEngine(BaseEngine):
     def data_to_send(self, link: ServerLink, now: float) -> bytes:
         """Bytes to write on `link` now, or none."""
         unsent = link.unsent
-        self.queue.memory -= link.writing
-        link.writing = 0
+        if link.writing:
+            self.queue.memory -= link.writing
+            link.writing = 0
         if not unsent:
             if link.state is LinkState.ENDING:
                 self._left = self._turn_size
@@ -459,8 +460,8 @@ class ServerEngine(BaseEngine):
                 self._tidy_up(now)
             return b""
         data = take_chunk(unsent)
-        link.unsent_size -= len(data)
-        link.writing = len(data)
+        size = link.writing = len(data)
+        link.unsent_size -= size
         return data
 
     # Links.
