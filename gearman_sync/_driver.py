@@ -475,7 +475,7 @@ class Driver(BaseDriver[E_]):
                 continue
             more = functools.partial(self._tell, self.engine.data_to_send, link, now)
             try:
-                transport.write(more)
+                transport.write(more, link)
             except OSError as error:
                 self._lost(link, self.engine.connection_lost, error, now)
                 lost = True

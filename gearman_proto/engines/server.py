@@ -119,6 +119,8 @@ _TEXT: Final = 256
 _LOOKS: Final = 50
 # A link that holds less is not worth cutting off.
 _FEW_BYTES: Final = 64 * 1024
+# Bytes that the transport may have without their being counted.
+_FEW_WRITTEN: Final = 4096
 # Handles of jobs that a worker no longer has, and may still send packets about.
 _FORMER_JOBS: Final = 256
 # Seconds that a peer has to read what was left for it when the server closed the connection.
@@ -460,8 +462,14 @@ class ServerEngine(BaseEngine):
                 self._tidy_up(now)
             return b""
         data = take_chunk(unsent)
-        size = link.writing = len(data)
+        size = len(data)
         link.unsent_size -= size
+        # Few bytes are not counted while they are written, so that nobody has to ask again.
+        link.has_more = bool(unsent) or size > _FEW_WRITTEN or link.state is not OPEN
+        if link.has_more:
+            link.writing = size
+        else:
+            self.queue.memory -= size
         return data
 
     # Links.
