@@ -207,6 +207,7 @@ class Transport:
         """Write as much as the socket takes, from what `more` returns for `link`."""
         assert self.sock is not None
         for _ in range(_WRITES):
+            # Behind what was kept back, there may be more than the engine knew of then.
             asked = not self._unsent
             data = self._unsent or more()
             if not data:
@@ -217,11 +218,8 @@ class Transport:
             except self._would_block:
                 self._unsent = memoryview(data)
                 break
-            if sent < len(data):
-                self._unsent = memoryview(data)[sent:]
-                continue
-            self._unsent = _NOTHING
-            if asked and not link.has_more:
+            self._unsent = memoryview(data)[sent:] if sent < len(data) else _NOTHING
+            if asked and not (self._unsent or link.has_more):
                 self.is_blocked = False
                 return
         self.is_blocked = True
