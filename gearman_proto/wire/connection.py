@@ -170,6 +170,13 @@ class Connection:
         """How many received bytes are kept until their packet is complete."""
         return len(self._buffer)
 
+    def is_drained(self) -> bool:
+        """Whether nothing is kept of what was received, and more may come.
+
+        Then `next_event` would return NEED_DATA. What was taken is let go of, as it does.
+        """
+        return not self._eof and self._error is None and self._buffer.is_spent()
+
     def unanswered_tokens(self) -> Iterator[Any]:
         """Yield the tokens of the requests that wait for their answer, oldest first."""
         yield from [None] * self.unanswered if self._is_server else self._tokens
@@ -471,30 +478,40 @@ class Connection:
 
         It ends at what is large, odd, no packet or incomplete, which is for `next_event`.
         """
-        buffer, data = self._buffer, self._buffer.data
-        while (start := buffer.start) + HEADER_SIZE <= len(data):
-            head = data[start : start + HEADER_SIZE]
-            row = self._requests.get(head[:-4])
-            if row is None:
-                return
-            size = int.from_bytes(head[-4:])
-            ends = range(start + HEADER_SIZE + size, len(data) + 1, HEADER_SIZE + size)
-            if size > row.quick_size or not ends:
-                return
-            kind, owes, count, nuls = row.event_class, row.owes, row.count, row.nuls
-            for end in ends:
-                if not data.startswith(head, start):
-                    break
-                args = data[end - size : end].split(b"\0", nuls) if count else []
-                if len(args) != count:
+        buffer, requests, header_size = self._buffer, self._requests, HEADER_SIZE
+        known: bytes | None = None
+        data, start = buffer.data, buffer.start
+        while True:
+            head = data[start : start + header_size]
+            if head != known:
+                # No row begins like a part of a header.
+                row = requests.get(head[:-4])
+                if row is None:
                     return
-                start = buffer.start = end
-                if owes is not None:
-                    if self._owed is None:
-                        self._owed = owes
-                    else:
-                        self._owe(owes)
-                yield kind, args
+                size = int.from_bytes(head[-4:])
+                if size > row.quick_size:
+                    return
+                known, kind, owes, count, nuls = (
+                    head,
+                    row.event_class,
+                    row.owes,
+                    row.count,
+                    row.nuls,
+                )
+            begin = start + header_size
+            end = begin + size
+            if end > len(data):
+                return
+            args = data[begin:end].split(b"\0", nuls) if count else []
+            if len(args) != count:
+                return
+            start = buffer.start = end
+            if owes is not None:
+                if self._owed is None:
+                    self._owed = owes
+                else:
+                    self._owe(owes)
+            yield kind, args
 
     def _next_short(self) -> Event | _NeedData:
         """The next event where there are fewer bytes than a header has, or a large packet."""
