@@ -335,7 +335,7 @@ def check_places(link: ClientLink) -> None:
         assert job.handle == handle
         assert job.key is None or link.jobs.shared[job.key] is job
         for request in job.live():
-            assert request.job.handle == handle.decode()
+            assert request.job.handle == handle
 
 
 def check_wait(wait: Wait, to_be_made: int = 0) -> None:
