@@ -72,7 +72,7 @@ class ClientLink(OutgoingLink):
         super().__init__(server, Role.CLIENT, max_packet_size)
         self.engine: BaseEngine = engine
         self.outbox: deque[GearmanJobRequest | Submit | Query | Aside | Trial] = deque()
-        self.supplies: list[tuple[Supply, RequestsWait]] = []
+        self.supplies: list[tuple[Supply, tuple[RequestsWait, ...]]] = []
         self.jobs: ForegroundJobs = ForegroundJobs(dropped)
         self.waits: list[Wait] = []
         self.ahead: deque[memoryview | Aside] = deque()

@@ -308,8 +308,8 @@ def to_be_made(wait: Wait, links: Iterable[ClientLink]) -> int:
     return sum(
         len(supply) - len(supply.requests)
         for link in links
-        for supply, other in link.supplies
-        if other is wait
+        for supply, waits in link.supplies
+        if wait in waits
     )
 
 
