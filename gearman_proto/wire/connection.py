@@ -65,7 +65,7 @@ from .rows import MAX_PLAIN_SIZE, QUICK_SIZE, Row, prepared, size_limit
 from .special import check_special
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class _NeedData(enum.Enum):
@@ -249,7 +249,7 @@ class Connection:
         self,
         kind: type[PlainSubmit],
         function: bytes,
-        jobs: Collection[tuple[bytes, bytes]],
+        jobs: Iterable[tuple[bytes, bytes]],
         tokens: Iterable[Any],
     ) -> bytes:
         """Return the bytes to write for many submits of one function: what `send` of each returns.
@@ -286,7 +286,7 @@ class Connection:
             if 0 in unique or len(unique) > unique_limit:
                 self._check_args(row, (function, unique))
             packets += head, unique, b"\0", data
-        self._asked.extend([row.alone] * len(jobs))
+        self._asked.extend([row.alone] * (len(packets) // 4))
         self._tokens.extend(tokens)
         return b"".join(packets)
 
