@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import enum
+import functools
 import re
 import sys
 from pathlib import Path
@@ -34,6 +35,13 @@ PAGE: Final = ROOT / "docs" / "architecture.md"
 _BLOCK: Final = re.compile(r"(<!-- drawn: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """Return what a file says."""
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def modules() -> dict[str, Path]:
     """Return the modules of all packages: name -> file."""
     found = {}
@@ -48,7 +56,7 @@ def imports(name: str, path: Path, known: Mapping[str, object]) -> set[str]:
     """Return which of the `known` modules the module `name` imports, for type checkers too."""
     found = set()
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -61,6 +69,7 @@ def imports(name: str, path: Path, known: Mapping[str, object]) -> set[str]:
     return {module for module in found if module in known and module != name}
 
 
+@functools.cache
 def import_graph() -> dict[str, set[str]]:
     """Return each module with the modules that it imports."""
     known = modules()

@@ -12,10 +12,12 @@ back, it pauses and resumes its writer in turns; and it closes what the peer has
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
 from ._streams import connect_tcp, is_asyncio
@@ -120,12 +122,14 @@ class PlainOnTrio(Plain):
 
     async def send(self, item: bytes | memoryview) -> None:
         rest = memoryview(item)
-        while rest:
-            await self._wait_writable(self._sock)
-            try:
+        while True:
+            with contextlib.suppress(BlockingIOError):
                 rest = rest[self._sock.send(rest) :]
-            except BlockingIOError:
-                continue
+            if not rest:
+                # A socket that takes all leaves no turn to others.
+                await anyio.lowlevel.checkpoint()
+                return
+            await self._wait_writable(self._sock)
 
 
 class PlainOnAsyncio(Plain):

@@ -125,14 +125,18 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext]):
         while not stream.done:
             await call.block()
             active, stream.active = stream.active, False
-            self._driver.call(functools.partial(self._start_jobs, errors))
+            self._driver.call(functools.partial(self._start_jobs, stream, errors))
             self._log()
             if not await awaited(self.after_poll(active)):
                 self._driver.call(WorkerEngine.stop)
 
-    def _start_jobs(self, errors: list[BaseException], engine: WorkerEngine, now: float) -> None:
+    def _start_jobs(
+        self, stream: WorkStream, errors: list[BaseException], engine: WorkerEngine, now: float
+    ) -> None:
         while (job := engine.next_job(now)) is not None:
             self._driver.start_soon(self._execute, job, errors)
+            if not stream.news:
+                break  # There is no other.
 
     def _start_at_once(self, stream: WorkStream, errors: list[BaseException]) -> None:
         """Have jobs start when they have come, and `_work` not be woken for that."""
@@ -142,7 +146,7 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext]):
             if stream.done or engine.notices:
                 wake()
             else:
-                self._start_jobs(errors, engine, now)
+                self._start_jobs(stream, errors, engine, now)
 
         # It is called in the middle of the engine, which can't be asked for a job there.
         stream.wake = lambda: self._driver.tell(take)

@@ -358,14 +358,18 @@ class Driver(BaseDriver[E_]):
         was_busy, self._busy = self._busy, True
         self._rounds += 1
         now = clock()
-        self._release_all(now)
+        if self._released:
+            self._release_all(now)
+        transports = self._poller.transports
         for owner, events in ready:
-            if owner is None:
+            transport = transports.get(owner)
+            if transport is not None:
+                self._on_ready(owner, transport, events, now)
+            elif owner is None:
                 self._poller.waker.drain()
             elif isinstance(owner, Listener):
                 self._accept(owner, now)
-            else:
-                self._on_ready(owner, events, now)
+            # Else it was closed since the selector returned.
         # Input that has come counts before the time that has passed.
         if now >= deadline:
             self._give_up_addresses(now)
@@ -389,20 +393,15 @@ class Driver(BaseDriver[E_]):
             link = listener.accept(self.engine, str(address[0]), sock.fileno(), now)
             self._poller.add(link, _transport(_PEER, 0.0, listener.context).accept(sock))
 
-    def _on_ready(self, link: Any, events: int, now: float) -> None:
-        transport = self._poller.transports.get(link)
-        if transport is None:
-            return  # Closed since the selector returned.
+    def _on_ready(self, link: Any, transport: Transport, events: int, now: float) -> None:
         if transport.stage is not OPEN:
             if self._attempt(link, transport.advance, now):
                 self._tell(self.engine.connected, link, now)
             return
         if events != READ:
             self._writable.add(link)
-        if events != WRITE and not link.behind:
-            self._read(link, transport, now)
-
-    def _read(self, link: Any, transport: Transport, now: float) -> None:
+        if events == WRITE or link.behind:
+            return
         while True:
             try:
                 data = transport.read()
@@ -474,10 +473,9 @@ class Driver(BaseDriver[E_]):
             was_blocked = transport.is_blocked
             if was_blocked and link not in self._writable:
                 continue
-            self._writable.discard(link)
             more = functools.partial(self._tell, self.engine.data_to_send, link, now)
             try:
-                transport.write(more)
+                transport.write(more, link)
             except OSError as error:
                 self._lost(link, self.engine.connection_lost, error, now)
                 lost = True

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gearman_proto.address import ServerAddress
+    from gearman_proto.engines.base import Link
 
 # Bytes to read at a time; less from those who share a server, so that none is kept waiting. Above
 # 128 KiB, glibc may get the memory for each read from the system, which takes longer than the read.
@@ -202,10 +203,12 @@ class Transport:
         """Whether bytes have come that no selector sees."""
         return False
 
-    def write(self, more: Callable[[], bytes | None]) -> None:
-        """Write as much as the socket takes, from what `more` returns until that is nothing."""
+    def write(self, more: Callable[[], bytes | None], link: Link) -> None:
+        """Write as much as the socket takes, from what `more` returns for `link`."""
         assert self.sock is not None
         for _ in range(_WRITES):
+            # Behind what was kept back, there may be more than the engine knew of then.
+            asked = not self._unsent
             data = self._unsent or more()
             if not data:
                 self.is_blocked = False
@@ -216,6 +219,9 @@ class Transport:
                 self._unsent = memoryview(data)
                 break
             self._unsent = memoryview(data)[sent:] if sent < len(data) else _NOTHING
+            if asked and not (self._unsent or link.has_more):
+                self.is_blocked = False
+                return
         self.is_blocked = True
 
     def close(self) -> None:

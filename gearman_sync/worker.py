@@ -86,6 +86,8 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext], Opened):
                 active, stream.active = stream.active, False
                 while (job := self._driver.call(WorkerEngine.next_job, look=False)) is not None:
                     execute(job)
+                    if not stream.news:
+                        break  # There is no other.
                 self._log()
                 if not self.after_poll(active):
                     self._driver.call(WorkerEngine.stop)

@@ -74,7 +74,7 @@ PROGRAMS: Final = {"cli", "compat", "migrate", "testing"}
 def trees(package: str, *, without: Collection[str] = ()) -> Iterator[tuple[Path, ast.Module]]:
     for path in sorted((ROOT / package).rglob("*.py")):
         if not set(path.relative_to(ROOT).parts) & set(without):
-            yield path, ast.parse(path.read_text())
+            yield path, draw.tree_of(path)
 
 
 def test_arrows_run_down() -> None:
@@ -147,7 +147,7 @@ def test_adapters_are_thin() -> None:
 def bodies(path: Path) -> Iterator[list[str]]:
     """The lines, documentation too, of what is no import and no signature, piece by piece."""
     between: set[int] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(draw.tree_of(path)):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) != "__all__":
             continue
         if isinstance(node, (ast.Assign, ast.Import, ast.ImportFrom)):

@@ -57,6 +57,7 @@ def check(found: dict[str, Any], *, rows: int) -> None:
             assert all(value is None or value >= 0 for value in row["values"])
 
 
+@pytest.mark.slow
 def test_what_needs_no_peer(tmp_path: Path) -> None:
     found, printed = measured(tmp_path, *ALONE, "--quick", "--jobs", "20", "--rounds", "1")
     check(found, rows=len(STAGES) + 6)

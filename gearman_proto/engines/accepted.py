@@ -80,7 +80,7 @@ class ServerLink(Link):
         #: Packets to send, and their bytes.
         self.unsent: list[bytes] = []
         self.unsent_size: int = 0
-        #: Bytes that the transport has, until it asks for more.
+        #: Bytes that the transport has, until it asks for more; few are not counted.
         self.writing: int = 0
         #: Bytes of an unfinished packet, and of those that were not looked at yet.
         self.buffered: int = 0

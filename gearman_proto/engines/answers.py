@@ -11,6 +11,7 @@ from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, JOB_UNKNOWN
 from gearman_proto.errors import GearmanError, ServerError
 from gearman_proto.jobs.request import leave_together
 from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
+from gearman_proto.names import to_text
 from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import (
     EchoRes,
@@ -101,9 +102,10 @@ class Answers:
     def _on_many_created(self, link: ClientLink, handles: list[bytes], items: list[Any]) -> None:
         over = []
         jobs, now = link.jobs, link.heartbeat.heard
-        for handle, item in zip(handles, items):
+        for wire, item in zip(handles, items):
+            handle = wire.decode("utf-8", "surrogateescape")
             if item.background:
-                item.handle = handle.decode("utf-8", "surrogateescape")
+                item.handle = handle
                 over.append(item)
             elif isinstance(item, Submit):
                 for request in item.requests:
@@ -189,7 +191,7 @@ class Answers:
 
     def _on_work_status(self, link: ClientLink, event: WorkStatus) -> None:
         status: JobStatus = {
-            "handle": event.handle.decode("utf-8", "surrogateescape"),
+            "handle": to_text(event.handle),
             "known": True,
             "running": True,
             "numerator": number(event.numerator),
@@ -214,7 +216,7 @@ class Answers:
             else:
                 unread.append(request)
         if unread:
-            link.jobs[event.handle].detach(unread)
+            link.jobs[to_text(event.handle)].detach(unread)
             error = GearmanError(
                 f"the job has sent more than {MAX_UNREAD_UPDATES} bytes of updates that nobody read"
             )

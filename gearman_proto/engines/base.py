@@ -8,7 +8,8 @@ An adapter's driver runs any engine with these calls and nothing else:
 * out: after every call, of the caller's side too, `next_action` until it returns None and
   `data_to_send` for each of `links_to_write`, until it returns nothing or the socket takes no more;
   in the latter case again when it does; and `next_deadline` before it sleeps. `data_to_send` is a
-  call like any other: there may be actions after it.
+  call like any other: there may be actions after it. A socket that has taken all that it has just
+  returned need not be asked for again while `link.has_more` is false.
 * for whoever waits: `release` in every case, when a call is over; `close` at the end.
 
 While `link.behind` is true, the engine has something from that link that it has not looked at yet.
@@ -144,14 +145,16 @@ class Link:
         connection: What its bytes mean.
         state: How far it is.
         behind: Whether bytes were received that the engine has not looked at yet.
+        has_more: Whether `data_to_send` has to be called again once all is written.
     """
 
-    __slots__ = ("behind", "connection", "state")
+    __slots__ = ("behind", "connection", "has_more", "state")
 
     def __init__(self, connection: Connection, state: LinkState) -> None:
         self.connection: Connection = connection
         self.state: LinkState = state
         self.behind: bool = False
+        self.has_more: bool = True
 
     def turn(self, state: LinkState) -> None:
         """Be in `state` from now on."""

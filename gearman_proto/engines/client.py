@@ -194,7 +194,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             requests = requests.all()
         wait = RequestsWait(requests, deadline, wake, accepted_only=accepted_only)
         self._check_ours(requests)
-        alone = wait.alone
+        alone = (wait,)  # One for all. Kept by the wait, it would be in a circle with that.
         unsent = []
         for request in wait.members:
             # One that was lost only after `prepare` had looked at it has no payload, and is
@@ -231,7 +231,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Submit what `supply` makes over `link`."""
         wait.requests = wait.members = supply.requests
         wait.unaccepted = wait.open = len(supply)
-        link.supplies.append((supply, wait))
+        link.supplies.append((supply, (wait,)))
         return self._start(wait)
 
     def wait_completed(
@@ -630,11 +630,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Have more requests in the outbox of `link`, if there are any to be made."""
         if not link.supplies:
             return False
-        supply, wait = link.supplies[0]
+        supply, alone = link.supplies[0]
         requests = supply.take(SLICE)
         if len(supply.requests) == len(supply):
             del link.supplies[0]
-        alone = wait.alone
         for request, unique in zip(requests, self._make_uniques(len(requests))):
             request.unique = request.generated_unique = unique
             request.waits = alone
@@ -648,7 +647,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     def _make_all_of(self, wait: Wait, now: float) -> None:
         """Make all requests of a call."""
         for link in self.pool.links():
-            while any(other is wait for _, other in link.supplies):
+            while any(wait in waits for _, waits in link.supplies):
                 self._make_more(link, now)
 
     def _only_link(self, now: float) -> ClientLink | None:

@@ -72,7 +72,7 @@ class ClientLink(OutgoingLink):
         super().__init__(server, Role.CLIENT, max_packet_size)
         self.engine: BaseEngine = engine
         self.outbox: deque[GearmanJobRequest | Submit | Query | Aside | Trial] = deque()
-        self.supplies: list[tuple[Supply, RequestsWait]] = []
+        self.supplies: list[tuple[Supply, tuple[RequestsWait, ...]]] = []
         self.jobs: ForegroundJobs = ForegroundJobs(dropped)
         self.waits: list[Wait] = []
         self.ahead: deque[memoryview | Aside] = deque()
@@ -109,7 +109,7 @@ class ClientLink(OutgoingLink):
 
 def take_submits(
     outbox: deque[Any], room: int, limit: int
-) -> tuple[type[PlainSubmit], bytes, list[tuple[bytes, bytes]], list[GearmanJobRequest]] | None:
+) -> tuple[type[PlainSubmit], bytes, zip[tuple[bytes, bytes]], list[GearmanJobRequest]] | None:
     """Take submits at the head of `outbox` that differ in unique and data only, if there are some.
 
     That is one attempt more of each.
@@ -138,10 +138,11 @@ def take_submits(
         function = check_task(task)
     except ValueError:
         return None
-    jobs: list[tuple[bytes, bytes]] = []
+    uniques: list[bytes] = []
+    payloads: list[bytes] = []
     requests: list[GearmanJobRequest] = []
     overhead = HEADER_SIZE + len(function) + 2
-    while room > len(jobs) and limit > 0 and outbox:
+    while room > len(requests) and limit > 0 and outbox:
         request = outbox[0]
         if (
             type(request) is not GearmanJobRequest
@@ -159,11 +160,12 @@ def take_submits(
             break
         request.connection_attempts = attempts + 1
         unique = text.encode()
-        jobs.append((unique, payload))
+        uniques.append(unique)
+        payloads.append(payload)
         requests.append(request)
         limit -= overhead + len(unique) + len(payload)
         outbox.popleft()
-    return (kind, function, jobs, requests) if jobs else None
+    return (kind, function, zip(uniques, payloads), requests) if requests else None
 
 
 def requests_of(item: object) -> Sequence[GearmanJobRequest]:

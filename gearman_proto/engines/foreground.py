@@ -88,8 +88,8 @@ class Job:
 
     __slots__ = ("_gone", "handle", "key", "requests", "since")
 
-    def __init__(self, handle: bytes, since: float) -> None:
-        self.handle: bytes = handle
+    def __init__(self, handle: str, since: float) -> None:
+        self.handle: str = handle
         self.since: float = since
         self.key: Key | None = None
         self.requests: list[RequestRef] = []
@@ -131,7 +131,7 @@ class RequestRef(weakref.ref[GearmanJobRequest]):
         """Nobody holds the request any more."""
         self.job.forget_one()
         if not self.job.requests and self.job.key is None:
-            self.jobs.end(self.job.handle)
+            self.jobs.forget(self.job)
 
 
 class LoneRef(weakref.ref[GearmanJobRequest]):
@@ -144,7 +144,7 @@ class LoneRef(weakref.ref[GearmanJobRequest]):
 
     __slots__ = ("handle", "jobs", "since")
 
-    handle: bytes
+    handle: str
     since: float
     jobs: ForegroundJobs
 
@@ -162,12 +162,13 @@ class LoneRef(weakref.ref[GearmanJobRequest]):
 
     def forget(self) -> None:
         """Nobody holds the request any more."""
-        if self.jobs.get(self.handle) is self:
-            del self.jobs[self.handle]
+        self.jobs.forget(self)
 
 
-class ForegroundJobs(dict[bytes, "Job | LoneRef"]):
+class ForegroundJobs(dict[str, "Job | LoneRef"]):
     """The foreground jobs that the server of one connection has acknowledged, by handle.
+
+    A handle is text here, since a job's request has it as that: what is kept of it is kept once.
 
     Args:
         dropped: Where the references end up whose requests nobody holds any more.
@@ -183,7 +184,7 @@ class ForegroundJobs(dict[bytes, "Job | LoneRef"]):
         self._drop = dropped.append
         self.shared: dict[Key, Submit | Job] = {}
 
-    def accept(self, handle: bytes, request: GearmanJobRequest, now: float) -> None:
+    def accept(self, handle: str, request: GearmanJobRequest, now: float) -> None:
         """The job of `handle` is what the server has, or has already had, for `request` alone."""
         if handle in self:
             self.attach(handle, request, now)
@@ -192,7 +193,7 @@ class ForegroundJobs(dict[bytes, "Job | LoneRef"]):
         job.handle, job.since, job.jobs = handle, now, self
         _created(request, handle)
 
-    def attach(self, handle: bytes, request: GearmanJobRequest, now: float) -> Job:
+    def attach(self, handle: str, request: GearmanJobRequest, now: float) -> Job:
         """The job of `handle`, which others may share, is what the server has for `request`."""
         job = self.get(handle)
         if not isinstance(job, Job):
@@ -236,18 +237,23 @@ class ForegroundJobs(dict[bytes, "Job | LoneRef"]):
             self.shared[submit.key] = job
 
     def receivers(self, handle: bytes) -> list[GearmanJobRequest]:
-        """Return the requests that wait for the job of `handle`."""
-        job = self.get(handle)
+        """Return the requests that wait for the job of `handle`, which is from a packet."""
+        job = self.get(handle.decode("utf-8", "surrogateescape"))
         return job.live() if job is not None else []  # None: ended or abandoned.
 
     def end(self, handle: bytes) -> list[GearmanJobRequest]:
-        """The job of `handle` has ended: forget it, and return its requests."""
-        job = self.pop(handle, None)
+        """The job of `handle`, from a packet, has ended: forget it, and return its requests."""
+        job = self.pop(handle.decode("utf-8", "surrogateescape"), None)
         if job is None:
             return []
         if job.key is not None:
             self.shared.pop(job.key, None)
         return job.live()
+
+    def forget(self, job: Job | LoneRef) -> None:
+        """Nobody waits for `job` any more."""
+        if self.get(job.handle) is job:
+            del self[job.handle]
 
     def give_up(self) -> list[GearmanJobRequest]:
         """Forget all jobs and submits, and return the requests of the jobs."""
@@ -257,9 +263,9 @@ class ForegroundJobs(dict[bytes, "Job | LoneRef"]):
         return requests
 
 
-def _created(request: GearmanJobRequest, handle: bytes) -> None:
+def _created(request: GearmanJobRequest, handle: str) -> None:
     """`request` has been acknowledged, and goes on."""
-    request.handle = handle.decode("utf-8", "surrogateescape")
+    request.handle = handle
     request.payload = None
     request.forget_tried()
     request.state = JOB_CREATED

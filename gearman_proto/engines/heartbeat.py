@@ -35,6 +35,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto import constants
+from gearman_proto.names import to_wire
 from gearman_proto.wire.events import EchoReq, GetStatus, PacketEvent
 
 if TYPE_CHECKING:
@@ -157,8 +158,9 @@ class Heartbeat:
 
     def _ask_next(self) -> bool:
         for job in self._round:
-            if self._jobs.get(job.handle) is job and len(job.handle) <= constants.MAX_HANDLE_SIZE:
-                self._ask(Question(GetStatus(job.handle)))
+            handle = to_wire(job.handle)
+            if self._jobs.get(job.handle) is job and len(handle) <= constants.MAX_HANDLE_SIZE:
+                self._ask(Question(GetStatus(handle)))
                 self._under_way += 1
                 return True
         return False

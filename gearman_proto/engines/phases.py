@@ -121,8 +121,10 @@ class WorkerLink(OutgoingLink):
         "confirmed",
         "fruitless",
         "grabbed_after",
+        "grabs",
         "jobs",
         "mark",
+        "next_grabs",
         "phase",
         "registered",
         "results",
@@ -143,6 +145,9 @@ class WorkerLink(OutgoingLink):
         self.registered: dict[bytes, int | None] = {}
         #: The jobs that the server has given and that have not ended.
         self.jobs: dict[WorkerJob, None] = {}
+        #: How many grabs are unanswered; and how many to send in its next turn, if slots are free.
+        self.grabs: int = 0
+        self.next_grabs: int = 1
         #: How often in a row PRE_SLEEP was answered by NOOP for nothing.
         self.fruitless: int = 0
         #: How many results were sent; how many of them before the last GRAB_JOB; and how many the

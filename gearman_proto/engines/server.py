@@ -119,6 +119,8 @@ _TEXT: Final = 256
 _LOOKS: Final = 50
 # A link that holds less is not worth cutting off.
 _FEW_BYTES: Final = 64 * 1024
+# Bytes that the transport may have without their being counted.
+_FEW_WRITTEN: Final = 4096
 # Handles of jobs that a worker no longer has, and may still send packets about.
 _FORMER_JOBS: Final = 256
 # Seconds that a peer has to read what was left for it when the server closed the connection.
@@ -349,7 +351,7 @@ class ServerEngine(BaseEngine):
 
     def receive_data(self, link: ServerLink, data: bytes, now: float) -> None:
         """The peer of `link` has sent `data`."""
-        if not link.is_up:
+        if link.state is not OPEN:
             return
         link.connection.receive_data(data)
         if link.behind:
@@ -387,22 +389,29 @@ class ServerEngine(BaseEngine):
 
     def _go_on(self, link: ServerLink, now: float) -> None:
         """Do some of what is to be done for `link`; the rest in its next turn."""
-        connection = link.connection
-        behind = True
+        connection, handlers = link.connection, self._handlers
+        behind = kept = True
         try:
             while self._left > 0:
                 if link.work is None:
-                    if self._take_requests(link, now):
-                        continue
-                    event = connection.next_event()
-                    if event is NEED_DATA:
-                        behind = False
-                        break
-                    self._left -= 1
-                    args: tuple[Any, ...] = (event,)  # Of what is no packet, it is that itself.
-                    if isinstance(event, PacketEvent):
-                        args = type(event).arguments(event)
-                    self._handlers[type(event)](link, type(event), args, now)
+                    for kind, args in connection.requests():
+                        self._left -= 1
+                        handlers[kind](link, kind, args, now)
+                        if self._left <= 0 or link.work is not None:
+                            break
+                    else:
+                        if connection.is_drained():
+                            behind = kept = False
+                            break
+                        event = connection.next_event()
+                        if event is NEED_DATA:
+                            behind = False
+                            break
+                        self._left -= 1
+                        values: tuple[Any, ...] = (event,)  # Of what is no packet, it is that.
+                        if isinstance(event, PacketEvent):
+                            values = type(event).arguments(event)
+                        handlers[type(event)](link, type(event), values, now)
                 elif (cost := next(link.work, None)) is not None:
                     self._left -= cost
                 # What a link that is to be cut off still asks for is not worth the work.
@@ -418,17 +427,8 @@ class ServerEngine(BaseEngine):
         if behind:
             self._behind[link] = None
             self._behind_since = now
-        self._count(link)
-
-    def _take_requests(self, link: ServerLink, now: float) -> bool:
-        """Carry out the packets that come next. Returns whether something else keeps the others."""
-        handlers = self._handlers
-        for kind, args in link.connection.requests():
-            self._left -= 1
-            handlers[kind](link, kind, args, now)
-            if self._left <= 0 or link.work is not None:
-                return True
-        return False
+        if kept or link.buffered:
+            self._count(link)
 
     def _count(self, link: ServerLink) -> None:
         """Count what is kept of what `link` has sent."""
@@ -451,8 +451,9 @@ class ServerEngine(BaseEngine):
     def data_to_send(self, link: ServerLink, now: float) -> bytes:
         """Bytes to write on `link` now, or none."""
         unsent = link.unsent
-        self.queue.memory -= link.writing
-        link.writing = 0
+        if link.writing:
+            self.queue.memory -= link.writing
+            link.writing = 0
         if not unsent:
             if link.state is LinkState.ENDING:
                 self._left = self._turn_size
@@ -461,8 +462,14 @@ class ServerEngine(BaseEngine):
                 self._tidy_up(now)
             return b""
         data = take_chunk(unsent)
-        link.unsent_size -= len(data)
-        link.writing = len(data)
+        size = len(data)
+        link.unsent_size -= size
+        # Few bytes are not counted while they are written, so that nobody has to ask again.
+        link.has_more = bool(unsent) or size > _FEW_WRITTEN or link.state is not OPEN
+        if link.has_more:
+            link.writing = size
+        else:
+            self.queue.memory -= size
         return data
 
     # Links.

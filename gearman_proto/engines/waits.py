@@ -97,7 +97,7 @@ class RequestsWait(Wait):
         accepted_only: Whether the call is done when no request is JOB_PENDING any more.
     """
 
-    __slots__ = ("accepted_only", "alone", "members", "open", "requests", "unaccepted")
+    __slots__ = ("accepted_only", "members", "open", "requests", "unaccepted")
 
     def __init__(
         self,
@@ -116,8 +116,6 @@ class RequestsWait(Wait):
         self.unaccepted: int = 0
         #: How many requests have not ended.
         self.open: int = 0
-        #: One tuple, shared by all requests that have no other wait.
-        self.alone: tuple[RequestsWait, ...] = (self,)
 
     def request_accepted(self) -> None:
         """A request has left the first phase."""

@@ -11,6 +11,11 @@ Slots
     servers are served alike. A server that leaves a grab unanswered does not keep its slot: after a
     second others may have it, and after half a minute the link is given up.
 
+    A link in its turn sends one grab, and after each turn that has brought a job, if slots are
+    free, twice as many as in that, up to a few. So a queue that is long is taken in without a round
+    trip for each job, and one that is short is left to other workers as well. The turn is over when
+    all are answered, which servers do in order: if the last has brought none, the queue is empty.
+
 Time
     A sleeping link grabs again now and then, without a NOOP: gearmand does not wake workers when a
     job for later is due (recording 35_epoch), and a dead connection shows itself when a grab is not
@@ -101,6 +106,8 @@ _AT_ONCE: Final = 0.05
 _FRUITLESS: Final = 3
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.1
+# How many grabs to send at once, at most. More would gain little, and take more from other workers.
+_MOST_GRABS: Final = 8
 # Bytes on a link before those who send have to wait.
 _MAX_UNSENT: Final = 1024 * 1024
 # Seconds after which a server that does not read, while somebody waits for that, is given up.
@@ -116,8 +123,8 @@ _OUTAGE: Final = "outage"
 _DRAIN: Final = "drain"
 _STALL: Final = "stall"
 _TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
-# The phases in which GRAB_JOB is unanswered.
-_ASKING: Final = (GRABBING, Phase.LATE, Phase.LAST_GRAB)
+# The phases in which GRAB_JOB is unanswered, and how many seconds it may be so in each.
+_ASKING: Final = {GRABBING: _LATE, Phase.LATE: _LOST, Phase.LAST_GRAB: _LAST_ANSWER}
 
 
 class WorkStream(Stream):
@@ -128,7 +135,7 @@ class WorkStream(Stream):
     def __init__(self, wake: Callable[[], Any], timeout: float | None) -> None:
         super().__init__((), None, wake)
         #: Seconds after which it is woken although nothing has come, or None. If the caller changes
-        #: it, that goes from the next `next_job` on that returns None.
+        #: it, that goes from the next `next_job` on that returns None, or the end of a job.
         self.timeout: float | None = timeout
         #: True if anything has come from a server. The caller resets it.
         self.active: bool = False
@@ -284,10 +291,15 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         return stream
 
     def next_job(self, now: float) -> WorkerJob | None:
-        """The next job to do, or None; then the stream is ready again when there is news."""
+        """The next job to do, or None; then the stream is ready again when there is news.
+
+        So it is already behind the last job: who has that need not ask for another one until then.
+        """
         while self._ready:
             job = self._ready.popleft()
             if job.link.alive:
+                assert self._stream is not None
+                self._stream.news = bool(self._ready)
                 return job
             self._jobs.discard(job)  # It is somebody else's by now.
         if self._stream is not None:
@@ -367,6 +379,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         job.over = True
         if self._life is not WORKING and link.alive:
             self._retire(link, now)
+        if self._stream is not None:
+            self._set_poll(now)  # While it was done, nobody has waited.
         self._grab_more(now)
         self._check_end()
 
@@ -547,7 +561,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._news(active=True)
 
     def _drop(self, link: WorkerLink) -> None:
-        self._grabs -= link.phase is GRABBING
+        self._grabs -= link.grabs * (link.phase is GRABBING)
         link.unsent.clear()
         super()._drop(link)
 
@@ -574,7 +588,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self, link: WorkerLink, phase: Phase, now: float, seconds: float | None = None
     ) -> None:
         """Have `link` be in `phase` from now on, for `seconds` at most if that is given."""
-        self._grabs += (phase is GRABBING) - (link.phase is GRABBING)
+        self._grabs += link.grabs * ((phase is GRABBING) - (link.phase is GRABBING))
         link.phase = turn(PHASES, link.phase, phase)
         link.since = now
         self._wait_on(link, now, seconds)
@@ -716,22 +730,32 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._enter(link, RESTING, now)
 
     def _grab_more(self, now: float) -> None:
-        while self._turns and len(self._jobs) + self._grabs < self._max_jobs:
+        while self._turns and (free := self._max_jobs - len(self._jobs) - self._grabs) > 0:
             link = self._turns.popleft()
             if link.alive and link.phase is QUEUED:
                 if self._may_grab(link):
-                    self._grab(link, now)
+                    share = -(-free // (len(self._turns) + 1))
+                    self._grab(link, min(link.next_grabs, share), now)
                 else:
                     self._enter(link, RESTING, now)
 
-    def _grab(self, link: WorkerLink, now: float) -> None:
-        self._send(link, GrabJob() if link.server in self._old_servers else GrabJobUniq())
+    def _grab(self, link: WorkerLink, count: int, now: float) -> None:
+        for _ in range(count):
+            self._send(link, GrabJob() if link.server in self._old_servers else GrabJobUniq())
+        link.grabs = count
         link.grabbed_after = link.results
         self._enter(link, GRABBING, now, _LATE)
 
-    def _grab_answered(self, link: WorkerLink, now: float) -> None:
+    def _grab_answered(self, link: WorkerLink, now: float) -> bool:
+        """A grab of `link` was answered. Returns whether it was the last of its turn."""
         link.confirmed = link.grabbed_after
-        self._enter(link, RESTING, now)
+        if link.grabs == 1:
+            self._enter(link, RESTING, now)
+        else:
+            self._grabs -= link.phase is GRABBING
+            self._wait_on(link, now, _ASKING[link.phase])
+        link.grabs -= 1
+        return not link.grabs
 
     def _on_noop(self, link: WorkerLink, event: Noop, now: float) -> None:
         if link.phase is not Phase.ASLEEP:
@@ -744,7 +768,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._enter(link, Phase.PAUSING, now, min(pause, _LONGEST_PAUSE))
 
     def _on_no_job(self, link: WorkerLink, event: NoJob, now: float) -> None:
-        self._grab_answered(link, now)
+        link.next_grabs = 1
+        if not self._grab_answered(link, now):
+            return
         self._sync_abilities(link, now)
         if self._life is not WORKING:
             self._retire(link, now)
@@ -758,7 +784,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     ) -> None:
         if len(event.handle) > _LONGEST_HANDLE:
             raise RemoteProtocolError(f"a job's handle has {len(event.handle)} bytes")
-        self._grab_answered(link, now)
+        if self._grab_answered(link, now):
+            link.next_grabs = min(2 * link.next_grabs, _MOST_GRABS)
         link.fruitless = 0
         if event.function in link.registered:
             link.server.served()

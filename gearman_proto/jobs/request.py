@@ -205,7 +205,7 @@ class GearmanJobRequest(Fields):
         if not isinstance(job, GearmanJob):
             raise ArgumentTypeError(f"a request is made of a GearmanJob, not {job!r}")
         check_count("max_attempts", max_attempts, 1)
-        self._setup(job.task, job.data, initial_priority, bool(background), max_attempts)
+        self.set_up(job.task, job.data, initial_priority, bool(background), max_attempts)
         self.connection, self.handle, self.unique = job.connection, job.handle, job.unique
         self.set_special(run_at, reducer)
         self._job = gearman_job
@@ -218,12 +218,13 @@ class GearmanJobRequest(Fields):
         """What the constructor does, without a GearmanJob."""
         request = cls.__new__(cls)
         text = task if type(task) is str else to_text(task)
-        cls._setup(request, text, data, PRIORITY_NONE, background, max_attempts)
+        request.set_up(text, data, PRIORITY_NONE, background, max_attempts)
         return request
 
-    def _setup(
+    def set_up(
         self, task: str, data: Any, priority: str | None, background: bool, max_attempts: int
     ) -> None:
+        """Have all that a request has; for those who make some."""
         self.connection: ServerAddress | None = None
         self.handle: str | None = None
         self.task: str = task

@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final, overload
 
+from gearman_proto.constants import PRIORITY_NONE
+
 from .request import GearmanJobRequest
 
 if TYPE_CHECKING:
@@ -63,11 +65,13 @@ class Supply(Sequence[GearmanJobRequest]):
 
     def take(self, count: int) -> list[GearmanJobRequest]:
         """Make the next `count` requests, prepared, and return them: fewer if there are no more."""
-        made = []
-        make, background, attempts = GearmanJobRequest.make, self._background, self._attempts
-        for task, payload in itertools.islice(self._jobs, count):
-            request = make(task, payload, background, attempts)
+        count = min(count, self._size - len(self.requests))
+        # All at once, and then set up: so that the cycle collector, which looks at the young again
+        # and again, does so while they are empty.
+        made = list(map(GearmanJobRequest.__new__, itertools.repeat(GearmanJobRequest, count)))
+        background, attempts = self._background, self._attempts
+        for request, (task, payload) in zip(made, self._jobs):
+            request.set_up(task, payload, PRIORITY_NONE, background, attempts)
             request.payload = payload
-            made.append(request)
         self.requests += made
         return made

@@ -122,6 +122,14 @@ class ReceiveBuffer:
         """Go on with what comes behind what was collected apart."""
         self._apart = None
 
+    def is_spent(self) -> bool:
+        """Whether nothing is left. What has been parsed is let go of then, as by `shrink`."""
+        if self.start < len(self.data) or self._tail or self._apart is not None:
+            return False
+        self.data = b""
+        self.start = 0
+        return True
+
     def shrink(self) -> bool:
         """Let go of what has been parsed: there may be no more data for long.
 

@@ -65,7 +65,7 @@ from .rows import MAX_PLAIN_SIZE, QUICK_SIZE, Row, prepared, size_limit
 from .special import check_special
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class _NeedData(enum.Enum):
@@ -170,6 +170,13 @@ class Connection:
         """How many received bytes are kept until their packet is complete."""
         return len(self._buffer)
 
+    def is_drained(self) -> bool:
+        """Whether nothing is kept of what was received, and more may come.
+
+        Then `next_event` would return NEED_DATA. What was taken is let go of, as it does.
+        """
+        return not self._eof and self._error is None and self._buffer.is_spent()
+
     def unanswered_tokens(self) -> Iterator[Any]:
         """Yield the tokens of the requests that wait for their answer, oldest first."""
         yield from [None] * self.unanswered if self._is_server else self._tokens
@@ -242,7 +249,7 @@ class Connection:
         self,
         kind: type[PlainSubmit],
         function: bytes,
-        jobs: Collection[tuple[bytes, bytes]],
+        jobs: Iterable[tuple[bytes, bytes]],
         tokens: Iterable[Any],
     ) -> bytes:
         """Return the bytes to write for many submits of one function: what `send` of each returns.
@@ -279,7 +286,7 @@ class Connection:
             if 0 in unique or len(unique) > unique_limit:
                 self._check_args(row, (function, unique))
             packets += head, unique, b"\0", data
-        self._asked.extend([row.alone] * len(jobs))
+        self._asked.extend([row.alone] * (len(packets) // 4))
         self._tokens.extend(tokens)
         return b"".join(packets)
 
@@ -471,30 +478,40 @@ class Connection:
 
         It ends at what is large, odd, no packet or incomplete, which is for `next_event`.
         """
-        buffer, data = self._buffer, self._buffer.data
-        while (start := buffer.start) + HEADER_SIZE <= len(data):
-            head = data[start : start + HEADER_SIZE]
-            row = self._requests.get(head[:-4])
-            if row is None:
-                return
-            size = int.from_bytes(head[-4:])
-            ends = range(start + HEADER_SIZE + size, len(data) + 1, HEADER_SIZE + size)
-            if size > row.quick_size or not ends:
-                return
-            kind, owes, count, nuls = row.event_class, row.owes, row.count, row.nuls
-            for end in ends:
-                if not data.startswith(head, start):
-                    break
-                args = data[end - size : end].split(b"\0", nuls) if count else []
-                if len(args) != count:
+        buffer, requests, header_size = self._buffer, self._requests, HEADER_SIZE
+        known: bytes | None = None
+        data, start = buffer.data, buffer.start
+        while True:
+            head = data[start : start + header_size]
+            if head != known:
+                # No row begins like a part of a header.
+                row = requests.get(head[:-4])
+                if row is None:
                     return
-                start = buffer.start = end
-                if owes is not None:
-                    if self._owed is None:
-                        self._owed = owes
-                    else:
-                        self._owe(owes)
-                yield kind, args
+                size = int.from_bytes(head[-4:])
+                if size > row.quick_size:
+                    return
+                known, kind, owes, count, nuls = (
+                    head,
+                    row.event_class,
+                    row.owes,
+                    row.count,
+                    row.nuls,
+                )
+            begin = start + header_size
+            end = begin + size
+            if end > len(data):
+                return
+            args = data[begin:end].split(b"\0", nuls) if count else []
+            if len(args) != count:
+                return
+            start = buffer.start = end
+            if owes is not None:
+                if self._owed is None:
+                    self._owed = owes
+                else:
+                    self._owe(owes)
+            yield kind, args
 
     def _next_short(self) -> Event | _NeedData:
         """The next event where there are fewer bytes than a header has, or a large packet."""

@@ -311,8 +311,8 @@ def to_be_made(wait: Wait, links: Iterable[ClientLink]) -> int:
     return sum(
         len(supply) - len(supply.requests)
         for link in links
-        for supply, other in link.supplies
-        if other is wait
+        for supply, waits in link.supplies
+        if wait in waits
     )
 
 
@@ -338,7 +338,7 @@ def check_places(link: ClientLink) -> None:
         assert job.handle == handle
         assert job.key is None or link.jobs.shared[job.key] is job
         for request in job.live():
-            assert request.job.handle == handle.decode()
+            assert request.job.handle == handle
 
 
 def check_wait(wait: Wait, to_be_made: int = 0) -> None:

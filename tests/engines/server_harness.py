@@ -189,6 +189,8 @@ class World:
                 while peer.reads and (data := self.engine.data_to_send(link, self.now)):
                     assert not peer.closed
                     peer.inbox += data
+                    if not link.has_more:
+                        break
             self.act()
             links = list(self.engine.links_to_write())
         # Everything was said that there is.

@@ -905,7 +905,7 @@ def test_a_call_that_starts_also_forgets() -> None:
     world.job(server)
     gc.collect()
     kept = world.job(server, b"H:2")
-    assert list(server.link.jobs) == [b"H:2"]
+    assert list(server.link.jobs) == ["H:2"]
     assert kept.state == JOB_CREATED
 
 
@@ -916,7 +916,7 @@ def test_one_handle_for_two_requests_that_nobody_holds() -> None:
         world.job(server)
     gc.collect()
     kept = world.job(server)
-    assert list(server.link.jobs) == [b"H:1"]
+    assert list(server.link.jobs) == ["H:1"]
     server.send(WorkComplete(b"H:1", b"out"))
     assert kept.result == b"out"
     requests = [world.job(server, b"H:2") for _ in range(2)]
@@ -925,6 +925,18 @@ def test_one_handle_for_two_requests_that_nobody_holds() -> None:
     gc.collect()
     world.submit(world.request())
     assert server.link.jobs == {}
+
+
+def test_the_requests_of_a_job_that_has_ended_are_forgotten_and_not_another_of_its_handle() -> None:
+    world = World()
+    server = world_server(world)
+    ended = [world.job(server) for _ in range(2)]
+    server.send(WorkComplete(b"H:1", b"out"))
+    kept = world.job(server)
+    ended.clear()
+    gc.collect()
+    server.send(WorkComplete(b"H:1", b"other"))
+    assert kept.result == b"other"
 
 
 def test_a_job_that_was_lost_before_it_is_forgotten() -> None:
@@ -953,7 +965,7 @@ def test_terminal_packets_and_losses_where_nobody_holds_the_request() -> None:
     server.send(WorkComplete(b"H:1", b"out"), WorkStatus(b"H:2", b"1", b"2"))
     server.send(WorkComplete(b"H:4", b"out"))
     assert kept.result == b"out"
-    assert set(server.link.jobs) == {b"H:2", b"H:3"}
+    assert set(server.link.jobs) == {"H:2", "H:3"}
     server.lose()
     assert world.engine.next_action() is None
 

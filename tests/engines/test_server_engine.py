@@ -1830,6 +1830,39 @@ def test_what_the_transport_has_is_not_yet_read() -> None:
     assert world.engine.queue.memory == 0
 
 
+def test_a_socket_that_has_taken_few_bytes_need_not_be_asked_for_again() -> None:
+    world = World()
+    client = world.connect(reads=False)
+    client.send(EchoReq(b"x" * 4084))
+    assert len(world.engine.data_to_send(client.link, world.now)) == 4096
+    assert not client.link.has_more
+    assert world.engine.queue.memory == 0
+    client.send(EchoReq(b"x" * 4085))
+    assert len(world.engine.data_to_send(client.link, world.now)) == 4097
+    assert client.link.has_more
+    assert world.engine.queue.memory == 4097
+    # Behind its last words, it is closed.
+    client.send(EchoReq(b"x"))
+    world.call(world.engine.receive_eof, client.link, world.now)
+    assert len(world.engine.data_to_send(client.link, world.now)) == 13
+    assert client.link.has_more
+    assert not client.closed
+    client.read_on()
+    assert client.closed
+    assert world.engine.queue.memory == 0
+
+
+def test_there_is_more_behind_a_chunk() -> None:
+    world = World()
+    client = world.connect(reads=False)
+    client.send(EchoReq(b"x"), EchoReq(b"y" * 262_144))
+    assert len(world.engine.data_to_send(client.link, world.now)) == 13
+    assert client.link.has_more
+    assert len(world.engine.data_to_send(client.link, world.now)) == 262_156
+    assert world.engine.data_to_send(client.link, world.now) == b""
+    assert world.engine.queue.memory == 0
+
+
 def test_unread_output_of_one_write() -> None:
     world = World(max_unread=10_000)
     client = world.connect()

@@ -6,6 +6,8 @@ what becomes of the requests and the calls, is the same.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -199,6 +201,21 @@ def test_as_if_they_had_been_there(scenario: Callable[[Play], None], background:
     for play in plays:
         scenario(play)
     assert plays[0].end() == plays[1].end()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_requests_of_a_call_are_freed_without_the_cycle_collector(at_once: bool) -> None:
+    play = Play(at_once=at_once)
+    wait = play.submit()
+    play.finish()
+    play.world.release(wait)
+    gone = [weakref.ref(request) for request in play.supplies.pop()]
+    gc.disable()
+    try:
+        del wait
+        assert not any(reference() for reference in gone)
+    finally:
+        gc.enable()
 
 
 def test_the_first_leave_before_the_last_are_made() -> None:

@@ -547,8 +547,8 @@ class WorkerHost:
         engine = self.engine
         link = engine.pool.servers[0].link
         links = [] if link is None else [link]
-        grabs = [link for link in links if link.phase is Phase.GRABBING]
-        assert engine._grabs == len(grabs)
+        grabs = [link.grabs for link in links if link.phase is Phase.GRABBING]
+        assert engine._grabs == sum(grabs)
         assert len(engine._jobs) + engine._grabs <= self.max_jobs
         assert set(engine._ready) <= engine._jobs
         if any(not job.is_lost for job in engine._ready):

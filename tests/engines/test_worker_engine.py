@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import MAX_CAN_DO_TIMEOUT
-from gearman_proto.engines.phases import WorkerLife
+from gearman_proto.engines.phases import Phase, WorkerLife
 from gearman_proto.engines.worker import _OUTAGE, WorkerEngine
 from gearman_proto.errors import (
     ConnectionError,
@@ -374,6 +374,125 @@ def test_several_slots() -> None:
     world.finish(three)
     assert (first.grabbing, second.grabbing) == (True, True)
     assert not stream.done
+
+
+def take_grabs(server: Peer) -> int:
+    """Take what was read, which is so many grabs and nothing else."""
+    read = server.take()
+    assert read == [GRAB] * len(read)
+    return len(read)
+
+
+def assign_all(server: Peer) -> list[WorkerJob]:
+    """Answer each grab with a job, in one chunk."""
+    server.send(
+        *(JobAssignUniq(b"H:%d" % number, b"f", b"", b"") for number in range(server.grabs))
+    )
+    jobs = []
+    while (job := server.world.next_job()) is not None:
+        jobs.append(job)
+    return jobs
+
+
+def test_more_grabs_at_once_while_there_are_jobs() -> None:
+    _, _, server = grabbing(max_jobs=100)
+    turns = []
+    for _ in range(6):
+        assign_all(server)
+        turns.append(take_grabs(server))
+    assert turns == [2, 4, 8, 8, 8, 8]
+
+
+def test_no_more_grabs_than_slots() -> None:
+    world, _, server = grabbing(max_jobs=4)
+    jobs = assign_all(server)
+    assert take_grabs(server) == 2
+    jobs += assign_all(server)
+    assert take_grabs(server) == 1
+    jobs += assign_all(server)
+    assert take_grabs(server) == 0
+    for job in jobs:
+        world.complete(job)
+    server.take()
+    for job in jobs:
+        world.job_done(job)
+    assert take_grabs(server) == 1  # At once: others are not waited for.
+
+
+def test_one_grab_after_there_was_no_job() -> None:
+    _, _, server = grabbing(max_jobs=100)
+    assign_all(server)
+    assert take_grabs(server) == 2
+    server.send(NoJob())
+    assert server.take() == []
+    assert server.grabbing
+    server.send(NoJob())
+    assert server.take() == [PreSleep()]
+    server.send(Noop())
+    assert take_grabs(server) == 1
+
+
+def test_the_last_answer_of_a_turn_counts() -> None:
+    world, _, server = grabbing(max_jobs=100)
+    assign_all(server)
+    server.take()
+    server.send(NoJob())
+    server.assign(3)
+    assert take_grabs(server) == 2
+    server.assign(4)
+    server.send(NoJob())
+    assert server.take() == [PreSleep()]
+    assert world.engine._grabs == 0
+
+
+def test_links_share_the_slots_that_are_free() -> None:
+    world, _ = working(3, max_jobs=6)
+    hung, one, other = (world.serve(f"s{number}") for number in range(3))
+    world.finish(hung.assign())
+    assert hung.grabs == 2
+    one.assign()
+    assert one.grabs == 2
+    other.assign()
+    assign_all(one)
+    assert (one.grabs, other.grabs) == (0, 0)
+    world.sleep(1.1)
+    assert (one.grabs, other.grabs) == (1, 1)
+
+
+def test_a_turn_that_hangs_midway() -> None:
+    """Each answer shows that the server lives."""
+    world, stream = working(2, max_jobs=3)
+    hung, other = world.serve("s0"), world.serve("s1")
+    other.send(NoJob())
+    world.finish(hung.assign(1))
+    other.take()
+    assert hung.grabs == 2
+    world.sleep(0.9)
+    hung.assign(2)
+    world.sleep(0.9)
+    assert world.engine._grabs == 1
+    world.sleep(0.2)
+    assert (hung.link.phase, world.engine._grabs) == (Phase.LATE, 0)
+    world.sleep(29)
+    assert hung.link.alive
+    world.sleep(2)
+    assert not hung.link.alive
+    assert not stream.done
+
+
+def test_stopping_while_several_grabs_are_unanswered() -> None:
+    world, stream, server = grabbing(max_jobs=3)
+    world.finish(server.assign(1))
+    server.take()
+    assert server.grabs == 2
+    world.stop()
+    server.send(NoJob())
+    assert server.take() == []
+    job = server.assign(2)
+    world.finish(job)
+    assert server.take() == [result(2), EchoReq(b"")]
+    server.send(EchoRes(b""))
+    assert stream.done
 
 
 def test_a_slot_is_kept_until_the_caller_is_done() -> None:

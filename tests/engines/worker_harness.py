@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from gearman_proto.address import parse_host_list
 from gearman_proto.engines.base import Close, Connect
 from gearman_proto.engines.phases import Phase, WorkerLife
-from gearman_proto.engines.worker import _MAX_UNSENT, _STALL, WorkerEngine
+from gearman_proto.engines.worker import _ASKING, _MAX_UNSENT, _MOST_GRABS, _STALL, WorkerEngine
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import (
     CanDo,
@@ -97,11 +97,17 @@ class Peer:
         self.functions: set[bytes] = set()
         #: The jobs that the worker has, by handle: a list of functions, as a handle may come again.
         self.held: dict[bytes, list[bytes]] = {}
-        self.grabbing = False
+        #: How many grabs it has read whose answer has not arrived; and what it has read last.
+        self.grabs = 0
+        self.last: Event | None = None
         self.may_sleep = False
         # On its way to the engine, and what is true from which byte on.
         self._outgoing = b""
         self._effects: deque[tuple[int, Event]] = deque()
+
+    @property
+    def grabbing(self) -> bool:
+        return self.grabs > 0
 
     @property
     def host(self) -> str:
@@ -145,16 +151,20 @@ class Peer:
             if isinstance(event, (GrabJob, GrabJobUniq, EchoReq)):
                 self.questions.append(event)
             self.inbox.append(event)
+            self.last = event
             self.count += 1
 
     def _examine(self, event: Event) -> None:
         if isinstance(event, (GrabJob, GrabJobUniq)):
-            assert not self.grabbing
+            # Those of one turn come together.
+            assert not self.grabbing or isinstance(self.last, type(event))
             assert self.is_behind or self.world.engine._life is WorkerLife.WORKING
             assert self.functions
             held = {function for functions in self.held.values() for function in functions}
             assert self.is_behind or held <= self.world.engine._abilities.keys()
-            self.grabbing, self.may_sleep = True, False
+            self.grabs += 1
+            assert self.grabs <= _MOST_GRABS
+            self.may_sleep = False
         elif isinstance(event, PreSleep):
             assert self.may_sleep
             assert not self.grabbing
@@ -212,12 +222,14 @@ class Peer:
 
     def _said(self, event: Event) -> None:
         if isinstance(event, NoJob):
-            self.grabbing, self.may_sleep = False, True
+            self.grabs -= 1
+            self.may_sleep = True
         elif isinstance(event, (JobAssign, JobAssignUniq)):
-            self.grabbing = False
+            self.grabs -= 1
+            self.may_sleep = False
             self.held.setdefault(event.handle, []).append(event.function)
         elif isinstance(event, Error) and not is_about_a_job(event):
-            self.grabbing = False
+            self.grabs -= 1
 
     def assign(self, number: int = 1, function: bytes = b"f", data: bytes = b"in") -> WorkerJob:
         """Give the worker a job, which takes it."""
@@ -375,7 +387,7 @@ class World:
         engine = self.engine
         links = engine.pool.links()
         keeping = [link for link in links if link.phase is Phase.GRABBING]
-        assert engine._grabs == len(keeping)
+        assert engine._grabs == sum(link.grabs for link in keeping)
         self.was_late |= any(link.phase is Phase.LATE for link in links)
         taken = len(engine._jobs) + engine._grabs
         assert taken <= engine._max_jobs or self.was_late
@@ -394,6 +406,8 @@ class World:
         engine, phase = self.engine, link.phase
         assert link.alive
         assert link.is_up or phase is Phase.RESTING
+        assert (link.grabs > 0) == (phase in _ASKING)
+        assert 1 <= link.next_grabs <= _MOST_GRABS
         assert engine._turns.count(link) == (phase is Phase.QUEUED)
         # Time goes on for whoever waits for a server, and for nobody else.
         waits_for_nothing = link.is_up and phase in (Phase.QUEUED, Phase.RESTING)

@@ -78,8 +78,8 @@ def test_a_socket_that_takes_more_is_written_to(
     client: GearmanClient = make_client(gearmand.address)
     client.submit_job(task, b"", background=True)
     driver = client._driver
-    (link,) = driver._poller.transports
-    driver._on_ready(link, events, 0.0)
+    ((link, transport),) = driver._poller.transports.items()
+    driver._on_ready(link, transport, events, 0.0)
     assert driver._writable == ({link} if writes else set())
 
 

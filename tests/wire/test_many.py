@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gearman_proto import constants
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
 from gearman_proto.wire import connection
-from gearman_proto.wire.connection import Connection
+from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import (
     EVENT_CLASSES,
     SUBMITS,
@@ -34,6 +34,7 @@ from gearman_proto.wire.events import (
     StatusRes,
     SubmitJob,
     SubmitJobBg,
+    TextLine,
     WorkComplete,
     WorkFail,
 )
@@ -310,6 +311,41 @@ def test_what_ends_the_requests(odd: bytes) -> None:
     server = serving(request(CanDo, b"g") + odd)
     assert list(server.requests()) == [(CanDo, [b"g"])]
     assert server.buffered == len(odd)
+
+
+def test_drained() -> None:
+    server = serving(b"")
+    assert server.is_drained()
+    server.receive_data(request(GrabJob) + request(CanDo, b"f"))
+    for _ in server.requests():
+        assert not server.is_drained()
+        break
+    assert list(server.requests()) == [(CanDo, [b"f"])]
+    assert server.is_drained()
+    server.receive_data(b"stat")
+    assert server.next_event() is NEED_DATA
+    server.receive_data(b"us\n")
+    assert not server.is_drained()
+    assert server.next_event() == TextLine(b"status", b"\n")
+    assert server.is_drained()
+    server.receive_eof()
+    assert not server.is_drained()
+
+
+def test_not_drained_in_the_middle_of_a_large_packet() -> None:
+    server = serving(request(SubmitJob, b"f", b"u", b"x" * 100_000)[:-1])
+    assert server.next_event() is NEED_DATA
+    assert not server.is_drained()
+    server.receive_data(b"x")
+    assert server.next_event() == SubmitJob(b"f", b"u", b"x" * 100_000)
+    assert server.is_drained()
+
+
+def test_not_drained_after_an_error() -> None:
+    server = serving(b"\0XXX" + bytes(8))
+    with pytest.raises(RemoteProtocolError):
+        server.next_event()
+    assert not server.is_drained()
 
 
 def test_only_a_server_has_requests() -> None:
