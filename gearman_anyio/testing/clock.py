@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import selectors
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from selectors import SelectorKey
+
+
+# Seconds that asyncio adds to the time to see what is due.
+_RESOLUTION: Final = time.get_clock_info("monotonic").resolution
 
 
 def virtual_clock(backend: str, *, autojump_threshold: float = 0.0) -> tuple[str, dict[str, Any]]:
@@ -69,19 +76,45 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Return the seconds since the loop was made."""
         return self._jumping.time
 
+    def run_in_executor(
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Call `func` in a thread of an executor. The clock stands still meanwhile."""
+        future = super().run_in_executor(executor, func, *args)
+        self._jumping.calls += 1
+        future.add_done_callback(self._has_returned)
+        return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the executor's threads, for as long as it takes: `timeout` would be over."""
+        del timeout
+        await super().shutdown_default_executor()
+
+    def _has_returned(self, _: asyncio.Future[Any]) -> None:
+        self._jumping.calls -= 1
+
 
 class _Jumping(selectors.DefaultSelector):
-    """A selector that sleeps only if nobody has said for how long."""
+    """A selector that sleeps only if nobody has said for how long, or there are calls in threads.
+
+    asyncio itself makes such calls, to look up addresses.
+    """
 
     def __init__(self, threshold: float) -> None:
         super().__init__()
         self.time = 0.0
+        self.calls = 0
         self._threshold = threshold
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         if timeout is None or timeout <= 0:
             return super().select(timeout)
+        if self.calls:
+            return super().select()
         ready = super().select(min(timeout, self._threshold))
         if not ready:
             self.time += timeout
+            # What is due has to be below this sum. In a year's time it would be the same number.
+            if self.time + _RESOLUTION == self.time:
+                self.time = math.nextafter(self.time, math.inf)
         return ready
