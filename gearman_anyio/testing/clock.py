@@ -76,7 +76,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Return the seconds since the loop was made."""
         return self._jumping.time
 
-    def run_in_executor(
+    def run_in_executor(  # type: ignore[override] # its type needs Python 3.11's syntax spelt out
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         """Call `func` in a thread of an executor. The clock stands still meanwhile."""

@@ -1,5 +1,7 @@
 """gearman_anyio.testing: one's own worker in the test's loop, callbacks by hand, and the clock."""
 
+# ruff: noqa: PT012 - it is the end of a `with` that raises
+
 from __future__ import annotations
 
 import asyncio
@@ -24,7 +26,6 @@ from gearman_anyio import (
     JobWarning,
     WorkerJob,
 )
-from gearman_proto.errors import ServerUnavailable
 from gearman_anyio.testing import (
     BlockingWorkerUnderTest,
     JobDouble,
@@ -32,6 +33,7 @@ from gearman_anyio.testing import (
     WorkerUnderTest,
     virtual_clock,
 )
+from gearman_proto.errors import ServerUnavailable
 from gearman_sync import GearmanClient as BlockingClient
 from tests.support import PATIENCE
 

@@ -231,7 +231,7 @@ def test_errors_are_raised_once() -> None:
     worker.on_job_execute(Job([1]))
     for error in errors:
         worker.on_job_execute(Job(error))
-    with pytest.raises(LookupError, match="^0\n") as caught:
+    with pytest.raises(LookupError, match=r"^0\n") as caught:
         recorder.raise_error()
     first, second, *_, last = caught.value.__notes__
     assert first == "It was raised for <Job LookupError('0')>."
