@@ -127,7 +127,7 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
         """Connect within this process, without a socket: ``GearmanClient(connect=server.connect)``.
 
         Then nothing waits for the system, so that a test may have a clock of its own
-        (`trio.testing.MockClock`).
+        (`gearman_anyio.testing.virtual_clock`).
 
         Args:
             address: Not looked at.

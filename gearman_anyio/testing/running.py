@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from gearman_proto.address import HostSpec
     from gearman_proto.testing.runs import JobRun
+
+# Seconds. This server tells its workers of all there is, and on a virtual clock days may pass, in
+# which nobody should have looked every five seconds.
+_IN_PROCESS: Final = 86400.0
 
 #: A server of this event loop, or the address of one.
 AnyServer: TypeAlias = "JobServer | HostSpec"
@@ -96,7 +100,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
     def _attach(self) -> None:
         server = self._server
         if isinstance(server, JobServer):
-            self._recorder.attach("localhost", _connect=server.connect)
+            self._recorder.attach("localhost", _IN_PROCESS, _connect=server.connect)
         else:
             self._recorder.attach(server, _connect=None)
 

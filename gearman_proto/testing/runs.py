@@ -84,11 +84,12 @@ class Recorder:
 
     # The worker.
 
-    def attach(self, server: HostSpec, **attributes: Any) -> None:
+    def attach(self, server: HostSpec, look_again: float | None = None, **attributes: Any) -> None:
         """Have the worker use `server` in place of its own, and stand in front of its hooks.
 
         Args:
             server: The address.
+            look_again: Seconds, in place of the worker's; None to leave that.
             attributes: What else the worker has to have for that.
 
         Raises:
@@ -101,6 +102,8 @@ class Recorder:
             raise RuntimeError(
                 f"{worker!r} is connected, or was shut down: it can't be run here"
             ) from None
+        if look_again is not None:
+            options = {**options, "look_again": look_again}
         changed = {**attributes, "_made_of": (parse_servers([server], None), options)}
         self._hooks = {name: getattr(worker, name) for name in _HOOKS}
         own = vars(worker)

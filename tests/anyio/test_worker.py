@@ -156,7 +156,7 @@ FORMS: list[tuple[Any, bytes]] = [
     (PlainObject(), b"plain object x"),
     (PlainObject().method, b"plain method x"),
     (functools.partial(plain_partial, b"plain"), b"plain partial x"),
-    (lambda worker, job: returned(worker, job), b"lambda x"),
+    (lambda worker, job: returned(worker, job), b"lambda x"),  # noqa: PLW0108 - it is
     (lambda worker, job: b"value " + job.data, b"value x"),
 ]
 

@@ -359,7 +359,7 @@ def test_jobs_without_end(server: Server, task: str, queue: Callable[..., Any]) 
 
     queue()
     under_test = WorkerUnderTest({task: again}, server.address, timeout=0.05)
-    with pytest.raises(TimeoutError, match="there were still jobs; [0-9]+ were done"):
+    with pytest.raises(TimeoutError, match=r"there were still jobs; [0-9]+ were done"):
         spawn(under_test.drain).result(PATIENCE)
     signal.setitimer(signal.ITIMER_REAL, 1000)
     try:

@@ -206,10 +206,10 @@ def test_the_worker_is_as_it_was() -> None:
     mine = worker.__dict__["after_poll"] = lambda any_activity: True
     before = vars(worker).copy()
     recorder = Recorder(worker)
-    recorder.attach("other:1", links=[1])
+    recorder.attach("other:1", 2.5, links=[1])
     addresses, options = worker._made_of
     assert [str(address) for address in addresses] == ["other:1"]
-    assert options == {"max_jobs": 1}
+    assert options == {"max_jobs": 1, "look_again": 2.5}
     assert worker.links == [1]
     assert worker.after_poll is not mine
     worker.register_task("another", print)
