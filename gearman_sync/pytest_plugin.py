@@ -39,9 +39,12 @@ def gearman_server(
 ) -> Iterator[HostAndPort]:
     """The address of a job server of the test's own: ``(host, port)``, or ``host:port`` as str.
 
-    With the option ``--gearman-server`` it is that server's, and has whatever jobs it has.
+    With the option ``--gearman-server`` it is that server's, and has whatever jobs it has. A test
+    that has `gearman_server_options` is skipped then.
     """
     if (given := pytestconfig.getoption("--gearman-server")) is not None:
+        if gearman_server_options:
+            pytest.skip("it has gearman_server_options, for a server of its own")
         from gearman_proto.address import HostAndPort, parse_address  # noqa: PLC0415
 
         address = parse_address(given)

@@ -12,6 +12,7 @@ import anyio
 from gearman_anyio._tasks import Tasks
 from gearman_anyio.server import JobServer
 from gearman_anyio.worker import GearmanWorker
+from gearman_proto.surface.worker import logger
 from gearman_proto.testing import running
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
     _is_over = False
 
     async def drain(self) -> list[JobRun]:
-        before = len(self._recorder.runs)
         if self._tasks is not None:
             await self._end_serving()
             await self._empty()
@@ -68,7 +68,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
                 await self._empty()
             finally:
                 self._recorder.detach()
-        return self._since(before)
+        return self._drained()
 
     async def __aenter__(self) -> Self:
         self._attach()
@@ -95,7 +95,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
             finally:
                 self._recorder.detach()
         if error is None:
-            self._since(0)
+            self._drained()
 
     def _attach(self) -> None:
         server = self._server
@@ -130,7 +130,9 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
             # One that ends by itself is started again, as whatever watches over workers does.
             while not self._is_over:
                 await self.worker.work(None)
-        except Exception as error:  # noqa: BLE001 - it is raised in the test
+        except Exception as error:  # noqa: BLE001 - see below
+            # It is raised in the test, which may wait for a result for ever, though.
+            logger.exception("the worker under test has ended")
             phase.error = error
         finally:
             phase.ended.set()

@@ -67,6 +67,8 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
         self._timeout = timeout
         self._raise_errors = raise_errors
         self._recorder = Recorder(made)
+        # How many jobs `drain` has told of.
+        self._told = 0
 
     @property
     def runs(self) -> list[JobRun]:
@@ -81,7 +83,7 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
         (`run_at=`) counts when it is due, and not before.
 
         Returns:
-            The jobs that were done meanwhile.
+            The jobs that were done since the last `drain`, or the beginning.
 
         Raises:
             Exception: What the callback of the first job that has failed has raised, now or earlier
@@ -93,12 +95,14 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
             RuntimeError: The worker is connected.
         """
 
-    def _since(self, before: int) -> list[JobRun]:
-        """Raise what is to be raised, or return the jobs that were done since there were so many.
+    def _drained(self) -> list[JobRun]:
+        """Raise what is to be raised, or return the jobs that were done since the last time.
 
         Raises:
             Exception: What a callback has raised.
         """
+        runs = self._recorder.runs[self._told :]
+        self._told += len(runs)
         if self._raise_errors:
             self._recorder.raise_error()
-        return self._recorder.runs[before:]
+        return runs

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 from gearman_proto.address import HostSpec
+from gearman_proto.surface.worker import logger
 from gearman_proto.testing import running
 from gearman_sync.worker import GearmanWorker
 
@@ -53,7 +54,6 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
     _is_over = False
 
     def drain(self) -> list[JobRun]:
-        before = len(self._recorder.runs)
         if self._serving is not None:
             self._end_serving()
             self._wait(_Phase(self._empty))
@@ -67,7 +67,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
                 raise self._too_late() from None
             finally:
                 self._recorder.detach()
-        return self._since(before)
+        return self._drained()
 
     def __enter__(self) -> Self:
         self._recorder.attach(self._server)
@@ -91,15 +91,20 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
             self._serving = None
             self._recorder.detach()
         if error is None:
-            self._since(0)
+            self._drained()
 
     # What is done in a phase.
 
     def _serve(self) -> None:
         self._recorder.serve()
         # One that ends by itself is started again, as whatever watches over workers does.
-        while not self._is_over:
-            self.worker.work(None)
+        try:
+            while not self._is_over:
+                self.worker.work(None)
+        except BaseException:
+            # It is raised in the test, which may wait for a result for ever, though.
+            logger.exception("the worker under test has ended")
+            raise
 
     def _empty(self) -> None:
         deadline = time.monotonic() + self._timeout

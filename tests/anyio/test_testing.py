@@ -103,7 +103,7 @@ async def test_in_a_task(embedded: JobServer, client: GearmanClient) -> None:
     async with WorkerUnderTest(worker, embedded) as under_test:
         assert (await client.submit_job("task", "ab")).result == b"ba"
         await client.submit_job("task", "cd", background=True)
-        assert data_of(await under_test.drain()) == [b"cd"]
+        assert data_of(await under_test.drain()) == [b"ab", b"cd"]
         assert (await client.submit_job("task", "ef")).result == b"fe"
         await client.submit_job("task", "last", background=True)
     assert data_of(under_test.runs) == [b"ab", b"cd", b"ef", b"last"]
@@ -187,14 +187,15 @@ async def test_test_that_fails(embedded: JobServer, client: GearmanClient) -> No
 
 @pytest.mark.anyio
 @jumping
-async def test_no_server(embedded: JobServer) -> None:
+async def test_no_server(embedded: JobServer, caplog: pytest.LogCaptureFixture) -> None:
     await embedded.stop()
     under_test = WorkerUnderTest({"task": reverse}, embedded)
     with pytest.raises(ServerUnavailable):
         await under_test.drain()
     with pytest.raises(ServerUnavailable):
         async with under_test:
-            pass
+            await anyio.sleep(1)
+    assert "the worker under test has ended" in caplog.text
 
 
 @pytest.mark.anyio
@@ -208,7 +209,7 @@ async def test_over_sockets(server: EmbeddedServer | Gearmand, task: str, kind: 
     ):
         assert (await client.submit_job(task, "ab", poll_timeout=PATIENCE)).result == b"ba"
         await client.submit_job(task, "cd", background=True)
-        assert data_of(await under_test.drain()) == [b"cd"]
+        assert data_of(await under_test.drain()) == [b"ab", b"cd"]
 
 
 # In tests that are not async.
@@ -226,7 +227,7 @@ def test_blocking(launch: Callable[[], EmbeddedServer | Gearmand], task: str, ba
         with under_test:
             assert client.submit_job(task, "cd", poll_timeout=PATIENCE).result == b"dc"
             client.submit_job(task, "ef", background=True)
-            assert data_of(under_test.drain()) == [b"ef"]
+            assert data_of(under_test.drain()) == [b"cd", b"ef"]
             client.submit_job(task, "last", background=True)
         assert data_of(under_test.runs) == [b"ab", b"cd", b"ef", b"last"]
         assert under_test.worker.worker_abilities == {task: reverse}

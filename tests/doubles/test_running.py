@@ -15,7 +15,7 @@ import pytest
 from gearman_sync import GearmanClient, GearmanWorker
 from gearman_sync.errors import ServerUnavailable
 from gearman_sync.testing import JobRun, WorkerUnderTest
-from tests.support import PATIENCE, spawn, wait_for
+from tests.support import PATIENCE, eventually, spawn, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -274,8 +274,7 @@ def test_in_a_thread(
     with WorkerUnderTest({task: callback}, server.address) as under_test:
         assert client.submit_job(task, "ab", poll_timeout=PATIENCE).result == b"ba"
         queue("cd")
-        under_test.drain()
-        assert data_of(under_test.runs) == [b"before", b"ab", b"cd"]
+        assert sorted(data_of(under_test.drain())) == [b"ab", b"before", b"cd"]
         assert client.submit_job(task, "ef", poll_timeout=PATIENCE).result == b"fe"
         queue("last")
     assert data_of(under_test.runs)[3:] == [b"ef", b"last"]
@@ -398,14 +397,16 @@ def test_time_limit_in_a_thread(
 
 
 @pytest.mark.parametrize("how", ["drain", "with"])
-def test_no_server(task: str, how: str) -> None:
+def test_no_server(task: str, how: str, caplog: pytest.LogCaptureFixture) -> None:
     under_test = WorkerUnderTest({task: reverse}, ("127.0.0.1", 1))
     with pytest.raises(ServerUnavailable):
         if how == "drain":
             under_test.drain()
         else:
             with under_test:
-                pass
+                eventually(lambda: "has ended" in caplog.text, "the log")
+    # At once, and not only at the end: a test may wait for a result meanwhile.
+    assert ("the worker under test has ended" in caplog.text) == (how == "with")
 
 
 # Arguments.

@@ -244,12 +244,11 @@ class UnderTest(WorkerUnderTest[Worker, str]):
     _worker_class = Worker
 
     def drain(self) -> list[JobRun]:
-        before = len(self.runs)
         self._recorder.attach(self._server)
         self.worker.on_job_execute(Job([1]))
         self.worker.on_job_execute(Job(LookupError()))
         self._recorder.detach()
-        return self._since(before)
+        return self._drained()
 
 
 def test_under_test() -> None:
