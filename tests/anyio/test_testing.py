@@ -37,7 +37,7 @@ from gearman_proto.errors import ServerUnavailable
 from gearman_sync import GearmanClient as BlockingClient
 from tests.support import PATIENCE
 
-from .support import KINDS, plain_reverse, reverse
+from .support import KINDS, on_a_test_clock, plain_reverse, reverse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -45,12 +45,6 @@ if TYPE_CHECKING:
     from tests.support import EmbeddedServer, Gearmand
 
 HOUR = 3600.0
-#: On both loops, with a clock that jumps.
-jumping = pytest.mark.parametrize(
-    "anyio_backend",
-    [virtual_clock("asyncio"), virtual_clock("trio")],
-    ids=["asyncio", "trio"],
-)
 
 
 async def fail(worker: Any, job: WorkerJob) -> None:
@@ -77,7 +71,7 @@ async def client(embedded: JobServer) -> AsyncIterator[GearmanClient]:
 
 
 @pytest.mark.anyio
-@jumping
+@on_a_test_clock
 async def test_drain(embedded: JobServer, client: GearmanClient) -> None:
     """Jobs that take hours, and submit others."""
 
@@ -96,7 +90,7 @@ async def test_drain(embedded: JobServer, client: GearmanClient) -> None:
 
 
 @pytest.mark.anyio
-@jumping
+@on_a_test_clock
 async def test_in_a_task(embedded: JobServer, client: GearmanClient) -> None:
     worker = GearmanWorker(["nowhere.invalid:1"], max_jobs=3, connect=None)
     worker.register_task("task", reverse)
@@ -114,7 +108,7 @@ async def test_in_a_task(embedded: JobServer, client: GearmanClient) -> None:
 
 
 @pytest.mark.anyio
-@jumping
+@on_a_test_clock
 @pytest.mark.parametrize("kind", ["callback", "hook", "plain hook"])
 async def test_failure(embedded: JobServer, client: GearmanClient, kind: str) -> None:
     class Worker(GearmanWorker):
@@ -144,7 +138,7 @@ async def test_failure(embedded: JobServer, client: GearmanClient, kind: str) ->
 
 
 @pytest.mark.anyio
-@jumping
+@on_a_test_clock
 @pytest.mark.parametrize("how", ["drain", "drain in with", "end"])
 async def test_time_limit(embedded: JobServer, client: GearmanClient, how: str) -> None:
     """The callback is cancelled, and the test is told which job that was."""
@@ -172,7 +166,7 @@ async def test_time_limit(embedded: JobServer, client: GearmanClient, how: str) 
 
 
 @pytest.mark.anyio
-@jumping
+@on_a_test_clock
 async def test_test_that_fails(embedded: JobServer, client: GearmanClient) -> None:
     under_test = WorkerUnderTest({"task": fail}, embedded)
     with pytest.raises(LookupError, match="the test"):
@@ -186,7 +180,7 @@ async def test_test_that_fails(embedded: JobServer, client: GearmanClient) -> No
 
 
 @pytest.mark.anyio
-@jumping
+@on_a_test_clock
 async def test_no_server(embedded: JobServer, caplog: pytest.LogCaptureFixture) -> None:
     await embedded.stop()
     under_test = WorkerUnderTest({"task": reverse}, embedded)
@@ -303,7 +297,7 @@ async def test_what_it_raises(kind: str, error: type[BaseException]) -> None:
 
 
 @pytest.mark.anyio
-@jumping
+@on_a_test_clock
 async def test_clock() -> None:
     real = time.monotonic()
     begun = anyio.current_time()
@@ -316,7 +310,7 @@ async def test_clock() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sleep, "year", 365 * 24 * HOUR)
         tasks.start_soon(sleep, "hour", HOUR)
-        tasks.start_soon(sleep, "moment", 1e-6)
+        tasks.start_soon(sleep, "moment", 0.01)
         # It stands still while anything can be done.
         for _ in range(100):
             await anyio.lowlevel.checkpoint()
@@ -326,7 +320,7 @@ async def test_clock() -> None:
         assert scope.cancelled_caught
         assert anyio.current_time() - begun == pytest.approx(10)
     assert [name for name, _ in woken] == ["moment", "hour", "year"]
-    assert [when for _, when in woken] == pytest.approx([1e-6, HOUR, 365 * 24 * HOUR])
+    assert [when for _, when in woken] == pytest.approx([0.01, HOUR, 365 * 24 * HOUR], abs=1e-5)
     assert time.monotonic() - real < PATIENCE
 
 
