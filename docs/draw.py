@@ -77,10 +77,12 @@ def import_graph() -> dict[str, set[str]]:
 
 
 def room(module: str) -> str:
-    """Return the room that a module is in: a folder, or the core's ground."""
+    """Return the room that a module is in: a folder, the core's ground, or the pytest plugin."""
     parts = module.split(".")
     if parts[1:] == ["__main__"]:
         return f"{parts[0]}.cli"
+    if parts[1:] == ["pytest_plugin"]:
+        return module
     if len(parts) > 1 and parts[1] in FOLDERS:
         return ".".join(parts[:2])
     if len(parts) > 1 and parts[0] == "gearman_proto":

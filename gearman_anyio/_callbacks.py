@@ -130,6 +130,8 @@ class _Calls:
     """
 
     def __init__(self) -> None:
+        #: The event loop's.
+        self.thread = threading.get_ident()
         self._lock = threading.Lock()
         self._under_way = 0
         self._is_over = False
@@ -158,7 +160,10 @@ class _Calls:
 
 
 class InThread:
-    """A worker as a callback in a thread sees it: with the methods of the blocking worker."""
+    """A worker as a callback in a thread sees it: with the methods of the blocking worker.
+
+    In the event loop's thread, they are those of the worker itself.
+    """
 
     __slots__ = ("_calls", "_worker")
 
@@ -183,5 +188,8 @@ class InThread:
     def _run(
         self, run: Callable[..., Any], method: Callable[..., Any], *args: Any, **options: Any
     ) -> Any:
+        if threading.get_ident() == self._calls.thread:
+            # The callback has returned something to await, and this is in it.
+            return method(*args, **options)
         with self._calls:
             return run(functools.partial(method, *args, **options))

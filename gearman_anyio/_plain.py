@@ -39,6 +39,10 @@ async def connect_plain(address: ServerAddress) -> ByteStream:
     # connect_tcp, which goes first, and ends that. In trio, reading is begun by a task.
     sock = stream.extra(SocketAttribute.raw_socket).dup()
     try:
+        # On asyncio, anyio's `aclose` shuts the connection down (4.12 does), and with it `sock`;
+        # but not one that is being closed.
+        if (transport := getattr(stream, "_transport", None)) is not None:
+            transport.abort()
         await anyio.aclose_forcefully(stream)
     except BaseException:
         sock.close()

@@ -46,9 +46,12 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
 
     def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
         self._context = check_context(ssl_context, load_ssl)
-        name = socket.gethostname()
         engine = ServerEngine(
-            rng=chance, wall_clock=time.time, host=name, pid=os.getpid(), **options
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            wall_clock=self._wall_clock or time.time,
+            rng=chance,
+            **options,
         )
         self._driver = Driver(engine)
 
@@ -124,7 +127,7 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
         """Connect within this process, without a socket: ``GearmanClient(connect=server.connect)``.
 
         Then nothing waits for the system, so that a test may have a clock of its own
-        (`trio.testing.MockClock`).
+        (`gearman_anyio.testing.virtual_clock`).
 
         Args:
             address: Not looked at.

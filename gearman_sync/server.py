@@ -44,7 +44,7 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
         def make_engine() -> ServerEngine:
             return ServerEngine(
                 rng=chance,
-                wall_clock=time.time,
+                wall_clock=self._wall_clock or time.time,
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 **options,

@@ -43,6 +43,8 @@ ARROWS: Final[dict[str, set[str]]] = {
     "gearman_proto.testing": CORE,
     "gearman_sync.testing": CORE | {"gearman_proto.testing", "gearman_sync"},
     "gearman_anyio.testing": CORE | {"gearman_proto.testing", "gearman_anyio"},
+    "gearman_sync.pytest_plugin": CORE
+    | {"gearman_sync", "gearman_sync.testing", "gearman_anyio", "gearman_anyio.testing"},
 }
 #: What does I/O, or reads a clock, is not for the core.
 FORBIDDEN: Final = {
@@ -68,7 +70,7 @@ ADAPTERS_SHARE: Final = 0.28
 
 
 #: What is in the package of an adapter beside it.
-PROGRAMS: Final = {"cli", "compat", "migrate", "testing"}
+PROGRAMS: Final = {"cli", "compat", "migrate", "pytest_plugin.py", "testing"}
 
 
 def trees(package: str, *, without: Collection[str] = ()) -> Iterator[tuple[Path, ast.Module]]:

@@ -13,6 +13,8 @@ from gearman_proto.errors import ArgumentTypeError
 from .base import ContextT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gearman_proto.address import HostAndPort
 
     from .base import Waited
@@ -34,6 +36,7 @@ class JobServer(ABC, Generic[ContextT]):
         max_abilities: int = constants.DEFAULT_MAX_ABILITIES,
         exceptions: bool = False,
         ssl_context: ContextT | None = None,
+        wall_clock: Callable[[], float] | None = None,
     ) -> None:
         """Make a server, which does not listen yet.
 
@@ -60,6 +63,8 @@ class JobServer(ABC, Generic[ContextT]):
                 connects has to speak TLS, and to be done with its handshake within ten seconds. If
                 its `verify_mode` is `ssl.CERT_REQUIRED`, only those are let in who show a
                 certificate that it trusts.
+            wall_clock: For tests: returns seconds since 1970, by which jobs for later (`run_at=`)
+                are due. If it is set, that is noticed within a minute. None for `time.time`.
 
         Raises:
             TypeError: An argument is not of the type it must be.
@@ -71,6 +76,9 @@ class JobServer(ABC, Generic[ContextT]):
         self._host = host
         self._port = port
         self._address: HostAndPort | None = None
+        if wall_clock is not None and not callable(wall_clock):
+            raise ArgumentTypeError(f"wall_clock is a function, not {wall_clock!r}")
+        self._wall_clock = wall_clock
         options = {
             "version": f"gearman-sansio-{__version__}",
             "job_retries": job_retries,

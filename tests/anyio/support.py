@@ -10,9 +10,9 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-import trio.testing
 
 from gearman_anyio import GearmanWorker, WorkerJob
+from gearman_anyio.testing import virtual_clock
 from tests.support import PATIENCE, counts_of, is_whole_reply, wait_for
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ KINDS = ["async", "plain"]
 #: Where nothing leaves the process, time passes as soon as all tasks wait for it.
 on_a_test_clock = pytest.mark.parametrize(
     "anyio_backend",
-    [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})],
-    ids=["trio"],
+    [virtual_clock("asyncio"), virtual_clock("trio")],
+    ids=["asyncio", "trio"],
 )
 
 

@@ -1,4 +1,4 @@
-"""Client, worker and job server in one loop under trio's test clock: each time limit, exactly.
+"""Client, worker and job server in one loop under a virtual clock: each time limit, exactly.
 
 Nothing leaves the process, so the clock jumps to the next deadline as soon as all tasks wait. A day
 takes as long as what happens in it, and nothing here depends on how fast the machine is.
@@ -10,19 +10,18 @@ import contextlib
 import functools
 import itertools
 import random
-import types
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 import trio
-import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gearman_anyio as gearman
 from gearman_anyio import GearmanClient, GearmanJobRequest, GearmanWorker, JobServer, WorkerJob
+from gearman_anyio.testing import virtual_clock
 from gearman_proto.engines.jobqueue import FUNCTION_SIZE
 from gearman_proto.errors import ConnectionError, ServerUnavailable
 from gearman_proto.wire.events import (
@@ -54,10 +53,10 @@ EVER = 30 * DAY
 LIMITS = [0.25, HOUR]
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Trio, with a clock of the test's own."""
-    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Each event loop, with a clock of the test's own."""
+    return virtual_clock(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -729,17 +728,22 @@ async def test_job_that_takes_too_long_for_all(retries: int) -> None:
     assert runs == [pytest.approx(begun + 45 * number) for number in range(retries + 1)]
 
 
+class Wall:
+    """A wall clock for servers: the loop's clock, and what it is set by."""
+
+    ahead = 1_000_000_000.0
+
+    def time(self) -> float:
+        return anyio.current_time() + self.ahead
+
+
 @pytest.fixture
-def wall(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The wall clock of servers: the loop's clock, and what it is set by."""
-    clock = types.SimpleNamespace(ahead=1_000_000_000.0)
-    clock.time = lambda: anyio.current_time() + clock.ahead
-    monkeypatch.setattr("gearman_anyio.server.time", clock)
-    return clock
+def wall() -> Wall:
+    return Wall()
 
 
 @pytest.mark.parametrize("later", [1, 59, 60, 61, 5000, int(DAY)])
-async def test_run_at(wall: Any, later: int) -> None:
+async def test_run_at(wall: Wall, later: int) -> None:
     """A sleeping worker is woken exactly when a job is due, and what comes meanwhile is done."""
     ran: dict[bytes, float] = {}
 
@@ -747,7 +751,7 @@ async def test_run_at(wall: Any, later: int) -> None:
         ran[job.data] = wall.time()
 
     async with (
-        JobServer() as server,
+        JobServer(wall_clock=wall.time) as server,
         client_of(server) as client,
         working(worker_of(server, tasks={"task": function}, look_again=EVER)),
     ):
@@ -764,7 +768,7 @@ async def test_run_at(wall: Any, later: int) -> None:
         assert not (await client.get_job_status(request)).status["known"]
 
 
-async def test_wall_clock_is_set(wall: Any) -> None:
+async def test_wall_clock_is_set(wall: Wall) -> None:
     """Jobs for later follow it, within a minute."""
     ran: dict[bytes, float] = {}
 
@@ -772,7 +776,7 @@ async def test_wall_clock_is_set(wall: Any) -> None:
         ran[job.data] = anyio.current_time()
 
     async with (
-        JobServer() as server,
+        JobServer(wall_clock=wall.time) as server,
         client_of(server) as client,
         working(worker_of(server, tasks={"task": function}, look_again=EVER)),
     ):
@@ -833,6 +837,9 @@ async def test_peer_that_has_ended_its_side(server: JobServer, reads: bool) -> N
 
 # A long time.
 
+#: Only trio says how often its tasks wake.
+trio_counts = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+
 
 class Steps(trio.abc.Instrument):
     """Counts how often tasks wake."""
@@ -873,6 +880,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, *peers: Any) -> Counter[str]:
     return calls
 
 
+@trio_counts
 @pytest.mark.slow
 async def test_a_day_with_a_job_each_minute(
     server: JobServer, monkeypatch: pytest.MonkeyPatch
@@ -899,6 +907,7 @@ async def test_a_day_with_a_job_each_minute(
     assert counter.count > 10 * jobs
 
 
+@trio_counts
 async def test_a_day_of_nothing(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten idle workers look for jobs, or not even that; a client waits for its job."""
     lookers = [worker_of(server, tasks={"task": reverse}, look_again=600) for _ in range(5)]
@@ -924,6 +933,7 @@ async def test_a_day_of_nothing(server: JobServer, monkeypatch: pytest.MonkeyPat
     assert sum(idle.values()) < 20 * len(sleepers)
 
 
+@trio_counts
 async def test_a_day_of_work_with_a_short_poll_timeout(server: JobServer) -> None:
     """`after_poll` each second costs a few steps each second."""
     polls = 0
@@ -1093,7 +1103,7 @@ async def test_jobs_take_their_time(
         await anyio.sleep(begin)
         # So that the order is known where several are submitted at the same moment.
         for _ in range(50 * number):
-            await trio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
         before = anyio.current_time()
         request = await client.submit_job("task", repr(length), poll_timeout=limit)
         if request.timed_out:

@@ -416,3 +416,26 @@ async def test_given_up_before_it_is_connected(server: Any) -> None:
             for _ in range(20):
                 await anyio.lowlevel.checkpoint()
             assert not driver._wires
+
+
+async def test_anyio_that_shuts_down_what_it_closes(
+    start_server: StartServer, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `aclose` did for years: the connection lives on in our own stream all the same."""
+    if anyio_backend != "asyncio":
+        pytest.skip("trio's streams close their socket, and no more")
+    from anyio._backends._asyncio import SocketStream
+
+    real = SocketStream.aclose
+
+    async def aclose(self: SocketStream) -> None:
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+        await real(self)
+
+    monkeypatch.setattr(SocketStream, "aclose", aclose)
+    server = start_server(lambda peer: peer.send_raw(peer.sock.recv(100)))
+    stream = await opened(server)
+    async with Reader(stream) as reader:
+        await stream.send(b"hello")
+        await reader.expect(b"hello")

@@ -141,8 +141,10 @@ def plain_partial(first: bytes, worker: Any, job: WorkerJob) -> Any:
     return first + b" partial " + job.data
 
 
-async def returned(job: WorkerJob) -> Any:
+async def returned(worker: Any, job: WorkerJob) -> Any:
     assert threading.current_thread() is threading.main_thread()
+    await worker.send_job_data(job, b"part")
+    worker.set_client_id("its-own")
     return b"lambda " + job.data
 
 
@@ -154,7 +156,7 @@ FORMS: list[tuple[Any, bytes]] = [
     (PlainObject(), b"plain object x"),
     (PlainObject().method, b"plain method x"),
     (functools.partial(plain_partial, b"plain"), b"plain partial x"),
-    (lambda worker, job: returned(job), b"lambda x"),
+    (lambda worker, job: returned(worker, job), b"lambda x"),  # noqa: PLW0108 - it is
     (lambda worker, job: b"value " + job.data, b"value x"),
 ]
 

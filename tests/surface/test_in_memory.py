@@ -467,3 +467,5 @@ def test_a_job_server() -> None:
     for port in (-1, 65536):
         with pytest.raises(ValueError, match="port is"):
             make_job_server(port=port)
+    with pytest.raises(TypeError, match="wall_clock is a function, not 1"):
+        make_job_server(wall_clock=1)

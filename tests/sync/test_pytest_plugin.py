@@ -1,4 +1,4 @@
-"""The fixture of the pytest plugin, in a pytest of its own."""
+"""The fixtures of the pytest plugin, in a pytest of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -68,6 +68,82 @@ def test_nothing_is_left():
     assert threading.active_count() == 1
 """
 
+WORKERS = """
+import asyncio
+import threading
+
+import pytest
+
+from gearman_sync import GearmanClient, GearmanWorker
+
+def reverse(worker, job):
+    return job.data[::-1]
+
+async def async_reverse(worker, job):
+    await asyncio.sleep(0)
+    return job.data[::-1]
+
+def own_worker():
+    worker = GearmanWorker(["nowhere.invalid:1"])
+    worker.register_task("task", reverse)
+    return worker
+
+def own_async_worker():
+    import gearman_anyio
+
+    worker = gearman_anyio.GearmanWorker(["nowhere.invalid:1"])
+    worker.register_task("task", async_reverse)
+    return worker
+
+@pytest.fixture
+def client(gearman_server):
+    with GearmanClient([gearman_server]) as client:
+        yield client
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: {"task": reverse}, lambda: {"task": async_reverse}, own_worker, own_async_worker],
+)
+def test_worker(gearman_worker, client, make):
+    worker = gearman_worker(make(), timeout=20)
+    client.submit_job("task", "ab", background=True)
+    assert [run.result for run in worker.drain()] == [b"ba"]
+    with worker:
+        assert client.submit_job("task", "cd").result == b"dc"
+
+def test_failing_callback(gearman_worker, client):
+    client.submit_job("task", "ab", background=True)
+    gearman_worker({"task": lambda worker, job: 1 // 0}).drain()
+
+@pytest.fixture
+def gearman_server_options():
+    return {"wall_clock": lambda: 4e9, "max_queue_size": 1}
+
+def test_options(gearman_worker, client):
+    client.submit_job("task", "later", background=True, run_at=3e9)
+    assert client.submit_job("task", "", background=True).state == "FAILED"
+    assert [run.result for run in gearman_worker({"task": reverse}).drain()] == [b"retal"]
+"""
+
+ON_ANOTHER_SERVER = """
+import pytest
+from gearman_sync import GearmanClient
+
+def test_it(gearman_server, gearman_worker):
+    assert type(gearman_server).__name__ == "HostAndPort"
+    with GearmanClient([gearman_server]) as client:
+        client.submit_job("TASK", "ab", background=True)
+    assert len(gearman_worker({"TASK": lambda worker, job: ""}).drain()) == 1
+
+class TestOptions:
+    @pytest.fixture
+    def gearman_server_options(self):
+        return {"job_retries": 1}
+
+    def test_it(self, gearman_server):
+        raise AssertionError
+"""
+
 
 @pytest.fixture
 def run_pytest(tmp_path: Path) -> RunPytest:
@@ -108,6 +184,37 @@ def test_fixture(run_pytest: RunPytest, tmp_path: Path) -> None:
     for address in addresses:
         with GearmanClient([address]) as client, pytest.raises(ServerUnavailable):
             client.submit_job("task", b"", background=True)
+
+
+def test_workers(run_pytest: RunPytest) -> None:
+    status, output = run_pytest(WORKERS, "-W", "error", "-p", "gearman_sync.pytest_plugin")
+    assert "1 failed, 5 passed" in output
+    assert re.search(r"test_it\.py:\d+: ZeroDivisionError", output)
+    assert "It was raised for <GearmanJob task='task'" in output
+    assert status == 1
+
+
+def test_another_server(run_pytest: RunPytest, server: Any, task: str) -> None:
+    arguments = ("-p", "gearman_sync.pytest_plugin", "--gearman-server")
+    tests = ON_ANOTHER_SERVER.replace("TASK", task)
+    host, port = server.address
+    status, output = run_pytest(tests, *arguments, f"{host}:{port}")
+    assert (status, "1 passed, 1 skipped" in output) == (0, True), output
+    status, output = run_pytest(tests, *arguments, "nowhere:x")
+    assert "'x' is not a port" in output
+    assert status == 1
+
+
+def test_what_it_loads() -> None:
+    """pytest loads it for every project, so it is for others to load what they use."""
+    program = (
+        "import sys, pytest, gearman_sync; before = set(sys.modules);"
+        "import gearman_sync.pytest_plugin; print(set(sys.modules) - before)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert ran.stdout == "{'gearman_sync.pytest_plugin'}\n"
 
 
 @pytest.mark.slow

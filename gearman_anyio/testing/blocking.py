@@ -1,0 +1,88 @@
+"""An async worker of one's own, run in a test that is not async."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.from_thread import start_blocking_portal
+
+from .running import WorkerUnderTest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from anyio.from_thread import BlockingPortal
+
+    from gearman_anyio.worker import Callback, GearmanWorker
+    from gearman_proto.address import HostSpec
+    from gearman_proto.testing.runs import JobRun
+
+
+class BlockingWorkerUnderTest:
+    """Does the jobs of a server with an async worker of one's own, for a test that is not async.
+
+    It is used as `gearman_sync.testing.WorkerUnderTest` is; what `gearman_worker`, the fixture,
+    returns for async callbacks is one of these. The event loop of the worker is there while `drain`
+    is called, in the same thread, or, inside ``with``, in a thread of its own. ::
+
+        worker = BlockingWorkerUnderTest({"resize": resize}, gearman_server)
+        upload("cat.png")  # submits a background job
+        worker.drain()
+
+    Args:
+        worker: Callbacks by task, async or plain, or a GearmanWorker of `gearman_anyio`.
+        server: The address of the server.
+        backend: The event loop, ``"asyncio"`` or ``"trio"``.
+        options: The other arguments of `WorkerUnderTest`.
+
+    Raises:
+        TypeError, ValueError: As for `WorkerUnderTest`.
+
+    Attributes:
+        worker: The worker.
+    """
+
+    def __init__(
+        self,
+        worker: GearmanWorker | Mapping[str, Callback],
+        server: HostSpec,
+        *,
+        backend: str = "asyncio",
+        **options: Any,
+    ) -> None:
+        self._awaited = WorkerUnderTest(worker, server, **options)
+        self._backend = backend
+        self._portal: BlockingPortal | None = None
+        self._stack = contextlib.ExitStack()
+        self.worker: GearmanWorker = self._awaited.worker
+
+    @property
+    def runs(self) -> list[JobRun]:
+        """The jobs that were done, in the order of their ends: `job`, `result`, `error`."""
+        return self._awaited.runs
+
+    def drain(self) -> list[JobRun]:
+        """Return when the server has no job for the worker: see `WorkerUnderTest.drain`."""
+        if self._portal is not None:
+            return self._portal.call(self._awaited.drain)
+        return anyio.run(self._awaited.drain, backend=self._backend)
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            self._portal = stack.enter_context(start_blocking_portal(self._backend))
+            stack.enter_context(self._portal.wrap_async_context_manager(self._awaited))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._portal = None
+        self._stack.__exit__(kind, error, traceback)

@@ -1,0 +1,57 @@
+"""A callback called by hand, an async one or a plain one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+
+from gearman_anyio._callbacks import Escaped, call_back
+from gearman_anyio.worker import GearmanWorker
+from gearman_proto.surface.callbacks import is_async
+from gearman_proto.surface.worker import Ability
+from gearman_proto.testing import jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class JobDouble(jobs.JobDouble):
+    """A job for a callback that a test calls by hand; nothing is connected.
+
+    It takes down what the callback sends::
+
+        job = JobDouble("resize", "cat.png")
+        assert await resize(job.worker, job) == b"cat-small.png"
+        assert job.updates == [JobProgress(1, 2), JobProgress(2, 2)]
+    """
+
+    __slots__ = ()
+    _worker_class = GearmanWorker
+
+    @staticmethod
+    async def _run(begin: Callable[[Any, float, Any], object]) -> None:
+        await anyio.lowlevel.checkpoint()
+        begin(jobs.Desk(), 0.0, None)
+
+    async def call(self, callback: Callable[[Any, Any], Any]) -> Any:
+        """Call `callback` with the worker and this job, and complete the job.
+
+        An async callback is awaited. A plain one runs in a thread, as in the worker, where the
+        worker's methods block.
+
+        Returns:
+            The result as the client gets it: encoded, and decoded. None if the callback has ended
+            the job as failed.
+
+        Raises:
+            Exception: Whatever the callback raises; and the encoder, for a result that it does not
+                take. Either would have failed the job.
+        """
+        ability = Ability(callback, None, is_async(callback))
+        try:
+            result = await call_back(ability, self.worker, self, anyio.CapacityLimiter(1))
+        except Escaped as escaped:
+            raise escaped.error from None
+        return self._returned(result)

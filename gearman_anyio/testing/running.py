@@ -1,0 +1,155 @@
+"""One's own worker, run in the test's event loop: a real worker on a real server."""
+
+# ruff: noqa: D102 - the documentation of methods is inherited
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import anyio
+
+from gearman_anyio._tasks import Tasks
+from gearman_anyio.server import JobServer
+from gearman_anyio.worker import GearmanWorker
+from gearman_proto.surface.worker import logger
+from gearman_proto.testing import running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from gearman_proto.address import HostSpec
+    from gearman_proto.testing.runs import JobRun
+
+# Seconds. This server tells its workers of all there is, and on a virtual clock days may pass, in
+# which nobody should have looked every five seconds.
+_IN_PROCESS: Final = 86400.0
+
+#: A server of this event loop, or the address of one.
+AnyServer: TypeAlias = "JobServer | HostSpec"
+
+
+class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
+    """Does the jobs of a server in this event loop, with a worker of one's own.
+
+    Outside of ``async with``, `drain` does all jobs that there are::
+
+        worker = WorkerUnderTest({"resize": resize}, server)
+        await upload("cat.png")  # submits a background job
+        await worker.drain()
+        assert thumbnail_of("cat.png")
+
+    Inside, the worker runs in a task, so that the test may wait for results. The end of
+    ``async with`` is a `drain`, too, unless the test has failed::
+
+        async with WorkerUnderTest({"resize": resize}, server):
+            assert (await client.submit_job("resize", "cat.png")).result == b"cat-small.png"
+
+    What a callback raises fails its job, as ever, and is then raised in the test, by `drain` or at
+    the end of ``async with``.
+    """
+
+    _worker_class = GearmanWorker
+    # Inside ``async with``.
+    _tasks: Tasks | None = None
+    _serving: _Phase
+    _is_over = False
+
+    async def drain(self) -> list[JobRun]:
+        if self._tasks is not None:
+            await self._end_serving()
+            await self._empty()
+            self._begin_serving(self._tasks)
+        else:
+            self._attach()
+            try:
+                await self._empty()
+            finally:
+                self._recorder.detach()
+        return self._drained()
+
+    async def __aenter__(self) -> Self:
+        self._attach()
+        self._tasks = Tasks()
+        await self._tasks.__aenter__()
+        self._begin_serving(self._tasks)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        tasks, self._tasks = self._tasks, None
+        assert tasks is not None
+        try:
+            if error is None:
+                await self._end_serving()
+                await self._empty()
+        finally:
+            try:
+                await tasks.__aexit__(kind, error, traceback)
+            finally:
+                self._recorder.detach()
+        if error is None:
+            self._drained()
+
+    def _attach(self) -> None:
+        server = self._server
+        if isinstance(server, JobServer):
+            self._recorder.attach("localhost", _IN_PROCESS, _connect=server.connect)
+        else:
+            self._recorder.attach(server, _connect=None)
+
+    async def _empty(self) -> None:
+        with self._limit():
+            is_empty: Callable[[], bool] | None = None
+            while is_empty is None or not is_empty():
+                is_empty = self._recorder.begin_round()
+                await self.worker.work(None)
+
+    @contextlib.contextmanager
+    def _limit(self) -> Iterator[None]:
+        with anyio.move_on_after(self._timeout) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise self._recorder.too_late(self._timeout)
+
+    # The task that serves.
+
+    def _begin_serving(self, tasks: Tasks) -> None:
+        self._recorder.serve()
+        self._serving = _Phase()
+        tasks.start_soon(self._serve, self._serving)
+
+    async def _serve(self, phase: _Phase) -> None:
+        try:
+            # One that ends by itself is started again, as whatever watches over workers does.
+            while not self._is_over:
+                await self.worker.work(None)
+        except Exception as error:  # noqa: BLE001 - see below
+            # It is raised in the test, which may wait for a result for ever, though.
+            logger.exception("the worker under test has ended")
+            phase.error = error
+        finally:
+            phase.ended.set()
+
+    async def _end_serving(self) -> None:
+        self._is_over = True
+        self.worker.stop()
+        with self._limit():
+            await self._serving.ended.wait()
+        self._is_over = False
+        if self._serving.error is not None:
+            raise self._serving.error
+
+
+class _Phase:
+    """Whether the worker's task has ended, and what it has raised."""
+
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+        self.error: Exception | None = None

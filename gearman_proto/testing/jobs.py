@@ -1,0 +1,144 @@
+"""A job for a callback that a test calls by hand: nothing is connected, and all is taken down.
+
+`gearman_sync.testing.JobDouble` and `gearman_anyio.testing.JobDouble` are what tests use. The
+worker that the callback gets is one of the adapter's, or the application's own. Only its driver is
+not what it was: what is to be sent about the job is given to the job itself, and not to an engine.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto.address import ServerAddress
+from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, MAX_UNIQUE_SIZE
+from gearman_proto.errors import ConnectionError, InvalidWorkerState
+from gearman_proto.jobs.assigned import WorkerJob
+from gearman_proto.jobs.encoder import encode_data
+from gearman_proto.jobs.results import result_event
+from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
+from gearman_proto.names import check_name, check_task, to_text
+from gearman_proto.records import record
+from gearman_proto.wire.connection import Connection
+from gearman_proto.wire.events import WorkComplete, WorkData, WorkFail, WorkStatus, WorkWarning
+from gearman_proto.wire.packets import Role, number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto.jobs.updates import JobUpdate
+    from gearman_proto.wire.events import PacketEvent
+
+_HANDLE: Final = b"H:test:1"
+
+
+@record(eq=False)
+class _Link:
+    """In place of the connection that a job came over."""
+
+    address: ServerAddress
+    alive: bool = True
+
+
+class JobDouble(WorkerJob):
+    """A job as a callback gets it, which takes down what is sent about it.
+
+    Args:
+        task: The name of the function.
+        data: What to do the job with, for the worker's `data_encoder`.
+        unique: The submitter's name for the job.
+        worker: A worker whose class, attributes and `data_encoder` the callback needs; None for a
+            GearmanWorker. It is copied, and must not have connected.
+
+    Raises:
+        TypeError, ValueError: Servers do not take such a job.
+        Exception: Whatever the encoder raises.
+
+    Attributes:
+        worker: What the callback gets in front of the job; (awaited) if it is async. What it sends
+            about the job is in `updates`. Its other methods are those of a worker that is not
+            connected.
+        updates: What was sent, in order, as `GearmanClient.updates` gives it to a client: JobData,
+            JobWarning, JobProgress; and JobEnded, last, when the job has ended.
+    """
+
+    __slots__ = ("updates", "worker")
+
+    #: The class of a worker.
+    _worker_class: Callable[[], Any]
+    #: What is to be `run` of its driver: it calls `begin` with a `Desk` in place of an engine.
+    _run: Any
+
+    def __init__(
+        self, task: str | bytes, data: Any, *, unique: str | bytes = "u", worker: Any = None
+    ) -> None:
+        wire_task = check_task(to_text(task, "task"))
+        wire_unique = check_name("unique", unique, MAX_UNIQUE_SIZE)
+        self.worker: Any = self._worker_class() if worker is None else copy.copy(worker)
+        encoder = self.worker.data_encoder
+        payload = encode_data(encoder, data, None, wire_task)
+        super().__init__(
+            _Link(ServerAddress("localhost")), _HANDLE, wire_task, wire_unique, payload
+        )
+        self.encoder = encoder
+        self.updates: list[JobUpdate] = []
+        self.worker._driver.run = self._run  # noqa: SLF001 - the one thing that is replaced
+
+    def lose(self) -> None:
+        """Lose the connection to the server: what is sent from now on raises ConnectionError."""
+        self.link.alive = False
+
+    def take_down(self, event: PacketEvent) -> None:
+        """Take down that `event` was sent, a WORK_*.
+
+        Raises:
+            InvalidWorkerState: The job has ended, so nothing can be said about it.
+            ConnectionError: Its connection was lost.
+            LocalProtocolError: Servers do not take such a packet.
+            Exception: Whatever the encoder's `decode` raises, as it would for the client.
+        """
+        if self.ended:
+            raise InvalidWorkerState(f"{self!r} has ended")
+        if not self.link.alive:
+            raise ConnectionError(f"the connection to {self.link.address} was lost")
+        Connection(Role.WORKER).send(event)
+        self.updates.append(self._read(event))
+
+    def _returned(self, result: Any) -> Any:
+        """Complete the job with what its callback has returned, unless that has ended it.
+
+        Returns:
+            The result as the client gets it: encoded, and decoded. None if the job has failed.
+
+        Raises:
+            Exception: The encoder does not take the result, so that the job would have failed.
+        """
+        if not self.ended:
+            self.take_down(result_event(self.wire_handle, self.encoder, result, self.wire_task))
+        end = self.updates[-1]
+        assert isinstance(end, JobEnded)
+        return end.result
+
+    def _read(self, event: Any) -> JobUpdate:
+        if isinstance(event, WorkStatus):
+            return JobProgress(number(event.numerator), number(event.denominator))
+        if isinstance(event, WorkFail):
+            self.ended = True
+            return JobEnded(JOB_FAILED)
+        data = self.encoder.decode(event.data)
+        if isinstance(event, WorkData):
+            return JobData(data)
+        if isinstance(event, WorkWarning):
+            return JobWarning(data)
+        self.ended = True
+        if isinstance(event, WorkComplete):
+            return JobEnded(JOB_COMPLETE, data)
+        return JobEnded(JOB_FAILED, None, data)
+
+
+class Desk:
+    """In place of the engine, where a worker hands in what it sends about its jobs."""
+
+    def send(self, job: JobDouble, event: PacketEvent, *_: Any, **__: Any) -> None:
+        """Take down `event`; the arguments are those of `WorkerEngine.send`."""
+        job.take_down(event)

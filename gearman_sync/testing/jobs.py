@@ -1,0 +1,42 @@
+"""A callback called by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gearman_proto.testing import jobs
+from gearman_sync.worker import GearmanWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class JobDouble(jobs.JobDouble):
+    """A job for a callback that a test calls by hand; nothing is connected.
+
+    It takes down what the callback sends::
+
+        job = JobDouble("resize", "cat.png")
+        assert resize(job.worker, job) == b"cat-small.png"
+        assert job.updates == [JobProgress(1, 2), JobProgress(2, 2)]
+    """
+
+    __slots__ = ()
+    _worker_class = GearmanWorker
+
+    @staticmethod
+    def _run(begin: Callable[[Any, float, Any], object]) -> None:
+        begin(jobs.Desk(), 0.0, None)
+
+    def call(self, callback: Callable[[Any, Any], Any]) -> Any:
+        """Call `callback` with the worker and this job, and complete the job.
+
+        Returns:
+            The result as the client gets it: encoded, and decoded. None if the callback has ended
+            the job as failed.
+
+        Raises:
+            Exception: Whatever the callback raises; and the encoder, for a result that it does not
+                take. Either would have failed the job.
+        """
+        return self._returned(callback(self.worker, self))

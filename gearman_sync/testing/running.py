@@ -1,0 +1,191 @@
+"""One's own worker, run in the test's process: a real worker on a real server.
+
+Without more, `drain` calls the worker's `work` in the test's thread. Inside ``with``, a thread of
+its own does that, in phases that follow one another: it serves until it is told to stop; `drain`
+stops it, waits for a thread that works until the queue is empty, and begins to serve again.
+"""
+
+# ruff: noqa: D102 - the documentation of methods is inherited
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+from gearman_proto.address import HostSpec
+from gearman_proto.surface.worker import logger
+from gearman_proto.testing import running
+from gearman_sync.worker import GearmanWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from gearman_proto.testing.runs import JobRun
+
+
+class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
+    """Does the jobs of a server in this process, with a worker of one's own.
+
+    Outside of ``with``, `drain` does all jobs that there are, in the thread that calls it::
+
+        worker = WorkerUnderTest({"resize": resize}, server.address)
+        upload("cat.png")  # submits a background job
+        worker.drain()
+        assert thumbnail_of("cat.png")
+
+    Inside, the worker runs in a thread, so that the test may wait for results. The end of ``with``
+    is a `drain`, too, unless the test has failed::
+
+        with WorkerUnderTest({"resize": resize}, server.address):
+            assert client.submit_job("resize", "cat.png").result == b"cat-small.png"
+
+    What a callback raises fails its job, as ever, and is then raised in the test, by `drain` or at
+    the end of ``with``.
+    """
+
+    _worker_class = GearmanWorker
+    # The thread that serves, inside ``with``, and whether it is to end.
+    _serving: _Phase | None = None
+    _is_over = False
+
+    def drain(self) -> list[JobRun]:
+        if self._serving is not None:
+            self._end_serving()
+            self._wait(_Phase(self._empty))
+            self._serving = _Phase(self._serve)
+        else:
+            self._recorder.attach(self._server)
+            try:
+                with _alarm(self._timeout):
+                    self._empty()
+            except _TimeIsUp:
+                raise self._too_late() from None
+            finally:
+                self._recorder.detach()
+        return self._drained()
+
+    def __enter__(self) -> Self:
+        self._recorder.attach(self._server)
+        self._serving = _Phase(self._serve)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._end_serving()
+                self._wait(_Phase(self._empty))
+            else:
+                with contextlib.suppress(Exception):  # There is one already.
+                    self._end_serving()
+        finally:
+            self._serving = None
+            self._recorder.detach()
+        if error is None:
+            self._drained()
+
+    # What is done in a phase.
+
+    def _serve(self) -> None:
+        self._recorder.serve()
+        # One that ends by itself is started again, as whatever watches over workers does.
+        try:
+            while not self._is_over:
+                self.worker.work(None)
+        except BaseException:
+            # It is raised in the test, which may wait for a result for ever, though.
+            logger.exception("the worker under test has ended")
+            raise
+
+    def _empty(self) -> None:
+        deadline = time.monotonic() + self._timeout
+        is_empty: Callable[[], bool] | None = None
+        while is_empty is None or not is_empty():
+            if time.monotonic() > deadline:
+                raise self._too_late()
+            is_empty = self._recorder.begin_round(lambda: time.monotonic() > deadline)
+            self.worker.work(None)
+
+    def _too_late(self) -> TimeoutError:
+        return self._recorder.too_late(self._timeout)
+
+    # From one to the next.
+
+    def _end_serving(self) -> None:
+        assert self._serving is not None
+        self._is_over = True
+        self.worker.stop()
+        self._wait(self._serving)
+        self._is_over = False
+
+    def _wait(self, phase: _Phase) -> None:
+        if not phase.wait(self._timeout):
+            # The thread is beyond help. Its job is another worker's, if there is one.
+            self.worker.shutdown()
+            raise self._too_late()
+
+
+class _Phase:
+    """A thread, and what it has raised."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._run, args=(function,), name="gearman-worker-under-test", daemon=True
+        )
+        self._thread.start()
+
+    def _run(self, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except BaseException as error:  # noqa: BLE001 - it is raised by `wait`
+            self._error = error
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether it has ended in time. If it has raised, this raises the same."""
+        self._thread.join(seconds)
+        if self._error is not None:
+            raise self._error
+        return not self._thread.is_alive()
+
+
+class _TimeIsUp(KeyboardInterrupt):
+    """Leaves `work`, and whatever callback runs in it."""
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise _TimeIsUp in this thread after so many seconds.
+
+    Only the main thread can be hit like that, on systems that have SIGALRM, and only one timer can
+    be set for it: if somebody has, it is left alone.
+    """
+    if (
+        not hasattr(signal, "setitimer")
+        or threading.current_thread() is not threading.main_thread()
+        or any(signal.getitimer(signal.ITIMER_REAL))
+    ):
+        yield
+        return
+
+    def ring(*_: object) -> NoReturn:
+        raise _TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)

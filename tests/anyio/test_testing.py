@@ -1,0 +1,390 @@
+"""gearman_anyio.testing: one's own worker in the test's loop, callbacks by hand, and the clock."""
+
+# ruff: noqa: PT012 - it is the end of a `with` that raises
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from gearman_anyio import (
+    GearmanClient,
+    GearmanWorker,
+    JobData,
+    JobEnded,
+    JobProgress,
+    JobServer,
+    JobWarning,
+    WorkerJob,
+)
+from gearman_anyio.testing import (
+    BlockingWorkerUnderTest,
+    JobDouble,
+    VirtualTimeLoop,
+    WorkerUnderTest,
+    virtual_clock,
+)
+from gearman_proto.errors import ServerUnavailable
+from gearman_sync import GearmanClient as BlockingClient
+from tests.support import PATIENCE
+
+from .support import KINDS, on_a_test_clock, plain_reverse, reverse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.support import EmbeddedServer, Gearmand
+
+HOUR = 3600.0
+
+
+async def fail(worker: Any, job: WorkerJob) -> None:
+    raise ZeroDivisionError(job.data)
+
+
+def data_of(runs: list[Any]) -> list[Any]:
+    return [run.job.data for run in runs]
+
+
+# One's own worker, without sockets.
+
+
+@pytest.fixture
+async def embedded(anyio_backend: Any) -> AsyncIterator[JobServer]:
+    async with JobServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(embedded: JobServer) -> AsyncIterator[GearmanClient]:
+    async with GearmanClient(connect=embedded.connect) as client:
+        yield client
+
+
+@pytest.mark.anyio
+@on_a_test_clock
+async def test_drain(embedded: JobServer, client: GearmanClient) -> None:
+    """Jobs that take hours, and submit others."""
+
+    async def countdown(worker: Any, job: WorkerJob) -> None:
+        await anyio.sleep(HOUR)
+        if number := int(job.data):
+            await client.submit_job("task", str(number - 1), background=True)
+
+    under_test = WorkerUnderTest({"task": countdown}, embedded, timeout=24 * HOUR)
+    assert await under_test.drain() == []
+    begun = anyio.current_time()
+    await client.submit_job("task", "3", background=True)
+    assert data_of(await under_test.drain()) == [b"3", b"2", b"1", b"0"]
+    assert anyio.current_time() - begun == pytest.approx(4 * HOUR)
+    assert data_of(under_test.runs) == [b"3", b"2", b"1", b"0"]
+
+
+@pytest.mark.anyio
+@on_a_test_clock
+async def test_in_a_task(embedded: JobServer, client: GearmanClient) -> None:
+    worker = GearmanWorker(["nowhere.invalid:1"], max_jobs=3, connect=None)
+    worker.register_task("task", reverse)
+    async with WorkerUnderTest(worker, embedded) as under_test:
+        assert (await client.submit_job("task", "ab")).result == b"ba"
+        await client.submit_job("task", "cd", background=True)
+        assert data_of(await under_test.drain()) == [b"ab", b"cd"]
+        assert (await client.submit_job("task", "ef")).result == b"fe"
+        await client.submit_job("task", "last", background=True)
+    assert data_of(under_test.runs) == [b"ab", b"cd", b"ef", b"last"]
+    assert str(worker.connection_list[0].address) == "nowhere.invalid:1"
+    assert worker._connect is None
+    async with under_test:
+        assert (await client.submit_job("task", "gh")).result == b"hg"
+
+
+@pytest.mark.anyio
+@on_a_test_clock
+@pytest.mark.parametrize("kind", ["callback", "hook", "plain hook"])
+async def test_failure(embedded: JobServer, client: GearmanClient, kind: str) -> None:
+    class Worker(GearmanWorker):
+        async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
+            if kind == "hook":
+                raise ZeroDivisionError(current_job.data)
+            return await super().on_job_complete(current_job, job_result)
+
+        def on_job_execute(self, current_job: WorkerJob) -> Any:
+            if kind == "plain hook":
+                raise ZeroDivisionError(current_job.data)
+            return super().on_job_execute(current_job)
+
+        async def after_poll(self, any_activity: bool) -> bool:
+            return bool(super().after_poll(any_activity))
+
+    worker = Worker()
+    worker.register_task("task", fail if kind == "callback" else reverse)
+    under_test = WorkerUnderTest(worker, embedded)
+    await client.submit_job("task", "first", background=True)
+    with pytest.raises(ZeroDivisionError, match="first"):
+        await under_test.drain()
+    with pytest.raises(ZeroDivisionError, match="second"):
+        async with under_test:
+            assert (await client.submit_job("task", "second")).state == "FAILED"
+    assert await WorkerUnderTest(worker, embedded, raise_errors=False).drain() == []
+
+
+@pytest.mark.anyio
+@on_a_test_clock
+@pytest.mark.parametrize("how", ["drain", "drain in with", "end"])
+async def test_time_limit(embedded: JobServer, client: GearmanClient, how: str) -> None:
+    """The callback is cancelled, and the test is told which job that was."""
+    ends: list[float] = []
+
+    async def callback(worker: Any, job: WorkerJob) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ends.append(anyio.current_time())
+
+    begun = anyio.current_time()
+    request = await client.submit_job("task", "", background=True)
+    under_test = WorkerUnderTest({"task": callback}, embedded, timeout=50)
+    with pytest.raises(TimeoutError, match=f"after 50 seconds .*{request.job.handle}"):
+        if how == "drain":
+            await under_test.drain()
+        else:
+            async with under_test:
+                await anyio.sleep(HOUR)
+                if how == "drain in with":
+                    await under_test.drain()
+    assert ends == [pytest.approx(begun + 50 + HOUR * (how != "drain"))]
+    assert len(await WorkerUnderTest({"task": reverse}, embedded).drain()) == 1
+
+
+@pytest.mark.anyio
+@on_a_test_clock
+async def test_test_that_fails(embedded: JobServer, client: GearmanClient) -> None:
+    under_test = WorkerUnderTest({"task": fail}, embedded)
+    with pytest.raises(LookupError, match="the test"):
+        async with under_test:
+            await client.submit_job("task", "", background=True)
+            raise LookupError("the test")
+    with anyio.move_on_after(1) as scope:
+        async with under_test:
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.anyio
+@on_a_test_clock
+async def test_no_server(embedded: JobServer, caplog: pytest.LogCaptureFixture) -> None:
+    await embedded.stop()
+    under_test = WorkerUnderTest({"task": reverse}, embedded)
+    with pytest.raises(ServerUnavailable):
+        await under_test.drain()
+    with pytest.raises(ServerUnavailable):
+        async with under_test:
+            await anyio.sleep(1)
+    assert "the worker under test has ended" in caplog.text
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", KINDS)
+async def test_over_sockets(server: EmbeddedServer | Gearmand, task: str, kind: str) -> None:
+    """Any server will do; `server` is one in a thread, or gearmand."""
+    callback: Any = reverse if kind == "async" else plain_reverse
+    async with (
+        GearmanClient([server.address]) as client,
+        WorkerUnderTest({task: callback}, server.address, timeout=PATIENCE) as under_test,
+    ):
+        assert (await client.submit_job(task, "ab", poll_timeout=PATIENCE)).result == b"ba"
+        await client.submit_job(task, "cd", background=True)
+        assert data_of(await under_test.drain()) == [b"ab", b"cd"]
+
+
+# In tests that are not async.
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_blocking(launch: Callable[[], EmbeddedServer | Gearmand], task: str, backend: str) -> None:
+    server = launch()
+    under_test = BlockingWorkerUnderTest(
+        {task: reverse}, server.address, backend=backend, timeout=PATIENCE
+    )
+    with BlockingClient([server.address]) as client:
+        client.submit_job(task, "ab", background=True)
+        assert [run.result for run in under_test.drain()] == [b"ba"]
+        with under_test:
+            assert client.submit_job(task, "cd", poll_timeout=PATIENCE).result == b"dc"
+            client.submit_job(task, "ef", background=True)
+            assert data_of(under_test.drain()) == [b"cd", b"ef"]
+            client.submit_job(task, "last", background=True)
+        assert data_of(under_test.runs) == [b"ab", b"cd", b"ef", b"last"]
+        assert under_test.worker.worker_abilities == {task: reverse}
+        under_test = BlockingWorkerUnderTest({task: fail}, server.address, backend=backend)
+        client.submit_job(task, "first", background=True)
+        with pytest.raises(ZeroDivisionError, match="first"):
+            under_test.drain()
+        with pytest.raises(ZeroDivisionError, match="second"), under_test:
+            client.submit_job(task, "second", poll_timeout=PATIENCE)
+    with pytest.raises(LookupError), under_test:
+        raise LookupError
+
+
+@pytest.mark.parametrize("worker", [None, reverse])
+def test_no_worker(worker: Any) -> None:
+    with pytest.raises(TypeError, match=r"callbacks by task .* or a gearman_anyio\.worker"):
+        BlockingWorkerUnderTest(worker, "localhost")
+
+
+# A callback by hand.
+
+
+async def convert(worker: Any, job: WorkerJob) -> Any:
+    await worker.send_job_status(job, 1, 2)
+    await worker.send_job_data(job, b"page 1")
+    await worker.send_job_warning(job, "no title")
+    return job.data.upper()
+
+
+def plain_convert(worker: Any, job: WorkerJob) -> Any:
+    worker.send_job_status(job, 1, 2)
+    worker.send_job_data(job, b"page 1")
+    worker.send_job_warning(job, "no title")
+    return job.data.upper()
+
+
+UPDATES = [JobProgress(1, 2), JobData(b"page 1"), JobWarning(b"no title")]
+
+
+@pytest.mark.anyio
+async def test_by_hand() -> None:
+    job = JobDouble("convert", "book")
+    assert await convert(job.worker, job) == b"BOOK"
+    assert job.updates == UPDATES
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("callback", [convert, plain_convert])
+async def test_call(callback: Any) -> None:
+    job = JobDouble("convert", "book", worker=GearmanWorker(max_jobs=3))
+    assert await job.call(callback) == b"BOOK"
+    assert job.updates == [*UPDATES, JobEnded("COMPLETE", b"BOOK")]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_it_raises(kind: str, error: type[BaseException]) -> None:
+    def plain(worker: Any, job: WorkerJob) -> None:
+        raise error
+
+    async def callback(worker: Any, job: WorkerJob) -> None:
+        raise error
+
+    job = JobDouble("task", "")
+    with pytest.raises(error):
+        await job.call(callback if kind == "async" else plain)
+    with pytest.raises(TypeError, match="must be bytes or str"):
+        await job.call(lambda worker, job: 1)
+
+
+# The clock.
+
+
+@pytest.mark.anyio
+@on_a_test_clock
+async def test_clock() -> None:
+    real = time.monotonic()
+    begun = anyio.current_time()
+    woken: list[tuple[str, float]] = []
+
+    async def sleep(name: str, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        woken.append((name, anyio.current_time() - begun))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sleep, "year", 365 * 24 * HOUR)
+        tasks.start_soon(sleep, "hour", HOUR)
+        tasks.start_soon(sleep, "moment", 0.01)
+        # It stands still while anything can be done.
+        for _ in range(100):
+            await anyio.lowlevel.checkpoint()
+        assert anyio.current_time() == begun
+        with anyio.move_on_after(10) as scope:
+            await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        assert anyio.current_time() - begun == pytest.approx(10)
+    assert [name for name, _ in woken] == ["moment", "hour", "year"]
+    assert [when for _, when in woken] == pytest.approx([0.01, HOUR, 365 * 24 * HOUR], abs=1e-5)
+    assert time.monotonic() - real < PATIENCE
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_each_loop_begins_anew(backend: str) -> None:
+    async def sleep() -> float:
+        before = anyio.current_time()
+        await anyio.sleep(HOUR)
+        return before
+
+    for _ in range(2):
+        name, options = virtual_clock(backend)
+        assert name == backend
+        assert anyio.run(sleep, backend=name, backend_options=options) == 0
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_threshold(backend: str) -> None:
+    """What others say in time is not overtaken, by sockets and by threads."""
+    event = threading.Event()
+    near, far = socket.socketpair()
+
+    def answer() -> None:
+        event.wait(PATIENCE)
+        far.send(b"answer")
+
+    async def main() -> None:
+        near.setblocking(False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, answer)
+            with anyio.fail_after(HOUR):
+                event.set()
+                await anyio.wait_readable(near)
+        assert anyio.current_time() < HOUR
+        await anyio.sleep(HOUR)
+        assert anyio.current_time() >= HOUR
+
+    name, options = virtual_clock(backend, autojump_threshold=0.5)
+    with near, far:
+        anyio.run(main, backend=name, backend_options=options)
+
+
+def test_calls_in_an_executor() -> None:
+    """asyncio's own threads hold the clock."""
+    event = threading.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(None, event.wait, PATIENCE)
+        sleeping = asyncio.create_task(asyncio.sleep(HOUR))
+        loop.call_soon(event.set)
+        assert await call
+        assert loop.time() == 0
+        failing = loop.run_in_executor(None, functools.partial(int, "x"))
+        with pytest.raises(ValueError, match="'x'"):
+            await failing
+        assert loop.time() == 0
+        await sleeping
+        assert loop.time() == HOUR
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
+
+
+def test_no_such_loop() -> None:
+    with pytest.raises(ValueError, match="'curio'"):
+        virtual_clock("curio")

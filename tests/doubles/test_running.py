@@ -1,0 +1,436 @@
+"""WorkerUnderTest, the blocking one: jobs done in the test's thread, and in a thread of its own."""
+
+# ruff: noqa: PT012 - it is the end of a `with` that raises
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_sync import GearmanClient, GearmanWorker
+from gearman_sync.errors import ServerUnavailable
+from gearman_sync.testing import JobRun, WorkerUnderTest
+from tests.support import PATIENCE, eventually, spawn, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from gearman_proto import WorkerJob
+    from tests.support import EmbeddedServer, Gearmand
+
+    Server = Gearmand | EmbeddedServer
+
+pytestmark = pytest.mark.usefixtures("no_leak")
+
+
+def reverse(worker: Any, job: WorkerJob) -> Any:
+    return job.data[::-1]
+
+
+def fail(worker: Any, job: WorkerJob) -> None:
+    raise ZeroDivisionError(job.data)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[GearmanClient]:
+    with GearmanClient([server.address]) as client:
+        yield client
+
+
+@pytest.fixture
+def queue(client: GearmanClient, task: str) -> Callable[..., Any]:
+    """Submits a background job."""
+
+    def submit(data: str = "", **options: Any) -> Any:
+        return client.submit_job(task, data, background=True, **options)
+
+    return submit
+
+
+def data_of(runs: list[JobRun]) -> list[Any]:
+    return [run.job.data for run in runs]
+
+
+# In the test's thread.
+
+
+def test_drain(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    """What was queued before is done, in this thread, on a server that others see, too."""
+    threads: list[threading.Thread] = []
+
+    def callback(worker: Any, job: WorkerJob) -> Any:
+        threads.append(threading.current_thread())
+        return job.data[::-1]
+
+    under_test = WorkerUnderTest({task: callback}, server.address)
+    assert under_test.drain() == []
+    handles = [queue(data).job.handle for data in ("ab", "cd")]
+    runs = under_test.drain()
+    assert [(run.job.data, run.result, run.error) for run in runs] == [
+        (b"ab", b"ba", None),
+        (b"cd", b"dc", None),
+    ]
+    assert [run.job.handle for run in runs] == handles
+    assert [run.job.task for run in runs] == [task] * 2
+    assert threads == [threading.main_thread()] * 2
+    assert server.counts(task)[:2] == (0, 0)
+    assert under_test.drain() == []
+    queue("ef")
+    assert data_of(under_test.drain()) == [b"ef"]
+    assert data_of(under_test.runs) == [b"ab", b"cd", b"ef"]
+
+
+@pytest.mark.parametrize("max_jobs", [1, 3])
+def test_jobs_that_submit_jobs(
+    server: Server, task: str, queue: Callable[..., Any], max_jobs: int
+) -> None:
+    def countdown(worker: Any, job: WorkerJob) -> None:
+        if number := int(job.data):
+            queue(str(number - 1))
+
+    worker = GearmanWorker([server.address], max_jobs=max_jobs)
+    worker.register_task(task, countdown)
+    for _ in range(2):
+        queue("5")
+    assert sorted(data_of(WorkerUnderTest(worker, server.address).drain())) == sorted(
+        [b"5", b"4", b"3", b"2", b"1", b"0"] * 2
+    )
+
+
+def test_several_slots_are_used(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    barrier = threading.Barrier(3, timeout=PATIENCE)
+    worker = GearmanWorker([server.address], max_jobs=3)
+    worker.register_task(task, lambda worker, job: str(barrier.wait()))
+    for _ in range(3):
+        queue()
+    runs = WorkerUnderTest(worker, server.address).drain()
+    assert sorted(run.result for run in runs) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("later", [-10, 3600])
+def test_jobs_for_later(
+    server: Server, task: str, queue: Callable[..., Any], client: GearmanClient, later: int
+) -> None:
+    """One that is not due is not waited for."""
+    request = queue("later", run_at=time.time() + later)
+    queue("now")
+    done = data_of(WorkerUnderTest({task: reverse}, server.address).drain())
+    assert sorted(done) == ([b"now"] if later > 0 else [b"later", b"now"])
+    assert client.get_job_status(request).status["known"] == (later > 0)
+
+
+def test_failure(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    """What a callback raises is raised, with the line that has done it; all jobs are done first."""
+    under_test = WorkerUnderTest({task: fail}, server.address)
+    for data in ("first", "second"):
+        queue(data)
+    with pytest.raises(ZeroDivisionError, match="first") as caught:
+        under_test.drain()
+    assert caught.traceback[-1].name == "fail"
+    first, second = caught.value.__notes__
+    assert first == f"It was raised for {under_test.runs[0].job!r}."
+    assert second.startswith(repr(under_test.runs[1].job))
+    assert [type(run.error) for run in under_test.runs] == [ZeroDivisionError] * 2
+    # Once.
+    assert under_test.drain() == []
+
+
+def test_many_failures(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    for _ in range(14):
+        queue()
+    with pytest.raises(ZeroDivisionError) as caught:
+        WorkerUnderTest({task: fail}, server.address).drain()
+    assert len(caught.value.__notes__) == 12
+    assert caught.value.__notes__[-1] == "So have 3 others."
+
+
+def test_failures_that_are_meant(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    queue("data")
+    (run,) = WorkerUnderTest({task: fail}, server.address, raise_errors=False).drain()
+    assert isinstance(run.error, ZeroDivisionError)
+    assert run.result is None
+
+
+def test_result_that_can_not_be_sent(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    queue()
+    under_test = WorkerUnderTest({task: lambda worker, job: {"a": 1}}, server.address)
+    with pytest.raises(TypeError, match="dict"):
+        under_test.drain()
+    assert under_test.runs[0].result is None
+
+
+# The application's own worker.
+
+
+class Counting(GearmanWorker):
+    """One with hooks of its own, and a state."""
+
+    done = 0
+    polls = 0
+
+    def after_poll(self, any_activity: bool) -> bool:
+        self.polls += 1
+        return True
+
+    def after_job(self) -> bool:
+        self.done += 1
+        return self.done % 2 != 0
+
+    def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> bool:
+        self.send_job_data(current_job, b"my own")
+        return super().on_job_exception(current_job, exc_info)
+
+
+def test_own_worker(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    """It goes on where it ends by itself, and is as it was behind that, with its own servers."""
+    worker = Counting(["nowhere.invalid:1"])
+    worker.register_task(task, reverse)
+    before = vars(worker).keys()
+    for data in "abcde":
+        queue(data)
+    under_test = WorkerUnderTest(worker, server.address)
+    assert under_test.worker is worker
+    assert data_of(under_test.drain()) == [b"a", b"b", b"c", b"d", b"e"]
+    assert worker.done == 5
+    assert worker.polls > 5
+    assert [str(each.address) for each in worker.connection_list] == ["nowhere.invalid:1"]
+    assert vars(worker).keys() == before | {"done", "polls"}
+    with pytest.raises(ServerUnavailable, match=r"nowhere\.invalid"):
+        worker.work()
+
+
+def test_hooks_of_the_object_itself(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    worker = GearmanWorker([server.address])
+    calls: list[bool] = []
+
+    def after_poll(any_activity: bool) -> bool:
+        calls.append(any_activity)
+        return True
+
+    worker.after_poll = after_poll  # type: ignore[method-assign]
+    worker.register_task(task, reverse)
+    queue()
+    WorkerUnderTest(worker, server.address).drain()
+    assert calls
+    assert worker.after_poll is after_poll
+
+
+def test_own_hook_that_raises(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    class Worker(GearmanWorker):
+        def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
+            raise LookupError("hook")
+
+    worker = Worker([server.address])
+    worker.register_task(task, reverse)
+    queue()
+    with pytest.raises(LookupError, match="hook"):
+        WorkerUnderTest(worker, server.address).drain()
+
+
+def test_own_worker_that_is_connected(server: Server, task: str) -> None:
+    worker = GearmanWorker([server.address])
+    worker.register_task(task, reverse)
+    with WorkerUnderTest(worker, server.address):
+        pass
+    thread = spawn(worker.work)
+    worker.shutdown()
+    thread.result(PATIENCE)
+    with pytest.raises(RuntimeError, match="is connected, or was shut down"):
+        WorkerUnderTest(worker, server.address).drain()
+
+
+def test_ctrl_c(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    """It leaves the test; the job is not done."""
+
+    def callback(worker: Any, job: WorkerJob) -> None:
+        raise KeyboardInterrupt
+
+    queue("ab")
+    under_test = WorkerUnderTest({task: callback}, server.address)
+    with pytest.raises(KeyboardInterrupt):
+        under_test.drain()
+    assert under_test.runs == []
+    assert data_of(WorkerUnderTest({task: reverse}, server.address).drain()) == [b"ab"]
+
+
+# With a thread.
+
+
+def test_in_a_thread(
+    server: Server, task: str, queue: Callable[..., Any], client: GearmanClient
+) -> None:
+    threads: set[threading.Thread] = set()
+
+    def callback(worker: Any, job: WorkerJob) -> Any:
+        threads.add(threading.current_thread())
+        return job.data[::-1]
+
+    queue("before")
+    with WorkerUnderTest({task: callback}, server.address) as under_test:
+        assert client.submit_job(task, "ab", poll_timeout=PATIENCE).result == b"ba"
+        queue("cd")
+        assert sorted(data_of(under_test.drain())) == [b"ab", b"before", b"cd"]
+        assert client.submit_job(task, "ef", poll_timeout=PATIENCE).result == b"fe"
+        queue("last")
+    assert data_of(under_test.runs)[3:] == [b"ef", b"last"]
+    assert threading.main_thread() not in threads
+    # It may be used again.
+    with under_test:
+        assert client.submit_job(task, "gh", poll_timeout=PATIENCE).result == b"hg"
+
+
+def test_failure_in_a_thread(
+    server: Server, task: str, queue: Callable[..., Any], client: GearmanClient
+) -> None:
+    under_test = WorkerUnderTest({task: fail}, server.address)
+    with under_test:
+        queue("first")
+        with pytest.raises(ZeroDivisionError, match="first"):
+            under_test.drain()
+        # That was it: it goes on, and does not raise this again.
+    with pytest.raises(ZeroDivisionError, match="second"), under_test:
+        request = client.submit_job(task, "second", poll_timeout=PATIENCE)
+        assert "ZeroDivisionError" in (request.reason or "")
+
+
+def test_test_that_fails(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    """Its own exception is what comes out, at once."""
+    under_test = WorkerUnderTest({task: fail}, server.address)
+    with pytest.raises(LookupError, match="the test"), under_test:
+        queue()
+        raise LookupError("the test")
+
+
+def test_worker_that_ends_by_itself(server: Server, task: str, client: GearmanClient) -> None:
+    worker = Counting([server.address])
+    worker.register_task(task, reverse)
+    with WorkerUnderTest(worker, server.address):
+        for _ in range(5):
+            assert client.submit_job(task, "ab", poll_timeout=PATIENCE).result == b"ba"
+
+
+# Time limits, and servers that are not there.
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_time_limit(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    """A callback that waits for ever is left, and the test is told which job that was."""
+    never = threading.Event()
+    left = threading.Event()
+
+    def callback(worker: Any, job: WorkerJob) -> None:
+        try:
+            never.wait()
+        except Exception:  # noqa: BLE001 - as applications do
+            never.wait()
+        finally:
+            left.set()
+
+    request = queue("ab")
+    before = signal.getsignal(signal.SIGALRM)
+    under_test = WorkerUnderTest({task: callback}, server.address, timeout=0.05)
+    with pytest.raises(TimeoutError, match=rf"after 0\.05 .*{request.job.handle}.*; 0 were done"):
+        under_test.drain()
+    assert left.is_set()
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    # It is in the queue again.
+    (run,) = WorkerUnderTest({task: reverse}, server.address).drain()
+    assert run.job.handle == request.job.handle
+
+
+def test_jobs_without_end(server: Server, task: str, queue: Callable[..., Any]) -> None:
+    """Also in another thread, and where somebody else has set the alarm."""
+
+    def again(worker: Any, job: WorkerJob) -> None:
+        queue()
+
+    queue()
+    under_test = WorkerUnderTest({task: again}, server.address, timeout=0.05)
+    with pytest.raises(TimeoutError, match=r"there were still jobs; [0-9]+ were done"):
+        spawn(under_test.drain).result(PATIENCE)
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+    try:
+        with pytest.raises(TimeoutError, match="there were still jobs"):
+            under_test.drain()
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert len(WorkerUnderTest({task: reverse}, server.address).drain()) == 1
+
+
+@pytest.mark.parametrize("how", ["drain", "end", "failure"])
+def test_time_limit_in_a_thread(
+    server: Server, task: str, queue: Callable[..., Any], quiet: None, how: str
+) -> None:
+    """The thread goes on, as threads do, and nobody waits for it."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def callback(worker: Any, job: WorkerJob) -> None:
+        begun.set()
+        wait_for(go_on)
+
+    request = queue()
+    under_test = WorkerUnderTest({task: callback}, server.address, timeout=0.05)
+    expected: tuple[type[Exception], str] = (TimeoutError, f"still being done: .*{request.handle}")
+    if how == "failure":
+        expected = LookupError, "the test"
+    with pytest.raises(expected[0], match=expected[1]), under_test:
+        wait_for(begun)
+        if how == "drain":
+            under_test.drain()
+        elif how == "failure":
+            raise LookupError("the test")
+    assert len(WorkerUnderTest({task: reverse}, server.address).drain()) == 1
+    go_on.set()
+
+
+@pytest.mark.parametrize("how", ["drain", "with"])
+def test_no_server(task: str, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    under_test = WorkerUnderTest({task: reverse}, ("127.0.0.1", 1))
+    with pytest.raises(ServerUnavailable):
+        if how == "drain":
+            under_test.drain()
+        else:
+            with under_test:
+                eventually(lambda: "has ended" in caplog.text, "the log")
+    # At once, and not only at the end: a test may wait for a result meanwhile.
+    assert ("the worker under test has ended" in caplog.text) == (how == "with")
+
+
+# Arguments.
+
+
+@pytest.mark.parametrize("worker", [None, reverse, "task", object()])
+def test_no_worker(worker: Any) -> None:
+    with pytest.raises(TypeError, match="a worker is callbacks by task"):
+        WorkerUnderTest(worker, "localhost")
+
+
+def test_no_callbacks() -> None:
+    with pytest.raises(ValueError, match="no callbacks"):
+        WorkerUnderTest({}, "localhost")
+    with pytest.raises(ValueError, match="no callbacks"):
+        WorkerUnderTest(GearmanWorker(), "localhost")
+
+
+def test_other_arguments() -> None:
+    async def callback(worker: Any, job: WorkerJob) -> None: ...
+
+    with pytest.raises(TypeError, match="async"):
+        WorkerUnderTest({"task": callback}, "localhost")
+    with pytest.raises(ValueError, match="timeout"):
+        WorkerUnderTest({"task": reverse}, "localhost", timeout=-1)
+    with pytest.raises(ValueError, match="port"):
+        WorkerUnderTest({"task": reverse}, "localhost:0").drain()

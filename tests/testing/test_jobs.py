@@ -1,0 +1,180 @@
+"""JobDouble: what a callback gets, and what it sends about it.
+
+Those of the adapters are in tests/doubles and tests/anyio.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from typing import Any
+
+import pytest
+
+from gearman_proto import (
+    DataEncoder,
+    JobData,
+    JobEnded,
+    JobProgress,
+    JobWarning,
+    WorkerJob,
+)
+from gearman_proto.errors import ConnectionError, InvalidWorkerState, LocalProtocolError
+from gearman_proto.testing import jobs
+from gearman_proto.wire.events import (
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+
+
+class Json(DataEncoder):
+    @classmethod
+    def encode(cls, encodable_object: Any) -> Any:
+        return json.dumps(encodable_object)
+
+    @classmethod
+    def decode(cls, decodable_string: bytes) -> Any:
+        return json.loads(decodable_string)
+
+
+class Worker:
+    """What is needed of a worker."""
+
+    data_encoder: Any = DataEncoder
+
+    def __init__(self, encoder: Any = Json) -> None:
+        self.data_encoder = encoder
+        self._driver = types.SimpleNamespace(run=None)
+
+    def send(self, job: Any, event: Any) -> None:
+        """As the surface's methods do."""
+        self._driver.run(lambda engine, now, wake: engine.send(job, event, now, wake, timeout=None))
+
+
+class JobDouble(jobs.JobDouble):
+    __slots__ = ()
+    _worker_class = Worker
+
+    @staticmethod
+    def _run(begin: Any) -> None:
+        begin(jobs.Desk(), 0.0, None)
+
+    def call(self, result: Any) -> Any:
+        return self._returned(result)
+
+
+def test_what_a_callback_gets() -> None:
+    job = JobDouble("task", {"a": 1}, unique="mine")
+    assert isinstance(job, WorkerJob)
+    assert (job.task, job.unique, job.data) == ("task", "mine", {"a": 1})
+    assert job.handle
+    assert str(job.connection) == "localhost:4730"
+    assert not job.is_lost
+    assert JobDouble(b"t\xff", None).task == "t\udcff"
+
+
+def test_what_it_sends() -> None:
+    job = JobDouble("task", None)
+    handle = job.wire_handle
+    for event in (
+        WorkStatus(handle, b"1", b"2"),
+        WorkData(handle, b'"part"'),
+        WorkWarning(handle, b'"look out"'),
+        WorkStatus(handle, b"", b"x"),
+    ):
+        job.worker.send(job, event)
+        assert not job.ended
+    assert job.updates == [
+        JobProgress(1, 2),
+        JobData("part"),
+        JobWarning("look out"),
+        JobProgress(0, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "end"),
+    [
+        (WorkComplete(b"H", b"[1]"), JobEnded("COMPLETE", [1])),
+        (WorkFail(b"H"), JobEnded("FAILED")),
+        (WorkException(b"H", b'"no"'), JobEnded("FAILED", None, "no")),
+    ],
+)
+def test_it_ends_the_job_itself(event: Any, end: JobEnded) -> None:
+    job = JobDouble("task", None)
+    job.worker.send(job, event)
+    assert job.updates == [end]
+    assert job.ended
+    with pytest.raises(InvalidWorkerState, match="has ended"):
+        job.worker.send(job, WorkStatus(b"H", b"1", b"2"))
+    # What it returns is of no use then.
+    assert job.call("anything") == end.result
+    assert job.updates == [end]
+
+
+def test_result() -> None:
+    """It is what the client makes of it."""
+    job = JobDouble("task", None)
+    assert job.call((1, 2)) == [1, 2]
+    assert job.updates == [JobEnded("COMPLETE", [1, 2])]
+    with pytest.raises(TypeError, match="set"):
+        JobDouble("task", None).call({1, 2})
+
+
+def test_lost() -> None:
+    job = JobDouble("task", None)
+    job.lose()
+    assert job.is_lost
+    with pytest.raises(ConnectionError, match="was lost"):
+        job.worker.send(job, WorkStatus(b"H", b"1", b"2"))
+    assert job.updates == []
+
+
+def test_what_servers_do_not_take() -> None:
+    job = JobDouble("task", None)
+    with pytest.raises(LocalProtocolError):
+        job.worker.send(job, WorkStatus(b"H", b"1\0", b"2"))
+    with pytest.raises(ValueError, match="Expecting value"):
+        job.worker.send(job, WorkData(b"H", b"no json"))
+    assert job.updates == []
+
+
+def test_own_worker() -> None:
+    """It is copied, and stays as it was."""
+    worker = Worker(Json())
+    worker.database = {"a": 1}  # type: ignore[attr-defined]
+    worker._driver.run = "its own"
+    made = worker._driver
+
+    def copied(self: Worker) -> Worker:
+        copy = Worker(self.data_encoder)
+        copy.__dict__["database"] = vars(self)["database"]
+        return copy
+
+    Worker.__copy__ = copied  # type: ignore[attr-defined]
+    try:
+        job = JobDouble("task", [1], worker=worker)
+    finally:
+        del Worker.__copy__  # type: ignore[attr-defined]
+    assert job.worker is not worker
+    assert job.worker.database is vars(worker)["database"]
+    assert worker._driver is made
+    assert made.run == "its own"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"task": None}, TypeError),
+        ({"task": "a\0b"}, ValueError),
+        ({"unique": "x" * 65}, ValueError),
+        ({"data": {1}}, TypeError),
+    ],
+)
+def test_arguments(arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        JobDouble(**{"task": "task", "data": None, **arguments})

@@ -1,0 +1,276 @@
+"""Recorder and the base of WorkerUnderTest, with a worker that is none.
+
+True ones are in tests/doubles and tests/anyio.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from gearman_proto.engines.phases import Phase
+from gearman_proto.testing.running import WorkerUnderTest
+from gearman_proto.testing.runs import JobRun, Recorder
+
+
+class Worker:
+    """A worker whose hooks are called by the test."""
+
+    def __init__(self) -> None:
+        self.worker_abilities: dict[str, Any] = {}
+        self.links: list[Any] = []
+        self.is_connected = False
+        self._made_of: Any = "its servers", {"max_jobs": 1}
+        self._driver = types.SimpleNamespace(
+            engine=types.SimpleNamespace(pool=types.SimpleNamespace(links=lambda: self.links))
+        )
+
+    def register_task(self, task: str, callback: Any) -> None:
+        self.worker_abilities[task] = callback
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.is_connected:
+            raise TypeError("connected")
+        return vars(self).copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    # Hooks. What the callback did is in `job`.
+
+    def on_job_execute(self, job: Any) -> Any:
+        if isinstance(job.did, list):
+            return self.on_job_complete(job, job.did[0])
+        if isinstance(job.did, Exception):
+            return self.on_job_exception(job, (type(job.did), job.did, None))
+        raise job.did
+
+    def on_job_exception(self, job: Any, exc_info: Any) -> Any:
+        return "failed"
+
+    def on_job_complete(self, job: Any, result: Any) -> Any:
+        if result == "unencodable":
+            error = TypeError(result)
+            return self.on_job_exception(job, (TypeError, error, None))
+        return "complete"
+
+    def after_poll(self, any_activity: bool) -> Any:
+        return any_activity
+
+
+class AsyncWorker(Worker):
+    """The same, with async hooks."""
+
+    async def on_job_execute(self, job: Any) -> Any:
+        return super().on_job_execute(job)
+
+    async def after_poll(self, any_activity: bool) -> Any:
+        return super().after_poll(any_activity)
+
+
+class Job:
+    def __init__(self, did: Any) -> None:
+        self.did = did
+
+    def __repr__(self) -> str:
+        return f"<Job {self.did!r}>"
+
+
+def make(kind: type[Worker]) -> tuple[Worker, Recorder]:
+    worker = kind()
+    worker.register_task("task", print)
+    recorder = Recorder(worker)
+    recorder.attach("localhost")
+    return worker, recorder
+
+
+def run(value: Any) -> Any:
+    """What a hook returns in the end."""
+    if not isinstance(value, Coroutine):
+        return value
+    try:
+        value.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits")
+
+
+both = pytest.mark.parametrize("kind", [Worker, AsyncWorker])
+
+
+@both
+def test_what_jobs_do(kind: type[Worker]) -> None:
+    worker, recorder = make(kind)
+    wrong = LookupError("wrong")
+    good, bad, odd = Job(["result"]), Job(wrong), Job(["unencodable"])
+    assert run(worker.on_job_execute(good)) == "complete"
+    assert run(worker.on_job_execute(bad)) == "failed"
+    assert run(worker.on_job_execute(odd)) == "failed"
+    assert recorder.running == []
+    first, second, third = recorder.runs
+    assert first == JobRun(good, "result")  # type: ignore[arg-type]
+    assert second == JobRun(bad, None, wrong)  # type: ignore[arg-type]
+    assert third.result is None
+    assert isinstance(third.error, TypeError)
+
+
+@both
+def test_what_leaves(kind: type[Worker]) -> None:
+    """What a hook raises fails the job; what is no Exception gives it up."""
+    worker, recorder = make(kind)
+    wrong = LookupError("hook")
+
+    def complete(job: Any, result: Any) -> None:
+        raise wrong
+
+    recorder._hooks["on_job_complete"] = complete
+    with pytest.raises(LookupError):
+        run(worker.on_job_execute(Job([1])))
+    assert [run.error for run in recorder.runs] == [wrong]
+    with pytest.raises(KeyboardInterrupt):
+        run(worker.on_job_execute(Job(KeyboardInterrupt())))
+    assert len(recorder.runs) == 1
+    text = str(recorder.too_late(2.5))
+    assert text == (
+        "after 2.5 seconds this was still being done: <Job KeyboardInterrupt()>; 1 were done before"
+    )
+    recorder.begin_round()
+    assert str(recorder.too_late(1)) == "after 1 seconds there were still jobs; 1 were done before"
+
+
+def test_too_late_for_what_runs() -> None:
+    worker, recorder = make(AsyncWorker)
+    waiting = worker.on_job_execute(Job([1]))
+    assert str(recorder.too_late(1)).startswith("after 1 seconds this was still being done: <Job [")
+    run(waiting)
+    assert recorder.running == []
+
+
+def test_coroutine_that_is_dropped() -> None:
+    """That gives the job up, as it ends it without a word."""
+    worker, recorder = make(AsyncWorker)
+
+    class Pause:
+        def __await__(self) -> Any:
+            yield
+
+    async def execute(job: Any) -> None:
+        await Pause()
+
+    recorder._hooks["on_job_execute"] = execute
+    waiting = worker.on_job_execute(Job([1]))
+    waiting.send(None)
+    waiting.close()
+    assert recorder.running == []
+    assert recorder.runs == []
+
+
+@both
+def test_rounds(kind: type[Worker]) -> None:
+    """A queue is empty when a server has said that there is no job, and none was done before."""
+    worker, recorder = make(kind)
+    asleep = types.SimpleNamespace(phase=Phase.ASLEEP)
+    asking = types.SimpleNamespace(phase=Phase.GRABBING)
+    # It serves.
+    worker.links = [asleep]
+    assert run(worker.after_poll(True)) is True
+    is_empty = recorder.begin_round()
+    for links in ([], [asking], [asleep, asking]):
+        worker.links = links
+        assert run(worker.after_poll(True)) is True
+        assert not is_empty()
+    assert run(worker.after_poll(False)) is False
+    worker.links = [asleep]
+    assert run(worker.after_poll(True)) is False
+    assert is_empty()
+    is_empty = recorder.begin_round()
+    assert not is_empty()
+    run(worker.on_job_execute(Job([1])))
+    assert run(worker.after_poll(True)) is False
+    assert not is_empty()
+    worker.links = [asking]
+    late = [False, True]
+    recorder.begin_round(lambda: late.pop(0))
+    assert run(worker.after_poll(True)) is True
+    assert run(worker.after_poll(True)) is False
+    recorder.serve()
+    assert run(worker.after_poll(True)) is True
+
+
+def test_the_worker_is_as_it_was() -> None:
+    worker = Worker()
+    worker.register_task("task", print)
+    mine = worker.__dict__["after_poll"] = lambda any_activity: True
+    before = vars(worker).copy()
+    recorder = Recorder(worker)
+    recorder.attach("other:1", 2.5, links=[1])
+    addresses, options = worker._made_of
+    assert [str(address) for address in addresses] == ["other:1"]
+    assert options == {"max_jobs": 1, "look_again": 2.5}
+    assert worker.links == [1]
+    assert worker.after_poll is not mine
+    worker.register_task("another", print)
+    recorder.detach()
+    assert vars(worker) == before
+    assert worker.worker_abilities.keys() == {"task", "another"}
+    worker.is_connected = True
+    with pytest.raises(RuntimeError, match="is connected"):
+        recorder.attach("other:1")
+    worker.worker_abilities.clear()
+    with pytest.raises(ValueError, match="no callbacks"):
+        Recorder(worker)
+
+
+def test_errors_are_raised_once() -> None:
+    worker, recorder = make(Worker)
+    recorder.raise_error()
+    errors = [LookupError(str(number)) for number in range(13)]
+    worker.on_job_execute(Job([1]))
+    for error in errors:
+        worker.on_job_execute(Job(error))
+    with pytest.raises(LookupError, match=r"^0\n") as caught:
+        recorder.raise_error()
+    first, second, *_, last = caught.value.__notes__
+    assert first == "It was raised for <Job LookupError('0')>."
+    assert second == "<Job LookupError('1')> has failed, too: LookupError('1')"
+    assert last == "So have 2 others."
+    recorder.raise_error()
+
+
+class UnderTest(WorkerUnderTest[Worker, str]):
+    _worker_class = Worker
+
+    def drain(self) -> list[JobRun]:
+        self._recorder.attach(self._server)
+        self.worker.on_job_execute(Job([1]))
+        self.worker.on_job_execute(Job(LookupError()))
+        self._recorder.detach()
+        return self._drained()
+
+
+def test_under_test() -> None:
+    under_test = UnderTest({"task": print}, "localhost")
+    assert under_test.worker.worker_abilities == {"task": print}
+    with pytest.raises(LookupError):
+        under_test.drain()
+    under_test = UnderTest(under_test.worker, "localhost", timeout=1, raise_errors=False)
+    assert len(under_test.drain()) == 2
+    assert len(under_test.drain()) == 2
+    assert len(under_test.runs) == 4
+
+
+@pytest.mark.parametrize(
+    ("worker", "options", "error", "text"),
+    [
+        (print, {}, TypeError, "callbacks by task .a dict., or a .*Worker, not <built-in"),
+        ({}, {}, ValueError, "no callbacks"),
+        ({"task": print}, {"timeout": -1}, ValueError, "timeout"),
+        ({"task": print}, {"timeout": "1"}, TypeError, "timeout"),
+    ],
+)
+def test_arguments(worker: Any, options: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        UnderTest(worker, "localhost", **options)
