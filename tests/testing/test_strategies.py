@@ -304,7 +304,7 @@ def test_the_plainest_replies() -> None:
 
     expected: list[tuple[Any, bytes, Any]] = [
         (text.status(), b"f\t0\t0\t0\n.\n", FunctionStatus("f", 0, 0, 0)),
-        (text.workers(), b"4 127.0.0.1 - :\n.\n", WorkerStatus(4, "127.0.0.1", "-", ())),
+        (text.workers(), b"3 127.0.0.1 - :\n.\n", WorkerStatus(3, "127.0.0.1", "-", ())),
         (text.show_jobs(), b"H:h:1\t0\t0\t0\n.\n", JobRecord("H:h:1", 0, False, False)),
         (text.show_unique_jobs(), b"\n.\n", ""),
     ]

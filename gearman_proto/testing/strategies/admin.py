@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from hypothesis import strategies as st
 
+from gearman_proto import constants
 from gearman_proto.names import to_text
 from gearman_proto.records import record
 from gearman_proto.wire import text
@@ -21,7 +23,7 @@ from gearman_proto.wire.text import (
     server_error,
 )
 
-from .values import function_names, handles, names, numbers, uniques, without
+from .values import function_names, handles, names, uniques, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,12 +115,12 @@ def _admin_replies(line: bytes) -> SearchStrategy[AdminReply[Any]]:
     rows = _ROWS.get(line)
     if rows is None:
         says = _LINES.get(line, lambda: st.just((b"OK", "OK")))
-        return st.builds(_line, says() | _refusals(), st.sampled_from(_ENDINGS))
+        return st.tuples(says() | _refusals(), st.sampled_from(_ENDINGS)).map(_line)
     return st.one_of(
-        st.just(_list([], b".\n")),
-        st.builds(_list, st.lists(rows(), max_size=4), st.sampled_from([b".\n", b".\r\n"])),
+        st.just(_list(([], b".\n"))),
+        st.tuples(st.lists(rows(), max_size=5), st.sampled_from([b".\n", b".\r\n"])).map(_list),
         # One that ends in a line feed alone could be a row.
-        st.builds(_line, _refusals(), st.just(b"\r\n")),
+        st.tuples(_refusals(), st.just(b"\r\n")).map(_line),
     )
 
 
@@ -131,69 +133,81 @@ def _word(name: bytes) -> bytes:
     return without(name, b" \n\r") or b"f"
 
 
-def _list(rows: list[_Made], end: bytes) -> AdminReply[Any]:
+def _list(made: tuple[list[_Made], bytes]) -> AdminReply[Any]:
+    rows, end = made
     return AdminReply(
         b"".join(line + b"\n" for line, _ in rows) + end, tuple(value for _, value in rows)
     )
 
 
-def _line(made: _Made, ending: bytes) -> AdminReply[Any]:
-    line, value = made
+def _line(made: tuple[_Made, bytes]) -> AdminReply[Any]:
+    (line, value), ending = made
     return AdminReply(line + ending, value)
 
 
+# Hypothesis leaves out up to five choices at once, so that a row is to be no more: its numbers are
+# one.
 def _columns(
-    name: SearchStrategy[bytes], make: Callable[..., Any], *columns: SearchStrategy[bytes]
+    name: SearchStrategy[bytes], make: Callable[..., Any], *sizes: int
 ) -> SearchStrategy[_Made]:
-    """Rows of a table: a name and numbers."""
+    """Rows of a table: a name, and numbers below these."""
 
-    def row(name: bytes, *values: bytes) -> _Made:
-        return b"\t".join((name, *values)), make(to_text(name), *map(int, values))
+    def row(drawn: tuple[bytes, int]) -> _Made:
+        name, rest = drawn
+        values = []
+        for size in sizes:
+            rest, value = divmod(rest, size)
+            values.append(value)
+        line = b"\t".join((name, *(b"%d" % value for value in values)))
+        return line, make(to_text(name), *values)
 
-    return st.builds(row, name, *columns)
+    return st.tuples(_printed(name), st.integers(0, math.prod(sizes) - 1)).map(row)
 
 
-# Names in lists: what is printed is on one line, and not what ends the list.
 def _printed(name: SearchStrategy[bytes]) -> SearchStrategy[bytes]:
+    """Names that are printed on one line, and are not what ends a list."""
     return name.map(lambda name: without(name, b"\n\r")).filter(lambda name: name != b".")
 
 
 def _status() -> SearchStrategy[_Made]:
-    return _columns(_printed(function_names()), FunctionStatus, *[numbers(2**32 - 1)] * 3)
+    return _columns(function_names(), FunctionStatus, *[2**32] * 3)
 
 
 def _priorities() -> SearchStrategy[_Made]:
-    return _columns(_printed(function_names()), PriorityStatus, *[numbers(2**32 - 1)] * 4)
+    return _columns(function_names(), PriorityStatus, *[2**32] * 4)
 
 
 def _jobs() -> SearchStrategy[_Made]:
     def make(handle: str, retries: int, ignored: int, queued: int) -> JobRecord:
         return JobRecord(handle, retries, bool(ignored), bool(queued))
 
-    return _columns(_printed(handles()), make, numbers(10), numbers(1), numbers(1))
+    return _columns(handles(), make, 10, 2, 2)
 
 
 def _uniques() -> SearchStrategy[_Made]:
     return _printed(uniques()).map(lambda unique: (unique, to_text(unique)))
 
 
+# The last is what gearmand prints of ::1.
+_ADDRESSES: Final = (b"127.0.0.1", b"::1", b"::3539:3436:3600:0%2078575408")
+
+
 def _workers() -> SearchStrategy[_Made]:
-    def row(number: int, ip: bytes, client_id: bytes, tasks: list[bytes]) -> _Made:
+    def row(drawn: tuple[int, bytes, list[bytes]]) -> _Made:
+        number, client_id, tasks = drawn
+        ip = _ADDRESSES[number % len(_ADDRESSES)]
         line = b" ".join((b"%d" % number, ip, client_id, b":", *tasks))
         return line, WorkerStatus(
             number, to_text(ip), to_text(client_id), tuple(map(to_text, tasks))
         )
 
-    ids = _printed(names((b"-", b"worker 7"), 127))
-    return st.builds(
-        row,
-        st.integers(4, 2**16),
-        # The last is what gearmand prints of ::1.
-        st.sampled_from([b"127.0.0.1", b"::1", b"::3539:3436:3600:0%2078575408"]),
+    ids = _printed(names((b"-", b"worker 7"), constants.MAX_CLIENT_ID_SIZE))
+    return st.tuples(
+        st.integers(3, 2**16),
         # A blank and a colon end an id.
         ids.filter(lambda client_id: not re.search(rb"(^| ):( |$)", client_id)),
         st.lists(function_names().map(_word), max_size=3),
-    )
+    ).map(row)
 
 
 _ROWS: Final[dict[bytes, Callable[[], SearchStrategy[_Made]]]] = {
