@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gearman_proto import constants
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
+from gearman_proto.testing import pack
 from gearman_proto.wire import connection
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.events import (
@@ -39,8 +40,6 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, Role
 from tests.profiles import examples
-
-from .packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
