@@ -6,6 +6,8 @@ The strategies for Hypothesis, which comes with ``pip install gearman-sansio[tes
 
 from __future__ import annotations
 
+from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
+
 from .packing import pack, pack_event
 from .parsers import ConnectionParser, MakeParser, Outcome, Parser, parse
 from .properties import (
@@ -19,6 +21,8 @@ from .properties import (
 )
 
 __all__ = [
+    "MAGIC_REQUEST",
+    "MAGIC_RESPONSE",
     "ConnectionParser",
     "MakeParser",
     "Outcome",
