@@ -66,10 +66,11 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE, Role
 from gearman_proto.wire.packets import parse as parse_packet
-from gearman_proto.wire.text import FunctionStatus, JobRecord, Reply, WorkerStatus
+from gearman_proto.wire.text import FunctionStatus, JobRecord, WorkerStatus
+from tests.wire.replies import Replies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from hypothesis.strategies import SearchStrategy
 
@@ -254,19 +255,6 @@ def test_lines_are_taken_by_both_ends() -> None:
     assert {line.ending for line in found} == {b"\r\n", b"\n"}
     assert any(not line.line for line in found)
     assert plainest(admin_lines()) == TextLine(b"status")
-
-
-class Replies:
-    """A parser of the reply to one command."""
-
-    def __init__(self, command: Command[Any]) -> None:
-        self._lines = ConnectionParser(Role.CLIENT, [command.event])
-        self._reply = Reply(command)
-
-    def receive(self, data: bytes) -> Iterator[Any]:
-        for event in self._lines.receive(data):
-            if isinstance(event, TextLine) and self._reply.receive_line(event):
-                yield self._reply.value()
 
 
 def check_reply(command: Command[Any], reply: AdminReply[Any]) -> None:
