@@ -33,6 +33,7 @@ class Parser(Protocol):
             What the bytes mean, in order. Where it is a generator that raises, what it gave before
             counts.
         """
+        ...
 
 
 #: What makes a new parser, which has received nothing.

@@ -205,6 +205,7 @@ def check_time(
             or the parser raised.
         ValueError: The first input took no time.
     """
+    message = "it was not tried"
     for _ in range(tries):
         short, begin = _measured(make, grow(size), clock)
         long, end = _measured(make, grow(size * factor), clock)
@@ -212,12 +213,13 @@ def check_time(
             raise ValueError(f"{short} bytes take no time by this clock: try more")
         if end / long <= slack * begin / short:
             return
-    raise PropertyFailed(
-        "time grows faster than the input\n"
-        f"sent: {short:,} bytes took {begin:.6f} seconds, {1e9 * begin / short:.0f} ns a byte\n"
-        f"sent: {long:,} bytes took {end:.6f} seconds, {1e9 * end / long:.0f} ns a byte\n"
-        f"that is {end / begin:.1f} times as long for {long / short:.1f} times the bytes"
-    )
+        message = (
+            "time grows faster than the input\n"
+            f"sent: {short:,} bytes took {begin:.6f} seconds, {1e9 * begin / short:.0f} ns a byte\n"
+            f"sent: {long:,} bytes took {end:.6f} seconds, {1e9 * end / long:.0f} ns a byte\n"
+            f"that is {end / begin:.1f} times as long for {long / short:.1f} times the bytes"
+        )
+    raise PropertyFailed(message)
 
 
 def _measured(

@@ -210,7 +210,7 @@ PAIR = pack_event(EchoReq(b"abc"), MAGIC_REQUEST) * 2
 
 
 def test_chunks() -> None:
-    found = drawn(chunked(PAIR), 200)
+    found = drawn(chunked(PAIR), 150)
     assert all(b"".join(chunks) == PAIR and all(chunks) for chunks in found)
     sizes = {tuple(map(len, chunks)) for chunks in found}
     assert {(30,), (1,) * 30, (15, 15), (7, 7, 7, 7, 2)} <= sizes
@@ -236,7 +236,7 @@ def test_chunks_of_what_is_no_packet(data: bytes) -> None:
 
 
 def test_commands() -> None:
-    found = {command.line.split()[0] for command in drawn(admin_commands(), 200)}
+    found = {command.line.split()[0] for command in drawn(admin_commands(), 120)}
     assert found == {
         *(b"status", b"prioritystatus", b"workers", b"show", b"version", b"getpid", b"verbose"),
         *(b"maxqueue", b"cancel", b"create", b"drop"),
@@ -349,14 +349,9 @@ def test_the_plainest_sessions() -> None:
     assert plainest(sessions(), lambda session: bool(session.turns)).turns == (
         Turn(BOTH, PreSleep()),
     )
-    assert events_of(plainest(sessions(Role.CLIENT), says(JobCreated))) == [
-        SubmitJob(b"f", b"", b""),
-        JobCreated(b"H:h:1"),
-    ]
-    assert events_of(plainest(sessions(Role.WORKER), says(JobAssign, WorkComplete))) == [
+    assert events_of(plainest(sessions(Role.WORKER), says(JobAssign))) == [
         GrabJob(),
         JobAssign(b"H:h:1", b"f", b""),
-        WorkComplete(b"H:h:1", b""),
     ]
     assert events_of(plainest(sessions(Role.WORKER), says(Noop))) == [PreSleep(), Noop()]
 
@@ -446,7 +441,7 @@ def test_the_plainest_streams() -> None:
 
 @each_role
 def test_hostile_streams(role: Role) -> None:
-    found = drawn(hostile_streams(role), 60)
+    found = drawn(hostile_streams(role), 40)
     refused = 0
     for stream in found:
         make = parser_of(role, stream)
@@ -462,14 +457,11 @@ FAULTS = {
     "a packet without its end": b"\0",
     "a magic that is none, or the other side's": b"\0REX\0\0\0\3\0\0\0\0",
     "a size that is wrong by one": b"\0REQ\0\0\0\3\0\0\0\1",
-    "a size that is wrong by 2**31 or so": b"\0REQ\0\0\0\3\x80\0\0\0",
     "a NUL, or more, too few": b"\0REQ\0\0\0\3\0\0\0\0",
     "a NUL too many, or a body where none belongs": b"\0REQ\0\0\0\3\0\0\0\1\0",
     "a type that is not known": b"\0REQ\0\0\0\0\0\0\0\0",
     "another type": b"\0REQ\0\0\0\1\0\0\0\0",
     "text between packets": b"\n\0REQ\0\0\0\3\0\0\0\0",
-    "bytes between packets": b"\0\0REQ\0\0\0\3\0\0\0\0",
-    "a bit that is not as it was": b"\1REQ\0\0\0\3\0\0\0\0",
 }
 
 

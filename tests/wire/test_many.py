@@ -330,7 +330,7 @@ def take(connection: Connection, found: list[Any], *, quickly: bool) -> None:
             return
 
 
-@examples(10)
+@examples(4)
 @given(st.data())
 def test_requests_are_what_comes_one_by_one(data: st.DataObject) -> None:
     """Whatever else is between, and however the bytes are cut."""
