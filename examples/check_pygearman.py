@@ -1,7 +1,7 @@
 """Puts the parser of another library, pygearman 0.2.6, through a property, which does not hold."""
 
 from gearman.connection import GearmanConnection, ProtocolError
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 from gearman_proto import text
 from gearman_proto.testing import check_exceptions
@@ -19,7 +19,7 @@ class Pygearman:
         return list(iter(self.connection.read_command, None))
 
 
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(admin_replies(text.status()))
 def test_replies(reply: AdminReply[object]) -> None:
     check_exceptions(Pygearman, reply.data, ProtocolError)
