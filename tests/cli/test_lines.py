@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import threading
 from collections import deque
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.testing.strategies import chunked
 from gearman_sync.cli.lines import Entry, Room, split_lines
 from tests.support import (
     PATIENCE,
@@ -390,31 +390,26 @@ def test_only_so_much_is_read(server: Server, start: Start, task: str) -> None:
 # The parts.
 
 
-def chunks_of(data: bytes, cuts: list[int]) -> list[bytes]:
-    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in itertools.pairwise(edges) if a < b]
-
-
 TEXTS = st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r", b"\0", b"\xff" * 3])).map(b"".join)
-CUTS = st.lists(st.integers(0, 1000))
+CHUNKS = TEXTS.flatmap(chunked)
 
 
-@given(TEXTS, CUTS)
-def test_lines_do_not_depend_on_how_they_come(data: bytes, cuts: list[int]) -> None:
-    expected = data.split(b"\n")
+@given(CHUNKS)
+def test_lines_do_not_depend_on_how_they_come(chunks: list[bytes]) -> None:
+    expected = b"".join(chunks).split(b"\n")
     if not expected[-1]:
         expected.pop()
-    lines = [line for some in split_lines(chunks_of(data, cuts)) for line in some]
+    lines = [line for some in split_lines(chunks) for line in some]
     assert lines == expected
 
 
-@given(TEXTS, CUTS, st.integers(1, 6))
-def test_no_line_is_longer_than_the_limit(data: bytes, cuts: list[int], limit: int) -> None:
-    expected = data.split(b"\n")
+@given(CHUNKS, st.integers(1, 6))
+def test_no_line_is_longer_than_the_limit(chunks: list[bytes], limit: int) -> None:
+    expected = b"".join(chunks).split(b"\n")
     lines: list[bytes] = []
     too_long = False
     try:
-        for some in split_lines(chunks_of(data, cuts), limit):
+        for some in split_lines(chunks, limit):
             lines += some
     except ValueError:
         too_long = True

@@ -34,10 +34,10 @@ from gearman_proto.engines.server import (
     _LOOK_AT_CLOCK,
     ServerEngine,
 )
+from gearman_proto.testing import pack
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import CanDo, Event, GrabJob, JobCreated, PacketEvent
 from gearman_proto.wire.packets import MAGIC_REQUEST, Role
-from tests.wire.packing import pack
 
 from .harness import EPOCH
 

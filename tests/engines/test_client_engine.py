@@ -36,6 +36,7 @@ from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest, next_update
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
+from gearman_proto.testing import pack
 from gearman_proto.wire.events import (
     Error,
     Event,
@@ -56,7 +57,6 @@ from gearman_proto.wire.events import (
     WorkWarning,
 )
 from gearman_proto.wire.packets import MAGIC_REQUEST
-from tests.wire.packing import pack
 
 from .harness import EPOCH, Bell, Peer, World, raw, wakes, wire
 

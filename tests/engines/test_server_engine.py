@@ -15,6 +15,7 @@ from gearman_proto.engines import jobqueue
 from gearman_proto.engines.accepted import ServerLink
 from gearman_proto.engines.server import ServerEngine
 from gearman_proto.errors import GearmanError, LocalProtocolError
+from gearman_proto.testing import pack
 from gearman_proto.wire.events import (
     EVENT_CLASSES,
     AllYours,
@@ -62,7 +63,6 @@ from gearman_proto.wire.events import (
     WorkWarning,
 )
 from gearman_proto.wire.packets import MAGIC_REQUEST, Role
-from tests.wire.packing import pack
 
 from .harness import EPOCH, Bell
 from .server_harness import Peer, World, raw

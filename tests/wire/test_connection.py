@@ -6,7 +6,6 @@ Unless a test is about bytes, two ends are joined in memory and events go throug
 
 from __future__ import annotations
 
-import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,23 @@ from hypothesis import strategies as st
 
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError, UnknownCommandError
 from gearman_proto.records import replaced
+from gearman_proto.testing import (
+    ConnectionParser,
+    check_chunking,
+    check_exceptions,
+    check_meaning,
+    pack,
+    parse,
+)
+from gearman_proto.testing.strategies import (
+    HostileStream,
+    Session,
+    Stream,
+    chunked,
+    hostile_streams,
+    sessions,
+    streams,
+)
 from gearman_proto.wire import packets
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import (
@@ -50,7 +66,6 @@ from gearman_proto.wire.events import (
     StatusRes,
     StatusResUnique,
     SubmitJob,
-    SubmitJobBg,
     SubmitJobEpoch,
     SubmitReduceJob,
     TextLine,
@@ -63,8 +78,6 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import BY_NAME, MAGIC_REQUEST, MAGIC_RESPONSE, PACKETS, Role
 from tests.profiles import examples
-
-from .packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -1001,163 +1014,56 @@ def test_refused_line_does_not_ask_for_text(client: Pair) -> None:
 
 # Any events, any bytes, any chunks.
 
-names = st.binary(max_size=8).map(lambda value: value.replace(b"\0", b"."))
-digits = st.integers(0, 2**31 - 1).map(lambda value: b"%d" % value)
-lines = st.builds(
-    TextLine,
-    # A line that ends in a CR and a bare line feed come out as a line that ends in both.
-    st.binary(max_size=30)
-    .map(lambda line: line.replace(b"\n", b"").lstrip(b"\0").rstrip(b"\r"))
-    .filter(lambda line: len(line.split()) <= 5),
-    st.sampled_from([b"\n", b"\r\n"]),
-)
 
-
-def events_of(event_class: type[PacketEvent]) -> st.SearchStrategy[Any]:
-    packet = event_class.packet
-    values: list[st.SearchStrategy[Any]] = [
-        digits if name in ("timeout", "epoch", "numerator", "denominator") else names
-        for name in packet.args
-    ]
-    if packet.optional:
-        values[-1] = st.none()
-    elif packet.opaque:
-        values[-1] = st.binary(max_size=40)
-    return st.builds(event_class, *values)
-
-
-requests = st.lists(
-    st.one_of(
-        [
-            lines,
-            *(
-                events_of(event_class)
-                for event_class in EVENT_CLASSES.values()
-                if Role.SERVER not in event_class.packet.sender
-                or Role.SERVER in event_class.packet.receiver
-                if event_class is not AllYours
-            ),
-        ]
-    ),
-    max_size=12,
-)
-
-
-def chop(data: bytes, cuts: list[int]) -> list[bytes]:
-    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[a:b] for a, b in itertools.pairwise(places)]
-
-
-def feed(end: Connection, chunks: list[bytes], *, eof: bool = False) -> tuple[list[Event], Any]:
-    """Return the events, and the type of the error that came after them, if any."""
-    events: list[Event] = []
-    for chunk in [*chunks, None]:
-        if chunk is not None:
-            end.receive_data(chunk)
-        elif eof:
-            end.receive_eof()
-        try:
-            while isinstance(event := end.next_event(), Event):
-                events.append(event)
-                if isinstance(event, ConnectionClosed):
-                    break
-        except RemoteProtocolError as error:
-            return events, type(error)
-    return events, None
-
-
-cuts = st.lists(st.integers(0, 10**6), max_size=30)
-
-
-@given(requests, cuts)
 @examples(1.5)
-def test_any_requests_arrive(events: list[Event], cuts: list[int]) -> None:
-    near, server = Connection(BOTH), Connection(Role.SERVER)
-    data = b"".join(near.send(event) for event in events)
-    assert feed(server, chop(data, cuts)) == (events, None)
-    assert near.unanswered == server.unanswered
-
-
-@given(requests, cuts, st.data())
-@examples(1.5)
-def test_any_answers_arrive(events: list[Event], cuts: list[int], data: st.DataObject) -> None:
-    near, server = Connection(BOTH), Connection(Role.SERVER)
-    server.receive_data(b"".join(near.send(event, token) for token, event in enumerate(events)))
-    drain(server)
-    replies: list[Event] = []
-    tokens: list[int] = []
-    others = st.one_of(
-        [
-            events_of(event_class)
-            for event_class in EVENT_CLASSES.values()
-            if event_class.packet.name.startswith(("WORK_", "NOOP"))
-        ]
-    )
-    for token, event in enumerate(events):
-        replies += data.draw(st.lists(others, max_size=1))
-        if isinstance(event, TextLine):
-            replies.append(data.draw(lines))
-        elif isinstance(event, PacketEvent) and event.packet.answers:
-            name = data.draw(st.sampled_from([*event.packet.answers, "ERROR"]))
-            reply = data.draw(events_of(EVENT_CLASSES[BY_NAME[name].number]))
-            if name != "ERROR" and event.packet.args and not event.packet.is_submit:
-                repeated = type(event).arguments(event)[0]
-                reply = replaced(reply, **{BY_NAME[name].args[0]: repeated})
-            replies.append(reply)
-            tokens.append(token)
-    sent = b"".join(server.send(reply) for reply in replies)
-    got, error = feed(near, chop(sent, cuts))
-    assert (got, error) == (replies, None)
-    assert [
-        event.answers  # type: ignore[attr-defined]
-        for event in got
-        if getattr(event, "answers", None) is not None
-    ] == tokens
+@given(sessions(), st.data())
+def test_any_dialogue(session: Session, data: st.DataObject) -> None:
+    """Each side can say what the protocol has, and the other one understands it."""
+    near, server = Connection(session.role), Connection(Role.SERVER)
+    for turn in session.turns:
+        sender, receiver = (server, near) if turn.sender is Role.SERVER else (near, server)
+        assert sender.send(turn.event) == turn.data
+        for chunk in data.draw(chunked(turn.data)):
+            assert receiver.next_event() is NEED_DATA
+            receiver.receive_data(chunk)
+        assert drain(receiver) == [turn.event]
     assert near.unanswered == server.unanswered == 0
 
 
-pieces = st.one_of(
-    st.binary(max_size=20),
-    st.sampled_from(
-        [
-            raw(packet.name, *(b"1" for _ in packet.args), magic=magic)
-            for packet in PACKETS
-            for magic in (MAGIC_REQUEST, MAGIC_RESPONSE)
-        ]
-    ),
-    st.builds(
-        lambda number, body, magic: header(number, len(body), magic) + body,
-        st.integers(0, 44),
-        st.binary(max_size=12),
-        st.sampled_from([MAGIC_REQUEST, MAGIC_RESPONSE]),
-    ),
-    st.sampled_from([b"status\n", b"a b c d e f\r\n", b"\0", b"\0REQ", b"\0RES\0\0", b"\n"]),
-)
+def parser_of(role: Role, stream: Stream | HostileStream) -> Callable[[], ConnectionParser]:
+    return lambda: ConnectionParser(role, stream.asked)
 
 
 @pytest.mark.parametrize("role", ROLES)
-@given(st.lists(pieces, max_size=6).map(b"".join), cuts, st.booleans())
+@examples(1)
+@given(st.data())
+def test_any_stream_arrives(role: Role, data: st.DataObject) -> None:
+    stream = data.draw(streams(role))
+    events = [*stream.events, ConnectionClosed()]
+    check_meaning(parser_of(role, stream), stream.data, events, data.draw(chunked(stream.data)))
+
+
+@examples(1.5)
+@given(streams(BOTH))
+def test_any_answers_find_their_requests(stream: Stream) -> None:
+    parser = ConnectionParser(BOTH, stream.asked)
+    answers = [getattr(event, "answers", None) for event in parser.receive(stream.data)]
+    assert [answer for answer in answers if answer is not None] == [
+        event for event in stream.asked if isinstance(event, PacketEvent) and event.packet.answers
+    ]
+    assert parser.connection.unanswered == 0
+
+
+@pytest.mark.parametrize("role", ROLES)
 @examples(1.2)
-def test_chunks_make_no_difference(role: Role, data: bytes, cuts: list[int], text: bool) -> None:
-    ends = []
-    for _ in range(3):
-        end = Connection(role)
-        if text and role is not Role.SERVER:
-            end.send(TextLine(b"status"))
-        if Role.SERVER not in role:
-            if Role.CLIENT in role:
-                end.send(EchoReq(b"1"))
-                end.send(SubmitJob(b"f", b"", b""))
-                end.send(SubmitJobBg(b"f", b"", b""))
-                end.send(GetStatus(b"1"))
-            if Role.WORKER in role:
-                end.send(GrabJob())
-                end.send(GrabJobUniq())
-        ends.append(end)
-    whole = feed(ends[0], [data], eof=True)
-    assert feed(ends[1], chop(data, cuts), eof=True) == whole
-    assert feed(ends[2], [data[at : at + 1] for at in range(len(data))], eof=True) == whole
-    assert whole[1] is not None or whole[0][-1] == ConnectionClosed()
+@given(st.data())
+def test_chunks_make_no_difference(role: Role, data: st.DataObject) -> None:
+    stream = data.draw(hostile_streams(role))
+    make = parser_of(role, stream)
+    check_chunking(make, stream.data, data.draw(chunked(stream.data)))
+    check_exceptions(make, stream.data, RemoteProtocolError)
+    whole = parse(make, [stream.data])
+    assert whole.failure is not None or whole.events[-1] == ConnectionClosed()
 
 
 def test_a_body_that_fits_no_packet(monkeypatch: pytest.MonkeyPatch) -> None:

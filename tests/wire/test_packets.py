@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.testing import pack
 from gearman_proto.wire.events import EVENT_CLASSES, PacketEvent, WorkFail
 from gearman_proto.wire.packets import (
     BY_NAME,
@@ -20,8 +21,6 @@ from gearman_proto.wire.packets import (
     number,
     parse,
 )
-
-from .packing import pack
 
 C, W, S = Role.CLIENT, Role.WORKER, Role.SERVER
 

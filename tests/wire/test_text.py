@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from gearman_proto import constants, text
 from gearman_proto.errors import RemoteProtocolError, ServerError
+from gearman_proto.testing import Outcome, check_chunking, check_exceptions, parse
+from gearman_proto.testing.strategies import admin_replies, chunked, hostile_replies
 from gearman_proto.wire.connection import NEED_DATA, Connection
-from gearman_proto.wire.events import CanDo, SetClientId, SubmitJobBg, TextLine
+from gearman_proto.wire.events import CanDo, Event, SetClientId, SubmitJobBg, TextLine
 from gearman_proto.wire.packets import Role
 from gearman_proto.wire.text import (
     Command,
@@ -29,8 +31,7 @@ from tests.engines.server_harness import World
 from tests.profiles import examples
 from tests.recordings import VECTORS
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from .replies import Replies
 
 T = TypeVar("T")
 
@@ -619,39 +620,6 @@ COMMANDS = [
     text.cancel_job("H:h:1"),
     text.shutdown(graceful=False),
 ]
-PIECES = st.sampled_from(
-    [
-        *(b"\n", b"\r\n", b".\n", b"\n.\n", b"\t", b" ", b" :", b" : ", b"OK", b"OK ", b"ERR"),
-        *(b"ERR ", b"UNKNOWN_COMMAND", b"+%41", b"f", b"f\t1\t2\t3\n", b"f\t1\t2\t3\t4\n", b"7"),
-        *(b"4 ::1 - :\n", b"4 ::1 a b : f g\n", b"H:h:1\t0\t1\t0\n", b"\0", b"\xff", b"\0RES"),
-    ]
-)
-REPLIES = st.lists(PIECES | st.binary(max_size=20), max_size=25).map(b"".join)
-
-
-def chunks_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
-    places = sorted({cut % (len(data) + 1) for cut in cuts})
-    return [data[begin:end] for begin, end in zip([0, *places], [*places, len(data)])]
-
-
-def outcome(command: Command[Any], chunks: Sequence[bytes]) -> Any:
-    """What comes of a reply: its value, or a description of the error; None if it has no end."""
-    connection = Connection(Role.CLIENT)
-    connection.send(command.event)
-    reply = Reply(command, 500)
-    try:
-        for chunk in chunks:
-            connection.receive_data(chunk)
-            while (event := connection.next_event()) is not NEED_DATA:
-                if not isinstance(event, TextLine):
-                    return "a packet"
-                if reply.receive_line(event):
-                    return (reply.value(),)
-    except ServerError as error:
-        return (type(error), error.code, error.text)
-    except RemoteProtocolError as error:
-        return (type(error),)
-    return None
 
 
 def check_value(command: Command[Any], value: Any) -> None:
@@ -672,18 +640,30 @@ def check_value(command: Command[Any], value: Any) -> None:
 
 
 @examples(10)
-@given(
-    command=st.sampled_from(COMMANDS),
-    data=REPLIES,
-    cuts=st.lists(st.integers(0, 1000), max_size=10),
-)
-def test_any_reply_in_any_chunks(command: Command[Any], data: bytes, cuts: list[int]) -> None:
+@given(st.sampled_from(COMMANDS), hostile_replies(), st.data())
+def test_any_reply_in_any_chunks(command: Command[Any], reply: bytes, data: st.DataObject) -> None:
     """A value of its type, or one of the two errors; and it does not depend on the chunks."""
-    whole = outcome(command, [data])
-    if isinstance(whole, tuple) and not isinstance(whole[0], type):
-        check_value(command, whole[0])
-    assert outcome(command, chunks_of(data, cuts)) == whole
-    assert outcome(command, [bytes([byte]) for byte in data]) == whole
+
+    def make() -> Replies:
+        return Replies(command, 500)
+
+    check_chunking(make, reply, data.draw(chunked(reply)))
+    check_exceptions(make, reply, (RemoteProtocolError, ServerError))
+    for value in parse(make, [reply] if reply else []).events:
+        if not isinstance(value, Event):
+            check_value(command, value)
+
+
+@examples(1)
+@given(st.sampled_from(COMMANDS), st.data())
+def test_any_sound_reply_is_understood(command: Command[Any], data: st.DataObject) -> None:
+    reply = data.draw(admin_replies(command))
+    outcome = parse(lambda: Replies(command), data.draw(chunked(reply.data)))
+    if isinstance(reply.value, ServerError):
+        assert isinstance(outcome.error, ServerError)
+        assert outcome.error.code == reply.value.code
+    else:
+        assert outcome == Outcome((reply.value,))
 
 
 # What JobServer prints is read as it was.

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError, UnknownCommandError
+from gearman_proto.testing import pack_event
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import (
     AllYours,
@@ -32,8 +33,6 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, Role
 from tests.recordings import VECTORS
-
-from .packing import pack
 
 # The connections on which the recorded peer sent what ends them, and the error. Nothing sound came
 # before.
@@ -77,15 +76,6 @@ CHANGED: dict[str, dict[bytes, bytes]] = {
 }
 
 
-def encode(event: Event, magic: bytes) -> bytes:
-    if isinstance(event, PacketEvent):
-        return pack(event.packet, type(event).arguments(event), magic)
-    if isinstance(event, TextLine):
-        return event.line + event.ending
-    assert isinstance(event, InvalidRequest)
-    return b""
-
-
 class Wire:
     """The two ends of one recorded connection, and what went through each so far."""
 
@@ -112,7 +102,7 @@ class Wire:
             with pytest.raises(LocalProtocolError):
                 self.near.send(event)
             self.unsendable.append(known)
-            self.sent_requests += encode(event, MAGIC_REQUEST)
+            self.sent_requests += pack_event(event, MAGIC_REQUEST)
             if known[1] is not None:
                 self.near.send(known[1])
 
@@ -166,9 +156,9 @@ def test_replay(name: str, step: int) -> None:
         for recorded, changed in CHANGED.get(name, {}).items():
             assert recorded in expected
             expected = expected.replace(recorded, changed)
-        assert b"".join(encode(event, MAGIC_REQUEST) for event in wire.requests) == expected
+        assert b"".join(pack_event(event, MAGIC_REQUEST) for event in wire.requests) == expected
         assert wire.sent_requests == expected
-        assert b"".join(encode(event, MAGIC_RESPONSE) for event in wire.replies) == (
+        assert b"".join(pack_event(event, MAGIC_RESPONSE) for event in wire.replies) == (
             wire.recorded_replies
         )
         assert wire.sent_replies == wire.recorded_replies

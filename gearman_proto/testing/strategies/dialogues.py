@@ -1,0 +1,301 @@
+"""Dialogues of a client or a worker with a server that keep to the protocol, and one side of them.
+
+A server answers the requests of one connection in order, but when it likes, and sends what is no
+answer in between: what becomes of a job to who has submitted it, and NOOP to a worker that sleeps.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from hypothesis import strategies as st
+
+from gearman_proto.records import record, replaced
+from gearman_proto.wire.events import (
+    EVENT_CLASSES,
+    AllYours,
+    Event,
+    GrabJob,
+    GrabJobUniq,
+    JobAssign,
+    JobAssignAll,
+    JobAssignUniq,
+    JobCreated,
+    Noop,
+    OptionReq,
+    OptionRes,
+    PacketEvent,
+    PreSleep,
+    SubmitJob,
+    SubmitJobHigh,
+    TextLine,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+from gearman_proto.wire.packets import BY_NAME, MAGIC_REQUEST, MAGIC_RESPONSE, Role
+
+from ..packing import pack_event  # noqa: TID252
+from .admin import admin_commands, admin_lines, admin_replies
+from .values import events_of, packets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hypothesis.strategies import DrawFn, SearchStrategy
+
+
+# Turns of a dialogue, beside the answers that are owed at its end; and packets of a stream.
+_MOST: Final = 20
+_FOREGROUND: Final = ("SUBMIT_JOB", "SUBMIT_JOB_HIGH", "SUBMIT_JOB_LOW", "SUBMIT_REDUCE_JOB")
+_LIKELY: Final = (SubmitJob, SubmitJobHigh, OptionReq, GrabJob, GrabJobUniq, PreSleep)
+_ENDS: Final = (WorkComplete, WorkFail, WorkException)
+_WORK: Final = (WorkComplete, WorkFail, WorkData, WorkWarning, WorkStatus, WorkException)
+
+
+@record(frozen=True)
+class Turn:
+    """One packet, or one line of text, of a dialogue.
+
+    Attributes:
+        sender: Whose it is: Role.SERVER, or the other side's role.
+        event: What it says.
+    """
+
+    sender: Role
+    event: Event
+
+    @property
+    def data(self) -> bytes:
+        """Its bytes."""
+        magic = MAGIC_RESPONSE if self.sender is Role.SERVER else MAGIC_REQUEST
+        return pack_event(self.event, magic)
+
+
+@record(frozen=True)
+class Session:
+    """A dialogue over one connection, from its begin. All that was asked is answered at its end.
+
+    Attributes:
+        role: The role of the side that is no server.
+        turns: What was sent, in order.
+    """
+
+    role: Role
+    turns: tuple[Turn, ...]
+
+    def sent_by(self, sender: Role) -> tuple[Event, ...]:
+        """What one side has sent, in order: Role.SERVER, or `role`."""
+        return tuple(turn.event for turn in self.turns if turn.sender is sender)
+
+
+@record(frozen=True)
+class Stream:
+    """What one end of a connection receives, all of it sound.
+
+    Attributes:
+        data: The bytes.
+        events: What they mean.
+        asked: What that end has sent before. It is empty for a server.
+    """
+
+    data: bytes
+    events: tuple[Event, ...]
+    asked: tuple[Event, ...] = ()
+
+
+class _Dialogue:
+    """What both sides have said so far.
+
+    Whatever follows from a request is drawn with it, and said later. So the other steps draw
+    nothing, and each can be left out, which is how Hypothesis shrinks.
+    """
+
+    def __init__(self, draw: DrawFn, role: Role) -> None:
+        self.turns: list[Turn] = []
+        self._draw = draw
+        self._role = role
+        # Each request's answer, and what then is to be said of its job.
+        self._owed: deque[tuple[list[Event], deque[PacketEvent]]] = deque()
+        # What is still to be said of the client's jobs, and of the worker's, by their handles.
+        self._wanted: dict[bytes, deque[PacketEvent]] = {}
+        self._held: dict[bytes, deque[PacketEvent]] = {}
+        self._sleeps = False
+        self._exceptions = False
+
+    def ask(self) -> None:
+        """The side that is no server sends a request, or what is not answered."""
+        request = self._draw(_requests(self._role))
+        if not isinstance(request, PacketEvent):
+            self._say(self._role, request.event)
+            self._owed.append((_lines(self._draw(admin_replies(request)).data), deque()))
+            return
+        self._say(self._role, request)
+        self._sleeps = self._sleeps or isinstance(request, PreSleep)
+        if request.packet.answers:
+            reply = self._draw_reply(request)
+            self._owed.append(([reply], self._draw_news(request, reply)))
+
+    def answer(self) -> None:
+        """The server answers the oldest request."""
+        if not self._owed:
+            return
+        answers, news = self._owed.popleft()
+        for answer in answers:
+            self._say(Role.SERVER, answer)
+            if answer == OptionRes(b"exceptions"):
+                self._exceptions = True
+            elif news and isinstance(answer, PacketEvent):
+                jobs = self._wanted if isinstance(answer, JobCreated) else self._held
+                # A server may give one handle to several submits of one unique.
+                jobs.setdefault(type(answer).arguments(answer)[0], news)
+
+    def push(self) -> None:
+        """The server says what is no answer."""
+        if self._wanted:
+            handle, event = self._next_news(self._wanted)
+            if isinstance(event, WorkException) and not self._exceptions:
+                event = WorkFail(handle, b"")
+            self._say(Role.SERVER, event)
+        elif self._sleeps:
+            self._sleeps = False
+            self._say(Role.SERVER, Noop())
+
+    def work(self) -> None:
+        """A worker says how a job goes that it was given."""
+        if self._held:
+            _, event = self._next_news(self._held)
+            self._say(self._role, event)
+
+    def end(self) -> None:
+        """All that is left is said."""
+        while self._owed:
+            self.answer()
+        while self._wanted:
+            self.push()
+        while self._held:
+            self.work()
+
+    def _say(self, sender: Role, event: Event) -> None:
+        self.turns.append(Turn(sender, event))
+
+    def _draw_reply(self, request: PacketEvent) -> PacketEvent:
+        packet = request.packet
+        name = self._draw(st.sampled_from([*packet.answers, "ERROR"]))
+        reply: PacketEvent = self._draw(events_of(EVENT_CLASSES[BY_NAME[name].number], self._role))
+        if name != "ERROR" and packet.args and not packet.is_submit:
+            # The answer repeats what was asked about.
+            (repeated, *_) = type(request).arguments(request)
+            reply = replaced(reply, **{reply.packet.args[0]: repeated})
+        return reply
+
+    def _draw_news(self, request: PacketEvent, reply: PacketEvent) -> deque[PacketEvent]:
+        """What is to be said of the job that `reply` is about, up to its end at most."""
+        if isinstance(reply, JobCreated) and request.packet.name in _FOREGROUND:
+            receiver = self._role
+        elif isinstance(reply, (JobAssign, JobAssignUniq, JobAssignAll)):
+            receiver = Role.SERVER
+        else:
+            return deque()
+        news = self._draw(st.lists(packets(receiver, _WORK), max_size=3))
+        ends = [number for number, event in enumerate(news, 1) if isinstance(event, _ENDS)]
+        return deque(news[: ends[0]] if ends else news)
+
+    @staticmethod
+    def _next_news(jobs: dict[bytes, deque[PacketEvent]]) -> tuple[bytes, PacketEvent]:
+        """Take the next of one job after the other."""
+        handle = next(iter(jobs))
+        news = jobs.pop(handle)
+        event = replaced(news.popleft(), handle=handle)
+        if news:
+            jobs[handle] = news
+        return handle, event
+
+
+@functools.cache
+def _requests(role: Role) -> SearchStrategy[Any]:
+    """What a client or a worker may send of itself; mostly what leads to something."""
+    kinds = [
+        kind
+        for kind in EVENT_CLASSES.values()
+        # What a worker says of a job has its own place; no server acts on ALL_YOURS.
+        if kind.packet.sender & role and kind not in (*_WORK, AllYours)
+    ]
+    likely = packets(Role.SERVER, [kind for kind in _LIKELY if kind in kinds])
+    others = packets(Role.SERVER, kinds) | admin_commands()
+    return st.sampled_from([likely, others]).flatmap(lambda chosen: chosen)
+
+
+def _lines(data: bytes) -> list[Event]:
+    """The lines of a reply."""
+    lines: list[Event] = []
+    for line in data.split(b"\n")[:-1]:
+        ending = b"\r\n" if line.endswith(b"\r") else b"\n"
+        lines.append(TextLine(line.removesuffix(b"\r"), ending))
+    return lines
+
+
+_STEPS: Final = st.sampled_from(
+    [
+        *(None, _Dialogue.ask, _Dialogue.answer, _Dialogue.push, _Dialogue.work),
+        *(_Dialogue.ask, _Dialogue.answer, _Dialogue.push, _Dialogue.work),
+    ]
+)
+
+
+@st.composite
+def _sessions(draw: DrawFn, role: Role) -> Session:
+    dialogue = _Dialogue(draw, role)
+    for _ in range(_MOST):
+        step = draw(_STEPS)
+        if step is None:
+            break
+        step(dialogue)
+    dialogue.end()
+    return Session(role, tuple(dialogue.turns))
+
+
+def sessions(role: Role = Role.CLIENT | Role.WORKER) -> SearchStrategy[Session]:
+    """Legal dialogues of both sides of a connection.
+
+    Each request has its answer, in order and possibly late; what a server says of a job comes
+    behind its JOB_CREATED and before its end; a worker speaks of jobs that it was given. Text
+    commands are among the packets. The plainest is one in which nothing is said.
+
+    Args:
+        role: The side that is no server: a client, a worker, or both at once.
+
+    Raises:
+        ValueError: `role` is a server's.
+    """
+    if Role.SERVER in role:
+        raise ValueError("the role is that of the side that is no server")
+    return _sessions(role)
+
+
+def streams(role: Role) -> SearchStrategy[Stream]:
+    """What `role` may receive, as bytes and as events, and what it has asked before.
+
+    For a server, any requests and text commands. For others, the server's side of one of
+    `sessions`. The plainest is an empty one.
+
+    Args:
+        role: What receives it.
+    """
+    if role is Role.SERVER:
+        return st.lists(packets(role) | admin_lines(), max_size=_MOST).map(
+            lambda events: _stream(events, MAGIC_REQUEST)
+        )
+    return sessions(role).map(
+        lambda session: _stream(session.sent_by(Role.SERVER), MAGIC_RESPONSE, session.sent_by(role))
+    )
+
+
+def _stream(events: Sequence[Event], magic: bytes, asked: tuple[Event, ...] = ()) -> Stream:
+    data = b"".join(pack_event(event, magic) for event in events)
+    return Stream(data, tuple(events), asked)

@@ -1,0 +1,186 @@
+"""Names, payloads, single packets, and the pieces that bytes come in."""
+
+from __future__ import annotations
+
+import functools
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+from hypothesis import strategies as st
+
+from gearman_proto import constants
+from gearman_proto.wire.events import EVENT_CLASSES, PacketEvent
+from gearman_proto.wire.packets import HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from hypothesis.strategies import SearchStrategy
+
+# What other names begin with or hold and yet are names: separators of lists, what ends a list, what
+# is no ASCII, and no UTF-8.
+_ODD_NAMES: Final = (b"two words", b"a\tb", b"a\nb", b".", "gr\xfcn".encode(), b"\xff")
+# What a parser may take for the begin or the end of something.
+_ODD_PAYLOADS: Final = (
+    *(b"\0", b"\n", b".\n", b"\r\n.\r\n", b"\xff", b"status\n", MAGIC_REQUEST),
+    MAGIC_RESPONSE + b"\0\0\0\x06\0\0\0\0",
+    bytes(range(256)),
+)
+# Bytes of a name that is not made to be long.
+_USUAL: Final = 12
+
+
+def without(data: bytes, unwanted: bytes) -> bytes:
+    """Return `data` with each of the `unwanted` bytes replaced by an ``a``."""
+    return data.translate(bytes(97 if byte in unwanted else byte for byte in range(256)))
+
+
+def names(plain: tuple[bytes, ...], max_size: int) -> SearchStrategy[bytes]:
+    """Names of up to `max_size` bytes, without NULs; the first of the `plain` ones is plainest."""
+    return st.one_of(
+        st.sampled_from(plain),
+        st.sampled_from((*_ODD_NAMES, b"n" * max_size)),
+        st.binary(max_size=min(_USUAL, max_size)).map(lambda name: without(name, b"\0")),
+    )
+
+
+def function_names() -> SearchStrategy[bytes]:
+    """Names of functions, as servers take them: up to 7986 bytes, any but NUL, or none at all.
+
+    They are bytes, with blanks, tabs, line feeds and what is no UTF-8. The plainest is ``b"f"``.
+    """
+    return names((b"f", b"g", b""), constants.MAX_FUNCTION_SIZE)
+
+
+def uniques() -> SearchStrategy[bytes]:
+    """Uniques of jobs, as servers take them: up to 63 bytes, any but NUL.
+
+    The plainest is ``b""``, which is none. There are few others, so that jobs share them, and
+    ``b"-"`` is among them, which is special to gearmand.
+    """
+    return names((b"", b"u", b"v", b"-"), constants.MAX_UNIQUE_SIZE)
+
+
+def handles() -> SearchStrategy[bytes]:
+    """Handles of jobs, up to 63 bytes, mostly such as gearmand gives. The plainest is ``H:h:1``."""
+    given = st.builds(
+        lambda host, number: b"H:%b:%d" % (host, number),
+        st.sampled_from([b"h", b"host", b"db-1.example.org"]),
+        st.integers(1, 2**31),
+    )
+    return given | names((b"H:h:1",), constants.MAX_HANDLE_SIZE)
+
+
+def payloads(max_size: int = 1000) -> SearchStrategy[bytes]:
+    """What jobs carry: any bytes.
+
+    Among them what a parser may take for the begin or the end of something, and runs of one byte up
+    to the largest size. The plainest is ``b""``.
+
+    Args:
+        max_size: Bytes of the largest one. It may be large: the runs cost nothing to draw.
+    """
+    odd = [payload for payload in _ODD_PAYLOADS if len(payload) <= max_size]
+    return st.one_of(
+        st.binary(max_size=max_size),
+        st.sampled_from([b"", *odd]),
+        st.integers(0, max_size).map(lambda size: b"x" * size),
+    )
+
+
+def numbers(largest: int) -> SearchStrategy[bytes]:
+    """Numbers from 0, in decimal."""
+    return st.integers(0, largest).map(lambda number: b"%d" % number)
+
+
+# The codes of errors that answer any request; see `Connection` for those that do not.
+ERROR_CODES: Final = (b"UNKNOWN_ERROR", b"SOME_CODE", b"unknown_command", b"")
+
+_VALUES: Final[dict[str, Callable[[], SearchStrategy[bytes]]]] = {
+    "function": function_names,
+    "unique": uniques,
+    "handle": handles,
+    "data": payloads,
+    "timeout": lambda: numbers(constants.MAX_CAN_DO_TIMEOUT),
+    "epoch": lambda: numbers(constants.MAX_EPOCH),
+    "numerator": lambda: numbers(10**constants.MAX_PROGRESS_SIZE - 1),
+    "denominator": lambda: numbers(10**constants.MAX_PROGRESS_SIZE - 1),
+    "known": lambda: numbers(1),
+    "running": lambda: numbers(1),
+    "clients": lambda: numbers(1000),
+    "code": lambda: st.sampled_from(ERROR_CODES),
+    "text": lambda: payloads(30),
+    "option": lambda: names((b"exceptions",), constants.MAX_HANDLE_SIZE),
+    "client_id": lambda: names((b"-", b"id"), constants.MAX_CLIENT_ID_SIZE),
+    "reducer": lambda: names((b"", b"r"), constants.MAX_REDUCER_SIZE),
+    "aggregate": lambda: names((b"",), constants.MAX_REDUCER_SIZE),
+}
+
+
+def events_of(kind: type[PacketEvent], role: Role) -> SearchStrategy[Any]:
+    """Events of one kind that `role` may receive."""
+    return _events_of(kind.packet.number, role)
+
+
+@functools.cache
+def _events_of(number: int, role: Role) -> SearchStrategy[Any]:
+    kind = EVENT_CLASSES[number]
+    # What is not in the table are the columns of a calendar.
+    values: list[SearchStrategy[Any]] = [
+        _VALUES.get(name, lambda: numbers(59))() for name in kind.packet.args
+    ]
+    if kind.packet.optional:
+        # What follows the handle is gearmand's: no worker sends it.
+        values[-1] = st.none() if role is Role.SERVER else st.sampled_from([None, b""])
+    return st.builds(kind, *values)
+
+
+def packets(
+    role: Role, kinds: Collection[type[PacketEvent]] | None = None
+) -> SearchStrategy[PacketEvent]:
+    """Packets that a `role` may receive, one by one, as events.
+
+    Whether one answers something is not looked at; `sessions` does. The plainest are those with the
+    fewest arguments.
+
+    Args:
+        role: What receives them.
+        kinds: Which of them: classes of `gearman_proto.events`. None is all that there are.
+
+    Raises:
+        ValueError: `role` receives none of these.
+    """
+    found = [
+        kind
+        for kind in EVENT_CLASSES.values()
+        if kind.packet.receiver & role and (kinds is None or kind in kinds)
+    ]
+    if not found:
+        raise ValueError(f"{role!r} receives none of these packets")
+    found.sort(key=lambda kind: len(kind.packet.args))
+    return st.one_of([events_of(kind, role) for kind in found])
+
+
+def chunked(data: bytes) -> SearchStrategy[list[bytes]]:
+    """The ways in which `data` may come: pieces that are not empty, and are `data` if joined.
+
+    At once, which is the plainest; cut at any places; cut within and around the headers of packets;
+    in pieces of one size; and byte by byte.
+    """
+    size = len(data)
+    if size < 2:
+        return st.just([data] if data else [])
+    headers = [at for at in range(size) if data.startswith((MAGIC_REQUEST, MAGIC_RESPONSE), at)]
+    near = {at + offset for at in headers or [0] for offset in range(HEADER_SIZE + 2)}
+    inside = sorted(near & set(range(1, size))) or [1]
+
+    def cut(places: set[int]) -> list[bytes]:
+        return [data[begin:end] for begin, end in pairwise([0, *sorted(places), size])]
+
+    return st.one_of(
+        st.just([data]),
+        st.sets(st.integers(1, size - 1), max_size=10).map(cut),
+        st.sets(st.sampled_from(inside), max_size=10).map(cut),
+        st.integers(1, size - 1).map(lambda step: cut(set(range(step, size, step)))),
+        st.just(cut(set(range(1, size)))),
+    )

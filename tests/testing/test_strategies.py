@@ -1,0 +1,486 @@
+"""What the strategies draw is what they say, and shrinks to the plainest case."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, settings
+
+from gearman_proto import constants, text
+from gearman_proto.errors import RemoteProtocolError, ServerError
+from gearman_proto.testing import (
+    ConnectionParser,
+    check_exceptions,
+    check_meaning,
+    pack_event,
+    parse,
+)
+from gearman_proto.testing.strategies import (
+    AdminReply,
+    HostileStream,
+    Session,
+    Stream,
+    Turn,
+    admin_commands,
+    admin_lines,
+    admin_replies,
+    chunked,
+    function_names,
+    handles,
+    hostile_replies,
+    hostile_streams,
+    packets,
+    payloads,
+    sessions,
+    streams,
+    uniques,
+)
+from gearman_proto.wire.connection import Connection
+from gearman_proto.wire.events import (
+    EVENT_CLASSES,
+    AllYours,
+    CanDo,
+    ConnectionClosed,
+    EchoReq,
+    EchoRes,
+    Event,
+    GrabJob,
+    JobAssign,
+    JobAssignAll,
+    JobAssignUniq,
+    JobCreated,
+    Noop,
+    OptionRes,
+    PacketEvent,
+    PreSleep,
+    ResetAbilities,
+    SetClientId,
+    SubmitJob,
+    SubmitJobBg,
+    TextLine,
+    WorkComplete,
+    WorkException,
+    WorkFail,
+)
+from gearman_proto.wire.packets import HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE, Role
+from gearman_proto.wire.packets import parse as parse_packet
+from gearman_proto.wire.text import FunctionStatus, JobRecord, WorkerStatus
+from tests.wire.replies import Replies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypothesis.strategies import SearchStrategy
+
+    from gearman_proto.wire.text import Command
+
+T = TypeVar("T")
+BOTH = Role.CLIENT | Role.WORKER
+ROLES = [Role.CLIENT, Role.WORKER, BOTH, Role.SERVER]
+each_role = pytest.mark.parametrize("role", ROLES)
+#: The same each time, and no more than is needed.
+QUICK = settings(
+    database=None,
+    deadline=None,
+    derandomize=True,
+    max_examples=2000,
+    phases=[Phase.generate, Phase.shrink],
+    report_multiple_bugs=False,
+)
+COMMANDS: list[Command[Any]] = [
+    *(text.status(), text.prioritystatus(), text.workers(), text.show_jobs()),
+    *(text.show_unique_jobs(), text.version(), text.getpid(), text.verbose()),
+    *(text.cancel_job("H:h:1"), text.create_function("f")),
+]
+
+
+def plainest(strategy: SearchStrategy[T], condition: Callable[[T], bool] = lambda _: True) -> T:
+    """What `strategy` shrinks to where `condition` holds."""
+    return find(strategy, condition, settings=QUICK)
+
+
+def drawn(strategy: SearchStrategy[T], count: int = 50) -> list[T]:
+    """What `strategy` draws, the same each time."""
+    found: list[T] = []
+
+    @settings(QUICK, max_examples=count, suppress_health_check=list(HealthCheck))
+    @given(strategy)
+    def draw(value: T) -> None:
+        found.append(value)
+
+    draw()
+    return found
+
+
+# Names and payloads.
+
+
+def test_function_names() -> None:
+    found = drawn(function_names())
+    assert not any(b"\0" in name for name in found)
+    assert {len(name) for name in found} >= {0, 1, constants.MAX_FUNCTION_SIZE}
+    assert max(map(len, found)) == constants.MAX_FUNCTION_SIZE
+    assert any(b" " in name for name in found)
+    assert any(not name.isascii() for name in found)
+
+
+def test_uniques_and_handles() -> None:
+    for strategy, limit in (
+        (uniques(), constants.MAX_UNIQUE_SIZE),
+        (handles(), constants.MAX_HANDLE_SIZE),
+    ):
+        found = drawn(strategy)
+        assert not any(b"\0" in name for name in found)
+        assert max(map(len, found)) == limit
+
+
+@pytest.mark.parametrize("max_size", [0, 1, 9, 1000, 10**6])
+def test_payloads(max_size: int) -> None:
+    found = drawn(payloads(max_size))
+    assert max(map(len, found)) <= max_size
+    if max_size >= 1000:
+        assert max(map(len, found)) > max_size / 2
+        assert any(b"\0RES" in payload for payload in found)
+
+
+def test_the_plainest_names() -> None:
+    assert plainest(function_names()) == b"f"
+    assert plainest(uniques()) == b""
+    assert plainest(handles()) == b"H:h:1"
+    assert plainest(payloads()) == b""
+    assert plainest(uniques(), bool) == b"u"
+    assert plainest(payloads(), lambda payload: len(payload) > 2) == b"\0\0\0"
+
+
+# Packets.
+
+
+@each_role
+def test_packets_are_those_of_a_role(role: Role) -> None:
+    found = {type(event) for event in drawn(packets(role))}
+    assert found <= {kind for kind in EVENT_CLASSES.values() if kind.packet.receiver & role}
+    assert len(found) > 5
+
+
+PLAIN = {"function": b"f", "handle": b"H:h:1", "code": b"UNKNOWN_ERROR", "option": b"exceptions"}
+EMPTY = ("unique", "data", "text", "reducer", "aggregate")
+
+
+@pytest.mark.parametrize("kind", EVENT_CLASSES.values(), ids=lambda kind: kind.packet.name)
+def test_packets_are_sound_and_plain(kind: type[PacketEvent]) -> None:
+    role = Role.SERVER if Role.SERVER in kind.packet.receiver else BOTH
+    for event in drawn(packets(role, [kind]), 3):
+        assert type(event) is kind
+        data = pack_event(event, MAGIC_RESPONSE)
+        assert parse_packet(kind.packet, data, HEADER_SIZE, len(data)) == list(
+            kind.arguments(event)
+        )
+    expected = [PLAIN.get(name, b"" if name in EMPTY else b"0") for name in kind.packet.args]
+    if kind is SetClientId:
+        expected = [b"-"]
+    if kind is WorkFail:
+        expected = [b"H:h:1"]
+    assert list(kind.arguments(plainest(packets(role, [kind])))) == expected
+
+
+def test_the_plainest_packets() -> None:
+    assert plainest(packets(Role.SERVER)) == ResetAbilities()
+    assert plainest(packets(Role.CLIENT)) == JobCreated(b"H:h:1")
+    assert plainest(packets(Role.WORKER)) == Noop()
+    assert plainest(packets(Role.SERVER, {SubmitJob, SubmitJobBg})) == SubmitJob(b"f", b"", b"")
+
+
+def test_a_failure_to_a_client_may_be_gearmands() -> None:
+    """It makes one of an exception that nobody wants, and leaves the NUL behind the handle."""
+    assert {event.reason for event in drawn(packets(Role.CLIENT, [WorkFail]))} == {None, b""}  # type: ignore[attr-defined]
+    assert {event.reason for event in drawn(packets(Role.SERVER, [WorkFail]))} == {None}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("role", "kinds"), [(Role.CLIENT, [GrabJob]), (Role.SERVER, [])])
+def test_no_packets(role: Role, kinds: list[type[PacketEvent]]) -> None:
+    with pytest.raises(ValueError, match="receives none of these packets"):
+        packets(role, kinds)
+
+
+# Chunks.
+
+PAIR = pack_event(EchoReq(b"abc"), MAGIC_REQUEST) * 2
+
+
+def test_chunks() -> None:
+    found = drawn(chunked(PAIR), 150)
+    assert all(b"".join(chunks) == PAIR and all(chunks) for chunks in found)
+    sizes = {tuple(map(len, chunks)) for chunks in found}
+    assert {(30,), (1,) * 30, (15, 15), (7, 7, 7, 7, 2)} <= sizes
+    # Cut within the second header, and nowhere else.
+    assert any(15 < size < 27 for size, *rest in sizes if len(rest) == 1)
+
+
+def test_the_plainest_chunks() -> None:
+    assert plainest(chunked(b"")) == []
+    assert plainest(chunked(b"a")) == [b"a"]
+    assert plainest(chunked(PAIR)) == [PAIR]
+
+
+@pytest.mark.parametrize("data", [b"ab", b"no header", b"\0REQ", b"x" * 20 + MAGIC_REQUEST])
+def test_chunks_of_what_is_no_packet(data: bytes) -> None:
+    found = drawn(chunked(data))
+    assert all(b"".join(chunks) == data and all(chunks) for chunks in found)
+    assert [data] in found
+    assert len(found) > 1
+
+
+# The admin protocol.
+
+
+def test_commands() -> None:
+    found = {command.line.split()[0] for command in drawn(admin_commands(), 120)}
+    assert found == {
+        *(b"status", b"prioritystatus", b"workers", b"show", b"version", b"getpid", b"verbose"),
+        *(b"maxqueue", b"cancel", b"create", b"drop"),
+    }
+    assert plainest(admin_commands()).line == b"status"
+
+
+def test_lines_are_taken_by_both_ends() -> None:
+    found = drawn(admin_lines())
+    near = Connection(Role.CLIENT)
+    for line in found:
+        check_meaning(
+            lambda: ConnectionParser(Role.SERVER), near.send(line), [line, ConnectionClosed()]
+        )
+        assert not line.line.lower().startswith(b"shutdown")
+    assert {line.ending for line in found} == {b"\r\n", b"\n"}
+    assert any(not line.line for line in found)
+    assert plainest(admin_lines()) == TextLine(b"status")
+
+
+def check_reply(command: Command[Any], reply: AdminReply[Any]) -> None:
+    if not isinstance(reply.value, ServerError):
+        check_meaning(lambda: Replies(command), reply.data, [reply.value])
+        return
+    error = parse(lambda: Replies(command), [reply.data]).error
+    assert isinstance(error, ServerError)
+    assert (error.code, error.text) == (reply.value.code, reply.value.text)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=repr)
+def test_replies(command: Command[Any]) -> None:
+    found = drawn(admin_replies(command))
+    for reply in found:
+        check_reply(command, reply)
+    assert any(isinstance(reply.value, ServerError) for reply in found)
+    assert any(not isinstance(reply.value, ServerError) for reply in found)
+
+
+def test_the_plainest_replies() -> None:
+    for command in COMMANDS[:5]:
+        assert plainest(admin_replies(command)) == AdminReply(b".\n", ())
+    lines = [(reply.data, reply.value) for reply in map(plainest, map(admin_replies, COMMANDS[5:]))]
+    assert lines == [
+        (b"OK 1.1.21\r\n", "OK 1.1.21"),
+        (b"OK 1\r\n", 1),
+        (b"OK ERROR\r\n", "ERROR"),
+        (b"OK\r\n", "OK"),
+        (b"OK\r\n", "OK"),
+    ]
+
+    def is_one(reply: AdminReply[Any]) -> bool:
+        return isinstance(reply.value, tuple) and len(reply.value) == 1
+
+    expected: list[tuple[Any, bytes, Any]] = [
+        (text.status(), b"f\t0\t0\t0\n.\n", FunctionStatus("f", 0, 0, 0)),
+        (text.workers(), b"3 127.0.0.1 - :\n.\n", WorkerStatus(3, "127.0.0.1", "-", ())),
+        (text.show_jobs(), b"H:h:1\t0\t0\t0\n.\n", JobRecord("H:h:1", 0, False, False)),
+        (text.show_unique_jobs(), b"\n.\n", ""),
+    ]
+    for command, data, value in expected:
+        assert plainest(admin_replies(command), is_one) == AdminReply(data, (value,))
+
+
+# Dialogues.
+
+
+def check_session(session: Session) -> None:
+    """Both ends can say that, and understand it; there is nothing left at the end."""
+    ends = {session.role: Connection(session.role), Role.SERVER: Connection(Role.SERVER)}
+    for turn in session.turns:
+        (receiver,) = (end for role, end in ends.items() if role is not turn.sender)
+        assert ends[turn.sender].send(turn.event) == turn.data
+        receiver.receive_data(turn.data)
+        assert receiver.next_event() == turn.event
+    for end in ends.values():
+        assert end.unanswered == end.buffered == 0
+
+
+@pytest.mark.parametrize("role", ROLES[:3])
+def test_sessions(role: Role) -> None:
+    found = drawn(sessions(role), 50)
+    for session in found:
+        assert session.role is role
+        check_session(session)
+        assert {turn.sender for turn in session.turns} <= {role, Role.SERVER}
+    kinds = {type(turn.event) for session in found for turn in session.turns}
+    assert len(kinds) > 10
+    assert AllYours not in kinds
+
+
+WORK = [kind for kind in EVENT_CLASSES.values() if kind.packet.name.startswith("WORK_")]
+
+
+def says(*kinds: type[Event]) -> Callable[[Session], bool]:
+    """Whether a session has these events, in this order."""
+
+    def condition(session: Session) -> bool:
+        said = iter([type(turn.event) for turn in session.turns])
+        return all(kind in said for kind in kinds)
+
+    return condition
+
+
+def events_of(session: Session) -> list[Event]:
+    return [turn.event for turn in session.turns]
+
+
+def test_the_plainest_sessions() -> None:
+    assert plainest(sessions()) == Session(BOTH, ())
+    assert plainest(sessions(), lambda session: bool(session.turns)).turns == (
+        Turn(BOTH, PreSleep()),
+    )
+    assert events_of(plainest(sessions(Role.WORKER), says(JobAssign))) == [
+        GrabJob(),
+        JobAssign(b"H:h:1", b"f", b""),
+    ]
+    assert events_of(plainest(sessions(Role.WORKER), says(Noop))) == [PreSleep(), Noop()]
+
+
+FOREGROUND = {"SUBMIT_JOB", "SUBMIT_JOB_HIGH", "SUBMIT_JOB_LOW", "SUBMIT_REDUCE_JOB"}
+ENDS = (WorkComplete, WorkFail, WorkException)
+
+
+def test_a_session_keeps_to_the_protocol() -> None:
+    """A job's news come between its JOB_CREATED and its end, and from the worker that has it."""
+    news = 0
+    for session in drawn(sessions(), 100):
+        near = Connection(session.role)
+        submitted: set[bytes] = set()
+        assigned: set[bytes] = set()
+        sleeps = exceptions = False
+        for turn in session.turns:
+            event: Any = turn.event
+            known = assigned
+            if turn.sender is Role.SERVER:
+                known = submitted
+                near.receive_data(turn.data)
+                event = near.next_event()
+                exceptions = exceptions or event == OptionRes(b"exceptions")
+                if isinstance(event, JobCreated) and event.answers.packet.name in FOREGROUND:
+                    submitted.add(event.handle)
+                elif isinstance(event, (JobAssign, JobAssignUniq, JobAssignAll)):
+                    assigned.add(event.handle)
+                elif isinstance(event, Noop):
+                    assert sleeps
+                    sleeps = False
+                assert exceptions or not isinstance(event, WorkException)
+            else:
+                near.send(event)
+                sleeps = sleeps or isinstance(event, PreSleep)
+            if type(event) in WORK:
+                news += 1
+                assert event.handle in known
+            if isinstance(event, ENDS):
+                known.remove(event.handle)
+    assert news > 10
+
+
+def test_a_session_of_a_server() -> None:
+    with pytest.raises(ValueError, match="no server"):
+        sessions(Role.SERVER)
+
+
+# Streams.
+
+
+def parser_of(role: Role, stream: Stream | HostileStream) -> Callable[[], ConnectionParser]:
+    return lambda: ConnectionParser(role, stream.asked)
+
+
+@each_role
+def test_streams(role: Role) -> None:
+    found = drawn(streams(role))
+    for stream in found:
+        make = parser_of(role, stream)
+        check_meaning(make, stream.data, [*stream.events, ConnectionClosed()])
+    assert sum(len(stream.events) for stream in found) > 50
+    assert any(stream.asked for stream in found) == (role is not Role.SERVER)
+    assert any(isinstance(event, TextLine) for stream in found for event in stream.events)
+
+
+def test_the_plainest_streams() -> None:
+    for role in ROLES:
+        assert plainest(streams(role)) == Stream(b"", ())
+
+    def has(kind: type[Event]) -> Callable[[Stream], bool]:
+        return lambda stream: any(isinstance(event, kind) for event in stream.events)
+
+    assert plainest(streams(Role.SERVER), has(CanDo)) == Stream(
+        b"\0REQ\0\0\0\1\0\0\0\1f", (CanDo(b"f"),)
+    )
+    assert plainest(streams(Role.SERVER), has(TextLine)) == Stream(
+        b"status\r\n", (TextLine(b"status"),)
+    )
+    assert plainest(streams(Role.CLIENT), has(EchoRes)) == Stream(
+        b"\0RES\0\0\0\x11\0\0\0\0", (EchoRes(b""),), (EchoReq(b""),)
+    )
+
+
+# Hostile ones.
+
+
+@each_role
+def test_hostile_streams(role: Role) -> None:
+    found = drawn(hostile_streams(role), 40)
+    refused = 0
+    for stream in found:
+        make = parser_of(role, stream)
+        check_exceptions(make, stream.data, RemoteProtocolError)
+        refused += parse(make, [stream.data]).failure is not None
+        assert 1 <= len(stream.faults) <= 2
+    assert refused > len(found) / 2
+    assert len({fault for stream in found for fault in stream.faults}) > 5
+    assert any(stream.asked for stream in found) == (role is not Role.SERVER)
+
+
+FAULTS = {
+    "a packet without its end": b"\0",
+    "a magic that is none, or the other side's": b"\0REX\0\0\0\3\0\0\0\0",
+    "a size that is wrong by one": b"\0REQ\0\0\0\3\0\0\0\1",
+    "a NUL, or more, too few": b"\0REQ\0\0\0\3\0\0\0\0",
+    "a NUL too many, or a body where none belongs": b"\0REQ\0\0\0\3\0\0\0\1\0",
+    "a type that is not known": b"\0REQ\0\0\0\0\0\0\0\0",
+    "another type": b"\0REQ\0\0\0\1\0\0\0\0",
+    "text between packets": b"\n\0REQ\0\0\0\3\0\0\0\0",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_plainest_faults(fault: str) -> None:
+    stream = plainest(hostile_streams(Role.SERVER), lambda stream: fault in stream.faults)
+    assert stream == HostileStream(FAULTS[fault], (fault,))
+
+
+def test_the_plainest_hostile_streams() -> None:
+    for role in ROLES:
+        assert plainest(hostile_streams(role)).data == b"\0"
+
+
+def test_hostile_replies() -> None:
+    found = drawn(hostile_replies())
+    for data in found:
+        for command in (text.status(), text.getpid()):
+            make = functools.partial(Replies, command)
+            check_exceptions(make, data, (RemoteProtocolError, ServerError))
+    assert plainest(hostile_replies()) == b""
+    assert any(b"\t" in data for data in found)
