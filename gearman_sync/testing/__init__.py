@@ -1,1 +1,55 @@
 """Tools to test what speaks Gearman over real sockets, and applications."""
+
+from .client import ScriptedClient
+from .conversation import Conversation, Disconnected
+from .expectations import Expectation
+from .peer import Peer
+from .proxy import FaultyProxy, Happened
+from .scripted import ScriptedServer
+from .toxics import (
+    Bandwidth,
+    Corrupt,
+    Direction,
+    HalfOpen,
+    Latency,
+    LimitData,
+    ResetPeer,
+    Slicer,
+    SlowClose,
+    Stall,
+    Timeout,
+    Toxic,
+)
+from .unreachable import black_hole
+from .worker import Failed, Gate, Raised, ScriptedJob, ScriptedWorker, echo, reverse
+
+__all__ = [
+    "Bandwidth",
+    "Conversation",
+    "Corrupt",
+    "Direction",
+    "Disconnected",
+    "Expectation",
+    "Failed",
+    "FaultyProxy",
+    "Gate",
+    "HalfOpen",
+    "Happened",
+    "Latency",
+    "LimitData",
+    "Peer",
+    "Raised",
+    "ResetPeer",
+    "ScriptedClient",
+    "ScriptedJob",
+    "ScriptedServer",
+    "ScriptedWorker",
+    "Slicer",
+    "SlowClose",
+    "Stall",
+    "Timeout",
+    "Toxic",
+    "black_hole",
+    "echo",
+    "reverse",
+]
