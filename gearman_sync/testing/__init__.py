@@ -5,6 +5,10 @@ from .conversation import Conversation, Disconnected
 from .expectations import Expectation
 from .peer import Peer
 from .proxy import FaultyProxy, Happened
+from .recorder import Recorder
+from .recording import Element, Recording
+from .replaying import Difference, replay
+from .replaying_server import ReplayServer
 from .scripted import ScriptedServer
 from .toxics import (
     Bandwidth,
@@ -27,8 +31,10 @@ __all__ = [
     "Bandwidth",
     "Conversation",
     "Corrupt",
+    "Difference",
     "Direction",
     "Disconnected",
+    "Element",
     "Expectation",
     "Failed",
     "FaultyProxy",
@@ -39,6 +45,9 @@ __all__ = [
     "LimitData",
     "Peer",
     "Raised",
+    "Recorder",
+    "Recording",
+    "ReplayServer",
     "ResetPeer",
     "ScriptedClient",
     "ScriptedJob",
@@ -51,5 +60,6 @@ __all__ = [
     "Toxic",
     "black_hole",
     "echo",
+    "replay",
     "reverse",
 ]

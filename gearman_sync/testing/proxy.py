@@ -242,6 +242,7 @@ class _Connection:
             data, came = await self._read(stream)
             if isinstance(data, OSError):
                 if not stream.swallows:
+                    self.proxy.tap(self.number, stream.direction, b"")
                     self.end(reset=True)
                 return
             due = came + stream.latency()
@@ -402,8 +403,8 @@ class FaultyProxy:
         seed: Decides jitter, sizes and toxicity: the same seed, the same ones for the connection
             of the same number.
         tap: Called in the proxy's thread with what passes, right before it does: the connection's
-            number, the direction, and the bytes, which are empty at the end of that stream. It
-            raises nothing.
+            number, the direction, and the bytes, which are empty at the end of that stream, or at
+            a reset from there. It raises nothing.
         host: The address to listen on. The port is a free one.
 
     Attributes:
@@ -435,6 +436,8 @@ class FaultyProxy:
         self.address: tuple[str, int] = self._holder.getsockname()[:2]
         self._listener: socket.socket | None = None
         self._connections: dict[_Connection, asyncio.Task[None]] = {}
+        #: Seconds that `stop` waits for connections to end by themselves.
+        self._patience = 0.0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="faulty proxy", daemon=True)
 
@@ -610,6 +613,8 @@ class FaultyProxy:
     async def _end(self) -> None:
         await self._listen(None, "end")
         tasks = list(self._connections.values())
+        if self._patience and tasks:
+            await asyncio.wait(tasks, timeout=self._patience)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -21,9 +21,10 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkData,
 )
+from gearman_sync.testing import ScriptedClient
 from gearman_sync.testing.proxy import FaultyProxy
 from gearman_sync.testing.toxics import Direction, LimitData, Stall, Timeout
-from tests.support import PATIENCE, Link
+from tests.support import PATIENCE
 
 from .kit import Kit, Server, echo
 
@@ -61,7 +62,7 @@ class BareWorker:
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
-        self._link: Link
+        self._link: ScriptedClient
 
     async def take(self, address: tuple[str, int], task: str) -> JobAssignUniq:
         """Ask for a job, and get it."""
@@ -72,7 +73,7 @@ class BareWorker:
 
     async def ask(self, address: tuple[str, int], task: str) -> None:
         """Ask for a job."""
-        self._link = await self._kit.blocking(Link, address)
+        self._link = await self._kit.blocking(ScriptedClient, address)
         await self.send(CanDo(task.encode()), GrabJobUniq())
 
     async def send(self, *events: PacketEvent) -> None:
@@ -467,7 +468,7 @@ async def test_sleeping_loses_no_live_job(kit: Kit, server: Server, task: str) -
     live = await other.submit_job(
         f"{task}-live", b"live", priority="HIGH", wait_until_complete=False
     )
-    link = await kit.blocking(Link, server.address)
+    link = await kit.blocking(ScriptedClient, server.address)
     functions = [CanDo(f"{task}-live".encode()), CanDo(task.encode())]
     await kit.blocking(link.send, *functions, PreSleep())
     assert isinstance(await kit.blocking(link.receive), Noop)

@@ -31,6 +31,8 @@ from gearman_sync.testing import Disconnected, Peer, ScriptedClient, ScriptedSer
 from tests.support import spawn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gearman_proto.wire.events import Event
 
 pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
@@ -43,6 +45,16 @@ def said(server: ScriptedServer) -> str:
     with pytest.raises(AssertionError) as caught:
         server.check()
     return str(caught.value)
+
+
+def submit_to(
+    server: ScriptedServer, data: bytes = b"", then: Callable[[], object] = lambda: None
+) -> None:
+    """Send something to a server that closes then."""
+    with server, ScriptedClient(server.address) as client:
+        client.send_raw(data or client.connection.send(SUBMIT))
+        assert client.rest() == b""
+        then()
 
 
 def test_a_client_gets_what_the_test_says() -> None:
@@ -77,16 +89,15 @@ def test_an_admin_gets_what_the_test_says() -> None:
         )
         with GearmanAdminClient([server.address]) as admin:
             assert admin.get_version() == "OK 1.2.3"
-            assert admin.get_status() == (
-                {"task": "f", "queued": 2, "running": 1, "workers": 3},
-            )
+            (status,) = admin.get_status()
+            assert dict(status) == {"task": "f", "queued": 2, "running": 1, "workers": 3}
 
 
 def test_answers_may_be_functions_of_what_came() -> None:
     with ScriptedServer() as server, ScriptedClient(server.address) as client:
         server.expect(SubmitJob).times(2).answer(
             lambda event: JobCreated(b"H:" + event.unique),
-            lambda event: [WorkData(b"H:" + event.unique, b"1"), WorkData(b"H:" + event.unique, b"2")],
+            lambda event: [WorkData(b"H:" + event.unique, data) for data in (b"1", b"2")],
         )
         server.expect(SubmitJobBg).send_raw(lambda event: event.data)
         for unique in (b"a", b"b"):
@@ -169,7 +180,7 @@ def test_options_and_echoes() -> None:
         server.expect(OptionReq(b"exceptions")).answer(OptionRes(b"exceptions"))
         client.send(OptionReq(b"exceptions"))
         client.expect(OptionRes)
-        assert [event for event in server.events] == [EchoReq(b"e")]
+        assert server.events == [EchoReq(b"e")]
 
 
 def test_then_waits_for_the_test() -> None:
@@ -234,23 +245,13 @@ def test_what_came_instead() -> None:
 
 
 def test_what_nothing_is_expected_for() -> None:
-    with (
-        pytest.raises(AssertionError, match="where nothing was expected"),
-        ScriptedServer() as server,
-        ScriptedClient(server.address) as client,
-    ):
-        client.send(SUBMIT)
-        assert client.rest() == b""
+    with pytest.raises(AssertionError, match="where nothing was expected"):
+        submit_to(ScriptedServer())
 
 
 def test_what_is_not_gearman() -> None:
-    with (
-        pytest.raises(AssertionError, match="connection 0: a packet begins with"),
-        ScriptedServer() as server,
-        ScriptedClient(server.address) as client,
-    ):
-        client.send_raw(b"\0BAD" + bytes(8))
-        assert client.rest() == b""
+    with pytest.raises(AssertionError, match="connection 0: a packet begins with"):
+        submit_to(ScriptedServer(), b"\0BAD" + bytes(8))
 
 
 def test_a_test_that_fails_says_what_came() -> None:
@@ -259,16 +260,11 @@ def test_a_test_that_fails_says_what_came() -> None:
     def broken(peer: Peer, event: Event) -> None:
         raise RuntimeError("broken")
 
-    with (
-        pytest.raises(ZeroDivisionError) as caught,
-        ScriptedServer() as server,
-        ScriptedClient(server.address) as client,
-    ):
-        server.expect(SUBMIT).then(broken)
-        server.expect(PreSleep)
-        client.send(SUBMIT)
-        assert client.rest() == b""
-        1 / 0  # noqa: B018
+    server = ScriptedServer()
+    server.expect(SUBMIT).then(broken)
+    server.expect(PreSleep)
+    with pytest.raises(ZeroDivisionError) as caught:
+        submit_to(server, then=lambda: 1 / 0)
     notes = "\n".join(caught.value.__notes__)
     assert "did not come:\n  PreSleep" in notes
     assert "a script has raised RuntimeError('broken')" in notes
@@ -278,14 +274,10 @@ def test_a_function_that_raises() -> None:
     def broken(event: Event) -> Event:
         raise RuntimeError("broken")
 
-    with (
-        pytest.raises(RuntimeError, match="broken"),
-        ScriptedServer() as server,
-        ScriptedClient(server.address) as client,
-    ):
-        server.expect(SUBMIT).answer(broken)
-        client.send(SUBMIT)
-        assert client.rest() == b""
+    server = ScriptedServer()
+    server.expect(SUBMIT).answer(broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        submit_to(server)
 
 
 def test_a_script() -> None:
@@ -306,31 +298,20 @@ def test_a_script() -> None:
 
 
 def test_a_script_that_fails() -> None:
-    with (
-        pytest.raises(AssertionError, match=r"expected GrabJob, and not SubmitJob"),
-        ScriptedServer(lambda peer: peer.expect(GrabJob)) as server,
-        ScriptedClient(server.address) as client,
-    ):
-        client.send(SUBMIT)
-        assert client.rest() == b""
+    with pytest.raises(AssertionError, match="expected GrabJob, and not SubmitJob"):
+        submit_to(ScriptedServer(lambda peer: peer.expect(GrabJob)))
 
 
 def test_a_script_that_does_not_end() -> None:
-    forever = threading.Event()
+    begun, forever = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
-        peer.expect(SubmitJob)
+        peer.close()
+        begun.set()
         forever.wait()
 
-    with (
-        pytest.raises(AssertionError, match="script does not end"),
-        ScriptedServer(script, timeout=0.05) as server,
-        ScriptedClient(server.address) as client,
-    ):
-        client.send(SUBMIT)
-        client.close()
-        while not server.events:
-            pass
+    with pytest.raises(AssertionError, match="script does not end"):
+        submit_to(ScriptedServer(script, timeout=0.05), then=begun.wait)
     forever.set()
 
 
