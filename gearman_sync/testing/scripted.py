@@ -149,7 +149,7 @@ class ScriptedServer:
 
         Args:
             what: A class of events; or an event that is equal; or a function that is true for it.
-                `gearman_proto.ConnectionClosed` is the end of a connection, which may come
+                `gearman_proto.events.ConnectionClosed` is the end of a connection, which may come
                 unexpected, too.
             connection: The number of the connection over which it comes, from 0, in the order in
                 which they are made. None: any.

@@ -6,7 +6,7 @@ Nothing in here outlives its `stop` or `kill`.
 from .imports import nothing_imported
 from .names import Name, black_hole, has_address, resolve_to
 from .programs import PortProgram, Program, free_port, interruptible, require, require_module
-from .servers import Administered, EmbeddedServer, Gearmand, ServerAt, counts_of, is_whole_reply
+from .servers import Administered, EmbeddedServer, Gearmand, ServerAt, counts_of
 from .tls import Stunnel, client_context, client_keys, encrypted, make_certificates, server_context
 from .waiting import PATIENCE, deadlines_of, eventually, spawn, wait_for
 
@@ -30,7 +30,6 @@ __all__ = [
     "free_port",
     "has_address",
     "interruptible",
-    "is_whole_reply",
     "make_certificates",
     "nothing_imported",
     "require",
