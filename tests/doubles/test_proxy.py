@@ -474,6 +474,14 @@ def test_down_and_up(through: Any) -> None:
         assert receive(other, 5) == b"hello"
 
 
+def test_what_is_no_toxic(through: Any) -> None:
+    proxy, sock = through()
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    with pytest.raises(TypeError, match="knows no Toxic"):
+        proxy.inject(Toxic())
+
+
 def test_sizes_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match="less than average_size"):
         Slicer(3, 3)

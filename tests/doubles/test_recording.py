@@ -17,7 +17,11 @@ from gearman_proto.wire.events import (
     JobCreated,
     NoJob,
     Noop,
+    OptionReq,
+    OptionRes,
     PreSleep,
+    SetClientId,
+    SubmitJobBg,
     SubmitJobEpoch,
     WorkComplete,
     WorkData,
@@ -175,6 +179,34 @@ def test_peers_that_do_something_else(recording: Recording) -> None:
 def test_peers_that_do_not_go_on(recording: Recording) -> None:
     with pytest.raises(AssertionError, match="element 1, worker: REQ GRAB_JOB '' did not come"):
         play(ReplayServer(recording, timeout=0.05), CanDo(b"reverse"), closes=False)
+
+
+def test_peers_that_ask_for_more() -> None:
+    """Echoes and options are by settings and by the clock."""
+    vector = Recording([element("client", GrabJob()), element("server", NoJob())])
+    with ReplayServer(vector) as server, ScriptedClient(server.address) as client:
+        client.send(OptionReq(b"exceptions"))
+        client.expect(OptionRes)
+        client.send(SetClientId(b"me"), GrabJob())
+        client.expect(NoJob)
+        client.echo()
+
+
+def test_uniques_stay_the_same() -> None:
+    """Two jobs that were one have to be one."""
+    same = SubmitJobBg(b"f", b"recorded", b"")
+    vector = Recording([element("client", same, same)])
+    with ReplayServer(vector) as server, ScriptedClient(server.address) as client:
+        client.send(*[SubmitJobBg(b"f", b"mine", b"")] * 2)
+    with pytest.raises(AssertionError, match="and got SubmitJobBg"):
+        play(ReplayServer(vector), *[SubmitJobBg(b"f", b"u%d" % at, b"") for at in range(2)])
+
+
+def test_a_server_that_closed() -> None:
+    vector = Recording([element("client", GrabJob()), Element("server", "client", closes=True)])
+    with ReplayServer(vector) as server, ScriptedClient(server.address) as client:
+        client.send(GrabJob())
+        assert client.rest() == b""
 
 
 def test_peers_that_go_on() -> None:
