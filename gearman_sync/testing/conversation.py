@@ -48,8 +48,8 @@ class Conversation:
     """
 
     def __init__(self, sock: socket.socket, role: Role) -> None:
-        self.sock = sock
-        self.connection = Connection(role)
+        self.sock: socket.socket = sock
+        self.connection: Connection = Connection(role)
         self.events: list[Event] = []
 
     def __enter__(self) -> Self:

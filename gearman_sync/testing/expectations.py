@@ -32,9 +32,10 @@ class Expectation:
     """
 
     def __init__(self, what: Wanted, fields: dict[str, object], connection: int | None) -> None:
-        self._matches, self.wanted = matcher(what, fields)
-        self.connection = connection
-        self.left = 1
+        self._matches, wanted = matcher(what, fields)
+        self.wanted: str = wanted
+        self.connection: int | None = connection
+        self.left: int = 1
         self._actions: list[Callable[[Peer, Any], object]] = []
 
     def matches(self, event: Event) -> bool:

@@ -28,8 +28,8 @@ class Peer(Conversation):
 
     def __init__(self, sock: socket.socket, number: int) -> None:
         super().__init__(sock, Role.SERVER)
-        self.number = number
-        self.grants_options = True
+        self.number: int = number
+        self.grants_options: bool = True
 
     def receive(self) -> Event:
         """Return the next packet or line of text, but for OPTION_REQ, which is answered here.

@@ -427,11 +427,11 @@ class FaultyProxy:
     ) -> None:
         self.upstream: tuple[str, int] = upstream
         self.plan: Callable[[int], Iterable[Toxic]] = plan or _no_toxics
-        self.seed = seed
+        self.seed: int = seed
         self.tap: Callable[[int, Direction, bytes], object] = tap or _ignore
         self.toxics: list[Toxic] = []
         self.journal: list[Happened] = []
-        self.accepted = 0
+        self.accepted: int = 0
         self._holder = self._bind((host, 0))
         self.address: tuple[str, int] = self._holder.getsockname()[:2]
         self._listener: socket.socket | None = None

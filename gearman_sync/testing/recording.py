@@ -159,9 +159,9 @@ class Cutter:
 
     def __init__(self) -> None:
         #: What is not complete.
-        self.rest = b""
+        self.rest: bytes = b""
         #: Whether that will never be complete, since it is no packet.
-        self.lost = False
+        self.lost: bool = False
 
     def cut(self, data: bytes) -> list[bytes]:
         """Return the packets and lines that are complete with these bytes."""

@@ -46,7 +46,7 @@ class Raised(Exception):
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self.data = data
+        self.data: bytes = data
 
 
 @dataclass
@@ -226,8 +226,8 @@ class Gate:
     def __init__(
         self, function: Callable[[ScriptedJob], bytes] = echo, *, timeout: float = 60.0
     ) -> None:
-        self.begun = threading.Event()
-        self.open = threading.Event()
+        self.begun: threading.Event = threading.Event()
+        self.open: threading.Event = threading.Event()
         self._function = function
         self._timeout = timeout
 
