@@ -32,8 +32,8 @@ class Disconnected(ConnectionError):
 class Conversation:
     """One end of a connection.
 
-    What it sends and receives are events, of `gearman_proto.events`. Its `gearman_proto.Connection` knows
-    which of them may follow which, so that a mistake of the test's is an error, and so is
+    What it sends and receives are events, of `gearman_proto.events`. Its `gearman_proto.Connection`
+    knows which of them may follow which, so that a mistake of the test's is an error, and so is
     something that the other side must not send; `send_anyway` and `send_raw` are for what is wrong
     on purpose.
 

@@ -26,6 +26,7 @@ from .recording import Cutter, Element, Recording, decode, is_whole_reply
 from .varying import Varying
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
 
@@ -33,6 +34,8 @@ _ECHO_REQ: Final = BY_NAME["ECHO_REQ"].number
 _ECHO_RES: Final = BY_NAME["ECHO_RES"].number
 # Seconds after which a server that does not say how many connections it has will not.
 _COUNT: Final = 1.0
+# Seconds in which a server that answers no echoes has taken what it got.
+_WHILE: Final = 0.05
 _ABORT: Final = struct.pack("ii", 1, 0)
 
 
@@ -137,20 +140,26 @@ class _Line:
                 self._cutter.rest = b""
         return self.inbox.popleft() if self.inbox else b""
 
-    def settle(self) -> None:
-        """Wait until the server has taken what was sent. What it says meanwhile is kept."""
+    def settle(self) -> bool:
+        """Wait until the server has taken what was sent. What it says meanwhile is kept.
+
+        Returns whether it answers an echo, as far as one is needed.
+        """
         if not self.is_unsettled or self.closed or self.lost or self.sent.rest:
-            return
+            return True
         self.is_unsettled = False
         body = b"settled?"
         with contextlib.suppress(OSError):
             self.sock.sendall(HEADER.pack(MAGIC_REQUEST, _ECHO_REQ, len(body)) + body)
         echo = HEADER.pack(MAGIC_RESPONSE, _ECHO_RES, len(body)) + body
         came = []
+        answered = False
         with contextlib.suppress(TimeoutError):
             while (unit := self._unit()) and unit != echo:
                 came.append(unit)
+            answered = True
         self.inbox.extendleft(reversed(came))
+        return answered
 
 
 class _Replay:
@@ -161,6 +170,8 @@ class _Replay:
         self._timeout = timeout
         self._varying = Varying(recording.epoch_base)
         self._lines: dict[str, _Line] = {}
+        #: Whether the server answers echoes.
+        self._echoes = True
 
     def __enter__(self) -> Self:
         return self
@@ -187,17 +198,22 @@ class _Replay:
             if element.of_server:
                 self._expect(at, line, element)
                 continue
-            for other in self._lines.values():
-                if other is not line or element.closes:
-                    other.settle()
+            self._settle([other for other in self._lines.values() if other is not line])
             if element.closes:
                 self._close(line)
             else:
                 self._send(line, element.data)
+        self._settle(self._lines.values())
         for line in self._lines.values():
-            line.settle()
             while line.inbox and not line.lost:
                 self._differ(len(exchange), line, "nothing more", decode(line.next()))
+
+    def _settle(self, lines: Iterable[_Line]) -> None:
+        """Wait until the server has taken what was sent over these connections."""
+        if self._echoes:
+            self._echoes = all(line.settle() for line in lines)
+        else:
+            time.sleep(_WHILE)
 
     def _send(self, line: _Line, data: bytes) -> None:
         cutter = Cutter()
@@ -207,6 +223,7 @@ class _Replay:
         line.send(b"".join([self._varying.request(unit) for unit in units]) + rest)
 
     def _close(self, line: _Line) -> None:
+        self._settle([line])
         before = self._count()
         line.sock.close()
         line.closed = True

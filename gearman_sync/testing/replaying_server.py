@@ -32,7 +32,7 @@ from .matching import shortened
 from .recording import Cutter, Recording
 from .replaying import Difference
 from .scripted import ScriptedServer
-from .varying import rewritten
+from .varying import learn, rewritten
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -224,17 +224,16 @@ class ReplayServer(ScriptedServer):
     def _same(self, recorded: Event, event: Event) -> bool:
         if type(recorded) is not type(event):
             return False
-        uniques: dict[bytes, bytes] = {}
+        uniques = dict(self._uniques)
         for field in getattr(type(event), "__match_args__", ()):
             mine: Any = getattr(recorded, field)
             value: Any = getattr(event, field)
             if field == "unique" and mine not in _NO_UNIQUES and value not in _NO_UNIQUES:
-                uniques[mine] = value
-                if self._uniques.get(mine, value) != value:
+                if not learn(uniques, mine, value):
                     return False
             elif field not in ("epoch", "client_id", "answers") and mine != value:
                 return False
-        self._uniques |= uniques
+        self._uniques = uniques
         return True
 
     def _with_uniques(self, data: bytes) -> bytes:

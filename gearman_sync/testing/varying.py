@@ -58,7 +58,7 @@ class Varying:
             if field != "handle":
                 return value
             if field in fields:
-                self.handles.setdefault(value, fields[field])
+                learn(self.handles, value, fields[field])
             return self._handle(value)
 
         return rewritten(recorded, change)
@@ -86,6 +86,16 @@ class Varying:
         if sorted(lines) == sorted(_SOCKET.sub(b"", line) for line in actual_lines):
             return actual
         return b"".join(lines)
+
+
+def learn(names: dict[bytes, bytes], recorded: bytes, actual: bytes) -> bool:
+    """Take note of what a recorded name is this time. Returns whether that fits what is known.
+
+    What were two names are two, and what was one is one.
+    """
+    if recorded not in names and actual not in names.values():
+        names[recorded] = actual
+    return names.get(recorded) == actual
 
 
 def rewritten(unit: bytes, change: Callable[[str, bytes], bytes]) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 
 from gearman_proto.wire.events import (
     CanDo,
+    EchoReq,
     GrabJob,
     GrabJobUniq,
     JobAssignUniq,
@@ -287,7 +288,7 @@ def element(side: str, *events: PacketEvent) -> Element:
     """What was sent."""
     magic = MAGIC_RESPONSE if side == "server" else MAGIC_REQUEST
     data = b"".join(pack(each.packet, type(each).arguments(each), magic) for each in events)
-    return Element(side, "client", data)
+    return Element(side, "client" if side == "server" else side, data)
 
 
 def test_what_came_in_addition() -> None:
@@ -296,6 +297,34 @@ def test_what_came_in_addition() -> None:
         server.expect(GrabJob).answer(NoJob(), Noop())
         (difference,) = replay(vector, server.address)
     assert str(difference) == "element 2, client: expected nothing more, and got RES NOOP ''"
+
+
+def test_two_handles_are_two() -> None:
+    """They may be any, and what was one is one."""
+    vector = Recording(
+        [
+            element("client", SubmitJobBg(b"f", b"1", b""), SubmitJobBg(b"f", b"2", b"")),
+            element("server", JobCreated(b"H:1")),
+            element("server", JobCreated(b"H:2")),
+        ]
+    )
+    with ScriptedServer() as server:
+        server.expect(SubmitJobBg).times(2).answer(lambda event: JobCreated(b"X:" + event.unique))
+        assert replay(vector, server.address) == []
+        server.expect(SubmitJobBg).times(2).answer(JobCreated(b"X:1"))
+        (difference,) = replay(vector, server.address)
+    assert difference.expected == "RES JOB_CREATED 'H:2'"
+
+
+def test_a_server_that_answers_no_echoes() -> None:
+    vector = Recording(
+        [element("client", GrabJob()), element("client2", GrabJob()), element("client", GrabJob())]
+    )
+    with ScriptedServer() as server:
+        server.whenever(EchoReq).silence()
+        server.expect(GrabJob).times(3)
+        assert replay(vector, server.address, timeout=0.05) == []
+        assert len([event for event in server.events if isinstance(event, EchoReq)]) == 1
 
 
 def test_the_end_of_a_connection() -> None:
