@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import NEED_DATA, Connection, Role
-from gearman_proto.wire.events import ConnectionClosed, Event, PacketEvent
+from gearman_proto.wire.events import ConnectionClosed, Event, PacketEvent, TextLine
 from gearman_proto.wire.packets import HEADER, MAGIC_REQUEST, MAGIC_RESPONSE
 
 from .matching import matcher
@@ -111,11 +111,20 @@ class Conversation:
         """
         self.send_raw(b"".join([self.connection.send(event) for event in events]))
 
-    def send_anyway(self, *events: PacketEvent) -> None:
-        """Send packets whether or not they are in order, or for this role to send."""
+    def send_anyway(self, *events: Event) -> None:
+        """Send packets and lines whether or not they are in order, or for this role to send.
+
+        Raises:
+            TypeError: An event is neither.
+        """
         server = self.connection.role is Role.SERVER
         magic = MAGIC_RESPONSE if server else MAGIC_REQUEST
         for event in events:
+            if isinstance(event, TextLine):
+                self.send_raw(event.line + event.ending)
+                continue
+            if not isinstance(event, PacketEvent):
+                raise TypeError(f"{event!r} can't be sent")
             body = b"\0".join(type(event).arguments(event))
             self.send_raw(HEADER.pack(magic, event.packet.number, len(body)) + body)
 

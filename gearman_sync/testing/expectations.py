@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gearman_proto.wire.events import Event, PacketEvent
+from gearman_proto.wire.events import Event
 
 from .matching import Wanted, matcher
 
@@ -61,13 +61,8 @@ class Expectation:
         return self.then(lambda peer, event: peer.send(*_made(answers, event)))
 
     def answer_anyway(self, *answers: Answer) -> Self:
-        """Send these packets whether or not a server may send them now."""
-
-        def act(peer: Peer, event: Event) -> None:
-            packets = _made(answers, event)
-            peer.send_anyway(*[packet for packet in packets if isinstance(packet, PacketEvent)])
-
-        return self.then(act)
+        """Send these whether or not a server may send them now."""
+        return self.then(lambda peer, event: peer.send_anyway(*_made(answers, event)))
 
     def send_raw(self, data: bytes | Callable[[Any], bytes]) -> Self:
         """Send any bytes, or what a function of the event that came returns."""

@@ -64,8 +64,8 @@ class ScriptedServer:
     """A job server that does as the test says.
 
     It listens from `start` to `stop`, or inside of its ``with``, the end of which calls `check`.
-    OPTION_REQ is granted and ECHO_REQ is answered, unless the test says something else by
-    `expect` or `whenever`.
+    Without a script, OPTION_REQ is granted and ECHO_REQ is answered, unless the test says something
+    else by `expect` or `whenever`.
 
     Args:
         script: Called with the `Peer` of each connection, in a thread of its own; the connection
@@ -109,8 +109,9 @@ class ScriptedServer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._listener.bind((host, 0))
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
-        self.whenever(OptionReq).answer(lambda event: OptionRes(event.option))
-        self.whenever(EchoReq).answer(lambda event: EchoRes(event.data))
+        if script is None:
+            self.whenever(OptionReq).answer(lambda event: OptionRes(event.option))
+            self.whenever(EchoReq).answer(lambda event: EchoRes(event.data))
 
     def __enter__(self) -> Self:
         self.start()
@@ -180,7 +181,7 @@ class ScriptedServer:
         connection: int | None,
         fields: dict[str, object],
     ) -> Expectation:
-        if self._script is not None and where is self._expected:
+        if self._script is not None:
             raise TypeError("a server with a script expects nothing else")
         expectation = Expectation(what, fields, connection)
         with self._changed:
@@ -189,6 +190,8 @@ class ScriptedServer:
 
     def check(self) -> None:
         """Wait until all that is expected has come, and has been answered.
+
+        What comes later is not looked at.
 
         Raises:
             AssertionError: Something else came, or something did not come in time. It says what

@@ -136,6 +136,8 @@ def test_close_and_reset() -> None:
 def test_out_of_order() -> None:
     with ScriptedServer() as server, ScriptedClient(server.address) as client:
         server.expect(SUBMIT).answer_anyway(Noop(), JobCreated(b"H:1"), JobCreated(b"H:2"))
+        with pytest.raises(TypeError, match=r"ConnectionClosed\(\) can't be sent"):
+            client.send_anyway(ConnectionClosed())
         client.send(SUBMIT)
         client.expect(Noop)
         client.expect(JobCreated, handle=b"H:1")
@@ -194,6 +196,14 @@ def test_then_waits_for_the_test() -> None:
         gate.set()
         client.sock.settimeout(5)
         client.expect(JobCreated)
+
+
+def test_lines_nobody_asked_for() -> None:
+    with ScriptedServer() as server, ScriptedClient(server.address) as client:
+        server.expect(GrabJob).answer_anyway(TextLine(b"hello", b"\n"))
+        server.expect(TextLine)
+        client.send_anyway(GrabJob(), TextLine(b"version"))
+        assert client.sock.recv(10) == b"hello\n"
 
 
 def test_the_end_of_a_connection_may_be_expected() -> None:
@@ -295,6 +305,8 @@ def test_a_script() -> None:
         assert server.events == [SUBMIT, SUBMIT]
         with pytest.raises(TypeError, match="a server with a script expects nothing"):
             server.expect(SubmitJob)
+        with pytest.raises(TypeError, match="a server with a script expects nothing"):
+            server.whenever(EchoReq)
 
 
 def test_a_script_that_fails() -> None:
