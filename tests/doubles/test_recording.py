@@ -12,6 +12,7 @@ import pytest
 from gearman_proto.wire.events import (
     CanDo,
     EchoReq,
+    EchoRes,
     GrabJob,
     GrabJobUniq,
     JobAssignUniq,
@@ -24,6 +25,7 @@ from gearman_proto.wire.events import (
     SetClientId,
     SubmitJobBg,
     SubmitJobEpoch,
+    TextLine,
     WorkComplete,
     WorkData,
 )
@@ -314,6 +316,57 @@ def test_two_handles_are_two() -> None:
         server.expect(SubmitJobBg).times(2).answer(JobCreated(b"X:1"))
         (difference,) = replay(vector, server.address)
     assert difference.expected == "RES JOB_CREATED 'H:2'"
+
+
+def test_another_speaks_when_the_server_has_taken_all() -> None:
+    no_job = dataclasses.replace(element("server", NoJob()), conn="client2")
+    vector = Recording([element("client", PreSleep()), element("client2", GrabJob()), no_job])
+    with ScriptedServer() as server:
+        for wanted, answer in (
+            (PreSleep, []),
+            (EchoReq, [EchoRes(b"settled?")]),
+            (GrabJob, [NoJob()]),
+            (EchoReq, [EchoRes(b"settled?")]),
+        ):
+            server.expect(wanted).answer(*answer)
+        assert replay(vector, server.address) == []
+
+
+def test_another_speaks_when_the_server_has_noted_an_end() -> None:
+    vector = Recording(
+        [
+            element("client", GrabJob()),
+            element("server", NoJob()),
+            Element("client", "client", closes=True),
+        ]
+    )
+    with ScriptedServer() as server:
+        server.whenever(GrabJob).answer(NoJob())
+        for connections in (2, 2, 2, 1):
+            lines = b"8 127.0.0.1 - :\n" * connections
+            server.expect(TextLine(b"workers")).send_raw(lines + b".\n")
+        assert replay(vector, server.address) == []
+
+
+def test_a_server_waits_for_all_of_a_write() -> None:
+    """As it would for the rest, what is to come afterwards over another connection."""
+    no_job = dataclasses.replace(element("server", NoJob()), conn="client2")
+    vector = Recording(
+        [element("client", CanDo(b"f"), PreSleep()), element("client2", GrabJob()), no_job]
+    )
+    with (
+        ReplayServer(vector) as server,
+        ScriptedClient(server.address) as first,
+        ScriptedClient(server.address) as second,
+    ):
+        first.send(CanDo(b"f"))
+        first.echo()
+        second.send(GrabJob())
+        second.send_anyway(EchoReq(b"x"))
+        assert second.sock.recv(100)[12:] == b"x"
+        first.send(PreSleep())
+        second.sock.settimeout(5)
+        assert second.sock.recv(100)[4:8] == b"\0\0\0\x0a"
 
 
 def test_a_server_that_answers_no_echoes() -> None:

@@ -28,7 +28,7 @@ from gearman_proto.wire.events import (
 )
 from gearman_sync import GearmanAdminClient, GearmanClient, GearmanWorker
 from gearman_sync.testing import Disconnected, Peer, ScriptedClient, ScriptedServer
-from tests.support import spawn
+from tests.support import spawn, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,6 +196,24 @@ def test_then_waits_for_the_test() -> None:
         gate.set()
         client.sock.settimeout(5)
         client.expect(JobCreated)
+
+
+def test_check_waits_for_what_is_being_done() -> None:
+    begun, gate = threading.Event(), threading.Event()
+    done = []
+
+    def act(peer: Peer, event: Event) -> None:
+        begun.set()
+        gate.wait(5)
+        done.append(event)
+
+    with ScriptedServer() as server, ScriptedClient(server.address) as client:
+        server.expect(SUBMIT).then(act)
+        client.send(SUBMIT)
+        wait_for(begun)
+        threading.Timer(0.05, gate.set).start()
+        server.check()
+        assert done == [SUBMIT]
 
 
 def test_lines_nobody_asked_for() -> None:
