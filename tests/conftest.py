@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 import coverage
 import pytest
 
+from gearman_sync.testing import Peer, ScriptedServer, ScriptedWorker
 from tests import profiles
 from tests.measuring import Measuring
 from tests.support import (
     PATIENCE,
     EmbeddedServer,
-    FakeServer,
     Gearmand,
-    Peer,
     Stunnel,
-    Worker,
     client_context,
     client_keys,
     eventually,
@@ -152,12 +150,12 @@ def task() -> str:
 
 
 @pytest.fixture
-def start_worker() -> Iterator[Callable[..., Worker]]:
+def start_worker() -> Iterator[Callable[..., ScriptedWorker]]:
     """Starts a worker for one test."""
     with contextlib.ExitStack() as stack:
 
-        def start(*args: Any, **kwargs: Any) -> Worker:
-            worker = Worker(*args, **kwargs)
+        def start(*args: Any, **kwargs: Any) -> ScriptedWorker:
+            worker = ScriptedWorker(*args, **{"timeout": PATIENCE, **kwargs})
             stack.callback(worker.stop)
             return worker
 
@@ -165,13 +163,14 @@ def start_worker() -> Iterator[Callable[..., Worker]]:
 
 
 @pytest.fixture
-def start_server() -> Iterator[Callable[..., FakeServer]]:
+def start_server() -> Iterator[Callable[..., ScriptedServer]]:
     """Starts a scripted server for one test."""
     with contextlib.ExitStack() as stack:
 
-        def start(script: Callable[[Peer], object], **kwargs: Any) -> FakeServer:
-            server = FakeServer(script, **kwargs)
+        def start(script: Callable[[Peer], object], **kwargs: Any) -> ScriptedServer:
+            server = ScriptedServer(script, timeout=PATIENCE, **kwargs)
             stack.callback(server.stop)
+            server.start()
             return server
 
         yield start

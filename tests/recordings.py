@@ -6,15 +6,16 @@ Of 2.0.0 there is what it does differently, and what is new in it: its recording
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from gearman_sync.testing import Recording
 
 _HERE: Final = Path(__file__).parent
-_FOLDERS: Final = {"": _HERE / "vectors", "2.0/": _HERE / "vectors-2.0"}
+FOLDERS: Final = {"": _HERE / "vectors", "2.0/": _HERE / "vectors-2.0"}
 
-VECTORS: Final[dict[str, Any]] = {
-    prefix + path.stem: json.loads(path.read_text())
-    for prefix, folder in _FOLDERS.items()
+VECTORS: Final[dict[str, Recording]] = {
+    prefix + path.stem: Recording.load(path)
+    for prefix, folder in FOLDERS.items()
     for path in sorted(folder.glob("*.json"))
 }

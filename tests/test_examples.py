@@ -15,16 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gearman_sync import GearmanClient
-from tests.support import (
-    Failed,
-    FakeServer,
-    Gearmand,
-    Job,
-    Peer,
-    Worker,
-    free_port,
-    reverse,
-)
+from gearman_sync.testing import Failed, Peer, ScriptedJob, ScriptedServer, ScriptedWorker, reverse
+from tests.support import Gearmand, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,11 +98,13 @@ def test_quickstart_with_other_numbers_of_workers(
 
 @pytest.mark.slow
 def test_quickstart_beside_a_worker_that_takes_a_job(
-    quickstart: str, start_gearmand: Callable[..., Gearmand], start_worker: Callable[..., Worker]
+    quickstart: str,
+    start_gearmand: Callable[..., Gearmand],
+    start_worker: Callable[..., ScriptedWorker],
 ) -> None:
     """One of its own two has none then, and the other one waits for that, but not for ever."""
 
-    def count(job: Job) -> bytes:
+    def count(job: ScriptedJob) -> bytes:
         time.sleep(2.0)
         return b"3"
 
@@ -169,9 +163,11 @@ def test_quickstart_without_a_worker(quickstart: str) -> None:
 
 
 def test_quickstart_with_a_worker_that_fails(
-    quickstart: str, start_gearmand: Callable[..., Gearmand], start_worker: Callable[..., Worker]
+    quickstart: str,
+    start_gearmand: Callable[..., Gearmand],
+    start_worker: Callable[..., ScriptedWorker],
 ) -> None:
-    def fail(job: Job) -> bytes:
+    def fail(job: ScriptedJob) -> bytes:
         raise Failed
 
     server = start_gearmand()
@@ -214,7 +210,7 @@ def test_own_loop() -> None:
 
 @pytest.mark.slow
 def test_own_loop_with_a_gearmand(
-    start_gearmand: Callable[..., Gearmand], start_worker: Callable[..., Worker]
+    start_gearmand: Callable[..., Gearmand], start_worker: Callable[..., ScriptedWorker]
 ) -> None:
     server = start_gearmand()
     start_worker(server.address, {"reverse": reverse})
@@ -261,7 +257,7 @@ def test_own_loop_when_the_server_is_killed(start_gearmand: Callable[..., Gearma
 
 
 def test_own_loop_when_the_server_closes_in_a_packet(
-    start_server: Callable[..., FakeServer],
+    start_server: Callable[..., ScriptedServer],
 ) -> None:
     def close(peer: Peer) -> None:
         peer.sock.recv(65536)

@@ -2,7 +2,71 @@
 
 from gearman_proto.testing.runs import JobRun
 
+from .client import ScriptedClient
+from .conversation import Conversation, Disconnected
+from .expectations import Expectation
 from .jobs import JobDouble
+from .peer import Peer
+from .proxy import FaultyProxy, Happened
+from .recorder import Recorder
+from .recording import Element, Recording
+from .replaying import Difference, replay
+from .replaying_server import ReplayServer
 from .running import WorkerUnderTest
+from .scripted import ScriptedServer
+from .toxics import (
+    Bandwidth,
+    Corrupt,
+    Direction,
+    HalfOpen,
+    Latency,
+    LimitData,
+    ResetPeer,
+    Slicer,
+    SlowClose,
+    Stall,
+    Timeout,
+    Toxic,
+)
+from .unreachable import black_hole
+from .worker import Failed, Gate, Raised, ScriptedJob, ScriptedWorker, echo, reverse
 
-__all__ = ["JobDouble", "JobRun", "WorkerUnderTest"]
+__all__ = [
+    "Bandwidth",
+    "Conversation",
+    "Corrupt",
+    "Difference",
+    "Direction",
+    "Disconnected",
+    "Element",
+    "Expectation",
+    "Failed",
+    "FaultyProxy",
+    "Gate",
+    "HalfOpen",
+    "Happened",
+    "JobDouble",
+    "JobRun",
+    "Latency",
+    "LimitData",
+    "Peer",
+    "Raised",
+    "Recorder",
+    "Recording",
+    "ReplayServer",
+    "ResetPeer",
+    "ScriptedClient",
+    "ScriptedJob",
+    "ScriptedServer",
+    "ScriptedWorker",
+    "Slicer",
+    "SlowClose",
+    "Stall",
+    "Timeout",
+    "Toxic",
+    "WorkerUnderTest",
+    "black_hole",
+    "echo",
+    "replay",
+    "reverse",
+]

@@ -13,7 +13,8 @@ import pytest
 
 from gearman_anyio import GearmanWorker, WorkerJob
 from gearman_anyio.testing import virtual_clock
-from tests.support import PATIENCE, counts_of, is_whole_reply, wait_for
+from gearman_sync.testing.recording import is_whole_reply
+from tests.support import PATIENCE, counts_of, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -51,7 +52,7 @@ async def admin(server: Any, command: str) -> str:
     async with await anyio.connect_tcp(*server.address) as stream:
         await stream.send(command.encode() + b"\r\n")
         reply = b""
-        while not is_whole_reply(command, reply):
+        while not is_whole_reply(command.encode(), reply):
             reply += await stream.receive()
     return reply.decode()
 

@@ -26,18 +26,8 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkData,
 )
-from tests.support import (
-    PATIENCE,
-    Disconnected,
-    FakeServer,
-    Gearmand,
-    Peer,
-    Worker,
-    echo,
-    free_port,
-    spawn,
-    wait_for,
-)
+from gearman_sync.testing import Disconnected, Peer, ScriptedServer, ScriptedWorker, echo
+from tests.support import PATIENCE, Gearmand, free_port, spawn, wait_for
 
 from .conftest import open_sockets
 from .support import happened, on_a_test_clock, until
@@ -48,8 +38,8 @@ if TYPE_CHECKING:
 
     from gearman_proto import ServerAddress
 
-    StartWorker = Callable[..., Worker]
-    StartServer = Callable[..., FakeServer]
+    StartWorker = Callable[..., ScriptedWorker]
+    StartServer = Callable[..., ScriptedServer]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_streams]
 

@@ -28,7 +28,7 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkData,
 )
-from tests.support import PATIENCE, Peer, deadlines_of, wait_for
+from tests.support import PATIENCE, deadlines_of, wait_for
 
 from .stepping import (
     assert_idle,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from types import FrameType
 
+    from gearman_sync.testing import Peer
     from tests.support import Gearmand
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_streams]

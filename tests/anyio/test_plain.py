@@ -20,7 +20,7 @@ from gearman_proto import ServerAddress
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.submitting import make_requests
 from gearman_proto.wire.events import JobCreated, SubmitJob, SubmitJobBg
-from tests.support import PATIENCE, FakeServer, Peer, server_context
+from tests.support import PATIENCE, server_context
 
 from .stepping import attempts, echo, nothing_left, working
 from .support import until
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    StartServer = Callable[..., FakeServer]
+    from gearman_sync.testing import Peer, ScriptedServer
+
+    StartServer = Callable[..., ScriptedServer]
 
 pytestmark = pytest.mark.anyio
 

@@ -18,15 +18,7 @@ import gearman_anyio as gearman
 from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
 from gearman_proto.jobs.submitting import make_requests
 from gearman_proto.wire.events import JobCreated, SubmitJob, WorkComplete, WorkData
-from tests.support import (
-    PATIENCE,
-    FakeServer,
-    Peer,
-    black_hole,
-    has_address,
-    resolve_to,
-    wait_for,
-)
+from tests.support import PATIENCE, black_hole, has_address, resolve_to, wait_for
 
 from .conftest import open_sockets
 from .support import until
@@ -36,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gearman_proto import ServerAddress
+    from gearman_sync.testing import Peer, ScriptedServer
 
     Connect = Callable[[Any], Awaitable[ByteStream]]
 
@@ -691,7 +684,7 @@ async def test_one_of_two_servers_does_not_answer() -> None:
 
 @pytest.mark.both_streams
 async def test_reading_goes_on_while_writing_is_blocked(
-    start_server: Callable[..., FakeServer],
+    start_server: Callable[..., ScriptedServer],
 ) -> None:
     """The server does not read, but it sends, more than any buffer holds."""
     chunks = 64

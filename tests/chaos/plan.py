@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from .faults import (
-    BlackHole,
+from gearman_sync.testing.toxics import (
+    Bandwidth,
     Corrupt,
-    Cut,
-    Delay,
     Direction,
-    Drip,
-    Fault,
     HalfOpen,
-    Reset,
+    Latency,
+    LimitData,
+    ResetPeer,
+    Slicer,
+    SlowClose,
     Stall,
+    Timeout,
+    Toxic,
 )
 
 if TYPE_CHECKING:
@@ -41,15 +43,22 @@ _FAR: Final = 30_000
 _FAULTY: Final = 0.6
 _CHANGED: Final = 0.5
 
-_MAKERS: Final[list[Callable[[random.Random, Direction, int], Fault]]] = [
-    lambda rng, direction, after: Cut(direction, after),
-    lambda rng, direction, after: Reset(direction, after),
-    lambda rng, direction, after: Stall(direction, after, round(rng.uniform(0.1, 3.0), 3)),
-    lambda rng, direction, after: Delay(direction, after, round(rng.uniform(0.001, 0.05), 4)),
-    lambda rng, direction, after: Drip(direction, after, rng.randint(20, 400), rng.randint(1, 5)),
-    lambda rng, direction, after: BlackHole(direction, after),
-    lambda rng, direction, after: HalfOpen(direction, after),
+_MAKERS: Final[list[Callable[[random.Random], Toxic]]] = [
+    lambda rng: LimitData(),
+    lambda rng: ResetPeer(),
+    lambda rng: Stall(round(rng.uniform(0.1, 3.0), 3)),
+    lambda rng: Latency(round(rng.uniform(0.001, 0.05), 4)),
+    lambda rng: Slicer(rng.randint(1, 5), delay=0.005, length=rng.randint(20, 400)),
+    lambda rng: Bandwidth(rng.uniform(10_000, 1_000_000)),
+    lambda rng: Timeout(),
+    lambda rng: SlowClose(round(rng.uniform(0.1, 3.0), 3)),
+    lambda rng: HalfOpen(),
 ]
+
+
+def _toxic(rng: random.Random, direction: Direction, after: int) -> Toxic:
+    """A toxic of any kind."""
+    return replace(rng.choice(_MAKERS)(rng), direction=direction, after=after)
 
 
 @dataclass(frozen=True, order=True)
@@ -66,7 +75,7 @@ class Step:
     seconds: float = 0.0
     side: str = ""
     #: What is injected into all connections that there are.
-    fault: Fault | None = None
+    fault: Toxic | None = None
 
 
 @dataclass(frozen=True)
@@ -87,17 +96,17 @@ class Plan:
         """The event loop of the awaited server."""
         return ("asyncio", "trio")[self.seed // 2 % 2]
 
-    def faults(self, server: str, side: str, number: int) -> tuple[Fault, ...]:
+    def faults(self, server: str, side: str, number: int) -> tuple[Toxic, ...]:
         """The faults of a connection."""
         rng = random.Random(f"{self.seed} {server} {side} {number}")
         # As many in the first ten bytes as in the next hundred, and so on.
         after = int(math.exp(rng.uniform(0, math.log(_FAR)))) - 1
         direction = rng.choice(list(Direction))
         if server == "dirty":
-            return (Corrupt(direction, after),) if rng.random() < _CHANGED else ()
+            return (Corrupt(direction=direction, after=after),) if rng.random() < _CHANGED else ()
         if rng.random() >= _FAULTY:
             return ()
-        return (rng.choice(_MAKERS)(rng, direction, after),)
+        return (_toxic(rng, direction, after),)
 
     def steps(self) -> list[Step]:
         """What happens to servers, in order."""
@@ -111,7 +120,7 @@ class Plan:
             what = rng.choice(("kill", "stop", "stop", "refuse", "ignore", "inject", "inject"))
             seconds = round(rng.uniform(0.2, 3.0), 3)
             side = rng.choice(SIDES)
-            fault = rng.choice(_MAKERS)(rng, rng.choice(list(Direction)), rng.randrange(300))
+            fault = _toxic(rng, rng.choice(list(Direction)), rng.randrange(300))
             if at < free[server] or (server == "dirty" and what == "inject"):
                 continue
             if what == "inject":

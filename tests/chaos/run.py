@@ -14,15 +14,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import WorkerJob
+from gearman_sync.testing.proxy import FaultyProxy
+from gearman_sync.testing.toxics import Corrupt, Direction, LimitData
 from tests.support import eventually
 
 from . import servers
 from .books import Books
-from .faults import Corrupt, Cut, Direction
 from .payloads import TASK
 from .people import AwaitedSurface, BlockingSurface, Boom, Client, Surface, Worker, World
 from .plan import SERVERS, SIDES, Plan, Step
-from .proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ class Chaos:
         self._books = Books("dirty")
         self._world = World(plan.seed, self._books)
         self._servers: dict[str, servers.ServerProcess] = {}
-        self._proxies: dict[tuple[str, str], FaultProxy] = {}
+        self._proxies: dict[tuple[str, str], FaultyProxy] = {}
         self._done: list[tuple[float, Step]] = []
         self._begun = 0.0
 
@@ -95,7 +95,7 @@ class Chaos:
             server.start()
             self._servers[name] = server
             for side in SIDES:
-                proxy = FaultProxy(server.address, self._faults_of(name, side))
+                proxy = FaultyProxy(server.address, self._faults_of(name, side))
                 stack.enter_context(proxy)
                 self._proxies[name, side] = proxy
                 self._world.names[proxy.address[1]] = name
@@ -187,7 +187,7 @@ class Chaos:
             proxy.inject(step.fault)
             return None
         (proxy.refuse if step.what == "refuse" else proxy.ignore)()
-        return proxy.accept
+        return proxy.up
 
     def _start_the_dead(self) -> None:
         for name, server in self._servers.items():
@@ -203,15 +203,15 @@ class Chaos:
     def _heal(self) -> None:
         """Let nothing go wrong any more, and nobody hold jobs without knowing it."""
         for proxy in self._proxies.values():
-            proxy.heal()
+            proxy.reset()
         self._start_the_dead()
         for (_, side), proxy in self._proxies.items():
             if side == "workers":
-                proxy.inject(Cut(Direction.UP))
+                proxy.inject(LimitData(direction=Direction.UP))
 
     def _cut_all(self) -> None:
         for proxy in self._proxies.values():
-            proxy.inject(Cut(Direction.UP))
+            proxy.inject(LimitData(direction=Direction.UP))
 
     def _drain(self) -> None:
         """Wait until all jobs are done that somebody can do."""

@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.support import ServerAt, counts_of, eventually, interruptible, is_whole_reply
+from gearman_sync.testing.recording import is_whole_reply
+from tests.support import ServerAt, counts_of, eventually, interruptible
 
 from .payloads import TASK
 
@@ -117,7 +118,7 @@ class ServerProcess:
         with socket.create_connection(self.address, _PATIENCE) as sock:
             sock.sendall(b"status\r\n")
             status = b""
-            while not is_whole_reply("status", status):
+            while not is_whole_reply(b"status", status):
                 data = sock.recv(65536)
                 assert data, f"{self.name} closed after {status!r}"
                 status += data

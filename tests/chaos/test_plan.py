@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .faults import Corrupt, Fault
+from gearman_sync.testing.toxics import Corrupt, Toxic
+
 from .plan import SERVERS, SIDES, Plan
 from .run import is_of_size
 
 
-def faults(plan: Plan) -> dict[tuple[str, str, int], tuple[Fault, ...]]:
+def faults(plan: Plan) -> dict[tuple[str, str, int], tuple[Toxic, ...]]:
     return {
         (server, side, number): plan.faults(server, side, number)
         for server in SERVERS
@@ -33,7 +34,7 @@ def test_a_longer_run_begins_as_the_shorter_one() -> None:
 
 def test_every_kind_of_fault_is_planned() -> None:
     planned = {type(fault) for some in faults(Plan(7, 60)).values() for fault in some}
-    assert planned == set(Fault.__subclasses__())
+    assert planned == set(Toxic.__subclasses__())
     steps = [step for seed in range(10) for step in Plan(seed, 60).steps()]
     assert {step.what for step in steps} == {"kill", "stop", "refuse", "ignore", "inject"}
     assert {step.server for step in steps} == set(SERVERS)

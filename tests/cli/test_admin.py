@@ -16,18 +16,9 @@ from gearman_sync import (
     GearmanAdminClient,
     GearmanClient,
 )
+from gearman_sync.testing import Gate, Peer, ScriptedServer, ScriptedWorker, echo
 from tests.peers.peers import gearadmin
-from tests.support import (
-    FakeServer,
-    Gate,
-    Gearmand,
-    Peer,
-    Worker,
-    echo,
-    eventually,
-    free_port,
-    wait_for,
-)
+from tests.support import Gearmand, eventually, free_port, wait_for
 
 from .support import (
     DONE,
@@ -49,7 +40,7 @@ if TYPE_CHECKING:
     from .support import Server
 
     Launch = Callable[[], Server]
-    StartServer = Callable[..., FakeServer]
+    StartServer = Callable[..., ScriptedServer]
 
 
 def unique_jobs(client: GearmanAdminClient) -> list[dict[str, str]]:
@@ -82,7 +73,7 @@ def busy(launch: Launch) -> Iterator[Server]:
     """A server with a job that runs, jobs of all priorities that wait, and a free function."""
     server = launch()
     gate = Gate()
-    worker = Worker(server.address, {"held": gate, "free": echo})
+    worker = ScriptedWorker(server.address, {"held": gate, "free": echo})
     with GearmanClient([server.address]) as client:
 
         def submit(task: str, unique: str, **kwargs: Any) -> None:
@@ -265,7 +256,10 @@ def test_ping(server: Server) -> None:
 
 @on_both
 def test_cancel(
-    server: Server, task: str, start: Callable[..., Running], start_worker: Callable[..., Worker]
+    server: Server,
+    task: str,
+    start: Callable[..., Running],
+    start_worker: Callable[..., ScriptedWorker],
 ) -> None:
     running = start("submit", task, "cancelled", at=server)
     server.wait_for_jobs(task, 1)
@@ -354,7 +348,7 @@ def test_shutdown_of_a_job_server(
 
 def test_a_graceful_shutdown_waits_for_jobs(
     run_serve: Callable[..., tuple[Running, tuple[str, int]]],
-    start_worker: Callable[..., Worker],
+    start_worker: Callable[..., ScriptedWorker],
 ) -> None:
     running, address = run_serve()
     gate = Gate()

@@ -15,7 +15,8 @@ pytest.importorskip("pyte")
 pytest.importorskip("rich")
 pytest.importorskip("typer")
 
-from tests.support import PATIENCE, Failed, Job, Worker
+from gearman_sync.testing import Failed, ScriptedJob, ScriptedWorker
+from tests.support import PATIENCE
 
 from .support import PROGRAM, address_of, on_both
 from .terminal import CTRL_C, Terminal, environment
@@ -33,16 +34,16 @@ class Puppets:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.stack = contextlib.ExitStack()
-        self.begun: dict[bytes, Job] = {}
-        self._arrived: queue.Queue[Job] = queue.Queue()
+        self.begun: dict[bytes, ScriptedJob] = {}
+        self._arrived: queue.Queue[ScriptedJob] = queue.Queue()
         self._ends: dict[bytes, queue.Queue[bytes | None]] = {}
 
     def start(self, task: str, count: int = 1) -> None:
         """Let `count` workers wait for jobs."""
         for _ in range(count):
-            self.stack.callback(Worker(self.server.address, {task: self._run}).stop)
+            self.stack.callback(ScriptedWorker(self.server.address, {task: self._run}).stop)
 
-    def _run(self, job: Job) -> bytes:
+    def _run(self, job: ScriptedJob) -> bytes:
         end = self._ends[job.data] = queue.Queue()
         self._arrived.put(job)
         result = end.get(timeout=2 * PATIENCE)
@@ -50,17 +51,17 @@ class Puppets:
             raise Failed
         return result
 
-    def next(self) -> Job:
+    def next(self) -> ScriptedJob:
         """The job that has begun next."""
         job = self._arrived.get(timeout=PATIENCE)
         self.begun[job.data] = job
         return job
 
-    def all(self, count: int) -> dict[bytes, Job]:
+    def all(self, count: int) -> dict[bytes, ScriptedJob]:
         """The next so many jobs, by their data."""
         return {job.data: job for job in (self.next() for _ in range(count))}
 
-    def end(self, job: Job, result: bytes | None) -> None:
+    def end(self, job: ScriptedJob, result: bytes | None) -> None:
         """End a job with its result; None: it fails."""
         self._ends[job.data].put(result)
 

@@ -33,7 +33,7 @@ from gearman_proto.wire.events import (
 from gearman_sync.cli.bars import Bars
 from gearman_sync.cli.output import complain, show
 from tests.ground.test_foreign import was
-from tests.support import FakeServer, Peer, hostile
+from tests.support import hostile
 
 from .support import (
     DONE,
@@ -50,6 +50,8 @@ from .terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from gearman_sync.testing import Peer, ScriptedServer
 
 EVIL: Final = b"a\x1b[2J\n\xc2\x9bgearmanctl: forged\r\xe2\x80\xae\xe2\x80\xa8\x7f\xff"
 SHOWN: Final = r"a\x1b[2J\n\u009bgearmanctl: forged\r\u202e\u2028\x7f\xff"
@@ -169,14 +171,14 @@ REPLIES: dict[str, tuple[tuple[str, ...], bytes, str]] = {
 
 
 @pytest.mark.parametrize("what", REPLIES)
-def test_lists(start_server: Callable[..., FakeServer], what: str) -> None:
+def test_lists(start_server: Callable[..., ScriptedServer], what: str) -> None:
     words, reply, expected = REPLIES[what]
     server = start_server(saying(reply))
     assert gearmanctl(*words, at=server.address) == Result(DONE, expected.encode(), "")
 
 
 @pytest.mark.parametrize("what", REPLIES)
-def test_lists_on_a_terminal(start_server: Callable[..., FakeServer], what: str) -> None:
+def test_lists_on_a_terminal(start_server: Callable[..., ScriptedServer], what: str) -> None:
     words, reply, _ = REPLIES[what]
     server = start_server(saying(reply))
     with on_terminal(server, *words) as terminal:
@@ -224,7 +226,7 @@ ERRORS: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("what", ERRORS)
-def test_errors(start_server: Callable[..., FakeServer], what: str) -> None:
+def test_errors(start_server: Callable[..., ScriptedServer], what: str) -> None:
     words, script, status, expected = ERRORS[what]
     server = start_server(script)
     result = gearmanctl(*words, at=server.address)
@@ -233,7 +235,7 @@ def test_errors(start_server: Callable[..., FakeServer], what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["an ERR line", "an ERROR", "an exception of a line"])
-def test_errors_on_a_terminal(start_server: Callable[..., FakeServer], what: str) -> None:
+def test_errors_on_a_terminal(start_server: Callable[..., ScriptedServer], what: str) -> None:
     words, script, status, _ = ERRORS[what]
     server = start_server(script)
     with on_terminal(server, *words) as terminal:
@@ -243,7 +245,7 @@ def test_errors_on_a_terminal(start_server: Callable[..., FakeServer], what: str
         assert_harmless(terminal)
 
 
-def test_warnings(start_server: Callable[..., FakeServer]) -> None:
+def test_warnings(start_server: Callable[..., ScriptedServer]) -> None:
     server = start_server(
         answering(JobCreated(b"H:1"), WorkWarning(b"H:1", EVIL), WorkComplete(b"H:1", b"a\x1bb"))
     )
@@ -254,7 +256,7 @@ def test_warnings(start_server: Callable[..., FakeServer]) -> None:
         assert result.output.removesuffix(b"\n") == b"a\x1bb"
 
 
-def test_warnings_on_a_terminal(start_server: Callable[..., FakeServer]) -> None:
+def test_warnings_on_a_terminal(start_server: Callable[..., ScriptedServer]) -> None:
     events = (JobCreated(b"H:1"), WorkWarning(b"H:1", EVIL), WorkFail(b"H:1"))
     server = start_server(answering(*events))
     with on_terminal(server, "submit", "t", "x") as terminal:
@@ -263,7 +265,7 @@ def test_warnings_on_a_terminal(start_server: Callable[..., FakeServer]) -> None
         assert_harmless(terminal)
 
 
-def test_the_handle_of_a_background_job(start_server: Callable[..., FakeServer]) -> None:
+def test_the_handle_of_a_background_job(start_server: Callable[..., ScriptedServer]) -> None:
     def script(peer: Peer) -> None:
         peer.expect(SubmitJobBg)
         peer.send_anyway(JobCreated(b"H\x1b[2J\n\xff"))
@@ -276,7 +278,7 @@ def test_the_handle_of_a_background_job(start_server: Callable[..., FakeServer])
 
 
 def test_the_log_of_a_worker(
-    start_server: Callable[..., FakeServer], start: Callable[..., Running]
+    start_server: Callable[..., ScriptedServer], start: Callable[..., Running]
 ) -> None:
     """An ERROR ends the connection, and that is logged."""
 
@@ -295,7 +297,7 @@ def test_the_log_of_a_worker(
 
 
 def test_the_handle_of_a_job_that_fails(
-    start_server: Callable[..., FakeServer], start: Callable[..., Running]
+    start_server: Callable[..., ScriptedServer], start: Callable[..., Running]
 ) -> None:
     def script(peer: Peer) -> None:
         peer.expect(CanDo)
@@ -308,7 +310,7 @@ def test_the_handle_of_a_job_that_fails(
     assert running.error() == r"gearmanctl: H\x1b[2J\n\xff: exit status 1"
 
 
-def on_terminal(server: FakeServer, command: str, *words: str) -> Terminal:
+def on_terminal(server: ScriptedServer, command: str, *words: str) -> Terminal:
     """gearmanctl on a terminal."""
     address = address_of(server.address)
     return Terminal(*PROGRAM, command, "--server", address, *words, columns=200)

@@ -14,18 +14,8 @@ from hypothesis import strategies as st
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.testing.strategies import chunked
 from gearman_sync.cli.lines import Entry, Room, split_lines
-from tests.support import (
-    PATIENCE,
-    Failed,
-    Gate,
-    Job,
-    Raised,
-    Worker,
-    eventually,
-    reverse,
-    spawn,
-    wait_for,
-)
+from gearman_sync.testing import Failed, Gate, Raised, ScriptedJob, ScriptedWorker, reverse
+from tests.support import PATIENCE, eventually, spawn, wait_for
 
 from .support import (
     DONE,
@@ -46,7 +36,7 @@ if TYPE_CHECKING:
 
     from .support import Server
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
     Start = Callable[..., Running]
 
 
@@ -58,14 +48,14 @@ class Slow:
         self.open = threading.Event()
         self._held = held
 
-    def __call__(self, job: Job) -> bytes:
+    def __call__(self, job: ScriptedJob) -> bytes:
         if job.data in self._held:
             self.begun.set()
             wait_for(self.open, "opening of a job")
         return b"<" + job.data + b">"
 
 
-def brackets(job: Job) -> bytes:
+def brackets(job: ScriptedJob) -> bytes:
     return b"<" + job.data + b">"
 
 
@@ -107,7 +97,7 @@ def test_lines_of_an_argument(server: Server, start_worker: StartWorker, task: s
 def test_all_that_a_job_sends_is_its_line(
     server: Server, start_worker: StartWorker, task: str
 ) -> None:
-    def function(job: Job) -> bytes:
+    def function(job: ScriptedJob) -> bytes:
         job.send_data(b"part of ")
         job.send_warning(b"look out for " + job.data)
         return job.data
@@ -203,7 +193,7 @@ def test_with_a_dash_equal_lines_are_one_job(
 # What goes wrong.
 
 
-def failing(job: Job) -> bytes:
+def failing(job: ScriptedJob) -> bytes:
     if job.data == b"fail":
         raise Failed
     if job.data == b"raise":
@@ -254,7 +244,7 @@ def test_each_job_has_its_own_timeout(
 
 
 def test_the_exit_status_is_the_worst(server: Server, start_worker: StartWorker, task: str) -> None:
-    def function(job: Job) -> bytes:
+    def function(job: ScriptedJob) -> bytes:
         if job.data == b"hold":
             wait_for(over)
         return failing(job)

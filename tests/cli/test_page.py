@@ -25,7 +25,8 @@ pytest.importorskip("pyte")
 pytest.importorskip("rich")
 pytest.importorskip("typer")
 
-from tests.support import PATIENCE, Gearmand, Job, Worker, eventually
+from gearman_sync.testing import ScriptedJob, ScriptedWorker
+from tests.support import PATIENCE, Gearmand, eventually
 from tests.test_docs_pages import jobs_at, matches
 
 from .support import ROOT
@@ -125,7 +126,7 @@ class Resize:
         self._progress = {b"b.jpg": (3, 10), b"c.jpg": (8, 10), b"photo.jpg": (7, 10)}
         self._may_go_on = threading.Event()
 
-    def __call__(self, job: Job) -> bytes:
+    def __call__(self, job: ScriptedJob) -> bytes:
         if job.data in self._progress:
             may_go_on = self._may_go_on
             job.send_data(b"reading " + job.data + b"\n")
@@ -179,7 +180,7 @@ def server() -> Iterator[Gearmand]:
 def resize(server: Gearmand) -> Iterator[Resize]:
     """A function with two workers."""
     resize = Resize()
-    workers = [Worker(server.address, {"resize": resize}) for _ in range(2)]
+    workers = [ScriptedWorker(server.address, {"resize": resize}) for _ in range(2)]
     yield resize
     resize.go_on()
     for worker in workers:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import Worker, echo
+from gearman_sync.testing import ScriptedWorker, echo
 
 from .support import DONE, FAILED, NO_SERVER, USAGE, Result, Running, gearmanctl
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     Serve = Callable[..., tuple[Running, tuple[str, int]]]
 
 
-def test_it_serves_and_says_what_for(run_serve: Serve, start_worker: Callable[..., Worker]) -> None:
+def test_it_serves_and_says_what_for(
+    run_serve: Serve, start_worker: Callable[..., ScriptedWorker]
+) -> None:
     running, address = run_serve()
     assert running.error() == (
         "It keeps nothing on disk: what is queued ends with it. Ctrl-C ends it."

@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_sync.cli.submit import parse_time
-from tests.support import (
+from gearman_sync.testing import (
     Failed,
-    FakeServer,
     Gate,
-    Job,
     Peer,
     Raised,
-    Worker,
-    eventually,
-    free_port,
+    ScriptedJob,
+    ScriptedServer,
+    ScriptedWorker,
     reverse,
-    wait_for,
 )
+from tests.support import eventually, free_port, wait_for
 
 from .support import (
     DONE,
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
 
     from .support import Server
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
     Start = Callable[..., Running]
 
 HANDLE = re.compile(rb"H:[!-~]+:\d+\n")
@@ -143,7 +141,7 @@ def test_data_from_closed_standard_input(
 # The same as libgearman's program.
 
 
-def parts(job: Job) -> bytes:
+def parts(job: ScriptedJob) -> bytes:
     job.send_data(b"one\n")
     job.send_data(b"two\n")
     return b"three"
@@ -155,7 +153,7 @@ def test_output_is_that_of_the_gearman_program(
     server: Server,
     start_worker: StartWorker,
     task: str,
-    function: Callable[[Job], bytes],
+    function: Callable[[ScriptedJob], bytes],
     data: bytes,
 ) -> None:
     start_worker(server.address, {task: function})
@@ -167,7 +165,7 @@ def test_output_is_that_of_the_gearman_program(
 def test_a_failure_is_one_for_the_gearman_program_too(
     server: Server, start_worker: StartWorker, task: str
 ) -> None:
-    def fail(job: Job) -> bytes:
+    def fail(job: ScriptedJob) -> bytes:
         job.send_data(b"data")
         raise Failed
 
@@ -182,7 +180,7 @@ def test_a_failure_is_one_for_the_gearman_program_too(
 def test_data_of_a_running_job_is_written_as_it_comes(
     server: Server, start_worker: StartWorker, start: Start, task: str
 ) -> None:
-    def function(job: Job) -> bytes:
+    def function(job: ScriptedJob) -> bytes:
         job.send_data(b"part\n")
         wait_for(gate)
         return b"end"
@@ -201,7 +199,7 @@ def test_data_of_a_running_job_is_written_as_it_comes(
 def test_warnings_are_on_standard_error_as_they_come(
     server: Server, start_worker: StartWorker, start: Start, task: str
 ) -> None:
-    def function(job: Job) -> bytes:
+    def function(job: ScriptedJob) -> bytes:
         job.send_warning(b"look out \xff")
         wait_for(gate)
         return b"end"
@@ -219,7 +217,7 @@ def test_warnings_are_on_standard_error_as_they_come(
 def test_progress_is_not_written_to_a_pipe(
     server: Server, start_worker: StartWorker, task: str
 ) -> None:
-    def function(job: Job) -> bytes:
+    def function(job: ScriptedJob) -> bytes:
         job.send_status(1, 2)
         return b"end"
 
@@ -300,7 +298,7 @@ def test_a_job_whose_time_has_come_is_run(
 def test_a_job_is_run_when_its_time_comes(
     gearmand: Gearmand, start_worker: StartWorker, task: str
 ) -> None:
-    def function(job: Job) -> bytes:
+    def function(job: ScriptedJob) -> bytes:
         begun.append(time.time())
         return b""
 
@@ -338,7 +336,7 @@ def test_no_time(when: str) -> None:
 
 
 def test_a_failed_job(server: Server, start_worker: StartWorker, task: str) -> None:
-    def fail(job: Job) -> bytes:
+    def fail(job: ScriptedJob) -> bytes:
         raise Failed
 
     start_worker(server.address, {task: fail})
@@ -348,7 +346,7 @@ def test_a_failed_job(server: Server, start_worker: StartWorker, task: str) -> N
 
 @on_both
 def test_a_job_with_an_exception(server: Server, start_worker: StartWorker, task: str) -> None:
-    def fail(job: Job) -> bytes:
+    def fail(job: ScriptedJob) -> bytes:
         raise Raised(b"no such\nthing\n")
 
     start_worker(server.address, {task: fail})
@@ -364,7 +362,7 @@ def test_a_job_that_takes_too_long(server: Server, task: str) -> None:
 
 
 def test_a_server_that_does_not_take_the_job_in_time(
-    start_server: Callable[..., FakeServer],
+    start_server: Callable[..., ScriptedServer],
 ) -> None:
     silent = start_server(Peer.hold)
     for mode in ([], ["--background"]):
@@ -392,7 +390,7 @@ def test_a_server_that_is_lost(
 
 
 def test_a_server_that_is_lost_before_it_takes_the_job(
-    start_server: Callable[..., FakeServer],
+    start_server: Callable[..., ScriptedServer],
 ) -> None:
     server = start_server(Peer.receive)
     result = gearmanctl("submit", "task", "", at=server.address)
@@ -421,7 +419,7 @@ def test_no_server(task: str) -> None:
         assert re.match(rf"no server could be reached: 127\.0\.0\.1:{port} ", result.error)
 
 
-def test_a_server_that_talks_something_else(start_server: Callable[..., FakeServer]) -> None:
+def test_a_server_that_talks_something_else(start_server: Callable[..., ScriptedServer]) -> None:
     def script(peer: Peer) -> None:
         peer.receive()
         peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")

@@ -21,16 +21,8 @@ from gearman_sync import GearmanClient
 from gearman_sync.cli import top as top_module
 from gearman_sync.cli.servers import Servers
 from gearman_sync.cli.top import _Watch
-from tests.support import (
-    PATIENCE,
-    FakeServer,
-    Gearmand,
-    Peer,
-    Worker,
-    eventually,
-    free_port,
-    spawn,
-)
+from gearman_sync.testing import Peer, ScriptedServer, ScriptedWorker
+from tests.support import PATIENCE, Gearmand, eventually, free_port, spawn
 
 from .support import PROGRAM, address_of, on_both
 from .terminal import CTRL_C, DOWN, PAGE_DOWN, UP, Terminal, environment
@@ -39,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.support import Job
+    from gearman_sync.testing import ScriptedJob
 
     from .support import Server
 
@@ -108,7 +100,7 @@ class Brake:
     def release(self, count: int) -> None:
         self._jobs.release(count)
 
-    def __call__(self, job: Job) -> bytes:
+    def __call__(self, job: ScriptedJob) -> bytes:
         assert self._jobs.acquire(timeout=PATIENCE)
         return b""
 
@@ -127,7 +119,7 @@ def work(brake: Brake) -> Iterator[Callable[..., None]]:
 
         def work(server: Server, *functions: str) -> None:
             names = dict.fromkeys(("slow", *functions), brake)
-            stack.callback(Worker(server.address, names).stop)  # type: ignore[arg-type]
+            stack.callback(ScriptedWorker(server.address, names).stop)
 
         yield work
         brake.release(100000)
@@ -468,7 +460,7 @@ def test_a_server_that_stops_answering_freezes_no_key(gearmand: Gearmand, key: s
 
 
 def test_the_end_does_not_wait_for_answers(
-    start_server: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch, no_leak: None
+    start_server: Callable[..., ScriptedServer], monkeypatch: pytest.MonkeyPatch, no_leak: None
 ) -> None:
     monkeypatch.setattr(top_module, "_PATIENCE", 3600)
     server = start_server(Peer.hold)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_sync import JOB_COMPLETE, GearmanClient
-from tests.support import PATIENCE, Worker, eventually, free_port, reverse
+from gearman_sync.testing import ScriptedWorker, reverse
+from tests.support import PATIENCE, eventually, free_port
 
 from .support import (
     DONE,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from .support import Server
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
     Start = Callable[..., Running]
     Work = Callable[..., Running]
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import gearman_sync
-from tests.support import PATIENCE, Link, nothing_imported, spawn
+from gearman_sync.testing import ScriptedClient
+from tests.support import PATIENCE, nothing_imported, spawn
 
 from .support import Running
 
@@ -82,8 +83,8 @@ def work() -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
 
 
 @pytest.fixture
-def link(server: Gearmand | EmbeddedServer) -> Iterator[Link]:
+def link(server: Gearmand | EmbeddedServer) -> Iterator[ScriptedClient]:
     """A plain connection to the server."""
-    link = Link(server.address)
+    link = ScriptedClient(server.address)
     yield link
     link.close()

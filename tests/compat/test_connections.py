@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gearman_sync.testing import echo
 from tests.contract.test_keepalive import connections as options_of
 from tests.support import (
     PATIENCE,
@@ -18,7 +19,6 @@ from tests.support import (
     Stunnel,
     black_hole,
     client_keys,
-    echo,
     eventually,
     free_port,
 )

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from gearman_sync.testing import Gate, echo
 from tests.support import (
     PATIENCE,
     EmbeddedServer,
-    Gate,
     Gearmand,
     black_hole,
-    echo,
     eventually,
     free_port,
     spawn,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import PATIENCE, EmbeddedServer, Gearmand, echo, eventually, spawn
+from gearman_sync.testing import echo
+from tests.support import PATIENCE, EmbeddedServer, Gearmand, eventually, spawn
 from tests.support.injecting import every_place
 
 from .support import PROGRAMS

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import EmbeddedServer, Gearmand, Worker, echo, free_port
+from gearman_sync.testing import ScriptedWorker, echo
+from tests.support import EmbeddedServer, Gearmand, free_port
 
 from .support import PROGRAMS
 
@@ -113,7 +114,7 @@ def test_discovery_and_totals(
 
 
 def test_a_check(
-    load: Load, start_worker: Callable[..., Worker], server: Server, host: str, task: str
+    load: Load, start_worker: Callable[..., ScriptedWorker], server: Server, host: str, task: str
 ) -> None:
     module = load("check_gearman")
     assert module.check(host, task, 1, 2) == (3, f"UNKNOWN - no task {task}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import PATIENCE, Gate, spawn, wait_for
+from gearman_sync.testing import Gate
+from tests.support import PATIENCE, spawn, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

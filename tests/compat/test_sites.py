@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import PATIENCE, EmbeddedServer, Gearmand, Link, eventually, spawn
+from tests.support import PATIENCE, EmbeddedServer, Gearmand, eventually, spawn
 
 from .support import PROGRAMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gearman_sync.testing import ScriptedClient
 
     from .support import Running
 
@@ -51,7 +53,7 @@ def test_a_copy_of_work_with_a_stopwatch(
     client.shutdown()
 
 
-def test_information_on_a_server(load: Load, link: Link, host: str, task: str) -> None:
+def test_information_on_a_server(load: Load, link: ScriptedClient, host: str, task: str) -> None:
     module = load("hooked_commands")
     worker = module.gearman.GearmanWorker([host])
     worker.set_client_id("reporter")

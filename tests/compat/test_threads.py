@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import PATIENCE, EmbeddedServer, Gearmand, echo, eventually, spawn
+from gearman_sync.testing import echo
+from tests.support import PATIENCE, EmbeddedServer, Gearmand, eventually, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,8 @@ from gearman_proto.errors import (
 )
 from gearman_proto.wire.events import EchoReq, EchoRes, TextLine
 from gearman_proto.wire.text import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
-from tests.support import PATIENCE, FakeServer, Gearmand, Peer, black_hole, free_port, wait_for
+from gearman_sync.testing import Peer, ScriptedServer
+from tests.support import PATIENCE, Gearmand, black_hole, free_port, wait_for
 
 from .kit import Kit, Server, echo
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     Launch = Callable[[], Awaitable[Server]]
-    StartServer = Callable[..., FakeServer]
+    StartServer = Callable[..., ScriptedServer]
 
 pytestmark = pytest.mark.both_servers
 

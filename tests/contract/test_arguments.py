@@ -17,7 +17,7 @@ from .test_submitting import acknowledge_all, new_request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support import FakeServer
+    from gearman_sync.testing import ScriptedServer
 
 # The call, its exception, and its arguments.
 WRONG_CALLS: dict[str, tuple[str, type[Exception], tuple[Any, ...], dict[str, Any]]] = {
@@ -85,7 +85,7 @@ WRONG_CALLS: dict[str, tuple[str, type[Exception], tuple[Any, ...], dict[str, An
 
 @pytest.mark.parametrize("what", WRONG_CALLS)
 async def test_wrong_call_sends_nothing(
-    kit: Kit, start_server: Callable[..., FakeServer], what: str
+    kit: Kit, start_server: Callable[..., ScriptedServer], what: str
 ) -> None:
     server = start_server(acknowledge_all)
     client = await kit.client(server.address)

@@ -25,7 +25,8 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkData,
 )
-from tests.support import Disconnected, FakeServer, Peer, black_hole, free_port
+from gearman_sync.testing import Disconnected, Peer, ScriptedServer
+from tests.support import black_hole, free_port
 
 from .kit import Kit, Server, collect, echo
 from .test_submitting import new_request
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     Launch = Callable[[], Awaitable[Server]]
-    StartServer = Callable[..., FakeServer]
+    StartServer = Callable[..., ScriptedServer]
 
 
 # Servers that can't be reached.

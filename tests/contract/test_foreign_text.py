@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from tests.support import FakeServer, Peer
+    from gearman_sync.testing import Peer, ScriptedServer
 
 EVIL: Final = b"no\nERROR:gearman:all is lost\x1b[2J\xe2\x80\xae"
 SHOWN: Final = r"no\nERROR:gearman:all is lost\x1b[2J\u202e"
 
 
 async def test_an_error_forges_no_line_of_the_log(
-    kit: Kit, start_server: Callable[..., FakeServer], caplog: pytest.LogCaptureFixture
+    kit: Kit, start_server: Callable[..., ScriptedServer], caplog: pytest.LogCaptureFixture
 ) -> None:
     def script(peer: Peer) -> None:
         peer.expect(CanDo)
@@ -37,7 +37,9 @@ async def test_an_error_forges_no_line_of_the_log(
     assert caplog.messages[0] == f"no connection to {host}:{port}: CODE: {SHOWN}"
 
 
-async def test_the_message_of_an_error(kit: Kit, start_server: Callable[..., FakeServer]) -> None:
+async def test_the_message_of_an_error(
+    kit: Kit, start_server: Callable[..., ScriptedServer]
+) -> None:
     def script(peer: Peer) -> None:
         peer.expect(SubmitJob)
         peer.send(Error(b"CODE", EVIL))

@@ -11,7 +11,8 @@ from gearman_proto.errors import ExceededConnectionAttempts
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.events import CanDo, JobCreated, SubmitJob
 from gearman_proto.wire.packets import Role
-from tests.support import PATIENCE, FakeServer, Peer
+from gearman_sync.testing import Peer, ScriptedServer
+from tests.support import PATIENCE
 
 from .kit import EmbeddedServer
 
@@ -64,7 +65,8 @@ async def test_torn_packet(kit: Kit, task: str) -> None:
         peer.expect(SubmitJob)
         peer.send_raw(peer.connection.send(JobCreated(b"H:torn"))[:-1])
 
-    server = FakeServer(tear)
+    server = ScriptedServer(tear)
+    server.start()
     try:
         client = await kit.client(server.address)
         with pytest.raises(ExceededConnectionAttempts, match="in the middle of a packet"):

@@ -8,7 +8,7 @@ import pytest
 
 from gearman_proto import Connection, Role
 from gearman_proto.wire.events import CanDo, GrabJobUniq, JobAssignUniq, WorkComplete
-from tests.support import FakeServer
+from gearman_sync.testing import ScriptedServer
 
 from .kit import Hooks, Kit, Server, echo, settled
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import WorkerJob
-    from tests.support import Peer
+    from gearman_sync.testing import Peer
 
 
 def in_form(form: str, hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -349,7 +349,8 @@ async def test_the_next_job_is_asked_for_with_the_result(kit: Kit, hook: str | N
         return value
 
     kind: Any = type("Hooked", (Hooks,), {hook: after} if hook else {})
-    server = FakeServer(script)
+    server = ScriptedServer(script)
+    server.start()
     try:
         await kit.start_worker(server.address, kind=kind, tasks={"task": echo})
         await kit.eventually(lambda: chunks, "the result")

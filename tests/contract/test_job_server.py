@@ -33,7 +33,8 @@ from gearman_proto.wire.events import (
     WorkData,
 )
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
-from tests.support import PATIENCE, Link, Program, require
+from gearman_sync.testing import ScriptedClient
+from tests.support import PATIENCE, Program, require
 
 from .kit import Kit, Server, echo, reverse
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from gearman_proto import WorkerJob
     from gearman_proto.wire.events import Event
 
-    Connect = Callable[..., Link]
+    Connect = Callable[..., ScriptedClient]
 
 MB = 1_000_000
 
@@ -53,8 +54,8 @@ def connect() -> Iterator[Connect]:
     """Makes connections that are closed with the test."""
     with contextlib.ExitStack() as stack:
 
-        def connect(server: Any, **options: Any) -> Link:
-            link = Link(tuple(server.address), **options)
+        def connect(server: Any, **options: Any) -> ScriptedClient:
+            link = ScriptedClient(tuple(server.address), **options)
             stack.callback(link.close)
             return link
 
@@ -73,7 +74,7 @@ async def refuses(kit: Kit, server: Any) -> bool:
 
     def is_refused() -> bool:
         with contextlib.suppress(ConnectionRefusedError):
-            Link(tuple(server.address)).close()
+            ScriptedClient(tuple(server.address)).close()
             return False
         return True
 
@@ -217,13 +218,13 @@ async def test_stop_while_peers_flood_it(kit: Kit, connect: Connect) -> None:
     request = Connection(Role.CLIENT).send(EchoReq(bytes(1000))) * 100
     floods = [0]
 
-    def flood(link: Link) -> None:
+    def flood(link: ScriptedClient) -> None:
         with contextlib.suppress(ConnectionError):
             while True:
                 link.sock.sendall(request)
                 floods[0] += 1
 
-    async def in_thread(link: Link) -> None:
+    async def in_thread(link: ScriptedClient) -> None:
         await kit.blocking(flood, link)
 
     server = await started(kit)
@@ -400,7 +401,7 @@ async def test_storm_of_connections(kit: Kit, task: str) -> None:
 
     def storm() -> None:
         for number in range(30):
-            peer = Link(address)
+            peer = ScriptedClient(address)
             if number % 3 == 1:
                 peer.sock.sendall(b"status\n")
             elif number % 3 == 2:
@@ -441,7 +442,7 @@ async def test_reset_at_any_moment(kit: Kit, task: str) -> None:
     assert await at(kit, server).admin(f"create function {task}") == "OK\r\n"
     async with healthy(kit, server, f"{task}-healthy") as check:
         for size in range(0, len(script) + 1, 2):
-            peer = await kit.blocking(Link, tuple(server.address))
+            peer = await kit.blocking(ScriptedClient, tuple(server.address))
             await kit.blocking(peer.sock.sendall, script[:size])
             if size % 4:
                 # By now it has been read, most likely.

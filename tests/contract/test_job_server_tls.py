@@ -17,7 +17,8 @@ from gearman_proto.errors import (
     ServerUnavailable,
 )
 from gearman_proto.wire.events import CanDo, GrabJobUniq, JobAssignUniq, SubmitJob
-from tests.support import PATIENCE, Link, make_certificates
+from gearman_sync.testing import ScriptedClient
+from tests.support import PATIENCE, make_certificates
 from tests.support.tls import client_context, server_context
 
 from .kit import Kit, reverse
@@ -43,9 +44,9 @@ class Peers:
         self._stack.callback(sock.close)
         return sock
 
-    def secure(self, server: Any, context: ssl.SSLContext) -> Link:
+    def secure(self, server: Any, context: ssl.SSLContext) -> ScriptedClient:
         """One that has shaken hands."""
-        link = Link(tuple(server.address), context=context)
+        link = ScriptedClient(tuple(server.address), context=context)
         self._stack.callback(link.close)
         return link
 

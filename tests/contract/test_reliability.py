@@ -21,9 +21,10 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkData,
 )
-from tests.chaos.faults import BlackHole, Cut, Direction, Stall
-from tests.chaos.proxy import FaultProxy
-from tests.support import PATIENCE, Link
+from gearman_sync.testing import ScriptedClient
+from gearman_sync.testing.proxy import FaultyProxy
+from gearman_sync.testing.toxics import Direction, LimitData, Stall, Timeout
+from tests.support import PATIENCE
 
 from .kit import Kit, Server, echo
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tests.support import Gearmand
 
     Launch = Callable[[], Awaitable[Server]]
-    Through = Callable[[Server], FaultProxy]
+    Through = Callable[[Server], FaultyProxy]
 
 UP, DOWN = Direction.UP, Direction.DOWN
 # Seconds in which something would have come.
@@ -43,10 +44,10 @@ _A_WHILE = 0.2
 @pytest.fixture
 def through() -> Iterator[Through]:
     """A proxy before a server, which has no faults yet."""
-    proxies: list[FaultProxy] = []
+    proxies: list[FaultyProxy] = []
 
-    def start(server: Server) -> FaultProxy:
-        proxy = FaultProxy(server.address)
+    def start(server: Server) -> FaultyProxy:
+        proxy = FaultyProxy(server.address)
         proxy.start()
         proxies.append(proxy)
         return proxy
@@ -61,7 +62,7 @@ class BareWorker:
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
-        self._link: Link
+        self._link: ScriptedClient
 
     async def take(self, address: tuple[str, int], task: str) -> JobAssignUniq:
         """Ask for a job, and get it."""
@@ -72,7 +73,7 @@ class BareWorker:
 
     async def ask(self, address: tuple[str, int], task: str) -> None:
         """Ask for a job."""
-        self._link = await self._kit.blocking(Link, address)
+        self._link = await self._kit.blocking(ScriptedClient, address)
         await self.send(CanDo(task.encode()), GrabJobUniq())
 
     async def send(self, *events: PacketEvent) -> None:
@@ -141,12 +142,12 @@ async def test_result_is_lost_on_its_way(
     proxy = through(server)
     worker = BareWorker(kit)
     job = await worker.take(proxy.address, task)
-    proxy.inject(BlackHole(UP))
+    proxy.inject(Timeout(direction=UP))
     await worker.send(WorkComplete(job.handle, b"done"))
     worker.die()
     gate = kit.gate()
     await kit.start_worker(server.address, tasks={task: gate})
-    proxy.inject(Cut(UP))
+    proxy.inject(LimitData(direction=UP))
     await kit.wait_for(gate.begun)
     assert gate.order == [b"data"]
     assert request.state == "CREATED"
@@ -228,7 +229,7 @@ async def test_server_is_silent_for_a_while(
     await kit.start_worker(server.address, tasks={task: echo})
     client = await kit.client(proxy.address)
     assert (await client.submit_job(task, b"before")).result == b"before"
-    proxy.inject(Stall(DOWN, seconds=2 * _A_WHILE))
+    proxy.inject(Stall(2 * _A_WHILE))
     request = await client.submit_job(task, b"data", poll_timeout=_A_WHILE / 2)
     assert (request.state, request.timed_out) == ("PENDING", True)
     await client.wait_until_jobs_completed([request])
@@ -263,7 +264,7 @@ async def test_nothing_reaches_the_server(
     proxy = through(server)
     client = await kit.client(proxy.address)
     await client.submit_job(f"{task}-before", b"", background=True)
-    proxy.inject(BlackHole(UP))
+    proxy.inject(Timeout(direction=UP))
     request = await client.submit_job(task, b"data", poll_timeout=_A_WHILE)
     assert (request.state, request.timed_out) == ("PENDING", True)
     assert await server.counts(task) == (0, 0, 0)
@@ -280,7 +281,7 @@ async def test_nothing_comes_from_the_server(
     await kit.start_worker(server.address, tasks={task: gate})
     client = await kit.client(proxy.address)
     await client.submit_job(f"{task}-before", b"", background=True)
-    proxy.inject(BlackHole(DOWN))
+    proxy.inject(Timeout(direction=DOWN))
     request = await client.submit_job(task, b"data", poll_timeout=_A_WHILE)
     assert (request.state, request.timed_out) == ("PENDING", True)
     await kit.wait_for(gate.begun)
@@ -298,12 +299,12 @@ async def test_nothing_of_a_worker_reaches_the_server(
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"data", wait_until_complete=False)
     await kit.wait_for(gate.begun)
-    proxy.inject(BlackHole(UP))
+    proxy.inject(Timeout(direction=UP))
     gate.open.set()
     await client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
     assert (request.state, request.timed_out) == ("CREATED", True)
     assert await server.counts(task) == (1, 1, 1)
-    proxy.inject(Cut(UP))
+    proxy.inject(LimitData(direction=UP))
     await client.wait_until_jobs_completed([request])
     assert request.result == b"data"
     assert gate.order == [b"data"] * 2
@@ -318,14 +319,14 @@ async def test_nothing_of_the_server_reaches_a_worker(
     request = await client.submit_job(task, b"data", wait_until_complete=False)
     proxy = through(server)
     worker = BareWorker(kit)
-    proxy.plan = lambda number: [BlackHole(DOWN)]
+    proxy.plan = lambda number: [Timeout(direction=DOWN)]
     await worker.ask(proxy.address, task)
     await server.wait_for_counts(task, 1, 1, 1)
     await kit.start_worker(server.address, tasks={task: echo})
     await client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
     assert (request.state, request.timed_out) == ("CREATED", True)
     worker.die()
-    proxy.inject(Cut(UP))
+    proxy.inject(LimitData(direction=UP))
     await client.wait_until_jobs_completed([request])
     assert request.result == b"data"
 
@@ -467,7 +468,7 @@ async def test_sleeping_loses_no_live_job(kit: Kit, server: Server, task: str) -
     live = await other.submit_job(
         f"{task}-live", b"live", priority="HIGH", wait_until_complete=False
     )
-    link = await kit.blocking(Link, server.address)
+    link = await kit.blocking(ScriptedClient, server.address)
     functions = [CanDo(f"{task}-live".encode()), CanDo(task.encode())]
     await kit.blocking(link.send, *functions, PreSleep())
     assert isinstance(await kit.blocking(link.receive), Noop)

@@ -11,7 +11,7 @@ from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.wire.events import GetStatus, StatusRes
-from tests.support import FakeServer, Peer, free_port
+from tests.support import free_port
 
 from .test_submitting import new_request
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gearman_proto import WorkerJob
+    from gearman_sync.testing import Peer, ScriptedServer
 
     from .kit import Kit, Server
 
@@ -164,7 +165,7 @@ async def test_a_request_made_by_hand(kit: Kit, server: Server, task: str) -> No
     assert (await client.get_job_status(request)).status["known"]
 
 
-async def test_no_answer_in_time(kit: Kit, start_server: Callable[..., FakeServer]) -> None:
+async def test_no_answer_in_time(kit: Kit, start_server: Callable[..., ScriptedServer]) -> None:
     def script(peer: Peer) -> None:
         first, second = peer.expect(GetStatus), peer.expect(GetStatus)
         peer.send(StatusRes(first.handle, b"0", b"0", b"", b""))

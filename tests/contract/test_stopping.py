@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gearman_proto import WorkerJob
-    from tests.support import FakeServer, Gearmand, Peer
+    from gearman_sync.testing import Peer, ScriptedServer
+    from tests.support import Gearmand
 
     Launch = Callable[[], Awaitable[Server]]
 
@@ -171,7 +172,7 @@ async def test_results_reach_clients_through_a_stop(kit: Kit, server: Server, ta
 
 
 async def test_stop_asks_an_idle_server_nothing(
-    kit: Kit, start_server: Callable[..., FakeServer]
+    kit: Kit, start_server: Callable[..., ScriptedServer]
 ) -> None:
     """There is no result that it could have missed: a server that is silent does not matter."""
     asleep = threading.Event()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import WorkerJob
-    from tests.support import FakeServer, Peer
+    from gearman_sync.testing import Peer, ScriptedServer
 
 
 def new_request(
@@ -82,7 +82,7 @@ async def test_more_than_are_made_at_once(
 
 
 async def test_nothing_is_sent_if_one_of_many_is_bad(
-    kit: Kit, start_server: Callable[..., FakeServer], task: str
+    kit: Kit, start_server: Callable[..., ScriptedServer], task: str
 ) -> None:
     server = start_server(acknowledge_all)
     client = await kit.client(server.address)
@@ -216,7 +216,7 @@ async def test_encoder(kit: Kit, server: Server, task: str, encoder: Any) -> Non
 
 
 async def test_encode_that_raises_sends_nothing(
-    kit: Kit, start_server: Callable[..., FakeServer]
+    kit: Kit, start_server: Callable[..., ScriptedServer]
 ) -> None:
     server = start_server(acknowledge_all)
     client = await kit.client(server.address)
@@ -398,7 +398,7 @@ async def test_reducer(kit: Kit, server: Server, task: str, background: bool) ->
     ids=str,
 )
 async def test_what_does_not_go_together_is_not_sent(
-    kit: Kit, start_server: Callable[..., FakeServer], options: dict[str, Any]
+    kit: Kit, start_server: Callable[..., ScriptedServer], options: dict[str, Any]
 ) -> None:
     server = start_server(acknowledge_all)
     client = await kit.client(server.address)

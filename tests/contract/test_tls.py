@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
-from tests.support import PATIENCE, Gearmand, Peer, Stunnel, make_certificates
+from tests.support import PATIENCE, Gearmand, Stunnel, make_certificates
 
 from .kit import Kit, reverse
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support import FakeServer
+    from gearman_sync.testing import Peer, ScriptedServer
 
-    StartServer = Callable[..., FakeServer]
+    StartServer = Callable[..., ScriptedServer]
 
 each_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 

@@ -28,7 +28,7 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from tests.support import PATIENCE, FakeServer, Peer
+from tests.support import PATIENCE
 
 from .encoders import JsonEncoder, PickleEncoder, WordEncoder
 from .kit import Hooks, Kit, Server, collect, echo, reverse
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
     from gearman_proto import WorkerJob
     from gearman_proto.wire.events import Event
+    from gearman_sync.testing import Peer, ScriptedServer
 
     Launch = Callable[[], Awaitable[Server]]
-    StartServer = Callable[..., FakeServer]
+    StartServer = Callable[..., ScriptedServer]
 
 WORK = (WorkComplete, WorkFail, WorkException, WorkData, WorkStatus, WorkWarning)
 
@@ -64,7 +65,7 @@ def give(*jobs: bytes) -> Callable[[Peer], None]:
     return script
 
 
-def about_jobs(server: FakeServer) -> list[Event]:
+def about_jobs(server: ScriptedServer) -> list[Event]:
     """What a worker has sent about its jobs."""
     return [event for event in server.events if isinstance(event, WORK)]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -32,6 +32,9 @@ from tests.recordings import VECTORS
 from .harness import raw
 from .server_harness import World
 
+if TYPE_CHECKING:
+    from gearman_sync.testing import Element
+
 #: gearmand's --job-retries N ends a job at its Nth loss; without it, and with 0 until 2.0.0, jobs
 #: are run again for ever.
 RETRIES: dict[str, int] = {
@@ -39,22 +42,6 @@ RETRIES: dict[str, int] = {
     "2.0/65_job_retries_0_after_2.0.0": 0,
     "2.0/66_job_retries_2": 1,
 }
-#: Seconds that the recorder waited before an element of the exchange.
-PAUSES: dict[str, dict[int, float]] = {
-    "22_can_do_timeout": {7: 1.0},
-    "35_epoch": {8: 2.0},
-    "2.0/35_epoch": {8: 2.0},
-    "2.0/54_epoch_several": {14: 2.0, 20: 1.0, 28: 2.0},
-    "2.0/55_epoch_two_sleepers": {14: 2.0},
-    "2.0/56_epoch_cancelled": {10: 2.0},
-    "2.0/58_epoch_two_functions_stall": {9: 3.0},
-    "2.0/59_timeout_second_job": {13: 1.0},
-    "2.0/60_timeout_two_held": {11: 1.0},
-    "2.0/61_timeout_after_completion": {7: 1.4},
-}
-#: The recorder's time, where a request depends on it and the record does not have it.
-TIMES = {"35_epoch": 1795468574}
-
 #: Elements of the exchange that can't be played.
 LEFT_OUT: dict[str, tuple[str, dict[int, bytes]]] = {
     "41_admin_errors": (
@@ -256,10 +243,10 @@ class Replay:
 
     def __init__(self, name: str, chunk: int) -> None:
         vector = VECTORS[name]
-        assert name in RETRIES or vector["server_args"][2:] in ([], ["-j", "0"])
+        assert name in RETRIES or vector.server_args[2:] in ([], ["-j", "0"])
         retries = RETRIES.get(name)
         self.world = World(chunk=chunk, version="1.1.21+ds", job_retries=retries)
-        self.world.ahead = TIMES.get(name, vector.get("epoch_base", self.world.ahead))
+        self.world.ahead = vector.epoch_base or self.world.ahead
         self.world.engine.queue._handles = (b"H:h:%d" % number for number in itertools.count(1))
         self.conns: dict[str, Any] = {}
         #: What gearmand sent on each connection, as recorded.
@@ -267,29 +254,26 @@ class Replay:
         #: The connections that were closed, by gearmand or by its peer.
         self.closed: set[str] = set()
         left_out = LEFT_OUT.get(name, ("", {}))[1]
-        for at, element in enumerate(vector["exchange"]):
-            self.world.sleep(PAUSES.get(name, {}).get(at, 0.0))
-            data = bytes.fromhex(element.get("hex", ""))
+        for at, element in enumerate(vector.exchange):
+            self.world.sleep(element.pause)
             if at in left_out:
-                assert data == left_out[at]
+                assert element.data == left_out[at]
             else:
-                self.play(element, data)
+                self.play(element)
 
-    def play(self, element: dict[str, Any], data: bytes) -> None:
-        conn = element["conn"]
+    def play(self, element: Element) -> None:
+        conn = element.conn
         if conn not in self.conns:
             self.conns[conn] = self.world.connect()
             self.recorded[conn] = []
-        from_server = element["from"] == "server"
-        if "event" in element:
-            assert element["event"] == "close"
+        if element.closes:
             self.closed.add(conn)
-            if not from_server:
+            if not element.of_server:
                 self.conns[conn].close()
-        elif from_server:
-            self.recorded[conn].append(data)
+        elif element.of_server:
+            self.recorded[conn].append(element.data)
         else:
-            self.conns[conn].send_raw(data)
+            self.conns[conn].send_raw(element.data)
 
 
 def normal(reply: bytes) -> bytes:
@@ -329,5 +313,5 @@ def test_replay(name: str, chunk: int) -> None:
 
 
 def test_tables_name_records() -> None:
-    for table in (PAUSES, RETRIES, TIMES, DIFFERENT, LEFT_OUT):
+    for table in (RETRIES, DIFFERENT, LEFT_OUT):
         assert table.keys() <= VECTORS.keys()

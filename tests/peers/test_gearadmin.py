@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_sync import JOB_FAILED, PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE, GearmanClient
+from gearman_sync.testing import Gate, ScriptedWorker, echo
 from tests.peers.peers import SERVERS, counts, gearadmin
-from tests.support import PATIENCE, Gate, Worker, echo, eventually, wait_for
+from tests.support import PATIENCE, eventually, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +77,7 @@ def busy(both: Both) -> Iterator[Both]:
                 client.submit_job(task, b"data", unique, background=True, **kwargs)
 
             gate = Gate()
-            worker = Worker(address, {"held": gate, "free": echo})
+            worker = ScriptedWorker(address, {"held": gate, "free": echo})
             stack.callback(worker.stop)
             stack.callback(gate.open.set)
             submit("held", "running")
@@ -155,7 +156,7 @@ def test_cancel_unknown(both: Both) -> None:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_cancel(both: Both, start_worker: Callable[..., Worker], name: str) -> None:
+def test_cancel(both: Both, start_worker: Callable[..., ScriptedWorker], name: str) -> None:
     address = both.addresses[list(SERVERS).index(name)]
     with GearmanClient([address]) as client:
         cancelled = client.submit_job("task", b"cancelled", wait_until_complete=False)

@@ -22,8 +22,9 @@ from gearman_proto.wire.events import (
     WorkComplete,
 )
 from gearman_sync import GearmanClient
+from gearman_sync.testing import ScriptedClient
 from tests.peers.test_admin import gear  # noqa: F401 - a fixture
-from tests.support import PATIENCE, Link, ServerAt, eventually
+from tests.support import PATIENCE, ServerAt, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,10 +36,10 @@ pytestmark = pytest.mark.usefixtures("no_hang")
 _A_WHILE = 0.2
 
 
-def connected(gear: Address, *events: CanDo) -> Link:  # noqa: F811
+def connected(gear: Address, *events: CanDo) -> ScriptedClient:  # noqa: F811
     """A worker's connection that works, see `waiting`: what is asked on it is answered."""
     while True:
-        link = Link(gear)
+        link = ScriptedClient(gear)
         try:
             link.send(*events, GrabJobUniq())
             assert isinstance(link.receive(), NoJob)
@@ -55,14 +56,14 @@ def client(gear: Address) -> Iterator[GearmanClient]:  # noqa: F811
 
 
 @pytest.fixture
-def worker(gear: Address, task: str) -> Iterator[Link]:  # noqa: F811
+def worker(gear: Address, task: str) -> Iterator[ScriptedClient]:  # noqa: F811
     link = connected(gear, CanDo(task.encode()))
     eventually(lambda: ServerAt(gear).counts(task)[2] == 1)
     yield link
     link.close()
 
 
-def take(worker: Link) -> JobAssignUniq:
+def take(worker: ScriptedClient) -> JobAssignUniq:
     worker.send(GrabJobUniq())
     job = worker.receive()
     assert isinstance(job, JobAssignUniq)
@@ -75,7 +76,9 @@ def waiting(client: GearmanClient, task: str, **options: Any) -> Any:
     return client.submit_job(task, b"data", wait_until_complete=False, max_retries=2, **options)
 
 
-def test_a_job_ends_with_its_worker(client: GearmanClient, worker: Link, task: str) -> None:
+def test_a_job_ends_with_its_worker(
+    client: GearmanClient, worker: ScriptedClient, task: str
+) -> None:
     """Its client is told; no other worker gets it."""
     request = waiting(client, task)
     take(worker)
@@ -86,7 +89,7 @@ def test_a_job_ends_with_its_worker(client: GearmanClient, worker: Link, task: s
 
 def test_a_background_job_ends_with_its_worker(
     client: GearmanClient,
-    worker: Link,
+    worker: ScriptedClient,
     gear: Address,  # noqa: F811
     task: str,
 ) -> None:
@@ -101,7 +104,7 @@ def test_a_background_job_ends_with_its_worker(
 @pytest.mark.parametrize("running", [False, True], ids=["queued", "running"])
 def test_a_job_ends_with_its_client(
     client: GearmanClient,
-    worker: Link,
+    worker: ScriptedClient,
     gear: Address,  # noqa: F811
     task: str,
     running: bool,
@@ -122,7 +125,7 @@ def test_a_job_ends_with_its_client(
 
 def test_one_unique_is_two_jobs(
     client: GearmanClient,
-    worker: Link,
+    worker: ScriptedClient,
     gear: Address,  # noqa: F811
     task: str,
 ) -> None:
@@ -142,7 +145,7 @@ def test_sleeping_loses_no_live_job(
     eventually(lambda: ServerAt(gear).counts(task)[:2] == (0, 0))
     with GearmanClient([gear]) as other:
         waiting(other, f"{task}-live", priority="HIGH")
-        link = Link(gear)
+        link = ScriptedClient(gear)
         link.send(CanDo(f"{task}-live".encode()), CanDo(task.encode()), PreSleep())
         assert isinstance(link.receive(), Noop)
         assert take(link).data == b"data"
@@ -163,7 +166,7 @@ def test_no_time_limit(
     task: str,
 ) -> None:
     """It drops CAN_DO_TIMEOUT: such a worker gets nothing to do."""
-    link = Link(gear)
+    link = ScriptedClient(gear)
     link.send(CanDoTimeout(task.encode(), b"50"))
     request = waiting(client, task)
     time.sleep(_A_WHILE)
@@ -184,7 +187,7 @@ def test_a_cancelled_job_is_gone(client: GearmanClient, gear: Address, task: str
 
 def test_a_running_job_is_not_cancelled(
     client: GearmanClient,
-    worker: Link,
+    worker: ScriptedClient,
     gear: Address,  # noqa: F811
     task: str,
 ) -> None:

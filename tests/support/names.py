@@ -7,10 +7,14 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from gearman_sync import testing
+
 from .waiting import wait_for
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Iterator
 
 
 class Name:
@@ -63,3 +67,14 @@ def has_address(host: str) -> bool:
         sock.bind((host, 0))
         return True
     return False
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[tuple[str, int]]:
+    """An address where connecting is neither refused nor ends."""
+    with contextlib.ExitStack() as stack:
+        try:
+            address = stack.enter_context(testing.black_hole())
+        except OSError as error:
+            pytest.skip(str(error))
+        yield address

@@ -5,16 +5,10 @@ from __future__ import annotations
 import socket
 
 from gearman_sync import JobServer
+from gearman_sync.testing.recording import is_whole_reply
 
 from .programs import PortProgram, free_port, require
 from .waiting import PATIENCE, eventually
-
-
-def is_whole_reply(command: str, reply: bytes) -> bool:
-    """Whether this is all that a server says to a line of the admin protocol."""
-    if command.startswith(("status", "prioritystatus", "workers", "show")):
-        return reply == b".\n" or reply.endswith(b"\n.\n")
-    return reply.endswith(b"\n")
 
 
 def counts_of(task: str, status: str) -> tuple[int, int, int]:
@@ -42,7 +36,7 @@ class Administered:
         with socket.create_connection(self.address, PATIENCE) as sock:
             sock.sendall(command.encode() + b"\r\n")
             reply = b""
-            while not is_whole_reply(command, reply):
+            while not is_whole_reply(command.encode(), reply):
                 data = sock.recv(65536)
                 assert data, f"{command}: the server closed after {reply!r}"
                 reply += data

@@ -12,21 +12,13 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto.errors import ServerUnavailable
 from gearman_sync import GearmanClient
-from tests.support import (
-    Gearmand,
-    Worker,
-    black_hole,
-    echo,
-    free_port,
-    resolve_to,
-    spawn,
-    wait_for,
-)
+from gearman_sync.testing import ScriptedWorker, echo
+from tests.support import Gearmand, black_hole, free_port, resolve_to, spawn, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
     MakeClient = Callable[..., GearmanClient]
 
 

@@ -14,17 +14,8 @@ import gearman_sync as gearman
 from gearman_proto.errors import InvalidAdminClientState, ServerUnavailable
 from gearman_proto.wire.events import TextLine
 from gearman_sync import GearmanAdminClient, GearmanClient
-from tests.support import (
-    PATIENCE,
-    FakeServer,
-    Gearmand,
-    Peer,
-    Worker,
-    echo,
-    eventually,
-    spawn,
-    wait_for,
-)
+from gearman_sync.testing import Peer, ScriptedServer, ScriptedWorker, echo
+from tests.support import PATIENCE, Gearmand, eventually, spawn, wait_for
 
 from .support import wait_for_followers, wait_for_leader
 from .test_fork import Child
@@ -35,8 +26,8 @@ if TYPE_CHECKING:
 
     from tests.support import Administered
 
-    StartServer = Callable[..., FakeServer]
-    StartWorker = Callable[..., Worker]
+    StartServer = Callable[..., ScriptedServer]
+    StartWorker = Callable[..., ScriptedWorker]
 
 
 @pytest.fixture

@@ -10,14 +10,16 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto.wire.events import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
 from gearman_sync import GearmanClient, GearmanJob, GearmanJobRequest
-from tests.support import FakeServer, Gearmand, Peer, spawn
+from tests.support import Gearmand, spawn
 
 from .support import wait_for_leader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    StartServer = Callable[..., FakeServer]
+    from gearman_sync.testing import Peer, ScriptedServer
+
+    StartServer = Callable[..., ScriptedServer]
     MakeClient = Callable[..., GearmanClient]
 
 MANY = 20_000

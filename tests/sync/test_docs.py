@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import gearman_sync as gearman
-from tests.support import Gearmand, Worker, echo, eventually, spawn
+from gearman_sync.testing import ScriptedWorker, echo
+from tests.support import Gearmand, eventually, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,14 +160,16 @@ def wait_until_acknowledged(requests: list[gearman.GearmanJobRequest]) -> None:
 
 
 @pytest.fixture
-def workers(servers: list[Gearmand], start_worker: Callable[..., Worker]) -> list[Worker]:
+def workers(
+    servers: list[Gearmand], start_worker: Callable[..., ScriptedWorker]
+) -> list[ScriptedWorker]:
     functions = {"task_name": echo, "other_task": echo}
     return [start_worker(server.address, functions) for server in servers]
 
 
 def test_simple_job(
     run: Callable[[str], dict[str, Any]],
-    workers: list[Worker],
+    workers: list[ScriptedWorker],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     request = run(SIMPLE)["completed_job_request"]
@@ -184,7 +187,7 @@ def test_background_job(
 
 def test_multiple_jobs(
     run: Callable[[str], dict[str, Any]],
-    workers: list[Worker],
+    workers: list[ScriptedWorker],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -200,7 +203,7 @@ def test_recovering(
     run: Callable[[str], dict[str, Any]],
     servers: list[Gearmand],
     submitted: list[gearman.GearmanJobRequest],
-    start_worker: Callable[..., Worker],
+    start_worker: Callable[..., ScriptedWorker],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     example = spawn(run, RECOVERING_1)
@@ -243,7 +246,7 @@ def test_failed_and_timed_out_requests_are_told_apart(
     assert capsys.readouterr().out == f"Job {names['late'].unique} timed out!\n"
 
 
-def test_encoder(run: Callable[[str], dict[str, Any]], workers: list[Worker]) -> None:
+def test_encoder(run: Callable[[str], dict[str, Any]], workers: list[ScriptedWorker]) -> None:
     names = run(ENCODER)
     request = names["gm_client"].submit_job("task_name", names["my_python_object"])
     assert request.result == {"hello": "there"}

@@ -21,23 +21,14 @@ from gearman_proto.wire.events import (
     WorkComplete,
 )
 from gearman_sync import GearmanClient
-from tests.support import (
-    FakeServer,
-    Gearmand,
-    Peer,
-    Worker,
-    black_hole,
-    echo,
-    eventually,
-    spawn,
-    wait_for,
-)
+from gearman_sync.testing import Peer, ScriptedServer, ScriptedWorker, echo
+from tests.support import Gearmand, black_hole, eventually, spawn, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    StartWorker = Callable[..., Worker]
-    StartServer = Callable[..., FakeServer]
+    StartWorker = Callable[..., ScriptedWorker]
+    StartServer = Callable[..., ScriptedServer]
     MakeClient = Callable[..., GearmanClient]
 
 

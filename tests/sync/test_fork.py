@@ -15,14 +15,15 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState
 from gearman_sync import GearmanClient
-from tests.support import Gate, Gearmand, Worker, echo, spawn, wait_for
+from gearman_sync.testing import Gate, ScriptedWorker, echo
+from tests.support import Gearmand, spawn, wait_for
 
 from .support import wait_for_followers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
     MakeClient = Callable[..., GearmanClient]
 
 T = TypeVar("T")

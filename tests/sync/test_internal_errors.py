@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import GearmanError
-from tests.support import Gate, Gearmand, Worker, echo, spawn
+from gearman_sync.testing import Gate, ScriptedWorker, echo
+from tests.support import Gearmand, spawn
 
 from .support import wait_for_followers, wait_for_leader
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from gearman_sync import GearmanClient
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
 
 
 def break_once(monkeypatch: pytest.MonkeyPatch, engine: Any, name: str) -> None:

@@ -40,19 +40,8 @@ from gearman_proto.wire.events import (
 )
 from gearman_proto.wire.packets import MAGIC_REQUEST
 from gearman_sync import GearmanClient, JobServer
-from tests.support import (
-    PATIENCE,
-    Gate,
-    Job,
-    Link,
-    ServerAt,
-    Worker,
-    echo,
-    eventually,
-    reverse,
-    spawn,
-    wait_for,
-)
+from gearman_sync.testing import Gate, ScriptedClient, ScriptedJob, ScriptedWorker, echo, reverse
+from tests.support import PATIENCE, ServerAt, eventually, spawn, wait_for
 
 from .test_fork import Child
 
@@ -61,10 +50,10 @@ if TYPE_CHECKING:
 
     from gearman_proto.address import HostAndPort
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
     MakeClient = Callable[..., GearmanClient]
     StartJobServer = Callable[..., JobServer]
-    Connect = Callable[..., "Link"]
+    Connect = Callable[..., "ScriptedClient"]
 
 ROOT = Path(__file__).resolve().parents[2]
 MB = 1_000_000
@@ -78,8 +67,8 @@ def connect() -> Iterator[Connect]:
     """Makes connections that are closed with the test."""
     with contextlib.ExitStack() as stack:
 
-        def connect(*args: Any, **kwargs: Any) -> Link:
-            link = Link(*args, **kwargs)
+        def connect(*args: Any, **kwargs: Any) -> ScriptedClient:
+            link = ScriptedClient(*args, **kwargs)
             stack.callback(link.close)
             return link
 
@@ -150,7 +139,7 @@ def open_files() -> int:
 def refuses(address: tuple[str, int]) -> bool:
     """Whether nobody listens there."""
     try:
-        Link(address).close()
+        ScriptedClient(address).close()
     except ConnectionRefusedError:
         return True
     return False
@@ -437,7 +426,7 @@ def test_interrupted_wait() -> None:
             host, _, port = process.stdout.readline().strip().rpartition(":")
             process.send_signal(signal.SIGINT)
             assert process.stdout.readline() == "interrupted False\n"
-            link = Link((host, int(port)))
+            link = ScriptedClient((host, int(port)))
             link.echo()
             assert process.communicate("\n", timeout=PATIENCE) == ("True\n", "")
             assert link.rest() == b""
@@ -547,7 +536,7 @@ def test_forks_while_it_works(
 def test_large_payloads(
     server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
-    def work(job: Job) -> bytes:
+    def work(job: ScriptedJob) -> bytes:
         job.send_data(job.data)
         return job.data
 
@@ -602,7 +591,7 @@ def test_run_at(
     """Unlike gearmand, it wakes a sleeping worker when the time has come."""
     times: dict[bytes, float] = {}
 
-    def work(job: Job) -> bytes:
+    def work(job: ScriptedJob) -> bytes:
         times[job.data] = time.time()
         return b""
 
@@ -746,7 +735,7 @@ def test_never_reads_what_workers_send(
     """The worker is not to blame: its job ends as it should."""
     server = start_job_server(max_unread=2 * MB)
 
-    def work(job: Job) -> bytes:
+    def work(job: ScriptedJob) -> bytes:
         for _ in range(200):
             job.send_data(bytes(100_000))
         return b""
@@ -764,7 +753,7 @@ def test_reset_in_the_middle_of_much(server: JobServer, healthy: Callable[[], No
     """While the server reads, and while it writes."""
     request = Connection(Role.CLIENT).send(EchoReq(bytes(4 * MB)))
     for number in range(10):
-        peer = Link(server.address)
+        peer = ScriptedClient(server.address)
         peer.sock.sendall(request[: (number + 1) * len(request) // 10])
         if number == 9:
             assert peer.sock.recv(1000)
@@ -779,7 +768,7 @@ def test_replies_after_a_reset(
     gate = Gate()
     name = f"{task}-slow"
     worker = start_worker(server.address, {name: gate})
-    stays, leaves = Link(server.address), Link(server.address)
+    stays, leaves = ScriptedClient(server.address), ScriptedClient(server.address)
     for peer in (stays, leaves):
         peer.send(SubmitJob(name.encode(), b"unique", b"data"))
         assert isinstance(peer.receive(), JobCreated)
@@ -804,7 +793,7 @@ def test_out_of_file_descriptors(start_process: Callable[..., ServerProcess]) ->
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (30, hard))\n"
     )
-    peers = [Link(server.address) for _ in range(60)]
+    peers = [ScriptedClient(server.address) for _ in range(60)]
     try:
         peers[0].echo()
         peers[-1].send(EchoReq(b"last"))
@@ -821,7 +810,7 @@ def test_out_of_file_descriptors(start_process: Callable[..., ServerProcess]) ->
         event = peers[-1].receive()
         assert isinstance(event, EchoRes)
         assert event.data == b"last"
-        late = Link(server.address)
+        late = ScriptedClient(server.address)
         late.echo()
         late.close()
     finally:
@@ -839,7 +828,7 @@ def test_stop_while_out_of_file_descriptors(start_process: Callable[..., ServerP
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (20, hard))\n"
     )
-    peers = [Link(server.address) for _ in range(30)]
+    peers = [ScriptedClient(server.address) for _ in range(30)]
     peers[0].echo()
     stderr = server.stop()
     assert "no connection can be accepted" in stderr
@@ -855,7 +844,7 @@ def test_stop_while_out_of_file_descriptors(start_process: Callable[..., ServerP
 @pytest.mark.slow
 def test_idle_server_uses_no_cpu(start_process: Callable[..., ServerProcess]) -> None:
     server = start_process()
-    peers = [Link(server.address) for _ in range(50)]
+    peers = [ScriptedClient(server.address) for _ in range(50)]
     for number, peer in enumerate(peers):
         peer.send(CanDo(b"task-%d" % number), PreSleep())
         peer.echo()

@@ -8,24 +8,13 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_sync import GearmanClient
-from tests.support import (
-    Gate,
-    Gearmand,
-    Job,
-    Program,
-    Worker,
-    echo,
-    eventually,
-    require,
-    reverse,
-    spawn,
-    wait_for,
-)
+from gearman_sync.testing import Gate, ScriptedJob, ScriptedWorker, echo, reverse
+from tests.support import Gearmand, Program, eventually, require, spawn, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
     MakeClient = Callable[..., GearmanClient]
 
 
@@ -118,7 +107,7 @@ def test_libgearmans_worker(gearmand: Gearmand, client: GearmanClient, task: str
 def test_worker_lost_while_it_has_the_job(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
-    def die(job: Job) -> bytes:
+    def die(job: ScriptedJob) -> bytes:
         raise OSError
 
     future = spawn(client.submit_job, task, b"data")
@@ -136,7 +125,7 @@ def test_job_retries_used_up(
     task: str,
     start_worker: StartWorker,
 ) -> None:
-    def die(job: Job) -> bytes:
+    def die(job: ScriptedJob) -> bytes:
         raise OSError
 
     server = start_gearmand("--job-retries", "1")

@@ -16,7 +16,8 @@ import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState, InvalidWorkerState
 from gearman_proto.wire.events import JobCreated, NoJob
 from gearman_sync import GearmanClient, GearmanWorker, JobServer, WorkerJob
-from tests.support import PATIENCE, Gate, Gearmand, Worker, deadlines_of, echo, eventually, spawn
+from gearman_sync.testing import Gate, ScriptedWorker, echo
+from tests.support import PATIENCE, Gearmand, deadlines_of, eventually, spawn
 from tests.support.injecting import every_place
 
 from .support import Working, wait_for_followers, wait_for_leader
@@ -24,7 +25,7 @@ from .support import Working, wait_for_followers, wait_for_leader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
     MakeClient = Callable[..., GearmanClient]
     MakeWorker = Callable[..., GearmanWorker]
     Work = Callable[..., Working]

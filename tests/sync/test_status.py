@@ -9,19 +9,13 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto.wire.events import GetStatus, StatusRes, WorkComplete
 from gearman_sync import GearmanClient, GearmanJobRequest
-from tests.support import (
-    FakeServer,
-    Gate,
-    Gearmand,
-    Peer,
-    Worker,
-    eventually,
-)
+from gearman_sync.testing import Gate, Peer, ScriptedServer, ScriptedWorker
+from tests.support import Gearmand, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
     MakeClient = Callable[..., GearmanClient]
 
 
@@ -61,7 +55,7 @@ def test_status_behind_the_result_changes_nothing(
 
 
 def test_terminal_packet_of_a_job_that_is_none_of_ours(
-    start_server: Callable[..., FakeServer], make_client: MakeClient
+    start_server: Callable[..., ScriptedServer], make_client: MakeClient
 ) -> None:
     def script(peer: Peer) -> None:
         event = peer.expect(GetStatus)

@@ -10,12 +10,13 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto import errors as proto_errors
 from gearman_sync import GearmanClient, GearmanJobRequest
-from tests.support import Gearmand, Worker, echo, free_port
+from gearman_sync.testing import ScriptedWorker, echo
+from tests.support import Gearmand, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
     MakeClient = Callable[..., GearmanClient]
 
 # As the documentation has them: name and default of each parameter, in order.

@@ -16,25 +16,15 @@ import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_sync import GearmanClient
 from gearman_sync._turns import Bell
-from tests.support import (
-    Gate,
-    Gearmand,
-    Job,
-    Worker,
-    black_hole,
-    echo,
-    eventually,
-    reverse,
-    spawn,
-    wait_for,
-)
+from gearman_sync.testing import Gate, ScriptedJob, ScriptedWorker, echo, reverse
+from tests.support import Gearmand, black_hole, eventually, spawn, wait_for
 
 from .support import wait_for_followers, wait_for_leader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    StartWorker = Callable[..., Worker]
+    StartWorker = Callable[..., ScriptedWorker]
     MakeClient = Callable[..., GearmanClient]
 
 
@@ -391,7 +381,7 @@ def test_updates_in_two_threads(
 ) -> None:
     barrier = threading.Barrier(2)
 
-    def function(job: Job) -> bytes:
+    def function(job: ScriptedJob) -> bytes:
         barrier.wait(20)
         for number in range(50):
             job.send_data(job.data + b"%d" % number)

@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ServerUnavailable
-from tests.support import (
-    PATIENCE,
-    FakeServer,
-    Gearmand,
-    Peer,
-    eventually,
-    wait_for,
-)
+from gearman_sync.testing import Peer, ScriptedServer
+from tests.support import PATIENCE, Gearmand, eventually, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +23,7 @@ if TYPE_CHECKING:
 
     MakeClient = Callable[..., GearmanClient]
     MakeWorker = Callable[..., GearmanWorker]
-    StartServer = Callable[..., FakeServer]
+    StartServer = Callable[..., ScriptedServer]
     StartScript = Callable[..., Script]
     Server = Administered
     Launch = Callable[[], EmbeddedServer]

@@ -19,15 +19,7 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkData,
 )
-from tests.support import (
-    PATIENCE,
-    FakeServer,
-    Gearmand,
-    Peer,
-    eventually,
-    spawn,
-    wait_for,
-)
+from tests.support import PATIENCE, Gearmand, eventually, spawn, wait_for
 
 from .support import Script, Working, wait_for_leader
 
@@ -35,11 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
+    from gearman_sync.testing import Peer, ScriptedServer
     from tests.support import Administered
 
     MakeClient = Callable[..., GearmanClient]
     MakeWorker = Callable[..., GearmanWorker]
-    StartServer = Callable[..., FakeServer]
+    StartServer = Callable[..., ScriptedServer]
     StartScript = Callable[..., Script]
     Server = Administered
     Work = Callable[..., Working]

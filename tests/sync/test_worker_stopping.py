@@ -15,18 +15,19 @@ import gearman_sync as gearman
 from gearman_proto.errors import InvalidWorkerState
 from gearman_proto.wire.events import NoJob
 from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
-from tests.support import PATIENCE, FakeServer, eventually, spawn, wait_for
+from tests.support import PATIENCE, eventually, spawn, wait_for
 
 from .support import Script, Working, wait_for_leader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gearman_sync.testing import ScriptedServer
     from tests.support import Administered
 
     MakeClient = Callable[..., GearmanClient]
     MakeWorker = Callable[..., GearmanWorker]
-    StartServer = Callable[..., FakeServer]
+    StartServer = Callable[..., ScriptedServer]
     StartScript = Callable[..., Script]
     Server = Administered
     Work = Callable[..., Working]

@@ -173,12 +173,7 @@ def test_repr() -> None:
 
 def recorded(name: str) -> dict[bytes, bytes]:
     """What gearmand answered to which line."""
-    exchange = VECTORS[name]["exchange"]
-    steps = [
-        (step["from"], bytes.fromhex(step.get("hex", "")))
-        for step in exchange
-        if step["conn"] == "admin"
-    ]
+    steps = [(step.sender, step.data) for step in VECTORS[name].exchange if step.conn == "admin"]
     answers = {}
     for (asker, line), (server, answer) in itertools.pairwise(steps):
         if (asker, server) == ("admin", "server"):

@@ -8,7 +8,6 @@ What comes out is packed again and compared with the record.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 
@@ -131,13 +130,12 @@ class Wire:
 
 def replay(name: str, step: int) -> dict[str, Wire]:
     wires: dict[str, Wire] = {}
-    for element in VECTORS[name]["exchange"]:
-        wire = wires.setdefault(element["conn"], Wire())
-        data = bytes.fromhex(element.get("hex", ""))
-        if element["from"] == "server":
-            wire.reply(data, step)
+    for element in VECTORS[name].exchange:
+        wire = wires.setdefault(element.conn, Wire())
+        if element.of_server:
+            wire.reply(element.data, step)
         else:
-            wire.request(data, step, UNSENDABLE.get(name, []))
+            wire.request(element.data, step, UNSENDABLE.get(name, []))
     return wires
 
 
@@ -172,11 +170,10 @@ def test_replay(name: str, step: int) -> None:
 def test_names(name: str) -> None:
     """What the recorder called each packet is what it comes out as."""
     expected: dict[str, list[str]] = {}
-    element: dict[str, Any]
-    for element in VECTORS[name]["exchange"]:
+    for element in VECTORS[name].exchange:
         # A packet that came in several writes was not decoded by the recorder.
-        found = re.findall(r"(?:^|; )(?:REQ|RES) ([A-Z_]+) '", element.get("decoded", ""))
-        expected.setdefault(element["conn"], []).extend(found)
+        found = re.findall(r"(?:^|; )(?:REQ|RES) ([A-Z_]+) '", element.decoded)
+        expected.setdefault(element.conn, []).extend(found)
     unnamed = {"02_pipelined_and_split": ["ECHO_REQ"]}.get(name, [])
     wires = replay(name, 10**6)
     invalid = [

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import PATIENCE, eventually
-
-from .faults import (
-    BlackHole,
+from gearman_sync.testing.proxy import FaultyProxy
+from gearman_sync.testing.toxics import (
+    Bandwidth,
     Corrupt,
-    Cut,
-    Delay,
     Direction,
-    Drip,
-    Fault,
     HalfOpen,
-    Reset,
+    Latency,
+    LimitData,
+    ResetPeer,
+    Slicer,
+    SlowClose,
     Stall,
+    Timeout,
+    Toxic,
 )
-from .proxy import FaultProxy
+from tests.support import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,12 +83,12 @@ def echo_server() -> Iterator[EchoServer]:
 @pytest.fixture
 def through(
     echo_server: EchoServer, no_hang: None, no_leak: None
-) -> Iterator[Callable[..., tuple[FaultProxy, Any]]]:
+) -> Iterator[Callable[..., tuple[FaultyProxy, Any]]]:
     """Connects through a proxy with faults."""
     with contextlib.ExitStack() as stack:
 
-        def connect(*faults: Fault) -> tuple[FaultProxy, socket.socket]:
-            proxy = stack.enter_context(FaultProxy(echo_server.address, lambda number: faults))
+        def connect(*faults: Toxic) -> tuple[FaultyProxy, socket.socket]:
+            proxy = stack.enter_context(FaultyProxy(echo_server.address, lambda number: faults))
             sock = stack.enter_context(socket.create_connection(proxy.address, PATIENCE))
             return proxy, sock
 
@@ -139,8 +140,8 @@ def test_half_closed(through: Any) -> None:
 
 
 @pytest.mark.parametrize("direction", Direction)
-def test_cut(through: Any, echo_server: EchoServer, direction: Direction) -> None:
-    _, sock = through(Cut(direction, after=3))
+def test_limit_data(through: Any, echo_server: EchoServer, direction: Direction) -> None:
+    _, sock = through(LimitData(3, direction=direction))
     sock.sendall(b"hello")
     if direction is DOWN:
         assert receive(sock, 3) == b"hel"
@@ -151,13 +152,13 @@ def test_cut(through: Any, echo_server: EchoServer, direction: Direction) -> Non
     eventually(lambda: len(echo_server.ends) == 1)
 
 
-def test_cut_before_the_first_byte(through: Any) -> None:
-    _, sock = through(Cut(DOWN))
+def test_limit_data_before_the_first_byte(through: Any) -> None:
+    _, sock = through(LimitData())
     assert sock.recv(1) == b""
 
 
 def test_reset(through: Any, echo_server: EchoServer) -> None:
-    _, sock = through(Reset(DOWN, after=3))
+    _, sock = through(ResetPeer(after=3))
     sock.sendall(b"hello")
     with pytest.raises(ConnectionResetError):
         rest(sock)
@@ -165,7 +166,7 @@ def test_reset(through: Any, echo_server: EchoServer) -> None:
 
 
 def test_stall(through: Any) -> None:
-    _, sock = through(Stall(DOWN, after=2, seconds=0.3))
+    _, sock = through(Stall(0.3, after=2))
     begin = time.monotonic()
     sock.sendall(b"hello")
     assert receive(sock, 2) == b"he"
@@ -174,8 +175,8 @@ def test_stall(through: Any) -> None:
     assert time.monotonic() - begin >= 0.3
 
 
-def test_delay(through: Any) -> None:
-    _, sock = through(Delay(UP, seconds=0.1), Delay(DOWN, seconds=0.1))
+def test_latency(through: Any) -> None:
+    _, sock = through(Latency(0.1, direction=UP), Latency(0.1))
     for _ in range(2):
         begin = time.monotonic()
         sock.sendall(b"hello")
@@ -183,8 +184,8 @@ def test_delay(through: Any) -> None:
         assert time.monotonic() - begin >= 0.2
 
 
-def test_drip(through: Any) -> None:
-    _, sock = through(Drip(UP, after=1, length=3, size=1, seconds=0.05))
+def test_slicer(through: Any) -> None:
+    _, sock = through(Slicer(1, delay=0.05, length=3, direction=UP, after=1))
     begin = time.monotonic()
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
@@ -196,8 +197,8 @@ def test_drip(through: Any) -> None:
 
 
 @pytest.mark.parametrize("direction", Direction)
-def test_black_hole(through: Any, echo_server: EchoServer, direction: Direction) -> None:
-    _, sock = through(BlackHole(direction, after=2))
+def test_timeout(through: Any, echo_server: EchoServer, direction: Direction) -> None:
+    _, sock = through(Timeout(direction=direction, after=2))
     sock.sendall(b"hello")
     assert receive(sock, 2) == b"he"
     assert is_silent(sock)
@@ -205,8 +206,8 @@ def test_black_hole(through: Any, echo_server: EchoServer, direction: Direction)
     assert not echo_server.ends
 
 
-def test_the_end_of_a_server_in_a_black_hole(through: Any, echo_server: EchoServer) -> None:
-    _, sock = through(BlackHole(DOWN, after=2))
+def test_the_end_of_a_server_in_a_timeout(through: Any, echo_server: EchoServer) -> None:
+    _, sock = through(Timeout(after=2))
     sock.sendall(b"hello")
     assert receive(sock, 2) == b"he"
     eventually(lambda: bytes(echo_server.taken) == b"hello")
@@ -217,7 +218,7 @@ def test_the_end_of_a_server_in_a_black_hole(through: Any, echo_server: EchoServ
 
 
 def test_half_open_client(through: Any, echo_server: EchoServer) -> None:
-    _, sock = through(HalfOpen(UP, after=2))
+    _, sock = through(HalfOpen(direction=UP, after=2))
     sock.sendall(b"hello")
     eventually(lambda: echo_server.ends == ["end"])
     sock.sendall(b"are you there?")
@@ -231,7 +232,7 @@ def test_half_open_client(through: Any, echo_server: EchoServer) -> None:
 
 
 def test_half_open_server(through: Any, echo_server: EchoServer) -> None:
-    _, sock = through(HalfOpen(DOWN, after=2))
+    _, sock = through(HalfOpen(after=2))
     sock.sendall(b"hello")
     assert receive(sock, 2) == b"he"
     assert sock.recv(1) == b""
@@ -241,21 +242,26 @@ def test_half_open_server(through: Any, echo_server: EchoServer) -> None:
 
 @pytest.mark.parametrize("direction", Direction)
 def test_corrupt(through: Any, direction: Direction) -> None:
-    _, sock = through(Corrupt(direction, after=1), Corrupt(direction, after=6, mask=0x01))
+    _, sock = through(
+        Corrupt(direction=direction, after=1), Corrupt(0x01, direction=direction, after=6)
+    )
     for expected in (b"h\xe5llo", b"hdllo"):
         sock.sendall(b"hello")
         assert receive(sock, 5) == expected
 
 
 def test_where_a_byte_was_changed(through: Any) -> None:
-    proxy, sock = through(Corrupt(UP, after=5))
+    proxy, sock = through(Corrupt(direction=UP, after=5))
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
     # It happens to the byte that comes next.
     assert [happened.what for happened in proxy.journal] == ["accept"]
     sock.sendall(b"again")
     assert receive(sock, 5) == b"\xe1gain"
-    assert (proxy.journal[1].what, proxy.journal[1].before) == (Corrupt(UP, after=5), b"hello")
+    assert (proxy.journal[1].what, proxy.journal[1].before) == (
+        Corrupt(direction=UP, after=5),
+        b"hello",
+    )
 
 
 def test_a_mask_that_changes_nothing() -> None:
@@ -264,24 +270,24 @@ def test_a_mask_that_changes_nothing() -> None:
 
 
 def test_refuse_and_accept_again(echo_server: EchoServer) -> None:
-    with FaultProxy(echo_server.address) as proxy:
+    with FaultyProxy(echo_server.address) as proxy:
         for _ in range(3):
             proxy.refuse()
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(proxy.address, PATIENCE)
-            proxy.accept()
+            proxy.up()
             with socket.create_connection(proxy.address, PATIENCE) as sock:
                 sock.sendall(b"hello")
                 assert receive(sock, 5) == b"hello"
 
 
 def test_ignore(echo_server: EchoServer) -> None:
-    with FaultProxy(echo_server.address) as proxy:
+    with FaultyProxy(echo_server.address) as proxy:
         proxy.ignore()
         with socket.create_connection(proxy.address, PATIENCE) as sock:
             sock.sendall(b"hello")
             assert is_silent(sock)
-            proxy.accept()
+            proxy.up()
             assert receive(sock, 5) == b"hello"
 
 
@@ -289,7 +295,7 @@ def test_nobody_listens(echo_server: EchoServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         target = nobody.getsockname()
     with (
-        FaultProxy(target) as proxy,
+        FaultyProxy(target) as proxy,
         contextlib.suppress(ConnectionError),
         socket.create_connection(proxy.address, PATIENCE) as sock,
     ):
@@ -297,8 +303,8 @@ def test_nobody_listens(echo_server: EchoServer) -> None:
     assert [happened.what for happened in proxy.journal][:2] == ["accept", "unreachable"]
 
 
-@pytest.mark.parametrize("fault", [Cut(), Reset(), HalfOpen()])
-def test_injected_into_a_silent_connection(through: Any, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [LimitData(), ResetPeer(), HalfOpen()])
+def test_injected_into_a_silent_connection(through: Any, fault: Toxic) -> None:
     proxy, sock = through()
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
@@ -306,23 +312,23 @@ def test_injected_into_a_silent_connection(through: Any, fault: Fault) -> None:
     try:
         assert sock.recv(1) == b""
     except ConnectionResetError:
-        assert isinstance(fault, Reset)
+        assert isinstance(fault, ResetPeer)
 
 
 def test_injected_for_later(through: Any) -> None:
     proxy, sock = through()
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
-    proxy.inject(Cut(DOWN, after=2))
+    proxy.inject(LimitData(2))
     sock.sendall(b"hello")
     assert receive(sock, 2) == b"he"
     assert sock.recv(1) == b""
-    assert [happened.what for happened in proxy.journal] == ["accept", Cut(DOWN, after=7)]
+    assert [happened.what for happened in proxy.journal] == ["accept", LimitData(2)]
 
 
 def test_the_plan_is_by_number(echo_server: EchoServer) -> None:
-    plans = {0: [Cut(DOWN, after=1)], 1: [], 2: [Cut(DOWN, after=2)]}
-    with FaultProxy(echo_server.address, plans.__getitem__) as proxy:
+    plans = {0: [LimitData(1)], 1: [], 2: [LimitData(2)]}
+    with FaultyProxy(echo_server.address, plans.__getitem__) as proxy:
         for number, expected in enumerate((b"h", b"hello", b"he")):
             with socket.create_connection(proxy.address, PATIENCE) as sock:
                 sock.sendall(b"hello")
@@ -331,8 +337,151 @@ def test_the_plan_is_by_number(echo_server: EchoServer) -> None:
 
 
 def test_it_is_started_once_and_ended(echo_server: EchoServer, no_leak: None) -> None:
-    proxy = FaultProxy(echo_server.address)
+    proxy = FaultyProxy(echo_server.address)
     with proxy:
         assert proxy.connections == 0
     with pytest.raises(RuntimeError):
         proxy.stop()
+
+
+def test_latency_does_not_add_up(through: Any) -> None:
+    """What comes while something else is late is late by as much, and not behind that."""
+    _, sock = through(Latency(0.1, jitter=0.01))
+    begin = time.monotonic()
+    for _ in range(5):
+        sock.sendall(b"hello")
+        time.sleep(0.01)
+    assert receive(sock, 25) == 5 * b"hello"
+    assert 0.13 <= time.monotonic() - begin < 0.4
+
+
+def test_latency_that_is_removed(through: Any) -> None:
+    proxy, sock = through()
+    slow = proxy.add(Latency(0.2))
+    for seconds in (0.2, 0.0):
+        begin = time.monotonic()
+        sock.sendall(b"hello")
+        assert receive(sock, 5) == b"hello"
+        assert seconds <= time.monotonic() - begin < seconds + 0.15
+        if seconds:
+            proxy.remove(slow)
+    with pytest.raises(ValueError, match="was not added"):
+        proxy.remove(slow)
+
+
+def test_bandwidth(through: Any) -> None:
+    _, sock = through(Bandwidth(1000.0))
+    begin = time.monotonic()
+    sock.sendall(bytes(200))
+    assert receive(sock, 200) == bytes(200)
+    assert 0.2 <= time.monotonic() - begin < 0.4
+
+
+def test_slow_close(through: Any, echo_server: EchoServer) -> None:
+    _, sock = through(SlowClose(0.1))
+    sock.sendall(b"hello")
+    sock.shutdown(socket.SHUT_WR)
+    eventually(lambda: echo_server.ends == ["end"])
+    assert receive(sock, 5) == b"hello"
+    begin = time.monotonic()
+    rest(sock)
+    assert time.monotonic() - begin > 0.05
+
+
+def test_timeout_that_ends(through: Any) -> None:
+    _, sock = through(Timeout(0.05, direction=UP))
+    sock.sendall(b"hello")
+    assert sock.recv(1) == b""
+
+
+def test_timeout_that_is_removed(through: Any) -> None:
+    """The bytes that were lost are missing, so the connection ends."""
+    proxy, sock = through()
+    timeout = proxy.add(Timeout(10.0))
+    sock.sendall(b"hello")
+    assert is_silent(sock, 0.02)
+    proxy.remove(timeout)
+    assert sock.recv(1) == b""
+
+
+def test_reset_peer_later(through: Any) -> None:
+    _, sock = through(ResetPeer(0.1))
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    with pytest.raises(ConnectionResetError):
+        rest(sock)
+
+
+def test_reset_peer_that_is_removed(through: Any) -> None:
+    proxy, sock = through()
+    proxy.remove(proxy.add(ResetPeer(0.05)))
+    assert is_silent(sock)
+
+
+def test_sizes_are_by_the_seed(echo_server: EchoServer) -> None:
+    def sizes(seed: int) -> list[int]:
+        passed: list[int] = []
+
+        def tap(number: int, direction: Direction, data: bytes) -> None:
+            if direction is UP:
+                passed.append(len(data))
+
+        slicer = Slicer(10, 5, direction=UP)
+        with (
+            FaultyProxy(echo_server.address, lambda _: [slicer], seed=seed, tap=tap) as proxy,
+            socket.create_connection(proxy.address, PATIENCE) as sock,
+        ):
+            sock.sendall(bytes(300))
+            assert receive(sock, 300) == bytes(300)
+        return passed
+
+    first = sizes(1)
+    assert sum(first) == 300
+    assert all(5 <= size <= 15 for size in first[:-1])
+    assert len(set(first)) > 3
+    assert sizes(1) == first != sizes(2)
+
+
+def test_some_have_it_and_some_do_not(echo_server: EchoServer) -> None:
+    def plan(seed: int) -> list[bool]:
+        ends = []
+        with FaultyProxy(echo_server.address, seed=seed) as proxy:
+            proxy.add(LimitData(toxicity=0.5))
+            for _ in range(12):
+                with socket.create_connection(proxy.address, PATIENCE) as sock:
+                    sock.sendall(b"x")
+                    with contextlib.suppress(ConnectionError):
+                        ends.append(sock.recv(1) == b"")
+        return ends
+
+    first = plan(1)
+    assert set(first) == {True, False}
+    assert plan(1) == first
+
+
+def test_down_and_up(through: Any) -> None:
+    proxy, sock = through()
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    proxy.down()
+    assert sock.recv(1) == b""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(proxy.address, PATIENCE)
+    proxy.add(LimitData())
+    proxy.reset()
+    with socket.create_connection(proxy.address, PATIENCE) as other:
+        other.sendall(b"hello")
+        assert receive(other, 5) == b"hello"
+
+
+def test_what_is_no_toxic(through: Any) -> None:
+    proxy, sock = through()
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    with pytest.raises(TypeError, match="knows no Toxic"):
+        proxy.inject(Toxic())
+
+
+def test_sizes_that_make_no_sense() -> None:
+    with pytest.raises(ValueError, match="less than average_size"):
+        Slicer(3, 3)

@@ -1,0 +1,344 @@
+"""A job server that does as the test says: a thread, a port, and a thread for each connection.
+
+There are two ways to say what it does. One is a list of expectations, which are checked at the end
+of its ``with``::
+
+    with ScriptedServer() as server:
+        submit = server.expect(SubmitJob, function=b"f")
+        submit.answer(JobCreated(b"H:1"), WorkComplete(b"H:1", b"x"))
+        client = GearmanClient([server.address])
+        ...
+
+The other is a script, a function of the `Peer` that is called for each connection, which ends when
+it returns; with it, a test says what is to happen as a program::
+
+    def script(peer):
+        for number in range(3):
+            peer.expect(SubmitJob)
+            peer.send(JobCreated(b"H:%d" % number))
+        peer.reset()
+
+    with ScriptedServer(script) as server:
+        ...
+
+Theory of operation
+    One lock guards the expectations. What comes over a connection is met by the first expectation
+    that is left and is for that connection, or for any; if that does not fit, by the last
+    ``whenever`` that does. So the order is that of the test where there is one, which is inside of
+    a connection, and where the test names no connection. What meets nothing is a complaint, and
+    ends all connections, so that the test does not wait for what will not come. What an
+    expectation does is done without the lock, since it may wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.wire.events import (
+    ConnectionClosed,
+    EchoReq,
+    EchoRes,
+    Event,
+    OptionReq,
+    OptionRes,
+)
+
+from .conversation import Disconnected
+from .expectations import Expectation
+from .matching import shortened
+from .peer import Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from .matching import Wanted
+
+
+class ScriptedServer:
+    """A job server that does as the test says.
+
+    It listens from `start` to `stop`, or inside of its ``with``, the end of which calls `check`.
+    Without a script, OPTION_REQ is granted and ECHO_REQ is answered, unless the test says something
+    else by `expect` or `whenever`.
+
+    Args:
+        script: Called with the `Peer` of each connection, in a thread of its own; the connection
+            is closed when it returns. An exception of it is raised by `stop`, but for one that
+            says that the other side has gone. None: the server does what `expect` and `whenever`
+            say.
+        host: The address to listen on. The port is a free one.
+        timeout: Seconds that `check` waits for what is still to come, and `stop` for scripts.
+        receive_buffer: Bytes that the system is to keep of what was not read; 0: as it likes.
+
+    Attributes:
+        address: Where it listens: host and port.
+        peers: The `Peer` of each connection, oldest first. To send something that answers nothing,
+            tell one of them: ``server.peers[0].send(Noop())``.
+    """
+
+    def __init__(
+        self,
+        script: Callable[[Peer], object] | None = None,
+        *,
+        host: str = "127.0.0.1",
+        timeout: float = 5.0,
+        receive_buffer: int = 0,
+    ) -> None:
+        self.peers: list[Peer] = []
+        self._script = script
+        self._timeout = timeout
+        self._expected: list[Expectation] = []
+        self._rules: list[Expectation] = []
+        self._acting = 0
+        #: What came, and what was wrong with it.
+        self._story: list[str] = []
+        self._errors: list[Exception] = []
+        self._threads: list[threading.Thread] = []
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._failed = False
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.socket(family)
+        if receive_buffer:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._listener.bind((host, 0))
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]
+        if script is None:
+            self.whenever(OptionReq).answer(lambda event: OptionRes(event.option))
+            self.whenever(EchoReq).answer(lambda event: EchoRes(event.data))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self.check()
+        except BaseException:
+            self.stop(raising=False)
+            raise
+        self.stop(raising=error is None)
+        if error is not None:
+            # What the test has met may come of that.
+            for note in (self._report(), *[f"a script has raised {e!r}" for e in self._errors]):
+                if note:
+                    error.add_note(note)
+
+    @property
+    def events(self) -> list[Event]:
+        """All that came over any connection, but for OPTION_REQ."""
+        return [e for peer in self.peers for e in peer.events if not isinstance(e, OptionReq)]
+
+    # What is to happen.
+
+    def expect(
+        self, what: Wanted, *, connection: int | None = None, **fields: object
+    ) -> Expectation:
+        """Expect something, after all that was expected before.
+
+        Args:
+            what: A class of events; or an event that is equal; or a function that is true for it.
+                `gearman_proto.events.ConnectionClosed` is the end of a connection, which may come
+                unexpected, too.
+            connection: The number of the connection over which it comes, from 0, in the order in
+                which they are made. None: any.
+            fields: What some fields of the event are, where `what` is a class.
+
+        Returns:
+            The expectation, whose methods say what the server does then.
+
+        Raises:
+            TypeError: `what` says nothing about events, or they have no such field; or the server
+                has a script.
+        """
+        return self._add(self._expected, what, connection, fields)
+
+    def whenever(
+        self, what: Wanted, *, connection: int | None = None, **fields: object
+    ) -> Expectation:
+        """Say what to do with something that is not expected, each time that it comes, or never.
+
+        Arguments, result and exceptions are those of `expect`. If several fit, it is the last.
+        """
+        return self._add(self._rules, what, connection, fields)
+
+    def _add(
+        self,
+        where: list[Expectation],
+        what: Wanted,
+        connection: int | None,
+        fields: dict[str, object],
+    ) -> Expectation:
+        if self._script is not None:
+            raise TypeError("a server with a script expects nothing else")
+        expectation = Expectation(what, fields, connection)
+        with self._changed:
+            where.append(expectation)
+        return expectation
+
+    def check(self) -> None:
+        """Wait until all that is expected has come, and has been answered.
+
+        What comes later is not looked at.
+
+        Raises:
+            AssertionError: Something else came, or something did not come in time. It says what
+                came and what was expected.
+            Exception: What a script, or a function of an expectation, has raised.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._failed or self._errors or not (self._left() or self._acting),
+                self._timeout,
+            )
+        if self._errors:
+            raise self._errors[0]
+        if report := self._report():
+            raise AssertionError(report)
+
+    # Its life.
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._listener.listen(16)
+        self._run(self._accept)
+
+    def stop(self, *, raising: bool = True) -> None:
+        """Close all connections, and end all threads.
+
+        Args:
+            raising: Whether to raise what scripts have raised.
+
+        Raises:
+            AssertionError: A script does not end, though its connection is closed.
+            Exception: What a script has raised.
+        """
+        self._stopped = True
+        # A blocked accept is not ended by closing its socket.
+        with contextlib.suppress(OSError), socket.create_connection(self.address, self._timeout):
+            pass
+        for thread in self._threads[:1]:
+            thread.join(self._timeout)
+        self._shut()
+        for thread in self._threads:
+            thread.join(self._timeout)
+        self._listener.close()
+        if not raising:
+            return
+        if any(thread.is_alive() for thread in self._threads):
+            raise AssertionError("a server's script does not end")
+        if self._errors:
+            raise self._errors[0]
+
+    def _shut(self) -> None:
+        for peer in self.peers:
+            with contextlib.suppress(OSError):
+                peer.sock.shutdown(socket.SHUT_RDWR)
+
+    # In its threads.
+
+    def _run(self, function: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=function, args=args, name="scripted server", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            sock, _ = self._listener.accept()
+            if self._stopped:
+                sock.close()
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer = Peer(sock, len(self.peers))
+            self.peers.append(peer)
+            self._run(self._serve, peer)
+
+    def _serve(self, peer: Peer) -> None:
+        with peer:
+            try:
+                (self._script or self._follow)(peer)
+            except OSError:
+                pass  # It has gone, or this was stopped.
+            except Exception as error:  # noqa: BLE001 - raised by check and stop
+                with self._changed:
+                    self._errors.append(error)
+                    self._changed.notify_all()
+
+    def _follow(self, peer: Peer) -> None:
+        """Do what is expected."""
+        while peer.sock.fileno() >= 0 and not self._failed:
+            try:
+                event = peer.take()
+            except RemoteProtocolError as error:
+                self._fail(f"connection {peer.number}: {error}")
+                return
+            except (Disconnected, OSError):
+                event = ConnectionClosed()
+            expectation = self._meeting(peer, event)
+            if expectation is None:
+                return
+            try:
+                expectation.act(peer, event)
+            finally:
+                with self._changed:
+                    self._acting -= 1
+                    self._changed.notify_all()
+            if isinstance(event, ConnectionClosed):
+                return
+
+    def _meeting(self, peer: Peer, event: Event) -> Expectation | None:
+        """What is to be done with an event. None: nothing, and no more is taken from there."""
+        with self._changed:
+            here = (None, peer.number)
+            left = (e for e in self._expected if e.left and e.connection in here)
+            rules = (e for e in reversed(self._rules) if e.connection in here and e.matches(event))
+            first = next(left, None)
+            if first is not None and first.matches(event):
+                first.left -= 1
+                met: Expectation | None = first
+            else:
+                met = next(rules, None)
+            if met is not None:
+                self._acting += 1
+            came = f"connection {peer.number}: {shortened(event)}"
+            if met is None and not isinstance(event, ConnectionClosed) and not self._stopped:
+                wanted = "nothing" if first is None else first.wanted
+                self._fail(f"{came} - where {wanted} was expected")
+            else:
+                self._story.append(came)
+            return met
+
+    def _fail(self, complaint: str) -> None:
+        with self._changed:
+            self._story.append(complaint)
+            self._failed = True
+            self._changed.notify_all()
+        self._shut()
+
+    def _left(self) -> list[str]:
+        """What is still to come."""
+        return [expected.wanted for expected in self._expected for _ in range(expected.left)]
+
+    def _report(self) -> str:
+        """What came and what did not, if that is not as it should be."""
+        with self._changed:
+            left = self._left()
+            if not left and not self._failed:
+                return ""
+            lines = ["the exchange is not what was expected. What came:"]
+            lines += [f"  {line}" for line in self._story or ["nothing"]]
+            if left:
+                lines += ["What was expected and did not come:", *[f"  {line}" for line in left]]
+            return "\n".join(lines)

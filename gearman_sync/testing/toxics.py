@@ -1,0 +1,186 @@
+"""What a network does to a connection, as values, with the names that toxiproxy gives them.
+
+A toxic is in one direction of one connection and begins when so many bytes have passed there. It
+has no effect on the other direction, unless it ends the connection. All are immutable and
+comparable, so that a plan of them can be written down, made from a seed, and compared.
+
+As toxiproxy's:
+
+============  ====================================================================================
+`Latency`     Everything passes later, by some seconds, more or less.
+`Bandwidth`   So many bytes a second pass.
+`Slicer`      What passes does so in small pieces, with a pause after each.
+`Timeout`     Nothing passes any more; after some seconds, or never, the connection is closed.
+`ResetPeer`   A reset (RST) for both sides, at once or after some seconds.
+`LimitData`   After so many bytes, both sides see the end of the stream.
+`SlowClose`   The end of the stream passes later, by some seconds.
+============  ====================================================================================
+
+And three that toxiproxy does not have:
+
+============  ====================================================================================
+`Stall`       Nothing passes for some seconds; then everything does. A network that comes back
+              looks so, since TCP sends again what was lost.
+`HalfOpen`    The receiver sees the end of the stream; the sender is not told and may send on,
+              which goes nowhere: a host that was switched off and on again behind a silent
+              firewall.
+`Corrupt`     One byte is changed.
+============  ====================================================================================
+
+What is not of one connection is a method of the proxy: `FaultyProxy.down` and `FaultyProxy.refuse`,
+and connections that are never taken (`FaultyProxy.ignore`).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Direction(enum.Enum):
+    """Whose bytes they are."""
+
+    #: From the side that has connected, a client or a worker, to the server.
+    UP = "upstream"
+    #: From the server to the client.
+    DOWN = "downstream"
+
+    @property
+    def other(self) -> Direction:
+        """The opposite direction."""
+        return Direction.DOWN if self is Direction.UP else Direction.UP
+
+
+@dataclass(frozen=True)
+class Toxic:
+    """Something that happens to a connection.
+
+    Attributes:
+        direction: Whose bytes are counted, and are affected; the server's unless told otherwise.
+        after: How many bytes pass there before. 0 is at once, before any has.
+        toxicity: The probability, from 0 to 1, that a connection has it at all. The proxy's seed
+            decides it for each.
+    """
+
+    direction: Direction = field(default=Direction.DOWN, kw_only=True)
+    after: int = field(default=0, kw_only=True)
+    toxicity: float = field(default=1.0, kw_only=True)
+
+    @property
+    def begins(self) -> int:
+        """How many bytes pass before it does something."""
+        return self.after
+
+
+@dataclass(frozen=True)
+class Latency(Toxic):
+    """Everything passes `latency` seconds after it came, from now on.
+
+    Attributes:
+        latency: In seconds.
+        jitter: Each piece is later or earlier than that by up to so many seconds. The proxy's seed
+            decides it.
+    """
+
+    latency: float = 0.1
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bandwidth(Toxic):
+    """At most `rate` bytes a second pass, from now on."""
+
+    rate: float = 100_000.0
+
+
+@dataclass(frozen=True)
+class Slicer(Toxic):
+    """What passes does so in pieces.
+
+    Attributes:
+        average_size: Bytes of a piece.
+        size_variation: A piece is larger or smaller than that by up to so many bytes. The proxy's
+            seed decides it.
+        delay: Seconds before each piece.
+        length: How many bytes are cut so; 0 for all.
+    """
+
+    average_size: int = 1
+    size_variation: int = 0
+    delay: float = 0.0
+    length: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.size_variation < self.average_size:
+            raise ValueError("size_variation is less than average_size, and at least 0")
+
+
+@dataclass(frozen=True)
+class Timeout(Toxic):
+    """What is sent goes nowhere, from now on, and so does the sender's end.
+
+    Nobody is told: a cable that was cut, a firewall that has forgotten the connection. When this
+    is removed from a proxy, the connections that have lost bytes by it are closed.
+
+    Attributes:
+        timeout: Seconds after which the connection is closed; 0 for never.
+    """
+
+    timeout: float = 0.0
+
+
+@dataclass(frozen=True)
+class ResetPeer(Toxic):
+    """A reset, for both sides, as after the crash of a process with unread data.
+
+    Attributes:
+        timeout: Seconds until then, in which everything passes.
+    """
+
+    timeout: float = 0.0
+
+
+@dataclass(frozen=True)
+class LimitData(Toxic):
+    """The end of the stream, for both sides, when so many `bytes` have passed; 0 is at once."""
+
+    bytes: int = 0
+
+    @property
+    def begins(self) -> int:
+        """How many bytes pass before it does something."""
+        return self.after + self.bytes
+
+
+@dataclass(frozen=True)
+class SlowClose(Toxic):
+    """The end of the stream passes `delay` seconds after it came."""
+
+    delay: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stall(Toxic):
+    """Nothing passes for some `seconds`."""
+
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class HalfOpen(Toxic):
+    """The receiver sees the end, the sender does not, and what it sends goes nowhere."""
+
+
+@dataclass(frozen=True)
+class Corrupt(Toxic):
+    """The next byte is changed: it is combined with `mask` by an exclusive or.
+
+    The default makes what was ASCII not ASCII, so that a name or a number never becomes another
+    name or number that somebody has given out: a changed name is recognised as such.
+    """
+
+    mask: int = 0x80
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mask < 256:
+            raise ValueError(f"a mask that changes a byte is between 1 and 255, not {self.mask}")

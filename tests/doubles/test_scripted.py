@@ -1,0 +1,369 @@
+"""A scripted server does as the test says, and says what was not as expected."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gearman_proto.wire.events import (
+    CanDo,
+    ConnectionClosed,
+    EchoReq,
+    EchoRes,
+    Error,
+    GrabJob,
+    JobCreated,
+    NoJob,
+    Noop,
+    OptionReq,
+    OptionRes,
+    PreSleep,
+    SubmitJob,
+    SubmitJobBg,
+    TextLine,
+    WorkComplete,
+    WorkData,
+)
+from gearman_sync import GearmanAdminClient, GearmanClient, GearmanWorker
+from gearman_sync.testing import Disconnected, Peer, ScriptedClient, ScriptedServer
+from tests.support import spawn, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto.wire.events import Event
+
+pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
+
+SUBMIT = SubmitJob(b"f", b"u", b"data")
+
+
+def said(server: ScriptedServer) -> str:
+    """What its check says."""
+    with pytest.raises(AssertionError) as caught:
+        server.check()
+    return str(caught.value)
+
+
+def submit_to(
+    server: ScriptedServer, data: bytes = b"", then: Callable[[], object] = lambda: None
+) -> None:
+    """Send something to a server that closes then."""
+    with server, ScriptedClient(server.address) as client:
+        client.send_raw(data or client.connection.send(SUBMIT))
+        assert client.rest() == b""
+        then()
+
+
+def test_a_client_gets_what_the_test_says() -> None:
+    with ScriptedServer() as server:
+        server.expect(SubmitJob, function=b"f", data=b"data").answer(
+            JobCreated(b"H:1"), WorkData(b"H:1", b"a"), WorkComplete(b"H:1", b"b")
+        )
+        with GearmanClient([server.address]) as client:
+            request = client.submit_job("f", "data")
+        assert (request.state, request.result) == ("COMPLETE", b"b")
+
+
+def test_a_worker_gets_what_the_test_says() -> None:
+    with ScriptedServer() as server:
+        server.expect(CanDo(b"f"))
+        server.whenever(lambda event: type(event).__name__.startswith("GrabJob")).answer(NoJob())
+        server.expect(PreSleep).answer(Noop())
+        server.expect(PreSleep)
+        with GearmanWorker([server.address]) as worker:
+            worker.register_task("f", lambda worker, job: b"")
+            working = spawn(worker.work)
+            server.check()
+            worker.stop()
+            working.result(5)
+
+
+def test_an_admin_gets_what_the_test_says() -> None:
+    with ScriptedServer() as server:
+        server.expect(TextLine(b"version")).send_raw(b"OK 1.2.3\r\n")
+        server.expect(TextLine, line=b"status").answer(
+            TextLine(b"f\t2\t1\t3", b"\n"), TextLine(b".", b"\n")
+        )
+        with GearmanAdminClient([server.address]) as admin:
+            assert admin.get_version() == "OK 1.2.3"
+            (status,) = admin.get_status()
+            assert dict(status) == {"task": "f", "queued": 2, "running": 1, "workers": 3}
+
+
+def test_answers_may_be_functions_of_what_came() -> None:
+    with ScriptedServer() as server, ScriptedClient(server.address) as client:
+        server.expect(SubmitJob).times(2).answer(
+            lambda event: JobCreated(b"H:" + event.unique),
+            lambda event: [WorkData(b"H:" + event.unique, data) for data in (b"1", b"2")],
+        )
+        server.expect(SubmitJobBg).send_raw(lambda event: event.data)
+        for unique in (b"a", b"b"):
+            client.send(SubmitJob(b"f", unique, b""))
+            assert client.expect(JobCreated).handle == b"H:" + unique
+            client.expect(WorkData, data=b"1")
+            client.expect(WorkData, data=b"2")
+        client.send(SubmitJobBg(b"f", b"", b"raw"))
+        assert client.sock.recv(3) == b"raw"
+
+
+def test_silence() -> None:
+    with ScriptedServer() as server, ScriptedClient(server.address) as client:
+        server.expect(SUBMIT).silence()
+        client.send(SUBMIT)
+        server.check()
+        client.sock.settimeout(0.02)
+        with pytest.raises(TimeoutError):
+            client.receive()
+
+
+def test_close_and_reset() -> None:
+    with ScriptedServer() as server:
+        server.expect(GrabJob, connection=0).close()
+        server.expect(GrabJob, connection=1).reset()
+        with ScriptedClient(server.address) as client:
+            client.send(GrabJob())
+            with pytest.raises(Disconnected):
+                client.receive()
+        with ScriptedClient(server.address) as client:
+            client.send(GrabJob())
+            with pytest.raises(ConnectionResetError):
+                client.receive()
+
+
+def test_out_of_order() -> None:
+    with ScriptedServer() as server, ScriptedClient(server.address) as client:
+        server.expect(SUBMIT).answer_anyway(Noop(), JobCreated(b"H:1"), JobCreated(b"H:2"))
+        with pytest.raises(TypeError, match=r"ConnectionClosed\(\) can't be sent"):
+            client.send_anyway(ConnectionClosed())
+        client.send(SUBMIT)
+        client.expect(Noop)
+        client.expect(JobCreated, handle=b"H:1")
+        with pytest.raises(Exception, match="JOB_CREATED answers nothing"):
+            client.receive()
+
+
+@pytest.mark.parametrize("connections", [(0, 1), (1, 0)])
+def test_each_connection_has_its_order(connections: tuple[int, int]) -> None:
+    """Which of two connections is the first is not for the test to say, unless it does."""
+    with ScriptedServer() as server:
+        for number in range(2):
+            server.expect(CanDo(b"f%d" % number), connection=number)
+            server.expect(GrabJob, connection=number).answer(NoJob())
+        server.expect(PreSleep, connection=0)
+        with ScriptedClient(server.address) as first, ScriptedClient(server.address) as second:
+            first.echo()
+            second.echo()
+            for number in connections:
+                client = (first, second)[number]
+                client.send(CanDo(b"f%d" % number), GrabJob())
+                client.expect(NoJob)
+            first.send(PreSleep())
+
+
+def test_what_nobody_asked_for() -> None:
+    with ScriptedServer() as server, ScriptedClient(server.address) as client:
+        client.echo()
+        server.peers[0].send(Noop())
+        client.expect(Noop)
+
+
+def test_options_and_echoes() -> None:
+    """They are answered, unless the test says something else."""
+    with ScriptedServer() as server, ScriptedClient(server.address) as client:
+        client.send(OptionReq(b"exceptions"), EchoReq(b"e"))
+        client.expect(OptionRes, option=b"exceptions")
+        client.expect(EchoRes, data=b"e")
+        server.whenever(OptionReq).answer(Error(b"UNKNOWN_OPTION", b"no"))
+        client.send(OptionReq(b"exceptions"))
+        client.expect(Error)
+        server.expect(OptionReq(b"exceptions")).answer(OptionRes(b"exceptions"))
+        client.send(OptionReq(b"exceptions"))
+        client.expect(OptionRes)
+        assert server.events == [EchoReq(b"e")]
+
+
+def test_then_waits_for_the_test() -> None:
+    gate = threading.Event()
+    with ScriptedServer() as server, ScriptedClient(server.address) as client:
+        server.expect(SUBMIT).then(lambda peer, event: gate.wait(5)).answer(JobCreated(b"H:1"))
+        client.send(SUBMIT)
+        client.sock.settimeout(0.02)
+        with pytest.raises(TimeoutError):
+            client.receive()
+        gate.set()
+        client.sock.settimeout(5)
+        client.expect(JobCreated)
+
+
+def test_check_waits_for_what_is_being_done() -> None:
+    begun, gate = threading.Event(), threading.Event()
+    done = []
+
+    def act(peer: Peer, event: Event) -> None:
+        begun.set()
+        gate.wait(5)
+        done.append(event)
+
+    with ScriptedServer() as server, ScriptedClient(server.address) as client:
+        server.expect(SUBMIT).then(act)
+        client.send(SUBMIT)
+        wait_for(begun)
+        threading.Timer(0.05, gate.set).start()
+        server.check()
+        assert done == [SUBMIT]
+
+
+def test_lines_nobody_asked_for() -> None:
+    with ScriptedServer() as server, ScriptedClient(server.address) as client:
+        server.expect(GrabJob).answer_anyway(TextLine(b"hello", b"\n"))
+        server.expect(TextLine)
+        client.send_anyway(GrabJob(), TextLine(b"version"))
+        assert client.sock.recv(10) == b"hello\n"
+
+
+def test_the_end_of_a_connection_may_be_expected() -> None:
+    with ScriptedServer() as server:
+        server.expect(GrabJob).answer(NoJob())
+        server.expect(ConnectionClosed)
+        with ScriptedClient(server.address) as client:
+            client.send(GrabJob())
+            client.expect(NoJob)
+
+
+def test_what_did_not_come() -> None:
+    with ScriptedServer(timeout=0.05) as server, ScriptedClient(server.address) as client:
+        server.expect(SubmitJob, function=b"f").answer(JobCreated(b"H:1"))
+        server.expect(PreSleep).times(2)
+        client.send(SUBMIT)
+        client.expect(JobCreated)
+        client.echo()
+        assert said(server) == (
+            "the exchange is not what was expected. What came:\n"
+            f"  connection 0: {SUBMIT!r}\n"
+            "  connection 0: EchoReq(data=b'ping')\n"
+            "What was expected and did not come:\n"
+            "  PreSleep\n"
+            "  PreSleep"
+        )
+        client.send(PreSleep(), PreSleep())
+        client.echo()
+
+
+def test_what_came_instead() -> None:
+    """All connections end, so that nobody waits for more."""
+    server = ScriptedServer()
+    server.start()
+    try:
+        server.expect(SubmitJob, function=b"g")
+        with ScriptedClient(server.address) as other, ScriptedClient(server.address) as client:
+            client.echo()
+            other.echo()
+            client.send(SUBMIT)
+            for each in (client, other):
+                with pytest.raises(ConnectionError):
+                    each.receive()
+        report = said(server)
+        assert f"{SUBMIT!r} - where SubmitJob(function=b'g') was expected" in report
+        assert report.endswith("did not come:\n  SubmitJob(function=b'g')")
+    finally:
+        server.stop()
+
+
+def test_what_nothing_is_expected_for() -> None:
+    with pytest.raises(AssertionError, match="where nothing was expected"):
+        submit_to(ScriptedServer())
+
+
+def test_what_is_not_gearman() -> None:
+    with pytest.raises(AssertionError, match="connection 0: a packet begins with"):
+        submit_to(ScriptedServer(), b"\0BAD" + bytes(8))
+
+
+def test_a_test_that_fails_says_what_came() -> None:
+    """Its own failure stays, and may well come of that."""
+
+    def broken(peer: Peer, event: Event) -> None:
+        raise RuntimeError("broken")
+
+    server = ScriptedServer()
+    server.expect(SUBMIT).then(broken)
+    server.expect(PreSleep)
+    with pytest.raises(ZeroDivisionError) as caught:
+        submit_to(server, then=lambda: 1 / 0)
+    notes = "\n".join(caught.value.__notes__)
+    assert "did not come:\n  PreSleep" in notes
+    assert "a script has raised RuntimeError('broken')" in notes
+
+
+def test_a_function_that_raises() -> None:
+    def broken(event: Event) -> Event:
+        raise RuntimeError("broken")
+
+    server = ScriptedServer()
+    server.expect(SUBMIT).answer(broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        submit_to(server)
+
+
+def test_a_script() -> None:
+    def script(peer: Peer) -> None:
+        peer.expect(SubmitJob, data=b"data")
+        peer.send(JobCreated(b"H:%d" % peer.number))
+        peer.hold()
+
+    with ScriptedServer(script) as server:
+        for number in range(2):
+            with ScriptedClient(server.address) as client:
+                client.send(OptionReq(b"exceptions"), SUBMIT)
+                client.expect(OptionRes)
+                client.expect(JobCreated, handle=b"H:%d" % number)
+        assert server.events == [SUBMIT, SUBMIT]
+        with pytest.raises(TypeError, match="a server with a script expects nothing"):
+            server.expect(SubmitJob)
+        with pytest.raises(TypeError, match="a server with a script expects nothing"):
+            server.whenever(EchoReq)
+
+
+def test_a_script_that_fails() -> None:
+    with pytest.raises(AssertionError, match="expected GrabJob, and not SubmitJob"):
+        submit_to(ScriptedServer(lambda peer: peer.expect(GrabJob)))
+
+
+def test_a_script_that_does_not_end() -> None:
+    begun, forever = threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.close()
+        begun.set()
+        forever.wait()
+
+    with pytest.raises(AssertionError, match="script does not end"):
+        submit_to(ScriptedServer(script, timeout=0.05), then=begun.wait)
+    forever.set()
+
+
+def test_what_says_nothing_about_events() -> None:
+    server = ScriptedServer()
+    with pytest.raises(TypeError, match="SubmitJob has no handle"):
+        server.expect(SubmitJob, handle=b"H:1")
+    with pytest.raises(TypeError, match="fields are for a class"):
+        server.expect(SUBMIT, data=b"x")
+    for what in (b"SUBMIT_JOB", int):
+        with pytest.raises(TypeError, match="says nothing about events"):
+            server.expect(what)  # type: ignore[arg-type]
+    server.stop()
+
+
+def test_a_function_says_what_is_meant() -> None:
+    with ScriptedServer() as server, ScriptedClient(server.address) as client:
+
+        def is_empty(event: Event) -> bool:
+            return isinstance(event, SubmitJob) and not event.data
+
+        server.expect(is_empty)
+        client.send(SubmitJob(b"f", b"", b""))
+        server.check()
+        assert server.expect(is_empty).times(0).wanted == "what is_empty is true for"
