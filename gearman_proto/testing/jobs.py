@@ -120,17 +120,16 @@ class JobDouble(WorkerJob):
         return end.result
 
     def _read(self, event: Any) -> JobUpdate:
+        self.ended: bool = not isinstance(event, (WorkData, WorkWarning, WorkStatus))
         if isinstance(event, WorkStatus):
             return JobProgress(number(event.numerator), number(event.denominator))
         if isinstance(event, WorkFail):
-            self.ended = True
             return JobEnded(JOB_FAILED)
         data = self.encoder.decode(event.data)
         if isinstance(event, WorkData):
             return JobData(data)
         if isinstance(event, WorkWarning):
             return JobWarning(data)
-        self.ended = True
         if isinstance(event, WorkComplete):
             return JobEnded(JOB_COMPLETE, data)
         return JobEnded(JOB_FAILED, None, data)
@@ -139,6 +138,6 @@ class JobDouble(WorkerJob):
 class Desk:
     """In place of the engine, where a worker hands in what it sends about its jobs."""
 
-    def send(self, job: JobDouble, event: PacketEvent, *_: Any, **__: Any) -> None:
+    def send(self, job: JobDouble, event: PacketEvent, *args: Any, **options: Any) -> None:
         """Take down `event`; the arguments are those of `WorkerEngine.send`."""
         job.take_down(event)

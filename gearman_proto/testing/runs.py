@@ -69,7 +69,7 @@ class Recorder:
             raise ValueError(f"{worker!r} has no callbacks: nothing was registered")
         self.runs: list[JobRun] = []
         self.running: list[WorkerJob] = []
-        self.is_empty = False
+        self.is_empty: bool = False
         self._worker = worker
         self._until_empty = False
         self._is_late: Callable[[], bool] = lambda: False

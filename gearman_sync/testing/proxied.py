@@ -71,7 +71,7 @@ class Stream:
         #: What is sent goes nowhere, for ever.
         self.dead = False
         #: When something passes again, in the loop's time.
-        self.stalled_until = 0.0
+        self.stalled_until: float = 0.0
         #: How many bytes the slicers that have an end have still to cut.
         self.to_slice: dict[int, int] = {}
         #: What changes the next byte.
@@ -141,14 +141,14 @@ class Proxied:
         tap: Callable[[Direction, bytes], object],
     ) -> None:
         self.near = near
-        self.far = socket.socket(socket.AF_INET6 if ":" in upstream[0] else socket.AF_INET)
+        self.far: socket.socket = socket.socket(socket.AF_INET6 if ":" in upstream[0] else socket.AF_INET)
         self.far.setblocking(False)
         self._upstream = upstream
         self._note = note
         self._tap = tap
         #: Decides which toxics it has.
-        self.rng = random.Random(seed)  # noqa: S311 - it is to be repeated
-        self.streams = {
+        self.rng: random.Random = random.Random(seed)  # noqa: S311 - it is to be repeated
+        self.streams: dict[Direction, Stream] = {
             direction: Stream(
                 direction,
                 source,
@@ -165,7 +165,7 @@ class Proxied:
         self.tasks: dict[Direction, asyncio.Task[None]] = {}
         self.readers: list[asyncio.Task[None]] = []
         #: Nothing is passed on any more, in no direction.
-        self.ended = False
+        self.ended: bool = False
 
     async def run(self) -> None:
         """Pass bytes, until both directions have ended."""
