@@ -28,6 +28,7 @@ from gearman_proto.engines.queries import StatusWait
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
+from gearman_proto.names import to_text
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import Event, JobCreated, OptionReq, OptionRes, PacketEvent
 from gearman_proto.wire.packets import MAGIC_RESPONSE, Role
@@ -338,7 +339,7 @@ def check_places(link: ClientLink) -> None:
         assert job.handle == handle
         assert job.key is None or link.jobs.shared[job.key] is job
         for request in job.live():
-            assert request.job.handle == handle.decode()
+            assert request.job.handle == to_text(handle)
 
 
 def check_wait(wait: Wait, to_be_made: int = 0) -> None:

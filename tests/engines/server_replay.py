@@ -252,12 +252,12 @@ DIFFERENT: dict[str, tuple[str, dict[str, bytes]]] = {
 class Replay:
     """One exchange, with our server."""
 
-    def __init__(self, name: str, chunk: int = 0) -> None:
+    def __init__(self, name: str, chunk: int = 0, world: type[World] = World) -> None:
         self.name = name
         self.exchange = VECTORS[name]["exchange"]
         server_args = VECTORS[name]["server_args"]
         assert name in RETRIES or server_args[2:] in ([], ["-j", "0"])
-        self.world = World(chunk=chunk, version="1.1.21+ds", job_retries=RETRIES.get(name))
+        self.world = world(chunk=chunk, version="1.1.21+ds", job_retries=RETRIES.get(name))
         self.world.ahead = TIMES.get(name, VECTORS[name].get("epoch_base", self.world.ahead))
         self.world.engine.queue._handles = (b"H:h:%d" % number for number in itertools.count(1))
         self.conns: dict[str, Any] = {}
