@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gearman_proto import text
 from gearman_proto.engines.base import LinkState
 from gearman_proto.errors import (
+    GearmanError,
     InvalidAdminClientState,
     RemoteProtocolError,
     ServerError,
@@ -79,6 +80,7 @@ class _Game:
         #: What each question was, as an index of _COMMANDS; -1 is a ping.
         self.asked: dict[int, int] = {}
         self.unanswered: dict[int, Event] = {}
+        self.has_crashed = False
         self.steps: list[Callable[[], None]] = [
             self.ask,
             self.ask,
@@ -98,6 +100,7 @@ class _Game:
             self.sleep,
             self.sleep_to_deadline,
             self.close,
+            self.crash,
         ]
 
     def play(self) -> None:
@@ -145,6 +148,9 @@ class _Game:
                 assert isinstance(question.value, expected)
             except tuple(ERRORS):
                 pass
+            except GearmanError as error:
+                assert "internal error" in str(error)
+                assert self.has_crashed
 
     def disconnect(self) -> None:
         self.engine.disconnect(self.engine.server, self.world.now)
@@ -153,6 +159,16 @@ class _Game:
         # Rarely, as nothing can be done behind it.
         if self.program.byte() == 1:
             self.engine.close(self.world.now)
+
+    def crash(self) -> None:
+        """Rarely: what a driver does where a call has raised, or, after a fork, in the child."""
+        match self.program.byte():
+            case 1:
+                self.has_crashed = True
+                self.engine.crash(OSError("interrupted"))
+            case 2:
+                self.has_crashed = self.world.abandoned = True
+                self.engine.abandon(OSError("forked"))
 
     # The link.
 
@@ -229,9 +245,8 @@ class _Game:
             self._send(peer, self.program.raw(self.program.below(64)))
 
     def _send(self, peer: Peer, data: bytes) -> None:
-        size = self.program.pick([len(data), len(data), 1, 7]) or 1
-        for at in range(0, len(data), size):
-            peer.send(data[at : at + size])
+        for piece in self.program.pieces(data):
+            peer.send(piece)
         if peer.link.sent is None:
             self.unanswered.pop(id(peer), None)
 

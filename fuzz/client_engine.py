@@ -26,7 +26,7 @@ from gearman_proto.engines.base import LinkState
 from gearman_proto.engines.heartbeat import Aside
 from gearman_proto.engines.queries import StatusWait
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
-from gearman_proto.errors import GearmanError, InvalidClientState
+from gearman_proto.errors import GearmanError, InvalidClientState, LocalProtocolError
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import next_update
 from gearman_proto.jobs.submitting import make_requests, prepare
@@ -61,8 +61,28 @@ if TYPE_CHECKING:
 #: What a call of the caller's side may raise.
 ALLOWED: Final = {
     InvalidClientState: "the engine is closed; or a request has neither handle nor unique",
+    LocalProtocolError: "a request was changed to what servers do not take",
 }
 _MAX_PACKET_SIZE: Final = 4096
+#: What an application may do to a request.
+_CHANGES: Final[tuple[tuple[str, Any], ...]] = (
+    ("task", "g"),
+    ("task", 7),
+    ("task", "n\0l"),
+    ("task", "f" * 9000),
+    ("unique", "v"),
+    ("unique", "\ud800"),
+    ("unique", None),
+    ("unique", "w" * 64),
+    ("priority", []),
+    ("priority", PRIORITY_HIGH),
+    ("background", True),
+    ("background", False),
+    ("run_at", "soon"),
+    ("reducer", "r"),
+    ("payload", None),
+    ("payload", b"other"),
+)
 _TIMEOUTS: Final = (None, None, *SECONDS)
 _FROM_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.sender]
 _ABOUT_JOBS: Final = [p for p in _FROM_SERVER if p.name.startswith("WORK_")]
@@ -90,6 +110,7 @@ class _Game:
         self.requests: list[GearmanJobRequest] = []
         self.questions: dict[int, deque[Event]] = {}
         self.handles = [b"H:0"]
+        self.has_crashed = False
         self.steps: list[Callable[[], None]] = [
             self.submit,
             self.submit,
@@ -104,6 +125,7 @@ class _Game:
             self.release,
             self.drop,
             self.read_updates,
+            self.change,
             self.disconnect,
             self.up,
             self.up,
@@ -120,6 +142,7 @@ class _Game:
             self.sleep,
             self.sleep_to_deadline,
             self.close,
+            self.crash,
         ]
 
     def play(self) -> None:
@@ -163,7 +186,10 @@ class _Game:
             jobs.append(job)
         requests = make_requests(jobs, background=background, max_retries=program.below(3))
         requests += program.some(self.requests, 2)
-        prepare(requests, NoopEncoder)
+        try:
+            prepare(requests, NoopEncoder)
+        except (TypeError, ValueError):
+            return  # It was changed to what can't be submitted.
         self._call(self.world.submit, *requests, accepted_only=program.flag())
         self.requests += requests
 
@@ -221,12 +247,18 @@ class _Game:
             try:
                 wait.raise_error()
             except GearmanError as error:
-                assert "internal error" not in str(error), error
+                assert self.has_crashed or "internal error" not in str(error), error
 
     def drop(self) -> None:
         """The application forgets a request."""
         if self.requests:
             del self.requests[self.program.byte() % len(self.requests)]
+
+    def change(self) -> None:
+        """The application changes a request, whether or not it is under way."""
+        if self.requests:
+            name, value = self.program.pick(_CHANGES)
+            setattr(self.program.pick(self.requests), name, value)
 
     def read_updates(self) -> None:
         for request in self.program.some(self.requests, 2):
@@ -240,6 +272,19 @@ class _Game:
         # Rarely, as nothing can be done behind it.
         if self.program.byte() == 1:
             self.world.close()
+
+    def crash(self) -> None:
+        """Rarely: what a driver does where a call has raised, or, after a fork, in the child."""
+        match self.program.byte():
+            case 1:
+                self.has_crashed = True
+                self.engine.crash(OSError("interrupted"))
+            case 2:
+                self.has_crashed = True
+                self.engine.abandon(OSError("forked"))
+                for wait in self.world.waits:
+                    self.engine.release(wait, self.world.now)
+                self.world.waits.clear()
 
     # The links.
 
@@ -332,8 +377,8 @@ class _Game:
             self._send(peer, self.program.raw(self.program.below(64)))
 
     def _send(self, peer: Peer, data: bytes) -> None:
-        self.world.chunk = self.program.pick([0, 0, 1, 7])
-        peer.send_raw(data)
+        for piece in self.program.pieces(data):
+            peer.send_raw(piece)
 
     # Time.
 

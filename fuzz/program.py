@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # A longer program says nothing that a shorter one can't, and takes long.
-_MAX_STEPS: Final = 150
+_MAX_STEPS: Final = 80
 # A byte from here on is no choice out of a pool: so many bytes follow, less this.
 _OWN: Final = 240
 
 
-_PAYLOADS: Final = (b"", b"x", b"y" * 300)
+_PAYLOADS: Final = (b"", b"x", b"y" * 100)
 _NUMBERS: Final = (b"0", b"1", b"2", b"", b"-1", b"500", b"9" * 25)
 _POOLS: Final[dict[str, Sequence[bytes]]] = {
     "function": (b"f", b"g", b"", b"f" * 70),
@@ -96,6 +96,11 @@ class Program:
             is_last = len(args) == len(packet.args) - 1
             args.append(value if packet.opaque and is_last else value.replace(b"\0", b""))
         return EVENT_CLASSES[packet.number](*args)
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        """`data` as it is, or in pieces, of which there are not very many."""
+        size = max(self.pick([len(data), len(data), 1, 7]), len(data) // 40, 1)
+        return [data[at : at + size] for at in range(0, len(data), size)]
 
     def play(self, steps: Sequence[Callable[[], Any]]) -> None:
         """Do the steps, as many as there are."""

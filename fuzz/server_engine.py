@@ -158,6 +158,7 @@ class _Game:
             self.set_the_clock,
             self.let_one_turn_pass,
             self.shut_down,
+            self.close,
         ]
 
     def play(self) -> None:
@@ -253,8 +254,8 @@ class _Game:
         self._give(peer, data)
 
     def _give(self, peer: Peer, data: bytes) -> None:
-        self.world.chunk = self.program.pick([0, 0, 1, 7])
-        peer.send_raw(data)
+        for piece in self.program.pieces(data):
+            peer.send_raw(piece)
 
     def ask(self) -> None:
         peer = self.peer()
@@ -344,6 +345,14 @@ class _Game:
         if self.program.byte() == 1 and not self.engine.closed:
             self.world.shut_down(graceful=self.program.flag())
 
+    def close(self) -> None:
+        """Rarely: it is over; with an error, or in the child of a fork."""
+        match self.program.byte():
+            case 1:
+                self.world.call(self.engine.close, self.world.now)
+            case 2:
+                self.world.call(self.engine.crash, OSError("interrupted"))
+
     # What has to be true.
 
     def hear(self) -> None:
@@ -407,7 +416,6 @@ class _Game:
     def _end(self) -> None:
         world, engine = self.world, self.engine
         world.goes_on = True
-        world.chunk = 0
         world.wait(0.0)
         if engine.closed:
             return

@@ -85,6 +85,7 @@ class _Game:
         self.stream: Any = None
         self.jobs: list[WorkerJob] = []
         self.ahead = 0
+        self.has_crashed = False
         self.steps: list[Callable[[], None]] = [
             self.work,
             self.register,
@@ -114,6 +115,7 @@ class _Game:
             self.sleep,
             self.sleep_to_deadline,
             self.close,
+            self.crash,
         ]
 
     def play(self) -> None:
@@ -206,17 +208,18 @@ class _Game:
 
     def return_from_work(self) -> None:
         """`work` is over, or gives up."""
-        stream = self.stream
-        if stream is None or not (stream.done or self.program.below(8) == 0):
-            return
-        self.stream = None
+        if self.stream is not None and (self.stream.done or self.program.below(8) == 0):
+            self._return()
+
+    def _return(self) -> None:
+        stream, self.stream = self.stream, None
         self.jobs.clear()
         self.engine.end_work(self.now)
         self.engine.release(stream, self.now)
         try:
             stream.raise_error()
         except GearmanError as error:
-            assert "internal error" not in str(error), error
+            assert self.has_crashed or "internal error" not in str(error), error
 
     def disconnect(self) -> None:
         self.engine.disconnect(self.program.pick(self.engine.pool.servers), self.now)
@@ -225,6 +228,21 @@ class _Game:
         # Rarely, as nothing can be done behind it.
         if self.program.byte() == 1:
             self.engine.close(self.now)
+
+    def crash(self) -> None:
+        """Rarely: what a driver does where a call has raised, or, after a fork, in the child."""
+        match self.program.byte():
+            case 1:
+                self.has_crashed = True
+                self.engine.crash(OSError("interrupted"))
+            case 2:
+                self.has_crashed = True
+                self.engine.abandon(OSError("forked"))
+            case _:
+                return
+        if self.stream is not None:
+            assert self.stream.done
+            self._return()
 
     # The links.
 
@@ -314,9 +332,8 @@ class _Game:
             self._give(peer, self.program.raw(self.program.below(64)))
 
     def _give(self, peer: Peer, data: bytes) -> None:
-        size = self.program.pick([len(data), len(data), 1, 7]) or 1
-        for at in range(0, len(data), size):
-            peer.send_raw(data[at : at + size])
+        for piece in self.program.pieces(data):
+            peer.send_raw(piece)
 
     # Time.
 
