@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from gearman_proto.engines.admin import Question
 
 #: What a call of the caller's side may raise.
-ALLOWED: Final = {InvalidAdminClientState: "the engine is closed"}
+ALLOWED: Final[dict[type[Exception], str]] = {InvalidAdminClientState: "the engine is closed"}
 #: What a question may end with in place of an answer.
-ERRORS: Final = {
+ERRORS: Final[dict[type[Exception], str]] = {
     InvalidAdminClientState: "there was no answer in time, or the engine was closed",
     RemoteProtocolError: "the server answered something else",
     ServerError: "the server refused it",
@@ -128,7 +128,7 @@ class _Game:
     def _ask(self, number: int, call: Callable[..., Question[Any]], *args: Any) -> None:
         try:
             question = call(*args, timeout=self.program.pick(_TIMEOUTS))
-        except tuple(ALLOWED):
+        except InvalidAdminClientState:
             assert self.engine.closed
         else:
             self.asked[id(question)] = number

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.request import GearmanJobRequest
 
 #: What a call of the caller's side may raise.
-ALLOWED: Final = {
+ALLOWED: Final[dict[type[Exception], str]] = {
     InvalidClientState: "the engine is closed; or a request has neither handle nor unique",
     LocalProtocolError: "a request was changed to what servers do not take",
 }

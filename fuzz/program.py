@@ -90,7 +90,7 @@ class Program:
     def event(self, kinds: Sequence[PacketType], handles: Sequence[bytes]) -> PacketEvent:
         """A packet of one of `kinds`, about one of `handles` if it is about a job."""
         packet = self.pick(kinds)
-        args = []
+        args: list[bytes] = []
         for name in packet.args:
             value = self.value(handles if name == "handle" else _POOLS.get(name, _NUMBERS))
             is_last = len(args) == len(packet.args) - 1

@@ -70,7 +70,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: What a server's `Connection` may refuse a client for: such a request goes out as it is.
-ALLOWED: Final = {LocalProtocolError: "servers would not take it; gearmand would close, say"}
+ALLOWED: Final[dict[type[Exception], str]] = {
+    LocalProtocolError: "servers would not take it; gearmand would close, say"
+}
 _FOREGROUND: Final = (SubmitJob, SubmitJobHigh, SubmitJobLow, SubmitReduceJob)
 _TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
 _ABOUT_JOBS: Final = (WorkData, WorkWarning, WorkStatus, *_TERMINAL)

@@ -109,12 +109,11 @@ def _line(each: Any) -> bytes:
     """An element of a list as a server writes it."""
     if isinstance(each, str):
         return each.encode("utf-8", "surrogateescape") + b"\n"
-    fields = [int(v) if isinstance(v, bool) else v for v in each.values()]
     if isinstance(each, text.WorkerStatus):
-        fd, ip, client_id, tasks = fields
-        line = " ".join([str(fd), ip, client_id, ":", *tasks])
+        names = [each.ip, each.client_id, ":", *each.tasks]
+        line = " ".join([str(each.file_descriptor), *names])
     else:
-        line = "\t".join(map(str, fields))
+        line = "\t".join(str(int(v) if isinstance(v, bool) else v) for v in each.values())
     return line.encode("utf-8", "surrogateescape") + b"\n"
 
 
@@ -200,6 +199,8 @@ def check_shown(data: bytes) -> None:
     if not line.isprintable() or shown(line) != line:
         raise Failure(f"{data!r} is shown as {line!r}")
     line.encode()
+    if "\\udc" in line and b"\\udc" not in data:
+        raise Failure(f"{data!r} is shown as {line!r}, which does not tell its bytes")
     if shown(data.decode("utf-8", "surrogateescape")) != line:
         raise Failure(f"{data!r} is shown as {line!r}, but not as text")
     short = shown(data, 5)

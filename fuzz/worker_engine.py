@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from tests.engines.worker_harness import Peer
 
 #: What a call of the caller's side may raise.
-ALLOWED: Final = {
+ALLOWED: Final[dict[type[Exception], str]] = {
     InvalidWorkerState: "it works already, is closed; or the job has ended",
     ConnectionError: "the job was lost with its connection",
     LocalProtocolError: "servers do not take such a packet",
@@ -174,25 +174,28 @@ class _Game:
         else:
             self.world.waits.append(wait)
 
+    def _about(self, job: WorkerJob) -> tuple[Any, list[bytes]]:
+        """What may be said of `job`: the class of a packet, and its arguments."""
+        event = self.program.event(_ABOUT_JOBS, [job.wire_handle])
+        return type(event), [job.wire_handle, *type(event).arguments(event)[1:]]
+
     def say_of_job(self) -> None:
         job = self._job()
         if job is not None:
-            event = self.program.event(_ABOUT_JOBS, [job.wire_handle])
-            args = [job.wire_handle, *type(event).arguments(event)[1:]]
-            if self.program.byte() == 1:
+            kind, args = self._about(job)
+            if self.program.below(8) == 1:
                 args[-1] = _LARGE
-            self._send(job, type(event)(*args))
+            self._send(job, kind(*args))
 
     def finish_job(self) -> None:
         job = self._job()
         if job is None:
             return
         self.jobs.remove(job)
-        event = self.program.event(_ABOUT_JOBS, [job.wire_handle])
-        args = type(event).arguments(event)
+        kind, args = self._about(job)
         done = self.program.flag()
         if not job.ended:
-            self._send(job, type(event)(job.wire_handle, *args[1:]), done=done)
+            self._send(job, kind(*args), done=done)
         if not (done and job.over):
             self.engine.job_done(job, self.now, go_on=self.program.below(8) > 0)
 
