@@ -287,7 +287,7 @@ class _Game:
                 assert sum(map(len, link.asked.reply._lines)) <= engine._max_reply_size
         assert len(engine._held) <= len(world.questions)
         timers = engine._timers
-        assert len(timers._heap) <= 100 + 2 * len(timers)
+        assert len(timers._heap) <= 128 + 2 * len(timers)
 
     def _end(self) -> None:
         world = self.world

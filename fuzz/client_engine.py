@@ -86,6 +86,9 @@ _CHANGES: Final[tuple[tuple[str, Any], ...]] = (
 _TIMEOUTS: Final = (None, None, *SECONDS)
 _FROM_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.sender]
 _ABOUT_JOBS: Final = [p for p in _FROM_SERVER if p.name.startswith("WORK_")]
+# It is written in pieces.
+_LARGE: Final = b"z" * 600_000
+_IS_LARGE: Final = 255
 # More dead links, and calls that are done, say no more than these.
 _MAX_PEERS: Final = 4
 _MAX_DONE: Final = 4
@@ -171,7 +174,9 @@ class _Game:
         jobs: list[dict[str, Any]] = []
         background = program.flag()
         for _ in range(1 + program.below(4)):
-            job: dict[str, Any] = {"task": program.pick(["f", "g"]), "data": b"d" * program.byte()}
+            task, size = program.pick(["f", "g"]), program.byte()
+            data = _LARGE if size == _IS_LARGE else b"d" * size
+            job: dict[str, Any] = {"task": task, "data": data}
             match program.below(8):
                 case 0:
                     job["unique"] = program.pick(["u", "v", "-", ""])
@@ -410,7 +415,7 @@ class _Game:
             assert wait.done or self._will_end(wait, links), wait
         assert len(engine._waits) <= len(world.waits)
         timers = engine._timers
-        assert len(timers._heap) <= 100 + 2 * len(timers)
+        assert len(timers._heap) <= 128 + 2 * len(timers)
 
     def _check_link(self, link: ClientLink) -> None:
         assert link.connection.buffered <= _MAX_PACKET_SIZE + 12

@@ -409,7 +409,7 @@ class _Game:
         assert queue.memory <= self.max_memory + few
         assert self.wait.done == self.engine.closed
         timers = self.engine._timers
-        assert len(timers._heap) <= 100 + 2 * len(timers)
+        assert len(timers._heap) <= 128 + 2 * len(timers)
         dead = [p for p in self.world.peers if not p.link.alive and not p.link.behind]
         for peer in dead[:-4]:
             self.world.peers.remove(peer)

@@ -34,6 +34,7 @@ from gearman_proto.wire.events import (
     JobAssign,
     JobAssignUniq,
     NoJob,
+    Noop,
     PacketEvent,
 )
 from gearman_proto.wire.packets import PACKETS, Role
@@ -110,6 +111,7 @@ class _Game:
             self.answer,
             self.answer_wrongly,
             self.say,
+            self.flood,
             self.send_raw,
             self.too_late,
             self.sleep,
@@ -329,6 +331,14 @@ class _Game:
             kinds = _FROM_SERVER[:1] if self.program.byte() < 200 else _FROM_SERVER
             self._give(peer, packed(self.program.event(kinds, _HANDLES)))
 
+    def flood(self) -> None:
+        """A server says NOOP again and again, and the caller looks each time."""
+        peer = self._peer(up=True)
+        if peer is not None:
+            for _ in range(self.program.byte()):
+                peer.send_raw(packed(Noop()))
+                self.take_job()
+
     def send_raw(self) -> None:
         peer = self._peer(up=True)
         if peer is not None:
@@ -379,7 +389,7 @@ class _Game:
             assert engine.pool.servers
             assert engine.pool.links() or engine.next_deadline() is not None
         timers = engine._timers
-        assert len(timers._heap) <= 100 + 2 * len(timers)
+        assert len(timers._heap) <= 128 + 2 * len(timers)
 
     def _end(self) -> None:
         world, engine = self.world, self.engine
