@@ -12,7 +12,6 @@ import pytest
 from fuzz import __main__ as runner
 from fuzz import mutating
 from gearman_proto import address
-from gearman_proto.foreign import shown
 
 ROOT = Path(__file__).parents[1]
 # A server's address, which is what the target `text` takes it for.
@@ -119,8 +118,24 @@ def test_minimising_takes_out_what_is_not_needed() -> None:
     assert mutating.minimise(b"abc", lambda data: len(data) > 1) == b"\0\0"
 
 
-def test_what_a_text_target_would_miss(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = runner.load("text").check
-    monkeypatch.setattr("fuzz.text.shown", lambda text, limit=None: shown(text, limit) + "\n")
-    with pytest.raises(AssertionError, match="is shown as"):
-        check(b"\x04plain")
+def nothing(*args: object, **options: object) -> None:
+    """In place of a method."""
+
+
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        ("connection", "gearman_proto.wire.buffer.ReceiveBuffer.shrink"),
+        ("client_engine", "gearman_proto.engines.waits.RequestsWait.requests_over"),
+        ("worker_engine", "gearman_proto.engines.worker.WorkerEngine._end_waits"),
+        ("server_engine", "gearman_proto.engines.server.ServerEngine._count"),
+        ("admin_engine", "gearman_proto.engines.admin.Question.fail"),
+        ("text", "fuzz.text.shown"),
+        ("differential", "gearman_proto.engines.server.ServerEngine._take_away"),
+    ],
+)
+def test_the_corpus_notices(target: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = runner.load(target).check
+    inputs = mutating.load(target)
+    monkeypatch.setattr(fault, nothing)
+    assert any(runner.place_of(check, data) is not None for data in inputs)
