@@ -3,7 +3,8 @@
 The first byte of the input chooses what the others are; ALLOWED has what may be raised:
 
 * the reply to an admin command: whole, byte by byte and in pieces it is the same value or error,
-  and a list that is written again as a server writes it is read as the same list;
+  and a list that is written again as a server writes it is the same list, and the same bytes;
+* names of functions: the list in which a server writes them is read as those names;
 * a line for our server: its reply is what an admin client can read, as it is for a server that has
   functions, jobs and workers, and is whole lines;
 * a name for a command of an admin client: the server finds the same name in the line;
@@ -17,6 +18,7 @@ The first byte of the input chooses what the others are; ALLOWED has what may be
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import text
@@ -24,6 +26,7 @@ from gearman_proto.address import parse_address, parse_host_list
 from gearman_proto.engines.server_commands import Listing, reply
 from gearman_proto.errors import RemoteProtocolError, ServerError
 from gearman_proto.foreign import shown
+from gearman_proto.names import to_text
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import SubmitJob, SubmitJobBg, SubmitJobEpoch, TextLine
 from gearman_proto.wire.packets import Role, number
@@ -52,6 +55,8 @@ _COMMANDS: Final[list[Command[Any]]] = [
     text.cancel_job("H:1"),
     text.shutdown(graceful=True),
 ]
+#: Whose lists are written as they were read.
+_FAITHFUL: Final = (text.status(), text.prioritystatus(), text.show_unique_jobs())
 _NAMED: Final[list[Callable[[bytes], Command[Any]]]] = [
     text.cancel_job,
     text.create_function,
@@ -95,6 +100,8 @@ def check_reply(data: bytes) -> None:
             raise Failure(f"{command!r}: whole {value!r}, in pieces of {step} {pieces!r}")
     if command.is_list and isinstance(value, tuple) and value[-1:] != (ServerError,):
         _check_list(command, value)
+        if command in _FAITHFUL:
+            _check_bytes(command, data, value)
 
 
 def _check_list(command: Command[Any], value: tuple[Any, ...]) -> None:
@@ -103,6 +110,37 @@ def _check_list(command: Command[Any], value: tuple[Any, ...]) -> None:
         again = _read(command, lines, len(lines))
         if again != value:
             raise Failure(f"{command!r}: {value!r} is written as {lines!r}, and read as {again!r}")
+
+
+def _check_bytes(command: Command[Any], data: bytes, value: tuple[Any, ...]) -> None:
+    """Check that no byte of a list is lost, but for zeros before numbers and the ends of rows."""
+    lines = data.split(b"\n")
+    end = next(at for at, line in enumerate(lines) if line in (b".", b".\r"))
+    listed = b"".join(line + b"\n" for line in lines[:end])
+    written = b"".join(_line(each) for each in value)
+    if _plain(listed) != _plain(written):
+        raise Failure(f"{command!r}: {listed!r} is read as {value!r}")
+
+
+def check_names(data: bytes) -> None:
+    """Check that names are found in the list in which a server writes them."""
+    names = [
+        text.FunctionStatus(to_text(name), 1, 20, 0)
+        for name in data.replace(b"\0", b"").split(b";")
+    ]
+    written = b"".join(_line(each) for each in names)
+    # What can't be told apart is left out: a line of a name that is a row, or the end, or ERR.
+    rows = re.findall(rb"\t\d+\t\d+\t\d+\r?$", written, re.MULTILINE)
+    if len(rows) > len(names) or re.search(rb"^\.\r?$|\AERR( |\r?$)", written, re.MULTILINE):
+        return
+    if len(written) + 40 * written.count(b"\n") <= _MAX_SIZE:
+        found = _read(text.status(), written + b".\n", len(written))
+        if found != tuple(names):
+            raise Failure(f"{names!r} are written as {written!r}, and read as {found!r}")
+
+
+def _plain(listed: bytes) -> bytes:
+    return re.sub(rb"(?<=\t)0+(?=\d)", b"", re.sub(rb"(\t\d+)\r\n", rb"\1\n", listed))
 
 
 def _line(each: Any) -> bytes:
@@ -235,6 +273,7 @@ _CHECKS: Final = (
     check_address,
     check_shown,
     check_lines,
+    check_names,
 )
 
 
