@@ -98,7 +98,8 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "if best is None or server.cool_until > best.cool_until:",
         ),
         ("if deadline is None or deadline > now:", "if deadline is None or deadline >= now:"),
-        ("if len(self._heap) > _FEW and", "if False and"),
+        ("is not None and len(self._heap) > _FEW:", "is not None and False:"),
+        ("if not self._count % _FEW:", "if False:"),
         (
             "raise type(self.error)(str(self.error), self.requests)",
             "raise type(self.error)(str(self.error), [])",

@@ -41,12 +41,18 @@ class Timers:
         self._count += 1
         self._current[thing] = self._count
         heapq.heappush(self._heap, (deadline, self._count, thing, call))
+        # What is set again and again, and never cancelled, leaves dead entries, too.
+        if not self._count % _FEW:
+            self._sweep()
 
     def cancel(self, thing: Hashable) -> None:
         """Take the deadline of `thing` away, if it has one."""
-        if self._current.pop(thing, None) is None:
-            return
-        if len(self._heap) > _FEW and len(self._heap) > 2 * len(self._current):
+        if self._current.pop(thing, None) is not None and len(self._heap) > _FEW:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Take the dead entries out of the heap, if they are most of it."""
+        if len(self._heap) > 2 * len(self._current):
             self._heap = [entry for entry in self._heap if self._current.get(entry[2]) == entry[1]]
             heapq.heapify(self._heap)
 

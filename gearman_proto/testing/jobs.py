@@ -138,6 +138,6 @@ class JobDouble(WorkerJob):
 class Desk:
     """In place of the engine, where a worker hands in what it sends about its jobs."""
 
-    def send(self, job: JobDouble, event: PacketEvent, *args: Any, **options: Any) -> None:
+    def send(self, job: JobDouble, event: PacketEvent, *_: Any, **__: Any) -> None:
         """Take down `event`; the arguments are those of `WorkerEngine.send`."""
         job.take_down(event)

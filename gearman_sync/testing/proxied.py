@@ -141,7 +141,9 @@ class Proxied:
         tap: Callable[[Direction, bytes], object],
     ) -> None:
         self.near = near
-        self.far: socket.socket = socket.socket(socket.AF_INET6 if ":" in upstream[0] else socket.AF_INET)
+        self.far: socket.socket = socket.socket(
+            socket.AF_INET6 if ":" in upstream[0] else socket.AF_INET
+        )
         self.far.setblocking(False)
         self._upstream = upstream
         self._note = note

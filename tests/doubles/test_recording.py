@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gearman_proto.testing import pack
 from gearman_proto.wire.events import (
     CanDo,
     EchoReq,
@@ -40,10 +41,9 @@ from gearman_sync.testing import (
     ScriptedServer,
     replay,
 )
-from tests.engines.test_server_vectors import DIFFERENT
+from tests.engines.server_replay import DIFFERENT
 from tests.recordings import FOLDERS, VECTORS
 from tests.support import PATIENCE, EmbeddedServer, Gearmand, eventually, spawn
-from tests.wire.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

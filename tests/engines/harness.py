@@ -28,10 +28,10 @@ from gearman_proto.engines.queries import StatusWait
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
+from gearman_proto.testing import pack
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import Event, JobCreated, OptionReq, OptionRes, PacketEvent
 from gearman_proto.wire.packets import MAGIC_RESPONSE, Role
-from tests.wire.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

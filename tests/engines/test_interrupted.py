@@ -15,7 +15,7 @@ from gearman_proto.engines.base import Link, LinkState
 from gearman_proto.engines.phases import GRABBING
 from gearman_proto.wire.events import EchoReq, GrabJobUniq, JobCreated, WorkComplete
 
-from . import harness, server_harness, test_admin, worker_harness
+from . import admin_harness, harness, server_harness, worker_harness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,7 +170,7 @@ def test_a_job_of_a_work_that_is_over_stops_nothing() -> None:
 @pytest.mark.parametrize("name", ["answer", "fail"])
 def test_question_that_is_hit_where_it_ends(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Somebody waits for it, and has to get to know."""
-    world = test_admin.World()
+    world = admin_harness.World()
     question = world.ask(text.version())
     server = world.serve()
     server.take()
@@ -203,7 +203,7 @@ def test_server() -> None:
 
 @pytest.mark.usefixtures("hit_the_end_of_a_link")
 def test_admin_client() -> None:
-    world = test_admin.World()
+    world = admin_harness.World()
     question = world.ask(text.version())
     server = world.serve()
     with pytest.raises(Signalled):

@@ -35,7 +35,7 @@ from gearman_proto.wire.events import (
     WorkStatus,
 )
 
-from . import harness, server_harness, test_admin, worker_harness
+from . import admin_harness, harness, server_harness, worker_harness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -283,7 +283,7 @@ def test_server() -> None:
 # The admin client.
 
 
-def use_admin(world: test_admin.World) -> None:
+def use_admin(world: admin_harness.World) -> None:
     first, second = world.ask(text.version(), timeout=5.0), world.ask()
     server = world.serve()
     server.take()
@@ -298,7 +298,7 @@ def use_admin(world: test_admin.World) -> None:
     world.release(third)
 
 
-def look_at_admin(world: test_admin.World) -> None:
+def look_at_admin(world: admin_harness.World) -> None:
     assert all(question.done for question in world.questions)
     for question in world.questions:
         world.engine.release(question, world.now)
@@ -311,4 +311,4 @@ def look_at_admin(world: test_admin.World) -> None:
 
 
 def test_admin_client() -> None:
-    assert everywhere(test_admin.World, use_admin, look_at_admin) > 200
+    assert everywhere(admin_harness.World, use_admin, look_at_admin) > 200

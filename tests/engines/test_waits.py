@@ -73,6 +73,26 @@ def test_many_cancelled_ones_cost_no_memory() -> None:
     assert timers.next_deadline() == 1e9
 
 
+def test_many_that_are_cancelled_at_once_are_forgotten_at_once() -> None:
+    timers = Timers()
+    timers.set("early", 0.0, expired)
+    for number in range(10_000):
+        timers.set(number, 1e6 + number, expired)
+    for number in range(10_000):
+        timers.cancel(number)
+    assert len(timers._heap) < 100
+
+
+def test_one_that_is_set_again_and_again_costs_no_memory() -> None:
+    timers = Timers()
+    timers.set("late", 1e9, expired)
+    for number in range(10_000):
+        timers.set("again", 1e6 + number, expired)
+        assert len(timers._heap) <= 128
+    assert len(timers) == 2
+    assert timers.next_deadline() == 1e6 + 9_999
+
+
 def test_compaction_loses_nothing() -> None:
     rng = random.Random(1)
     timers = Timers()

@@ -6,28 +6,15 @@ That holds for a Connection in each role, for requests and for answers that were
 exception but RemoteProtocolError comes out. Three tolerances are allowed for: a body on a packet
 that takes none is dropped, a packet that no server takes comes out as the ERROR to answer it with,
 and clients take either magic.
-
-    python fuzz/fuzz_connection.py --seconds 60         plain Python, a generator of its own
-    python fuzz/fuzz_connection.py --atheris [options]  guided by coverage; libFuzzer's options
-    python fuzz/fuzz_connection.py --replay HEX         one input again
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import json
-import random
-import sys
-import time
-import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.testing import pack
 from gearman_proto.wire import connection
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.events import (
@@ -51,12 +38,13 @@ from gearman_proto.wire.packets import (
     PACKETS,
     Role,
 )
-from tests.wire.packing import pack
+
+from .mutating import mutate
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
 
-VECTORS = Path(__file__).resolve().parents[1] / "tests" / "vectors"
 # Small, so that the generator meets it.
 MAX_PACKET_SIZE = 4096
 #: Each with: whether what the input answers has been asked, whether text has, and whether requests
@@ -198,16 +186,6 @@ def check(data: bytes) -> int:
 # The generator.
 
 
-def load_seeds() -> list[bytes]:
-    """The recorded exchanges: for each connection what came from each side, if it is not long."""
-    streams: dict[tuple[str, str, bool], bytes] = {}
-    for path in sorted(VECTORS.glob("*.json")):
-        for element in json.loads(path.read_text())["exchange"]:
-            key = path.stem, element["conn"], element["from"] == "server"
-            streams[key] = streams.get(key, b"") + bytes.fromhex(element.get("hex", ""))
-    return [data for data in streams.values() if 0 < len(data) <= 600]
-
-
 def random_packet(rng: random.Random) -> bytes:
     packet = rng.choice(PACKETS)
     count = len(packet.args)
@@ -255,22 +233,8 @@ def random_text(rng: random.Random) -> bytes:
     return b" ".join(words) + rng.choice([b"\n", b"\r\n", b""])
 
 
-def mutate(rng: random.Random, data: bytes, seeds: list[bytes]) -> bytes:
-    at = rng.randrange(len(data) + 1)
-    match rng.randrange(5):
-        case 0 if at < len(data):
-            return data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
-        case 1:
-            return data[:at]
-        case 2:
-            return data[:at] + rng.choice(seeds)[:64] + data[at:]
-        case 3:
-            return data[:at] + data[at + rng.randrange(6) :]
-        case _:
-            return data[:at] + rng.randbytes(rng.randrange(4)) + data[at:]
-
-
 def generate(rng: random.Random, seeds: list[bytes]) -> bytes:
+    """Return packets, lines and runs of answers, mostly sound, and some of `seeds`."""
     parts = []
     for _ in range(rng.randrange(1, 6)):
         kind = rng.random()
@@ -286,74 +250,3 @@ def generate(rng: random.Random, seeds: list[bytes]) -> bytes:
     while rng.random() < 0.3:
         data = mutate(rng, data, seeds)
     return data
-
-
-# The ways to run it.
-
-
-def report(data: bytes) -> None:
-    traceback.print_exc()
-    print(f"input: {data.hex()}")
-    print(f"replay: python fuzz/fuzz_connection.py --replay {data.hex() or repr('')}")
-
-
-def run_plain(seconds: float, seed: int) -> int:
-    rng = random.Random(seed)
-    seeds = load_seeds()
-    inputs = events = 0
-    begin = time.monotonic()
-    while (elapsed := time.monotonic() - begin) < seconds:
-        # The recorded ones first, as they are.
-        data = seeds[inputs] if inputs < len(seeds) else generate(rng, seeds)
-        try:
-            events += check(data)
-        except Exception:  # noqa: BLE001
-            report(data)
-            print(f"failed at input {inputs} of seed {seed}")
-            return 1
-        inputs += 1
-    print(f"seed {seed}: {inputs} inputs, {inputs / elapsed:.0f} a second, {events} events")
-    return 0
-
-
-def run_atheris(options: list[str]) -> None:
-    atheris = importlib.import_module("atheris")
-
-    def test_one_input(data: bytes) -> None:
-        try:
-            check(data)
-        except Exception:
-            report(data)
-            raise
-
-    atheris.instrument_all()
-    atheris.Setup([sys.argv[0], *options], test_one_input)
-    atheris.Fuzz()
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--replay", metavar="HEX")
-    parser.add_argument("--atheris", action="store_true", help="other options go to libFuzzer")
-    options, rest = parser.parse_known_args()
-    if options.atheris:
-        run_atheris(rest)
-        return 0
-    if rest:
-        parser.error(f"unknown: {' '.join(rest)}")
-    if options.replay is not None:
-        data = bytes.fromhex(options.replay)
-        try:
-            print(f"{check(data)} events")
-        except Exception:  # noqa: BLE001
-            report(data)
-            return 1
-        return 0
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
-    return run_plain(options.seconds, seed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

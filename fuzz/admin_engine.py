@@ -1,0 +1,309 @@
+"""Whatever comes, an admin client's engine raises nothing, keeps its books, and each question ends.
+
+The input is a program (see `program`): the caller asks, gives up and closes; the server answers,
+answers wrongly, and sends any bytes; links fail, and time passes. After each step:
+
+* no call has raised but those of the caller's side, and those only what ALLOWED has;
+* one link at most is alive, and dead ones hold nothing (`tests.engines.admin_harness`);
+* a question that is not done has a deadline, or is in the queue of an engine that connects or asks,
+  or is under way on the living link;
+* `next_deadline` has moved on behind the time that `handle_timeout` was told;
+* what the engine has written is read by a server's Connection: one question at a time;
+* an answer is of the type that its command has, and an error is one of ERRORS;
+* what is kept of a reply is bounded by `max_reply_size`.
+
+At the end the server fails, and then every question is done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto import text
+from gearman_proto.engines.base import LinkState
+from gearman_proto.errors import (
+    GearmanError,
+    InvalidAdminClientState,
+    RemoteProtocolError,
+    ServerError,
+    ServerUnavailable,
+)
+from gearman_proto.wire.events import EchoReq, EchoRes, Error, Event, InvalidRequest
+from gearman_proto.wire.packets import PACKETS, Role
+from tests.engines.admin_harness import Peer, World
+
+from .program import SECONDS, Program
+from .worlds import packed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto.engines.admin import Question
+
+#: What a call of the caller's side may raise.
+ALLOWED: Final[dict[type[Exception], str]] = {InvalidAdminClientState: "the engine is closed"}
+#: What a question may end with in place of an answer.
+ERRORS: Final[dict[type[Exception], str]] = {
+    InvalidAdminClientState: "there was no answer in time, or the engine was closed",
+    RemoteProtocolError: "the server answered something else",
+    ServerError: "the server refused it",
+    ServerUnavailable: "there was no connection, or it ended",
+}
+_TIMEOUTS: Final = (None, None, *SECONDS)
+_FROM_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.sender]
+_COMMANDS: Final[list[tuple[text.Command[Any], type, bytes]]] = [
+    (text.status(), tuple, b"f\t1\t2\t3\n.\n"),
+    (text.workers(), tuple, b"3 127.0.0.1 - : f g\n.\n"),
+    (text.prioritystatus(), tuple, b"f\t1\t2\t3\t4\n.\n"),
+    (text.show_jobs(), tuple, b"H:h:1\t1\t0\t1\n.\n"),
+    (text.show_unique_jobs(), tuple, b"u\n.\n"),
+    (text.version(), str, b"OK 1.1.21\n"),
+    (text.getpid(), int, b"OK 17\n"),
+    (text.maxqueue("f", 1), str, b"OK\r\n"),
+    (text.shutdown(graceful=True), str, b"ERR UNKNOWN_COMMAND Unknown+server+command\r\n"),
+]
+_MAX_REPLY_SIZE: Final = 300
+# More dead links, and questions that are done, say no more than these.
+_MAX_PEERS: Final = 4
+_MAX_DONE: Final = 4
+
+
+class _Game:
+    """An admin client, and everybody who is against it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.world = World(
+            connect_timeout=3.0, max_reply_size=program.pick([_MAX_REPLY_SIZE, 10**6])
+        )
+        self.engine = self.world.engine
+        #: What each question was, as an index of _COMMANDS; -1 is a ping.
+        self.asked: dict[int, int] = {}
+        self.unanswered: dict[int, Event] = {}
+        self.has_crashed = False
+        self.steps: list[Callable[[], None]] = [
+            self.ask,
+            self.ask,
+            self.ping,
+            self.release,
+            self.disconnect,
+            self.up,
+            self.up,
+            self.fail,
+            self.read,
+            self.read,
+            self.answer,
+            self.answer,
+            self.say,
+            self.send_raw,
+            self.too_late,
+            self.sleep,
+            self.sleep_to_deadline,
+            self.close,
+            self.crash,
+        ]
+
+    def play(self) -> None:
+        self.program.play([*map(self._checked, self.steps)])
+        self._end()
+
+    def _checked(self, step: Callable[[], None]) -> Callable[[], None]:
+        def checked() -> None:
+            step()
+            self.world.act()
+            self.check()
+
+        checked.__name__ = step.__name__
+        return checked
+
+    # The caller.
+
+    def ask(self) -> None:
+        number = self.program.below(len(_COMMANDS))
+        self._ask(number, self.world.ask, _COMMANDS[number][0])
+
+    def ping(self) -> None:
+        self._ask(-1, self.world.ping)
+
+    def _ask(self, number: int, call: Callable[..., Question[Any]], *args: Any) -> None:
+        try:
+            question = call(*args, timeout=self.program.pick(_TIMEOUTS))
+        except InvalidAdminClientState:
+            assert self.engine.closed
+        else:
+            self.asked[id(question)] = number
+
+    def release(self) -> None:
+        if self.world.questions:
+            self._release(self.program.pick(self.world.questions))
+
+    def _release(self, question: Question[Any]) -> None:
+        world = self.world
+        world.questions = [other for other in world.questions if other is not question]
+        world.release(question)
+        number = self.asked.pop(id(question))
+        if question.done:
+            expected = float if number < 0 else _COMMANDS[number][1]
+            try:
+                assert isinstance(question.value, expected)
+            except tuple(ERRORS):
+                pass
+            except GearmanError as error:
+                assert "internal error" in str(error)
+                assert self.has_crashed
+
+    def disconnect(self) -> None:
+        self.engine.disconnect(self.engine.server, self.world.now)
+
+    def close(self) -> None:
+        # Rarely, as nothing can be done behind it.
+        if self.program.byte() == 1:
+            self.engine.close(self.world.now)
+
+    def crash(self) -> None:
+        """Rarely: what a driver does where a call has raised, or, after a fork, in the child."""
+        match self.program.byte():
+            case 1:
+                self.has_crashed = True
+                self.engine.crash(OSError("interrupted"))
+            case 2:
+                self.has_crashed = self.world.abandoned = True
+                self.engine.abandon(OSError("forked"))
+
+    # The link.
+
+    def _peer(self, *, up: bool) -> Peer | None:
+        peers = [p for p in self.world.peers if p.link.alive and p.link.is_up is up]
+        return peers[0] if peers else None
+
+    def up(self) -> None:
+        peer = self._peer(up=False)
+        if peer is not None:
+            peer.up()
+
+    def fail(self) -> None:
+        peer = self._peer(up=self.program.flag())
+        if peer is not None:
+            match self.program.below(3):
+                case 0:
+                    peer.refuse()
+                case 1:
+                    peer.lose()
+                case _:
+                    peer.lose(OSError("reset"))
+
+    def too_late(self) -> None:
+        """What a driver says about a link that is no more changes nothing."""
+        dead = [peer for peer in self.world.peers if not peer.link.alive]
+        if dead:
+            peer = self.program.pick(dead)
+            peer.up()
+            peer.lose()
+            peer.refuse()
+            peer.send(b"OK\n")
+            assert peer.take() == []
+
+    # The server.
+
+    def read(self) -> None:
+        peer = self._peer(up=True)
+        if peer is not None:
+            for event in peer.take():
+                assert not isinstance(event, InvalidRequest), event
+                assert id(peer) not in self.unanswered
+                self.unanswered[id(peer)] = event
+
+    def answer(self) -> None:
+        peer = self._peer(up=True)
+        if peer is None or peer.link.sent is None:
+            return
+        question = self.unanswered.pop(id(peer), None)
+        if question is None:
+            return
+        if isinstance(question, EchoReq):
+            self._send(peer, packed(EchoRes(question.data)))
+        elif self.program.below(8) == 0:
+            self._send(peer, b"ERR UNKNOWN_COMMAND Unknown+server+command\r\n")
+        else:
+            command = next(c for c in _COMMANDS if c[0].event == question)
+            self._send(peer, command[2])
+
+    def say(self) -> None:
+        """The server says something that may be out of place."""
+        peer = self._peer(up=True)
+        if peer is not None:
+            if self.program.flag():
+                self._send(peer, self.program.pick(_COMMANDS)[2])
+            elif self.program.flag():
+                self._send(peer, packed(Error(b"X", b"no")))
+            else:
+                self._send(peer, packed(self.program.event(_FROM_SERVER, [b"H:1"])))
+
+    def send_raw(self) -> None:
+        peer = self._peer(up=True)
+        if peer is not None:
+            self._send(peer, self.program.raw(self.program.below(64)))
+
+    def _send(self, peer: Peer, data: bytes) -> None:
+        for piece in self.program.pieces(data):
+            peer.send(piece)
+        if peer.link.sent is None:
+            self.unanswered.pop(id(peer), None)
+
+    # Time.
+
+    def sleep(self) -> None:
+        self.world.sleep(self.program.pick(SECONDS))
+
+    def sleep_to_deadline(self) -> None:
+        deadline = self.engine.next_deadline()
+        if deadline is not None:
+            self.world.sleep(max(deadline - self.world.now, 0.0))
+
+    # What has to be true.
+
+    def check(self) -> None:
+        world, engine = self.world, self.engine
+        done = [question for question in world.questions if question.done]
+        for question in done[:-_MAX_DONE]:
+            self._release(question)
+        dead = [peer for peer in world.peers if not peer.link.alive]
+        for peer in dead[:-_MAX_PEERS]:
+            world.peers.remove(peer)
+            self.unanswered.pop(id(peer), None)
+        link = engine._link
+        assert not (engine.closed and link)
+        for question in world.questions:
+            if not question.done:
+                assert link is not None
+                assert question is link.asked or question in engine._queue
+                assert question.deadline is None or question in engine._timers
+        if link is not None:
+            connecting = link.state is LinkState.CONNECTING
+            assert connecting == (link in engine._timers)
+            assert connecting or link.asked is not None or not engine._is_wanted()
+            assert link.connection.buffered <= engine._max_reply_size + 1024 * 1024
+            if link.asked is not None and link.asked.reply is not None:
+                assert sum(map(len, link.asked.reply._lines)) <= engine._max_reply_size
+        assert len(engine._held) <= len(world.questions)
+        timers = engine._timers
+        assert len(timers._heap) <= 128 + 2 * len(timers)
+
+    def _end(self) -> None:
+        world = self.world
+        for _ in range(100):
+            peers = [peer for peer in world.peers if peer.link.alive]
+            if not peers:
+                break
+            peers[0].lose()
+            self.check()
+        assert self.engine._link is None
+        assert all(question.done for question in world.questions)
+        for question in list(world.questions):
+            self._release(question)
+        world.check_rest()
+
+
+def check(data: bytes) -> None:
+    """Raise unless the invariant holds for the program `data`."""
+    _Game(Program(data)).play()

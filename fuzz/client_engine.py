@@ -1,0 +1,469 @@
+"""Whatever comes, a client's engine raises nothing, keeps its books, and each of its calls ends.
+
+The input is a program (see `program`): the caller submits, waits, asks, gives up and closes;
+servers answer, answer wrongly, and send any bytes; links fail, and time passes. After each step:
+
+* no call has raised but those of the caller's side, and those only what ALLOWED has;
+* each request is in one place, and each call's count of them is right (`tests.engines.harness`);
+* a call that is not done has a deadline, or something on a living link that will end it;
+* `next_deadline` has moved on behind the time that `handle_timeout` was told;
+* what the engine has written is read by a server's Connection, and no part of it is refused;
+* timers and received bytes that are kept are bounded.
+
+At the end servers fail until no link is left, and then every call is done, but for those that wait
+for what only `close` ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
+
+from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
+from gearman_proto.engines import client as client_module
+from gearman_proto.engines.base import LinkState
+from gearman_proto.engines.heartbeat import Aside
+from gearman_proto.engines.queries import StatusWait
+from gearman_proto.engines.waits import RequestsWait, Stream, Wait
+from gearman_proto.errors import GearmanError, InvalidClientState, LocalProtocolError
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.request import next_update
+from gearman_proto.jobs.submitting import make_requests, prepare
+from gearman_proto.jobs.supply import Supply
+from gearman_proto.wire.events import (
+    EchoReq,
+    EchoRes,
+    Error,
+    Event,
+    GetStatus,
+    GetStatusUnique,
+    InvalidRequest,
+    JobCreated,
+    OptionReq,
+    OptionRes,
+    PacketEvent,
+    StatusRes,
+    StatusResUnique,
+)
+from gearman_proto.wire.packets import PACKETS, Role
+from tests.engines.harness import Bell, Peer, to_be_made
+
+from .program import SECONDS, Program
+from .worlds import ClientWorld, packed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto.engines.clientlink import ClientLink
+    from gearman_proto.jobs.request import GearmanJobRequest
+
+#: What a call of the caller's side may raise.
+ALLOWED: Final[dict[type[Exception], str]] = {
+    InvalidClientState: "the engine is closed; or a request has neither handle nor unique",
+    LocalProtocolError: "a request was changed to what servers do not take",
+}
+_MAX_PACKET_SIZE: Final = 4096
+#: What an application may do to a request.
+_CHANGES: Final[tuple[tuple[str, Any], ...]] = (
+    ("task", "g"),
+    ("task", 7),
+    ("task", "n\0l"),
+    ("task", "f" * 9000),
+    ("unique", "v"),
+    ("unique", "\ud800"),
+    ("unique", None),
+    ("unique", "w" * 64),
+    ("priority", []),
+    ("priority", PRIORITY_HIGH),
+    ("background", True),
+    ("background", False),
+    ("run_at", "soon"),
+    ("reducer", "r"),
+    ("payload", None),
+    ("payload", b"other"),
+)
+_TIMEOUTS: Final = (None, None, *SECONDS)
+_FROM_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.sender]
+_ABOUT_JOBS: Final = [p for p in _FROM_SERVER if p.name.startswith("WORK_")]
+# It is written in pieces.
+_LARGE: Final = b"z" * 600_000
+_IS_LARGE: Final = 255
+# More dead links, and calls that are done, say no more than these.
+_MAX_PEERS: Final = 4
+_MAX_DONE: Final = 4
+
+
+class _Game:
+    """A client, and everybody who is against it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.world = ClientWorld(
+            1 + program.below(3),
+            seed=program.below(4),
+            routing=program.pick(["random", "unique"]),
+            connect_timeout=3.0,
+            heartbeat=program.pick([None, 4.0, 30.0]),
+            exceptions=program.flag(),
+            max_abandoned=program.pick([2**30, 3000, 0]),
+            max_packet_size=_MAX_PACKET_SIZE,
+        )
+        self.engine = self.world.engine
+        self.requests: list[GearmanJobRequest] = []
+        self.questions: dict[int, deque[Event]] = {}
+        self.handles = [b"H:0"]
+        self.has_crashed = False
+        self.steps: list[Callable[[], None]] = [
+            self.submit,
+            self.submit,
+            self.submit_many,
+            self.wait,
+            self.stream,
+            self.updates,
+            self.statuses,
+            self.watch,
+            self.connect,
+            self.release,
+            self.release,
+            self.drop,
+            self.read_updates,
+            self.change,
+            self.disconnect,
+            self.up,
+            self.up,
+            self.fail,
+            self.read,
+            self.read,
+            self.answer,
+            self.answer,
+            self.answer,
+            self.say,
+            self.say,
+            self.send_raw,
+            self.too_late,
+            self.sleep,
+            self.sleep_to_deadline,
+            self.close,
+            self.crash,
+        ]
+
+    def play(self) -> None:
+        self.program.play([*map(self._checked, self.steps)])
+        self._end()
+
+    def _checked(self, step: Callable[[], None]) -> Callable[[], None]:
+        def checked() -> None:
+            step()
+            self.world.act()
+            self.check()
+
+        checked.__name__ = step.__name__
+        return checked
+
+    # The caller.
+
+    def _call(self, call: Callable[..., Any], *args: Any, **options: Any) -> None:
+        try:
+            call(*args, timeout=self.program.pick(_TIMEOUTS), **options)
+        except tuple(ALLOWED):
+            pass
+
+    def submit(self) -> None:
+        program = self.program
+        jobs: list[dict[str, Any]] = []
+        background = program.flag()
+        for _ in range(1 + program.below(4)):
+            task, size = program.pick(["f", "g"]), program.byte()
+            data = _LARGE if size == _IS_LARGE else b"d" * size
+            job: dict[str, Any] = {"task": task, "data": data}
+            match program.below(8):
+                case 0:
+                    job["unique"] = program.pick(["u", "v", "-", ""])
+                case 1:
+                    job["unique"] = "u"
+                case 2:
+                    job["priority"] = program.pick([PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE])
+                case 3 if background:
+                    job["run_at"] = 1_700_000_000 + program.byte()
+                case 4:
+                    job["reducer"] = "r"
+            jobs.append(job)
+        requests = make_requests(jobs, background=background, max_retries=program.below(3))
+        requests += program.some(self.requests, 2)
+        try:
+            prepare(requests, NoopEncoder)
+        except (TypeError, ValueError):
+            return  # It was changed to what can't be submitted.
+        self._call(self.world.submit, *requests, accepted_only=program.flag())
+        self.requests += requests
+
+    def submit_many(self) -> None:
+        program = self.program
+        count = 4 + program.below(20)
+        supply = Supply(["f"] * count, [b"x"] * count, program.flag(), 1 + program.below(2))
+
+        def submit(**options: Any) -> None:
+            wait = self.engine.submit(supply, self.world.now, Bell(), **options)
+            self.world.waits.append(wait)
+
+        self._call(submit, accepted_only=program.flag())
+
+    def _about(self, call: Callable[..., Any], **options: Any) -> None:
+        self._call(call, *self.program.some(self.requests, 3), **options)
+
+    def wait(self) -> None:
+        self._about(self.world.wait_completed)
+
+    def stream(self) -> None:
+        self._about(self.world.as_completed)
+
+    def updates(self) -> None:
+        if self.requests:
+            self._call(self.world.updates, self.program.pick(self.requests))
+
+    def statuses(self) -> None:
+        self._about(self.world.statuses, by_unique=self.program.flag())
+
+    def _waiting(self, call: Callable[..., Wait], *args: Any) -> None:
+        def begin(**options: Any) -> None:
+            self.world.waits.append(call(*args, self.world.now, Bell(), **options))
+
+        self._call(begin)
+
+    def watch(self) -> None:
+        self._waiting(self.engine.watch)
+
+    def connect(self) -> None:
+        self._waiting(self.engine.connect, self.program.pick(self.engine.pool.servers))
+
+    def release(self) -> None:
+        """A call returns or gives up."""
+        if not self.world.waits:
+            return
+        self._release(self.program.pick(self.world.waits))
+
+    def _release(self, wait: Wait) -> None:
+        if isinstance(wait, Stream):
+            while wait.take() is not None:
+                pass
+        self.world.release(wait)
+        if wait.done:
+            try:
+                wait.raise_error()
+            except GearmanError as error:
+                assert self.has_crashed or "internal error" not in str(error), error
+
+    def drop(self) -> None:
+        """The application forgets a request."""
+        if self.requests:
+            del self.requests[self.program.byte() % len(self.requests)]
+
+    def change(self) -> None:
+        """The application changes a request, whether or not it is under way."""
+        if self.requests:
+            name, value = self.program.pick(_CHANGES)
+            setattr(self.program.pick(self.requests), name, value)
+
+    def read_updates(self) -> None:
+        for request in self.program.some(self.requests, 2):
+            while next_update(request) is not None:
+                pass
+
+    def disconnect(self) -> None:
+        self.engine.disconnect(self.program.pick(self.engine.pool.servers), self.world.now)
+
+    def close(self) -> None:
+        # Rarely, as nothing can be done behind it.
+        if self.program.byte() == 1:
+            self.world.close()
+
+    def crash(self) -> None:
+        """Rarely: what a driver does where a call has raised, or, after a fork, in the child."""
+        match self.program.byte():
+            case 1:
+                self.has_crashed = True
+                self.engine.crash(OSError("interrupted"))
+            case 2:
+                self.has_crashed = True
+                self.engine.abandon(OSError("forked"))
+                for wait in self.world.waits:
+                    self.engine.release(wait, self.world.now)
+                self.world.waits.clear()
+
+    # The links.
+
+    def _peer(self, *, up: bool) -> Peer | None:
+        peers = [p for p in self.world.peers if p.link.alive and p.link.is_up is up]
+        return self.program.pick(peers) if peers else None
+
+    def up(self) -> None:
+        peer = self._peer(up=False)
+        if peer is not None:
+            peer.grants_options = False
+            peer.up()
+
+    def fail(self) -> None:
+        peer = self._peer(up=self.program.flag())
+        if peer is not None:
+            match self.program.below(3):
+                case 0:
+                    peer.refuse()
+                case 1:
+                    peer.lose()
+                case _:
+                    peer.lose(OSError("reset"))
+
+    def too_late(self) -> None:
+        """What a driver says about a link that is no more changes nothing."""
+        dead = [peer for peer in self.world.peers if not peer.link.alive]
+        if dead:
+            peer = self.program.pick(dead)
+            peer.up()
+            peer.lose()
+            peer.refuse()
+            peer.send_raw(b"\0RES")
+            assert peer.pull() == b""
+
+    def read(self) -> None:
+        """A server reads all that there is, or one chunk of it."""
+        peer = self._peer(up=True)
+        if peer is not None:
+            all_of_it = self.program.flag()
+            questions = self.questions.setdefault(id(peer), deque())
+            while data := peer.pull():
+                for event in peer.read(data):
+                    assert not isinstance(event, InvalidRequest), event
+                    questions.append(event)
+                if not all_of_it:
+                    break
+
+    # The servers.
+
+    def answer(self) -> None:
+        """A server answers its oldest questions, if the link has any."""
+        peer = self._peer(up=True)
+        if peer is None:
+            return
+        questions = self.questions.get(id(peer), deque())
+        data = b""
+        for _ in range(1 + self.program.below(5)):
+            if questions:
+                data += packed(self._answer_to(questions.popleft()))
+        self._send(peer, data)
+
+    def _answer_to(self, question: Event) -> PacketEvent:
+        refuses = self.program.byte()
+        if refuses > 247:
+            return Error(self.program.pick([b"QUEUE_ERROR", b"JOB_NOT_FOUND", b"X"]), b"no")
+        if isinstance(question, OptionReq):
+            return OptionRes(question.option)
+        if isinstance(question, EchoReq):
+            return EchoRes(question.data)
+        if isinstance(question, GetStatus):
+            return StatusRes(question.handle, b"%d" % (refuses % 2), b"1", b"", b"x")
+        if isinstance(question, GetStatusUnique):
+            return StatusResUnique(question.unique, b"1", b"0", b"0", b"0", b"0")
+        if refuses % 4:
+            self.handles.append(b"H:%d" % len(self.handles))
+            return JobCreated(self.handles[-1])
+        return JobCreated(self.program.value(self.handles))
+
+    def say(self) -> None:
+        """A server says something, mostly about a job, that may be out of place."""
+        peer = self._peer(up=True)
+        if peer is not None:
+            kinds = _ABOUT_JOBS if self.program.byte() < 200 else _FROM_SERVER
+            self._send(peer, packed(self.program.event(kinds, self.handles)))
+
+    def send_raw(self) -> None:
+        peer = self._peer(up=True)
+        if peer is not None:
+            self._send(peer, self.program.raw(self.program.below(64)))
+
+    def _send(self, peer: Peer, data: bytes) -> None:
+        for piece in self.program.pieces(data):
+            peer.send_raw(piece)
+
+    # Time.
+
+    def sleep(self) -> None:
+        self.world.sleep(self.program.pick(SECONDS))
+
+    def sleep_to_deadline(self) -> None:
+        deadline = self.engine.next_deadline()
+        if deadline is not None:
+            self.world.sleep(max(deadline - self.world.now, 0.0))
+
+    # What has to be true.
+
+    def check(self) -> None:
+        world, engine = self.world, self.engine
+        world.look()
+        done = [wait for wait in world.waits if wait.done]
+        for wait in done[:-_MAX_DONE]:
+            self._release(wait)
+        dead = [peer for peer in world.peers if not peer.link.alive]
+        for peer in dead[:-_MAX_PEERS]:
+            world.peers.remove(peer)
+            self.questions.pop(id(peer), None)
+        links: list[ClientLink] = engine.pool.links()
+        assert not (engine.closed and links)
+        for link in links:
+            self._check_link(link)
+        for wait in world.waits:
+            assert wait.done or self._will_end(wait, links), wait
+        assert len(engine._waits) <= len(world.waits)
+        timers = engine._timers
+        assert len(timers._heap) <= 128 + 2 * len(timers)
+
+    def _check_link(self, link: ClientLink) -> None:
+        assert link.connection.buffered <= _MAX_PACKET_SIZE + 12
+        if link.state in (LinkState.WAITING, LinkState.CONNECTING):
+            assert link in self.engine._timers
+        asked = [t for t in link.connection.unanswered_tokens() if not isinstance(t, Aside)]
+        if self.engine._heartbeat != float("inf") and (asked or link.jobs):
+            assert link.heartbeat.due is not None
+            assert link in self.engine._timers
+
+    def _will_end(self, wait: Wait, links: list[ClientLink]) -> bool:
+        if wait.deadline is not None:
+            return wait in self.engine._timers
+        if isinstance(wait, StatusWait):
+            items = {id(item) for link in links for item in link.items()}
+            return any(id(query) in items for query in wait.queries if not query.answered)
+        if isinstance(wait, RequestsWait):
+            if not wait.members and not to_be_made(wait, links):
+                return wait in self.engine._watchers
+            mine = [request for request in wait.members if wait in request.waits]
+            return bool(to_be_made(wait, links)) or any(r.link in links for r in mine)
+        return any(wait in link.waits for link in links)
+
+    def _end(self) -> None:
+        world = self.world
+        for turn in range(200):
+            peers = [peer for peer in world.peers if peer.link.alive]
+            if not peers and not self.engine.pool.links():
+                break
+            for peer in peers:
+                if turn % 2 and not peer.link.is_up:
+                    peer.up()
+                else:
+                    peer.lose()
+            world.sleep(40.0)
+            self.check()
+        assert not self.engine.pool.links()
+        for wait in world.waits:
+            assert wait.done or wait.deadline is not None or wait in self.engine._watchers
+        world.close()
+        for wait in list(world.waits):
+            assert wait.done
+            world.release(wait)
+        assert self.engine.next_deadline() is None
+        assert not self.engine._waits
+
+
+def check(data: bytes) -> None:
+    """Raise unless the invariant holds for the program `data`."""
+    with mock.patch.object(client_module, "SLICE", 3):
+        _Game(Program(data)).play()

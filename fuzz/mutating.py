@@ -1,0 +1,80 @@
+"""What the plain runner makes inputs of: those of the corpus, changed, and bytes by chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterator, Sequence
+
+CORPUS: Final = Path(__file__).with_name("corpus")
+_LONGEST: Final = 600
+
+
+def load(target: str) -> list[bytes]:
+    """Return the inputs of the corpus of a target."""
+    folder = CORPUS / target
+    return [path.read_bytes() for path in sorted(folder.glob("*"))] if folder.is_dir() else []
+
+
+def generate(rng: random.Random, seeds: Sequence[bytes]) -> bytes:
+    """Return an input: one of `seeds`, changed, or bytes by chance."""
+    if not seeds or rng.random() < 0.4:
+        return rng.randbytes(rng.choice([20, 60, 200, _LONGEST]))
+    data = rng.choice(seeds)
+    for _ in range(rng.randrange(1, 8)):
+        data = mutate(rng, data, seeds)
+    return data[:_LONGEST]
+
+
+def mutate(rng: random.Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
+    """Return `data` with one change."""
+    at = rng.randrange(len(data) + 1)
+    match rng.randrange(6):
+        case 0 if at < len(data):
+            return data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
+        case 1:
+            return data[:at]
+        case 2:
+            other = rng.choice(seeds)
+            begin = rng.randrange(len(other) + 1)
+            return data[:at] + other[begin : begin + 64] + data[at:]
+        case 3:
+            return data[:at] + data[at + rng.randrange(6) :]
+        case 4 if at < len(data):
+            return data[:at] + rng.randbytes(1) + data[at + 1 :]
+        case _:
+            return data[:at] + rng.randbytes(rng.randrange(4)) + data[at:]
+
+
+def minimise(data: bytes, fails: Callable[[bytes], bool]) -> bytes:
+    """Return a smaller input that fails as `data` does: first chunks go, then bytes become zeros.
+
+    Args:
+        data: An input for which `fails` is true.
+        fails: Whether an input fails.
+    """
+    size = len(data) // 2
+    while size:
+        at = 0
+        while at < len(data):
+            shorter = data[:at] + data[at + size :]
+            if fails(shorter):
+                data = shorter
+            else:
+                at += size
+        size //= 2
+    for at, plainer in _plainer(data):
+        candidate = data[:at] + plainer + data[at + 1 :]
+        if fails(candidate):
+            data = candidate
+    return data
+
+
+def _plainer(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield what each byte could be in place of what it is."""
+    for at, byte in enumerate(data):
+        if byte:
+            yield at, b"\0"

@@ -1,0 +1,112 @@
+"""The bytes of an input as a program: each byte chooses a step, or what a step is done with.
+
+So a fuzzer that cuts, repeats and exchanges bytes cuts, repeats and exchanges steps. Any bytes are
+a program, and where they end in the middle of a step, what is missing is zeros.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from gearman_proto.wire.events import EVENT_CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gearman_proto.wire.events import PacketEvent
+    from gearman_proto.wire.packets import PacketType
+
+T = TypeVar("T")
+
+# A longer program says nothing that a shorter one can't, and takes long.
+_MAX_STEPS: Final = 80
+# A byte from here on is no choice out of a pool: so many bytes follow, less this.
+_OWN: Final = 240
+
+
+_PAYLOADS: Final = (b"", b"x", b"y" * 100)
+_NUMBERS: Final = (b"0", b"1", b"2", b"", b"-1", b"500", b"9" * 25)
+_POOLS: Final[dict[str, Sequence[bytes]]] = {
+    "function": (b"f", b"g", b"", b"f" * 70),
+    "unique": (b"", b"u", b"v", b"-", b"w" * 64),
+    "reducer": (b"", b"reducer"),
+    "epoch": (b"0", b"1700000001", b"1700000100", b"-1", b"9" * 25),
+    "data": _PAYLOADS,
+    "reason": _PAYLOADS,
+    "client_id": (b"id", b"", b"two words"),
+    "option": (b"exceptions", b"other"),
+    "code": (b"QUEUE_ERROR", b"JOB_NOT_FOUND", b"UNKNOWN_OPTION", b"not_worker", b"X"),
+    "text": (b"", b"some+text", b"NUL\0"),
+}
+#: Seconds that may pass, or be given for a call.
+SECONDS: Final = (0.0, 0.01, 0.3, 1.0, 4.0, 11.0, 35.0, 400.0)
+
+log = logging.getLogger("fuzz")
+
+
+class Program:
+    """What is left of a program."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._data)
+
+    def byte(self) -> int:
+        """The next byte."""
+        self._at += 1
+        return self._data[self._at - 1] if self._at <= len(self._data) else 0
+
+    def below(self, count: int) -> int:
+        """A number from 0 to `count` - 1."""
+        return self.byte() % count
+
+    def flag(self) -> bool:
+        """A choice of two."""
+        return self.byte() % 2 == 1
+
+    def pick(self, items: Sequence[T]) -> T:
+        """One of `items`, of which there are some."""
+        return items[self.byte() % len(items)]
+
+    def some(self, items: Sequence[T], most: int) -> list[T]:
+        """None to `most` of `items`, of which any may be there again."""
+        count = self.byte() % (most + 1) if items else 0
+        return [self.pick(items) for _ in range(count)]
+
+    def raw(self, size: int) -> bytes:
+        """The next bytes, as they are."""
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+    def value(self, pool: Sequence[bytes]) -> bytes:
+        """One of `pool`, or up to 15 bytes of its own."""
+        byte = self.byte()
+        return pool[byte % len(pool)] if byte < _OWN else self.raw(byte - _OWN)
+
+    def event(self, kinds: Sequence[PacketType], handles: Sequence[bytes]) -> PacketEvent:
+        """A packet of one of `kinds`, about one of `handles` if it is about a job."""
+        packet = self.pick(kinds)
+        args: list[bytes] = []
+        for name in packet.args:
+            value = self.value(handles if name == "handle" else _POOLS.get(name, _NUMBERS))
+            is_last = len(args) == len(packet.args) - 1
+            args.append(value if packet.opaque and is_last else value.replace(b"\0", b""))
+        return EVENT_CLASSES[packet.number](*args)
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        """`data` as it is, or in pieces, of which there are not very many."""
+        size = max(self.pick([len(data), len(data), 1, 7]), len(data) // 40, 1)
+        return [data[at : at + size] for at in range(0, len(data), size)]
+
+    def play(self, steps: Sequence[Callable[[], Any]]) -> None:
+        """Do the steps, as many as there are."""
+        for _ in range(_MAX_STEPS):
+            if not self:
+                break
+            step = self.pick(steps)
+            log.debug("%s", step.__name__)
+            step()

@@ -1,0 +1,483 @@
+"""Whatever comes, a job server's engine raises nothing, keeps its books, and loses nobody's job.
+
+The input is a program (see `program`): clients, workers and admins connect, ask, send any bytes,
+do not read, shut one side down or vanish; both clocks go on, and the wall clock jumps. After each
+step:
+
+* no call has raised: the caller's side of a server has nothing to refuse, but for `serve` when the
+  server has ended;
+* functions, jobs, links, timers and memory are in accord, byte by byte
+  (`tests.engines.server_harness`);
+* memory is not over `max_memory` by more than what links may have that are not worth cutting off;
+* `next_deadline` has moved on behind the time that `handle_timeout` was told;
+* whoever sends requests only gets answers in order, each job's end once, and nothing about a job
+  that it does not wait for; what those get that send other bytes is packets and lines, too.
+
+At the end a good worker does what is left, and nobody's foreground job is without its end; then the
+server shuts down, and `serve` is over.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from gearman_proto.engines.server import _FEW_BYTES
+from gearman_proto.errors import LocalProtocolError
+from gearman_proto.wire.events import (
+    CanDo,
+    Error,
+    Event,
+    GrabJob,
+    GrabJobAll,
+    GrabJobUniq,
+    JobAssign,
+    JobAssignAll,
+    JobAssignUniq,
+    JobCreated,
+    NoJob,
+    PacketEvent,
+    SubmitJob,
+    SubmitJobHigh,
+    SubmitJobLow,
+    SubmitReduceJob,
+    TextLine,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+from gearman_proto.wire.packets import (
+    BY_NUMBER,
+    HEADER,
+    HEADER_SIZE,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    PACKETS,
+    Role,
+    parse,
+)
+from tests.engines.harness import Bell
+from tests.engines.server_harness import Peer, raw
+
+from .program import SECONDS, Program
+from .worlds import ServerWorld, packed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: What a server's `Connection` may refuse a client for: such a request goes out as it is.
+ALLOWED: Final[dict[type[Exception], str]] = {
+    LocalProtocolError: "servers would not take it; gearmand would close, say"
+}
+_FOREGROUND: Final = (SubmitJob, SubmitJobHigh, SubmitJobLow, SubmitReduceJob)
+_TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
+_ABOUT_JOBS: Final = (WorkData, WorkWarning, WorkStatus, *_TERMINAL)
+_ASSIGNED: Final = (JobAssign, JobAssignUniq, JobAssignAll)
+_TO_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.receiver]
+_SUBMITS: Final = [packet for packet in _TO_SERVER if packet.is_submit]
+_OF_WORKERS: Final = [packet for packet in _TO_SERVER if packet.name.startswith(("CA", "WORK_"))]
+_LINES: Final = (
+    b"status",
+    b"workers",
+    b"prioritystatus",
+    b"show jobs",
+    b"show unique jobs",
+    b"create function f",
+    b"create function new",
+    b"drop function f",
+    b"drop function new",
+    b"maxqueue f 1",
+    b"maxqueue g 1 2 3",
+    b"cancel job H:localhost:1",
+    b"version",
+    b"getpid",
+    b"verbose",
+)
+#: All servers of a World give out the same handles.
+_HANDLES: Final = list(itertools.islice(ServerWorld().engine.queue._handles, 6))
+_MAX_PEERS: Final = 8
+
+
+class _Heard:
+    """What a peer has heard."""
+
+    def __init__(self) -> None:
+        #: Handles that it waits for the end of, and for how many of its submits.
+        self.waits_for: Counter[bytes] = Counter()
+        #: Whether it has sent anything that its Connection does not know of.
+        self.is_wild = False
+        #: Whether it may still send.
+        self.may_send = True
+        #: What is not a whole packet or line yet.
+        self.rest = b""
+
+
+class _Game:
+    """A server, and everybody who is against it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.max_memory = program.pick([2**30, 40_000])
+        self.world = ServerWorld(
+            turn=program.pick([250, 250, 1, 3]),
+            job_retries=program.pick([None, 0, 1, 10]),
+            max_memory=self.max_memory,
+            max_unread=program.pick([2**30, 500]),
+            max_queue_size=program.pick([0, 0, 3]),
+            max_abilities=program.pick([1000, 2]),
+            max_packet_size=program.pick([64 * 1024, 1000]),
+            exceptions=program.flag(),
+        )
+        self.engine = self.world.engine
+        self.heard: dict[Peer, _Heard] = {}
+        self.wait = self.engine.serve(0.0, Bell())
+        self.connect()
+        self.connect()
+        self.steps: list[Callable[[], None]] = [
+            self.connect,
+            self.shake_hands,
+            self.ask,
+            self.ask,
+            self.submit,
+            self.submit,
+            self.say_of_job,
+            self.work,
+            self.work,
+            self.grab,
+            self.command,
+            self.send_raw,
+            self.send_packet,
+            self.leave,
+            self.shut_one_side,
+            self.stall,
+            self.too_late,
+            self.wait_a_while,
+            self.sleep,
+            self.set_the_clock,
+            self.let_one_turn_pass,
+            self.shut_down,
+            self.close,
+        ]
+
+    def play(self) -> None:
+        self.program.play([*map(self._checked, self.steps)])
+        self._end()
+
+    def _checked(self, step: Callable[[], None]) -> Callable[[], None]:
+        def checked() -> None:
+            step()
+            self.hear()
+            self.check()
+
+        checked.__name__ = step.__name__
+        return checked
+
+    # Those who connect.
+
+    def living(self) -> list[Peer]:
+        return [peer for peer in self.world.peers if not peer.closed]
+
+    def peer(self) -> Peer | None:
+        peers = [p for p in self.living() if p.link.is_up and self.heard[p].may_send]
+        return self.program.pick(peers) if peers else None
+
+    def connect(self) -> None:
+        if len(self.living()) < _MAX_PEERS:
+            peer = self.world.connect()
+            self.heard[peer] = _Heard()
+
+    def shake_hands(self) -> None:
+        """One that is to shake hands connects, or it has done so, or has failed to."""
+        world = self.world
+        waiting = [p for p in self.living() if not p.link.is_up and p.link in self.engine.links]
+        choice = self.program.below(3)
+        if waiting and choice < 2:
+            peer = self.program.pick(waiting)
+            if choice:
+                world.call(self.engine.connected, peer.link, world.now)
+            else:
+                peer.close(OSError("no TLS"))
+        elif len(self.living()) < _MAX_PEERS:
+            number = len(world.peers) + 1
+            link = self.engine.accept("::1", number, world.now, handshake=True)
+            peer = Peer(world, link)
+            world.peers.append(peer)
+            self.heard[peer] = _Heard()
+            world.call(self.engine.handle_timeout, world.now)
+
+    def leave(self) -> None:
+        peer = self.peer()
+        if peer is not None:
+            peer.close()
+
+    def shut_one_side(self) -> None:
+        peer = self.peer()
+        if peer is not None:
+            self.heard[peer].may_send = False
+            self.world.call(self.engine.receive_eof, peer.link, self.world.now)
+
+    def stall(self) -> None:
+        """A peer stops to read, or goes on."""
+        peer = self.peer()
+        if peer is None:
+            return
+        if peer.reads:
+            peer.stop_reading()
+        else:
+            peer.read_on()
+
+    def too_late(self) -> None:
+        """What a driver says about a link that is no more changes nothing."""
+        dead = [peer for peer in self.world.peers if not peer.link.alive]
+        if dead:
+            link, now = self.program.pick(dead).link, self.world.now
+            self.engine.connected(link, now)
+            self.engine.receive_data(link, b"status\n", now)
+            self.engine.receive_eof(link, now)
+            self.engine.connection_lost(link, OSError(), now)
+            assert self.engine.data_to_send(link, now) == b""
+
+    # What they send.
+
+    def _send(self, peer: Peer, *events: Event) -> None:
+        """Send it, through the peer's Connection if that takes it."""
+        data = b""
+        for event in events:
+            try:
+                data += peer.connection.send(event)
+            except LocalProtocolError:
+                self.heard[peer].is_wild = True
+                if isinstance(event, PacketEvent):
+                    data += packed(event, MAGIC_REQUEST)
+        self._give(peer, data)
+
+    def _give(self, peer: Peer, data: bytes) -> None:
+        for piece in self.program.pieces(data):
+            peer.send_raw(piece)
+
+    def ask(self) -> None:
+        peer = self.peer()
+        if peer is not None:
+            self._send(peer, self.program.event(_TO_SERVER, _HANDLES))
+
+    def submit(self) -> None:
+        peer = self.peer()
+        if peer is not None:
+            count = 1 + self.program.below(3)
+            self._send(peer, *[self.program.event(_SUBMITS, _HANDLES) for _ in range(count)])
+
+    def say_of_job(self) -> None:
+        """A worker says something about a job that is its own, as it should."""
+        peer = self.peer()
+        if peer is not None and peer.link.jobs:
+            kinds = [p for p in _OF_WORKERS if p.name.startswith("WORK_")]
+            event = self.program.event(kinds, list(peer.link.jobs))
+            self._send(peer, event)
+
+    def grab(self) -> None:
+        peer = self.peer()
+        if peer is not None:
+            grabs = (GrabJob, GrabJobUniq, GrabJobAll)
+            self._send(peer, CanDo(b"f"), CanDo(b"g"), self.program.pick(grabs)())
+
+    def work(self) -> None:
+        """A worker that knows what it does."""
+        peer = self.peer()
+        if peer is None or not peer.reads or self.heard[peer].is_wild:
+            return
+        self._send(peer, CanDo(b"f"), CanDo(b"g"), GrabJobUniq())
+        end = self.program.pick([*_TERMINAL, None])
+        self.hear()
+        for handle in [*peer.link.jobs]:
+            if end is not None and not peer.closed:
+                self._send(peer, end(handle) if end is WorkFail else end(handle, b"result"))
+
+    def command(self) -> None:
+        peer = self.peer()
+        if peer is not None:
+            line = self.program.value(_LINES)
+            self._send(peer, TextLine(line.replace(b"\n", b""), b"\n"))
+
+    def send_packet(self) -> None:
+        """A packet that nobody should send to a server, or whose size or magic is not right."""
+        peer = self.peer()
+        if peer is not None:
+            self.heard[peer].is_wild = True
+            event = self.program.event(PACKETS, _HANDLES)
+            magic = MAGIC_RESPONSE if self.program.below(4) == 0 else MAGIC_REQUEST
+            data = packed(event, magic)
+            off = self.program.pick([0, 0, 1, -1, 2**31])
+            size = max(len(data) - HEADER_SIZE + off, 0)
+            self._give(peer, data[:8] + size.to_bytes(4) + data[12:])
+
+    def send_raw(self) -> None:
+        peer = self.peer()
+        if peer is not None:
+            self.heard[peer].is_wild = True
+            self._give(peer, self.program.raw(self.program.below(64)))
+
+    # Time.
+
+    def wait_a_while(self) -> None:
+        self.world.goes_on = True
+        self.world.wait(self.program.pick(SECONDS))
+
+    def sleep(self) -> None:
+        """Time passes, and the driver comes late."""
+        world = self.world
+        world.now += self.program.pick(SECONDS)
+        world.call(self.engine.handle_timeout, world.now)
+
+    def set_the_clock(self) -> None:
+        self.world.ahead += self.program.pick([-100.0, -1.0, 1.0, 100.0])
+
+    def let_one_turn_pass(self) -> None:
+        """Those that are behind stay so from now on, or go on."""
+        world = self.world
+        if world.is_behind:
+            world.turn()
+        world.goes_on = not world.goes_on
+
+    def shut_down(self) -> None:
+        # Rarely, as nothing can be done behind it.
+        if self.program.byte() == 1 and not self.engine.closed:
+            self.world.shut_down(graceful=self.program.flag())
+
+    def close(self) -> None:
+        """Rarely: it is over; with an error, or in the child of a fork."""
+        match self.program.byte():
+            case 1:
+                self.world.call(self.engine.close, self.world.now)
+            case 2:
+                self.world.call(self.engine.crash, OSError("interrupted"))
+
+    # What has to be true.
+
+    def hear(self) -> None:
+        for peer in self.world.peers:
+            if peer.inbox:
+                if self.heard[peer].is_wild:
+                    self._hear_any(peer)
+                else:
+                    for event in peer.take():
+                        self._hear_one(peer, event)
+
+    def _hear_one(self, peer: Peer, event: Event) -> None:
+        waits_for = self.heard[peer].waits_for
+        if isinstance(event, JobCreated):
+            if isinstance(event.answers, _FOREGROUND):
+                waits_for[event.handle] += 1
+        elif isinstance(event, _ABOUT_JOBS):
+            assert waits_for[event.handle], event
+            if isinstance(event, _TERMINAL):
+                waits_for[event.handle] -= 1
+        elif isinstance(event, Error):
+            assert event.code.isupper(), event
+
+    def _hear_any(self, peer: Peer) -> None:
+        """Packets and lines, whatever they answer."""
+        heard = self.heard[peer]
+        data = heard.rest + peer.take_raw()
+        while data:
+            if data[0]:
+                line, found, rest = data.partition(b"\n")
+                if not found:
+                    break
+                assert b"\0" not in line or line.startswith(b"ERR "), line
+                data = rest
+                continue
+            if len(data) < HEADER_SIZE:
+                break
+            magic, number, size = HEADER.unpack_from(data)
+            assert magic == MAGIC_RESPONSE
+            packet = BY_NUMBER[number]
+            assert packet.sender & Role.SERVER
+            if len(data) < HEADER_SIZE + size:
+                break
+            parse(packet, data, HEADER_SIZE, HEADER_SIZE + size)
+            data = data[HEADER_SIZE + size :]
+        heard.rest = data
+
+    def check(self) -> None:
+        self.world.look()
+        queue, links = self.engine.queue, self.engine.links
+        few = sum(min(link.held, _FEW_BYTES) for link in links)
+        assert queue.memory <= self.max_memory + few
+        assert self.wait.done == self.engine.closed
+        timers = self.engine._timers
+        assert len(timers._heap) <= 128 + 2 * len(timers)
+        dead = [p for p in self.world.peers if not p.link.alive and not p.link.behind]
+        for peer in dead[:-4]:
+            self.world.peers.remove(peer)
+            del self.heard[peer]
+
+    def _end(self) -> None:
+        world, engine = self.world, self.engine
+        world.goes_on = True
+        world.wait(0.0)
+        if engine.closed:
+            return
+        self._let_all_be_done()
+        world.shut_down()
+        world.wait(60.0)
+        for peer in self.living():
+            if peer.link.alive:
+                peer.read_on()
+        self.hear()
+        self.check()
+        assert engine.closed
+        assert self.wait.done
+        assert not self.living()
+
+    def _let_all_be_done(self) -> None:
+        world, engine = self.world, self.engine
+        for peer in self.living():
+            if peer.link.alive:
+                peer.read_on()
+        self.hear()
+        world.ahead = max([job.epoch for job in engine.queue.jobs.values()], default=0.0)
+        world.wait(61.0)
+        for peer in self.living():
+            if self.heard[peer].is_wild or not self.heard[peer].may_send:
+                peer.close()  # It may have stopped in the middle of a packet.
+            elif peer.link.is_up:
+                peer.send_raw(raw(*[WorkComplete(handle, b"") for handle in list(peer.link.jobs)]))
+        self.hear()
+        if not world.listening:
+            return
+        for _ in range(200):
+            if not engine.queue.jobs:
+                break
+            functions = [f.name for f in engine.queue.functions.values() if f.total]
+            worker = world.connect()
+            self.heard[worker] = _Heard()
+            self._do_one(worker, functions[0])
+            self.hear()
+            self.check()
+        assert not engine.queue.jobs
+        for peer in self.living():
+            if peer.link.is_up:
+                assert not self.heard[peer].waits_for.total(), peer
+
+    def _do_one(self, worker: Peer, function: bytes) -> None:
+        """A good worker comes, does what there is of a function, and leaves."""
+        worker.send_raw(raw(CanDo(function)))
+        while not worker.closed:
+            worker.connection.send(GrabJob())
+            worker.send_raw(raw(GrabJob()))
+            (assign,) = worker.take()
+            if isinstance(assign, NoJob):
+                break
+            assert isinstance(assign, JobAssign)
+            worker.send_raw(raw(WorkComplete(assign.handle, b"")))
+        if not worker.closed:
+            worker.close()
+
+
+def check(data: bytes) -> None:
+    """Raise unless the invariant holds for the program `data`."""
+    _Game(Program(data)).play()

@@ -1,0 +1,427 @@
+"""Whatever comes, a worker's engine raises nothing, keeps its books, and its work and calls end.
+
+The input is a program (see `program`): the caller registers, works, takes jobs, sends what it likes
+about them and stops; servers give jobs, answer wrongly, do not read, and send any bytes; links
+fail, and time passes. After each step:
+
+* no call has raised but those of the caller's side, and those only what ALLOWED has;
+* phases, slots, jobs and timers are in accord (`tests.engines.worker_harness`);
+* a call that is not done has a deadline, or stands on a living link that is watched;
+* `next_deadline` has moved on behind the time that `handle_timeout` was told;
+* what the engine has written is read by a server's Connection, and no part of it is refused;
+* timers, notices and received bytes that are kept are bounded.
+
+At the end the worker is told to stop, and with time its work is over, whatever servers do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto.engines.phases import WorkerLife
+from gearman_proto.errors import (
+    ConnectionError,
+    GearmanError,
+    InvalidWorkerState,
+    LocalProtocolError,
+)
+from gearman_proto.wire.events import (
+    EchoReq,
+    EchoRes,
+    Error,
+    Event,
+    InvalidRequest,
+    JobAssign,
+    JobAssignUniq,
+    NoJob,
+    Noop,
+    PacketEvent,
+)
+from gearman_proto.wire.packets import PACKETS, Role
+from tests.engines.harness import Bell
+
+from .program import SECONDS, Program
+from .worlds import WorkerWorld, packed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto.jobs.assigned import WorkerJob
+    from tests.engines.worker_harness import Peer
+
+#: What a call of the caller's side may raise.
+ALLOWED: Final[dict[type[Exception], str]] = {
+    InvalidWorkerState: "it works already, is closed; or the job has ended",
+    ConnectionError: "the job was lost with its connection",
+    LocalProtocolError: "servers do not take such a packet",
+}
+_MAX_PACKET_SIZE: Final = 4096
+_TIMEOUTS: Final = (None, None, *SECONDS)
+_FROM_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.sender]
+_ABOUT_JOBS: Final = [p for p in PACKETS if p.name.startswith("WORK_")]
+_HANDLES: Final = (b"H:1", b"H:2", b"H:3", b"")
+_FUNCTIONS: Final = (b"f", b"g", b"h", b"f" * 100)
+# More than may be on a link before those who send have to wait.
+_LARGE: Final = b"z" * 700_000
+# More dead links say no more than these.
+_MAX_PEERS: Final = 4
+
+
+class _Game:
+    """A worker, and everybody who is against it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.world = WorkerWorld(
+            1 + program.below(3),
+            seed=program.below(4),
+            functions=[b"f"] if program.flag() else [],
+            max_jobs=1 + program.below(4),
+            connect_timeout=3.0,
+            max_outage=program.pick([60.0, None, 0.0]),
+            look_again=program.pick([15.0, 1.0]),
+            max_packet_size=_MAX_PACKET_SIZE,
+        )
+        self.engine = self.world.engine
+        self.stream: Any = None
+        self.jobs: list[WorkerJob] = []
+        self.ahead = 0
+        self.has_crashed = False
+        self.steps: list[Callable[[], None]] = [
+            self.work,
+            self.register,
+            self.unregister,
+            self.name,
+            self.take_job,
+            self.take_job,
+            self.say_of_job,
+            self.say_of_job,
+            self.finish_job,
+            self.finish_job,
+            self.release,
+            self.stop,
+            self.return_from_work,
+            self.disconnect,
+            self.up,
+            self.up,
+            self.fail,
+            self.stall,
+            self.answer,
+            self.answer,
+            self.answer,
+            self.answer_wrongly,
+            self.say,
+            self.flood,
+            self.send_raw,
+            self.too_late,
+            self.sleep,
+            self.sleep_to_deadline,
+            self.close,
+            self.crash,
+        ]
+
+    def play(self) -> None:
+        self._begin()
+        self.program.play([*map(self._checked, self.steps)])
+        self._end()
+
+    def _checked(self, step: Callable[[], None]) -> Callable[[], None]:
+        def checked() -> None:
+            step()
+            self._follow()
+            self.check()
+
+        checked.__name__ = step.__name__
+        return checked
+
+    # The caller.
+
+    def _begin(self) -> None:
+        self.stream = self.world.work(timeout=self.program.pick(_TIMEOUTS))
+
+    def work(self) -> None:
+        try:
+            stream = self.engine.work(self.world.now, Bell(), timeout=self.program.pick(_TIMEOUTS))
+        except InvalidWorkerState:
+            assert self.stream is not None or self.engine.closed
+        else:
+            assert self.stream is None
+            self.stream = stream
+
+    def register(self) -> None:
+        timeout = self.program.pick([None, None, 0.5, 30])
+        self.engine.register(self.program.value(_FUNCTIONS).replace(b"\0", b""), timeout, self.now)
+
+    def unregister(self) -> None:
+        self.engine.unregister(self.program.pick(_FUNCTIONS), self.now)
+
+    def name(self) -> None:
+        self.engine.set_client_id(self.program.pick([b"id", b"two"]))
+
+    def take_job(self) -> None:
+        if self.stream is not None and self.stream.ready:
+            self.stream.active = False
+            while (job := self.engine.next_job(self.now)) is not None:
+                self.jobs.append(job)
+
+    def _job(self) -> WorkerJob | None:
+        return self.program.pick(self.jobs) if self.jobs else None
+
+    def _send(self, job: WorkerJob, event: PacketEvent, **options: Any) -> None:
+        timeout = self.program.pick(_TIMEOUTS)
+        try:
+            wait = self.engine.send(job, event, self.now, Bell(), timeout=timeout, **options)
+        except tuple(ALLOWED):
+            pass
+        else:
+            self.world.waits.append(wait)
+
+    def _about(self, job: WorkerJob) -> tuple[Any, list[bytes]]:
+        """What may be said of `job`: the class of a packet, and its arguments."""
+        event = self.program.event(_ABOUT_JOBS, [job.wire_handle])
+        return type(event), [job.wire_handle, *type(event).arguments(event)[1:]]
+
+    def say_of_job(self) -> None:
+        job = self._job()
+        if job is not None:
+            kind, args = self._about(job)
+            if self.program.below(8) == 1:
+                args[-1] = _LARGE
+            self._send(job, kind(*args))
+
+    def finish_job(self) -> None:
+        job = self._job()
+        if job is None:
+            return
+        self.jobs.remove(job)
+        kind, args = self._about(job)
+        done = self.program.flag()
+        if not job.ended:
+            self._send(job, kind(*args), done=done)
+        if not (done and job.over):
+            self.engine.job_done(job, self.now, go_on=self.program.below(8) > 0)
+
+    def release(self) -> None:
+        if self.world.waits:
+            wait = self.program.pick(self.world.waits)
+            self.world.release(wait)
+            assert wait.error is None
+
+    def stop(self) -> None:
+        if self.program.below(4) == 0:
+            self.engine.stop(self.now, timeout=self.program.pick(_TIMEOUTS))
+
+    def return_from_work(self) -> None:
+        """`work` is over, or gives up."""
+        if self.stream is not None and (self.stream.done or self.program.below(8) == 0):
+            self._return()
+
+    def _return(self) -> None:
+        stream, self.stream = self.stream, None
+        self.jobs.clear()
+        self.engine.end_work(self.now)
+        self.engine.release(stream, self.now)
+        try:
+            stream.raise_error()
+        except GearmanError as error:
+            assert self.has_crashed or "internal error" not in str(error), error
+
+    def disconnect(self) -> None:
+        self.engine.disconnect(self.program.pick(self.engine.pool.servers), self.now)
+
+    def close(self) -> None:
+        # Rarely, as nothing can be done behind it.
+        if self.program.byte() == 1:
+            self.engine.close(self.now)
+
+    def crash(self) -> None:
+        """Rarely: what a driver does where a call has raised, or, after a fork, in the child."""
+        match self.program.byte():
+            case 1:
+                self.has_crashed = True
+                self.engine.crash(OSError("interrupted"))
+            case 2:
+                self.has_crashed = True
+                self.engine.abandon(OSError("forked"))
+            case _:
+                return
+        if self.stream is not None:
+            assert self.stream.done
+            self._return()
+
+    # The links.
+
+    @property
+    def now(self) -> float:
+        return self.world.now
+
+    def _peer(self, *, up: bool) -> Peer | None:
+        peers = [peer for peer in self.world.alive() if peer.link.is_up is up]
+        return self.program.pick(peers) if peers else None
+
+    def up(self) -> None:
+        peer = self._peer(up=False)
+        if peer is not None:
+            peer.strict = False
+            peer.up()
+
+    def fail(self) -> None:
+        peer = self._peer(up=self.program.flag())
+        if peer is not None:
+            match self.program.below(3):
+                case 0:
+                    peer.refuse()
+                case 1:
+                    peer.lose()
+                case _:
+                    peer.lose(OSError("reset"))
+
+    def too_late(self) -> None:
+        """What a driver says about a link that is no more changes nothing."""
+        dead = [peer for peer in self.world.peers if not peer.link.alive]
+        if dead:
+            peer = self.program.pick(dead)
+            peer.up()
+            peer.lose()
+            peer.refuse()
+            peer.send_raw(b"\0RES")
+
+    def stall(self) -> None:
+        """A server stops to read, or goes on."""
+        peer = self._peer(up=True)
+        if peer is not None:
+            peer.reads = not peer.reads
+
+    # The servers.
+
+    def answer(self) -> None:
+        """A server answers its oldest questions, if the link has any."""
+        peer = self._peer(up=True)
+        if peer is not None:
+            data = b""
+            for _ in range(1 + self.program.below(3)):
+                if peer.questions:
+                    data += packed(self._answer_to(peer.questions.popleft()))
+            self._give(peer, data)
+
+    def _answer_to(self, question: Event) -> PacketEvent:
+        if isinstance(question, EchoReq):
+            return EchoRes(question.data)
+        choice = self.program.byte()
+        if choice > 250:
+            return Error(b"INVALID_COMMAND", b"no")
+        if choice % 2:
+            return NoJob()
+        handle, function = self.program.pick(_HANDLES), self.program.pick(_FUNCTIONS)
+        if isinstance(question, EchoReq) or choice > 240:
+            return JobAssign(handle, function, b"in")
+        return JobAssignUniq(handle, function, b"u", b"in")
+
+    def answer_wrongly(self) -> None:
+        """An ERROR that is, or is not, about what was sent of a job."""
+        peer = self._peer(up=True)
+        if peer is not None:
+            code = self.program.pick([b"JOB_NOT_FOUND", b"not_worker", b"X"])
+            self._give(peer, packed(Error(code, b"no")))
+
+    def say(self) -> None:
+        """A server says something that may be out of place: mostly NOOP."""
+        peer = self._peer(up=True)
+        if peer is not None:
+            kinds = _FROM_SERVER[:1] if self.program.byte() < 200 else _FROM_SERVER
+            self._give(peer, packed(self.program.event(kinds, _HANDLES)))
+
+    def flood(self) -> None:
+        """A server says NOOP again and again, and the caller looks each time."""
+        peer = self._peer(up=True)
+        if peer is not None:
+            for _ in range(self.program.byte()):
+                peer.send_raw(packed(Noop()))
+                self.take_job()
+
+    def send_raw(self) -> None:
+        peer = self._peer(up=True)
+        if peer is not None:
+            self._give(peer, self.program.raw(self.program.below(64)))
+
+    def _give(self, peer: Peer, data: bytes) -> None:
+        for piece in self.program.pieces(data):
+            peer.send_raw(piece)
+
+    # Time.
+
+    def sleep(self) -> None:
+        self.world.sleep(self.program.pick(SECONDS))
+
+    def sleep_to_deadline(self) -> None:
+        deadline = self.engine.next_deadline()
+        if deadline is not None:
+            self.world.sleep(max(deadline - self.now, 0.0))
+
+    # What has to be true.
+
+    def _follow(self) -> None:
+        """What the driver and the caller of `work` do after each call."""
+        world = self.world
+        world.pump()
+        for peer in world.peers:
+            for event in peer.take():
+                assert not isinstance(event, InvalidRequest), event
+        if self.engine.closed and self.stream is not None:
+            assert self.stream.done
+        dead = [peer for peer in world.peers if not peer.link.alive]
+        for peer in dead[:-_MAX_PEERS]:
+            world.peers.remove(peer)
+
+    def check(self) -> None:
+        world, engine = self.world, self.engine
+        world.look()
+        for wait in world.waits:
+            links = [link for link in engine.pool.links() if wait in link.waits]
+            assert wait.done or links, wait
+            assert wait.done or wait.deadline is None or wait in engine._timers
+        world.waits = [wait for wait in world.waits if not wait.done]
+        for link in engine.pool.links():
+            assert link.connection.buffered <= _MAX_PACKET_SIZE + 12
+            assert len(link.connection._asked) <= 100
+        if engine._life is WorkerLife.WORKING and self.stream is not None and not self.stream.done:
+            # A work that waits for servers has something that will go on.
+            assert engine.pool.servers
+            assert engine.pool.links() or engine.next_deadline() is not None
+        timers = engine._timers
+        assert len(timers._heap) <= 128 + 2 * len(timers)
+
+    def _end(self) -> None:
+        world, engine = self.world, self.engine
+        if self.stream is None:
+            assert not engine.pool.links()
+            assert engine.next_deadline() is None
+            return
+        for job in self.jobs:
+            engine.job_done(job, self.now)
+        self.take_job()
+        engine.stop(self.now)
+        for _ in range(100):
+            if self.stream.done:
+                break
+            for job in self.jobs:
+                engine.job_done(job, self.now)
+            self.jobs.clear()
+            self._follow()
+            world.sleep(2.0)
+            self.stream.news = True
+            self.take_job()
+        assert self.stream.done
+        stream, self.stream = self.stream, None
+        engine.end_work(self.now)
+        engine.release(stream, self.now)
+        self._follow()
+        self.check()
+        assert not engine.pool.links()
+        assert all(wait.done for wait in world.waits)
+        assert engine.next_deadline() is None
+
+
+def check(data: bytes) -> None:
+    """Raise unless the invariant holds for the program `data`."""
+    _Game(Program(data)).play()

@@ -1,0 +1,141 @@
+"""The fuzz targets hold for their corpora, and their runner finds, replays and minimises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuzz import __main__ as runner
+from fuzz import mutating
+from gearman_proto import address
+
+ROOT = Path(__file__).parents[1]
+# A server's address, which is what the target `text` takes it for.
+ADDRESS = b"\x03[::1]:4730"
+
+
+@pytest.mark.parametrize("target", runner.targets())
+def test_the_corpus_holds(target: str) -> None:
+    inputs = mutating.load(target)
+    assert inputs
+    for data in inputs:
+        runner.load(target).check(data)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *options: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["fuzz", *map(str, options)])
+    return runner.main()
+
+
+def test_each_target_says_what_must_hold(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == runner.targets()
+    assert all(line.endswith(".") for line in lines)
+
+
+def test_it_is_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fuzz", "connection", "--replay", ""],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "connection: it holds\n"
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of IPv6 is written without its brackets."""
+    write = property(lambda self: f"{self.host}:{self.port}")
+    monkeypatch.setattr(address.HostAndPort, "__str__", write.fget)
+
+
+def test_by_chance(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "text", "admin_engine", "--seconds", 0.1, "--seed", 7) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("text: seed 7: ")
+    assert second.startswith("admin_engine: seed 7: ")
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_failure_is_found_and_had_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "text", "--seconds", 20, "--seed", 1) == 1
+    out = capsys.readouterr().out
+    assert "of seed 1" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("replay: ")]
+    assert run(monkeypatch, *line.split()[4:]) == 1
+    assert line in capsys.readouterr().out
+
+
+def test_replay(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(monkeypatch, "text", "--replay", ADDRESS.hex()) == 0
+    path = tmp_path / "input"
+    path.write_bytes(ADDRESS)
+    assert run(monkeypatch, "text", "--replay", path) == 0
+    assert run(monkeypatch, "text", "--minimise", path) == 1
+    assert capsys.readouterr().out.count("it holds") == 3
+
+
+@pytest.mark.usefixtures("broken")
+def test_minimise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(b"\x03[2001:db8::ff00:42]:4730")
+    assert run(monkeypatch, "text", "--minimise", path) == 0
+    small = path.with_name("input.small").read_bytes()
+    assert small.hex() in capsys.readouterr().out
+    assert len(small) < 12
+    assert runner.place_of(runner.load("text").check, small) is not None
+
+
+@pytest.mark.parametrize(
+    "options", [["nothing"], ["--more"], ["--replay", "00"], ["text", "connection", "--replay", ""]]
+)
+def test_what_cannot_be_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[Any]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *options)
+    assert "error: " in capsys.readouterr().err
+
+
+def test_minimising_takes_out_what_is_not_needed() -> None:
+    small = mutating.minimise(bytes(range(1, 100)), lambda data: 7 in data and 90 in data)
+    assert small == bytes([7, 90])
+    assert mutating.minimise(b"abc", lambda data: len(data) > 1) == b"\0\0"
+
+
+def nothing(*args: object, **options: object) -> None:
+    """In place of a method."""
+
+
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        ("connection", "gearman_proto.wire.buffer.ReceiveBuffer.shrink"),
+        ("client_engine", "gearman_proto.engines.waits.RequestsWait.requests_over"),
+        ("worker_engine", "gearman_proto.engines.worker.WorkerEngine._end_waits"),
+        ("server_engine", "gearman_proto.engines.server.ServerEngine._count"),
+        ("admin_engine", "gearman_proto.engines.admin.Question.fail"),
+        ("text", "fuzz.text.shown"),
+        ("differential", "gearman_proto.engines.server.ServerEngine._take_away"),
+    ],
+)
+def test_the_corpus_notices(target: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = runner.load(target).check
+    inputs = mutating.load(target)
+    monkeypatch.setattr(fault, nothing)
+    assert any(runner.place_of(check, data) is not None for data in inputs)
