@@ -1,0 +1,250 @@
+"""A client, and an admin client, of a simulated network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gearman_proto.address import parse_host_list
+from gearman_proto.engines.admin import AdminEngine
+from gearman_proto.engines.client import ClientEngine
+from gearman_proto.engines.waits import Stream
+from gearman_proto.errors import GearmanError, RemoteProtocolError
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.submitting import make_requests, prepare
+
+from .calls import Call, CallingNode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from gearman_proto.jobs.request import GearmanJobRequest
+    from gearman_proto.wire.text import Command
+
+    from .books import Entry
+    from .network import Network
+    from .nodes import Node
+
+
+class ClientNode(CallingNode):
+    """A client.
+
+    Args:
+        net: The network.
+        name: Its name.
+        servers: Its servers.
+        options: For ClientEngine, but for its clock and its chance.
+    """
+
+    engine: ClientEngine
+
+    def __init__(self, net: Network, name: str, servers: Sequence[Node], **options: Any) -> None:
+        addresses = parse_host_list([server.name for server in servers])
+
+        def make(node: ClientNode) -> ClientEngine:
+            return ClientEngine(addresses, rng=node.rng, wall_clock=node.wall_clock, **options)
+
+        super().__init__(net, name, make, servers)
+        self.begin()
+
+    def begin(self) -> None:
+        """It is new: nothing waits."""
+        super().begin()
+        self._entries: dict[int, Entry] = {}
+
+    def submit(
+        self,
+        jobs: Sequence[Mapping[str, Any]],
+        *,
+        background: bool = False,
+        max_retries: int = 0,
+        accepted_only: bool = False,
+        timeout: float | None = None,
+        then: Callable[[Call], object] | None = None,
+    ) -> Call:
+        """Submit jobs, and wait for them.
+
+        Args:
+            jobs: Dicts with `task` and `data`, as `submit_multiple_jobs` takes them.
+            background: Whether nobody waits for their results.
+            max_retries: How often a submit that was lost may be sent again.
+            accepted_only: Whether to wait only until they are acknowledged.
+            timeout: Seconds of virtual time to wait, or None.
+            then: Called with the call when that is over.
+
+        Returns:
+            The call. It is over when the network has run for long enough.
+
+        Raises:
+            TypeError, ValueError: A job is none.
+        """
+        requests = make_requests(jobs, background=background, max_retries=max_retries)
+        prepare(requests, NoopEncoder)
+        net = self.net
+        entries = [net.books.submitted(self, request, net.now) for request in requests]
+        self._entries.update((id(entry.request), entry) for entry in entries)
+        call = Call(self, f"submit {[entry.number for entry in entries]}", timeout)
+        call.requests, call.entries, call.then = requests, entries, then
+
+        def begin(now: float, wake: Callable[[], Any], timeout: float | None) -> Any:
+            return self.engine.submit(
+                requests, now, wake, accepted_only=accepted_only, timeout=timeout
+            )
+
+        return self.start_call(call, begin)
+
+    def wait(
+        self,
+        requests: Sequence[GearmanJobRequest],
+        *,
+        timeout: float | None = None,
+        as_completed: bool = False,
+        then: Callable[[Call], object] | None = None,
+    ) -> Call:
+        """Wait for requests that were submitted before.
+
+        Args:
+            requests: The requests of an earlier call of this client.
+            timeout: Seconds of virtual time to wait, or None.
+            as_completed: Whether to be told of each as it ends, and not of all at the end.
+            then: Called with the call when that is over.
+        """
+        call = Call(self, f"wait {[self._entries[id(each)].number for each in requests]}", timeout)
+        call.requests, call.then = list(requests), then
+        call.entries = [self._entries[id(each)] for each in requests]
+        method = self.engine.as_completed if as_completed else self.engine.wait_completed
+        return self.start_call(call, method, call.requests)
+
+    def updates(self, request: GearmanJobRequest, *, timeout: float | None = None) -> Call:
+        """Wait for what comes of a request, until its end.
+
+        Args:
+            request: A request of an earlier call of this client.
+            timeout: Seconds of virtual time to wait, or None.
+        """
+        entry = self._entries[id(request)]
+        call = Call(self, f"updates {entry.number}", timeout)
+        call.requests, call.entries = [request], [entry]
+        return self.start_call(call, self.engine.updates, request)
+
+    def statuses(
+        self, requests: Sequence[GearmanJobRequest], *, timeout: float | None = None, **options: Any
+    ) -> Call:
+        """Ask for the status of requests.
+
+        Args:
+            requests: Requests of an earlier call of this client, which have a handle or a unique.
+            timeout: Seconds of virtual time to wait, or None.
+            options: As for `ClientEngine.statuses`.
+        """
+        call = Call(self, "statuses", timeout)
+        call.requests = list(requests)
+
+        def begin(now: float, wake: Callable[[], Any], timeout: float | None) -> Any:
+            return self.engine.statuses(requests, now, wake, timeout=timeout, **options)
+
+        return self.start_call(call, begin)
+
+    def forget(self, call: Call) -> None:
+        """Hold the requests of `call`, which is over, no longer."""
+        for entry in call.entries:
+            self._entries.pop(id(entry.request), None)
+            entry.request = None
+        call.requests = []
+
+    def close(self) -> None:
+        """End: all connections are closed, and all calls are over."""
+        self.net.trace.add(self.net.now, self.name, "ends")
+        self.call(self.engine.close, self.net.now)
+
+    def is_busy(self) -> bool:
+        """Whether a call waits, or something is under way that nobody waits for any more."""
+        return bool(self.calls) or any(
+            link.outbox or link.ahead or link.connection.unanswered
+            for link in self.engine.pool.links()
+        )
+
+    def _look(self, call: Call) -> None:
+        wait = call.wait
+        if not isinstance(wait, Stream):
+            self._return(call)
+            return
+        done = wait.done
+        if call.name.startswith("updates"):
+            for entry in call.entries:
+                self.net.books.told(entry)
+            wait.news = False
+        else:
+            while wait.take() is not None:
+                pass
+        if done:
+            self._return(call)
+
+    def returned(self, call: Call) -> None:
+        """`call` is over: compare with the books."""
+        net = self.net
+        wait = call.wait
+        for entry in call.entries:
+            net.books.told(entry)
+            request = entry.request
+            if request is None or wait is None or not wait.done or call.error is not None:
+                continue
+            is_enough = request.link is None or (
+                getattr(wait, "accepted_only", False) and request.handle is not None
+            )
+            if not is_enough and not request.timed_out and not self.engine.closed:
+                net.fail(f"{call} is over, and {entry} is still under way: {request!r}")
+
+
+class AdminNode(CallingNode):
+    """An admin client.
+
+    Args:
+        net: The network.
+        name: Its name.
+        server: Its server.
+        options: For AdminEngine.
+    """
+
+    engine: AdminEngine
+
+    def __init__(self, net: Network, name: str, server: Node, **options: Any) -> None:
+        addresses = parse_host_list([server.name])
+        super().__init__(net, name, lambda _: AdminEngine(addresses, **options), [server])
+        self.begin()
+
+    def ask(
+        self,
+        command: Command[Any],
+        *,
+        timeout: float | None = 10.0,
+        then: Callable[[Call], object] | None = None,
+    ) -> Call:
+        """Ask the server.
+
+        Args:
+            command: One of those in `gearman_proto.wire.text`.
+            timeout: Seconds of virtual time to wait, or None.
+            then: Called with the call when that is over.
+        """
+        call = Call(self, f"ask {command.line!r}", timeout)
+        call.then = then
+        return self.start_call(call, self.engine.ask, command)
+
+    def ping(self, *, timeout: float | None = 10.0) -> Call:
+        """Ask whether the server is there; `timeout` as for `ask`."""
+        return self.start_call(Call(self, "ping", timeout), self.engine.ping)
+
+    def close(self) -> None:
+        """End."""
+        self.call(self.engine.close, self.net.now)
+
+    def value_of(self, call: Call) -> Any:
+        """Return the answer, or raise what was wrong."""
+        return call.wait.value if call.wait is not None and call.wait.done else None  # type: ignore[attr-defined]
+
+    def returned(self, call: Call) -> None:
+        """A sound server is never taken for an unsound one."""
+        if isinstance(call.error, RemoteProtocolError):
+            self.net.fail(f"{call} has raised {call.error!r}")
+        if call.error is not None and not isinstance(call.error, GearmanError):
+            self.net.fail(f"{call} has raised {call.error!r}")

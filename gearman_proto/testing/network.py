@@ -1,0 +1,382 @@
+"""A network in which nothing is real but the engines: simulation of a whole system, from a seed.
+
+Theory of operation
+    There is one thread and no time. What is to happen is in a heap, by virtual time and then by the
+    order in which it was planned; the network takes the first, sets its clock, and does it. All
+    that is left to chance comes from `random.Random`s that are made of the seed: one for the
+    network, one for each node, one for the faults. Nothing comes from a hash, an address in memory
+    or a clock, so the same seed is the same run, byte for byte.
+
+    A `Node` runs one engine and does what the engine wants. Two nodes share nothing but connections
+    (`wires`), and what one writes is an event of the future for the other; so the order in which
+    nodes are called is the network's to choose.
+
+    The `Books` are kept beside the engines. What is wrong is found in the step that did it: `fail`
+    raises SimulationError, which has the seed, the faults and the last steps in its message. That
+    goes for an exception out of an engine, too.
+
+    `check` is the end: nothing breaks any more, what is broken is mended, and then all that has
+    been begun has to come to its end, and all engines have to be as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+from .audit import audit, audit_idle, audit_quiet
+from .books import Books
+from .clients import AdminNode, ClientNode
+from .faults import Faults, Fault, draw
+from .nodes import Node
+from .servers import ServerNode
+from .trace import Trace
+from .wires import EOF, RESET
+from .workers import WorkerNode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from .wires import End
+    from .workers import Callback
+
+N = TypeVar("N", bound=Node)
+
+# Steps between two looks at everything.
+_AUDIT: Final = 500
+# Seconds of virtual time between two looks whether everything has ended.
+_A_WHILE: Final = 0.5
+# Steps without any time passing, after which nothing will ever happen.
+_STANDSTILL: Final = 200_000
+#: Seconds of virtual time after the last fault until all must have come to its end: a server may be
+#: left alone for 30 seconds, a connection be noticed as dead after 60, and so on.
+PATIENCE: Final = 400.0
+
+
+class SimulationError(AssertionError):
+    """Something that must not be was found in a simulated network.
+
+    The message has the seed, the faults and the last steps. What it was found out by, an exception
+    of an engine's, is its cause.
+
+    Attributes:
+        problem: What it is, in a sentence.
+        seed: The network's seed.
+        faults: The faults that there were until then.
+    """
+
+    def __init__(self, problem: str, net: Network) -> None:
+        self.problem = problem
+        self.seed = net.seed
+        self.faults = list(net.happened)
+        faults = "".join(f"    {fault}\n" for fault in self.faults)
+        steps = "".join(f"    {line}\n" for line in net.trace.lines())
+        super().__init__(
+            f"{problem}\n  seed {net.seed}, at {net.now:.6f}, after {net.steps} steps\n"
+            f"  the last steps:\n{steps}  the faults:\n{faults or '    none'}\n  {problem}"
+        )
+
+
+class Network:
+    """Nodes that speak Gearman with each other, in virtual time.
+
+    Args:
+        seed: What all chance comes from: the same seed is the same run.
+        faults: How bad the network is; by default nothing breaks.
+        replay: The faults that happen, in place of such as `faults.rate` draws.
+        epoch: What wall clocks show at the beginning, in seconds since 1970.
+
+    Attributes:
+        now: The virtual time, in seconds from the beginning.
+        steps: How many calls of engines there were: of the transport side those that tell an engine
+            something (`connected`, `receive_data`, `handle_timeout`, ...) and `data_to_send`; of
+            the caller's side all. `next_action`, `links_to_write` and `next_deadline`, which are
+            asked after each of these, do not count.
+        trace: What has happened.
+        books: What was submitted, executed and told.
+        happened: The faults that there were.
+        nodes: The nodes, by name.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        faults: Faults | None = None,
+        *,
+        replay: Iterable[Fault] | None = None,
+        epoch: float = 1_700_000_000.0,
+    ) -> None:
+        self.seed = seed
+        self.faults = Faults() if faults is None else faults
+        self.epoch = epoch
+        self.now = 0.0
+        self.steps = 0
+        self.accepted = 0
+        self.trace = Trace()
+        self.books = Books(self.fail)
+        self.happened: list[Fault] = []
+        self.nodes: dict[str, Node] = {}
+        self._events: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
+        self._count = 0
+        self._replay = None if replay is None else iter(list(replay))
+        self._planned: Iterator[Fault] = iter(())
+        self._is_calm = False
+        # When the last of what lasts is over, and what it has kept back has arrived.
+        self._mended_at = 0.0
+        self._cuts: dict[frozenset[str], float] = {}
+        self._audit_at = _AUDIT
+        rng = self.rng_of("network")
+        #: A number from 0.0 to 1.0 by chance.
+        self.chance = rng.random
+        self._low, self._spread = self.faults.latency[0], self.faults.latency[1] - self.faults.latency[0]
+
+    # Making it.
+
+    def server(self, name: str | None = None, **options: Any) -> ServerNode:
+        """Add a job server. `options` are for ServerEngine; see ServerNode."""
+        return self.add(ServerNode(self, name or self._name("server", ServerNode), **options))
+
+    def worker(
+        self,
+        servers: Sequence[Node],
+        callbacks: Mapping[str, Callback],
+        name: str | None = None,
+        **options: Any,
+    ) -> WorkerNode:
+        """Add a worker of `servers`. `options` are for WorkerEngine; see WorkerNode."""
+        name = name or self._name("worker", WorkerNode)
+        return self.add(WorkerNode(self, name, servers, callbacks, **options))
+
+    def client(self, servers: Sequence[Node], name: str | None = None, **options: Any) -> ClientNode:
+        """Add a client of `servers`. `options` are for ClientEngine; see ClientNode."""
+        return self.add(ClientNode(self, name or self._name("client", ClientNode), servers, **options))
+
+    def admin(self, server: Node, name: str | None = None, **options: Any) -> AdminNode:
+        """Add an admin client of `server`. `options` are for AdminEngine."""
+        return self.add(AdminNode(self, name or self._name("admin", AdminNode), server, **options))
+
+    def add(self, node: N) -> N:
+        """Add a node that was made by hand, as one with another engine is.
+
+        Raises:
+            ValueError: There is one of this name.
+        """
+        if node.name in self.nodes:
+            raise ValueError(f"there is a node {node.name!r} already")
+        self.nodes[node.name] = node
+        return node
+
+    def _name(self, what: str, kind: type[Node]) -> str:
+        return f"{what}{1 + sum(isinstance(node, kind) for node in self.nodes.values())}"
+
+    def rng_of(self, what: str) -> random.Random:
+        """Return the chance of one part of the network, which depends on the seed and its name."""
+        return random.Random(f"{self.seed} {what}")  # noqa: S311 - it is to be the same again
+
+    # Running it.
+
+    def schedule(self, at: float, function: Callable[..., Any], *args: Any) -> None:
+        """Have `function` called when the virtual time is `at`, or at once if that has passed."""
+        self._count += 1
+        heapq.heappush(self._events, (at if at > self.now else self.now, self._count, function, args))
+
+    def latency(self) -> float:
+        """Return how many seconds something is on its way."""
+        return self._low + self._spread * self.chance()
+
+    def run(self, until: float | None = None) -> None:
+        """Let time pass until `until`, in virtual seconds; by default until nothing is left to do.
+
+        Raises:
+            SimulationError: Something was found that must not be.
+        """
+        if not self._is_calm and not self.happened:
+            self._plan()
+        self._run(until)
+
+    def _run(self, until: float | None) -> None:
+        events, pop = self._events, heapq.heappop
+        begun = self.steps
+        function: Callable[..., Any]
+        try:
+            while events and (until is None or events[0][0] <= until):
+                at, _, function, args = pop(events)
+                if at > self.now:
+                    self.now = at
+                    begun = self.steps
+                elif self.steps - begun > _STANDSTILL:
+                    self.fail("no time passes any more")
+                function(*args)
+                if self.steps >= self._audit_at:
+                    self._look()
+        except SimulationError:
+            raise
+        except Exception as error:
+            problem = repr(error)
+            raise SimulationError(problem, self) from error
+        if until is not None and until > self.now:
+            self.now = until
+
+    def _look(self) -> None:
+        """Look at everything."""
+        self._audit_at = self.steps + _AUDIT
+        for node in self.nodes.values():
+            if node.is_up:
+                audit(node)
+
+    def fail(self, problem: str) -> NoReturn:
+        """Raise SimulationError for `problem`."""
+        raise SimulationError(problem, self)
+
+    # What goes wrong.
+
+    def _plan(self) -> None:
+        """Plan the next fault."""
+        if self._replay is not None:
+            self._planned = self._replay
+        elif self.faults.rate:
+            self._planned = draw(self.faults, self.rng_of("faults"), list(self.nodes), self._pairs())
+        self._plan_next()
+
+    def _pairs(self) -> list[str]:
+        return [f"{node.name}>{server}" for node in self.nodes.values() for server in node.servers]
+
+    def _plan_next(self) -> None:
+        fault = next(self._planned, None)
+        if fault is not None:
+            self.schedule(fault.at, self._happen, fault)
+
+    def _happen(self, fault: Fault) -> None:
+        if not self._is_calm:
+            self.break_(fault)
+            self._plan_next()
+
+    def break_(self, fault: Fault) -> None:
+        """Let a fault happen now, whatever its time is.
+
+        One of a node or a connection that is not there changes nothing.
+        """
+        self.happened.append(fault)
+        self.trace.add(self.now, "FAULT", str(fault))
+        until = self.now + fault.seconds
+        if fault.kind != "clock":
+            self._mended_at = max(self._mended_at, until)
+        if ">" in fault.target:
+            near, far = fault.target.split(">")
+            self._break_wires(fault, self.nodes[near], self.nodes[far], until)
+        else:
+            self._break_node(fault, self.nodes[fault.target], until)
+
+    def _break_wires(self, fault: Fault, near: Node, far: Node, until: float) -> None:
+        ends = [end for end in near.all_ends() if end.peer.node is far and end.peer.link is not None]
+        if fault.kind == "partition":
+            self._cuts[frozenset((near.name, far.name))] = until
+        for end in ends:
+            if fault.kind == "reset":
+                end.break_off(RESET)
+            elif fault.kind == "hang-up":
+                end.break_off(EOF)
+            elif fault.kind == "half-open":
+                end.fall_silent()
+            else:
+                end.stalled_until = end.peer.stalled_until = until
+
+    def _break_node(self, fault: Fault, node: Node, until: float) -> None:
+        if fault.kind == "clock":
+            node.wall_offset += fault.seconds
+        elif fault.kind == "flaky":
+            node.flaky_until = until
+        elif fault.kind == "freeze":
+            node.freeze(until)
+        elif node.is_up:
+            node.die(quietly=fault.kind == "vanish")
+            self.schedule(until, self._restart, node)
+
+    def _restart(self, node: Node) -> None:
+        if not node.is_up:
+            self.trace.add(self.now, node.name, "starts again")
+            node.start()
+
+    def cut_until(self, one: Node, other: Node) -> float:
+        """Return until when nothing comes from one node to the other."""
+        return self._cuts.get(frozenset((one.name, other.name)), 0.0)
+
+    # The end.
+
+    def check(self, patience: float = PATIENCE) -> None:
+        """Have everything come to its end, and look whether all is as it must be.
+
+        No fault happens any more. When all calls are over and all jobs done, workers are told to
+        stop and clients to end, and nothing may be left in any engine. The network is over then.
+
+        Args:
+            patience: Seconds of virtual time that this may take.
+
+        Raises:
+            SimulationError: Something was found that must not be, or something never ends.
+        """
+        try:
+            self._check(patience)
+        except SimulationError:
+            raise
+        except AssertionError as error:
+            raise SimulationError(f"at the end: {error!r}", self) from error
+
+    def _check(self, patience: float) -> None:
+        self._is_calm = True
+        for node in self.nodes.values():
+            node.flaky_until = node.wall_offset = 0.0
+        workers = [node for node in self.nodes.values() if isinstance(node, WorkerNode)]
+        callers = [n for n in self.nodes.values() if isinstance(n, (ClientNode, AdminNode))]
+        servers = {n.name: n for n in self.nodes.values() if isinstance(n, ServerNode)}
+        until = self.now + patience
+
+        def is_idle() -> bool:
+            return self.now > self._mended_at + _A_WHILE and not (
+                any(not node.is_up for node in self.nodes.values())
+                or any(node.is_busy() for node in callers)
+                or any(worker.runs for worker in workers)
+                or any(server.has_jobs() for server in servers.values())
+                or any(True for _ in self._open_entries())
+            )
+
+        while not is_idle():
+            if self.now >= until:
+                self.fail(f"not everything ends: {self._what_is_left(callers, workers, servers)}")
+            self._run(self.now + _A_WHILE)
+        self._look()
+        self.books.check(servers)
+        for node in callers:
+            audit_quiet(node)
+        self._close(workers, callers, servers)
+
+    def _open_entries(self) -> Iterator[Any]:
+        for entry in list(self.books.open):
+            self.books.told(entry)
+            if not entry.is_held or entry.outcome is not None:
+                del self.books.open[entry]
+            else:
+                yield entry
+
+    def _what_is_left(self, callers: Any, workers: Any, servers: Any) -> str:
+        calls = [call for node in callers for call in node.calls]
+        runs = [f"{run.job!r} at {node.name}" for node in workers for run in node.runs]
+        jobs = [name for name, server in servers.items() if server.has_jobs()]
+        busy = [node.name for node in callers if node.is_busy()]
+        entries = list(self._open_entries())
+        return f"{calls} and {entries} of {busy}, executions {runs}, jobs at {jobs}"
+
+    def _close(self, workers: Any, callers: Any, servers: dict[str, ServerNode]) -> None:
+        for worker in workers:
+            worker.stop()
+        # The answer to what was sent last is waited for, for a second at most; a grab, as long.
+        self._run(self.now + 70.0)
+        for worker in workers:
+            if worker.stream is not None:
+                self.fail(f"{worker.name} does not stop, and has nothing to do")
+        for node in callers:
+            node.close()
+        self._run(self.now + 2 * self.faults.keepalive + 60.0)
+        for node in self.nodes.values():
+            audit_idle(node)
