@@ -1,0 +1,1 @@
+"""What is run for long with any input: a file for each target."""

@@ -85,7 +85,7 @@ def simulate(seconds: float, seed: int, *, is_to_shrink: bool = True) -> int:
 
 def report(plan: Plan, error: SimulationError, seed: int, *, is_to_shrink: bool) -> None:
     """Print what was found, and as little of the plan as will do."""
-    print(f"{error}\nplan seed {seed}, {len(plan)} steps", flush=True)
+    print(f"plan of seed {seed}, {len(plan)} steps: {error}", flush=True)
     if not is_to_shrink:
         return
     kind = error.problem[:20]

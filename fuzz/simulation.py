@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Plan: TypeAlias = "list[tuple[Any, ...]]"
 
 FUNCTIONS: Final = ["f", "g", "h"]
-COMMANDS: Final = {
+COMMANDS: Final[dict[str, text.Command[Any]]] = {
     "status": text.status(),
     "prioritystatus": text.prioritystatus(),
     "workers": text.workers(),
@@ -52,9 +52,6 @@ class Bytes(random.Random):
         data: The bytes.
     """
 
-    def __new__(cls, data: bytes) -> Bytes:
-        return super().__new__(cls)
-
     def __init__(self, data: bytes) -> None:
         super().__init__(zlib.crc32(data))
         self._data = data
@@ -66,10 +63,12 @@ class Bytes(random.Random):
         return int.from_bytes(word, "big") / 256 ** len(word) if word else None
 
     def random(self) -> float:
+        """Return a number from 0.0 to 1.0."""
         number = self._take()
         return super().random() if number is None else number
 
     def getrandbits(self, k: int) -> int:
+        """Return a number of so many bits."""
         number = self._take()
         return super().getrandbits(k) if number is None else int(number * 2**k)
 
@@ -165,7 +164,12 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
         plan += _action(rng, at, clients, workers, admins, burst)
     if not calm:
         rate = rng.choice([0.5, 2.0, 6.0]) / horizon ** rng.choice([0.5, 1.0])
-        pairs = [f"{step[1]}>{server}" for step in plan if step[0] in ("client", "worker") for server in step[2]]
+        pairs = [
+            f"{step[1]}>{server}"
+            for step in plan
+            if step[0] in ("client", "worker")
+            for server in step[2]
+        ]
         kinds = tuple(rng.sample(KINDS, rng.randrange(1, len(KINDS) + 1)))
         for fault in draw(Faults(rate, kinds), rng, [*servers, *clients, *workers], pairs):
             if fault.at > horizon:
@@ -187,7 +191,8 @@ def _action(
     burst: int,
 ) -> Plan:
     kind = rng.choices(
-        ["submit", "later", "statuses", "give up", "wait", "worker", "ask"], [60, 10, 5, 5, 10, 5, 5]
+        ["submit", "later", "statuses", "give up", "wait", "worker", "ask"],
+        [60, 10, 5, 5, 10, 5, 5],
     )[0]
     client = rng.choice(clients)
     if kind == "ask":
@@ -198,7 +203,14 @@ def _action(
             return [("stop", at, worker), ("work", round(at + rng.uniform(0.0, 10.0), 6), worker)]
         # The first one does everything, so that nothing is left that nobody does.
         function = rng.choice(FUNCTIONS)
-        return [("unregister" if worker != "w0" and rng.random() < 0.5 else "register", at, worker, function)]
+        return [
+            (
+                "unregister" if worker != "w0" and rng.random() < 0.5 else "register",
+                at,
+                worker,
+                function,
+            )
+        ]
     if kind in ("submit", "later"):
         options: dict[str, Any] = {
             "background": rng.random() < 0.3 or kind == "later",
@@ -207,7 +219,16 @@ def _action(
             "accepted_only": rng.random() < 0.2,
         }
         jobs = [_job(rng, kind) for _ in range(rng.randrange(1, 2 * burst))]
-        return [("submit", at, client, jobs, options, rng.choice(["keep", "keep", "keep", "forget", "wait"]))]
+        return [
+            (
+                "submit",
+                at,
+                client,
+                jobs,
+                options,
+                rng.choice(["keep", "keep", "keep", "forget", "wait"]),
+            )
+        ]
     return [(kind, at, client, rng.random(), rng.choice([None, 0.5, 5.0]), rng.random())]
 
 
@@ -216,7 +237,7 @@ def _job(rng: random.Random, kind: str) -> dict[str, Any]:
     updates = rng.choice([0, 0, 0, 1, 4])
     end = rng.choice(["complete"] * 5 + ["fail"])
     padding = rng.choice([0, 0, 0, 0, 0, 100, 30_000])
-    job = {
+    job: dict[str, Any] = {
         "task": rng.choice(FUNCTIONS),
         "data": f"{rng.getrandbits(30)} {seconds} {updates} {end} {'x' * padding}".encode(),
     }
@@ -299,7 +320,9 @@ class Run:
                 calls.append(call)
             return
         which, timeout, how = args
-        usable = [call for call in calls if call.entries and all(each.is_held for each in call.entries)]
+        usable = [
+            call for call in calls if call.entries and all(each.is_held for each in call.entries)
+        ]
         if not usable:
             return
         call = usable[int(which * len(usable))]

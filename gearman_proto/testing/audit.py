@@ -6,7 +6,7 @@ what is left in them. It knows nothing of other engines.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gearman_proto.constants import JOB_CREATED, JOB_PENDING
 from gearman_proto.engines.admin import AdminEngine

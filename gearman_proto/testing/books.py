@@ -31,7 +31,7 @@ from gearman_proto.errors import (
     ServerUnavailable,
 )
 from gearman_proto.jobs.request import next_update
-from gearman_proto.jobs.updates import JobProgress
+from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,9 @@ class Execution:
         value: The value of that.
     """
 
-    def __init__(self, key: tuple[str, str], worker: Node, end: End, now: float, limit: float | None) -> None:
+    def __init__(
+        self, key: tuple[str, str], worker: Node, end: End, now: float, limit: float | None
+    ) -> None:
         self.key = key
         self.worker = worker
         self.at = now
@@ -172,6 +174,7 @@ class Books:
             if isinstance(update, JobProgress):
                 entry.updates.append(("JobProgress", (update.numerator, update.denominator)))
             else:
+                assert isinstance(update, (JobData, JobWarning))
                 entry.updates.append((type(update).__name__, update.data))
 
     def _ended(self, entry: Entry, request: GearmanJobRequest, key: tuple[str, str] | None) -> None:
@@ -181,7 +184,9 @@ class Books:
             if entry.background or key is None or error is not None:
                 self._fail(f"{entry} has a result, and nobody waited for one: {request!r}")
             if not self._was_given(key, "complete", request.result):
-                self._fail(f"{entry} has the result {request.result!r}, which no execution of it gave")
+                self._fail(
+                    f"{entry} has the result {request.result!r}, which no execution of it gave"
+                )
         elif state == JOB_FAILED:
             if isinstance(error, ServerError):
                 self.counts["requests refused"] += 1
@@ -201,7 +206,9 @@ class Books:
         if exception is not None:
             return self._was_given(key, "exception", exception)
         ends = {each.end for each in self.executions[key]}
-        return bool(ends & {"fail", "exception"}) or self._may_be_given_up(entry.node.servers[key[0]])
+        return bool(ends & {"fail", "exception"}) or self._may_be_given_up(
+            entry.node.servers[key[0]]
+        )
 
     def _may_be_given_up(self, server: Node) -> bool:
         """Whether a server may give up a job, as its worker was lost, or had it for too long."""
@@ -227,7 +234,9 @@ class Books:
             places = {
                 at + count
                 for at in places
-                for count in ((longest,) if ends and each is self.executions[key][-1] else range(longest + 1))
+                for count in (
+                    (longest,) if ends and each is self.executions[key][-1] else range(longest + 1)
+                )
                 if got[at : at + count] == sent[:count]
             }
         if len(got) not in places:
@@ -285,7 +294,9 @@ class Books:
             if entry.background and entry.key is not None:
                 self._check_done(entry, entry.key, servers)
 
-    def _check_done(self, entry: Entry, key: tuple[str, str], servers: dict[str, ServerNode]) -> None:
+    def _check_done(
+        self, entry: Entry, key: tuple[str, str], servers: dict[str, ServerNode]
+    ) -> None:
         executions = self.executions[key]
         if any(each.end is not None for each in executions):
             self.counts["background jobs done"] += 1

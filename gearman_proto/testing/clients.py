@@ -8,7 +8,7 @@ from gearman_proto.address import parse_host_list
 from gearman_proto.engines.admin import AdminEngine
 from gearman_proto.engines.client import ClientEngine
 from gearman_proto.engines.waits import Stream
-from gearman_proto.errors import GearmanError, RemoteProtocolError
+from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
 
@@ -159,7 +159,7 @@ class ClientNode(CallingNode):
     def is_busy(self) -> bool:
         """Whether a call waits, or something is under way that nobody waits for any more."""
         return bool(self.calls) or any(
-            link.outbox or link.ahead or link.connection.unanswered
+            link.outbox or link.ahead or link.jobs or link.connection.unanswered
             for link in self.engine.pool.links()
         )
 
@@ -245,6 +245,4 @@ class AdminNode(CallingNode):
     def returned(self, call: Call) -> None:
         """A sound server is never taken for an unsound one."""
         if isinstance(call.error, RemoteProtocolError):
-            self.net.fail(f"{call} has raised {call.error!r}")
-        if call.error is not None and not isinstance(call.error, GearmanError):
             self.net.fail(f"{call} has raised {call.error!r}")

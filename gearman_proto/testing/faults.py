@@ -93,7 +93,9 @@ class Faults:
     keepalive: float = 60.0
 
 
-def draw(faults: Faults, rng: random.Random, nodes: Sequence[str], wires: Sequence[str]) -> Iterator[Fault]:
+def draw(
+    faults: Faults, rng: random.Random, nodes: Sequence[str], wires: Sequence[str]
+) -> Iterator[Fault]:
     """Draw what goes wrong, without end, in the order of time.
 
     Args:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from .audit import audit, audit_idle, audit_quiet
 from .books import Books
 from .clients import AdminNode, ClientNode
-from .faults import Faults, Fault, draw
+from .faults import Fault, Faults, draw
 from .nodes import Node
 from .servers import ServerNode
 from .trace import Trace
@@ -38,7 +38,6 @@ from .workers import WorkerNode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from .wires import End
     from .workers import Callback
 
 N = TypeVar("N", bound=Node)
@@ -129,7 +128,10 @@ class Network:
         rng = self.rng_of("network")
         #: A number from 0.0 to 1.0 by chance.
         self.chance = rng.random
-        self._low, self._spread = self.faults.latency[0], self.faults.latency[1] - self.faults.latency[0]
+        self._low, self._spread = (
+            self.faults.latency[0],
+            self.faults.latency[1] - self.faults.latency[0],
+        )
 
     # Making it.
 
@@ -148,9 +150,13 @@ class Network:
         name = name or self._name("worker", WorkerNode)
         return self.add(WorkerNode(self, name, servers, callbacks, **options))
 
-    def client(self, servers: Sequence[Node], name: str | None = None, **options: Any) -> ClientNode:
+    def client(
+        self, servers: Sequence[Node], name: str | None = None, **options: Any
+    ) -> ClientNode:
         """Add a client of `servers`. `options` are for ClientEngine; see ClientNode."""
-        return self.add(ClientNode(self, name or self._name("client", ClientNode), servers, **options))
+        return self.add(
+            ClientNode(self, name or self._name("client", ClientNode), servers, **options)
+        )
 
     def admin(self, server: Node, name: str | None = None, **options: Any) -> AdminNode:
         """Add an admin client of `server`. `options` are for AdminEngine."""
@@ -179,7 +185,9 @@ class Network:
     def schedule(self, at: float, function: Callable[..., Any], *args: Any) -> None:
         """Have `function` called when the virtual time is `at`, or at once if that has passed."""
         self._count += 1
-        heapq.heappush(self._events, (at if at > self.now else self.now, self._count, function, args))
+        heapq.heappush(
+            self._events, (max(self.now, at), self._count, function, args)
+        )
 
     def latency(self) -> float:
         """Return how many seconds something is on its way."""
@@ -236,7 +244,9 @@ class Network:
         if self._replay is not None:
             self._planned = self._replay
         elif self.faults.rate:
-            self._planned = draw(self.faults, self.rng_of("faults"), list(self.nodes), self._pairs())
+            self._planned = draw(
+                self.faults, self.rng_of("faults"), list(self.nodes), self._pairs()
+            )
         self._plan_next()
 
     def _pairs(self) -> list[str]:
@@ -269,7 +279,9 @@ class Network:
             self._break_node(fault, self.nodes[fault.target], until)
 
     def _break_wires(self, fault: Fault, near: Node, far: Node, until: float) -> None:
-        ends = [end for end in near.all_ends() if end.peer.node is far and end.peer.link is not None]
+        ends = [
+            end for end in near.all_ends() if end.peer.node is far and end.peer.link is not None
+        ]
         if fault.kind == "partition":
             self._cuts[frozenset((near.name, far.name))] = until
         for end in ends:
@@ -349,7 +361,7 @@ class Network:
         self.books.check(servers)
         for node in callers:
             audit_quiet(node)
-        self._close(workers, callers, servers)
+        self._close(workers, callers)
 
     def _open_entries(self) -> Iterator[Any]:
         for entry in list(self.books.open):
@@ -367,7 +379,7 @@ class Network:
         entries = list(self._open_entries())
         return f"{calls} and {entries} of {busy}, executions {runs}, jobs at {jobs}"
 
-    def _close(self, workers: Any, callers: Any, servers: dict[str, ServerNode]) -> None:
+    def _close(self, workers: Any, callers: Any) -> None:
         for worker in workers:
             worker.stop()
         # The answer to what was sent last is waited for, for a second at most; a grab, as long.

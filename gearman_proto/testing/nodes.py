@@ -11,7 +11,6 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.engines.base import Close, Connect
-from gearman_proto.errors import ConnectionError
 
 from .wires import ACCEPT, EOF, RESET, TIMEOUT, End
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from .network import Network
 
 # What a system says about the end of a connection.
-_ERRORS: Final = {
+_ERRORS: Final[dict[str, Callable[[], Exception]]] = {
     RESET: lambda: ConnectionResetError("Connection reset by peer"),
     TIMEOUT: lambda: TimeoutError("Connection timed out"),
 }
@@ -302,7 +301,9 @@ class Node:
         net = self.net
         self.backlog.remove(end)
         if self.flaky_until > net.now:
-            net.trace.add(net.now, self.name, f"takes a connection of {end.peer.node.name}, and closes it")
+            net.trace.add(
+                net.now, self.name, f"takes a connection of {end.peer.node.name}, and closes it"
+            )
             end.close()
             return
         net.accepted += 1

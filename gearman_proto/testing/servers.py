@@ -6,13 +6,16 @@ idea of which is next, of what submits are joined, and of when a worker has had 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+import heapq
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from gearman_proto.constants import DEFAULT_JOB_RETRIES, PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
-from gearman_proto.engines.jobqueue import JobState, QueuedJob
+from gearman_proto.engines.jobqueue import Function, JobState, QueuedJob
 from gearman_proto.engines.server import ServerEngine
 from gearman_proto.wire.events import SUBMITS
 
+from .books import EPSILON
 from .nodes import Node
 
 if TYPE_CHECKING:
@@ -22,13 +25,9 @@ if TYPE_CHECKING:
 
     from .network import Network
 
-_PRIORITIES = [PRIORITY_HIGH, PRIORITY_NONE, PRIORITY_LOW]
-_RANKS = {kind: _PRIORITIES.index(priority) for (priority, _), kind in SUBMITS.items()}
-_NORMAL = _PRIORITIES.index(PRIORITY_NONE)
-# More jobs than these are not looked through each time that one is given out.
-_MANY = 200
-# Seconds by which sums of floats may differ.
-_EPSILON = 1e-6
+_PRIORITIES: Final = [PRIORITY_HIGH, PRIORITY_NONE, PRIORITY_LOW]
+_RANKS: Final = {kind: _PRIORITIES.index(priority) for (priority, _), kind in SUBMITS.items()}
+_NORMAL: Final = _PRIORITIES.index(PRIORITY_NONE)
 
 
 class Witness(ServerEngine):
@@ -36,64 +35,54 @@ class Witness(ServerEngine):
 
     Args:
         fail: Gets what is wrong, and raises.
-        frozen: Whether the node has just been stopped, so that all may be late.
+        is_late: Whether the node has just been stopped, so that all may be late.
         options: As for ServerEngine.
     """
 
-    def __init__(self, *, fail: Callable[[str], NoReturn], is_late: Callable[[], bool], **options: Any) -> None:
+    def __init__(
+        self, *, fail: Callable[[str], NoReturn], is_late: Callable[[], bool], **options: Any
+    ) -> None:
         super().__init__(**options)
         self._fail = fail
         self._is_late = is_late
         self._retries: int | None = options.get("job_retries", DEFAULT_JOB_RETRIES)
-        # Of each job that waits: its priority, and which it is in order.
+        # Of each job that waits: its priority, and which it is in order. And the same, the next one
+        # first, for each function; what a job has another place than is no more.
         self._places: dict[QueuedJob, tuple[int, int]] = {}
-        self._priorities: dict[bytes, int] = {}
-        self._puts = 0
+        self._waiting: dict[Function, list[tuple[int, int, QueuedJob]]] = defaultdict(list)
+        self._priorities: dict[QueuedJob, int] = {}
         self._priority = _NORMAL
+        self._puts = 0
+        # The jobs that submits are joined to, by function and unique or data.
+        self._joined: dict[tuple[bytes, bytes, bytes], QueuedJob] = {}
         # Of each job that is with a worker: since when, and how long it may be; how often it was.
         self._begun: dict[QueuedJob, tuple[float, float]] = {}
         self._losses: dict[QueuedJob, int] = {}
 
     def _on_submit(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         function, unique, data = args
-        same = self._find_same(function, unique, data)
-        before = self.queue.jobs.keys() - {b""} if len(self.queue.jobs) < _MANY else None
+        key = function, unique, data if unique == b"-" else b""
+        same = self._joined.get(key)
+        count = len(self.queue.jobs)
         self._priority = _RANKS[kind]
         super()._on_submit(link, kind, args, now)
         self._priority = _NORMAL
-        if before is None:
-            return
-        new = self.queue.jobs.keys() - before
-        if same is not None and new:
-            self._fail(f"a submit of {unique!r} was not joined to job {same.handle!r}")
-        if same is not None and same.priority != self._priority_of(same):
-            self._fail(f"{same.handle!r} has changed its priority")
-
-    def _find_same(self, function: bytes, unique: bytes, data: bytes) -> QueuedJob | None:
-        if not unique or len(self.queue.jobs) >= _MANY or (unique == b"-" and not data):
-            return None
-        for job in self.queue.jobs.values():
-            if job.function.name == function and job.unique == unique:
-                if unique != b"-" or job.data == data:
-                    return job
-        return None
-
-    def _priority_of(self, job: QueuedJob) -> int:
-        return self._priorities[job.handle]
+        if same is not None and same.state is not JobState.ENDED:
+            if len(self.queue.jobs) != count:
+                self._fail(f"a submit of {unique!r} was not joined to job {same.handle!r}")
+        elif len(self.queue.jobs) != count and unique and (unique != b"-" or data):
+            self._joined[key] = next(reversed(self.queue.jobs.values()))
 
     def _put(self, job: QueuedJob, now: float) -> None:
-        self._priorities.setdefault(job.handle, self._priority)
+        priority = self._priorities.setdefault(job, self._priority)
         if not job.epoch:
             self._puts += 1
-            self._places[job] = (self._priorities[job.handle], self._puts)
+            self._places[job] = priority, self._puts
+            heapq.heappush(self._waiting[job.function], (priority, self._puts, job))
         super()._put(job, now)
-        self._check_awake(job)
-
-    def _check_awake(self, job: QueuedJob) -> None:
-        if job.state is JobState.QUEUED:
-            for link in self.links:
-                if link.asleep and job.function in link.abilities:
-                    self._fail(f"{link!r} sleeps on although there is {job.handle!r} to do")
+        for link in self.links:
+            if link.asleep and job.function in link.abilities and not job.epoch:
+                self._fail(f"{link!r} sleeps on although there is {job.handle!r} to do")
 
     def _on_pre_sleep(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         super()._on_pre_sleep(link, kind, args, now)
@@ -101,38 +90,37 @@ class Witness(ServerEngine):
             self._fail(f"{link!r} was let sleep although there is something to do for it")
 
     def _best_for(self, link: ServerLink) -> QueuedJob | None:
-        waiting = [
-            job
-            for job in self._places
-            if job.function in link.abilities and job.state is not JobState.ENDED
-        ]
-        return min(waiting, key=self._places.__getitem__, default=None)
+        best = []
+        for function in link.abilities:
+            waiting = self._waiting[function]
+            while waiting and (
+                self._places.get(waiting[0][2]) != waiting[0][:2]
+                or waiting[0][2].state is JobState.ENDED
+            ):
+                heapq.heappop(waiting)
+            best += waiting[:1]
+        return min(best)[2] if best else None
 
     def _on_grab(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
-        if len(self._places) >= _MANY:
-            best = None
-        else:
-            best = self._best_for(link)
+        best = self._best_for(link)
         before = set(link.jobs)
         super()._on_grab(link, kind, args, now)
         new = [job for handle, job in link.jobs.items() if handle not in before]
-        if len(self._places) < _MANY and new != ([] if best is None else [best]):
-            self._fail(f"{link!r} was given {new!r}; what is next is {best and best.handle!r}")
+        if new != ([] if best is None else [best]):
+            given = [job.handle for job in new]
+            self._fail(f"{link!r} was given {given}, not {best and best.handle!r}, which is next")
         for job in new:
-            self._places.pop(job, None)
+            del self._places[job]
             self._begun[job] = now, link.abilities[job.function]
-
-    def _leave_worker(self, job: QueuedJob) -> None:
-        super()._leave_worker(job)
-        if job.listeners and not all(job in link.listening for link in job.listeners):
-            self._fail(f"a client that waits for {job.handle!r} does not know it")
 
     def _take_away(self, job: QueuedJob, now: float) -> None:
         since, limit = self._begun.pop(job)
-        if job.worker.is_up and not (limit and since + limit <= now + _EPSILON):
-            self._fail(f"{job.handle!r} was taken away from its worker after {now - since} seconds")
-        if job.worker.is_up and now > since + limit + _EPSILON and not self._is_late():
-            self._fail(f"{job.handle!r} was taken away {now - since - limit} seconds too late")
+        seconds = now - since
+        if job.worker.is_up:
+            if not limit or seconds < limit - EPSILON:
+                self._fail(f"{job.handle!r} was taken away from its worker after {seconds} seconds")
+            if seconds > limit + EPSILON and not self._is_late():
+                self._fail(f"{job.handle!r} was taken away {seconds - limit} seconds too late")
         losses = self._losses[job] = self._losses.get(job, 0) + 1
         goes_on = job.wanted and (self._retries is None or losses <= self._retries)
         super()._take_away(job, now)
@@ -140,19 +128,18 @@ class Witness(ServerEngine):
             self._fail(f"{job.handle!r} was lost {losses} times, and is {job.state.name}")
 
     def check(self) -> None:
-        """Compare what is kept with what the witness knows."""
-        queue = self.queue
-        for job in list(self._places):
-            if job.state is not JobState.QUEUED:
-                del self._places[job]
-        for job in list(self._begun):
-            if job.state is not JobState.RUNNING:
-                del self._begun[job]
-                self._losses.pop(job, None)
-                self._priorities.pop(job.handle, None)
-        for job in queue.jobs.values():
+        """Compare what is kept with what the witness knows, and forget what has ended."""
+        for known in (self._places, self._begun, self._losses, self._priorities):
+            for job in [job for job in known if job.state is JobState.ENDED]:
+                del known[job]
+        for key in [key for key, job in self._joined.items() if job.state is JobState.ENDED]:
+            del self._joined[key]
+        for job in self.queue.jobs.values():
             if (job in self._places) != (job.state is JobState.QUEUED):
                 self._fail(f"{job.handle!r} is {job.state.name}, which nobody was told")
+            since, limit = self._begun.get(job, (0.0, 0.0))
+            if (job in self._begun) != (job.state is JobState.RUNNING):
+                self._fail(f"{job.handle!r} is {job.state.name} since {since}, for {limit}")
 
 
 class ServerNode(Node):

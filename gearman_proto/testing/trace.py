@@ -1,7 +1,7 @@
 """What has happened in a simulated network, in words, and a digest by which two runs are compared.
 
-Every step goes into the digest. Of the words only the last are kept, and they are made when somebody
-reads them: a run has millions of steps, and of nearly all runs nobody reads any.
+Every step goes into the digest. Of the words only the last are kept, and they are made when
+somebody reads them: there are very many steps, and of nearly all runs nobody reads any.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ def describe(data: bytes) -> str:
     at = 0
     while at < len(data):
         if data[at : at + 4] not in (b"\0REQ", b"\0RES"):
-            end = min((found for m in (b"\0REQ", b"\0RES") if (found := data.find(m, at)) > 0), default=len(data))
+            end = min(
+                (found for m in (b"\0REQ", b"\0RES") if (found := data.find(m, at)) > 0),
+                default=len(data),
+            )
             words.append(f"…{data[at:end]!r:.{_SHOWN}}")
             at = end
             continue

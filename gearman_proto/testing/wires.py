@@ -207,7 +207,8 @@ class End:
             end.silent = True
             end._flight.clear()  # noqa: SLF001
             self._net.schedule(
-                self._net.now + self._net.faults.keepalive, end._notice  # noqa: SLF001
+                self._net.now + self._net.faults.keepalive,
+                end._notice,  # noqa: SLF001
             )
 
     def _notice(self) -> None:

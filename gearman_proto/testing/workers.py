@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.engines.outcomes import Happened, to_send
@@ -35,12 +35,16 @@ Step: TypeAlias = "float | JobData | JobWarning | JobProgress"
 #: What does a job: it returns the result, or yields Steps and then returns it.
 Callback: TypeAlias = "Callable[[WorkerJob], Any | Generator[Step, None, Any]]"
 
-_UPDATES = {
+_UPDATES: Final[dict[type[PacketEvent], Callable[[Any], tuple[str, Any]]]] = {
     WorkData: lambda event: ("JobData", event.data),
     WorkWarning: lambda event: ("JobWarning", event.data),
     WorkStatus: lambda event: ("JobProgress", (int(event.numerator), int(event.denominator))),
 }
-_ENDS = {WorkComplete: "complete", WorkFail: "fail", WorkException: "exception"}
+_ENDS: Final[dict[type[PacketEvent], str]] = {
+    WorkComplete: "complete",
+    WorkFail: "fail",
+    WorkException: "exception",
+}
 
 
 class Run:
@@ -250,7 +254,7 @@ class WorkerNode(Node):
             if update is not None:
                 run.execution.say(*update(event))
             else:
-                run.execution.finish(_ENDS[type(event)], getattr(event, "data", None))  # type: ignore[index]
+                run.execution.finish(_ENDS[type(event)], getattr(event, "data", None))
             if not wait.done:
                 net.books.counts["waits for room"] += 1
             return True
@@ -259,7 +263,12 @@ class WorkerNode(Node):
             self._done(run)
 
     def _finish(self, run: Run, happened: Happened, value: Any) -> None:
-        for event in to_send(happened, run.job, NoopEncoder, value, self.exceptions):
+        try:
+            events = to_send(happened, run.job, NoopEncoder, value, self.exceptions)
+        except TypeError as error:  # It has returned what is neither bytes nor str.
+            happened = Happened.UNENCODABLE
+            events = to_send(happened, run.job, NoopEncoder, error, self.exceptions)
+        for event in events:
             if run in self.runs:
                 self._send(run, event, goes_on=False)
         if run in self.runs:
@@ -284,4 +293,3 @@ def _event(job: WorkerJob, update: JobData | JobWarning | JobProgress) -> Packet
 
 def _nothing() -> None:
     """Who is woken looks whether the stream is ready, after each call."""
-

@@ -1,0 +1,513 @@
+"""Each check of a simulated network fails when there is something to be found: doubles that lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN, PRIORITY_HIGH
+from gearman_proto.engines.jobqueue import JobState
+from gearman_proto.engines.timers import Timers
+from gearman_proto.engines.waits import Stream
+from gearman_proto.errors import ConnectionError, GearmanError, RemoteProtocolError, ServerError
+from gearman_proto.jobs.updates import JobData
+from gearman_proto.testing import Fault, Network, ServerNode, SimulationError
+from gearman_proto.testing.books import Execution
+from gearman_proto.wire import text
+
+MonkeyPatch = pytest.MonkeyPatch
+
+
+def work(job: Any) -> Iterator[Any]:
+    yield 1.0
+    yield JobData(b"some")
+    yield 1.0
+    return b"result"
+
+
+class Cast:
+    """A server, a worker, a client and an admin client; a submit is under way."""
+
+    def __init__(self, *faults: Fault, **options: Any) -> None:
+        self.net = net = Network(seed=1, replay=faults)
+        self.server: ServerNode = net.server(**options)
+        self.worker = net.worker([self.server], {"work": work})
+        self.client = net.client([self.server])
+        self.admin = net.admin(self.server)
+
+    def submit(self, **options: Any) -> Any:
+        return self.client.submit([{"task": "work", "data": b"data"}], **options)
+
+    def told(self, call: Any) -> None:
+        (entry,) = call.entries
+        try:
+            self.net.books.told(entry)
+        finally:  # It would be seen again.
+            entry.request = None
+
+    def run(self, seconds: float) -> None:
+        self.net.run(self.net.now + seconds)
+
+
+def found(do: Callable[[], object], problem: str) -> None:
+    with pytest.raises(SimulationError, match=problem):
+        do()
+
+
+def lie(request: Any, **values: Any) -> None:
+    """The engine says something else of a request."""
+    for name, value in values.items():
+        setattr(request, name, value)
+
+
+# Requests.
+
+
+def test_a_result_that_no_execution_gave() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_COMPLETE, raw_result=b"result")
+    found(lambda: cast.told(call), "which no execution of it gave")
+
+
+def test_a_result_of_a_background_job() -> None:
+    cast = Cast()
+    call = cast.submit(background=True)
+    cast.run(5.0)
+    lie(call.requests[0], state=JOB_COMPLETE, raw_result=b"result")
+    call.entries[0].outcome = None
+    found(lambda: cast.told(call), "nobody waited for one")
+
+
+def test_a_failure_that_no_execution_gave() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_FAILED)
+    found(lambda: cast.told(call), "which no execution of it did")
+
+
+def test_a_failure_with_an_exception_that_no_execution_gave() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_FAILED, raw_exception=b"no")
+    found(lambda: cast.told(call), "which no execution of it did")
+
+
+def test_a_failure_for_another_reason() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_FAILED, error=GearmanError("why not"))
+    found(lambda: cast.told(call), "request 0 of client1 has failed")
+
+
+def test_a_refusal_is_allowed() -> None:
+    cast = Cast(max_queue_size=1)
+    first, second = cast.submit(), cast.submit()
+    cast.net.check()
+    assert isinstance(second.requests[0].error, ServerError)
+    assert first.requests[0].state == JOB_COMPLETE
+
+
+def test_a_loss_for_a_strange_reason() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_UNKNOWN, error=GearmanError("the job is lost"))
+    found(lambda: cast.told(call), "is lost, and says GearmanError")
+
+
+def test_a_loss_although_nothing_was_lost() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_UNKNOWN, error=ConnectionError("reset"))
+    found(lambda: cast.told(call), "no connection was")
+
+
+def test_a_request_that_is_nowhere() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_PENDING, link=None)
+    found(lambda: cast.told(call), "under way nowhere")
+
+
+def test_a_request_ends_once() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(5.0)
+    lie(call.requests[0], state=JOB_FAILED)
+    found(cast.net.check, "had ended with")
+
+
+def test_a_request_that_has_not_ended() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(5.0)
+    call.entries[0].outcome = None
+    lie(call.requests[0], link=object())
+    cast.net.books.open.clear()
+    found(cast.net.check, "request 0 of client1 has not ended")
+
+
+@pytest.mark.parametrize("unique", [None, "mine"])
+def test_updates_that_no_execution_gave(unique: str | None) -> None:
+    cast = Cast()
+    call = cast.client.submit([{"task": "work", "data": b"data", "unique": unique}])
+    cast.run(5.0)
+    call.entries[0].updates.append(("JobData", b"more"))
+    found(cast.net.check, "has the updates")
+
+
+def test_updates_that_are_missing() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(5.0)
+    call.entries[0].updates.clear()
+    found(cast.net.check, "has the updates")
+
+
+def test_a_background_job_that_is_lost() -> None:
+    cast = Cast()
+    cast.submit(background=True)
+    cast.run(0.5)
+    cast.run(5.0)
+    ((execution,),) = cast.net.books.executions.values()
+    execution.end = None
+    found(cast.net.check, "was acknowledged .* and is lost")
+
+
+def test_a_background_job_may_be_given_up() -> None:
+    cast = Cast(Fault(0.5, "reset", "worker1>server1"), job_retries=0)
+    cast.submit(background=True)
+    cast.run(1.0)
+    cast.net.check()
+    assert cast.net.books.counts["background jobs given up"] == 1
+
+
+# Executions.
+
+
+def test_a_job_that_nobody_has_submitted() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.net.books._submitted.clear()
+    found(cast.net.check, "that nobody has submitted")
+
+
+def test_a_job_of_another_unique() -> None:
+    cast = Cast()
+    cast.client.submit([{"task": "work", "data": b"data", "unique": "mine"}])
+    cast.net.books._submitted["work", b"data"] = {"yours"}
+    found(cast.net.check, "of another unique")
+
+
+def test_a_job_that_another_worker_has() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    ((key, (first,)),) = cast.net.books.executions.items()
+    job = (key[1], "work", None, b"data")
+    found(
+        lambda: cast.net.books.started(cast.worker, first._end, job, 0.6, None),
+        "has had since .* and has not lost",
+    )
+    late = Execution(key, cast.worker, first._end, 0.5, 1.5)
+    assert not late.may_be_again(0.4)
+    assert late.may_be_again(0.6)
+
+
+def test_more_jobs_than_slots() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.submit()
+    cast.worker.max_jobs = 0
+    found(cast.net.check, "it wants 0")
+
+
+def test_a_job_of_a_connection_that_is_no_more() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.submit()
+    cast.run(0.5)
+    (run,) = cast.worker.runs
+    cast.worker.ends.clear()
+    found(lambda: cast.worker._start(run.job), "of a connection that is no more")
+
+
+def test_a_worker_that_says_that_it_has_lost_what_it_has() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+
+    def send(*args: Any, **options: Any) -> None:
+        raise ConnectionError("lost")
+
+    cast.worker.engine.send = send  # type: ignore[method-assign]
+    found(cast.net.check, "although it is connected")
+
+
+# Workers' ends.
+
+
+def end(cast: Cast, error: Exception | None) -> None:
+    stream = cast.worker.stream
+    assert stream is not None
+    stream.error = error
+    stream.finish()
+    cast.worker.pump()
+
+
+def test_work_ends_by_itself() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    found(lambda: end(cast, None), "was not told to")
+
+
+def test_work_ends_with_something_strange() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    found(lambda: end(cast, GearmanError("bug")), "has ended its work with")
+
+
+def test_work_ends_before_its_jobs() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    cast.worker.stop()
+    found(lambda: end(cast, None), "and has 1 jobs")
+
+
+def test_work_that_does_not_end() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.worker.engine.stop = lambda now, timeout=None: None  # type: ignore[method-assign]
+    found(cast.net.check, "worker1 does not stop")
+
+
+# Calls.
+
+
+def test_a_late_deadline(monkeypatch: MonkeyPatch) -> None:
+    cast = Cast()
+    cast.run(0.5)
+    monkeypatch.setattr(
+        Timers, "next_deadline", lambda self: self._heap and self._heap[0][0] + 0.1 or None
+    )
+    cast.submit(timeout=1.0)
+    found(cast.net.check, "should have been over at 1.5")
+
+
+def test_a_call_that_returns_late() -> None:
+    cast = Cast()
+    call = cast.submit(timeout=1.0)
+    cast.client._wake = lambda: False  # type: ignore[method-assign]
+    cast.run(1.0)
+    cast.net.now = 1.5
+    found(lambda: cast.client._return(call), "seconds too late")
+
+
+@pytest.mark.parametrize(("timeout", "problem"), [(1.0, "too early"), (None, "has no timeout")])
+def test_a_call_that_says_that_it_has_timed_out(timeout: float | None, problem: str) -> None:
+    cast = Cast()
+    call = cast.submit(timeout=timeout)
+    cast.run(0.5)
+    call.wait.expire(cast.net.now)
+    found(cast.client.pump, problem)
+
+
+def test_a_call_that_returns_before_its_end() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    call.wait.finish()
+    found(cast.client.pump, "is still under way")
+
+
+def test_a_call_that_never_ends() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.client._make = lambda node: cast.client.engine
+    call = cast.submit()
+    call.wait.wake = lambda: None
+    found(lambda: cast.net.check(patience=10.0), "not everything ends: .*submit")
+
+
+def test_an_admin_client_that_takes_offence() -> None:
+    cast = Cast()
+    call = cast.admin.ask(text.version())
+    assert call.wait is not None
+    call.wait.fail(RemoteProtocolError("nonsense"))
+    found(cast.admin.pump, "has raised .*nonsense")
+
+
+# Nodes.
+
+
+def test_a_node_that_writes_on_what_is_no_more() -> None:
+    cast = Cast(Fault(0.5, "reset", "client1>server1"))
+    cast.submit()
+    cast.run(0.4)
+    send = cast.client.engine.data_to_send
+    cast.client.engine.data_to_send = (  # type: ignore[method-assign]
+        lambda link, now: send(link, now) or (b"" if link.alive else b"more")
+    )
+    found(lambda: cast.run(1.0), "writes on .* which is no more")
+
+
+def test_a_node_that_closes_twice() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    (link,) = cast.client.ends
+    cast.client.ends.clear()
+    cast.client.engine._tell_close(link)
+    found(cast.client.pump, "which it has closed, or was lost")
+
+
+def test_a_node_that_spins() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.client.engine.next_deadline = lambda: 0.0  # type: ignore[method-assign]
+    cast.client.pump()
+    found(lambda: cast.run(1.0), "client1 spins")
+
+
+def test_a_node_that_connects_without_a_pause(monkeypatch: MonkeyPatch) -> None:
+    cast = Cast(Fault(0.5, "crash", "server1", 30.0))
+    monkeypatch.setattr(
+        "gearman_proto.engines.pool.Server.failed", lambda self, error, now, rng: None
+    )
+    found(lambda: cast.run(20.0), "worker1 tries to connect again and again")
+
+
+def test_no_time_passes() -> None:
+    net = Network()
+    node = Cast().client
+    node.net = net
+
+    def again() -> None:
+        net.steps += 1000
+        net.schedule(net.now, again)
+
+    net.schedule(1.0, again)
+    found(net.run, "no time passes any more")
+
+
+# The witness of a server.
+
+
+def of_server(cast: Cast) -> Any:
+    return cast.server.engine
+
+
+def test_a_submit_that_is_not_joined() -> None:
+    cast = Cast()
+    job = {"task": "work", "data": b"data", "unique": "mine"}
+    cast.client.submit([job], background=True)
+    cast.run(0.5)
+    of_server(cast).queue.by_key.clear()
+    cast.client.submit([job], background=True)
+    found(lambda: cast.run(0.5), "was not joined to")
+
+
+def test_a_worker_that_sleeps_on() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    of_server(cast)._wake = lambda link: None
+    cast.submit()
+    found(lambda: cast.run(0.5), "sleeps on although")
+
+
+def test_a_worker_that_is_let_sleep() -> None:
+    cast = Cast()
+    cast.submit()
+    of_server(cast).queue.next_job = lambda link: None
+    found(lambda: cast.run(1.0), "was let sleep|was given")
+
+
+def test_a_worker_that_is_let_sleep_when_it_asks() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.submit()
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    engine.queue.next_job = lambda link: None
+    (link,) = [link for link in engine.links if link.abilities]
+    found(lambda: engine._on_pre_sleep(link, None, (), 1.0), "was let sleep although")
+
+
+def test_a_job_that_is_not_the_next_one() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.submit()
+    cast.submit()
+    cast.run(1.0)
+    queue = of_server(cast).queue
+    cast.client.submit([{"task": "work", "data": b"3", "priority": PRIORITY_HIGH}])
+    cast.run(0.5)
+    waiting = [job for job in queue.jobs.values() if job.state is JobState.QUEUED]
+    queue.next_job = lambda link: waiting[0]
+    found(lambda: cast.run(5.0), "which is next")
+
+
+@pytest.mark.parametrize(("seconds", "problem"), [(0.5, "after 0.5 seconds|after 0.49"), (2.5, "seconds too late")])
+def test_a_job_that_is_taken_away(seconds: float, problem: str) -> None:
+    cast = Cast()
+    cast.worker.limit = 1.5
+    cast.worker.register("work")
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    (job,) = engine.queue.jobs.values()
+    since, limit = engine._begun[job]
+    assert limit == 1.5
+    found(lambda: engine._take_away(job, since + seconds), problem)
+
+
+def test_a_job_that_is_lost_too_early() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    engine._job_retries = 0
+    (job,) = engine.queue.jobs.values()
+    job.worker.state = None
+    found(lambda: engine._take_away(job, 0.6), "was lost 1 times, and is ENDED")
+
+
+def test_a_job_in_a_state_that_nobody_was_told_of() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    (job,) = engine.queue.jobs.values()
+    job.state = JobState.QUEUED
+    found(engine.check, "which nobody was told")
+    job.state = JobState.DELAYED
+    found(engine.check, "is DELAYED since")
+
+
+# What is left.
+
+
+def test_something_is_left() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(5.0)
+    cast.server.engine.queue.memory += 1
+    found(cast.net.check, "AssertionError")
+
+
+def test_something_is_left_at_the_end() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.client.engine._watchers.add(Stream((), None, lambda: None))
+    found(cast.net.check, "at the end: AssertionError")
