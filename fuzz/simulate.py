@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fuzz.simulation import Plan
 
 # Seconds of each stretch of which the speed is printed.
-_STRETCH = 60.0
+_STRETCH = 20.0
 
 
 def main() -> int:

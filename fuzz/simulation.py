@@ -14,10 +14,11 @@ import zlib
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
+from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.testing.clients import AdminNode, ClientNode
 from gearman_proto.testing.faults import KINDS, Fault, Faults, draw
-from gearman_proto.testing.network import Network, SimulationError
+from gearman_proto.testing.network import PATIENCE, Network, SimulationError
 from gearman_proto.testing.workers import WorkerNode
 from gearman_proto.wire import text
 
@@ -148,6 +149,7 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
         options = {
             "max_jobs": rng.choice([1, 1, 2, 5]),
             "limit": rng.choice(limits),
+            "pause": rng.choice([0.0, 0.0, 0.05, 0.5]),
             "exceptions": chance() < 0.3,
             "look_again": rng.choice([5.0, 5.0, 60.0]),
             "max_outage": rng.choice([None, 60.0, 5.0]),
@@ -157,7 +159,7 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
     admins = ["a0"] if chance() < 0.3 else []
     plan += [("admin", name, rng.choice(servers)) for name in admins]
     horizon = rng.choice([2.0, 20.0, 100.0])
-    count = rng.randrange(1, size)
+    count = rng.randrange(1, rng.choice([size // 4, size, size, 5 * size]))
     burst = rng.choice([1, 2, 5])
     for _ in range(count):
         at = round(horizon * chance(), 6)
@@ -191,10 +193,27 @@ def _action(
     burst: int,
 ) -> Plan:
     kind = rng.choices(
-        ["submit", "later", "statuses", "give up", "wait", "worker", "ask"],
-        [60, 10, 5, 5, 10, 5, 5],
+        [
+            "submit",
+            "later",
+            "statuses",
+            "give up",
+            "wait",
+            "worker",
+            "ask",
+            "find",
+            "close",
+            "bulk",
+        ],
+        [60, 10, 5, 5, 10, 8, 5, 10, 0.5, 0.2],
     )[0]
     client = rng.choice(clients)
+    if kind == "find":
+        return [("find", at, client, rng.choice(["a", "b"]), rng.choice([None, 5.0]))]
+    if kind == "close":
+        return [("close", at, client)]
+    if kind == "bulk":
+        return [("bulk", at, client, rng.choice([1500, 5000]))]
     if kind == "ask":
         return [("ask", at, name, rng.choice([*COMMANDS, "ping"])) for name in admins]
     if kind == "worker":
@@ -219,6 +238,9 @@ def _action(
             "accepted_only": rng.random() < 0.2,
         }
         jobs = [_job(rng, kind) for _ in range(rng.randrange(1, 2 * burst))]
+        if jobs[0].get("unique") == "-":
+            # The unique of one is the data of another, which is no reason to join them.
+            jobs.append({**jobs[0], "unique": jobs[0]["data"][:60].decode()})
         return [
             (
                 "submit",
@@ -236,7 +258,9 @@ def _job(rng: random.Random, kind: str) -> dict[str, Any]:
     seconds = rng.choice([0.0, 0.0, 0.0, 0.01, 0.5, 2.0])
     updates = rng.choice([0, 0, 0, 1, 4])
     end = rng.choice(["complete"] * 5 + ["fail"])
-    padding = rng.choice([0, 0, 0, 0, 0, 100, 30_000])
+    padding = rng.choice([0] * 28 + [100, 100, 5000, 30_000])
+    if padding == 30_000 and rng.random() < 0.1:
+        padding = 600_000
     job: dict[str, Any] = {
         "task": rng.choice(FUNCTIONS),
         "data": f"{rng.getrandbits(30)} {seconds} {updates} {end} {'x' * padding}".encode(),
@@ -272,7 +296,8 @@ class Run:
     def run(self) -> None:
         """Run it, to its end."""
         self.net.run(self.horizon)
-        self.net.check()
+        # Each job may take ten seconds, and one worker may have all of them.
+        self.net.check(PATIENCE + 10.0 * len(self.net.books.entries))
 
     def _plan(self, kind: str, *args: Any) -> None:
         net, nodes = self.net, self.net.nodes
@@ -313,6 +338,20 @@ class Run:
 
     def _do_client(self, node: ClientNode, kind: str, *args: Any) -> None:
         calls = self._calls[node.name]
+        if node.engine.closed:
+            return
+        if kind == "close":
+            node.close()
+            return
+        if kind == "bulk":
+            data = b"%d 0.0 0 complete "
+            jobs = [{"task": "f", "data": data % number} for number in range(args[0])]
+            node.submit(jobs, background=True, timeout=30.0)
+            return
+        if kind == "find":
+            request = GearmanJobRequest.from_unique(args[0])
+            node.statuses([request], timeout=args[1])
+            return
         if kind == "submit":
             jobs, options, then = args
             call = node.submit(jobs, then=lambda call: self._then(node, call, then), **options)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import coverage
 
 # The directories of the core's own tests.
-CORE: Final = ("ground", "wire", "jobs", "engines", "surface")
+CORE: Final = ("ground", "wire", "jobs", "engines", "surface", "testing")
 
 
 class Measuring:

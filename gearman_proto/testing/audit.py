@@ -6,10 +6,11 @@ what is left in them. It knows nothing of other engines.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gearman_proto.constants import JOB_CREATED, JOB_PENDING
 from gearman_proto.engines.admin import AdminEngine
+from gearman_proto.engines.base import BaseEngine
 from gearman_proto.engines.client import ClientEngine
 from gearman_proto.engines.clientlink import ClientLink, requests_of
 from gearman_proto.engines.jobqueue import (
@@ -37,8 +38,12 @@ if TYPE_CHECKING:
     from .nodes import Node
 
 
-def audit(node: Node) -> None:
-    """Look at the engine of `node`.
+# Requests on one connection of a client that may wait for their answer.
+_WINDOW: Final = 4096
+
+
+def audit(node: Node) -> int:
+    """Look at the engine of `node`, and return how many jobs that were.
 
     Raises:
         AssertionError: Something is not as it must be.
@@ -50,8 +55,12 @@ def audit(node: Node) -> None:
         check_server(engine)
     elif isinstance(engine, ClientEngine):
         check_client(engine)
-    elif isinstance(engine, WorkerEngine):
+    if isinstance(engine, BaseEngine):
+        # What is left in there of deadlines that were taken away is bounded.
+        assert len(engine._timers._heap) <= 2 * len(engine._timers) + 65
+    if isinstance(engine, WorkerEngine):
         check_worker(engine)
+    return len(engine.queue.jobs) if isinstance(engine, ServerEngine) else 0
 
 
 def audit_idle(node: Node) -> None:
@@ -117,6 +126,7 @@ def check_client(engine: ClientEngine) -> None:
     """Look at a client's links and waits."""
     for link in engine.pool.links():
         assert link.alive
+        assert link.connection.unanswered <= _WINDOW + 100
         check_places(link)
     for wait in engine._waits:
         assert not wait.done or isinstance(wait, Stream)

@@ -120,9 +120,10 @@ class Books:
 
     Args:
         fail: Gets what must not be, and raises.
+        is_calm: Whether nothing has gone wrong until now.
     """
 
-    def __init__(self, fail: Callable[[str], NoReturn]) -> None:
+    def __init__(self, fail: Callable[[str], NoReturn], is_calm: Callable[[], bool]) -> None:
         self.entries: list[Entry] = []
         #: Those that have not ended, and some that have.
         self.open: dict[Entry, None] = {}
@@ -132,6 +133,9 @@ class Books:
         #: How often each thing that is allowed has happened.
         self.counts: Counter[str] = Counter()
         self._submitted: dict[tuple[str, Any], set[str | None]] = defaultdict(set)
+        self.is_calm = is_calm
+        # Those that clients have made.
+        self._uniques: set[bytes] = set()
         self._fail = fail
 
     # What clients do.
@@ -160,6 +164,7 @@ class Books:
         if entry.outcome is None:
             if request.link is None:
                 entry.outcome = outcome
+                self.open.pop(entry, None)
                 if state == JOB_PENDING or (state == JOB_CREATED and not entry.background):
                     self._fail(f"{entry} is under way nowhere, and has not ended: {request!r}")
         elif outcome != entry.outcome:
@@ -213,7 +218,7 @@ class Books:
     def _may_be_given_up(self, server: Node) -> bool:
         """Whether a server may give up a job, as its worker was lost, or had it for too long."""
         return getattr(server, "may_give_up", True) and (
-            self.is_limited or self.counts["workers' losses"] > 0
+            self.is_limited or not self.is_calm() or self.counts["workers' losses"] > 0
         )
 
     def _check_updates(self, entry: Entry, key: tuple[str, str], state: str) -> None:
@@ -222,8 +227,8 @@ class Books:
         # A request may join a job that others have submitted before. And a worker may be given a
         # job again that it has had for too long, and do it twice at once.
         if entry.unique is not None or any(each.limit for each in self.executions[key]):
-            given = {update for each in self.executions[key] for update in each.sent}
-            if not given.issuperset(got):
+            given = Counter(update for each in self.executions[key] for update in each.sent)
+            if not Counter(got) <= given:
                 self._fail(f"{entry} has the updates {got}, some of which no execution of it gave")
             return
         places = {0}
@@ -242,6 +247,17 @@ class Books:
         if len(got) not in places:
             sent_all = [each.sent for each in self.executions[key]]
             self._fail(f"{entry} has the updates {got}; what was sent is {sent_all}")
+
+    def seen(self, server: Node, function: bytes, unique: bytes, data: bytes) -> None:
+        """A server has taken a foreground submit.
+
+        One that is sent again, since its connection was lost, has another unique: the server may
+        still have the job that nobody waits for any more, and would join it to that.
+        """
+        if self._submitted.get((function.decode(), data)) == {None}:
+            if unique in self._uniques:
+                self._fail(f"{server.name} was sent {unique!r} again, which was lost")
+            self._uniques.add(unique)
 
     # What workers do.
 
@@ -276,6 +292,8 @@ class Books:
                     f"{other.at:.6f} and has not lost"
                 )
             self.counts["executions again"] += 1
+            if self.is_calm() and not self.is_limited:
+                self._fail(f"{worker.name} was given {handle} again, and nothing had happened")
         execution = Execution(key, worker, end, now, limit)
         self.executions[key].append(execution)
         self.counts["executions"] += 1

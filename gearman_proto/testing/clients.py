@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto.address import parse_host_list
+from gearman_proto.constants import DEFAULT_HEARTBEAT
 from gearman_proto.engines.admin import AdminEngine
 from gearman_proto.engines.client import ClientEngine
 from gearman_proto.engines.waits import Stream
@@ -13,6 +14,7 @@ from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
 
 from .calls import Call, CallingNode
+from .servers import ServerNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from .books import Entry
     from .network import Network
     from .nodes import Node
+    from .wires import End
 
 
 class ClientNode(CallingNode):
@@ -44,11 +47,15 @@ class ClientNode(CallingNode):
             return ClientEngine(addresses, rng=node.rng, wall_clock=node.wall_clock, **options)
 
         super().__init__(net, name, make, servers)
+        heartbeat = options.get("heartbeat", DEFAULT_HEARTBEAT)
+        # Seconds after which a server that is silent is given up, and a little.
+        self._patience = None if heartbeat is None else 2 * heartbeat + 2.5
         self.begin()
 
     def begin(self) -> None:
         """It is new: nothing waits."""
         super().begin()
+        self._is_watched = False
         self._entries: dict[int, Entry] = {}
 
     def submit(
@@ -138,11 +145,32 @@ class ClientNode(CallingNode):
         """
         call = Call(self, "statuses", timeout)
         call.requests = list(requests)
+        there = self._known(requests)
+
+        def over(call: Call) -> None:
+            # One that was there all the time is known.
+            if call.wait is not None and call.wait.done and not call.timed_out and not call.error:
+                for at, handle in there & self._known(requests):
+                    if not requests[at].status.get("known"):
+                        self.net.fail(f"{self.name} was not told of {handle!r}: {requests[at]!r}")
+
+        call.then = over
 
         def begin(now: float, wake: Callable[[], Any], timeout: float | None) -> Any:
             return self.engine.statuses(requests, now, wake, timeout=timeout, **options)
 
         return self.start_call(call, begin)
+
+    def _known(self, requests: Sequence[GearmanJobRequest]) -> set[tuple[int, bytes]]:
+        """The jobs that servers have of those of `requests` that are asked for by unique."""
+        asked = [
+            (at, (request.unique or "").encode())
+            for at, request in enumerate(requests)
+            if request.handle is None
+        ]
+        servers = [each for each in self.servers.values() if isinstance(each, ServerNode)]
+        jobs = [job for server in servers for job in server.engine.queue.jobs.values() if asked]
+        return {(at, job.handle) for job in jobs for at, unique in asked if job.unique == unique}
 
     def forget(self, call: Call) -> None:
         """Hold the requests of `call`, which is over, no longer."""
@@ -154,7 +182,49 @@ class ClientNode(CallingNode):
     def close(self) -> None:
         """End: all connections are closed, and all calls are over."""
         self.net.trace.add(self.net.now, self.name, "ends")
+        requests = [entry.request for entry in self._entries.values() if entry.request is not None]
+        states = [
+            (each, each.state, bool(each.waits)) for each in requests if each.link is not None
+        ]
         self.call(self.engine.close, self.net.now)
+        for request, state, was_waited_for in states:
+            if was_waited_for == (request.state == state):
+                self.net.fail(f"{self.name} has ended, and with it {request!r}, which was {state}")
+        for entry in self._entries.values():
+            entry.request = None
+        self._entries.clear()
+
+    def _forget(self, end: End, *, closes: bool = False) -> None:
+        if closes and self.net.is_prompt() and not self.engine.closed:
+            self.net.fail(f"{self.name} closes a connection, and nothing has happened")
+        super()._forget(end, closes=closes)
+
+    def start_call(self, call: Call, function: Callable[..., Any], *args: Any) -> Call:
+        """Begin `call`, and see to it that it does not wait for a server that is silent."""
+        super().start_call(call, function, *args)
+        if self._patience is not None and not self._is_watched:
+            self._is_watched = True
+            self.net.schedule(self.net.now + self._patience, self._check_silence)
+        return call
+
+    def _check_silence(self) -> None:
+        net = self.net
+        self._is_watched = bool(self.calls)
+        if not self._is_watched or self._patience is None:
+            return
+        since = net.now - self._patience
+        for end in self.ends.values():
+            is_silent = end.link.is_up and end.link.is_awaited() and not end.is_blocked
+            if (
+                is_silent
+                and max(end.heard_at, end.wrote_at) < since
+                and not self._may_be_late(since)
+            ):
+                net.fail(f"{self.name} waits for {end.peer.node.name}, silent since {end.heard_at}")
+        net.schedule(net.now + self._patience, self._check_silence)
+
+    def _may_be_late(self, since: float) -> bool:
+        return any(until > since for _, until in self._frozen)
 
     def is_busy(self) -> bool:
         """Whether a call waits, or something is under way that nobody waits for any more."""
@@ -246,3 +316,5 @@ class AdminNode(CallingNode):
         """A sound server is never taken for an unsound one."""
         if isinstance(call.error, RemoteProtocolError):
             self.net.fail(f"{call} has raised {call.error!r}")
+        if call.timed_out and self.net.is_prompt():
+            self.net.fail(f"{call} was not answered, and nothing has happened")

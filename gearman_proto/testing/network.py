@@ -43,7 +43,10 @@ if TYPE_CHECKING:
 N = TypeVar("N", bound=Node)
 
 # Steps between two looks at everything.
-_AUDIT: Final = 500
+_AUDIT: Final = 250
+# Seconds, and bytes, from which on a network has no part in what comes late.
+_PROMPT: Final = 0.03
+_ROOMY: Final = 1_000_000
 # Seconds of virtual time between two looks whether everything has ended.
 _A_WHILE: Final = 0.5
 # Steps without any time passing, after which nothing will ever happen.
@@ -113,7 +116,7 @@ class Network:
         self.steps = 0
         self.accepted = 0
         self.trace = Trace()
-        self.books = Books(self.fail)
+        self.books = Books(self.fail, lambda: not self.happened)
         self.happened: list[Fault] = []
         self.nodes: dict[str, Node] = {}
         self._events: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
@@ -185,9 +188,12 @@ class Network:
     def schedule(self, at: float, function: Callable[..., Any], *args: Any) -> None:
         """Have `function` called when the virtual time is `at`, or at once if that has passed."""
         self._count += 1
-        heapq.heappush(
-            self._events, (max(self.now, at), self._count, function, args)
-        )
+        heapq.heappush(self._events, (max(self.now, at), self._count, function, args))
+
+    def is_prompt(self) -> bool:
+        """Return whether nothing has gone wrong until now, and all is quick: no excuse for lateness."""
+        faults = self.faults
+        return not self.happened and faults.latency[1] <= _PROMPT and faults.capacity >= _ROOMY
 
     def latency(self) -> float:
         """Return how many seconds something is on its way."""
@@ -228,10 +234,9 @@ class Network:
 
     def _look(self) -> None:
         """Look at everything."""
-        self._audit_at = self.steps + _AUDIT
-        for node in self.nodes.values():
-            if node.is_up:
-                audit(node)
+        jobs = sum(audit(node) for node in self.nodes.values() if node.is_up)
+        # So that it takes no more than a small part of the time.
+        self._audit_at = self.steps + max(_AUDIT, 10 * jobs)
 
     def fail(self, problem: str) -> NoReturn:
         """Raise SimulationError for `problem`."""
@@ -306,9 +311,8 @@ class Network:
             self.schedule(until, self._restart, node)
 
     def _restart(self, node: Node) -> None:
-        if not node.is_up:
-            self.trace.add(self.now, node.name, "starts again")
-            node.start()
+        self.trace.add(self.now, node.name, "starts again")
+        node.start()
 
     def cut_until(self, one: Node, other: Node) -> float:
         """Return until when nothing comes from one node to the other."""
@@ -361,14 +365,16 @@ class Network:
         self.books.check(servers)
         for node in callers:
             audit_quiet(node)
+        for worker in workers:
+            worker.check_abilities()
         self._close(workers, callers)
 
     def _open_entries(self) -> Iterator[Any]:
         for entry in list(self.books.open):
             self.books.told(entry)
-            if not entry.is_held or entry.outcome is not None:
-                del self.books.open[entry]
-            else:
+            if not entry.is_held:
+                self.books.open.pop(entry, None)
+            elif entry.outcome is None:
                 yield entry
 
     def _what_is_left(self, callers: Any, workers: Any, servers: Any) -> str:

@@ -185,12 +185,8 @@ class Node:
             while (action := next_action()) is not None:
                 self._act(action)
             for link in list(engine.links_to_write()):
-                end = ends.get(link)
-                if end is not None and not end.gone:
-                    if end.rest:
-                        end.has_more = True
-                    elif self._write(end):
-                        is_done = False
+                if link in ends and self._write(ends[link]):
+                    is_done = False
             if (action := next_action()) is not None:  # To write is a call like any other.
                 self._act(action)
                 is_done = False
@@ -210,8 +206,7 @@ class Node:
 
     def write_more(self, end: End) -> None:
         """There is room on a connection again."""
-        if end.has_more and self.is_up:
-            end.has_more = False
+        if self.is_up:
             self._write(end)
             self.pump()
 
@@ -219,14 +214,11 @@ class Node:
         """Have what the engine has to send written. Returns whether there was anything."""
         engine, link, net = self.engine, end.link, self.net
         wrote = False
-        while not end.gone:
-            if end.rest:
-                end.has_more = True
-                break
+        while not end.is_blocked:
             net.steps += 1
             data = engine.data_to_send(link, net.now)
             if not data:
-                break
+                return wrote
             wrote = True
             end.write(data)
         return wrote

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from .network import Network
 
 _PRIORITIES: Final = [PRIORITY_HIGH, PRIORITY_NONE, PRIORITY_LOW]
-_RANKS: Final = {kind: _PRIORITIES.index(priority) for (priority, _), kind in SUBMITS.items()}
+_RANKS: Final = {
+    kind: (_PRIORITIES.index(priority), is_background)
+    for (priority, is_background), kind in SUBMITS.items()
+}
 _NORMAL: Final = _PRIORITIES.index(PRIORITY_NONE)
 
 
@@ -36,15 +39,24 @@ class Witness(ServerEngine):
     Args:
         fail: Gets what is wrong, and raises.
         is_late: Whether the node has just been stopped, so that all may be late.
+        seen: Gets the function, the unique and the data of each foreground submit.
         options: As for ServerEngine.
     """
 
     def __init__(
-        self, *, fail: Callable[[str], NoReturn], is_late: Callable[[], bool], **options: Any
+        self,
+        *,
+        fail: Callable[[str], NoReturn],
+        is_late: Callable[[], bool],
+        seen: Callable[[bytes, bytes, bytes], object],
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self._fail = fail
         self._is_late = is_late
+        self._seen = seen
+        self._most: int = options.get("max_queue_size", 0)
+        self._refused = False
         self._retries: int | None = options.get("job_retries", DEFAULT_JOB_RETRIES)
         # Of each job that waits: its priority, and which it is in order. And the same, the next one
         # first, for each function; what a job has another place than is no more.
@@ -64,14 +76,40 @@ class Witness(ServerEngine):
         key = function, unique, data if unique == b"-" else b""
         same = self._joined.get(key)
         count = len(self.queue.jobs)
-        self._priority = _RANKS[kind]
+        self._priority, is_background = _RANKS[kind]
+        self._refused = False
+        if not is_background:
+            self._seen(function, unique, data)
         super()._on_submit(link, kind, args, now)
         self._priority = _NORMAL
         if same is not None and same.state is not JobState.ENDED:
             if len(self.queue.jobs) != count:
                 self._fail(f"a submit of {unique!r} was not joined to job {same.handle!r}")
-        elif len(self.queue.jobs) != count and unique and (unique != b"-" or data):
-            self._joined[key] = next(reversed(self.queue.jobs.values()))
+        elif len(self.queue.jobs) == count:
+            if not self._refused:
+                self._fail(f"a submit of {unique!r} was joined to another job")
+        else:
+            job = next(reversed(self.queue.jobs.values()))
+            if self._most and job.function.total > self._most:
+                self._fail(f"{function!r} has {job.function.total} jobs, more than {self._most}")
+            if unique and (unique != b"-" or data):
+                self._joined[key] = job
+
+    def _refuse(self, link: ServerLink, code: bytes, text: bytes) -> None:
+        self._refused = True
+        super()._refuse(link, code, text)
+
+    def _add_ability(self, link: ServerLink, name: bytes, seconds: float) -> None:
+        super()._add_ability(link, name, seconds)
+        if link.asleep and self._best_for(link) is not None:
+            self._fail(f"{link!r} sleeps on although there is something to do for it now")
+
+    def _on_cant_do(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        if any(job.function.name == args[0] for job in link.jobs.values()):
+            self._fail(
+                f"{link!r} can't do {args[0]!r}, of which it has a job: gearmand takes it away"
+            )
+        super()._on_cant_do(link, kind, args, now)
 
     def _put(self, job: QueuedJob, now: float) -> None:
         priority = self._priorities.setdefault(job, self._priority)
@@ -123,7 +161,10 @@ class Witness(ServerEngine):
                 self._fail(f"{job.handle!r} was taken away {seconds - limit} seconds too late")
         losses = self._losses[job] = self._losses.get(job, 0) + 1
         goes_on = job.wanted and (self._retries is None or losses <= self._retries)
+        link = job.worker
         super()._take_away(job, now)
+        if link.is_up and job.handle not in link.former:
+            self._fail(f"{link!r} would get an error for what it still sends about {job.handle!r}")
         if goes_on != (job.handle in self.queue.jobs):
             self._fail(f"{job.handle!r} was lost {losses} times, and is {job.state.name}")
 
@@ -158,6 +199,7 @@ class ServerNode(Node):
             return Witness(
                 fail=net.fail,
                 is_late=lambda: node.was_frozen(net.now),
+                seen=lambda *job: net.books.seen(node, *job),
                 rng=node.rng,
                 wall_clock=node.wall_clock,
                 # So that no other server, and no other life of this one, has the same handles.

@@ -44,7 +44,8 @@ class End:
         gone_at: Since when.
         stalled_until: Until when nothing arrives.
         rest: What was written and has no room yet.
-        has_more: Whether the engine may have more to write once there is room.
+        heard_at: When bytes have come last.
+        wrote_at: When some were written last.
     """
 
     __slots__ = (
@@ -55,7 +56,7 @@ class End:
         "_size",
         "gone",
         "gone_at",
-        "has_more",
+        "heard_at",
         "life",
         "link",
         "node",
@@ -63,6 +64,7 @@ class End:
         "rest",
         "silent",
         "stalled_until",
+        "wrote_at",
     )
 
     peer: End
@@ -76,8 +78,8 @@ class End:
         self.gone_at = 0.0
         self.stalled_until = 0.0
         self.rest = b""
-        self.has_more = False
         self.silent = False
+        self.heard_at = self.wrote_at = net.now
         # When what arrives, the first thing first; bytes of that; when the last of it does.
         self._flight: deque[tuple[float, bytes | str]] = deque()
         self._size = 0
@@ -94,6 +96,7 @@ class End:
     def write(self, data: bytes) -> None:
         """Send `data`, as much of it as there is room for; the rest stays in `rest`."""
         peer = self.peer
+        self.wrote_at = self._net.now
         room = self._net.faults.capacity - peer._size  # noqa: SLF001 - the other half of this
         if room < len(data):
             self.rest = data[room:]
@@ -151,6 +154,7 @@ class End:
             self._is_due = False
         if isinstance(item, bytes):
             self._size -= len(item)
+            self.heard_at = now
             node.receive(self, item)
             # As systems do, so that no single bytes are asked for.
             if self.peer.rest and self._size <= self._net.faults.capacity // 2:

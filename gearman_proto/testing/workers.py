@@ -40,6 +40,8 @@ _UPDATES: Final[dict[type[PacketEvent], Callable[[Any], tuple[str, Any]]]] = {
     WorkWarning: lambda event: ("JobWarning", event.data),
     WorkStatus: lambda event: ("JobProgress", (int(event.numerator), int(event.denominator))),
 }
+# Seconds in which a worker that has nothing to do stops.
+_AT_ONCE: Final = 0.9
 _ENDS: Final[dict[type[PacketEvent], str]] = {
     WorkComplete: "complete",
     WorkFail: "fail",
@@ -70,6 +72,7 @@ class WorkerNode(Node):
             raises fails the job.
         limit: Seconds that a job may take, or None.
         exceptions: Whether a failure is sent as WORK_EXCEPTION.
+        pause: Seconds between the end of a job and its being done with, as hooks take.
         options: For WorkerEngine, but for its chance.
     """
 
@@ -84,6 +87,7 @@ class WorkerNode(Node):
         *,
         limit: float | None = None,
         exceptions: bool = False,
+        pause: float = 0.0,
         **options: Any,
     ) -> None:
         addresses = parse_host_list([server.name for server in servers])
@@ -96,6 +100,7 @@ class WorkerNode(Node):
         self.limit = limit
         net.books.is_limited |= limit is not None
         self.exceptions = exceptions
+        self.pause = pause
         self.max_jobs: int = options.get("max_jobs", 1)
         self.begin()
         self.pump()
@@ -105,6 +110,10 @@ class WorkerNode(Node):
         #: The call of `work`; None while it is over.
         self.stream: WorkStream | None = None
         self.runs: dict[Run, None] = {}
+        #: What it is registered for.
+        self.registered: dict[str, None] = {}
+        # The servers that have failed since the beginning of `work`, until one has answered.
+        self._failed: set[str] | None = None
         for function in self.callbacks:
             self.register(function)
         self.work()
@@ -117,10 +126,12 @@ class WorkerNode(Node):
 
     def register(self, function: str) -> None:
         """Take jobs of `function`, one of `callbacks`."""
+        self.registered[function] = None
         self.call(self.engine.register, function.encode(), self.limit, self.net.now)
 
     def unregister(self, function: str) -> None:
         """Take no more jobs of `function`."""
+        self.registered.pop(function, None)
         self.call(self.engine.unregister, function.encode(), self.net.now)
 
     def work(self) -> None:
@@ -131,6 +142,7 @@ class WorkerNode(Node):
             self.net.trace.add(self.net.now, self.name, "works")
 
             def begin() -> None:
+                self._failed = set()
                 self.stream = self.engine.work(self.net.now, _nothing)
 
             self.call(begin)
@@ -142,6 +154,40 @@ class WorkerNode(Node):
             self.net.trace.add(self.net.now, self.name, "is to stop")
             self._is_told_to_stop = True
             self.call(self.engine.stop, self.net.now)
+            if self.stream is not None and not self.runs and self.net.is_prompt():
+                self.net.schedule(self.net.now + _AT_ONCE, self._check_stopped, self.stream)
+
+    def _check_stopped(self, stream: WorkStream) -> None:
+        """It had no job, and so nothing to wait for but an answer."""
+        if self.stream is stream and not self.runs and self.net.is_prompt():
+            self.net.fail(f"{self.name} does not stop, and has nothing to do")
+
+    def check_abilities(self) -> None:
+        """Servers know what it does."""
+        told = {name.encode() for name in self.registered}
+        for end in self.ends.values():
+            link = end.peer.link
+            if link is not None and {function.name for function in link.abilities} != told:
+                self.net.fail(
+                    f"{self.name} does {sorted(told)}, which {end.peer.node.name} does not know"
+                )
+
+    def receive(self, end: Any, data: bytes) -> None:
+        """Bytes have come: there is a server that works."""
+        self._failed = None
+        super().receive(end, data)
+
+    def _forget(self, end: Any, *, closes: bool = False) -> None:
+        super()._forget(end, closes=closes)
+        if self._failed is not None and self.registered:
+            self._failed.add(end.peer.node.name)
+            if len(self._failed) == len(self.servers):
+                self._failed = None
+                self.net.schedule(self.net.now, self._check_given_up, self.stream)
+
+    def _check_given_up(self, stream: WorkStream | None) -> None:
+        if self.stream is stream and stream is not None and not self._is_told_to_stop:
+            self.net.fail(f"{self.name} has tried each server in vain, and does not say so")
 
     def ended(self, end: Any, mark: str) -> None:
         """A connection has ended: its jobs are lost."""
@@ -163,7 +209,8 @@ class WorkerNode(Node):
                 break
             self._start(job)
         # The answer to a grab that came late may be a job, for which there is no slot any more.
-        if len(self.runs) > self.max_jobs + len(self.servers) - 1:
+        most = self.max_jobs + (0 if net.is_prompt() else len(self.servers) - 1)
+        if len(self.runs) > most:
             net.fail(f"{self.name} has {len(self.runs)} jobs; it wants {self.max_jobs}")
         if done and self.stream is not None:
             self._end_work()
@@ -259,7 +306,7 @@ class WorkerNode(Node):
                 net.books.counts["waits for room"] += 1
             return True
 
-        if not self.call(send) and goes_on and run in self.runs:
+        if not self.call(send) and goes_on:
             self._done(run)
 
     def _finish(self, run: Run, happened: Happened, value: Any) -> None:
@@ -271,10 +318,14 @@ class WorkerNode(Node):
         for event in events:
             if run in self.runs:
                 self._send(run, event, goes_on=False)
-        if run in self.runs:
-            self._done(run)
+        self.net.schedule(self.net.now + self.pause, self._done, run)
 
     def _done(self, run: Run) -> None:
+        if run not in self.runs:
+            return  # The worker has died.
+        if self.frozen_until > self.net.now:
+            self.net.schedule(self.frozen_until, self._done, run)
+            return
         del self.runs[run]
         if run.steps is not None:
             run.steps.close()

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN, PRIORITY_HIGH
+from gearman_proto.constants import (
+    JOB_COMPLETE,
+    JOB_FAILED,
+    JOB_PENDING,
+    JOB_UNKNOWN,
+    PRIORITY_HIGH,
+)
 from gearman_proto.engines.jobqueue import JobState
 from gearman_proto.engines.timers import Timers
 from gearman_proto.engines.waits import Stream
@@ -298,7 +304,7 @@ def test_a_late_deadline(monkeypatch: MonkeyPatch) -> None:
     cast = Cast()
     cast.run(0.5)
     monkeypatch.setattr(
-        Timers, "next_deadline", lambda self: self._heap and self._heap[0][0] + 0.1 or None
+        Timers, "next_deadline", lambda self: (self._heap and self._heap[0][0] + 0.1) or None
     )
     cast.submit(timeout=1.0)
     found(cast.net.check, "should have been over at 1.5")
@@ -458,7 +464,9 @@ def test_a_job_that_is_not_the_next_one() -> None:
     found(lambda: cast.run(5.0), "which is next")
 
 
-@pytest.mark.parametrize(("seconds", "problem"), [(0.5, "after 0.5 seconds|after 0.49"), (2.5, "seconds too late")])
+@pytest.mark.parametrize(
+    ("seconds", "problem"), [(0.5, "after 0.5 seconds|after 0.49"), (2.5, "seconds too late")]
+)
 def test_a_job_that_is_taken_away(seconds: float, problem: str) -> None:
     cast = Cast()
     cast.worker.limit = 1.5
