@@ -292,7 +292,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 }
 
 
-# What an application can see that passes a wrong argument, or changes what it has passed; a message.
+# What only an application sees that passes a wrong argument, or changes what it has passed.
 NOT_ON_THE_WIRE: Final = frozenset(
     {
         "raise type(self.error)(str(self.error), self.requests)",

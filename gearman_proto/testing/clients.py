@@ -162,11 +162,11 @@ class ClientNode(CallingNode):
         return self.start_call(call, begin)
 
     def _known(self, requests: Sequence[GearmanJobRequest]) -> set[tuple[int, bytes]]:
-        """The jobs that servers have of those of `requests` that are asked for by unique."""
+        """The jobs that servers have of those of `requests` that all are asked for, by unique."""
         asked = [
             (at, (request.unique or "").encode())
             for at, request in enumerate(requests)
-            if request.handle is None
+            if request.handle is None and request.connection is None
         ]
         servers = [each for each in self.servers.values() if isinstance(each, ServerNode)]
         jobs = [job for server in servers for job in server.engine.queue.jobs.values() if asked]

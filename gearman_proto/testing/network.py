@@ -191,7 +191,7 @@ class Network:
         heapq.heappush(self._events, (max(self.now, at), self._count, function, args))
 
     def is_prompt(self) -> bool:
-        """Return whether nothing has gone wrong until now, and all is quick: no excuse for lateness."""
+        """Return whether nothing has gone wrong yet, and all is quick: nothing excuses lateness."""
         faults = self.faults
         return not self.happened and faults.latency[1] <= _PROMPT and faults.capacity >= _ROOMY
 

@@ -1,4 +1,4 @@
-"""The simulated network: what is in it, what goes wrong in it, and that it is the same each time."""
+"""The simulated network: what is in it, what goes wrong, and that it is the same each time."""
 
 from __future__ import annotations
 
@@ -262,6 +262,151 @@ def test_events_run_out() -> None:
     assert net.now == 3.0
 
 
+def test_calls_that_are_over_at_once() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    call = cast.submit("reverse")
+    run(net, 1.0)
+    assert cast.client.wait(call.requests).is_over
+    assert repr(cast.client) == "<ClientNode client1>"
+    net.check()
+
+
+def test_a_result_that_is_none_fails_the_job() -> None:
+    net = Network(seed=1)
+    server = net.server()
+    net.worker([server], {"strange": lambda job: 7}, pause=0.5)
+    client = net.client([server])
+    call = client.submit([{"task": "strange", "data": b""}])
+    net.check()
+    assert call.requests[0].state == JOB_FAILED
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("crash", 5.0), ("freeze", 5.0)])
+def test_a_worker_that_is_hit_between_the_end_of_a_job_and_its_hooks(
+    kind: str, seconds: float
+) -> None:
+    net = Network(seed=1, replay=[Fault(0.5, kind, "worker1", seconds)])
+    cast = Cast(net, pause=1.0)
+    call = cast.submit("reverse")
+    run(net, 0.9)
+    assert call.is_over
+    assert list(cast.worker.runs) if kind == "freeze" else not cast.worker.runs
+    run(net, 4.0)
+    later = cast.submit("reverse")
+    net.check()
+    assert later.over_at is not None
+    assert later.over_at > 5.5
+
+
+def test_a_worker_that_is_lost_while_it_sends_its_end() -> None:
+    net = Network(seed=1, replay=[Fault(1.5, "reset", "worker1>server1")])
+    cast = Cast(net)
+    # It would send two packets, a warning and the end.
+    cast.worker.callbacks["fail"] = fail_late
+    call = cast.submit("fail", background=True)
+    run(net, 3.0)
+    net.check()
+    assert call.requests[0].state == JOB_CREATED
+
+
+def fail_late(job: WorkerJob) -> Iterator[Any]:
+    yield 2.0
+    raise RuntimeError("no")
+
+
+def test_more_than_a_server_does_in_a_turn() -> None:
+    net = Network(seed=1, faults=Faults(cut=0.9))
+    cast = Cast(net)
+    jobs = [{"task": "reverse", "data": b"%d" % number} for number in range(1500)]
+    call = cast.client.submit(jobs, background=True)
+    net.check()
+    assert call.is_over
+    assert net.books.counts["background jobs done"] == 1500
+
+
+def test_a_server_that_is_told_to_end() -> None:
+    net = Network(seed=1)
+    server = net.server()
+    admin = net.admin(server)
+    asked = admin.ask(text.shutdown(graceful=True))
+    run(net, 1.0)
+    assert asked.is_over
+    assert not server.is_listening
+    refused = admin.ask(text.version())
+    net.check()
+    assert isinstance(refused.error, ServerUnavailable)
+
+
+def test_an_application_that_ends_when_it_is_called_back() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    cast.submit("reverse", then=lambda call: cast.client.die(quietly=False))
+    run(net, 1.0)
+    assert not cast.client.is_up
+    cast.client.start()
+    net.check()
+
+
+def test_a_client_vanishes_before_it_is_accepted() -> None:
+    faults = [Fault(0.5, "freeze", "server1", 100.0), Fault(0.9, "vanish", "client1", 5.0)]
+    net = Network(seed=1, replay=faults)
+    cast = Cast(net)
+    run(net, 0.6)
+    cast.submit("reverse")
+    run(net, 0.2)
+    assert len(cast.server.backlog) == 1
+    run(net, 200.0)
+    assert not cast.server.backlog
+    net.check()
+
+
+def test_a_client_leaves_before_it_is_connected() -> None:
+    net = Network(seed=1, faults=Faults(latency=(1.0, 1.0)))
+    cast = Cast(net)
+    cast.submit("reverse")
+    run(net, 0.5)
+    cast.client.close()
+    net.check()
+
+
+def test_no_room_at_all() -> None:
+    net = Network(seed=1, faults=Faults(capacity=1000))
+    cast = Cast(net)
+    cast.submit("reverse")
+    run(net, 0.5)
+    (end,) = cast.client.ends.values()
+    end.write(bytes(1000))
+    end.write(b"more")
+    assert end.rest == b"more"
+
+
+def test_no_fault_happens_at_the_end() -> None:
+    net = Network(seed=1, replay=[Fault(50.0, "crash", "server1", 1.0)])
+    Cast(net).submit("reverse")
+    run(net, 1.0)
+    net.check()
+    assert net.now > 50.0
+    assert not net.happened
+
+
+def test_a_client_without_a_heartbeat() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    client = net.client([cast.server], heartbeat=None)
+    client.submit([{"task": "slowly", "data": b""}])
+    net.check()
+
+
+def test_long_waits_are_watched() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    client = net.client([cast.server], heartbeat=1.0)
+    call = client.submit([{"task": "nothing", "data": b""}], timeout=60.0)
+    net.check()
+    assert call.timed_out
+
+
 # A stranger's engine.
 
 
@@ -305,7 +450,7 @@ class Echo:
 def test_an_engine_of_a_stranger() -> None:
     net = Network(seed=1)
     server = net.server("here")
-    stranger = net.add(Node(net, "stranger", lambda node: Echo(node), [server]))
+    stranger = net.add(Node(net, "stranger", Echo, [server]))
     stranger.host = "here"  # type: ignore[attr-defined]
     stranger.engine.address = stranger
     stranger.pump()
@@ -496,7 +641,9 @@ def test_the_same_seed_is_the_same_run_in_another_process() -> None:
     program = (
         "import random\nfrom fuzz.simulation import Run, plan_of\n"
         "for seed in (3, 8):\n"
-        "    run = Run(plan_of(random.Random(seed)))\n    run.run()\n    print(run.net.trace.digest)"
+        "    run = Run(plan_of(random.Random(seed)))\n"
+        "    run.run()\n"
+        "    print(run.net.trace.digest)\n"
     )
     said = [
         subprocess.run(

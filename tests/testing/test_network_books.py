@@ -18,6 +18,7 @@ from gearman_proto.engines.jobqueue import JobState
 from gearman_proto.engines.timers import Timers
 from gearman_proto.engines.waits import Stream
 from gearman_proto.errors import ConnectionError, GearmanError, RemoteProtocolError, ServerError
+from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.updates import JobData
 from gearman_proto.testing import Fault, Network, ServerNode, SimulationError
 from gearman_proto.testing.books import Execution
@@ -197,6 +198,27 @@ def test_a_background_job_may_be_given_up() -> None:
     assert cast.net.books.counts["background jobs given up"] == 1
 
 
+def test_a_submit_that_is_sent_again_with_the_same_unique() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    unique = call.requests[0].unique.encode()
+    found(lambda: cast.net.books.seen(cast.server, b"work", unique, b"data"), "sent .* again")
+
+
+def test_a_job_that_is_done_again_for_no_reason() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(5.0)
+    ((key, (first,)),) = cast.net.books.executions.items()
+    first._end.peer.gone = True
+    job = (key[1], "work", None, b"data")
+    found(
+        lambda: cast.net.books.started(cast.worker, first._end, job, 6.0, None),
+        "and nothing had happened",
+    )
+
+
 # Executions.
 
 
@@ -259,6 +281,19 @@ def test_a_worker_that_says_that_it_has_lost_what_it_has() -> None:
     found(cast.net.check, "although it is connected")
 
 
+def test_abilities_that_a_server_does_not_know() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.worker.registered["more"] = None
+    found(cast.net.check, "which server1 does not know")
+
+
+def test_a_worker_that_tries_in_vain() -> None:
+    cast = Cast(Fault(0.0, "crash", "server1", 30.0))
+    cast.worker.engine._untried.add(object())  # type: ignore[union-attr, arg-type]
+    found(lambda: cast.run(1.0), "in vain, and does not say so")
+
+
 # Workers' ends.
 
 
@@ -294,6 +329,13 @@ def test_work_that_does_not_end() -> None:
     cast = Cast()
     cast.run(0.5)
     cast.worker.engine.stop = lambda now, timeout=None: None  # type: ignore[method-assign]
+    found(cast.net.check, "worker1 does not stop")
+
+
+def test_work_that_does_not_end_in_a_slow_network() -> None:
+    cast = Cast(Fault(0.1, "clock", "server1", 1.0))
+    cast.run(0.5)
+    cast.worker.engine.stop = lambda now, timeout=None: None  # type: ignore[method-assign, misc]
     found(cast.net.check, "worker1 does not stop")
 
 
@@ -351,6 +393,50 @@ def test_an_admin_client_that_takes_offence() -> None:
     assert call.wait is not None
     call.wait.fail(RemoteProtocolError("nonsense"))
     found(cast.admin.pump, "has raised .*nonsense")
+
+
+def test_an_admin_client_that_is_not_answered() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.admin.receive = lambda end, data: None  # type: ignore[method-assign, misc]
+    cast.admin.ask(text.version(), timeout=1.0)
+    found(lambda: cast.run(2.0), "was not answered")
+
+
+def test_a_client_that_is_not_told_what_is_known() -> None:
+    cast = Cast()
+    cast.client.submit([{"task": "work", "data": b"data", "unique": "mine"}], background=True)
+    cast.run(0.5)
+    request = GearmanJobRequest.from_unique("mine")
+    cast.client.statuses([request])
+    request.set_status = lambda status: None  # type: ignore[method-assign]
+    found(lambda: cast.run(0.5), "was not told of")
+
+
+def test_a_client_that_ends_with_what_nobody_waits_for() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    cast.client.give_up(call)
+    cast.client.engine.close = lambda now: lie(call.requests[0], state=JOB_UNKNOWN)  # type: ignore
+    found(cast.client.close, "has ended, and with it")
+
+
+def test_a_client_that_closes_for_no_reason() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    (link,) = cast.client.ends
+    cast.client.engine._close(link, ConnectionError("why not"), 0.5)
+    found(cast.client.pump, "and nothing has happened")
+
+
+def test_a_client_that_waits_for_what_is_silent() -> None:
+    cast = Cast(Fault(0.5, "freeze", "server1", 200.0))
+    client = cast.net.client([cast.server], heartbeat=2.0)
+    client.submit([{"task": "work", "data": b"data"}])
+    client.engine._heartbeat = 100.0
+    found(lambda: cast.run(60.0), "silent since")
 
 
 # Nodes.
@@ -501,6 +587,59 @@ def test_a_job_in_a_state_that_nobody_was_told_of() -> None:
     found(engine.check, "which nobody was told")
     job.state = JobState.DELAYED
     found(engine.check, "is DELAYED since")
+
+
+def test_a_submit_that_is_joined_to_another_job() -> None:
+    cast = Cast()
+    job = {"task": "work", "data": b"data", "unique": "mine"}
+    cast.client.submit([job], background=True)
+    cast.run(0.5)
+    engine = of_server(cast)
+    (there,) = engine.queue.jobs.values()
+    engine.queue.find = lambda name, key: there
+    cast.submit(background=True)
+    found(lambda: cast.run(0.5), "was joined to another job")
+
+
+def test_more_jobs_than_there_may_be() -> None:
+    cast = Cast()
+    of_server(cast)._most = 1
+    cast.submit()
+    cast.submit()
+    found(lambda: cast.run(0.5), "more than 1")
+
+
+def test_a_worker_that_is_not_woken_by_what_it_registers_for() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.client.submit([{"task": "more", "data": b""}])
+    cast.run(0.5)
+    engine = of_server(cast)
+    (link,) = [link for link in engine.links if link.abilities]
+    engine._wake = lambda link: None
+    found(lambda: engine._add_ability(link, b"more", 0), "to do for it now")
+
+
+def test_a_worker_that_gives_up_what_it_has() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    (job,) = engine.queue.jobs.values()
+    found(lambda: engine._on_cant_do(job.worker, None, (b"work",), 0.5), "gearmand takes it away")
+
+
+def test_a_worker_that_would_get_an_error() -> None:
+    cast = Cast()
+    cast.worker.limit = 1.5
+    cast.worker.register("work")
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    (job,) = engine.queue.jobs.values()
+    engine._leave_before_its_end = engine._leave_worker
+    since, limit = engine._begun[job]
+    found(lambda: engine._take_away(job, since + limit), "would get an error")
 
 
 # What is left.
