@@ -235,7 +235,7 @@ def _action(
             "background": rng.random() < 0.3 or kind == "later",
             "max_retries": rng.choice([0, 0, 1, 3, 100]),
             "timeout": rng.choice([None, 0.01, 1.0, 5.0, 30.0]),
-            "accepted_only": rng.random() < 0.2,
+            "accepted_only": rng.random() < 0.35,
         }
         jobs = [_job(rng, kind) for _ in range(rng.randrange(1, 2 * burst))]
         if jobs[0].get("unique") == "-":
@@ -268,7 +268,7 @@ def _job(rng: random.Random, kind: str) -> dict[str, Any]:
     if kind == "later":
         job["run_at"] = 1_700_000_000.0 + rng.choice([-5.0, 0.5, 3.0, 20.0, 90.0])
         return job
-    if rng.random() < 0.25:
+    if rng.random() < 0.35:
         job["unique"] = rng.choice(["a", "b", "-"])
     job["priority"] = rng.choice([PRIORITY_NONE, PRIORITY_NONE, PRIORITY_HIGH, PRIORITY_LOW])
     return job

@@ -211,6 +211,28 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "for request in item.requests[:1]: job = jobs.attach",
         ),
         ("if not item.waits: item.strand()", "if item.waits: item.strand()"),
+        ("self._timers.set(link, now + seconds, self._too_long[link.phase])", "pass"),
+        (
+            "self._grabs += (phase is GRABBING) - (link.phase is GRABBING)",
+            "self._grabs += phase is GRABBING",
+        ),
+        ("link.jobs[job] = None self._jobs.add(job)", "self._jobs.add(job)"),
+        ("elif link.jobs: self._enter(link, RESTING, now)", "elif False: pass"),
+        ("self._send(link, PreSleep())", "pass"),
+        ("self._send(link, NoJob) return", "return"),
+        ("self._queue(link, link.connection.send_args(JobCreated, (job.handle,)))", "pass"),
+        ("self._tell(job, kind, args) self._leave_worker(job)", "self._leave_worker(job)"),
+        ("queue.listen(job, link) link.listening[job] = None", "queue.listen(job, link)"),
+        (
+            "job, _ = link.listening.popitem() self.queue.stop_listening(job, link)",
+            "link.listening.popitem()",
+        ),
+        ("del self.by_key[job.key]", "pass"),
+        ("function.running += 1", "pass"),
+        ("jobs.accept(handle, item, now)", "pass"),
+        ("self._waits.discard(wait) if isinstance(wait, Stream):", "if isinstance(wait, Stream):"),
+        ("self.open -= 1 if not self.open: self.check()", "if not self.open: self.check()"),
+        ("request.timed_out = True super().expire(now) def raise_error", "pass def raise_error"),
     ),
     "gearman_sync": (
         ("self._share = self._timeout / max(len(found), 1)", "self._share = self._timeout"),
@@ -300,6 +322,13 @@ NOT_ON_THE_WIRE: Final = frozenset(
         "tuple(requests)",
         "link.server not in self.pool.servers",
         "or request.priority is not priority",
+        # What other servers and clients do than those of this library.
+        "if event.function in link.registered:",
+        "job.listeners[link] += 1",
+        "self._under_way -= 1 self._ask_next()",
+        # How often something is asked that changes nothing.
+        "if job.since + seconds <= now",
+        "if now - link.since < _AT_ONCE else 0",
     }
 )
 

@@ -195,7 +195,7 @@ class ClientNode(CallingNode):
         self._entries.clear()
 
     def _forget(self, end: End, *, closes: bool = False) -> None:
-        if closes and self.net.is_prompt() and not self.engine.closed:
+        if closes and not self.net.happened and not self.engine.closed:
             self.net.fail(f"{self.name} closes a connection, and nothing has happened")
         super()._forget(end, closes=closes)
 
@@ -280,6 +280,7 @@ class AdminNode(CallingNode):
     def __init__(self, net: Network, name: str, server: Node, **options: Any) -> None:
         addresses = parse_host_list([server.name])
         super().__init__(net, name, lambda _: AdminEngine(addresses, **options), [server])
+        self._gave_up = False
         self.begin()
 
     def ask(
@@ -303,6 +304,16 @@ class AdminNode(CallingNode):
     def ping(self, *, timeout: float | None = 10.0) -> Call:
         """Ask whether the server is there; `timeout` as for `ask`."""
         return self.start_call(Call(self, "ping", timeout), self.engine.ping)
+
+    def _forget(self, end: End, *, closes: bool = False) -> None:
+        if closes and self.net.is_prompt() and not self.engine.closed and not self._gave_up:
+            self.net.fail(f"{self.name} closes a connection, and nothing has happened")
+        super()._forget(end, closes=closes)
+
+    def give_up(self, call: Call) -> None:
+        """The caller of `call` does not wait any longer, which may end the connection."""
+        self._gave_up = True
+        super().give_up(call)
 
     def close(self) -> None:
         """End."""

@@ -49,6 +49,8 @@ _PROMPT: Final = 0.03
 _ROOMY: Final = 1_000_000
 # Seconds of virtual time between two looks whether everything has ended.
 _A_WHILE: Final = 0.5
+# Seconds in which what a node says of itself arrives.
+_A_LONG_WHILE: Final = 3.0
 # Steps without any time passing, after which nothing will ever happen.
 _STANDSTILL: Final = 200_000
 #: Seconds of virtual time after the last fault until all must have come to its end: a server may be
@@ -365,8 +367,6 @@ class Network:
         self.books.check(servers)
         for node in callers:
             audit_quiet(node)
-        for worker in workers:
-            worker.check_abilities()
         self._close(workers, callers)
 
     def _open_entries(self) -> Iterator[Any]:
@@ -386,7 +386,9 @@ class Network:
         return f"{calls} and {entries} of {busy}, executions {runs}, jobs at {jobs}"
 
     def _close(self, workers: Any, callers: Any) -> None:
+        self._run(self.now + _A_LONG_WHILE)
         for worker in workers:
+            worker.check_abilities(self.now - _A_LONG_WHILE)
             worker.stop()
         # The answer to what was sent last is waited for, for a second at most; a grab, as long.
         self._run(self.now + 70.0)

@@ -192,8 +192,8 @@ class Node:
                 is_done = False
             if self._wake():
                 is_done = False
-            if engine is not self.engine:
-                break  # It has died meanwhile.
+            if not self.is_up or engine is not self.engine:
+                return  # It has died meanwhile, and may have been started again.
         self._is_busy = False
         deadline = self.engine.next_deadline()
         if deadline is not None and deadline < self._timer_at:
@@ -206,9 +206,8 @@ class Node:
 
     def write_more(self, end: End) -> None:
         """There is room on a connection again."""
-        if self.is_up:
-            self._write(end)
-            self.pump()
+        self._write(end)
+        self.pump()
 
     def _write(self, end: End) -> bool:
         """Have what the engine has to send written. Returns whether there was anything."""

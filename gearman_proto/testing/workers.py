@@ -162,12 +162,14 @@ class WorkerNode(Node):
         if self.stream is stream and not self.runs and self.net.is_prompt():
             self.net.fail(f"{self.name} does not stop, and has nothing to do")
 
-    def check_abilities(self) -> None:
-        """Servers know what it does."""
+    def check_abilities(self, since: float) -> None:
+        """Servers that it has been connected to since then know what it does."""
         told = {name.encode() for name in self.registered}
         for end in self.ends.values():
             link = end.peer.link
-            if link is not None and {function.name for function in link.abilities} != told:
+            if link is None or end.link.opened_at > since:
+                continue
+            if {function.name for function in link.abilities} != told:
                 self.net.fail(
                     f"{self.name} does {sorted(told)}, which {end.peer.node.name} does not know"
                 )
@@ -316,8 +318,7 @@ class WorkerNode(Node):
             happened = Happened.UNENCODABLE
             events = to_send(happened, run.job, NoopEncoder, error, self.exceptions)
         for event in events:
-            if run in self.runs:
-                self._send(run, event, goes_on=False)
+            self._send(run, event, goes_on=False)
         self.net.schedule(self.net.now + self.pause, self._done, run)
 
     def _done(self, run: Run) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,11 +23,15 @@ from gearman_proto.jobs.updates import JobData
 from gearman_proto.testing import Fault, Network, ServerNode, SimulationError
 from gearman_proto.testing.books import Execution
 from gearman_proto.wire import text
+from gearman_proto.wire.connection import Connection
+from gearman_proto.wire.events import SubmitJobBg
+from gearman_proto.wire.packets import Role
 
-MonkeyPatch = pytest.MonkeyPatch
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
 
 
-def work(job: Any) -> Iterator[Any]:
+def work(job: Any) -> Generator[Any, None, bytes]:
     yield 1.0
     yield JobData(b"some")
     yield 1.0
@@ -328,7 +332,7 @@ def test_work_ends_before_its_jobs() -> None:
 def test_work_that_does_not_end() -> None:
     cast = Cast()
     cast.run(0.5)
-    cast.worker.engine.stop = lambda now, timeout=None: None  # type: ignore[method-assign]
+    cast.worker.engine.stop = lambda now, timeout=None: None  # type: ignore[method-assign, misc]
     found(cast.net.check, "worker1 does not stop")
 
 
@@ -342,7 +346,7 @@ def test_work_that_does_not_end_in_a_slow_network() -> None:
 # Calls.
 
 
-def test_a_late_deadline(monkeypatch: MonkeyPatch) -> None:
+def test_a_late_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     cast = Cast()
     cast.run(0.5)
     monkeypatch.setattr(
@@ -418,7 +422,8 @@ def test_a_client_that_ends_with_what_nobody_waits_for() -> None:
     call = cast.submit()
     cast.run(0.5)
     cast.client.give_up(call)
-    cast.client.engine.close = lambda now: lie(call.requests[0], state=JOB_UNKNOWN)  # type: ignore
+    close = partial(lie, call.requests[0], state=JOB_UNKNOWN)
+    cast.client.engine.close = lambda now: close()  # type: ignore[method-assign]
     found(cast.client.close, "has ended, and with it")
 
 
@@ -471,7 +476,7 @@ def test_a_node_that_spins() -> None:
     found(lambda: cast.run(1.0), "client1 spins")
 
 
-def test_a_node_that_connects_without_a_pause(monkeypatch: MonkeyPatch) -> None:
+def test_a_node_that_connects_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     cast = Cast(Fault(0.5, "crash", "server1", 30.0))
     monkeypatch.setattr(
         "gearman_proto.engines.pool.Server.failed", lambda self, error, now, rng: None
@@ -599,6 +604,16 @@ def test_a_submit_that_is_joined_to_another_job() -> None:
     engine.queue.find = lambda name, key: there
     cast.submit(background=True)
     found(lambda: cast.run(0.5), "was joined to another job")
+
+
+def test_submits_without_a_unique_are_not_joined() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    engine = of_server(cast)
+    link = engine.accept("stranger", 99, 0.5)
+    packet = Connection(Role.CLIENT).send(SubmitJobBg(b"more", b"", b"data"))
+    engine.receive_data(link, packet * 2, 0.5)
+    assert len(engine.queue.jobs) == 2
 
 
 def test_more_jobs_than_there_may_be() -> None:
