@@ -195,7 +195,10 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("job.attached -= job.listeners.pop(link)", "job.listeners.pop(link)"),
         ("self._namesakes.setdefault(key, {})[name] = job", "pass"),
         ("job.function.delayed -= 1 job.epoch = 0", "job.epoch = 0"),
-        ("link.ready[function] = None return [link for link in", "pass return [link for link in"),
+        (
+            "link.ready[function] = None return [link for link in",
+            "pass\n        return [link for link in",
+        ),
         (
             "self._timers.set(link, now + self._connect_timeout, self._on_connect_timeout)",
             "pass",
@@ -232,7 +235,10 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("jobs.accept(handle, item, now)", "pass"),
         ("self._waits.discard(wait) if isinstance(wait, Stream):", "if isinstance(wait, Stream):"),
         ("self.open -= 1 if not self.open: self.check()", "if not self.open: self.check()"),
-        ("request.timed_out = True super().expire(now) def raise_error", "pass def raise_error"),
+        (
+            "request.timed_out = True super().expire(now) def raise_error",
+            "pass\n        super().expire(now)\n\n    def raise_error",
+        ),
     ),
     "gearman_sync": (
         ("self._share = self._timeout / max(len(found), 1)", "self._share = self._timeout"),
