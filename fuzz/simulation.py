@@ -318,14 +318,14 @@ class Run:
         else:
             self.horizon = max(self.horizon, args[0])
             if kind != "fault":
-                net.schedule(args[0], self._do, kind, *args[1:])
+                net.schedule(args[0], self._do, None, kind, *args[1:])
 
-    def _do(self, kind: str, name: str, *args: Any) -> None:
+    def _do(self, life: int | None, kind: str, name: str, *args: Any) -> None:
         node = self.net.nodes.get(name)
-        if node is None or not node.is_up:
+        if node is None or not node.is_up or life not in (None, node.life):
             return
         if node.frozen_until > self.net.now:
-            self.net.schedule(node.frozen_until, self._do, kind, name, *args)
+            self.net.schedule(node.frozen_until, self._do, node.life, kind, name, *args)
         elif isinstance(node, ClientNode):
             self._do_client(node, kind, *args)
         elif isinstance(node, AdminNode):

@@ -55,7 +55,8 @@ def slowly(job: WorkerJob) -> Generator[Any, None, bytes]:
     yield JobData(b"half of " + job.data)
     yield JobWarning(b"nearly")
     yield 1.0
-    return b"all of " + job.data
+    result: bytes = b"all of " + job.data
+    return result
 
 
 def fail(job: WorkerJob) -> bytes:
@@ -174,6 +175,8 @@ def test_an_admin_client_of_a_server_that_is_down() -> None:
     net = Network(seed=1, replay=[Fault(1.0, "crash", "server1", 5.0)])
     server = net.server()
     admin = net.admin(server)
+    early = admin.ask(text.version(), timeout=None)
+    admin.give_up(early)
     run(net, 2.0)
     asked = admin.ask(text.version())
     run(net, 1.0)
@@ -533,6 +536,14 @@ def test_a_client_dies_and_its_calls_with_it() -> None:
     assert lost_by("crash", 5.0, "client1").state == JOB_CREATED
 
 
+def test_a_client_has_died_with_what_is_under_way() -> None:
+    net = Network(seed=1, replay=[Fault(0.5, "crash", "client1", 50.0)])
+    call = Cast(net).submit("slowly")
+    run(net, 1.0)
+    net.check()
+    assert not call.is_over
+
+
 def test_a_background_job_that_its_server_has_lost() -> None:
     net = Network(seed=1, replay=[Fault(0.5, "crash", "server1", 1.0)])
     Cast(net).submit("slowly", background=True)
@@ -580,7 +591,7 @@ def test_a_clock_jumps() -> None:
     job = {"task": "reverse", "data": b"", "run_at": net.epoch + 1800.0}
     cast.client.submit([job], background=True)
     run(net, 0.9)
-    assert not net.books.counts["executions"]
+    assert "executions" not in net.books.counts
     run(net, 61.0)  # The server looks at the clock so often.
     assert net.books.counts["executions"] == 1
     net.check()

@@ -281,7 +281,7 @@ def test_a_worker_that_says_that_it_has_lost_what_it_has() -> None:
     def send(*args: Any, **options: Any) -> None:
         raise ConnectionError("lost")
 
-    cast.worker.engine.send = send  # type: ignore[method-assign]
+    cast.worker.engine.send = send  # type: ignore[method-assign, assignment]
     found(cast.net.check, "although it is connected")
 
 
@@ -402,7 +402,7 @@ def test_an_admin_client_that_takes_offence() -> None:
 def test_an_admin_client_that_is_not_answered() -> None:
     cast = Cast()
     cast.run(0.5)
-    cast.admin.receive = lambda end, data: None  # type: ignore[method-assign, misc]
+    cast.admin.receive = lambda end, data: None  # type: ignore[method-assign]
     cast.admin.ask(text.version(), timeout=1.0)
     found(lambda: cast.run(2.0), "was not answered")
 
