@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fuzz.simulation import Run, fails, plan_of
-from gearman_proto.testing.network import SimulationError
 from gearman_proto.testing.shrinking import shrink
+from gearman_proto.testing.simulation import SimulationError
 
 if TYPE_CHECKING:
     from fuzz.simulation import Plan

@@ -4,10 +4,11 @@ from .books import Books, Entry, Execution
 from .calls import Call
 from .clients import AdminNode, ClientNode
 from .faults import Fault, Faults
-from .network import Network, SimulationError
+from .network import Network
 from .nodes import Node
 from .servers import ServerNode
 from .shrinking import shrink
+from .simulation import Simulation, SimulationError
 from .trace import Trace
 from .workers import WorkerNode
 
@@ -23,6 +24,7 @@ __all__ = [
     "Network",
     "Node",
     "ServerNode",
+    "Simulation",
     "SimulationError",
     "Trace",
     "WorkerNode",

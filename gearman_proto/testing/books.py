@@ -21,7 +21,7 @@ last life; then an execution of either will do.)
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.errors import (
@@ -34,17 +34,34 @@ from gearman_proto.jobs.request import next_update
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gearman_proto.jobs.request import GearmanJobRequest
-
-    from .nodes import Node
-    from .servers import ServerNode
-    from .wires import End
 
 #: Seconds by which a deadline may be missed: sums of floats are not exact.
 EPSILON: Final = 1e-6
 _LOST: Final = (ConnectionError, ServerUnavailable, ExceededConnectionAttempts)
+
+
+class Place(Protocol):
+    """What the books have to know of a node."""
+
+    @property
+    def name(self) -> str:
+        """What it is known by."""
+
+    @property
+    def servers(self) -> Mapping[str, Place]:
+        """The nodes that it connects to, by name."""
+
+    #: Whether it runs, and in which life.
+    is_up: bool
+    life: int
+    #: When one of its connections ended last; when it has died, and with it what it had.
+    last_loss: float
+    deaths: list[float]
+    #: Whether it gives up a job whose worker was lost too often.
+    may_give_up: bool
 
 
 class Entry:
@@ -56,7 +73,7 @@ class Entry:
         outcome: How it ended, once it has.
     """
 
-    def __init__(self, number: int, node: Node, request: GearmanJobRequest, now: float) -> None:
+    def __init__(self, number: int, node: Place, request: GearmanJobRequest, now: float) -> None:
         self.number = number
         self.node = node
         self.life = node.life
@@ -91,7 +108,12 @@ class Execution:
     """
 
     def __init__(
-        self, key: tuple[str, str], worker: Node, end: End, now: float, limit: float | None
+        self,
+        key: tuple[str, str],
+        worker: Place,
+        is_lost: Callable[[], bool],
+        now: float,
+        limit: float | None,
     ) -> None:
         self.key = key
         self.worker = worker
@@ -100,11 +122,11 @@ class Execution:
         self.sent: list[tuple[str, Any]] = []
         self.end: str | None = None
         self.value: bytes | None = None
-        self._end = end
+        self._is_lost = is_lost
 
     def may_be_again(self, now: float) -> bool:
         """Whether its server may have given the job to somebody else by now."""
-        return self._end.peer.gone or (self.limit is not None and now >= self.at)
+        return self._is_lost() or (self.limit is not None and now >= self.at)
 
     def say(self, kind: str, value: Any) -> None:
         """The worker sends an update."""
@@ -140,7 +162,7 @@ class Books:
 
     # What clients do.
 
-    def submitted(self, node: Node, request: GearmanJobRequest, now: float) -> Entry:
+    def submitted(self, node: Place, request: GearmanJobRequest, now: float) -> Entry:
         """A request is about to be submitted; it has been through `prepare`."""
         entry = Entry(len(self.entries), node, request, now)
         self.entries.append(entry)
@@ -215,9 +237,9 @@ class Books:
             entry.node.servers[key[0]]
         )
 
-    def _may_be_given_up(self, server: Node) -> bool:
+    def _may_be_given_up(self, server: Place) -> bool:
         """Whether a server may give up a job, as its worker was lost, or had it for too long."""
-        return getattr(server, "may_give_up", True) and (
+        return server.may_give_up and (
             self.is_limited or not self.is_calm() or self.counts["workers' losses"] > 0
         )
 
@@ -248,7 +270,7 @@ class Books:
             sent_all = [each.sent for each in self.executions[key]]
             self._fail(f"{entry} has the updates {got}; what was sent is {sent_all}")
 
-    def seen(self, server: Node, function: bytes, unique: bytes, data: bytes) -> None:
+    def seen(self, server: Place, function: bytes, unique: bytes, data: bytes) -> None:
         """A server has taken a foreground submit.
 
         One that is sent again, since its connection was lost, has another unique: the server may
@@ -263,8 +285,9 @@ class Books:
 
     def started(
         self,
-        worker: Node,
-        end: End,
+        worker: Place,
+        server: Place,
+        is_lost: Callable[[], bool],
         job: tuple[str, str, str | None, bytes],
         now: float,
         limit: float | None,
@@ -273,7 +296,8 @@ class Books:
 
         Args:
             worker: The worker.
-            end: Its end of the connection that the job came over.
+            server: Which server it came from.
+            is_lost: Whether the server knows that the connection has ended over which it came.
             job: Its handle, its function, its unique if the server told that, and its data.
             now: The time.
             limit: How many seconds it may take, or None.
@@ -284,7 +308,7 @@ class Books:
             self._fail(f"{worker.name} was given a job that nobody has submitted: {job}")
         if unique is not None and unique not in uniques and None not in uniques:
             self._fail(f"{worker.name} was given a job of another unique: {job}")
-        key = end.peer.node.name, handle
+        key = server.name, handle
         for other in self.executions[key]:
             if not other.may_be_again(now):
                 self._fail(
@@ -294,14 +318,14 @@ class Books:
             self.counts["executions again"] += 1
             if self.is_calm() and not self.is_limited:
                 self._fail(f"{worker.name} was given {handle} again, and nothing had happened")
-        execution = Execution(key, worker, end, now, limit)
+        execution = Execution(key, worker, is_lost, now, limit)
         self.executions[key].append(execution)
         self.counts["executions"] += 1
         return execution
 
     # At the end.
 
-    def check(self, servers: dict[str, ServerNode]) -> None:
+    def check(self, servers: Mapping[str, Place]) -> None:
         """Everything has come to its end: look for what is lost, and for what has changed."""
         for entry in self.entries:
             request = entry.request
@@ -312,9 +336,7 @@ class Books:
             if entry.background and entry.key is not None:
                 self._check_done(entry, entry.key, servers)
 
-    def _check_done(
-        self, entry: Entry, key: tuple[str, str], servers: dict[str, ServerNode]
-    ) -> None:
+    def _check_done(self, entry: Entry, key: tuple[str, str], servers: Mapping[str, Place]) -> None:
         executions = self.executions[key]
         if any(each.end is not None for each in executions):
             self.counts["background jobs done"] += 1

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from gearman_proto.wire.text import Command
 
     from .books import Entry
-    from .network import Network
     from .nodes import Node
+    from .simulation import Simulation
     from .wires import End
 
 
@@ -40,7 +40,7 @@ class ClientNode(CallingNode):
 
     engine: ClientEngine
 
-    def __init__(self, net: Network, name: str, servers: Sequence[Node], **options: Any) -> None:
+    def __init__(self, net: Simulation, name: str, servers: Sequence[Node], **options: Any) -> None:
         addresses = parse_host_list([server.name for server in servers])
 
         def make(node: ClientNode) -> ClientEngine:
@@ -195,7 +195,7 @@ class ClientNode(CallingNode):
         self._entries.clear()
 
     def _forget(self, end: End, *, closes: bool = False) -> None:
-        if closes and not self.net.happened and not self.engine.closed:
+        if closes and not (self.net.happened or self.engine.closed or end.has_ended):
             self.net.fail(f"{self.name} closes a connection, and nothing has happened")
         super()._forget(end, closes=closes)
 
@@ -277,7 +277,7 @@ class AdminNode(CallingNode):
 
     engine: AdminEngine
 
-    def __init__(self, net: Network, name: str, server: Node, **options: Any) -> None:
+    def __init__(self, net: Simulation, name: str, server: Node, **options: Any) -> None:
         addresses = parse_host_list([server.name])
         super().__init__(net, name, lambda _: AdminEngine(addresses, **options), [server])
         self._gave_up = False
@@ -306,7 +306,8 @@ class AdminNode(CallingNode):
         return self.start_call(Call(self, "ping", timeout), self.engine.ping)
 
     def _forget(self, end: End, *, closes: bool = False) -> None:
-        if closes and self.net.is_prompt() and not self.engine.closed and not self._gave_up:
+        is_meant = self.engine.closed or end.has_ended or self._gave_up
+        if closes and self.net.is_prompt() and not is_meant:
             self.net.fail(f"{self.name} closes a connection, and nothing has happened")
         super()._forget(end, closes=closes)
 
@@ -327,5 +328,3 @@ class AdminNode(CallingNode):
         """A sound server is never taken for an unsound one."""
         if isinstance(call.error, RemoteProtocolError):
             self.net.fail(f"{call} has raised {call.error!r}")
-        if call.timed_out and self.net.is_prompt():
-            self.net.fail(f"{call} was not answered, and nothing has happened")

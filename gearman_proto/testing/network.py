@@ -21,68 +21,34 @@ Theory of operation
 
 from __future__ import annotations
 
-import heapq
-import random
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .audit import audit, audit_idle, audit_quiet
-from .books import Books
 from .clients import AdminNode, ClientNode
 from .faults import Fault, Faults, draw
 from .nodes import Node
 from .servers import ServerNode
-from .trace import Trace
+from .simulation import Simulation, SimulationError
 from .wires import EOF, RESET
 from .workers import WorkerNode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .workers import Callback
 
 N = TypeVar("N", bound=Node)
 
-# Steps between two looks at everything.
-_AUDIT: Final = 250
-# Seconds, and bytes, from which on a network has no part in what comes late.
-_PROMPT: Final = 0.03
-_ROOMY: Final = 1_000_000
 # Seconds of virtual time between two looks whether everything has ended.
 _A_WHILE: Final = 0.5
 # Seconds in which what a node says of itself arrives.
-_A_LONG_WHILE: Final = 3.0
-# Steps without any time passing, after which nothing will ever happen.
-_STANDSTILL: Final = 200_000
+_A_LONG_WHILE: Final = 8.0
 #: Seconds of virtual time after the last fault until all must have come to its end: a server may be
 #: left alone for 30 seconds, a connection be noticed as dead after 60, and so on.
 PATIENCE: Final = 400.0
 
 
-class SimulationError(AssertionError):
-    """Something that must not be was found in a simulated network.
-
-    The message has the seed, the faults and the last steps. What it was found out by, an exception
-    of an engine's, is its cause.
-
-    Attributes:
-        problem: What it is, in a sentence.
-        seed: The network's seed.
-        faults: The faults that there were until then.
-    """
-
-    def __init__(self, problem: str, net: Network) -> None:
-        self.problem = problem
-        self.seed = net.seed
-        self.faults = list(net.happened)
-        faults = "".join(f"    {fault}\n" for fault in self.faults)
-        steps = "".join(f"    {line}\n" for line in net.trace.lines())
-        super().__init__(
-            f"{problem}\n  seed {net.seed}, at {net.now:.6f}, after {net.steps} steps\n"
-            f"  the last steps:\n{steps}  the faults:\n{faults or '    none'}\n  {problem}"
-        )
-
-
-class Network:
+class Network(Simulation):
     """Nodes that speak Gearman with each other, in virtual time.
 
     Args:
@@ -91,16 +57,8 @@ class Network:
         replay: The faults that happen, in place of such as `faults.rate` draws.
         epoch: What wall clocks show at the beginning, in seconds since 1970.
 
-    Attributes:
-        now: The virtual time, in seconds from the beginning.
-        steps: How many calls of engines there were: of the transport side those that tell an engine
-            something (`connected`, `receive_data`, `handle_timeout`, ...) and `data_to_send`; of
-            the caller's side all. `next_action`, `links_to_write` and `next_deadline`, which are
-            asked after each of these, do not count.
-        trace: What has happened.
-        books: What was submitted, executed and told.
-        happened: The faults that there were.
-        nodes: The nodes, by name.
+    What it has beside `nodes`, the nodes by name, is in `Simulation`: `now`, `steps`, `trace`,
+    `books`, `happened`.
     """
 
     def __init__(
@@ -111,32 +69,13 @@ class Network:
         replay: Iterable[Fault] | None = None,
         epoch: float = 1_700_000_000.0,
     ) -> None:
-        self.seed = seed
-        self.faults = Faults() if faults is None else faults
-        self.epoch = epoch
-        self.now = 0.0
-        self.steps = 0
-        self.accepted = 0
-        self.trace = Trace()
-        self.books = Books(self.fail, lambda: not self.happened)
-        self.happened: list[Fault] = []
+        super().__init__(seed, Faults() if faults is None else faults, epoch)
         self.nodes: dict[str, Node] = {}
-        self._events: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
-        self._count = 0
         self._replay = None if replay is None else iter(list(replay))
         self._planned: Iterator[Fault] = iter(())
         self._is_calm = False
         # When the last of what lasts is over, and what it has kept back has arrived.
         self._mended_at = 0.0
-        self._cuts: dict[frozenset[str], float] = {}
-        self._audit_at = _AUDIT
-        rng = self.rng_of("network")
-        #: A number from 0.0 to 1.0 by chance.
-        self.chance = rng.random
-        self._low, self._spread = (
-            self.faults.latency[0],
-            self.faults.latency[1] - self.faults.latency[0],
-        )
 
     # Making it.
 
@@ -181,25 +120,7 @@ class Network:
     def _name(self, what: str, kind: type[Node]) -> str:
         return f"{what}{1 + sum(isinstance(node, kind) for node in self.nodes.values())}"
 
-    def rng_of(self, what: str) -> random.Random:
-        """Return the chance of one part of the network, which depends on the seed and its name."""
-        return random.Random(f"{self.seed} {what}")  # noqa: S311 - it is to be the same again
-
     # Running it.
-
-    def schedule(self, at: float, function: Callable[..., Any], *args: Any) -> None:
-        """Have `function` called when the virtual time is `at`, or at once if that has passed."""
-        self._count += 1
-        heapq.heappush(self._events, (max(self.now, at), self._count, function, args))
-
-    def is_prompt(self) -> bool:
-        """Return whether nothing has gone wrong yet, and all is quick: nothing excuses lateness."""
-        faults = self.faults
-        return not self.happened and faults.latency[1] <= _PROMPT and faults.capacity >= _ROOMY
-
-    def latency(self) -> float:
-        """Return how many seconds something is on its way."""
-        return self._low + self._spread * self.chance()
 
     def run(self, until: float | None = None) -> None:
         """Let time pass until `until`, in virtual seconds; by default until nothing is left to do.
@@ -211,38 +132,9 @@ class Network:
             self._plan()
         self._run(until)
 
-    def _run(self, until: float | None) -> None:
-        events, pop = self._events, heapq.heappop
-        begun = self.steps
-        function: Callable[..., Any]
-        try:
-            while events and (until is None or events[0][0] <= until):
-                at, _, function, args = pop(events)
-                if at > self.now:
-                    self.now = at
-                    begun = self.steps
-                elif self.steps - begun > _STANDSTILL:
-                    self.fail("no time passes any more")
-                function(*args)
-                if self.steps >= self._audit_at:
-                    self._look()
-        except SimulationError:
-            raise
-        except Exception as error:
-            problem = repr(error)
-            raise SimulationError(problem, self) from error
-        if until is not None and until > self.now:
-            self.now = until
-
-    def _look(self) -> None:
-        """Look at everything."""
-        jobs = sum(audit(node) for node in self.nodes.values() if node.is_up)
-        # So that it takes no more than a small part of the time.
-        self._audit_at = self.steps + max(_AUDIT, 10 * jobs)
-
-    def fail(self, problem: str) -> NoReturn:
-        """Raise SimulationError for `problem`."""
-        raise SimulationError(problem, self)
+    def _audit(self) -> int:
+        """Look at all nodes, and return how many jobs that were."""
+        return sum(audit(node) for node in self.nodes.values() if node.is_up)
 
     # What goes wrong.
 
@@ -316,10 +208,6 @@ class Network:
         self.trace.add(self.now, node.name, "starts again")
         node.start()
 
-    def cut_until(self, one: Node, other: Node) -> float:
-        """Return until when nothing comes from one node to the other."""
-        return self._cuts.get(frozenset((one.name, other.name)), 0.0)
-
     # The end.
 
     def check(self, patience: float = PATIENCE) -> None:
@@ -388,6 +276,7 @@ class Network:
     def _close(self, workers: Any, callers: Any) -> None:
         self._run(self.now + _A_LONG_WHILE)
         for worker in workers:
+            worker.check_looks()
             worker.check_abilities(self.now - _A_LONG_WHILE)
             worker.stop()
         # The answer to what was sent last is waited for, for a second at most; a grab, as long.

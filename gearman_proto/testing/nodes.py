@@ -17,7 +17,7 @@ from .wires import ACCEPT, EOF, RESET, TIMEOUT, End
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .network import Network
+    from .simulation import Simulation
 
 # What a system says about the end of a connection.
 _ERRORS: Final[dict[str, Callable[[], Exception]]] = {
@@ -53,12 +53,14 @@ class Node:
             ServerEngine's.
         backlog: The ends of connections that its system has made, and its engine does not know yet.
         last_loss: When one of its connections ended last.
+        deaths: When it has died, and with it what it had.
+        may_give_up: Whether it, a server, gives up a job whose worker was lost too often.
         ends: The ends of its connections, by the engine's links.
     """
 
     def __init__(
         self,
-        net: Network,
+        net: Simulation,
         name: str,
         make: Callable[[Any], Any],
         servers: Sequence[Node] = (),
@@ -75,6 +77,8 @@ class Node:
         self.flaky_until = 0.0
         self._frozen: list[tuple[float, float]] = []
         self.last_loss = -1.0
+        self.deaths: list[float] = []
+        self.may_give_up = True
         self.wall_offset = 0.0
         self.ends: dict[Any, End] = {}
         self.held: list[End] = []
@@ -259,13 +263,13 @@ class Node:
         end.peer = End(net, server, None)
         end.peer.peer = end
         self.ends[link] = end
-        end.stalled_until = net.cut_until(self, server)
+        end.stalled_until = net.cut_until(self.name, server.name)
         net.schedule(now + net.latency(), self._try, end)
 
     def _try(self, end: End) -> None:
         """The packet that asks for a connection arrives at the server."""
         net, now = self.net, self.net.now
-        server = end.peer.node
+        server = self.servers[end.peer.node.name]
         if end.gone or end.silent or not server.is_reachable or not self.is_up:
             return
         later = max(self.frozen_until, end.stalled_until)
@@ -333,6 +337,7 @@ class Node:
         self.held.clear()
         self.backlog.clear()
         self._timer_at = math.inf
+        self.deaths.append(self.net.now)
         self.died()
 
     def died(self) -> None:

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
     from gearman_proto.engines.accepted import ServerLink
 
-    from .network import Network
+    from .simulation import Simulation
 
 _PRIORITIES: Final = [PRIORITY_HIGH, PRIORITY_NONE, PRIORITY_LOW]
 _RANKS: Final = {
     kind: (_PRIORITIES.index(priority), is_background)
     for (priority, is_background), kind in SUBMITS.items()
 }
+# Seconds in which a worker that was told NO_JOB says that it sleeps.
+_SAID_BY_THEN: Final = 1.0
 _NORMAL: Final = _PRIORITIES.index(PRIORITY_NONE)
 
 
@@ -39,6 +41,7 @@ class Witness(ServerEngine):
     Args:
         fail: Gets what is wrong, and raises.
         is_late: Whether the node has just been stopped, so that all may be late.
+        is_prompt: Whether nothing excuses a worker that is late.
         seen: Gets the function, the unique and the data of each foreground submit.
         options: As for ServerEngine.
     """
@@ -48,13 +51,17 @@ class Witness(ServerEngine):
         *,
         fail: Callable[[str], NoReturn],
         is_late: Callable[[], bool],
+        is_prompt: Callable[[], bool],
         seen: Callable[[bytes, bytes, bytes], object],
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._fail = fail
         self._is_late = is_late
+        self._is_prompt = is_prompt
         self._seen = seen
+        # Since when links have been told that there is no job, and have said nothing.
+        self._silent: dict[ServerLink, float] = {}
         self._most: int = options.get("max_queue_size", 0)
         self._refused = False
         self._retries: int | None = options.get("job_retries", DEFAULT_JOB_RETRIES)
@@ -121,8 +128,11 @@ class Witness(ServerEngine):
         for link in self.links:
             if link.asleep and job.function in link.abilities and not job.epoch:
                 self._fail(f"{link!r} sleeps on although there is {job.handle!r} to do")
+            if now > self._silent.get(link, now) + _SAID_BY_THEN and self._is_prompt():
+                self._fail(f"{link!r} was told NO_JOB, and neither sleeps nor asks again")
 
     def _on_pre_sleep(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        self._silent.pop(link, None)
         super()._on_pre_sleep(link, kind, args, now)
         if link.asleep and self._best_for(link) is not None:
             self._fail(f"{link!r} was let sleep although there is something to do for it")
@@ -147,6 +157,9 @@ class Witness(ServerEngine):
         if new != ([] if best is None else [best]):
             given = [job.handle for job in new]
             self._fail(f"{link!r} was given {given}, not {best and best.handle!r}, which is next")
+        self._silent.pop(link, None)
+        if not new:
+            self._silent[link] = now
         for job in new:
             del self._places[job]
             self._begun[job] = now, link.abilities[job.function]
@@ -170,6 +183,8 @@ class Witness(ServerEngine):
 
     def check(self) -> None:
         """Compare what is kept with what the witness knows, and forget what has ended."""
+        for link in [link for link in self._silent if not link.is_up]:
+            del self._silent[link]
         for known in (self._places, self._begun, self._losses, self._priorities):
             for job in [job for job in known if job.state is JobState.ENDED]:
                 del known[job]
@@ -194,11 +209,12 @@ class ServerNode(Node):
 
     engine: Witness
 
-    def __init__(self, net: Network, name: str, **options: Any) -> None:
+    def __init__(self, net: Simulation, name: str, **options: Any) -> None:
         def make(node: ServerNode) -> Witness:
             return Witness(
                 fail=net.fail,
                 is_late=lambda: node.was_frozen(net.now),
+                is_prompt=net.is_prompt,
                 seen=lambda *job: net.books.seen(node, *job),
                 rng=node.rng,
                 wall_clock=node.wall_clock,
@@ -209,18 +225,11 @@ class ServerNode(Node):
 
         super().__init__(net, name, make)
         self.is_listening = True
-        #: Whether it gives up a job whose worker was lost too often.
         self.may_give_up = options.get("job_retries", DEFAULT_JOB_RETRIES) is not None
-        #: When its queue was lost.
-        self.deaths: list[float] = []
 
     def begin(self) -> None:
         """Listen."""
         self.is_listening = True
-
-    def died(self) -> None:
-        """Its queue is lost."""
-        self.deaths.append(self.net.now)
 
     def has_jobs(self) -> bool:
         """Whether there is a job that has not ended."""

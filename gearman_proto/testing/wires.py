@@ -19,17 +19,44 @@ How a connection can end
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from .network import Network
-    from .nodes import Node
+    from .simulation import Simulation
 
 #: Marks among the bytes.
 ACCEPT: Final = "accept"
 EOF: Final = "end of stream"
 RESET: Final = "reset"
 TIMEOUT: Final = "timeout"
+
+
+class Host(Protocol):
+    """What an End asks of the node that it is at."""
+
+    @property
+    def name(self) -> str:
+        """What the node is known by."""
+
+    #: Whether it runs, in which life, and until when it does nothing.
+    is_up: bool
+    life: int
+    frozen_until: float
+    #: The ends that it has not accepted yet, and those that it reads from later.
+    backlog: list[End]
+    held: list[End]
+
+    def accept(self, end: End) -> None:
+        """A connection has come."""
+
+    def receive(self, end: End, data: bytes) -> None:
+        """Bytes have come."""
+
+    def ended(self, end: End, mark: str) -> None:
+        """A connection has ended, or the other side sends no more."""
+
+    def write_more(self, end: End) -> None:
+        """There is room on a connection again."""
 
 
 class End:
@@ -44,6 +71,7 @@ class End:
         gone_at: Since when.
         stalled_until: Until when nothing arrives.
         rest: What was written and has no room yet.
+        has_ended: Whether the other side has said that it sends no more.
         heard_at: When bytes have come last.
         wrote_at: When some were written last.
     """
@@ -56,6 +84,7 @@ class End:
         "_size",
         "gone",
         "gone_at",
+        "has_ended",
         "heard_at",
         "life",
         "link",
@@ -69,7 +98,7 @@ class End:
 
     peer: End
 
-    def __init__(self, net: Network, node: Node, link: Any) -> None:
+    def __init__(self, net: Simulation, node: Host, link: Any) -> None:
         self._net = net
         self.node = node
         self.life = node.life
@@ -79,6 +108,7 @@ class End:
         self.stalled_until = 0.0
         self.rest = b""
         self.silent = False
+        self.has_ended = False
         self.heard_at = self.wrote_at = net.now
         # When what arrives, the first thing first; bytes of that; when the last of it does.
         self._flight: deque[tuple[float, bytes | str]] = deque()
@@ -162,6 +192,7 @@ class End:
         elif item is ACCEPT:
             node.accept(self)
         elif self.link is not None:
+            self.has_ended = True
             node.ended(self, item)
         else:  # It has ended before it was accepted, or even asked for.
             if self in node.backlog:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto.address import parse_host_list
+from gearman_proto.constants import DEFAULT_LOOK_AGAIN
 from gearman_proto.engines.outcomes import Happened, to_send
 from gearman_proto.engines.worker import WorkerEngine
 from gearman_proto.errors import ConnectionError, ServerUnavailable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.assigned import WorkerJob
 
     from .books import Execution
-    from .network import Network
+    from .simulation import Simulation
 
 #: What a callback may yield: seconds of virtual time to pass, or an update to send.
 Step: TypeAlias = "float | JobData | JobWarning | JobProgress"
@@ -80,7 +81,7 @@ class WorkerNode(Node):
 
     def __init__(
         self,
-        net: Network,
+        net: Simulation,
         name: str,
         servers: Sequence[Node],
         callbacks: Mapping[str, Callback],
@@ -101,6 +102,7 @@ class WorkerNode(Node):
         net.books.is_limited |= limit is not None
         self.exceptions = exceptions
         self.pause = pause
+        self.look_again: float = options.get("look_again", DEFAULT_LOOK_AGAIN)
         self.max_jobs: int = options.get("max_jobs", 1)
         self.begin()
         self.pump()
@@ -167,12 +169,21 @@ class WorkerNode(Node):
         told = {name.encode() for name in self.registered}
         for end in self.ends.values():
             link = end.peer.link
-            if link is None or end.link.opened_at > since:
+            if link is None or end.silent or end.peer.gone or end.link.opened_at > since:
                 continue
             if {function.name for function in link.abilities} != told:
                 self.net.fail(
                     f"{self.name} does {sorted(told)}, which {end.peer.node.name} does not know"
                 )
+
+    def check_looks(self) -> None:
+        """One that has nothing to do looks for jobs now and then."""
+        net = self.net
+        if self.stream is None or self.runs or not self.registered or not net.is_prompt():
+            return
+        for end in self.ends.values():
+            if net.now - end.wrote_at > self.look_again * 1.2 + _AT_ONCE:
+                net.fail(f"{self.name} has not looked for jobs since {end.wrote_at:.6f}")
 
     def receive(self, end: Any, data: bytes) -> None:
         """Bytes have come: there is a server that works."""
@@ -246,7 +257,10 @@ class WorkerNode(Node):
         end = self.ends.get(job.link)
         if end is None:
             net.fail(f"{self.name} was given {handle} of a connection that is no more")
-        execution = net.books.started(self, end, handle, net.now, self.limit)
+        server = self.servers[end.peer.node.name]
+        execution = net.books.started(
+            self, server, lambda: end.peer.gone, handle, net.now, self.limit
+        )
         run = Run(job, execution, self.life)
         self.runs[run] = None
         net.trace.add(net.now, self.name, "begins", f"{handle[0]} {job.task}")
