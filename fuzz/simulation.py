@@ -290,6 +290,7 @@ class Run:
         faults = [Fault.parse(step[2]) for step in plan if step[0] == "fault"]
         self.net = Network(seed, Faults(**network), replay=sorted(faults, key=lambda each: each.at))
         self.horizon = 0.0
+        self._jobs = 0
         self._calls: dict[str, list[Call]] = {}
         for step in plan[1:]:
             self._plan(*step)
@@ -298,7 +299,7 @@ class Run:
         """Run it, to its end."""
         self.net.run(self.horizon)
         # Each job may take ten seconds, and one worker may have all of them.
-        self.net.check(PATIENCE + 10.0 * len(self.net.books.entries))
+        self.net.check(PATIENCE + 10.0 * self._jobs)
 
     def _plan(self, kind: str, *args: Any) -> None:
         net, nodes = self.net, self.net.nodes
@@ -318,6 +319,8 @@ class Run:
                 net.admin(nodes[args[1]], args[0])
         else:
             self.horizon = max(self.horizon, args[0])
+            if kind in ("submit", "bulk"):
+                self._jobs += len(args[2]) if kind == "submit" else args[2]
             if kind != "fault":
                 net.schedule(args[0], self._do, None, kind, *args[1:])
 

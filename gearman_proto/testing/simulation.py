@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .books import Books
@@ -52,7 +53,7 @@ class SimulationError(AssertionError):
         )
 
 
-class Simulation:
+class Simulation(ABC):
     """What all nodes of a network share: time, chance, the trace and the books.
 
     Args:
@@ -146,6 +147,6 @@ class Simulation:
         # So that it takes no more than a small part of the time.
         self._audit_at = self.steps + max(_AUDIT, 10 * self._audit())
 
+    @abstractmethod
     def _audit(self) -> int:
         """Look at all nodes, and return how many jobs that were."""
-        return 0

@@ -378,6 +378,23 @@ def test_a_client_leaves_before_it_is_connected() -> None:
     net.check()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_under_way_is_lost_in_part(seed: int) -> None:
+    net = Network(seed=seed, faults=Faults(latency=(0.5, 0.5)))
+    cast = Cast(net)
+    run(net, 3.0)
+    cast.submit("reverse", bytes(1000))
+    cast.submit("reverse", bytes(1000))
+    run(net, 0.6)
+    (end,) = cast.client.ends.values()
+    under_way = [item for _, item in end.peer._flight if isinstance(item, bytes)]
+    net.break_(Fault(net.now, "reset", "client1>server1"))
+    net.break_(Fault(net.now, "reset", "client1>server1"))
+    left = [item for _, item in end.peer._flight if isinstance(item, bytes)]
+    assert b"".join(under_way).startswith(b"".join(left))
+    net.check()
+
+
 def test_no_room_at_all() -> None:
     net = Network(seed=1, faults=Faults(capacity=1000))
     cast = Cast(net)
@@ -542,6 +559,16 @@ def test_a_client_has_died_with_what_is_under_way() -> None:
     run(net, 1.0)
     net.check()
     assert not call.is_over
+
+
+def test_a_client_dies_while_its_faults_are_looked_at() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    cast.submit("slowly")
+    run(net, 1.0)
+    cast.client.die(quietly=False)
+    net.schedule(50.0, cast.client.start)
+    net.check()
 
 
 def test_a_background_job_that_its_server_has_lost() -> None:

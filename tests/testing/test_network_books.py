@@ -24,7 +24,7 @@ from gearman_proto.testing import Fault, Network, ServerNode, SimulationError
 from gearman_proto.testing.books import Execution
 from gearman_proto.wire import text
 from gearman_proto.wire.connection import Connection
-from gearman_proto.wire.events import SubmitJobBg
+from gearman_proto.wire.events import PreSleep, SubmitJobBg
 from gearman_proto.wire.packets import Role
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def test_a_job_that_is_done_again_for_no_reason() -> None:
     cast.submit()
     cast.run(5.0)
     ((key, executions),) = cast.net.books.executions.items()
-    executions[0]._is_lost = lambda: True  # type: ignore[method-assign]
+    executions[0]._is_lost = lambda: True
     job = (key[1], "work", None, b"data")
     found(
         lambda: cast.net.books.started(cast.worker, cast.server, lambda: True, job, 6.0, None),
@@ -296,6 +296,21 @@ def test_a_worker_that_tries_in_vain() -> None:
     cast = Cast(Fault(0.0, "crash", "server1", 30.0))
     cast.worker.engine._untried.add(object())  # type: ignore[union-attr, arg-type]
     found(lambda: cast.run(1.0), "in vain, and does not say so")
+
+
+def test_a_worker_that_does_not_look() -> None:
+    cast = Cast()
+    cast.worker.engine._look_again = 1000.0
+    cast.run(1.0)
+    found(cast.net.check, "has not looked for jobs since")
+
+
+def test_a_worker_that_does_not_say_that_it_sleeps() -> None:
+    cast = Cast()
+    cast.server.engine._handlers[PreSleep] = lambda *args: None
+    cast.run(2.0)
+    cast.submit()
+    found(lambda: cast.run(1.0), "neither sleeps nor asks again")
 
 
 # Workers' ends.
