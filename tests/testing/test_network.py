@@ -385,13 +385,24 @@ def test_what_is_under_way_is_lost_in_part(seed: int) -> None:
     run(net, 3.0)
     cast.submit("reverse", bytes(1000))
     cast.submit("reverse", bytes(1000))
-    run(net, 0.6)
+    run(net, 2.0)
+    cast.submit("reverse", bytes(1000))
+    run(net, 0.2)
     (end,) = cast.client.ends.values()
     under_way = [item for _, item in end.peer._flight if isinstance(item, bytes)]
     net.break_(Fault(net.now, "reset", "client1>server1"))
     net.break_(Fault(net.now, "reset", "client1>server1"))
     left = [item for _, item in end.peer._flight if isinstance(item, bytes)]
     assert b"".join(under_way).startswith(b"".join(left))
+    net.check()
+
+
+def test_a_reset_of_what_one_end_has_closed() -> None:
+    faults = [Fault(3.0, "crash", "server1", 9.0), Fault(3.1, "reset", "client1>server1")]
+    net = Network(seed=1, faults=Faults(latency=(0.5, 0.5)), replay=faults)
+    call = Cast(net).submit("slowly")
+    run(net, 4.0)
+    assert call.requests[0].state == JOB_UNKNOWN
     net.check()
 
 
@@ -710,14 +721,14 @@ def test_the_same_seed_is_the_same_run_in_another_process() -> None:
 # Any plan.
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_plans_of_seeds(seed: int) -> None:
     assert fails(plan_of(random.Random(seed), size=30)) is None
 
 
 def test_plans_of_bytes() -> None:
     kinds = set()
-    for number in range(6):
+    for number in range(4):
         data = random.Random(number).randbytes(300)
         kinds |= {step[0] for step in plan_of(Bytes(data), size=20)}
         assert check(data) > 0
@@ -726,7 +737,7 @@ def test_plans_of_bytes() -> None:
 
 
 def test_all_kinds_of_faults_are_drawn() -> None:
-    steps = [step for seed in range(40) for step in plan_of(random.Random(seed))]
+    steps = [step for seed in range(15) for step in plan_of(random.Random(seed))]
     assert {Fault.parse(step[2]).kind for step in steps if step[0] == "fault"} == set(KINDS)
 
 

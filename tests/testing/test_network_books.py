@@ -406,6 +406,14 @@ def test_a_call_that_never_ends() -> None:
     found(lambda: cast.net.check(patience=10.0), "not everything ends: .*submit")
 
 
+def test_a_job_that_nobody_does() -> None:
+    cast = Cast()
+    cast.client.submit([{"task": "nothing", "data": b""}])
+    found(
+        lambda: cast.net.check(patience=10.0), r"not everything ends: .* \[request 0 of client1\]"
+    )
+
+
 def test_an_admin_client_that_takes_offence() -> None:
     cast = Cast()
     call = cast.admin.ask(text.version())
