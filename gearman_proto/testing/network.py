@@ -73,7 +73,7 @@ class Network(Simulation):
         self.nodes: dict[str, Node] = {}
         self._replay = None if replay is None else iter(list(replay))
         self._planned: Iterator[Fault] = iter(())
-        self._is_calm = False
+        self._is_ending = False
         # When the last of what lasts is over, and what it has kept back has arrived.
         self._mended_at = 0.0
 
@@ -128,7 +128,7 @@ class Network(Simulation):
         Raises:
             SimulationError: Something was found that must not be.
         """
-        if not self._is_calm and not self.happened:
+        if not self._is_ending and not self.happened:
             self._plan()
         self._run(until)
 
@@ -157,7 +157,7 @@ class Network(Simulation):
             self.schedule(fault.at, self._happen, fault)
 
     def _happen(self, fault: Fault) -> None:
-        if not self._is_calm:
+        if not self._is_ending:
             self.break_(fault)
             self._plan_next()
 
@@ -230,7 +230,7 @@ class Network(Simulation):
             raise SimulationError(f"at the end: {error!r}", self) from error
 
     def _check(self, patience: float) -> None:
-        self._is_calm = True
+        self._is_ending = True
         for node in self.nodes.values():
             node.flaky_until = node.wall_offset = 0.0
         workers = [node for node in self.nodes.values() if isinstance(node, WorkerNode)]

@@ -7,12 +7,13 @@ idea of which is next, of what submits are joined, and of when a worker has had 
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from gearman_proto.constants import DEFAULT_JOB_RETRIES, PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 from gearman_proto.engines.jobqueue import Function, JobState, QueuedJob
 from gearman_proto.engines.server import ServerEngine
+from gearman_proto.engines.server_commands import Listing, reply
 from gearman_proto.wire.events import SUBMITS
 
 from .books import EPSILON
@@ -163,6 +164,22 @@ class Witness(ServerEngine):
         for job in new:
             del self._places[job]
             self._begun[job] = now, link.abilities[job.function]
+
+    def _on_line(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        line = args[0].line
+        answer = reply(self, line) if line == b"prioritystatus" else b""
+        if isinstance(answer, Listing):
+            rows = b"".join(piece for piece, _ in answer).splitlines()
+            waiting = Counter(
+                (job.function.name, _PRIORITIES[self._priorities[job]])
+                for job in self.queue.jobs.values()
+                if job.state is not JobState.RUNNING
+            )
+            for name, *counts, _ in (row.split(b"\t") for row in rows[:-1]):
+                right = [waiting[name, each] for each in _PRIORITIES]
+                if [int(count) for count in counts] != right:
+                    self._fail(f"of {name!r} there wait {right}, and it says {counts}")
+        super()._on_line(link, kind, args, now)
 
     def _take_away(self, job: QueuedJob, now: float) -> None:
         since, limit = self._begun.pop(job)

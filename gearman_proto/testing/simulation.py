@@ -83,7 +83,7 @@ class Simulation(ABC):
         self.accepted = 0
         self.trace = Trace()
         self.happened: list[Fault] = []
-        self.books = Books(self.fail, lambda: not self.happened)
+        self.books = Books(self.fail, self.is_calm)
         self.chance: Callable[[], float] = self.rng_of("network").random
         self._events: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
         self._count = 0
@@ -101,6 +101,10 @@ class Simulation(ABC):
         """Have `function` called when the virtual time is `at`, or at once if that has passed."""
         self._count += 1
         heapq.heappush(self._events, (max(self.now, at), self._count, function, args))
+
+    def is_calm(self) -> bool:
+        """Return whether nothing has gone wrong yet."""
+        return not self.happened
 
     def is_prompt(self) -> bool:
         """Return whether nothing has gone wrong yet, and all is quick: nothing excuses lateness."""

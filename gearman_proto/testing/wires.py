@@ -119,6 +119,11 @@ class End:
     # Writing.
 
     @property
+    def arrives_at(self) -> float:
+        """When the last of what is under way to this end arrives, if nothing keeps it back."""
+        return self._last
+
+    @property
     def is_blocked(self) -> bool:
         """Whether the system takes no more."""
         return bool(self.rest)

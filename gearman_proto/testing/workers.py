@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .books import Execution
     from .simulation import Simulation
+    from .wires import End
 
 #: What a callback may yield: seconds of virtual time to pass, or an update to send.
 Step: TypeAlias = "float | JobData | JobWarning | JobProgress"
@@ -112,6 +113,8 @@ class WorkerNode(Node):
         #: The call of `work`; None while it is over.
         self.stream: WorkStream | None = None
         self.runs: dict[Run, None] = {}
+        # When the last result that was sent over each connection arrives.
+        self._results: dict[End, float] = {}
         #: What it is registered for.
         self.registered: dict[str, None] = {}
         # The servers that have failed since the beginning of `work`, until one has answered.
@@ -191,6 +194,8 @@ class WorkerNode(Node):
         super().receive(end, data)
 
     def _forget(self, end: Any, *, closes: bool = False) -> None:
+        if closes and self.net.now < self._results.pop(end, 0.0) and self.net.is_calm():
+            self.net.fail(f"{self.name} closes a connection before its last result has arrived")
         super()._forget(end, closes=closes)
         if self._failed is not None and self.registered:
             self._failed.add(end.peer.node.name)
@@ -322,8 +327,11 @@ class WorkerNode(Node):
                 net.books.counts["waits for room"] += 1
             return True
 
+        end = self.ends.get(run.job.link)
         if not self.call(send) and goes_on:
             self._done(run)
+        elif end is not None and not goes_on:
+            self._results[end] = end.peer.arrives_at
 
     def _finish(self, run: Run, happened: Happened, value: Any) -> None:
         try:

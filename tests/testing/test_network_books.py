@@ -313,6 +313,17 @@ def test_a_worker_that_does_not_say_that_it_sleeps() -> None:
     found(lambda: cast.run(1.0), "neither sleeps nor asks again")
 
 
+def test_a_worker_that_leaves_before_its_result_has_arrived() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(2.003)
+    while cast.worker.runs:
+        cast.run(0.0001)
+    (link,) = cast.worker.ends
+    cast.worker.engine._close(link, ConnectionError("bye"), cast.net.now)
+    found(cast.worker.pump, "before its last result has arrived")
+
+
 # Workers' ends.
 
 
@@ -678,6 +689,20 @@ def test_a_worker_that_would_get_an_error() -> None:
     engine._leave_before_its_end = engine._leave_worker
     since, limit = engine._begun[job]
     found(lambda: engine._take_away(job, since + limit), "would get an error")
+
+
+def test_a_count_of_jobs_that_is_wrong() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.client.submit([{"task": "work", "data": b"2", "priority": PRIORITY_HIGH}])
+    cast.run(0.5)
+    right = cast.admin.ask(text.prioritystatus())
+    cast.run(0.5)
+    assert right.value[0].high == 0
+    (function,) = of_server(cast).queue.functions.values()
+    function.delayed += 1
+    cast.admin.ask(text.prioritystatus())
+    found(lambda: cast.run(0.5), "there wait")
 
 
 # What is left.
