@@ -59,6 +59,8 @@ class Place(Protocol):
     life: int
     #: When one of its connections ended last; when it has died, and with it what it had.
     last_loss: float
+    #: When it tried in vain to connect last.
+    last_refusal: float
     deaths: list[float]
     #: Whether it gives up a job whose worker was lost too often.
     may_give_up: bool
@@ -223,8 +225,10 @@ class Books:
                 self._fail(f"{entry} has failed, which no execution of it did: {request!r}")
         elif not isinstance(error, _LOST):
             self._fail(f"{entry} is lost, and says {error!r}")
-        elif entry.node.last_loss < entry.at and error is not None:
+        elif entry.node.last_loss < entry.at:
             self._fail(f"{entry} is lost, but no connection was: {error}")
+        elif isinstance(error, ServerUnavailable) and entry.node.last_refusal < entry.at:
+            self._fail(f"{entry} is lost, and all servers were reached: {error}")
 
     def _was_given(self, key: tuple[str, str], kind: str, value: Any) -> bool:
         return any(each.end == kind and each.value == value for each in self.executions[key])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import DEFAULT_HEARTBEAT
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from .nodes import Node
     from .simulation import Simulation
     from .wires import End
+
+
+# Requests on one connection that may wait for their answer, and questions of the heartbeat.
+_WINDOW: Final = 4096 + 100
 
 
 class ClientNode(CallingNode):
@@ -183,6 +187,7 @@ class ClientNode(CallingNode):
         """End: all connections are closed, and all calls are over."""
         self.net.trace.add(self.net.now, self.name, "ends")
         requests = [entry.request for entry in self._entries.values() if entry.request is not None]
+        self.last_refusal = self.net.now
         states = [
             (each, each.state, bool(each.waits)) for each in requests if each.link is not None
         ]
@@ -193,6 +198,12 @@ class ClientNode(CallingNode):
         for entry in self._entries.values():
             entry.request = None
         self._entries.clear()
+
+    def _write(self, end: End) -> bool:
+        wrote = super()._write(end)
+        if end.link.connection.unanswered > _WINDOW:
+            self.net.fail(f"{self.name} does not wait for answers any more")
+        return wrote
 
     def _forget(self, end: End, *, closes: bool = False) -> None:
         # In a slow one, a piece of a large packet may take longer than a heartbeat.

@@ -198,6 +198,8 @@ class Network(Simulation):
             node.wall_offset += fault.seconds
         elif fault.kind == "flaky":
             node.flaky_until = until
+            for end in node.all_ends():
+                end.break_off(EOF)
         elif fault.kind == "freeze":
             node.freeze(until)
         elif node.is_up:

@@ -53,6 +53,7 @@ class Node:
             ServerEngine's.
         backlog: The ends of connections that its system has made, and its engine does not know yet.
         last_loss: When one of its connections ended last.
+        last_refusal: When it tried in vain to connect last.
         deaths: When it has died, and with it what it had.
         may_give_up: Whether it, a server, gives up a job whose worker was lost too often.
         ends: The ends of its connections, by the engine's links.
@@ -76,7 +77,7 @@ class Node:
         self.frozen_until = 0.0
         self.flaky_until = 0.0
         self._frozen: list[tuple[float, float]] = []
-        self.last_loss = -1.0
+        self.last_loss = self.last_refusal = -1.0
         self.deaths: list[float] = []
         self.may_give_up = True
         self.wall_offset = 0.0
@@ -247,6 +248,8 @@ class Node:
         else:
             end.leave()
         self.last_loss = self.net.now
+        if not end.is_connected:
+            self.last_refusal = self.net.now
 
     # Connections.
 
@@ -283,6 +286,7 @@ class Node:
             self.engine.connect_failed(end.link, error, now)
             self.pump()
         else:
+            end.is_connected = end.peer.is_connected = True
             end.peer.life = server.life
             server.backlog.append(end.peer)
             end.peer.expect(ACCEPT)

@@ -71,6 +71,7 @@ class End:
         gone_at: Since when.
         stalled_until: Until when nothing arrives.
         rest: What was written and has no room yet.
+        is_connected: Whether its connection was made.
         has_ended: Whether the other side has said that it sends no more.
         heard_at: When bytes have come last.
         wrote_at: When some were written last.
@@ -86,6 +87,7 @@ class End:
         "gone_at",
         "has_ended",
         "heard_at",
+        "is_connected",
         "life",
         "link",
         "node",
@@ -109,6 +111,7 @@ class End:
         self.rest = b""
         self.silent = False
         self.has_ended = False
+        self.is_connected = False
         self.heard_at = self.wrote_at = net.now
         # When what arrives, the first thing first; bytes of that; when the last of it does.
         self._flight: deque[tuple[float, bytes | str]] = deque()

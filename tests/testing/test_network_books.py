@@ -17,7 +17,13 @@ from gearman_proto.constants import (
 from gearman_proto.engines.jobqueue import JobState
 from gearman_proto.engines.timers import Timers
 from gearman_proto.engines.waits import Stream
-from gearman_proto.errors import ConnectionError, GearmanError, RemoteProtocolError, ServerError
+from gearman_proto.errors import (
+    ConnectionError,
+    GearmanError,
+    RemoteProtocolError,
+    ServerError,
+    ServerUnavailable,
+)
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.updates import JobData
 from gearman_proto.testing import Fault, Network, ServerNode, SimulationError
@@ -139,6 +145,16 @@ def test_a_loss_although_nothing_was_lost() -> None:
     cast.run(0.5)
     lie(call.requests[0], state=JOB_UNKNOWN, error=ConnectionError("reset"))
     found(lambda: cast.told(call), "no connection was")
+
+
+def test_a_loss_although_servers_were_reached() -> None:
+    cast = Cast(Fault(0.4, "reset", "client1>server1"))
+    cast.run(0.3)
+    call = cast.submit()
+    cast.run(0.2)
+    call.entries[0].outcome = None
+    lie(call.requests[0], state=JOB_UNKNOWN, error=ServerUnavailable("none"))
+    found(lambda: cast.told(call), "all servers were reached")
 
 
 def test_a_request_that_is_nowhere() -> None:
@@ -459,6 +475,14 @@ def test_a_client_that_ends_with_what_nobody_waits_for() -> None:
     close = partial(lie, call.requests[0], state=JOB_UNKNOWN)
     cast.client.engine.close = lambda now: close()  # type: ignore[method-assign]
     found(cast.client.close, "has ended, and with it")
+
+
+def test_a_client_that_does_not_wait_for_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gearman_proto.engines.client._WINDOW", 10_000)
+    cast = Cast()
+    jobs = [{"task": "work", "data": b"%d" % number} for number in range(5000)]
+    cast.client.submit(jobs, background=True)
+    found(lambda: cast.run(1.0), "does not wait for")
 
 
 def test_a_client_that_closes_for_no_reason() -> None:
