@@ -314,7 +314,8 @@ class Books:
             self._fail(f"{worker.name} was given a job of another unique: {job}")
         key = server.name, handle
         for other in self.executions[key]:
-            if not other.may_be_again(now):
+            # What came over a connection that the server has lost was given before that.
+            if not is_lost() and not other.may_be_again(now):
                 self._fail(
                     f"{worker.name} was given {handle}, which {other.worker.name} has had since "
                     f"{other.at:.6f} and has not lost"

@@ -73,6 +73,8 @@ class Network(Simulation):
         self.nodes: dict[str, Node] = {}
         self._replay = None if replay is None else iter(list(replay))
         self._planned: Iterator[Fault] = iter(())
+        # Whether the first fault was planned, once all nodes were there; whether none comes again.
+        self._is_planned = False
         self._is_ending = False
         # When the last of what lasts is over, and what it has kept back has arrived.
         self._mended_at = 0.0
@@ -128,7 +130,8 @@ class Network(Simulation):
         Raises:
             SimulationError: Something was found that must not be.
         """
-        if not self._is_ending and not self.happened:
+        if not self._is_planned:
+            self._is_planned = True
             self._plan()
         self._run(until)
 
@@ -232,7 +235,7 @@ class Network(Simulation):
             raise SimulationError(f"at the end: {error!r}", self) from error
 
     def _check(self, patience: float) -> None:
-        self._is_ending = True
+        self._is_planned = self._is_ending = True
         for node in self.nodes.values():
             node.flaky_until = node.wall_offset = 0.0
         workers = [node for node in self.nodes.values() if isinstance(node, WorkerNode)]
