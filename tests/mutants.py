@@ -11,6 +11,12 @@ tests that the coverage data knows to run through the changed lines are run, the
 to `--limit` seconds. A mutant is killed by the first test that fails with it and passes without it,
 and by one that hangs. Where no test is known, as in code that only other processes run, the tests
 in the package's own directory are.
+
+    python tests/mutants.py --under gearman_proto/engines \\
+        --with "python -m fuzz.simulate --seconds 20 --seed 0 --as-is"
+
+Another program may judge in place of the tests: it kills a mutant by an exit status other than 0.
+What only an application can see that does what it must not (`NOT_ON_THE_WIRE`) is not for it.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -31,10 +38,13 @@ import time
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import coverage
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
 # The directories of tests from the quick to the slow, behind a mutant's own and the core's.
@@ -50,6 +60,7 @@ _BATCH: Final = 400
 _HANG: Final = 45.0
 # Bytes that a process may have, so that a mutant without end does not take the machine with it.
 _MEMORY: Final = 6 * 1024**3
+_PYTEST: Final = (sys.executable, "-m", "pytest", "-x", "-v")
 # The status of a pytest that hangs.
 _HANGS: Final = -1
 # How much longer than some tests all the tests of directories may take.
@@ -132,7 +143,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("if now - link.since < _AT_ONCE else 0", "if now - link.since > _AT_ONCE else 0"),
         ("self._max_jobs - len(self._jobs) - self._grabs", "self._max_jobs - len(self._jobs)"),
         ("share = -(-free // (len(self._turns) + 1))", "share = free"),
-        ("min(2 * link.next_grabs, _MOST_GRABS)", "2 * link.next_grabs"),
+        ("min(2 * link.next_grabs, MOST_GRABS)", "2 * link.next_grabs"),
         ("link.next_grabs = 1\n", "pass\n"),
         ("self._wait_on(link, now, _ASKING[link.phase])", "pass"),
         ("held = any(job.wire_task == function for job in link.jobs)", "held = False"),
@@ -153,6 +164,86 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("link.server not in self.pool.servers", "False"),
         ("follow_wrapped=False", "follow_wrapped=True"),
         ("len(port) >= _PORT_DIGITS and", ""),
+        # From here on, what the simulated network was tried on as well.
+        (
+            "self._timers.set(wait, wait.deadline, self._expire)",
+            "self._timers.set(wait, wait.deadline + 0.00001, self._expire)",
+        ),
+        (
+            'self._close(link, ConnectionError(f"{silent}, and did not answer when asked"), now)',
+            "pass",
+        ),
+        ("outbox, link.outbox = link.outbox, deque()", "outbox, link.outbox = deque(), deque()"),
+        ("request.forget_tried() request.forget_unique()", "request.forget_tried()"),
+        ("request.leave(JOB_COMPLETE)", "request.leave(JOB_FAILED)"),
+        ("if isinstance(event, StatusRes) and not known:", "if isinstance(event, StatusRes):"),
+        ("self.unaccepted -= len(requests)", "pass"),
+        ("self.shared[submit.key] = job", "pass"),
+        ("self._jobs.discard(job) job.over = True", "job.over = True"),
+        ("link.confirmed = link.grabbed_after", "link.confirmed = link.results"),
+        ('self._send(link, EchoReq(b""))', "pass"),
+        ("del registered[function] self._send(link, CantDo(function))", "del registered[function]"),
+        ("self._left -= 1 self._wake(link)", "self._left -= 1"),
+        ("if link.asleep and link.ready:", "if False:"),
+        (
+            "self._timers.set(job, now + seconds, self._take_away)",
+            "self._timers.set(job, now + seconds + 0.00001, self._take_away)",
+        ),
+        ("job.limited = False self._timers.cancel(job)", "job.limited = False"),
+        ("self.queue.memory -= link.writing", "pass"),
+        ("if job.worker is link: self._take_away(job, now)", "pass"),
+        ("look_at = now + min(seconds, _LOOK_AT_CLOCK)", "look_at = now + seconds"),
+        ("former[job.handle] = None if len(former)", "if len(former)"),
+        ("if background: job.background = True", "if background: pass"),
+        ("rank = job.rank = job.priority * _RANKS + order", "rank = job.rank = order"),
+        ("if self.next_job is None or rank < self.next_job.rank:", "if self.next_job is None:"),
+        ("job.attached -= job.listeners.pop(link)", "job.listeners.pop(link)"),
+        ("self._namesakes.setdefault(key, {})[name] = job", "pass"),
+        ("job.function.delayed -= 1 job.epoch = 0", "job.epoch = 0"),
+        (
+            "link.ready[function] = None return [link for link in",
+            "pass\n        return [link for link in",
+        ),
+        (
+            "self._timers.set(link, now + self._connect_timeout, self._on_connect_timeout)",
+            "pass",
+        ),
+        ("self._under_way -= 1 self._ask_next()", "self._ask_next()"),
+        ("self._timers.set(question, question.deadline, self._expire)", "pass"),
+        ("link.asked = link.sent = None link.answered += 1", "link.answered += 1"),
+        ("self._grabs -= link.phase is GRABBING", "pass"),
+        ("link.unsent_size -= len(data) link.written", "link.written"),
+        ("self._timers.set(_POLL,", "self._timers.set(_OUTAGE,"),
+        (
+            "for request in item.requests: job = jobs.attach",
+            "for request in item.requests[:1]: job = jobs.attach",
+        ),
+        ("if not item.waits: item.strand()", "if item.waits: item.strand()"),
+        ("self._timers.set(link, now + seconds, self._too_long[link.phase])", "pass"),
+        (
+            "self._grabs += (phase is GRABBING) - (link.phase is GRABBING)",
+            "self._grabs += phase is GRABBING",
+        ),
+        ("link.jobs[job] = None self._jobs.add(job)", "self._jobs.add(job)"),
+        ("elif link.jobs: self._enter(link, RESTING, now)", "elif False: pass"),
+        ("self._send(link, PreSleep())", "pass"),
+        ("self._send(link, NoJob) return", "return"),
+        ("self._queue(link, link.connection.send_args(JobCreated, (job.handle,)))", "pass"),
+        ("self._tell(job, kind, args) self._leave_worker(job)", "self._leave_worker(job)"),
+        ("queue.listen(job, link) link.listening[job] = None", "queue.listen(job, link)"),
+        (
+            "job, _ = link.listening.popitem() self.queue.stop_listening(job, link)",
+            "link.listening.popitem()",
+        ),
+        ("del self.by_key[job.key]", "pass"),
+        ("function.running += 1", "pass"),
+        ("jobs.accept(handle, item, now)", "pass"),
+        ("self._waits.discard(wait) if isinstance(wait, Stream):", "if isinstance(wait, Stream):"),
+        ("self.open -= 1 if not self.open: self.check()", "if not self.open: self.check()"),
+        (
+            "request.timed_out = True super().expire(now) def raise_error",
+            "pass\n        super().expire(now)\n\n    def raise_error",
+        ),
     ),
     "gearman_sync": (
         ("self._share = self._timeout / max(len(found), 1)", "self._share = self._timeout"),
@@ -232,6 +323,25 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ),
     ),
 }
+
+
+# What only an application sees that passes a wrong argument, or changes what it has passed.
+NOT_ON_THE_WIRE: Final = frozenset(
+    {
+        "raise type(self.error)(str(self.error), self.requests)",
+        "with checking(): server = self.pool.find(server)",
+        "tuple(requests)",
+        "link.server not in self.pool.servers",
+        "or request.priority is not priority",
+        # What other servers and clients do than those of this library.
+        "if event.function in link.registered:",
+        "job.listeners[link] += 1",
+        "self._under_way -= 1 self._ask_next()",
+        # How often something is asked that changes nothing.
+        "if job.since + seconds <= now",
+        "if now - link.since < _AT_ONCE else 0",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -334,12 +444,27 @@ def judge(mutant: Mutant, root: Path, tests: list[str], limit: float) -> tuple[b
     return False, f"{passed} tests" + (", and then the time was over" if left else "")
 
 
-def _run(tree: Path, args: list[str], seconds: float) -> int | None:
+def judge_by(command: list[str], mutant: Mutant, root: Path, limit: float) -> tuple[bool, str]:
+    """Put a mutant into a copy of the tree and run a program there. Returns as `judge` does."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
+        tree = Path(scratch, "tree")
+        shutil.copytree(root, tree, ignore=_NOT_COPIED)
+        (tree / mutant.path).write_text(mutant.text)
+        code = _run(tree, [], limit, command)
+        said = (tree.parent / "log").read_text().splitlines() or [""]
+    if code == 0:
+        return False, "the program"
+    return True, "a program that hangs" if code in (None, _HANGS) else said[-1][:200]
+
+
+def _run(
+    tree: Path, args: list[str], seconds: float, command: Sequence[str] = _PYTEST
+) -> int | None:
     """Run pytest in a tree: its exit status, or _HANGS, or None when the time is over."""
     log = tree.parent / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-x", "-v", *args],
+            [*command, *args],
             cwd=tree,
             env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=output,
@@ -385,15 +510,25 @@ def main() -> int:
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="numbers of mutants")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="mutants at once")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds of tests for a mutant")
+    parser.add_argument("--under", default="", metavar="PATH", help="only mutants of what is there")
+    parser.add_argument("--with", dest="command", metavar="COMMAND", help="what judges, for tests")
     options = parser.parse_args()
     root = options.root.resolve()
-    data = coverage.CoverageData(options.data)
-    data.read()
     mutants = [m for m in find_mutants(root) if not options.only or m.number in options.only]
-    chosen = [find_tests(mutant, root, data) for mutant in mutants]
+    mutants = [mutant for mutant in mutants if mutant.path.is_relative_to(options.under)]
     totals = {package: [0, 0] for package in MUTANTS}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        verdicts = pool.map(judge, mutants, repeat(root), chosen, repeat(options.limit))
+        if options.command is not None:
+            command = shlex.split(options.command)
+            mutants = [mutant for mutant in mutants if mutant.anchor not in NOT_ON_THE_WIRE]
+            verdicts = pool.map(
+                judge_by, repeat(command), mutants, repeat(root), repeat(options.limit)
+            )
+        else:
+            data = coverage.CoverageData(options.data)
+            data.read()
+            chosen = [find_tests(mutant, root, data) for mutant in mutants]
+            verdicts = pool.map(judge, mutants, repeat(root), chosen, repeat(options.limit))
         for mutant, (is_dead, why) in zip(mutants, verdicts, strict=True):
             place = f"{mutant.path}:{mutant.lines[0]}"
             end = f"killed by {why}" if is_dead else f"has outlived {why}"

@@ -106,8 +106,8 @@ _AT_ONCE: Final = 0.05
 _FRUITLESS: Final = 3
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.1
-# How many grabs to send at once, at most. More would gain little, and take more from other workers.
-_MOST_GRABS: Final = 8
+#: How many grabs to send at once, at most. More would gain little, and take more from others.
+MOST_GRABS: Final = 8
 # Bytes on a link before those who send have to wait.
 _MAX_UNSENT: Final = 1024 * 1024
 # Seconds after which a server that does not read, while somebody waits for that, is given up.
@@ -785,7 +785,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if len(event.handle) > _LONGEST_HANDLE:
             raise RemoteProtocolError(f"a job's handle has {len(event.handle)} bytes")
         if self._grab_answered(link, now):
-            link.next_grabs = min(2 * link.next_grabs, _MOST_GRABS)
+            link.next_grabs = min(2 * link.next_grabs, MOST_GRABS)
         link.fruitless = 0
         if event.function in link.registered:
             link.server.served()

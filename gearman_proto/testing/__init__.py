@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 
+from .books import Books, Entry, Execution
+from .calls import Call
+from .clients import AdminNode, ClientNode
+from .faults import Fault, Faults
+from .network import Network
+from .nodes import Node
 from .packing import pack, pack_event
 from .parsers import ConnectionParser, MakeParser, Outcome, Parser, parse
 from .properties import (
@@ -19,15 +25,35 @@ from .properties import (
     check_time,
     chunkings,
 )
+from .servers import ServerNode
+from .shrinking import shrink
+from .simulation import Simulation, SimulationError
+from .trace import Trace
+from .workers import WorkerNode
 
 __all__ = [
     "MAGIC_REQUEST",
     "MAGIC_RESPONSE",
+    "AdminNode",
+    "Books",
+    "Call",
+    "ClientNode",
     "ConnectionParser",
+    "Entry",
+    "Execution",
+    "Fault",
+    "Faults",
     "MakeParser",
+    "Network",
+    "Node",
     "Outcome",
     "Parser",
     "PropertyFailed",
+    "ServerNode",
+    "Simulation",
+    "SimulationError",
+    "Trace",
+    "WorkerNode",
     "check_chunking",
     "check_exceptions",
     "check_meaning",
@@ -37,4 +63,5 @@ __all__ = [
     "pack",
     "pack_event",
     "parse",
+    "shrink",
 ]

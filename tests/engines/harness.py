@@ -20,22 +20,22 @@ import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto.address import parse_host_list
-from gearman_proto.constants import JOB_CREATED, JOB_PENDING
+from gearman_proto.constants import JOB_CREATED
 from gearman_proto.engines.base import Close, Connect
 from gearman_proto.engines.client import ClientEngine
-from gearman_proto.engines.clientlink import ClientLink, requests_of
-from gearman_proto.engines.queries import StatusWait
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
-from gearman_proto.testing import pack
+from gearman_proto.testing import audit, pack
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import Event, JobCreated, OptionReq, OptionRes, PacketEvent
 from gearman_proto.wire.packets import MAGIC_RESPONSE, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Iterable
 
+    from gearman_proto.engines.clientlink import ClientLink
+    from gearman_proto.engines.queries import StatusWait
     from gearman_proto.jobs.request import GearmanJobRequest
 
 #: What the wall clock of a World shows when its other clock shows 0.
@@ -294,7 +294,7 @@ class World:
         links = [server.link for server in self.engine.pool.servers if server.link is not None]
         for link in links:
             assert link.alive
-            check_places(link)
+            audit.check_places(link)
         for peer in self.peers:
             if not peer.link.alive:
                 assert not peer.link.is_up
@@ -316,55 +316,8 @@ def to_be_made(wait: Wait, links: Iterable[ClientLink]) -> int:
     )
 
 
-def check_places(link: ClientLink) -> None:
-    """Each request on `link` is in one place, and knows that."""
-    sent = [r for token in link.connection.unanswered_tokens() for r in requests_of(token)]
-    unsent = [r for item in link.outbox for r in requests_of(item)]
-    made = [request for job in link.jobs.values() for request in job.live()]
-    assert len({id(request) for request in sent + unsent + made}) == len(sent + unsent + made)
-    for request in sent + unsent + made:
-        assert request.link is link
-        assert request.connection_attempts <= request.max_connection_attempts
-    assert {request.state for request in sent + unsent} <= {JOB_PENDING}
-    assert {request.state for request in made} <= {JOB_CREATED}
-    for request in sent:
-        assert request.connection_attempts > 0
-    for request in unsent:
-        assert request.connection_attempts < request.max_connection_attempts
-    for key, shared in link.jobs.shared.items():
-        assert shared.key == key
-        assert shared in (*link.items(), *link.jobs.values())
-    for handle, job in link.jobs.items():
-        assert job.handle == handle
-        assert job.key is None or link.jobs.shared[job.key] is job
-        for request in job.live():
-            assert request.job.handle == handle
-
-
 def check_wait(wait: Wait, to_be_made: int = 0) -> None:
-    """A Wait that has not been released agrees with its requests."""
+    """A Wait that has not been released agrees with its requests, and has woken who waits."""
     if not isinstance(wait, Stream):
         assert wakes(wait) == wait.done
-    if isinstance(wait, StatusWait):
-        assert wait.open == sum(not query.answered for query in wait.queries)
-    elif isinstance(wait, RequestsWait):
-        check_counts(wait, wait.requests, to_be_made)
-
-
-def check_counts(
-    wait: RequestsWait, requests: Collection[GearmanJobRequest], to_be_made: int
-) -> None:
-    if not requests:
-        return  # It is about connections.
-    # A request that is in the list twice is waited for once.
-    mine = {request for request in requests if wait in request.waits}
-    if not mine and not to_be_made and wait.open:
-        # crash() takes the requests away from a Wait that it ends.
-        assert wait.done
-        return
-    assert wait.open == len(mine) + to_be_made
-    assert wait.unaccepted == sum(r.state == JOB_PENDING for r in mine) + to_be_made
-    if not wait.timed_out:
-        # It is done neither too early nor too late.
-        enough = bool(wait.accepted_only or wait.error or not wait.open)
-        assert wait.done == (enough and not wait.unaccepted)
+    audit.check_wait(wait, to_be_made)

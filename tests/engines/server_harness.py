@@ -21,9 +21,6 @@ from typing import TYPE_CHECKING, Any
 from gearman_proto.engines.base import Close, LinkState, StopListening
 from gearman_proto.engines.jobqueue import (
     ABILITY_SIZE,
-    FUNCTION_SIZE,
-    JOB_SIZE,
-    LISTENER_SIZE,
     Function,
     JobState,
     QueuedJob,
@@ -35,6 +32,7 @@ from gearman_proto.engines.server import (
     ServerEngine,
 )
 from gearman_proto.testing import pack
+from gearman_proto.testing.audit import check_function, check_job, count_memory
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import CanDo, Event, GrabJob, JobCreated, PacketEvent
 from gearman_proto.wire.packets import MAGIC_REQUEST, Role
@@ -269,28 +267,6 @@ class World:
         check_timers(self)
 
 
-def count_memory(engine: ServerEngine) -> int:
-    jobs = sum(
-        JOB_SIZE
-        + LISTENER_SIZE * len(job.listeners)
-        + len(job.function.name)
-        + len(job.unique)
-        + len(job.data)
-        for job in engine.queue.jobs.values()
-    )
-    functions = sum(len(name) + FUNCTION_SIZE for name in engine.queue.functions)
-    links = sum(
-        link.connection.buffered
-        + sum(len(packet) for packet in link.unsent)
-        + link.writing
-        + link.listed
-        for link in engine.links
-    )
-    # Those of links that are about to be forgotten, too.
-    links += sum(link.registered for link in {*engine.links, *engine._behind})
-    return jobs + functions + links
-
-
 def check_links(world: World) -> None:
     engine = world.engine
     assert not engine._doomed
@@ -334,55 +310,6 @@ def check_links(world: World) -> None:
         for job in link.listening:
             assert engine.queue.jobs[job.handle] is job
             assert job.listeners[link] > 0
-
-
-def check_function(engine: ServerEngine, function: Function, jobs: list[QueuedJob]) -> None:
-    """Look at a function, of which these are the jobs."""
-    assert function.total == len(jobs)
-    assert function.running == sum(job.state is JobState.RUNNING for job in jobs)
-    assert function.delayed == sum(job.state is JobState.DELAYED for job in jobs)
-    queued = [job for job in jobs if job.state is JobState.QUEUED]
-    assert sum(len(queue) for queue in function.queues) == len(queued)
-    for priority, queue in enumerate(function.queues):
-        ranks = [job.rank for job in queue]
-        assert ranks == sorted(set(ranks))
-        for job in queue:
-            assert job.priority == priority
-            assert job.state is JobState.QUEUED
-            assert engine.queue.jobs[job.handle] is job
-    assert function.next_job is min(queued, key=lambda job: job.rank, default=None)
-    by_unique = [job for job in jobs if job.unique not in (b"", b"-")]
-    by_data = [job for job in jobs if job.unique == b"-" and job.data]
-    keyed = {job.key: job for job in by_unique + by_data}
-    for key, job in keyed.items():
-        assert engine.queue.find(function.name, key) is job
-        assert engine.queue.by_key[key].key == key
-    assert len(keyed) == len(by_unique + by_data)
-    links = {*engine.links, *engine._behind}
-    workers = {link for link in links if function in link.abilities}
-    assert function.workers == len(workers)
-    assert function.watchers.keys() <= workers
-    assert not function.idle or function in engine.queue._idle
-
-
-def check_job(engine: ServerEngine, job: QueuedJob) -> None:
-    running = job.state is JobState.RUNNING
-    assert job.state is not JobState.ENDED
-    links = {*engine.links, *engine._behind}
-    assert (job in job.function.queues[job.priority]) == (job.state is JobState.QUEUED)
-    assert job.attached == sum(job.listeners.values())
-    assert (job in engine.queue._delayed._current) == (job.state is JobState.DELAYED)
-    assert (job.worker is not None) == running
-    if running:
-        assert job.worker in links
-        assert job.worker.jobs[job.handle] is job
-    else:
-        assert job.wanted
-        assert (job.numerator, job.denominator) == (0, 0)
-    assert (job.epoch > 0) == (job.state is JobState.DELAYED)
-    for link in job.listeners:
-        assert link in links
-        assert job in link.listening
 
 
 def check_timers(world: World) -> None:

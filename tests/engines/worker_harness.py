@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from gearman_proto.address import parse_host_list
 from gearman_proto.engines.base import Close, Connect
 from gearman_proto.engines.phases import Phase, WorkerLife
-from gearman_proto.engines.worker import _ASKING, _MAX_UNSENT, _MOST_GRABS, _STALL, WorkerEngine
+from gearman_proto.engines.worker import _ASKING, _MAX_UNSENT, _STALL, MOST_GRABS, WorkerEngine
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.events import (
     CanDo,
@@ -163,7 +163,7 @@ class Peer:
             held = {function for functions in self.held.values() for function in functions}
             assert self.is_behind or held <= self.world.engine._abilities.keys()
             self.grabs += 1
-            assert self.grabs <= _MOST_GRABS
+            assert self.grabs <= MOST_GRABS
             self.may_sleep = False
         elif isinstance(event, PreSleep):
             assert self.may_sleep
@@ -407,7 +407,7 @@ class World:
         assert link.alive
         assert link.is_up or phase is Phase.RESTING
         assert (link.grabs > 0) == (phase in _ASKING)
-        assert 1 <= link.next_grabs <= _MOST_GRABS
+        assert 1 <= link.next_grabs <= MOST_GRABS
         assert engine._turns.count(link) == (phase is Phase.QUEUED)
         # Time goes on for whoever waits for a server, and for nobody else.
         waits_for_nothing = link.is_up and phase in (Phase.QUEUED, Phase.RESTING)

@@ -1,0 +1,122 @@
+"""Run simulations one after the other, each from a seed of its own, until the time is over.
+
+    python -m fuzz.simulate --minutes 20            new seeds; --seconds, too
+    python -m fuzz.simulate --seconds 20 --seed 7   the seeds 7, 8, 9, ...
+    python -m fuzz.simulate --replay FILE           a plan, as a failure prints it
+
+What a run does, and what it looks for, is in `simulation` and in `gearman_proto.testing.network`. A
+failure ends it, with the seed, the last steps, and the plan, of which all is taken away that the
+failure does not need; the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import random
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fuzz.simulation import Run, fails, plan_of
+from gearman_proto.testing.shrinking import shrink
+from gearman_proto.testing.simulation import SimulationError
+
+if TYPE_CHECKING:
+    from fuzz.simulation import Plan
+
+# Seconds of each stretch of which the speed is printed.
+_STRETCH = 20.0
+
+
+def main() -> int:
+    """Do what the command line asks for; return the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, help="the first one; by default any")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="a plan to run, and no more")
+    parser.add_argument("--as-is", action="store_true", help="do not shrink a plan that fails")
+    options = parser.parse_args()
+    if options.replay is not None:
+        return replay(read(options.replay.read_text()))
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
+    seconds = 60 * options.minutes + options.seconds or 60.0
+    return simulate(seconds, seed, is_to_shrink=not options.as_is)
+
+
+def simulate(seconds: float, seed: int, *, is_to_shrink: bool = True) -> int:
+    """Run the seeds from `seed` on for so many seconds; return the exit status."""
+    begun, first = time.monotonic(), seed
+    said = begun
+    steps = 0
+    virtual = busy = 0.0
+    counts: Counter[str] = Counter()
+    while (now := time.monotonic()) - begun < seconds:
+        if now - said > _STRETCH:
+            said = now
+            print(f"{now - begun:6.0f} s, {seed - first:,} seeds, {steps:,} steps", flush=True)
+        cpu = time.process_time()
+        plan = plan_of(random.Random(seed))
+        run = Run(plan)
+        try:
+            run.run()
+        except SimulationError as error:
+            report(plan, error, seed, is_to_shrink=is_to_shrink)
+            return 1
+        busy += time.process_time() - cpu
+        steps += run.net.steps
+        virtual += run.net.now
+        counts += run.net.books.counts
+        counts["faults"] += len(run.net.happened)
+        seed += 1
+    elapsed = time.monotonic() - begun
+    print(
+        f"seeds {first} to {seed - 1}: {steps:,} steps in {elapsed:.0f} seconds, "
+        f"{steps / elapsed:,.0f} a second ({steps / busy:,.0f} of the processor's); "
+        f"{virtual / 3600:,.1f} hours of virtual time"
+    )
+    for what, number in sorted(counts.items()):
+        print(f"{number:12,} {what}")
+    return 0
+
+
+def report(plan: Plan, error: SimulationError, seed: int, *, is_to_shrink: bool) -> None:
+    """Print what was found, and as little of the plan as will do."""
+    print(f"plan of seed {seed}, {len(plan)} steps: {error}", flush=True)
+    if not is_to_shrink:
+        return
+    kind = error.problem[:20]
+    # Without those that do the jobs, any plan fails.
+    kept = [step for step in plan if step[0] in ("network", "server", "worker")]
+
+    def still(steps: Plan) -> bool:
+        found = fails([*kept, *steps])
+        return found is not None and found.problem[:20] == kind
+
+    left = [*kept, *shrink([step for step in plan if step not in kept], still, most=300)]
+    last = fails(left)
+    if last is not None:
+        print(f"\nshrunk to {len(left)} steps: {last}\n\nplan for --replay:")
+        print("".join(f"{step!r}\n" for step in left))
+
+
+def read(text: str) -> Plan:
+    """Return the plan that stands in `text`, a step in each line."""
+    return [ast.literal_eval(line) for line in text.splitlines() if line.strip()]
+
+
+def replay(plan: Plan) -> int:
+    """Run a plan; return the exit status."""
+    error = fails(plan)
+    if error is None:
+        print("nothing was found")
+        return 0
+    print(error)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

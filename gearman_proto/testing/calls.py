@@ -1,0 +1,156 @@
+"""Calls of an application that waits: of a client and of an admin client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .books import EPSILON
+from .nodes import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gearman_proto.engines.waits import Wait
+    from gearman_proto.jobs.request import GearmanJobRequest
+
+    from .books import Entry
+
+
+class Call:
+    """A call that waits, and what has become of it.
+
+    Attributes:
+        name: What was called.
+        begun: When, in seconds of virtual time.
+        timeout: Its timeout in seconds, or None.
+        is_over: Whether it has returned, or raised.
+        over_at: When it has.
+        timed_out: Whether its deadline has ended it.
+        error: What it has raised, if anything.
+        value: What it has returned, of an admin client.
+        requests: The requests that it is about, of a client.
+    """
+
+    def __init__(self, node: CallingNode, name: str, timeout: float | None) -> None:
+        self.name = name
+        self.begun = node.net.now
+        self.timeout = timeout
+        self.is_over = False
+        self.over_at: float | None = None
+        self.timed_out = False
+        self.error: Exception | None = None
+        self.value: Any = None
+        self.requests: list[GearmanJobRequest] = []
+        self.entries: Sequence[Entry] = ()
+        self.wait: Wait | None = None
+        self.then: Callable[[Call], object] | None = None
+        self._node = node
+
+    def __repr__(self) -> str:
+        state = f"over at {self.over_at:.6f}" if self.over_at is not None else "waits"
+        return f"<{self.name} of {self._node.name} at {self.begun:.6f}, {state}>"
+
+    @property
+    def deadline(self) -> float | None:
+        """When it has to be over, if it has a timeout."""
+        return None if self.timeout is None else self.begun + self.timeout
+
+    def woken(self) -> None:
+        """The engine has something for it: the `wake` of its Wait."""
+        self._node.woken.append(self)
+
+
+class CallingNode(Node):
+    """A node whose application makes calls that wait."""
+
+    def begin(self) -> None:
+        """It is new: nothing waits."""
+        self.woken: list[Call] = []
+        #: The calls that are not over.
+        self.calls: dict[Call, None] = {}
+
+    def died(self) -> None:
+        """Nobody waits any more."""
+        self.begin()
+
+    def is_busy(self) -> bool:
+        """Whether a call waits."""
+        return bool(self.calls)
+
+    def start_call(self, call: Call, function: Callable[..., Wait], *args: Any) -> Call:
+        """Have the engine begin a call.
+
+        Args:
+            call: The call.
+            function: The engine's method; it gets `args`, then the time and a `wake`, and the
+                timeout.
+            args: Its first arguments.
+        """
+        net = self.net
+        self.calls[call] = None
+        net.trace.add(net.now, self.name, "calls", call.name)
+
+        def begin() -> None:
+            call.wait = function(*args, net.now, call.woken, timeout=call.timeout)
+            if call.wait.ready and call not in self.woken:
+                self.woken.append(call)
+
+        self.call(begin)
+        if call.deadline is not None and not call.is_over:
+            net.schedule(call.deadline + 2 * EPSILON, self._check_deadline, call)
+        return call
+
+    def give_up(self, call: Call) -> None:
+        """The caller of `call` does not wait any longer, as if it had been cancelled."""
+        if call in self.calls:
+            self.net.trace.add(self.net.now, self.name, "gives up", call.name)
+            self.call(self._return, call)
+
+    def _wake(self) -> bool:
+        woken, self.woken = self.woken, []
+        for call in woken:
+            if call in self.calls:
+                self._look(call)
+        return bool(woken)
+
+    def _look(self, call: Call) -> None:
+        """There is something for `call`."""
+        self._return(call)
+
+    def _return(self, call: Call) -> None:
+        """`call` is over, for whatever reason."""
+        net, wait = self.net, call.wait
+        assert wait is not None
+        del self.calls[call]
+        net.steps += 1
+        self.engine.release(wait, net.now)
+        call.is_over, call.over_at, call.timed_out = True, net.now, wait.timed_out
+        try:
+            call.value = self.value_of(call)
+        except Exception as error:  # noqa: BLE001 - the application gets it
+            call.error = error
+        net.trace.add(net.now, self.name, "returns", f"{call.name} {call.error!r}")
+        deadline = call.deadline
+        if deadline is not None and wait.done:
+            if call.timed_out and net.now < deadline - EPSILON:
+                net.fail(f"{call} has timed out {deadline - net.now} seconds too early")
+            if net.now > deadline + EPSILON and not self.was_frozen(deadline):
+                net.fail(f"{call} is over {net.now - deadline} seconds too late")
+        elif call.timed_out:
+            net.fail(f"{call} has timed out, and has no timeout")
+        self.returned(call)
+        if call.then is not None:
+            call.then(call)
+
+    def value_of(self, call: Call) -> Any:
+        """Return what `call` returns, or raise what it raises."""
+        assert call.wait is not None
+        call.wait.raise_error()
+
+    def returned(self, call: Call) -> None:
+        """`call` is over: compare with the books."""
+
+    def _check_deadline(self, call: Call) -> None:
+        assert call.deadline is not None
+        if call in self.calls and not self.was_frozen(call.deadline):
+            self.net.fail(f"{call} should have been over at {call.deadline:.6f}")

@@ -1,0 +1,342 @@
+"""A client, and an admin client, of a simulated network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto.address import parse_host_list
+from gearman_proto.constants import DEFAULT_HEARTBEAT
+from gearman_proto.engines.admin import AdminEngine
+from gearman_proto.engines.client import ClientEngine
+from gearman_proto.engines.waits import Stream
+from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.submitting import make_requests, prepare
+
+from .calls import Call, CallingNode
+from .servers import ServerNode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from gearman_proto.jobs.request import GearmanJobRequest
+    from gearman_proto.wire.text import Command
+
+    from .books import Entry
+    from .nodes import Node
+    from .simulation import Simulation
+    from .wires import End
+
+
+# Requests on one connection that may wait for their answer, and questions of the heartbeat.
+_WINDOW: Final = 4096 + 100
+
+
+class ClientNode(CallingNode):
+    """A client.
+
+    Args:
+        net: The network.
+        name: Its name.
+        servers: Its servers.
+        options: For ClientEngine, but for its clock and its chance.
+    """
+
+    engine: ClientEngine
+
+    def __init__(self, net: Simulation, name: str, servers: Sequence[Node], **options: Any) -> None:
+        addresses = parse_host_list([server.name for server in servers])
+
+        def make(node: ClientNode) -> ClientEngine:
+            return ClientEngine(addresses, rng=node.rng, wall_clock=node.wall_clock, **options)
+
+        super().__init__(net, name, make, servers)
+        heartbeat = options.get("heartbeat", DEFAULT_HEARTBEAT)
+        # Seconds after which a server that is silent is given up, and a little.
+        self._patience = None if heartbeat is None else 2 * heartbeat + 2.5
+        self.begin()
+
+    def begin(self) -> None:
+        """It is new: nothing waits."""
+        super().begin()
+        self._is_watched = False
+        self._entries: dict[int, Entry] = {}
+
+    def submit(
+        self,
+        jobs: Sequence[Mapping[str, Any]],
+        *,
+        background: bool = False,
+        max_retries: int = 0,
+        accepted_only: bool = False,
+        timeout: float | None = None,
+        then: Callable[[Call], object] | None = None,
+    ) -> Call:
+        """Submit jobs, and wait for them.
+
+        Args:
+            jobs: Dicts with `task` and `data`, as `submit_multiple_jobs` takes them.
+            background: Whether nobody waits for their results.
+            max_retries: How often a submit that was lost may be sent again.
+            accepted_only: Whether to wait only until they are acknowledged.
+            timeout: Seconds of virtual time to wait, or None.
+            then: Called with the call when that is over.
+
+        Returns:
+            The call. It is over when the network has run for long enough.
+
+        Raises:
+            TypeError, ValueError: A job is none.
+        """
+        requests = make_requests(jobs, background=background, max_retries=max_retries)
+        prepare(requests, NoopEncoder)
+        net = self.net
+        entries = [net.books.submitted(self, request, net.now) for request in requests]
+        self._entries.update((id(entry.request), entry) for entry in entries)
+        call = Call(self, f"submit {[entry.number for entry in entries]}", timeout)
+        call.requests, call.entries, call.then = requests, entries, then
+
+        def begin(now: float, wake: Callable[[], Any], timeout: float | None) -> Any:
+            return self.engine.submit(
+                requests, now, wake, accepted_only=accepted_only, timeout=timeout
+            )
+
+        return self.start_call(call, begin)
+
+    def wait(
+        self,
+        requests: Sequence[GearmanJobRequest],
+        *,
+        timeout: float | None = None,
+        as_completed: bool = False,
+        then: Callable[[Call], object] | None = None,
+    ) -> Call:
+        """Wait for requests that were submitted before.
+
+        Args:
+            requests: The requests of an earlier call of this client.
+            timeout: Seconds of virtual time to wait, or None.
+            as_completed: Whether to be told of each as it ends, and not of all at the end.
+            then: Called with the call when that is over.
+        """
+        call = Call(self, f"wait {[self._entries[id(each)].number for each in requests]}", timeout)
+        call.requests, call.then = list(requests), then
+        call.entries = [self._entries[id(each)] for each in requests]
+        method = self.engine.as_completed if as_completed else self.engine.wait_completed
+        return self.start_call(call, method, call.requests)
+
+    def updates(self, request: GearmanJobRequest, *, timeout: float | None = None) -> Call:
+        """Wait for what comes of a request, until its end.
+
+        Args:
+            request: A request of an earlier call of this client.
+            timeout: Seconds of virtual time to wait, or None.
+        """
+        entry = self._entries[id(request)]
+        call = Call(self, f"updates {entry.number}", timeout)
+        call.requests, call.entries = [request], [entry]
+        return self.start_call(call, self.engine.updates, request)
+
+    def statuses(
+        self, requests: Sequence[GearmanJobRequest], *, timeout: float | None = None, **options: Any
+    ) -> Call:
+        """Ask for the status of requests.
+
+        Args:
+            requests: Requests of an earlier call of this client, which have a handle or a unique.
+            timeout: Seconds of virtual time to wait, or None.
+            options: As for `ClientEngine.statuses`.
+        """
+        call = Call(self, "statuses", timeout)
+        call.requests = list(requests)
+        there = self._known(requests)
+
+        def over(call: Call) -> None:
+            # One that was there all the time is known.
+            if call.wait is not None and call.wait.done and not call.timed_out and not call.error:
+                for at, handle in there & self._known(requests):
+                    if not requests[at].status.get("known"):
+                        self.net.fail(f"{self.name} was not told of {handle!r}: {requests[at]!r}")
+
+        call.then = over
+
+        def begin(now: float, wake: Callable[[], Any], timeout: float | None) -> Any:
+            return self.engine.statuses(requests, now, wake, timeout=timeout, **options)
+
+        return self.start_call(call, begin)
+
+    def _known(self, requests: Sequence[GearmanJobRequest]) -> set[tuple[int, bytes]]:
+        """The jobs that servers have of those of `requests` that all are asked for, by unique."""
+        asked = [
+            (at, (request.unique or "").encode())
+            for at, request in enumerate(requests)
+            if request.handle is None and request.connection is None
+        ]
+        servers = [each for each in self.servers.values() if isinstance(each, ServerNode)]
+        jobs = [job for server in servers for job in server.engine.queue.jobs.values() if asked]
+        return {(at, job.handle) for job in jobs for at, unique in asked if job.unique == unique}
+
+    def forget(self, call: Call) -> None:
+        """Hold the requests of `call`, which is over, no longer."""
+        for entry in call.entries:
+            self._entries.pop(id(entry.request), None)
+            entry.request = None
+        call.requests = []
+
+    def close(self) -> None:
+        """End: all connections are closed, and all calls are over."""
+        self.net.trace.add(self.net.now, self.name, "ends")
+        requests = [entry.request for entry in self._entries.values() if entry.request is not None]
+        self.last_refusal = self.net.now
+        states = [
+            (each, each.state, bool(each.waits)) for each in requests if each.link is not None
+        ]
+        self.call(self.engine.close, self.net.now)
+        for request, state, was_waited_for in states:
+            if was_waited_for == (request.state == state):
+                self.net.fail(f"{self.name} has ended, and with it {request!r}, which was {state}")
+        for entry in self._entries.values():
+            entry.request = None
+        self._entries.clear()
+
+    def _write(self, end: End) -> bool:
+        wrote = super()._write(end)
+        if end.link.connection.unanswered > _WINDOW:
+            self.net.fail(f"{self.name} does not wait for answers any more")
+        return wrote
+
+    def _forget(self, end: End, *, closes: bool = False) -> None:
+        # In a slow one, a piece of a large packet may take longer than a heartbeat.
+        if closes and self.net.is_prompt() and not (self.engine.closed or end.has_ended):
+            self.net.fail(f"{self.name} closes a connection, and nothing has happened")
+        super()._forget(end, closes=closes)
+
+    def start_call(self, call: Call, function: Callable[..., Any], *args: Any) -> Call:
+        """Begin `call`, and see to it that it does not wait for a server that is silent."""
+        super().start_call(call, function, *args)
+        if self._patience is not None and not self._is_watched:
+            self._is_watched = True
+            self.net.schedule(self.net.now + self._patience, self._check_silence)
+        return call
+
+    def _check_silence(self) -> None:
+        net = self.net
+        self._is_watched = bool(self.calls)
+        if not self._is_watched or self._patience is None:
+            return
+        since = net.now - self._patience
+        for end in self.ends.values():
+            is_silent = end.link.is_up and end.link.is_awaited() and not end.is_blocked
+            if (
+                is_silent
+                and max(end.heard_at, end.wrote_at) < since
+                and not self._may_be_late(since)
+            ):
+                net.fail(f"{self.name} waits for {end.peer.node.name}, silent since {end.heard_at}")
+        net.schedule(net.now + self._patience, self._check_silence)
+
+    def _may_be_late(self, since: float) -> bool:
+        return any(until > since for _, until in self._frozen)
+
+    def is_busy(self) -> bool:
+        """Whether a call waits, or something is under way that nobody waits for any more."""
+        return bool(self.calls) or any(
+            link.outbox or link.ahead or link.jobs or link.connection.unanswered
+            for link in self.engine.pool.links()
+        )
+
+    def _look(self, call: Call) -> None:
+        wait = call.wait
+        if not isinstance(wait, Stream):
+            self._return(call)
+            return
+        done = wait.done
+        if call.name.startswith("updates"):
+            for entry in call.entries:
+                self.net.books.told(entry)
+            wait.news = False
+        else:
+            while wait.take() is not None:
+                pass
+        if done:
+            self._return(call)
+
+    def returned(self, call: Call) -> None:
+        """`call` is over: compare with the books."""
+        net = self.net
+        wait = call.wait
+        for entry in call.entries:
+            net.books.told(entry)
+            request = entry.request
+            if request is None or wait is None or not wait.done or call.error is not None:
+                continue
+            is_enough = request.link is None or (
+                getattr(wait, "accepted_only", False) and request.handle is not None
+            )
+            if not is_enough and not request.timed_out and not self.engine.closed:
+                net.fail(f"{call} is over, and {entry} is still under way: {request!r}")
+
+
+class AdminNode(CallingNode):
+    """An admin client.
+
+    Args:
+        net: The network.
+        name: Its name.
+        server: Its server.
+        options: For AdminEngine.
+    """
+
+    engine: AdminEngine
+
+    def __init__(self, net: Simulation, name: str, server: Node, **options: Any) -> None:
+        addresses = parse_host_list([server.name])
+        super().__init__(net, name, lambda _: AdminEngine(addresses, **options), [server])
+        self._gave_up = False
+        self.begin()
+
+    def ask(
+        self,
+        command: Command[Any],
+        *,
+        timeout: float | None = 10.0,
+        then: Callable[[Call], object] | None = None,
+    ) -> Call:
+        """Ask the server.
+
+        Args:
+            command: One of those in `gearman_proto.wire.text`.
+            timeout: Seconds of virtual time to wait, or None.
+            then: Called with the call when that is over.
+        """
+        call = Call(self, f"ask {command.line!r}", timeout)
+        call.then = then
+        return self.start_call(call, self.engine.ask, command)
+
+    def ping(self, *, timeout: float | None = 10.0) -> Call:
+        """Ask whether the server is there; `timeout` as for `ask`."""
+        return self.start_call(Call(self, "ping", timeout), self.engine.ping)
+
+    def _forget(self, end: End, *, closes: bool = False) -> None:
+        is_meant = self.engine.closed or end.has_ended or self._gave_up
+        if closes and self.net.is_prompt() and not is_meant:
+            self.net.fail(f"{self.name} closes a connection, and nothing has happened")
+        super()._forget(end, closes=closes)
+
+    def give_up(self, call: Call) -> None:
+        """The caller of `call` does not wait any longer, which may end the connection."""
+        self._gave_up = True
+        super().give_up(call)
+
+    def close(self) -> None:
+        """End."""
+        self.call(self.engine.close, self.net.now)
+
+    def value_of(self, call: Call) -> Any:
+        """Return the answer, or raise what was wrong."""
+        return call.wait.value if call.wait is not None and call.wait.done else None  # type: ignore[attr-defined]
+
+    def returned(self, call: Call) -> None:
+        """A sound server is never taken for an unsound one."""
+        if isinstance(call.error, RemoteProtocolError):
+            self.net.fail(f"{call} has raised {call.error!r}")

@@ -1,0 +1,115 @@
+"""What goes wrong in a simulated network: drawn by chance, written down, and read again.
+
+A `Fault` is one decision, and a line of text. The faults of a run are drawn from its seed and from
+the names of its nodes and from nothing else, so that to leave some out changes nothing about the
+others: that is what lets `shrink` take them away one by one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gearman_proto.records import record
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator, Sequence
+
+#: The faults of a connection, by the names of its ends: ``client1>server1``.
+WIRE_KINDS: Final = ("reset", "hang-up", "half-open", "stall", "partition")
+#: The faults of a node: ``server1``.
+NODE_KINDS: Final = ("freeze", "crash", "vanish", "flaky", "clock")
+#: All of them.
+KINDS: Final = WIRE_KINDS + NODE_KINDS
+
+# Seconds that a fault of each kind lasts: the shortest and the longest.
+_SECONDS: Final = {
+    "stall": (0.01, 45.0),
+    "partition": (0.1, 45.0),
+    "freeze": (0.001, 45.0),
+    "crash": (0.0, 20.0),
+    "vanish": (1.0, 60.0),
+    "flaky": (0.1, 20.0),
+    "clock": (-100_000.0, 100_000.0),
+}
+
+
+@record(frozen=True)
+class Fault:
+    """One thing that goes wrong.
+
+    ``str(fault)`` is a line of text, from which `parse` makes it again.
+
+    Attributes:
+        at: When, in seconds of virtual time.
+        kind: One of KINDS.
+        target: The node, or the two ends of the connection with a ``>`` between them.
+        seconds: How long it lasts; by how much a clock jumps.
+    """
+
+    at: float
+    kind: str
+    target: str
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.at!r} {self.kind} {self.target} {self.seconds!r}"
+
+    @staticmethod
+    def parse(line: str) -> Fault:
+        """Make a fault of the text that it was.
+
+        Args:
+            line: What ``str(fault)`` has returned.
+
+        Raises:
+            ValueError: That is none.
+        """
+        at, kind, target, seconds = line.split()
+        if kind not in KINDS:
+            raise ValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
+        return Fault(float(at), kind, target, float(seconds))
+
+
+@record(frozen=True)
+class Faults:
+    """How bad a network is. The defaults are a good one: it is quick, and nothing breaks.
+
+    Attributes:
+        rate: Faults in each second of virtual time.
+        kinds: Which ones, of KINDS; one that stands there twice comes twice as often.
+        latency: Seconds that bytes are on their way, at least and at most. Connections do not wait
+            for each other, so what goes over two of them arrives in any order.
+        cut: How often what is written arrives in pieces, 0.0 to 1.0.
+        capacity: Bytes that may be on their way on a connection; a write beyond them is a part.
+        keepalive: Seconds after which the system notices a connection that goes nowhere.
+    """
+
+    rate: float = 0.0
+    kinds: tuple[str, ...] = KINDS
+    latency: tuple[float, float] = (0.0001, 0.002)
+    cut: float = 0.05
+    capacity: int = 1_000_000
+    keepalive: float = 60.0
+
+
+def draw(
+    faults: Faults, rng: random.Random, nodes: Sequence[str], wires: Sequence[str]
+) -> Iterator[Fault]:
+    """Draw what goes wrong, without end, in the order of time.
+
+    Args:
+        faults: How bad it is.
+        rng: Where chance comes from.
+        nodes: The names of the nodes.
+        wires: The pairs of nodes that may be connected.
+    """
+    now = 0.0
+    targets = {**dict.fromkeys(WIRE_KINDS, wires), **dict.fromkeys(NODE_KINDS, nodes)}
+    while True:
+        now += rng.expovariate(faults.rate)
+        kind = rng.choice(faults.kinds)
+        target = rng.choice(targets[kind])
+        low, high = _SECONDS.get(kind, (0.0, 0.0))
+        # Short ones are more frequent.
+        yield Fault(round(now, 6), kind, target, round(low + (high - low) * rng.random() ** 3, 6))

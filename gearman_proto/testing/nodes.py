@@ -1,0 +1,361 @@
+"""A node of a simulated network: it runs one engine as a driver does, in virtual time.
+
+It is the only driver that the simulation has, for any engine with the transport side that
+`engines.base` describes. It is not made of `BaseDriver`, whose purpose is to let a program live on
+after a bug: here an exception out of an engine is what is looked for.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto.engines.base import Close, Connect
+
+from .wires import ACCEPT, EOF, RESET, TIMEOUT, End
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .simulation import Simulation
+
+# What a system says about the end of a connection.
+_ERRORS: Final[dict[str, Callable[[], Exception]]] = {
+    RESET: lambda: ConnectionResetError("Connection reset by peer"),
+    TIMEOUT: lambda: TimeoutError("Connection timed out"),
+}
+# Calls of `handle_timeout` in a row, in no time, after which an engine spins. (A server that is
+# behind is called again at once; each call does the work of 250 packets.)
+_SPINS: Final = 2000
+# Connections that an engine may try to make in a second, beside those for calls of the application.
+_ATTEMPTS: Final = 40
+
+
+class Node:
+    """A process of the network, and its engine.
+
+    Args:
+        net: The network.
+        name: What it is known by in the trace and in faults.
+        make: Makes the engine: at the beginning, and whenever the node is started again. It gets
+            the node, whose `wall_clock` and `rng` are for the engine.
+        servers: The nodes that it may connect to. An engine's links have an `address`, whose `host`
+            is the name of such a node.
+
+    Attributes:
+        engine: The engine.
+        is_up: Whether it runs; else it has crashed, or has ended.
+        is_reachable: Whether its host is there: else nothing comes from it, not even a refusal.
+        life: How often it was started again.
+        frozen_until: Until when it does nothing, as after SIGSTOP.
+        flaky_until: Until when it takes connections and closes them at once.
+        is_listening: Whether it takes connections. Its engine then has a method `accept` as
+            ServerEngine's.
+        backlog: The ends of connections that its system has made, and its engine does not know yet.
+        last_loss: When one of its connections ended last.
+        last_refusal: When it tried in vain to connect last.
+        deaths: When it has died, and with it what it had.
+        may_give_up: Whether it, a server, gives up a job whose worker was lost too often.
+        ends: The ends of its connections, by the engine's links.
+    """
+
+    def __init__(
+        self,
+        net: Simulation,
+        name: str,
+        make: Callable[[Any], Any],
+        servers: Sequence[Node] = (),
+    ) -> None:
+        self.net = net
+        self.name = name
+        self.servers: dict[str, Node] = {server.name: server for server in servers}
+        self.rng = net.rng_of(name)
+        self.is_up = True
+        self.is_reachable = True
+        self.is_listening = False
+        self.life = 0
+        self.frozen_until = 0.0
+        self.flaky_until = 0.0
+        self._frozen: list[tuple[float, float]] = []
+        self.last_loss = self.last_refusal = -1.0
+        self.deaths: list[float] = []
+        self.may_give_up = True
+        self.wall_offset = 0.0
+        self.ends: dict[Any, End] = {}
+        self.held: list[End] = []
+        self.backlog: list[End] = []
+        self._make = make
+        self._timer_at = math.inf
+        self._spins = 0
+        self._spun_at = -1.0
+        self._is_busy = False
+        self._attempts = 0
+        self._attempts_since = 0.0
+        self.engine: Any = make(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    def wall_clock(self) -> float:
+        """Return seconds since 1970, by this node's clock, which faults set."""
+        return self.net.epoch + self.net.now + self.wall_offset
+
+    # Calls of the engine.
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the engine, as an application does, and do what it wants then.
+
+        Args:
+            function: One of the methods of `engine`, or what calls some of them.
+            args: Its arguments.
+
+        Returns:
+            What it returned.
+        """
+        self.net.steps += 1
+        self._attempts -= len(self.servers)
+        value = function(*args)
+        self.pump()
+        return value
+
+    def receive(self, end: End, data: bytes) -> None:
+        """Bytes have come."""
+        net = self.net
+        net.steps += 1
+        net.trace.add(net.now, self.name, f"< {end.peer.node.name}", data)
+        self.engine.receive_data(end.link, data, net.now)
+        self.pump()
+
+    def ended(self, end: End, mark: str) -> None:
+        """A connection has ended, or the other side sends no more."""
+        net, engine, link = self.net, self.engine, end.link
+        net.steps += 1
+        net.trace.add(net.now, self.name, f"< {end.peer.node.name}", mark)
+        if mark is EOF:
+            engine.receive_eof(link, net.now)
+        else:
+            self._forget(end)
+            engine.connection_lost(link, _ERRORS[mark](), net.now)
+            self._tell_late(link)
+        self.pump()
+
+    def _tell_late(self, link: Any) -> None:
+        """What a late driver says of a link that is no more changes nothing."""
+        engine, now = self.engine, self.net.now
+        engine.receive_data(link, b"garbage\r\n\0RES", now)
+        engine.connected(link, now)
+        engine.connection_lost(link, OSError("late"), now)
+        if engine.data_to_send(link, now):
+            self.net.fail(f"{self.name} writes on {link!r}, which is no more")
+
+    def _on_timer(self, at: float) -> None:
+        if at != self._timer_at or not self.is_up:
+            return
+        net = self.net
+        now = net.now
+        if self.frozen_until > now:
+            self._timer_at = self.frozen_until
+            net.schedule(self.frozen_until, self._on_timer, self.frozen_until)
+            return
+        self._timer_at = math.inf
+        deadline = self.engine.next_deadline()
+        if deadline is not None and deadline <= now:
+            self._count_spins(now)
+            net.steps += 1
+            net.trace.add(now, self.name, "time")
+            self.engine.handle_timeout(now)
+            held, self.held = self.held, []
+            for end in held:
+                end.arrive()
+        self.pump()
+
+    def _count_spins(self, now: float) -> None:
+        self._spins = self._spins + 1 if now == self._spun_at else 0
+        self._spun_at = now
+        if self._spins > _SPINS:
+            self.net.fail(f"{self.name} spins: it wants to be called again and again, at once")
+
+    # What the engine wants.
+
+    def pump(self) -> None:
+        """Do what the engine wants: connect, close, write, be called later; wake who waits."""
+        if self._is_busy:
+            return  # It is in the middle of that, and will see to this.
+        self._is_busy = True
+        engine, ends, now = self.engine, self.ends, self.net.now
+        next_action = engine.next_action
+        is_done = False
+        while not is_done:
+            is_done = True
+            while (action := next_action()) is not None:
+                self._act(action)
+            for link in list(engine.links_to_write()):
+                if link in ends and self._write(ends[link]):
+                    is_done = False
+            if (action := next_action()) is not None:  # To write is a call like any other.
+                self._act(action)
+                is_done = False
+            if self._wake():
+                is_done = False
+            if not self.is_up or engine is not self.engine:
+                return  # It has died meanwhile, and may have been started again.
+        self._is_busy = False
+        deadline = self.engine.next_deadline()
+        if deadline is not None and deadline < self._timer_at:
+            deadline = self._timer_at = max(deadline, now)
+            self.net.schedule(deadline, self._on_timer, deadline)
+
+    def _wake(self) -> bool:
+        """Tell the application what there is to tell. Returns whether it has called the engine."""
+        return False
+
+    def write_more(self, end: End) -> None:
+        """There is room on a connection again."""
+        self._write(end)
+        self.pump()
+
+    def _write(self, end: End) -> bool:
+        """Have what the engine has to send written. Returns whether there was anything."""
+        engine, link, net = self.engine, end.link, self.net
+        wrote = False
+        while not end.is_blocked:
+            net.steps += 1
+            data = engine.data_to_send(link, net.now)
+            if not data:
+                return wrote
+            wrote = True
+            end.write(data)
+        return wrote
+
+    def _act(self, action: Any) -> None:
+        net = self.net
+        if isinstance(action, Connect):
+            self._connect(action.link)
+        elif isinstance(action, Close):
+            end = self.ends.get(action.link)
+            if end is None:
+                net.fail(f"{self.name} closes {action.link!r}, which it has closed, or was lost")
+            net.trace.add(net.now, self.name, f"closes {end.peer.node.name}")
+            self._forget(end, closes=True)
+        else:
+            self.is_listening = False
+            net.trace.add(net.now, self.name, "stops listening")
+
+    def _forget(self, end: End, *, closes: bool = False) -> None:
+        self.ends.pop(end.link, None)
+        if closes:
+            end.close()
+        else:
+            end.leave()
+        self.last_loss = self.net.now
+        if not end.is_connected:
+            self.last_refusal = self.net.now
+
+    # Connections.
+
+    def _connect(self, link: Any) -> None:
+        net, now = self.net, self.net.now
+        server = self.servers[link.address.host]
+        if now - self._attempts_since >= 1.0:
+            self._attempts, self._attempts_since = 0, now
+        self._attempts += 1
+        if self._attempts > _ATTEMPTS * len(self.servers):
+            net.fail(f"{self.name} tries to connect again and again, without a pause")
+        net.trace.add(now, self.name, f"connects to {server.name}")
+        end = End(net, self, link)
+        end.peer = End(net, server, None)
+        end.peer.peer = end
+        self.ends[link] = end
+        end.stalled_until = net.cut_until(self.name, server.name)
+        net.schedule(now + net.latency(), self._try, end)
+
+    def _try(self, end: End) -> None:
+        """The packet that asks for a connection arrives at the server."""
+        net, now = self.net, self.net.now
+        server = self.servers[end.peer.node.name]
+        if end.gone or end.silent or not server.is_reachable or not self.is_up:
+            return
+        later = max(self.frozen_until, end.stalled_until)
+        if later > now:
+            net.schedule(later, self._try, end)
+        elif not server.is_listening:
+            self._forget(end)
+            net.steps += 1
+            net.trace.add(now, self.name, f"is refused by {server.name}")
+            error = ConnectionRefusedError("Connection refused")
+            self.engine.connect_failed(end.link, error, now)
+            self.pump()
+        else:
+            end.is_connected = end.peer.is_connected = True
+            end.peer.life = server.life
+            server.backlog.append(end.peer)
+            end.peer.expect(ACCEPT)
+            net.steps += 1
+            net.trace.add(now, self.name, f"is connected to {server.name}")
+            self.engine.connected(end.link, now)
+            self.pump()
+
+    def accept(self, end: End) -> None:
+        """A connection has come, which `listen` has let in."""
+        net = self.net
+        self.backlog.remove(end)
+        if self.flaky_until > net.now:
+            net.trace.add(
+                net.now, self.name, f"takes a connection of {end.peer.node.name}, and closes it"
+            )
+            end.close()
+            return
+        net.accepted += 1
+        net.steps += 1
+        net.trace.add(net.now, self.name, f"accepts {end.peer.node.name}")
+        end.link = self.engine.accept(end.peer.node.name, net.accepted, net.now)
+        self.ends[end.link] = end
+        self.pump()
+
+    def freeze(self, until: float) -> None:
+        """Do nothing until `until`, as a process that was stopped."""
+        self._frozen.append((self.net.now, until))
+        self.frozen_until = max(self.frozen_until, until)
+
+    def was_frozen(self, at: float) -> bool:
+        """Return whether what had to be done at `at` could not be done then."""
+        return any(since <= at <= until for since, until in self._frozen)
+
+    def all_ends(self) -> list[End]:
+        """Return its ends of all connections that there are to it or from it."""
+        return [*self.ends.values(), *self.backlog]
+
+    # Dying.
+
+    def die(self, *, quietly: bool) -> None:
+        """End at once: the system closes all connections, or, quietly, says nothing to anybody."""
+        self.is_up = self.is_listening = False
+        self.is_reachable = not quietly
+        for end in self.all_ends():
+            if quietly:
+                end.fall_silent()
+                end.leave()
+            else:
+                end.close()
+        self.ends.clear()
+        self.held.clear()
+        self.backlog.clear()
+        self._timer_at = math.inf
+        self.deaths.append(self.net.now)
+        self.died()
+
+    def died(self) -> None:
+        """It has: what its application had is lost."""
+
+    def start(self) -> None:
+        """Start again, with a new engine that knows nothing."""
+        self.life += 1
+        self.is_up = self.is_reachable = True
+        self.frozen_until = 0.0
+        self._is_busy = False
+        self.engine = self._make(self)
+        self.begin()
+        self.pump()
+
+    def begin(self) -> None:
+        """Begin to do what it is there for."""

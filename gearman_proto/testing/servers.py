@@ -1,0 +1,253 @@
+"""A job server of a simulated network, whose engine has a witness beside it.
+
+The witness is told of each job that is put in the queue, given out, or taken away, and has its own
+idea of which is next, of what submits are joined, and of when a worker has had its time.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from gearman_proto.constants import DEFAULT_JOB_RETRIES, PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
+from gearman_proto.engines.jobqueue import Function, JobState, QueuedJob
+from gearman_proto.engines.server import ServerEngine
+from gearman_proto.engines.server_commands import Listing, reply
+from gearman_proto.wire.events import SUBMITS
+
+from .books import EPSILON
+from .nodes import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto.engines.accepted import ServerLink
+
+    from .simulation import Simulation
+
+_PRIORITIES: Final = [PRIORITY_HIGH, PRIORITY_NONE, PRIORITY_LOW]
+_RANKS: Final = {
+    kind: (_PRIORITIES.index(priority), is_background)
+    for (priority, is_background), kind in SUBMITS.items()
+}
+# Seconds in which a worker that was told NO_JOB says that it sleeps.
+_SAID_BY_THEN: Final = 1.0
+_NORMAL: Final = _PRIORITIES.index(PRIORITY_NONE)
+
+
+class Witness(ServerEngine):
+    """A ServerEngine that is watched.
+
+    Args:
+        fail: Gets what is wrong, and raises.
+        is_late: Whether the node has just been stopped, so that all may be late.
+        is_prompt: Whether nothing excuses a worker that is late.
+        seen: Gets the function, the unique and the data of each foreground submit.
+        options: As for ServerEngine.
+    """
+
+    def __init__(
+        self,
+        *,
+        fail: Callable[[str], NoReturn],
+        is_late: Callable[[], bool],
+        is_prompt: Callable[[], bool],
+        seen: Callable[[bytes, bytes, bytes], object],
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._fail = fail
+        self._is_late = is_late
+        self._is_prompt = is_prompt
+        self._seen = seen
+        # Since when links have been told that there is no job, and have said nothing.
+        self._silent: dict[ServerLink, float] = {}
+        self._most: int = options.get("max_queue_size", 0)
+        self._refused = False
+        self._retries: int | None = options.get("job_retries", DEFAULT_JOB_RETRIES)
+        # Of each job that waits: its priority, and which it is in order. And the same, the next one
+        # first, for each function; what a job has another place than is no more.
+        self._places: dict[QueuedJob, tuple[int, int]] = {}
+        self._waiting: dict[Function, list[tuple[int, int, QueuedJob]]] = defaultdict(list)
+        self._priorities: dict[QueuedJob, int] = {}
+        self._priority = _NORMAL
+        self._puts = 0
+        # The jobs that submits are joined to, by function and unique or data.
+        self._joined: dict[tuple[bytes, bytes, bytes], QueuedJob] = {}
+        # Of each job that is with a worker: since when, and how long it may be; how often it was.
+        self._begun: dict[QueuedJob, tuple[float, float]] = {}
+        self._losses: dict[QueuedJob, int] = {}
+
+    def _on_submit(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        function, unique, data = args
+        key = function, unique, data if unique == b"-" else b""
+        same = self._joined.get(key)
+        count = len(self.queue.jobs)
+        self._priority, is_background = _RANKS[kind]
+        self._refused = False
+        if not is_background:
+            self._seen(function, unique, data)
+        super()._on_submit(link, kind, args, now)
+        self._priority = _NORMAL
+        if same is not None and same.state is not JobState.ENDED:
+            if len(self.queue.jobs) != count:
+                self._fail(f"a submit of {unique!r} was not joined to job {same.handle!r}")
+        elif len(self.queue.jobs) == count:
+            if not self._refused:
+                self._fail(f"a submit of {unique!r} was joined to another job")
+        else:
+            job = next(reversed(self.queue.jobs.values()))
+            if self._most and job.function.total > self._most:
+                self._fail(f"{function!r} has {job.function.total} jobs, more than {self._most}")
+            if unique and (unique != b"-" or data):
+                self._joined[key] = job
+
+    def _refuse(self, link: ServerLink, code: bytes, text: bytes) -> None:
+        self._refused = True
+        super()._refuse(link, code, text)
+
+    def _add_ability(self, link: ServerLink, name: bytes, seconds: float) -> None:
+        super()._add_ability(link, name, seconds)
+        if link.asleep and self._best_for(link) is not None:
+            self._fail(f"{link!r} sleeps on although there is something to do for it now")
+
+    def _on_cant_do(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        if any(job.function.name == args[0] for job in link.jobs.values()):
+            self._fail(
+                f"{link!r} can't do {args[0]!r}, of which it has a job: gearmand takes it away"
+            )
+        super()._on_cant_do(link, kind, args, now)
+
+    def _put(self, job: QueuedJob, now: float) -> None:
+        priority = self._priorities.setdefault(job, self._priority)
+        if not job.epoch:
+            self._puts += 1
+            self._places[job] = priority, self._puts
+            heapq.heappush(self._waiting[job.function], (priority, self._puts, job))
+        super()._put(job, now)
+        for link in self.links:
+            if link.asleep and job.function in link.abilities and not job.epoch:
+                self._fail(f"{link!r} sleeps on although there is {job.handle!r} to do")
+            if now > self._silent.get(link, now) + _SAID_BY_THEN and self._is_prompt():
+                self._fail(f"{link!r} was told NO_JOB, and neither sleeps nor asks again")
+
+    def _on_pre_sleep(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        self._silent.pop(link, None)
+        super()._on_pre_sleep(link, kind, args, now)
+        if link.asleep and self._best_for(link) is not None:
+            self._fail(f"{link!r} was let sleep although there is something to do for it")
+
+    def _best_for(self, link: ServerLink) -> QueuedJob | None:
+        best = []
+        for function in link.abilities:
+            waiting = self._waiting[function]
+            while waiting and (
+                self._places.get(waiting[0][2]) != waiting[0][:2]
+                or waiting[0][2].state is JobState.ENDED
+            ):
+                heapq.heappop(waiting)
+            best += waiting[:1]
+        return min(best)[2] if best else None
+
+    def _on_grab(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        best = self._best_for(link)
+        before = set(link.jobs)
+        super()._on_grab(link, kind, args, now)
+        new = [job for handle, job in link.jobs.items() if handle not in before]
+        if new != ([] if best is None else [best]):
+            given = [job.handle for job in new]
+            self._fail(f"{link!r} was given {given}, not {best and best.handle!r}, which is next")
+        self._silent.pop(link, None)
+        if not new:
+            self._silent[link] = now
+        for job in new:
+            del self._places[job]
+            self._begun[job] = now, link.abilities[job.function]
+
+    def _on_line(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        line = args[0].line
+        answer = reply(self, line) if line == b"prioritystatus" else b""
+        if isinstance(answer, Listing):
+            rows = b"".join(piece for piece, _ in answer).splitlines()
+            waiting = Counter(
+                (job.function.name, _PRIORITIES[self._priorities[job]])
+                for job in self.queue.jobs.values()
+                if job.state is not JobState.RUNNING
+            )
+            for name, *counts, _ in (row.split(b"\t") for row in rows[:-1]):
+                right = [waiting[name, each] for each in _PRIORITIES]
+                if [int(count) for count in counts] != right:
+                    self._fail(f"of {name!r} there wait {right}, and it says {counts}")
+        super()._on_line(link, kind, args, now)
+
+    def _take_away(self, job: QueuedJob, now: float) -> None:
+        since, limit = self._begun.pop(job)
+        seconds = now - since
+        if job.worker.is_up:
+            if not limit or seconds < limit - EPSILON:
+                self._fail(f"{job.handle!r} was taken away from its worker after {seconds} seconds")
+            if seconds > limit + EPSILON and not self._is_late():
+                self._fail(f"{job.handle!r} was taken away {seconds - limit} seconds too late")
+        losses = self._losses[job] = self._losses.get(job, 0) + 1
+        goes_on = job.wanted and (self._retries is None or losses <= self._retries)
+        link = job.worker
+        super()._take_away(job, now)
+        if link.is_up and job.handle not in link.former:
+            self._fail(f"{link!r} would get an error for what it still sends about {job.handle!r}")
+        if goes_on != (job.handle in self.queue.jobs):
+            self._fail(f"{job.handle!r} was lost {losses} times, and is {job.state.name}")
+
+    def check(self) -> None:
+        """Compare what is kept with what the witness knows, and forget what has ended."""
+        for link in [link for link in self._silent if not link.is_up]:
+            del self._silent[link]
+        for known in (self._places, self._begun, self._losses, self._priorities):
+            for job in [job for job in known if job.state is JobState.ENDED]:
+                del known[job]
+        for key in [key for key, job in self._joined.items() if job.state is JobState.ENDED]:
+            del self._joined[key]
+        for job in self.queue.jobs.values():
+            if (job in self._places) != (job.state is JobState.QUEUED):
+                self._fail(f"{job.handle!r} is {job.state.name}, which nobody was told")
+            since, limit = self._begun.get(job, (0.0, 0.0))
+            if (job in self._begun) != (job.state is JobState.RUNNING):
+                self._fail(f"{job.handle!r} is {job.state.name} since {since}, for {limit}")
+
+
+class ServerNode(Node):
+    """A job server.
+
+    Args:
+        net: The network.
+        name: Its name, and the host of its address.
+        options: For ServerEngine, but for its clocks, its chance and its host.
+    """
+
+    engine: Witness
+
+    def __init__(self, net: Simulation, name: str, **options: Any) -> None:
+        def make(node: ServerNode) -> Witness:
+            return Witness(
+                fail=net.fail,
+                is_late=lambda: node.was_frozen(net.now),
+                is_prompt=net.is_prompt,
+                seen=lambda *job: net.books.seen(node, *job),
+                rng=node.rng,
+                wall_clock=node.wall_clock,
+                # So that no other server, and no other life of this one, has the same handles.
+                host=f"{name}-{node.life}",
+                **options,
+            )
+
+        super().__init__(net, name, make)
+        self.is_listening = True
+        self.may_give_up = options.get("job_retries", DEFAULT_JOB_RETRIES) is not None
+
+    def begin(self) -> None:
+        """Listen."""
+        self.is_listening = True
+
+    def has_jobs(self) -> bool:
+        """Whether there is a job that has not ended."""
+        return bool(self.engine.queue.jobs)

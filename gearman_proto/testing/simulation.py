@@ -1,0 +1,156 @@
+"""Virtual time: what is to happen, and when; chance, all of it from a seed; and the failure.
+
+What is to happen is in a heap, by virtual time and then by the order in which it was planned. All
+that is left to chance comes from `random.Random`s that are made of the seed and a name. Nothing
+comes from a hash, an address in memory or a clock, so the same seed is the same run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from .books import Books
+from .trace import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .faults import Fault, Faults
+
+# Steps between two looks at everything.
+_AUDIT: Final = 250
+# Steps without any time passing, after which nothing will ever happen.
+_STANDSTILL: Final = 200_000
+# Seconds, and bytes, from which on a network has no part in what comes late.
+_PROMPT: Final = 0.03
+_ROOMY: Final = 1_000_000
+
+
+class SimulationError(AssertionError):
+    """Something that must not be was found in a simulated network.
+
+    The message has the seed, the faults and the last steps. What it was found out by, an exception
+    of an engine's, is its cause.
+
+    Attributes:
+        problem: What it is, in a sentence.
+        seed: The network's seed.
+        faults: The faults that there were until then.
+    """
+
+    def __init__(self, problem: str, net: Simulation) -> None:
+        self.problem = problem
+        self.seed = net.seed
+        self.faults = list(net.happened)
+        faults = "".join(f"    {fault}\n" for fault in self.faults)
+        steps = "".join(f"    {line}\n" for line in net.trace.lines())
+        super().__init__(
+            f"{problem}\n  seed {net.seed}, at {net.now:.6f}, after {net.steps} steps\n"
+            f"  the last steps:\n{steps}  the faults:\n{faults or '    none'}\n  {problem}"
+        )
+
+
+class Simulation(ABC):
+    """What all nodes of a network share: time, chance, the trace and the books.
+
+    Args:
+        seed: What all chance comes from.
+        faults: How bad the network is.
+        epoch: What wall clocks show at the beginning, in seconds since 1970.
+
+    Attributes:
+        now: The virtual time, in seconds from the beginning.
+        steps: How many calls of engines there were: of the transport side those that tell an engine
+            something (`connected`, `receive_data`, `handle_timeout`, ...) and `data_to_send`; of
+            the caller's side all. `next_action`, `links_to_write` and `next_deadline`, which are
+            asked after each of these, do not count.
+        accepted: How many connections were accepted.
+        trace: What has happened.
+        books: What was submitted, executed and told.
+        happened: The faults that there were.
+        chance: Returns a number from 0.0 to 1.0 by chance.
+    """
+
+    def __init__(self, seed: int, faults: Faults, epoch: float) -> None:
+        self.seed = seed
+        self.faults = faults
+        self.epoch = epoch
+        self.now = 0.0
+        self.steps = 0
+        self.accepted = 0
+        self.trace = Trace()
+        self.happened: list[Fault] = []
+        self.books = Books(self.fail, self.is_calm)
+        self.chance: Callable[[], float] = self.rng_of("network").random
+        self._events: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
+        self._count = 0
+        self._audit_at = _AUDIT
+        # Until when nothing comes from one node to another.
+        self._cuts: dict[frozenset[str], float] = {}
+        self._low, high = faults.latency
+        self._spread = high - self._low
+
+    def rng_of(self, what: str) -> random.Random:
+        """Return the chance of one part of the network, which depends on the seed and its name."""
+        return random.Random(f"{self.seed} {what}")  # noqa: S311 - it is to be the same again
+
+    def schedule(self, at: float, function: Callable[..., Any], *args: Any) -> None:
+        """Have `function` called when the virtual time is `at`, or at once if that has passed."""
+        self._count += 1
+        heapq.heappush(self._events, (max(self.now, at), self._count, function, args))
+
+    def is_calm(self) -> bool:
+        """Return whether nothing has gone wrong yet."""
+        return not self.happened
+
+    def is_prompt(self) -> bool:
+        """Return whether nothing has gone wrong yet, and all is quick: nothing excuses lateness."""
+        faults = self.faults
+        return not self.happened and faults.latency[1] <= _PROMPT and faults.capacity >= _ROOMY
+
+    def latency(self) -> float:
+        """Return how many seconds something is on its way."""
+        return self._low + self._spread * self.chance()
+
+    def fail(self, problem: str) -> NoReturn:
+        """Raise SimulationError for `problem`."""
+        raise SimulationError(problem, self)
+
+    def cut_until(self, one: str, other: str) -> float:
+        """Return until when nothing comes from one node to the other."""
+        return self._cuts.get(frozenset((one, other)), 0.0)
+
+    def _run(self, until: float | None) -> None:
+        events, pop = self._events, heapq.heappop
+        begun = self.steps
+        function: Callable[..., Any]
+        try:
+            while events and (until is None or events[0][0] <= until):
+                at, _, function, args = pop(events)
+                if at > self.now:
+                    self.now = at
+                    begun = self.steps
+                elif self.steps - begun > _STANDSTILL:
+                    self.fail("no time passes any more")
+                function(*args)
+                if self.steps >= self._audit_at:
+                    self._look()
+        except SimulationError:
+            raise
+        except Exception as error:
+            problem = repr(error)
+            raise SimulationError(problem, self) from error
+        if until is not None and until > self.now:
+            self.now = until
+
+    def _look(self) -> None:
+        """Look at everything."""
+        # So that it takes no more than a small part of the time.
+        self._audit_at = self.steps + max(_AUDIT, 10 * self._audit())
+
+    @abstractmethod
+    def _audit(self) -> int:
+        """Look at all nodes, and return how many jobs that were."""

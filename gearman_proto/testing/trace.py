@@ -1,0 +1,88 @@
+"""What has happened in a simulated network, in words, and a digest by which two runs are compared.
+
+Every step goes into the digest. Of the words only the last are kept, and they are made when
+somebody reads them: there are very many steps, and of nearly all runs nobody reads any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import deque
+from typing import Final
+
+from gearman_proto.wire.packets import BY_NUMBER, HEADER_SIZE
+
+_STAMP: Final = struct.Struct("<dI").pack
+# Characters of a packet's arguments that are shown.
+_SHOWN: Final = 60
+
+
+class Trace:
+    """The steps of one run.
+
+    Args:
+        keep: How many of the last lines are kept.
+    """
+
+    def __init__(self, keep: int = 60) -> None:
+        self._lines: deque[tuple[float, str, str, str | bytes]] = deque(maxlen=keep)
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._update = self._hash.update
+        self._append = self._lines.append
+
+    def add(self, now: float, who: str, what: str, detail: str | bytes = "") -> None:
+        """Write down a step.
+
+        Args:
+            now: The virtual time, in seconds.
+            who: The node.
+            what: What it did, or what was done to it.
+            detail: More about it; bytes are shown as the packets that they are.
+        """
+        self._append((now, who, what, detail))
+        data = detail if type(detail) is bytes else str(detail).encode("utf-8", "backslashreplace")
+        self._update(_STAMP(now, len(data)) + f"{who} {what} ".encode() + data)
+
+    @property
+    def digest(self) -> str:
+        """What all steps come to, in hexadecimal: equal runs have equal digests."""
+        return self._hash.hexdigest()
+
+    def lines(self) -> list[str]:
+        """Return the last steps, a line each: the time in seconds, who, and what happened."""
+        return [
+            f"{now:12.6f}  {who:<10} {what} "
+            + (describe(detail) if isinstance(detail, bytes) else detail)
+            for now, who, what, detail in self._lines
+        ]
+
+
+def describe(data: bytes) -> str:
+    """Return bytes of a connection as the names of the packets that begin in them.
+
+    Args:
+        data: Any bytes; they may begin and end in the middle of a packet.
+    """
+    words = []
+    at = 0
+    while at < len(data):
+        if data[at : at + 4] not in (b"\0REQ", b"\0RES"):
+            end = min(
+                (found for m in (b"\0REQ", b"\0RES") if (found := data.find(m, at)) > 0),
+                default=len(data),
+            )
+            words.append(f"…{data[at:end]!r:.{_SHOWN}}")
+            at = end
+            continue
+        if len(data) - at < HEADER_SIZE:
+            words.append("a part of a header")
+            break
+        number, size = struct.unpack_from(">II", data, at + 4)
+        body = data[at + HEADER_SIZE : at + HEADER_SIZE + size]
+        packet = BY_NUMBER.get(number)
+        name = packet.name if packet is not None else f"packet {number}"
+        torn = "…" if len(body) < size else ""
+        words.append(f"{name}({body!r:.{_SHOWN}}{torn})")
+        at += HEADER_SIZE + size
+    return " ".join(words)

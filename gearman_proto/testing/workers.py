@@ -1,0 +1,369 @@
+"""A worker of a simulated network, and the jobs that it executes, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from gearman_proto.address import parse_host_list
+from gearman_proto.constants import DEFAULT_LOOK_AGAIN
+from gearman_proto.engines.outcomes import Happened, to_send
+from gearman_proto.engines.worker import WorkerEngine
+from gearman_proto.errors import ConnectionError, ServerUnavailable
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
+from gearman_proto.wire.events import (
+    PacketEvent,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+
+from .nodes import Node
+
+if TYPE_CHECKING:
+    from gearman_proto.engines.worker import WorkStream
+    from gearman_proto.jobs.assigned import WorkerJob
+
+    from .books import Execution
+    from .simulation import Simulation
+    from .wires import End
+
+#: What a callback may yield: seconds of virtual time to pass, or an update to send.
+Step: TypeAlias = "float | JobData | JobWarning | JobProgress"
+#: What does a job: it returns the result, or yields Steps and then returns it.
+Callback: TypeAlias = "Callable[[WorkerJob], Any | Generator[Step, None, Any]]"
+
+_UPDATES: Final[dict[type[PacketEvent], Callable[[Any], tuple[str, Any]]]] = {
+    WorkData: lambda event: ("JobData", event.data),
+    WorkWarning: lambda event: ("JobWarning", event.data),
+    WorkStatus: lambda event: ("JobProgress", (int(event.numerator), int(event.denominator))),
+}
+# Seconds in which a worker that has nothing to do stops.
+_AT_ONCE: Final = 0.9
+_ENDS: Final[dict[type[PacketEvent], str]] = {
+    WorkComplete: "complete",
+    WorkFail: "fail",
+    WorkException: "exception",
+}
+
+
+class Run:
+    """A job that is being done."""
+
+    def __init__(self, job: WorkerJob, execution: Execution, life: int) -> None:
+        self.job = job
+        self.execution = execution
+        self.life = life
+        self.steps: Generator[Step, None, Any] | None = None
+
+
+class WorkerNode(Node):
+    """A worker, which works from the beginning.
+
+    Args:
+        net: The network.
+        name: Its name.
+        servers: Its servers.
+        callbacks: What does the jobs of each function. A callback gets the job, and returns the
+            result, bytes or str; or it is a generator, which yields seconds for virtual time to
+            pass and JobData, JobWarning and JobProgress to be sent, and returns the result. What it
+            raises fails the job.
+        limit: Seconds that a job may take, or None.
+        exceptions: Whether a failure is sent as WORK_EXCEPTION.
+        pause: Seconds between the end of a job and its being done with, as hooks take.
+        options: For WorkerEngine, but for its chance.
+    """
+
+    engine: WorkerEngine
+
+    def __init__(
+        self,
+        net: Simulation,
+        name: str,
+        servers: Sequence[Node],
+        callbacks: Mapping[str, Callback],
+        *,
+        limit: float | None = None,
+        exceptions: bool = False,
+        pause: float = 0.0,
+        **options: Any,
+    ) -> None:
+        addresses = parse_host_list([server.name for server in servers])
+
+        def make(node: WorkerNode) -> WorkerEngine:
+            return WorkerEngine(addresses, rng=node.rng, **options)
+
+        super().__init__(net, name, make, servers)
+        self.callbacks = dict(callbacks)
+        self.limit = limit
+        net.books.is_limited |= limit is not None
+        self.exceptions = exceptions
+        self.pause = pause
+        self.look_again: float = options.get("look_again", DEFAULT_LOOK_AGAIN)
+        self.max_jobs: int = options.get("max_jobs", 1)
+        self.begin()
+        self.pump()
+
+    def begin(self) -> None:
+        """Register for everything, and work."""
+        #: The call of `work`; None while it is over.
+        self.stream: WorkStream | None = None
+        self.runs: dict[Run, None] = {}
+        # When the last result that was sent over each connection arrives.
+        self._results: dict[End, float] = {}
+        #: What it is registered for.
+        self.registered: dict[str, None] = {}
+        # The servers that have failed since the beginning of `work`, until one has answered.
+        self._failed: set[str] | None = None
+        for function in self.callbacks:
+            self.register(function)
+        self.work()
+
+    def died(self) -> None:
+        """What it has begun is not done."""
+        self.net.books.counts["workers' losses"] += 1
+        self.stream = None
+        self.runs = {}
+
+    def register(self, function: str) -> None:
+        """Take jobs of `function`, one of `callbacks`."""
+        self.registered[function] = None
+        self.call(self.engine.register, function.encode(), self.limit, self.net.now)
+
+    def unregister(self, function: str) -> None:
+        """Take no more jobs of `function`."""
+        self.registered.pop(function, None)
+        self.call(self.engine.unregister, function.encode(), self.net.now)
+
+    def work(self) -> None:
+        """Work, if it does not, or as soon as it has stopped."""
+        self._is_to_work = True
+        if self.stream is None and self.is_up:
+            self._is_told_to_stop = False
+            self.net.trace.add(self.net.now, self.name, "works")
+
+            def begin() -> None:
+                self._failed = set()
+                self.stream = self.engine.work(self.net.now, _nothing)
+
+            self.call(begin)
+
+    def stop(self) -> None:
+        """Finish the jobs that it has, and take no more."""
+        self._is_to_work = False
+        if self.stream is not None:
+            self.net.trace.add(self.net.now, self.name, "is to stop")
+            self._is_told_to_stop = True
+            self.call(self.engine.stop, self.net.now)
+            if self.stream is not None and not self.runs and self.net.is_prompt():
+                self.net.schedule(self.net.now + _AT_ONCE, self._check_stopped, self.stream)
+
+    def _check_stopped(self, stream: WorkStream) -> None:
+        """It had no job, and so nothing to wait for but an answer."""
+        if self.stream is stream and not self.runs and self.net.is_prompt():
+            self.net.fail(f"{self.name} does not stop, and has nothing to do")
+
+    def check_abilities(self, since: float) -> None:
+        """Servers that it has been connected to since then know what it does."""
+        told = {name.encode() for name in self.registered}
+        for end in self.ends.values():
+            link = end.peer.link
+            if link is None or end.silent or end.peer.gone or end.link.opened_at > since:
+                continue
+            if {function.name for function in link.abilities} != told:
+                self.net.fail(
+                    f"{self.name} does {sorted(told)}, which {end.peer.node.name} does not know"
+                )
+
+    def check_looks(self) -> None:
+        """One that has nothing to do looks for jobs now and then."""
+        net = self.net
+        if self.stream is None or self.runs or not self.registered or not net.is_prompt():
+            return
+        for end in self.ends.values():
+            if net.now - end.wrote_at > self.look_again * 1.2 + _AT_ONCE:
+                net.fail(f"{self.name} has not looked for jobs since {end.wrote_at:.6f}")
+
+    def receive(self, end: Any, data: bytes) -> None:
+        """Bytes have come: there is a server that works."""
+        self._failed = None
+        super().receive(end, data)
+
+    def _forget(self, end: Any, *, closes: bool = False) -> None:
+        if closes and self.net.now < self._results.pop(end, 0.0) and self.net.is_calm():
+            self.net.fail(f"{self.name} closes a connection before its last result has arrived")
+        super()._forget(end, closes=closes)
+        if self._failed is not None and self.registered:
+            self._failed.add(end.peer.node.name)
+            if len(self._failed) == len(self.servers):
+                self._failed = None
+                self.net.schedule(self.net.now, self._check_given_up, self.stream)
+
+    def _check_given_up(self, stream: WorkStream | None) -> None:
+        if self.stream is stream and stream is not None and not self._is_told_to_stop:
+            self.net.fail(f"{self.name} has tried each server in vain, and does not say so")
+
+    def ended(self, end: Any, mark: str) -> None:
+        """A connection has ended: its jobs are lost."""
+        self.net.books.counts["workers' losses"] += 1
+        super().ended(end, mark)
+
+    # Jobs.
+
+    def _wake(self) -> bool:
+        stream = self.stream
+        if stream is None or not stream.ready:
+            return False
+        net = self.net
+        done = stream.done
+        while True:
+            net.steps += 1
+            job = self.engine.next_job(net.now)
+            if job is None:
+                break
+            self._start(job)
+        # The answer to a grab that came late may be a job, for which there is no slot any more.
+        most = self.max_jobs + (0 if net.is_prompt() else len(self.servers) - 1)
+        if len(self.runs) > most:
+            net.fail(f"{self.name} has {len(self.runs)} jobs; it wants {self.max_jobs}")
+        if done and self.stream is not None:
+            self._end_work()
+        return True
+
+    def _end_work(self) -> None:
+        stream, self.stream = self.stream, None
+        assert stream is not None
+        net = self.net
+        net.steps += 2
+        self.engine.end_work(net.now)
+        self.engine.release(stream, net.now)
+        net.trace.add(net.now, self.name, "ends its work", repr(stream.error))
+        if stream.error is None:
+            if not self._is_told_to_stop:
+                net.fail(f"{self.name} has ended its work, and was not told to")
+            if self.runs:
+                net.fail(f"{self.name} has ended its work, and has {len(self.runs)} jobs")
+        elif not isinstance(stream.error, ServerUnavailable):
+            net.fail(f"{self.name} has ended its work with {stream.error!r}")
+        if self._is_to_work:
+            net.schedule(net.now + 1.0, self._work_again)
+
+    def _work_again(self) -> None:
+        if self._is_to_work:
+            self.work()
+
+    def _start(self, job: WorkerJob) -> None:
+        net = self.net
+        handle = (job.handle or "", job.task, job.unique, job.data)
+        end = self.ends.get(job.link)
+        if end is None:
+            net.fail(f"{self.name} was given {handle} of a connection that is no more")
+        server = self.servers[end.peer.node.name]
+        execution = net.books.started(
+            self, server, lambda: end.peer.gone, handle, net.now, self.limit
+        )
+        run = Run(job, execution, self.life)
+        self.runs[run] = None
+        net.trace.add(net.now, self.name, "begins", f"{handle[0]} {job.task}")
+        net.schedule(net.now, self._begin, run)
+
+    def _begin(self, run: Run) -> None:
+        self._do(run, lambda: self.callbacks[run.job.task](run.job))
+
+    def _go_on(self, run: Run) -> None:
+        assert run.steps is not None
+        self._do(run, lambda: next(run.steps))  # type: ignore[arg-type]
+
+    def _do(self, run: Run, step: Callable[[], Any]) -> None:
+        """Have the callback do something, and do what follows from that."""
+        net = self.net
+        if run not in self.runs:
+            return  # The worker has died.
+        if self.frozen_until > net.now:
+            net.schedule(self.frozen_until, self._do, run, step)
+            return
+        try:
+            value = step()
+        except StopIteration as stop:
+            self._finish(run, Happened.RETURNED, stop.value)
+        except Exception as error:  # noqa: BLE001 - it fails the job
+            self._finish(run, Happened.RAISED, error)
+        else:
+            if isinstance(value, Generator):
+                run.steps = value
+                self._go_on(run)
+            elif run.steps is None:
+                self._finish(run, Happened.RETURNED, value)
+            elif isinstance(value, (JobData, JobWarning, JobProgress)):
+                self._send(run, _event(run.job, value))
+            else:
+                net.schedule(net.now + value, self._go_on, run)
+
+    def _send(self, run: Run, event: PacketEvent, *, goes_on: bool = True) -> None:
+        """Send an update, and go on when there is room for more."""
+        net = self.net
+
+        def woken() -> None:
+            if goes_on:
+                net.schedule(net.now, self._go_on, run)
+
+        def send() -> bool:
+            update = _UPDATES.get(type(event))
+            try:
+                wait = self.engine.send(run.job, event, net.now, woken)
+            except ConnectionError:
+                if run.job.link.alive:
+                    net.fail(f"{self.name} could not send, although it is connected")
+                return False
+            if update is not None:
+                run.execution.say(*update(event))
+            else:
+                run.execution.finish(_ENDS[type(event)], getattr(event, "data", None))
+            if not wait.done:
+                net.books.counts["waits for room"] += 1
+            return True
+
+        end = self.ends.get(run.job.link)
+        if not self.call(send) and goes_on:
+            self._done(run)
+        elif end is not None and not goes_on:
+            self._results[end] = end.peer.arrives_at
+
+    def _finish(self, run: Run, happened: Happened, value: Any) -> None:
+        try:
+            events = to_send(happened, run.job, NoopEncoder, value, self.exceptions)
+        except TypeError as error:  # It has returned what is neither bytes nor str.
+            happened = Happened.UNENCODABLE
+            events = to_send(happened, run.job, NoopEncoder, error, self.exceptions)
+        for event in events:
+            self._send(run, event, goes_on=False)
+        self.net.schedule(self.net.now + self.pause, self._done, run)
+
+    def _done(self, run: Run) -> None:
+        if run not in self.runs:
+            return  # The worker has died.
+        if self.frozen_until > self.net.now:
+            self.net.schedule(self.frozen_until, self._done, run)
+            return
+        del self.runs[run]
+        if run.steps is not None:
+            run.steps.close()
+        self.net.trace.add(self.net.now, self.name, "is done with", str(run.job.handle))
+        self.call(self.engine.job_done, run.job, self.net.now)
+
+
+def _event(job: WorkerJob, update: JobData | JobWarning | JobProgress) -> PacketEvent:
+    handle = job.wire_handle
+    if isinstance(update, JobData):
+        return WorkData(handle, update.data)
+    if isinstance(update, JobWarning):
+        return WorkWarning(handle, update.data)
+    return WorkStatus(handle, b"%d" % update.numerator, b"%d" % update.denominator)
+
+
+def _nothing() -> None:
+    """Who is woken looks whether the stream is ready, after each call."""

@@ -1,0 +1,791 @@
+"""The simulated network: what is in it, what goes wrong, and that it is the same each time."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fuzz.simulation import Bytes, Run, check, fails, plan_of
+from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_UNKNOWN
+from gearman_proto.engines.base import Close, Connect
+from gearman_proto.errors import ConnectionError, ServerUnavailable
+from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
+from gearman_proto.testing import (
+    AdminNode,
+    Call,
+    ClientNode,
+    Fault,
+    Faults,
+    Network,
+    Node,
+    ServerNode,
+    SimulationError,
+    WorkerNode,
+)
+from gearman_proto.testing.faults import KINDS
+from gearman_proto.testing.trace import describe
+from gearman_proto.wire import text
+from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.events import EchoReq, EchoRes
+from gearman_proto.wire.packets import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from gearman_proto.jobs.assigned import WorkerJob
+
+ROOT = Path(__file__).parents[2]
+MEGABYTE = 1024 * 1024
+
+
+def reverse(job: WorkerJob) -> bytes:
+    data: bytes = job.data
+    return data[::-1]
+
+
+def slowly(job: WorkerJob) -> Generator[Any, None, bytes]:
+    yield 1.0
+    yield JobProgress(1, 2)
+    yield JobData(b"half of " + job.data)
+    yield JobWarning(b"nearly")
+    yield 1.0
+    result: bytes = b"all of " + job.data
+    return result
+
+
+def fail(job: WorkerJob) -> bytes:
+    raise RuntimeError("no")
+
+
+CALLBACKS: dict[str, Any] = {"reverse": reverse, "slowly": slowly, "fail": fail}
+
+
+class Cast:
+    """A server, a worker and a client."""
+
+    def __init__(self, net: Network, **options: Any) -> None:
+        self.net = net
+        self.server: ServerNode = net.server()
+        self.worker: WorkerNode = net.worker([self.server], CALLBACKS, **options)
+        self.client: ClientNode = net.client([self.server])
+
+    def submit(self, task: str, data: bytes = b"data", **options: Any) -> Call:
+        return self.client.submit([{"task": task, "data": data}], **options)
+
+
+def run(net: Network, seconds: float) -> None:
+    net.run(net.now + seconds)
+
+
+# What there is.
+
+
+def test_a_job_from_submit_to_result() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    call = cast.submit("reverse")
+    assert not call.is_over
+    assert "waits" in repr(call)
+    net.run(until=1.0)
+    assert call.is_over
+    assert "over at" in repr(call)
+    assert call.over_at is not None
+    assert 0 < call.over_at < 0.1
+    assert call.requests[0].result == b"atad"
+    assert net.now == 1.0
+    net.check()
+    assert net.books.counts["executions"] == 1
+
+
+def test_what_comes_of_a_job_that_takes_a_while() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    call = cast.submit("slowly", timeout=1.5)
+    run(net, 1.4)
+    updates = cast.client.updates(call.requests[0])
+    run(net, 0.5)
+    assert call.timed_out
+    assert call.over_at == 1.5
+    (entry,) = call.entries
+    assert [kind for kind, _ in entry.updates] == ["JobProgress", "JobData", "JobWarning"]
+    run(net, 1.0)
+    assert updates.is_over
+    assert call.requests[0].result == b"all of data"
+    net.check()
+
+
+@pytest.mark.parametrize("exceptions", [False, True])
+def test_a_job_that_fails(exceptions: bool) -> None:
+    net = Network(seed=1)
+    call = Cast(net, exceptions=exceptions).submit("fail")
+    run(net, 1.0)
+    (request,) = call.requests
+    assert request.state == JOB_FAILED
+    assert (request.exception is not None) == exceptions
+    net.check()
+
+
+def test_a_background_job_and_what_is_given_up() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    background = cast.submit("slowly", background=True)
+    accepted = cast.submit("slowly", b"1", accepted_only=True)
+    given_up = cast.submit("slowly", b"2")
+    run(net, 0.5)
+    assert background.is_over
+    assert background.requests[0].state == accepted.requests[0].state == JOB_CREATED
+    cast.client.give_up(given_up)
+    assert given_up.is_over
+    assert not given_up.timed_out
+    cast.client.give_up(given_up)
+    cast.client.forget(accepted)
+    ended: list[Call] = []
+    waits = cast.client.wait(given_up.requests, as_completed=True, then=ended.append)
+    net.check()
+    assert ended == [waits]
+    assert net.books.counts["background jobs done"] == 1
+
+
+def test_statuses_and_admin_commands() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    admin = net.admin(cast.server)
+    call = cast.submit("slowly")
+    run(net, 1.5)
+    statuses = cast.client.statuses(call.requests)
+    ended: list[Call] = []
+    asked = admin.ask(text.status(), then=ended.append)
+    ping = admin.ping()
+    run(net, 0.2)
+    assert statuses.is_over
+    assert call.requests[0].status["running"]
+    assert ended == [asked]
+    assert {row.task for row in asked.value} == set(CALLBACKS)
+    assert 0 < ping.value < 0.1
+    net.check()
+
+
+def test_an_admin_client_of_a_server_that_is_down() -> None:
+    net = Network(seed=1, replay=[Fault(1.0, "crash", "server1", 5.0)])
+    server = net.server()
+    admin = net.admin(server)
+    early = admin.ask(text.version(), timeout=None)
+    admin.give_up(early)
+    run(net, 2.0)
+    asked = admin.ask(text.version())
+    run(net, 1.0)
+    assert isinstance(asked.error, ServerUnavailable)
+    waits = admin.ask(text.version(), timeout=None)
+    admin.give_up(waits)
+    net.check()
+
+
+def test_a_worker_stops_and_works_again() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    cast.submit("slowly")
+    run(net, 0.5)
+    cast.worker.stop()
+    cast.worker.work()  # As soon as it has stopped.
+    run(net, 5.0)
+    cast.worker.unregister("reverse")
+    call = cast.submit("reverse", timeout=5.0)
+    run(net, 5.0)
+    assert call.timed_out
+    cast.worker.register("reverse")
+    cast.worker.stop()
+    run(net, 2.0)
+    cast.worker.stop()
+    assert cast.worker.stream is None
+    cast.worker.work()
+    cast.worker.work()
+    net.check()
+
+
+def test_a_worker_that_gives_up_tries_again() -> None:
+    net = Network(seed=1, replay=[Fault(1.0, "crash", "server1", 20.0)])
+    cast = Cast(net, max_outage=2.0)
+    run(net, 10.0)
+    assert any("ends its work" in line for line in net.trace.lines())
+    call = cast.submit("reverse", timeout=30.0)
+    cast.worker.stop()  # It is about to work again, and does not.
+    run(net, 20.0)
+    assert cast.worker.stream is None
+    cast.worker.work()
+    net.check()
+    assert call.is_over
+
+
+def test_a_worker_that_sends_more_than_is_read_waits() -> None:
+    def much(job: WorkerJob) -> Generator[Any, None, bytes]:
+        for _ in range(4):
+            yield JobData(bytes(MEGABYTE))
+        return b""
+
+    net = Network(seed=1, faults=Faults(capacity=MEGABYTE // 4, latency=(0.01, 0.02)))
+    server = net.server()
+    net.worker([server], {"much": much})
+    client = net.client([server])
+    client.submit([{"task": "much", "data": b""}])
+    net.check()
+    assert net.books.counts["waits for room"] > 0
+
+
+def test_a_client_that_ends() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    call = cast.submit("slowly")
+    run(net, 0.5)
+    cast.client.close()
+    assert call.is_over
+    assert call.requests[0].state == JOB_UNKNOWN
+    net.check()
+
+
+def test_names_are_unique() -> None:
+    net = Network()
+    server = net.server("s")
+    assert net.nodes["s"] is server
+    with pytest.raises(ValueError, match="'s' already"):
+        net.client([server], "s")
+
+
+def test_events_run_out() -> None:
+    net = Network()
+    net.schedule(3.0, lambda: net.schedule(1.0, seen.append, net.now))
+    seen: list[float] = []
+    net.run()
+    assert seen == [3.0]
+    assert net.now == 3.0
+
+
+def test_calls_that_are_over_at_once() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    call = cast.submit("reverse")
+    run(net, 1.0)
+    assert cast.client.wait(call.requests).is_over
+    assert cast.client.wait(call.requests, as_completed=True).is_over
+    both = cast.client.submit([{"task": task, "data": b""} for task in ("reverse", "slowly")])
+    run(net, 1.0)
+    waits = cast.client.wait(both.requests, as_completed=True)
+    assert not waits.is_over
+    assert repr(cast.client) == "<ClientNode client1>"
+    net.check()
+
+
+def test_a_result_that_is_none_fails_the_job() -> None:
+    net = Network(seed=1)
+    server = net.server()
+    net.worker([server], {"strange": lambda job: 7}, pause=0.5)
+    client = net.client([server])
+    call = client.submit([{"task": "strange", "data": b""}])
+    net.check()
+    assert call.requests[0].state == JOB_FAILED
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("crash", 5.0), ("freeze", 5.0)])
+def test_a_worker_that_is_hit_between_the_end_of_a_job_and_its_hooks(
+    kind: str, seconds: float
+) -> None:
+    net = Network(seed=1, replay=[Fault(0.5, kind, "worker1", seconds)])
+    cast = Cast(net, pause=1.0)
+    call = cast.submit("reverse")
+    run(net, 0.9)
+    assert call.is_over
+    assert list(cast.worker.runs) if kind == "freeze" else not cast.worker.runs
+    run(net, 4.0)
+    later = cast.submit("reverse")
+    net.check()
+    assert later.over_at is not None
+    assert later.over_at > 5.5
+
+
+def test_a_worker_that_is_lost_while_it_sends_its_end() -> None:
+    net = Network(seed=1, replay=[Fault(1.5, "reset", "worker1>server1")])
+    cast = Cast(net)
+    # It would send two packets, a warning and the end.
+    cast.worker.callbacks["fail"] = fail_late
+    call = cast.submit("fail", background=True)
+    run(net, 3.0)
+    net.check()
+    assert call.requests[0].state == JOB_CREATED
+
+
+def fail_late(job: WorkerJob) -> Iterator[Any]:
+    yield 2.0
+    raise RuntimeError("no")
+
+
+def test_more_than_a_server_does_in_a_turn() -> None:
+    net = Network(seed=1, faults=Faults(cut=0.9, latency=(0.01, 0.01)))
+    cast = Cast(net)
+    jobs = [{"task": "reverse", "data": b"%d" % number} for number in range(600)]
+    call = cast.client.submit(jobs, background=True)
+    net.check()
+    assert call.is_over
+    assert net.books.counts["background jobs done"] == 600
+
+
+def test_a_server_that_is_told_to_end() -> None:
+    net = Network(seed=1)
+    server = net.server()
+    admin = net.admin(server)
+    asked = admin.ask(text.shutdown(graceful=True))
+    run(net, 1.0)
+    assert asked.is_over
+    assert not server.is_listening
+    refused = admin.ask(text.version())
+    net.check()
+    assert isinstance(refused.error, ServerUnavailable)
+
+
+def test_an_application_that_ends_when_it_is_called_back() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    cast.submit("reverse", then=lambda call: cast.client.die(quietly=False))
+    run(net, 1.0)
+    assert not cast.client.is_up
+    cast.client.start()
+    net.check()
+
+
+def test_a_client_vanishes_before_it_is_accepted() -> None:
+    faults = [Fault(0.5, "freeze", "server1", 100.0), Fault(0.9, "vanish", "client1", 5.0)]
+    net = Network(seed=1, replay=faults)
+    cast = Cast(net)
+    run(net, 0.6)
+    cast.submit("reverse")
+    run(net, 0.2)
+    assert len(cast.server.backlog) == 1
+    run(net, 200.0)
+    assert not cast.server.backlog
+    net.check()
+
+
+def test_a_client_leaves_before_it_is_connected() -> None:
+    net = Network(seed=1, faults=Faults(latency=(1.0, 1.0)))
+    cast = Cast(net)
+    cast.submit("reverse")
+    run(net, 0.5)
+    cast.client.close()
+    net.check()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_under_way_is_lost_in_part(seed: int) -> None:
+    net = Network(seed=seed, faults=Faults(latency=(0.5, 0.5)))
+    cast = Cast(net)
+    run(net, 3.0)
+    cast.submit("reverse", bytes(1000))
+    cast.submit("reverse", bytes(1000))
+    run(net, 2.0)
+    cast.submit("reverse", bytes(1000))
+    run(net, 0.2)
+    (end,) = cast.client.ends.values()
+    under_way = [item for _, item in end.peer._flight if isinstance(item, bytes)]
+    net.break_(Fault(net.now, "reset", "client1>server1"))
+    net.break_(Fault(net.now, "reset", "client1>server1"))
+    left = [item for _, item in end.peer._flight if isinstance(item, bytes)]
+    assert b"".join(under_way).startswith(b"".join(left))
+    net.check()
+
+
+def test_a_reset_of_what_one_end_has_closed() -> None:
+    faults = [Fault(3.0, "crash", "server1", 9.0), Fault(3.1, "reset", "client1>server1")]
+    net = Network(seed=1, faults=Faults(latency=(0.5, 0.5)), replay=faults)
+    call = Cast(net).submit("slowly")
+    run(net, 4.0)
+    assert call.requests[0].state == JOB_UNKNOWN
+    net.check()
+
+
+def test_no_room_at_all() -> None:
+    net = Network(seed=1, faults=Faults(capacity=1000))
+    cast = Cast(net)
+    cast.submit("reverse")
+    run(net, 0.5)
+    (end,) = cast.client.ends.values()
+    end.write(bytes(1000))
+    end.write(b"more")
+    assert end.rest == b"more"
+
+
+def test_no_fault_happens_at_the_end() -> None:
+    net = Network(seed=1, replay=[Fault(50.0, "crash", "server1", 1.0)])
+    Cast(net).submit("reverse")
+    run(net, 1.0)
+    net.check()
+    assert net.now > 50.0
+    assert not net.happened
+
+
+def test_a_client_without_a_heartbeat() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    client = net.client([cast.server], heartbeat=None)
+    client.submit([{"task": "slowly", "data": b""}])
+    net.check()
+
+
+def test_long_waits_are_watched() -> None:
+    def long(job: WorkerJob) -> Generator[Any, None, bytes]:
+        yield 30.0
+        return b""
+
+    net = Network(seed=1)
+    server = net.server()
+    net.worker([server], {"long": long})
+    client = net.client([server], heartbeat=1.0)
+    call = client.submit([{"task": "long", "data": b""}])
+    net.check()
+    assert call.requests[0].state == JOB_COMPLETE
+
+
+# A stranger's engine.
+
+
+class Echo:
+    """The least that has the transport side of an engine: a client that sends ECHO_REQ, once."""
+
+    closed = False
+
+    def __init__(self, address: Any) -> None:
+        self.address = address
+        self.answers: list[bytes] = []
+        self._connection = Connection(Role.CLIENT)
+        self._actions: list[Any] = [Connect(self, 5.0)]
+        self._unsent = b""
+        self.behind = False
+
+    def connected(self, link: Any, now: float) -> None:
+        self._unsent = self._connection.send(EchoReq(b"hello"))
+
+    def receive_data(self, link: Any, data: bytes, now: float) -> None:
+        self._connection.receive_data(data)
+        while (event := self._connection.next_event()) is not NEED_DATA:
+            assert isinstance(event, EchoRes)
+            self.answers.append(event.data)
+            self._actions.append(Close(self))
+
+    def next_action(self) -> Any:
+        return self._actions.pop() if self._actions else None
+
+    def links_to_write(self) -> list[Any]:
+        return [self] if self._unsent else []
+
+    def data_to_send(self, link: Any, now: float) -> bytes:
+        data, self._unsent = self._unsent, b""
+        return data
+
+    def next_deadline(self) -> None:
+        return None
+
+
+def test_an_engine_of_a_stranger() -> None:
+    net = Network(seed=1)
+    server = net.server("here")
+    stranger = net.add(Node(net, "stranger", Echo, [server]))
+    stranger.host = "here"  # type: ignore[attr-defined]
+    stranger.engine.address = stranger
+    stranger.pump()
+    net.check()
+    assert stranger.engine.answers == [b"hello"]
+
+
+# What goes wrong.
+
+
+def lost_by(kind: str, seconds: float = 0.0, target: str = "client1>server1") -> Any:
+    """The request of a job during which something has gone wrong."""
+    net = Network(seed=1, replay=[Fault(0.5, kind, target, seconds)])
+    call = Cast(net).submit("slowly")
+    net.run(until=200.0)
+    net.check()
+    assert call.is_over or kind == "crash"
+    assert [fault.kind for fault in net.happened] == [kind]
+    return call.requests[0]
+
+
+@pytest.mark.parametrize("kind", ["reset", "hang-up", "half-open"])
+def test_a_connection_ends(kind: str) -> None:
+    request = lost_by(kind)
+    assert request.state == JOB_UNKNOWN
+    assert isinstance(request.error, ConnectionError)
+
+
+@pytest.mark.parametrize("kind", ["stall", "partition"])
+def test_a_connection_stands_still(kind: str) -> None:
+    assert lost_by(kind, 10.0).state == JOB_COMPLETE
+
+
+def test_nothing_connects_through_a_partition() -> None:
+    net = Network(seed=1, replay=[Fault(0.5, "partition", "client1>server1", 3.0)])
+    cast = Cast(net)
+    run(net, 1.0)
+    call = cast.submit("reverse")
+    net.check()
+    assert call.over_at is not None
+    assert 3.5 < call.over_at < 3.6
+
+
+def test_a_node_is_stopped_for_a_while() -> None:
+    net = Network(seed=1, replay=[Fault(0.5, "freeze", "worker1", 3.0)])
+    cast = Cast(net)
+    call = cast.submit("slowly")
+    run(net, 1.0)
+    net.check()
+    assert call.over_at is not None
+    assert 4.5 < call.over_at < 5.0
+
+
+def test_a_client_is_stopped_at_its_deadline() -> None:
+    net = Network(seed=1, replay=[Fault(0.5, "freeze", "client1", 3.0)])
+    call = Cast(net).submit("slowly", timeout=1.0)
+    run(net, 1.0)
+    net.check()
+    assert call.over_at == 3.5
+
+
+@pytest.mark.parametrize("kind", ["crash", "vanish"])
+@pytest.mark.parametrize("target", ["worker1", "server1"])
+def test_a_node_dies(kind: str, target: str) -> None:
+    request = lost_by(kind, 5.0, target)
+    assert request.state == (JOB_COMPLETE if target == "worker1" else JOB_UNKNOWN)
+
+
+def test_a_client_dies_and_its_calls_with_it() -> None:
+    assert lost_by("crash", 5.0, "client1").state == JOB_CREATED
+
+
+def test_a_client_has_died_with_what_is_under_way() -> None:
+    net = Network(seed=1, replay=[Fault(0.5, "crash", "client1", 50.0)])
+    call = Cast(net).submit("slowly")
+    run(net, 1.0)
+    net.check()
+    assert not call.is_over
+
+
+def test_a_client_dies_while_its_faults_are_looked_at() -> None:
+    net = Network(seed=1)
+    cast = Cast(net)
+    cast.submit("slowly")
+    run(net, 1.0)
+    cast.client.die(quietly=False)
+    net.schedule(50.0, cast.client.start)
+    net.check()
+
+
+def test_a_background_job_that_its_server_has_lost() -> None:
+    net = Network(seed=1, replay=[Fault(0.5, "crash", "server1", 1.0)])
+    Cast(net).submit("slowly", background=True)
+    run(net, 1.0)
+    net.check()
+    assert net.books.counts["background jobs lost with their server"] == 1
+
+
+def test_a_node_that_is_down_does_not_die_again() -> None:
+    faults = [Fault(0.5, "crash", "server1", 9.0), Fault(0.6, "vanish", "server1", 1.0)]
+    net = Network(seed=1, replay=faults)
+    cast = Cast(net)
+    run(net, 5.0)
+    assert not cast.server.is_up
+    assert cast.server.is_reachable
+    net.check()
+    life: int = cast.server.life
+    assert life == 1
+
+
+def test_a_server_that_has_vanished_does_not_even_refuse() -> None:
+    net = Network(seed=1, replay=[Fault(0.5, "vanish", "server1", 30.0)])
+    cast = Cast(net)
+    run(net, 1.0)
+    call = cast.submit("reverse")
+    net.check()
+    assert call.over_at == 11.0
+    assert isinstance(call.error, ServerUnavailable)
+
+
+def test_a_server_that_takes_connections_and_closes_them() -> None:
+    net = Network(seed=1, replay=[Fault(0.5, "flaky", "server1", 3.0)])
+    cast = Cast(net)
+    run(net, 1.0)
+    call = cast.submit("reverse", max_retries=50)
+    run(net, 3.0)
+    net.check()
+    assert call.over_at is not None
+    assert call.over_at > 3.5
+
+
+def test_a_clock_jumps() -> None:
+    net = Network(seed=1, replay=[Fault(1.0, "clock", "server1", 3600.0)])
+    cast = Cast(net)
+    job = {"task": "reverse", "data": b"", "run_at": net.epoch + 1800.0}
+    cast.client.submit([job], background=True)
+    run(net, 0.9)
+    assert "executions" not in net.books.counts
+    run(net, 61.0)  # The server looks at the clock so often.
+    assert net.books.counts["executions"] == 1
+    net.check()
+
+
+def test_a_job_that_takes_too_long_is_given_up() -> None:
+    net = Network(seed=1)
+    server = net.server(job_retries=1)
+    net.worker([server], CALLBACKS, limit=1.5)
+    client = net.client([server])
+    foreground = client.submit([{"task": "slowly", "data": b"1"}])
+    client.submit([{"task": "slowly", "data": b"2"}], background=True)
+    net.check()
+    assert foreground.requests[0].state == JOB_FAILED
+
+
+def test_a_job_is_done_twice_where_its_worker_is_lost() -> None:
+    net = Network(seed=1, replay=[Fault(1.5, "reset", "worker1>server1")])
+    call = Cast(net).submit("slowly")
+    run(net, 2.0)
+    net.check()
+    assert call.requests[0].result == b"all of data"
+    assert net.books.counts["executions again"] == 1
+    (entry,) = call.entries
+    assert len(entry.updates) > 3
+
+
+def test_a_job_that_was_given_away_while_its_worker_was_stopped() -> None:
+    faults = [Fault(0.5, "freeze", "worker1", 60.0), Fault(1.5, "hang-up", "worker1>server1")]
+    net = Network(seed=3, replay=faults)
+    cast = Cast(net)
+    run(net, 0.7)
+    call = cast.submit("reverse")
+    net.worker([cast.server], CALLBACKS)
+    run(net, 100.0)
+    assert call.requests[0].state == JOB_COMPLETE
+    net.check()
+
+
+def test_faults_are_lines_of_text() -> None:
+    fault = Fault(1.25, "stall", "client1>server1", 0.5)
+    assert str(fault) == "1.25 stall client1>server1 0.5"
+    assert Fault.parse(str(fault)) == fault
+    with pytest.raises(ValueError, match="'flood'"):
+        Fault.parse("1.0 flood server1 0.0")
+
+
+def test_faults_are_drawn_and_replayed() -> None:
+    first = Network(seed=5, faults=Faults(rate=1.0))
+    Cast(first).submit("slowly")
+    run(first, 0.0)
+    run(first, 30.0)
+    run(first, 10.0)
+    assert len(first.happened) == len({str(fault) for fault in first.happened}) > 10
+    again = Network(seed=5, replay=first.happened)
+    Cast(again).submit("slowly")
+    run(again, 30.0)
+    run(again, 10.0)
+    assert again.trace.digest == first.trace.digest
+
+
+def test_small_capacity_and_many_pieces() -> None:
+    net = Network(seed=1, faults=Faults(capacity=40, cut=0.9))
+    call = Cast(net).submit("reverse", bytes(3000))
+    net.check()
+    assert call.requests[0].result == bytes(3000)
+
+
+# The same each time.
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    digests = []
+    for seed in (3, 3, 4):
+        plan = Run(plan_of(random.Random(seed)))
+        plan.run()
+        digests.append((plan.net.trace.digest, plan.net.steps))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_same_seed_is_the_same_run_in_another_process() -> None:
+    program = (
+        "import random\nfrom fuzz.simulation import Run, plan_of\n"
+        "for seed in (3, 8):\n"
+        "    run = Run(plan_of(random.Random(seed)))\n"
+        "    run.run()\n"
+        "    print(run.net.trace.digest)\n"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert said[0] == said[1] != b""
+
+
+# Any plan.
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_plans_of_seeds(seed: int) -> None:
+    assert fails(plan_of(random.Random(seed), size=30)) is None
+
+
+def test_plans_of_bytes() -> None:
+    kinds = set()
+    for number in range(4):
+        data = random.Random(number).randbytes(300)
+        kinds |= {step[0] for step in plan_of(Bytes(data), size=20)}
+        assert check(data) > 0
+    assert {"network", "server", "worker", "client", "submit", "fault"} <= kinds
+    assert check(b"") > 0
+
+
+def test_all_kinds_of_faults_are_drawn() -> None:
+    steps = [step for seed in range(15) for step in plan_of(random.Random(seed))]
+    assert {Fault.parse(step[2]).kind for step in steps if step[0] == "fault"} == set(KINDS)
+
+
+# The trace.
+
+
+def test_what_packets_look_like() -> None:
+    connection = Connection(Role.CLIENT)
+    data = connection.send(EchoReq(b"hello"))
+    assert describe(data) == "ECHO_REQ(b'hello')"
+    assert describe(data * 2) == "ECHO_REQ(b'hello') ECHO_REQ(b'hello')"
+    assert describe(data[:14]) == "ECHO_REQ(b'he'…)"
+    assert describe(data[:8]) == "a part of a header"
+    assert describe(data[8:] + data) == "…b'\\x00\\x00\\x00\\x05hello' ECHO_REQ(b'hello')"
+    assert describe(b"\0REQ\0\0\0\x63\0\0\0\0") == "packet 99(b'')"
+
+
+def test_a_failure_says_all_that_there_is_to_say() -> None:
+    net = Network(seed=7, replay=[Fault(0.5, "stall", "client1>server1", 0.1)])
+    Cast(net).submit("slowly")
+
+    def break_down() -> None:
+        raise KeyError("broken")
+
+    net.schedule(1.0, break_down)
+    with pytest.raises(SimulationError) as failed:
+        net.run()
+    error = failed.value
+    assert isinstance(error.__cause__, KeyError)
+    assert error.problem == "KeyError('broken')"
+    assert error.seed == 7
+    assert error.faults == net.happened
+    message = str(error)
+    assert "seed 7, at 1.000000" in message
+    assert "0.5 stall client1>server1 0.1" in message
+    assert "SUBMIT_JOB(b'slowly" in message
+    assert isinstance(net.nodes["client1"], ClientNode)
+    assert not isinstance(net.nodes["client1"], AdminNode)

@@ -1,0 +1,747 @@
+"""Each check of a simulated network fails when there is something to be found: doubles that lie."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_proto.constants import (
+    JOB_COMPLETE,
+    JOB_FAILED,
+    JOB_PENDING,
+    JOB_UNKNOWN,
+    PRIORITY_HIGH,
+)
+from gearman_proto.engines.jobqueue import JobState
+from gearman_proto.engines.timers import Timers
+from gearman_proto.engines.waits import Stream
+from gearman_proto.errors import (
+    ConnectionError,
+    GearmanError,
+    RemoteProtocolError,
+    ServerError,
+    ServerUnavailable,
+)
+from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.jobs.updates import JobData
+from gearman_proto.testing import Fault, Network, ServerNode, SimulationError
+from gearman_proto.testing.books import Execution
+from gearman_proto.wire import text
+from gearman_proto.wire.connection import Connection
+from gearman_proto.wire.events import PreSleep, SubmitJobBg
+from gearman_proto.wire.packets import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+
+def work(job: Any) -> Generator[Any, None, bytes]:
+    yield 1.0
+    yield JobData(b"some")
+    yield 1.0
+    return b"result"
+
+
+class Cast:
+    """A server, a worker, a client and an admin client; a submit is under way."""
+
+    def __init__(self, *faults: Fault, **options: Any) -> None:
+        self.net = net = Network(seed=1, replay=faults)
+        self.server: ServerNode = net.server(**options)
+        self.worker = net.worker([self.server], {"work": work})
+        self.client = net.client([self.server])
+        self.admin = net.admin(self.server)
+
+    def submit(self, **options: Any) -> Any:
+        return self.client.submit([{"task": "work", "data": b"data"}], **options)
+
+    def told(self, call: Any) -> None:
+        (entry,) = call.entries
+        try:
+            self.net.books.told(entry)
+        finally:  # It would be seen again.
+            entry.request = None
+
+    def run(self, seconds: float) -> None:
+        self.net.run(self.net.now + seconds)
+
+
+def found(do: Callable[[], object], problem: str) -> None:
+    with pytest.raises(SimulationError, match=problem):
+        do()
+
+
+def lie(request: Any, **values: Any) -> None:
+    """The engine says something else of a request."""
+    for name, value in values.items():
+        setattr(request, name, value)
+
+
+# Requests.
+
+
+def test_a_result_that_no_execution_gave() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_COMPLETE, raw_result=b"result")
+    found(lambda: cast.told(call), "which no execution of it gave")
+
+
+def test_a_result_of_a_background_job() -> None:
+    cast = Cast()
+    call = cast.submit(background=True)
+    cast.run(5.0)
+    lie(call.requests[0], state=JOB_COMPLETE, raw_result=b"result")
+    call.entries[0].outcome = None
+    found(lambda: cast.told(call), "nobody waited for one")
+
+
+def test_a_failure_that_no_execution_gave() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_FAILED)
+    found(lambda: cast.told(call), "which no execution of it did")
+
+
+def test_a_failure_with_an_exception_that_no_execution_gave() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_FAILED, raw_exception=b"no")
+    found(lambda: cast.told(call), "which no execution of it did")
+
+
+def test_a_failure_for_another_reason() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_FAILED, error=GearmanError("why not"))
+    found(lambda: cast.told(call), "request 0 of client1 has failed")
+
+
+def test_a_refusal_is_allowed() -> None:
+    cast = Cast(max_queue_size=1)
+    first, second = cast.submit(), cast.submit()
+    cast.net.check()
+    assert isinstance(second.requests[0].error, ServerError)
+    assert first.requests[0].state == JOB_COMPLETE
+
+
+def test_a_loss_for_a_strange_reason() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_UNKNOWN, error=GearmanError("the job is lost"))
+    found(lambda: cast.told(call), "is lost, and says GearmanError")
+
+
+def test_a_loss_although_nothing_was_lost() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_UNKNOWN, error=ConnectionError("reset"))
+    found(lambda: cast.told(call), "no connection was")
+
+
+def test_a_loss_although_servers_were_reached() -> None:
+    cast = Cast(Fault(0.4, "reset", "client1>server1"))
+    cast.run(0.3)
+    call = cast.submit()
+    cast.run(0.2)
+    call.entries[0].outcome = None
+    lie(call.requests[0], state=JOB_UNKNOWN, error=ServerUnavailable("none"))
+    found(lambda: cast.told(call), "all servers were reached")
+
+
+def test_a_request_that_is_nowhere() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    lie(call.requests[0], state=JOB_PENDING, link=None)
+    found(lambda: cast.told(call), "under way nowhere")
+
+
+def test_a_request_ends_once() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(5.0)
+    lie(call.requests[0], state=JOB_FAILED)
+    found(cast.net.check, "had ended with")
+
+
+def test_a_request_that_has_not_ended() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(5.0)
+    call.entries[0].outcome = None
+    lie(call.requests[0], link=object())
+    cast.net.books.open.clear()
+    found(cast.net.check, "request 0 of client1 has not ended")
+
+
+@pytest.mark.parametrize("unique", [None, "mine"])
+def test_updates_that_no_execution_gave(unique: str | None) -> None:
+    cast = Cast()
+    call = cast.client.submit([{"task": "work", "data": b"data", "unique": unique}])
+    cast.run(5.0)
+    call.entries[0].updates.append(("JobData", b"more"))
+    found(cast.net.check, "has the updates")
+
+
+def test_updates_that_are_missing() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(5.0)
+    call.entries[0].updates.clear()
+    found(cast.net.check, "has the updates")
+
+
+def test_a_background_job_that_is_lost() -> None:
+    cast = Cast()
+    cast.submit(background=True)
+    cast.run(0.5)
+    cast.run(5.0)
+    ((execution,),) = cast.net.books.executions.values()
+    execution.end = None
+    found(cast.net.check, "was acknowledged .* and is lost")
+
+
+def test_a_background_job_may_be_given_up() -> None:
+    cast = Cast(Fault(0.5, "reset", "worker1>server1"), job_retries=0)
+    cast.submit(background=True)
+    cast.run(1.0)
+    cast.net.check()
+    assert cast.net.books.counts["background jobs given up"] == 1
+
+
+def test_a_submit_that_is_sent_again_with_the_same_unique() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    unique = call.requests[0].unique.encode()
+    found(lambda: cast.net.books.seen(cast.server, b"work", unique, b"data"), "sent .* again")
+
+
+def test_a_job_that_is_done_again_for_no_reason() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(5.0)
+    ((key, executions),) = cast.net.books.executions.items()
+    executions[0]._is_lost = lambda: True
+    job = (key[1], "work", None, b"data")
+    found(
+        lambda: cast.net.books.started(cast.worker, cast.server, lambda: True, job, 6.0, None),
+        "and nothing had happened",
+    )
+
+
+# Executions.
+
+
+def test_a_job_that_nobody_has_submitted() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.net.books._submitted.clear()
+    found(cast.net.check, "that nobody has submitted")
+
+
+def test_a_job_of_another_unique() -> None:
+    cast = Cast()
+    cast.client.submit([{"task": "work", "data": b"data", "unique": "mine"}])
+    cast.net.books._submitted["work", b"data"] = {"yours"}
+    found(cast.net.check, "of another unique")
+
+
+def test_a_job_that_another_worker_has() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    ((key, (first,)),) = cast.net.books.executions.items()
+    job = (key[1], "work", None, b"data")
+    found(
+        lambda: cast.net.books.started(cast.worker, cast.server, first._is_lost, job, 0.6, None),
+        "has had since .* and has not lost",
+    )
+    late = Execution(key, cast.worker, first._is_lost, 0.5, 1.5)
+    assert not late.may_be_again(0.4)
+    assert late.may_be_again(0.6)
+
+
+def test_more_jobs_than_slots() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.submit()
+    cast.worker.max_jobs = 0
+    found(cast.net.check, "it wants 0")
+
+
+def test_a_job_of_a_connection_that_is_no_more() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.submit()
+    cast.run(0.5)
+    (run,) = cast.worker.runs
+    cast.worker.ends.clear()
+    found(lambda: cast.worker._start(run.job), "of a connection that is no more")
+
+
+def test_a_worker_that_says_that_it_has_lost_what_it_has() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+
+    def send(*args: Any, **options: Any) -> None:
+        raise ConnectionError("lost")
+
+    cast.worker.engine.send = send  # type: ignore[method-assign, assignment]
+    found(cast.net.check, "although it is connected")
+
+
+def test_abilities_that_a_server_does_not_know() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.worker.registered["more"] = None
+    found(cast.net.check, "which server1 does not know")
+
+
+def test_a_worker_that_tries_in_vain() -> None:
+    cast = Cast(Fault(0.0, "crash", "server1", 30.0))
+    cast.worker.engine._untried.add(object())  # type: ignore[union-attr, arg-type]
+    found(lambda: cast.run(1.0), "in vain, and does not say so")
+
+
+def test_a_worker_that_does_not_look() -> None:
+    cast = Cast()
+    cast.worker.engine._look_again = 1000.0
+    cast.run(1.0)
+    found(cast.net.check, "has not looked for jobs since")
+
+
+def test_a_worker_that_does_not_say_that_it_sleeps() -> None:
+    cast = Cast()
+    cast.server.engine._handlers[PreSleep] = lambda *args: None
+    cast.run(2.0)
+    cast.submit()
+    found(lambda: cast.run(1.0), "neither sleeps nor asks again")
+
+
+def test_a_worker_that_leaves_before_its_result_has_arrived() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(2.003)
+    while cast.worker.runs:
+        cast.run(0.0001)
+    (link,) = cast.worker.ends
+    cast.worker.engine._close(link, ConnectionError("bye"), cast.net.now)
+    found(cast.worker.pump, "before its last result has arrived")
+
+
+# Workers' ends.
+
+
+def end(cast: Cast, error: Exception | None) -> None:
+    stream = cast.worker.stream
+    assert stream is not None
+    stream.error = error
+    stream.finish()
+    cast.worker.pump()
+
+
+def test_work_ends_by_itself() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    found(lambda: end(cast, None), "was not told to")
+
+
+def test_work_ends_with_something_strange() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    found(lambda: end(cast, GearmanError("bug")), "has ended its work with")
+
+
+def test_work_ends_before_its_jobs() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    cast.worker.stop()
+    found(lambda: end(cast, None), "and has 1 jobs")
+
+
+def test_work_that_does_not_end() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.worker.engine.stop = lambda now, timeout=None: None  # type: ignore[method-assign, misc]
+    found(cast.net.check, "worker1 does not stop")
+
+
+def test_work_that_does_not_end_in_a_slow_network() -> None:
+    cast = Cast(Fault(0.1, "clock", "server1", 1.0))
+    cast.run(0.5)
+    cast.worker.engine.stop = lambda now, timeout=None: None  # type: ignore[method-assign, misc]
+    found(cast.net.check, "worker1 does not stop")
+
+
+# Calls.
+
+
+def test_a_late_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    cast = Cast()
+    cast.run(0.5)
+    monkeypatch.setattr(
+        Timers, "next_deadline", lambda self: (self._heap and self._heap[0][0] + 0.1) or None
+    )
+    cast.submit(timeout=1.0)
+    found(cast.net.check, "should have been over at 1.5")
+
+
+def test_a_call_that_returns_late() -> None:
+    cast = Cast()
+    call = cast.submit(timeout=1.0)
+    cast.client._wake = lambda: False  # type: ignore[method-assign]
+    cast.run(1.0)
+    cast.net.now = 1.5
+    found(lambda: cast.client._return(call), "seconds too late")
+
+
+@pytest.mark.parametrize(("timeout", "problem"), [(1.0, "too early"), (None, "has no timeout")])
+def test_a_call_that_says_that_it_has_timed_out(timeout: float | None, problem: str) -> None:
+    cast = Cast()
+    call = cast.submit(timeout=timeout)
+    cast.run(0.5)
+    call.wait.expire(cast.net.now)
+    found(cast.client.pump, problem)
+
+
+def test_a_call_that_returns_before_its_end() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    call.wait.finish()
+    found(cast.client.pump, "is still under way")
+
+
+def test_a_call_that_never_ends() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.client._make = lambda node: cast.client.engine
+    call = cast.submit()
+    call.wait.wake = lambda: None
+    found(lambda: cast.net.check(patience=10.0), "not everything ends: .*submit")
+
+
+def test_a_job_that_nobody_does() -> None:
+    cast = Cast()
+    cast.client.submit([{"task": "nothing", "data": b""}])
+    found(
+        lambda: cast.net.check(patience=10.0), r"not everything ends: .* \[request 0 of client1\]"
+    )
+
+
+def test_an_admin_client_that_takes_offence() -> None:
+    cast = Cast()
+    call = cast.admin.ask(text.version())
+    assert call.wait is not None
+    call.wait.fail(RemoteProtocolError("nonsense"))
+    found(cast.admin.pump, "has raised .*nonsense")
+
+
+def test_an_admin_client_that_is_not_answered() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.admin.receive = lambda end, data: None  # type: ignore[method-assign]
+    cast.admin.ask(text.version(), timeout=1.0)
+    found(lambda: cast.run(2.0), "admin1 closes a connection")
+
+
+def test_a_client_that_is_not_told_what_is_known() -> None:
+    cast = Cast()
+    cast.client.submit([{"task": "work", "data": b"data", "unique": "mine"}], background=True)
+    cast.run(0.5)
+    request = GearmanJobRequest.from_unique("mine")
+    cast.client.statuses([request])
+    request.set_status = lambda status: None  # type: ignore[method-assign]
+    found(lambda: cast.run(0.5), "was not told of")
+
+
+def test_a_client_that_ends_with_what_nobody_waits_for() -> None:
+    cast = Cast()
+    call = cast.submit()
+    cast.run(0.5)
+    cast.client.give_up(call)
+    close = partial(lie, call.requests[0], state=JOB_UNKNOWN)
+    cast.client.engine.close = lambda now: close()  # type: ignore[method-assign]
+    found(cast.client.close, "has ended, and with it")
+
+
+def test_a_client_that_does_not_wait_for_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gearman_proto.engines.client._WINDOW", 10_000)
+    cast = Cast()
+    jobs = [{"task": "work", "data": b"%d" % number} for number in range(5000)]
+    cast.client.submit(jobs, background=True)
+    found(lambda: cast.run(1.0), "does not wait for")
+
+
+def test_a_client_that_closes_for_no_reason() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    (link,) = cast.client.ends
+    cast.client.engine._close(link, ConnectionError("why not"), 0.5)
+    found(cast.client.pump, "and nothing has happened")
+
+
+def test_a_client_that_waits_for_what_is_silent() -> None:
+    cast = Cast(Fault(0.5, "freeze", "server1", 200.0))
+    client = cast.net.client([cast.server], heartbeat=2.0)
+    client.submit([{"task": "work", "data": b"data"}])
+    client.engine._heartbeat = 100.0
+    found(lambda: cast.run(60.0), "silent since")
+
+
+# Nodes.
+
+
+def test_a_node_that_writes_on_what_is_no_more() -> None:
+    cast = Cast(Fault(0.5, "reset", "client1>server1"))
+    cast.submit()
+    cast.run(0.4)
+    send = cast.client.engine.data_to_send
+    cast.client.engine.data_to_send = (  # type: ignore[method-assign]
+        lambda link, now: send(link, now) or (b"" if link.alive else b"more")
+    )
+    found(lambda: cast.run(1.0), "writes on .* which is no more")
+
+
+def test_a_node_that_closes_twice() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    (link,) = cast.client.ends
+    cast.client.ends.clear()
+    cast.client.engine._tell_close(link)
+    found(cast.client.pump, "which it has closed, or was lost")
+
+
+def test_a_node_that_spins() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.client.engine.next_deadline = lambda: 0.0  # type: ignore[method-assign]
+    cast.client.pump()
+    found(lambda: cast.run(1.0), "client1 spins")
+
+
+def test_a_node_that_connects_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    cast = Cast(Fault(0.5, "crash", "server1", 30.0))
+    monkeypatch.setattr(
+        "gearman_proto.engines.pool.Server.failed", lambda self, error, now, rng: None
+    )
+    found(lambda: cast.run(20.0), "worker1 tries to connect again and again")
+
+
+def test_no_time_passes() -> None:
+    net = Network()
+    node = Cast().client
+    node.net = net
+
+    def again() -> None:
+        net.steps += 1000
+        net.schedule(net.now, again)
+
+    net.schedule(1.0, again)
+    found(net.run, "no time passes any more")
+
+
+# The witness of a server.
+
+
+def of_server(cast: Cast) -> Any:
+    return cast.server.engine
+
+
+def test_a_submit_that_is_not_joined() -> None:
+    cast = Cast()
+    job = {"task": "work", "data": b"data", "unique": "mine"}
+    cast.client.submit([job], background=True)
+    cast.run(0.5)
+    of_server(cast).queue.by_key.clear()
+    cast.client.submit([job], background=True)
+    found(lambda: cast.run(0.5), "was not joined to")
+
+
+def test_a_worker_that_sleeps_on() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    of_server(cast)._wake = lambda link: None
+    cast.submit()
+    found(lambda: cast.run(0.5), "sleeps on although")
+
+
+def test_a_worker_that_is_let_sleep() -> None:
+    cast = Cast()
+    cast.submit()
+    of_server(cast).queue.next_job = lambda link: None
+    found(lambda: cast.run(1.0), "was let sleep|was given")
+
+
+def test_a_worker_that_is_let_sleep_when_it_asks() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.submit()
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    engine.queue.next_job = lambda link: None
+    (link,) = [link for link in engine.links if link.abilities]
+    found(lambda: engine._on_pre_sleep(link, None, (), 1.0), "was let sleep although")
+
+
+def test_a_job_that_is_not_the_next_one() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.submit()
+    cast.submit()
+    cast.run(1.0)
+    queue = of_server(cast).queue
+    cast.client.submit([{"task": "work", "data": b"3", "priority": PRIORITY_HIGH}])
+    cast.run(0.5)
+    waiting = [job for job in queue.jobs.values() if job.state is JobState.QUEUED]
+    queue.next_job = lambda link: waiting[0]
+    found(lambda: cast.run(5.0), "which is next")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "problem"), [(0.5, "after 0.5 seconds|after 0.49"), (2.5, "seconds too late")]
+)
+def test_a_job_that_is_taken_away(seconds: float, problem: str) -> None:
+    cast = Cast()
+    cast.worker.limit = 1.5
+    cast.worker.register("work")
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    (job,) = engine.queue.jobs.values()
+    since, limit = engine._begun[job]
+    assert limit == 1.5
+    found(lambda: engine._take_away(job, since + seconds), problem)
+
+
+def test_a_job_that_is_lost_too_early() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    engine._job_retries = 0
+    (job,) = engine.queue.jobs.values()
+    job.worker.state = None
+    found(lambda: engine._take_away(job, 0.6), "was lost 1 times, and is ENDED")
+
+
+def test_a_job_in_a_state_that_nobody_was_told_of() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    (job,) = engine.queue.jobs.values()
+    job.state = JobState.QUEUED
+    found(engine.check, "which nobody was told")
+    job.state = JobState.DELAYED
+    found(engine.check, "is DELAYED since")
+
+
+def test_a_submit_that_is_joined_to_another_job() -> None:
+    cast = Cast()
+    job = {"task": "work", "data": b"data", "unique": "mine"}
+    cast.client.submit([job], background=True)
+    cast.run(0.5)
+    engine = of_server(cast)
+    (there,) = engine.queue.jobs.values()
+    engine.queue.find = lambda name, key: there
+    cast.submit(background=True)
+    found(lambda: cast.run(0.5), "was joined to another job")
+
+
+def test_submits_without_a_unique_are_not_joined() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    engine = of_server(cast)
+    link = engine.accept("stranger", 99, 0.5)
+    packet = Connection(Role.CLIENT).send(SubmitJobBg(b"more", b"", b"data"))
+    engine.receive_data(link, packet * 2, 0.5)
+    assert len(engine.queue.jobs) == 2
+
+
+def test_more_jobs_than_there_may_be() -> None:
+    cast = Cast()
+    of_server(cast)._most = 1
+    cast.submit()
+    cast.submit()
+    found(lambda: cast.run(0.5), "more than 1")
+
+
+def test_a_worker_that_is_not_woken_by_what_it_registers_for() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.client.submit([{"task": "more", "data": b""}])
+    cast.run(0.5)
+    engine = of_server(cast)
+    (link,) = [link for link in engine.links if link.abilities]
+    engine._wake = lambda link: None
+    found(lambda: engine._add_ability(link, b"more", 0), "to do for it now")
+
+
+def test_a_worker_that_gives_up_what_it_has() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    (job,) = engine.queue.jobs.values()
+    found(lambda: engine._on_cant_do(job.worker, None, (b"work",), 0.5), "gearmand takes it away")
+
+
+def test_a_worker_that_would_get_an_error() -> None:
+    cast = Cast()
+    cast.worker.limit = 1.5
+    cast.worker.register("work")
+    cast.submit()
+    cast.run(0.5)
+    engine = of_server(cast)
+    (job,) = engine.queue.jobs.values()
+    engine._leave_before_its_end = engine._leave_worker
+    since, limit = engine._begun[job]
+    found(lambda: engine._take_away(job, since + limit), "would get an error")
+
+
+def test_a_count_of_jobs_that_is_wrong() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.client.submit([{"task": "work", "data": b"2", "priority": PRIORITY_HIGH}])
+    cast.run(0.5)
+    right = cast.admin.ask(text.prioritystatus())
+    cast.run(0.5)
+    assert right.value[0].high == 0
+    (function,) = of_server(cast).queue.functions.values()
+    function.delayed += 1
+    cast.admin.ask(text.prioritystatus())
+    found(lambda: cast.run(0.5), "there wait")
+
+
+# What is left.
+
+
+def test_something_is_left() -> None:
+    cast = Cast()
+    cast.submit()
+    cast.run(5.0)
+    cast.server.engine.queue.memory += 1
+    found(cast.net.check, "AssertionError")
+
+
+def test_something_is_left_at_the_end() -> None:
+    cast = Cast()
+    cast.run(0.5)
+    cast.client.engine._watchers.add(Stream((), None, lambda: None))
+    found(cast.net.check, "at the end: AssertionError")
