@@ -221,8 +221,8 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("if not item.waits: item.strand()", "if item.waits: item.strand()"),
         ("self._timers.set(link, now + seconds, self._too_long[link.phase])", "pass"),
         (
-            "self._grabs += (phase is GRABBING) - (link.phase is GRABBING)",
-            "self._grabs += phase is GRABBING",
+            "self._grabs += link.grabs * ((phase is GRABBING) - (link.phase is GRABBING))",
+            "self._grabs += link.grabs * (phase is GRABBING)",
         ),
         ("link.jobs[job] = None self._jobs.add(job)", "self._jobs.add(job)"),
         ("elif link.jobs: self._enter(link, RESTING, now)", "elif False: pass"),
