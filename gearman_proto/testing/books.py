@@ -78,14 +78,14 @@ class Entry:
     def __init__(self, number: int, node: Place, request: GearmanJobRequest, now: float) -> None:
         self.number = number
         self.node = node
-        self.life = node.life
+        self.life: int = node.life
         self.request: GearmanJobRequest | None = request
         self.at = now
-        self.function = request.task
-        self.payload = request.payload
+        self.function: str = request.task
+        self.payload: Any = request.payload
         #: What the application chose, if anything.
-        self.unique = request.unique
-        self.background = request.background
+        self.unique: str | None = request.unique
+        self.background: bool = request.background
         self.updates: list[tuple[str, Any]] = []
         self.outcome: tuple[Any, ...] | None = None
         #: The server and the handle, once it was acknowledged.

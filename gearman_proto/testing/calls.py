@@ -33,11 +33,11 @@ class Call:
 
     def __init__(self, node: CallingNode, name: str, timeout: float | None) -> None:
         self.name = name
-        self.begun = node.net.now
+        self.begun: float = node.net.now
         self.timeout = timeout
-        self.is_over = False
+        self.is_over: bool = False
         self.over_at: float | None = None
-        self.timed_out = False
+        self.timed_out: bool = False
         self.error: Exception | None = None
         self.value: Any = None
         self.requests: list[GearmanJobRequest] = []

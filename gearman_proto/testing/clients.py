@@ -187,7 +187,7 @@ class ClientNode(CallingNode):
         """End: all connections are closed, and all calls are over."""
         self.net.trace.add(self.net.now, self.name, "ends")
         requests = [entry.request for entry in self._entries.values() if entry.request is not None]
-        self.last_refusal = self.net.now
+        self.last_refusal: float = self.net.now
         states = [
             (each, each.state, bool(each.waits)) for each in requests if each.link is not None
         ]

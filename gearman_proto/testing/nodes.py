@@ -15,6 +15,7 @@ from gearman_proto.engines.base import Close, Connect
 from .wires import ACCEPT, EOF, RESET, TIMEOUT, End
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Sequence
 
     from .simulation import Simulation
@@ -69,18 +70,19 @@ class Node:
         self.net = net
         self.name = name
         self.servers: dict[str, Node] = {server.name: server for server in servers}
-        self.rng = net.rng_of(name)
-        self.is_up = True
-        self.is_reachable = True
-        self.is_listening = False
-        self.life = 0
-        self.frozen_until = 0.0
-        self.flaky_until = 0.0
+        self.rng: random.Random = net.rng_of(name)
+        self.is_up: bool = True
+        self.is_reachable: bool = True
+        self.is_listening: bool = False
+        self.life: int = 0
+        self.frozen_until: float = 0.0
+        self.flaky_until: float = 0.0
         self._frozen: list[tuple[float, float]] = []
-        self.last_loss = self.last_refusal = -1.0
+        self.last_loss: float = -1.0
+        self.last_refusal: float = -1.0
         self.deaths: list[float] = []
-        self.may_give_up = True
-        self.wall_offset = 0.0
+        self.may_give_up: bool = True
+        self.wall_offset: float = 0.0
         self.ends: dict[Any, End] = {}
         self.held: list[End] = []
         self.backlog: list[End] = []

@@ -241,8 +241,8 @@ class ServerNode(Node):
             )
 
         super().__init__(net, name, make)
-        self.is_listening = True
-        self.may_give_up = options.get("job_retries", DEFAULT_JOB_RETRIES) is not None
+        self.is_listening: bool = True
+        self.may_give_up: bool = options.get("job_retries", DEFAULT_JOB_RETRIES) is not None
 
     def begin(self) -> None:
         """Listen."""

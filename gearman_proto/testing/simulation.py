@@ -43,8 +43,8 @@ class SimulationError(AssertionError):
 
     def __init__(self, problem: str, net: Simulation) -> None:
         self.problem = problem
-        self.seed = net.seed
-        self.faults = list(net.happened)
+        self.seed: int = net.seed
+        self.faults: list[Fault] = list(net.happened)
         faults = "".join(f"    {fault}\n" for fault in self.faults)
         steps = "".join(f"    {line}\n" for line in net.trace.lines())
         super().__init__(
@@ -78,12 +78,12 @@ class Simulation(ABC):
         self.seed = seed
         self.faults = faults
         self.epoch = epoch
-        self.now = 0.0
-        self.steps = 0
-        self.accepted = 0
-        self.trace = Trace()
+        self.now: float = 0.0
+        self.steps: int = 0
+        self.accepted: int = 0
+        self.trace: Trace = Trace()
         self.happened: list[Fault] = []
-        self.books = Books(self.fail, self.is_calm)
+        self.books: Books = Books(self.fail, self.is_calm)
         self.chance: Callable[[], float] = self.rng_of("network").random
         self._events: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
         self._count = 0

@@ -102,17 +102,18 @@ class End:
 
     def __init__(self, net: Simulation, node: Host, link: Any) -> None:
         self._net = net
-        self.node = node
-        self.life = node.life
-        self.link = link
-        self.gone = False
-        self.gone_at = 0.0
-        self.stalled_until = 0.0
-        self.rest = b""
-        self.silent = False
-        self.has_ended = False
-        self.is_connected = False
-        self.heard_at = self.wrote_at = net.now
+        self.node: Host = node
+        self.life: int = node.life
+        self.link: Any = link
+        self.gone: bool = False
+        self.gone_at: float = 0.0
+        self.stalled_until: float = 0.0
+        self.rest: bytes = b""
+        self.silent: bool = False
+        self.has_ended: bool = False
+        self.is_connected: bool = False
+        self.heard_at: float = net.now
+        self.wrote_at: float = net.now
         # When what arrives, the first thing first; bytes of that; when the last of it does.
         self._flight: deque[tuple[float, bytes | str]] = deque()
         self._size = 0

@@ -98,7 +98,7 @@ class WorkerNode(Node):
             return WorkerEngine(addresses, rng=node.rng, **options)
 
         super().__init__(net, name, make, servers)
-        self.callbacks = dict(callbacks)
+        self.callbacks: dict[str, Callback] = dict(callbacks)
         self.limit = limit
         net.books.is_limited |= limit is not None
         self.exceptions = exceptions
