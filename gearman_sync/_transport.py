@@ -56,6 +56,19 @@ CONNECTING: Final = Stage.CONNECTING
 OPEN: Final = Stage.OPEN
 
 
+class _Socket(socket.socket):
+    """One that ends without a word.
+
+    Python warns of sockets that nobody has closed. The driver's finalizer closes these, but where
+    it is in a circle, an exception's traceback, say, theirs may come before it.
+    """
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Transport:
     """A connection that is being made, or is there.
 
@@ -147,7 +160,7 @@ class Transport:
         while self._candidates:
             (family, kind, proto, _, where), *self._candidates = self._candidates
             try:
-                self.sock = socket.socket(family, kind, proto)
+                self.sock = _Socket(family, kind, proto)
                 self.sock.setblocking(False)
                 code = self.sock.connect_ex(where)
                 if code not in _IN_PROGRESS:

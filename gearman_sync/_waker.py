@@ -23,6 +23,10 @@ class EventWaker(FileIO):
     def __init__(self) -> None:
         super().__init__(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), "r+")
 
+    def __del__(self) -> None:
+        # Python would warn. In a circle this may come before the finalizer of the driver.
+        self.close()
+
     def wake(self) -> None:
         """End the sleep, or the next one."""
         with contextlib.suppress(ValueError):  # It is closed.

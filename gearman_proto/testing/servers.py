@@ -129,7 +129,9 @@ class Witness(ServerEngine):
         for link in self.links:
             if link.asleep and job.function in link.abilities and not job.epoch:
                 self._fail(f"{link!r} sleeps on although there is {job.handle!r} to do")
-            if now > self._silent.get(link, now) + _SAID_BY_THEN and self._is_prompt():
+            is_late = now > self._silent.get(link, now) + _SAID_BY_THEN
+            # A worker that is to stop, and has jobs, does neither.
+            if is_late and not link.jobs and self._is_prompt():
                 self._fail(f"{link!r} was told NO_JOB, and neither sleeps nor asks again")
 
     def _on_pre_sleep(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:

@@ -45,7 +45,7 @@ def test_the_example_finds_a_fault_of_pygearman(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 1
-    assert "an exception that is not allowed: error: 'B' format requires" in ran.stderr
+    assert "an exception that is not allowed: error: " in ran.stderr
     # One function in the list is enough, if its name does not begin with ASCII.
     (sent,) = re.findall(r"sent: 10 bytes, b'(.+)'", ran.stderr)
     assert re.fullmatch(r"\\x[89a-f][0-9a-f]\\t0\\t0\\t0\\n\.\\n", sent)
@@ -66,7 +66,7 @@ def test_what_the_example_finds_is_true() -> None:
         assert admin.get_status() == ()
         with GearmanClient([server.address]) as client:
             client.submit_job("\xfcber", b"", background=True)
-        with pytest.raises(Exception, match="'B' format requires 0 <= number <= 255"):
+        with pytest.raises(Exception, match="format requires 0 <= number <= 255"):
             admin.get_status()
         admin.shutdown()
     finally:

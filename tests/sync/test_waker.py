@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gearman_sync import _transport
 from gearman_sync._waker import EventWaker, PairWaker, Waker
 
 if TYPE_CHECKING:
@@ -75,3 +76,11 @@ def test_an_eventfd_that_is_full_stays_awake() -> None:
     waker.wake()
     assert is_awake(waker)
     waker.close()
+
+
+def test_what_nobody_has_any_more_ends_without_a_word() -> None:
+    """Also where its finalizer comes before the driver's; a warning would fail this test."""
+    fds = [EventWaker().fileno() if hasattr(os, "eventfd") else -1, _transport._Socket().fileno()]
+    for fd in fds:
+        with pytest.raises(OSError):
+            os.fstat(fd)
