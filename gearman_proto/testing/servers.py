@@ -42,7 +42,7 @@ class Witness(ServerEngine):
     Args:
         fail: Gets what is wrong, and raises.
         is_late: Whether the node has just been stopped, so that all may be late.
-        is_prompt: Whether nothing excuses a worker that is late.
+        is_prompt: Gets the name of a worker's node: whether nothing excuses that if it is late.
         seen: Gets the function, the unique and the data of each foreground submit.
         options: As for ServerEngine.
     """
@@ -52,7 +52,7 @@ class Witness(ServerEngine):
         *,
         fail: Callable[[str], NoReturn],
         is_late: Callable[[], bool],
-        is_prompt: Callable[[], bool],
+        is_prompt: Callable[[str], bool],
         seen: Callable[[bytes, bytes, bytes], object],
         **options: Any,
     ) -> None:
@@ -130,8 +130,7 @@ class Witness(ServerEngine):
             if link.asleep and job.function in link.abilities and not job.epoch:
                 self._fail(f"{link!r} sleeps on although there is {job.handle!r} to do")
             is_late = now > self._silent.get(link, now) + _SAID_BY_THEN
-            # A worker that is to stop, and has jobs, does neither.
-            if is_late and not link.jobs and self._is_prompt():
+            if is_late and self._is_prompt(link.peer):
                 self._fail(f"{link!r} was told NO_JOB, and neither sleeps nor asks again")
 
     def _on_pre_sleep(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
@@ -233,7 +232,7 @@ class ServerNode(Node):
             return Witness(
                 fail=net.fail,
                 is_late=lambda: node.was_frozen(net.now),
-                is_prompt=net.is_prompt,
+                is_prompt=lambda name: net.is_prompt() and name not in net.leaving,
                 seen=lambda *job: net.books.seen(node, *job),
                 rng=node.rng,
                 wall_clock=node.wall_clock,

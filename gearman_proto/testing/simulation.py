@@ -68,6 +68,7 @@ class Simulation(ABC):
             the caller's side all. `next_action`, `links_to_write` and `next_deadline`, which are
             asked after each of these, do not count.
         accepted: How many connections were accepted.
+        leaving: The names of the workers that are to stop, or have: they neither ask nor sleep.
         trace: What has happened.
         books: What was submitted, executed and told.
         happened: The faults that there were.
@@ -81,6 +82,7 @@ class Simulation(ABC):
         self.now: float = 0.0
         self.steps: int = 0
         self.accepted: int = 0
+        self.leaving: set[str] = set()
         self.trace: Trace = Trace()
         self.happened: list[Fault] = []
         self.books: Books = Books(self.fail, self.is_calm)

@@ -143,7 +143,7 @@ class WorkerNode(Node):
         """Work, if it does not, or as soon as it has stopped."""
         self._is_to_work = True
         if self.stream is None and self.is_up:
-            self._is_told_to_stop = False
+            self.net.leaving.discard(self.name)
             self.net.trace.add(self.net.now, self.name, "works")
 
             def begin() -> None:
@@ -157,7 +157,7 @@ class WorkerNode(Node):
         self._is_to_work = False
         if self.stream is not None:
             self.net.trace.add(self.net.now, self.name, "is to stop")
-            self._is_told_to_stop = True
+            self.net.leaving.add(self.name)
             self.call(self.engine.stop, self.net.now)
             if self.stream is not None and not self.runs and self.net.is_prompt():
                 self.net.schedule(self.net.now + _AT_ONCE, self._check_stopped, self.stream)
@@ -204,7 +204,7 @@ class WorkerNode(Node):
                 self.net.schedule(self.net.now, self._check_given_up, self.stream)
 
     def _check_given_up(self, stream: WorkStream | None) -> None:
-        if self.stream is stream and stream is not None and not self._is_told_to_stop:
+        if self.stream is stream and stream is not None and self.name not in self.net.leaving:
             self.net.fail(f"{self.name} has tried each server in vain, and does not say so")
 
     def ended(self, end: Any, mark: str) -> None:
@@ -243,7 +243,7 @@ class WorkerNode(Node):
         self.engine.release(stream, net.now)
         net.trace.add(net.now, self.name, "ends its work", repr(stream.error))
         if stream.error is None:
-            if not self._is_told_to_stop:
+            if self.name not in self.net.leaving:
                 net.fail(f"{self.name} has ended its work, and was not told to")
             if self.runs:
                 net.fail(f"{self.name} has ended its work, and has {len(self.runs)} jobs")
