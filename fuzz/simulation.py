@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.testing.calls import Call
+    from gearman_proto.testing.nodes import Node
     from gearman_proto.testing.workers import Step
 
 Plan: TypeAlias = "list[tuple[Any, ...]]"
@@ -292,12 +293,17 @@ class Run:
         self.horizon = 0.0
         self._jobs = 0
         self._calls: dict[str, list[Call]] = {}
+        # What nodes have to do that are stopped, in order.
+        self._held: dict[str, list[tuple[int, str, tuple[Any, ...]]]] = {}
         for step in plan[1:]:
             self._plan(*step)
 
     def run(self) -> None:
         """Run it, to its end."""
         self.net.run(self.horizon)
+        for node in list(self.net.nodes.values()):
+            if isinstance(node, WorkerNode):
+                self._do("work", node.name)
         # Each job may take ten seconds, and one worker may have all of them.
         self.net.check(PATIENCE + 10.0 * self._jobs)
 
@@ -322,15 +328,30 @@ class Run:
             if kind in ("submit", "bulk"):
                 self._jobs += len(args[2]) if kind == "submit" else args[2]
             if kind != "fault":
-                net.schedule(args[0], self._do, None, kind, *args[1:])
+                net.schedule(args[0], self._do, kind, *args[1:])
 
-    def _do(self, life: int | None, kind: str, name: str, *args: Any) -> None:
+    def _do(self, kind: str, name: str, *args: Any) -> None:
         node = self.net.nodes.get(name)
-        if node is None or not node.is_up or life not in (None, node.life):
+        if node is None or not node.is_up:
             return
+        held = self._held.setdefault(name, [])
+        if held or node.frozen_until > self.net.now:
+            if not held:
+                self.net.schedule(node.frozen_until, self._thaw, node)
+            held.append((node.life, kind, args))
+        else:
+            self._do_now(node, kind, *args)
+
+    def _thaw(self, node: Node) -> None:
         if node.frozen_until > self.net.now:
-            self.net.schedule(node.frozen_until, self._do, node.life, kind, name, *args)
-        elif isinstance(node, ClientNode):
+            self.net.schedule(node.frozen_until, self._thaw, node)
+            return
+        for life, kind, args in self._held.pop(node.name):
+            if node.is_up and node.life == life:
+                self._do_now(node, kind, *args)
+
+    def _do_now(self, node: Node, kind: str, *args: Any) -> None:
+        if isinstance(node, ClientNode):
             self._do_client(node, kind, *args)
         elif isinstance(node, AdminNode):
             if args[0] == "ping":

@@ -23,10 +23,12 @@ from gearman_proto.testing.strategies import (
     Session,
     Stream,
     Turn,
+    admin,
     admin_commands,
     admin_lines,
     admin_replies,
     chunked,
+    dialogues,
     function_names,
     handles,
     hostile_replies,
@@ -36,6 +38,7 @@ from gearman_proto.testing.strategies import (
     sessions,
     streams,
     uniques,
+    values,
 )
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.events import (
@@ -94,6 +97,18 @@ COMMANDS: list[Command[Any]] = [
     *(text.show_unique_jobs(), text.version(), text.getpid(), text.verbose()),
     *(text.cancel_job("H:h:1"), text.create_function("f")),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_made_before() -> None:
+    """What makes the strategies is covered here, though other tests may have used some."""
+    for made in (
+        admin._admin_commands,
+        admin._admin_replies,
+        dialogues._requests,
+        values._events_of,
+    ):
+        made.cache_clear()
 
 
 def plainest(strategy: SearchStrategy[T], condition: Callable[[T], bool] = lambda _: True) -> T:
