@@ -131,6 +131,7 @@ class WorkerNode(Node):
 
     def register(self, function: str) -> None:
         """Take jobs of `function`, one of `callbacks`."""
+        self._look_for_reached()
         self.registered[function] = None
         self.call(self.engine.register, function.encode(), self.limit, self.net.now)
 
@@ -196,12 +197,18 @@ class WorkerNode(Node):
     def _forget(self, end: Any, *, closes: bool = False) -> None:
         if closes and self.net.now < self._results.pop(end, 0.0) and self.net.is_calm():
             self.net.fail(f"{self.name} closes a connection before its last result has arrived")
+        self._look_for_reached()
         super()._forget(end, closes=closes)
         if self._failed is not None and self.registered:
             self._failed.add(end.peer.node.name)
             if len(self._failed) == len(self.servers):
                 self._failed = None
                 self.net.schedule(self.net.now, self._check_given_up, self.stream)
+
+    def _look_for_reached(self) -> None:
+        """A server that is asked nothing, and so answers nothing, works if it can be reached."""
+        if not self.registered and any(end.is_connected for end in self.ends.values()):
+            self._failed = None
 
     def _check_given_up(self, stream: WorkStream | None) -> None:
         if self.stream is stream and stream is not None and self.name not in self.net.leaving:

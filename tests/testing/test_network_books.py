@@ -745,3 +745,14 @@ def test_something_is_left_at_the_end() -> None:
     cast.run(0.5)
     cast.client.engine._watchers.add(Stream((), None, lambda: None))
     found(cast.net.check, "at the end: AssertionError")
+
+
+def test_a_worker_that_asks_nothing_has_reached_its_server() -> None:
+    net = Network(seed=1, replay=[Fault(1.0, "flaky", "server1", 8.0)])
+    worker = net.worker([net.server()], {"f": lambda job: b""})
+    net.schedule(0.1, worker.stop)
+    net.schedule(0.2, worker.unregister, "f")
+    net.schedule(0.5, worker.work)
+    net.schedule(3.0, worker.register, "f")
+    net.run(until=20.0)
+    net.check()
