@@ -430,7 +430,9 @@ async def test_job_whose_server_is_lost(
     gate.open.set()
     await kit.wait_for(ended)
     assert outcome == [(True, True)] * 2
-    assert any("and 1 jobs with it" in record.getMessage() for record in caplog.records)
+    await kit.eventually(
+        lambda: any("and 1 jobs with it" in record.getMessage() for record in caplog.records)
+    )
     assert request.state == "CREATED"
     assert not call.done
     await server.start()
