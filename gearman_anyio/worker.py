@@ -133,10 +133,8 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext]):
     def _start_jobs(
         self, stream: WorkStream, errors: list[BaseException], engine: WorkerEngine, now: float
     ) -> None:
-        while (job := engine.next_job(now)) is not None:
+        while stream.news and (job := engine.next_job(now)) is not None:
             self._driver.start_soon(self._execute, job, errors)
-            if not stream.news:
-                break  # There is no other.
 
     def _start_at_once(self, stream: WorkStream, errors: list[BaseException]) -> None:
         """Have jobs start when they have come, and `_work` not be woken for that."""

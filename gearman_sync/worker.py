@@ -75,6 +75,7 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext], Opened):
 
     def _work(self, call: Call[WorkStream], errors: list[BaseException]) -> WorkStream:
         stream = call.wait
+        take = functools.partial(self._driver.call, WorkerEngine.next_job, look=False)
         execute: Callable[[WorkerJob], None] = functools.partial(self._execute, errors=errors)
         pool = None
         if self._max_jobs > 1:
@@ -84,10 +85,8 @@ class GearmanWorker(Worker[WorkerJob, Server, SSLContext], Opened):
             while not stream.done:
                 call.block()
                 active, stream.active = stream.active, False
-                while (job := self._driver.call(WorkerEngine.next_job, look=False)) is not None:
+                while stream.news and (job := take()) is not None:
                     execute(job)
-                    if not stream.news:
-                        break  # There is no other.
                 self._log()
                 if not self.after_poll(active):
                     self._driver.call(WorkerEngine.stop)
