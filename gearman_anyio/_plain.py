@@ -12,12 +12,10 @@ back, it pauses and resumes its writer in turns; and it closes what the peer has
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
 from ._streams import connect_tcp, is_asyncio
@@ -126,14 +124,12 @@ class PlainOnTrio(Plain):
 
     async def send(self, item: bytes | memoryview) -> None:
         rest = memoryview(item)
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                rest = rest[self._sock.send(rest) :]
-            if not rest:
-                # A socket that takes all leaves no turn to others.
-                await anyio.lowlevel.checkpoint()
-                return
+        while rest:
             await self._wait_writable(self._sock)
+            try:
+                rest = rest[self._sock.send(rest) :]
+            except BlockingIOError:
+                continue
 
 
 class PlainOnAsyncio(Plain):
