@@ -63,14 +63,11 @@ def check_chunking(make: MakeParser, data: bytes, chunks: Sequence[bytes] | None
     for cut in chunkings(data) if chunks is None else [_checked(chunks, data)]:
         outcome = parse(make, cut)
         if outcome != whole:
-            raise PropertyFailed(
-                "\n".join(
-                    [
-                        "what comes out depends on how the bytes are cut",
-                        *_sent(data, cut),
-                        *_difference("at once", whole, "in chunks", outcome),
-                    ]
-                )
+            raise _failed(
+                "what comes out depends on how the bytes are cut",
+                data,
+                cut,
+                *_difference("at once", whole, "in chunks", outcome),
             ) from (outcome.error or whole.error)
 
 
@@ -96,14 +93,11 @@ def check_exceptions(
     for cut in ways if chunks is None else [_checked(chunks, data)]:
         outcome = parse(make, cut)
         if outcome.error is not None and not isinstance(outcome.error, allowed):
-            raise PropertyFailed(
-                "\n".join(
-                    [
-                        f"an exception that is not allowed: {_error(outcome)}",
-                        *_sent(data, cut),
-                        f"before it: {_listed(outcome.events)}",
-                    ]
-                )
+            raise _failed(
+                f"an exception that is not allowed: {_error(outcome)}",
+                data,
+                cut,
+                f"before it: {_listed(outcome.events)}",
             ) from outcome.error
 
 
@@ -125,14 +119,11 @@ def check_meaning(
     cut = _whole(data) if chunks is None else _checked(chunks, data)
     expected, outcome = Outcome(tuple(events)), parse(make, cut)
     if outcome != expected:
-        raise PropertyFailed(
-            "\n".join(
-                [
-                    "the bytes mean something else",
-                    *_sent(data, cut),
-                    *_difference("expected", expected, "came out", outcome),
-                ]
-            )
+        raise _failed(
+            "the bytes mean something else",
+            data,
+            cut,
+            *_difference("expected", expected, "came out", outcome),
         ) from outcome.error
 
 
@@ -161,16 +152,13 @@ def check_round_trip(
     if outcome.error is not None or packed != data:
         pairs = zip_longest(packed, data)
         at = next((at for at, (a, b) in enumerate(pairs) if a != b), len(data))
-        raise PropertyFailed(
-            "\n".join(
-                [
-                    "the bytes do not come back",
-                    *_sent(data, cut),
-                    f"came out: {_listed(outcome.events)}; {_error(outcome)}",
-                    f"packed: {_shown(packed)}",
-                    f"the first difference: byte {at}",
-                ]
-            )
+        raise _failed(
+            "the bytes do not come back",
+            data,
+            cut,
+            f"came out: {_listed(outcome.events)}; {_error(outcome)}",
+            f"packed: {_shown(packed)}",
+            f"the first difference: byte {at}",
         ) from outcome.error
 
 
@@ -257,6 +245,10 @@ def _shown(data: bytes) -> str:
         return f"{len(data)} bytes, {data!r}"
     left = len(data) - begin - end
     return f"{len(data)} bytes, {data[:begin]!r} and {left} more and {data[-end:]!r}"
+
+
+def _failed(problem: str, data: bytes, chunks: Sequence[bytes], *lines: str) -> PropertyFailed:
+    return PropertyFailed("\n".join([problem, *_sent(data, chunks), *lines]))
 
 
 def _sent(data: bytes, chunks: Sequence[bytes]) -> Iterator[str]:
