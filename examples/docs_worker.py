@@ -119,15 +119,18 @@ def main() -> int:
     parser.add_argument("--server", metavar="HOST:PORT", default="localhost:4730")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="docs_worker: %(message)s")
-    ended = threading.Event()
+    signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda number, _: signals.append(number))
     try:
         address = parse_address(arguments.server)
         with bring_server(address), working([address]):
             functions = ", ".join(one.__name__ for some in WORKERS.values() for one in some)
             say(f"worker: doing {functions} at {address}; Ctrl-C ends it")
-            ended.wait()
+            # In short sleeps: a signal that comes just before one does not end it, and its handler
+            # is run behind it. (An Event's `set` may not be called in one.)
+            while not signals:
+                time.sleep(0.2)
     except gearman.errors.ServerUnavailable as error:
         return fail(error, 3)
     except (OSError, ValueError, gearman.errors.GearmanError) as error:

@@ -61,7 +61,7 @@ from gearman_proto.engines.driving import E_, W_, BaseDriver
 from ._poller import Listener, Poller
 from ._selector import READ, WRITE
 from ._transport import OPEN, Transport
-from ._turns import LONGEST_SLEEP, Bell, Lock, Turns
+from ._turns import Bell, Lock, Turns, sleep_until
 
 if TYPE_CHECKING:
     import socket
@@ -332,7 +332,7 @@ class Driver(BaseDriver[E_]):
         """Sleep until something comes or is due, and take it in."""
         self._mend()
         deadline = self._next_deadline()
-        timeout = min(max(deadline - clock(), 0.0), LONGEST_SLEEP)
+        timeout = sleep_until(deadline)
         rounds, selector = self._rounds, self._poller.selector
         try:
             ready = self._turns.sleep(deadline, selector.select, timeout)

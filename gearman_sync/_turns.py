@@ -33,6 +33,7 @@ What signals may do
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -43,6 +44,13 @@ if TYPE_CHECKING:
 
 #: Seconds: how late the handler of a signal may run.
 LONGEST_SLEEP: Final = 1.0
+_clock: Final = time.monotonic
+
+
+def sleep_until(deadline: float) -> float:
+    """Return for how many seconds a thread sleeps now which has nothing to do before `deadline`."""
+    return min(max(deadline - _clock(), 0.0), LONGEST_SLEEP)
+
 
 # For type checkers it is final, and has no private methods.
 _RLock: Final[Any] = type(threading.RLock())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import socket
 import threading
@@ -18,6 +19,7 @@ from gearman_proto.tls import check_context
 
 from ._driver import Driver, chance
 from ._opened import load_ssl
+from ._turns import sleep_until
 
 if TYPE_CHECKING:
     import ssl
@@ -103,8 +105,10 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
         if self._thread is None or not self._thread.is_alive():
             return True
         # A join that is interrupted (Ctrl-C) would take the thread for ended before Python 3.13.
-        if not self._ended.wait(seconds):
-            return False
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
+        while not self._ended.wait(sleep_until(deadline)):
+            if time.monotonic() >= deadline:
+                return False
         self._thread.join()
         return True
 

@@ -15,6 +15,7 @@ the servers at once, and so for an event that both of them set.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -28,6 +29,7 @@ from gearman_proto.foreign import shown
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests
 from gearman_sync import JOB_UNKNOWN, GearmanClient
+from gearman_sync._turns import sleep_until
 
 from . import exits
 from .bars import Bars
@@ -61,7 +63,7 @@ class Entry:
         return (
             request.complete
             or request.state == JOB_UNKNOWN
-            or (self.deadline != float("inf") and self.deadline <= time.monotonic())
+            or (self.deadline != math.inf and self.deadline <= time.monotonic())
         )
 
 
@@ -178,7 +180,7 @@ class _Reader:
     def _submit(self, lines: list[bytes]) -> None:
         jobs = [{**self._job, "data": line} for line in lines]
         requests = make_requests(jobs, background=self._background)
-        deadline = float("inf") if self._timeout is None else time.monotonic() + self._timeout
+        deadline = math.inf if self._timeout is None else time.monotonic() + self._timeout
         entries = [
             Entry(self._count + number, len(line), request, deadline)
             for number, (line, request) in enumerate(zip(lines, requests), 1)
@@ -299,8 +301,7 @@ class _Writer:
         """Wait for news, or for the first job to time out: they do in the order of the lines."""
         if self._listener.error is not None:
             raise self._listener.error
-        deadline = self._under_way[0].deadline if self._under_way else float("inf")
-        self._news.wait(None if deadline == float("inf") else max(deadline - time.monotonic(), 0))
+        self._news.wait(sleep_until(self._under_way[0].deadline if self._under_way else math.inf))
         self._news.clear()
 
     def _report(self) -> None:

@@ -236,6 +236,24 @@ def test_stop_twice() -> None:
         server.start()
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
+@pytest.mark.usefixtures("interruptible")
+def test_a_signal_that_does_not_end_the_sleep(server: JobServer) -> None:
+    """As one that comes just before it: its handler is run nevertheless, a moment later."""
+
+    def interrupt() -> None:
+        time.sleep(0.1)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # Not the thread that sleeps.
+
+    interrupted = spawn(interrupt)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        server.wait(PATIENCE)
+    assert time.monotonic() - begun < PATIENCE / 2
+    interrupted.result(PATIENCE)
+    assert not server.wait(0.01)
+
+
 def test_port_in_use(server: JobServer) -> None:
     files = open_files()
     second = JobServer(port=server.address.port)
