@@ -5,52 +5,25 @@ There is no socket and no time here; see `harness`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from gearman_proto import text
 from gearman_proto.address import parse_host_list
 from gearman_proto.engines.admin import AdminEngine, AdminLink, Question
-from gearman_proto.engines.base import Close, Connect
-from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import Event, TextLine
-from gearman_proto.wire.packets import Role
 
+from . import links
 from .harness import Bell, wakes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 T = TypeVar("T")
 
 
-class Peer:
+class Peer(links.Server):
     """The other end of one link."""
 
-    def __init__(self, world: World, link: AdminLink, timeout: float) -> None:
-        self.world = world
-        self.link = link
-        self.timeout = timeout
-        self.connection = Connection(Role.SERVER)
-        #: Whether the engine has asked to close it.
-        self.closed = False
-
-    def up(self) -> Peer:
-        """The connection is open."""
-        self.world.call(self.world.engine.connected, self.link, self.world.now)
-        return self
-
-    def refuse(self) -> None:
-        """The connection can't be made."""
-        error = ConnectionRefusedError("refused")
-        self.world.call(self.world.engine.connect_failed, self.link, error, self.world.now)
-
-    def lose(self, error: Exception | None = None) -> None:
-        """The connection ends."""
-        engine, now = self.world.engine, self.world.now
-        if error is None:
-            self.world.call(engine.receive_eof, self.link, now)
-        else:
-            self.world.call(engine.connection_lost, self.link, error, now)
+    world: World
+    link: AdminLink
 
     def take(self) -> list[Event]:
         """All that the engine has to send, until now."""
@@ -71,39 +44,23 @@ class Peer:
     def send(self, data: bytes, *more: bytes) -> None:
         """Send anything, in these chunks."""
         for chunk in (data, *more):
-            self.world.call(self.world.engine.receive_data, self.link, chunk, self.world.now)
+            self.send_raw(chunk)
 
 
-class World:
+class World(links.World[Peer]):
     """An engine, and all that is around it."""
 
     def __init__(self, **options: Any) -> None:
+        super().__init__(Peer)
         self.now = 100.0
-        self.engine = AdminEngine(parse_host_list(["s:1"]), **options)
-        #: All links that the engine has asked for, oldest first.
-        self.peers: list[Peer] = []
+        self.engine: AdminEngine = AdminEngine(parse_host_list(["s:1"]), **options)
         self.questions: list[Question[Any]] = []
         #: Whether nobody is to be woken any more.
         self.abandoned = False
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call the engine's transport side, as the driver does."""
-        value = function(*args)
-        self.act()
-        return value
-
-    def act(self) -> None:
-        """Take all actions, and see that all is as it has to be at any time."""
-        while (action := self.engine.next_action()) is not None:
-            if isinstance(action, Connect):
-                assert all(peer.link is not action.link for peer in self.peers)
-                self.peers.append(Peer(self, action.link, action.timeout))
-                continue
-            assert isinstance(action, Close)
-            (peer,) = (peer for peer in self.peers if peer.link is action.link)
-            assert not peer.closed
-            peer.closed = True
-        living = [peer.link for peer in self.peers if peer.link.alive]
+    def check(self) -> None:
+        """Look at the whole engine."""
+        living = [peer.link for peer in self.alive()]
         assert living == [link for link in [self.engine._link] if link is not None]
         assert self.engine.server.link is self.engine._link
         for peer in self.peers:
@@ -131,29 +88,14 @@ class World:
     def _asked(self, question: Question[T]) -> Question[T]:
         self.questions.append(question)
         self.act()
+        self.check()
         return question
 
     def release(self, *questions: Question[Any]) -> None:
         for question in questions:
             self.engine.release(question, self.now)
         self.act()
-
-    def peer(self) -> Peer:
-        """The living link."""
-        (peer,) = (peer for peer in self.peers if peer.link.alive)
-        return peer
-
-    def serve(self) -> Peer:
-        """The living link, open."""
-        peer = self.peer()
-        return peer if peer.link.is_up else peer.up()
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += seconds
-        self.call(self.engine.handle_timeout, self.now)
-        deadline = self.engine.next_deadline()
-        assert deadline is None or deadline > self.now
+        self.check()
 
     def wake_up(self) -> None:
         """What a driver does when a deadline may have come."""

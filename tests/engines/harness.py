@@ -21,18 +21,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import JOB_CREATED
-from gearman_proto.engines.base import Close, Connect
 from gearman_proto.engines.client import ClientEngine
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.testing import audit, pack
-from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import Event, JobCreated, OptionReq, OptionRes, PacketEvent
-from gearman_proto.wire.packets import MAGIC_RESPONSE, Role
+from gearman_proto.wire.packets import MAGIC_RESPONSE
+
+from . import links
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from gearman_proto.engines.clientlink import ClientLink
     from gearman_proto.engines.queries import StatusWait
@@ -72,40 +73,16 @@ def wakes(wait: Wait) -> int:
     return wait.wake.count
 
 
-class Peer:
+class Peer(links.Server):
     """The other end of one link."""
 
+    world: World
+    link: ClientLink
+
     def __init__(self, world: World, link: ClientLink, timeout: float) -> None:
-        self.world = world
-        self.link = link
-        self.timeout = timeout
-        self.connection = Connection(Role.SERVER)
-        #: Whether the engine has asked to close it.
-        self.closed = False
+        super().__init__(world, link, timeout)
         #: Whether to answer OPTION_REQ, and not to show it.
         self.grants_options = True
-
-    @property
-    def host(self) -> str:
-        return self.link.address.host
-
-    def up(self) -> Peer:
-        """The connection is open."""
-        self.world.call(self.world.engine.connected, self.link, self.world.now)
-        return self
-
-    def refuse(self, error: Exception | None = None) -> None:
-        """The connection can't be made."""
-        error = error or ConnectionRefusedError("refused")
-        self.world.call(self.world.engine.connect_failed, self.link, error, self.world.now)
-
-    def lose(self, error: Exception | None = None) -> None:
-        """The connection ends."""
-        engine, now = self.world.engine, self.world.now
-        if error is None:
-            self.world.call(engine.receive_eof, self.link, now)
-        else:
-            self.world.call(engine.connection_lost, self.link, error, now)
 
     def pull(self) -> bytes:
         """One chunk of what the engine has to send. That there is some has to be known before."""
@@ -138,16 +115,8 @@ class Peer:
         """Answer. The server's Connection refuses what is out of order."""
         self.send_raw(b"".join([self.connection.send(event) for event in events]))
 
-    def send_raw(self, data: bytes) -> None:
-        """Send anything, in the world's chunks."""
-        size = self.world.chunk or len(data) or 1
-        for at in range(0, len(data), size):
-            self.world.call(
-                self.world.engine.receive_data, self.link, data[at : at + size], self.world.now
-            )
 
-
-class World:
+class World(links.World[Peer]):
     """An engine, and all that is around it."""
 
     def __init__(
@@ -160,52 +129,14 @@ class World:
     ) -> None:
         if isinstance(servers, int):
             servers = [f"s{number}" for number in range(servers)]
-        self.now = 0.0
-        self.chunk = chunk
-        self.engine = ClientEngine(
+        super().__init__(Peer, chunk)
+        self.engine: ClientEngine = ClientEngine(
             parse_host_list(list(servers)),
             rng=random.Random(seed),
             wall_clock=lambda: EPOCH + self.now,
             **options,
         )
-        #: All links that the engine has asked for, oldest first.
-        self.peers: list[Peer] = []
         self.waits: list[Wait] = []
-
-    # The driver's part.
-
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call the engine's transport side, as the driver does."""
-        value = function(*args)
-        self.act()
-        self.check()
-        return value
-
-    def act(self) -> list[Peer]:
-        """Take all actions. Returns the new links, which are being connected."""
-        peers = []
-        while (action := self.engine.next_action()) is not None:
-            if isinstance(action, Connect):
-                assert all(peer.link is not action.link for peer in self.peers)
-                peers.append(Peer(self, action.link, action.timeout))
-                self.peers.append(peers[-1])
-            else:
-                assert isinstance(action, Close)
-                (peer,) = (peer for peer in self.peers if peer.link is action.link)
-                assert not peer.closed
-                peer.closed = True
-        return peers
-
-    def peer(self, host: str | None = None) -> Peer:
-        """The living link to `host`, or the only living one."""
-        self.act()
-        (peer,) = (p for p in self.peers if p.link.alive and host in (None, p.host))
-        return peer
-
-    def serve(self, host: str | None = None) -> Peer:
-        """Bring up the link to `host`, or the only one that there is, and return it."""
-        peer = self.peer(host)
-        return peer if peer.link.is_up else peer.up()
 
     def serve_again(self) -> Peer:
         """Bring up the link of a retry, when its server has cooled down, and return it."""
@@ -213,15 +144,6 @@ class World:
             cool = min(server.cool_until for server in self.engine.pool.servers)
             self.sleep(max(cool - self.now, 0.0))
         return self.serve()
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += seconds
-        deadline = self.engine.next_deadline()
-        self.call(self.engine.handle_timeout, self.now)
-        if deadline is not None and deadline <= self.now:
-            following = self.engine.next_deadline()
-            assert following is None or following > self.now
 
     # The caller's part.
 

@@ -33,10 +33,11 @@ from gearman_proto.engines.server import (
 )
 from gearman_proto.testing import pack
 from gearman_proto.testing.audit import check_function, check_job, count_memory
-from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import CanDo, Event, GrabJob, JobCreated, PacketEvent
 from gearman_proto.wire.packets import MAGIC_REQUEST, Role
 
+from . import links
 from .harness import EPOCH
 
 if TYPE_CHECKING:
@@ -50,31 +51,22 @@ def raw(*events: PacketEvent) -> bytes:
     return b"".join(pack(e.packet, type(e).arguments(e), MAGIC_REQUEST) for e in events)
 
 
-class Peer:
+class Peer(links.Peer):
     """The other end of one link."""
 
+    world: World
+    link: ServerLink
+
     def __init__(self, world: World, link: ServerLink) -> None:
-        self.world = world
-        self.link = link
-        self.connection = Connection(Role.CLIENT | Role.WORKER)
+        super().__init__(world, link, Role.CLIENT | Role.WORKER)
         #: Whether it takes what the server has for it.
         self.reads = True
         #: What it took and has not looked at.
         self.inbox = b""
-        #: Whether the engine has asked to close it, or the peer has closed it.
-        self.closed = False
 
     def send(self, *events: Event) -> None:
         """Send. The Connection refuses what no client or worker should send."""
         self.send_raw(b"".join([self.connection.send(event) for event in events]))
-
-    def send_raw(self, data: bytes) -> None:
-        """Send anything, in the world's chunks."""
-        size = self.world.chunk or len(data) or 1
-        for at in range(0, len(data), size):
-            self.world.call(
-                self.world.engine.receive_data, self.link, data[at : at + size], self.world.now
-            )
 
     def take(self) -> list[Event]:
         """What has come since the last time. The Connection refuses what is out of order."""

@@ -25,10 +25,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto.address import parse_host_list
-from gearman_proto.engines.base import Close, Connect
 from gearman_proto.engines.phases import Phase, WorkerLife
 from gearman_proto.engines.worker import _ASKING, _MAX_UNSENT, _STALL, MOST_GRABS, WorkerEngine
-from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.events import (
     CanDo,
     CanDoTimeout,
@@ -52,12 +51,12 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.wire.packets import Role
 
+from . import links
 from .harness import Bell, wakes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from gearman_proto.engines.phases import WorkerLink
     from gearman_proto.engines.waits import Wait
@@ -72,16 +71,14 @@ def is_about_a_job(event: Event) -> bool:
     return isinstance(event, Error) and event.code == b"JOB_NOT_FOUND"
 
 
-class Peer:
+class Peer(links.Server):
     """The server's end of one link."""
 
+    world: World
+    link: WorkerLink
+
     def __init__(self, world: World, link: WorkerLink, timeout: float) -> None:
-        self.world = world
-        self.link = link
-        self.timeout = timeout
-        self.connection = Connection(Role.SERVER)
-        #: Whether the engine has asked to close it.
-        self.closed = False
+        super().__init__(world, link, timeout)
         #: Whether it reads what is written.
         self.reads = True
         #: Whether what it reads may be from before the last thing that happened.
@@ -108,30 +105,6 @@ class Peer:
     @property
     def grabbing(self) -> bool:
         return self.grabs > 0
-
-    @property
-    def host(self) -> str:
-        return self.link.address.host
-
-    # The connection.
-
-    def up(self) -> Peer:
-        """The connection is open."""
-        self.world.call(self.world.engine.connected, self.link, self.world.now)
-        return self
-
-    def refuse(self, error: Exception | None = None) -> None:
-        """The connection can't be made."""
-        error = error or ConnectionRefusedError("refused")
-        self.world.call(self.world.engine.connect_failed, self.link, error, self.world.now)
-
-    def lose(self, error: Exception | None = None) -> None:
-        """The connection ends."""
-        engine, now = self.world.engine, self.world.now
-        if error is None:
-            self.world.call(engine.receive_eof, self.link, now)
-        else:
-            self.world.call(engine.connection_lost, self.link, error, now)
 
     # From the engine.
 
@@ -197,10 +170,6 @@ class Peer:
         while self._outgoing:
             self.deliver(self.world.chunk or len(self._outgoing))
 
-    def send_raw(self, data: bytes) -> None:
-        """Send anything."""
-        self.world.call(self.world.engine.receive_data, self.link, data, self.world.now)
-
     def write(self, *events: Event) -> None:
         """Send, but let nothing arrive."""
         for event in events:
@@ -237,7 +206,7 @@ class Peer:
         return self.world.job()
 
 
-class World:
+class World(links.World[Peer]):
     """An engine, and all that is around it."""
 
     def __init__(
@@ -251,33 +220,23 @@ class World:
     ) -> None:
         if isinstance(servers, int):
             servers = [f"s{number}" for number in range(servers)]
-        self.now = 0.0
-        self.chunk = chunk
-        self.engine = WorkerEngine(
+        super().__init__(Peer, chunk)
+        self.engine: WorkerEngine = WorkerEngine(
             parse_host_list(list(servers)), rng=random.Random(seed), **options
         )
         for function in functions:
             self.engine.register(function, None, self.now)
-        #: All links that the engine has asked for, oldest first.
-        self.peers: list[Peer] = []
         self.waits: list[Wait] = []
         # Whether a grab was ever late, so that there may be more jobs than slots.
         self.was_late = False
 
     # The driver's part.
 
-    def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call the engine, as the driver does."""
-        value = function(*args, **options)
-        self.pump()
-        self.check()
-        return value
-
     def pump(self) -> None:
         """Take all actions, and write all that there is to write."""
         busy = True
         while busy:
-            self._act()
+            self.act()
             busy = False
             for link in self.engine.links_to_write():
                 (peer,) = (peer for peer in self.peers if peer.link is link)
@@ -286,31 +245,6 @@ class World:
                     peer.read(data)
                     busy = True
                 peer.is_behind &= not peer.reads
-
-    def _act(self) -> None:
-        while (action := self.engine.next_action()) is not None:
-            if isinstance(action, Connect):
-                assert all(peer.link is not action.link for peer in self.peers)
-                assert action.timeout > 0
-                self.peers.append(Peer(self, action.link, action.timeout))
-            else:
-                assert isinstance(action, Close)
-                (peer,) = (peer for peer in self.peers if peer.link is action.link)
-                assert not peer.closed
-                peer.closed = True
-
-    def alive(self) -> list[Peer]:
-        """The peers of all living links."""
-        return [peer for peer in self.peers if peer.link.alive]
-
-    def peer(self, host: str | None = None) -> Peer:
-        """The living link to `host`, or the only living one."""
-        (peer,) = (peer for peer in self.alive() if host in (None, peer.host))
-        return peer
-
-    def serve(self, host: str | None = None) -> Peer:
-        """Bring up the link to `host`, or the only one that there is, and return it."""
-        return self.peer(host).up()
 
     def sleep(self, seconds: float) -> None:
         """Let time pass, from deadline to deadline."""
