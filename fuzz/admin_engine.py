@@ -29,16 +29,16 @@ from gearman_proto.errors import (
     ServerUnavailable,
 )
 from gearman_proto.wire.events import EchoReq, EchoRes, Error, Event, InvalidRequest
-from gearman_proto.wire.packets import PACKETS, Role
-from tests.engines.admin_harness import Peer, World
+from tests.engines.admin_harness import Peer
 
-from .program import SECONDS, Program
-from .worlds import packed
+from .game import TIMEOUTS, ConnectingGame
+from .program import FROM_SERVER, Program
+from .worlds import AdminWorld, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto.engines.admin import Question
+    from gearman_proto.engines.admin import AdminEngine, Question
 
 #: What a call of the caller's side may raise.
 ALLOWED: Final[dict[type[Exception], str]] = {InvalidAdminClientState: "the engine is closed"}
@@ -49,8 +49,6 @@ ERRORS: Final[dict[type[Exception], str]] = {
     ServerError: "the server refused it",
     ServerUnavailable: "there was no connection, or it ended",
 }
-_TIMEOUTS: Final = (None, None, *SECONDS)
-_FROM_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.sender]
 _COMMANDS: Final[list[tuple[text.Command[Any], type, bytes]]] = [
     (text.status(), tuple, b"f\t1\t2\t3\n.\n"),
     (text.workers(), tuple, b"3 127.0.0.1 - : f g\n.\n"),
@@ -63,25 +61,23 @@ _COMMANDS: Final[list[tuple[text.Command[Any], type, bytes]]] = [
     (text.shutdown(graceful=True), str, b"ERR UNKNOWN_COMMAND Unknown+server+command\r\n"),
 ]
 _MAX_REPLY_SIZE: Final = 300
-# More dead links, and questions that are done, say no more than these.
-_MAX_PEERS: Final = 4
+# More questions that are done say no more than these.
 _MAX_DONE: Final = 4
 
 
-class _Game:
+class _Game(ConnectingGame[Peer]):
     """An admin client, and everybody who is against it."""
 
+    world: AdminWorld
+    engine: AdminEngine
+
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.world = World(
-            connect_timeout=3.0, max_reply_size=program.pick([_MAX_REPLY_SIZE, 10**6])
-        )
-        self.engine = self.world.engine
+        size = program.pick([_MAX_REPLY_SIZE, 10**6])
+        super().__init__(program, AdminWorld(connect_timeout=3.0, max_reply_size=size))
         #: What each question was, as an index of _COMMANDS; -1 is a ping.
         self.asked: dict[int, int] = {}
-        self.unanswered: dict[int, Event] = {}
-        self.has_crashed = False
-        self.steps: list[Callable[[], None]] = [
+        self.unanswered: dict[Peer, Event] = {}
+        self.steps = [
             self.ask,
             self.ask,
             self.ping,
@@ -103,19 +99,6 @@ class _Game:
             self.crash,
         ]
 
-    def play(self) -> None:
-        self.program.play([*map(self._checked, self.steps)])
-        self._end()
-
-    def _checked(self, step: Callable[[], None]) -> Callable[[], None]:
-        def checked() -> None:
-            step()
-            self.world.act()
-            self.check()
-
-        checked.__name__ = step.__name__
-        return checked
-
     # The caller.
 
     def ask(self) -> None:
@@ -127,7 +110,7 @@ class _Game:
 
     def _ask(self, number: int, call: Callable[..., Question[Any]], *args: Any) -> None:
         try:
-            question = call(*args, timeout=self.program.pick(_TIMEOUTS))
+            question = call(*args, timeout=self.program.pick(TIMEOUTS))
         except InvalidAdminClientState:
             assert self.engine.closed
         else:
@@ -153,124 +136,64 @@ class _Game:
                 assert self.has_crashed
 
     def disconnect(self) -> None:
-        self.engine.disconnect(self.engine.server, self.world.now)
+        self.engine.disconnect(self.engine.server, self.now)
 
-    def close(self) -> None:
-        # Rarely, as nothing can be done behind it.
-        if self.program.byte() == 1:
-            self.engine.close(self.world.now)
-
-    def crash(self) -> None:
-        """Rarely: what a driver does where a call has raised, or, after a fork, in the child."""
-        match self.program.byte():
-            case 1:
-                self.has_crashed = True
-                self.engine.crash(OSError("interrupted"))
-            case 2:
-                self.has_crashed = self.world.abandoned = True
-                self.engine.abandon(OSError("forked"))
-
-    # The link.
-
-    def _peer(self, *, up: bool) -> Peer | None:
-        peers = [p for p in self.world.peers if p.link.alive and p.link.is_up is up]
-        return peers[0] if peers else None
-
-    def up(self) -> None:
-        peer = self._peer(up=False)
-        if peer is not None:
-            peer.up()
-
-    def fail(self) -> None:
-        peer = self._peer(up=self.program.flag())
-        if peer is not None:
-            match self.program.below(3):
-                case 0:
-                    peer.refuse()
-                case 1:
-                    peer.lose()
-                case _:
-                    peer.lose(OSError("reset"))
-
-    def too_late(self) -> None:
-        """What a driver says about a link that is no more changes nothing."""
-        dead = [peer for peer in self.world.peers if not peer.link.alive]
-        if dead:
-            peer = self.program.pick(dead)
-            peer.up()
-            peer.lose()
-            peer.refuse()
-            peer.send(b"OK\n")
-            assert peer.take() == []
+    def crashed(self, *, forked: bool) -> None:
+        self.world.abandoned |= forked
 
     # The server.
 
+    def peer(self, *, up: bool = True) -> Peer | None:
+        # There is one at most, and so nothing to choose.
+        return next((peer for peer in self.world.alive() if peer.link.is_up is up), None)
+
+    def give(self, peer: Peer, data: bytes) -> None:
+        super().give(peer, data)
+        if peer.link.sent is None:
+            self.unanswered.pop(peer, None)
+
     def read(self) -> None:
-        peer = self._peer(up=True)
+        peer = self.peer()
         if peer is not None:
             for event in peer.take():
                 assert not isinstance(event, InvalidRequest), event
-                assert id(peer) not in self.unanswered
-                self.unanswered[id(peer)] = event
+                assert peer not in self.unanswered
+                self.unanswered[peer] = event
 
     def answer(self) -> None:
-        peer = self._peer(up=True)
+        peer = self.peer()
         if peer is None or peer.link.sent is None:
             return
-        question = self.unanswered.pop(id(peer), None)
+        question = self.unanswered.pop(peer, None)
         if question is None:
             return
         if isinstance(question, EchoReq):
-            self._send(peer, packed(EchoRes(question.data)))
+            self.give(peer, packed(EchoRes(question.data)))
         elif self.program.below(8) == 0:
-            self._send(peer, b"ERR UNKNOWN_COMMAND Unknown+server+command\r\n")
+            self.give(peer, b"ERR UNKNOWN_COMMAND Unknown+server+command\r\n")
         else:
             command = next(c for c in _COMMANDS if c[0].event == question)
-            self._send(peer, command[2])
+            self.give(peer, command[2])
 
     def say(self) -> None:
         """The server says something that may be out of place."""
-        peer = self._peer(up=True)
+        peer = self.peer()
         if peer is not None:
             if self.program.flag():
-                self._send(peer, self.program.pick(_COMMANDS)[2])
+                self.give(peer, self.program.pick(_COMMANDS)[2])
             elif self.program.flag():
-                self._send(peer, packed(Error(b"X", b"no")))
+                self.give(peer, packed(Error(b"X", b"no")))
             else:
-                self._send(peer, packed(self.program.event(_FROM_SERVER, [b"H:1"])))
-
-    def send_raw(self) -> None:
-        peer = self._peer(up=True)
-        if peer is not None:
-            self._send(peer, self.program.raw(self.program.below(64)))
-
-    def _send(self, peer: Peer, data: bytes) -> None:
-        for piece in self.program.pieces(data):
-            peer.send(piece)
-        if peer.link.sent is None:
-            self.unanswered.pop(id(peer), None)
-
-    # Time.
-
-    def sleep(self) -> None:
-        self.world.sleep(self.program.pick(SECONDS))
-
-    def sleep_to_deadline(self) -> None:
-        deadline = self.engine.next_deadline()
-        if deadline is not None:
-            self.world.sleep(max(deadline - self.world.now, 0.0))
+                self.give(peer, packed(self.program.event(FROM_SERVER, [b"H:1"])))
 
     # What has to be true.
 
     def check(self) -> None:
+        super().check()
         world, engine = self.world, self.engine
         done = [question for question in world.questions if question.done]
         for question in done[:-_MAX_DONE]:
             self._release(question)
-        dead = [peer for peer in world.peers if not peer.link.alive]
-        for peer in dead[:-_MAX_PEERS]:
-            world.peers.remove(peer)
-            self.unanswered.pop(id(peer), None)
         link = engine._link
         assert not (engine.closed and link)
         for question in world.questions:
@@ -286,16 +209,13 @@ class _Game:
             if link.asked is not None and link.asked.reply is not None:
                 assert sum(map(len, link.asked.reply._lines)) <= engine._max_reply_size
         assert len(engine._held) <= len(world.questions)
-        timers = engine._timers
-        assert len(timers._heap) <= 128 + 2 * len(timers)
 
-    def _end(self) -> None:
+    def end(self) -> None:
         world = self.world
         for _ in range(100):
-            peers = [peer for peer in world.peers if peer.link.alive]
-            if not peers:
+            if not world.alive():
                 break
-            peers[0].lose()
+            world.peer().lose()
             self.check()
         assert self.engine._link is None
         assert all(question.done for question in world.questions)

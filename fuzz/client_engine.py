@@ -16,7 +16,7 @@ for what only `close` ends.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
@@ -46,15 +46,16 @@ from gearman_proto.wire.events import (
     StatusRes,
     StatusResUnique,
 )
-from gearman_proto.wire.packets import PACKETS, Role
 from tests.engines.harness import Bell, Peer, to_be_made
 
-from .program import SECONDS, Program
+from .game import TIMEOUTS, ConnectingGame
+from .program import FROM_SERVER, Program
 from .worlds import ClientWorld, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gearman_proto.engines.client import ClientEngine
     from gearman_proto.engines.clientlink import ClientLink
     from gearman_proto.jobs.request import GearmanJobRequest
 
@@ -83,23 +84,22 @@ _CHANGES: Final[tuple[tuple[str, Any], ...]] = (
     ("payload", None),
     ("payload", b"other"),
 )
-_TIMEOUTS: Final = (None, None, *SECONDS)
-_FROM_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.sender]
-_ABOUT_JOBS: Final = [p for p in _FROM_SERVER if p.name.startswith("WORK_")]
+_ABOUT_JOBS: Final = [p for p in FROM_SERVER if p.name.startswith("WORK_")]
 # It is written in pieces.
 _LARGE: Final = b"z" * 600_000
 _IS_LARGE: Final = 255
-# More dead links, and calls that are done, say no more than these.
-_MAX_PEERS: Final = 4
+# More calls that are done say no more than these.
 _MAX_DONE: Final = 4
 
 
-class _Game:
+class _Game(ConnectingGame[Peer]):
     """A client, and everybody who is against it."""
 
+    world: ClientWorld
+    engine: ClientEngine
+
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.world = ClientWorld(
+        world = ClientWorld(
             1 + program.below(3),
             seed=program.below(4),
             routing=program.pick(["random", "unique"]),
@@ -109,12 +109,11 @@ class _Game:
             max_abandoned=program.pick([2**30, 3000, 0]),
             max_packet_size=_MAX_PACKET_SIZE,
         )
-        self.engine = self.world.engine
+        super().__init__(program, world)
         self.requests: list[GearmanJobRequest] = []
-        self.questions: dict[int, deque[Event]] = {}
+        self.questions: defaultdict[Peer, deque[Event]] = defaultdict(deque)
         self.handles = [b"H:0"]
-        self.has_crashed = False
-        self.steps: list[Callable[[], None]] = [
+        self.steps = [
             self.submit,
             self.submit,
             self.submit_many,
@@ -148,24 +147,11 @@ class _Game:
             self.crash,
         ]
 
-    def play(self) -> None:
-        self.program.play([*map(self._checked, self.steps)])
-        self._end()
-
-    def _checked(self, step: Callable[[], None]) -> Callable[[], None]:
-        def checked() -> None:
-            step()
-            self.world.act()
-            self.check()
-
-        checked.__name__ = step.__name__
-        return checked
-
     # The caller.
 
     def _call(self, call: Callable[..., Any], *args: Any, **options: Any) -> None:
         try:
-            call(*args, timeout=self.program.pick(_TIMEOUTS), **options)
+            call(*args, timeout=self.program.pick(TIMEOUTS), **options)
         except tuple(ALLOWED):
             pass
 
@@ -204,7 +190,7 @@ class _Game:
         supply = Supply(["f"] * count, [b"x"] * count, program.flag(), 1 + program.below(2))
 
         def submit(**options: Any) -> None:
-            wait = self.engine.submit(supply, self.world.now, Bell(), **options)
+            wait = self.engine.submit(supply, self.now, Bell(), **options)
             self.world.waits.append(wait)
 
         self._call(submit, accepted_only=program.flag())
@@ -227,7 +213,7 @@ class _Game:
 
     def _waiting(self, call: Callable[..., Wait], *args: Any) -> None:
         def begin(**options: Any) -> None:
-            self.world.waits.append(call(*args, self.world.now, Bell(), **options))
+            self.world.waits.append(call(*args, self.now, Bell(), **options))
 
         self._call(begin)
 
@@ -270,87 +256,42 @@ class _Game:
             while next_update(request) is not None:
                 pass
 
-    def disconnect(self) -> None:
-        self.engine.disconnect(self.program.pick(self.engine.pool.servers), self.world.now)
-
-    def close(self) -> None:
-        # Rarely, as nothing can be done behind it.
-        if self.program.byte() == 1:
-            self.world.close()
-
-    def crash(self) -> None:
-        """Rarely: what a driver does where a call has raised, or, after a fork, in the child."""
-        match self.program.byte():
-            case 1:
-                self.has_crashed = True
-                self.engine.crash(OSError("interrupted"))
-            case 2:
-                self.has_crashed = True
-                self.engine.abandon(OSError("forked"))
-                for wait in self.world.waits:
-                    self.engine.release(wait, self.world.now)
-                self.world.waits.clear()
-
-    # The links.
-
-    def _peer(self, *, up: bool) -> Peer | None:
-        peers = [p for p in self.world.peers if p.link.alive and p.link.is_up is up]
-        return self.program.pick(peers) if peers else None
-
-    def up(self) -> None:
-        peer = self._peer(up=False)
-        if peer is not None:
-            peer.grants_options = False
-            peer.up()
-
-    def fail(self) -> None:
-        peer = self._peer(up=self.program.flag())
-        if peer is not None:
-            match self.program.below(3):
-                case 0:
-                    peer.refuse()
-                case 1:
-                    peer.lose()
-                case _:
-                    peer.lose(OSError("reset"))
-
-    def too_late(self) -> None:
-        """What a driver says about a link that is no more changes nothing."""
-        dead = [peer for peer in self.world.peers if not peer.link.alive]
-        if dead:
-            peer = self.program.pick(dead)
-            peer.up()
-            peer.lose()
-            peer.refuse()
-            peer.send_raw(b"\0RES")
-            assert peer.pull() == b""
-
-    def read(self) -> None:
-        """A server reads all that there is, or one chunk of it."""
-        peer = self._peer(up=True)
-        if peer is not None:
-            all_of_it = self.program.flag()
-            questions = self.questions.setdefault(id(peer), deque())
-            while data := peer.pull():
-                for event in peer.read(data):
-                    assert not isinstance(event, InvalidRequest), event
-                    questions.append(event)
-                if not all_of_it:
-                    break
+    def crashed(self, *, forked: bool) -> None:
+        if forked:
+            for wait in self.world.waits:
+                self.engine.release(wait, self.now)
+            self.world.waits.clear()
 
     # The servers.
 
+    def up(self) -> None:
+        for peer in self.world.peers:
+            peer.grants_options = False
+        super().up()
+
+    def read(self) -> None:
+        """A server reads all that there is, or one chunk of it."""
+        peer = self.peer()
+        if peer is not None:
+            all_of_it = self.program.flag()
+            while data := peer.pull():
+                for event in peer.read(data):
+                    assert not isinstance(event, InvalidRequest), event
+                    self.questions[peer].append(event)
+                if not all_of_it:
+                    break
+
     def answer(self) -> None:
         """A server answers its oldest questions, if the link has any."""
-        peer = self._peer(up=True)
+        peer = self.peer()
         if peer is None:
             return
-        questions = self.questions.get(id(peer), deque())
+        questions = self.questions[peer]
         data = b""
         for _ in range(1 + self.program.below(5)):
             if questions:
                 data += packed(self._answer_to(questions.popleft()))
-        self._send(peer, data)
+        self.give(peer, data)
 
     def _answer_to(self, question: Event) -> PacketEvent:
         refuses = self.program.byte()
@@ -371,42 +312,19 @@ class _Game:
 
     def say(self) -> None:
         """A server says something, mostly about a job, that may be out of place."""
-        peer = self._peer(up=True)
+        peer = self.peer()
         if peer is not None:
-            kinds = _ABOUT_JOBS if self.program.byte() < 200 else _FROM_SERVER
-            self._send(peer, packed(self.program.event(kinds, self.handles)))
-
-    def send_raw(self) -> None:
-        peer = self._peer(up=True)
-        if peer is not None:
-            self._send(peer, self.program.raw(self.program.below(64)))
-
-    def _send(self, peer: Peer, data: bytes) -> None:
-        for piece in self.program.pieces(data):
-            peer.send_raw(piece)
-
-    # Time.
-
-    def sleep(self) -> None:
-        self.world.sleep(self.program.pick(SECONDS))
-
-    def sleep_to_deadline(self) -> None:
-        deadline = self.engine.next_deadline()
-        if deadline is not None:
-            self.world.sleep(max(deadline - self.world.now, 0.0))
+            kinds = _ABOUT_JOBS if self.program.byte() < 200 else FROM_SERVER
+            self.give(peer, packed(self.program.event(kinds, self.handles)))
 
     # What has to be true.
 
     def check(self) -> None:
+        super().check()
         world, engine = self.world, self.engine
-        world.look()
         done = [wait for wait in world.waits if wait.done]
         for wait in done[:-_MAX_DONE]:
             self._release(wait)
-        dead = [peer for peer in world.peers if not peer.link.alive]
-        for peer in dead[:-_MAX_PEERS]:
-            world.peers.remove(peer)
-            self.questions.pop(id(peer), None)
         links: list[ClientLink] = engine.pool.links()
         assert not (engine.closed and links)
         for link in links:
@@ -414,8 +332,6 @@ class _Game:
         for wait in world.waits:
             assert wait.done or self._will_end(wait, links), wait
         assert len(engine._waits) <= len(world.waits)
-        timers = engine._timers
-        assert len(timers._heap) <= 128 + 2 * len(timers)
 
     def _check_link(self, link: ClientLink) -> None:
         assert link.connection.buffered <= _MAX_PACKET_SIZE + 12
@@ -439,10 +355,10 @@ class _Game:
             return bool(to_be_made(wait, links)) or any(r.link in links for r in mine)
         return any(wait in link.waits for link in links)
 
-    def _end(self) -> None:
+    def end(self) -> None:
         world = self.world
         for turn in range(200):
-            peers = [peer for peer in world.peers if peer.link.alive]
+            peers = world.alive()
             if not peers and not self.engine.pool.links():
                 break
             for peer in peers:

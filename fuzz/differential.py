@@ -35,7 +35,7 @@ from tests.engines import admin_harness, server_harness
 from tests.engines.server_replay import LEFT_OUT, Replay
 from tests.recordings import VECTORS
 
-from .program import Program
+from .program import FROM_SERVER, TO_SERVER, Program
 from .worlds import ClientWorld, ServerWorld, WorkerWorld, packed
 
 if TYPE_CHECKING:
@@ -47,10 +47,8 @@ _KINDS: Final = sorted(SUBMITS.values(), key=lambda kind: kind.packet.number)
 _NAMES: Final = (b"", b"f", b"u", b"n\0l", b"w" * 63, b"w" * 64, b"f" * 8000)
 _PAYLOADS: Final = (b"", b"x", b"a\0b", b"y" * 1000, b"z" * 70_000)
 _HANDLES: Final = (b"H:1", b"H:2", b"H:3", b"")
-_TO_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.receiver]
-_FROM_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.sender]
-_ABOUT_JOBS: Final = [p for p in _FROM_SERVER if p.name.startswith(("WORK_", "JOB_C"))]
-_FOR_WORKERS: Final = [p for p in _FROM_SERVER if p.name.startswith(("JOB_A", "NO"))]
+_ABOUT_JOBS: Final = [p for p in FROM_SERVER if p.name.startswith(("WORK_", "JOB_C"))]
+_FOR_WORKERS: Final = [p for p in FROM_SERVER if p.name.startswith(("JOB_A", "NO"))]
 _LARGEST: Final = 5000
 #: The recordings that are replayed whole; the largest takes too long.
 _RECORDINGS: Final = sorted(VECTORS.keys() - LEFT_OUT.keys() - {"50_large_payload"})
@@ -100,13 +98,13 @@ def check_answers(program: Program) -> None:
     one, other = Connection(Role.SERVER), Connection(Role.SERVER)
     while program:
         if program.flag():
-            event = program.event(_TO_SERVER, _HANDLES)
+            event = program.event(TO_SERVER, _HANDLES)
             data = packed(event, MAGIC_REQUEST)
             for connection in (one, other):
                 connection.receive_data(data)
             _compare("received", one.next_event(), other.next_event())
         else:
-            event = program.event(_FROM_SERVER if program.flag() else PACKETS, _HANDLES)
+            event = program.event(FROM_SERVER if program.flag() else PACKETS, _HANDLES)
             args = list(type(event).arguments(event))
             if program.below(8) == 0 and args:
                 args[program.below(len(args))] = program.value(_NAMES)
@@ -138,7 +136,7 @@ def check_replies(program: Program) -> None:
                     data += packed(JobCreated(handle))
                 _take_both(one, other, data)
             case _:
-                event = program.event(_FROM_SERVER, _HANDLES)
+                event = program.event(FROM_SERVER, _HANDLES)
                 data = packed(event)
                 _take_both(one, other, data[: len(data) - program.pick([0, 0, 0, 1, 5])])
         _compare("unanswered", one.unanswered, other.unanswered)
@@ -271,7 +269,7 @@ def check_worker(program: Program) -> None:
 def check_server(program: Program) -> None:
     """Check a server's engine."""
     size = 1 + program.below(40)
-    _in_pieces(_server, [b"".join(_stream(program, _TO_SERVER, MAGIC_REQUEST))], size)
+    _in_pieces(_server, [b"".join(_stream(program, TO_SERVER, MAGIC_REQUEST))], size)
 
 
 def check_admin(program: Program) -> None:

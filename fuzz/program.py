@@ -6,21 +6,19 @@ a program, and where they end in the middle of a step, what is missing is zeros.
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from gearman_proto.wire.events import EVENT_CLASSES
+from gearman_proto.wire.packets import PACKETS, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from gearman_proto.wire.events import PacketEvent
     from gearman_proto.wire.packets import PacketType
 
 T = TypeVar("T")
 
-# A longer program says nothing that a shorter one can't, and takes long.
-_MAX_STEPS: Final = 80
 # A byte from here on is no choice out of a pool: so many bytes follow, less this.
 _OWN: Final = 240
 
@@ -39,10 +37,11 @@ _POOLS: Final[dict[str, Sequence[bytes]]] = {
     "code": (b"QUEUE_ERROR", b"JOB_NOT_FOUND", b"UNKNOWN_OPTION", b"not_worker", b"X"),
     "text": (b"", b"some+text", b"NUL\0"),
 }
+#: What comes to a server, and from one.
+TO_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.receiver]
+FROM_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.sender]
 #: Seconds that may pass, or be given for a call.
 SECONDS: Final = (0.0, 0.01, 0.3, 1.0, 4.0, 11.0, 35.0, 400.0)
-
-log = logging.getLogger("fuzz")
 
 
 class Program:
@@ -101,12 +100,3 @@ class Program:
         """`data` as it is, or in pieces, of which there are not very many."""
         size = max(self.pick([len(data), len(data), 1, 7]), len(data) // 40, 1)
         return [data[at : at + size] for at in range(0, len(data), size)]
-
-    def play(self, steps: Sequence[Callable[[], Any]]) -> None:
-        """Do the steps, as many as there are."""
-        for _ in range(_MAX_STEPS):
-            if not self:
-                break
-            step = self.pick(steps)
-            log.debug("%s", step.__name__)
-            step()

@@ -23,7 +23,7 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.engines.server import _FEW_BYTES
+from gearman_proto.engines.server import _FEW_BYTES, ServerEngine
 from gearman_proto.errors import LocalProtocolError
 from gearman_proto.wire.events import (
     CanDo,
@@ -63,11 +63,12 @@ from gearman_proto.wire.packets import (
 from tests.engines.harness import Bell
 from tests.engines.server_harness import Peer, raw
 
-from .program import SECONDS, Program
+from .game import Game
+from .program import SECONDS, TO_SERVER, Program
 from .worlds import ServerWorld, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
 #: What a server's `Connection` may refuse a client for: such a request goes out as it is.
 ALLOWED: Final[dict[type[Exception], str]] = {
@@ -77,9 +78,8 @@ _FOREGROUND: Final = (SubmitJob, SubmitJobHigh, SubmitJobLow, SubmitReduceJob)
 _TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
 _ABOUT_JOBS: Final = (WorkData, WorkWarning, WorkStatus, *_TERMINAL)
 _ASSIGNED: Final = (JobAssign, JobAssignUniq, JobAssignAll)
-_TO_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.receiver]
-_SUBMITS: Final = [packet for packet in _TO_SERVER if packet.is_submit]
-_OF_WORKERS: Final = [packet for packet in _TO_SERVER if packet.name.startswith(("CA", "WORK_"))]
+_SUBMITS: Final = [packet for packet in TO_SERVER if packet.is_submit]
+_OF_WORKERS: Final = [packet for packet in TO_SERVER if packet.name.startswith(("CA", "WORK_"))]
 _LINES: Final = (
     b"status",
     b"workers",
@@ -116,13 +116,15 @@ class _Heard:
         self.rest = b""
 
 
-class _Game:
+class _Game(Game[Peer]):
     """A server, and everybody who is against it."""
 
+    world: ServerWorld
+    engine: ServerEngine
+
     def __init__(self, program: Program) -> None:
-        self.program = program
         self.max_memory = program.pick([2**30, 40_000])
-        self.world = ServerWorld(
+        world = ServerWorld(
             turn=program.pick([250, 250, 1, 3]),
             job_retries=program.pick([None, 0, 1, 10]),
             max_memory=self.max_memory,
@@ -132,12 +134,12 @@ class _Game:
             max_packet_size=program.pick([64 * 1024, 1000]),
             exceptions=program.flag(),
         )
-        self.engine = self.world.engine
+        super().__init__(program, world)
         self.heard: dict[Peer, _Heard] = {}
         self.wait = self.engine.serve(0.0, Bell())
         self.connect()
         self.connect()
-        self.steps: list[Callable[[], None]] = [
+        self.steps = [
             self.connect,
             self.shake_hands,
             self.ask,
@@ -162,19 +164,6 @@ class _Game:
             self.shut_down,
             self.close,
         ]
-
-    def play(self) -> None:
-        self.program.play([*map(self._checked, self.steps)])
-        self._end()
-
-    def _checked(self, step: Callable[[], None]) -> Callable[[], None]:
-        def checked() -> None:
-            step()
-            self.hear()
-            self.check()
-
-        checked.__name__ = step.__name__
-        return checked
 
     # Those who connect.
 
@@ -218,7 +207,7 @@ class _Game:
         peer = self.peer()
         if peer is not None:
             self.heard[peer].may_send = False
-            self.world.call(self.engine.receive_eof, peer.link, self.world.now)
+            self.world.call(self.engine.receive_eof, peer.link, self.now)
 
     def stall(self) -> None:
         """A peer stops to read, or goes on."""
@@ -229,17 +218,6 @@ class _Game:
             peer.stop_reading()
         else:
             peer.read_on()
-
-    def too_late(self) -> None:
-        """What a driver says about a link that is no more changes nothing."""
-        dead = [peer for peer in self.world.peers if not peer.link.alive]
-        if dead:
-            link, now = self.program.pick(dead).link, self.world.now
-            self.engine.connected(link, now)
-            self.engine.receive_data(link, b"status\n", now)
-            self.engine.receive_eof(link, now)
-            self.engine.connection_lost(link, OSError(), now)
-            assert self.engine.data_to_send(link, now) == b""
 
     # What they send.
 
@@ -253,16 +231,12 @@ class _Game:
                 self.heard[peer].is_wild = True
                 if isinstance(event, PacketEvent):
                     data += packed(event, MAGIC_REQUEST)
-        self._give(peer, data)
-
-    def _give(self, peer: Peer, data: bytes) -> None:
-        for piece in self.program.pieces(data):
-            peer.send_raw(piece)
+        self.give(peer, data)
 
     def ask(self) -> None:
         peer = self.peer()
         if peer is not None:
-            self._send(peer, self.program.event(_TO_SERVER, _HANDLES))
+            self._send(peer, self.program.event(TO_SERVER, _HANDLES))
 
     def submit(self) -> None:
         peer = self.peer()
@@ -312,13 +286,13 @@ class _Game:
             data = packed(event, magic)
             off = self.program.pick([0, 0, 1, -1, 2**31])
             size = max(len(data) - HEADER_SIZE + off, 0)
-            self._give(peer, data[:8] + size.to_bytes(4) + data[12:])
+            self.give(peer, data[:8] + size.to_bytes(4) + data[12:])
 
     def send_raw(self) -> None:
         peer = self.peer()
         if peer is not None:
             self.heard[peer].is_wild = True
-            self._give(peer, self.program.raw(self.program.below(64)))
+            self.give(peer, self.program.raw(self.program.below(64)))
 
     # Time.
 
@@ -351,11 +325,14 @@ class _Game:
         """Rarely: it is over; with an error, or in the child of a fork."""
         match self.program.byte():
             case 1:
-                self.world.call(self.engine.close, self.world.now)
+                self.world.call(self.engine.close, self.now)
             case 2:
                 self.world.call(self.engine.crash, OSError("interrupted"))
 
     # What has to be true.
+
+    def follow(self) -> None:
+        self.hear()
 
     def hear(self) -> None:
         for peer in self.world.peers:
@@ -403,19 +380,16 @@ class _Game:
         heard.rest = data
 
     def check(self) -> None:
-        self.world.look()
+        super().check()
         queue, links = self.engine.queue, self.engine.links
         few = sum(min(link.held, _FEW_BYTES) for link in links)
         assert queue.memory <= self.max_memory + few
         assert self.wait.done == self.engine.closed
-        timers = self.engine._timers
-        assert len(timers._heap) <= 128 + 2 * len(timers)
-        dead = [p for p in self.world.peers if not p.link.alive and not p.link.behind]
-        for peer in dead[:-4]:
-            self.world.peers.remove(peer)
-            del self.heard[peer]
 
-    def _end(self) -> None:
+    def forget(self, dead: Sequence[Peer]) -> None:
+        super().forget([peer for peer in dead if not peer.link.behind])
+
+    def end(self) -> None:
         world, engine = self.world, self.engine
         world.goes_on = True
         world.wait(0.0)

@@ -37,17 +37,17 @@ from gearman_proto.wire.events import (
     Noop,
     PacketEvent,
 )
-from gearman_proto.wire.packets import PACKETS, Role
+from gearman_proto.wire.packets import PACKETS
 from tests.engines.harness import Bell
+from tests.engines.worker_harness import Peer
 
-from .program import SECONDS, Program
+from .game import TIMEOUTS, ConnectingGame
+from .program import FROM_SERVER, Program
 from .worlds import WorkerWorld, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from gearman_proto.engines.worker import WorkerEngine
     from gearman_proto.jobs.assigned import WorkerJob
-    from tests.engines.worker_harness import Peer
 
 #: What a call of the caller's side may raise.
 ALLOWED: Final[dict[type[Exception], str]] = {
@@ -56,23 +56,21 @@ ALLOWED: Final[dict[type[Exception], str]] = {
     LocalProtocolError: "servers do not take such a packet",
 }
 _MAX_PACKET_SIZE: Final = 4096
-_TIMEOUTS: Final = (None, None, *SECONDS)
-_FROM_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.sender]
 _ABOUT_JOBS: Final = [p for p in PACKETS if p.name.startswith("WORK_")]
 _HANDLES: Final = (b"H:1", b"H:2", b"H:3", b"")
 _FUNCTIONS: Final = (b"f", b"g", b"h", b"f" * 100)
 # More than may be on a link before those who send have to wait.
 _LARGE: Final = b"z" * 700_000
-# More dead links say no more than these.
-_MAX_PEERS: Final = 4
 
 
-class _Game:
+class _Game(ConnectingGame[Peer]):
     """A worker, and everybody who is against it."""
 
+    world: WorkerWorld
+    engine: WorkerEngine
+
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.world = WorkerWorld(
+        world = WorkerWorld(
             1 + program.below(3),
             seed=program.below(4),
             functions=[b"f"] if program.flag() else [],
@@ -82,12 +80,10 @@ class _Game:
             look_again=program.pick([15.0, 1.0]),
             max_packet_size=_MAX_PACKET_SIZE,
         )
-        self.engine = self.world.engine
+        super().__init__(program, world)
         self.stream: Any = None
         self.jobs: list[WorkerJob] = []
-        self.ahead = 0
-        self.has_crashed = False
-        self.steps: list[Callable[[], None]] = [
+        self.steps = [
             self.work,
             self.register,
             self.unregister,
@@ -120,28 +116,15 @@ class _Game:
             self.crash,
         ]
 
-    def play(self) -> None:
-        self._begin()
-        self.program.play([*map(self._checked, self.steps)])
-        self._end()
-
-    def _checked(self, step: Callable[[], None]) -> Callable[[], None]:
-        def checked() -> None:
-            step()
-            self._follow()
-            self.check()
-
-        checked.__name__ = step.__name__
-        return checked
-
     # The caller.
 
-    def _begin(self) -> None:
-        self.stream = self.world.work(timeout=self.program.pick(_TIMEOUTS))
+    def play(self) -> None:
+        self.stream = self.world.work(timeout=self.program.pick(TIMEOUTS))
+        super().play()
 
     def work(self) -> None:
         try:
-            stream = self.engine.work(self.world.now, Bell(), timeout=self.program.pick(_TIMEOUTS))
+            stream = self.engine.work(self.now, Bell(), timeout=self.program.pick(TIMEOUTS))
         except InvalidWorkerState:
             assert self.stream is not None or self.engine.closed
         else:
@@ -168,7 +151,7 @@ class _Game:
         return self.program.pick(self.jobs) if self.jobs else None
 
     def _send(self, job: WorkerJob, event: PacketEvent, **options: Any) -> None:
-        timeout = self.program.pick(_TIMEOUTS)
+        timeout = self.program.pick(TIMEOUTS)
         try:
             wait = self.engine.send(job, event, self.now, Bell(), timeout=timeout, **options)
         except tuple(ALLOWED):
@@ -209,7 +192,7 @@ class _Game:
 
     def stop(self) -> None:
         if self.program.below(4) == 0:
-            self.engine.stop(self.now, timeout=self.program.pick(_TIMEOUTS))
+            self.engine.stop(self.now, timeout=self.program.pick(TIMEOUTS))
 
     def return_from_work(self) -> None:
         """`work` is over, or gives up."""
@@ -226,83 +209,33 @@ class _Game:
         except GearmanError as error:
             assert self.has_crashed or "internal error" not in str(error), error
 
-    def disconnect(self) -> None:
-        self.engine.disconnect(self.program.pick(self.engine.pool.servers), self.now)
-
-    def close(self) -> None:
-        # Rarely, as nothing can be done behind it.
-        if self.program.byte() == 1:
-            self.engine.close(self.now)
-
-    def crash(self) -> None:
-        """Rarely: what a driver does where a call has raised, or, after a fork, in the child."""
-        match self.program.byte():
-            case 1:
-                self.has_crashed = True
-                self.engine.crash(OSError("interrupted"))
-            case 2:
-                self.has_crashed = True
-                self.engine.abandon(OSError("forked"))
-            case _:
-                return
+    def crashed(self, *, forked: bool) -> None:  # noqa: ARG002
         if self.stream is not None:
             assert self.stream.done
             self._return()
 
-    # The links.
-
-    @property
-    def now(self) -> float:
-        return self.world.now
-
-    def _peer(self, *, up: bool) -> Peer | None:
-        peers = [peer for peer in self.world.alive() if peer.link.is_up is up]
-        return self.program.pick(peers) if peers else None
+    # The servers.
 
     def up(self) -> None:
-        peer = self._peer(up=False)
-        if peer is not None:
+        for peer in self.world.peers:
             peer.strict = False
-            peer.up()
-
-    def fail(self) -> None:
-        peer = self._peer(up=self.program.flag())
-        if peer is not None:
-            match self.program.below(3):
-                case 0:
-                    peer.refuse()
-                case 1:
-                    peer.lose()
-                case _:
-                    peer.lose(OSError("reset"))
-
-    def too_late(self) -> None:
-        """What a driver says about a link that is no more changes nothing."""
-        dead = [peer for peer in self.world.peers if not peer.link.alive]
-        if dead:
-            peer = self.program.pick(dead)
-            peer.up()
-            peer.lose()
-            peer.refuse()
-            peer.send_raw(b"\0RES")
+        super().up()
 
     def stall(self) -> None:
         """A server stops to read, or goes on."""
-        peer = self._peer(up=True)
+        peer = self.peer()
         if peer is not None:
             peer.reads = not peer.reads
 
-    # The servers.
-
     def answer(self) -> None:
         """A server answers its oldest questions, if the link has any."""
-        peer = self._peer(up=True)
+        peer = self.peer()
         if peer is not None:
             data = b""
             for _ in range(1 + self.program.below(3)):
                 if peer.questions:
                     data += packed(self._answer_to(peer.questions.popleft()))
-            self._give(peer, data)
+            self.give(peer, data)
 
     def _answer_to(self, question: Event) -> PacketEvent:
         if isinstance(question, EchoReq):
@@ -313,69 +246,45 @@ class _Game:
         if choice % 2:
             return NoJob()
         handle, function = self.program.pick(_HANDLES), self.program.pick(_FUNCTIONS)
-        if isinstance(question, EchoReq) or choice > 240:
+        if choice > 240:
             return JobAssign(handle, function, b"in")
         return JobAssignUniq(handle, function, b"u", b"in")
 
     def answer_wrongly(self) -> None:
         """An ERROR that is, or is not, about what was sent of a job."""
-        peer = self._peer(up=True)
+        peer = self.peer()
         if peer is not None:
             code = self.program.pick([b"JOB_NOT_FOUND", b"not_worker", b"X"])
-            self._give(peer, packed(Error(code, b"no")))
+            self.give(peer, packed(Error(code, b"no")))
 
     def say(self) -> None:
         """A server says something that may be out of place: mostly NOOP."""
-        peer = self._peer(up=True)
+        peer = self.peer()
         if peer is not None:
-            kinds = _FROM_SERVER[:1] if self.program.byte() < 200 else _FROM_SERVER
-            self._give(peer, packed(self.program.event(kinds, _HANDLES)))
+            kinds = FROM_SERVER[:1] if self.program.byte() < 200 else FROM_SERVER
+            self.give(peer, packed(self.program.event(kinds, _HANDLES)))
 
     def flood(self) -> None:
         """A server says NOOP again and again, and the caller looks each time."""
-        peer = self._peer(up=True)
+        peer = self.peer()
         if peer is not None:
             for _ in range(self.program.byte()):
                 peer.send_raw(packed(Noop()))
                 self.take_job()
 
-    def send_raw(self) -> None:
-        peer = self._peer(up=True)
-        if peer is not None:
-            self._give(peer, self.program.raw(self.program.below(64)))
-
-    def _give(self, peer: Peer, data: bytes) -> None:
-        for piece in self.program.pieces(data):
-            peer.send_raw(piece)
-
-    # Time.
-
-    def sleep(self) -> None:
-        self.world.sleep(self.program.pick(SECONDS))
-
-    def sleep_to_deadline(self) -> None:
-        deadline = self.engine.next_deadline()
-        if deadline is not None:
-            self.world.sleep(max(deadline - self.now, 0.0))
-
     # What has to be true.
 
-    def _follow(self) -> None:
-        """What the driver and the caller of `work` do after each call."""
-        world = self.world
-        world.pump()
-        for peer in world.peers:
+    def follow(self) -> None:
+        super().follow()
+        for peer in self.world.peers:
             for event in peer.take():
                 assert not isinstance(event, InvalidRequest), event
         if self.engine.closed and self.stream is not None:
             assert self.stream.done
-        dead = [peer for peer in world.peers if not peer.link.alive]
-        for peer in dead[:-_MAX_PEERS]:
-            world.peers.remove(peer)
 
     def check(self) -> None:
+        super().check()
         world, engine = self.world, self.engine
-        world.look()
         for wait in world.waits:
             links = [link for link in engine.pool.links() if wait in link.waits]
             assert wait.done or links, wait
@@ -388,10 +297,8 @@ class _Game:
             # A work that waits for servers has something that will go on.
             assert engine.pool.servers
             assert engine.pool.links() or engine.next_deadline() is not None
-        timers = engine._timers
-        assert len(timers._heap) <= 128 + 2 * len(timers)
 
-    def _end(self) -> None:
+    def end(self) -> None:
         world, engine = self.world, self.engine
         if self.stream is None:
             assert not engine.pool.links()
@@ -407,7 +314,7 @@ class _Game:
             for job in self.jobs:
                 engine.job_done(job, self.now)
             self.jobs.clear()
-            self._follow()
+            self.follow()
             world.sleep(2.0)
             self.stream.news = True
             self.take_job()
@@ -415,7 +322,7 @@ class _Game:
         stream, self.stream = self.stream, None
         engine.end_work(self.now)
         engine.release(stream, self.now)
-        self._follow()
+        self.follow()
         self.check()
         assert not engine.pool.links()
         assert all(wait.done for wait in world.waits)

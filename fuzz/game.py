@@ -1,0 +1,168 @@
+"""A game against an engine, and the steps that those against all engines share.
+
+A game's `steps` are what a program chooses from. They have an order, on which the corpus counts.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from tests.engines import links
+
+from .program import SECONDS, Program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: Seconds that are given for a call, or None.
+TIMEOUTS: Final = (None, None, *SECONDS)
+# A longer program says nothing that a shorter one can't, and takes long.
+_MAX_STEPS: Final = 80
+# More dead links say no more than these.
+_MAX_DEAD: Final = 4
+
+P = TypeVar("P", bound=links.Peer)
+S = TypeVar("S", bound=links.Server)
+
+log = logging.getLogger("fuzz")
+
+
+class Game(Generic[P]):
+    """An engine in its world, and everybody who is against it."""
+
+    world: Any
+    engine: Any
+    steps: Sequence[Callable[[], None]]
+
+    def __init__(self, program: Program, world: Any) -> None:
+        self.program = program
+        self.world = world
+        self.engine = world.engine
+
+    @property
+    def now(self) -> float:
+        now: float = self.world.now
+        return now
+
+    def play(self) -> None:
+        """Do the steps of the program, as many as there are, and look behind each."""
+        for _ in range(_MAX_STEPS):
+            if not self.program:
+                break
+            step = self.program.pick(self.steps)
+            log.debug("%s", step.__name__)
+            step()
+            self.follow()
+            self.check()
+        self.end()
+
+    def follow(self) -> None:
+        """What the driver, and others, do behind each step."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """What has to be true at any time."""
+        self.world.look()
+        self.forget(self.dead())
+        timers = self.engine._timers
+        assert len(timers._heap) <= 128 + 2 * len(timers)
+
+    def end(self) -> None:
+        """All comes to its end."""
+        raise NotImplementedError
+
+    def dead(self) -> list[P]:
+        return [peer for peer in self.world.peers if not peer.link.alive]
+
+    def forget(self, dead: Sequence[P]) -> None:
+        """Forget the dead ones, but for the last."""
+        for peer in dead[:-_MAX_DEAD]:
+            self.world.peers.remove(peer)
+
+    def give(self, peer: P, data: bytes) -> None:
+        """Let `data` come, perhaps in pieces."""
+        for piece in self.program.pieces(data):
+            peer.send_raw(piece)
+
+    def too_late(self) -> None:
+        """What a driver says about a link that is no more changes nothing."""
+        dead = self.dead()
+        if dead:
+            engine, peer = self.engine, self.program.pick(dead)
+            link = peer.link
+            engine.connected(link, self.now)
+            engine.receive_data(link, b"\0RES", self.now)
+            engine.receive_eof(link, self.now)
+            engine.connection_lost(link, OSError(), self.now)
+            if isinstance(peer, links.Server):
+                engine.connect_failed(link, OSError(), self.now)
+            assert engine.data_to_send(link, self.now) == b""
+
+
+class ConnectingGame(Game[S]):
+    """One against an engine that asks for connections."""
+
+    def __init__(self, program: Program, world: Any) -> None:
+        super().__init__(program, world)
+        self.has_crashed = False
+
+    def follow(self) -> None:
+        self.world.pump()
+
+    def peer(self, *, up: bool = True) -> S | None:
+        peers = [peer for peer in self.world.alive() if peer.link.is_up is up]
+        return self.program.pick(peers) if peers else None
+
+    def up(self) -> None:
+        peer = self.peer(up=False)
+        if peer is not None:
+            peer.up()
+
+    def fail(self) -> None:
+        peer = self.peer(up=self.program.flag())
+        if peer is not None:
+            match self.program.below(3):
+                case 0:
+                    peer.refuse()
+                case 1:
+                    peer.lose()
+                case _:
+                    peer.lose(OSError("reset"))
+
+    def send_raw(self) -> None:
+        peer = self.peer()
+        if peer is not None:
+            self.give(peer, self.program.raw(self.program.below(64)))
+
+    def sleep(self) -> None:
+        self.world.sleep(self.program.pick(SECONDS))
+
+    def sleep_to_deadline(self) -> None:
+        deadline = self.engine.next_deadline()
+        if deadline is not None:
+            self.world.sleep(max(deadline - self.now, 0.0))
+
+    def disconnect(self) -> None:
+        self.engine.disconnect(self.program.pick(self.engine.pool.servers), self.now)
+
+    def close(self) -> None:
+        # Rarely, as nothing can be done behind it.
+        if self.program.byte() == 1:
+            self.engine.close(self.now)
+
+    def crash(self) -> None:
+        """Rarely: what a driver does where a call has raised, or, after a fork, in the child."""
+        match self.program.byte():
+            case 1:
+                self.has_crashed = True
+                self.engine.crash(OSError("interrupted"))
+                self.crashed(forked=False)
+            case 2:
+                self.has_crashed = True
+                self.engine.abandon(OSError("forked"))
+                self.crashed(forked=True)
+
+    def crashed(self, *, forked: bool) -> None:
+        """What else is done then."""
+        raise NotImplementedError
