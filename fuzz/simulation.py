@@ -289,7 +289,12 @@ class Run:
     def __init__(self, plan: Plan) -> None:
         (_, seed, network) = plan[0]
         faults = [Fault.parse(step[2]) for step in plan if step[0] == "fault"]
-        self.net = Network(seed, Faults(**network), replay=sorted(faults, key=lambda each: each.at))
+        self.net = Network(
+            random.Random,
+            seed,
+            Faults(**network),
+            replay=sorted(faults, key=lambda each: each.at),
+        )
         self.horizon = 0.0
         self._jobs = 0
         self._calls: dict[str, list[Call]] = {}

@@ -90,16 +90,48 @@ def test_there_is_no_circle() -> None:
     graphlib.TopologicalSorter(draw.import_graph()).prepare()
 
 
-def test_the_core_does_no_input_or_output() -> None:
+def imported(tree: ast.AST, *, at_run_time: bool = False) -> set[str]:
+    """The first names of the modules that are imported, or of those at run time."""
     found = set()
-    for path, tree in trees("gearman_proto"):
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                found |= {(path.name, alias.name.partition(".")[0]) for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                found.add((path.name, (node.module or "").partition(".")[0]))
+    nodes: list[ast.AST] = [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+        if at_run_time and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            nodes += node.orelse
+        else:
+            nodes += ast.iter_child_nodes(node)
+    return found
+
+
+def test_the_core_does_no_input_or_output() -> None:
+    found = {(path.name, name) for path, tree in trees("gearman_proto") for name in imported(tree)}
     assert len(found) > 100
     assert not [(name, module) for name, module in found if module in FORBIDDEN]
+
+
+def test_the_core_is_given_its_chance() -> None:
+    for path, tree in trees("gearman_proto"):
+        assert "random" not in imported(tree, at_run_time=True), path
+
+
+@pytest.mark.parametrize(
+    ("program", "is_found"),
+    [
+        ("if TYPE_CHECKING:\n    import random", False),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import random", True),
+        ("if not TYPE_CHECKING:\n    import random", True),
+        ("import heapq, random as chance", True),
+        ("def draw():\n    from random import choice", True),
+    ],
+)
+def test_imports_at_run_time_are_found(program: str, is_found: bool) -> None:
+    tree = ast.parse(program)
+    assert ("random" in imported(tree, at_run_time=True)) == is_found
+    assert "random" in imported(tree)
 
 
 def test_the_pictures_are_those_of_the_code() -> None:

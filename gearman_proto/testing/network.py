@@ -3,9 +3,9 @@
 Theory of operation
     There is one thread and no time. What is to happen is in a heap, by virtual time and then by the
     order in which it was planned; the network takes the first, sets its clock, and does it. All
-    that is left to chance comes from `random.Random`s that are made of the seed: one for the
-    network, one for each node, one for the faults. Nothing comes from a hash, an address in memory
-    or a clock, so the same seed is the same run, byte for byte.
+    that is left to chance comes from sources that are made of the seed: one for the network, one
+    for each node, one for the faults. Nothing comes from a hash, an address in memory or a clock,
+    so the same seed is the same run, byte for byte.
 
     A `Node` runs one engine and does what the engine wants. Two nodes share nothing but connections
     (`wires`), and what one writes is an event of the future for the other; so the order in which
@@ -33,7 +33,8 @@ from .wires import EOF, RESET
 from .workers import WorkerNode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    import random
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from .workers import Callback
 
@@ -52,6 +53,7 @@ class Network(Simulation):
     """Nodes that speak Gearman with each other, in virtual time.
 
     Args:
+        make_rng: Makes a source of chance out of a text, the same of the same: `random.Random`.
         seed: What all chance comes from: the same seed is the same run.
         faults: How bad the network is; by default nothing breaks.
         replay: The faults that happen, in place of such as `faults.rate` draws.
@@ -63,13 +65,14 @@ class Network(Simulation):
 
     def __init__(
         self,
+        make_rng: Callable[[str], random.Random],
         seed: int = 0,
         faults: Faults | None = None,
         *,
         replay: Iterable[Fault] | None = None,
         epoch: float = 1_700_000_000.0,
     ) -> None:
-        super().__init__(seed, Faults() if faults is None else faults, epoch)
+        super().__init__(make_rng, seed, Faults() if faults is None else faults, epoch)
         self.nodes: dict[str, Node] = {}
         self._replay = None if replay is None else iter(list(replay))
         self._planned: Iterator[Fault] = iter(())

@@ -1,14 +1,13 @@
 """Virtual time: what is to happen, and when; chance, all of it from a seed; and the failure.
 
 What is to happen is in a heap, by virtual time and then by the order in which it was planned. All
-that is left to chance comes from `random.Random`s that are made of the seed and a name. Nothing
-comes from a hash, an address in memory or a clock, so the same seed is the same run.
+that is left to chance comes from sources that are made of the seed and a name. Nothing comes from a
+hash, an address in memory or a clock, so the same seed is the same run.
 """
 
 from __future__ import annotations
 
 import heapq
-import random
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -16,6 +15,7 @@ from .books import Books
 from .trace import Trace
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable
 
     from .faults import Fault, Faults
@@ -57,6 +57,7 @@ class Simulation(ABC):
     """What all nodes of a network share: time, chance, the trace and the books.
 
     Args:
+        make_rng: Makes a source of chance out of a text, the same of the same: `random.Random`.
         seed: What all chance comes from.
         faults: How bad the network is.
         epoch: What wall clocks show at the beginning, in seconds since 1970.
@@ -75,8 +76,11 @@ class Simulation(ABC):
         chance: Returns a number from 0.0 to 1.0 by chance.
     """
 
-    def __init__(self, seed: int, faults: Faults, epoch: float) -> None:
+    def __init__(
+        self, make_rng: Callable[[str], random.Random], seed: int, faults: Faults, epoch: float
+    ) -> None:
         self.seed = seed
+        self._make_rng = make_rng
         self.faults = faults
         self.epoch = epoch
         self.now: float = 0.0
@@ -97,7 +101,7 @@ class Simulation(ABC):
 
     def rng_of(self, what: str) -> random.Random:
         """Return the chance of one part of the network, which depends on the seed and its name."""
-        return random.Random(f"{self.seed} {what}")  # noqa: S311 - it is to be the same again
+        return self._make_rng(f"{self.seed} {what}")
 
     def schedule(self, at: float, function: Callable[..., Any], *args: Any) -> None:
         """Have `function` called when the virtual time is `at`, or at once if that has passed."""

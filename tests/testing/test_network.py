@@ -87,7 +87,7 @@ def run(net: Network, seconds: float) -> None:
 
 
 def test_a_job_from_submit_to_result() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     cast = Cast(net)
     call = cast.submit("reverse")
     assert not call.is_over
@@ -104,7 +104,7 @@ def test_a_job_from_submit_to_result() -> None:
 
 
 def test_what_comes_of_a_job_that_takes_a_while() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     cast = Cast(net)
     call = cast.submit("slowly", timeout=1.5)
     run(net, 1.4)
@@ -122,7 +122,7 @@ def test_what_comes_of_a_job_that_takes_a_while() -> None:
 
 @pytest.mark.parametrize("exceptions", [False, True])
 def test_a_job_that_fails(exceptions: bool) -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     call = Cast(net, exceptions=exceptions).submit("fail")
     run(net, 1.0)
     (request,) = call.requests
@@ -132,7 +132,7 @@ def test_a_job_that_fails(exceptions: bool) -> None:
 
 
 def test_a_background_job_and_what_is_given_up() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     cast = Cast(net)
     background = cast.submit("slowly", background=True)
     accepted = cast.submit("slowly", b"1", accepted_only=True)
@@ -153,7 +153,7 @@ def test_a_background_job_and_what_is_given_up() -> None:
 
 
 def test_statuses_and_admin_commands() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     cast = Cast(net)
     admin = net.admin(cast.server)
     call = cast.submit("slowly")
@@ -172,7 +172,7 @@ def test_statuses_and_admin_commands() -> None:
 
 
 def test_an_admin_client_of_a_server_that_is_down() -> None:
-    net = Network(seed=1, replay=[Fault(1.0, "crash", "server1", 5.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(1.0, "crash", "server1", 5.0)])
     server = net.server()
     admin = net.admin(server)
     early = admin.ask(text.version(), timeout=None)
@@ -187,7 +187,7 @@ def test_an_admin_client_of_a_server_that_is_down() -> None:
 
 
 def test_a_worker_stops_and_works_again() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     cast = Cast(net)
     cast.submit("slowly")
     run(net, 0.5)
@@ -209,7 +209,7 @@ def test_a_worker_stops_and_works_again() -> None:
 
 
 def test_a_worker_that_gives_up_tries_again() -> None:
-    net = Network(seed=1, replay=[Fault(1.0, "crash", "server1", 20.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(1.0, "crash", "server1", 20.0)])
     cast = Cast(net, max_outage=2.0)
     run(net, 10.0)
     assert any("ends its work" in line for line in net.trace.lines())
@@ -228,7 +228,9 @@ def test_a_worker_that_sends_more_than_is_read_waits() -> None:
             yield JobData(bytes(MEGABYTE))
         return b""
 
-    net = Network(seed=1, faults=Faults(capacity=MEGABYTE // 4, latency=(0.01, 0.02)))
+    net = Network(
+        random.Random, seed=1, faults=Faults(capacity=MEGABYTE // 4, latency=(0.01, 0.02))
+    )
     server = net.server()
     net.worker([server], {"much": much})
     client = net.client([server])
@@ -238,7 +240,7 @@ def test_a_worker_that_sends_more_than_is_read_waits() -> None:
 
 
 def test_a_client_that_ends() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     cast = Cast(net)
     call = cast.submit("slowly")
     run(net, 0.5)
@@ -249,7 +251,7 @@ def test_a_client_that_ends() -> None:
 
 
 def test_names_are_unique() -> None:
-    net = Network()
+    net = Network(random.Random)
     server = net.server("s")
     assert net.nodes["s"] is server
     with pytest.raises(ValueError, match="'s' already"):
@@ -257,7 +259,7 @@ def test_names_are_unique() -> None:
 
 
 def test_events_run_out() -> None:
-    net = Network()
+    net = Network(random.Random)
     net.schedule(3.0, lambda: net.schedule(1.0, seen.append, net.now))
     seen: list[float] = []
     net.run()
@@ -266,7 +268,7 @@ def test_events_run_out() -> None:
 
 
 def test_calls_that_are_over_at_once() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     cast = Cast(net)
     call = cast.submit("reverse")
     run(net, 1.0)
@@ -281,7 +283,7 @@ def test_calls_that_are_over_at_once() -> None:
 
 
 def test_a_result_that_is_none_fails_the_job() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     server = net.server()
     net.worker([server], {"strange": lambda job: 7}, pause=0.5)
     client = net.client([server])
@@ -294,7 +296,7 @@ def test_a_result_that_is_none_fails_the_job() -> None:
 def test_a_worker_that_is_hit_between_the_end_of_a_job_and_its_hooks(
     kind: str, seconds: float
 ) -> None:
-    net = Network(seed=1, replay=[Fault(0.5, kind, "worker1", seconds)])
+    net = Network(random.Random, seed=1, replay=[Fault(0.5, kind, "worker1", seconds)])
     cast = Cast(net, pause=1.0)
     call = cast.submit("reverse")
     run(net, 0.9)
@@ -308,7 +310,7 @@ def test_a_worker_that_is_hit_between_the_end_of_a_job_and_its_hooks(
 
 
 def test_a_worker_that_is_lost_while_it_sends_its_end() -> None:
-    net = Network(seed=1, replay=[Fault(1.5, "reset", "worker1>server1")])
+    net = Network(random.Random, seed=1, replay=[Fault(1.5, "reset", "worker1>server1")])
     cast = Cast(net)
     # It would send two packets, a warning and the end.
     cast.worker.callbacks["fail"] = fail_late
@@ -324,7 +326,7 @@ def fail_late(job: WorkerJob) -> Iterator[Any]:
 
 
 def test_more_than_a_server_does_in_a_turn() -> None:
-    net = Network(seed=1, faults=Faults(cut=0.9, latency=(0.01, 0.01)))
+    net = Network(random.Random, seed=1, faults=Faults(cut=0.9, latency=(0.01, 0.01)))
     cast = Cast(net)
     jobs = [{"task": "reverse", "data": b"%d" % number} for number in range(600)]
     call = cast.client.submit(jobs, background=True)
@@ -334,7 +336,7 @@ def test_more_than_a_server_does_in_a_turn() -> None:
 
 
 def test_a_server_that_is_told_to_end() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     server = net.server()
     admin = net.admin(server)
     asked = admin.ask(text.shutdown(graceful=True))
@@ -347,7 +349,7 @@ def test_a_server_that_is_told_to_end() -> None:
 
 
 def test_an_application_that_ends_when_it_is_called_back() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     cast = Cast(net)
     cast.submit("reverse", then=lambda call: cast.client.die(quietly=False))
     run(net, 1.0)
@@ -358,7 +360,7 @@ def test_an_application_that_ends_when_it_is_called_back() -> None:
 
 def test_a_client_vanishes_before_it_is_accepted() -> None:
     faults = [Fault(0.5, "freeze", "server1", 100.0), Fault(0.9, "vanish", "client1", 5.0)]
-    net = Network(seed=1, replay=faults)
+    net = Network(random.Random, seed=1, replay=faults)
     cast = Cast(net)
     run(net, 0.6)
     cast.submit("reverse")
@@ -370,7 +372,7 @@ def test_a_client_vanishes_before_it_is_accepted() -> None:
 
 
 def test_a_client_leaves_before_it_is_connected() -> None:
-    net = Network(seed=1, faults=Faults(latency=(1.0, 1.0)))
+    net = Network(random.Random, seed=1, faults=Faults(latency=(1.0, 1.0)))
     cast = Cast(net)
     cast.submit("reverse")
     run(net, 0.5)
@@ -380,7 +382,7 @@ def test_a_client_leaves_before_it_is_connected() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_what_is_under_way_is_lost_in_part(seed: int) -> None:
-    net = Network(seed=seed, faults=Faults(latency=(0.5, 0.5)))
+    net = Network(random.Random, seed=seed, faults=Faults(latency=(0.5, 0.5)))
     cast = Cast(net)
     run(net, 3.0)
     cast.submit("reverse", bytes(1000))
@@ -399,7 +401,7 @@ def test_what_is_under_way_is_lost_in_part(seed: int) -> None:
 
 def test_a_reset_of_what_one_end_has_closed() -> None:
     faults = [Fault(3.0, "crash", "server1", 9.0), Fault(3.1, "reset", "client1>server1")]
-    net = Network(seed=1, faults=Faults(latency=(0.5, 0.5)), replay=faults)
+    net = Network(random.Random, seed=1, faults=Faults(latency=(0.5, 0.5)), replay=faults)
     call = Cast(net).submit("slowly")
     run(net, 4.0)
     assert call.requests[0].state == JOB_UNKNOWN
@@ -407,7 +409,7 @@ def test_a_reset_of_what_one_end_has_closed() -> None:
 
 
 def test_no_room_at_all() -> None:
-    net = Network(seed=1, faults=Faults(capacity=1000))
+    net = Network(random.Random, seed=1, faults=Faults(capacity=1000))
     cast = Cast(net)
     cast.submit("reverse")
     run(net, 0.5)
@@ -418,7 +420,7 @@ def test_no_room_at_all() -> None:
 
 
 def test_no_fault_happens_at_the_end() -> None:
-    net = Network(seed=1, replay=[Fault(50.0, "crash", "server1", 1.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(50.0, "crash", "server1", 1.0)])
     Cast(net).submit("reverse")
     run(net, 1.0)
     net.check()
@@ -427,7 +429,7 @@ def test_no_fault_happens_at_the_end() -> None:
 
 
 def test_a_client_without_a_heartbeat() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     cast = Cast(net)
     client = net.client([cast.server], heartbeat=None)
     client.submit([{"task": "slowly", "data": b""}])
@@ -439,7 +441,7 @@ def test_long_waits_are_watched() -> None:
         yield 30.0
         return b""
 
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     server = net.server()
     net.worker([server], {"long": long})
     client = net.client([server], heartbeat=1.0)
@@ -489,7 +491,7 @@ class Echo:
 
 
 def test_an_engine_of_a_stranger() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     server = net.server("here")
     stranger = net.add(Node(net, "stranger", Echo, [server]))
     stranger.host = "here"  # type: ignore[attr-defined]
@@ -504,7 +506,7 @@ def test_an_engine_of_a_stranger() -> None:
 
 def lost_by(kind: str, seconds: float = 0.0, target: str = "client1>server1") -> Any:
     """The request of a job during which something has gone wrong."""
-    net = Network(seed=1, replay=[Fault(0.5, kind, target, seconds)])
+    net = Network(random.Random, seed=1, replay=[Fault(0.5, kind, target, seconds)])
     call = Cast(net).submit("slowly")
     net.run(until=200.0)
     net.check()
@@ -526,7 +528,7 @@ def test_a_connection_stands_still(kind: str) -> None:
 
 
 def test_nothing_connects_through_a_partition() -> None:
-    net = Network(seed=1, replay=[Fault(0.5, "partition", "client1>server1", 3.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(0.5, "partition", "client1>server1", 3.0)])
     cast = Cast(net)
     run(net, 1.0)
     call = cast.submit("reverse")
@@ -536,7 +538,7 @@ def test_nothing_connects_through_a_partition() -> None:
 
 
 def test_a_node_is_stopped_for_a_while() -> None:
-    net = Network(seed=1, replay=[Fault(0.5, "freeze", "worker1", 3.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(0.5, "freeze", "worker1", 3.0)])
     cast = Cast(net)
     call = cast.submit("slowly")
     run(net, 1.0)
@@ -546,7 +548,7 @@ def test_a_node_is_stopped_for_a_while() -> None:
 
 
 def test_a_client_is_stopped_at_its_deadline() -> None:
-    net = Network(seed=1, replay=[Fault(0.5, "freeze", "client1", 3.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(0.5, "freeze", "client1", 3.0)])
     call = Cast(net).submit("slowly", timeout=1.0)
     run(net, 1.0)
     net.check()
@@ -565,7 +567,7 @@ def test_a_client_dies_and_its_calls_with_it() -> None:
 
 
 def test_a_client_has_died_with_what_is_under_way() -> None:
-    net = Network(seed=1, replay=[Fault(0.5, "crash", "client1", 50.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(0.5, "crash", "client1", 50.0)])
     call = Cast(net).submit("slowly")
     run(net, 1.0)
     net.check()
@@ -573,7 +575,7 @@ def test_a_client_has_died_with_what_is_under_way() -> None:
 
 
 def test_a_client_dies_while_its_faults_are_looked_at() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     cast = Cast(net)
     cast.submit("slowly")
     run(net, 1.0)
@@ -583,7 +585,7 @@ def test_a_client_dies_while_its_faults_are_looked_at() -> None:
 
 
 def test_a_background_job_that_its_server_has_lost() -> None:
-    net = Network(seed=1, replay=[Fault(0.5, "crash", "server1", 1.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(0.5, "crash", "server1", 1.0)])
     Cast(net).submit("slowly", background=True)
     run(net, 1.0)
     net.check()
@@ -592,7 +594,7 @@ def test_a_background_job_that_its_server_has_lost() -> None:
 
 def test_a_node_that_is_down_does_not_die_again() -> None:
     faults = [Fault(0.5, "crash", "server1", 9.0), Fault(0.6, "vanish", "server1", 1.0)]
-    net = Network(seed=1, replay=faults)
+    net = Network(random.Random, seed=1, replay=faults)
     cast = Cast(net)
     run(net, 5.0)
     assert not cast.server.is_up
@@ -603,7 +605,7 @@ def test_a_node_that_is_down_does_not_die_again() -> None:
 
 
 def test_a_server_that_has_vanished_does_not_even_refuse() -> None:
-    net = Network(seed=1, replay=[Fault(0.5, "vanish", "server1", 30.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(0.5, "vanish", "server1", 30.0)])
     cast = Cast(net)
     run(net, 1.0)
     call = cast.submit("reverse")
@@ -613,7 +615,7 @@ def test_a_server_that_has_vanished_does_not_even_refuse() -> None:
 
 
 def test_a_server_that_takes_connections_and_closes_them() -> None:
-    net = Network(seed=1, replay=[Fault(0.5, "flaky", "server1", 3.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(0.5, "flaky", "server1", 3.0)])
     cast = Cast(net)
     run(net, 1.0)
     call = cast.submit("reverse", max_retries=50)
@@ -624,7 +626,7 @@ def test_a_server_that_takes_connections_and_closes_them() -> None:
 
 
 def test_a_clock_jumps() -> None:
-    net = Network(seed=1, replay=[Fault(1.0, "clock", "server1", 3600.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(1.0, "clock", "server1", 3600.0)])
     cast = Cast(net)
     job = {"task": "reverse", "data": b"", "run_at": net.epoch + 1800.0}
     cast.client.submit([job], background=True)
@@ -636,7 +638,7 @@ def test_a_clock_jumps() -> None:
 
 
 def test_a_job_that_takes_too_long_is_given_up() -> None:
-    net = Network(seed=1)
+    net = Network(random.Random, seed=1)
     server = net.server(job_retries=1)
     net.worker([server], CALLBACKS, limit=1.5)
     client = net.client([server])
@@ -647,7 +649,7 @@ def test_a_job_that_takes_too_long_is_given_up() -> None:
 
 
 def test_a_job_is_done_twice_where_its_worker_is_lost() -> None:
-    net = Network(seed=1, replay=[Fault(1.5, "reset", "worker1>server1")])
+    net = Network(random.Random, seed=1, replay=[Fault(1.5, "reset", "worker1>server1")])
     call = Cast(net).submit("slowly")
     run(net, 2.0)
     net.check()
@@ -659,7 +661,7 @@ def test_a_job_is_done_twice_where_its_worker_is_lost() -> None:
 
 def test_a_job_that_was_given_away_while_its_worker_was_stopped() -> None:
     faults = [Fault(0.5, "freeze", "worker1", 60.0), Fault(1.5, "hang-up", "worker1>server1")]
-    net = Network(seed=3, replay=faults)
+    net = Network(random.Random, seed=3, replay=faults)
     cast = Cast(net)
     run(net, 0.7)
     call = cast.submit("reverse")
@@ -678,13 +680,13 @@ def test_faults_are_lines_of_text() -> None:
 
 
 def test_faults_are_drawn_and_replayed() -> None:
-    first = Network(seed=5, faults=Faults(rate=1.0))
+    first = Network(random.Random, seed=5, faults=Faults(rate=1.0))
     Cast(first).submit("slowly")
     run(first, 0.0)
     run(first, 30.0)
     run(first, 10.0)
     assert len(first.happened) == len({str(fault) for fault in first.happened}) > 10
-    again = Network(seed=5, replay=first.happened)
+    again = Network(random.Random, seed=5, replay=first.happened)
     Cast(again).submit("slowly")
     run(again, 30.0)
     run(again, 10.0)
@@ -692,7 +694,7 @@ def test_faults_are_drawn_and_replayed() -> None:
 
 
 def test_small_capacity_and_many_pieces() -> None:
-    net = Network(seed=1, faults=Faults(capacity=40, cut=0.9))
+    net = Network(random.Random, seed=1, faults=Faults(capacity=40, cut=0.9))
     call = Cast(net).submit("reverse", bytes(3000))
     net.check()
     assert call.requests[0].result == bytes(3000)
@@ -769,7 +771,7 @@ def test_what_packets_look_like() -> None:
 
 
 def test_a_failure_says_all_that_there_is_to_say() -> None:
-    net = Network(seed=7, replay=[Fault(0.5, "stall", "client1>server1", 0.1)])
+    net = Network(random.Random, seed=7, replay=[Fault(0.5, "stall", "client1>server1", 0.1)])
     Cast(net).submit("slowly")
 
     def break_down() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ class Cast:
     """A server, a worker, a client and an admin client; a submit is under way."""
 
     def __init__(self, *faults: Fault, **options: Any) -> None:
-        self.net = net = Network(seed=1, replay=faults)
+        self.net = net = Network(random.Random, seed=1, replay=faults)
         self.server: ServerNode = net.server(**options)
         self.worker = net.worker([self.server], {"work": work})
         self.client = net.client([self.server])
@@ -543,7 +544,7 @@ def test_a_node_that_connects_without_a_pause(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_time_passes() -> None:
-    net = Network()
+    net = Network(random.Random)
     node = Cast().client
     node.net = net
 
@@ -748,7 +749,7 @@ def test_something_is_left_at_the_end() -> None:
 
 
 def test_a_worker_that_asks_nothing_has_reached_its_server() -> None:
-    net = Network(seed=1, replay=[Fault(1.0, "flaky", "server1", 8.0)])
+    net = Network(random.Random, seed=1, replay=[Fault(1.0, "flaky", "server1", 8.0)])
     worker = net.worker([net.server()], {"f": lambda job: b""})
     net.schedule(0.1, worker.stop)
     net.schedule(0.2, worker.unregister, "f")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto.testing import Fault, Network, shrink
@@ -34,7 +35,7 @@ def work(job: Any) -> Iterator[float]:
 
 def test_the_fault_that_matters_is_found() -> None:
     def is_lost(faults: list[Fault]) -> bool:
-        net = Network(seed=1, replay=faults)
+        net = Network(random.Random, seed=1, replay=faults)
         server = net.server()
         net.worker([server], {"work": work})
         client = net.client([server])
