@@ -58,6 +58,12 @@ class Cast:
     def submit(self, **options: Any) -> Any:
         return self.client.submit([{"task": "work", "data": b"data"}], **options)
 
+    @property
+    def call(self) -> Any:
+        """The one that waits."""
+        (call,) = self.client.calls
+        return call
+
     def told(self, call: Any) -> None:
         (entry,) = call.entries
         try:
@@ -67,6 +73,17 @@ class Cast:
 
     def run(self, seconds: float) -> None:
         self.net.run(self.net.now + seconds)
+
+
+def doing(limit: float | None = None) -> Cast:
+    """A cast whose worker does a job."""
+    cast = Cast()
+    if limit is not None:
+        cast.worker.limit = limit
+        cast.worker.register("work")
+    cast.submit()
+    cast.run(0.5)
+    return cast
 
 
 def found(do: Callable[[], object], problem: str) -> None:
@@ -83,12 +100,22 @@ def lie(request: Any, **values: Any) -> None:
 # Requests.
 
 
-def test_a_result_that_no_execution_gave() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(0.5)
-    lie(call.requests[0], state=JOB_COMPLETE, raw_result=b"result")
-    found(lambda: cast.told(call), "which no execution of it gave")
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"state": JOB_COMPLETE, "raw_result": b"result"}, "which no execution of it gave"),
+        ({"state": JOB_FAILED}, "which no execution of it did"),
+        ({"state": JOB_FAILED, "raw_exception": b"no"}, "which no execution of it did"),
+        ({"state": JOB_FAILED, "error": GearmanError("why")}, "request 0 of client1 has failed"),
+        ({"state": JOB_UNKNOWN, "error": GearmanError("why")}, "is lost, and says GearmanError"),
+        ({"state": JOB_UNKNOWN, "error": ConnectionError("reset")}, "no connection was"),
+        ({"state": JOB_PENDING, "link": None}, "under way nowhere"),
+    ],
+)
+def test_what_is_said_of_a_job_that_is_being_done(values: dict[str, Any], problem: str) -> None:
+    cast = doing()
+    lie(cast.call.requests[0], **values)
+    found(lambda: cast.told(cast.call), problem)
 
 
 def test_a_result_of_a_background_job() -> None:
@@ -100,52 +127,12 @@ def test_a_result_of_a_background_job() -> None:
     found(lambda: cast.told(call), "nobody waited for one")
 
 
-def test_a_failure_that_no_execution_gave() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(0.5)
-    lie(call.requests[0], state=JOB_FAILED)
-    found(lambda: cast.told(call), "which no execution of it did")
-
-
-def test_a_failure_with_an_exception_that_no_execution_gave() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(0.5)
-    lie(call.requests[0], state=JOB_FAILED, raw_exception=b"no")
-    found(lambda: cast.told(call), "which no execution of it did")
-
-
-def test_a_failure_for_another_reason() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(0.5)
-    lie(call.requests[0], state=JOB_FAILED, error=GearmanError("why not"))
-    found(lambda: cast.told(call), "request 0 of client1 has failed")
-
-
 def test_a_refusal_is_allowed() -> None:
     cast = Cast(max_queue_size=1)
     first, second = cast.submit(), cast.submit()
     cast.net.check()
     assert isinstance(second.requests[0].error, ServerError)
     assert first.requests[0].state == JOB_COMPLETE
-
-
-def test_a_loss_for_a_strange_reason() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(0.5)
-    lie(call.requests[0], state=JOB_UNKNOWN, error=GearmanError("the job is lost"))
-    found(lambda: cast.told(call), "is lost, and says GearmanError")
-
-
-def test_a_loss_although_nothing_was_lost() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(0.5)
-    lie(call.requests[0], state=JOB_UNKNOWN, error=ConnectionError("reset"))
-    found(lambda: cast.told(call), "no connection was")
 
 
 def test_a_loss_although_servers_were_reached() -> None:
@@ -156,14 +143,6 @@ def test_a_loss_although_servers_were_reached() -> None:
     call.entries[0].outcome = None
     lie(call.requests[0], state=JOB_UNKNOWN, error=ServerUnavailable("none"))
     found(lambda: cast.told(call), "all servers were reached")
-
-
-def test_a_request_that_is_nowhere() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(0.5)
-    lie(call.requests[0], state=JOB_PENDING, link=None)
-    found(lambda: cast.told(call), "under way nowhere")
 
 
 def test_a_request_ends_once() -> None:
@@ -204,7 +183,6 @@ def test_updates_that_are_missing() -> None:
 def test_a_background_job_that_is_lost() -> None:
     cast = Cast()
     cast.submit(background=True)
-    cast.run(0.5)
     cast.run(5.0)
     ((execution,),) = cast.net.books.executions.values()
     execution.end = None
@@ -220,10 +198,8 @@ def test_a_background_job_may_be_given_up() -> None:
 
 
 def test_a_submit_that_is_sent_again_with_the_same_unique() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(0.5)
-    unique = call.requests[0].unique.encode()
+    cast = doing()
+    unique = cast.call.requests[0].unique.encode()
     found(lambda: cast.net.books.seen(cast.server, b"work", unique, b"data"), "sent .* again")
 
 
@@ -258,9 +234,7 @@ def test_a_job_of_another_unique() -> None:
 
 
 def test_a_job_that_another_worker_has() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.run(0.5)
+    cast = doing()
     ((key, (first,)),) = cast.net.books.executions.items()
     job = (key[1], "work", None, b"data")
     found(
@@ -291,9 +265,7 @@ def test_a_job_of_a_connection_that_is_no_more() -> None:
 
 
 def test_a_worker_that_says_that_it_has_lost_what_it_has() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.run(0.5)
+    cast = doing()
 
     def send(*args: Any, **options: Any) -> None:
         raise ConnectionError("lost")
@@ -365,9 +337,7 @@ def test_work_ends_with_something_strange() -> None:
 
 
 def test_work_ends_before_its_jobs() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.run(0.5)
+    cast = doing()
     cast.worker.stop()
     found(lambda: end(cast, None), "and has 1 jobs")
 
@@ -418,10 +388,8 @@ def test_a_call_that_says_that_it_has_timed_out(timeout: float | None, problem: 
 
 
 def test_a_call_that_returns_before_its_end() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(0.5)
-    call.wait.finish()
+    cast = doing()
+    cast.call.wait.finish()
     found(cast.client.pump, "is still under way")
 
 
@@ -469,9 +437,8 @@ def test_a_client_that_is_not_told_what_is_known() -> None:
 
 
 def test_a_client_that_ends_with_what_nobody_waits_for() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(0.5)
+    cast = doing()
+    call = cast.call
     cast.client.give_up(call)
     close = partial(lie, call.requests[0], state=JOB_UNKNOWN)
     cast.client.engine.close = lambda now: close()  # type: ignore[method-assign]
@@ -487,9 +454,7 @@ def test_a_client_that_does_not_wait_for_answers(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_client_that_closes_for_no_reason() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.run(0.5)
+    cast = doing()
     (link,) = cast.client.ends
     cast.client.engine._close(link, ConnectionError("why not"), 0.5)
     found(cast.client.pump, "and nothing has happened")
@@ -518,9 +483,7 @@ def test_a_node_that_writes_on_what_is_no_more() -> None:
 
 
 def test_a_node_that_closes_twice() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.run(0.5)
+    cast = doing()
     (link,) = cast.client.ends
     cast.client.ends.clear()
     cast.client.engine._tell_close(link)
@@ -561,6 +524,12 @@ def test_no_time_passes() -> None:
 
 def of_server(cast: Cast) -> Any:
     return cast.server.engine
+
+
+def with_job(cast: Cast) -> tuple[Any, Any]:
+    """The server's engine, and the only job that it has."""
+    (job,) = cast.server.engine.queue.jobs.values()
+    return cast.server.engine, job
 
 
 def test_a_submit_that_is_not_joined() -> None:
@@ -618,35 +587,24 @@ def test_a_job_that_is_not_the_next_one() -> None:
     ("seconds", "problem"), [(0.5, "after 0.5 seconds|after 0.49"), (2.5, "seconds too late")]
 )
 def test_a_job_that_is_taken_away(seconds: float, problem: str) -> None:
-    cast = Cast()
-    cast.worker.limit = 1.5
-    cast.worker.register("work")
-    cast.submit()
-    cast.run(0.5)
-    engine = of_server(cast)
-    (job,) = engine.queue.jobs.values()
+    cast = doing(limit=1.5)
+    engine, job = with_job(cast)
     since, limit = engine._begun[job]
     assert limit == 1.5
     found(lambda: engine._take_away(job, since + seconds), problem)
 
 
 def test_a_job_that_is_lost_too_early() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.run(0.5)
-    engine = of_server(cast)
+    cast = doing()
+    engine, job = with_job(cast)
     engine._job_retries = 0
-    (job,) = engine.queue.jobs.values()
     job.worker.state = None
     found(lambda: engine._take_away(job, 0.6), "was lost 1 times, and is ENDED")
 
 
 def test_a_job_in_a_state_that_nobody_was_told_of() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.run(0.5)
-    engine = of_server(cast)
-    (job,) = engine.queue.jobs.values()
+    cast = doing()
+    engine, job = with_job(cast)
     job.state = JobState.QUEUED
     found(engine.check, "which nobody was told")
     job.state = JobState.DELAYED
@@ -658,8 +616,7 @@ def test_a_submit_that_is_joined_to_another_job() -> None:
     job = {"task": "work", "data": b"data", "unique": "mine"}
     cast.client.submit([job], background=True)
     cast.run(0.5)
-    engine = of_server(cast)
-    (there,) = engine.queue.jobs.values()
+    engine, there = with_job(cast)
     engine.queue.find = lambda name, key: there
     cast.submit(background=True)
     found(lambda: cast.run(0.5), "was joined to another job")
@@ -695,22 +652,14 @@ def test_a_worker_that_is_not_woken_by_what_it_registers_for() -> None:
 
 
 def test_a_worker_that_gives_up_what_it_has() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.run(0.5)
-    engine = of_server(cast)
-    (job,) = engine.queue.jobs.values()
+    cast = doing()
+    engine, job = with_job(cast)
     found(lambda: engine._on_cant_do(job.worker, None, (b"work",), 0.5), "gearmand takes it away")
 
 
 def test_a_worker_that_would_get_an_error() -> None:
-    cast = Cast()
-    cast.worker.limit = 1.5
-    cast.worker.register("work")
-    cast.submit()
-    cast.run(0.5)
-    engine = of_server(cast)
-    (job,) = engine.queue.jobs.values()
+    cast = doing(limit=1.5)
+    engine, job = with_job(cast)
     engine._leave_before_its_end = engine._leave_worker
     since, limit = engine._begun[job]
     found(lambda: engine._take_away(job, since + limit), "would get an error")
