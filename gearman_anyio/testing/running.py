@@ -16,7 +16,7 @@ from gearman_proto.surface.worker import logger
 from gearman_proto.testing import running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
@@ -106,9 +106,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
 
     async def _empty(self) -> None:
         with self._limit():
-            is_empty: Callable[[], bool] | None = None
-            while is_empty is None or not is_empty():
-                is_empty = self._recorder.begin_round()
+            for _ in self._recorder.rounds():
                 await self.worker.work(None)
 
     @contextlib.contextmanager
@@ -116,7 +114,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
         with anyio.move_on_after(self._timeout) as scope:
             yield
         if scope.cancelled_caught:
-            raise self._recorder.too_late(self._timeout)
+            raise self._recorder.too_late()
 
     # The task that serves.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from gearman_proto.arguments import check_seconds
 from gearman_proto.errors import ArgumentTypeError
 
-from .runs import JobRun, Recorder
+from .runs import JobRun, Recorder, raise_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
         self._server = server
         self._timeout = timeout
         self._raise_errors = raise_errors
-        self._recorder = Recorder(made)
+        self._recorder = Recorder(made, timeout)
         # How many jobs `drain` has told of.
         self._told = 0
 
@@ -104,5 +104,5 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
         runs = self._recorder.runs[self._told :]
         self._told += len(runs)
         if self._raise_errors:
-            self._recorder.raise_error()
+            raise_error(runs)
         return runs

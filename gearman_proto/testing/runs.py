@@ -23,7 +23,7 @@ from gearman_proto.records import record
 from gearman_proto.tls import parse_servers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from gearman_proto.address import HostSpec
     from gearman_proto.jobs.assigned import WorkerJob
@@ -54,6 +54,7 @@ class Recorder:
 
     Args:
         worker: The worker. It must not be connected.
+        timeout: Seconds that its rounds may take.
 
     Raises:
         ValueError: It has no callbacks, so it would do nothing, for ever.
@@ -61,23 +62,23 @@ class Recorder:
     Attributes:
         runs: The jobs that it has done, in the order of their ends.
         running: The jobs that it is doing.
-        is_empty: Whether a server has said since the last `begin_round` that there is no job.
     """
 
-    def __init__(self, worker: Any) -> None:
+    def __init__(self, worker: Any, timeout: float) -> None:
         if not worker.worker_abilities:
             raise ValueError(f"{worker!r} has no callbacks: nothing was registered")
         self.runs: list[JobRun] = []
         self.running: list[WorkerJob] = []
-        self.is_empty: bool = False
         self._worker = worker
+        self._timeout = timeout
         self._until_empty = False
+        # Whether a server has said in this round that there is no job.
+        self._is_empty = False
         self._is_late: Callable[[], bool] = lambda: False
         self._results: dict[WorkerJob, Any] = {}
         self._errors: dict[WorkerJob, BaseException] = {}
         # Jobs that are their server's again, as `work` was left.
         self._given_up: list[WorkerJob] = []
-        self._raised = 0
         # The hooks that are called, and the worker's attributes that are not what they were.
         self._hooks: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
@@ -123,41 +124,30 @@ class Recorder:
         self._until_empty = False
         self._given_up.clear()
 
-    def begin_round(self, is_late: Callable[[], bool] = lambda: False) -> Callable[[], bool]:
-        """Have the next `work` end when there is no job, or it is late.
+    def rounds(self, is_late: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Yield before each `work` that is to be called until the queue is empty.
 
-        Returns:
-            What tells, when `work` has ended, whether the queue is empty.
+        Raises:
+            TimeoutError: It is late.
         """
         self._until_empty = True
         self._is_late = is_late
-        self._given_up.clear()
-        self.is_empty = False
-        before = len(self.runs)
-        return lambda: self.is_empty and len(self.runs) == before
+        is_over = False
+        while not is_over:
+            if is_late():
+                raise self.too_late()
+            self._given_up.clear()
+            self._is_empty = False
+            before = len(self.runs)
+            yield
+            is_over = self._is_empty and len(self.runs) == before
 
-    def too_late(self, seconds: float) -> TimeoutError:
+    def too_late(self) -> TimeoutError:
         """The error of a worker that was not done in time."""
         jobs = ", ".join(map(repr, (*self.running, *self._given_up)))
         what = f"this was still being done: {jobs}" if jobs else "there were still jobs"
-        return TimeoutError(f"after {seconds:g} seconds {what}; {len(self.runs)} were done before")
-
-    def raise_error(self) -> None:
-        """Raise what the first job that has failed since the last call has raised, if there is one.
-
-        Its notes say which job that was, and which others have failed.
-        """
-        failed = [(run.job, run.error) for run in self.runs[self._raised :] if run.error]
-        self._raised = len(self.runs)
-        if not failed:
-            return
-        (job, first), *others = failed
-        first.add_note(f"It was raised for {job!r}.")
-        for job, error in others[:_MOST_NAMED]:
-            first.add_note(f"{job!r} has failed, too: {error!r}")
-        if len(others) > _MOST_NAMED:
-            first.add_note(f"So have {len(others) - _MOST_NAMED} others.")
-        raise first
+        done = f"{len(self.runs)} were done before"
+        return TimeoutError(f"after {self._timeout:g} seconds {what}; {done}")
 
     # The hooks.
 
@@ -198,7 +188,7 @@ class Recorder:
         error = self._errors.pop(job, None)
         result = self._results.pop(job, None)
         if job not in self._given_up:
-            self.runs.append(JobRun(job, None if error else result, error))
+            self.runs.append(JobRun(job, result if error is None else None, error))
 
     def _on_job_exception(self, job: WorkerJob, exc_info: ExcInfo) -> Any:
         self._errors[job] = exc_info[1]
@@ -211,11 +201,28 @@ class Recorder:
     def _after_poll(self, any_activity: bool) -> Any:
         engine = self._worker._driver.engine  # noqa: SLF001 - nobody else asks for this
         links = list(engine.pool.links())
-        self.is_empty |= bool(links) and all(link.phase is Phase.ASLEEP for link in links)
-        ends = self._until_empty and (self.is_empty or self._is_late())
+        self._is_empty |= bool(links) and all(link.phase is Phase.ASLEEP for link in links)
+        ends = self._until_empty and (self._is_empty or self._is_late())
         go_on = self._hooks["after_poll"](any_activity)
         return self._both(go_on, ends) if inspect.isawaitable(go_on) else go_on and not ends
 
     @staticmethod
     async def _both(go_on: Awaitable[bool], ends: bool) -> bool:
         return await go_on and not ends
+
+
+def raise_error(runs: list[JobRun]) -> None:
+    """Raise what the first of these jobs that has failed has raised, if there is one.
+
+    Its notes say which job that was, and which others have failed.
+    """
+    failed = [(run.job, run.error) for run in runs if run.error is not None]
+    if not failed:
+        return
+    (job, first), *others = failed
+    first.add_note(f"It was raised for {job!r}.")
+    for job, error in others[:_MOST_NAMED]:
+        first.add_note(f"{job!r} has failed, too: {error!r}")
+    if len(others) > _MOST_NAMED:
+        first.add_note(f"So have {len(others) - _MOST_NAMED} others.")
+    raise first

@@ -64,7 +64,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
                 with _alarm(self._timeout):
                     self._empty()
             except _TimeIsUp:
-                raise self._too_late() from None
+                raise self._recorder.too_late() from None
             finally:
                 self._recorder.detach()
         return self._drained()
@@ -108,15 +108,8 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
 
     def _empty(self) -> None:
         deadline = time.monotonic() + self._timeout
-        is_empty: Callable[[], bool] | None = None
-        while is_empty is None or not is_empty():
-            if time.monotonic() > deadline:
-                raise self._too_late()
-            is_empty = self._recorder.begin_round(lambda: time.monotonic() > deadline)
+        for _ in self._recorder.rounds(lambda: time.monotonic() > deadline):
             self.worker.work(None)
-
-    def _too_late(self) -> TimeoutError:
-        return self._recorder.too_late(self._timeout)
 
     # From one to the next.
 
@@ -131,7 +124,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
         if not phase.wait(self._timeout):
             # The thread is beyond help. Its job is another worker's, if there is one.
             self.worker.shutdown()
-            raise self._too_late()
+            raise self._recorder.too_late()
 
 
 class _Phase:

@@ -13,7 +13,7 @@ import pytest
 
 from gearman_proto.engines.phases import Phase
 from gearman_proto.testing.running import WorkerUnderTest
-from gearman_proto.testing.runs import JobRun, Recorder
+from gearman_proto.testing.runs import JobRun, Recorder, raise_error
 
 
 class Worker:
@@ -82,7 +82,7 @@ class Job:
 def make(kind: type[Worker]) -> tuple[Worker, Recorder]:
     worker = kind()
     worker.register_task("task", print)
-    recorder = Recorder(worker)
+    recorder = Recorder(worker, 2.5)
     recorder.attach("localhost")
     return worker, recorder
 
@@ -133,18 +133,21 @@ def test_what_leaves(kind: type[Worker]) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(worker.on_job_execute(Job(KeyboardInterrupt())))
     assert len(recorder.runs) == 1
-    text = str(recorder.too_late(2.5))
+    text = str(recorder.too_late())
     assert text == (
         "after 2.5 seconds this was still being done: <Job KeyboardInterrupt()>; 1 were done before"
     )
-    recorder.begin_round()
-    assert str(recorder.too_late(1)) == "after 1 seconds there were still jobs; 1 were done before"
+    next(recorder.rounds())
+    text = str(recorder.too_late())
+    assert text == "after 2.5 seconds there were still jobs; 1 were done before"
 
 
 def test_too_late_for_what_runs() -> None:
     worker, recorder = make(AsyncWorker)
     waiting = worker.on_job_execute(Job([1]))
-    assert str(recorder.too_late(1)).startswith("after 1 seconds this was still being done: <Job [")
+    assert str(recorder.too_late()).startswith(
+        "after 2.5 seconds this was still being done: <Job ["
+    )
     run(waiting)
     assert recorder.running == []
 
@@ -177,26 +180,30 @@ def test_rounds(kind: type[Worker]) -> None:
     # It serves.
     worker.links = [asleep]
     assert run(worker.after_poll(True)) is True
-    is_empty = recorder.begin_round()
+    rounds = recorder.rounds()
+    next(rounds)
     for links in ([], [asking], [asleep, asking]):
         worker.links = links
         assert run(worker.after_poll(True)) is True
-        assert not is_empty()
     assert run(worker.after_poll(False)) is False
+    # As a worker may end by itself.
+    next(rounds)
     worker.links = [asleep]
-    assert run(worker.after_poll(True)) is False
-    assert is_empty()
-    is_empty = recorder.begin_round()
-    assert not is_empty()
     run(worker.on_job_execute(Job([1])))
     assert run(worker.after_poll(True)) is False
-    assert not is_empty()
+    next(rounds)
+    assert run(worker.after_poll(True)) is False
+    assert next(rounds, "empty") == "empty"
     worker.links = [asking]
-    late = [False, True]
-    recorder.begin_round(lambda: late.pop(0))
+    late = [False, False, True, True]
+    rounds = recorder.rounds(lambda: late.pop(0))
+    next(rounds)
     assert run(worker.after_poll(True)) is True
     assert run(worker.after_poll(True)) is False
+    with pytest.raises(TimeoutError, match=r"there were still jobs; 1 were done"):
+        next(rounds)
     recorder.serve()
+    assert run(worker.after_poll(True)) is True
     assert run(worker.after_poll(True)) is True
 
 
@@ -205,7 +212,7 @@ def test_the_worker_is_as_it_was() -> None:
     worker.register_task("task", print)
     mine = worker.__dict__["after_poll"] = lambda any_activity: True
     before = vars(worker).copy()
-    recorder = Recorder(worker)
+    recorder = Recorder(worker, 1)
     recorder.attach("other:1", 2.5, links=[1])
     addresses, options = worker._made_of
     assert [str(address) for address in addresses] == ["other:1"]
@@ -221,23 +228,26 @@ def test_the_worker_is_as_it_was() -> None:
         recorder.attach("other:1")
     worker.worker_abilities.clear()
     with pytest.raises(ValueError, match="no callbacks"):
-        Recorder(worker)
+        Recorder(worker, 1)
 
 
-def test_errors_are_raised_once() -> None:
+class Falsy(LookupError):
+    def __bool__(self) -> bool:
+        return False
+
+
+def test_the_first_error_is_raised() -> None:
     worker, recorder = make(Worker)
-    recorder.raise_error()
-    errors = [LookupError(str(number)) for number in range(13)]
     worker.on_job_execute(Job([1]))
-    for error in errors:
-        worker.on_job_execute(Job(error))
-    with pytest.raises(LookupError, match=r"^0\n") as caught:
-        recorder.raise_error()
+    raise_error(recorder.runs)
+    for number in range(13):
+        worker.on_job_execute(Job(Falsy(str(number))))
+    with pytest.raises(Falsy, match=r"^0\n") as caught:
+        raise_error(recorder.runs)
     first, second, *_, last = caught.value.__notes__
-    assert first == "It was raised for <Job LookupError('0')>."
-    assert second == "<Job LookupError('1')> has failed, too: LookupError('1')"
+    assert first == "It was raised for <Job Falsy('0')>."
+    assert second == "<Job Falsy('1')> has failed, too: Falsy('1')"
     assert last == "So have 2 others."
-    recorder.raise_error()
 
 
 class UnderTest(WorkerUnderTest[Worker, str]):
@@ -254,8 +264,11 @@ class UnderTest(WorkerUnderTest[Worker, str]):
 def test_under_test() -> None:
     under_test = UnderTest({"task": print}, "localhost")
     assert under_test.worker.worker_abilities == {"task": print}
-    with pytest.raises(LookupError):
-        under_test.drain()
+    for _ in range(2):
+        with pytest.raises(LookupError) as caught:
+            under_test.drain()
+        # Each is raised once.
+        assert len(caught.value.__notes__) == 1
     under_test = UnderTest(under_test.worker, "localhost", timeout=1, raise_errors=False)
     assert len(under_test.drain()) == 2
     assert len(under_test.drain()) == 2
