@@ -9,6 +9,7 @@ from gearman_proto import Role
 from gearman_proto.wire.events import EchoReq, EchoRes
 
 from .conversation import Conversation
+from .sockets import socket_for
 
 if TYPE_CHECKING:
     import ssl
@@ -39,7 +40,7 @@ class ScriptedClient(Conversation):
         receive_buffer: int = 0,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        sock = socket_for(address[0])
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(timeout)

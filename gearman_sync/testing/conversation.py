@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import NEED_DATA, Connection, Role
@@ -12,8 +10,10 @@ from gearman_proto.wire.events import ConnectionClosed, Event, PacketEvent, Text
 from gearman_proto.wire.packets import HEADER, MAGIC_REQUEST, MAGIC_RESPONSE
 
 from .matching import matcher
+from .sockets import linger_not
 
 if TYPE_CHECKING:
+    import socket
     from types import TracebackType
     from typing import Self
 
@@ -21,8 +21,6 @@ E = TypeVar("E", bound=Event)
 
 # Bytes that are read at once.
 _PIECE = 1 << 18
-# Makes `close` send a reset: linger, for no time.
-_ABORT = struct.pack("ii", 1, 0)
 
 
 class Disconnected(ConnectionError):
@@ -146,6 +144,5 @@ class Conversation:
 
     def reset(self) -> None:
         """Close the connection with a RST, as after the crash of a process."""
-        with contextlib.suppress(OSError):
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        linger_not(self.sock)
         self.sock.close()

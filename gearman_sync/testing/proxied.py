@@ -15,9 +15,9 @@ import asyncio
 import contextlib
 import random
 import socket
-import struct
 from typing import TYPE_CHECKING, TypeVar
 
+from .sockets import linger_not, socket_for
 from .toxics import (
     Bandwidth,
     Corrupt,
@@ -46,8 +46,6 @@ _AHEAD = 64
 _TAIL = 16
 # Seconds that a piece takes at the most where the bandwidth is limited.
 _TICK = 0.05
-# Makes `close` send a reset: linger, for no time.
-_ABORT = struct.pack("ii", 1, 0)
 
 
 class Stream:
@@ -141,9 +139,7 @@ class Proxied:
         tap: Callable[[Direction, bytes], object],
     ) -> None:
         self.near = near
-        self.far: socket.socket = socket.socket(
-            socket.AF_INET6 if ":" in upstream[0] else socket.AF_INET
-        )
+        self.far: socket.socket = socket_for(upstream[0])
         self.far.setblocking(False)
         self._upstream = upstream
         self._note = note
@@ -177,7 +173,7 @@ class Proxied:
                 await loop.sock_connect(self.far, self._upstream)
             except OSError:
                 self._note("unreachable", b"")
-                self._linger_not(self.near)
+                linger_not(self.near)
                 return
             for sock in (self.near, self.far):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -351,7 +347,7 @@ class Proxied:
         self.ended = True
         for sock in (self.near, self.far):
             if reset:
-                self._linger_not(sock)
+                linger_not(sock)
             else:
                 # What was not read would make a reset of the `close` that follows.
                 with contextlib.suppress(OSError):
@@ -364,8 +360,3 @@ class Proxied:
         # One that ends its own connection looks at `ended`.
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-
-    @staticmethod
-    def _linger_not(sock: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)

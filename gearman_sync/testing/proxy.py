@@ -28,6 +28,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .proxied import Proxied
+from .sockets import socket_for
 from .toxics import Direction, Toxic
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ class FaultyProxy:
 
     @staticmethod
     def _bind(address: tuple[str, int]) -> socket.socket:
-        sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        sock = socket_for(address[0])
         # Two sockets can have one port as long as at most one of them listens.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)

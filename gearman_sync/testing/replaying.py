@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from gearman_proto.wire.packets import BY_NAME, HEADER, MAGIC_REQUEST, MAGIC_RESPONSE
 
 from .recording import Cutter, Element, Recording, decode, is_whole_reply
+from .sockets import linger_not
 from .varying import Varying
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ _ECHO_RES: Final = BY_NAME["ECHO_RES"].number
 _COUNT: Final = 1.0
 # Seconds in which a server that answers no echoes has taken what it got.
 _WHILE: Final = 0.05
-_ABORT: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True)
@@ -239,7 +238,7 @@ class _Replay:
             while not is_whole_reply(b"workers", reply) and (data := sock.recv(1 << 16)):
                 reply += data
             # It is to be gone at once.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+            linger_not(sock)
         return reply.count(b"\n")
 
     def _expect(self, at: int, line: _Line, element: Element) -> None:

@@ -51,6 +51,7 @@ from .conversation import Disconnected
 from .expectations import Expectation
 from .matching import shortened
 from .peer import Peer
+from .sockets import socket_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,8 +104,7 @@ class ScriptedServer:
         self._changed = threading.Condition()
         self._stopped = False
         self._failed = False
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.socket(family)
+        self._listener = socket_for(host)
         if receive_buffer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._listener.bind((host, 0))

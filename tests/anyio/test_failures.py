@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +126,7 @@ async def test_reset(start_server: StartServer, when: str) -> None:
         if when == "after it":
             peer.send(JobCreated(b"H:1"))
             wait_for(created)
-        # A close that resets the connection.
-        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.reset()
 
     created = threading.Event()
     async with gearman.GearmanClient([start_server(script).address]) as client:
@@ -181,8 +179,8 @@ class Ender:
         wait_for(self.go)
         self.go.clear()
         if self._how == "reset":
-            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if self._how == "half closed":
+            peer.reset()
+        elif self._how == "half closed":
             peer.sock.shutdown(socket.SHUT_WR)
         else:
             peer.sock.close()

@@ -39,6 +39,7 @@ from gearman_proto.wire.events import (
     SubmitJobBg,
 )
 from gearman_proto.wire.packets import MAGIC_REQUEST
+from gearman_sync.testing.sockets import linger_not
 from tests.support import PATIENCE, require
 
 from .support import admin, counted, make_worker, reverse, until, working
@@ -97,9 +98,7 @@ class Link:
 
     def reset(self) -> None:
         """Let closing send a RST."""
-        linger = struct.pack("ii", 1, 0)
-        raw = self.stream.extra(SocketAttribute.raw_socket)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        linger_not(self.stream.extra(SocketAttribute.raw_socket))
 
 
 @contextlib.asynccontextmanager
@@ -696,8 +695,7 @@ async def test_gone_before_they_are_accepted(
                 if number % 3:
                     sock.sendall(b"version\n")
                 if number % 2:
-                    linger = struct.pack("ii", 1, 0)
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    linger_not(sock)
         await check()
         await until(lambda: links(server) == 2)
     assert not [record for record in caplog.records if record.exc_info]

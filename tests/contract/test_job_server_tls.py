@@ -18,6 +18,7 @@ from gearman_proto.errors import (
 )
 from gearman_proto.wire.events import CanDo, GrabJobUniq, JobAssignUniq, SubmitJob
 from gearman_sync.testing import ScriptedClient
+from gearman_sync.testing.sockets import linger_not
 from tests.support import PATIENCE, make_certificates
 from tests.support.tls import client_context, server_context
 
@@ -254,7 +255,7 @@ async def test_handshakes_that_are_broken_off(
         if number % 2:
             sock.sendall(HALF_A_HELLO)
         if number % 3 == 1:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+            linger_not(sock)
         sock.close()
     await works(kit, server, tls_certificates, task)
 

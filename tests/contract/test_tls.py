@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import socket
 import ssl
-import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +98,7 @@ async def test_server_without_tls(
         if how != "closing at once":
             peer.sock.recv(5000)
         if how == "resetting":
-            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.reset()
         if how == "garbage":
             peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 100)
         if how in ("garbage", "silent"):

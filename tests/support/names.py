@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_sync import testing
+from gearman_sync.testing.sockets import socket_for
 
 from .waiting import wait_for
 
@@ -62,8 +63,7 @@ def resolve_to(
 
 def has_address(host: str) -> bool:
     """Whether this machine has it: IPv6's loopback, or another one than 127.0.0.1."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with contextlib.suppress(OSError), socket.socket(family) as sock:
+    with contextlib.suppress(OSError), socket_for(host) as sock:
         sock.bind((host, 0))
         return True
     return False

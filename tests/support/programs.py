@@ -14,6 +14,8 @@ from typing import NoReturn
 
 import pytest
 
+from gearman_sync.testing.sockets import socket_for
+
 from .waiting import eventually
 
 # Runs a command, with the default disposition of SIGINT.
@@ -47,8 +49,7 @@ def _missing(what: str) -> NoReturn:
 
 def free_port(host: str = "127.0.0.1") -> int:
     """A port that nobody listens at."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as sock:
+    with socket_for(host) as sock:
         sock.bind((host, 0))
         port: int = sock.getsockname()[1]
         return port
