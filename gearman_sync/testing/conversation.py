@@ -6,8 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import NEED_DATA, Connection, Role
+from gearman_proto.testing.packing import pack_event
 from gearman_proto.wire.events import ConnectionClosed, Event, PacketEvent, TextLine
-from gearman_proto.wire.packets import HEADER, MAGIC_REQUEST, MAGIC_RESPONSE
+from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 
 from .matching import matcher
 from .sockets import linger_not
@@ -118,13 +119,9 @@ class Conversation:
         server = self.connection.role is Role.SERVER
         magic = MAGIC_RESPONSE if server else MAGIC_REQUEST
         for event in events:
-            if isinstance(event, TextLine):
-                self.send_raw(event.line + event.ending)
-                continue
-            if not isinstance(event, PacketEvent):
+            if not isinstance(event, (PacketEvent, TextLine)):
                 raise TypeError(f"{event!r} can't be sent")
-            body = b"\0".join(type(event).arguments(event))
-            self.send_raw(HEADER.pack(magic, event.packet.number, len(body)) + body)
+            self.send_raw(pack_event(event, magic))
 
     def send_raw(self, data: bytes) -> None:
         """Send any bytes."""

@@ -19,7 +19,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.wire.packets import BY_NAME, HEADER, MAGIC_REQUEST, MAGIC_RESPONSE
+from gearman_proto.testing.packing import pack_event
+from gearman_proto.wire.events import EchoReq, EchoRes
+from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 
 from .recording import Cutter, Element, Recording, decode, is_whole_reply
 from .sockets import linger_not
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-_ECHO_REQ: Final = BY_NAME["ECHO_REQ"].number
-_ECHO_RES: Final = BY_NAME["ECHO_RES"].number
+_QUESTION: Final = pack_event(EchoReq(b"settled?"), MAGIC_REQUEST)
+_ANSWER: Final = pack_event(EchoRes(b"settled?"), MAGIC_RESPONSE)
 # Seconds after which a server that does not say how many connections it has will not.
 _COUNT: Final = 1.0
 # Seconds in which a server that answers no echoes has taken what it got.
@@ -147,14 +149,12 @@ class _Line:
         if not self.is_unsettled or self.closed or self.lost or self.sent.rest:
             return True
         self.is_unsettled = False
-        body = b"settled?"
         with contextlib.suppress(OSError):
-            self.sock.sendall(HEADER.pack(MAGIC_REQUEST, _ECHO_REQ, len(body)) + body)
-        echo = HEADER.pack(MAGIC_RESPONSE, _ECHO_RES, len(body)) + body
+            self.sock.sendall(_QUESTION)
         came = []
         answered = False
         with contextlib.suppress(TimeoutError):
-            while (unit := self._unit()) and unit != echo:
+            while (unit := self._unit()) and unit != _ANSWER:
                 came.append(unit)
             answered = True
         self.inbox.extendleft(reversed(came))

@@ -11,6 +11,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
+from gearman_proto.testing.packing import pack
 from gearman_proto.wire.packets import BY_NUMBER, HEADER, HEADER_SIZE
 
 if TYPE_CHECKING:
@@ -104,8 +105,7 @@ def rewritten(unit: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
     if not fields:
         return unit
     magic, number, _ = HEADER.unpack_from(unit)
-    body = b"\0".join([change(field, value) for field, value in fields.items()])
-    return HEADER.pack(magic, number, len(body)) + body
+    return pack(BY_NUMBER[number], [change(*field) for field in fields.items()], magic)
 
 
 def _fields(unit: bytes) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gearman_proto.testing import pack
+from gearman_proto.testing import pack_event
 from gearman_proto.wire.events import (
     CanDo,
     EchoReq,
@@ -289,7 +289,7 @@ def test_what_a_difference_says() -> None:
 def element(side: str, *events: PacketEvent) -> Element:
     """What was sent."""
     magic = MAGIC_RESPONSE if side == "server" else MAGIC_REQUEST
-    data = b"".join(pack(each.packet, type(each).arguments(each), magic) for each in events)
+    data = b"".join(pack_event(each, magic) for each in events)
     return Element(side, "client" if side == "server" else side, data)
 
 
