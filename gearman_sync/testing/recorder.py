@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from gearman_proto.wire.packets import BY_NUMBER, HEADER, Role
+from gearman_proto.wire.packets import BY_NAME, Role
 
 from .proxy import FaultyProxy
-from .recording import SERVER, Cutter, Element, Recording, is_whole_reply
+from .recording import SERVER, Cutter, Element, Recording, Replies, packet_of
 from .toxics import Direction
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # Seconds that the end waits for connections that have ended, which are to be written down, too.
 _PATIENCE: Final = 0.5
 # Seconds between two elements that are a pause, which a replay has to make as well.
 _PAUSE: Final = 0.25
+
+_EPOCH: Final = BY_NAME["SUBMIT_JOB_EPOCH"]
 
 
 class _Recorded:
@@ -26,21 +24,8 @@ class _Recorded:
 
     def __init__(self) -> None:
         self.cutters = {direction: Cutter() for direction in Direction}
-        #: What its client has sent.
-        self.units: list[bytes] = []
-        #: The commands that are not answered yet.
-        self.commands: deque[bytes] = deque()
-        #: The lines of an answer that is not whole.
-        self.reply = b""
+        self.replies = Replies()
         self.closed = False
-
-    @property
-    def side(self) -> str:
-        """What is at the other end, as far as that can be told from what it has sent."""
-        packets = [BY_NUMBER.get(HEADER.unpack_from(unit)[1]) for unit in self.units if not unit[0]]
-        if any(packet is not None and packet.sender == Role.WORKER for packet in packets):
-            return "worker"
-        return "client" if packets or not self.units else "admin"
 
 
 class Recorder(FaultyProxy):
@@ -83,14 +68,19 @@ class Recorder(FaultyProxy):
         Whether a connection is that of a client, a worker or an admin is told from what it has
         sent, and they are numbered in the order in which they have connected.
         """
+        passed = list(self._passed)
+        requests: dict[int, list[bytes]] = {number: [] for number, *_ in passed}
+        for number, direction, data, _ in passed:
+            if direction is Direction.UP:
+                requests[number].append(data)
         counts: dict[str, int] = {}
         names: dict[int, tuple[str, str]] = {}
-        for number, recorded in sorted(self._recorded.items()):
-            side = recorded.side
+        for number, sent in sorted(requests.items()):
+            side = _side(sent)
             counts[side] = counts.get(side, 0) + 1
             names[number] = side, side if counts[side] == 1 else f"{side}{counts[side]}"
         exchange = []
-        for number, direction, data, pause in list(self._passed):
+        for number, direction, data, pause in passed:
             side, conn = names[number]
             sender = side if direction is Direction.UP else SERVER
             exchange.append(Element(sender, conn, data, closes=not data, pause=pause))
@@ -103,34 +93,21 @@ class Recorder(FaultyProxy):
         recorded = self._recorded.setdefault(number, _Recorded())
         if recorded.closed:
             return
-        cutter = recorded.cutters[direction]
-        units: Iterable[bytes] = cutter.cut(data)
-        if cutter.rest and (cutter.lost or not data):
-            units, cutter.rest = [*units, cutter.rest], b""
-        for unit in units:
-            if direction is Direction.UP:
-                self._note_request(recorded, unit)
-                self._write(number, direction, unit)
-            elif unit[0] and recorded.commands:
-                recorded.reply += unit
-                if is_whole_reply(recorded.commands[0], recorded.reply):
-                    self._write(number, direction, recorded.reply)
-                    recorded.commands.popleft()
-                    recorded.reply = b""
-            else:
-                self._write(number, direction, unit)
+        for unit in recorded.cutters[direction].take(data):
+            if direction is Direction.DOWN:
+                if whole := recorded.replies.put(unit):
+                    self._write(number, direction, whole)
+                continue
+            if unit[0]:
+                recorded.replies.commands.append(unit)
+            elif self._epoch_base is None and packet_of(unit) is _EPOCH:
+                self._epoch_base = int(time.time())
+            self._write(number, direction, unit)
         if not data:
             recorded.closed = True
+            if direction is Direction.DOWN and (rest := recorded.replies.end()):
+                self._write(number, direction, rest)
             self._write(number, direction, b"")
-
-    def _note_request(self, recorded: _Recorded, unit: bytes) -> None:
-        if unit[0]:
-            recorded.commands.append(unit)
-        elif len(unit) < HEADER.size:
-            return
-        elif self._epoch_base is None and HEADER.unpack_from(unit)[1] == _EPOCH:
-            self._epoch_base = int(time.time())
-        recorded.units.append(unit)
 
     def _write(self, number: int, direction: Direction, data: bytes) -> None:
         now = time.monotonic()
@@ -139,4 +116,9 @@ class Recorder(FaultyProxy):
         self._passed.append((number, direction, data, pause if pause >= _PAUSE else 0.0))
 
 
-_EPOCH: Final = next(number for number, p in BY_NUMBER.items() if p.name == "SUBMIT_JOB_EPOCH")
+def _side(sent: list[bytes]) -> str:
+    """What has sent this, as far as that can be told."""
+    if any(packet.sender == Role.WORKER for unit in sent if (packet := packet_of(unit))):
+        return "worker"
+    begins = {unit[:1] for unit in sent if unit}
+    return "client" if b"\0" in begins or not begins else "admin"

@@ -18,6 +18,7 @@ Within a connection the order is that of the wire. A server may serve two connec
 from __future__ import annotations
 
 import json
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +34,8 @@ from gearman_proto.wire.packets import (
 if TYPE_CHECKING:
     import os
     from typing import Self
+
+    from gearman_proto.wire.packets import PacketType
 
 #: The sender of what a server sends.
 SERVER: Final = "server"
@@ -172,6 +175,14 @@ class Cutter:
             self.rest = self.rest[size:]
         return units
 
+    def take(self, data: bytes) -> list[bytes]:
+        """The same, where no data is the end, and what will never be complete is one, too."""
+        units = self.cut(data)
+        if self.rest and (self.lost or not data):
+            units.append(self.rest)
+            self.rest = b""
+        return units
+
     def _size(self) -> int:
         """How long the first unit is. 0: that is not known."""
         if self.lost or not self.rest:
@@ -184,6 +195,36 @@ class Cutter:
         if len(self.rest) < HEADER_SIZE:
             return 0
         return HEADER_SIZE + int(HEADER.unpack_from(self.rest)[2])
+
+
+def packet_of(unit: bytes) -> PacketType | None:
+    """Return what packet it is. None: text, or no packet that is known."""
+    if unit[:1] != b"\0" or len(unit) < HEADER_SIZE:
+        return None
+    return BY_NUMBER.get(HEADER.unpack_from(unit)[1])
+
+
+class Replies:
+    """Puts together the lines of what a server sends."""
+
+    def __init__(self) -> None:
+        #: The commands that are not answered yet.
+        self.commands: deque[bytes] = deque()
+        self._lines = b""
+
+    def put(self, unit: bytes) -> bytes:
+        """Return a packet, or a whole reply, if it is one with this line. Else nothing."""
+        if not unit[0] or not self.commands:
+            return unit
+        self._lines += unit
+        return self.end() if is_whole_reply(self.commands[0], self._lines) else b""
+
+    def end(self) -> bytes:
+        """Return the lines of a reply of which no more will come, if there are any."""
+        if self._lines:
+            self.commands.popleft()
+        lines, self._lines = self._lines, b""
+        return lines
 
 
 def decode(data: bytes) -> str:

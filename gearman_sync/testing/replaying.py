@@ -23,7 +23,7 @@ from gearman_proto.testing.packing import pack_event
 from gearman_proto.wire.events import EchoReq, EchoRes
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 
-from .recording import Cutter, Element, Recording, decode, is_whole_reply
+from .recording import Cutter, Element, Recording, Replies, decode, is_whole_reply
 from .sockets import linger_not
 from .varying import Varying
 
@@ -94,13 +94,12 @@ class _Line:
         self.name = name
         self.sock = socket.create_connection(address, timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        #: Packets and lines that have come.
+        #: Packets and replies that have come.
         self.inbox: deque[bytes] = deque()
         self._cutter = Cutter()
         #: Cuts what was sent, to know where a packet ends.
         self.sent = Cutter()
-        #: The commands that are not answered yet.
-        self.commands: deque[bytes] = deque()
+        self._replies = Replies()
         #: Something was sent since the last echo.
         self.is_unsettled = False
         #: The server has closed it, or it was closed here.
@@ -111,34 +110,22 @@ class _Line:
     def send(self, data: bytes) -> None:
         for unit in self.sent.cut(data):
             if unit[0]:
-                self.commands.append(unit)
+                self._replies.commands.append(unit)
         self.is_unsettled = True
         with contextlib.suppress(OSError):
             self.sock.sendall(data)
 
     def next(self) -> bytes:
         """The next packet, or whole reply of text. Empty: the server has closed."""
-        unit = self._unit()
-        if not unit or not unit[0] or not self.commands:
-            return unit
-        command = self.commands.popleft()
-        while not is_whole_reply(command, unit):
-            line = self._unit()
-            if not line:
-                break
-            unit += line
-        return unit
-
-    def _unit(self) -> bytes:
         while not self.inbox and not self.closed:
             data = b""
             with contextlib.suppress(ConnectionError):
                 data = self.sock.recv(1 << 18)
             self.closed = not data
-            self.inbox += self._cutter.cut(data)
-            if self._cutter.lost or (self.closed and self._cutter.rest):
-                self.inbox.append(self._cutter.rest)
-                self._cutter.rest = b""
+            came = [self._replies.put(unit) for unit in self._cutter.take(data)]
+            if self.closed:
+                came.append(self._replies.end())
+            self.inbox += filter(None, came)
         return self.inbox.popleft() if self.inbox else b""
 
     def settle(self) -> bool:
@@ -154,7 +141,7 @@ class _Line:
         came = []
         answered = False
         with contextlib.suppress(TimeoutError):
-            while (unit := self._unit()) and unit != _ANSWER:
+            while (unit := self.next()) and unit != _ANSWER:
                 came.append(unit)
             answered = True
         self.inbox.extendleft(reversed(came))

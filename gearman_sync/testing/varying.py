@@ -12,7 +12,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.packing import pack
-from gearman_proto.wire.packets import BY_NUMBER, HEADER, HEADER_SIZE
+from gearman_proto.wire.packets import HEADER_SIZE
+
+from .recording import packet_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,18 +103,15 @@ def learn(names: dict[bytes, bytes], recorded: bytes, actual: bytes) -> bool:
 
 def rewritten(unit: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
     """A packet with other fields: `change` gets the name and the value of each. Text stays."""
-    fields = _fields(unit)
-    if not fields:
+    packet, fields = packet_of(unit), _fields(unit)
+    if packet is None or not fields:
         return unit
-    magic, number, _ = HEADER.unpack_from(unit)
-    return pack(BY_NUMBER[number], [change(*field) for field in fields.items()], magic)
+    return pack(packet, [change(*field) for field in fields.items()], unit[:4])
 
 
 def _fields(unit: bytes) -> dict[str, bytes]:
     """The fields of a packet; none of text, and of what is no known packet."""
-    if unit[:1] != b"\0" or len(unit) < HEADER_SIZE:
-        return {}
-    packet = BY_NUMBER.get(HEADER.unpack_from(unit)[1])
+    packet = packet_of(unit)
     if packet is None or not packet.args:
         return {}
     return dict(zip(packet.args, unit[HEADER_SIZE:].split(b"\0", len(packet.args) - 1)))

@@ -139,6 +139,21 @@ def test_recording(recording: Recording, tmp_path: Path) -> None:
     assert Recording.load(path) == recording
 
 
+def test_the_end_of_a_server() -> None:
+    """What was said before is part of it, though there was to be more."""
+    lines = b"f\t0\t0\t0\n"
+    with ScriptedServer() as server:
+        server.expect(TextLine(b"status")).send_raw(lines).close()
+        with Recorder(server.address) as recorder, ScriptedClient(recorder.address) as client:
+            client.send(TextLine(b"status"))
+            assert client.rest() == lines
+        ended = Element("server", "admin", closes=True)
+        status = Element("admin", "admin", b"status\r\n")
+        assert recorder.recording.exchange[:3] == [status, Element("server", "admin", lines), ended]
+        server.expect(TextLine(b"status")).send_raw(lines).close()
+        assert replay(recorder.recording, server.address) == []
+
+
 def test_replayed_against_a_job_server(recording: Recording) -> None:
     with JobServer() as server:
         assert replay(recording, server.address) == []
