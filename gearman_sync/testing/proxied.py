@@ -70,8 +70,6 @@ class Stream:
         self.dead = False
         #: When something passes again, in the loop's time.
         self.stalled_until: float = 0.0
-        #: How many bytes the slicers that have an end have still to cut.
-        self.to_slice: dict[int, int] = {}
         #: What changes the next byte.
         self.corrupt: Corrupt | None = None
         #: What was read ahead, and when. None: nothing is.
@@ -86,13 +84,24 @@ class Stream:
         """The toxics of a kind that have begun."""
         return [toxic for toxic in self.active if isinstance(toxic, kind)]
 
+    def expect(self, toxic: Toxic, after: int) -> None:
+        """Let a toxic happen after so many bytes from now."""
+        self.to_come.append((self.passed + after, toxic))
+        self.to_come.sort(key=lambda pair: pair[0], reverse=True)
+
+    def end(self, toxic: Toxic) -> bool:
+        """Let a toxic go on no longer. Returns whether it did."""
+        left = [each for each in self.active if each is not toxic]
+        went_on, self.active = len(left) < len(self.active), left
+        return went_on
+
     def room(self, size: int) -> int:
         """How many of `size` bytes pass at once."""
         if self.to_come:
             size = min(size, self.to_come[-1][0] - self.passed)
         for slicer in self.of(Slicer):
             variation = self.rng.randint(-slicer.size_variation, slicer.size_variation)
-            size = min(size, slicer.average_size + variation, self.to_slice.get(id(slicer), size))
+            size = min(size, slicer.average_size + variation)
         for limit in self.of(Bandwidth):
             size = min(size, max(1, int(limit.rate * _TICK)))
         return size
@@ -100,14 +109,7 @@ class Stream:
     def pause(self, size: int) -> float:
         """Seconds before `size` bytes pass, for slicers and bandwidth."""
         seconds = sum(size / limit.rate for limit in self.of(Bandwidth))
-        for slicer in self.of(Slicer):
-            seconds += slicer.delay
-            if id(slicer) in self.to_slice:
-                self.to_slice[id(slicer)] -= size
-                if not self.to_slice[id(slicer)]:
-                    del self.to_slice[id(slicer)]
-                    self.active.remove(slicer)
-        return seconds
+        return seconds + sum(slicer.delay for slicer in self.of(Slicer))
 
     def latency(self) -> float:
         """Seconds between the coming of the next piece, and its passing."""
@@ -198,9 +200,7 @@ class Proxied:
     def expect(self, toxic: Toxic) -> None:
         """Let a toxic happen, after so many bytes from now, if it is to happen here at all."""
         if self.rng.random() < toxic.toxicity:
-            stream = self.streams[toxic.direction]
-            stream.to_come.append((stream.passed + toxic.begins, toxic))
-            stream.to_come.sort(key=lambda pair: pair[0], reverse=True)
+            self.streams[toxic.direction].expect(toxic, toxic.begins)
 
     def inject(self, toxic: Toxic) -> None:
         """The same for a connection that there is, also where nothing passes."""
@@ -211,11 +211,9 @@ class Proxied:
         """Let a toxic happen no more."""
         stream = self.streams[toxic.direction]
         stream.to_come = [pair for pair in stream.to_come if pair[1] is not toxic]
-        if any(each is toxic for each in stream.active):
-            stream.active = [each for each in stream.active if each is not toxic]
-            if isinstance(toxic, Timeout):
-                # Bytes were lost: what came behind them would mean something else.
-                self.end(reset=False)
+        if stream.end(toxic) and isinstance(toxic, Timeout):
+            # Bytes were lost: what came behind them would mean something else.
+            self.end(reset=False)
 
     async def _pass_on(self, stream: Stream) -> None:
         loop = asyncio.get_running_loop()
@@ -306,6 +304,8 @@ class Proxied:
         if isinstance(toxic, Corrupt):
             stream.corrupt = toxic  # It happens when the byte is there.
             return
+        if isinstance(toxic, Slicer) and toxic.length and stream.end(toxic):
+            return  # All that it was to cut has passed.
         self._note(toxic, b"")
         loop = asyncio.get_running_loop()
         match toxic:
@@ -314,7 +314,7 @@ class Proxied:
             case Slicer():
                 stream.active.append(toxic)
                 if toxic.length:
-                    stream.to_slice[id(toxic)] = toxic.length
+                    stream.expect(toxic, toxic.length)
             case Timeout():
                 stream.active.append(toxic)
                 if toxic.timeout:
@@ -339,7 +339,7 @@ class Proxied:
 
     def _end_of(self, stream: Stream, toxic: Toxic) -> None:
         """The time of a toxic has come, unless it was removed."""
-        if any(each is toxic for each in stream.active):
+        if stream.end(toxic):
             self.end(reset=isinstance(toxic, ResetPeer))
 
     def end(self, *, reset: bool) -> None:
