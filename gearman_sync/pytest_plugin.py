@@ -6,6 +6,7 @@ need it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,9 +73,8 @@ def gearman_worker(gearman_server: HostAndPort) -> Callable[..., WorkerUnderTest
         from gearman_proto.surface.callbacks import is_async  # noqa: PLC0415
 
         options.setdefault("server", gearman_server)
-        callbacks = worker.values() if hasattr(worker, "values") else ()
-        is_ours = isinstance(worker, GearmanWorker) or hasattr(worker, "values")
-        if not is_ours or any(map(is_async, callbacks)):
+        callbacks = worker.values() if isinstance(worker, Mapping) else ()
+        if not isinstance(worker, (GearmanWorker, Mapping)) or any(map(is_async, callbacks)):
             from gearman_anyio.testing import BlockingWorkerUnderTest  # noqa: PLC0415
 
             return BlockingWorkerUnderTest(worker, **options)
