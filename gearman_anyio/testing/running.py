@@ -55,7 +55,6 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
     # Inside ``async with``.
     _tasks: Tasks | None = None
     _serving: _Phase
-    _is_over = False
 
     async def drain(self) -> list[JobRun]:
         if self._tasks is not None:
@@ -119,14 +118,12 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
     # The task that serves.
 
     def _begin_serving(self, tasks: Tasks) -> None:
-        self._recorder.serve()
         self._serving = _Phase()
-        tasks.start_soon(self._serve, self._serving)
+        tasks.start_soon(self._serve, self._recorder.serve(), self._serving)
 
-    async def _serve(self, phase: _Phase) -> None:
+    async def _serve(self, rounds: Iterator[object], phase: _Phase) -> None:
         try:
-            # One that ends by itself is started again, as whatever watches over workers does.
-            while not self._is_over:
+            for _ in rounds:
                 await self.worker.work(None)
         except Exception as error:  # noqa: BLE001 - see below
             # It is raised in the test, which may wait for a result for ever, though.
@@ -136,11 +133,9 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
             phase.ended.set()
 
     async def _end_serving(self) -> None:
-        self._is_over = True
-        self.worker.stop()
+        self._recorder.end_serving()
         with self._limit():
             await self._serving.ended.wait()
-        self._is_over = False
         if self._serving.error is not None:
             raise self._serving.error
 

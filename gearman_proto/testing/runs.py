@@ -72,6 +72,7 @@ class Recorder:
         self._worker = worker
         self._timeout = timeout
         self._until_empty = False
+        self._serves = False
         # Whether a server has said in this round that there is no job.
         self._is_empty = False
         self._is_late: Callable[[], bool] = lambda: False
@@ -119,10 +120,22 @@ class Recorder:
 
     # Rounds.
 
-    def serve(self) -> None:
-        """Let `work` go on when there is no job."""
+    def serve(self) -> Iterator[object]:
+        """Let `work` go on when there is no job.
+
+        Returns:
+            What yields before each `work` that is to be called until `end_serving`. One that ends
+            by itself is started again, as whatever watches over workers does.
+        """
         self._until_empty = False
         self._given_up.clear()
+        self._serves = True
+        return iter(lambda: self._serves, False)
+
+    def end_serving(self) -> None:
+        """End what `serve` has begun, when the jobs that are being done are."""
+        self._serves = False
+        self._worker.stop()
 
     def rounds(self, is_late: Callable[[], bool] = lambda: False) -> Iterator[None]:
         """Yield before each `work` that is to be called until the queue is empty.

@@ -49,15 +49,14 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
     """
 
     _worker_class = GearmanWorker
-    # The thread that serves, inside ``with``, and whether it is to end.
+    # The thread that serves, inside ``with``.
     _serving: _Phase | None = None
-    _is_over = False
 
     def drain(self) -> list[JobRun]:
         if self._serving is not None:
             self._end_serving()
             self._wait(_Phase(self._empty))
-            self._serving = _Phase(self._serve)
+            self._begin_serving()
         else:
             self._recorder.attach(self._server)
             try:
@@ -71,7 +70,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
 
     def __enter__(self) -> Self:
         self._recorder.attach(self._server)
-        self._serving = _Phase(self._serve)
+        self._begin_serving()
         return self
 
     def __exit__(
@@ -95,11 +94,9 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
 
     # What is done in a phase.
 
-    def _serve(self) -> None:
-        self._recorder.serve()
-        # One that ends by itself is started again, as whatever watches over workers does.
+    def _serve(self, rounds: Iterator[object]) -> None:
         try:
-            while not self._is_over:
+            for _ in rounds:
                 self.worker.work(None)
         except BaseException:
             # It is raised in the test, which may wait for a result for ever, though.
@@ -113,12 +110,14 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
 
     # From one to the next.
 
+    def _begin_serving(self) -> None:
+        rounds = self._recorder.serve()
+        self._serving = _Phase(lambda: self._serve(rounds))
+
     def _end_serving(self) -> None:
         assert self._serving is not None
-        self._is_over = True
-        self.worker.stop()
+        self._recorder.end_serving()
         self._wait(self._serving)
-        self._is_over = False
 
     def _wait(self, phase: _Phase) -> None:
         if not phase.wait(self._timeout):

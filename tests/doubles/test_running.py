@@ -409,6 +409,17 @@ def test_no_server(task: str, how: str, caplog: pytest.LogCaptureFixture) -> Non
     assert ("the worker under test has ended" in caplog.text) == (how == "with")
 
 
+def test_server_that_comes_back(server: Server, task: str, client: GearmanClient) -> None:
+    under_test = WorkerUnderTest({task: reverse}, server.address)
+    server.kill()
+    with pytest.raises(ServerUnavailable), under_test:
+        assert under_test._serving
+        under_test._serving._thread.join(PATIENCE)
+    server.start()
+    with under_test:
+        assert client.submit_job(task, "ab", poll_timeout=PATIENCE).result == b"ba"
+
+
 # Arguments.
 
 

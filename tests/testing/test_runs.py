@@ -6,7 +6,7 @@ True ones are in tests/doubles and tests/anyio.
 from __future__ import annotations
 
 import types
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ class Worker:
         self.worker_abilities: dict[str, Any] = {}
         self.links: list[Any] = []
         self.is_connected = False
+        self.stops = 0
         self._made_of: Any = "its servers", {"max_jobs": 1}
         self._driver = types.SimpleNamespace(
             engine=types.SimpleNamespace(pool=types.SimpleNamespace(links=lambda: self.links))
@@ -38,6 +39,9 @@ class Worker:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+
+    def stop(self) -> None:
+        self.stops += 1
 
     # Hooks. What the callback did is in `job`.
 
@@ -180,7 +184,7 @@ def test_rounds(kind: type[Worker]) -> None:
     # It serves.
     worker.links = [asleep]
     assert run(worker.after_poll(True)) is True
-    rounds = recorder.rounds()
+    rounds: Iterator[object] = recorder.rounds()
     next(rounds)
     for links in ([], [asking], [asleep, asking]):
         worker.links = links
@@ -202,9 +206,15 @@ def test_rounds(kind: type[Worker]) -> None:
     assert run(worker.after_poll(True)) is False
     with pytest.raises(TimeoutError, match=r"there were still jobs; 1 were done"):
         next(rounds)
-    recorder.serve()
-    assert run(worker.after_poll(True)) is True
-    assert run(worker.after_poll(True)) is True
+    for _ in range(2):
+        rounds = recorder.serve()
+        next(rounds)
+        next(rounds)
+        assert run(worker.after_poll(True)) is True
+        assert run(worker.after_poll(True)) is True
+        recorder.end_serving()
+        assert list(rounds) == []
+    assert worker.stops == 2
 
 
 def test_the_worker_is_as_it_was() -> None:
