@@ -270,8 +270,10 @@ class WorkerNode(Node):
         if end is None:
             net.fail(f"{self.name} was given {handle} of a connection that is no more")
         server = self.servers[end.peer.node.name]
+        # A server that has something left for a worker which has ended keeps the connection, and
+        # gives its jobs to others at once.
         execution = net.books.started(
-            self, server, lambda: end.peer.gone, handle, net.now, self.limit
+            self, server, lambda: end.peer.gone or end.peer.has_ended, handle, net.now, self.limit
         )
         run = Run(job, execution, self.life)
         self.runs[run] = None

@@ -246,6 +246,16 @@ def test_a_job_that_another_worker_has() -> None:
     assert late.may_be_again(0.6)
 
 
+def test_a_job_of_a_worker_that_has_ended() -> None:
+    """The server may keep its connection for what it has left to send."""
+    cast = doing()
+    ((execution,),) = cast.net.books.executions.values()
+    assert not execution.may_be_again(0.6)
+    (end,) = cast.worker.ends.values()
+    end.peer.has_ended = True
+    assert execution.may_be_again(0.6)
+
+
 def test_more_jobs_than_slots() -> None:
     cast = Cast()
     cast.submit()
