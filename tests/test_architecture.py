@@ -41,6 +41,7 @@ ARROWS: Final[dict[str, set[str]]] = {
     "gearman_sync.migrate": CORE | {"gearman_sync"},
     "gearman_anyio": CORE,
     "gearman_proto.testing": CORE,
+    "gearman_sync.conformance": CORE | {"gearman_proto.testing", "gearman_sync.testing"},
     "gearman_sync.testing": CORE | {"gearman_proto.testing", "gearman_sync"},
     "gearman_anyio.testing": CORE | {"gearman_proto.testing", "gearman_anyio"},
     "gearman_sync.pytest_plugin": CORE

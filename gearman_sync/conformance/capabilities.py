@@ -1,0 +1,152 @@
+"""What a server can do, found out by asking it before the cases are run.
+
+A server that lacks something answers with ERROR, closes the connection, or says nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gearman_proto.wire.events import (
+    CanDoTimeout,
+    EchoReq,
+    EchoRes,
+    Event,
+    GetStatusUnique,
+    GrabJob,
+    GrabJobAll,
+    JobAssign,
+    JobAssignUniq,
+    JobCreated,
+    OptionReq,
+    OptionRes,
+    StatusResUnique,
+    SubmitJobBg,
+    SubmitJobEpoch,
+    SubmitReduceJobBackground,
+)
+
+from .case import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .serverkit import Line, ServerKit
+
+#: What each capability means.
+CAPABILITIES: Final = {
+    "echo": "ECHO_REQ is answered",
+    "options": "OPTION_REQ `exceptions` is granted",
+    "unique-status": "GET_STATUS_UNIQUE is answered",
+    "epoch": "SUBMIT_JOB_EPOCH makes a job",
+    "reduce": "SUBMIT_REDUCE_JOB_BACKGROUND makes a job",
+    "coalescing": "a submit of a unique that is queued is joined to it",
+    "grab": "GRAB_JOB gets a job",
+    "grab-all": "GRAB_JOB_ALL gets a job",
+    "timeouts": "CAN_DO_TIMEOUT registers for a function",
+    "text": "`version` is answered",
+    "workers": "`workers` is answered with a list",
+    "status": "`status` is answered with a list",
+    "maxqueue": "`maxqueue` is answered",
+    "cancel": "`cancel job` of an unknown job is answered",
+    "restart": "the server was started by the suite, which can start it again",
+}
+
+
+def probe(kit: ServerKit) -> set[str]:
+    """Return what the server can do, but for `restart`."""
+    found = {"echo"} if _answers(kit, lambda line: line.send(EchoReq(b"?")), EchoRes) else set()
+    kit.has = frozenset(found)
+    for name, question in _QUESTIONS.items():
+        try:
+            if question(kit):
+                found.add(name)
+        except Failed:
+            pass
+    return found
+
+
+def _answers(kit: ServerKit, ask: Callable[[Line], None], answer: type[Event]) -> bool:
+    line = kit.client()
+    try:
+        ask(line)
+        line.expect(answer)
+    except Failed:
+        return False
+    finally:
+        line.close()
+    return True
+
+
+def _grabs(kit: ServerKit, name: str, grab: Event, *answers: type[Event]) -> bool:
+    """Whether a kind of grab gets a job."""
+    function = kit.another(name)
+    kit.client().submit(kind=SubmitJobBg, function=function)
+    worker = kit.worker(function)
+    worker.send(grab)
+    event = worker.next()
+    if isinstance(event, answers):
+        worker.complete(event.handle)  # type: ignore[attr-defined]
+        return True
+    # So that nothing of it stays in the queue.
+    worker.complete(worker.grab().handle)
+    return False
+
+
+def _joins(kit: ServerKit) -> bool:
+    function = kit.another("join")
+    client, unique = kit.client(), kit.another("unique")
+    handles = {client.submit(kind=SubmitJobBg, function=function, unique=unique) for _ in "12"}
+    worker = kit.worker(function)
+    for _ in handles:
+        worker.complete(worker.grab().handle)
+    return len(handles) == 1
+
+
+def _makes(kit: ServerKit, name: str, submit: Callable[[bytes], Event]) -> bool:
+    function = kit.another(name)
+    client = kit.client()
+    client.send(submit(function))
+    client.expect(JobCreated)
+    worker = kit.worker(function)
+    worker.complete(worker.grab().handle)
+    return True
+
+
+def _has_timeouts(kit: ServerKit) -> bool:
+    function = kit.another("timeout")
+    client, worker = kit.client(), kit.worker()
+    client.submit(kind=SubmitJobBg, function=function)
+    worker.send(CanDoTimeout(function, b"60000"))
+    try:
+        worker.complete(worker.grab().handle)
+    except Failed:
+        worker = kit.worker(function)
+        worker.complete(worker.grab().handle)
+        return False
+    return True
+
+
+_QUESTIONS: Final[dict[str, Callable[[ServerKit], bool]]] = {
+    "options": lambda kit: _answers(kit, lambda e: e.send(OptionReq(b"exceptions")), OptionRes),
+    "unique-status": lambda kit: _answers(
+        kit, lambda e: e.send(GetStatusUnique(b"nobody")), StatusResUnique
+    ),
+    "epoch": lambda kit: _makes(
+        kit, "epoch", lambda function: SubmitJobEpoch(function, b"", b"1", b"data")
+    ),
+    "reduce": lambda kit: _makes(
+        kit,
+        "reduce",
+        lambda function: SubmitReduceJobBackground(function, b"", b"reducer", b"", b"data"),
+    ),
+    "coalescing": _joins,
+    "grab": lambda kit: _grabs(kit, "grab", GrabJob(), JobAssign),
+    "grab-all": lambda kit: _grabs(kit, "grab-all", GrabJobAll(), JobAssignUniq),
+    "timeouts": _has_timeouts,
+    "text": lambda kit: bool(kit.admin().text(b"version")),
+    "workers": lambda kit: kit.admin().list(b"workers") is not None,
+    "status": lambda kit: kit.admin().list(b"status") is not None,
+    "maxqueue": lambda kit: kit.admin().text(b"maxqueue " + kit.function).startswith(b"OK"),
+    "cancel": lambda kit: bool(kit.admin().text(b"cancel job H:conformance:nobody")),
+}

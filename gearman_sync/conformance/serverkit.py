@@ -1,0 +1,241 @@
+"""What a case for servers gets: clients, workers and admins of the server that is judged.
+
+Barriers
+    A server may carry out what two connections ask for in any order. So a case that needs an order
+    has `Line.settle` between: an ECHO round trip, or one of GET_STATUS where the server has no
+    ECHO. What has come by then is all that the server had to say. Nothing here sleeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto import Role
+from gearman_proto.wire.events import (
+    CanDo,
+    EchoReq,
+    EchoRes,
+    Event,
+    GetStatus,
+    GetStatusUnique,
+    GrabJobUniq,
+    JobAssignUniq,
+    JobCreated,
+    NoJob,
+    OptionReq,
+    OptionRes,
+    PreSleep,
+    StatusRes,
+    StatusResUnique,
+    SubmitJob,
+    TextLine,
+    WorkComplete,
+)
+from gearman_sync.testing import ScriptedClient
+from gearman_sync.testing.matching import shortened
+
+from .case import Failed, Suite, Unsupported, demand
+from .exchange import Exchange, Tap
+from .talk import Talk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from types import TracebackType
+    from typing import Self
+
+SERVER: Final = Suite("server")
+#: Decorates a case for servers: `Suite.case`.
+case: Final = SERVER.case
+
+# A handle that no server gives out.
+_NOBODY: Final = b"H:conformance:nobody"
+
+
+class Line(Talk, ScriptedClient):
+    """A connection to the server that is judged. It may be a client's, a worker's, or both.
+
+    Attributes:
+        function: The function that is meant where none is given.
+        has_echo: Whether the server answers ECHO_REQ.
+    """
+
+    function: bytes = b""
+    has_echo: bool = True
+    _tokens = itertools.count(1)
+
+    # Barriers.
+
+    def settle(self) -> list[Event]:
+        """Let the server take all that was sent here. Returns what came before it has said so."""
+        token = b"settled %d" % next(self._tokens)
+        question: Event = EchoReq(token) if self.has_echo else GetStatus(_NOBODY)
+        self.send(question)
+        came: list[Event] = []
+        while True:
+            event = self.next("the answer to an ECHO_REQ" if self.has_echo else "a STATUS_RES")
+            if event == EchoRes(token) or (
+                isinstance(event, StatusRes) and event.handle == _NOBODY
+            ):
+                return came
+            came.append(event)
+
+    def nothing(self) -> None:
+        """Demand that nothing has come."""
+        came = self.settle()
+        demand(not came, "nothing", ", ".join(map(shortened, came)))
+
+    # As a client.
+
+    def submit(
+        self,
+        data: bytes = b"data",
+        *,
+        unique: bytes = b"",
+        kind: Callable[..., Event] = SubmitJob,
+        function: bytes | None = None,
+    ) -> bytes:
+        """Submit a job with one of the plain SUBMIT_JOB packets, and return its handle."""
+        self.send(kind(self.function if function is None else function, unique, data))
+        return self.expect(JobCreated).handle
+
+    def status(self, handle: bytes) -> StatusRes:
+        """Ask for a job's status."""
+        self.send(GetStatus(handle))
+        return self.expect(StatusRes, handle=handle)
+
+    def status_unique(self, unique: bytes) -> StatusResUnique:
+        """Ask for the status of the job of a unique."""
+        self.send(GetStatusUnique(unique))
+        return self.expect(StatusResUnique)
+
+    # As a worker.
+
+    def grab(self) -> JobAssignUniq:
+        """Ask for a job, and get one."""
+        self.send(GrabJobUniq())
+        return self.expect(JobAssignUniq)
+
+    def grab_nothing(self) -> None:
+        """Ask for a job, and get none."""
+        self.send(GrabJobUniq())
+        self.expect(NoJob)
+
+    def sleep(self) -> None:
+        """Go to sleep. There has to be no job, else there would be a NOOP."""
+        self.send(PreSleep())
+        self.nothing()
+
+    def complete(self, handle: bytes, data: bytes = b"result") -> None:
+        """End a job, and let the server take that."""
+        self.send(WorkComplete(handle, data))
+        self.nothing()
+
+    # As an admin.
+
+    def text(self, command: bytes) -> bytes:
+        """Send a text command, and return its reply of one line, with its end."""
+        self.send(TextLine(command))
+        line = self.expect(TextLine)
+        return line.line + line.ending
+
+    def list(self, command: bytes) -> list[bytes]:
+        """Send a text command, and return the lines of its reply, which ends with a dot."""
+        self.send(TextLine(command))
+        lines: list[bytes] = []
+        while (line := self.expect(TextLine).line) != b".":
+            lines.append(line)
+        return lines
+
+
+class ServerKit:
+    """What a case for servers gets.
+
+    Attributes:
+        function: The name of a function that no other case has.
+        address: Where the server listens.
+        has: The capabilities of the server.
+        timeout: Seconds that something is waited for.
+        exchange: What passes.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        name: str,
+        has: Collection[str],
+        timeout: float,
+        restart: Callable[[], None] | None = None,
+    ) -> None:
+        self.address: tuple[str, int] = address
+        self.function: bytes = name.encode()
+        self.has: Collection[str] = has
+        self.timeout: float = timeout
+        self.exchange: Exchange = Exchange()
+        self._restart = restart
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def another(self, name: str) -> bytes:
+        """Return a name of one's own, for one more function or for a unique."""
+        return self.function + b"-" + name.encode()
+
+    def _connect(self, side: str) -> Line:
+        try:
+            line = Line(self.address, role=Role.CLIENT | Role.WORKER, timeout=self.timeout)
+        except OSError as error:
+            raise Failed("a connection", str(error)) from None
+        tap: Any = Tap(line.sock, self.exchange, self.exchange.name(side), side)
+        line.sock = tap
+        line.function = self.function
+        line.has_echo = "echo" in self.has
+        self._stack.callback(line.close)
+        return line
+
+    def client(self, *, exceptions: bool = False) -> Line:
+        """Return a new connection of a client.
+
+        Args:
+            exceptions: Whether it is to get WORK_EXCEPTION.
+        """
+        line = self._connect("client")
+        if exceptions:
+            line.send(OptionReq(b"exceptions"))
+            line.expect(OptionRes)
+        return line
+
+    def worker(self, *functions: bytes) -> Line:
+        """Return a new connection of a worker that has registered for functions.
+
+        Args:
+            functions: Their names, in this order; by default it is the one of this case.
+        """
+        line = self._connect("worker")
+        line.send(*[CanDo(name) for name in functions or [self.function]])
+        line.nothing()
+        return line
+
+    def admin(self) -> Line:
+        """Return a new connection for text commands."""
+        return self._connect("admin")
+
+    def restart(self) -> None:
+        """Kill the server, and start it again.
+
+        Raises:
+            Unsupported: It was not started by this.
+        """
+        if self._restart is None:
+            raise Unsupported("the server was not started by the suite")
+        self._restart()

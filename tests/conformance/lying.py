@@ -1,0 +1,196 @@
+"""What is wrong on purpose: a proxy that changes what passes, before a program or server of ours.
+
+So each case is shown to fail, with the least that makes it fail: a suite that can't fail judges
+nothing. A lie is about the packets of one type: ">NOOP" are those to the server, "<NOOP" those from
+it, and "TEXT" in place of a type is lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from gearman_proto.testing.packing import pack
+from gearman_proto.wire.packets import BY_NAME, HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE
+from gearman_sync.testing.recording import Cutter, packet_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+#: Gets the arguments of a packet, and returns what passes in its place.
+Change: TypeAlias = Callable[[list[bytes]], bytes]
+
+#: So many that no case has more.
+MANY: Final = 1_000_000
+#: What closes the connection in place of passing something.
+CLOSE: Final = b"close"
+
+
+@dataclass
+class Lie:
+    """What is done with the packets of one type, or with lines of text.
+
+    Attributes:
+        name: The direction and the type.
+        change: Gets the arguments of the packet (of a line: the line), and returns the bytes that
+            pass, or `CLOSE`.
+        first: How many of them pass as they are before, in each connection.
+        last: How many are changed then.
+    """
+
+    name: str
+    change: Change
+    first: int = 0
+    last: int = MANY
+    seen: dict[int, int] = field(default_factory=dict)
+
+
+def packet(name: str, *args: bytes) -> bytes:
+    """Return a packet of a direction and type."""
+    magic = MAGIC_REQUEST if name[0] == ">" else MAGIC_RESPONSE
+    return pack(BY_NAME[name[1:]], args, magic)
+
+
+def drop(name: str, *, first: int = 0, last: int = MANY) -> Lie:
+    """They do not pass."""
+    return Lie(name, lambda args: b"", first, last)
+
+
+def close(name: str, *, first: int = 0) -> Lie:
+    """The connection is closed in their place."""
+    return Lie(name, lambda args: CLOSE, first)
+
+
+def twice(name: str, *, first: int = 0, last: int = MANY) -> Lie:
+    """They pass twice."""
+    return Lie(name, lambda args: packet(name, *args) * 2, first, last)
+
+
+def field_of(
+    name: str,
+    number: int,
+    value: bytes | Callable[[bytes], bytes],
+    *,
+    first: int = 0,
+    last: int = MANY,
+) -> Lie:
+    """One of their arguments is another."""
+
+    def change(args: list[bytes]) -> bytes:
+        args[number] = value if isinstance(value, bytes) else value(args[number])
+        return packet(name, *args)
+
+    return Lie(name, change, first, last)
+
+
+def becomes(name: str, *replacement: bytes, first: int = 0, last: int = MANY) -> Lie:
+    """These bytes pass in their place."""
+    return Lie(name, lambda args: b"".join(replacement), first, last)
+
+
+def before(name: str, *data: bytes, first: int = 0, last: int = MANY) -> Lie:
+    """These bytes pass before them."""
+    return Lie(name, lambda args: b"".join(data) + packet(name, *args), first, last)
+
+
+def after(name: str, *data: bytes, first: int = 0, last: int = MANY) -> Lie:
+    """These bytes pass behind them."""
+    return Lie(name, lambda args: packet(name, *args) + b"".join(data), first, last)
+
+
+class Lying:
+    """A proxy that lies.
+
+    Args:
+        upstream: Where the server is.
+        lies: About which packets, and how. The first that fits is told.
+    """
+
+    def __init__(self, upstream: tuple[str, int], lies: Sequence[Lie]) -> None:
+        self._upstream = upstream
+        self._lies = lies
+        self._socks: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address: tuple[str, int] = self._listener.getsockname()
+
+    def __enter__(self) -> Self:
+        self._run(self._accept)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # A blocked accept is not ended by closing its socket.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        for sock in list(self._socks):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in list(self._threads):
+            thread.join(10)
+        for sock in [*self._socks, self._listener]:
+            sock.close()
+
+    def _run(self, function: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=function, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                upstream = socket.create_connection(self._upstream)
+            except OSError:
+                sock.close()
+                continue
+            for each in (sock, upstream):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socks += [sock, upstream]
+            self._run(self._pass, sock, upstream, ">")
+            self._run(self._pass, upstream, sock, "<")
+
+    def _pass(self, source: socket.socket, target: socket.socket, way: str) -> None:
+        cutter = Cutter()
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 18):
+                for unit in cutter.cut(data):
+                    told = self._told(unit, way, source.fileno())
+                    if told is CLOSE:
+                        for sock in (source, target):
+                            sock.shutdown(socket.SHUT_RDWR)
+                        return
+                    target.sendall(told)
+                if cutter.lost:
+                    target.sendall(cutter.rest)
+                    cutter = Cutter()
+            target.sendall(cutter.rest)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def _told(self, unit: bytes, way: str, connection: int) -> bytes:
+        kind = packet_of(unit)
+        name = way + ("TEXT" if unit[0] else kind.name if kind else "")
+        for lie in self._lies:
+            if lie.name != name:
+                continue
+            seen = lie.seen[connection] = lie.seen.get(connection, 0) + 1
+            if lie.first < seen <= lie.first + lie.last:
+                if kind is None:
+                    return lie.change([unit])
+                count = len(kind.args)
+                args = unit[HEADER_SIZE:].split(b"\0", count - 1) if count else []
+                return lie.change(args)
+        return unit
