@@ -30,7 +30,17 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
 #: The rooms in a package.
-FOLDERS: Final = ("cli", "compat", "engines", "jobs", "migrate", "surface", "testing", "wire")
+FOLDERS: Final = (
+    "cli",
+    "compat",
+    "conformance",
+    "engines",
+    "jobs",
+    "migrate",
+    "surface",
+    "testing",
+    "wire",
+)
 PAGE: Final = ROOT / "docs" / "architecture.md"
 _BLOCK: Final = re.compile(r"(<!-- drawn: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 

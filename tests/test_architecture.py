@@ -71,7 +71,7 @@ ADAPTERS_SHARE: Final = 0.28
 
 
 #: What is in the package of an adapter beside it.
-PROGRAMS: Final = {"cli", "compat", "migrate", "pytest_plugin.py", "testing"}
+PROGRAMS: Final = {"cli", "compat", "conformance", "migrate", "pytest_plugin.py", "testing"}
 
 
 def trees(package: str, *, without: Collection[str] = ()) -> Iterator[tuple[Path, ast.Module]]:
