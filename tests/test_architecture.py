@@ -36,7 +36,7 @@ ARROWS: Final[dict[str, set[str]]] = {
     "gearman_proto.surface": {GROUND, "gearman_proto.wire", "gearman_proto.jobs"},
     "gearman_proto.engines": {GROUND, "gearman_proto.wire", "gearman_proto.jobs"},
     "gearman_sync": CORE,
-    "gearman_sync.cli": CORE | {"gearman_sync"},
+    "gearman_sync.cli": CORE | {"gearman_sync", "gearman_sync.conformance"},
     "gearman_sync.compat": CORE | {"gearman_sync"},
     "gearman_sync.migrate": CORE | {"gearman_sync"},
     "gearman_anyio": CORE,

@@ -16,6 +16,7 @@ from gearman_proto._version import __version__
 from gearman_proto.errors import GearmanError
 
 from . import admin, exits
+from .conformance import conformance
 from .output import complain, flush
 from .serve import serve
 from .submit import submit
@@ -87,6 +88,7 @@ for _command in (
     admin.maxqueue,
     admin.shutdown,
     serve,
+    conformance,
 ):
     app.command(help=_help(_command))(_command)
 

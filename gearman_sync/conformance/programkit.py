@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.wire.events import PreSleep
@@ -32,7 +33,9 @@ worker_case: Final = WORKER.case
 client_case: Final = CLIENT.case
 
 # Connections of a program that are not accepted yet.
-_BACKLOG = 16
+_BACKLOG: Final = 16
+# Seconds between two looks at whether the program still runs.
+_LOOK: Final = 0.05
 
 
 class ProgramKit:
@@ -78,7 +81,7 @@ class ProgramKit:
 
     def _listen(self, port: int) -> socket.socket:
         listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
-        listener.settimeout(self.timeout)
+        listener.settimeout(_LOOK)
         return listener
 
     # The program.
@@ -118,14 +121,20 @@ class ProgramKit:
         Raises:
             Failed: There is none in time.
         """
-        self._listener.settimeout(self.timeout if seconds is None else seconds)
-        try:
-            sock, _ = self._listener.accept()
-        except TimeoutError:
+        seconds = self.timeout if seconds is None else seconds
+        deadline = time.monotonic() + seconds
+        while True:
             status = self.program.status
-            ended = "" if status is None else f"; the program has ended with status {status}"
-            got = f"nothing in {self._listener.gettimeout():g} s{ended}"
-            raise Failed("a connection", got) from None
+            try:
+                sock, _ = self._listener.accept()
+                break
+            except TimeoutError:
+                # It may have connected before its end.
+                if status is not None:
+                    got = f"the end of the program, with status {status}"
+                    raise Failed("a connection", got) from None
+                if time.monotonic() >= deadline:
+                    raise Failed("a connection", f"nothing in {seconds:g} s") from None
         sock.settimeout(self.timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tap: Any = Tap(sock, self.exchange, self.exchange.name(self.side), "server")

@@ -86,7 +86,11 @@ class Selection:
         for word in [*self.only, *self.skip]:
             if not any(_begins(case, [word]) for case in cases):
                 raise ValueError(f"there is no case {word}")
-        return [case for case in cases if not self.only or _begins(case, self.only)]
+        return [case for case in cases if not self.only or self.means(case)]
+
+    def means(self, case: Case) -> bool:
+        """Whether a case is named by `only`."""
+        return _begins(case, self.only)
 
     def why_not(self, case: Case) -> str:
         """Return why a case is not run, or nothing."""
@@ -200,7 +204,7 @@ class StartedServer:
         self._program.end()
         self._program = self._start()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Kill it."""
         self._program.end()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from gearman_proto.errors import RemoteProtocolError
-from gearman_proto.wire.events import Event
+from gearman_proto.wire.events import Event, Unanswered
 from gearman_sync.testing import Conversation, Disconnected
 from gearman_sync.testing.matching import matcher, shortened
 
@@ -19,6 +19,12 @@ E = TypeVar("E", bound=Event)
 
 class Talk(Conversation):
     """A conversation whose other end is judged."""
+
+    def receive(self) -> Event:
+        """Return the next packet or line; that something was not answered is none."""
+        while isinstance(event := super().receive(), Unanswered):
+            pass
+        return event
 
     def expect(self, kind: type[E], **fields: object) -> E:
         """Return the next packet or line, which has to be of a kind.
@@ -49,7 +55,9 @@ class Talk(Conversation):
             raise Failed(wanted, "the end of the connection") from None
         except TimeoutError:
             raise Failed(wanted, f"nothing in {self.sock.gettimeout():g} s") from None
-        except (RemoteProtocolError, OSError) as error:
+        except RemoteProtocolError as error:
+            raise Failed(wanted, f"what is out of place ({error})") from None
+        except OSError as error:
             raise Failed(wanted, str(error)) from None
 
     def ends(self) -> None:

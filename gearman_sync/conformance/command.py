@@ -1,0 +1,184 @@
+"""What ``gearmanctl conformance`` does, once its command line is read."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from . import expected
+from .profiles import PROFILES
+from .program import launcher
+from .replaying import replay_program, replay_server
+from .reports import Report
+from .running import Judge, Outcome, Selection, StartedServer
+from .subjects import Gone, ProgramSubject, ServerSubject, check_capabilities
+from .suites import SUITES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from .case import Case
+
+__all__ = ["Gone", "Options", "Selection", "form_of", "listing", "run"]
+
+#: HOST:PORT, or [HOST]:PORT.
+_ADDRESS: Final = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>[0-9]{1,5})")
+#: How a run is told, by the names of forms.
+_FORMS: Final[dict[str, Callable[[Report], str]]] = {
+    "text": lambda report: "\n".join(report.lines()),
+    "verbose": lambda report: "\n".join(report.lines(verbose=True)),
+    "json": Report.to_json,
+    "junit": Report.to_junit,
+    "markdown": Report.to_markdown,
+}
+
+
+@dataclass
+class Options:
+    """A command line.
+
+    Attributes:
+        side: "server", "worker", "client", or "list".
+        words: The address of a server, or a command; of a list, the sides.
+        selection: Which cases are run.
+        without: Capabilities that are taken for missing.
+        profile: To which profile it is held.
+        timeout: Seconds that an answer is waited for.
+        trace: Where what has passed in failures is written.
+        replay: A file with what is to pass again.
+        expected_failures: The file of expected failures.
+        update: Whether that is to be written anew.
+        form: How it is told.
+    """
+
+    side: str
+    words: Sequence[str]
+    selection: Selection
+    without: Sequence[str]
+    profile: str
+    timeout: float
+    trace: Path | None
+    replay: Path | None
+    expected_failures: Path | None
+    update: bool
+    form: str
+
+
+def form_of(names: Sequence[str]) -> str:
+    """Return which form is meant by those that were asked for.
+
+    Raises:
+        ValueError: They are several.
+    """
+    if len(names) > 1:
+        raise ValueError(f"it is told in one form: {', '.join(names)}")
+    return names[0] if names else "text"
+
+
+def listing(options: Options) -> str:
+    """Return the cases, a line each."""
+    # What is asked for by name need not be there on each side.
+    lines = [
+        f"{side}\t{case.id}\t{case.level.value}\t{case.demand}"
+        for side, suite in SUITES.items()
+        if not options.words or side in options.words
+        for case in suite.cases.values()
+        if not options.selection.only or options.selection.means(case)
+    ]
+    return "\n".join(lines)
+
+
+def run(options: Options, count: Callable[[int, int], object]) -> tuple[str, bool]:
+    """Judge what is to be judged.
+
+    Args:
+        options: The command line.
+        count: Called with how many cases are done, of how many.
+
+    Returns:
+        What is to be told, and whether all is as it should be.
+
+    Raises:
+        Gone: The server can't be reached, or does not start, or has died.
+        OSError: A file can't be read or written; a program can't be started.
+        ValueError: Something is wrong with the options.
+    """
+    if options.profile not in PROFILES:
+        raise ValueError(f"there is no profile {options.profile}, but {', '.join(PROFILES)}")
+    if options.update and options.expected_failures is None:
+        raise ValueError("--update needs --expected-failures")
+    if not options.words:
+        raise ValueError(f"which {options.side}? give an address, or a command behind --")
+    if _address(options.words) is None and shutil.which(options.words[0]) is None:
+        raise ValueError(f"there is no program {options.words[0]}")
+    check_capabilities(options.without)
+    if options.replay is not None:
+        differences = _replayed(options, options.replay)
+        return differences or "all has passed as it is recorded", not differences
+    suite = SUITES[options.side]
+    cases = options.selection.of(suite.cases.values())
+    reasons = _reasons(options, suite.cases)
+    with _subject(options) as subject:
+        judge = Judge(subject.kit, subject.has, options.profile, options.selection)
+        outcomes: list[Outcome] = []
+        count(0, len(cases))
+        for outcome in judge.run(cases):
+            subject.look_after(outcome)
+            outcomes.append(outcome)
+            count(len(outcomes), len(cases))
+        has = sorted(subject.has)
+    if options.trace is not None:
+        _write_traces(options.trace, outcomes)
+    if options.update and options.expected_failures is not None:
+        expected.update(options.expected_failures, outcomes, reasons)
+        reasons = expected.load(options.expected_failures, suite.cases)
+    words = " ".join(options.words)
+    report = Report(words, options.side, options.profile, outcomes, reasons, has)
+    return _FORMS[options.form](report), not (report.unexpected or report.stale)
+
+
+def _subject(options: Options) -> Any:
+    words, without, timeout = options.words, options.without, options.timeout
+    if options.side == "server":
+        return ServerSubject(_address(words), words, without, timeout)
+    return ProgramSubject(options.side, words, without, timeout)
+
+
+def _address(words: Sequence[str]) -> tuple[str, int] | None:
+    """The address of a server that runs; None: the words are a command."""
+    match = _ADDRESS.fullmatch(words[0]) if len(words) == 1 else None
+    return (match["ipv6"] or match["host"], int(match["port"])) if match is not None else None
+
+
+def _reasons(options: Options, known: dict[str, Case]) -> dict[str, str]:
+    path = options.expected_failures
+    if path is None or (options.update and not path.exists()):
+        return {}
+    return expected.load(path, known)
+
+
+def _write_traces(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for outcome in outcomes:
+        if outcome.is_bad and outcome.recording is not None:
+            outcome.recording.notes = f"expected {outcome.expected}, and got {outcome.got}"
+            outcome.recording.save(folder / f"{outcome.case.id.replace('/', '-')}.json")
+
+
+def _replayed(options: Options, path: Path) -> str:
+    """What was not as it is recorded."""
+    words, timeout = options.words, options.timeout
+    if options.side != "server":
+        return replay_program(path, launcher(words), timeout)
+    if (address := _address(words)) is not None:
+        return replay_server(path, address, timeout)
+    try:
+        started = StartedServer(words)
+    except TimeoutError as error:
+        raise Gone(str(error)) from None
+    with closing(started):
+        return replay_server(path, started.address, timeout)

@@ -1,0 +1,212 @@
+"""What is told of a run: for reading, as JSON, as JUnit's XML, or as a table in Markdown."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree as ET
+
+from .case import Verdict
+from .expected import stale, unexpected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from .running import Outcome
+
+# Characters of the bytes of a packet that are shown; a trace has all.
+_HEX: Final = 64
+#: What XML 1.0 has no way to say.
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass
+class Report:
+    """A run.
+
+    Attributes:
+        subject: What was judged, as text.
+        side: "server", "worker" or "client".
+        profile: With which profile.
+        outcomes: What the cases have come to.
+        reasons: The failures that are expected, with reasons.
+        has: The capabilities that were found.
+    """
+
+    subject: str
+    side: str
+    profile: str
+    outcomes: Sequence[Outcome]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    has: Sequence[str] = ()
+
+    @property
+    def unexpected(self) -> list[Outcome]:
+        """The failures that are not expected."""
+        return unexpected(self.outcomes, self.reasons)
+
+    @property
+    def stale(self) -> list[Outcome]:
+        """What is expected to fail, and does not."""
+        return stale(self.outcomes, self.reasons)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cases have come to what, in the order of `Verdict`."""
+        found = Counter(outcome.verdict for outcome in self.outcomes)
+        return {verdict.value: found[verdict] for verdict in Verdict if found[verdict]}
+
+    # For reading.
+
+    def lines(self, *, verbose: bool = False) -> Iterator[str]:
+        """Yield lines of text.
+
+        Args:
+            verbose: Whether those are told that have passed or were not run.
+        """
+        for outcome in self.outcomes:
+            yield from self._told(outcome, verbose=verbose)
+        for outcome in self.stale:
+            yield f"stale        {outcome.case.id}  is expected to fail, and does not"
+        numbers = ", ".join(f"{number} {name}" for name, number in self.counts.items())
+        cases = "case" if len(self.outcomes) == 1 else "cases"
+        yield f"{len(self.outcomes)} {cases} of {self.subject}: {numbers}"
+
+    def _told(self, outcome: Outcome, *, verbose: bool) -> Iterator[str]:
+        case, verdict = outcome.case, outcome.verdict
+        if outcome.is_bad:
+            reason = self.reasons.get(case.id)
+            name = verdict.value if reason is None else "expected"
+            yield f"{name:12} {case.id}  {case.demand}"
+            if reason is not None and not verbose:
+                yield f"    {reason}"
+                return
+            yield f"    {case.level.value}; {case.source}"
+            if verdict is Verdict.FAIL:
+                yield f"    expected {outcome.expected}, and got {outcome.got}"
+            else:
+                yield from (f"    {line}" for line in outcome.got.splitlines())
+            yield from exchange(outcome)
+        elif outcome.got and (verbose or verdict in (Verdict.ALLOWED, Verdict.INFO)):
+            yield f"{verdict.value:12} {case.id}  {case.demand} - {outcome.got}"
+        elif verbose:
+            yield f"{verdict.value:12} {case.id}  {case.demand}"
+
+    # For programs.
+
+    def to_json(self) -> str:
+        """Return an object of JSON."""
+        value: dict[str, Any] = {
+            "subject": self.subject,
+            "side": self.side,
+            "profile": self.profile,
+            "capabilities": sorted(self.has),
+            "counts": self.counts,
+            "stale": [outcome.case.id for outcome in self.stale],
+            "cases": [self._row(outcome) for outcome in self.outcomes],
+        }
+        return json.dumps(value, indent=1)
+
+    def _row(self, outcome: Outcome) -> dict[str, Any]:
+        case = outcome.case
+        row: dict[str, Any] = {
+            "id": case.id,
+            "level": case.level.value,
+            "demand": case.demand,
+            "source": case.source,
+            "verdict": outcome.verdict.value,
+            "seconds": round(outcome.seconds, 3),
+        }
+        if outcome.expected:
+            row["expected"] = outcome.expected
+        if outcome.got:
+            row["got"] = outcome.got
+        if case.id in self.reasons:
+            row["reason"] = self.reasons[case.id]
+        if outcome.is_bad and outcome.recording is not None:
+            row["exchange"] = [element.to_json() for element in outcome.recording.exchange]
+        return row
+
+    def to_junit(self) -> str:
+        """Return XML as JUnit writes it: failures, errors and what was skipped apart."""
+        bad = {outcome.case.id for outcome in [*self.unexpected, *self.stale]}
+        skipped = (Verdict.SKIPPED, Verdict.UNSUPPORTED)
+        verdicts = [outcome.verdict for outcome in self.outcomes]
+        errors = sum(o.verdict is Verdict.ERROR and o.case.id in bad for o in self.outcomes)
+        suite = ET.Element(
+            "testsuite",
+            name=f"conformance of {_xml(self.subject)}",
+            tests=str(len(self.outcomes)),
+            failures=str(len(bad) - errors),
+            errors=str(errors),
+            skipped=str(sum(verdict in skipped for verdict in verdicts)),
+            time=f"{sum(outcome.seconds for outcome in self.outcomes):.3f}",
+        )
+        for outcome in self.outcomes:
+            case = outcome.case
+            item = ET.SubElement(
+                suite,
+                "testcase",
+                classname=f"conformance.{self.side}.{case.id.rpartition('/')[0].replace('/', '.')}",
+                name=case.id,
+                time=f"{outcome.seconds:.3f}",
+            )
+            self._say(item, outcome, is_bad=case.id in bad)
+        ET.indent(suite)
+        return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, "unicode")
+
+    def _say(self, item: ET.Element, outcome: Outcome, *, is_bad: bool) -> None:
+        verdict, told = outcome.verdict, outcome.got
+        if verdict in (Verdict.SKIPPED, Verdict.UNSUPPORTED):
+            ET.SubElement(item, "skipped", message=_xml(f"{verdict.value}: {told}"))
+        elif is_bad:
+            kind = "error" if verdict is Verdict.ERROR else "failure"
+            message = f"expected {outcome.expected}, and got {told}"
+            if not outcome.is_bad:
+                message = "it is expected to fail, and does not"
+            node = ET.SubElement(item, kind, type=verdict.value, message=_xml(message))
+            node.text = _xml("\n".join([outcome.case.demand, *exchange(outcome)]))
+        elif told:
+            ET.SubElement(item, "system-out").text = _xml(f"{verdict.value}: {told}")
+
+    # For pages.
+
+    def to_markdown(self) -> str:
+        """Return a table in Markdown."""
+        rows = ["| case | level | what is demanded | verdict |", "| --- | --- | --- | --- |"]
+        for outcome in self.outcomes:
+            case = outcome.case
+            told = outcome.verdict.value
+            if outcome.verdict is Verdict.FAIL:
+                told = f"**fail**: expected {outcome.expected}, and got {outcome.got}"
+            elif outcome.got:
+                told = f"{told}: {outcome.got}"
+            cells = [f"`{case.id}`", case.level.value, _cell(case.demand), _cell(told)]
+            rows.append(f"| {' | '.join(cells)} |")
+        return "\n".join(rows)
+
+
+def exchange(outcome: Outcome) -> Iterator[str]:
+    """Yield what has passed in a case, a line for each packet: decoded, and in hex."""
+    for element in outcome.recording.exchange if outcome.recording is not None else ():
+        way = "<-" if element.of_server else "->"
+        if element.closes:
+            yield f"    {element.conn:8} {way} closes"
+            continue
+        data = element.data.hex()
+        shown = data if len(data) <= _HEX else f"{data[:_HEX]}..."
+        yield f"    {element.conn:8} {way} {element.decoded}   [{shown}]"
+    if outcome.errors:
+        yield "    what the program has written to standard error:"
+        yield from (f"    | {line}" for line in outcome.errors.splitlines())
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,216 @@
+"""``gearmanctl conformance``: what it prints, which files it reads and writes, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Final
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from gearman_sync.cli.app import run
+from gearman_sync.conformance import expected
+from gearman_sync.conformance.suites import SUITES
+from gearman_sync.testing import Recording
+from tests.conformance.kits import serving
+from tests.conformance.lying import Lying, field_of
+from tests.support import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: A case that is quick, and what makes it fail.
+ECHO: Final = "wire/echo/1"
+WRONG: Final = field_of("<ECHO_RES", 0, lambda data: data.replace(b"\0", b"-"))
+
+
+@pytest.fixture(scope="module")
+def right() -> Iterator[str]:
+    """The address of a server that is right."""
+    with serving("sync") as (host, port):
+        yield f"{host}:{port}"
+
+
+@pytest.fixture(scope="module")
+def wrong() -> Iterator[str]:
+    """The address of a server that does not like NULs."""
+    with serving("sync") as address, Lying(address, [WRONG]) as proxy:
+        yield f"{proxy.address[0]}:{proxy.address[1]}"
+
+
+def tried(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Return the exit status, and what was printed."""
+    status = run(["conformance", *words])
+    printed = capfd.readouterr()
+    return status, printed.out, printed.err
+
+
+def judged(
+    capfd: pytest.CaptureFixture[str], address: str, *words: str, only: str = ECHO
+) -> tuple[int, str]:
+    """Return the exit status, and what was printed of one case; nothing may be complained of."""
+    status, out, err = tried(capfd, "server", address, "--only", only, "--timeout", "5", *words)
+    assert not err
+    return status, out
+
+
+# Forms.
+
+
+def test_a_pass(right: str, capfd: pytest.CaptureFixture[str]) -> None:
+    status, out = judged(capfd, right)
+    assert status == 0
+    assert out == f"1 case of {right}: 1 pass\n"
+    assert judged(capfd, right, "-v")[1].startswith(f"pass         {ECHO}  ECHO_REQ is answered")
+
+
+def test_a_failure(wrong: str, capfd: pytest.CaptureFixture[str]) -> None:
+    status, out = judged(capfd, wrong)
+    assert status == 1
+    lines = out.splitlines()
+    assert lines[0].startswith(f"fail         {ECHO}  ")
+    assert lines[1].startswith("    must; ECHO_REQ: ")
+    assert "expected EchoRes(data=b'" in lines[2]
+    assert "and got what is out of place (ECHO_RES answers nothing)" in lines[2]
+    assert any(
+        "client   -> REQ ECHO_REQ" in line and "[00524551000000100000000461006200]" in line
+        for line in lines
+    )
+    assert any("client   <- RES ECHO_RES" in line for line in lines)
+    assert lines[-1] == f"1 case of {wrong}: 1 fail"
+
+
+def test_json(wrong: str, capfd: pytest.CaptureFixture[str]) -> None:
+    status, out = judged(capfd, wrong, "--json")
+    assert status == 1
+    value = json.loads(out)
+    assert value["side"] == "server"
+    assert value["counts"] == {"fail": 1}
+    assert "options" in value["capabilities"]
+    (row,) = value["cases"]
+    assert row["id"] == ECHO
+    assert row["verdict"] == "fail"
+    assert row["exchange"][0]["decoded"].startswith("REQ ECHO_REQ")
+
+
+def test_junit(wrong: str, right: str, capfd: pytest.CaptureFixture[str]) -> None:
+    status, out = judged(capfd, wrong, "--junit")
+    assert status == 1
+    suite = ET.fromstring(out)
+    assert suite.attrib["tests"] == suite.attrib["failures"] == "1"
+    assert suite.attrib["errors"] == suite.attrib["skipped"] == "0"
+    (case,) = suite
+    assert case.attrib["name"] == ECHO
+    assert case.attrib["classname"] == "conformance.server.wire.echo"
+    (failure,) = case
+    assert failure.tag == "failure"
+    assert failure.attrib["message"].startswith("expected EchoRes")
+    assert "REQ ECHO_REQ" in (failure.text or "")
+
+    status, out = judged(capfd, right, "--junit", "--without", "echo")
+    assert status == 0
+    (case,) = ET.fromstring(out)
+    assert [node.attrib["message"] for node in case] == ["unsupported: it lacks echo"]
+
+
+def test_markdown(right: str, capfd: pytest.CaptureFixture[str]) -> None:
+    status, out = judged(capfd, right, "--markdown")
+    assert status == 0
+    assert out.splitlines()[-1].startswith(f"| `{ECHO}` | must | ECHO_REQ is answered")
+
+
+def test_list(capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = tried(capfd, "list")
+    assert status == 0
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert len(rows) == sum(len(suite.cases) for suite in SUITES.values())
+    assert all(len(row) == 4 for row in rows)
+    assert tried(capfd, "list", "server", "--only", ECHO)[1].count("\n") == 1
+
+
+# Expected failures.
+
+
+def test_expected_failures(
+    wrong: str, right: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "failures"
+    options = ["--expected-failures", str(path)]
+    status, _ = judged(capfd, wrong, *options, "--update")
+    assert status == 0
+    assert path.read_text().startswith(f"{ECHO} expected EchoRes(")
+    path.write_text(f"# why\n{ECHO}  it is a mirror\n")
+    status, out = judged(capfd, wrong, *options)
+    assert status == 0
+    assert out.startswith(f"expected     {ECHO}  ")
+    assert "it is a mirror" in out
+    # Listed, and passing.
+    status, out = judged(capfd, right, *options)
+    assert status == 1
+    assert out.startswith(f"stale        {ECHO}  ")
+    (case,) = ET.fromstring(judged(capfd, right, *options, "--junit")[1])
+    assert case[0].attrib["message"] == "it is expected to fail, and does not"
+    status, _ = judged(capfd, right, *options, "--update")
+    assert status == 0
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("line", ["no/such/1 reason", ECHO, f"{ECHO} one\n{ECHO} two"])
+def test_a_list_that_is_wrong(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "failures"
+    path.write_text(line)
+    with pytest.raises(ValueError, match="a case and why it fails are expected"):
+        expected.load(path, SUITES["server"].cases)
+
+
+# Traces.
+
+
+def test_trace_and_replay(
+    wrong: str, right: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    judged(capfd, wrong, "--trace", str(tmp_path))
+    path = tmp_path / "wire-echo-1.json"
+    recording = Recording.load(path)
+    assert recording.name == ECHO
+    assert "expected EchoRes" in recording.notes
+    status, out, _ = tried(capfd, "server", wrong, "--replay", str(path))
+    assert (status, out) == (0, "all has passed as it is recorded\n")
+    status, out, _ = tried(capfd, "server", right, "--replay", str(path))
+    assert status == 1
+    assert "expected RES ECHO_RES 'a-b-'" in out
+
+
+# What is wrong with the command line, and who is not there.
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["server"], "which server?"),
+        (["server", "x:1", "--profile", "other"], "there is no profile other"),
+        (["server", "x:1", "--update"], "--update needs --expected-failures"),
+        (["server", "x:1", "--without", "sense"], "there is no capability sense"),
+        (["server", "x:1", "--only", "no/such"], "there is no case no/such"),
+        (["server", "x:1", "--json", "--junit"], "it is told in one form: json, junit"),
+        (["server", "x:1", "--expected-failures", "/no/such/file"], "/no/such/file: No such file"),
+        (["other"], "'other' is not one of"),
+        (["client", "--", "/no/such/program"], "there is no program /no/such/program"),
+        (["server", "--", "/no/such/server", "{port}"], "there is no program /no/such/server"),
+    ],
+)
+def test_usage(words: list[str], complaint: str, capfd: pytest.CaptureFixture[str]) -> None:
+    status, _, err = tried(capfd, *words)
+    assert status == 2
+    assert complaint in err
+
+
+def test_nobody_is_there(capfd: pytest.CaptureFixture[str]) -> None:
+    status, _, err = tried(capfd, "server", f"127.0.0.1:{free_port()}")
+    assert status == 3
+    assert "nobody listens at 127.0.0.1:" in err
+    status, _, err = tried(capfd, "server", "--", sys.executable, "-c", "raise SystemExit('no')")
+    assert status == 3
+    assert "does not listen: no" in err
