@@ -275,7 +275,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ),
         ("if not self.is_over:", "if True:"),
         ("elif done: stream.raise_error() return", "elif done: return"),
-        ("if time.monotonic() >= deadline:", "if False:"),
+        ("if time.monotonic() >= deadline: return False", "if False: return False"),
         ("address if address.uses_tls else replaced(", "replaced("),
         ("start_new_session=True", "start_new_session=False"),
         ("while size - len(errors[0]) >= MAX_ERRORS:", "while False:"),

@@ -118,6 +118,7 @@ class WorkerLink(OutgoingLink):
     """One connection to a server, or the attempt to make one."""
 
     __slots__ = (
+        "come",
         "confirmed",
         "fruitless",
         "grabbed_after",
@@ -141,6 +142,8 @@ class WorkerLink(OutgoingLink):
         #: When the phase began, in the engine's time, and how many bytes had been written then.
         self.since: float = 0.0
         self.mark: int = 0
+        #: How many bytes of a packet had come when its answer was late.
+        self.come: int = 0
         #: What the server was told: functions, and their limits in milliseconds (None: no limit).
         self.registered: dict[bytes, int | None] = {}
         #: The jobs that the server has given and that have not ended.

@@ -605,18 +605,23 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._enter(link, Phase.LATE, now, _LOST)
 
     def _on_unanswered(self, link: WorkerLink, now: float) -> None:
-        if link.written > link.mark:
+        if link.written > link.mark or self._is_coming(link):
             # The server is still reading what stood before the grab, a large result.
             self._wait_on(link, now, _LOST)
         else:
             self._close(link, TimeoutError("no answer within the time"), now)
 
     def _on_last_answer(self, link: WorkerLink, now: float) -> None:
-        if link.unsent and now - link.since < _STALLED:
-            # A large result is still being written; what asks for the answer stands behind it.
+        # A large result may still be being written; what asks for the answer stands behind it.
+        if (link.unsent or self._is_coming(link)) and now - link.since < _STALLED:
             self._wait_on(link, now, _LAST_ANSWER)
         else:
             self._close(link, TimeoutError("no answer within the time"), now)
+
+    def _is_coming(self, link: WorkerLink) -> bool:
+        """Whether the answer is, a large job: there is a part of it, and not the same as before."""
+        before, link.come = link.come, link.connection.buffered
+        return link.come not in (0, before)
 
     def _retire(self, link: WorkerLink, now: float) -> None:
         """The worker stops: close `link` when it has neither a job nor a grab."""

@@ -44,6 +44,8 @@ _UPDATES: Final[dict[type[PacketEvent], Callable[[Any], tuple[str, Any]]]] = {
 }
 # Seconds in which a worker that has nothing to do stops.
 _AT_ONCE: Final = 0.9
+# Seconds after which it waits no longer for the rest of a job.
+_SLOWEST: Final = 60.0
 _ENDS: Final[dict[type[PacketEvent], str]] = {
     WorkComplete: "complete",
     WorkFail: "fail",
@@ -197,6 +199,9 @@ class WorkerNode(Node):
     def _forget(self, end: Any, *, closes: bool = False) -> None:
         if closes and self.net.now < self._results.pop(end, 0.0) and self.net.is_calm():
             self.net.fail(f"{self.name} closes a connection before its last result has arrived")
+        # A worker that stops waits for a job that is coming, but not for ever.
+        if closes and end.link.connection.buffered and self.net.now - end.link.since >= _SLOWEST:
+            self.net.books.counts["workers' losses"] += 1
         self._look_for_reached()
         super()._forget(end, closes=closes)
         if self._failed is not None and self.registered:

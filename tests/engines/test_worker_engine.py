@@ -28,6 +28,7 @@ from gearman_proto.errors import (
 )
 from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.testing.packing import pack_event
 from gearman_proto.wire.events import (
     CanDo,
     CanDoTimeout,
@@ -51,6 +52,7 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
+from gearman_proto.wire.packets import MAGIC_RESPONSE
 from tests.profiles import examples
 
 from .harness import Bell, raw, wakes
@@ -68,6 +70,10 @@ def working(servers: int = 1, **options: Any) -> tuple[World, WorkStream]:
     """A World that works, and is not connected yet."""
     world = World(servers, **options)
     return world, world.work()
+
+
+#: A job that comes in many pieces.
+LARGE = pack_event(JobAssignUniq(b"H:1", b"f", b"", b"x" * 1000), MAGIC_RESPONSE)
 
 
 def grabbing(**options: Any) -> tuple[World, WorkStream, Peer]:
@@ -1704,6 +1710,53 @@ def test_stop_with_a_grab_that_is_not_answered(late: bool) -> None:
     world.sleep(0.02)
     assert server.closed
     assert is_over(stream)
+
+
+def test_stop_with_a_grab_whose_job_is_coming() -> None:
+    """It is not lost, as it would be if the connection were closed, however long it takes."""
+    world, stream, server = grabbing()
+    world.stop()
+    for at in range(0, 1000, 100):
+        server.send_raw(LARGE[at : at + 100])
+        world.sleep(0.9)
+        assert not server.closed
+    server.send_raw(LARGE[1000:])
+    assert world.job().data == b"x" * 1000
+    world.sleep(100.0)
+    assert not server.closed
+    assert not is_over(stream)
+
+
+def test_stop_with_a_grab_whose_job_comes_no_further() -> None:
+    world, stream, server = grabbing()
+    world.stop()
+    server.send_raw(LARGE[:20])
+    world.sleep(1.99)
+    assert not server.closed
+    world.sleep(0.02)
+    assert server.closed
+    assert is_over(stream)
+
+
+def test_stop_with_a_grab_whose_job_comes_too_slowly() -> None:
+    world, stream, server = grabbing()
+    world.stop()
+    for at in range(60):
+        assert not server.closed
+        server.send_raw(LARGE[at : at + 1])
+        world.sleep(1.0)
+    assert server.closed
+    assert is_over(stream)
+
+
+def test_a_grab_whose_job_is_coming_is_not_lost() -> None:
+    world, _, server = grabbing()
+    for at in range(0, 1000, 100):
+        server.send_raw(LARGE[at : at + 100])
+        world.sleep(29.0)
+        assert not server.closed
+    server.send_raw(LARGE[1000:])
+    assert world.job().data == b"x" * 1000
 
 
 def test_stop_with_a_grab_and_a_job() -> None:

@@ -256,6 +256,16 @@ def test_a_job_of_a_worker_that_has_ended() -> None:
     assert execution.may_be_again(0.6)
 
 
+@pytest.mark.parametrize(("seconds", "losses"), [(59.9, 0), (60.1, 1)])
+def test_a_worker_that_stops_does_not_wait_for_ever(seconds: float, losses: int) -> None:
+    cast = doing()
+    (end,) = cast.worker.ends.values()
+    end.link.connection.receive_data(b"\0RES")
+    end.link.since = cast.net.now - seconds
+    cast.worker._forget(end, closes=True)
+    assert cast.net.books.counts["workers' losses"] == losses
+
+
 def test_more_jobs_than_slots() -> None:
     cast = Cast()
     cast.submit()
