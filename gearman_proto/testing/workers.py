@@ -238,8 +238,8 @@ class WorkerNode(Node):
             if job is None:
                 break
             self._start(job)
-        # The answer to a grab that came late may be a job, for which there is no slot any more.
-        most = self.max_jobs + (0 if net.is_prompt() else len(self.servers) - 1)
+        # The answers to grabs that came late may be jobs, for which there are no slots any more.
+        most = self.max_jobs * (1 if net.is_prompt() else len(self.servers))
         if len(self.runs) > most:
             net.fail(f"{self.name} has {len(self.runs)} jobs; it wants {self.max_jobs}")
         if done and self.stream is not None:
