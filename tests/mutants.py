@@ -277,7 +277,10 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("elif done: stream.raise_error() return", "elif done: return"),
         ("if time.monotonic() >= deadline: return False", "if False: return False"),
         ("address if address.uses_tls else replaced(", "replaced("),
-        ("start_new_session=True", "start_new_session=False"),
+        (
+            "env={**os.environ, **environment}, start_new_session=True",
+            "env={**os.environ, **environment}, start_new_session=False",
+        ),
         ("while size - len(errors[0]) >= MAX_ERRORS:", "while False:"),
         (
             "if request.complete and request.state != JOB_FAILED:",
