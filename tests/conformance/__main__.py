@@ -1,0 +1,166 @@
+"""Judges all that is installed, and writes what has come of it into ``docs/conformance.md``.
+
+    python -m tests.conformance                    # all, printed
+    python -m tests.conformance server:gearmand    # one of them, or several
+    python -m tests.conformance --write            # all, into the page
+    python -m tests.conformance --update           # and the lists of expected failures
+
+`tests/conformance/peers` says what there is, and how it is installed. What fails is listed in
+`tests/conformance/expected`, with what goes wrong for a user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_sync.conformance import expected
+from gearman_sync.conformance.case import Verdict
+from gearman_sync.conformance.reports import Report
+from gearman_sync.conformance.running import Judge, Selection
+from gearman_sync.conformance.subjects import ProgramSubject, ServerSubject
+from gearman_sync.conformance.suites import SUITES
+from tests.conformance.peers import CLIENTS, NOT_RUNNABLE, SERVERS, WORKERS, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.conformance.peers import Peer
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+PAGE: Final = ROOT / "docs" / "conformance.md"
+EXPECTED: Final = Path(__file__).parent / "expected"
+PEERS: Final = {"server": SERVERS, "worker": WORKERS, "client": CLIENTS}
+#: Seconds that an answer is waited for. A program of another language may take one to start.
+TIMEOUT: Final = 10.0
+
+
+def subject_of(side: str, peer: Peer) -> Any:
+    """Return what is judged."""
+    if side == "server":
+        return ServerSubject(None, peer.argv, (), TIMEOUT)
+    return ProgramSubject(side, peer.argv, (), TIMEOUT)
+
+
+def reasons_of(side: str, name: str) -> dict[str, str]:
+    """Return which cases are expected to fail, and what goes wrong for a user then."""
+    path = EXPECTED / f"{side}-{name}"
+    return expected.load(path, SUITES[side].cases) if path.exists() else {}
+
+
+def judged(side: str, name: str, version: str, *, update: bool) -> Report:
+    """Judge one of them."""
+    peer = PEERS[side][name]
+    reasons = reasons_of(side, name)
+    with subject_of(side, peer) as subject:
+        judge = Judge(subject.kit, subject.has, selection=Selection(slow=True))
+        outcomes = []
+        for outcome in judge.run(SUITES[side].cases.values()):
+            subject.look_after(outcome)
+            outcomes.append(outcome)
+            sys.stderr.write(f"\r{side} {name}: {len(outcomes)} cases \033[K")
+        sys.stderr.write("\n")
+        has = sorted(subject.has)
+    if update:
+        EXPECTED.mkdir(exist_ok=True)
+        expected.update(EXPECTED / f"{side}-{name}", outcomes, reasons)
+        reasons = reasons_of(side, name)
+    return Report(f"{name} {version}", side, "document", outcomes, reasons, has)
+
+
+def table(reports: Sequence[Report]) -> Iterator[str]:
+    """Yield the lines of a table of all of one side."""
+    shown = [verdict for verdict in Verdict if verdict is not Verdict.SKIPPED]
+    yield f"| {reports[0].side} | {' | '.join(verdict.value for verdict in shown)} |"
+    yield f"| --- |{' --- |' * len(shown)}"
+    for report in reports:
+        counts = report.counts
+        cells = [str(counts.get(verdict.value, "")) for verdict in shown]
+        yield f"| {report.subject} | {' | '.join(cells)} |"
+
+
+def failures(report: Report) -> Iterator[str]:
+    """Yield the lines of a list of what fails."""
+    bad = [outcome for outcome in report.outcomes if outcome.is_bad]
+    if not bad:
+        return
+    yield ""
+    yield f"**{report.subject}** fails in:"
+    yield ""
+    for outcome in bad:
+        reason = report.reasons.get(outcome.case.id, f"got {outcome.got}")
+        yield f"* `{outcome.case.id}`: {' '.join(outcome.case.demand.split())} {reason}"
+
+
+def information(reports: Sequence[Report]) -> Iterator[str]:
+    """Yield the lines of a table of which known behaviour each has."""
+    cases = {outcome.case.id: outcome.case for report in reports for outcome in report.outcomes}
+    told = {
+        (report.subject, outcome.case.id): outcome.got
+        for report in reports
+        for outcome in report.outcomes
+        if outcome.verdict in (Verdict.INFO, Verdict.ALLOWED)
+    }
+    yield ""
+    yield f"| case | {' | '.join(report.subject for report in reports)} |"
+    yield f"| --- |{' --- |' * len(reports)}"
+    for name, case in cases.items():
+        cells = [told.get((report.subject, name), "") for report in reports]
+        if any(cells):
+            yield f"| `{name}`: {case.demand} | {' | '.join(cells)} |"
+
+
+def page_of(reports: Sequence[Report], missing: Sequence[str]) -> str:
+    """Return the part of the page that says what has come of it."""
+    lines: list[str] = []
+    for side in PEERS:
+        some = [report for report in reports if report.side == side]
+        if not some:
+            continue
+        lines += ["", f"### {side.title()}s", "", *table(some)]
+        for report in some:
+            lines += failures(report)
+        if side == "server":
+            lines += ["", "Of several known behaviours, each has this one:", *information(some)]
+    lines += ["", *[f"* Not judged: {line}" for line in [*missing, *NOT_RUNNABLE]]]
+    return "\n".join(lines).strip()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
+    parser.add_argument("peers", nargs="*", metavar="SIDE:NAME")
+    parser.add_argument("--write", action="store_true", help="write the page")
+    parser.add_argument("--update", action="store_true", help="write the expected failures anew")
+    options = parser.parse_args(arguments)
+    os.environ.update(environment())
+    reports: list[Report] = []
+    missing: list[str] = []
+    for side, peers in PEERS.items():
+        for name, peer in peers.items():
+            if options.peers and f"{side}:{name}" not in options.peers:
+                continue
+            version = peer.version()
+            if version is None:
+                missing.append(f"{name} ({side}) is not installed here: {peer.install}")
+                continue
+            reports.append(judged(side, name, version, update=options.update))
+    text = page_of(reports, missing)
+    if options.write:
+        page = PAGE.read_text(encoding="utf-8")
+        mark = "<!-- made by python -m tests.conformance --write -->"
+        page = re.sub(
+            f"(?s){mark}.*<!-- end -->", lambda _: f"{mark}\n\n{text}\n\n<!-- end -->", page
+        )
+        PAGE.write_text(page, encoding="utf-8")
+    else:
+        print(text)
+    return int(any(report.unexpected or report.stale for report in reports))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
