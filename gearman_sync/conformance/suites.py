@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 from .client import results
 from .programkit import CLIENT, WORKER
-from .server import wire
+from .server import (
+    abilities,
+    exceptions,
+    grabbing,
+    lasting,
+    priorities,
+    requeueing,
+    sleeping,
+    wire,
+    working,
+)
 from .serverkit import SERVER
 from .worker import ends
 
@@ -17,4 +27,16 @@ if TYPE_CHECKING:
 SUITES: Final[dict[str, Suite]] = {suite.side: suite for suite in (SERVER, WORKER, CLIENT)}
 
 # Each of these modules adds its cases to one of the suites.
-_MODULES: Final = (wire, ends, results)
+_MODULES: Final = (
+    wire,
+    abilities,
+    grabbing,
+    priorities,
+    sleeping,
+    working,
+    exceptions,
+    requeueing,
+    lasting,
+    ends,
+    results,
+)
