@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -41,6 +42,9 @@ def name_of(case: Case) -> str:
 
 # Servers.
 
+# A server has a case many times: what is wrong may leave jobs behind, which are not the next one's.
+_TIMES: Final = itertools.count(1)
+
 
 @contextlib.contextmanager
 def serving(surface: str) -> Iterator[Address]:
@@ -57,13 +61,19 @@ def serving(surface: str) -> Iterator[Address]:
 
 @contextlib.contextmanager
 def server_kit(
-    case: Case, address: Address, has: frozenset[str], timeout: float, lies: Sequence[Lie] = ()
+    case: Case,
+    address: Address,
+    has: frozenset[str],
+    timeout: float,
+    lies: Sequence[Lie] = (),
+    restart: Callable[[], None] | None = None,
 ) -> Iterator[ServerKit]:
     """The kit of a case for servers, perhaps with a proxy between that lies."""
     with contextlib.ExitStack() as stack:
         if lies:
             address = stack.enter_context(Lying(address, lies)).address
-        yield stack.enter_context(ServerKit(address, name_of(case), has, timeout))
+        name = f"{name_of(case)}-{next(_TIMES)}"
+        yield stack.enter_context(ServerKit(address, name, has, timeout, restart))
 
 
 # Workers and clients.

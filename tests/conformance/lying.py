@@ -103,6 +103,11 @@ def after(name: str, *data: bytes, first: int = 0, last: int = MANY) -> Lie:
     return Lie(name, lambda args: packet(name, *args) + b"".join(data), first, last)
 
 
+def turns(name: str, other: str, *, first: int = 0, last: int = MANY) -> Lie:
+    """They pass as packets of another type that has the same arguments."""
+    return Lie(name, lambda args: packet(other, *args), first, last)
+
+
 class Lying:
     """A proxy that lies.
 

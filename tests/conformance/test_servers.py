@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from gearman_sync.conformance.capabilities import CAPABILITIES
 from gearman_sync.conformance.case import Verdict
-from gearman_sync.conformance.running import Judge
+from gearman_sync.conformance.running import Judge, Selection, StartedServer
 from gearman_sync.conformance.suites import SUITES
 from tests.conformance.kits import IMPATIENCE, PATIENCE, SURFACES, Address, server_kit, serving
 from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
 from tests.conformance.lies.server_work import LIES as LIES_OF_WORK
+from tests.support.programs import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
 LIES: Final = {**LIES_OF_JOBS, **LIES_OF_WORK}
 CASES: Final = SUITES["server"].cases
 HAS: Final = frozenset(CAPABILITIES) - {"restart"}
+RESTARTING: Final = [case for case in CASES.values() if "restart" in case.requires]
+#: How servers are started that can be started again, by the names of their programs.
+STARTED: Final = {
+    "JobServer": [
+        sys.executable,
+        *("-c", "from gearman_sync.cli import main; main()", "serve", "--port", "{port}"),
+    ],
+    "gearmand": ["gearmand", "--listen", "{host}", "--port", "{port}", "--log-file", "stderr"],
+}
 
 
 @pytest.fixture(scope="module", params=[*SURFACES, "gearmand"])
@@ -49,17 +60,50 @@ def job_server() -> Iterator[Address]:
     ],
 )
 def test_what_is_right_passes(case: Case, address: Address) -> None:
-    judge = Judge(lambda case: server_kit(case, address, HAS, PATIENCE), HAS)
+    judge = Judge(
+        lambda case: server_kit(case, address, HAS, PATIENCE), HAS, selection=Selection(slow=True)
+    )
     outcome = judge.judge(case)
     assert not outcome.is_bad, outcome
     if outcome.verdict is Verdict.UNSUPPORTED:
         assert "restart" in case.requires
 
 
+@pytest.mark.parametrize("name", STARTED)
+def test_what_is_right_passes_where_a_server_starts_again(name: str) -> None:
+    require(STARTED[name][0])
+    server = StartedServer(STARTED[name])
+    try:
+        has = HAS | {"restart"}
+        judge = Judge(
+            lambda case: server_kit(case, server.address, has, PATIENCE, (), server.restart), has
+        )
+        for outcome in judge.run(RESTARTING):
+            assert not outcome.is_bad, outcome
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[StartedServer]:
+    server = StartedServer(STARTED["JobServer"])
+    yield server
+    server.close()
+
+
 @pytest.mark.parametrize(("name", "number"), [(n, i) for n in LIES for i in range(len(LIES[n]))])
-def test_what_is_wrong_fails(name: str, number: int, job_server: Address) -> None:
-    make = LIES[name][number]
-    judge = Judge(lambda case: server_kit(case, job_server, HAS, IMPATIENCE, make()), HAS)
+def test_what_is_wrong_fails(name: str, number: int, request: pytest.FixtureRequest) -> None:
+    make, has, restart = LIES[name][number], HAS, None
+    if "restart" in CASES[name].requires:
+        server: StartedServer = request.getfixturevalue("started")
+        address, has, restart = server.address, has | {"restart"}, server.restart
+    else:
+        address = request.getfixturevalue("job_server")
+    judge = Judge(
+        lambda case: server_kit(case, address, has, IMPATIENCE, make(), restart),
+        has,
+        selection=Selection(slow=True),
+    )
     outcome = judge.judge(CASES[name])
     assert outcome.verdict is Verdict.FAIL, outcome
     assert outcome.expected

@@ -14,6 +14,7 @@ from gearman_proto.wire.events import (
     JobAssign,
     JobAssignAll,
     JobAssignUniq,
+    JobCreated,
     NoJob,
     SubmitJob,
     SubmitJobBg,
@@ -70,7 +71,8 @@ def with_unique(it: ServerKit) -> None:
     client, worker, unique = it.client(), it.worker(), it.another("unique")
     for data in (b"", b"a\0b\0", bytes(range(256))):
         handle = client.submit(data, unique=unique, kind=SubmitJobBg)
-        demand(worker.grab() == JobAssignUniq(handle, it.function, unique, data), "the job", data)
+        wanted, job = JobAssignUniq(handle, it.function, unique, data), worker.grab()
+        demand(job == wanted, f"{wanted}", job)
         worker.complete(handle)
 
 
@@ -89,7 +91,7 @@ def with_reducer(it: ServerKit) -> None:
     """GRAB_JOB_ALL gets the reducer of a job that has one."""
     client, worker, unique = it.client(), it.worker(), it.another("unique")
     client.send(SubmitReduceJobBackground(it.function, unique, b"reducer", b"", b"data\0"))
-    handle = client.next().handle  # type: ignore[attr-defined]
+    handle = client.expect(JobCreated).handle
     worker.send(GrabJobAll())
     job = JobAssignAll(handle, it.function, unique, b"reducer", b"data\0")
     came = worker.next()
@@ -122,9 +124,9 @@ def reducer_not_asked_for(it: ServerKit) -> None:
     """GRAB_JOB_UNIQ gets a job that has a reducer, without that."""
     client, worker, unique = it.client(), it.worker(), it.another("unique")
     client.send(SubmitReduceJobBackground(it.function, unique, b"reducer", b"", b"data"))
-    handle = client.next().handle  # type: ignore[attr-defined]
-    job = worker.grab()
-    demand(job == JobAssignUniq(handle, it.function, unique, b"data"), "the job", job)
+    handle = client.expect(JobCreated).handle
+    wanted, job = JobAssignUniq(handle, it.function, unique, b"data"), worker.grab()
+    demand(job == wanted, f"{wanted}", job)
     worker.complete(handle)
 
 

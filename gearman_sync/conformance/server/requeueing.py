@@ -33,8 +33,10 @@ def _next_run(it: ServerKit, client: Line, other: Line) -> JobAssignUniq:
     """
     deadline = time.monotonic() + it.timeout
     while not (came := other.settle()):
-        if any(isinstance(event, WorkFail) for event in client.settle()):
+        heard = client.settle()
+        if any(isinstance(event, WorkFail) for event in heard):
             raise Unsupported("a job whose worker is lost fails")
+        demand(not heard, "nothing to the client", heard)
         if time.monotonic() > deadline:
             raise Failed("a NOOP", f"nothing in {it.timeout:g} s")
     demand(came == [Noop()], "a NOOP", came)
