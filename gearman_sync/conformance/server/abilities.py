@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from gearman_proto.wire.events import (
     CanDo,
     CanDoTimeout,
     CantDo,
-    GrabJobUniq,
-    JobAssignUniq,
+    NoJob,
     Noop,
     ResetAbilities,
     SetClientId,
@@ -75,9 +74,9 @@ def empty_name(it: ServerKit) -> str:
     worker.complete(worker.grab().handle)
     client.send(SubmitJobBg(b"", it.another("unique"), b"data"))
     client.next()
-    worker.send(GrabJobUniq())
-    job = worker.next()
-    if not isinstance(job, JobAssignUniq):
+    worker.ask()
+    job: Any = worker.next()
+    if isinstance(job, NoJob):
         return "it gets no jobs"
     worker.complete(job.handle)
     return "as any other name"
@@ -164,8 +163,8 @@ def cant_do_while_holding(it: ServerKit) -> str:
     worker.send(CantDo(it.function))
     worker.nothing()
     other = it.worker()
-    other.send(GrabJobUniq())
-    taken = isinstance(other.next(), JobAssignUniq)
+    other.ask()
+    taken = not isinstance(other.next(), NoJob)
     (other if taken else worker).complete(handle)
     client.expect(WorkComplete, handle=handle)
     return "it is taken away" if taken else "it stays"

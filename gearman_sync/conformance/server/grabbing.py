@@ -27,6 +27,7 @@ from gearman_sync.conformance.serverkit import ServerKit, case
 
 _GRAB: Final = 'GRAB_JOB: "respond with either NO_JOB or JOB_ASSIGN"'
 _UNIQUE: Final = 'GRAB_JOB_UNIQ: "return JOB_ASSIGN_UNIQ when there is a job"'
+_ASSIGNED: Final = 'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"'
 _ALL: Final = 'GRAB_JOB_ALL: "return JOB_ASSIGN_ALL when there is a job"'
 _FIRST: Final = 'Introduction: "The first worker to wake up and retrieve the job will then execute'
 _ONCE: Final = f'{_FIRST} it"'
@@ -36,10 +37,11 @@ _ONCE: Final = f'{_FIRST} it"'
 def nothing_there(it: ServerKit) -> None:
     """Each kind of GRAB_JOB is answered with NO_JOB where there is no job."""
     worker = it.worker()
-    kinds = {"grab": GrabJob(), "grab-all": GrabJobAll()}
-    for grab in [GrabJobUniq(), *[grab for name, grab in kinds.items() if name in it.has]]:
-        worker.send(grab)
-        worker.expect(NoJob)
+    kinds = {"grab": GrabJob(), "grab-uniq": GrabJobUniq(), "grab-all": GrabJobAll()}
+    for name, grab in kinds.items():
+        if name in it.has:
+            worker.send(grab)
+            worker.expect(NoJob)
     worker.nothing()
 
 
@@ -65,7 +67,7 @@ def plain(it: ServerKit) -> None:
         worker.complete(handle)
 
 
-@case("grab/unique/1", MUST, 'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"')
+@case("grab/unique/1", MUST, _ASSIGNED, requires=("grab-uniq",))
 def with_unique(it: ServerKit) -> None:
     """GRAB_JOB_UNIQ gets a job's unique as well, as its client has said it."""
     client, worker, unique = it.client(), it.worker(), it.another("unique")
@@ -76,7 +78,7 @@ def with_unique(it: ServerKit) -> None:
         worker.complete(handle)
 
 
-@case("grab/unique/2", SHOULD, 'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"')
+@case("grab/unique/2", SHOULD, _ASSIGNED, requires=("grab-uniq",))
 def without_unique(it: ServerKit) -> None:
     """The unique of a job that has none is empty."""
     client, worker = it.client(), it.worker()
@@ -119,7 +121,7 @@ def without_reducer(it: ServerKit) -> str | None:
     return "JOB_ASSIGN_UNIQ" if came == plain else None
 
 
-@case("grab/all/3", SHOULD, _UNIQUE, requires=("reduce",))
+@case("grab/all/3", SHOULD, _UNIQUE, requires=("grab-uniq", "reduce"))
 def reducer_not_asked_for(it: ServerKit) -> None:
     """GRAB_JOB_UNIQ gets a job that has a reducer, without that."""
     client, worker, unique = it.client(), it.worker(), it.another("unique")
@@ -135,9 +137,9 @@ def many_grabs(it: ServerKit) -> None:
     """Each of many grabs that are sent at once has one answer; the oldest job comes first."""
     client, worker = it.client(), it.worker()
     handles = [client.submit(b"%d" % number, kind=SubmitJobBg) for number in range(5)]
-    worker.send(*[GrabJobUniq()] * 12)
+    worker.ask(12)
     for handle in handles:
-        worker.expect(JobAssignUniq, handle=handle)
+        demand((got := worker.assigned().handle) == handle, f"the job {handle!r}", got)
     for _ in range(7):
         worker.expect(NoJob)
     for handle in handles:
@@ -148,7 +150,9 @@ def many_grabs(it: ServerKit) -> None:
 def in_order(it: ServerKit) -> None:
     """Grabs and other requests of one connection are answered in their order."""
     worker = it.worker()
-    worker.send(GrabJobUniq(), EchoReq(b"echo"), GrabJobUniq())
+    worker.ask()
+    worker.send(EchoReq(b"echo"))
+    worker.ask()
     worker.expect(NoJob)
     worker.expect(EchoRes, data=b"echo")
     worker.expect(NoJob)
@@ -198,14 +202,14 @@ def shared(it: ServerKit) -> None:
 
 @case("grab/next/1", MUST, 'WORK_COMPLETE: "the job completed successfully"')
 def next_one(it: ServerKit) -> None:
-    """The end of a job and the next grab may be sent at once; what waits then is the next job."""
+    """A worker may ask for the next job right behind the end of one, and gets that in turn."""
     client, worker = it.client(), it.worker()
     handles = [client.submit(kind=SubmitJob) for _ in range(3)]
     worker.grab()
     for handle, next_handle in itertools.pairwise(handles):
-        worker.send(WorkComplete(handle, b"result"), GrabJobUniq())
-        worker.expect(JobAssignUniq, handle=next_handle)
-    worker.send(WorkComplete(handles[-1], b"result"), GrabJobUniq())
-    worker.expect(NoJob)
+        worker.send(WorkComplete(handle, b"result"))
+        demand((got := worker.grab().handle) == next_handle, f"the job {next_handle!r}", got)
+    worker.send(WorkComplete(handles[-1], b"result"))
+    worker.grab_nothing()
     for handle in handles:
         client.expect(WorkComplete, handle=handle, data=b"result")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import Any, Final
 
 from gearman_proto.wire.events import (
     CanDo,
     CantDo,
-    GrabJobUniq,
-    JobAssignUniq,
     JobCreated,
     NoJob,
     Noop,
@@ -239,11 +237,11 @@ def noop_and_grab(it: ServerKit) -> None:
     client, worker = it.client(), it.worker()
     worker.sleep()
     handle = client.submit(kind=SubmitJobBg)
-    worker.send(GrabJobUniq(), GrabJobUniq())
-    came = worker.settle()
-    answers = [event for event in came if event != Noop()]
-    wanted = [JobAssignUniq(handle, it.function, b"", b"data"), NoJob()]
-    demand(answers == wanted, f"{wanted}", answers)
+    worker.ask(2)
+    answers: list[Any] = [event for event in worker.settle() if event != Noop()]
+    kinds = [isinstance(event, NoJob) for event in answers]
+    demand(kinds == [False, True], "a job and NO_JOB", answers)
+    demand(answers[0].handle == handle, f"the job {handle!r}", answers)
     worker.complete(handle)
 
 
