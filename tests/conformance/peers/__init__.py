@@ -289,7 +289,8 @@ WORKERS: dict[str, Worker] = {
             npm_version("gearmanode"),
             "npm install gearmanode@0.9.2",
             cannot=("binary",),
-            note="It sends results as text, with U+FFFD for what is not UTF-8.",
+            note="It sends results as text, with U+FFFD for what is not UTF-8; and it loses a"
+            " packet of which less than 12 bytes come by themselves.",
         ),
         Worker(
             "node-gearman",
@@ -367,7 +368,7 @@ SERVERS: dict[str, Server] = {
             PERL_SERVER_VERSION,
             "apt install gearman-server, or where that would replace gearmand: apt install"
             " libgearman-client-perl libdanga-socket-perl; apt download gearman-server; dpkg -x",
-            lacks=("GRAB_JOB_UNIQ", "WORK_DATA", "WORK_WARNING"),
+            lacks=("GRAB_JOB_UNIQ", "GRAB_JOB_ALL", "WORK_DATA", "WORK_WARNING"),
             note="Its own worker ends when it is told that there is no WORK_DATA.",
         ),
         Server(
@@ -375,16 +376,17 @@ SERVERS: dict[str, Server] = {
             (PYTHON, script("gear_server.py"), "{address}"),
             pypi_version("gear"),
             "pip install gear==0.16.0",
-            lacks=("OPTION_REQ",),
-            note="Clients that wait for the answer to it wait for ever: php, perl and abraxas.",
+            lacks=("GRAB_JOB", "GRAB_JOB_ALL", "OPTION_REQ"),
+            note="It does not answer these, so that most workers, and the clients php, perl and"
+            " abraxas, wait for ever.",
         ),
         Server(
             "abraxas",
             ("node", script("abraxas_server.js"), "{address}"),
             npm_version("abraxas"),
             "npm install abraxas@2.1.10",
-            lacks=("WORK_FAIL", "WORK_STATUS", "admin"),
-            note="It ends at a WORK_EXCEPTION for a job that has a unique.",
+            lacks=("GRAB_JOB_ALL", "WORK_FAIL", "WORK_STATUS", "admin"),
+            note="It ends at a GRAB_JOB_ALL, and at a WORK_EXCEPTION for a job that has a unique.",
         ),
         Server(
             "gearmanctl",
