@@ -15,6 +15,7 @@ from gearman_proto.wire.events import (
     GetStatusUnique,
     GrabJob,
     GrabJobAll,
+    GrabJobUniq,
     JobAssign,
     JobAssignUniq,
     JobCreated,
@@ -42,6 +43,7 @@ CAPABILITIES: Final = {
     "reduce": "SUBMIT_REDUCE_JOB_BACKGROUND makes a job",
     "coalescing": "a submit of a unique that is queued is joined to it",
     "grab": "GRAB_JOB gets a job",
+    "grab-uniq": "GRAB_JOB_UNIQ gets a job",
     "grab-all": "GRAB_JOB_ALL gets a job",
     "timeouts": "CAN_DO_TIMEOUT registers for a function",
     "text": "`version` is answered",
@@ -53,17 +55,26 @@ CAPABILITIES: Final = {
 }
 
 
-def probe(kit: ServerKit) -> set[str]:
-    """Return what the server can do, but for `restart`."""
-    found = {"echo"} if _answers(kit, lambda line: line.send(EchoReq(b"?")), EchoRes) else set()
-    kit.has = frozenset(found)
+def probe(
+    make_kit: Callable[[frozenset[str]], ServerKit], revive: Callable[[str], object]
+) -> frozenset[str]:
+    """Return what the server can do, but for `restart`.
+
+    Args:
+        make_kit: Makes a kit for a server that has what is known until now.
+        revive: Called with the name of a capability when the server was asked for it; it sees to
+            it that the server runs, which may have died of that.
+    """
+    found: set[str] = set()
     for name, question in _QUESTIONS.items():
-        try:
-            if question(kit):
-                found.add(name)
-        except Failed:
-            pass
-    return found
+        with make_kit(frozenset(found)) as kit:
+            try:
+                if question(kit):
+                    found.add(name)
+            except Failed:
+                pass
+        revive(name)
+    return frozenset(found)
 
 
 def _answers(kit: ServerKit, ask: Callable[[Line], None], answer: type[Event]) -> bool:
@@ -88,8 +99,6 @@ def _grabs(kit: ServerKit, name: str, grab: Event, *answers: type[Event]) -> boo
     if isinstance(event, answers):
         worker.complete(event.handle)  # type: ignore[attr-defined]
         return True
-    # So that nothing of it stays in the queue.
-    worker.complete(worker.grab().handle)
     return False
 
 
@@ -118,16 +127,14 @@ def _has_timeouts(kit: ServerKit) -> bool:
     client, worker = kit.client(), kit.worker()
     client.submit(kind=SubmitJobBg, function=function)
     worker.send(CanDoTimeout(function, b"60000"))
-    try:
-        worker.complete(worker.grab().handle)
-    except Failed:
-        worker = kit.worker(function)
-        worker.complete(worker.grab().handle)
-        return False
+    worker.complete(worker.grab().handle)
     return True
 
 
+#: In this order: what is known of one is used by those behind it.
 _QUESTIONS: Final[dict[str, Callable[[ServerKit], bool]]] = {
+    "echo": lambda kit: _answers(kit, lambda line: line.send(EchoReq(b"?")), EchoRes),
+    "grab-uniq": lambda kit: _grabs(kit, "grab-uniq", GrabJobUniq(), JobAssignUniq),
     "options": lambda kit: _answers(kit, lambda e: e.send(OptionReq(b"exceptions")), OptionRes),
     "unique-status": lambda kit: _answers(
         kit, lambda e: e.send(GetStatusUnique(b"nobody")), StatusResUnique

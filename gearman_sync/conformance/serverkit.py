@@ -20,7 +20,9 @@ from gearman_proto.wire.events import (
     Event,
     GetStatus,
     GetStatusUnique,
+    GrabJob,
     GrabJobUniq,
+    JobAssign,
     JobAssignUniq,
     JobCreated,
     NoJob,
@@ -59,10 +61,12 @@ class Line(Talk, ScriptedClient):
     Attributes:
         function: The function that is meant where none is given.
         has_echo: Whether the server answers ECHO_REQ.
+        has_uniq: Whether it answers GRAB_JOB_UNIQ; else `grab` sends GRAB_JOB.
     """
 
     function: bytes = b""
     has_echo: bool = True
+    has_uniq: bool = True
     _tokens = itertools.count(1)
 
     # Barriers.
@@ -113,13 +117,17 @@ class Line(Talk, ScriptedClient):
     # As a worker.
 
     def grab(self) -> JobAssignUniq:
-        """Ask for a job, and get one."""
-        self.send(GrabJobUniq())
-        return self.expect(JobAssignUniq)
+        """Ask for a job, and get one. Its unique is empty if the server has no GRAB_JOB_UNIQ."""
+        if self.has_uniq:
+            self.send(GrabJobUniq())
+            return self.expect(JobAssignUniq)
+        self.send(GrabJob())
+        job = self.expect(JobAssign)
+        return JobAssignUniq(job.handle, job.function, b"", job.data)
 
     def grab_nothing(self) -> None:
         """Ask for a job, and get none."""
-        self.send(GrabJobUniq())
+        self.send(GrabJobUniq() if self.has_uniq else GrabJob())
         self.expect(NoJob)
 
     def sleep(self) -> None:
@@ -200,6 +208,7 @@ class ServerKit:
         line.sock = tap
         line.function = self.function
         line.has_echo = "echo" in self.has
+        line.has_uniq = "grab-uniq" in self.has
         self._stack.callback(line.close)
         return line
 

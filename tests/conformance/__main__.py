@@ -27,14 +27,18 @@ from gearman_sync.conformance.suites import SUITES
 from tests.conformance.peers import CLIENTS, NOT_RUNNABLE, SERVERS, WORKERS, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tests.conformance.peers import Peer
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PAGE: Final = ROOT / "docs" / "conformance.md"
 EXPECTED: Final = Path(__file__).parent / "expected"
-PEERS: Final = {"server": SERVERS, "worker": WORKERS, "client": CLIENTS}
+PEERS: Final[dict[str, Mapping[str, Peer]]] = {
+    "server": SERVERS,
+    "worker": WORKERS,
+    "client": CLIENTS,
+}
 #: Seconds that an answer is waited for. A program of another language may take one to start.
 TIMEOUT: Final = 10.0
 
@@ -69,7 +73,10 @@ def judged(side: str, name: str, version: str, *, update: bool) -> Report:
         EXPECTED.mkdir(exist_ok=True)
         expected.update(EXPECTED / f"{side}-{name}", outcomes, reasons)
         reasons = reasons_of(side, name)
-    return Report(f"{name} {version}", side, "document", outcomes, reasons, has)
+    # Some say more than their version.
+    number = re.search(r"[0-9]\S*", version)
+    subject_name = f"{name} {number[0] if number else version}"
+    return Report(subject_name, side, "document", outcomes, reasons, has)
 
 
 def table(reports: Sequence[Report]) -> Iterator[str]:
