@@ -118,16 +118,12 @@ class Line(Talk, ScriptedClient):
 
     def grab(self) -> JobAssignUniq:
         """Ask for a job, and get one. Its unique is empty if the server has no GRAB_JOB_UNIQ."""
-        if self.has_uniq:
-            self.send(GrabJobUniq())
-            return self.expect(JobAssignUniq)
-        self.send(GrabJob())
-        job = self.expect(JobAssign)
-        return JobAssignUniq(job.handle, job.function, b"", job.data)
+        self.ask()
+        return self.assigned()
 
     def grab_nothing(self) -> None:
         """Ask for a job, and get none."""
-        self.send(GrabJobUniq() if self.has_uniq else GrabJob())
+        self.ask()
         self.expect(NoJob)
 
     def sleep(self) -> None:
@@ -139,6 +135,17 @@ class Line(Talk, ScriptedClient):
         """End a job, and let the server take that."""
         self.send(WorkComplete(handle, data))
         self.nothing()
+
+    def ask(self, times: int = 1) -> None:
+        """Ask for jobs, so many times, without waiting for them."""
+        self.send(*[GrabJobUniq() if self.has_uniq else GrabJob()] * times)
+
+    def assigned(self) -> JobAssignUniq:
+        """Get a job that was asked for by `ask`."""
+        if self.has_uniq:
+            return self.expect(JobAssignUniq)
+        job = self.expect(JobAssign)
+        return JobAssignUniq(job.handle, job.function, b"", job.data)
 
     # As an admin.
 
