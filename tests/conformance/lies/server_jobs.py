@@ -260,7 +260,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     ],
     "submit/queue-full/2": [
         lambda: [_refused(1)],
-        lambda: [stuck(">SUBMIT_JOB_BG", 1), _refused(1)],
+        lambda: [_never_joined(">SUBMIT_JOB_BG")],
     ],
     "submit/queue-full/3": [
         lambda: [_refused(1)],
