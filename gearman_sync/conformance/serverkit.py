@@ -120,17 +120,20 @@ class Line(Talk, ScriptedClient):
     # As a worker.
 
     def grab(self) -> JobAssignUniq:
-        """Ask for a job, and get one. Its unique is empty if the server has no GRAB_JOB_UNIQ."""
+        """Ask for a job, and get one. Its unique is empty where the server does not tell it."""
+        self.ask()
         if self.has_uniq:
-            self.send(GrabJobUniq())
             return self.expect(JobAssignUniq)
-        self.send(GrabJob())
         job = self.expect(JobAssign)
         return JobAssignUniq(job.handle, job.function, b"", job.data)
 
+    def ask(self) -> None:
+        """Ask for a job, with its unique if the server can do that."""
+        self.send(GrabJobUniq() if self.has_uniq else GrabJob())
+
     def grab_nothing(self) -> None:
         """Ask for a job, and get none."""
-        self.send(GrabJobUniq() if self.has_uniq else GrabJob())
+        self.ask()
         self.expect(NoJob)
 
     def sleep(self) -> None:
@@ -189,6 +192,32 @@ class Line(Talk, ScriptedClient):
         return kind.name if kind else "TEXT"
 
     # As a worker, once more.
+
+    def soon(self) -> JobAssignUniq:
+        """Ask for a job until there is one, since its submit may still be on its way.
+
+        Raises:
+            Failed: There is none in time.
+        """
+        deadline = time.monotonic() + (self.sock.gettimeout() or 0.0)
+        while time.monotonic() < deadline:
+            self.ask()
+            match self.next("a job, or NO_JOB"):
+                case JobAssignUniq() as job:
+                    return job
+                case JobAssign(handle, function, data):
+                    return JobAssignUniq(handle, function, b"", data)
+        raise Failed("a job", "NO_JOB again and again")
+
+    def runs(self) -> bool:
+        """Ask for a job, and return whether there was one, which is ended."""
+        self.ask()
+        event = self.next("a job, or NO_JOB")
+        if isinstance(event, (JobAssign, JobAssignUniq)):
+            self.complete(event.handle)
+            return True
+        demand(isinstance(event, NoJob), "a job, or NO_JOB", event)
+        return False
 
     def run(self, data: bytes = b"result") -> JobAssignUniq:
         """Ask for a job, get one, and end it."""

@@ -6,31 +6,16 @@ import socket
 from typing import Final
 
 from gearman_proto.wire.events import (
-    GrabJobUniq,
-    JobAssignUniq,
-    NoJob,
     SubmitJobBg,
     WorkComplete,
-    WorkData,
     WorkStatus,
 )
 from gearman_sync.conformance.case import INFO, MUST, SHOULD, demand
-from gearman_sync.conformance.serverkit import Line, ServerKit, case
+from gearman_sync.conformance.serverkit import ServerKit, case
 
 _GEARMAND: Final = "not in the document: gearmand 1.1 and 2.0 do"
 _RUNNING: Final = 'SUBMIT_JOB: "This includes jobs already in progress"'
 _JOINED: Final = ("unique-status", "coalescing")
-
-
-def _runs(worker: Line) -> bool:
-    """Ask for a job, and return whether there was one, which is ended."""
-    worker.send(GrabJobUniq())
-    event = worker.next("an answer to GRAB_JOB_UNIQ")
-    demand(isinstance(event, (JobAssignUniq, NoJob)), "JOB_ASSIGN_UNIQ or NO_JOB", event)
-    if isinstance(event, JobAssignUniq):
-        worker.complete(event.handle)
-        return True
-    return False
 
 
 @case(
@@ -52,7 +37,7 @@ def queued(it: ServerKit) -> str:
     if other.status(handle).known == b"0":
         worker.grab_nothing()
         return "forgotten at once"
-    return "run" if _runs(worker) else "thrown away when a worker asks"
+    return "run" if worker.runs() else "thrown away when a worker asks"
 
 
 @case(
@@ -72,7 +57,7 @@ def again(it: ServerKit) -> str:
     client.submit(unique=it.another("u"))
     it.gone(client, it.another("u"))
     handle = other.submit(unique=it.another("u"))
-    if _runs(worker):
+    if worker.runs():
         other.expect(WorkComplete, handle=handle)
         return "run"
     told = other.settle()
@@ -92,7 +77,7 @@ def joined_background(it: ServerKit) -> str:
     client.submit(unique=it.another("u"), kind=SubmitJobBg)
     other.submit(unique=it.another("u"))
     it.gone(other, it.another("u"))
-    return "run" if _runs(worker) else "lost"
+    return "run" if worker.runs() else "lost"
 
 
 @case("leave/queued/4", MUST, 'SUBMIT_JOB_BG: "it is detached"')
@@ -128,7 +113,7 @@ def running(it: ServerKit) -> None:
     handle = client.submit(unique=it.another("u"))
     worker.grab()
     it.gone(client, it.another("u"))
-    worker.send(WorkData(handle, b"part"), WorkStatus(handle, b"1", b"2"))
+    worker.send(WorkStatus(handle, b"1", b"2"))
     worker.complete(handle)
     second = other.submit()
     job = worker.run()
@@ -158,7 +143,7 @@ def one_of_two_running(it: ServerKit) -> None:
     worker.grab()
     client.close()
     it.until(lambda: other.status_unique(unique).clients == b"1", "one client that waits")
-    worker.send(WorkData(handle, b"part"))
+    worker.send(WorkStatus(handle, b"1", b"2"))
     worker.complete(handle)
-    other.expect(WorkData, handle=handle, data=b"part")
+    other.expect(WorkStatus, handle=handle, numerator=b"1", denominator=b"2")
     other.expect(WorkComplete, handle=handle, data=b"result")

@@ -197,7 +197,7 @@ def unreported(it: ServerKit) -> str:
     known={
         "4294967295": ("gearmand-1.1", "gearmand-2.0"),
         "0": (),
-        "as it was sent": (),
+        "as it was sent": ("perl",),
         "something else": (),
     },
 )

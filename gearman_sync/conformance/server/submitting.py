@@ -13,7 +13,6 @@ from gearman_proto.wire.events import (
     JobAssignAll,
     JobCreated,
     Noop,
-    PreSleep,
     SubmitJob,
     SubmitJobBg,
     SubmitJobEpoch,
@@ -25,6 +24,7 @@ from gearman_proto.wire.events import (
     SubmitReduceJob,
     WorkComplete,
     WorkData,
+    WorkFail,
     WorkStatus,
     WorkWarning,
 )
@@ -96,12 +96,27 @@ def low_background(it: ServerKit) -> None:
 
 @case("submit/background/1", MUST, _DETACHED)
 def detached(it: ServerKit) -> None:
-    """The client of a background job gets nothing of what the worker sends about it."""
-    client, worker = it.client(exceptions="options" in it.has), it.worker()
+    """The client of a background job gets nothing of the progress and end of the job."""
+    client, worker = it.client(), it.worker()
     handle = client.submit(kind=SubmitJobBg)
     worker.grab()
-    worker.send(WorkData(handle, b"part"), WorkStatus(handle, b"1", b"2"))
-    worker.send(WorkWarning(handle, b"warning"))
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    worker.complete(handle)
+    client.nothing()
+    handle = client.submit(kind=SubmitJobBg)
+    worker.grab()
+    worker.send(WorkFail(handle))
+    worker.nothing()
+    client.nothing()
+
+
+@case("submit/background/2", MUST, _DETACHED, requires=("data",))
+def detached_from_data(it: ServerKit) -> None:
+    """The client of a background job gets neither WORK_DATA nor WORK_WARNING."""
+    client, worker = it.client(), it.worker()
+    handle = client.submit(kind=SubmitJobBg)
+    worker.grab()
+    worker.send(WorkData(handle, b"part"), WorkWarning(handle, b"warning"))
     worker.complete(handle)
     client.nothing()
 
@@ -166,16 +181,21 @@ def beginnings(it: ServerKit) -> str:
 def order(it: ServerKit) -> None:
     """Submits that come at once are answered in their order."""
     client, worker = it.client(), it.worker()
-    uniques = [it.another(f"{number}") for number in range(20)]
-    client.send(*[SubmitJobBg(it.function, unique, b"data") for unique in uniques])
-    made = [client.expect(JobCreated).handle for _ in uniques]
-    given = {job.unique: job.handle for job in (worker.run() for _ in uniques)}
-    wanted = dict(zip(uniques, made, strict=True))
+    payloads = [b"%d" % number for number in range(20)]
+    client.send(*[SubmitJobBg(it.function, b"", data) for data in payloads])
+    made = [client.expect(JobCreated).handle for _ in payloads]
+    given = {job.data: job.handle for job in (worker.run() for _ in payloads)}
+    wanted = dict(zip(payloads, made, strict=True))
     demand(given == wanted, f"the jobs as they were answered: {wanted}", str(given))
 
 
-@case("submit/order/2", MUST, 'ERROR: "whenever the server encounters an error"')
-def error_between(it: ServerKit) -> None:
+@case(
+    "submit/order/2",
+    MUST,
+    'ERROR: "whenever the server encounters an error"',
+    known={"there is no ERROR": ()},
+)
+def error_between(it: ServerKit) -> str | None:
     """The ERROR that a packet gets comes between the answers to those before and after it."""
     client, worker = it.client(), it.worker()
     client.send_anyway(
@@ -183,10 +203,15 @@ def error_between(it: ServerKit) -> None:
         Noop(),
         SubmitJobBg(it.function, it.another("2"), b"data"),
     )
-    came = [client.reaction() for _ in range(3)]
+    came = [client.reaction() for _ in range(2)]
+    worker.run()
+    worker.run()
+    if came == ["JOB_CREATED", "JOB_CREATED"]:
+        client.nothing()
+        return "there is no ERROR"
+    came.append(client.reaction())
     demand(came == ["JOB_CREATED", "ERROR", "JOB_CREATED"], "JOB_CREATED, ERROR, JOB_CREATED", came)
-    worker.run()
-    worker.run()
+    return None
 
 
 @case("submit/order/3", MUST, "not in the document: no client can do with a handle it was not told")
@@ -194,11 +219,8 @@ def created_first(it: ServerKit) -> None:
     """JOB_CREATED comes before anything else about the job, however fast the worker is."""
     client, worker = it.client(), it.worker()
     for _ in range(10):
-        worker.send(PreSleep())
-        worker.nothing()
         client.send(SubmitJob(it.function, b"", b"data"))
-        worker.expect(Noop)
-        worker.send(WorkComplete(worker.grab().handle, b"result"))
+        worker.send(WorkComplete(worker.soon().handle, b"result"))
         handle = client.expect(JobCreated).handle
         client.expect(WorkComplete, handle=handle, data=b"result")
 
@@ -212,10 +234,10 @@ def interleaved(it: ServerKit) -> None:
     made = [client.submit(b"%d" % number) for number in range(5)]
     jobs = {job.handle: job.data for job in (worker.grab() for _ in made)}
     for handle in reversed(made):
-        worker.send(WorkData(handle, b"part"))
+        worker.send(WorkStatus(handle, b"1", b"2"))
         worker.complete(handle, jobs[handle])
     for number in reversed(range(5)):
-        client.expect(WorkData, handle=made[number])
+        client.expect(WorkStatus, handle=made[number])
         client.expect(WorkComplete, handle=made[number], data=b"%d" % number)
     client.nothing()
 
@@ -282,7 +304,12 @@ def empty_function(it: ServerKit) -> str:
     return "it is a function"
 
 
-@case("submit/unique/1", MUST, 'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"')
+@case(
+    "submit/unique/1",
+    MUST,
+    'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"',
+    requires=("grab-uniq",),
+)
 def unique(it: ServerKit) -> None:
     """The unique of a job comes to its worker as it was sent, if it has no more than 63 bytes."""
     client, worker = it.client(), it.worker()
@@ -314,6 +341,7 @@ def _long_unique(it: ServerKit, size: int) -> str:
         "the connection is closed": (),
         "not answered": (),
     },
+    requires=("grab-uniq",),
 )
 def unique_of_64(it: ServerKit) -> str:
     """What becomes of a unique of 64 bytes."""
@@ -331,6 +359,7 @@ def unique_of_64(it: ServerKit) -> str:
         "the connection is closed": (),
         "not answered": (),
     },
+    requires=("grab-uniq",),
 )
 def unique_of_65(it: ServerKit) -> str:
     """What becomes of a unique of 65 bytes."""
@@ -342,11 +371,11 @@ def leaves_at_once(it: ServerKit) -> None:
     """A background job is run though its client has closed the connection behind the submit."""
     worker, client = it.worker(), it.client()
     worker.sleep()
-    client.send(SubmitJobBg(it.function, it.another("unique"), b"data"))
+    client.send(SubmitJobBg(it.function, it.another("unique"), it.another("data")))
     client.close()
     worker.expect(Noop)
     job = worker.run()
-    demand(job.unique == it.another("unique"), "that job", job)
+    demand(job.data == it.another("data"), "that job", job)
 
 
 @case("submit/epoch/1", SHOULD, _EPOCH, requires=("epoch",))
@@ -421,7 +450,7 @@ def sched(it: ServerKit) -> str:
     }.get(client.reaction(), "not answered")
 
 
-@case("submit/reduce/1", SHOULD, _REDUCE, requires=("reduce", "grab-all"))
+@case("submit/reduce/1", SHOULD, _REDUCE, requires=("reduce", "grab-all", "grab-uniq"))
 def reduce(it: ServerKit) -> None:
     """The reducer of a job comes to a worker that asks with GRAB_JOB_ALL."""
     client, worker = it.client(), it.worker()
@@ -434,7 +463,7 @@ def reduce(it: ServerKit) -> None:
     client.expect(WorkComplete, handle=handle, data=b"result")
 
 
-@case("submit/reduce/2", SHOULD, _REDUCE, requires=("reduce",))
+@case("submit/reduce/2", SHOULD, _REDUCE, requires=("reduce", "grab-uniq"))
 def reduce_unasked(it: ServerKit) -> None:
     """A job with a reducer is like any other for a worker that asks with GRAB_JOB_UNIQ."""
     client, worker = it.client(), it.worker()

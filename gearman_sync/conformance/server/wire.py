@@ -38,7 +38,7 @@ _ECHO: Final = BY_NAME["ECHO_REQ"].number
 def echo(it: ServerKit) -> None:
     """ECHO_REQ is answered with the same bytes, NULs among them."""
     client = it.client()
-    for data in (b"", b"a\0b\0", bytes(range(256))):
+    for data in (b"", b"0", b"a\0b\0", bytes(range(256))):
         client.send(EchoReq(data))
         client.expect(EchoRes, data=data)
 
@@ -47,9 +47,9 @@ def echo(it: ServerKit) -> None:
 def pipelined(it: ServerKit) -> None:
     """Many requests that come at once are all answered, each once, in their order."""
     client = it.client()
-    client.send(*[EchoReq(b"%d" % number) for number in range(100)])
+    client.send(*[EchoReq(b"echo %d" % number) for number in range(100)])
     for number in range(100):
-        client.expect(EchoRes, data=b"%d" % number)
+        client.expect(EchoRes, data=b"echo %d" % number)
     client.nothing()
 
 
@@ -90,20 +90,27 @@ def split(it: ServerKit) -> None:
 def by_the_byte(it: ServerKit) -> None:
     """Packets may come byte by byte."""
     client, worker = it.client(), it.worker()
-    for byte in client.connection.send(SubmitJobBg(it.function, it.another("u"), b"data")):
+    for byte in client.connection.send(SubmitJobBg(it.function, b"", b"da\0ta")):
         client.send_raw(bytes([byte]))
     handle = client.expect(JobCreated).handle
     job = worker.run()
     demand(job.handle == handle, f"a job {handle.decode()}", job)
-    demand((job.unique, job.data) == (it.another("u"), b"data"), "the job as it was sent", job)
+    demand(job.data == b"da\0ta", "the data that were sent", job)
 
 
-@case("wire/magic/1", SHOULD, 'Binary Packet: "This is either "\\0REQ" for requests or "\\0RES"')
-def bad_magic(it: ServerKit) -> None:
+@case(
+    "wire/magic/1",
+    SHOULD,
+    'Binary Packet: "This is either "\\0REQ" for requests or "\\0RES"',
+    known={"nothing happens": ("perl",)},
+)
+def bad_magic(it: ServerKit) -> str | None:
     """A packet that begins with neither of the two magics ends the connection."""
     client = it.client()
     client.send_raw(HEADER.pack(b"\0BAD", _ECHO, 0))
-    client.ends()
+    reaction = client.reaction()
+    demand(reaction in ("closed", "silence"), "the end of the connection", reaction)
+    return "nothing happens" if reaction == "silence" else None
 
 
 @case(
@@ -191,7 +198,12 @@ def all_yours(it: ServerKit) -> str:
     return answers.get(client.reaction(), "taken")
 
 
-@case("wire/body/1", SHOULD, 'GRAB_JOB: "Arguments: None"; gearmand 1.1 and 2.0 ignore them')
+@case(
+    "wire/body/1",
+    SHOULD,
+    'GRAB_JOB: "Arguments: - None."; gearmand 1.1 and 2.0 ignore them',
+    requires=("grab",),
+)
 def body(it: ServerKit) -> None:
     """Data in a packet that has no arguments is read, and means nothing."""
     worker = it.worker()

@@ -79,11 +79,10 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     ],
     "wire/split/2": [
         lambda: [drop(">SUBMIT_JOB_BG")],
-        lambda: [field_of(">SUBMIT_JOB_BG", 2, b"dat")],
+        lambda: [field_of(">SUBMIT_JOB_BG", 2, _cut)],
         lambda: [field_of("<JOB_CREATED", 0, b"H:conformance:1")],
     ],
     "wire/magic/1": [
-        lambda: [becomes(">LOST", b"")],
         lambda: [becomes(">LOST", packet(">ECHO_REQ", b""))],
     ],
     "wire/magic/3": [
@@ -153,13 +152,25 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
         lambda: [becomes(">SUBMIT_JOB_LOW_BG", packet(">NOOP"))],
     ],
     "submit/background/1": [
+        lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"), drop("<WORK_COMPLETE")],
+        lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"), drop("<WORK_STATUS")],
+        lambda: [
+            as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"),
+            drop("<WORK_STATUS"),
+            drop("<WORK_COMPLETE"),
+        ],
+    ],
+    "submit/background/2": [
+        lambda: [
+            as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"),
+            drop("<WORK_WARNING"),
+            drop("<WORK_COMPLETE"),
+        ],
         lambda: [
             as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"),
             drop("<WORK_DATA"),
-            drop("<WORK_STATUS"),
-            drop("<WORK_WARNING"),
+            drop("<WORK_COMPLETE"),
         ],
-        lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"), drop("<WORK_COMPLETE")],
     ],
     "submit/handle/1": [
         lambda: [stuck("<JOB_CREATED", 0)],
@@ -177,15 +188,14 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "submit/order/2": [
         lambda: late("<ERROR", "<JOB_CREATED"),
         lambda: late("<JOB_CREATED", "<ERROR"),
-        lambda: [drop("<ERROR")],
     ],
     "submit/order/3": [
         lambda: late("<JOB_CREATED", "<WORK_COMPLETE"),
-        lambda: [drop("<NOOP")],
+        lambda: [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB)],
     ],
     "submit/order/4": [
         lambda: [stuck("<WORK_COMPLETE", 0)],
-        lambda: [stuck("<WORK_DATA", 0)],
+        lambda: [stuck("<WORK_STATUS", 0)],
         lambda: late("<WORK_COMPLETE", "<WORK_COMPLETE"),
     ],
     "submit/payload/1": [lambda: [field_of("<JOB_ASSIGN_UNIQ", 3, _cut)]],
@@ -249,8 +259,8 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     ],
     "submit/coalesce/9": [
         lambda: [_never_joined(">SUBMIT_JOB")],
-        lambda: [drop("<WORK_DATA", first=1)],
-        lambda: [before("<WORK_COMPLETE", packet("<WORK_DATA", b"H:conformance:1", b"before"))],
+        lambda: [drop("<WORK_STATUS", first=1)],
+        lambda: [before("<WORK_COMPLETE", packet("<WORK_STATUS", b"H:c:1", b"1", b"3"))],
     ],
     # Queues that are full.
     "submit/queue-full/1": [
@@ -319,7 +329,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
         lambda: [drop("<WORK_COMPLETE")],
     ],
     "leave/running/1": [
-        lambda: [field_of(">WORK_DATA", 0, b"H:other:1")],
+        lambda: [field_of(">WORK_STATUS", 0, b"H:other:1")],
         lambda: [drop(">WORK_COMPLETE"), becomes("<JOB_ASSIGN_UNIQ", _NO_JOB, first=1)],
     ],
     "leave/running/2": [
@@ -327,7 +337,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
         lambda: [drop("<WORK_COMPLETE")],
     ],
     "leave/running/3": [
-        lambda: [drop("<WORK_DATA")],
+        lambda: [drop("<WORK_STATUS")],
         lambda: [drop("<WORK_COMPLETE")],
     ],
     # Text.
