@@ -143,10 +143,14 @@ def _passes_data(kit: ServerKit) -> bool:
     return isinstance(client.next(), WorkData)
 
 
-def _knows(kit: ServerKit, command: bytes) -> bool:
+def is_unknown(reply: bytes) -> bool:
+    """Whether a reply says that the command is not known."""
+    return reply.upper().startswith(b"ERR UNKNOWN_COMMAND")
+
+
+def knows(kit: ServerKit, command: bytes) -> bool:
     """Whether a text command is known, whatever else is wrong with it."""
-    reply = kit.admin().text(command)
-    return not reply.upper().startswith(b"ERR UNKNOWN_COMMAND")
+    return not is_unknown(kit.admin().text(command))
 
 
 #: In this order: what is known of one is used by those behind it.
@@ -174,5 +178,5 @@ _QUESTIONS: Final[dict[str, Callable[[ServerKit], bool]]] = {
     "workers": lambda kit: kit.admin().list(b"workers") is not None,
     "status": lambda kit: kit.admin().list(b"status") is not None,
     "maxqueue": lambda kit: kit.admin().text(b"maxqueue " + kit.function).startswith(b"OK"),
-    "cancel": lambda kit: _knows(kit, b"cancel job H:conformance:nobody"),
+    "cancel": lambda kit: knows(kit, b"cancel job H:conformance:nobody"),
 }

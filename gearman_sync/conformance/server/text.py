@@ -14,6 +14,7 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkFail,
 )
+from gearman_sync.conformance.capabilities import is_unknown, knows
 from gearman_sync.conformance.case import INFO, SHOULD, Unsupported, demand
 from gearman_sync.conformance.serverkit import ServerKit, case
 
@@ -36,7 +37,7 @@ def _row(admin: Line, command: bytes, function: bytes) -> list[bytes]:
 def _demand_ok(admin: Line, command: bytes) -> None:
     """Give a command that not all servers have."""
     reply = admin.text(command)
-    if reply.upper().startswith(b"ERR UNKNOWN_COMMAND"):
+    if is_unknown(reply):
         raise Unsupported(f"it does not know {command.decode()}")
     demand(reply.startswith(b"OK"), "OK", reply)
 
@@ -95,12 +96,8 @@ def status_without_workers(it: ServerKit) -> None:
 def prioritystatus(it: ServerKit) -> None:
     """`prioritystatus` lists how many jobs of a function wait, by priority, and its workers."""
     client, worker, admin = it.client(), it.worker(), it.admin()
-    admin.send(TextLine(b"prioritystatus"))
-    line = admin.expect(TextLine).line
-    if line.upper().startswith(b"ERR"):
+    if not knows(it, b"prioritystatus"):
         raise Unsupported("it does not know prioritystatus")
-    while line != b".":
-        line = admin.expect(TextLine).line
     kinds = (SubmitJobLowBg, SubmitJobBg, SubmitJobHighBg, SubmitJobHighBg, SubmitJobHighBg)
     for kind in kinds:
         client.submit(kind=kind)
@@ -222,7 +219,7 @@ def drop_in_use(it: ServerKit) -> None:
 def show_jobs(it: ServerKit) -> None:
     """`show jobs` lists the handles of the jobs, and `show unique jobs` their uniques."""
     admin, client, worker, unique = it.admin(), it.client(), it.worker(), it.another("u")
-    if admin.text(b"show conformance").upper().startswith(b"ERR UNKNOWN_COMMAND"):
+    if not knows(it, b"show conformance"):
         raise Unsupported("it does not know show")
     handle = client.submit(unique=unique, kind=SubmitJobBg)
     jobs = [line.split(b"\t")[0] for line in admin.list(b"show jobs")]

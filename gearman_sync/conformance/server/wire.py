@@ -136,7 +136,7 @@ def response_magic(it: ServerKit) -> str:
     return answers.get(client.reaction(), "carried out")
 
 
-@case("wire/magic/3", SHOULD, 'Binary Packet: ""\\0RES" for responses', requires=("echo",))
+@case("wire/magic/3", SHOULD, 'Binary Packet: ""\\0RES" for responses"', requires=("echo",))
 def magic_of_answers(it: ServerKit) -> None:
     """What a server sends has the magic of responses."""
     client = it.client()
