@@ -53,7 +53,7 @@ CAPABILITIES: Final = {
     "workers": "`workers` is answered with a list",
     "status": "`status` is answered with a list",
     "maxqueue": "`maxqueue` is answered",
-    "cancel": "`cancel job` of an unknown job is answered",
+    "cancel": "`cancel job` is a known command",
     "restart": "the server was started by the suite, which can start it again",
 }
 

@@ -141,6 +141,17 @@ def while_running(it: ServerKit) -> None:
         each.expect(WorkComplete, handle=handle, data=b"result")
 
 
+@case("submit/coalesce/12", MUST, _KEY)
+def alike(it: ServerKit) -> None:
+    """Uniques that only look alike are those of two jobs: all bytes of them count."""
+    client, worker = it.client(), it.worker()
+    uniques = [it.another(name) for name in ("unique", "uniqu", "Unique", "unique ")]
+    made = [client.submit(unique=unique, kind=SubmitJobBg) for unique in uniques]
+    demand(len(set(made)) == len(made), "four handles", made)
+    for _ in made:
+        worker.run()
+
+
 @case(
     "submit/coalesce/10",
     INFO,

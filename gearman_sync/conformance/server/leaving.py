@@ -106,6 +106,33 @@ def one_of_two(it: ServerKit) -> None:
     other.expect(WorkComplete, handle=handle, data=b"result")
 
 
+@case("leave/queued/6", SHOULD, _GEARMAND, requires=("unique-status",))
+def behind(it: ServerKit) -> None:
+    """A job that waits behind one whose client has left is given to the next worker that asks."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    left = client.submit(unique=it.another("u"))
+    handle = other.submit()
+    it.gone(client, it.another("u"))
+    job = worker.run()
+    if job.handle == left:
+        job = worker.run()
+    demand(job.handle == handle, f"the job {handle.decode()}", job)
+    other.expect(WorkComplete, handle=handle)
+
+
+@case("leave/queued/7", SHOULD, _GEARMAND, requires=("unique-status",))
+def other_jobs(it: ServerKit) -> None:
+    """When a client leaves that has several jobs, a job of another client is still run."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    handle = other.submit(b"other")
+    for number in range(3):
+        client.submit(unique=it.another(f"{number}"))
+    it.gone(client, it.another("0"))
+    worker.run()
+    other.expect(WorkComplete, handle=handle)
+    it.until(lambda: not worker.runs(), "an end of the jobs")
+
+
 @case("leave/running/1", SHOULD, _GEARMAND, requires=("unique-status",))
 def running(it: ServerKit) -> None:
     """What a worker sends about a job whose client has left is taken, and it gets the next job."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.packing import pack
-from gearman_proto.wire.events import GetStatus, SubmitJobBg, WorkStatus
+from gearman_proto.wire.events import GetStatus, SubmitJobBg, WorkFail, WorkStatus
 from gearman_proto.wire.packets import BY_NAME, HEADER_SIZE, MAGIC_REQUEST, number
 from gearman_sync.conformance.case import INFO, MUST, SHOULD, demand
 from gearman_sync.conformance.serverkit import ServerKit, case
@@ -115,6 +115,17 @@ def several(it: ServerKit) -> None:
     worker.complete(handles[0])
     for _ in range(2):
         worker.run()
+
+
+@case("status/handle/8", MUST, 'STATUS_RES: "to see if the job has been completed"')
+def failed(it: ServerKit) -> None:
+    """A job that has failed is not known any more."""
+    client, worker = it.client(), it.worker()
+    handle = client.submit(kind=SubmitJobBg)
+    worker.grab()
+    worker.send(WorkFail(handle))
+    worker.nothing()
+    _tells(client.status(handle), *_UNKNOWN)
 
 
 @case("status/unique/1", SHOULD, _UNIQUE, requires=_UNIQUE_NEEDS)

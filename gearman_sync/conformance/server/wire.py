@@ -281,6 +281,21 @@ def truncated(it: ServerKit) -> None:
         worker.grab_nothing()
 
 
+@case("wire/others/1", MUST, "not in the document: servers read from all connections at once")
+def others(it: ServerKit) -> None:
+    """A packet of which only a part has come keeps nobody waiting but its own connection."""
+    slow, client, worker = it.client(), it.client(), it.worker()
+    packet = slow.connection.send(SubmitJob(it.function, b"", b"slow"))
+    slow.send_raw(packet[:-2])
+    handle = client.submit(b"quick")
+    demand(worker.run().data == b"quick", "the job of the other client", "another")
+    client.expect(WorkComplete, handle=handle)
+    slow.send_raw(packet[-2:])
+    handle = slow.expect(JobCreated).handle
+    worker.run()
+    slow.expect(WorkComplete, handle=handle)
+
+
 @case(
     "wire/end/1",
     INFO,

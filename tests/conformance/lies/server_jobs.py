@@ -128,6 +128,10 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
             becomes("<NO_JOB", packet("<JOB_ASSIGN_UNIQ", b"H:conformance:1", b"f", b"", b"long")),
         ],
     ],
+    "wire/others/1": [
+        lambda: [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB, last=1)],
+        lambda: [stuck("<JOB_ASSIGN_UNIQ", 0)],
+    ],
     # Submits.
     "submit/plain/1": [
         lambda: [as_kind(">SUBMIT_JOB", ">SUBMIT_JOB_BG")],
@@ -262,6 +266,11 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
         lambda: [drop("<WORK_STATUS", first=1)],
         lambda: [before("<WORK_COMPLETE", packet("<WORK_STATUS", b"H:c:1", b"1", b"3"))],
     ],
+    "submit/coalesce/12": [
+        lambda: [field_of(">SUBMIT_JOB_BG", 1, bytes.lower)],
+        lambda: [field_of(">SUBMIT_JOB_BG", 1, bytes.strip)],
+        lambda: [field_of(">SUBMIT_JOB_BG", 1, lambda unique: unique.removesuffix(b"e"))],
+    ],
     # Queues that are full.
     "submit/queue-full/1": [
         lambda: [_line(">TEXT", b" 2\r", b" 0\r")],
@@ -309,6 +318,10 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
         lambda: [stuck("<STATUS_RES", 1)],
         lambda: late("<STATUS_RES", "<STATUS_RES"),
     ],
+    "status/handle/8": [
+        lambda: [field_of("<STATUS_RES", 1, b"1")],
+        lambda: [drop(">WORK_FAIL")],
+    ],
     "status/unique/1": [
         lambda: [field_of("<STATUS_RES_UNIQUE", 1, b"1")],
         lambda: [field_of("<STATUS_RES_UNIQUE", 5, b"1")],
@@ -325,6 +338,14 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     # Who leaves.
     "leave/queued/4": [lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")]],
     "leave/queued/5": [
+        lambda: [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB)],
+        lambda: [drop("<WORK_COMPLETE")],
+    ],
+    "leave/queued/6": [
+        lambda: [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB)],
+        lambda: [drop("<WORK_COMPLETE")],
+    ],
+    "leave/queued/7": [
         lambda: [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB)],
         lambda: [drop("<WORK_COMPLETE")],
     ],
