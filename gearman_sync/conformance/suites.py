@@ -8,12 +8,18 @@ from .client import results
 from .programkit import CLIENT, WORKER
 from .server import (
     abilities,
+    coalescing,
     exceptions,
     grabbing,
     lasting,
+    leaving,
     priorities,
+    queuefull,
     requeueing,
     sleeping,
+    status,
+    submitting,
+    text,
     wire,
     working,
 )
@@ -29,6 +35,12 @@ SUITES: Final[dict[str, Suite]] = {suite.side: suite for suite in (SERVER, WORKE
 # Each of these modules adds its cases to one of the suites.
 _MODULES: Final = (
     wire,
+    submitting,
+    coalescing,
+    queuefull,
+    status,
+    leaving,
+    text,
     abilities,
     grabbing,
     priorities,

@@ -72,7 +72,7 @@ def server_kit(
     with contextlib.ExitStack() as stack:
         if lies:
             address = stack.enter_context(Lying(address, lies)).address
-        name = f"{name_of(case)}-{next(_TIMES)}"
+        name = f"{next(_TIMES)}-{name_of(case)}"
         yield stack.enter_context(ServerKit(address, name, has, timeout, restart))
 
 

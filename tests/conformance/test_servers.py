@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LIES: Final = {**LIES_OF_JOBS, **LIES_OF_WORK}
 CASES: Final = SUITES["server"].cases
 HAS: Final = frozenset(CAPABILITIES) - {"restart"}
+ALL: Final = Selection(slow=True)
 RESTARTING: Final = [case for case in CASES.values() if "restart" in case.requires]
 #: How servers are started that can be started again, by the names of their programs.
 STARTED: Final = {
@@ -59,10 +60,10 @@ def job_server() -> Iterator[Address]:
         for case in CASES.values()
     ],
 )
-def test_what_is_right_passes(case: Case, address: Address) -> None:
-    judge = Judge(
-        lambda case: server_kit(case, address, HAS, PATIENCE), HAS, selection=Selection(slow=True)
-    )
+def test_what_is_right_passes(case: Case, address: Address, request: pytest.FixtureRequest) -> None:
+    of_gearmand = request.node.callspec.params["address"] == "gearmand"
+    profile = "gearmand-1.1" if of_gearmand else "document"
+    judge = Judge(lambda case: server_kit(case, address, HAS, PATIENCE), HAS, profile, ALL)
     outcome = judge.judge(case)
     assert not outcome.is_bad, outcome
     if outcome.verdict is Verdict.UNSUPPORTED:
@@ -76,7 +77,10 @@ def test_what_is_right_passes_where_a_server_starts_again(name: str) -> None:
     try:
         has = HAS | {"restart"}
         judge = Judge(
-            lambda case: server_kit(case, server.address, has, PATIENCE, (), server.restart), has
+            lambda case: server_kit(case, server.address, has, PATIENCE, (), server.restart),
+            has,
+            "gearmand-1.1" if name == "gearmand" else "document",
+            ALL,
         )
         for outcome in judge.run(RESTARTING):
             assert not outcome.is_bad, outcome
@@ -102,7 +106,7 @@ def test_what_is_wrong_fails(name: str, number: int, request: pytest.FixtureRequ
     judge = Judge(
         lambda case: server_kit(case, address, has, IMPATIENCE, make(), restart),
         has,
-        selection=Selection(slow=True),
+        selection=ALL,
     )
     outcome = judge.judge(CASES[name])
     assert outcome.verdict is Verdict.FAIL, outcome

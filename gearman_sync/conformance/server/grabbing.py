@@ -20,7 +20,7 @@ from gearman_proto.wire.events import (
     SubmitJobBg,
     SubmitReduceJobBackground,
     WorkComplete,
-    WorkData,
+    WorkStatus,
 )
 from gearman_sync.conformance.case import MUST, SHOULD, demand
 from gearman_sync.conformance.serverkit import ServerKit, case
@@ -178,7 +178,7 @@ def one_worker(it: ServerKit) -> None:
     handle = client.submit(kind=SubmitJobBg)
     worker.grab()
     other.grab_nothing()
-    worker.send(WorkData(handle, b"data"))
+    worker.send(WorkStatus(handle, b"1", b"2"))
     worker.nothing()
     other.grab_nothing()
     worker.grab_nothing()

@@ -176,6 +176,7 @@ def any_function(it: ServerKit) -> None:
         client.submit(kind=SubmitJobBg, function=function)
         worker.expect(Noop)
         _run(worker)
+        worker.grab_nothing()
 
 
 @case("sleep/function/3", SHOULD, _FOR)
@@ -251,6 +252,7 @@ def holds_a_job(it: ServerKit) -> None:
     client, worker = it.client(), it.worker()
     first = client.submit(kind=SubmitJobBg)
     worker.grab()
+    worker.grab_nothing()
     worker.sleep()
     second = client.submit(kind=SubmitJobBg)
     worker.expect(Noop)

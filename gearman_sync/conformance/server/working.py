@@ -36,15 +36,16 @@ _HEARS: Final = {"ERROR": ("gearmand-1.1", "gearmand-2.0"), "nothing": ()}
 _PIECES: Final = (b"", b"a\0b\0", bytes(range(256)))
 
 
-def _all_about(handle: bytes) -> list[Event]:
+def _all_about(handle: bytes, it: ServerKit) -> list[Event]:
     """Return one of each packet that workers send about a job."""
-    makers: list[Callable[[bytes, bytes], Event]] = [WorkData, WorkWarning, WorkException]
-    makers.append(WorkComplete)
+    makers: list[Callable[[bytes, bytes], Event]] = [WorkException, WorkComplete]
+    if "data" in it.has:
+        makers = [WorkData, WorkWarning, *makers]
     updates = [make(handle, b"foreign") for make in makers]
     return [WorkStatus(handle, b"1", b"3"), *updates, WorkFail(handle)]
 
 
-@case("work/data/1", MUST, _DATA)
+@case("work/data/1", MUST, _DATA, requires=("data",))
 def data(it: ServerKit) -> None:
     """WORK_DATA reaches the client byte for byte, and the job goes on."""
     client, worker = it.client(), it.worker()
@@ -57,7 +58,7 @@ def data(it: ServerKit) -> None:
     client.expect(WorkComplete, handle=handle)
 
 
-@case("work/warning/1", MUST, _WARNING)
+@case("work/warning/1", MUST, _WARNING, requires=("data",))
 def warning(it: ServerKit) -> None:
     """WORK_WARNING reaches the client byte for byte, and the job goes on."""
     client, worker = it.client(), it.worker()
@@ -102,7 +103,7 @@ def odd_status(it: ServerKit) -> str:
     return "the same bytes" if same else "others"
 
 
-@case("work/order/1", MUST, _FORWARDS)
+@case("work/order/1", MUST, _FORWARDS, requires=("data",))
 def order(it: ServerKit) -> None:
     """What a worker says about a job reaches the client in the same order, each packet once."""
     client, worker = it.client(), it.worker()
@@ -124,7 +125,7 @@ def all_clients(it: ServerKit) -> None:
     handles = [client.submit(unique=it.another("unique")) for client in clients]
     handle = worker.grab().handle
     demand(set(handles) == {handle}, "one handle", handles)
-    said = [WorkData(handle, b"1"), WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"2")]
+    said = [WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"2")]
     worker.send(*said)
     for client in clients:
         for event in said:
@@ -139,11 +140,11 @@ def no_other_client(it: ServerKit) -> None:
     handle = client.submit(unique=it.another("unique"))
     second = other.submit(unique=it.another("unique2"))
     worker.grab()
-    worker.send(WorkData(handle, b"1"))
+    worker.send(WorkStatus(handle, b"1", b"2"))
     worker.complete(handle)
     other.nothing()
     worker.complete(worker.grab().handle)
-    client.expect(WorkData, handle=handle)
+    client.expect(WorkStatus, handle=handle)
     client.expect(WorkComplete, handle=handle)
     client.nothing()
     other.expect(WorkComplete, handle=second)
@@ -155,7 +156,9 @@ def background(it: ServerKit) -> None:
     client, worker = it.client(), it.worker()
     handle = client.submit(kind=SubmitJobBg)
     worker.grab()
-    worker.send(WorkStatus(handle, b"1", b"2"), WorkData(handle, b"1"), WorkWarning(handle, b"2"))
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    if "data" in it.has:
+        worker.send(WorkData(handle, b"1"), WorkWarning(handle, b"2"))
     worker.complete(handle)
     client.nothing()
 
@@ -242,7 +245,7 @@ def foreign(it: ServerKit) -> None:
     client, worker, other = it.client(), it.worker(), it.worker()
     handle = client.submit()
     worker.grab()
-    other.send(*_all_about(handle))
+    other.send(*_all_about(handle, it))
     came = other.settle()
     demand(all(isinstance(event, Error) for event in came), "ERROR, or nothing", came)
     client.nothing()
@@ -269,7 +272,7 @@ def foreign_answer(it: ServerKit) -> str:
 def unknown(it: ServerKit) -> None:
     """What a worker says about a job that never was is no reason to close its connection."""
     client, worker = it.client(), it.worker()
-    worker.send(*_all_about(b"H:conformance:nobody"))
+    worker.send(*_all_about(b"H:conformance:nobody", it))
     came = worker.settle()
     demand(all(isinstance(event, Error) for event in came), "ERROR, or nothing", came)
     handle = client.submit()
@@ -283,7 +286,7 @@ def after_the_end(it: ServerKit) -> None:
     client, worker = it.client(), it.worker()
     handle = client.submit()
     worker.grab()
-    worker.send(WorkComplete(handle, b"result"), *_all_about(handle))
+    worker.send(WorkComplete(handle, b"result"), *_all_about(handle, it))
     worker.settle()
     client.expect(WorkComplete, handle=handle, data=b"result")
     client.nothing()
@@ -296,7 +299,7 @@ def after_failure(it: ServerKit) -> None:
     client, worker = it.client(), it.worker()
     handle = client.submit()
     worker.grab()
-    worker.send(WorkFail(handle), *_all_about(handle))
+    worker.send(WorkFail(handle), *_all_about(handle, it))
     worker.settle()
     client.expect(WorkFail, handle=handle)
     client.nothing()
@@ -336,7 +339,7 @@ def client_and_worker(it: ServerKit) -> None:
     handle = line.submit(b"for myself")
     job = line.grab()
     demand(job.handle == handle, f"the job {handle!r}", job)
-    line.send(WorkData(handle, b"data"), WorkComplete(handle, b"result"))
-    line.expect(WorkData, handle=handle, data=b"data")
+    line.send(WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result"))
+    line.expect(WorkStatus, handle=handle)
     line.expect(WorkComplete, handle=handle, data=b"result")
     line.nothing()

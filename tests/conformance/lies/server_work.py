@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 from tests.conformance.lying import (
     Lie,
     after,
+    as_kind,
     becomes,
     before,
     close,
     drop,
     field_of,
     packet,
-    turns,
     twice,
 )
 
@@ -148,16 +148,16 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "grab/once/2": [lambda: [field_of(_ASSIGN, 0, b"H:1")], lambda: [becomes("<NO_JOB", _JOB)]],
     "grab/next/1": [lambda: [drop(">GRAB_JOB_UNIQ", first=1)]],
     "grab/priority/1": [
-        lambda: [turns(">SUBMIT_JOB_HIGH_BG", ">SUBMIT_JOB_BG")],
-        lambda: [turns(">SUBMIT_JOB_LOW_BG", ">SUBMIT_JOB_BG")],
+        lambda: [as_kind(">SUBMIT_JOB_HIGH_BG", ">SUBMIT_JOB_BG")],
+        lambda: [as_kind(">SUBMIT_JOB_LOW_BG", ">SUBMIT_JOB_BG")],
     ],
     "grab/priority/2": [
         lambda: [_swapped(_ASSIGN, 3, b"h1", b"h2")],
         lambda: [_swapped(_ASSIGN, 3, b"l1", b"l2")],
     ],
     "grab/priority/3": [
-        lambda: [turns(">SUBMIT_JOB_HIGH", ">SUBMIT_JOB")],
-        lambda: [turns(">SUBMIT_JOB_LOW", ">SUBMIT_JOB")],
+        lambda: [as_kind(">SUBMIT_JOB_HIGH", ">SUBMIT_JOB")],
+        lambda: [as_kind(">SUBMIT_JOB_LOW", ">SUBMIT_JOB")],
     ],
     "sleep/waiting/1": [lambda: [drop("<NOOP")]],
     "sleep/new/1": [lambda: [drop("<NOOP")], lambda: [becomes("<NOOP", _JOB)]],
@@ -184,12 +184,12 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "work/data/1": [
         lambda: [drop("<WORK_DATA")],
         lambda: [_until_nul("<WORK_DATA")],
-        lambda: [turns("<WORK_DATA", "<WORK_COMPLETE")],
+        lambda: [as_kind("<WORK_DATA", "<WORK_COMPLETE")],
     ],
     "work/warning/1": [
         lambda: [drop("<WORK_WARNING")],
         lambda: [_until_nul("<WORK_WARNING")],
-        lambda: [turns("<WORK_WARNING", "<WORK_DATA")],
+        lambda: [as_kind("<WORK_WARNING", "<WORK_DATA")],
     ],
     "work/status/1": [
         lambda: [drop("<WORK_STATUS")],
@@ -202,9 +202,9 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
         lambda: [drop("<WORK_DATA", first=2)],
         lambda: [drop("<WORK_STATUS")],
     ],
-    "work/clients/1": [lambda: [drop("<WORK_DATA")], lambda: [drop("<WORK_COMPLETE")]],
+    "work/clients/1": [lambda: [drop("<WORK_STATUS")], lambda: [drop("<WORK_COMPLETE")]],
     "work/clients/2": [lambda: [field_of(">SUBMIT_JOB", 1, b"conformance")]],
-    "work/background/1": [lambda: [turns(">SUBMIT_JOB_BG", ">SUBMIT_JOB")]],
+    "work/background/1": [lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")]],
     "work/complete/1": [lambda: [_without_nul()], lambda: [field_of("<WORK_COMPLETE", 1, b"0")]],
     "work/complete/2": [lambda: [_until_nul("<WORK_COMPLETE")]],
     "work/complete/3": [lambda: [field_of("<WORK_COMPLETE", 1, lambda data: data[: 1 << 16])]],
@@ -222,7 +222,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
         lambda: [_swapped("<WORK_COMPLETE", 1, b"result of 2", b"result of 0")],
         lambda: [field_of("<WORK_COMPLETE", 0, b"H:1")],
     ],
-    "order/both/1": [lambda: [drop("<WORK_DATA")], lambda: [drop("<WORK_COMPLETE")]],
+    "order/both/1": [lambda: [drop("<WORK_STATUS")], lambda: [drop("<WORK_COMPLETE")]],
     "exception/forward/1": [lambda: [_failure()], lambda: [_until_nul("<WORK_EXCEPTION")]],
     "exception/forward/2": [lambda: [_failure()]],
     "exception/fail/1": [
@@ -255,7 +255,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "requeue/reset/1": [lambda: [drop("<NOOP")], lambda: [_up_to(1, _ASSIGN, _NO_JOB)]],
     "requeue/several/1": [lambda: [_up_to(5, _ASSIGN, _NO_JOB)]],
     "requeue/several/2": [lambda: [drop(">WORK_COMPLETE", last=1)]],
-    "requeue/priority/1": [lambda: [turns(">SUBMIT_JOB_HIGH_BG", ">SUBMIT_JOB_BG")]],
+    "requeue/priority/1": [lambda: [as_kind(">SUBMIT_JOB_HIGH_BG", ">SUBMIT_JOB_BG")]],
     "requeue/status/1": [lambda: [field_of("<STATUS_RES", 3, b"1")]],
     "requeue/late/1": [lambda: [field_of("<WORK_COMPLETE", 1, b"of the first run")]],
     "requeue/timeout/2": [lambda: [field_of(">CAN_DO_TIMEOUT", 1, b"1000")]],
