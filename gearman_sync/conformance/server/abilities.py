@@ -63,7 +63,7 @@ def many_functions(it: ServerKit) -> None:
     "ability/function/4",
     INFO,
     "not in the document: gearmand 1.1 and 2.0 take the empty name as any other",
-    known={"as any other name": ("gearmand-1.1", "gearmand-2.0"), "it gets no jobs": ()},
+    known={"as any other name": ("gearmand-1.1", "gearmand-2.0"), "it gets no jobs": ("perl",)},
 )
 def empty_name(it: ServerKit) -> str:
     """What comes of CAN_DO with an empty name; other functions of the worker are as they were."""

@@ -140,7 +140,7 @@ def restart(it: ServerKit) -> None:
     "life/restart/2",
     INFO,
     "not in the document: gearmand 1.1 and 2.0 begin to count anew",
-    known={"it is unknown": (), "it is the new job's": ("gearmand-1.1", "gearmand-2.0")},
+    known={"it is unknown": (), "it is the new job's": ("gearmand-1.1", "gearmand-2.0", "perl")},
     requires=("restart",),
 )
 def old_handle(it: ServerKit) -> str:
