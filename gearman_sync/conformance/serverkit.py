@@ -46,7 +46,7 @@ from .exchange import Exchange, Tap
 from .talk import Talk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -194,6 +194,29 @@ class Line(Talk, ScriptedClient):
             return "closed"
         kind = packet_of(packet)
         return kind.name if kind else "TEXT"
+
+    def heard(self) -> Sequence[str]:
+        """Do as `settle`, where an ERROR may come that answers nothing, whatever its code is.
+
+        Returns:
+            The names of the packets that came, as `reaction` tells them.
+        """
+        token = b"heard %d" % next(self._tokens)
+        question: Event = EchoReq(token) if self.has_echo else GetStatus(_NOBODY)
+        # What the connection is not told of it does not take an ERROR for the answer to.
+        self.send_anyway(question)
+        names: list[str] = []
+        while True:
+            try:
+                packet = self.packet()
+            except TimeoutError:
+                packet = b""
+            demand(packet, "the answer to an ECHO_REQ or GET_STATUS", "nothing, or the end")
+            kind = packet_of(packet)
+            name = kind.name if kind else "TEXT"
+            if name in ("ECHO_RES", "STATUS_RES") and (token in packet or _NOBODY in packet):
+                return names
+            names.append(name)
 
     # As a worker, once more.
 

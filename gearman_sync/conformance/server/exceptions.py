@@ -30,7 +30,7 @@ def _thrown(worker: Line, data: bytes = b"exception") -> bytes:
     """Get a job, and send an exception for it. Return the handle."""
     handle = worker.grab().handle
     worker.send(WorkException(handle, data))
-    worker.settle()
+    worker.heard()
     return handle
 
 
@@ -55,7 +55,7 @@ def forwarded(it: ServerKit) -> None:
         client.expect(WorkException, handle=handle, data=data)
         # For a server on which the exception is not the end.
         worker.send(WorkFail(handle))
-        worker.settle()
+        worker.heard()
         client.settle()
 
 
@@ -69,7 +69,7 @@ def option_comes_late(it: ServerKit) -> None:
     _thrown(worker)
     client.expect(WorkException, handle=handle, data=b"exception")
     worker.send(WorkFail(handle))
-    worker.settle()
+    worker.heard()
 
 
 @case(
@@ -119,7 +119,7 @@ def end(it: ServerKit) -> str:
     handle = _thrown(worker)
     known = client.status(handle).known != b"0"
     worker.send(WorkFail(handle))
-    worker.settle()
+    worker.heard()
     return "it goes on" if known else "it has ended"
 
 
@@ -135,7 +135,7 @@ def fail_behind(it: ServerKit) -> str:
     client.submit(kind=SubmitJobBg)
     handle = _thrown(worker)
     worker.send(WorkFail(handle))
-    return "ERROR" if worker.settle() else "nothing"
+    return "ERROR" if worker.heard() else "nothing"
 
 
 @case(
@@ -151,7 +151,7 @@ def both(it: ServerKit) -> str:
     handle = client.submit()
     _thrown(worker)
     worker.send(WorkFail(handle))
-    worker.settle()
+    worker.heard()
     client.expect(WorkException, handle=handle)
     came = client.settle()
     demand(came in ([], [WorkFail(handle)]), "nothing, or WORK_FAIL", came)

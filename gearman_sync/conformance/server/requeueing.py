@@ -251,8 +251,9 @@ def returns(it: ServerKit) -> None:
     _next_run(it, client, other)
     again = it.worker()
     again.send(WorkComplete(handle, b"of the first run"))
-    again.settle()
-    other.complete(handle)
+    again.heard()
+    other.send(WorkComplete(handle, b"result"))
+    other.heard()
     client.expect(WorkComplete, handle=handle, data=b"result")
     client.nothing()
 
