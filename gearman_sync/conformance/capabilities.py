@@ -25,6 +25,8 @@ from gearman_proto.wire.events import (
     SubmitJobBg,
     SubmitJobEpoch,
     SubmitReduceJobBackground,
+    WorkComplete,
+    WorkData,
 )
 
 from .case import Failed
@@ -45,12 +47,13 @@ CAPABILITIES: Final = {
     "grab": "GRAB_JOB gets a job",
     "grab-uniq": "GRAB_JOB_UNIQ gets a job",
     "grab-all": "GRAB_JOB_ALL gets a job",
+    "data": "WORK_DATA comes to the client",
     "timeouts": "CAN_DO_TIMEOUT registers for a function",
     "text": "`version` is answered",
     "workers": "`workers` is answered with a list",
     "status": "`status` is answered with a list",
     "maxqueue": "`maxqueue` is answered",
-    "cancel": "`cancel job` of an unknown job is answered",
+    "cancel": "`cancel job` is a known command",
     "restart": "the server was started by the suite, which can start it again",
 }
 
@@ -131,6 +134,25 @@ def _has_timeouts(kit: ServerKit) -> bool:
     return True
 
 
+def _passes_data(kit: ServerKit) -> bool:
+    function = kit.another("data")
+    client, worker = kit.client(), kit.worker(function)
+    handle = client.submit(function=function)
+    worker.grab()
+    worker.send(WorkData(handle, b"part"), WorkComplete(handle, b""))
+    return isinstance(client.next(), WorkData)
+
+
+def is_unknown(reply: bytes) -> bool:
+    """Whether a reply says that the command is not known."""
+    return reply.upper().startswith(b"ERR UNKNOWN_COMMAND")
+
+
+def knows(kit: ServerKit, command: bytes) -> bool:
+    """Whether a text command is known, whatever else is wrong with it."""
+    return not is_unknown(kit.admin().text(command))
+
+
 #: In this order: what is known of one is used by those behind it.
 _QUESTIONS: Final[dict[str, Callable[[ServerKit], bool]]] = {
     "echo": lambda kit: _answers(kit, lambda line: line.send(EchoReq(b"?")), EchoRes),
@@ -150,10 +172,11 @@ _QUESTIONS: Final[dict[str, Callable[[ServerKit], bool]]] = {
     "coalescing": _joins,
     "grab": lambda kit: _grabs(kit, "grab", GrabJob(), JobAssign),
     "grab-all": lambda kit: _grabs(kit, "grab-all", GrabJobAll(), JobAssignUniq),
+    "data": _passes_data,
     "timeouts": _has_timeouts,
     "text": lambda kit: bool(kit.admin().text(b"version")),
     "workers": lambda kit: kit.admin().list(b"workers") is not None,
     "status": lambda kit: kit.admin().list(b"status") is not None,
     "maxqueue": lambda kit: kit.admin().text(b"maxqueue " + kit.function).startswith(b"OK"),
-    "cancel": lambda kit: bool(kit.admin().text(b"cancel job H:conformance:nobody")),
+    "cancel": lambda kit: knows(kit, b"cancel job H:conformance:nobody"),
 }

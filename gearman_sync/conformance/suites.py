@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from .client import results
 from .programkit import CLIENT, WORKER
-from .server import wire
+from .server import coalescing, leaving, queuefull, status, submitting, text, wire
 from .serverkit import SERVER
 from .worker import ends
 
@@ -17,4 +17,14 @@ if TYPE_CHECKING:
 SUITES: Final[dict[str, Suite]] = {suite.side: suite for suite in (SERVER, WORKER, CLIENT)}
 
 # Each of these modules adds its cases to one of the suites.
-_MODULES: Final = (wire, ends, results)
+_MODULES: Final = (
+    wire,
+    submitting,
+    coalescing,
+    queuefull,
+    status,
+    leaving,
+    text,
+    ends,
+    results,
+)
