@@ -24,7 +24,7 @@ from gearman_sync.conformance.reports import Report
 from gearman_sync.conformance.running import Judge, Selection
 from gearman_sync.conformance.subjects import ProgramSubject, ServerSubject
 from gearman_sync.conformance.suites import SUITES
-from tests.conformance.peers import CLIENTS, NOT_RUNNABLE, SERVERS, WORKERS, environment
+from tests.conformance.peers import CLIENTS, SERVERS, WORKERS, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -133,7 +133,7 @@ def page_of(reports: Sequence[Report], missing: Sequence[str]) -> str:
             lines += failures(report)
         if side == "server":
             lines += ["", "Of several known behaviours, each has this one:", *information(some)]
-    lines += ["", *[f"* Not judged: {line}" for line in [*missing, *NOT_RUNNABLE]]]
+    lines += ["", *[f"* Not judged: {line}" for line in missing]]
     return "\n".join(lines).strip()
 
 

@@ -1,19 +1,27 @@
 <?php
-// A client of PHP's extension for libgearman: HOST:PORT, the function and the payload.
-[, $address, $function, $payload] = $argv;
+// A client of PHP's extension for libgearman: HOST:PORT, the function and payloads.
+[, $address, $function] = $argv;
 [$host, $port] = explode(':', $address);
-if ($payload === '-') {
-    $payload = stream_get_contents(STDIN);
-}
 $client = new GearmanClient();
 $client->addServer($host, (int) $port);
 $client->setTimeout(10000);
-do {
-    $result = $client->doNormal($function, $payload);
-    $code = $client->returnCode();
-} while (in_array($code, [GEARMAN_WORK_DATA, GEARMAN_WORK_STATUS, GEARMAN_WORK_WARNING]));
-if ($code !== GEARMAN_SUCCESS) {
-    fwrite(STDERR, "the job has not completed: $code, {$client->error()}\n");
+$payloads = array_slice($argv, 3);
+$results = [];
+$client->setCompleteCallback(function (GearmanTask $task, $number) use (&$results) {
+    $results[$number] = $task->data();
+});
+foreach ($payloads as $number => $payload) {
+    if ($payload === '-') {
+        $payload = stream_get_contents(STDIN);
+    }
+    if (!$client->addTask($function, $payload, $number)) {
+        fwrite(STDERR, "the job can't be submitted: {$client->error()}\n");
+        exit(1);
+    }
+}
+if (!$client->runTasks() || count($results) < count($payloads)) {
+    fwrite(STDERR, "the job has not completed: {$client->error()}\n");
     exit(1);
 }
-echo $result;
+ksort($results);
+echo implode("\n", $results);
