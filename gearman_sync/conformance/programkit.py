@@ -12,7 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.wire.events import PreSleep
+from gearman_proto.wire.events import JobCreated, PreSleep, WorkComplete
 
 from .case import Failed, Suite, demand
 from .exchange import Exchange, Tap
@@ -31,6 +31,9 @@ WORKER: Final = Suite("worker")
 CLIENT: Final = Suite("client")
 worker_case: Final = WORKER.case
 client_case: Final = CLIENT.case
+
+#: The handle of the only job of a case for clients.
+HANDLE: Final = b"H:conformance:1"
 
 # Connections of a program that are not accepted yet.
 _BACKLOG: Final = 16
@@ -206,6 +209,70 @@ class ClientKit(ProgramKit):
         """Demand that the client says by its exit status that the job has failed."""
         status = wait_for(self.program, self.timeout)
         demand(status != 0, "an exit status other than 0", f"0, with {_shown(self.program.output)}")
+
+    def accepted(self, payload: bytes = b"payload") -> Session:
+        """Start the client, and acknowledge its job, whose handle is `HANDLE`."""
+        session, _ = self.submitted(payload)
+        session.send(JobCreated(HANDLE))
+        return session
+
+    def several(self, *payloads: bytes) -> tuple[Session, list[bytes]]:
+        """Start the client with several payloads, and wait until all are submitted.
+
+        Returns:
+            The connection, and the payloads in the order in which they have come.
+        """
+        session, first = self.submitted(*payloads)
+        came = [first.data, *[session.submitted().data for _ in payloads[1:]]]
+        demand(sorted(came) == sorted(payloads), f"the payloads {payloads!r}", came)
+        return session, came
+
+    def ended(self) -> int | None:
+        """Return the client's exit status when it has ended; None: it does not, in time."""
+        try:
+            return wait_for(self.program, self.timeout)
+        except Failed:
+            return None
+
+    def again(self) -> Session | None:
+        """Return the client's next connection; None: it has ended, and made no other."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            has_ended = self.program.status is not None
+            try:
+                return self.accept(_LOOK)
+            except Failed:
+                if has_ended:
+                    return None
+                if time.monotonic() >= deadline:
+                    wanted = "an exit status, or another connection"
+                    raise Failed(wanted, f"nothing in {self.timeout:g} s") from None
+
+    def gives_up(self) -> str | None:
+        """Demand that the client, whose connection is lost, fails; or submits its job again.
+
+        Returns:
+            None if it fails, or that it "tries again", which has to end well.
+        """
+        session = self.again()
+        if session is None:
+            self.fails()
+            return None
+        session.submitted()
+        session.send(JobCreated(HANDLE), WorkComplete(HANDLE, b"result"))
+        self.prints(b"result")
+        return "tries again"
+
+    def does(self) -> str:
+        """Return what the client does of its job, which has ended well for it with "result".
+
+        It "goes on" and prints that, it "gives up" with an exit status, or it "waits".
+        """
+        status = self.ended()
+        if status == 0:
+            self.prints(b"result")
+            return "goes on"
+        return "waits" if status is None else "gives up"
 
 
 def _shown(data: bytes) -> str:

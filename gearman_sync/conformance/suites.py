@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .client import results
+from .client import asks, failures, lost, pieces, results, several, submits
 from .programkit import CLIENT, WORKER
 from .server import coalescing, leaving, queuefull, status, submitting, text, wire
 from .serverkit import SERVER
@@ -26,5 +26,11 @@ _MODULES: Final = (
     leaving,
     text,
     ends,
+    submits,
     results,
+    pieces,
+    failures,
+    several,
+    lost,
+    asks,
 )
