@@ -20,7 +20,7 @@ from .program import wait_for
 from .session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -216,21 +216,34 @@ class ClientKit(ProgramKit):
         session.send(JobCreated(HANDLE))
         return session
 
-    def several(self, *payloads: bytes) -> tuple[Session, list[bytes]]:
-        """Start the client with several payloads, and wait until all are submitted.
+    def several(
+        self, *payloads: bytes, handle: Callable[[bytes], bytes] | None = None
+    ) -> tuple[Session, list[bytes]]:
+        """Start the client with several payloads, and take their submits.
+
+        Each is acknowledged before the next is waited for, as some clients wait for that.
+
+        Args:
+            payloads: The payloads.
+            handle: Gets the payload of each, and returns its handle; by default that ends with it.
 
         Returns:
             The connection, and the payloads in the order in which they have come.
         """
-        session, first = self.submitted(*payloads)
-        came = [first.data, *[session.submitted().data for _ in payloads[1:]]]
+        self.start(*payloads)
+        session = self.accept()
+        came: list[bytes] = []
+        for _ in payloads:
+            came.append(session.submitted().data)
+            made = handle(came[-1]) if handle is not None else b"H:conformance:" + came[-1]
+            session.send(JobCreated(made))
         demand(sorted(came) == sorted(payloads), f"the payloads {payloads!r}", came)
         return session, came
 
-    def ended(self) -> int | None:
+    def ended(self, seconds: float | None = None) -> int | None:
         """Return the client's exit status when it has ended; None: it does not, in time."""
         try:
-            return wait_for(self.program, self.timeout)
+            return wait_for(self.program, self.timeout if seconds is None else seconds)
         except Failed:
             return None
 
@@ -254,25 +267,46 @@ class ClientKit(ProgramKit):
         Returns:
             None if it fails, or that it "tries again", which has to end well.
         """
-        session = self.again()
-        if session is None:
-            self.fails()
-            return None
-        session.submitted()
-        session.send(JobCreated(HANDLE), WorkComplete(HANDLE, b"result"))
-        self.prints(b"result")
-        return "tries again"
-
-    def does(self) -> str:
-        """Return what the client does of its job, which has ended well for it with "result".
-
-        It "goes on" and prints that, it "gives up" with an exit status, or it "waits".
-        """
-        status = self.ended()
-        if status == 0:
+        deadline = time.monotonic() + self.timeout
+        while (session := self.again()) is not None:
+            try:
+                session.submitted()
+            except Failed:
+                # There are clients that connect again, and do not submit again.
+                if time.monotonic() >= deadline:
+                    raise
+                continue
+            session.send(JobCreated(HANDLE), WorkComplete(HANDLE, b"result"))
             self.prints(b"result")
-            return "goes on"
-        return "waits" if status is None else "gives up"
+            return "tries again"
+        self.fails()
+        return None
+
+    def prints_also(self, *results: bytes) -> None:
+        """Demand that the client ends well, and has printed results in order, beside what it likes.
+
+        So it is after WORK_STATUS, say, as programs may print how far a job has come.
+        """
+        status = wait_for(self.program, self.timeout)
+        demand(status == 0, "the exit status 0", f"{status}, with {self.errors[-200:]!r}")
+        at = 0
+        for result in results:
+            at = self.program.output.find(result, at)
+            demand(at >= 0, f"the output {_shown(result)}", _shown(self.program.output))
+            at += len(result)
+
+    def does(self, seconds: float | None = None) -> str:
+        """Return what the client makes of its job, which has ended well with "result".
+
+        It "goes on" and prints that, it "gives up" without, or it "waits".
+
+        Args:
+            seconds: How long at most, in place of the usual time.
+        """
+        status = self.ended(seconds)
+        if status is None:
+            return "waits"
+        return "goes on" if status == 0 and b"result" in self.program.output else "gives up"
 
 
 def _shown(data: bytes) -> str:

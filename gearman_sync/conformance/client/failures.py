@@ -74,7 +74,7 @@ def both(it: ClientKit) -> None:
 def told(it: ClientKit) -> str:
     """Where a program prints what an exception says."""
     it.accepted().send(WorkException(HANDLE, b"conformance-exception"))
-    it.fails()
+    it.ended()
     if b"conformance-exception" in it.errors:
         return "on standard error"
     printed = b"conformance-exception" in it.program.output

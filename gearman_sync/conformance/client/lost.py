@@ -10,6 +10,9 @@ from gearman_sync.conformance.programkit import HANDLE, ClientKit, client_case
 _LOST = "not in the document: a server stops, or its host does, at any time"
 _ODD = "not in the document: gearmand 1.1 and 2.0 do not send it"
 _AGAIN = {"tries again": ()}
+# Seconds. Few clients have a limit of their own that is as short.
+_LONG = 5.0
+_PATIENCE = {"gives up": (), "waits": ()}
 _DOES = {"goes on": (), "gives up": (), "waits": ()}
 
 
@@ -69,7 +72,16 @@ def half_handle(it: ClientKit) -> str | None:
     return it.gives_up()
 
 
-@client_case("life/garbage/1", SHOULD, 'magic: "or "\\0RES" for responses"', known=_AGAIN)
+@client_case("life/last/1", MUST, _LOST)
+def last(it: ClientKit) -> None:
+    """A result that came before the end of the connection counts."""
+    client = it.accepted()
+    client.send(WorkComplete(HANDLE, b"result"))
+    client.close()
+    it.prints(b"result")
+
+
+@client_case("life/garbage/1", SHOULD, '4 byte magic code: "\\0RES" for responses', known=_AGAIN)
 def garbage(it: ClientKit) -> str | None:
     """A client that gets what is no packet fails, though the connection stays."""
     client, _ = it.submitted()
@@ -77,7 +89,7 @@ def garbage(it: ClientKit) -> str | None:
     return it.gives_up()
 
 
-@client_case("life/garbage/2", SHOULD, 'magic: "or "\\0RES" for responses"', known=_AGAIN)
+@client_case("life/garbage/2", SHOULD, '4 byte magic code: "\\0RES" for responses', known=_AGAIN)
 def garbage_later(it: ClientKit) -> str | None:
     """A client that gets what is no packet in place of its job's end fails."""
     it.accepted().send_raw(b"ERR conformance no+packet\r\n" * 3)
@@ -117,15 +129,15 @@ def _stray(it: ClientKit, number: int, body: bytes = b"") -> str:
     return it.does()
 
 
-@client_case("life/silent/1", INFO, _LOST, known=_DOES, slow=True)
+@client_case("life/silent/1", INFO, _LOST, known=_PATIENCE, slow=True)
 def silent(it: ClientKit) -> str:
-    """What a client does when nothing at all comes for its submit, as long as one may wait."""
+    """What a client does when nothing at all comes for its submit for five seconds."""
     it.submitted()
-    return it.does()
+    return it.does(_LONG)
 
 
-@client_case("life/silent/2", INFO, _LOST, known=_DOES, slow=True)
+@client_case("life/silent/2", INFO, _LOST, known=_PATIENCE, slow=True)
 def silent_later(it: ClientKit) -> str:
-    """What a client does when nothing comes of an acknowledged job, as long as one may wait."""
+    """What a client does when nothing comes of an acknowledged job for five seconds."""
     it.accepted()
-    return it.does()
+    return it.does(_LONG)

@@ -27,7 +27,7 @@ def across(it: ClientKit) -> None:
     first, second = len(created) + 6, len(whole) - 3
     for piece in (whole[:5], whole[5:first], whole[first:second], whole[second:]):
         client.send_raw(piece)
-    it.prints(b"result")
+    it.prints_also(b"result")
 
 
 @client_case("wire/joined/1", MUST, _SOURCE)
@@ -36,4 +36,4 @@ def joined(it: ClientKit) -> None:
     client, _ = it.submitted()
     status = WorkStatus(HANDLE, b"1", b"2")
     client.send(JobCreated(HANDLE), *[status] * 100, WorkComplete(HANDLE, b"result"))
-    it.prints(b"result")
+    it.prints_also(b"result")

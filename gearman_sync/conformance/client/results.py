@@ -67,7 +67,7 @@ def newline(it: ClientKit) -> str:
     return ways[it.program.output]
 
 
-@client_case("result/data/1", MUST, 'WORK_DATA: "when it needs to send updates, partial results"')
+@client_case("result/data/1", MUST, 'WORK_DATA: "when it needs to send updates"')
 def data(it: ClientKit) -> None:
     """WORK_DATA before the result is not the end of the job, and the result comes last."""
     client = it.accepted()
@@ -97,20 +97,33 @@ def status(it: ClientKit) -> None:
     client = it.accepted()
     client.send(WorkStatus(HANDLE, b"1", b"2"), WorkStatus(HANDLE, b"1", b"1"))
     client.send(WorkComplete(HANDLE, b"result"))
-    it.prints(b"result")
+    it.prints_also(b"result")
 
 
 @client_case(
     "result/status/2",
+    INFO,
+    'WORK_STATUS: "of the status of a running job"; no document says where a program prints it',
+    known={"printed": (), "not printed": ()},
+)
+def printed_status(it: ClientKit) -> str:
+    """Whether a program prints WORK_STATUS beside the result."""
+    it.accepted().send(WorkStatus(HANDLE, b"1", b"2"), WorkComplete(HANDLE, b"result"))
+    it.prints_also(b"result")
+    return "not printed" if it.program.output.strip() == b"result" else "printed"
+
+
+@client_case(
+    "result/status/3",
     SHOULD,
-    "not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, whatever it is",
+    "not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, also 1 of 0",
 )
 def odd_status(it: ClientKit) -> None:
     """WORK_STATUS whose numbers are none, or no number at all, is nothing that ends a client."""
     client = it.accepted()
     client.send(WorkStatus(HANDLE, b"0.5", b""), WorkStatus(HANDLE, b"half", b"-1"))
     client.send(WorkStatus(HANDLE, b"1", b"0"), WorkComplete(HANDLE, b"result"))
-    it.prints(b"result")
+    it.prints_also(b"result")
 
 
 @client_case(

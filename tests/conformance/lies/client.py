@@ -84,7 +84,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "result/large/1": [lambda: [_result_is(lambda data: data[:65536])]],
     "result/data/1": [lambda: [typed("<WORK_DATA", "<WORK_COMPLETE")]],
     "result/status/1": [lambda: [typed("<WORK_STATUS", "<WORK_COMPLETE")]],
-    "result/status/2": [lambda: [typed("<WORK_STATUS", "<WORK_FAIL")]],
+    "result/status/3": [lambda: [typed("<WORK_STATUS", "<WORK_FAIL")]],
     "result/warning/1": [lambda: [typed("<WORK_WARNING", "<WORK_COMPLETE")]],
     "result/handle/1": [lambda: [_ends_of(lambda handle: handle[:-1])]],
     "result/handle/2": [lambda: [_ends_of(lambda handle: handle.lower())]],
@@ -131,6 +131,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     # It takes what it has for the whole.
     "life/half/1": [lambda: [becomes("<END", b"?????")], lambda: [_hangs()]],
     "life/half/2": [lambda: [_hangs()]],
+    "life/last/1": [lambda: [drop("<WORK_COMPLETE")], lambda: [_result_is(b"")]],
     "life/garbage/1": [lambda: [drop("<TEXT")]],
     "life/garbage/2": [lambda: [drop("<TEXT")]],
 }
