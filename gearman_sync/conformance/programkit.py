@@ -273,9 +273,10 @@ class ClientKit(ProgramKit):
                 session.submitted()
             except Failed:
                 # There are clients that connect again, and do not submit again.
-                if time.monotonic() >= deadline:
-                    raise
-                continue
+                if time.monotonic() < deadline:
+                    continue
+                wanted = "an exit status, or another submit"
+                raise Failed(wanted, f"nothing in {self.timeout:g} s") from None
             session.send(JobCreated(HANDLE), WorkComplete(HANDLE, b"result"))
             self.prints(b"result")
             return "tries again"

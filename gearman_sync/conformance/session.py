@@ -224,17 +224,3 @@ class Session(Talk, Peer):
     def packed(self, *events: Event) -> bytes:
         """Return the bytes of packets, to be sent in pieces, or with others in one write."""
         return b"".join([self.connection.send(event) for event in events])
-
-    def send_raw(self, data: bytes) -> None:
-        """Send any bytes. That the other side has gone shows when something is awaited from it.
-
-        Raises:
-            Failed: It does not take them in time.
-        """
-        try:
-            super().send_raw(data)
-        except TimeoutError:
-            seconds = self.sock.gettimeout()
-            raise Failed("that it reads what is sent", f"nothing in {seconds:g} s") from None
-        except ConnectionError:
-            pass

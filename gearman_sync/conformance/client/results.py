@@ -116,13 +116,25 @@ def printed_status(it: ClientKit) -> str:
 @client_case(
     "result/status/3",
     SHOULD,
-    "not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, also 1 of 0",
+    "not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, whatever it is",
 )
 def odd_status(it: ClientKit) -> None:
-    """WORK_STATUS whose numbers are none, or no number at all, is nothing that ends a client."""
+    """WORK_STATUS whose numbers are no whole ones, or no numbers, does not end a client."""
     client = it.accepted()
     client.send(WorkStatus(HANDLE, b"0.5", b""), WorkStatus(HANDLE, b"half", b"-1"))
-    client.send(WorkStatus(HANDLE, b"1", b"0"), WorkComplete(HANDLE, b"result"))
+    client.send(WorkComplete(HANDLE, b"result"))
+    it.prints_also(b"result")
+
+
+@client_case(
+    "result/status/4",
+    SHOULD,
+    "not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, whatever it is",
+)
+def of_nothing(it: ClientKit) -> None:
+    """WORK_STATUS that says 0/0, as of a job that has nothing to do, does not end a client."""
+    client = it.accepted()
+    client.send(WorkStatus(HANDLE, b"0", b"0"), WorkComplete(HANDLE, b"result"))
     it.prints_also(b"result")
 
 

@@ -76,10 +76,10 @@ def error(it: ClientKit) -> str | None:
     client.send(Error(b"QUEUE_ERROR", b"Job queue is full"))
     try:
         third = client.submitted().data
-    except Failed:
+        client.send(JobCreated(_handle(third)), _complete(third), _complete(first))
+    except (Failed, ConnectionError):
         it.fails()
         return "gives up at once"
-    client.send(JobCreated(_handle(third)), _complete(third), _complete(first))
     it.fails()
     return None
 

@@ -12,6 +12,7 @@ from tests.conformance.lying import (
     Lie,
     after,
     becomes,
+    close,
     drop,
     field_of,
     packet,
@@ -85,6 +86,10 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "result/data/1": [lambda: [typed("<WORK_DATA", "<WORK_COMPLETE")]],
     "result/status/1": [lambda: [typed("<WORK_STATUS", "<WORK_COMPLETE")]],
     "result/status/3": [lambda: [typed("<WORK_STATUS", "<WORK_FAIL")]],
+    "result/status/4": [
+        lambda: [typed("<WORK_STATUS", "<WORK_FAIL")],
+        lambda: [close("<WORK_STATUS")],
+    ],
     "result/warning/1": [lambda: [typed("<WORK_WARNING", "<WORK_COMPLETE")]],
     "result/handle/1": [lambda: [_ends_of(lambda handle: handle[:-1])]],
     "result/handle/2": [lambda: [_ends_of(lambda handle: handle.lower())]],
