@@ -168,7 +168,7 @@ def joined_once(it: ClientKit) -> str:
     return "one waits" if status is None else "it gives up"
 
 
-@client_case("order/updates/1", MUST, "WORK_STATUS, WORK_WARNING: by job handle", requires=_SEVERAL)
+@client_case("order/mixed/1", MUST, "WORK_STATUS, WORK_WARNING: by job handle", requires=_SEVERAL)
 def updates(it: ClientKit) -> None:
     """Updates of several jobs may come in any order, and change no result."""
     client, came = it.several(b"1", b"2", b"3")

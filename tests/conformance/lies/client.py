@@ -124,7 +124,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "order/alike/2": [lambda: [_ends_of(_HANDLE)]],
     "order/same/1": [lambda: [_second_is_other()]],
     "order/same/2": [lambda: [_second_is_other()]],
-    "order/updates/1": [lambda: [typed("<WORK_WARNING", "<WORK_COMPLETE")]],
+    "order/mixed/1": [lambda: [typed("<WORK_WARNING", "<WORK_COMPLETE")]],
     "order/twice/1": [lambda: [drop("<WORK_FAIL")]],
     "order/twice/2": [lambda: [_result_is(b"other", last=1)], lambda: [drop("<WORK_COMPLETE")]],
     "order/foreign/1": [lambda: [_ends_of(_HANDLE, last=1)]],
