@@ -12,7 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.wire.events import PreSleep
+from gearman_proto.wire.events import JobCreated, PreSleep, WorkComplete
 
 from .case import Failed, Suite, demand
 from .exchange import Exchange, Tap
@@ -20,7 +20,7 @@ from .program import wait_for
 from .session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -31,6 +31,9 @@ WORKER: Final = Suite("worker")
 CLIENT: Final = Suite("client")
 worker_case: Final = WORKER.case
 client_case: Final = CLIENT.case
+
+#: The handle of the only job of a case for clients.
+HANDLE: Final = b"H:conformance:1"
 
 # Connections of a program that are not accepted yet.
 _BACKLOG: Final = 16
@@ -206,6 +209,105 @@ class ClientKit(ProgramKit):
         """Demand that the client says by its exit status that the job has failed."""
         status = wait_for(self.program, self.timeout)
         demand(status != 0, "an exit status other than 0", f"0, with {_shown(self.program.output)}")
+
+    def accepted(self, payload: bytes = b"payload") -> Session:
+        """Start the client, and acknowledge its job, whose handle is `HANDLE`."""
+        session, _ = self.submitted(payload)
+        session.send(JobCreated(HANDLE))
+        return session
+
+    def several(
+        self, *payloads: bytes, handle: Callable[[bytes], bytes] | None = None
+    ) -> tuple[Session, list[bytes]]:
+        """Start the client with several payloads, and take their submits.
+
+        Each is acknowledged before the next is waited for, as some clients wait for that.
+
+        Args:
+            payloads: The payloads.
+            handle: Gets the payload of each, and returns its handle; by default that ends with it.
+
+        Returns:
+            The connection, and the payloads in the order in which they have come.
+        """
+        self.start(*payloads)
+        session = self.accept()
+        came: list[bytes] = []
+        for _ in payloads:
+            came.append(session.submitted().data)
+            made = handle(came[-1]) if handle is not None else b"H:conformance:" + came[-1]
+            session.send(JobCreated(made))
+        demand(sorted(came) == sorted(payloads), f"the payloads {payloads!r}", came)
+        return session, came
+
+    def ended(self, seconds: float | None = None) -> int | None:
+        """Return the client's exit status when it has ended; None: it does not, in time."""
+        try:
+            return wait_for(self.program, self.timeout if seconds is None else seconds)
+        except Failed:
+            return None
+
+    def again(self) -> Session | None:
+        """Return the client's next connection; None: it has ended, and made no other."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            has_ended = self.program.status is not None
+            try:
+                return self.accept(_LOOK)
+            except Failed:
+                if has_ended:
+                    return None
+                if time.monotonic() >= deadline:
+                    wanted = "an exit status, or another connection"
+                    raise Failed(wanted, f"nothing in {self.timeout:g} s") from None
+
+    def gives_up(self) -> str | None:
+        """Demand that the client, whose connection is lost, fails; or submits its job again.
+
+        Returns:
+            None if it fails, or that it "tries again", which has to end well.
+        """
+        deadline = time.monotonic() + self.timeout
+        while (session := self.again()) is not None:
+            try:
+                session.submitted()
+            except Failed:
+                # There are clients that connect again, and do not submit again.
+                if time.monotonic() < deadline:
+                    continue
+                wanted = "an exit status, or another submit"
+                raise Failed(wanted, f"nothing in {self.timeout:g} s") from None
+            session.send(JobCreated(HANDLE), WorkComplete(HANDLE, b"result"))
+            self.prints(b"result")
+            return "tries again"
+        self.fails()
+        return None
+
+    def prints_also(self, *results: bytes) -> None:
+        """Demand that the client ends well, and has printed results in order, beside what it likes.
+
+        So it is after WORK_STATUS, say, as programs may print how far a job has come.
+        """
+        status = wait_for(self.program, self.timeout)
+        demand(status == 0, "the exit status 0", f"{status}, with {self.errors[-200:]!r}")
+        at = 0
+        for result in results:
+            at = self.program.output.find(result, at)
+            demand(at >= 0, f"the output {_shown(result)}", _shown(self.program.output))
+            at += len(result)
+
+    def does(self, seconds: float | None = None) -> str:
+        """Return what the client makes of its job, which has ended well with "result".
+
+        It "goes on" and prints that, it "gives up" without, or it "waits".
+
+        Args:
+            seconds: How long at most, in place of the usual time.
+        """
+        status = self.ended(seconds)
+        if status is None:
+            return "waits"
+        return "goes on" if status == 0 and b"result" in self.program.output else "gives up"
 
 
 def _shown(data: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.wire.events import (
     CanDo,
     CanDoTimeout,
@@ -11,6 +12,7 @@ from gearman_proto.wire.events import (
     ConnectionClosed,
     EchoReq,
     EchoRes,
+    Error,
     Event,
     GrabJob,
     GrabJobAll,
@@ -19,6 +21,7 @@ from gearman_proto.wire.events import (
     JobAssignUniq,
     NoJob,
     Noop,
+    OptionReq,
     PreSleep,
     ResetAbilities,
     SetClientId,
@@ -76,6 +79,7 @@ class Session(Talk, Peer):
     asleep: bool = False
     answers_echoes: bool = True
     _given: int = 0
+    _refuses_options: bool = False
 
     def receive(self) -> Event:
         """Return the next packet or line, but for OPTION_REQ and ECHO_REQ."""
@@ -181,6 +185,18 @@ class Session(Talk, Peer):
             if not isinstance(event, SetClientId):
                 raise Failed("a SUBMIT_JOB", shortened(event))
 
+    def refuse_options(self) -> None:
+        """From now on, answer OPTION_REQ with an ERROR."""
+        self.grants_options = False
+        self._refuses_options = True
+
+    def take(self) -> Event:
+        """Do what `receive` does, and return OPTION_REQ, ECHO_REQ like any other packet."""
+        event = super().take()
+        if self._refuses_options and isinstance(event, OptionReq):
+            self.send(Error(b"UNKNOWN_OPTION", b"Server does not recognize given option"))
+        return event
+
     # With either.
 
     def rest_of(self, take: Callable[[Event], object] | None = None) -> None:
@@ -200,5 +216,11 @@ class Session(Talk, Peer):
                 raise Failed("the end of the connection", f"nothing in {seconds:g} s") from None
             except OSError:
                 return
+            except RemoteProtocolError as error:
+                raise Failed("the end of the connection", str(error)) from None
             if take is not None and not isinstance(event, ConnectionClosed):
                 take(event)
+
+    def packed(self, *events: Event) -> bytes:
+        """Return the bytes of packets, to be sent in pieces, or with others in one write."""
+        return b"".join([self.connection.send(event) for event in events])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .client import results
+from .client import asks, failures, lost, pieces, results, several, submits
 from .programkit import CLIENT, WORKER
 from .server import (
     abilities,
@@ -50,5 +50,11 @@ _MODULES: Final = (
     requeueing,
     lasting,
     ends,
+    submits,
     results,
+    pieces,
+    failures,
+    several,
+    lost,
+    asks,
 )

@@ -187,7 +187,10 @@ def sync_client(values: Mapping[str, str], payloads: Sequence[str]) -> Thread:
     client = gearman_sync.GearmanClient([values["address"]])
 
     def main(program: Thread) -> int:
-        return printed(client.submit_multiple_jobs(jobs_of(values, payloads)), program)
+        try:
+            return printed(client.submit_multiple_jobs(jobs_of(values, payloads)), program)
+        finally:
+            client.shutdown()  # As the end of a process closes its connections.
 
     return Thread(main, client.shutdown)
 

@@ -2,8 +2,9 @@
 
 So each case is shown to fail, with the least that makes it fail: a suite that can't fail judges
 nothing. A lie is about the packets of one type: ">NOOP" are those to the server, "<NOOP" those from
-it, and "TEXT" in place of a type is lines. ">" alone are packets of types that do not exist, and
-">LOST" is what has the magic of no packet.
+it, "TEXT" in place of a type is lines, and "<END" is that the server closes the connection, or
+refuses it: what passes in its place is all, and the connection stays open. ">" alone are packets of
+types that do not exist, and ">LOST" is what has the magic of no packet.
 """
 
 from __future__ import annotations
@@ -143,6 +144,12 @@ def _unit(name: str, args: list[bytes]) -> bytes:
     return args[0] if name[1:] == "TEXT" else packet(name, *args)
 
 
+def typed(name: str, other: str) -> Lie:
+    """They are of another type, which has as many arguments at least: those to come are empty."""
+    count = len(BY_NAME[other[1:]].args)
+    return Lie(name, lambda args: packet(other, *(args + [b""] * count)[:count]))
+
+
 class Lying:
     """A proxy that lies.
 
@@ -194,7 +201,10 @@ class Lying:
             try:
                 upstream = socket.create_connection(self._upstream)
             except OSError:
-                sock.close()
+                if self._ends(sock, "<"):
+                    sock.close()
+                else:
+                    self._socks.append(sock)
                 continue
             for each in (sock, upstream):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -218,7 +228,14 @@ class Lying:
                     cutter = Cutter()
             target.sendall(cutter.rest)
         with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
+            if self._ends(target, way):
+                target.shutdown(socket.SHUT_WR)
+
+    def _ends(self, target: socket.socket, way: str) -> bool:
+        """Tell the lies about the end of a connection, and return whether it passes."""
+        lies = [lie for lie in self._lies if lie.name == f"{way}END"]
+        target.sendall(b"".join([lie.change([]) for lie in lies]))
+        return not lies
 
     def _told(self, unit: bytes, way: str, connection: int, odd: str = "") -> bytes:
         kind = None if odd else packet_of(unit)
