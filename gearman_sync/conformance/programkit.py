@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.wire.events import PreSleep
 
-from .case import Failed, Suite, demand
+from .case import Closed, Failed, Suite, demand
 from .exchange import Exchange, Tap
 from .program import wait_for
 from .session import Session
@@ -31,6 +31,9 @@ WORKER: Final = Suite("worker")
 CLIENT: Final = Suite("client")
 worker_case: Final = WORKER.case
 client_case: Final = CLIENT.case
+
+#: Seconds within which a worker has to be back whose server was not there for a moment.
+RECONNECT: Final = 10.0
 
 # Connections of a program that are not accepted yet.
 _BACKLOG: Final = 16
@@ -161,6 +164,11 @@ class WorkerKit(ProgramKit):
         """Start the worker."""
         self._start()
 
+    def connected(self) -> Session:
+        """Start the worker, and accept its connection, before anything of it is looked at."""
+        self.start()
+        return self.accept()
+
     def ready(self) -> Session:
         """Start the worker, and let it go to sleep; so it has registered for its functions.
 
@@ -176,6 +184,23 @@ class WorkerKit(ProgramKit):
         session.refuse()
         demand(session.functions, "a CAN_DO", PreSleep())
         return session
+
+    def again(self) -> Session:
+        """Wait until the worker, whose connection is lost, has made another and is ready there."""
+        return self.next_ready(max(self.timeout, RECONNECT))
+
+    def goes_on(self, session: Session) -> str | None:
+        """Demand that the worker does another job.
+
+        Returns:
+            None if it does that over the same connection, else that it "connects again".
+        """
+        try:
+            session.serve()
+        except Closed:
+            self.again().serve()
+            return "connects again"
+        return None
 
 
 class ClientKit(ProgramKit):

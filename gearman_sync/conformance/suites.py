@@ -8,7 +8,7 @@ from .client import results
 from .programkit import CLIENT, WORKER
 from .server import wire
 from .serverkit import SERVER
-from .worker import ends
+from .worker import abilities, ends, errors, grabs, life, packets, payloads, updates
 
 if TYPE_CHECKING:
     from .case import Suite
@@ -17,4 +17,15 @@ if TYPE_CHECKING:
 SUITES: Final[dict[str, Suite]] = {suite.side: suite for suite in (SERVER, WORKER, CLIENT)}
 
 # Each of these modules adds its cases to one of the suites.
-_MODULES: Final = (wire, ends, results)
+_MODULES: Final = (
+    wire,
+    abilities,
+    grabs,
+    ends,
+    payloads,
+    updates,
+    errors,
+    packets,
+    life,
+    results,
+)

@@ -2,7 +2,8 @@
 
 So each case is shown to fail, with the least that makes it fail: a suite that can't fail judges
 nothing. A lie is about the packets of one type: ">NOOP" are those to the server, "<NOOP" those from
-it, and "TEXT" in place of a type is lines.
+it, "TEXT" in place of a type is lines, and "<END" is that the server closes the connection, or
+refuses it: what passes in its place is all, and the connection stays open.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class Lie:
             pass, or `CLOSE`.
         first: How many of them pass as they are before, in each connection.
         last: How many are changed then.
+        since: How many of the connections that have such packets are left as they are before.
     """
 
     name: str
     change: Change
     first: int = 0
     last: int = MANY
+    since: int = 0
     seen: dict[int, int] = field(default_factory=dict)
 
 
@@ -103,6 +106,18 @@ def after(name: str, *data: bytes, first: int = 0, last: int = MANY) -> Lie:
     return Lie(name, lambda args: packet(name, *args) + b"".join(data), first, last)
 
 
+def typed(name: str, other: str) -> Lie:
+    """They are of another type, which has as many arguments at least: those to come are empty."""
+    count = len(BY_NAME[other[1:]].args)
+    return Lie(name, lambda args: packet(other, *(args + [b""] * count)[:count]))
+
+
+def later(lie: Lie, since: int = 1) -> Lie:
+    """It is told in later connections only."""
+    lie.since = since
+    return lie
+
+
 class Lying:
     """A proxy that lies.
 
@@ -154,7 +169,10 @@ class Lying:
             try:
                 upstream = socket.create_connection(self._upstream)
             except OSError:
-                sock.close()
+                if self._ends(sock, "<"):
+                    sock.close()
+                else:
+                    self._socks.append(sock)
                 continue
             for each in (sock, upstream):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -178,7 +196,14 @@ class Lying:
                     cutter = Cutter()
             target.sendall(cutter.rest)
         with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
+            if self._ends(target, way):
+                target.shutdown(socket.SHUT_WR)
+
+    def _ends(self, target: socket.socket, way: str) -> bool:
+        """Tell the lies about the end of a connection, and return whether it passes."""
+        lies = [lie for lie in self._lies if lie.name == f"{way}END"]
+        target.sendall(b"".join([lie.change([]) for lie in lies]))
+        return not lies
 
     def _told(self, unit: bytes, way: str, connection: int) -> bytes:
         kind = packet_of(unit)
@@ -187,6 +212,8 @@ class Lying:
             if lie.name != name:
                 continue
             seen = lie.seen[connection] = lie.seen.get(connection, 0) + 1
+            if list(lie.seen).index(connection) < lie.since:
+                continue
             if lie.first < seen <= lie.first + lie.last:
                 if kind is None:
                     return lie.change([unit])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from gearman_sync.conformance.case import Verdict
-from gearman_sync.conformance.running import Judge
+from gearman_sync.conformance.running import Judge, Selection
 from gearman_sync.conformance.suites import SUITES
 from tests.conformance.kits import CLIENTS, IMPATIENCE, PATIENCE, SURFACES, WORKERS, program_kit
 from tests.conformance.lies.client import LIES as CLIENT_LIES
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LIES: Final = {**WORKER_LIES, **CLIENT_LIES}
 LAUNCHES: Final = {"worker": WORKERS, "client": CLIENTS}
 HAS: Final = frozenset({"several"})
+SLOW_TOO: Final = Selection(slow=True)
 CASES: Final = {case.id: (side, case) for side in LAUNCHES for case in SUITES[side].cases.values()}
 
 
@@ -32,7 +33,8 @@ CASES: Final = {case.id: (side, case) for side in LAUNCHES for case in SUITES[si
 )
 def test_ours_pass(side: str, case: Case, surface: str) -> None:
     launch = LAUNCHES[side][surface]
-    outcome = Judge(lambda case: program_kit(case, launch, PATIENCE), HAS).judge(case)
+    judge = Judge(lambda case: program_kit(case, launch, PATIENCE), HAS, selection=SLOW_TOO)
+    outcome = judge.judge(case)
     assert not outcome.is_bad, outcome
     assert outcome.verdict is not Verdict.UNSUPPORTED
 
@@ -41,7 +43,10 @@ def test_ours_pass(side: str, case: Case, surface: str) -> None:
 def test_what_is_wrong_fails(name: str, number: int) -> None:
     side, case = CASES[name]
     make, launch = LIES[name][number], LAUNCHES[side]["sync"]
-    outcome = Judge(lambda case: program_kit(case, launch, IMPATIENCE, make()), HAS).judge(case)
+    judge = Judge(
+        lambda case: program_kit(case, launch, IMPATIENCE, make()), HAS, selection=SLOW_TOO
+    )
+    outcome = judge.judge(case)
     assert outcome.verdict is Verdict.FAIL, outcome
     assert outcome.expected
     assert outcome.got
