@@ -240,12 +240,13 @@ class Session(Talk, Peer):
         """Give the worker a job, and return how that ends."""
         return self.end_of(self.give(data, handle=handle))
 
-    def wakes(self) -> None:
-        """Send a NOOP, and demand that the worker, which sleeps, asks for a job then."""
+    def wakes(self) -> Grab:
+        """Send a NOOP, and return the grab that the worker, which sleeps, has to send then."""
         self.asleep = False
         self.send(Noop())
-        event = self.asked("a GRAB_JOB")
+        event: Any = self.asked("a GRAB_JOB")
         demand(isinstance(event, GRABS), "a GRAB_JOB", event)
+        return event  # type: ignore[no-any-return]
 
     def asks_despite(self, handle: bytes) -> Grab:
         """Return the next grab, whatever the worker says about a job before it. It is woken."""
@@ -313,11 +314,11 @@ class Session(Talk, Peer):
         Raises:
             Failed: It does not close in time.
         """
-        seconds = self.sock.gettimeout()
+        seconds = self.sock.gettimeout() or 0.0
         deadline = time.monotonic() + seconds
         while True:
             try:
-                event = self.within(max(deadline - time.monotonic(), _LEAST), self.receive)
+                event: Event = self.within(max(deadline - time.monotonic(), _LEAST), self.receive)
             except TimeoutError:
                 break
             except (OSError, Closed):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearman_proto.wire.events import CanDo, CanDoTimeout, SetClientId
+from gearman_proto.wire.events import CanDo, CanDoTimeout, NoJob, PreSleep, SetClientId
 from gearman_sync.conformance.case import INFO, MUST, SHOULD, demand
 from gearman_sync.conformance.programkit import WorkerKit, worker_case
 
@@ -48,8 +48,10 @@ def limit(it: WorkerKit) -> None:
 def when(it: WorkerKit) -> str:
     """Does a worker register for all its functions before it first asks for a job or sleeps?"""
     worker = it.connected()
-    worker.asked()
+    event = worker.asked()
     count = len(worker.functions)
+    if not isinstance(event, PreSleep):
+        worker.send(NoJob())
     worker.serve()
     return "before it asks" if len(worker.functions) == count else "while it asks"
 

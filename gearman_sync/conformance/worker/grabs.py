@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gearman_proto.wire.events import (
     GrabJobAll,
     JobAssignAll,
@@ -55,7 +57,7 @@ def everything(it: WorkerKit) -> None:
     worker = it.ready()
     for reducer in (b"", b"reducer"):
         grab = worker.grabs()
-        job = worker.job_for(grab, b"data")
+        job: Any = worker.job_for(grab, b"data")
         if isinstance(grab, GrabJobAll):
             job = JobAssignAll(job.handle, job.function, b"unique", reducer, b"data")
         worker.send(job)
@@ -79,8 +81,7 @@ def sleep(it: WorkerKit) -> None:
 def wake(it: WorkerKit) -> None:
     """A worker that is woken asks for a job, and does it."""
     worker = it.ready()
-    worker.wakes()
-    worker.refuse()
+    worker.end_of(worker.assign(worker.wakes(), b"data"))
     worker.serve()
 
 

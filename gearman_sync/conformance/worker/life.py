@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gearman_sync.conformance.case import INFO, MUST, SHOULD, Failed, demand
 from gearman_sync.conformance.program import wait_for
 from gearman_sync.conformance.programkit import WorkerKit, worker_case
@@ -29,7 +31,7 @@ def working(it: WorkerKit) -> str | None:
     worker = it.ready()
     handle = worker.give(b"slow")
     it.program.signal()
-    ends: list[object] = []
+    ends: list[Any] = []
     worker.rest_of(ends.append)
     wait_for(it.program, it.timeout)
     ends = [event for event in ends if isinstance(event, ENDS)]

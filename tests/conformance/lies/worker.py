@@ -43,13 +43,19 @@ def _ends_with(name: str, make: Callable[[bytes, bytes], bytes]) -> Lie:
     return Lie(name, lambda args: make(args[0], b"".join(args[1:])))
 
 
+def _limited(limit: bytes) -> Lie:
+    """A worker that tells a time limit."""
+    return Lie(">CAN_DO", lambda args: packet(">CAN_DO_TIMEOUT", *args, limit))
+
+
 #: By the case, what is wrong: one or several wrongs, each of which makes it fail alone.
 LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "ability/register/1": [lambda: [drop(">CAN_DO")]],
     "ability/name/1": [lambda: [field_of(">CAN_DO", 0, lambda name: name + b"\0")]],
     "ability/limit/1": [
-        lambda limit=limit: [Lie(">CAN_DO", lambda args: packet(">CAN_DO_TIMEOUT", *args, limit))]
-        for limit in (b"1.5", b"", b"-1")
+        lambda: [_limited(b"1.5")],
+        lambda: [_limited(b"")],
+        lambda: [_limited(b"-1")],
     ],
     "ability/again/1": [
         lambda: [_not_back()],
