@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gearman_proto.records import record
 
 from ._selector import READ, Selector
-from ._waker import Waker
+from ._waker import CLOSED, Waker
 
 if TYPE_CHECKING:
     import socket
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ._transport import Transport
+    from ._waker import ClosedWaker, EventWaker, PairWaker
 
 logger: Final = logging.getLogger("gearman")
 
@@ -62,8 +63,10 @@ class Poller:
         self._listeners: list[Listener] = []
         # When to listen again, after there were too many open files; else infinity.
         self._listen_at = math.inf
-        self.waker = Waker()
-        self.selector.register(self.waker.fileno(), READ, None)
+        waker = Waker()
+        self.waker: EventWaker | PairWaker | ClosedWaker = waker
+        self._waker_fd = waker.fileno()
+        self.selector.register(self._waker_fd, READ, None)
 
     def next_deadline(self) -> float:
         """When a transport is to give up an address, or `resume_listening` is due."""
@@ -191,7 +194,7 @@ class Poller:
         old, self.selector = self.selector, Selector()
         if not asleep:
             old.close()
-        self.selector.register(self.waker.fileno(), READ, None)
+        self.selector.register(self._waker_fd, READ, None)
         for listener in self._listeners:
             if self._listen_at == math.inf:
                 self.selector.register(listener.sock.fileno(), READ, listener)
@@ -204,8 +207,9 @@ class Poller:
     def close(self) -> None:
         """Close everything that has a file descriptor."""
         opened: list[Any] = [*self.transports.values(), *(each.sock for each in self._listeners)]
-        for each in (*opened, self.selector, self.waker):
+        for each in (*opened, self.selector):
             each.close()
+        self.waker = CLOSED
         self.transports.clear()
         self.connecting.clear()
         self._listeners.clear()

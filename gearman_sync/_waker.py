@@ -2,6 +2,11 @@
 
 `wake` ends the sleep, or else the next one, and `drain` has the selector sleep again. Neither ever
 blocks, and nothing comes of them once the waker is closed.
+
+Any thread may wake at any time, so it may be in the middle of that, with the number of a
+descriptor, when another one closes it: the number may be somebody else's by then. So who shares a
+waker does not close it, but puts `CLOSED` in its place; it is closed with its last reference, and
+who is waking has one.
 """
 
 from __future__ import annotations
@@ -67,6 +72,23 @@ class PairWaker:
         self._near.close()
         self._far.close()
 
+    def __del__(self) -> None:
+        self.close()
+
+
+class ClosedWaker:
+    """What is in the place of a waker that is not needed any more."""
+
+    closed: Final = True
+
+    def wake(self) -> None:
+        """Do nothing."""
+
+    def drain(self) -> None:
+        """Do nothing."""
+
+
+CLOSED: Final = ClosedWaker()
 
 #: Makes the one for this system.
 Waker: Final[type[EventWaker | PairWaker]] = EventWaker if hasattr(os, "eventfd") else PairWaker

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import select
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gearman_sync import _transport
-from gearman_sync._waker import EventWaker, PairWaker, Waker
+from gearman_sync._poller import Poller
+from gearman_sync._waker import ClosedWaker, EventWaker, PairWaker, Waker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +65,22 @@ def test_nothing_comes_of_a_closed_one(waker: AnyWaker) -> None:
         assert waker.closed
         waker.wake()
         waker.drain()
+
+
+def test_whoever_is_waking_keeps_the_descriptor_of_a_poller_that_is_closed() -> None:
+    """Its number would else be that of another file, into which is written then."""
+    poller = Poller()
+    waker = poller.waker
+    assert not isinstance(waker, ClosedWaker)
+    poller.close()
+    waker.wake()
+    assert is_awake(waker)
+    kept = weakref.ref(waker)
+    del waker
+    assert kept() is None
+    assert not poller.is_open
+    poller.waker.wake()
+    poller.waker.drain()
 
 
 def test_it_is_the_one_for_this_system() -> None:
