@@ -244,9 +244,12 @@ class Session(Talk, Peer):
         """Send a NOOP, and return the grab that the worker, which sleeps, has to send then."""
         self.asleep = False
         self.send(Noop())
-        event: Any = self.asked("a GRAB_JOB")
-        demand(isinstance(event, GRABS), "a GRAB_JOB", event)
-        return event  # type: ignore[no-any-return]
+        for _ in range(_MOST_GRABS):
+            event: Any = self.asked("a GRAB_JOB")
+            if not isinstance(event, PreSleep):
+                return event  # type: ignore[no-any-return]
+            # It may have been on its way, after one of several grabs.
+        raise Failed("a GRAB_JOB", f"PRE_SLEEP {_MOST_GRABS} times")
 
     def asks_despite(self, handle: bytes) -> Grab:
         """Return the next grab, whatever the worker says about a job before it. It is woken."""
@@ -258,10 +261,20 @@ class Session(Talk, Peer):
             if isinstance(event, GRABS):
                 return event
             about = isinstance(event, (*ENDS, *UPDATES)) and event.handle == handle
-            demand(about or isinstance(event, PreSleep), "a GRAB_JOB", event)
+            others = (PreSleep, CanDo, CanDoTimeout, CantDo, SetClientId)
+            demand(about or isinstance(event, others), "a GRAB_JOB", event)
 
-    def grabs_within(self, seconds: float) -> int:
-        """Return how many grabs come within so many seconds, each of which gets NO_JOB."""
+    def grabs_within(self, seconds: float, *, answer: bool = True) -> int:
+        """Return how many grabs come within so many seconds.
+
+        Args:
+            seconds: How long.
+            answer: Whether each gets NO_JOB at once.
+
+        Raises:
+            Closed: The worker closes the connection.
+            Failed: What comes is not Gearman.
+        """
         deadline = time.monotonic() + seconds
         count = 0
         while (left := deadline - time.monotonic()) > _LEAST:
@@ -269,11 +282,14 @@ class Session(Talk, Peer):
                 event = self.within(left, self.receive)
             except TimeoutError:
                 break
-            except (RemoteProtocolError, OSError) as error:
+            except RemoteProtocolError as error:
                 raise Failed("a worker that waits", str(error)) from None
+            except OSError as error:
+                raise Closed("a worker that waits", str(error)) from None
             if isinstance(event, GRABS):
                 count += 1
-                self.send(NoJob())
+                if answer:
+                    self.send(NoJob())
         return count
 
     # With a client.

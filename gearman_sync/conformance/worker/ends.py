@@ -70,7 +70,9 @@ def alike(it: WorkerKit) -> None:
 @worker_case("end/handle/4", SHOULD, _HANDLE)
 def binary(it: WorkerKit) -> None:
     """A handle may have bytes that are no text."""
-    it.ready().serve(handle=b"H:\xff\xfe\x80\x01\x7f\xc3:1")
+    worker = it.ready()
+    for handle in (b"H:\xff\xfe\x80\xc3:1", b"H:\x01\x7f\r\n:2"):
+        worker.serve(handle=handle)
 
 
 @worker_case("end/empty/1", MUST, 'WORK_COMPLETE: "NULL byte terminated job handle"')

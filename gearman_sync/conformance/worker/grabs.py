@@ -11,7 +11,7 @@ from gearman_proto.wire.events import (
     Noop,
     PreSleep,
 )
-from gearman_sync.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_sync.conformance.case import INFO, MUST, SHOULD, Closed, demand
 from gearman_sync.conformance.programkit import WorkerKit, worker_case
 from gearman_sync.conformance.session import GRABS
 
@@ -50,18 +50,18 @@ def kind(it: WorkerKit) -> str:
 
 @worker_case("grab/all/1", MUST, 'GRAB_JOB_ALL: "return JOB_ASSIGN_ALL when there is a job"')
 def everything(it: WorkerKit) -> None:
-    """A worker that asks with GRAB_JOB_ALL takes JOB_ASSIGN_ALL, with a reducer and without.
+    """A worker that asks with GRAB_JOB_ALL takes JOB_ASSIGN_ALL, of a job without a reducer.
 
-    Whatever it asks with, it takes the answer that fits.
+    (gearmand sends JOB_ASSIGN_UNIQ then.) Whatever it asks with, it takes the answer that fits.
     """
     worker = it.ready()
-    for reducer in (b"", b"reducer"):
-        grab = worker.grabs()
-        job: Any = worker.job_for(grab, b"data")
-        if isinstance(grab, GrabJobAll):
-            job = JobAssignAll(job.handle, job.function, b"unique", reducer, b"data")
-        worker.send(job)
-        worker.end_of(job.handle)
+    grab = worker.grabs()
+    job: Any = worker.job_for(grab, b"data")
+    if isinstance(grab, GrabJobAll):
+        job = JobAssignAll(job.handle, job.function, b"unique", b"", b"data")
+    worker.send(job)
+    worker.end_of(job.handle)
+    worker.asked()
 
 
 @worker_case(
@@ -170,10 +170,14 @@ def late(it: WorkerKit) -> str | None:
     """An answer to a grab that comes after two seconds is taken like any other."""
     worker = it.ready()
     grab = worker.grabs()
-    if not worker.is_silent(2.0):
+    try:
+        others = worker.grabs_within(2.0, answer=False)
+    except Closed:
         it.again().serve()
         return "connects again"
-    worker.end_of(worker.assign(grab, b"data"))
+    handle = worker.assign(grab, b"data")
+    worker.send(*[NoJob()] * others)
+    worker.end_of(handle)
     worker.serve()
     return None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gearman_sync.conformance.case import INFO, MUST, SHOULD, Failed, demand
 from gearman_sync.conformance.program import wait_for
-from gearman_sync.conformance.programkit import WorkerKit, worker_case
+from gearman_sync.conformance.programkit import RECONNECT, WorkerKit, worker_case
 from gearman_sync.conformance.session import ENDS
 
 _LOST = "not in the document: gearmand 1.1 and 2.0 give the jobs of a lost connection to others"
@@ -45,7 +45,7 @@ def closed(it: WorkerKit) -> None:
     worker = it.ready()
     worker.serve()
     worker.close()
-    it.again().serve()
+    it.again(may_end=False).serve()
 
 
 @worker_case("life/back/2", SHOULD, _BACK)
@@ -89,7 +89,7 @@ def lost(it: WorkerKit) -> None:
     INFO,
     _BACK,
     slow=True,
-    known={"waits for it": (), "ends": ()},
+    known={"waits for it": (), "ends": (), "does not come": ()},
 )
 def down(it: WorkerKit) -> str:
     """Does a worker that is started while its server is down wait for it, or end?"""
@@ -99,7 +99,10 @@ def down(it: WorkerKit) -> str:
         wait_for(it.program, 2.0)
     except Failed:
         it.listen_again()
-        it.again().serve()
+        try:
+            it.next_ready(RECONNECT)
+        except Failed:
+            return "does not come"
         return "waits for it"
     it.listen_again()
     return "ends"

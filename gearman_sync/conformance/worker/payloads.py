@@ -50,7 +50,7 @@ def split(it: WorkerKit) -> None:
     worker = it.ready()
     worker.piece = 1
     worker.serve(b"a\0b")
-    worker.serve(b"")
+    worker.serve(b"data")
 
 
 @worker_case("payload/split/2", MUST, _HEADER)
@@ -58,7 +58,7 @@ def halves(it: WorkerKit) -> None:
     """A packet may end in one piece of what comes, and another one begin there."""
     worker = it.ready()
     worker.piece = 17
-    for size in range(20):
+    for size in range(1, 20):
         job = worker.job_for(worker.grabs(), b"d" * size)
         worker.send(Noop(), job, Noop())
         worker.end_of(job.handle)

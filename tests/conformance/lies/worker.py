@@ -103,7 +103,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
         ],
     ],
     "end/handle/1": [
-        lambda: [field_of(">WORK_COMPLETE", 0, bytes.strip)],
+        lambda: [field_of(">WORK_COMPLETE", 0, lambda handle: handle.split()[0])],
         lambda: [field_of(">WORK_COMPLETE", 0, lambda handle: handle.replace(b"%20", b" "))],
     ],
     "end/handle/2": [lambda: [field_of(">WORK_COMPLETE", 0, lambda handle: handle[:60])]],
