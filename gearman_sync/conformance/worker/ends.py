@@ -46,7 +46,6 @@ def odd(it: WorkerKit) -> None:
         b"H:host.example:4294967295",
         b"H:::",
         b"h: a b%20c\t/\\'\"",
-        b"\r\n",
     ):
         worker.serve(handle=handle)
 
