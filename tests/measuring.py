@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 # The directories of the core's own tests.
 CORE: Final = ("ground", "wire", "jobs", "engines", "surface", "testing")
+# The marks of those among these tests that are not measured.
+UNMEASURED: Final = ("hypothesis", "unmeasured")
 
 
 class Measuring:
     """Measures the core's plain tests, and notes for each of their directories what it covers.
 
-    All others would only be slowed, and what Hypothesis's examples cover is luck.
+    All others would only be slowed, and what Hypothesis's examples cover is luck. So would those
+    marked `unmeasured`, of which half a second can take three when it is measured.
     """
 
     def __init__(self, measured: coverage.Coverage) -> None:
@@ -32,7 +35,7 @@ class Measuring:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         directory: str | None = item.path.relative_to(Path(__file__).parent).parts[0]
-        if directory not in CORE or item.get_closest_marker("hypothesis"):
+        if directory not in CORE or any(map(item.get_closest_marker, UNMEASURED)):
             directory = None
         if directory != self._directory:
             self._switch(directory)

@@ -15,6 +15,7 @@ from gearman_proto.wire.events import (
     GetStatusUnique,
     GrabJob,
     GrabJobAll,
+    GrabJobUniq,
     JobAssign,
     JobAssignUniq,
     JobCreated,
@@ -24,6 +25,8 @@ from gearman_proto.wire.events import (
     SubmitJobBg,
     SubmitJobEpoch,
     SubmitReduceJobBackground,
+    WorkComplete,
+    WorkData,
 )
 
 from .case import Failed
@@ -42,28 +45,39 @@ CAPABILITIES: Final = {
     "reduce": "SUBMIT_REDUCE_JOB_BACKGROUND makes a job",
     "coalescing": "a submit of a unique that is queued is joined to it",
     "grab": "GRAB_JOB gets a job",
+    "grab-uniq": "GRAB_JOB_UNIQ gets a job",
     "grab-all": "GRAB_JOB_ALL gets a job",
+    "data": "WORK_DATA comes to the client",
     "timeouts": "CAN_DO_TIMEOUT registers for a function",
     "text": "`version` is answered",
     "workers": "`workers` is answered with a list",
     "status": "`status` is answered with a list",
     "maxqueue": "`maxqueue` is answered",
-    "cancel": "`cancel job` of an unknown job is answered",
+    "cancel": "`cancel job` is a known command",
     "restart": "the server was started by the suite, which can start it again",
 }
 
 
-def probe(kit: ServerKit) -> set[str]:
-    """Return what the server can do, but for `restart`."""
-    found = {"echo"} if _answers(kit, lambda line: line.send(EchoReq(b"?")), EchoRes) else set()
-    kit.has = frozenset(found)
+def probe(
+    make_kit: Callable[[frozenset[str]], ServerKit], revive: Callable[[str], object]
+) -> frozenset[str]:
+    """Return what the server can do, but for `restart`.
+
+    Args:
+        make_kit: Makes a kit for a server that has what is known until now.
+        revive: Called with the name of a capability when the server was asked for it; it sees to
+            it that the server runs, which may have died of that.
+    """
+    found: set[str] = set()
     for name, question in _QUESTIONS.items():
-        try:
-            if question(kit):
-                found.add(name)
-        except Failed:
-            pass
-    return found
+        with make_kit(frozenset(found)) as kit:
+            try:
+                if question(kit):
+                    found.add(name)
+            except Failed:
+                pass
+        revive(name)
+    return frozenset(found)
 
 
 def _answers(kit: ServerKit, ask: Callable[[Line], None], answer: type[Event]) -> bool:
@@ -88,8 +102,6 @@ def _grabs(kit: ServerKit, name: str, grab: Event, *answers: type[Event]) -> boo
     if isinstance(event, answers):
         worker.complete(event.handle)  # type: ignore[attr-defined]
         return True
-    # So that nothing of it stays in the queue.
-    worker.complete(worker.grab().handle)
     return False
 
 
@@ -118,16 +130,33 @@ def _has_timeouts(kit: ServerKit) -> bool:
     client, worker = kit.client(), kit.worker()
     client.submit(kind=SubmitJobBg, function=function)
     worker.send(CanDoTimeout(function, b"60000"))
-    try:
-        worker.complete(worker.grab().handle)
-    except Failed:
-        worker = kit.worker(function)
-        worker.complete(worker.grab().handle)
-        return False
+    worker.complete(worker.grab().handle)
     return True
 
 
+def _passes_data(kit: ServerKit) -> bool:
+    function = kit.another("data")
+    client, worker = kit.client(), kit.worker(function)
+    handle = client.submit(function=function)
+    worker.grab()
+    worker.send(WorkData(handle, b"part"), WorkComplete(handle, b""))
+    return isinstance(client.next(), WorkData)
+
+
+def is_unknown(reply: bytes) -> bool:
+    """Whether a reply says that the command is not known."""
+    return reply.upper().startswith(b"ERR UNKNOWN_COMMAND")
+
+
+def knows(kit: ServerKit, command: bytes) -> bool:
+    """Whether a text command is known, whatever else is wrong with it."""
+    return not is_unknown(kit.admin().text(command))
+
+
+#: In this order: what is known of one is used by those behind it.
 _QUESTIONS: Final[dict[str, Callable[[ServerKit], bool]]] = {
+    "echo": lambda kit: _answers(kit, lambda line: line.send(EchoReq(b"?")), EchoRes),
+    "grab-uniq": lambda kit: _grabs(kit, "grab-uniq", GrabJobUniq(), JobAssignUniq),
     "options": lambda kit: _answers(kit, lambda e: e.send(OptionReq(b"exceptions")), OptionRes),
     "unique-status": lambda kit: _answers(
         kit, lambda e: e.send(GetStatusUnique(b"nobody")), StatusResUnique
@@ -143,10 +172,11 @@ _QUESTIONS: Final[dict[str, Callable[[ServerKit], bool]]] = {
     "coalescing": _joins,
     "grab": lambda kit: _grabs(kit, "grab", GrabJob(), JobAssign),
     "grab-all": lambda kit: _grabs(kit, "grab-all", GrabJobAll(), JobAssignUniq),
+    "data": _passes_data,
     "timeouts": _has_timeouts,
     "text": lambda kit: bool(kit.admin().text(b"version")),
     "workers": lambda kit: kit.admin().list(b"workers") is not None,
     "status": lambda kit: kit.admin().list(b"status") is not None,
     "maxqueue": lambda kit: kit.admin().text(b"maxqueue " + kit.function).startswith(b"OK"),
-    "cancel": lambda kit: bool(kit.admin().text(b"cancel job H:conformance:nobody")),
+    "cancel": lambda kit: knows(kit, b"cancel job H:conformance:nobody"),
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import Role
@@ -20,7 +21,9 @@ from gearman_proto.wire.events import (
     Event,
     GetStatus,
     GetStatusUnique,
+    GrabJob,
     GrabJobUniq,
+    JobAssign,
     JobAssignUniq,
     JobCreated,
     NoJob,
@@ -33,8 +36,10 @@ from gearman_proto.wire.events import (
     TextLine,
     WorkComplete,
 )
+from gearman_proto.wire.packets import number
 from gearman_sync.testing import ScriptedClient
 from gearman_sync.testing.matching import shortened
+from gearman_sync.testing.recording import Cutter, packet_of
 
 from .case import Failed, Suite, Unsupported, demand
 from .exchange import Exchange, Tap
@@ -59,10 +64,12 @@ class Line(Talk, ScriptedClient):
     Attributes:
         function: The function that is meant where none is given.
         has_echo: Whether the server answers ECHO_REQ.
+        has_uniq: Whether it answers GRAB_JOB_UNIQ; else `grab` sends GRAB_JOB.
     """
 
     function: bytes = b""
     has_echo: bool = True
+    has_uniq: bool = True
     _tokens = itertools.count(1)
 
     # Barriers.
@@ -113,13 +120,20 @@ class Line(Talk, ScriptedClient):
     # As a worker.
 
     def grab(self) -> JobAssignUniq:
-        """Ask for a job, and get one."""
-        self.send(GrabJobUniq())
-        return self.expect(JobAssignUniq)
+        """Ask for a job, and get one. Its unique is empty where the server does not tell it."""
+        self.ask()
+        if self.has_uniq:
+            return self.expect(JobAssignUniq)
+        job = self.expect(JobAssign)
+        return JobAssignUniq(job.handle, job.function, b"", job.data)
+
+    def ask(self) -> None:
+        """Ask for a job, with its unique if the server can do that."""
+        self.send(GrabJobUniq() if self.has_uniq else GrabJob())
 
     def grab_nothing(self) -> None:
         """Ask for a job, and get none."""
-        self.send(GrabJobUniq())
+        self.ask()
         self.expect(NoJob)
 
     def sleep(self) -> None:
@@ -147,6 +161,69 @@ class Line(Talk, ScriptedClient):
         while (line := self.expect(TextLine).line) != b".":
             lines.append(line)
         return lines
+
+    # Whatever was asked for.
+
+    def packet(self) -> bytes:
+        """Return the next packet or line as it came, whether it answers anything or not.
+
+        All that came before has to be taken. No bytes: the server has closed the connection.
+
+        Raises:
+            TimeoutError: Nothing has come in time.
+        """
+        cutter = Cutter()
+        with contextlib.suppress(ConnectionError):
+            # No byte of the packet behind is taken.
+            while byte := self.sock.recv(1):
+                for unit in cutter.cut(byte):
+                    return unit
+        return b""
+
+    def reaction(self) -> str:
+        """Return the name of the packet that comes next, "TEXT", "closed", or "silence"."""
+        try:
+            packet = self.packet()
+        except TimeoutError:
+            return "silence"
+        if not packet:
+            return "closed"
+        kind = packet_of(packet)
+        return kind.name if kind else "TEXT"
+
+    # As a worker, once more.
+
+    def soon(self) -> JobAssignUniq:
+        """Ask for a job until there is one, since its submit may still be on its way.
+
+        Raises:
+            Failed: There is none in time.
+        """
+        deadline = time.monotonic() + (self.sock.gettimeout() or 0.0)
+        while time.monotonic() < deadline:
+            self.ask()
+            match self.next("a job, or NO_JOB"):
+                case JobAssignUniq() as job:
+                    return job
+                case JobAssign(handle, function, data):
+                    return JobAssignUniq(handle, function, b"", data)
+        raise Failed("a job", "NO_JOB again and again")
+
+    def runs(self) -> bool:
+        """Ask for a job, and return whether there was one, which is ended."""
+        self.ask()
+        event = self.next("a job, or NO_JOB")
+        if isinstance(event, (JobAssign, JobAssignUniq)):
+            self.complete(event.handle)
+            return True
+        demand(isinstance(event, NoJob), "a job, or NO_JOB", event)
+        return False
+
+    def run(self, data: bytes = b"result") -> JobAssignUniq:
+        """Ask for a job, get one, and end it."""
+        job = self.grab()
+        self.complete(job.handle, data)
+        return job
 
 
 class ServerKit:
@@ -200,6 +277,7 @@ class ServerKit:
         line.sock = tap
         line.function = self.function
         line.has_echo = "echo" in self.has
+        line.has_uniq = "grab-uniq" in self.has
         self._stack.callback(line.close)
         return line
 
@@ -239,3 +317,32 @@ class ServerKit:
         if self._restart is None:
             raise Unsupported("the server was not started by the suite")
         self._restart()
+
+    def until(self, question: Callable[[], object], wanted: str) -> None:
+        """Ask something, which takes a round trip, until the answer is yes.
+
+        It is for what a server does without being asked, such as to notice that somebody has left.
+
+        Args:
+            question: Asks it.
+            wanted: What is waited for, for the failure's text.
+
+        Raises:
+            Failed: It has not happened in time.
+        """
+        deadline = time.monotonic() + self.timeout
+        while not question():
+            if time.monotonic() > deadline:
+                raise Failed(wanted, f"nothing of that in {self.timeout:g} s")
+
+    def gone(self, line: Line, unique: bytes) -> None:
+        """Let a client leave that waits for the job of a unique, and let the server notice that.
+
+        It has to be the last one that waits for it. The server needs `unique-status`.
+        """
+        line.close()
+        asking = self.client()
+        self.until(
+            lambda: number(asking.status_unique(unique).clients) == 0, "nobody who waits for it"
+        )
+        asking.close()

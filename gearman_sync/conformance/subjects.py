@@ -41,7 +41,7 @@ class ServerSubject:
 
     Attributes:
         has: What it can do, inside of ``with``.
-        deaths: After which cases it had died, as far as it was started here.
+        deaths: In which cases, and of which questions, it has died, as far as it was started here.
     """
 
     def __init__(
@@ -69,12 +69,10 @@ class ServerSubject:
         elif not is_there(self._address):
             raise Gone(f"nobody listens at {self._address[0]}:{self._address[1]}")
         try:
-            # A server that lacks something may say nothing, which is waited for in vain.
-            with ServerKit(self._address, _name("probe"), (), min(self._timeout, 1.0)) as kit:
-                has = probe(kit)
+            has = probe(self._kit_with, self._revive)
             if self._started is not None:
-                has.add("restart")
-            self.has = frozenset(has.difference(self._without))
+                has |= {"restart"}
+            self.has = has.difference(self._without)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -95,6 +93,24 @@ class ServerSubject:
         assert self._address is not None
         return self._address
 
+    def _kit_with(self, has: frozenset[str]) -> ServerKit:
+        # A server that lacks something may say nothing, which is waited for in vain.
+        return ServerKit(self.address, _name("probe"), has, min(self._timeout, 1.0))
+
+    def _revive(self, where: str) -> bool:
+        """Start it again if it has died. Returns whether it had.
+
+        Raises:
+            Gone: It has, and was not started here.
+        """
+        if is_there(self.address):
+            return False
+        if self._started is None:
+            raise Gone(f"the server has died in {where}")
+        self.deaths.append(where)
+        self._started.restart()
+        return True
+
     @contextlib.contextmanager
     def kit(self, case: Case) -> Iterator[Any]:
         """The kit of a case."""
@@ -108,13 +124,8 @@ class ServerSubject:
         Raises:
             Gone: It has died.
         """
-        if not outcome.is_bad or is_there(self.address):
-            return
-        if self._started is None:
-            raise Gone(f"the server has died in {outcome.case.id}")
-        self.deaths.append(outcome.case.id)
-        outcome.got += "; and the server has died"
-        self._started.restart()
+        if outcome.is_bad and self._revive(outcome.case.id):
+            outcome.got += "; and the server has died"
 
 
 class ProgramSubject:

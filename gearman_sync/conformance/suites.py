@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from .client import results
 from .programkit import CLIENT, WORKER
-from .server import wire
+from .server import coalescing, leaving, queuefull, status, submitting, text, wire
 from .serverkit import SERVER
 from .worker import abilities, ends, errors, grabs, life, packets, payloads, updates
 
@@ -19,6 +19,12 @@ SUITES: Final[dict[str, Suite]] = {suite.side: suite for suite in (SERVER, WORKE
 # Each of these modules adds its cases to one of the suites.
 _MODULES: Final = (
     wire,
+    submitting,
+    coalescing,
+    queuefull,
+    status,
+    leaving,
+    text,
     abilities,
     grabs,
     ends,

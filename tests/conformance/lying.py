@@ -2,7 +2,8 @@
 
 So each case is shown to fail, with the least that makes it fail: a suite that can't fail judges
 nothing. A lie is about the packets of one type: ">NOOP" are those to the server, "<NOOP" those from
-it, "TEXT" in place of a type is lines, and "<END" is that the server closes the connection, or
+it, and "TEXT" in place of a type is lines. ">" alone are packets of types that do not exist, and
+">LOST" is what has the magic of no packet. "<END" is that the server closes the connection, or
 refuses it: what passes in its place is all, and the connection stays open.
 """
 
@@ -71,7 +72,7 @@ def close(name: str, *, first: int = 0) -> Lie:
 
 def twice(name: str, *, first: int = 0, last: int = MANY) -> Lie:
     """They pass twice."""
-    return Lie(name, lambda args: packet(name, *args) * 2, first, last)
+    return Lie(name, lambda args: _unit(name, args) * 2, first, last)
 
 
 def field_of(
@@ -98,12 +99,51 @@ def becomes(name: str, *replacement: bytes, first: int = 0, last: int = MANY) ->
 
 def before(name: str, *data: bytes, first: int = 0, last: int = MANY) -> Lie:
     """These bytes pass before them."""
-    return Lie(name, lambda args: b"".join(data) + packet(name, *args), first, last)
+    return Lie(name, lambda args: b"".join(data) + _unit(name, args), first, last)
 
 
 def after(name: str, *data: bytes, first: int = 0, last: int = MANY) -> Lie:
     """These bytes pass behind them."""
-    return Lie(name, lambda args: packet(name, *args) + b"".join(data), first, last)
+    return Lie(name, lambda args: _unit(name, args) + b"".join(data), first, last)
+
+
+def as_kind(name: str, other: str) -> Lie:
+    """They pass as packets of another type that has the same arguments."""
+    return Lie(name, lambda args: packet(other, *args))
+
+
+def stuck(name: str, number: int) -> Lie:
+    """One of their arguments is always what it was in the first one."""
+    first: list[bytes] = []
+
+    def value(arg: bytes) -> bytes:
+        first.append(arg)
+        return first[0]
+
+    return field_of(name, number, value)
+
+
+def late(name: str, behind: str) -> list[Lie]:
+    """Each passes behind the next packet of another type, or of its own."""
+    held: list[bytes] = []
+
+    def keep(args: list[bytes]) -> bytes:
+        held.append(_unit(name, args))
+        return b""
+
+    def pass_all(args: list[bytes]) -> bytes:
+        units = _unit(behind, args) + b"".join(held)
+        held.clear()
+        return units
+
+    def swap(args: list[bytes]) -> bytes:
+        return pass_all(args) if held else keep(args)
+
+    return [Lie(name, swap)] if name == behind else [Lie(name, keep), Lie(behind, pass_all)]
+
+
+def _unit(name: str, args: list[bytes]) -> bytes:
+    return args[0] if name[1:] == "TEXT" else packet(name, *args)
 
 
 def typed(name: str, other: str) -> Lie:
@@ -192,7 +232,7 @@ class Lying:
                         return
                     target.sendall(told)
                 if cutter.lost:
-                    target.sendall(cutter.rest)
+                    target.sendall(self._told(cutter.rest, way, source.fileno(), "LOST"))
                     cutter = Cutter()
             target.sendall(cutter.rest)
         with contextlib.suppress(OSError):
@@ -205,9 +245,9 @@ class Lying:
         target.sendall(b"".join([lie.change([]) for lie in lies]))
         return not lies
 
-    def _told(self, unit: bytes, way: str, connection: int) -> bytes:
-        kind = packet_of(unit)
-        name = way + ("TEXT" if unit[0] else kind.name if kind else "")
+    def _told(self, unit: bytes, way: str, connection: int, odd: str = "") -> bytes:
+        kind = None if odd else packet_of(unit)
+        name = way + (odd or ("TEXT" if unit[0] else kind.name if kind else ""))
         for lie in self._lies:
             if lie.name != name:
                 continue

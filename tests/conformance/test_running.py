@@ -84,6 +84,8 @@ KNOWN: Final = {"other": ("perl",)}
         (told(None), MUST, "perl", Verdict.FAIL, "what the document demands"),
         (told("strange"), INFO, "document", Verdict.ERROR, "does not say what 'strange' is"),
         (raises(Failed("a", "b")), MUST, "document", Verdict.FAIL, "b"),
+        (raises(Failed("a", "b")), INFO, "document", Verdict.INFO, "something else: b"),
+        (raises(Failed("a", "b")), INFO, "perl", Verdict.FAIL, "b"),
         (raises(Unsupported("it is not there")), MUST, "document", Verdict.UNSUPPORTED, "it is"),
         (raises(ZeroDivisionError("oh")), MUST, "document", Verdict.ERROR, "ZeroDivisionError: oh"),
     ],

@@ -8,7 +8,7 @@ import pytest
 
 from gearman_sync.conformance.capabilities import CAPABILITIES
 from gearman_sync.conformance.case import Verdict
-from gearman_sync.conformance.running import Judge
+from gearman_sync.conformance.running import Judge, Selection
 from gearman_sync.conformance.suites import SUITES
 from tests.conformance.kits import IMPATIENCE, PATIENCE, SURFACES, Address, server_kit, serving
 from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LIES: Final = {**LIES_OF_JOBS, **LIES_OF_WORK}
 CASES: Final = SUITES["server"].cases
 HAS: Final = frozenset(CAPABILITIES) - {"restart"}
+ALL: Final = Selection(slow=True)
 
 
 @pytest.fixture(scope="module", params=[*SURFACES, "gearmand"])
@@ -48,8 +49,10 @@ def job_server() -> Iterator[Address]:
         for case in CASES.values()
     ],
 )
-def test_what_is_right_passes(case: Case, address: Address) -> None:
-    judge = Judge(lambda case: server_kit(case, address, HAS, PATIENCE), HAS)
+def test_what_is_right_passes(case: Case, address: Address, request: pytest.FixtureRequest) -> None:
+    of_gearmand = request.node.callspec.params["address"] == "gearmand"
+    profile = "gearmand-1.1" if of_gearmand else "document"
+    judge = Judge(lambda case: server_kit(case, address, HAS, PATIENCE), HAS, profile, ALL)
     outcome = judge.judge(case)
     assert not outcome.is_bad, outcome
     if outcome.verdict is Verdict.UNSUPPORTED:
@@ -59,7 +62,9 @@ def test_what_is_right_passes(case: Case, address: Address) -> None:
 @pytest.mark.parametrize(("name", "number"), [(n, i) for n in LIES for i in range(len(LIES[n]))])
 def test_what_is_wrong_fails(name: str, number: int, job_server: Address) -> None:
     make = LIES[name][number]
-    judge = Judge(lambda case: server_kit(case, job_server, HAS, IMPATIENCE, make()), HAS)
+    judge = Judge(
+        lambda case: server_kit(case, job_server, HAS, IMPATIENCE, make()), HAS, selection=ALL
+    )
     outcome = judge.judge(CASES[name])
     assert outcome.verdict is Verdict.FAIL, outcome
     assert outcome.expected

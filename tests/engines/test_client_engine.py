@@ -1009,6 +1009,7 @@ def test_one_of_three_coalesced_requests_is_forgotten() -> None:
     assert requests[0].result == b"out"
 
 
+@pytest.mark.unmeasured
 def test_many_forgotten_requests_of_one_unique_cost_no_more_each() -> None:
     def seconds(count: int) -> float:
         world = World()
@@ -1996,6 +1997,7 @@ def test_so_many_submits_wait_for_their_answers_and_no_more() -> None:
     assert server.link.connection.unanswered == 4096
 
 
+@pytest.mark.unmeasured
 def test_many_jobs() -> None:
     world = World(chunk=1000)
     requests = make_requests([{"task": "t", "data": b"%d" % n} for n in range(3000)])

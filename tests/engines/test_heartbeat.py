@@ -82,6 +82,7 @@ def test_a_server_that_is_silent_is_asked_for_the_jobs_oldest_first() -> None:
     assert {request.state for request in requests} == {JOB_CREATED}
 
 
+@pytest.mark.unmeasured
 def test_many_jobs_are_asked_for_in_a_window() -> None:
     world, server, _ = make_jobs(200)
     world.sleep(30.0)
@@ -257,6 +258,7 @@ def test_what_was_not_acknowledged_goes_to_another_server() -> None:
     assert request.result == b"out"
 
 
+@pytest.mark.unmeasured
 def test_a_server_that_was_stopped_gets_nothing_until_it_has_answered() -> None:
     """Of two servers with one stopped, every second submit went to that one."""
     world = World(["a", "b"], heartbeat=3.0)

@@ -170,6 +170,7 @@ def test_a_worker_of_a_hostile_server(behave: Callable[[Any], None]) -> None:
     assert len(spend(world, FIRST_COOL_DOWN, lambda peer: peer.up())) == 1
 
 
+@pytest.mark.unmeasured
 def test_a_worker_of_a_server_that_keeps_connections_for_some_seconds() -> None:
     """As something in between that closes what is idle: it is not hostile."""
     world = worker_world(look_again=1000.0)
@@ -225,6 +226,7 @@ MAD: Final = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("servers", [1, 2])
 @pytest.mark.parametrize("behave", MAD.values(), ids=list(MAD))
 def test_a_client_of_a_mad_server(behave: Callable[[Any], None], servers: int) -> None:

@@ -708,6 +708,7 @@ def test_no_time_limit(timeout: bytes) -> None:
     assert world.engine.next_deadline() is None
 
 
+@pytest.mark.unmeasured
 def test_many_time_limits() -> None:
     world = World()
     client, worker = world.connect(), world.connect()
@@ -761,6 +762,7 @@ def test_work_for_the_job_of_another() -> None:
     assert worker.take() == [NOT_FOUND]
 
 
+@pytest.mark.unmeasured
 def test_former_jobs_are_known_for_a_while() -> None:
     world = World(job_retries=0)
     client, worker = world.connect(), world.connect()
@@ -2010,6 +2012,7 @@ def test_job_that_could_not_be_given_out() -> None:
     assert not world.engine.queue.functions
 
 
+@pytest.mark.unmeasured
 def test_functions_that_nobody_needs_are_no_obstacle() -> None:
     world = World(max_memory=200_000)
     client, worker = world.connect(), world.connect()

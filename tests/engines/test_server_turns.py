@@ -132,6 +132,7 @@ def asking(count: int, *, jobs: int) -> dict[str, int]:
     }
 
 
+@pytest.mark.unmeasured
 def test_functions_without_jobs_cost_nothing() -> None:
     assert asking(10, jobs=10) == asking(MANY, jobs=10)
 
@@ -327,6 +328,7 @@ def test_dear_packets_shorten_a_turn(world: World) -> None:
 # Lists.
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("line", [b"status", b"prioritystatus", b"workers", b"show jobs"])
 def test_long_lists_have_turns(world: World, line: bytes) -> None:
     witness, admin, client = Witness(world), world.connect(), world.worker(*names(MANY))
@@ -386,6 +388,7 @@ def test_leaving_while_it_is_listed(world: World, loss: bool) -> None:
 # The end of a link.
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("way", ["loss", "end", "garbage"])
 def test_the_end_of_a_link_has_turns(world: World, way: str) -> None:
     witness, worker, big = Witness(world), world.worker(*names(10)), world.connect()
@@ -507,6 +510,7 @@ def test_too_many_functions(one_more: PacketEvent) -> None:
     assert world.worker(b"f1").grab() == JobAssign(handle, b"f1", b"")
 
 
+@pytest.mark.unmeasured
 def test_ten_thousand_functions_are_not_too_many(world: World) -> None:
     worker = world.connect()
     worker.send_raw(raw(*[CanDo(name) for name in names(10_000)]))
@@ -615,6 +619,7 @@ def test_pre_sleep_drops_no_job(live: Any) -> None:
     assert worker.grab() == NoJob()
 
 
+@pytest.mark.unmeasured
 def test_a_client_that_has_sent_nonsense_is_told_nothing_while_it_is_taken_out() -> None:
     """It takes several turns, in which others end jobs that it has waited for."""
     world = World()

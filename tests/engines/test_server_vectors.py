@@ -9,6 +9,7 @@ from tests.recordings import VECTORS
 from .server_replay import DIFFERENT, LEFT_OUT, RETRIES, Replay
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("chunk", [0, 3], ids=["whole", "chunks"])
 @pytest.mark.parametrize("name", VECTORS)
 def test_replay(name: str, chunk: int) -> None:

@@ -325,6 +325,7 @@ def test_a_job_ends_the_pauses() -> None:
     assert server.take() == [GRAB]
 
 
+@pytest.mark.unmeasured
 def test_nothing_is_a_busy_loop() -> None:
     """A server that answers PRE_SLEEP with NOOP and GRAB_JOB with NO_JOB, for ever."""
     world, _, server = asleep()
@@ -1112,6 +1113,7 @@ def test_an_outage() -> None:
     assert not stream.done
 
 
+@pytest.mark.unmeasured
 def test_no_outage_is_too_long() -> None:
     world, stream, server = asleep(max_outage=None)
     server.lose()

@@ -183,6 +183,7 @@ PLAIN = {"function": b"f", "handle": b"H:h:1", "code": b"UNKNOWN_ERROR", "option
 EMPTY = ("unique", "data", "text", "reducer", "aggregate")
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("kind", EVENT_CLASSES.values(), ids=lambda kind: kind.packet.name)
 def test_packets_are_sound_and_plain(kind: type[PacketEvent]) -> None:
     role = Role.SERVER if Role.SERVER in kind.packet.receiver else BOTH
@@ -359,6 +360,7 @@ def events_of(session: Session) -> list[Event]:
     return [turn.event for turn in session.turns]
 
 
+@pytest.mark.unmeasured
 def test_the_plainest_sessions() -> None:
     assert plainest(sessions()) == Session(BOTH, ())
     assert plainest(sessions(), lambda session: bool(session.turns)).turns == (
@@ -422,6 +424,7 @@ def parser_of(role: Role, stream: Stream | HostileStream) -> Callable[[], Connec
     return lambda: ConnectionParser(role, stream.asked)
 
 
+@pytest.mark.unmeasured
 @each_role
 def test_streams(role: Role) -> None:
     found = drawn(streams(role))
@@ -480,6 +483,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_plainest_faults(fault: str) -> None:
     stream = plainest(hostile_streams(Role.SERVER), lambda stream: fault in stream.faults)

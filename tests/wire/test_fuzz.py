@@ -23,6 +23,7 @@ def test_seeds() -> None:
     assert sum(fuzz.check(data) for data in seeds) > 8 * len(seeds) > 300
 
 
+@pytest.mark.unmeasured
 def test_fixed_inputs() -> None:
     rng = random.Random(1)
     seeds = mutating.load("connection")

@@ -139,6 +139,7 @@ def replay(name: str, step: int) -> dict[str, Wire]:
     return wires
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("step", [10**6, 1], ids=["whole", "bytes"])
 @pytest.mark.parametrize("name", VECTORS)
 def test_replay(name: str, step: int) -> None:

@@ -1,0 +1,34 @@
+"""A client of gear: the arguments are HOST:PORT, the function and payloads."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import gear
+
+
+def main(address: str, function: str, *payloads: str) -> None:
+    host, port = address.rsplit(":", 1)
+    client = gear.Client("gear")
+    client.addServer(host, int(port))
+    client.waitForServer(10)
+    # It does not ask for exceptions: gear's server does not answer that, which ends the connection.
+    jobs = [
+        gear.Job(function, sys.stdin.buffer.read() if data == "-" else os.fsencode(data))
+        for data in payloads
+    ]
+    for job in jobs:
+        client.submitJob(job, timeout=10)  # It raises an error if no server takes it.
+    # Nothing tells a program without handlers of its own that a job has ended.
+    while not all(job.complete for job in jobs) and client.active_connections:
+        time.sleep(0.01)
+    for job in jobs:
+        if not job.complete or job.failure:
+            sys.exit(f"the job has failed: {job.exception!r}")
+    sys.stdout.buffer.write(b"\n".join(b"".join(job.data) for job in jobs))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

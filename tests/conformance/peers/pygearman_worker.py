@@ -1,0 +1,40 @@
+"""A worker of pygearman: the argument is HOST:PORT. A signal ends it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import gearman
+
+
+def reverse(worker: Any, job: Any) -> Any:
+    return job.data[::-1]
+
+
+def fail(worker: Any, job: Any) -> Any:
+    raise RuntimeError("this job fails")
+
+
+def progress(worker: Any, job: Any) -> Any:
+    worker.send_job_status(job, 1, 2)
+    worker.send_job_data(job, b"half")
+    return job.data
+
+
+def slow(worker: Any, job: Any) -> Any:
+    time.sleep(0.5)
+    return job.data
+
+
+def main(address: str) -> None:
+    worker = gearman.GearmanWorker([address])
+    for function in (reverse, fail, progress, slow):
+        # It looks tasks up by what is on the wire.
+        worker.register_task(function.__name__.encode(), function)
+    worker.work()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
