@@ -69,6 +69,10 @@ class Failed(Exception):
         self.got: str = got
 
 
+class Closed(Failed):
+    """Raised in the same way: the other side has closed the connection."""
+
+
 class Unsupported(Exception):
     """Raised by a case that finds out that what it asks about is not there."""
 

@@ -13,8 +13,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.wire.events import JobCreated, PreSleep, WorkComplete
+from gearman_sync.testing.matching import shortened
 
-from .case import Failed, Suite, demand
+from .case import Closed, Failed, Suite, Unsupported, demand
 from .exchange import Exchange, Tap
 from .program import wait_for
 from .session import Session
@@ -34,6 +35,8 @@ client_case: Final = CLIENT.case
 
 #: The handle of the only job of a case for clients.
 HANDLE: Final = b"H:conformance:1"
+#: Seconds within which a worker has to be back whose server was not there for a moment.
+RECONNECT: Final = 10.0
 
 # Connections of a program that are not accepted yet.
 _BACKLOG: Final = 16
@@ -159,10 +162,17 @@ class WorkerKit(ProgramKit):
     """What a case for workers gets."""
 
     side = "worker"
+    # For what the connection has registered that `ready` has returned.
+    _functions: frozenset[bytes] = frozenset()
 
     def start(self) -> None:
         """Start the worker."""
         self._start()
+
+    def connected(self) -> Session:
+        """Start the worker, and accept its connection, before anything of it is looked at."""
+        self.start()
+        return self.accept()
 
     def ready(self) -> Session:
         """Start the worker, and let it go to sleep; so it has registered for its functions.
@@ -171,7 +181,9 @@ class WorkerKit(ProgramKit):
             Failed: It does not, or it has registered for none.
         """
         self.start()
-        return self.next_ready()
+        session = self.next_ready()
+        self._functions = frozenset(session.functions)
+        return session
 
     def next_ready(self, seconds: float | None = None) -> Session:
         """Accept the worker's next connection, and let it go to sleep there."""
@@ -179,6 +191,57 @@ class WorkerKit(ProgramKit):
         session.refuse()
         demand(session.functions, "a CAN_DO", PreSleep())
         return session
+
+    def again(self, *, may_end: bool = True) -> Session:
+        """Wait until the worker, whose connection is lost, has made another and is ready there.
+
+        A worker may be several processes, each with a connection and functions of its own. It is
+        the one that `ready` has returned that is waited for.
+
+        Args:
+            may_end: Whether the worker may end in place of that: `life/back/1` is about it.
+
+        Raises:
+            Unsupported: It has ended, and may.
+            Failed: There is no connection in time that registers for the same functions.
+        """
+        seconds = max(self.timeout, RECONNECT)
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                session = self.next_ready(seconds)
+            except Closed:
+                # It may be slow to notice, and connect once more.
+                if time.monotonic() >= deadline:
+                    raise
+            except Failed:
+                if may_end and self.program.status is not None:
+                    raise Unsupported("the worker ends when its connection is lost") from None
+                raise
+            else:
+                if session.functions.keys() == self._functions:
+                    return session
+                wanted = f"CAN_DO for {sorted(self._functions)!r}"
+                if time.monotonic() >= deadline:
+                    raise Failed(wanted, shortened(sorted(session.functions)))
+            seconds = self.timeout
+
+    def goes_on(self, session: Session, despite: bytes = b"") -> str | None:
+        """Demand that the worker does another job.
+
+        Args:
+            session: Its connection.
+            despite: The handle of a job about which it may say what it likes before.
+
+        Returns:
+            None if it does that over the same connection, else that it "connects again".
+        """
+        try:
+            session.end_of(session.assign(session.asks_despite(despite), b"data"))
+        except Closed:
+            self.again(may_end=False).serve()
+            return "connects again"
+        return None
 
 
 class ClientKit(ProgramKit):

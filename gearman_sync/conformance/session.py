@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
+from gearman_proto.testing.packing import pack_event
 from gearman_proto.wire.events import (
     CanDo,
     CanDoTimeout,
@@ -38,10 +40,11 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
+from gearman_proto.wire.packets import MAGIC_RESPONSE
 from gearman_sync.testing import Peer
 from gearman_sync.testing.matching import shortened
 
-from .case import Failed, demand
+from .case import Closed, Failed, demand
 from .talk import Talk
 
 if TYPE_CHECKING:
@@ -65,6 +68,11 @@ SUBMITS: Final = (
     SubmitJobLowBg,
 )
 
+# Grabs that are answered with NO_JOB before a worker has to sleep. Several may be on their way.
+_MOST_GRABS: Final = 20
+# Seconds that a socket waits at the least: none at all would be another mode of it.
+_LEAST: Final = 0.001
+
 
 class Session(Talk, Peer):
     """The connection. OPTION_REQ and ECHO_REQ are answered, and are nothing that is received.
@@ -73,13 +81,19 @@ class Session(Talk, Peer):
         functions: For what the worker has registered until now, in the order of that.
         asleep: Whether it has sent PRE_SLEEP, and was not woken since.
         answers_echoes: Whether ECHO_REQ is answered.
+        piece: How many bytes are written at once; 0: as many as there are.
+        fails_twice: Whether a job has ended with WORK_EXCEPTION and then WORK_FAIL, of which the
+            second is nothing that is received.
     """
 
     functions: dict[bytes, None]
     asleep: bool = False
     answers_echoes: bool = True
+    piece: int = 0
+    fails_twice: bool = False
     _given: int = 0
     _refuses_options: bool = False
+    _raised: bytes | None = None
 
     def receive(self) -> Event:
         """Return the next packet or line, but for OPTION_REQ and ECHO_REQ."""
@@ -95,7 +109,38 @@ class Session(Talk, Peer):
                 self.functions.clear()
             case PreSleep():
                 self.asleep = True
+            case GrabJob() | GrabJobUniq() | GrabJobAll():
+                self.asleep = False
+            case WorkException(handle):
+                self._raised = handle
+            case WorkFail(handle) if handle == self._raised:
+                self.fails_twice = True
+                return self.receive()
         return event
+
+    def send(self, *events: Event) -> None:
+        """Send packets in one write, whether or not they are in order."""
+        self.send_raw(b"".join(map(self._bytes_of, events)))
+
+    def _bytes_of(self, event: Event) -> bytes:
+        # Where it is in order, the connection is to know of it.
+        try:
+            return self.connection.send(event)
+        except LocalProtocolError:
+            return pack_event(event, MAGIC_RESPONSE)
+
+    def send_raw(self, data: bytes) -> None:
+        """Send any bytes.
+
+        Raises:
+            Closed: The other side has closed the connection.
+        """
+        size = self.piece or len(data) or 1
+        try:
+            for start in range(0, len(data), size):
+                super().send_raw(data[start : start + size])
+        except OSError as error:
+            raise Closed("a connection that stays", str(error)) from None
 
     # With a worker.
 
@@ -122,28 +167,48 @@ class Session(Talk, Peer):
             if not isinstance(event, PreSleep):
                 return event  # type: ignore[no-any-return]
 
-    def assign(
-        self, grab: Grab, data: bytes, *, function: bytes | None = None, handle: bytes = b""
-    ) -> bytes:
-        """Answer a grab with a job, in the kind that was asked for, and return its handle."""
+    def job_for(
+        self,
+        grab: Grab,
+        data: bytes,
+        *,
+        function: bytes | None = None,
+        handle: bytes = b"",
+        unique: bytes | None = None,
+    ) -> JobAssign | JobAssignUniq:
+        """Return a job in the kind that a grab asks for."""
         self._given += 1
         handle = handle or b"H:conformance:%d" % self._given
         function = function if function is not None else next(iter(self.functions))
         if isinstance(grab, GrabJob):
-            self.send_anyway(JobAssign(handle, function, data))
-        else:
-            self.send_anyway(JobAssignUniq(handle, function, b"unique-%d" % self._given, data))
-        return handle
+            return JobAssign(handle, function, data)
+        unique = unique if unique is not None else b"unique-%d" % self._given
+        return JobAssignUniq(handle, function, unique, data)
+
+    def assign(
+        self, grab: Grab, data: bytes, *, function: bytes | None = None, handle: bytes = b""
+    ) -> bytes:
+        """Answer a grab with a job, in the kind that was asked for, and return its handle."""
+        job = self.job_for(grab, data, function=function, handle=handle)
+        self.send(job)
+        return job.handle
 
     def give(self, data: bytes, *, function: bytes | None = None, handle: bytes = b"") -> bytes:
         """Wait for a grab, answer it with a job, and return its handle."""
         return self.assign(self.grabs(), data, function=function, handle=handle)
 
     def refuse(self) -> None:
-        """Answer grabs with NO_JOB until the worker sleeps."""
+        """Answer grabs with NO_JOB until the worker sleeps.
+
+        Raises:
+            Failed: It does not.
+        """
+        grabs = 0
         while not self.asleep:
             if not isinstance(self.asked(), PreSleep):
-                self.send_anyway(NoJob())
+                self.send(NoJob())
+                grabs += 1
+                demand(grabs < _MOST_GRABS, "a PRE_SLEEP", f"GRAB_JOB {grabs} times")
 
     def end_of(self, handle: bytes, updates: list[Event] | None = None) -> End:
         """Return how a job ends. What the worker asks for meanwhile is answered with NO_JOB.
@@ -155,20 +220,77 @@ class Session(Talk, Peer):
         Raises:
             Failed: Another job ends, or something else comes, or nothing.
         """
-        wanted = f"the end of {handle.decode()}"
+        about = handle.decode(errors="backslashreplace")
+        wanted = f"the end of {about}"
         while True:
             event: Any = self.next(wanted)
             if isinstance(event, ENDS):
                 demand(event.handle == handle, wanted, shortened(event))
                 return event
             if isinstance(event, UPDATES):
-                demand(event.handle == handle, f"something about {handle.decode()}", event)
+                demand(event.handle == handle, f"something about {about}", event)
                 if updates is not None:
                     updates.append(event)
             elif isinstance(event, GRABS):
-                self.send_anyway(NoJob())
+                self.send(NoJob())
             elif not isinstance(event, (PreSleep, CanDo, CanDoTimeout, CantDo, SetClientId)):
                 raise Failed(wanted, shortened(event))
+
+    def serve(self, data: bytes = b"data", *, handle: bytes = b"") -> End:
+        """Give the worker a job, and return how that ends."""
+        return self.end_of(self.give(data, handle=handle))
+
+    def wakes(self) -> Grab:
+        """Send a NOOP, and return the grab that the worker, which sleeps, has to send then."""
+        self.asleep = False
+        self.send(Noop())
+        for _ in range(_MOST_GRABS):
+            event: Any = self.asked("a GRAB_JOB")
+            if not isinstance(event, PreSleep):
+                return event  # type: ignore[no-any-return]
+            # It may have been on its way, after one of several grabs.
+        raise Failed("a GRAB_JOB", f"PRE_SLEEP {_MOST_GRABS} times")
+
+    def asks_despite(self, handle: bytes) -> Grab:
+        """Return the next grab, whatever the worker says about a job before it. It is woken."""
+        while True:
+            if self.asleep:
+                self.asleep = False
+                self.send(Noop())
+            event: Any = self.next("a GRAB_JOB")
+            if isinstance(event, GRABS):
+                return event
+            about = isinstance(event, (*ENDS, *UPDATES)) and event.handle == handle
+            others = (PreSleep, CanDo, CanDoTimeout, CantDo, SetClientId)
+            demand(about or isinstance(event, others), "a GRAB_JOB", event)
+
+    def grabs_within(self, seconds: float, *, answer: bool = True) -> int:
+        """Return how many grabs come within so many seconds.
+
+        Args:
+            seconds: How long.
+            answer: Whether each gets NO_JOB at once.
+
+        Raises:
+            Closed: The worker closes the connection.
+            Failed: What comes is not Gearman.
+        """
+        deadline = time.monotonic() + seconds
+        count = 0
+        while (left := deadline - time.monotonic()) > _LEAST:
+            try:
+                event = self.within(left, self.receive)
+            except TimeoutError:
+                break
+            except RemoteProtocolError as error:
+                raise Failed("a worker that waits", str(error)) from None
+            except OSError as error:
+                raise Closed("a worker that waits", str(error)) from None
+            if isinstance(event, GRABS):
+                count += 1
+                if answer:
+                    self.send(NoJob())
+        return count
 
     # With a client.
 
@@ -208,18 +330,22 @@ class Session(Talk, Peer):
         Raises:
             Failed: It does not close in time.
         """
+        seconds = self.sock.gettimeout() or 0.0
+        deadline = time.monotonic() + seconds
         while True:
             try:
-                event: Event = self.receive()
+                event: Event = self.within(max(deadline - time.monotonic(), _LEAST), self.receive)
             except TimeoutError:
-                seconds = self.sock.gettimeout()
-                raise Failed("the end of the connection", f"nothing in {seconds:g} s") from None
-            except OSError:
+                break
+            except (OSError, Closed):
                 return
             except RemoteProtocolError as error:
                 raise Failed("the end of the connection", str(error)) from None
             if take is not None and not isinstance(event, ConnectionClosed):
                 take(event)
+            if time.monotonic() >= deadline:
+                break
+        raise Failed("the end of the connection", f"none in {seconds:g} s")
 
     def packed(self, *events: Event) -> bytes:
         """Return the bytes of packets, to be sent in pieces, or with others in one write."""

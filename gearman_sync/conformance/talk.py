@@ -9,7 +9,7 @@ from gearman_proto.wire.events import Event, Unanswered
 from gearman_sync.testing import Conversation, Disconnected
 from gearman_sync.testing.matching import matcher, shortened
 
-from .case import Failed
+from .case import Closed, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +52,13 @@ class Talk(Conversation):
         try:
             return self.receive()
         except Disconnected:
-            raise Failed(wanted, "the end of the connection") from None
+            raise Closed(wanted, "the end of the connection") from None
         except TimeoutError:
             raise Failed(wanted, f"nothing in {self.sock.gettimeout():g} s") from None
         except RemoteProtocolError as error:
             raise Failed(wanted, f"what is out of place ({error})") from None
         except OSError as error:
-            raise Failed(wanted, str(error)) from None
+            raise Closed(wanted, str(error)) from None
 
     def ends(self) -> None:
         """Demand that the other side closes the connection, and sends nothing before."""

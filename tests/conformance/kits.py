@@ -156,6 +156,10 @@ def reverse(worker: Any, job: Any) -> bytes:
         raise ValueError("asked to fail")
     if data.startswith(b"slow"):
         time.sleep(WHILE)
+    if data.startswith(b"updates"):
+        worker.send_job_data(job, b"some")
+        worker.send_job_warning(job, b"careful")
+        worker.send_job_status(job, 1, 2)
     return data[::-1]
 
 

@@ -43,12 +43,14 @@ class Lie:
             pass, or `CLOSE`.
         first: How many of them pass as they are before, in each connection.
         last: How many are changed then.
+        since: How many of the connections that have such packets are left as they are before.
     """
 
     name: str
     change: Change
     first: int = 0
     last: int = MANY
+    since: int = 0
     seen: dict[int, int] = field(default_factory=dict)
 
 
@@ -150,6 +152,12 @@ def typed(name: str, other: str) -> Lie:
     return Lie(name, lambda args: packet(other, *(args + [b""] * count)[:count]))
 
 
+def later(lie: Lie, since: int = 1) -> Lie:
+    """It is told in later connections only."""
+    lie.since = since
+    return lie
+
+
 class Lying:
     """A proxy that lies.
 
@@ -244,6 +252,8 @@ class Lying:
             if lie.name != name:
                 continue
             seen = lie.seen[connection] = lie.seen.get(connection, 0) + 1
+            if list(lie.seen).index(connection) < lie.since:
+                continue
             if lie.first < seen <= lie.first + lie.last:
                 if kind is None:
                     return lie.change([unit])
