@@ -1,7 +1,7 @@
 """Judges all that is installed, and writes what has come of it into ``docs/conformance.md``.
 
     python -m tests.conformance                    # all, printed
-    python -m tests.conformance server:gearmand    # one of them, or several
+    python -m tests.conformance server:gearmand    # one of them, or several, or one side
     python -m tests.conformance --write            # all, into the page
     python -m tests.conformance --update           # and the lists of expected failures
 
@@ -15,6 +15,7 @@ import argparse
 import os
 import re
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,7 +41,7 @@ PEERS: Final[dict[str, Mapping[str, Peer]]] = {
     "client": CLIENTS,
 }
 #: Seconds that an answer is waited for. A program of another language may take one to start.
-TIMEOUT: Final = 10.0
+TIMEOUT: Final = 6.0
 
 
 def subject_of(side: str, peer: Peer) -> Any:
@@ -66,8 +67,6 @@ def judged(side: str, name: str, version: str, *, update: bool) -> Report:
         for outcome in judge.run(SUITES[side].cases.values()):
             subject.look_after(outcome)
             outcomes.append(outcome)
-            sys.stderr.write(f"\r{side} {name}: {len(outcomes)} cases \033[K")
-        sys.stderr.write("\n")
         has = sorted(subject.has)
     if update:
         EXPECTED.mkdir(exist_ok=True)
@@ -76,6 +75,7 @@ def judged(side: str, name: str, version: str, *, update: bool) -> Report:
     # Some say more than their version.
     number = re.search(r"[0-9]\S*", version)
     subject_name = f"{name} {number[0] if number else version}"
+    sys.stderr.write(f"{side} {subject_name}: {len(outcomes)} cases\n")
     return Report(subject_name, side, "document", outcomes, reasons, has)
 
 
@@ -140,22 +140,26 @@ def page_of(reports: Sequence[Report], missing: Sequence[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    parser.add_argument("peers", nargs="*", metavar="SIDE:NAME")
+    parser.add_argument("peers", nargs="*", metavar="SIDE[:NAME]")
+    parser.add_argument("--jobs", type=int, default=4, help="how many are judged at once")
     parser.add_argument("--write", action="store_true", help="write the page")
     parser.add_argument("--update", action="store_true", help="write the expected failures anew")
     options = parser.parse_args(arguments)
     os.environ.update(environment())
-    reports: list[Report] = []
+    futures: list[Future[Report]] = []
     missing: list[str] = []
-    for side, peers in PEERS.items():
-        for name, peer in peers.items():
-            if options.peers and f"{side}:{name}" not in options.peers:
-                continue
-            version = peer.version()
-            if version is None:
-                missing.append(f"{name} ({side}) is not installed here: {peer.install}")
-                continue
-            reports.append(judged(side, name, version, update=options.update))
+    # Most of the time is waited for programs that start, and for what does not come.
+    with ThreadPoolExecutor(options.jobs) as threads:
+        for side, peers in PEERS.items():
+            for name, peer in peers.items():
+                if options.peers and not {side, f"{side}:{name}"} & {*options.peers}:
+                    continue
+                version = peer.version()
+                if version is None:
+                    missing.append(f"{name} ({side}) is not installed here: {peer.install}")
+                    continue
+                futures.append(threads.submit(judged, side, name, version, update=options.update))
+    reports = [future.result() for future in futures]
     text = page_of(reports, missing)
     if options.write:
         page = PAGE.read_text(encoding="utf-8")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SURFACES: Final = ("sync", "asyncio", "trio")
 #: Seconds that something is waited for where a case is to pass, and where it is to fail.
 PATIENCE: Final = 20.0
-IMPATIENCE: Final = 0.5
+IMPATIENCE: Final = 0.25
 #: How long a program takes that sleeps for a while, in seconds.
 WHILE: Final = 0.2
 

@@ -39,6 +39,8 @@ def test_ours_pass(side: str, case: Case, surface: str) -> None:
     assert outcome.verdict is not Verdict.UNSUPPORTED
 
 
+# Most wait for something that does not come.
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), [(n, i) for n in LIES for i in range(len(LIES[n]))])
 def test_what_is_wrong_fails(name: str, number: int) -> None:
     side, case = CASES[name]

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from gearman_sync.conformance import expected
 from gearman_sync.conformance.capabilities import CAPABILITIES
 from gearman_sync.conformance.case import Verdict
 from gearman_sync.conformance.running import Judge, Selection, StartedServer
 from gearman_sync.conformance.suites import SUITES
+from tests.conformance.__main__ import EXPECTED
 from tests.conformance.kits import IMPATIENCE, PATIENCE, SURFACES, Address, server_kit, serving
 from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
 from tests.conformance.lies.server_work import LIES as LIES_OF_WORK
@@ -95,6 +97,8 @@ def started() -> Iterator[StartedServer]:
     server.close()
 
 
+# Most wait for something that does not come.
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), [(n, i) for n in LIES for i in range(len(LIES[n]))])
 def test_what_is_wrong_fails(name: str, number: int, request: pytest.FixtureRequest) -> None:
     make, has, restart = LIES[name][number], HAS, None
@@ -120,3 +124,14 @@ def test_each_case_can_fail() -> None:
     judged = {case.id for case in CASES.values() if case.level.value != "info"}
     assert not judged - LIES.keys()
     assert not LIES.keys() - CASES.keys()
+
+
+def test_what_the_job_server_does_differently_is_listed(job_server: Address) -> None:
+    """As docs/server.md has it: what an info case would be on gearmand."""
+    reasons = expected.load(EXPECTED / "JobServer-as-gearmand-1.1", CASES)
+    judge = Judge(lambda case: server_kit(case, job_server, HAS, PATIENCE), HAS, "gearmand-1.1")
+    # The others are demanded of everybody.
+    cases = [case for case in CASES.values() if case.known]
+    outcomes = list(judge.run(cases))
+    assert not expected.unexpected(outcomes, reasons)
+    assert not expected.stale(outcomes, reasons)
