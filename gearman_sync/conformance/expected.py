@@ -67,8 +67,8 @@ def update(
     lines = dict(reasons)
     for outcome in outcomes:
         if outcome.is_bad:
-            got = " ".join(outcome.got.split())
-            lines.setdefault(outcome.case.id, f"expected {outcome.expected}, and got {got}")
+            reason = f"expected {outcome.expected}, and got {outcome.got}"
+            lines.setdefault(outcome.case.id, " ".join(reason.split()))
         elif outcome.verdict in _DECIDED:
             lines.pop(outcome.case.id, None)
     text = "".join(f"{name} {reason}\n" for name, reason in sorted(lines.items()))

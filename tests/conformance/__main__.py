@@ -40,15 +40,17 @@ PEERS: Final[dict[str, Mapping[str, Peer]]] = {
     "worker": WORKERS,
     "client": CLIENTS,
 }
-#: Seconds that an answer is waited for. A program of another language may take one to start.
-TIMEOUT: Final = 6.0
+#: Seconds that an answer of a server is waited for; and those for programs, many of which give up
+#: after ten.
+TIMEOUT: Final = 5.0
+LONG_TIMEOUT: Final = 12.0
 
 
 def subject_of(side: str, peer: Peer) -> Any:
     """Return what is judged."""
     if side == "server":
         return ServerSubject(None, peer.argv, (), TIMEOUT)
-    return ProgramSubject(side, peer.argv, (), TIMEOUT)
+    return ProgramSubject(side, peer.argv, (), LONG_TIMEOUT)
 
 
 def reasons_of(side: str, name: str) -> dict[str, str]:
@@ -70,7 +72,10 @@ def judged(side: str, name: str, version: str, *, update: bool) -> Report:
         has = sorted(subject.has)
     if update:
         EXPECTED.mkdir(exist_ok=True)
-        expected.update(EXPECTED / f"{side}-{name}", outcomes, reasons)
+        path = EXPECTED / f"{side}-{name}"
+        expected.update(path, outcomes, reasons)
+        if not path.read_text():
+            path.unlink()
         reasons = reasons_of(side, name)
     # Some say more than their version.
     number = re.search(r"[0-9]\S*", version)
