@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import pytest
 
@@ -18,6 +19,8 @@ from gearman_sync.testing.sockets import socket_for
 
 from .waiting import eventually
 
+# Below those that Linux and others give out by themselves.
+_PORTS: Final = range(12_000, 32_000)
 # Runs a command, with the default disposition of SIGINT.
 _WITH_SIGINT = """
 import os, signal, sys
@@ -48,11 +51,15 @@ def _missing(what: str) -> NoReturn:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens at."""
-    with socket_for(host) as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port that nobody listens at, and that the system gives to nobody by itself.
+
+    Among those that it does, another test's server or connection may take it before it is used.
+    """
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with contextlib.suppress(OSError), socket_for(host) as sock:
+            sock.bind((host, port))
+            return port
+    raise OSError(f"no port is free at {host}")
 
 
 def interruptible(*command: str) -> tuple[str, ...]:
