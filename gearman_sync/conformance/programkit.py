@@ -35,6 +35,8 @@ client_case: Final = CLIENT.case
 
 #: The handle of the only job of a case for clients.
 HANDLE: Final = b"H:conformance:1"
+# Seconds in which a client has to end that was told the end of its job.
+_SOON: Final = 6.0
 #: Seconds within which a worker has to be back whose server was not there for a moment.
 RECONNECT: Final = 10.0
 
@@ -249,6 +251,12 @@ class ClientKit(ProgramKit):
 
     side = "client"
 
+    @property
+    def _soon(self) -> float:
+        """Seconds in which a client ends that was told the end of its job."""
+        # Some give up by themselves after ten, and so would seem to have understood.
+        return min(self.timeout, _SOON)
+
     def start(self, *payloads: bytes) -> None:
         """Start the client with a payload, or with several."""
         self._start(payloads or (b"payload",))
@@ -261,16 +269,20 @@ class ClientKit(ProgramKit):
 
     def prints(self, *results: bytes) -> None:
         """Demand that the client ends well, and has printed a result, or several, a line each."""
-        status = wait_for(self.program, self.timeout)
+        status = wait_for(self.program, self._soon)
         demand(status == 0, "the exit status 0", f"{status}, with {self.errors[-200:]!r}")
         printed = self.program.output
         wanted = b"\n".join(results)
         if printed not in (wanted, wanted + b"\n"):
             raise Failed(f"the output {_shown(wanted)}", _shown(printed))
 
-    def fails(self) -> None:
-        """Demand that the client says by its exit status that the job has failed."""
-        status = wait_for(self.program, self.timeout)
+    def fails(self, seconds: float | None = None) -> None:
+        """Demand that the client says by its exit status that the job has failed.
+
+        Args:
+            seconds: How long it may take, where it was not told; else it is to end soon.
+        """
+        status = wait_for(self.program, self._soon if seconds is None else seconds)
         demand(status != 0, "an exit status other than 0", f"0, with {_shown(self.program.output)}")
 
     def accepted(self, payload: bytes = b"payload") -> Session:
@@ -343,7 +355,7 @@ class ClientKit(ProgramKit):
             session.send(JobCreated(HANDLE), WorkComplete(HANDLE, b"result"))
             self.prints(b"result")
             return "tries again"
-        self.fails()
+        self.fails(self.timeout)
         return None
 
     def prints_also(self, *results: bytes) -> None:
@@ -351,7 +363,7 @@ class ClientKit(ProgramKit):
 
         So it is after WORK_STATUS, say, as programs may print how far a job has come.
         """
-        status = wait_for(self.program, self.timeout)
+        status = wait_for(self.program, self._soon)
         demand(status == 0, "the exit status 0", f"{status}, with {self.errors[-200:]!r}")
         at = 0
         for result in results:

@@ -104,8 +104,8 @@ def failures(report: Report) -> Iterator[str]:
     yield f"**{report.subject}** fails in:"
     yield ""
     for outcome in bad:
-        reason = report.reasons.get(outcome.case.id, f"got {outcome.got}")
-        yield f"* `{outcome.case.id}`: {' '.join(outcome.case.demand.split())} {reason}"
+        reason = report.reasons.get(outcome.case.id, f"Got {outcome.got}.")
+        yield f"* {reason} (`{outcome.case.id}`: {outcome.case.demand})"
 
 
 def information(reports: Sequence[Report]) -> Iterator[str]:
@@ -121,7 +121,7 @@ def information(reports: Sequence[Report]) -> Iterator[str]:
     yield f"| case | {' | '.join(report.subject for report in reports)} |"
     yield f"| --- |{' --- |' * len(reports)}"
     for name, case in cases.items():
-        cells = [told.get((report.subject, name), "") for report in reports]
+        cells = [told.get((report.subject, name), "").replace("|", "\\|") for report in reports]
         if any(cells):
             yield f"| `{name}`: {case.demand} | {' | '.join(cells)} |"
 

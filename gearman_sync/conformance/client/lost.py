@@ -21,7 +21,7 @@ def refused(it: ClientKit) -> None:
     """A client whose server does not listen fails."""
     it.stop_listening()
     it.start()
-    it.fails()
+    it.fails(it.timeout)
 
 
 @client_case("life/close/1", MUST, _LOST, known=_AGAIN)
