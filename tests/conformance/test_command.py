@@ -26,6 +26,13 @@ ECHO: Final = "wire/echo/1"
 WRONG: Final = field_of("<ECHO_RES", 0, lambda data: data.replace(b"\0", b"-"))
 
 
+FORGETFUL: Final = """
+import sys, gearman_sync
+address, function, payload = sys.argv[1:]
+gearman_sync.GearmanClient([address]).submit_job(function, payload)
+"""
+
+
 @pytest.fixture(scope="module")
 def right() -> Iterator[str]:
     """The address of a server that is right."""
@@ -181,6 +188,22 @@ def test_trace_and_replay(
     status, out, _ = tried(capfd, "server", right, "--replay", str(path))
     assert status == 1
     assert "expected RES ECHO_RES 'a-b-'" in out
+
+
+def test_the_trace_of_a_client(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["{address}", "{function}", "{payload}"]
+    # It submits, and does not know what becomes of that.
+    forgetful = [sys.executable, "-c", FORGETFUL, *words]
+    options = ["--only", "result/plain/1", "--trace", str(tmp_path)]
+    status, out, _ = tried(capfd, "client", *options, "--", *forgetful)
+    assert status == 1
+    assert "expected the output b'result', and got b''" in out
+    replay = ["client", "--replay", str(tmp_path / "result-plain-1.json"), "--", sys.executable]
+    status, out, _ = tried(capfd, *replay, "-c", FORGETFUL, *words)
+    assert (status, out) == (0, "all has passed as it is recorded\n")
+    status, out, _ = tried(capfd, *replay, "-c", "pass", *words)
+    assert status == 1
+    assert "element 0, client: REQ OPTION_REQ 'exceptions' did not come" in out
 
 
 # What is wrong with the command line, and who is not there.
