@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,15 @@ from gearman_sync.conformance.profiles import PROFILES
 from . import exits
 from .bars import Bars
 from .seconds import check_seconds
+from .signals import handled, heeded
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    # As a shell says that a signal has ended it. An Exception would be one of the case's.
+    raise SystemExit(128 + number)
 
 
 class Side(enum.StrEnum):
@@ -106,7 +116,8 @@ def conformance(
         if side is Side.LIST:
             print(command.listing(options))  # noqa: T201
             return exits.DONE
-        with Bars(total=True) as bars:
+        # What was started has to be ended.
+        with Bars(total=True) as bars, handled(heeded([signal.SIGTERM]), _on_signal):
             text, is_good = command.run(options, bars.count)
     except command.Gone as gone:
         raise exits.Exit(exits.NO_SERVER, str(gone)) from None

@@ -70,6 +70,9 @@ class ServerSubject:
             raise Gone(f"nobody listens at {self._address[0]}:{self._address[1]}")
         try:
             has = probe(self._kit_with, self._revive)
+            if not has:
+                # Each case would wait for it in vain.
+                raise Gone(f"what listens at {self.address[0]}:{self.address[1]} is no server")
             if self._started is not None:
                 has |= {"restart"}
             self.has = has.difference(self._without)

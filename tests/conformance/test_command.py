@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
@@ -13,9 +14,10 @@ from gearman_sync.cli.app import run
 from gearman_sync.conformance import expected
 from gearman_sync.conformance.suites import SUITES
 from gearman_sync.testing import Recording
+from tests.cli.support import Running, command_line, is_alive
 from tests.conformance.kits import serving
 from tests.conformance.lying import Lying, field_of
-from tests.support import free_port
+from tests.support import eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -237,3 +239,18 @@ def test_nobody_is_there(capfd: pytest.CaptureFixture[str]) -> None:
     status, _, err = tried(capfd, "server", "--", sys.executable, "-c", "raise SystemExit('no')")
     assert status == 3
     assert "does not listen: no" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_started_is_ended(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    sleeper = f"import os, pathlib, time; pathlib.Path({str(path)!r}).write_text(str(os.getpid()))"
+    command = ["conformance", "worker", "--", sys.executable, "-c", f"{sleeper}; time.sleep(99)"]
+    process = Running(command_line(*command))
+    try:
+        eventually(lambda: path.exists() and path.read_text(), "the worker")
+        process.signal(number)
+        assert process.end().status == 128 + number
+    finally:
+        process.kill()
+    assert not is_alive(int(path.read_text()))

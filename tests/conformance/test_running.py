@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
 
     from gearman_sync.conformance.case import Case
 
-#: A server that answers nothing, and ends when somebody says so.
+#: A server that says its version, and ends when somebody says so.
 MORTAL: Final = """
 import socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 while True:
     sock, _ = listener.accept()
-    if b"die" in sock.recv(1000):
+    data = sock.recv(1000)
+    if b"die" in data:
         raise SystemExit
+    if b"version" in data:
+        sock.sendall(b"OK 1\\n")
 """
 #: A client that submits nothing, prints what it was told, and how it was called.
 ECHO: Final = "import sys; print(sys.argv[1:]); sys.stderr.write('why'); sys.exit(3)"
@@ -150,7 +154,7 @@ def test_cases_have_names_of_their_own() -> None:
 def test_a_server_that_dies_is_started_again() -> None:
     words = [sys.executable, "-c", MORTAL, "{port}"]
     with ServerSubject(None, words, (), 0.1) as subject:
-        assert subject.has == {"restart"}
+        assert subject.has == {"text", "restart"}
         outcome = Outcome(case_of(told(None)), Verdict.FAIL, "life", "death")
         subject.look_after(outcome)
         assert outcome.got == "death"
@@ -172,7 +176,7 @@ def test_a_server_that_dies_and_was_not_started_here() -> None:
     with contextlib.ExitStack() as stack:
         started = stack.enter_context(ServerSubject(None, words, (), 0.1))
         subject = stack.enter_context(ServerSubject(started.address, [], (), 0.1))
-        assert subject.has == set()
+        assert subject.has == {"text"}
         with subject.kit(case_of(told(None))) as kit:
             with pytest.raises(Unsupported):
                 kit.restart()
@@ -186,6 +190,14 @@ def test_a_server_that_dies_and_was_not_started_here() -> None:
             subject.kit(case_of(told(None))) as kit,
         ):
             kit.client()
+
+
+def test_what_is_no_server() -> None:
+    """Each case would wait for its answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        subject = ServerSubject(silent.getsockname(), [], (), 0.05)
+        with pytest.raises(Gone, match="is no server"), subject:
+            pass
 
 
 # Programs.
