@@ -33,7 +33,6 @@ PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
 FOLDERS: Final = (
     "cli",
     "compat",
-    "conformance",
     "engines",
     "jobs",
     "migrate",
@@ -41,6 +40,8 @@ FOLDERS: Final = (
     "testing",
     "wire",
 )
+#: Rooms within rooms.
+INNER: Final = ("gearman_sync.testing.conformance",)
 PAGE: Final = ROOT / "docs" / "architecture.md"
 _BLOCK: Final = re.compile(r"(<!-- drawn: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -93,6 +94,8 @@ def room(module: str) -> str:
         return f"{parts[0]}.cli"
     if parts[1:] == ["pytest_plugin"]:
         return module
+    if (inner := ".".join(parts[:3])) in INNER:
+        return inner
     if len(parts) > 1 and parts[1] in FOLDERS:
         return ".".join(parts[:2])
     if len(parts) > 1 and parts[0] == "gearman_proto":

@@ -36,12 +36,12 @@ ARROWS: Final[dict[str, set[str]]] = {
     "gearman_proto.surface": {GROUND, "gearman_proto.wire", "gearman_proto.jobs"},
     "gearman_proto.engines": {GROUND, "gearman_proto.wire", "gearman_proto.jobs"},
     "gearman_sync": CORE,
-    "gearman_sync.cli": CORE | {"gearman_sync", "gearman_sync.conformance"},
+    "gearman_sync.cli": CORE | {"gearman_sync", "gearman_sync.testing.conformance"},
     "gearman_sync.compat": CORE | {"gearman_sync"},
     "gearman_sync.migrate": CORE | {"gearman_sync"},
     "gearman_anyio": CORE,
     "gearman_proto.testing": CORE,
-    "gearman_sync.conformance": CORE | {"gearman_proto.testing", "gearman_sync.testing"},
+    "gearman_sync.testing.conformance": CORE | {"gearman_proto.testing", "gearman_sync.testing"},
     "gearman_sync.testing": CORE | {"gearman_proto.testing", "gearman_sync"},
     "gearman_anyio.testing": CORE | {"gearman_proto.testing", "gearman_anyio"},
     "gearman_sync.pytest_plugin": CORE
@@ -71,7 +71,7 @@ ADAPTERS_SHARE: Final = 0.28
 
 
 #: What is in the package of an adapter beside it.
-PROGRAMS: Final = {"cli", "compat", "conformance", "migrate", "pytest_plugin.py", "testing"}
+PROGRAMS: Final = {"cli", "compat", "migrate", "pytest_plugin.py", "testing"}
 
 
 def trees(package: str, *, without: Collection[str] = ()) -> Iterator[tuple[Path, ast.Module]]:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gearman_sync.conformance.profiles import PROFILES
-
 from . import exits
 from .bars import Bars
 from .seconds import check_seconds
@@ -53,7 +51,7 @@ def conformance(
         typer.Option(metavar="NAME", help="Take a capability for missing, such as `epoch`."),
     ] = None,
     profile: Annotated[
-        str, typer.Option(help=f"What it is held to: {', '.join(PROFILES)}.")
+        str, typer.Option(help="What it is held to: document, gearmand-1.1, gearmand-2.0, perl.")
     ] = "document",
     timeout: Annotated[
         float, typer.Option(help="Seconds that an answer is waited for.", callback=check_seconds)
@@ -96,7 +94,7 @@ def conformance(
       gearmanctl conformance list
     """
     # Here, since the cases, and all that they need, take longer to import than other commands do.
-    from gearman_sync.conformance import command  # noqa: PLC0415
+    from gearman_sync.testing.conformance import command  # noqa: PLC0415
 
     forms = {"json": as_json, "junit": junit, "markdown": markdown, "verbose": verbose}
     options = command.Options(

@@ -15,15 +15,15 @@ import anyio.from_thread
 
 import gearman_anyio
 import gearman_sync
-from gearman_sync.conformance.programkit import WORKER, ClientKit, ProgramKit, WorkerKit
-from gearman_sync.conformance.serverkit import ServerKit
+from gearman_sync.testing.conformance.programkit import WORKER, ClientKit, ProgramKit, WorkerKit
+from gearman_sync.testing.conformance.serverkit import ServerKit
 from tests.conformance.lying import Lie, Lying
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from gearman_sync.conformance.case import Case
-    from gearman_sync.conformance.program import Launch
+    from gearman_sync.testing.conformance.case import Case
+    from gearman_sync.testing.conformance.program import Launch
 
 SURFACES: Final = ("sync", "asyncio", "trio")
 #: Seconds that something is waited for where a case is to pass, and where it is to fail.

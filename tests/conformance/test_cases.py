@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gearman_sync.conformance.capabilities import CAPABILITIES
-from gearman_sync.conformance.case import INFO
-from gearman_sync.conformance.profiles import PROFILES
-from gearman_sync.conformance.suites import SUITES
+from gearman_sync.testing.conformance.capabilities import CAPABILITIES
+from gearman_sync.testing.conformance.case import INFO
+from gearman_sync.testing.conformance.profiles import PROFILES
+from gearman_sync.testing.conformance.suites import SUITES
 
 if TYPE_CHECKING:
-    from gearman_sync.conformance.case import Case
+    from gearman_sync.testing.conformance.case import Case
 
 LONGEST: Final = 15
 NAME: Final = re.compile(r"([a-z-]+/){1,2}[a-z-]+/[0-9]+")

@@ -11,9 +11,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from gearman_sync.cli.app import run
-from gearman_sync.conformance import expected
-from gearman_sync.conformance.suites import SUITES
 from gearman_sync.testing import Recording
+from gearman_sync.testing.conformance import expected
+from gearman_sync.testing.conformance.profiles import PROFILES
+from gearman_sync.testing.conformance.suites import SUITES
 from tests.cli.support import Running, command_line, is_alive
 from tests.conformance.kits import serving
 from tests.conformance.lying import Lying, field_of
@@ -128,6 +129,13 @@ def test_markdown(right: str, capfd: pytest.CaptureFixture[str]) -> None:
     status, out = judged(capfd, right, "--markdown")
     assert status == 0
     assert out.splitlines()[-1].startswith(f"| `{ECHO}` | must | ECHO_REQ is answered")
+
+
+def test_help_names_the_profiles(capfd: pytest.CaptureFixture[str]) -> None:
+    """They are spelled out there, so that other commands need not import the suite."""
+    status, out, _ = tried(capfd, "--help")
+    assert status == 0
+    assert f"held to: {', '.join(PROFILES)}." in " ".join(out.split())
 
 
 def test_list(capfd: pytest.CaptureFixture[str]) -> None:

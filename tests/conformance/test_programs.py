@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gearman_sync.conformance.case import Verdict
-from gearman_sync.conformance.running import Judge, Selection
-from gearman_sync.conformance.suites import SUITES
+from gearman_sync.testing.conformance.case import Verdict
+from gearman_sync.testing.conformance.running import Judge, Selection
+from gearman_sync.testing.conformance.suites import SUITES
 from tests.conformance.kits import CLIENTS, IMPATIENCE, PATIENCE, SURFACES, WORKERS, program_kit
 from tests.conformance.lies.client import LIES as CLIENT_LIES
 from tests.conformance.lies.worker import LIES as WORKER_LIES
 
 if TYPE_CHECKING:
-    from gearman_sync.conformance.case import Case
+    from gearman_sync.testing.conformance.case import Case
 
 LIES: Final = {**WORKER_LIES, **CLIENT_LIES}
 LAUNCHES: Final = {"worker": WORKERS, "client": CLIENTS}

@@ -10,17 +10,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gearman_sync.conformance.case import INFO, MUST, Failed, Level, Suite, Unsupported, Verdict
-from gearman_sync.conformance.exchange import Exchange
-from gearman_sync.conformance.program import Program, filled, launcher, wait_for
-from gearman_sync.conformance.programkit import ClientKit
-from gearman_sync.conformance.running import Judge, Outcome, Selection, is_there
-from gearman_sync.conformance.subjects import Gone, ProgramSubject, ServerSubject
+from gearman_sync.testing.conformance.case import (
+    INFO,
+    MUST,
+    Failed,
+    Level,
+    Suite,
+    Unsupported,
+    Verdict,
+)
+from gearman_sync.testing.conformance.exchange import Exchange
+from gearman_sync.testing.conformance.program import Program, filled, launcher, wait_for
+from gearman_sync.testing.conformance.programkit import ClientKit
+from gearman_sync.testing.conformance.running import Judge, Outcome, Selection, is_there
+from gearman_sync.testing.conformance.subjects import Gone, ProgramSubject, ServerSubject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gearman_sync.conformance.case import Case
+    from gearman_sync.testing.conformance.case import Case
 
 #: A server that says its version, and ends when somebody says so.
 MORTAL: Final = """

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gearman_sync.conformance import expected
-from gearman_sync.conformance.capabilities import CAPABILITIES
-from gearman_sync.conformance.case import Verdict
-from gearman_sync.conformance.running import Judge, Selection, StartedServer
-from gearman_sync.conformance.suites import SUITES
+from gearman_sync.testing.conformance import expected
+from gearman_sync.testing.conformance.capabilities import CAPABILITIES
+from gearman_sync.testing.conformance.case import Verdict
+from gearman_sync.testing.conformance.running import Judge, Selection, StartedServer
+from gearman_sync.testing.conformance.suites import SUITES
 from tests.conformance.__main__ import EXPECTED
 from tests.conformance.kits import IMPATIENCE, PATIENCE, SURFACES, Address, server_kit, serving
 from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
@@ -21,7 +21,7 @@ from tests.support.programs import require
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gearman_sync.conformance.case import Case
+    from gearman_sync.testing.conformance.case import Case
     from tests.support.servers import Gearmand
 
 LIES: Final = {**LIES_OF_JOBS, **LIES_OF_WORK}
