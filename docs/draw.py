@@ -35,7 +35,6 @@ FOLDERS: Final = (
     "compat",
     "engines",
     "jobs",
-    "migrate",
     "surface",
     "testing",
     "wire",
@@ -90,7 +89,7 @@ def import_graph() -> dict[str, set[str]]:
 def room(module: str) -> str:
     """Return the room that a module is in: a folder, the core's ground, or the pytest plugin."""
     parts = module.split(".")
-    if parts[1:] == ["__main__"]:
+    if parts[1:] in (["__main__"], ["migrate"]):  # What is behind `python -m`.
         return f"{parts[0]}.cli"
     if parts[1:] == ["pytest_plugin"]:
         return module

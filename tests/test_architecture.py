@@ -38,7 +38,6 @@ ARROWS: Final[dict[str, set[str]]] = {
     "gearman_sync": CORE,
     "gearman_sync.cli": CORE | {"gearman_sync", "gearman_sync.testing.conformance"},
     "gearman_sync.compat": CORE | {"gearman_sync"},
-    "gearman_sync.migrate": CORE | {"gearman_sync"},
     "gearman_anyio": CORE,
     "gearman_proto.testing": CORE,
     "gearman_sync.testing.conformance": CORE | {"gearman_proto.testing", "gearman_sync.testing"},
@@ -71,7 +70,7 @@ ADAPTERS_SHARE: Final = 0.28
 
 
 #: What is in the package of an adapter beside it.
-PROGRAMS: Final = {"cli", "compat", "migrate", "pytest_plugin.py", "testing"}
+PROGRAMS: Final = {"cli", "compat", "migrate.py", "pytest_plugin.py", "testing"}
 
 
 def trees(package: str, *, without: Collection[str] = ()) -> Iterator[tuple[Path, ast.Module]]:

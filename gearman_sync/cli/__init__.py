@@ -1,6 +1,7 @@
 """gearmanctl: Gearman from the command line.
 
-It needs the extra ``gearman-sansio[cli]``; nothing else in this package does.
+It needs the extra ``gearman-sansio[cli]``; nothing else in this package does, nor does `migrate`,
+which is a program of its own: ``python -m gearman_sync.migrate``.
 """
 
 from __future__ import annotations

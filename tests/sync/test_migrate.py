@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 import gearman_proto
 from gearman_proto.jobs.submitting import JOB_KEYS
-from gearman_sync.migrate import _families as families
-from gearman_sync.migrate import _rules as rules
-from gearman_sync.migrate._analysis import Program
-from gearman_sync.migrate._report import main
-from gearman_sync.migrate._sources import Source
+from gearman_sync.cli.migrate import _families as families
+from gearman_sync.cli.migrate import _rules as rules
+from gearman_sync.cli.migrate._analysis import Program
+from gearman_sync.cli.migrate._report import main
+from gearman_sync.cli.migrate._sources import Source
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "migrating.md"
@@ -990,6 +990,13 @@ def test_import_of_the_library_does_not_load_it() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert ran.stdout == "[]\n"
+
+
+def test_it_needs_nothing_but_python() -> None:
+    """The other programs of its room need an extra."""
+    command = [sys.executable, "-S", "-m", "gearman_sync.migrate", "--help"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True, timeout=60)
+    assert ran.stdout.startswith("usage: python -m gearman_sync.migrate")
 
 
 def test_usage() -> None:
