@@ -17,13 +17,13 @@ import re
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gearman_sync.testing.conformance import expected
 from gearman_sync.testing.conformance.case import Verdict
 from gearman_sync.testing.conformance.reports import Report
 from gearman_sync.testing.conformance.running import Judge, Selection
-from gearman_sync.testing.conformance.subjects import ProgramSubject, ServerSubject
+from gearman_sync.testing.conformance.subjects import ProgramSubject, ServerSubject, Subject
 from gearman_sync.testing.conformance.suites import SUITES
 from tests.conformance.peers import CLIENTS, SERVERS, WORKERS, environment
 
@@ -46,7 +46,7 @@ TIMEOUT: Final = 5.0
 LONG_TIMEOUT: Final = 12.0
 
 
-def subject_of(side: str, peer: Peer) -> Any:
+def subject_of(side: str, peer: Peer) -> Subject:
     """Return what is judged."""
     if side == "server":
         return ServerSubject(None, peer.argv, (), TIMEOUT)

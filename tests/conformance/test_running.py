@@ -174,7 +174,6 @@ def test_a_server_that_dies_is_started_again() -> None:
             pass
         subject.look_after(outcome)
         assert outcome.got == "death; and the server has died"
-        assert subject.deaths == ["a/b/1"]
         assert is_there(subject.address)
     assert not is_there(subject.address)
 

@@ -111,7 +111,7 @@ def _joins(kit: ServerKit) -> bool:
     handles = {client.submit(kind=SubmitJobBg, function=function, unique=unique) for _ in "12"}
     worker = kit.worker(function)
     for _ in handles:
-        worker.complete(worker.grab().handle)
+        worker.run()
     return len(handles) == 1
 
 
@@ -121,7 +121,7 @@ def _makes(kit: ServerKit, name: str, submit: Callable[[bytes], Event]) -> bool:
     client.send(submit(function))
     client.expect(JobCreated)
     worker = kit.worker(function)
-    worker.complete(worker.grab().handle)
+    worker.run()
     return True
 
 
@@ -130,7 +130,7 @@ def _has_timeouts(kit: ServerKit) -> bool:
     client, worker = kit.client(), kit.worker()
     client.submit(kind=SubmitJobBg, function=function)
     worker.send(CanDoTimeout(function, b"60000"))
-    worker.complete(worker.grab().handle)
+    worker.run()
     return True
 
 

@@ -6,7 +6,7 @@ import re
 import shutil
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from . import expected
 from .profiles import PROFILES
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .case import Case
+    from .subjects import Subject
 
 __all__ = ["Gone", "Options", "Selection", "form_of", "listing", "run"]
 
@@ -141,7 +142,7 @@ def run(options: Options, count: Callable[[int, int], object]) -> tuple[str, boo
     return _FORMS[options.form](report), not (report.unexpected or report.stale)
 
 
-def _subject(options: Options) -> Any:
+def _subject(options: Options) -> Subject:
     words, without, timeout = options.words, options.without, options.timeout
     if options.side == "server":
         return ServerSubject(_address(words), words, without, timeout)

@@ -21,6 +21,12 @@ _MOST: Final = 1 << 20
 _LOOK: Final = 0.005
 
 
+def values_for(address: tuple[str, int], **others: str) -> dict[str, str]:
+    """Return the values of an address, in its three forms, and others."""
+    host, port = address
+    return {"address": f"{host}:{port}", "host": host, "port": str(port), **others}
+
+
 def filled(command: Sequence[str], values: Mapping[str, str], payloads: Sequence[str]) -> list[str]:
     """Return the words of a command, with values for what is in braces."""
     words: list[str] = []

@@ -6,7 +6,6 @@ each connection that the program makes is a `Session` of the case.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
@@ -16,14 +15,13 @@ from gearman_proto.wire.events import JobCreated, PreSleep, WorkComplete
 from gearman_sync.testing.matching import shortened
 
 from .case import Closed, Failed, Suite, Unsupported, demand
-from .exchange import Exchange, Tap
-from .program import wait_for
+from .exchange import Tap
+from .kit import Kit
+from .program import values_for, wait_for
 from .session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
-    from typing import Self
 
     from .program import Launch, Running
     from .session import Submit
@@ -46,8 +44,8 @@ _BACKLOG: Final = 16
 _LOOK: Final = 0.05
 
 
-class ProgramKit:
-    """What both sides have.
+class ProgramKit(Kit):
+    """What a case for workers or clients gets.
 
     Args:
         launch: Starts the program.
@@ -56,40 +54,24 @@ class ProgramKit:
 
     Attributes:
         side: "worker" or "client".
-        function: As `name`.
         address: Where the suite listens.
         told: What the program is told: the same, unless something stands between.
-        exchange: What passes.
     """
 
     side: str
 
     def __init__(self, launch: Launch, name: str, timeout: float) -> None:
-        self.function: bytes = name.encode()
-        self.timeout: float = timeout
-        self.exchange: Exchange = Exchange()
+        super().__init__(name, timeout)
         self._launch = launch
-        self._stack = contextlib.ExitStack()
         self._listener = self._listen(0)
         self.address: tuple[str, int] = self._listener.getsockname()
         self.told: tuple[str, int] = self.address
         self._program: Running | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-        self._listener.close()
-
     def _listen(self, port: int) -> socket.socket:
         listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
         listener.settimeout(_LOOK)
+        self._stack.callback(listener.close)
         return listener
 
     # The program.
@@ -102,19 +84,12 @@ class ProgramKit:
 
     @property
     def errors(self) -> bytes:
-        """What the program has written to standard error, as far as it was started."""
+        """What the program, if it was started, has written to standard error."""
         return self._program.errors if self._program is not None else b""
 
     def _start(self, payloads: Sequence[bytes] = (b"",)) -> None:
-        host, port = self.told
         texts = [os.fsdecode(payload) for payload in payloads]
-        values = {
-            "address": f"{host}:{port}",
-            "host": host,
-            "port": str(port),
-            "function": self.function.decode(),
-            "payload": texts[0],
-        }
+        values = values_for(self.told, function=self.function.decode(), payload=texts[0])
         self._program = self._launch(values, texts)
         self._stack.callback(self._program.end)
 

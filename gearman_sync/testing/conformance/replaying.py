@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gearman_proto import NEED_DATA, Connection, Role
 from gearman_sync.testing import Recording, ReplayServer, replay
 
+from .program import values_for
 from .session import SUBMITS
 
 if TYPE_CHECKING:
@@ -35,15 +36,8 @@ def replay_program(path: str | os.PathLike[str], launch: Launch, timeout: float)
     recording = Recording.load(path)
     server = ReplayServer(recording, timeout=timeout)
     server.start()
-    host, port = server.address
     function, payloads = _submitted(recording)
-    values = {
-        "address": f"{host}:{port}",
-        "host": host,
-        "port": str(port),
-        "function": function,
-        "payload": payloads[0],
-    }
+    values = values_for(server.address, function=function, payload=payloads[0])
     try:
         running = launch(values, payloads)
         try:

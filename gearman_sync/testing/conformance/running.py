@@ -6,10 +6,10 @@ import socket
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from .case import INFO, Failed, Unsupported, Verdict
-from .program import Program, filled
+from .program import Program, filled, values_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gearman_sync.testing import Recording
 
     from .case import Case
-    from .exchange import Exchange
+    from .kit import Kit
 
 #: What `Outcome.got` is worth of the end of a program's standard error, in bytes.
 _ERRORS: Final = 2000
@@ -26,12 +26,6 @@ _ERRORS: Final = 2000
 _START: Final = 20.0
 # Seconds between two looks.
 _LOOK: Final = 0.02
-
-
-class Kit(Protocol):
-    """What all kits have."""
-
-    exchange: Exchange
 
 
 @dataclass
@@ -115,7 +109,7 @@ class Judge:
         selection: Which cases are run.
     """
 
-    make_kit: Callable[[Case], AbstractContextManager[Any]]
+    make_kit: Callable[[Case], AbstractContextManager[Kit]]
     has: Collection[str] = ()
     profile: str = "document"
     selection: Selection = field(default_factory=Selection)
@@ -138,13 +132,12 @@ class Judge:
             with self.make_kit(case) as kit:
                 outcome = self._check(case, kit)
                 outcome.recording = kit.exchange.recording(case.id, case.demand)
-                errors: bytes = getattr(kit, "errors", b"")
-                outcome.errors = errors[-_ERRORS:].decode(errors="replace")
+                outcome.errors = kit.errors[-_ERRORS:].decode(errors="replace")
         except Exception:  # noqa: BLE001 - of the suite, or of the system, and no failure
             return Outcome(case, Verdict.ERROR, got=traceback.format_exc())
         return outcome
 
-    def _check(self, case: Case, kit: Any) -> Outcome:
+    def _check(self, case: Case, kit: Kit) -> Outcome:
         try:
             told = case.check(kit)
         except Failed as failed:
@@ -180,9 +173,7 @@ class StartedServer:
     def __init__(self, words: Sequence[str]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address: tuple[str, int] = free.getsockname()
-        host, port = self.address
-        values = {"port": str(port), "host": host, "address": f"{host}:{port}"}
-        self._words = filled(words, values, ())
+        self._words = filled(words, values_for(self.address), ())
         self._program = self._start()
 
     def _start(self) -> Program:
@@ -195,11 +186,6 @@ class StartedServer:
                 raise TimeoutError(f"{self._words[0]} does not listen: {errors}")
             time.sleep(_LOOK)
         return program
-
-    @property
-    def has_died(self) -> bool:
-        """Whether it has ended by itself."""
-        return self._program.status is not None
 
     def restart(self) -> None:
         """Kill it, and start it again."""

@@ -33,6 +33,7 @@ from gearman_proto.wire.events import (
     StatusRes,
     StatusResUnique,
     SubmitJob,
+    SubmitJobBg,
     TextLine,
     WorkComplete,
 )
@@ -42,13 +43,12 @@ from gearman_sync.testing.matching import shortened
 from gearman_sync.testing.recording import Cutter, packet_of
 
 from .case import Failed, Suite, Unsupported, demand
-from .exchange import Exchange, Tap
+from .exchange import Tap
+from .kit import Kit
 from .talk import Talk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from types import TracebackType
-    from typing import Self
 
 SERVER: Final = Suite("server")
 #: Decorates a case for servers: `Suite.case`.
@@ -253,15 +253,12 @@ class Line(Talk, ScriptedClient):
         return job
 
 
-class ServerKit:
+class ServerKit(Kit):
     """What a case for servers gets.
 
     Attributes:
-        function: The name of a function that no other case has.
         address: Where the server listens.
         has: The capabilities of the server.
-        timeout: Seconds that something is waited for.
-        exchange: What passes.
     """
 
     def __init__(
@@ -272,24 +269,10 @@ class ServerKit:
         timeout: float,
         restart: Callable[[], None] | None = None,
     ) -> None:
+        super().__init__(name, timeout)
         self.address: tuple[str, int] = address
-        self.function: bytes = name.encode()
         self.has: Collection[str] = has
-        self.timeout: float = timeout
-        self.exchange: Exchange = Exchange()
         self._restart = restart
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def another(self, name: str) -> bytes:
         """Return a name of one's own, for one more function or for a unique."""
@@ -330,6 +313,13 @@ class ServerKit:
         line.send(*[CanDo(name) for name in functions or [self.function]])
         line.nothing()
         return line
+
+    def running(self, *, background: bool = False) -> tuple[Line, Line, bytes]:
+        """Return a client, a worker, and the handle of the job of the one that the other does."""
+        client, worker = self.client(), self.worker()
+        handle = client.submit(kind=SubmitJobBg if background else SubmitJob)
+        worker.grab()
+        return client, worker, handle
 
     def admin(self) -> Line:
         """Return a new connection for text commands."""

@@ -1,10 +1,11 @@
 """What is judged: a server that runs, one that is started here, or a program."""
 
+# ruff: noqa: D102 - the documentation of methods is inherited
+
 from __future__ import annotations
 
-import contextlib
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .capabilities import CAPABILITIES, probe
 from .program import PAYLOADS, launcher
@@ -13,11 +14,11 @@ from .running import StartedServer, is_there
 from .serverkit import ServerKit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-    from types import TracebackType
+    from collections.abc import Collection, Sequence
     from typing import Self
 
     from .case import Case
+    from .kit import Kit
     from .running import Outcome
 
 
@@ -30,7 +31,34 @@ def _name(case_id: str) -> str:
     return f"conformance-{case_id}-{secrets.token_hex(4)}"
 
 
-class ServerSubject:
+class Subject:
+    """What is judged, inside of its ``with``.
+
+    Attributes:
+        has: What it can do.
+    """
+
+    has: frozenset[str] = frozenset()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what was started here."""
+
+    def kit(self, case: Case) -> Kit:
+        """Return the kit of a case."""
+        raise NotImplementedError
+
+    def look_after(self, outcome: Outcome) -> None:
+        """See whether it can still be judged after a case. What is started for each always can.
+
+        Raises:
+            Gone: It can't.
+        """
+
+
+class ServerSubject(Subject):
     """A server.
 
     Args:
@@ -38,10 +66,6 @@ class ServerSubject:
         words: How it is started.
         without: Capabilities that it is not to be asked for.
         timeout: Seconds that an answer is waited for.
-
-    Attributes:
-        has: What it can do, inside of ``with``.
-        deaths: In which cases, and of which questions, it has died, as far as it was started here.
     """
 
     def __init__(
@@ -51,8 +75,6 @@ class ServerSubject:
         without: Collection[str],
         timeout: float,
     ) -> None:
-        self.has: frozenset[str] = frozenset()
-        self.deaths: list[str] = []
         self._address = address
         self._words = words
         self._without = without
@@ -77,16 +99,11 @@ class ServerSubject:
                 has |= {"restart"}
             self.has = has.difference(self._without)
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._started is not None:
             self._started.close()
 
@@ -110,28 +127,19 @@ class ServerSubject:
             return False
         if self._started is None:
             raise Gone(f"the server has died in {where}")
-        self.deaths.append(where)
         self._started.restart()
         return True
 
-    @contextlib.contextmanager
-    def kit(self, case: Case) -> Iterator[Any]:
-        """The kit of a case."""
+    def kit(self, case: Case) -> ServerKit:
         restart = self._started.restart if self._started is not None else None
-        with ServerKit(self.address, _name(case.id), self.has, self._timeout, restart) as kit:
-            yield kit
+        return ServerKit(self.address, _name(case.id), self.has, self._timeout, restart)
 
     def look_after(self, outcome: Outcome) -> None:
-        """See whether it still runs after a case. If it was started here, it is started again.
-
-        Raises:
-            Gone: It has died.
-        """
         if outcome.is_bad and self._revive(outcome.case.id):
             outcome.got += "; and the server has died"
 
 
-class ProgramSubject:
+class ProgramSubject(Subject):
     """A worker or a client.
 
     Args:
@@ -139,39 +147,19 @@ class ProgramSubject:
         words: How it is started.
         without: Capabilities that it is not to be asked for.
         timeout: Seconds that it is waited for.
-
-    Attributes:
-        has: What it can do.
     """
 
     def __init__(
         self, side: str, words: Sequence[str], without: Collection[str], timeout: float
     ) -> None:
         has = {"several"} if side == "client" and PAYLOADS in words else set()
-        self.has: frozenset[str] = frozenset(has.difference(without))
+        self.has = frozenset(has.difference(without))
         self._kind = WorkerKit if side == "worker" else ClientKit
         self._words = words
         self._timeout = timeout
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
-
-    @contextlib.contextmanager
-    def kit(self, case: Case) -> Iterator[Any]:
-        """The kit of a case."""
-        with self._kind(launcher(self._words), _name(case.id), self._timeout) as kit:
-            yield kit
-
-    def look_after(self, outcome: Outcome) -> None:
-        """There is nothing to look after: each case has a process of its own."""
+    def kit(self, case: Case) -> WorkerKit | ClientKit:
+        return self._kind(launcher(self._words), _name(case.id), self._timeout)
 
 
 def check_capabilities(names: Collection[str]) -> None:

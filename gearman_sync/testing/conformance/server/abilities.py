@@ -71,7 +71,7 @@ def empty_name(it: ServerKit) -> str:
     worker.send(CanDo(b""))
     worker.nothing()
     client.submit(kind=SubmitJobBg)
-    worker.complete(worker.grab().handle)
+    worker.run()
     client.send(SubmitJobBg(b"", it.another("unique"), b"data"))
     client.next()
     worker.ask()
@@ -104,7 +104,7 @@ def cant_do(it: ServerKit) -> None:
     client.submit(kind=SubmitJobBg)
     worker.grab_nothing()
     other = it.worker()
-    other.complete(other.grab().handle)
+    other.run()
 
 
 @case("ability/cant/2", MUST, _CANT_DO)
@@ -114,7 +114,7 @@ def cant_do_one(it: ServerKit) -> None:
     worker.send(CantDo(it.another("other")))
     worker.nothing()
     client.submit(kind=SubmitJobBg)
-    worker.complete(worker.grab().handle)
+    worker.run()
 
 
 @case("ability/cant/3", SHOULD, "not in the document: gearmand 1.1 and 2.0 ignore it")
@@ -124,7 +124,7 @@ def cant_do_unknown(it: ServerKit) -> None:
     worker.send(CantDo(it.another("unknown")))
     worker.nothing()
     client.submit(kind=SubmitJobBg)
-    worker.complete(worker.grab().handle)
+    worker.run()
 
 
 @case("ability/cant/4", SHOULD, _CANT_DO)
@@ -136,7 +136,7 @@ def cant_do_after_two(it: ServerKit) -> None:
     client.submit(kind=SubmitJobBg)
     worker.grab_nothing()
     other = it.worker()
-    other.complete(other.grab().handle)
+    other.run()
 
 
 @case("ability/cant/5", MUST, _CAN_DO)
@@ -146,7 +146,7 @@ def registered_anew(it: ServerKit) -> None:
     worker.send(CantDo(it.function), CanDo(it.function))
     worker.nothing()
     client.submit(kind=SubmitJobBg)
-    worker.complete(worker.grab().handle)
+    worker.run()
 
 
 @case(
@@ -157,9 +157,7 @@ def registered_anew(it: ServerKit) -> None:
 )
 def cant_do_while_holding(it: ServerKit) -> str:
     """What becomes of the job that a worker has in hand when it sends CANT_DO."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
-    worker.grab()
+    client, worker, handle = it.running()
     worker.send(CantDo(it.function))
     worker.nothing()
     other = it.worker()
@@ -182,7 +180,7 @@ def reset(it: ServerKit) -> None:
     worker.grab_nothing()
     other = it.worker(*functions)
     for _ in functions:
-        other.complete(other.grab().handle)
+        other.run()
 
 
 @case("ability/reset/2", MUST, _RESET)
@@ -192,7 +190,7 @@ def reset_first(it: ServerKit) -> None:
     worker.send(SetClientId(it.another("id")), ResetAbilities(), CanDo(it.function))
     worker.nothing()
     client.submit(kind=SubmitJobBg)
-    worker.complete(worker.grab().handle)
+    worker.run()
 
 
 @case("ability/timeout/1", MUST, _TIMEOUT, requires=("timeouts",))
@@ -203,7 +201,7 @@ def timeout(it: ServerKit) -> None:
     worker.sleep()
     client.submit(kind=SubmitJobBg)
     worker.expect(Noop)
-    worker.complete(worker.grab().handle)
+    worker.run()
 
 
 @case("ability/timeout/2", SHOULD, _CANT_DO, requires=("timeouts",))
@@ -215,7 +213,7 @@ def cant_do_timeout(it: ServerKit) -> None:
     client.submit(kind=SubmitJobBg)
     worker.grab_nothing()
     other = it.worker()
-    other.complete(other.grab().handle)
+    other.run()
 
 
 @case("ability/id/1", SHOULD, 'SET_CLIENT_ID: "different connections … from the same worker"')
@@ -229,4 +227,4 @@ def same_id(it: ServerKit) -> None:
     other.nothing()
     client.submit(kind=SubmitJobBg)
     other.grab_nothing()
-    worker.complete(worker.grab().handle)
+    worker.run()

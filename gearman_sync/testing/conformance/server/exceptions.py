@@ -173,7 +173,7 @@ def usual_ends(it: ServerKit) -> None:
     """With the option, the other ends of jobs are as they are without it."""
     client, worker = it.client(exceptions=True), it.worker()
     handle = client.submit()
-    worker.complete(worker.grab().handle)
+    worker.run()
     client.expect(WorkComplete, handle=handle, data=b"result")
     handle = client.submit()
     worker.send(WorkFail(worker.grab().handle))

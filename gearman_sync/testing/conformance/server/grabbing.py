@@ -53,7 +53,7 @@ def nothing_registered(it: ServerKit) -> None:
     worker.grab_nothing()
     worker.nothing()
     worker = it.worker()
-    worker.complete(worker.grab().handle)
+    worker.run()
 
 
 @case("grab/plain/1", MUST, _GRAB, requires=("grab",))

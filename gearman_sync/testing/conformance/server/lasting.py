@@ -38,7 +38,7 @@ def _works(it: ServerKit) -> None:
     """Demand that a job is run."""
     client, worker = it.client(), it.worker()
     handle = client.submit()
-    worker.complete(worker.grab().handle)
+    worker.run()
     client.expect(WorkComplete, handle=handle, data=b"result")
 
 
@@ -69,7 +69,7 @@ def not_answered(it: ServerKit) -> None:
     worker.send(SetClientId(it.another("id")))
     worker.nothing()
     client.submit(kind=SubmitJobBg)
-    worker.complete(worker.grab().handle)
+    worker.run()
 
 
 @case("life/garbage/1", MUST, _LIVES)
@@ -80,7 +80,7 @@ def garbage(it: ServerKit) -> None:
     for line, data in zip(lines, _GARBAGE, strict=True):
         line.send_raw(data)
     handle = client.submit()
-    worker.complete(worker.grab().handle)
+    worker.run()
     client.expect(WorkComplete, handle=handle, data=b"result")
     for line in lines:
         line.close()
@@ -152,5 +152,5 @@ def old_handle(it: ServerKit) -> str:
     client.submit(kind=SubmitJobBg)
     client.send(GetStatus(old))
     known = client.expect(StatusRes, handle=old).known != b"0"
-    worker.complete(worker.grab().handle)
+    worker.run()
     return "it is the new job's" if known else "it is unknown"

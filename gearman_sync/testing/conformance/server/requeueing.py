@@ -274,7 +274,7 @@ def time_passes(it: ServerKit) -> str:
     worker.grab()
     _rest(other)
     if not other.is_silent(_WAIT):
-        other.complete(other.grab().handle)
+        other.run()
         client.expect(WorkComplete, handle=handle)
         return "it is given to another worker"
     if any(isinstance(event, WorkFail) for event in client.settle()):

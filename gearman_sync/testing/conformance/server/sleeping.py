@@ -17,18 +17,12 @@ from gearman_proto.wire.events import (
     SubmitJobEpoch,
 )
 from gearman_sync.testing.conformance.case import INFO, MUST, SHOULD, demand
-from gearman_sync.testing.conformance.serverkit import Line, ServerKit, case
+from gearman_sync.testing.conformance.serverkit import ServerKit, case
 
 _WOKEN: Final = 'PRE_SLEEP: "woken up with a NOOP packet if a job comes in"'
 _FOR: Final = 'PRE_SLEEP: "for a function the worker is able to perform"'
 _WAITING: Final = "not in the document: gearmand 1.1, 2.0 and Perl's server do"
 _ONE: Final = "not in the document: gearmand 1.1 and 2.0 do"
-
-
-def _run(worker: Line, count: int = 1) -> None:
-    """Run so many jobs."""
-    for _ in range(count):
-        worker.complete(worker.grab().handle)
 
 
 @case("sleep/waiting/1", MUST, _WAITING)
@@ -38,7 +32,7 @@ def job_waiting(it: ServerKit) -> None:
     client.submit(kind=SubmitJobBg)
     worker.send(PreSleep())
     worker.expect(Noop)
-    _run(worker)
+    worker.run()
 
 
 @case(
@@ -54,7 +48,7 @@ def sleeps_twice(it: ServerKit) -> str:
     worker.send(PreSleep(), PreSleep())
     count = len(worker.settle())
     demand(count, "a NOOP", "nothing")
-    _run(worker)
+    worker.run()
     return "one NOOP" if count == 1 else "a NOOP for each"
 
 
@@ -65,7 +59,7 @@ def new_job(it: ServerKit) -> None:
     worker.sleep()
     client.submit(kind=SubmitJobBg)
     worker.expect(Noop)
-    _run(worker)
+    worker.run()
 
 
 @case("sleep/new/2", MUST, _WOKEN)
@@ -76,7 +70,7 @@ def woken_again(it: ServerKit) -> None:
         worker.sleep()
         client.submit(kind=SubmitJobBg)
         worker.expect(Noop)
-        _run(worker)
+        worker.run()
         worker.grab_nothing()
 
 
@@ -87,12 +81,12 @@ def job_taken(it: ServerKit) -> None:
     worker.sleep()
     client.submit(kind=SubmitJobBg)
     worker.expect(Noop)
-    _run(other)
+    other.run()
     worker.grab_nothing()
     worker.sleep()
     client.submit(kind=SubmitJobBg)
     worker.expect(Noop)
-    _run(worker)
+    worker.run()
 
 
 @case("sleep/new/4", MUST, _WOKEN)
@@ -104,7 +98,7 @@ def sleeper_leaves(it: ServerKit) -> None:
     other.close()
     client.submit(kind=SubmitJobBg)
     worker.expect(Noop)
-    _run(worker)
+    worker.run()
 
 
 @case(
@@ -121,7 +115,7 @@ def several_sleep(it: ServerKit) -> str:
     client.submit(kind=SubmitJobBg)
     woken = [worker for worker in workers if worker.settle()]
     demand(woken, "a NOOP to one of them", "none")
-    _run(woken[0])
+    woken[0].run()
     return "all" if woken == workers else "some"
 
 
@@ -134,7 +128,8 @@ def one_noop(it: ServerKit) -> None:
         client.submit(kind=SubmitJobBg)
     came = worker.settle()
     demand(came == [Noop()], "one NOOP", came)
-    _run(worker, 3)
+    for _ in range(3):
+        worker.run()
 
 
 @case("sleep/awake/1", SHOULD, _WOKEN)
@@ -143,11 +138,11 @@ def awake(it: ServerKit) -> None:
     client, worker = it.client(), it.worker()
     client.submit(kind=SubmitJobBg)
     worker.nothing()
-    _run(worker)
+    worker.run()
     worker.grab_nothing()
     client.submit(kind=SubmitJobBg)
     worker.nothing()
-    _run(worker)
+    worker.run()
 
 
 @case("sleep/awake/2", SHOULD, _ONE)
@@ -158,7 +153,7 @@ def grab_wakes(it: ServerKit) -> None:
     worker.grab_nothing()
     client.submit(kind=SubmitJobBg)
     worker.nothing()
-    _run(worker)
+    worker.run()
 
 
 @case("sleep/function/1", SHOULD, _FOR)
@@ -168,7 +163,7 @@ def other_function(it: ServerKit) -> None:
     other.sleep()
     client.submit(kind=SubmitJobBg)
     other.nothing()
-    _run(worker)
+    worker.run()
 
 
 @case("sleep/function/2", MUST, _FOR)
@@ -180,7 +175,7 @@ def any_function(it: ServerKit) -> None:
         worker.sleep()
         client.submit(kind=SubmitJobBg, function=function)
         worker.expect(Noop)
-        _run(worker)
+        worker.run()
         worker.grab_nothing()
 
 
@@ -193,7 +188,7 @@ def cant_do(it: ServerKit) -> None:
     worker.nothing()
     client.submit(kind=SubmitJobBg)
     worker.nothing()
-    _run(other)
+    other.run()
 
 
 @case("sleep/function/4", SHOULD, _FOR)
@@ -205,7 +200,7 @@ def reset(it: ServerKit) -> None:
     worker.nothing()
     client.submit(kind=SubmitJobBg)
     worker.nothing()
-    _run(other)
+    other.run()
 
 
 @case("sleep/register/1", SHOULD, 'CAN_DO: "put on a list to be woken up"')
@@ -217,7 +212,7 @@ def registers_asleep(it: ServerKit) -> None:
     worker.nothing()
     client.submit(kind=SubmitJobBg)
     worker.expect(Noop)
-    _run(worker)
+    worker.run()
 
 
 @case(
@@ -233,7 +228,7 @@ def registers_with_job_waiting(it: ServerKit) -> str:
     client.submit(kind=SubmitJobBg)
     worker.send(CanDo(it.function))
     came = worker.settle()
-    _run(worker)
+    worker.run()
     return "it is woken" if came else "it is not woken"
 
 
@@ -280,7 +275,7 @@ def client_and_worker(it: ServerKit) -> str:
     line.send(SubmitJobBg(it.function, b"", b"data"))
     came = [line.next(), line.next()]
     demand(Noop() in came, "a NOOP and a JOB_CREATED", came)
-    _run(line)
+    line.run()
     return "the JOB_CREATED" if isinstance(came[0], JobCreated) else "the NOOP"
 
 
@@ -299,5 +294,5 @@ def becomes_due(it: ServerKit) -> str:
     client.expect(JobCreated)
     worker.sleep()
     asleep = worker.is_silent(5.0)
-    _run(worker)
+    worker.run()
     return "it is not woken" if asleep else "it is woken"

@@ -47,9 +47,7 @@ def queued(it: ServerKit) -> None:
 @case("status/handle/3", MUST, _KNOWN)
 def running(it: ServerKit) -> None:
     """A job that a worker has is known, and runs."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    client, worker, handle = it.running(background=True)
     _tells(client.status(handle), b"1", b"1", 0, 0)
     worker.complete(handle)
 
@@ -57,9 +55,7 @@ def running(it: ServerKit) -> None:
 @case("status/handle/4", SHOULD, _STORED)
 def progress(it: ServerKit) -> None:
     """The status of a job that runs has the numbers of the latest WORK_STATUS."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    client, worker, handle = it.running(background=True)
     for numerator in (b"1", b"25"):
         worker.send(WorkStatus(handle, numerator, b"100"))
         worker.nothing()
@@ -70,9 +66,7 @@ def progress(it: ServerKit) -> None:
 @case("status/handle/5", MUST, 'STATUS_RES: "to see if the job has been completed"')
 def ended(it: ServerKit) -> None:
     """A job that has ended is not known any more."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    client, worker, handle = it.running(background=True)
     worker.send(WorkStatus(handle, b"1", b"2"))
     worker.complete(handle)
     _tells(client.status(handle), *_UNKNOWN)
@@ -86,9 +80,7 @@ def ended(it: ServerKit) -> None:
 )
 def lost(it: ServerKit) -> str | None:
     """A job whose worker was lost waits again, and has made no progress."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    client, worker, handle = it.running(background=True)
     worker.send(WorkStatus(handle, b"1", b"2"))
     worker.nothing()
     worker.close()
@@ -120,9 +112,7 @@ def several(it: ServerKit) -> None:
 @case("status/handle/8", MUST, 'STATUS_RES: "to see if the job has been completed"')
 def failed(it: ServerKit) -> None:
     """A job that has failed is not known any more."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    client, worker, handle = it.running(background=True)
     worker.send(WorkFail(handle))
     worker.nothing()
     _tells(client.status(handle), *_UNKNOWN)
@@ -214,9 +204,7 @@ def unreported(it: ServerKit) -> str:
 )
 def negative(it: ServerKit) -> str:
     """What a progress of -1 is in a status."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    client, worker, handle = it.running(background=True)
     worker.send_anyway(WorkStatus(handle, b"-1", b"100"))
     worker.settle()
     numerator = client.status(handle).numerator.decode()

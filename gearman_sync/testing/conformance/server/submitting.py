@@ -97,9 +97,7 @@ def low_background(it: ServerKit) -> None:
 @case("submit/background/1", MUST, _DETACHED)
 def detached(it: ServerKit) -> None:
     """The client of a background job gets nothing of the progress and end of the job."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    client, worker, handle = it.running(background=True)
     worker.send(WorkStatus(handle, b"1", b"2"))
     worker.complete(handle)
     client.nothing()
@@ -113,9 +111,7 @@ def detached(it: ServerKit) -> None:
 @case("submit/background/2", MUST, _DETACHED, requires=("data",))
 def detached_from_data(it: ServerKit) -> None:
     """The client of a background job gets neither WORK_DATA nor WORK_WARNING."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    client, worker, handle = it.running(background=True)
     worker.send(WorkData(handle, b"part"), WorkWarning(handle, b"warning"))
     worker.complete(handle)
     client.nothing()

@@ -44,38 +44,32 @@ def _all_about(handle: bytes, it: ServerKit) -> list[Event]:
     return [WorkStatus(handle, b"1", b"3"), *updates, WorkFail(handle)]
 
 
+def _passes(it: ServerKit, kind: type[WorkData | WorkWarning]) -> None:
+    """Demand that pieces of data reach the client, and that the job goes on."""
+    client, worker, handle = it.running()
+    for piece in _PIECES:
+        worker.send(kind(handle, piece))
+        client.expect(kind, handle=handle, data=piece)
+    worker.complete(handle)
+    client.expect(WorkComplete, handle=handle)
+
+
 @case("work/data/1", MUST, _DATA, requires=("data",))
 def data(it: ServerKit) -> None:
     """WORK_DATA reaches the client byte for byte, and the job goes on."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
-    worker.grab()
-    for piece in _PIECES:
-        worker.send(WorkData(handle, piece))
-        client.expect(WorkData, handle=handle, data=piece)
-    worker.complete(handle)
-    client.expect(WorkComplete, handle=handle)
+    _passes(it, WorkData)
 
 
 @case("work/warning/1", MUST, _WARNING, requires=("data",))
 def warning(it: ServerKit) -> None:
     """WORK_WARNING reaches the client byte for byte, and the job goes on."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
-    worker.grab()
-    for piece in _PIECES:
-        worker.send(WorkWarning(handle, piece))
-        client.expect(WorkWarning, handle=handle, data=piece)
-    worker.complete(handle)
-    client.expect(WorkComplete, handle=handle)
+    _passes(it, WorkWarning)
 
 
 @case("work/status/1", MUST, _STATUS)
 def status(it: ServerKit) -> None:
     """WORK_STATUS reaches the client with its two numbers, and the job goes on."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
-    worker.grab()
+    client, worker, handle = it.running()
     for numerator, denominator in ((b"0", b"100"), (b"70", b"100"), (b"4294967295", b"1")):
         worker.send(WorkStatus(handle, numerator, denominator))
         client.expect(WorkStatus, handle=handle, numerator=numerator, denominator=denominator)
@@ -91,9 +85,7 @@ def status(it: ServerKit) -> None:
 )
 def odd_status(it: ServerKit) -> str:
     """Whether numbers of a WORK_STATUS that are written oddly reach the client as they are."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
-    worker.grab()
+    client, worker, handle = it.running()
     worker.send(WorkStatus(handle, b"007", b"1.5"))
     came = client.expect(WorkStatus, handle=handle)
     worker.complete(handle)
@@ -105,9 +97,7 @@ def odd_status(it: ServerKit) -> str:
 @case("work/order/1", MUST, _FORWARDS, requires=("data",))
 def order(it: ServerKit) -> None:
     """What a worker says about a job reaches the client in the same order, each packet once."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
-    worker.grab()
+    client, worker, handle = it.running()
     said = [WorkData(handle, b"1"), WorkStatus(handle, b"1", b"2"), WorkWarning(handle, b"2")]
     said += [WorkData(handle, b"3"), WorkData(handle, b"3"), WorkComplete(handle, b"4")]
     worker.send(*said)
@@ -142,7 +132,7 @@ def no_other_client(it: ServerKit) -> None:
     worker.send(WorkStatus(handle, b"1", b"2"))
     worker.complete(handle)
     other.nothing()
-    worker.complete(worker.grab().handle)
+    worker.run()
     client.expect(WorkStatus, handle=handle)
     client.expect(WorkComplete, handle=handle)
     client.nothing()
@@ -152,9 +142,7 @@ def no_other_client(it: ServerKit) -> None:
 @case("work/background/1", MUST, _BACKGROUND)
 def background(it: ServerKit) -> None:
     """The client of a background job hears nothing of it after its JOB_CREATED."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    client, worker, handle = it.running(background=True)
     worker.send(WorkStatus(handle, b"1", b"2"))
     if "data" in it.has:
         worker.send(WorkData(handle, b"1"), WorkWarning(handle, b"2"))
@@ -165,9 +153,7 @@ def background(it: ServerKit) -> None:
 @case("work/complete/1", MUST, "Binary Packet: arguments are separated by a NULL byte")
 def empty_result(it: ServerKit) -> None:
     """An empty result reaches the client with the NUL behind its handle."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
-    worker.grab()
+    client, worker, handle = it.running()
     worker.complete(handle, b"")
     client.expect(WorkComplete, handle=handle, data=b"")
 
@@ -197,9 +183,7 @@ def large_result(it: ServerKit) -> None:
 @case("work/fail/1", MUST, 'WORK_FAIL: "Job handle."')
 def fail(it: ServerKit) -> None:
     """WORK_FAIL reaches the client with the handle, and not even a NUL behind that."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
-    worker.grab()
+    client, worker, handle = it.running()
     worker.send(WorkFail(handle))
     client.expect(WorkFail, handle=handle, reason=None)
     client.nothing()
@@ -208,9 +192,7 @@ def fail(it: ServerKit) -> None:
 @case("work/fail/2", MUST, _FAIL)
 def failed_is_gone(it: ServerKit) -> None:
     """A job that has failed is not run again."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    client, worker, handle = it.running(background=True)
     worker.send(WorkFail(handle))
     worker.grab_nothing()
     status = client.status(handle)
@@ -229,9 +211,7 @@ def failed_is_gone(it: ServerKit) -> None:
 )
 def reason(it: ServerKit) -> str:
     """Whether a WORK_FAIL with something behind its handle reaches the client with it."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
-    worker.grab()
+    client, worker, handle = it.running()
     worker.send_anyway(WorkFail(handle, b"reason"))
     worker.heard()
     came = client.settle()
@@ -278,16 +258,14 @@ def unknown(it: ServerKit) -> None:
     came = worker.heard()
     demand(set(came) <= {"ERROR"}, "ERROR, or nothing", came)
     handle = client.submit()
-    worker.complete(worker.grab().handle)
+    worker.run()
     client.expect(WorkComplete, handle=handle)
 
 
 @case("work/ended/1", MUST, _HOLDER)
 def after_the_end(it: ServerKit) -> None:
     """What a worker says about a job that it has ended does not reach the client."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
-    worker.grab()
+    client, worker, handle = it.running()
     worker.send(WorkComplete(handle, b"result"), *_all_about(handle, it))
     worker.heard()
     client.expect(WorkComplete, handle=handle, data=b"result")
@@ -298,9 +276,7 @@ def after_the_end(it: ServerKit) -> None:
 @case("work/ended/2", MUST, _HOLDER)
 def after_failure(it: ServerKit) -> None:
     """A job that has failed does not end once more: the client gets one packet that ends it."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
-    worker.grab()
+    client, worker, handle = it.running()
     worker.send(WorkFail(handle), *_all_about(handle, it))
     worker.heard()
     client.expect(WorkFail, handle=handle)
@@ -310,9 +286,7 @@ def after_failure(it: ServerKit) -> None:
 @case("work/ended/3", INFO, _SAYS, known=_HEARS)
 def after_the_end_answer(it: ServerKit) -> str:
     """What a worker hears that ends a job twice."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    _, worker, handle = it.running(background=True)
     worker.complete(handle)
     worker.send(WorkComplete(handle, b"again"))
     return "ERROR" if worker.heard() else "nothing"
