@@ -54,7 +54,10 @@ def conformance(
         str, typer.Option(help="What it is held to: document, gearmand-1.1, gearmand-2.0, perl.")
     ] = "document",
     timeout: Annotated[
-        float, typer.Option(help="Seconds that an answer is waited for.", callback=check_seconds)
+        float,
+        typer.Option(
+            min=0.01, help="Seconds that an answer is waited for.", callback=check_seconds
+        ),
     ] = 5.0,
     trace: Annotated[
         Path | None,

@@ -126,11 +126,14 @@ class Recording:
 
         Raises:
             OSError: It can't be read.
-            ValueError, KeyError: It is not such a file.
+            ValueError: It is not such a file.
         """
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-        exchange = [Element.from_json(item) for item in value.pop("exchange")]
-        return cls(exchange, **value)
+        try:
+            value = json.loads(Path(path).read_text(encoding="utf-8"))
+            exchange = [Element.from_json(item) for item in value.pop("exchange")]
+            return cls(exchange, **value)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is no recording: {error!r}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it into a file.

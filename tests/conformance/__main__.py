@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PAGE: Final = ROOT / "docs" / "conformance.md"
 EXPECTED: Final = Path(__file__).parent / "expected"
+#: The list there of what JobServer does differently from gearmand.
+DIFFERENCES: Final = "JobServer-as-gearmand-1.1"
 PEERS: Final[dict[str, Mapping[str, Peer]]] = {
     "server": SERVERS,
     "worker": WORKERS,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from gearman_sync.testing.conformance import expected
 from gearman_sync.testing.conformance.capabilities import CAPABILITIES
 from gearman_sync.testing.conformance.case import INFO
 from gearman_sync.testing.conformance.profiles import PROFILES
 from gearman_sync.testing.conformance.suites import SUITES
+from tests.conformance.__main__ import DIFFERENCES, EXPECTED, PAGE
 
 if TYPE_CHECKING:
     from gearman_sync.testing.conformance.case import Case
@@ -50,3 +52,15 @@ def test_there_are_many() -> None:
     assert len(SUITES["server"].cases) >= 200
     assert len(SUITES["worker"].cases) >= 50
     assert len(SUITES["client"].cases) >= 60
+
+
+def test_what_is_written_about_cases_names_those_that_there_are() -> None:
+    names = {name for suite in SUITES.values() for name in suite.cases}
+    # Cases and files are both written like that.
+    told = set(re.findall(r"`((?:[a-z-]+/){2,3}[0-9]+)`", PAGE.read_text(encoding="utf-8")))
+    assert len(told) > 100
+    # One is the example of how to write a case.
+    assert told - names <= {"submit/answers/1"}
+    for path in EXPECTED.iterdir():
+        side = path.name.partition("-")[0] if path.name != DIFFERENCES else "server"
+        assert expected.load(path, SUITES[side].cases)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING, Final
@@ -15,7 +16,8 @@ from gearman_sync.testing import Recording
 from gearman_sync.testing.conformance import expected
 from gearman_sync.testing.conformance.profiles import PROFILES
 from gearman_sync.testing.conformance.suites import SUITES
-from tests.cli.support import Running, command_line, is_alive
+from tests.cli.support import PROGRAM, Running, command_line, is_alive
+from tests.cli.terminal import Terminal
 from tests.conformance.kits import serving
 from tests.conformance.lying import Lying, field_of
 from tests.support import eventually, free_port
@@ -211,7 +213,9 @@ def test_the_trace_of_a_client(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     replay = ["client", "--replay", str(tmp_path / "result-plain-1.json")]
     status, out, _ = tried(capfd, *replay, "--", *forgetful)
     assert (status, out) == (0, "all has passed as it is recorded\n")
-    status, out, _ = tried(capfd, *replay, "--timeout", "0.5", "--", sys.executable, "-c", "pass")
+    status, out, _ = tried(
+        capfd, *replay, "--timeout", "0.5", "--", sys.executable, "-c", "pass", "{address}"
+    )
     assert status == 1
     assert "element 0, client: REQ OPTION_REQ 'exceptions' did not come" in out
 
@@ -229,6 +233,13 @@ def test_the_trace_of_a_client(tmp_path: Path, capfd: pytest.CaptureFixture[str]
         (["server", "x:1", "--only", "no/such"], "there is no case no/such"),
         (["server", "x:1", "--json", "--junit"], "it is told in one form: json, junit"),
         (["server", "x:1", "--expected-failures", "/no/such/file"], "/no/such/file: No such file"),
+        (["server", "x:65536"], "port 65536 is not between 1 and 65535"),
+        (["server", "x:1", "--timeout", "0"], "0.0 is not in the range x>=0.01"),
+        (["server", "--", sys.executable], "the command has neither {port} nor {address}"),
+        (["worker", "x:1"], "there is no program x:1"),
+        (["server", "x:1", "--replay", __file__], "is no recording"),
+        (["list", "other"], "there is no such case, or side"),
+        (["list", "--only", "no/such"], "there is no such case, or side"),
         (["other"], "'other' is not one of"),
         (["client", "--", "/no/such/program"], "there is no program /no/such/program"),
         (["server", "--", "/no/such/server", "{port}"], "there is no program /no/such/server"),
@@ -244,7 +255,9 @@ def test_nobody_is_there(capfd: pytest.CaptureFixture[str]) -> None:
     status, _, err = tried(capfd, "server", f"127.0.0.1:{free_port()}")
     assert status == 3
     assert "nobody listens at 127.0.0.1:" in err
-    status, _, err = tried(capfd, "server", "--", sys.executable, "-c", "raise SystemExit('no')")
+    status, _, err = tried(
+        capfd, "server", "--", sys.executable, "-c", "raise SystemExit('no')", "{port}"
+    )
     assert status == 3
     assert "does not listen: no" in err
 
@@ -253,7 +266,15 @@ def test_nobody_is_there(capfd: pytest.CaptureFixture[str]) -> None:
 def test_what_was_started_is_ended(number: int, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     sleeper = f"import os, pathlib, time; pathlib.Path({str(path)!r}).write_text(str(os.getpid()))"
-    command = ["conformance", "worker", "--", sys.executable, "-c", f"{sleeper}; time.sleep(99)"]
+    command = [
+        "conformance",
+        "worker",
+        "--",
+        sys.executable,
+        "-c",
+        f"{sleeper}; time.sleep(99)",
+        "{address}",
+    ]
     process = Running(command_line(*command))
     try:
         eventually(lambda: path.exists() and path.read_text(), "the worker")
@@ -262,3 +283,12 @@ def test_what_was_started_is_ended(number: int, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert not is_alive(int(path.read_text()))
+
+
+def test_a_bar_shows_how_many_cases_are_done(right: str) -> None:
+    command = (*PROGRAM, "conformance", "server", right)
+    with Terminal(*command) as terminal:
+        terminal.wait_until(lambda: re.search(r"total .*[1-9]/[0-9]+ ", terminal.text), "the bar")
+        assert terminal.wait_for_end() == 0
+        assert "total" not in terminal.text
+        assert f"cases of {right}: " in terminal.text

@@ -22,8 +22,8 @@ from gearman_sync.testing.conformance.case import (
 from gearman_sync.testing.conformance.exchange import Exchange
 from gearman_sync.testing.conformance.program import Program, filled, launcher, wait_for
 from gearman_sync.testing.conformance.programkit import ClientKit
-from gearman_sync.testing.conformance.running import Judge, Outcome, Selection, is_there
-from gearman_sync.testing.conformance.subjects import Gone, ProgramSubject, ServerSubject
+from gearman_sync.testing.conformance.running import Gone, Judge, Outcome, Selection, is_there
+from gearman_sync.testing.conformance.subjects import ProgramSubject, ServerSubject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

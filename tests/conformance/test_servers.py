@@ -12,7 +12,7 @@ from gearman_sync.testing.conformance.capabilities import CAPABILITIES
 from gearman_sync.testing.conformance.case import Verdict
 from gearman_sync.testing.conformance.running import Judge, Selection, StartedServer
 from gearman_sync.testing.conformance.suites import SUITES
-from tests.conformance.__main__ import EXPECTED
+from tests.conformance.__main__ import DIFFERENCES, EXPECTED
 from tests.conformance.kits import IMPATIENCE, PATIENCE, SURFACES, Address, server_kit, serving
 from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
 from tests.conformance.lies.server_work import LIES as LIES_OF_WORK
@@ -128,7 +128,7 @@ def test_each_case_can_fail() -> None:
 
 def test_what_the_job_server_does_differently_is_listed(job_server: Address) -> None:
     """As docs/server.md has it: what an info case would be on gearmand."""
-    reasons = expected.load(EXPECTED / "JobServer-as-gearmand-1.1", CASES)
+    reasons = expected.load(EXPECTED / DIFFERENCES, CASES)
     judge = Judge(lambda case: server_kit(case, job_server, HAS, PATIENCE), HAS, "gearmand-1.1")
     # The others are demanded of everybody.
     cases = [case for case in CASES.values() if case.known]

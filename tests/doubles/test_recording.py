@@ -482,3 +482,14 @@ def test_names_and_times(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 <= time.time() - recording.epoch_base < 60
     (pause,) = (each.pause for each in recording.exchange if each.decoded == "REQ CAN_DO 'f'")
     assert pause >= 0.01
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no", "[]", "{}", '{"exchange": [1]}', '{"exchange": [], "other": 1}', '{"exchange": 1}'],
+)
+def test_what_is_no_recording(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "recording.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"recording\.json is no recording: "):
+        Recording.load(path)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from gearman_proto.address import parse_address
 
 from . import expected
 from .profiles import PROFILES
 from .program import launcher
 from .replaying import replay_program, replay_server
 from .reports import Report
-from .running import Judge, Outcome, Selection, StartedServer
-from .subjects import Gone, ProgramSubject, ServerSubject, check_capabilities
+from .running import Gone, Judge, Outcome, Selection, StartedServer
+from .subjects import ProgramSubject, ServerSubject, check_capabilities
 from .suites import SUITES
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Gone", "Options", "Selection", "form_of", "listing", "run"]
 
-#: HOST:PORT, or [HOST]:PORT.
-_ADDRESS: Final = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>[0-9]{1,5})")
 #: How a run is told, by the names of forms.
 _FORMS: Final[dict[str, Callable[[Report], str]]] = {
     "text": lambda report: "\n".join(report.lines()),
@@ -81,7 +80,11 @@ def form_of(names: Sequence[str]) -> str:
 
 
 def listing(options: Options) -> str:
-    """Return the cases, a line each."""
+    """Return the cases, a line each.
+
+    Raises:
+        ValueError: There is none.
+    """
     # What is asked for by name need not be there on each side.
     lines = [
         f"{side}\t{case.id}\t{case.level.value}\t{case.demand}"
@@ -90,6 +93,8 @@ def listing(options: Options) -> str:
         for case in suite.cases.values()
         if not options.selection.only or options.selection.means(case)
     ]
+    if not lines:
+        raise ValueError(f"there is no such case, or side: {', '.join(SUITES)}")
     return "\n".join(lines)
 
 
@@ -112,18 +117,15 @@ def run(options: Options, count: Callable[[int, int], object]) -> tuple[str, boo
         raise ValueError(f"there is no profile {options.profile}, but {', '.join(PROFILES)}")
     if options.update and options.expected_failures is None:
         raise ValueError("--update needs --expected-failures")
-    if not options.words:
-        raise ValueError(f"which {options.side}? give an address, or a command behind --")
-    if _address(options.words) is None and shutil.which(options.words[0]) is None:
-        raise ValueError(f"there is no program {options.words[0]}")
+    address = _address(options)
     check_capabilities(options.without)
     if options.replay is not None:
-        differences = _replayed(options, options.replay)
+        differences = _replayed(options, options.replay, address)
         return differences or "all has passed as it is recorded", not differences
     suite = SUITES[options.side]
     cases = options.selection.of(suite.cases.values())
     reasons = _reasons(options, suite.cases)
-    with _subject(options) as subject:
+    with _subject(options, address) as subject:
         judge = Judge(subject.kit, subject.has, options.profile, options.selection)
         outcomes: list[Outcome] = []
         count(0, len(cases))
@@ -142,17 +144,30 @@ def run(options: Options, count: Callable[[int, int], object]) -> tuple[str, boo
     return _FORMS[options.form](report), not (report.unexpected or report.stale)
 
 
-def _subject(options: Options) -> Subject:
+def _address(options: Options) -> tuple[str, int] | None:
+    """The address of a server that runs; None: the words are a command.
+
+    Raises:
+        ValueError: They are neither.
+    """
+    words = options.words
+    if not words:
+        raise ValueError(f"which {options.side}? give an address, or a command behind --")
+    if shutil.which(words[0]) is None:
+        if options.side == "server" and len(words) == 1:
+            server = parse_address(words[0])
+            return server.host, server.port
+        raise ValueError(f"there is no program {words[0]}")
+    if not any(name in word for word in words for name in ("{port}", "{address}")):
+        raise ValueError("the command has neither {port} nor {address}")
+    return None
+
+
+def _subject(options: Options, address: tuple[str, int] | None) -> Subject:
     words, without, timeout = options.words, options.without, options.timeout
     if options.side == "server":
-        return ServerSubject(_address(words), words, without, timeout)
+        return ServerSubject(address, words, without, timeout)
     return ProgramSubject(options.side, words, without, timeout)
-
-
-def _address(words: Sequence[str]) -> tuple[str, int] | None:
-    """The address of a server that runs; None: the words are a command."""
-    match = _ADDRESS.fullmatch(words[0]) if len(words) == 1 else None
-    return (match["ipv6"] or match["host"], int(match["port"])) if match is not None else None
 
 
 def _reasons(options: Options, known: dict[str, Case]) -> dict[str, str]:
@@ -170,16 +185,12 @@ def _write_traces(folder: Path, outcomes: Sequence[Outcome]) -> None:
             outcome.recording.save(folder / f"{outcome.case.id.replace('/', '-')}.json")
 
 
-def _replayed(options: Options, path: Path) -> str:
+def _replayed(options: Options, path: Path, address: tuple[str, int] | None) -> str:
     """What was not as it is recorded."""
     words, timeout = options.words, options.timeout
     if options.side != "server":
         return replay_program(path, launcher(words), timeout)
-    if (address := _address(words)) is not None:
+    if address is not None:
         return replay_server(path, address, timeout)
-    try:
-        started = StartedServer(words)
-    except TimeoutError as error:
-        raise Gone(str(error)) from None
-    with closing(started):
+    with closing(StartedServer(words)) as started:
         return replay_server(path, started.address, timeout)

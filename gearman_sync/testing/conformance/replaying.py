@@ -23,7 +23,7 @@ def replay_server(path: str | os.PathLike[str], address: tuple[str, int], timeou
 
     Raises:
         OSError: There is no such file, or no server.
-        ValueError, KeyError: It is not a recording.
+        ValueError: It is not a recording.
     """
     return "\n".join(map(str, replay(Recording.load(path), address, timeout=timeout)))
 

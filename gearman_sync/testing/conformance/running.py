@@ -28,6 +28,10 @@ _START: Final = 20.0
 _LOOK: Final = 0.02
 
 
+class Gone(Exception):
+    """The server that is judged can't be reached, or does not start, or has died."""
+
+
 @dataclass
 class Outcome:
     """What a case has come to.
@@ -167,7 +171,7 @@ class StartedServer:
 
     Raises:
         OSError: It can't be started.
-        TimeoutError: It does not listen.
+        Gone: It does not listen.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -183,7 +187,7 @@ class StartedServer:
             if program.status is not None or time.monotonic() > deadline:
                 errors = program.errors.decode(errors="replace").strip()
                 program.end()
-                raise TimeoutError(f"{self._words[0]} does not listen: {errors}")
+                raise Gone(f"{self._words[0]} does not listen: {errors}")
             time.sleep(_LOOK)
         return program
 

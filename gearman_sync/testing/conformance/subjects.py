@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .capabilities import CAPABILITIES, probe
 from .program import PAYLOADS, launcher
 from .programkit import ClientKit, WorkerKit
-from .running import StartedServer, is_there
+from .running import Gone, StartedServer, is_there
 from .serverkit import ServerKit
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from .case import Case
     from .kit import Kit
     from .running import Outcome
-
-
-class Gone(Exception):
-    """The server that is judged can't be reached, or has died and was not started here."""
 
 
 def _name(case_id: str) -> str:
@@ -83,10 +79,7 @@ class ServerSubject(Subject):
 
     def __enter__(self) -> Self:
         if self._address is None:
-            try:
-                self._started = StartedServer(self._words)
-            except TimeoutError as error:
-                raise Gone(str(error)) from None
+            self._started = StartedServer(self._words)
             self._address = self._started.address
         elif not is_there(self._address):
             raise Gone(f"nobody listens at {self._address[0]}:{self._address[1]}")
