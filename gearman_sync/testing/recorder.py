@@ -8,13 +8,11 @@ from typing import Final
 from gearman_proto.wire.packets import BY_NAME, Role
 
 from .proxy import FaultyProxy
-from .recording import SERVER, Cutter, Element, Recording, Replies, packet_of
+from .recording import SERVER, Cutter, Element, Pauses, Recording, Replies, packet_of
 from .toxics import Direction
 
 # Seconds that the end waits for connections that have ended, which are to be written down, too.
 _PATIENCE: Final = 0.5
-# Seconds between two elements that are a pause, which a replay has to make as well.
-_PAUSE: Final = 0.25
 
 _EPOCH: Final = BY_NAME["SUBMIT_JOB_EPOCH"]
 
@@ -58,7 +56,7 @@ class Recorder(FaultyProxy):
         #: What passed: the connection, whose it was, the bytes (empty: it has closed), the pause.
         self._passed: list[tuple[int, Direction, bytes, float]] = []
         self._recorded: dict[int, _Recorded] = {}
-        self._latest = time.monotonic()
+        self._pauses = Pauses()
         self._epoch_base: int | None = None
 
     @property
@@ -110,10 +108,7 @@ class Recorder(FaultyProxy):
             self._write(number, direction, b"")
 
     def _write(self, number: int, direction: Direction, data: bytes) -> None:
-        now = time.monotonic()
-        pause = round(now - self._latest, 2) if self._passed else 0.0
-        self._latest = now
-        self._passed.append((number, direction, data, pause if pause >= _PAUSE else 0.0))
+        self._passed.append((number, direction, data, self._pauses.next()))
 
 
 def _side(sent: list[bytes]) -> str:

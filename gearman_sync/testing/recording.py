@@ -18,6 +18,7 @@ Within a connection the order is that of the wire. A server may serve two connec
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 #: The sender of what a server sends.
 SERVER: Final = "server"
+# Seconds that are more than a moment.
+_PAUSE: Final = 0.25
 # Bytes of a packet's body that are not all shown, and how many of them are.
 _LONG: Final = 200
 _FRONT: Final = 60
@@ -158,6 +161,19 @@ class Recording:
     def connections(self) -> list[str]:
         """The names of the connections, in the order of their first elements."""
         return list(dict.fromkeys(element.conn for element in self.exchange))
+
+
+class Pauses:
+    """Tells the pauses between what passes, which a replay has to make as well."""
+
+    def __init__(self) -> None:
+        self._latest: float | None = None
+
+    def next(self) -> float:
+        """Return how many seconds have passed since the last call, if that is a pause; else 0."""
+        before, self._latest = self._latest, time.monotonic()
+        pause = 0.0 if before is None else round(self._latest - before, 2)
+        return pause if pause >= _PAUSE else 0.0
 
 
 class Cutter:

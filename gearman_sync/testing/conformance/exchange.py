@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from gearman_sync.testing import Element, Recording
-from gearman_sync.testing.recording import SERVER, Cutter
+from gearman_sync.testing.recording import SERVER, Cutter, Pauses
 
 if TYPE_CHECKING:
     import socket
-
-
-# Seconds between two elements that are a pause, which a replay has to make as well.
-_PAUSE: Final = 0.25
 
 
 class Tap:
@@ -72,7 +67,7 @@ class Exchange:
     def __init__(self) -> None:
         self._elements: list[Element] = []
         self._lock = threading.Lock()
-        self._latest = time.monotonic()
+        self._pauses = Pauses()
         self._names: dict[str, int] = {}
 
     def name(self, side: str) -> str:
@@ -83,14 +78,8 @@ class Exchange:
     def write(self, sender: str, conn: str, data: bytes) -> None:
         """Write down some bytes; none are the end of the connection."""
         with self._lock:
-            now = time.monotonic()
-            pause = round(now - self._latest, 2) if self._elements else 0.0
-            self._latest = now
-            self._elements.append(
-                Element(
-                    sender, conn, data, closes=not data, pause=pause if pause >= _PAUSE else 0.0
-                )
-            )
+            pause = self._pauses.next()
+            self._elements.append(Element(sender, conn, data, closes=not data, pause=pause))
 
     def recording(self, name: str, description: str) -> Recording:
         """Return it as a file keeps it."""
