@@ -464,7 +464,7 @@ def test_what_is_no_packet_is_written_down() -> None:
 
 
 def test_names_and_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gearman_sync.testing.recorder._PAUSE", 0.0)
+    monkeypatch.setattr("gearman_sync.testing.recording._PAUSE", 0.0)
     with JobServer() as server, Recorder(server.address) as recorder:
         clients = [ScriptedClient(recorder.address) for _ in range(4)]
         for client in clients:

@@ -8,6 +8,7 @@ from gearman_proto.wire.events import (
     CanDo,
     CanDoTimeout,
     CantDo,
+    Event,
     NoJob,
     Noop,
     ResetAbilities,
@@ -16,12 +17,29 @@ from gearman_proto.wire.events import (
     WorkComplete,
 )
 from gearman_sync.testing.conformance.case import INFO, MUST, SHOULD, demand
-from gearman_sync.testing.conformance.serverkit import ServerKit, case
+from gearman_sync.testing.conformance.serverkit import Line, ServerKit, case
 
 _CAN_DO: Final = 'CAN_DO: "the worker is able to perform the given function"'
 _CANT_DO: Final = 'CANT_DO: "the worker is no longer able to perform the given function"'
 _RESET: Final = 'RESET_ABILITIES: "no longer able to do any functions it previously registered"'
 _TIMEOUT: Final = 'CAN_DO_TIMEOUT: "Same as CAN_DO, but with a timeout value"'
+
+
+def _gets_one(it: ServerKit, worker: Line, *said: Event) -> None:
+    """Demand that a worker which has said this gets a job."""
+    worker.send(*said)
+    worker.nothing()
+    it.client().submit(kind=SubmitJobBg)
+    worker.run()
+
+
+def _gets_none(it: ServerKit, worker: Line, *said: Event) -> None:
+    """Demand that a worker which has said this gets no job, and another one does."""
+    worker.send(*said)
+    worker.nothing()
+    it.client().submit(kind=SubmitJobBg)
+    worker.grab_nothing()
+    it.worker().run()
 
 
 @case("ability/function/1", MUST, _CAN_DO)
@@ -68,10 +86,7 @@ def many_functions(it: ServerKit) -> None:
 def empty_name(it: ServerKit) -> str:
     """What comes of CAN_DO with an empty name; other functions of the worker are as they were."""
     client, worker = it.client(), it.worker()
-    worker.send(CanDo(b""))
-    worker.nothing()
-    client.submit(kind=SubmitJobBg)
-    worker.run()
+    _gets_one(it, worker, CanDo(b""))
     client.send(SubmitJobBg(b"", it.another("unique"), b"data"))
     client.next()
     worker.ask()
@@ -98,55 +113,31 @@ def registered_twice(it: ServerKit) -> None:
 @case("ability/cant/1", MUST, _CANT_DO)
 def cant_do(it: ServerKit) -> None:
     """After CANT_DO a worker gets no more jobs of that function."""
-    client, worker = it.client(), it.worker()
-    worker.send(CantDo(it.function))
-    worker.nothing()
-    client.submit(kind=SubmitJobBg)
-    worker.grab_nothing()
-    other = it.worker()
-    other.run()
+    _gets_none(it, it.worker(), CantDo(it.function))
 
 
 @case("ability/cant/2", MUST, _CANT_DO)
 def cant_do_one(it: ServerKit) -> None:
     """CANT_DO of one function leaves the others."""
-    client, worker = it.client(), it.worker(it.function, it.another("other"))
-    worker.send(CantDo(it.another("other")))
-    worker.nothing()
-    client.submit(kind=SubmitJobBg)
-    worker.run()
+    _gets_one(it, it.worker(it.function, it.another("other")), CantDo(it.another("other")))
 
 
 @case("ability/cant/3", SHOULD, "not in the document: gearmand 1.1 and 2.0 ignore it")
 def cant_do_unknown(it: ServerKit) -> None:
     """CANT_DO of a function that was not registered does nothing, and the connection stays."""
-    client, worker = it.client(), it.worker()
-    worker.send(CantDo(it.another("unknown")))
-    worker.nothing()
-    client.submit(kind=SubmitJobBg)
-    worker.run()
+    _gets_one(it, it.worker(), CantDo(it.another("unknown")))
 
 
 @case("ability/cant/4", SHOULD, _CANT_DO)
 def cant_do_after_two(it: ServerKit) -> None:
     """One CANT_DO is enough, however often the function was registered."""
-    client, worker = it.client(), it.worker(it.function, it.function)
-    worker.send(CantDo(it.function))
-    worker.nothing()
-    client.submit(kind=SubmitJobBg)
-    worker.grab_nothing()
-    other = it.worker()
-    other.run()
+    _gets_none(it, it.worker(it.function, it.function), CantDo(it.function))
 
 
 @case("ability/cant/5", MUST, _CAN_DO)
 def registered_anew(it: ServerKit) -> None:
     """After CANT_DO a function may be registered anew."""
-    client, worker = it.client(), it.worker()
-    worker.send(CantDo(it.function), CanDo(it.function))
-    worker.nothing()
-    client.submit(kind=SubmitJobBg)
-    worker.run()
+    _gets_one(it, it.worker(), CantDo(it.function), CanDo(it.function))
 
 
 @case(
@@ -186,11 +177,13 @@ def reset(it: ServerKit) -> None:
 @case("ability/reset/2", MUST, _RESET)
 def reset_first(it: ServerKit) -> None:
     """After RESET_ABILITIES a worker may register anew; some workers begin so."""
-    client, worker = it.client(), it.worker(it.another("other"))
-    worker.send(SetClientId(it.another("id")), ResetAbilities(), CanDo(it.function))
-    worker.nothing()
-    client.submit(kind=SubmitJobBg)
-    worker.run()
+    _gets_one(
+        it,
+        it.worker(it.another("other")),
+        SetClientId(it.another("id")),
+        ResetAbilities(),
+        CanDo(it.function),
+    )
 
 
 @case("ability/timeout/1", MUST, _TIMEOUT, requires=("timeouts",))
@@ -207,13 +200,9 @@ def timeout(it: ServerKit) -> None:
 @case("ability/timeout/2", SHOULD, _CANT_DO, requires=("timeouts",))
 def cant_do_timeout(it: ServerKit) -> None:
     """CANT_DO ends what CAN_DO_TIMEOUT has begun."""
-    client, worker = it.client(), it.worker(it.another("other"))
-    worker.send(CanDoTimeout(it.function, b"60000"), CantDo(it.function))
-    worker.nothing()
-    client.submit(kind=SubmitJobBg)
-    worker.grab_nothing()
-    other = it.worker()
-    other.run()
+    _gets_none(
+        it, it.worker(it.another("other")), CanDoTimeout(it.function, b"60000"), CantDo(it.function)
+    )
 
 
 @case("ability/id/1", SHOULD, 'SET_CLIENT_ID: "different connections … from the same worker"')
