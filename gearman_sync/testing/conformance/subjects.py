@@ -90,7 +90,7 @@ class ServerSubject(Subject):
                 raise Gone(f"what listens at {self.address[0]}:{self.address[1]} is no server")
             if self._started is not None:
                 has |= {"restart"}
-            self.has = has.difference(self._without)
+            self.has: frozenset[str] = has.difference(self._without)
         except BaseException:
             self.__exit__()
             raise
@@ -146,7 +146,7 @@ class ProgramSubject(Subject):
         self, side: str, words: Sequence[str], without: Collection[str], timeout: float
     ) -> None:
         has = {"several"} if side == "client" and PAYLOADS in words else set()
-        self.has = frozenset(has.difference(without))
+        self.has: frozenset[str] = frozenset(has.difference(without))
         self._kind = WorkerKit if side == "worker" else ClientKit
         self._words = words
         self._timeout = timeout
