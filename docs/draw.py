@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/architecture.md: from the imports, and from the tables of states.
+"""Draws docs/explanation/architecture.md's pictures, from the imports and the tables of states.
 
     python docs/draw.py            # draw them anew
     python docs/draw.py --check    # fail if they are not those of the code
@@ -41,7 +41,7 @@ FOLDERS: Final = (
 )
 #: Rooms within rooms.
 INNER: Final = ("gearman_sync.testing.conformance",)
-PAGE: Final = ROOT / "docs" / "architecture.md"
+PAGE: Final = ROOT / "docs" / "explanation" / "architecture.md"
 _BLOCK: Final = re.compile(r"(<!-- drawn: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 

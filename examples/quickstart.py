@@ -128,7 +128,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def read_jobs(files: list[str]) -> dict[str, dict[str, Any]]:
     if not files:
-        found = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")]
+        found = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")]
         files = sorted(os.path.relpath(path) for path in found)
     return {name: {"task": TASK, "data": Path(name).read_bytes()} for name in files}
 

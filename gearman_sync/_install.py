@@ -25,8 +25,8 @@ def install_as_gearman(name: str = "gearman") -> None:
     """Make ``import gearman`` mean this library, for a program that was written for python-gearman.
 
     Call it before anything imports `gearman`. The modules that python-gearman has are there then,
-    and in them what its programs use beyond its documentation: see docs/migrating.md. A new program
-    needs none of it, and imports gearman_sync.
+    and in them what its programs use beyond its documentation: see docs/howto/migrating.md. A new
+    program needs none of it, and imports gearman_sync.
 
     Args:
         name: What the program imports, where that is another library's name: ``python3_gearman``.

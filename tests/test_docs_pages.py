@@ -1,4 +1,4 @@
-"""The Python in README.md and docs/*.md runs as it stands, and prints what the pages say.
+"""The Python in README.md and docs/ runs as it stands, and prints what the pages say.
 
 The blocks of a page are one program, against a gearmand and against a JobServer, each with the
 workers of examples/docs_worker.py. What a block prints is in the ```text block behind it, where
@@ -42,7 +42,10 @@ docs_worker: Any = importlib.import_module("examples.docs_worker")
 ROOT = Path(__file__).parent.parent
 PAGES = [
     page
-    for page in ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    for page in [
+        "README.md",
+        *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+    ]
     if "```python\n" in (ROOT / page).read_text(encoding="utf-8")
 ]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -178,7 +181,7 @@ def jobs_at(server: Server) -> list[str]:
 
 
 def test_there_are_pages() -> None:
-    assert {"README.md", "docs/client.md"} < set(PAGES)
+    assert {"README.md", "docs/reference/client.md"} < set(PAGES)
 
 
 def test_a_page_that_leaves_jobs_is_seen(servers: list[Server]) -> None:
@@ -188,16 +191,9 @@ def test_a_page_that_leaves_jobs_is_seen(servers: list[Server]) -> None:
     assert jobs_at(servers[1]) == []
 
 
-def test_the_index_has_all_pages() -> None:
-    """Each once, and no other."""
-    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    names = sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md")
-    assert sorted(re.findall(r"^\* \[\w[^]]*\]\((\S+?\.md)\)", index, re.MULTILINE)) == names
-
-
 def test_what_is_awaited() -> None:
-    assert backends_of("docs/anyio.md") == ["asyncio", "trio"]
-    assert backends_of("docs/client.md") == ["asyncio"]
+    assert backends_of("docs/reference/anyio.md") == ["asyncio", "trio"]
+    assert backends_of("docs/reference/client.md") == ["asyncio"]
 
 
 def test_what_a_page_says() -> None:

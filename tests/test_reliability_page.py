@@ -1,4 +1,4 @@
-"""Every cell of the tables in docs/reliability.md names tests, and these exist."""
+"""Every cell of the tables in docs/explanation/reliability.md names tests, and these exist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
 
 # The keys at the end of a cell, or within it: (W1) or (W1, V22).
 KEYS = re.compile(r"\(([A-Z]\d+(?:, [A-Z]\d+)*)\)")

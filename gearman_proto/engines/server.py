@@ -4,9 +4,10 @@ One machine and its table of handlers fill this module; `jobqueue` has its jobs,
 links.
 
 It is for development, tests, and small use on a single machine: nothing is kept on disk, so what is
-queued ends with the process. In production use gearmand (and see docs/reliability.md).
+queued ends with the process. In production use gearmand (and see docs/explanation/reliability.md).
 
-It does what gearmand 1.1.21 does, but for what are gearmand's faults; docs/server.md has the list.
+It does what gearmand 1.1.21 does, but for what are gearmand's faults: docs/reference/server.md has
+the list.
 
 Order
     Everything is carried out as it is received, one packet after the other, and each link has one

@@ -1,7 +1,7 @@
 """Tables of states: which may follow which, and what leads there.
 
 An engine changes a state by `turn` only, which refuses what is not in the table. The diagrams in
-docs/architecture.md are drawn from the same tables.
+docs/explanation/architecture.md are drawn from the same tables.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class JobServer(ABC, Generic[ContextT]):
 
         It keeps nothing on disk: what is queued ends with the process. In production use gearmand,
         for clients and workers another host name; keep what must not be lost in a database of your
-        own (docs/reliability.md).
+        own (docs/explanation/reliability.md).
 
         Args:
             host: The address to listen on; a name is resolved.

@@ -4,9 +4,9 @@ They are kept outside of the library, by those who call it and by those whom it 
 is that of Jepsen's total-queue, for jobs in place of elements:
 
 * **lost**: jobs in the background that were acknowledged and did not run to their end, although
-  nothing has happened that docs/reliability.md allows to lose them. There must be none. What may
-  lose them is the end of a server that keeps its queue in memory; and on the server whose bytes
-  are changed, anything.
+  nothing has happened that docs/explanation/reliability.md allows to lose them. There must be none.
+  What may lose them is the end of a server that keeps its queue in memory; and on the server whose
+  bytes are changed, anything.
 * **unexpected**: runs and results of what nobody has submitted, results of other jobs, ends that
   the worker did not send. There must be none. On the server whose bytes are changed, what is
   recognised as changed is counted apart; what is whole and wrong is unexpected there, too, unless

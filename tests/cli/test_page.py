@@ -1,4 +1,4 @@
-"""What docs/gearmanctl.md shows is what is on the screen.
+"""What docs/reference/gearmanctl.md shows is what is on the screen.
 
 Its ```console blocks are typed into a shell in a terminal, in the order of the page, and what is on
 the screen then has to be the block, where three dots stand for anything. Behind the comment
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PAGE = ROOT / "docs" / "gearmanctl.md"
+PAGE = ROOT / "docs" / "reference" / "gearmanctl.md"
 CONSOLE = re.compile(r"(<!-- it runs -->\n)?^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROMPT = "$ "
 # What comes with a prompt and is not seen.

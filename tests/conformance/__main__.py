@@ -1,4 +1,4 @@
-"""Judges all that is installed, and writes what has come of it into ``docs/conformance.md``.
+"""Judges all that is installed, and writes what came of it to docs/explanation/conformance.md.
 
     python -m tests.conformance                    # all, printed
     python -m tests.conformance server:gearmand    # one of them, or several, or one side
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tests.conformance.peers import Peer
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
-PAGE: Final = ROOT / "docs" / "conformance.md"
+PAGE: Final = ROOT / "docs" / "explanation" / "conformance.md"
 EXPECTED: Final = Path(__file__).parent / "expected"
 #: The list there of what JobServer does differently from gearmand.
 DIFFERENCES: Final = "JobServer-as-gearmand-1.1"

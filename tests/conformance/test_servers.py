@@ -127,7 +127,7 @@ def test_each_case_can_fail() -> None:
 
 
 def test_what_the_job_server_does_differently_is_listed(job_server: Address) -> None:
-    """As docs/server.md has it: what an info case would be on gearmand."""
+    """As docs/reference/server.md has it: what an info case would be on gearmand."""
     reasons = expected.load(EXPECTED / DIFFERENCES, CASES)
     judge = Judge(lambda case: server_kit(case, job_server, HAS, PATIENCE), HAS, "gearmand-1.1")
     # The others are demanded of everybody.

@@ -1,4 +1,4 @@
-"""What becomes of a job when something fails: what docs/reliability.md says, and no other test.
+"""What becomes of a job when something fails, as docs/explanation/reliability.md says it.
 
 Where a connection fails, and not one of its ends, it goes through a proxy with faults.
 """

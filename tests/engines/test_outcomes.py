@@ -33,7 +33,7 @@ from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.wire.events import WorkComplete, WorkException, WorkFail, WorkWarning
 
 LOGGER: Final = logging.getLogger("gearman")
-PAGE: Final = Path(__file__).parents[2] / "docs" / "worker.md"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "worker.md"
 
 
 class Odd(BaseException):

@@ -253,7 +253,7 @@ def test_a_client_of_a_mad_server(behave: Callable[[Any], None], servers: int) -
 
 @pytest.mark.parametrize("retries", [0, 1, 2, 3, 5, 8])
 def test_how_long_it_takes_until_the_retries_are_spent(retries: int) -> None:
-    """The table in docs/client.md."""
+    """The table in docs/reference/client.md."""
     world = harness.World()
     wait = world.submit(world.request(retries=retries))
     assert len(spend(world, HOUR, close_after_submit)) == 1 + retries

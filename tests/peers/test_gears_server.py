@@ -1,4 +1,4 @@
-"""What becomes of jobs at gear's server when something fails: see docs/reliability.md.
+"""What becomes of jobs at gear's server when something fails: see docs/explanation/reliability.md.
 
 It knows no CAN_DO_TIMEOUT, no unique that makes one job of two, and it gives no job to a second
 worker.

@@ -24,7 +24,7 @@ from gearman_sync.cli.migrate._report import main
 from gearman_sync.cli.migrate._sources import Source
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = ROOT / "docs" / "migrating.md"
+PAGE = ROOT / "docs" / "howto" / "migrating.md"
 
 CLIENT = "import gearman\nclient = gearman.GearmanClient(['localhost:4730'])\n"
 REQUEST = CLIENT + "request = client.submit_job('task', 'data')\n"
@@ -899,7 +899,7 @@ def status_of(path: Path, *arguments: str) -> int:
         ("import gearman.errors", 0, 'Next: add "import gearman_sync; gearman_sync.install_as_'),
         (REQUEST + "request.ok", 1, 'Next: write "import gearman_sync as gearman" in place of'),
         ("import gearman\nprint 1", 1, "Next: port "),
-        ("import gear", 1, "Next: rewrite what is listed; docs/migrating.md"),
+        ("import gear", 1, "Next: rewrite what is listed; docs/howto/migrating.md"),
         ("print(1)", 0, "Next: nothing: no file uses a library"),
         ("print 1", 0, "Next: nothing: no file uses a library"),
         (

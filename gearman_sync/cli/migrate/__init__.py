@@ -2,7 +2,8 @@
 
 It reads the source of programs that were written for python-gearman, gearman3, pygearman,
 python3-gearman, py3gearman, gear or aiogear, and lists what is different here, with the line and
-what to do about it. Nothing of the program is run or changed. docs/migrating.md explains the rules.
+what to do about it. Nothing of the program is run or changed. docs/howto/migrating.md explains the
+rules.
 
 `_rules` has them as a table, `_families` what the libraries are called and what they have,
 `_sources` finds the files, `_kinds` finds out what a name stands for, `_checks` and

@@ -1,6 +1,6 @@
 """What the libraries are called when they are imported, what they have, and what is here for it.
 
-docs/migrating.md names all that is in these tables.
+docs/howto/migrating.md names all that is in these tables.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ MODULES: Final[dict[str, str]] = {
 }
 #: Those of them that ``import gearman_sync as gearman`` has as attributes of that name, too.
 PLAIN_MODULES: Final = ("client", "constants", "errors", "job", "worker")
-_ENGINES: Final = "the protocol without sockets is gearman_proto.Connection: see docs/core.md"
+_ENGINES: Final = (
+    "the protocol without sockets is gearman_proto.Connection: see docs/reference/core.md"
+)
 #: The modules that are not here at all.
 INNER_MODULES: Final[dict[str, str]] = {
     "admin_client_handler": _ENGINES,
@@ -40,7 +42,9 @@ INNER_MODULES: Final[dict[str, str]] = {
     "version": "the version is gearman_sync.__version__",
     "worker_handler": _ENGINES,
 }
-_HANDLERS: Final = "the library has no handlers: see docs/core.md for the protocol without sockets"
+_HANDLERS: Final = (
+    "the library has no handlers: see docs/reference/core.md for the protocol without sockets"
+)
 #: Inner classes, which are in those modules, and in others.
 INNER_CLASSES: Final[dict[str, str]] = {
     "GearmanAdminClientCommandHandler": _HANDLERS,
@@ -208,8 +212,8 @@ GEAR: Final[dict[str, str]] = {
     "handleWorkWarning": _HOOK,
     "registerFunction": "use worker.register_task(name, callback, timeout)",
     "sendAdminRequest": _ASKS,
-    "sendPacket": "packets are sent with gearman_proto.Connection: see docs/core.md",
-    "sendRaw": "bytes are sent with gearman_proto.Connection: see docs/core.md",
+    "sendPacket": "packets are sent with gearman_proto.Connection: see docs/reference/core.md",
+    "sendRaw": "bytes are sent with gearman_proto.Connection: see docs/reference/core.md",
     "sendWorkComplete": _END,
     "sendWorkData": "use worker.send_job_data(job, data)",
     "sendWorkException": "use worker.send_job_exception(job, data), or raise",

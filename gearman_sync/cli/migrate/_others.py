@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ._checks import Checker
 
 _TABLES: Final = {"gear": (GEAR, GEAR_COMMON), "aiogear": (AIOGEAR, AIOGEAR_COMMON)}
-_WHOLE: Final = "there is no mode for it: see docs/migrating.md for what stands for each name"
+_WHOLE: Final = "there is no mode for it: see docs/howto/migrating.md for what stands for each name"
 
 
 def check(checker: Checker, node: ast.AST) -> None:

@@ -119,7 +119,7 @@ def _next_step(program: Program, count: dict[Verdict, int]) -> str:
     modules = set().union(*program.users.values())
     changes = " Then change by hand what is listed." if count[Verdict.CHANGE] else ""
     if modules and not is_of_gearman(modules):
-        return "rewrite what is listed; docs/migrating.md has a table for each library."
+        return "rewrite what is listed; docs/howto/migrating.md has a table for each library."
     name = next((each for each in ("python3_gearman", "py3gearman") if each in modules), "gearman")
     if program.is_installed:
         return (

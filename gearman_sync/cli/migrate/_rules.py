@@ -1,6 +1,6 @@
 """The rules: all that the tool can say, as a table.
 
-docs/migrating.md has a row for each of them, under the same key.
+docs/howto/migrating.md has a row for each of them, under the same key.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ RULES: Final[dict[str, Rule]] = {
     "import-unknown": Rule(
         _CHANGE,
         "{code} is in no python-gearman 2.x",
-        "look for it in docs/migrating.md, or take it from where it really is",
+        "look for it in docs/howto/migrating.md, or take it from where it really is",
     ),
     "import-distribution": Rule(
         _CHANGE,
@@ -94,17 +94,17 @@ RULES: Final[dict[str, Rule]] = {
     "monkey-patch": Rule(
         _CHANGE,
         "{code} is replaced in the library itself",
-        "make a subclass, or pass an argument; see docs/migrating.md for what there is",
+        "make a subclass, or pass an argument; see docs/howto/migrating.md for what there is",
     ),
     "attribute-unknown": Rule(
         _CHANGE,
         "{code} is not here",
-        "look for it in docs/migrating.md",
+        "look for it in docs/howto/migrating.md",
     ),
     "argument-unknown": Rule(
         _CHANGE,
         "{code} is an argument that is not taken here",
-        "leave it out; see docs/migrating.md",
+        "leave it out; see docs/howto/migrating.md",
     ),
     # What the mode has.
     "worker-poll": Rule(
