@@ -154,7 +154,7 @@ def say_what_next(server: str | None) -> None:
     say(
         f"On a command line:  {short(python)} -m pip install {extra}; "
         f"{short(python.with_name('gearmanctl'))} --help\n"
-        f"All that there is:  {short(PROJECT / 'docs' / 'README.md')}"
+        f"All that there is:  {short(PROJECT / 'docs' / 'index.md')}"
     )
 
 
