@@ -42,7 +42,7 @@ class JobDouble(jobs.JobDouble):
         worker's methods block.
 
         Returns:
-            The result as the client gets it: encoded, and decoded. None if the callback has ended
+            The result as the client gets it, encoded and decoded. None if the callback has ended
             the job as failed.
 
         Raises:

@@ -344,7 +344,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             timeout: Seconds to wait at most.
 
         Returns:
-            Whether to go on: True if the timeout ended it, False if the callback or `shutdown` did.
+            True to go on, as only the timeout ended it; False if the callback or `shutdown` did.
         """
 
     @abstractmethod

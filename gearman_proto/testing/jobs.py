@@ -108,7 +108,7 @@ class JobDouble(WorkerJob):
         """Complete the job with what its callback has returned, unless that has ended it.
 
         Returns:
-            The result as the client gets it: encoded, and decoded. None if the job has failed.
+            The result as the client gets it, encoded and decoded. None if the job has failed.
 
         Raises:
             Exception: The encoder does not take the result, so that the job would have failed.

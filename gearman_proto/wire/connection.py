@@ -120,7 +120,7 @@ class Connection:
     """One end of one connection, without the connection.
 
     Args:
-        role: What this end is. `Role.CLIENT | Role.WORKER` is both at once.
+        role: What this end is. ``Role.CLIENT | Role.WORKER`` is both at once.
         max_packet_size: In bytes. A received packet whose body is larger is an error.
     """
 

@@ -32,7 +32,7 @@ class JobDouble(jobs.JobDouble):
         """Call `callback` with the worker and this job, and complete the job.
 
         Returns:
-            The result as the client gets it: encoded, and decoded. None if the callback has ended
+            The result as the client gets it, encoded and decoded. None if the callback has ended
             the job as failed.
 
         Raises:
