@@ -75,8 +75,10 @@ intersphinx_mapping = {
     ),
 }
 
+# Adapters have the documentation of what they are made with in __init__, which they inherit.
+autoclass_content = "both"
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+python_maximum_signature_line_length = 80
 
 
 #: Names that annotations have without their modules, and libraries whose pages are plain.

@@ -131,7 +131,7 @@ def draw_rooms() -> Iterator[str]:
         for end in graph[start]:
             implied |= _reachable(graph, end)
         for end in sorted(graph[start] - implied):
-            yield f"    {_identifier(start)}[{start}] --> {_identifier(end)}[{end}]"
+            yield f"    {_node(start)} --> {_node(end)}"
 
 
 def draw_states(table: Mapping[Any, Mapping[Any, str]]) -> Iterator[str]:
@@ -139,18 +139,24 @@ def draw_states(table: Mapping[Any, Mapping[Any, str]]) -> Iterator[str]:
     yield "stateDiagram-v2"
     for state in table:
         if isinstance(state, enum.Enum):
-            yield f"    {_name(state)}: {_name(state)}<br>{state.value}"
+            yield f"    {_name(state)}: {_name(state)}<br>{_text(state.value)}"
     for state, following in table.items():
         for other, reason in following.items():
-            yield f"    {_name(state)} --> {_name(other)}: {reason}"
+            yield f"    {_name(state)} --> {_name(other)}: {_text(reason)}"
 
 
 def _name(state: Any) -> str:
     return state.name if isinstance(state, enum.Enum) else str(state)
 
 
-def _identifier(name: str) -> str:
-    return re.sub(r"\W+", "_", name).strip("_")
+def _node(room: str) -> str:
+    identifier = re.sub(r"\W+", "_", room).strip("_")
+    return f'{identifier}["{room}"]'
+
+
+def _text(words: str) -> str:
+    # A semicolon ends a statement of Mermaid.
+    return words.replace(";", "#59;")
 
 
 PICTURES: Final[dict[str, Callable[[], Iterator[str]]]] = {
