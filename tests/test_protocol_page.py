@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from gearman_proto import PacketType
 
 PAGE = Path(__file__).parent.parent / "docs/reference/protocol.md"
-TABLE = re.compile(r"(?<=<!-- packets -->\n).*?(?=<!-- end -->)", re.DOTALL)
+PACKET_TABLE = re.compile(r"(?<=<!-- packets -->\n).*?(?=<!-- end -->)", re.DOTALL)
+ANSWER_TABLE = re.compile(r"(?<=<!-- answers -->\n).*?(?=<!-- end -->)", re.DOTALL)
 #: An exchange, from an element on if there is a number, or a single element as it is in the file.
 SHOWN = re.compile(r"<!-- (exchange|element): (\w+) ?(\d*) -->\n```\n(.*?)```\n", re.DOTALL)
 KEY = re.compile(r"\bV(\d\d)(/2\.0)?\b")
@@ -28,9 +29,13 @@ WHO = {
     Role.WORKER: "W",
     Role.SERVER: "S",
     Role.CLIENT | Role.WORKER: "any",
-    Role.WORKER | Role.SERVER: "W, S",
-    Role.CLIENT | Role.SERVER: "S, C",
 }
+
+
+def way_of(packet: PacketType) -> str:
+    if Role.SERVER in packet.sender and Role.SERVER in packet.receiver:
+        return "W→S→C"
+    return f"{WHO[packet.sender]}→{WHO[packet.receiver]}"
 
 
 def row_of(packet: PacketType) -> str:
@@ -39,14 +44,22 @@ def row_of(packet: PacketType) -> str:
         arguments[-1] = f"**{arguments[-1]}**"
     if packet.optional:
         arguments[-1] += " (may be missing)"
-    way = f"{WHO[packet.sender]} → {WHO[packet.receiver]}"
-    cells = [packet.number, packet.name, way, ", ".join(arguments), ", ".join(packet.answers)]
+    cells = [packet.number, packet.name, way_of(packet), ", ".join(arguments)]
     return f"| {' | '.join(map(str, cells))} |\n".replace("  ", " ")
 
 
 def table() -> str:
-    head = "| Type | Name | From → to | Arguments | Answer |\n| --- | --- | --- | --- | --- |\n"
+    head = "| Type | Name | Way | Arguments |\n| --- | --- | --- | --- |\n"
     return "\n" + head + "".join(map(row_of, PACKETS)) + "\n"
+
+
+def answers() -> str:
+    requests: dict[tuple[str, ...], list[str]] = {}
+    for packet in PACKETS:
+        if packet.answers:
+            requests.setdefault(packet.answers, []).append(packet.name)
+    rows = [f"| {', '.join(names)} | {' or '.join(each)} |\n" for each, names in requests.items()]
+    return "\n| Request | Answer |\n| --- | --- |\n" + "".join(rows) + "\n"
 
 
 def shown(match: re.Match[str]) -> str:
@@ -66,7 +79,8 @@ def shown(match: re.Match[str]) -> str:
 
 
 def redrawn(page: str) -> str:
-    page = TABLE.sub(lambda _: table(), page)
+    page = PACKET_TABLE.sub(lambda _: table(), page)
+    page = ANSWER_TABLE.sub(lambda _: answers(), page)
     return SHOWN.sub(shown, page)
 
 
