@@ -16,7 +16,7 @@ import pytest
 
 from gearman_sync import GearmanClient
 from gearman_sync.testing import Failed, Peer, ScriptedJob, ScriptedServer, ScriptedWorker, reverse
-from tests.support import Gearmand, free_port
+from tests.support import EmbeddedServer, Gearmand, eventually, free_port, require_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 QUICKSTARTS = ["quickstart", "quickstart_trio", "quickstart_asyncio"]
 OWN_LOOP = "examples/own_loop.py"
+TWISTED = "examples/twisted_client.py"
 DOCS_WORKER = "examples/docs_worker.py"
 FUNCTIONS = "reverse, add, convert, divide, refuse, slow"
 
@@ -192,7 +193,7 @@ def test_quickstart_with_bad_arguments(quickstart: str) -> None:
         assert re.fullmatch(r"quickstart: .+\n", result.stderr)
 
 
-def check_own_loop(result: subprocess.CompletedProcess[str], jobs: int, size: int) -> list[str]:
+def check_reversed(result: subprocess.CompletedProcess[str], jobs: int, size: int) -> list[str]:
     """Check that all jobs were done, and return what else was printed."""
     assert result.stderr == ""
     assert result.returncode == 0
@@ -204,7 +205,7 @@ def check_own_loop(result: subprocess.CompletedProcess[str], jobs: int, size: in
 
 
 def test_own_loop() -> None:
-    (line,) = check_own_loop(run(OWN_LOOP), 8, 1_000_000)
+    (line,) = check_reversed(run(OWN_LOOP), 8, 1_000_000)
     assert line.startswith("server: listening at 127.0.0.1:")
 
 
@@ -221,7 +222,7 @@ def test_own_loop_with_a_gearmand(
             *("--server", f"localhost:{server.port}"),
             *("--jobs", str(jobs), "--size", str(size)),
         )
-        assert check_own_loop(result, jobs, size) == []
+        assert check_reversed(result, jobs, size) == []
 
 
 def test_own_loop_without_a_worker(gearmand: Gearmand) -> None:
@@ -288,6 +289,138 @@ def test_the_adapter_of_own_loop() -> None:
     _, adapter, _ = re.split(r"# The adapter (?:begins|ends) here\.\n", text)
     assert len([line for line in adapter.splitlines() if line.strip()]) <= 70
     assert "gearman_" not in adapter
+
+
+def run_twisted(*command: str) -> subprocess.CompletedProcess[str]:
+    require_module("twisted")
+    return run(*command)
+
+
+def test_twisted() -> None:
+    (line,) = check_reversed(run_twisted(TWISTED), 8, 1_000_000)
+    assert line.startswith("server: listening at 127.0.0.1:")
+
+
+def test_twisted_with_a_gearmand(start_gearmand: Callable[..., Gearmand]) -> None:
+    """More than the sockets and the reactor's buffers hold, in both directions."""
+    server = f"localhost:{start_gearmand().port}"
+    result = run_twisted(TWISTED, "--server", server, "--jobs", "20", "--size", "5_000_000")
+    assert check_reversed(result, 20, 5_000_000) == []
+
+
+def test_twisted_without_a_worker(server: Gearmand | EmbeddedServer) -> None:
+    address = f"localhost:{server.port}"
+    result = run_twisted(
+        TWISTED, "--server", address, "--jobs", "2", "--timeout", "0.2", "--no-worker"
+    )
+    assert (result.returncode, result.stderr) == (1, "")
+    assert re.fullmatch(r"(job \d: timed out\n){2}0 of 2 jobs done in .*\n", result.stdout)
+
+
+def test_twisted_without_a_server() -> None:
+    result = run_twisted(TWISTED, "--server", f"127.0.0.1:{free_port()}", "--jobs", "1")
+    assert (result.returncode, result.stderr) == (1, "")
+    failed = r"job 1: no server could be reached: .* refused.*\n0 of 1 jobs done in .*\n"
+    assert re.fullmatch(failed, result.stdout)
+
+
+def test_twisted_when_the_server_is_killed(launch: Callable[[], Gearmand | EmbeddedServer]) -> None:
+    """The job is lost; what is submitted later waits for the server that comes in its place."""
+    program = """
+import sys
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import deferLater, react
+from examples.twisted_client import GearmanClient, GearmanWorker
+
+async def main(reactor):
+    client = GearmanClient(reactor, sys.argv[1:])
+    worker = GearmanWorker(reactor, sys.argv[1:])
+    worker.register("hold", lambda job: deferLater(reactor, 3600, bytes))
+    work = worker.work()
+    request = await client.submit("hold", b"")
+    print(request.state, request.error)
+    worker.close()
+    await work
+    client.close()
+    await deferLater(reactor, 0.1, int)
+    print(client.wires, worker.wires)
+
+react(lambda reactor: ensureDeferred(main(reactor)))
+"""
+    require_module("twisted")
+    server = launch()
+    with subprocess.Popen(
+        [sys.executable, "-c", program, f"localhost:{server.port}"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            eventually(lambda: server.counts("hold")[1] == 1, "the job that runs")
+            server.kill()
+            output, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    lost = r"UNKNOWN the connection to .* was lost after the job had been acknowledged.*\n"
+    assert re.fullmatch(rf"{lost}{{}} {{}}\n", output), output
+
+
+def test_twisted_with_jobs_that_go_wrong(server: Gearmand | EmbeddedServer, task: str) -> None:
+    program = """
+import sys
+from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.internet.task import react
+from examples.twisted_client import GearmanClient, GearmanWorker
+
+def divide(job):
+    return b"%d" % (6 // int(job.data)) if job.data != b"none" else None
+
+async def main(reactor):
+    client, worker = [made(reactor, [sys.argv[1]]) for made in (GearmanClient, GearmanWorker)]
+    cancelled = client.submit(sys.argv[2], b"3")
+    cancelled.addErrback(lambda failure: print(failure.type.__name__))
+    cancelled.cancel()
+    worker.register(sys.argv[2], divide)
+    work = worker.work()
+    for data in (b"2", b"0", b"none"):
+        request = await client.submit(sys.argv[2], data, timeout=20)
+        print(request.state, request.result)
+    try:
+        client.submit("a\\0b", b"")
+    except ValueError as error:
+        print(error)
+    worker.stop()
+    await work
+    client.close()
+
+react(lambda reactor: ensureDeferred(main(reactor)))
+"""
+    result = run_twisted("-c", program, f"localhost:{server.port}", task)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[:-1] == [
+        "CancelledError",
+        "COMPLETE b'3'",
+        "FAILED None",
+        "FAILED None",
+    ]
+    assert "ZeroDivisionError" in result.stderr
+    assert "TypeError" in result.stderr
+
+
+def test_what_the_page_of_adapters_shows_of_twisted() -> None:
+    """It shows parts of the example, which are further to the left there."""
+
+    def lines(text: str) -> str:
+        return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+    page = (ROOT / "docs/howto/adapters.md").read_text(encoding="utf-8")
+    example = lines((ROOT / TWISTED).read_text(encoding="utf-8"))
+    shown = re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len(shown) == 4
+    for block in shown:
+        assert lines(block) in example
 
 
 @contextlib.contextmanager

@@ -40,9 +40,26 @@ class Fault:
 
     ``str(fault)`` is a line of text, from which `parse` makes it again.
 
+    Of a connection:
+
+    * ``reset``: both ends see a reset; some of what is under way is lost.
+    * ``hang-up``: both ends see the end of the stream, perhaps in the middle of a packet.
+    * ``half-open``: nothing arrives any more, and nobody is told; the systems notice in time.
+    * ``stall``: nothing arrives for a while, then all of it.
+    * ``partition``: the same, and the two nodes can make no connection meanwhile.
+
+    Of a node:
+
+    * ``freeze``: it does nothing for a while, as after SIGSTOP.
+    * ``crash``: the process dies, and is started again.
+    * ``vanish``: its host loses its power: nobody is told; it is started again.
+    * ``flaky``, of a server: it ends all connections, takes new ones, and closes them at once, for
+      a while.
+    * ``clock``: its wall clock jumps.
+
     Attributes:
         at: When, in seconds of virtual time.
-        kind: One of KINDS.
+        kind: One of these, which are KINDS.
         target: The node, or the two ends of the connection with a ``>`` between them.
         seconds: How long it lasts; by how much a clock jumps.
     """

@@ -1,0 +1,314 @@
+"""The core in Twisted's reactor: a client and a worker, whose calls return Deferreds.
+
+    python examples/twisted_client.py [--server HOST:PORT] [--jobs N] [--size BYTES]
+        [--timeout S] [--no-worker]
+
+`Adapter` runs any engine that makes connections, and uses nothing but `gearman_proto` and Twisted.
+`GearmanClient` and `GearmanWorker` are it, with the methods that an application calls. It has no
+TLS.
+
+The rest of the program uses both: jobs for the function `reverse` are submitted, the worker does
+two of them at a time, and each is printed as it ends. Without --server, this program brings a job
+server, in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import deferLater, react
+from twisted.logger import Logger
+
+import gearman_sync  # for its JobServer only
+from gearman_proto import (
+    JOB_COMPLETE,
+    ClientEngine,
+    Close,
+    Connect,
+    GearmanError,
+    NoopEncoder,
+    ServerUnavailable,
+    WorkerEngine,
+    events,
+    make_requests,
+    parse_address,
+    parse_host_list,
+    prepare,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from twisted.python.failure import Failure
+
+    from gearman_proto import GearmanJobRequest, HostSpec, WorkerJob
+
+# Not the reactor's clock, which goes back when somebody sets the time of day.
+clock = time.monotonic
+chance = random.SystemRandom()
+log = Logger()
+
+# The adapter begins here.
+
+
+class Wire(Protocol):  # type: ignore[misc]
+    """The transport of one of the engine's links. It has to say when it takes no more."""
+
+    def __init__(self, adapter: Adapter, link: Any) -> None:
+        self.adapter = adapter
+        self.link = link
+        self.is_full = False
+        self.attempt: Any = None
+        self.last_call: Any = None
+
+    def connectionMade(self) -> None:
+        self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+        self.adapter.tell(self.adapter.engine.connected, self.link)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.adapter.tell(self.adapter.engine.receive_data, self.link, data)
+
+    def pauseProducing(self) -> None:
+        self.is_full = True
+
+    def resumeProducing(self) -> None:
+        self.is_full = False
+        self.adapter.pump()
+
+    def stopProducing(self) -> None:
+        """The connection was lost; `connectionLost` follows."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.last_call is not None and self.last_call.active():
+            self.last_call.cancel()
+        self.adapter.wires.pop(self.link, None)
+        if reason.check(ConnectionDone):
+            self.adapter.tell(self.adapter.engine.receive_eof, self.link)
+        else:
+            self.adapter.tell(self.adapter.engine.connection_lost, self.link, reason.value)
+
+    def connectionFailed(self, reason: Failure) -> None:
+        self.adapter.wires.pop(self.link, None)
+        self.adapter.tell(self.adapter.engine.connect_failed, self.link, reason.value)
+
+    def close(self) -> None:
+        """Stop connecting; or close when all is written, or after five seconds."""
+        if self.transport is None:
+            self.attempt.cancel()
+        else:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+            self.last_call = self.adapter.reactor.callLater(5, self.transport.abortConnection)
+
+
+class Adapter:
+    """Runs an engine in a reactor."""
+
+    def __init__(self, reactor: Any, engine: Any) -> None:
+        self.reactor = reactor
+        self.engine = engine
+        self.wires: dict[Any, Wire] = {}
+        self.timer: Any = None
+
+    def tell(self, call: Callable[..., object], *args: Any) -> None:
+        """Tell the engine what has happened, and do what it wants then."""
+        try:
+            call(*args, clock())
+        except Exception as error:  # noqa: BLE001 - a bug, but nobody is to hang
+            log.failure("internal error")
+            self.engine.crash(error)
+        self.pump()
+
+    def pump(self) -> None:
+        """Do what the engine wants. It may want something after each call of it."""
+        while True:
+            for link in self.engine.links_to_write():
+                wire = self.wires[link]
+                while not wire.is_full and (data := self.engine.data_to_send(link, clock())):
+                    wire.transport.write(data)
+            action = self.engine.next_action()
+            if isinstance(action, Connect):
+                self.connect(action.link, action.timeout)
+            elif isinstance(action, Close):
+                if action.link in self.wires:
+                    self.wires.pop(action.link).close()
+            else:
+                break
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        deadline = self.engine.next_deadline()
+        if deadline is not None:
+            delay = max(deadline - clock(), 0.0)
+            self.timer = self.reactor.callLater(delay, self.tell, self.engine.handle_timeout)
+
+    def connect(self, link: Any, timeout: float) -> None:
+        host, port = link.address.host, link.address.port
+        endpoint = HostnameEndpoint(self.reactor, host, port, timeout)
+        wire = self.wires[link] = Wire(self, link)
+        wire.attempt = connectProtocol(endpoint, wire)
+        wire.attempt.addErrback(wire.connectionFailed)
+
+    def run(self, begin: Callable[..., Any]) -> Deferred[None]:
+        """Begin a call that waits. It may be cancelled."""
+        wait: Any = None
+
+        def finish() -> None:
+            if not done.called:
+                self.tell(self.engine.release, wait)
+                try:
+                    wait.raise_error()
+                except GearmanError:
+                    done.errback()
+                else:
+                    done.callback(None)
+
+        done: Deferred[None] = Deferred(lambda _: self.tell(self.engine.release, wait))
+        # The engine may not be called in `wake`, and whoever has the Deferred may do that.
+        wait = begin(now=clock(), wake=lambda: self.reactor.callLater(0, finish))
+        self.pump()
+        return done
+
+    def close(self) -> None:
+        self.tell(self.engine.close)
+
+
+class GearmanClient(Adapter):
+    """Submits jobs."""
+
+    def __init__(self, reactor: Any, hosts: Iterable[HostSpec]) -> None:
+        addresses = parse_host_list(hosts)
+        super().__init__(reactor, ClientEngine(addresses, rng=chance, wall_clock=time.time))
+
+    def submit(
+        self, task: str, data: bytes, timeout: float | None = None
+    ) -> Deferred[GearmanJobRequest]:
+        """Submit a job. What comes is its request, when it has ended or `timeout` is over."""
+        (request,) = requests = make_requests([{"task": task, "data": data}])
+        prepare(requests, NoopEncoder)
+        done = self.run(partial(self.engine.submit, requests, timeout=timeout))
+        return done.addCallback(lambda _: request)
+
+
+class GearmanWorker(Adapter):
+    """Does jobs."""
+
+    def __init__(self, reactor: Any, hosts: Iterable[HostSpec], max_jobs: int = 1) -> None:
+        addresses = parse_host_list(hosts)
+        super().__init__(reactor, WorkerEngine(addresses, rng=chance, max_jobs=max_jobs))
+        self.callbacks: dict[str, Callable[[WorkerJob], Any]] = {}
+
+    def register(self, task: str, callback: Callable[[WorkerJob], Any]) -> None:
+        """`callback` gets a job, and returns its result, as bytes or as a Deferred of them."""
+        self.callbacks[task] = callback
+        self.engine.register(task.encode(), None, clock())
+        self.pump()
+
+    def work(self) -> Deferred[None]:
+        """Work until `stop` is called, and the jobs that are there are done."""
+        self.over: Deferred[None] = Deferred()
+        self.stream = self.engine.work(clock(), lambda: self.reactor.callLater(0, self.look))
+        self.pump()
+        return self.over
+
+    def stop(self) -> None:
+        self.tell(self.engine.stop)
+
+    def look(self) -> None:
+        """There is news: jobs to do, or the end of the work."""
+        while (job := self.engine.next_job(clock())) is not None:
+            self.do(job)
+        if self.stream.done and not self.over.called:
+            self.tell(self.engine.release, self.stream)
+            try:
+                self.stream.raise_error()
+            except GearmanError:
+                self.over.errback()
+            else:
+                self.over.callback(None)
+        self.pump()
+
+    def do(self, job: WorkerJob) -> None:
+        def complete(result: bytes) -> Deferred[None]:
+            event = events.WorkComplete(job.wire_handle, result)
+            return self.run(partial(self.engine.send, job, event))
+
+        done = maybeDeferred(self.callbacks[job.task], job).addCallback(complete)
+        done.addErrback(lambda failure: log.failure("{job} failed", failure, job=job))
+        # If it has not ended, it fails.
+        done.addBoth(lambda _: self.tell(self.engine.job_done, job))
+
+
+# The adapter ends here.
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Reverse some bytes in Gearman jobs.")
+    parser.add_argument(
+        "--server", type=parse_address, metavar="HOST:PORT", help="in place of our own"
+    )
+    parser.add_argument("--jobs", type=int, default=8, metavar="N", help="how many; 8")
+    parser.add_argument("--size", type=int, default=1_000_000, help="bytes of each; 1000000")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait; 30")
+    parser.add_argument("--no-worker", action="store_true", help="others do the jobs")
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        if arguments.server is None:
+            server = stack.enter_context(gearman_sync.JobServer())
+            arguments.server = server.address
+            print(f"server: listening at {arguments.server}, for this program only", flush=True)
+        react(lambda reactor: ensureDeferred(run(reactor, arguments)))
+
+
+async def run(reactor: Any, arguments: argparse.Namespace) -> None:
+    worker = GearmanWorker(reactor, [arguments.server], max_jobs=2)
+    worker.register("reverse", partial(reverse, reactor))
+    if arguments.no_worker:
+        worker.stop()
+    work = worker.work()
+    client = GearmanClient(reactor, [arguments.server])
+    numbers = range(1, arguments.jobs + 1)
+    started = clock()
+    done = await gatherResults([ensureDeferred(one(client, n, arguments)) for n in numbers])
+    print(f"{sum(done)} of {len(numbers)} jobs done in {clock() - started:.3f} s")
+    client.close()
+    worker.stop()
+    with contextlib.suppress(ServerUnavailable):
+        await work
+    if not all(done):
+        sys.exit(1)
+
+
+def reverse(reactor: Any, job: WorkerJob) -> Deferred[bytes]:
+    """A callback that takes time, and lets others run meanwhile."""
+    return deferLater(reactor, 0.01, lambda: job.data[::-1])
+
+
+async def one(client: GearmanClient, number: int, arguments: argparse.Namespace) -> bool:
+    """Submit a job, say what has become of it, and return whether it is well."""
+    data = f"job {number} ".encode().ljust(arguments.size)
+    try:
+        request = await client.submit("reverse", data, arguments.timeout)
+    except GearmanError as error:
+        print(f"job {number}: {error}", flush=True)
+        return False
+    good: bool = request.state == JOB_COMPLETE and request.result == data[::-1]
+    if good:
+        print(f"job {number}: {len(data)} bytes reversed", flush=True)
+    else:
+        print(f"job {number}: {'timed out' if request.timed_out else request.error}", flush=True)
+    return good
+
+
+if __name__ == "__main__":
+    main()
