@@ -27,6 +27,7 @@ pytest.importorskip("rich")
 pytest.importorskip("trio")
 pytest.importorskip("typer")
 
+import gearman_sync
 from tests.cli.terminal import CTRL_C, PROMPT, Shell, environment
 from tests.support import PATIENCE, eventually, free_port, require
 from tests.test_docs_pages import matches
@@ -182,7 +183,8 @@ def test_tutorial(learner: Learner) -> None:
 def make_environment(directory: Path) -> None:
     venv.create(directory, symlinks=True)
     (packages,) = directory.glob("lib/python*/site-packages")
-    paths = [str(ROOT), *(path for path in sys.path if path.endswith("-packages"))]
+    ours = Path(gearman_sync.__file__).parent.parent
+    paths = [str(ours), *(path for path in sys.path if path.endswith("-packages"))]
     (packages / "here.pth").write_text("".join(f"{path}\n" for path in paths))
     program = directory / "bin" / "gearmanctl"
     program.write_text(f'#!/bin/sh\nexec "{directory}/bin/python" -m gearman_sync "$@"\n')
