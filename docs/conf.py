@@ -59,6 +59,9 @@ myst_heading_anchors = 3
 # Both adapters have a class of this name; annotations that only type checkers read can't say which.
 suppress_warnings = ["ref.python"]
 
+# What is copied of a screen are the commands.
+copybutton_prompt_text = "$ "
+
 html_theme = "furo"
 html_title = "Gearman for Python"
 html_theme_options = {"source_repository": "", "navigation_with_keys": True}

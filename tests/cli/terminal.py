@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+#: What a `Shell` has before each command.
+PROMPT: Final = "$ "
 #: Keys of a terminal.
 CTRL_C, UP, DOWN, PAGE_DOWN = "\x03", "\x1b[A", "\x1b[B", "\x1b[6~"
 
@@ -38,6 +40,8 @@ _BEGUN: Final = re.compile(rb"\x1b(?:\[[0-?]*)?\Z")
 _CUT_OFF: Final = re.compile(rb"\x1b(?:\[[0-?]*)?(?=\x1b)")
 # Sets the window's title, and shows nothing.
 _MARK: Final = b"\x1b]2;the end\x07"
+# What comes with a prompt and is not seen.
+_PROMPT_MARK: Final = "\x1b]2;prompt\x07"
 # Variables with which a user changes what programs write on terminals.
 _TASTES: Final = (
     *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "CLICOLOR_FORCE"),
@@ -206,9 +210,14 @@ class Terminal:
 
     # Waiting.
 
-    def wait_until(self, condition: Callable[[], object], what: str = "condition") -> None:
+    def wait_until(
+        self,
+        condition: Callable[[], object],
+        what: str = "condition",
+        patience: float = PATIENCE,
+    ) -> None:
         """Wait until `condition`, which may look at the screen, is true."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         # What is written at once need not come at once.
         while self._pump(0) or not condition():
             if self.process.poll() is not None:
@@ -246,3 +255,41 @@ class Terminal:
         self._begun = begun[0] if begun else b""
         self._stream.feed(data.removesuffix(self._begun))
         return True
+
+
+class Shell(Terminal):
+    """A shell in a terminal. `options` are those of the terminal; `env` is the shell's."""
+
+    def __init__(self, env: dict[str, str], **options: Any) -> None:
+        env = {**env, "PS1": f"{_PROMPT_MARK}{PROMPT}", "ENV": ""}
+        super().__init__("sh", "-i", env=env, **options)
+        self._commands = 0
+        self.wait_for_prompt()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it waits for a command."""
+        return self.raw.count(_PROMPT_MARK.encode()) > self._commands
+
+    @property
+    def shown(self) -> str:
+        """What is on the screen, without the prompt for the next command."""
+        return self.text.removesuffix(PROMPT.rstrip()) if self.is_ready else f"{self.text}\n"
+
+    def run(self, command: str) -> None:
+        """Type a command."""
+        self.type(f"{command}\n")
+        self._commands += 1
+
+    def wait_for_prompt(self, patience: float = PATIENCE) -> None:
+        """Wait until the command is over."""
+        self.wait_until(lambda: self.is_ready, "a prompt", patience)
+
+    def leave(self) -> None:
+        """End the command, if there is one, and the shell. The terminal is as it was."""
+        if not self.is_ready:
+            self.type(CTRL_C)
+            self.wait_for_prompt()
+        self.type("exit\n")
+        self.wait_for_end()
+        assert self.changes == []

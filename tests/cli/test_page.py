@@ -30,7 +30,7 @@ from tests.support import PATIENCE, Gearmand, eventually
 from tests.test_docs_pages import jobs_at, matches
 
 from .support import ROOT
-from .terminal import CTRL_C, Terminal, environment
+from .terminal import PROMPT, Shell, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 PAGE = ROOT / "docs" / "reference" / "gearmanctl.md"
 CONSOLE = re.compile(r"(<!-- it runs -->\n)?^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PROMPT = "$ "
-# What comes with a prompt and is not seen.
-MARK = "\x1b]2;prompt\x07"
 # The name of this machine, on the page.
 HOST = "myhost"
 
@@ -82,43 +79,6 @@ def is_shown(block: Block, screen: str) -> bool:
     return matches(expected, screen)
 
 
-class Shell(Terminal):
-    """A shell in a terminal."""
-
-    def __init__(self, lines: int, cwd: Path, env: dict[str, str]) -> None:
-        super().__init__("sh", "-i", lines=lines, cwd=cwd, env=env)
-        self._commands = 0
-        self.wait_for_prompt()
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it waits for a command."""
-        return self.raw.count(MARK.encode()) > self._commands
-
-    @property
-    def shown(self) -> str:
-        """What is on the screen, without the prompt for the next command."""
-        return self.text.removesuffix(PROMPT.rstrip()) if self.is_ready else f"{self.text}\n"
-
-    def run(self, command: str) -> None:
-        """Type a command."""
-        self.type(f"{command}\n")
-        self._commands += 1
-
-    def wait_for_prompt(self) -> None:
-        """Wait until the command is over."""
-        self.wait_until(lambda: self.is_ready, "a prompt")
-
-    def leave(self) -> None:
-        """End the command, if there is one, and the shell. The terminal is as it was."""
-        if not self.is_ready:
-            self.type(CTRL_C)
-            self.wait_for_prompt()
-        self.type("exit\n")
-        self.wait_for_end()
-        assert self.changes == []
-
-
 class Resize:
     """A worker's function that makes small pictures of photos, and does not get on with some."""
 
@@ -155,7 +115,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     program.write_text(f'#!/bin/sh\nexec {python} -W error -m gearman_sync "$@"\n')
     program.chmod(0o755)
     path = os.pathsep.join([str(directory), os.environ.get("PATH", os.defpath)])
-    return environment(PATH=path, PS1=f"{MARK}{PROMPT}", ENV="")
+    return environment(PATH=path)
 
 
 def short_port() -> int:
@@ -203,7 +163,7 @@ def test_page(server: Gearmand, resize: Resize, environ: dict[str, str], tmp_pat
         running: list[tuple[Block, Shell]] = []
         for block in blocks:
             lines = block.text.count("\n") - 1 if block.is_screen else 60
-            shell = stack.enter_context(Shell(lines, directory, environ))
+            shell = stack.enter_context(Shell(environ, lines=lines, cwd=directory))
             run(block, shell, server, places)
             resize.go_on()
             server.wait_for_jobs("resize", 0)
@@ -279,8 +239,8 @@ def test_comparing(text: str, runs: bool, screen: str, good: bool) -> None:
 def test_commands_are_typed_and_what_they_print_is_compared(
     server: Gearmand, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    with Shell(24, tmp_path, environ) as shell:
+    with Shell(environ, cwd=tmp_path) as shell:
         run(Block("$ echo a\na\n$ printf 'b\\n'; false\nb\n$ echo $?\n1\n", 1), shell, server, {})
         shell.leave()
-    with Shell(24, tmp_path, environ) as shell, pytest.raises(AssertionError, match="shows"):
+    with Shell(environ, cwd=tmp_path) as shell, pytest.raises(AssertionError, match="shows"):
         run(Block("$ echo a\nb\n", 1), shell, server, {})

@@ -1,0 +1,68 @@
+"""A FastAPI application that gives work to Gearman.
+
+uvicorn examples.fastapi_app:app
+python examples/fastapi_app.py          # The worker.
+"""
+
+import contextlib
+import os
+import uuid
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import anyio
+from fastapi import Body, FastAPI, HTTPException, Request
+
+import gearman_anyio as gearman
+
+Text = Annotated[str, Body(media_type="text/plain")]
+
+
+def servers() -> list[str]:
+    return os.environ.get("GEARMAN_SERVERS", "localhost:4730").split(",")
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    async with gearman.GearmanClient(servers()) as client:
+        yield {"gearman": client}
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/now")
+async def count_now(text: Text, request: Request) -> dict[str, int]:
+    """Wait for the result, but not for long."""
+    try:
+        job = await request.state.gearman.submit_job("count-words", text, poll_timeout=2)
+    except gearman.errors.ServerUnavailable as error:
+        raise HTTPException(503, "try again later") from error
+    if job.state != gearman.JOB_COMPLETE:
+        raise HTTPException(504, job.reason or "no result in time")
+    return {"words": int(job.result)}
+
+
+@app.post("/later", status_code=202)
+async def count_later(text: Text, request: Request) -> dict[str, str]:
+    """Leave the work to a background job."""
+    name = uuid.uuid4().hex
+    await request.state.gearman.submit_job(
+        "count-words", text, name, background=True, poll_timeout=2
+    )
+    return {"job": name}
+
+
+async def count_words(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
+    return str(len(job.data.split()))
+
+
+async def work() -> None:
+    async with gearman.GearmanWorker(servers(), max_jobs=100) as worker:
+        worker.register_task("count-words", count_words)
+        await worker.work()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        anyio.run(work)

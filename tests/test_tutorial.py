@@ -1,0 +1,222 @@
+"""docs/tutorial.md, as somebody types it who has never met Gearman.
+
+In the order of the page, each ```py block is written to the file that its first line names, and
+each ```console block is typed into a shell in a terminal of its own. What is on the screen then has
+to be the block, where three dots stand for anything. Behind ``<!-- it runs -->`` the last command
+is not over. A later block that begins with a command that still runs is that terminal again, in
+which ``^C`` is typed where the block has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import pytest
+
+pytest.importorskip("pyte")
+pytest.importorskip("rich")
+pytest.importorskip("trio")
+pytest.importorskip("typer")
+
+import gearman_sync
+from tests.cli.terminal import CTRL_C, PROMPT, Shell, environment
+from tests.support import PATIENCE, eventually, free_port, require
+from tests.test_docs_pages import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "tutorial.md"
+FENCED = re.compile(r"^(<!-- it runs -->\n)?```(py|console)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILE_NAME = re.compile(r"# (\w+\.py)\n")
+# The blocks that make an environment, and go there.
+INSTALL, GO_THERE = "python3 -m venv .venv", "cd first-jobs"
+SERVERS = {"gearmand": "gearmand", "JobServer": "gearmanctl serve"}
+PORT = "4730"
+# Seconds that pip may take.
+DOWNLOADS = 300.0
+
+
+def is_shown(text: str, screen: str) -> bool:
+    """Whether that is what is on the screen. (The prompt may come right behind ``^C``.)"""
+    return matches(text.rstrip("\n"), screen.rstrip("\n"))
+
+
+class Learner:
+    """Somebody with the page, and any number of terminals."""
+
+    def __init__(self, home: Path, server: str) -> None:
+        if server == "gearmand":
+            require("gearmand")
+        self.home = home
+        self.port = str(free_port())
+        self.starts_server = SERVERS[server]
+        self.other_servers = tuple(set(SERVERS.values()) - {self.starts_server})
+        path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+        self.environment = environment(
+            PATH=path,
+            GEARMAN_SERVERS=f"localhost:{self.port}",
+            PIP_DISABLE_PIP_VERSION_CHECK="1",
+            VIRTUAL_ENV_DISABLE_PROMPT="1",
+        )
+        self.prelude: list[str] = []
+        self.running: dict[str, Shell] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for shell in self.running.values():
+            shell.__exit__(*exc_info)
+
+    def write(self, text: str) -> None:
+        name = FILE_NAME.match(text)
+        assert name is not None, f"a file without a name: {text}"
+        path = self.home / "first-jobs" / name[1]
+        path.write_text(text.replace(PORT, self.port), encoding="utf-8")
+
+    def look(self, text: str, line: int, *, runs: bool) -> None:
+        """Type the commands of a block where they do not run yet, and compare the screen."""
+        commands = [
+            each.removeprefix(PROMPT) for each in text.splitlines() if each.startswith(PROMPT)
+        ]
+        if commands[0].startswith(self.other_servers):
+            if "^C" not in text:
+                return
+            # The same is done to the one that runs.
+            (command,) = (each for each in self.running if each.startswith(self.starts_server))
+            text = f"{PROMPT}{command}\n...^C\n"
+        else:
+            command = commands[0]
+        shell = self.running.pop(command, None)
+        if shell is None:
+            shell = self.open_terminal()
+            self.type(shell, commands, runs=runs)
+        elif "^C" in text:
+            shell.type(CTRL_C)
+        if not runs:
+            shell.wait_for_prompt()
+        with contextlib.suppress(AssertionError):
+            shell.wait_until(lambda: is_shown(text, self.shown(shell)))
+        assert is_shown(text, self.shown(shell)), (
+            f"{PAGE.name}:{line} shows\n{self.shown(shell)}\nand not\n{text}"
+        )
+        if runs:
+            self.running[commands[-1]] = shell
+            if commands[-1].startswith(self.starts_server):
+                eventually(self.is_served, "the server")
+        else:
+            shell.leave()
+            shell.__exit__(None, None, None)
+
+    def open_terminal(self) -> Shell:
+        shell = Shell(self.environment, columns=160, lines=50, cwd=self.home)
+        for command in self.prelude:
+            shell.run(command)
+            shell.wait_for_prompt()
+        if self.prelude:
+            shell.run("clear")
+            shell.wait_for_prompt()
+        return shell
+
+    def type(self, shell: Shell, commands: list[str], *, runs: bool) -> None:
+        for number, command in enumerate(commands, 1):
+            shell.run(command.replace(PORT, self.port))
+            if not runs or number < len(commands):
+                shell.wait_for_prompt(DOWNLOADS if command.startswith("pip ") else PATIENCE)
+
+    def shown(self, shell: Shell) -> str:
+        return shell.shown.replace(self.port, PORT).replace(socket.gethostname(), "myhost")
+
+    def is_served(self) -> bool:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", int(self.port))),
+        ):
+            return True
+        return False
+
+
+@pytest.fixture(params=SERVERS)
+def learner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Learner]:
+    with Learner(tmp_path, request.param) as learner:
+        yield learner
+
+
+def read_page() -> Iterator[tuple[bool, str, str, int]]:
+    page = PAGE.read_text(encoding="utf-8")
+    for match in FENCED.finditer(page):
+        yield bool(match[1]), match[2], match[3], page.count("\n", 0, match.start(3))
+
+
+def follow(learner: Learner, *, install: bool) -> None:
+    """Do what the page says. Without `install`, the environment is there already."""
+    for runs, language, text, line in read_page():
+        if language == "py":
+            learner.write(text)
+        elif text.startswith(PROMPT + GO_THERE):
+            learner.prelude = [each.removeprefix(PROMPT) for each in text.splitlines()]
+        elif install or not text.startswith(PROMPT + INSTALL):
+            learner.look(text, line, runs=runs)
+    for command in list(learner.running):
+        learner.running.pop(command).__exit__(None, None, None)
+
+
+@pytest.mark.slow
+def test_tutorial(learner: Learner) -> None:
+    """With an environment that has the packages of this one."""
+    make_environment(learner.home / ".venv")
+    (learner.home / "first-jobs").mkdir()
+    follow(learner, install=False)
+
+
+def make_environment(directory: Path) -> None:
+    venv.create(directory, symlinks=True)
+    (packages,) = directory.glob("lib/python*/site-packages")
+    ours = Path(gearman_sync.__file__).parent.parent
+    paths = [str(ours), *(path for path in sys.path if path.endswith("-packages"))]
+    (packages / "here.pth").write_text("".join(f"{path}\n" for path in paths))
+    program = directory / "bin" / "gearmanctl"
+    program.write_text(f'#!/bin/sh\nexec "{directory}/bin/python" -m gearman_sync "$@"\n')
+    program.chmod(0o755)
+
+
+@pytest.mark.slow
+def test_tutorial_from_the_first_command(tmp_path: Path) -> None:
+    """As it is typed in a checkout, with what pip gets from an index."""
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(tmp_path), "trio"]
+    if (
+        not os.environ.get("CI")
+        and subprocess.run(pip, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("pip reaches no index")
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    for name in ("gearman_proto", "gearman_sync", "gearman_anyio"):
+        shutil.copytree(ROOT / name, checkout / name)
+    with Learner(checkout, "JobServer") as learner:
+        follow(learner, install=True)
+
+
+def test_what_the_page_has() -> None:
+    """All of its files and screens are found."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert len(list(read_page())) == page.count("```py\n") + page.count("```console\n") > 15
+    names = [FILE_NAME.match(text) for _, language, text, _ in read_page() if language == "py"]
+    assert None not in names
+    assert f"{PROMPT}{INSTALL}" in page
+    assert f"{PROMPT}{GO_THERE}" in page
+    for command in SERVERS.values():
+        assert f"{PROMPT}{command}" in page

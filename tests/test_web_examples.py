@@ -1,0 +1,123 @@
+"""The web applications of examples/, and what docs/howto/web.md shows of them and of this file."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+
+from tests.support import require_module
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gearman_proto.address import HostAndPort
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "howto" / "web.md"
+SHOWN = ("examples/django_site.py", "examples/fastapi_app.py", "tests/test_web_examples.py")
+
+
+@pytest.fixture(scope="module")
+def django_site(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The module, whose files are not where those of others are."""
+    require_module("django")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SITE_DATA", str(tmp_path_factory.mktemp("site")))
+        return importlib.import_module("examples.django_site")
+
+
+@pytest.fixture
+def site(django_site: Any, gearman_server: HostAndPort) -> Iterator[Any]:
+    from django.test import override_settings
+
+    with override_settings(GEARMAN_SERVERS=[gearman_server]):
+        django_site.get_client.cache_clear()
+        yield django_site
+        django_site.get_client().shutdown()
+
+
+def test_django_now(site: Any, gearman_worker: Any) -> None:
+    from django.test import Client
+
+    with gearman_worker(site.make_worker()):
+        response = Client().post("/now", "to be or not", content_type="text/plain")
+    assert response.json() == {"words": 4}
+
+
+def test_django_later(site: Any, gearman_worker: Any) -> None:
+    from django.test import Client
+
+    response = Client().post("/later", "to be or not", content_type="text/plain")
+    place = response.json()["result"]
+    assert Client().get(place).json() == {"words": None}
+    gearman_worker(site.make_worker()).drain()
+    assert Client().get(place).json() == {"words": 4}
+
+
+def test_django_without_a_worker(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.test import Client
+
+    submit = site.get_client().submit_job
+    monkeypatch.setattr(
+        site.get_client(), "submit_job", lambda *args, **_: submit(*args, poll_timeout=0.1)
+    )
+    response = Client().post("/now", "to be", content_type="text/plain")
+    assert (response.status_code, response.json()) == (504, {"error": "no result in time"})
+
+
+def test_django_without_a_server(site: Any) -> None:
+    from django.test import Client, override_settings
+
+    with override_settings(GEARMAN_SERVERS=["localhost:1"]):
+        site.get_client.cache_clear()
+        response = Client().post("/now", "to be", content_type="text/plain")
+    assert (response.status_code, response.json()) == (503, {"error": "try again later"})
+
+
+def test_django_command(django_site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It works until it is told to stop, by a signal's handler, say."""
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    with (
+        mock.patch.object(django_site.DjangoWorker, "work") as work,
+        mock.patch.object(django_site.DjangoWorker, "stop") as stop,
+    ):
+        django_site.Command().handle()
+        work.assert_called_once_with()
+        for handler in handlers.values():
+            handler(signal.SIGTERM, None)
+    assert set(handlers) == {signal.SIGTERM, signal.SIGINT}
+    assert stop.call_count == 2
+
+
+@pytest.fixture
+def application(gearman_server: HostAndPort, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for module in ("fastapi", "httpx2"):
+        require_module(module)
+    monkeypatch.setenv("GEARMAN_SERVERS", str(gearman_server))
+    return importlib.import_module("examples.fastapi_app")
+
+
+def test_fastapi(application: Any, gearman_worker: Any) -> None:
+    from fastapi.testclient import TestClient
+
+    callbacks = {"count-words": application.count_words}
+    with gearman_worker(callbacks) as worker, TestClient(application.app) as http:
+        assert http.post("/now", content="to be or not").json() == {"words": 4}
+        http.post("/later", content="to be")
+        assert [run.result for run in worker.drain()] == ["4", "2"]
+
+
+def test_what_the_page_shows() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    sources = [(ROOT / name).read_text(encoding="utf-8") for name in SHOWN]
+    blocks = re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) > 5
+    for block in blocks:
+        assert any(block in source for source in sources), block
