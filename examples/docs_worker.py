@@ -47,16 +47,6 @@ def add(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
     return json.dumps({"sum": sum(json.loads(job.data))})
 
 
-def convert(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
-    """Two pages, which are sent as they are done, and how many there were."""
-    worker.send_job_status(job, 1, 2)
-    worker.send_job_data(job, b"page 1")
-    worker.send_job_warning(job, b"no title")
-    worker.send_job_status(job, 2, 2)
-    worker.send_job_data(job, b"page 2")
-    return b"2 pages"
-
-
 def divide(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
     """What "6 by 3" is. "1 by 0" fails."""
     numerator, denominator = map(int, job.data.split(b" by "))
@@ -78,7 +68,7 @@ def slow(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
 # Two workers with one job at a time each: so nobody waits for `slow`, and the results of all others
 # come in the order of their jobs.
 WORKERS: dict[str, tuple[Callback, ...]] = {
-    "docs-worker": (reverse, add, convert, divide, refuse),
+    "docs-worker": (reverse, add, divide, refuse),
     "docs-worker-slow": (slow,),
 }
 

@@ -27,7 +27,7 @@ QUICKSTARTS = ["quickstart", "quickstart_trio", "quickstart_asyncio"]
 OWN_LOOP = "examples/own_loop.py"
 TWISTED = "examples/twisted_client.py"
 DOCS_WORKER = "examples/docs_worker.py"
-FUNCTIONS = "reverse, add, convert, divide, refuse, slow"
+FUNCTIONS = "reverse, add, divide, refuse, slow"
 
 
 @pytest.fixture(params=QUICKSTARTS)
