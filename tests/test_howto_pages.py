@@ -108,7 +108,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         yield start
 
 
-def results(requests: list[GearmanJobRequest[Any]]) -> list[Any]:
+def results(requests: list[GearmanJobRequest]) -> list[Any]:
     return [request.result for request in requests]
 
 
