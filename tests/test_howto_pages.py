@@ -65,7 +65,7 @@ def files_of(text: str) -> dict[str, str]:
 
 def line_of(text: str, beginning: str) -> str:
     """The one line in blocks for the shell that begins so."""
-    blocks = [block[2] for block in FENCED.finditer(text) if block[1] == "sh"]
+    blocks = [block[2].replace("\\\n", "") for block in FENCED.finditer(text) if block[1] == "sh"]
     (line,) = [
         line for block in blocks for line in block.splitlines() if line.startswith(beginning)
     ]
@@ -298,7 +298,7 @@ def test_exporter(launch: Callable[[], Server], start: Callable[..., Running]) -
             return str(answer.read().decode())
         return ""
 
-    shown = PRODUCTION[PRODUCTION.index("```text\ngearman_up") :].split("```")[1]
+    shown = PRODUCTION[PRODUCTION.index("```text\ngearman_") :].split("```")[1]
     eventually(lambda: get() == shown.removeprefix("text\n"), "what the page shows")
     worker.stop()
     server.kill()
