@@ -1,6 +1,6 @@
-"""What docs/reference/gearmanctl.md shows is what is on the screen.
+"""What docs/reference/gearmanctl.md and docs/howto/workers.md show is what is on the screen.
 
-Its ```console blocks are typed into a shell in a terminal, in the order of the page, and what is on
+Their ```console blocks are typed into a shell in a terminal, in the order of a page, and what is on
 the screen then has to be the block, where three dots stand for anything. Behind the comment
 ``<!-- it runs -->`` the last command of a block is not over: the screen is as shown at some moment,
 and the command goes on until the end of the page, or until its jobs end.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PAGE = ROOT / "docs" / "reference" / "gearmanctl.md"
+PAGES = [ROOT / "docs" / "reference" / "gearmanctl.md", ROOT / "docs" / "howto" / "workers.md"]
 CONSOLE = re.compile(r"(<!-- it runs -->\n)?^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # The name of this machine, on the page.
 HOST = "myhost"
@@ -148,7 +148,10 @@ def resize(server: Gearmand) -> Iterator[Resize]:
 
 
 @pytest.mark.slow
-def test_page(server: Gearmand, resize: Resize, environ: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page(
+    page: Path, server: Gearmand, resize: Resize, environ: dict[str, str], tmp_path: Path
+) -> None:
     places = {
         "localhost:4730": f"localhost:{server.port}",
         "4731": str(short_port()),
@@ -157,8 +160,8 @@ def test_page(server: Gearmand, resize: Resize, environ: dict[str, str], tmp_pat
     environ["GEARMAN_SERVERS"] = places["localhost:4730"]
     directory = tmp_path / "home"
     directory.mkdir()
-    blocks = blocks_of(PAGE.read_text(encoding="utf-8"))
-    assert len(blocks) > 10
+    blocks = blocks_of(page.read_text(encoding="utf-8"))
+    assert blocks
     with contextlib.ExitStack() as stack:
         running: list[tuple[Block, Shell]] = []
         for block in blocks:
@@ -202,9 +205,7 @@ def run(block: Block, shell: Shell, server: Gearmand, places: dict[str, str]) ->
         match block.commands[-1].split():
             case ["gearmanctl", "work", task, *_]:
                 eventually(lambda: server.counts(task)[2], f"a worker for {task}")
-    assert is_shown(block, shown()), (
-        f"{PAGE.name}:{block.line} shows\n{shown()}\nand not\n{block.text}"
-    )
+    assert is_shown(block, shown()), f"line {block.line} shows\n{shown()}\nand not\n{block.text}"
 
 
 def test_what_a_page_shows() -> None:

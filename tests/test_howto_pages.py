@@ -1,0 +1,311 @@
+"""The files and commands of the pages for those who run workers and servers do what the pages say.
+
+A file is the block behind a comment ``<!-- file: NAME -->``. What else is run is found by how it
+begins.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_sync import GearmanClient, errors
+from gearman_sync.testing import ScriptedWorker
+from tests.support import (
+    PATIENCE,
+    Administered,
+    EmbeddedServer,
+    Gearmand,
+    PortProgram,
+    Program,
+    client_context,
+    client_keys,
+    eventually,
+    free_port,
+    require,
+    require_module,
+)
+from tests.test_docs_pages import FENCED, ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from gearman_sync import GearmanJobRequest
+
+    Server = Gearmand | EmbeddedServer
+
+FILE = re.compile(r"<!-- file: (\S+) -->\n\Z")
+GEARMANCTL = shlex.join([sys.executable, "-m", "gearman_sync"])
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / "howto" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def files_of(text: str) -> dict[str, str]:
+    """The files of a page, by their names."""
+    found = {}
+    for block in FENCED.finditer(text):
+        if name := FILE.search(text, 0, block.start()):
+            found[name[1]] = block[2]
+    return found
+
+
+def line_of(text: str, beginning: str) -> str:
+    """The one line in blocks for the shell that begins so."""
+    blocks = [block[2].replace("\\\n", "") for block in FENCED.finditer(text) if block[1] == "sh"]
+    (line,) = [
+        line for block in blocks for line in block.splitlines() if line.startswith(beginning)
+    ]
+    return line
+
+
+WORKERS, PRODUCTION, DEPLOYING = map(page, ("workers", "production", "deploying"))
+FILES = files_of(WORKERS) | files_of(PRODUCTION)
+
+
+class Running(Program):
+    """A file of a page as a program, in a directory."""
+
+    def __init__(self, directory: Path, name: str, server: Administered, **env: str) -> None:
+        path = directory / name
+        path.write_text(FILES[name], encoding="utf-8")
+        host, port = server.address
+        servers = f"GEARMAN_SERVERS={host}:{port}"
+        variables = (servers, f"PYTHONPATH={ROOT}", *(f"{key}={env[key]}" for key in env))
+        super().__init__("env", *variables, sys.executable, "-W", "error", str(path))
+        self.spawn()
+
+    def terminate(self) -> None:
+        """Send it SIGTERM, and see that it ends well."""
+        assert self.process is not None
+        self.process.terminate()
+        assert self.process.wait(PATIENCE) == 0
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts files of pages, and ends them with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str, server: Administered, **env: str) -> Running:
+            program = Running(tmp_path, name, server, **env)
+            stack.callback(program.kill)
+            return program
+
+        yield start
+
+
+def results(requests: list[GearmanJobRequest]) -> list[Any]:
+    return [request.result for request in requests]
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "result"),
+    [("worker.py", "thumbnail", b"small x"), ("worker_trio.py", "fetch", b"page of x")],
+)
+def test_worker_ends_its_job_at_sigterm(
+    name: str,
+    task: str,
+    result: bytes,
+    launch: Callable[[], Server],
+    start: Callable[..., Running],
+    no_hang: None,
+) -> None:
+    server = launch()
+    worker = start(name, server)
+    with GearmanClient([server.address]) as client:
+        request = client.submit_job(task, "x", wait_until_complete=False)
+        eventually(lambda: server.counts(task)[1], "the job running")
+        worker.terminate()
+        client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+    assert request.result == result
+
+
+def test_rolling_restart(
+    launch: Callable[[], Server], start: Callable[..., Running], no_hang: None
+) -> None:
+    server = launch()
+    first, second = start("worker.py", server), start("worker.py", server)
+    eventually(lambda: server.counts("thumbnail")[2] == 2, "two workers")
+    jobs = [{"task": "thumbnail", "data": str(number)} for number in range(12)]
+    with GearmanClient([server.address]) as client:
+        requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
+        eventually(lambda: server.counts("thumbnail")[1] == 2, "two jobs running")
+        first.terminate()
+        start("worker.py", server)
+        second.terminate()
+        assert {line.split("\t")[1] for line in server.admin("show jobs").splitlines()[:-1]} <= {
+            "0"
+        }, "a job has lost its worker"
+        client.wait_until_jobs_completed(requests, poll_timeout=PATIENCE)
+    assert results(requests) == [b"small %d" % number for number in range(12)]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".service")])
+def test_unit(name: str, tmp_path: Path) -> None:
+    text = FILES[name].replace("/opt/thumbnails/bin/python", sys.executable)
+    text = text.replace("/usr/sbin/gearmand", require("gearmand"))
+    (tmp_path / name).write_text(text)
+    analyze = [require("systemd-analyze"), "verify", "--man=no", str(tmp_path / name)]
+    done = subprocess.run(analyze, capture_output=True, text=True, check=False)
+    said = [line for line in done.stderr.splitlines() if name.replace("@.", "@") in line]
+    assert (done.returncode, said) == (0, []), done.stderr
+
+
+def gearmand_of_unit() -> tuple[list[str], int]:
+    """The command of the unit for gearmand, and the signal that ends it."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[method-assign,assignment]
+    unit.read_string(FILES["gearmand@.service"].replace("\\\n", ""))
+    _, *options = shlex.split(unit["Service"]["ExecStart"])
+    return [require("gearmand"), *options], signal.Signals[unit["Service"]["KillSignal"]]
+
+
+class UnitsGearmand(PortProgram, Administered):
+    """A gearmand as its unit starts it, at a port of its own."""
+
+    def __init__(self, port: int) -> None:
+        command, self._signal = gearmand_of_unit()
+        super().__init__("127.0.0.1", port, *command, "--port", str(port))
+        self.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.host, self.port
+
+    def drain(self) -> None:
+        """Do what systemd does to stop it."""
+        assert self.process is not None
+        self.process.send_signal(self._signal)
+
+
+def listens(address: tuple[str, int]) -> bool:
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(address):
+        return True
+    return False
+
+
+def test_a_second_gearmand_takes_over_while_the_first_drains(
+    start: Callable[..., Running], no_hang: None
+) -> None:
+    first = UnitsGearmand(free_port())
+    with contextlib.ExitStack() as stack:
+        stack.callback(first.kill)
+        worker = start("worker.py", first)
+        eventually(lambda: first.counts("thumbnail")[2], "the worker")
+        jobs = [{"task": "thumbnail", "data": str(number)} for number in range(5)]
+        with GearmanClient([first.address]) as old, GearmanClient([first.address]) as new:
+            requests = old.submit_multiple_jobs(jobs, wait_until_complete=False)
+            first.drain()
+            eventually(lambda: not listens(first.address), "nobody listening")
+            second = UnitsGearmand(first.port)
+            stack.callback(second.kill)
+            late = new.submit_job("thumbnail", "late", wait_until_complete=False)
+            assert old.submit_job("thumbnail", "soon", poll_timeout=PATIENCE).result
+            old.wait_until_jobs_completed(requests, poll_timeout=PATIENCE)
+            assert results(requests) == [b"small %d" % number for number in range(5)]
+            assert first.process is not None
+            assert first.process.wait(PATIENCE) == 0
+            # The worker comes by itself.
+            new.wait_until_jobs_completed([late], poll_timeout=PATIENCE)
+            assert late.result == b"small late"
+        worker.terminate()
+
+
+def test_functions_without_workers(start_gearmand: Callable[[], Gearmand]) -> None:
+    require_module("typer")
+    gearmand = start_gearmand()
+    line = line_of(DEPLOYING, "gearmanctl status").replace("gearmanctl", GEARMANCTL)
+    host, port = gearmand.address
+    environ = {**os.environ, "GEARMAN_SERVERS": f"{host}:{port}", "PYTHONPATH": str(ROOT)}
+
+    def shown() -> bytes:
+        return subprocess.run(line, shell=True, env=environ, capture_output=True, check=True).stdout
+
+    assert shown() == b""
+    with GearmanClient([gearmand.address]) as client:
+        client.submit_job("nobody-does-it", "", background=True)
+    assert shown() == b"nobody-does-it\t1\t0\t0\n"
+    worker = ScriptedWorker(gearmand.address, {"nobody-does-it": lambda job: b""})
+    gearmand.wait_for_jobs("nobody-does-it", 0)
+    worker.stop()
+    assert shown() == b""
+
+
+def test_certificates_and_terminator(
+    start_gearmand: Callable[[], Gearmand], tmp_path: Path
+) -> None:
+    require("openssl")
+    gearmand = start_gearmand()
+    sh = ["sh", "-e", "-c", FILES["certificates.sh"]]
+    made = subprocess.run(sh, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert made.stdout == "server.pem: OK\nclient.pem: OK\n"
+
+    port = free_port()
+    config = FILES["gearman.conf"].replace("4731", f"127.0.0.1:{port}")
+    config = config.replace("127.0.0.1:4730", f"127.0.0.1:{gearmand.port}")
+    for name in ("server.pem", "server.key", "ca.pem"):
+        config = config.replace(name, str(tmp_path / name))
+    (tmp_path / "gearman.conf").write_text(config)
+    stunnel = PortProgram("127.0.0.1", port, require("stunnel4"), str(tmp_path / "gearman.conf"))
+    try:
+        stunnel.start()
+        host = {"host": "localhost", "port": port}
+        with GearmanClient([{**host, **client_keys(tmp_path)}]) as client:
+            assert client.submit_job("nobody-does-this", "", background=True).complete
+        with (
+            GearmanClient([{**host, "ca_certs": str(tmp_path / "ca.pem")}]) as client,
+            pytest.raises((errors.ServerUnavailable, errors.ExceededConnectionAttempts)),
+        ):
+            client.submit_job("nobody-does-this", "", background=True)
+        with (
+            GearmanClient([("127.0.0.1", port)], ssl_context=client_context(tmp_path)) as client,
+            pytest.raises(errors.ServerUnavailable, match="IP address mismatch"),
+        ):
+            client.submit_job("nobody-does-this", "", background=True)
+        require_module("typer")
+        line = line_of(PRODUCTION, "gearmanctl ping").replace("gearmanctl", GEARMANCTL)
+        line = line.replace("jobs1.example.org:4731", f"localhost:{port}")
+        command = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+        subprocess.run(shlex.split(line), check=True, **command)  # type: ignore[call-overload]
+    finally:
+        stunnel.kill()
+
+
+def test_exporter(launch: Callable[[], Server], start: Callable[..., Running]) -> None:
+    server = launch()
+    worker = ScriptedWorker(server.address, {"thumbnail": lambda job: b""})
+    eventually(lambda: server.counts("thumbnail")[2], "the worker")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/metrics"
+    start("exporter.py", server, PORT=str(port))
+
+    def get() -> str:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url) as answer:
+            return str(answer.read().decode())
+        return ""
+
+    shown = PRODUCTION[PRODUCTION.index("```text\ngearman_") :].split("```")[1]
+    eventually(lambda: get() == shown.removeprefix("text\n"), "what the page shows")
+    worker.stop()
+    server.kill()
+    assert get() == "gearman_up 0\n"
+
+
+def test_what_a_page_has() -> None:
+    text = "<!-- file: a.sh -->\n```sh\nls\n```\n\n```sh\nid\n```\n\n<!-- b -->\n```ini\n[c]\n```\n"
+    assert files_of(text) == {"a.sh": "ls\n"}
+    assert line_of(text, "i") == "id"
