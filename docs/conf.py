@@ -59,12 +59,17 @@ myst_heading_anchors = 3
 # Both adapters have a class of this name; annotations that only type checkers read can't say which.
 suppress_warnings = ["ref.python"]
 
+# As high as it is.
+mermaid_height = "auto"
+
 # What is copied of a screen are the commands.
 copybutton_prompt_text = "$ "
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = "Gearman for Python"
-html_theme_options = {"source_repository": "", "navigation_with_keys": True}
+html_theme_options = {"navigation_with_keys": True}
 
 #: Debian's packages of documentation, or the sites themselves.
 intersphinx_mapping = {
