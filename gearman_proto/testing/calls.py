@@ -29,6 +29,9 @@ class Call:
         error: What it has raised, if anything.
         value: What it has returned, of an admin client.
         requests: The requests that it is about, of a client.
+        entries: What the books have of those.
+        wait: What the engine has returned for it.
+        then: Called with it when it is over, or None.
     """
 
     def __init__(self, node: CallingNode, name: str, timeout: float | None) -> None:

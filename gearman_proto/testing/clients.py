@@ -227,16 +227,10 @@ class ClientNode(CallingNode):
         since = net.now - self._patience
         for end in self.ends.values():
             is_silent = end.link.is_up and end.link.is_awaited() and not end.is_blocked
-            if (
-                is_silent
-                and max(end.heard_at, end.wrote_at) < since
-                and not self._may_be_late(since)
-            ):
+            is_late = any(until > since for _, until in self._frozen)
+            if is_silent and max(end.heard_at, end.wrote_at) < since and not is_late:
                 net.fail(f"{self.name} waits for {end.peer.node.name}, silent since {end.heard_at}")
         net.schedule(net.now + self._patience, self._check_silence)
-
-    def _may_be_late(self, since: float) -> bool:
-        return any(until > since for _, until in self._frozen)
 
     def is_busy(self) -> bool:
         """Whether a call waits, or something is under way that nobody waits for any more."""

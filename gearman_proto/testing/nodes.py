@@ -289,7 +289,6 @@ class Node:
             self.pump()
         else:
             end.is_connected = end.peer.is_connected = True
-            end.peer.life = server.life
             server.backlog.append(end.peer)
             end.peer.expect(ACCEPT)
             net.steps += 1
@@ -298,7 +297,7 @@ class Node:
             self.pump()
 
     def accept(self, end: End) -> None:
-        """A connection has come, which `listen` has let in."""
+        """A connection has come: tell the engine, unless this node is flaky."""
         net = self.net
         self.backlog.remove(end)
         if self.flaky_until > net.now:

@@ -132,7 +132,6 @@ class Simulation(ABC):
     def _run(self, until: float | None) -> None:
         events, pop = self._events, heapq.heappop
         begun = self.steps
-        function: Callable[..., Any]
         try:
             while events and (until is None or events[0][0] <= until):
                 at, _, function, args = pop(events)
@@ -147,8 +146,7 @@ class Simulation(ABC):
         except SimulationError:
             raise
         except Exception as error:
-            problem = repr(error)
-            raise SimulationError(problem, self) from error
+            raise SimulationError(repr(error), self) from error
         if until is not None and until > self.now:
             self.now = until
 

@@ -10,8 +10,7 @@ How a connection can end
     =============  =================================  ============================================
     `close`        EOF; a reset, if there was         arrive; some are lost with a reset
                    something that was not read
-    `reset`        a reset, each end on its own       each way, some are lost
-    `hang_up`      EOF at both ends                   each way, some are lost
+    `break_off`    a reset or EOF, at both ends       each way, some are lost
     `fall_silent`  nothing, until keepalive notices   are lost, and so is all that follows
     =============  =================================  ============================================
 """
@@ -38,9 +37,8 @@ class Host(Protocol):
     def name(self) -> str:
         """What the node is known by."""
 
-    #: Whether it runs, in which life, and until when it does nothing.
+    #: Whether it runs, and until when it does nothing.
     is_up: bool
-    life: int
     frozen_until: float
     #: The ends that it has not accepted yet, and those that it reads from later.
     backlog: list[End]
@@ -64,11 +62,9 @@ class End:
 
     Attributes:
         node: The node that it is at.
-        life: Which life of that node it belongs to.
         link: The engine's link; None at a server that has not accepted it yet.
         peer: The other end.
         gone: Whether the engine is told of nothing more: it has closed it, or knows that it ended.
-        gone_at: Since when.
         stalled_until: Until when nothing arrives.
         rest: What was written and has no room yet.
         is_connected: Whether its connection was made.
@@ -84,11 +80,9 @@ class End:
         "_net",
         "_size",
         "gone",
-        "gone_at",
         "has_ended",
         "heard_at",
         "is_connected",
-        "life",
         "link",
         "node",
         "peer",
@@ -103,10 +97,8 @@ class End:
     def __init__(self, net: Simulation, node: Host, link: Any) -> None:
         self._net = net
         self.node: Host = node
-        self.life: int = node.life
         self.link: Any = link
         self.gone: bool = False
-        self.gone_at: float = 0.0
         self.stalled_until: float = 0.0
         self.rest: bytes = b""
         self.silent: bool = False
@@ -213,7 +205,7 @@ class End:
     def leave(self) -> bool:
         """Be gone. Returns whether something had come, or was about to, that nobody reads now."""
         unread = any(isinstance(item, bytes) for _, item in self._flight)
-        self.gone, self.gone_at = True, self._net.now
+        self.gone = True
         self.rest = b""
         self._flight.clear()
         return unread

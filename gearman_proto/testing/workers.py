@@ -56,10 +56,9 @@ _ENDS: Final[dict[type[PacketEvent], str]] = {
 class Run:
     """A job that is being done."""
 
-    def __init__(self, job: WorkerJob, execution: Execution, life: int) -> None:
+    def __init__(self, job: WorkerJob, execution: Execution) -> None:
         self.job = job
         self.execution = execution
-        self.life = life
         self.steps: Generator[Step, None, Any] | None = None
 
 
@@ -280,7 +279,7 @@ class WorkerNode(Node):
         execution = net.books.started(
             self, server, lambda: end.peer.gone or end.peer.has_ended, handle, net.now, self.limit
         )
-        run = Run(job, execution, self.life)
+        run = Run(job, execution)
         self.runs[run] = None
         net.trace.add(net.now, self.name, "begins", f"{handle[0]} {job.task}")
         net.schedule(net.now, self._begin, run)
