@@ -660,8 +660,8 @@ class Connection:
     def _settle_odd(self, answer: Row, first: bytes) -> Any:
         """The same where the head does not expect `answer`: it is an ERROR, or does not fit."""
         asked = self._asked
-        if answer.number == _ERROR and (not asked or self._is_about_work(first)):
-            return None
+        if answer.number == _ERROR and (not asked or (first in _WORK_ERRORS and self._is_worker)):
+            return None  # It refuses a WORK_* packet, and so answers no request.
         if not asked:
             raise RemoteProtocolError(f"{answer.packet.name} answers nothing")
         request, repeated = asked[0]
@@ -677,7 +677,3 @@ class Connection:
         raise RemoteProtocolError(
             f"{answer.packet.name} is about {first[:80]!r}, but {repeated!r:.100} was asked"
         )
-
-    def _is_about_work(self, code: bytes) -> bool:
-        """Whether an ERROR of this code refuses a WORK_* packet, and so answers no request."""
-        return code in _WORK_ERRORS and self._is_worker

@@ -460,8 +460,9 @@ def _read_workers(lines: Sequence[bytes]) -> tuple[WorkerStatus, ...]:
 
 def _read_worker(entry: bytes) -> WorkerStatus:
     start = _ENTRY.match(entry)
-    end = _END_OF_ID.search(entry, start.end()) if start else None
-    if start is None or end is None:
+    assert start is not None  # It is what entries are told apart by.
+    end = _END_OF_ID.search(entry, start.end())
+    if end is None:
         _bad(entry, "a number, an address, an id and functions")
     number, ip = start.groups()
     client_id = entry[start.end() : end.start()]
