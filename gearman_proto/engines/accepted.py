@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .base import Link, LinkState
+from .base import Link
 from .states import State
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from gearman_proto.wire.connection import Connection
 
+    from .base import LinkState
     from .jobqueue import Function, QueuedJob
     from .states import StateTable
 
@@ -67,9 +68,7 @@ class ServerLink(Link):
         "writing",
     )
 
-    def __init__(
-        self, connection: Connection, peer: str, number: int, state: LinkState = LinkState.OPEN
-    ) -> None:
+    def __init__(self, connection: Connection, peer: str, number: int, state: LinkState) -> None:
         super().__init__(connection, state)
         #: The address of the other end, and the adapter's number for it, for the list of workers.
         self.peer: str = peer

@@ -190,7 +190,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             link = None if self._abandoned > self._max_abandoned else self._only_link(now)
             if link is not None and not requests.requests:
                 wait = RequestsWait((), deadline, wake, accepted_only=accepted_only)
-                return self._start_supply(requests, wait, link)
+                wait.requests = wait.members = requests.requests
+                wait.unaccepted = wait.open = len(requests)
+                link.supplies.append((requests, (wait,)))
+                return self._start(wait)
             requests = requests.all()
         wait = RequestsWait(requests, deadline, wake, accepted_only=accepted_only)
         self._check_ours(requests)
@@ -225,13 +228,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if link is not None:
             self._put(unsent, link, now)
         wait.check()
-        return self._start(wait)
-
-    def _start_supply(self, supply: Supply, wait: RequestsWait, link: ClientLink) -> RequestsWait:
-        """Submit what `supply` makes over `link`."""
-        wait.requests = wait.members = supply.requests
-        wait.unaccepted = wait.open = len(supply)
-        link.supplies.append((supply, (wait,)))
         return self._start(wait)
 
     def wait_completed(
@@ -330,7 +326,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait = StatusWait(requests, deadline_of(now, timeout), wake)
             for request in wait.members:
                 query = Query(request, wait, status_event(request, by_unique))
-                asked.append((query, self._servers_of(request)))
+                address = request.connection
+                servers = self.pool.servers if address is None else [self.pool.find(address)]
+                asked.append((query, servers))
         full = self._full_servers() if self._abandoned > self._max_abandoned else ()
         for query, servers in asked:
             query.request.was_in_time()
@@ -341,7 +339,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 if server in full:
                     query.fail(self._unavailable())
                 else:
-                    self._enqueue(query, server, now)
+                    self._link_to(server, now).outbox.append(query)
             if not servers:
                 query.fail(self._unavailable())
         wait.check()
@@ -821,24 +819,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         while self.dropped:
             self.dropped.popleft().forget()
 
-    # Statuses.
-
-    def _servers_of(self, request: GearmanJobRequest) -> list[Server]:
-        if request.connection is None:
-            return self.pool.servers
-        return [self.pool.find(request.connection)]
-
-    def _enqueue(self, query: Query, server: Server, now: float) -> None:
-        link = self._link_to(server, now)
-        link.outbox.append(query)
-
     def _lost_query(
         self, query: Query, server: Server, error: Exception, now: float, *, was_up: bool
     ) -> None:
         """Ask again, once: the connection may have been dead for long without anybody noticing."""
         if was_up and not query.answered and server not in query.retried:
             query.retried.add(server)
-            self._enqueue(query, server, now)
+            self._link_to(server, now).outbox.append(query)
         else:
             query.fail(ServerUnavailable(f"{server.address} did not answer: {error}"))
 

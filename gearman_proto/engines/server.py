@@ -573,9 +573,7 @@ class ServerEngine(BaseEngine):
             job, _ = link.listening.popitem()
             self.queue.stop_listening(job, link)
             yield 1
-        while link.abilities:
-            self.queue.unregister(link, next(reversed(link.abilities)))
-            yield 1
+        yield from self._resetting(link)
         for job in list(link.jobs.values()):
             if job.worker is link:
                 self._take_away(job, now)
@@ -639,6 +637,7 @@ class ServerEngine(BaseEngine):
         link.work = self._resetting(link)
 
     def _resetting(self, link: ServerLink) -> Iterator[int]:
+        """Take all abilities of `link` away, the latest first."""
         while link.abilities:
             self.queue.unregister(link, next(reversed(link.abilities)))
             yield 1
