@@ -27,8 +27,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count
-from gearman_proto.deadlines import deadline_of
+from gearman_proto.arguments import check_count, deadline_of
 from gearman_proto.errors import (
     InvalidAdminClientState,
     RemoteProtocolError,
@@ -183,7 +182,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             command: One of those in `wire.text`.
             now: The time.
             wake: Called once, when the question is done.
-            timeout: Seconds to wait at most, or None; see `deadlines.to_seconds`.
+            timeout: Seconds to wait at most, or None; see `arguments.to_seconds`.
 
         Raises:
             InvalidAdminClientState: The engine is closed.

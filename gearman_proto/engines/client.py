@@ -39,9 +39,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count, check_packet_size, check_seconds
+from gearman_proto.arguments import check_count, check_packet_size, check_seconds, deadline_of
 from gearman_proto.constants import JOB_PENDING, JOB_UNKNOWN
-from gearman_proto.deadlines import deadline_of
 from gearman_proto.errors import (
     ConnectionError,
     ExceededConnectionAttempts,
@@ -178,7 +177,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             now: The time.
             wake: Called once, when the wait is done.
             accepted_only: Whether to wait for JOB_CREATED only.
-            timeout: Seconds to wait at most, or None; see `deadlines.to_seconds`.
+            timeout: Seconds to wait at most, or None; see `arguments.to_seconds`.
 
         Raises:
             InvalidClientState: The engine is closed, or a request is another engine's.

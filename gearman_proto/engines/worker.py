@@ -40,8 +40,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count, check_packet_size, check_seconds
-from gearman_proto.deadlines import check_timeout, deadline_of
+from gearman_proto.arguments import (
+    check_count,
+    check_packet_size,
+    check_seconds,
+    check_timeout,
+    deadline_of,
+)
 from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.deadlines import to_seconds
+from gearman_proto.arguments import to_seconds
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import check_requests, prepare, supply_requests

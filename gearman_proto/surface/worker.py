@@ -7,7 +7,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.deadlines import check_timeout, to_seconds
+from gearman_proto.arguments import check_timeout, to_seconds
 from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.foreign import shown
 from gearman_proto.jobs.encoder import NoopEncoder, encode_data
