@@ -251,12 +251,11 @@ class ServerEngine(BaseEngine):
             WorkData: self._on_work_data,
             WorkWarning: self._on_work_data,
             WorkStatus: self._on_work_status,
-            WorkComplete: self._on_work_complete,
-            WorkFail: self._on_work_fail,
+            WorkComplete: self._on_work_end,
+            WorkFail: self._on_work_end,
             WorkException: self._on_work_exception,
+            **dict.fromkeys(_SUBMITS, self._on_submit),
         }
-        for event_class in _SUBMITS:
-            self._handlers[event_class] = self._on_submit
 
     def _turn(self, life: ServerLife) -> None:
         self._life = turn(SERVER_LIVES, self._life, life)
@@ -848,16 +847,13 @@ class ServerEngine(BaseEngine):
             job.denominator = max(number(denominator), 0)
             self._tell(job, kind, (handle, numerator, denominator))
 
-    def _on_work_complete(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+    def _on_work_end(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         job = self._job_of(link, kind, args[0])
         if job is not None:
-            self._finish(job, kind, args)
-
-    def _on_work_fail(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
-        job = self._job_of(link, kind, args[0])
-        if job is not None:
-            # Anything behind the handle hangs libgearman's clients.
-            self._finish(job, kind, (job.handle,))
+            # Anything behind the handle of WORK_FAIL hangs libgearman's clients.
+            self._tell(job, kind, args[:1] if kind is WorkFail else args)
+            self._leave_worker(job)
+            self.queue.forget(job)
 
     def _on_work_exception(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         job = self._job_of(link, kind, args[0])
@@ -866,11 +862,6 @@ class ServerEngine(BaseEngine):
             # Some workers send WORK_FAIL after it.
             self._leave_before_its_end(job)
             self.queue.forget(job)
-
-    def _finish(self, job: QueuedJob, kind: type[PacketEvent], args: Sequence[bytes]) -> None:
-        self._tell(job, kind, args)
-        self._leave_worker(job)
-        self.queue.forget(job)
 
     # What anybody sends.
 
