@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import parse_host_list
@@ -95,13 +96,8 @@ class ClientNode(CallingNode):
         self._entries.update((id(entry.request), entry) for entry in entries)
         call = Call(self, f"submit {[entry.number for entry in entries]}", timeout)
         call.requests, call.entries, call.then = requests, entries, then
-
-        def begin(now: float, wake: Callable[[], Any], timeout: float | None) -> Any:
-            return self.engine.submit(
-                requests, now, wake, accepted_only=accepted_only, timeout=timeout
-            )
-
-        return self.start_call(call, begin)
+        submit = functools.partial(self.engine.submit, accepted_only=accepted_only)
+        return self.start_call(call, submit, requests)
 
     def wait(
         self,
@@ -159,11 +155,7 @@ class ClientNode(CallingNode):
                         self.net.fail(f"{self.name} was not told of {handle!r}: {requests[at]!r}")
 
         call.then = over
-
-        def begin(now: float, wake: Callable[[], Any], timeout: float | None) -> Any:
-            return self.engine.statuses(requests, now, wake, timeout=timeout, **options)
-
-        return self.start_call(call, begin)
+        return self.start_call(call, functools.partial(self.engine.statuses, **options), requests)
 
     def _known(self, requests: Sequence[GearmanJobRequest]) -> set[tuple[int, bytes]]:
         """The jobs that servers have of those of `requests` that all are asked for, by unique."""

@@ -149,13 +149,9 @@ class Network(Simulation):
         if self._replay is not None:
             self._planned = self._replay
         elif self.faults.rate:
-            self._planned = draw(
-                self.faults, self.rng_of("faults"), list(self.nodes), self._pairs()
-            )
+            pairs = [f"{node.name}>{name}" for node in self.nodes.values() for name in node.servers]
+            self._planned = draw(self.faults, self.rng_of("faults"), list(self.nodes), pairs)
         self._plan_next()
-
-    def _pairs(self) -> list[str]:
-        return [f"{node.name}>{server}" for node in self.nodes.values() for server in node.servers]
 
     def _plan_next(self) -> None:
         fault = next(self._planned, None)
