@@ -134,7 +134,7 @@ class AdminLink(OutgoingLink):
 class AdminEngine(ConnectingEngine[AdminLink]):
     """Everything that an admin client decides.
 
-    See `base` for the transport side. The caller's side: `ask` and `ping` return a Question, a
+    See `Engine` for the transport side. The caller's side: `ask` and `ping` return a Question, a
     Wait. The caller blocks until it is `ready`, calls `release` in every case (also when it gives
     up early), and then reads its `value`.
 
@@ -198,7 +198,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         *,
         timeout: float | None = constants.DEFAULT_ADMIN_TIMEOUT,
     ) -> Question[float]:
-        """Send ECHO_REQ. The answer is the seconds until ECHO_RES. Arguments as for `ask`."""
+        """Send ECHO_REQ. The answer is the seconds until ECHO_RES. Else like `ask`."""
         return self._ask(Question(None, 0, deadline_of(now, timeout), wake), now)
 
     def release(self, wait: Wait, now: float) -> None:

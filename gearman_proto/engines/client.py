@@ -99,7 +99,7 @@ _GREETING: Final = Aside(OptionReq(b"exceptions"))
 class ClientEngine(ConnectingEngine[ClientLink]):
     """Everything that a Gearman client decides.
 
-    See `base` for the transport side. The caller's side: each of `submit`, `wait_completed`,
+    See `Engine` for the transport side. The caller's side: each of `submit`, `wait_completed`,
     `as_completed`, `updates`, `statuses` and `connect` returns a Wait. The caller blocks until
     `wait.ready`, calls `release` in every case (also when it gives up early), and then
     `wait.raise_error()`. `submitting.prepare` has to be called before `submit`, where the encoder
@@ -249,7 +249,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> Stream:
-        """Like `wait_completed`; the Stream gives each request as it ends."""
+        """Do what `wait_completed` does; the Stream gives each of `requests` as it ends."""
         check_requests(requests)
         return self._start(self._joined(Stream(requests, deadline_of(now, timeout), wake)))
 
@@ -261,14 +261,17 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> UpdateStream:
-        """Wait for what comes of `request`."""
+        """Wait for what comes of `request`. Else like `submit`."""
         check_requests([request])
         return self._start(self._joined(UpdateStream(request, deadline_of(now, timeout), wake)))
 
     def watch(self, now: float, wake: Callable[[], Any], *, timeout: float | None = None) -> Stream:
-        """Wait for anything to come from any server, or for a connection to be made or lost."""
+        """Wait for anything to come from a server, or for connections to be made or lost.
+
+        Else like `submit`; the Stream is done by its timeout only.
+        """
         self._check_open()
-        stream = Stream((), deadline_of(now, timeout), wake)  # It ends by its deadline only.
+        stream = Stream((), deadline_of(now, timeout), wake)
         self._watchers.add(stream)
         return self._start(stream)
 
@@ -280,7 +283,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> Wait:
-        """Wait for a connection to `server`. Raises what `ServerPool.find` does."""
+        """Wait for a connection to `server`. Else like `submit`.
+
+        Raises:
+            InvalidClientState: The engine is closed, or `server` is none of its servers.
+            TypeError, ValueError: `server` is no server and no address, or `timeout` no number.
+        """
         self._check_open()
         with checking():
             server = self.pool.find(server)

@@ -3,9 +3,6 @@
 One machine and its table of handlers fill this module; `jobqueue` has its jobs, `accepted` its
 links.
 
-It is for development, tests, and small use on a single machine: nothing is kept on disk, so what is
-queued ends with the process. In production use gearmand (and see docs/explanation/reliability.md).
-
 It does what gearmand 1.1.21 does, but for what are gearmand's faults: docs/reference/server.md has
 the list.
 
@@ -144,9 +141,11 @@ _EPOCHS: Final = "epochs"
 
 
 class ServerEngine(BaseEngine):
-    """A complete job server.
+    """A complete job server, for development, tests, and small use on a single machine.
 
-    See `base` for the transport side. Here links come from `accept`; there is no Connect. When
+    Nothing is kept on disk, so what is queued ends with the process.
+
+    See `Engine` for the transport side. Here links come from `accept`; there is no Connect. When
     somebody has to wait until the server has ended (`close`, or the admin command ``shutdown``),
     `serve` returns a Wait.
 
@@ -294,7 +293,7 @@ class ServerEngine(BaseEngine):
         return link
 
     def serve(self, now: float, wake: Callable[[], Any]) -> Wait:
-        """Return a Wait that is done when the server has ended.
+        """Return a Wait that is done, and calls `wake`, when the server has ended.
 
         Raises:
             LocalProtocolError: It has ended already.
@@ -800,7 +799,7 @@ class ServerEngine(BaseEngine):
             del former[next(iter(former))]
 
     def cancel(self, job: QueuedJob) -> None:
-        """End a job, whatever its state; those who wait for it get WORK_FAIL."""
+        """End `job`, whatever its state; those who wait for it get WORK_FAIL."""
         self._tell(job, WorkFail, (job.handle,))
         if job.worker is not None:
             self._leave_before_its_end(job)

@@ -149,7 +149,7 @@ class WorkStream(Stream):
 class WorkerEngine(ConnectingEngine[WorkerLink]):
     """Everything that a Gearman worker decides.
 
-    See `base` for the transport side. The caller's side: `work` returns a WorkStream. Whenever
+    See `Engine` for the transport side. The caller's side: `work` returns a WorkStream. Whenever
     that is `ready`, the caller takes jobs with `next_job` until there is none, does each, ends it
     with `send` of a terminal packet, and calls `job_done`; when it is `done`, or the caller gives
     up, it calls `end_work`, `release`, and `raise_error`. `notices` are for the log.
@@ -324,10 +324,16 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         timeout: float | None = None,
         done: bool = False,
     ) -> Wait:
-        """Send `event`, a WORK_*, about `job`; the Wait is done when there is room for another.
+        """Send a packet about a job; the Wait is done when there is room for another.
 
-        If it ends the job, and `done`, this is `job_done`, too; what asks for another job is then
-        written together with the result.
+        Args:
+            job: The job.
+            event: The packet, a WORK_*.
+            now: The time.
+            wake: Called once, when the Wait is done.
+            timeout: Seconds after which the Wait is done in any case, or None.
+            done: Whether this is `job_done`, too, if `event` ends the job; what asks for another
+                job is then written together with the result.
 
         Raises:
             InvalidWorkerState: The job has ended, so nothing can be said about it; or it is another

@@ -1,9 +1,5 @@
 """A request: a job as its submitter sees it. Text is `str`, data is what the encoder makes of it.
 
-Text and bytes
-    Names (task, unique, handle) are `str` here and bytes on the wire, UTF-8 with surrogateescape,
-    so that any bytes survive the round trip. Wherever a name is given, `str` and `bytes` will do.
-
 Encoding and decoding
     Encoders are the application's code, so they run in the application's calls and never in an
     engine: `prepare` encodes before anything is sent; what comes back is kept as bytes and decoded
@@ -389,7 +385,7 @@ class GearmanJobRequest(Fields):
 
     @property
     def job(self) -> GearmanJob:
-        """The job."""
+        """The job, whose attributes are those of this request."""
         job = self._job() if isinstance(self._job, weakref.ref) else self._job
         if job is None:
             job = self._job_class.view_of(self)
@@ -399,7 +395,7 @@ class GearmanJobRequest(Fields):
 
     @property
     def gearman_job(self) -> GearmanJob:
-        """The same."""
+        """The same as `job` (python-gearman: `gearman_job`)."""
         return self.job
 
     @property

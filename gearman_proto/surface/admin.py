@@ -165,6 +165,9 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
 
         On gearmand a job that runs goes on, and its clients hear of that, too.
 
+        Args:
+            handle: The job's handle.
+
         Returns:
             ``OK``. For a job that the server does not know, ServerError has the code UNKNOWN_JOB.
 
@@ -175,6 +178,9 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
     @abstractmethod
     def create_function(self, task: str | bytes) -> Waited[str]:
         """Have a function in the server's lists before there are jobs (``create function``).
+
+        Args:
+            task: Its name, without blanks.
 
         Returns:
             ``OK``.
@@ -188,6 +194,9 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
         """Take a function out of the server's lists (``drop function``).
 
         gearmand drops functions that have queued jobs, too, which then never run.
+
+        Args:
+            task: Its name.
 
         Returns:
             ``OK``.

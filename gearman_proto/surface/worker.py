@@ -184,6 +184,9 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         Jobs of it that the worker has are done first. It does nothing if the task is not registered
         (python-gearman).
 
+        Args:
+            task: The name of the function.
+
         Returns:
             `task`.
 
@@ -202,6 +205,9 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
 
     def set_client_id(self, client_id: str | bytes) -> str:
         """Be known by this name in servers' lists (python-gearman: `set_client_id`; SET_CLIENT_ID).
+
+        Args:
+            client_id: The name, at most 127 bytes.
 
         Returns:
             `client_id`.
@@ -303,13 +309,24 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
 
     @abstractmethod
     def on_job_execute(self, current_job: JobT) -> Waited[bool]:
-        """Do a job: call its callback, then one of the two hooks below (python-gearman)."""
+        """Do a job: call its callback, then one of the two hooks below (python-gearman).
+
+        Args:
+            current_job: The job.
+
+        Returns:
+            What that hook has returned.
+        """
 
     @abstractmethod
     def on_job_exception(self, current_job: JobT, exc_info: ExcInfo) -> Waited[bool]:
         """End a job whose callback has raised (python-gearman).
 
         This logs the traceback and sends what `exceptions` says, unless the job has ended.
+
+        Args:
+            current_job: The job.
+            exc_info: What the callback has raised, as `sys.exc_info` returns it.
 
         Returns:
             False.
@@ -321,6 +338,10 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
 
         This sends the result, unless the job has ended. A result that the encoder does not take
         is an exception of the job.
+
+        Args:
+            current_job: The job.
+            job_result: What the callback has returned.
 
         Returns:
             Whether the job is complete.
@@ -389,7 +410,10 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
     def send_job_warning(
         self, current_job: JobT, data: Any, poll_timeout: float | None = None
     ) -> Waited[None]:
-        """Send a warning (python-gearman: `send_job_warning`; WORK_WARNING). As `send_job_data`."""
+        """Send a warning (python-gearman: `send_job_warning`; WORK_WARNING).
+
+        Arguments and exceptions are those of `send_job_data`.
+        """
 
     @abstractmethod
     def send_job_complete(

@@ -1,8 +1,8 @@
 """A node of a simulated network: it runs one engine as a driver does, in virtual time.
 
-It is the only driver that the simulation has, for any engine with the transport side that
-`engines.base` describes. It is not made of `BaseDriver`, whose purpose is to let a program live on
-after a bug: here an exception out of an engine is what is looked for.
+It is the only driver that the simulation has, for any engine with the transport side that `Engine`
+describes. It is not made of `BaseDriver`, whose purpose is to let a program live on after a bug:
+here an exception out of an engine is what is looked for.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Node:
         return value
 
     def receive(self, end: End, data: bytes) -> None:
-        """Bytes have come."""
+        """The bytes `data` have come at `end`."""
         net = self.net
         net.steps += 1
         net.trace.add(net.now, self.name, f"< {end.peer.node.name}", data)
@@ -129,7 +129,7 @@ class Node:
         self.pump()
 
     def ended(self, end: End, mark: str) -> None:
-        """A connection has ended, or the other side sends no more."""
+        """The connection of `end` has ended, or its other side sends no more; `mark` says which."""
         net, engine, link = self.net, self.engine, end.link
         net.steps += 1
         net.trace.add(net.now, self.name, f"< {end.peer.node.name}", mark)
@@ -212,7 +212,7 @@ class Node:
         return False
 
     def write_more(self, end: End) -> None:
-        """There is room on a connection again."""
+        """There is room on the connection of `end` again."""
         self._write(end)
         self.pump()
 
@@ -297,7 +297,7 @@ class Node:
             self.pump()
 
     def accept(self, end: End) -> None:
-        """A connection has come: tell the engine, unless this node is flaky."""
+        """A connection has come, whose `end` is here: tell the engine, unless this is flaky."""
         net = self.net
         self.backlog.remove(end)
         if self.flaky_until > net.now:

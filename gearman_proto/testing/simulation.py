@@ -1,9 +1,4 @@
-"""Virtual time: what is to happen, and when; chance, all of it from a seed; and the failure.
-
-What is to happen is in a heap, by virtual time and then by the order in which it was planned. All
-that is left to chance comes from sources that are made of the seed and a name. Nothing comes from a
-hash, an address in memory or a clock, so the same seed is the same run.
-"""
+"""Virtual time: what is to happen, and when; chance, all of it from a seed; and the failure."""
 
 from __future__ import annotations
 

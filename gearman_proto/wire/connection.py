@@ -223,6 +223,8 @@ class Connection:
     def send_with_data_passthrough(self, event: Event, token: Any = None) -> list[bytes]:
         """Do what `send` does, but return the bytes in pieces, to be written one after the other.
 
+        Arguments and exceptions are those of `send`.
+
         A payload of more than 64 KiB, if it is `bytes`, is the last of two: the event's own object,
         which is not copied. Everything else, and ECHO_REQ and ECHO_RES, is in one.
         """
@@ -363,7 +365,7 @@ class Connection:
     # Receiving.
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes from the peer; get what they mean from `next_event`.
+        """Take `data`, bytes from the peer; get what they mean from `next_event`.
 
         After an error in what came before, they are dropped.
 
