@@ -213,7 +213,8 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
             `client_id`.
 
         Raises:
-            ValueError: Servers do not take it: it has a NUL, or more than 127 bytes.
+            TypeError: It is no name.
+            ValueError: Servers do not take it: it has a NUL, or more bytes.
         """
         name = to_text(client_id, "client id")
         wire = check_client_id(name)

@@ -197,12 +197,6 @@ class ClientNode(CallingNode):
             self.net.fail(f"{self.name} does not wait for answers any more")
         return wrote
 
-    def _forget(self, end: End, *, closes: bool = False) -> None:
-        # In a slow one, a piece of a large packet may take longer than a heartbeat.
-        if closes and self.net.is_prompt() and not (self.engine.closed or end.has_ended):
-            self.net.fail(f"{self.name} closes a connection, and nothing has happened")
-        super()._forget(end, closes=closes)
-
     def start_call(self, call: Call, function: Callable[..., Any], *args: Any) -> Call:
         """Begin `call`, and see to it that it does not wait for a server that is silent."""
         super().start_call(call, function, *args)
@@ -280,7 +274,6 @@ class AdminNode(CallingNode):
     def __init__(self, net: Simulation, name: str, server: Node, **options: Any) -> None:
         addresses = parse_host_list([server.name])
         super().__init__(net, name, lambda _: AdminEngine(addresses, **options), [server])
-        self._gave_up = False
         self.begin()
 
     def ask(
@@ -305,15 +298,9 @@ class AdminNode(CallingNode):
         """Ask whether the server is there; `timeout` as for `ask`."""
         return self.start_call(Call(self, "ping", timeout), self.engine.ping)
 
-    def _forget(self, end: End, *, closes: bool = False) -> None:
-        is_meant = self.engine.closed or end.has_ended or self._gave_up
-        if closes and self.net.is_prompt() and not is_meant:
-            self.net.fail(f"{self.name} closes a connection, and nothing has happened")
-        super()._forget(end, closes=closes)
-
     def give_up(self, call: Call) -> None:
         """The caller of `call` does not wait any longer, which may end the connection."""
-        self._gave_up = True
+        self._may_close = True
         super().give_up(call)
 
     def close(self) -> None:
