@@ -90,11 +90,11 @@ class ServerLink(Link):
         self.listed: int = 0
         #: Bytes that its registrations take up.
         self.registered: int = 0
-        #: As a client: the foreground jobs that it waits for.
+        #: The foreground jobs that it waits for, as a client.
         self.listening: dict[QueuedJob, None] = {}
-        #: As a worker: what it has registered for, with the seconds that a job may take (0: any).
+        #: What it has registered for, as a worker, with the seconds that a job may take; 0 is any.
         self.abilities: dict[Function, float] = {}
-        #: Those of them that may have jobs to give out: each that has, and some that had.
+        #: Those of them that may have jobs to give out, each that has and some that had.
         self.ready: dict[Function, None] = {}
         #: True from PRE_SLEEP until it is woken.
         self.asleep: bool = False

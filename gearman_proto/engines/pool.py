@@ -69,17 +69,17 @@ class Server:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a working connection (python-gearman: `GearmanConnection.connected`)."""
+        """Whether there is a connection that works (python-gearman's `connected`)."""
         return self.link is not None and self.link.is_up
 
     @property
     def gearman_host(self) -> str:
-        """Its host (python-gearman: `GearmanConnection.gearman_host`)."""
+        """Its host (python-gearman's `gearman_host`)."""
         return self.address.host
 
     @property
     def gearman_port(self) -> int:
-        """Its port (python-gearman: `GearmanConnection.gearman_port`)."""
+        """Its port (python-gearman's `gearman_port`)."""
         return self.address.port
 
     def failed(self, error: Exception, now: float, rng: random.Random) -> None:

@@ -395,7 +395,7 @@ class GearmanJobRequest(Fields):
 
     @property
     def gearman_job(self) -> GearmanJob:
-        """The same as `job` (python-gearman: `gearman_job`)."""
+        """The same as `job` (python-gearman's `gearman_job`)."""
         return self.job
 
     @property

@@ -118,7 +118,7 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
         """Ask for the server's version (python-gearman: `get_version`; ``version``).
 
         Returns:
-            The line that it sends: ``OK 1.1.21`` from gearmand, ``v1.130.1`` from Perl's.
+            The line that it sends, ``OK 1.1.21`` from gearmand, ``v1.130.1`` from Perl's.
         """
 
     @abstractmethod

@@ -52,7 +52,7 @@ class Trace:
 
     @property
     def digest(self) -> str:
-        """What all steps come to, in hexadecimal: equal runs have equal digests."""
+        """What all steps come to, in hexadecimal; equal runs have equal digests."""
         return self._hash.hexdigest()
 
     def lines(self) -> list[str]:

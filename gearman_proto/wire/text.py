@@ -190,7 +190,7 @@ class Command(Generic[T]):
 
     @property
     def event(self) -> TextLine:
-        """What to send. It ends in CRLF: see TextLine."""
+        """What to send. It ends in CRLF; see TextLine."""
         return TextLine(self.line)
 
 
