@@ -71,7 +71,7 @@ from .connecting import ConnectingEngine
 from .foreground import LoneRef, RequestRef, Submit
 from .heartbeat import Aside
 from .pool import Server, ServerPool
-from .queries import Query, StatusWait, status_event
+from .queries import Query, StatusWait, query_event
 from .waits import RequestsWait, Stream, UpdateStream, Wait
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             check_requests(requests)
             wait = StatusWait(requests, deadline_of(now, timeout), wake)
             for request in wait.members:
-                query = Query(request, wait, status_event(request, by_unique))
+                query = Query(request, wait, query_event(request, by_unique))
                 address = request.connection
                 servers = self.pool.servers if address is None else [self.pool.find(address)]
                 asked.append((query, servers))
