@@ -144,7 +144,8 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         max_reply_size: Bytes. A server that sends a larger reply is disconnected.
 
     Raises:
-        ValueError: There is not exactly one server, or `connect_timeout` is not more than 0.
+        TypeError: An argument is not of the type it must be.
+        ValueError: There is not exactly one server, or an argument has a value that can't be.
     """
 
     def __init__(

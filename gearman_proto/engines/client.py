@@ -119,6 +119,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             it is asked; after as many again it is given up. None never asks.
         max_abandoned: Bytes of submits that are kept for a server that does not answer although
             the calls that made them have given up; with more, nothing is given to it.
+
+    Raises:
+        TypeError: An argument is not of the type it must be.
+        ValueError: An argument has a value that can't be.
     """
 
     def __init__(

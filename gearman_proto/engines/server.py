@@ -166,6 +166,10 @@ class ServerEngine(BaseEngine):
         max_abilities: How many functions a connection may register for. A peer that registers for
             more gets an ERROR and is cut off.
         exceptions: Whether all clients get WORK_EXCEPTION, and not only those that asked for it.
+
+    Raises:
+        TypeError: An argument is not of the type it must be.
+        ValueError: An argument has a value that can't be.
     """
 
     def __init__(

@@ -164,6 +164,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         look_again: Seconds that a link sleeps before it looks for jobs without being told to.
         max_packet_size: Bytes. A server that sends a larger packet is disconnected.
         job_class: The class of the jobs.
+
+    Raises:
+        TypeError: An argument is not of the type it must be.
+        ValueError: An argument has a value that can't be.
     """
 
     def __init__(

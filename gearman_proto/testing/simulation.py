@@ -51,11 +51,7 @@ class SimulationError(AssertionError):
 class Simulation(ABC):
     """What all nodes of a network share: time, chance, the trace and the books.
 
-    Args:
-        make_rng: Makes a source of chance out of a text, the same of the same: `random.Random`.
-        seed: What all chance comes from.
-        faults: How bad the network is.
-        epoch: What wall clocks show at the beginning, in seconds since 1970.
+    Its arguments are those of Network.
 
     Attributes:
         now: The virtual time, in seconds from the beginning.

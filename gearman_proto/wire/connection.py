@@ -122,6 +122,10 @@ class Connection:
     Args:
         role: What this end is. `Role.CLIENT | Role.WORKER` is both at once.
         max_packet_size: In bytes. A received packet whose body is larger is an error.
+
+    Raises:
+        TypeError: `role` is none.
+        ValueError: It is a server's and another one at once.
     """
 
     def __init__(
