@@ -107,8 +107,6 @@ class Waiter(Protocol):
 
 
 _MISSING: Final = object()
-
-
 _NOWHERE: Final[tuple[Any, ...]] = ()
 # What a request has no more when it begins anew.
 _UNTIL_ANEW: Final = (
@@ -260,7 +258,9 @@ class GearmanJobRequest(Fields):
         It has no handle then, and no unique that was made for it.
         """
         payload = self.payload
-        self._initialize_again()
+        for name in _UNTIL_ANEW:
+            self.__dict__.pop(name, None)
+        self._initialize()
         self.payload = payload
         self.handle = None
         self.forget_unique()
@@ -319,11 +319,6 @@ class GearmanJobRequest(Fields):
             payload = self.payload  # It may have been prepared meanwhile.
             self.leave(JOB_UNKNOWN, ConnectionError("the client that it was submitted with ended"))
             self.payload = payload
-
-    def _initialize_again(self) -> None:
-        for name in _UNTIL_ANEW:
-            self.__dict__.pop(name, None)
-        self._initialize()
 
     @classmethod
     def from_handle(cls, handle: str | bytes, server: HostSpec | None = None) -> GearmanJobRequest:
@@ -479,10 +474,8 @@ class GearmanJobRequest(Fields):
             InvalidClientState: It is being submitted, or waited for.
         """
         self._check_idle()
-        self.connection = None
-        self.handle = None
-        self.forget_unique()
-        self._initialize_again()
+        self.renew()
+        self.connection = self.payload = None
 
     def _check_idle(self) -> None:
         if self.link is not None and not self.is_stranded:

@@ -90,7 +90,7 @@ class Node:
         self._timer_at = math.inf
         self._spins = 0
         self._spun_at = -1.0
-        self._is_busy = False
+        self._is_pumping = False
         self._attempts = 0
         self._attempts_since = 0.0
         self.engine: Any = make(self)
@@ -181,9 +181,9 @@ class Node:
 
     def pump(self) -> None:
         """Do what the engine wants: connect, close, write, be called later; wake who waits."""
-        if self._is_busy:
+        if self._is_pumping:
             return  # It is in the middle of that, and will see to this.
-        self._is_busy = True
+        self._is_pumping = True
         engine, ends, now = self.engine, self.ends, self.net.now
         next_action = engine.next_action
         is_done = False
@@ -201,7 +201,7 @@ class Node:
                 is_done = False
             if not self.is_up or engine is not self.engine:
                 return  # It has died meanwhile, and may have been started again.
-        self._is_busy = False
+        self._is_pumping = False
         deadline = self.engine.next_deadline()
         if deadline is not None and deadline < self._timer_at:
             deadline = self._timer_at = max(deadline, now)
@@ -353,7 +353,7 @@ class Node:
         self.life += 1
         self.is_up = self.is_reachable = True
         self.frozen_until = 0.0
-        self._is_busy = False
+        self._is_pumping = False
         self.engine = self._make(self)
         self.begin()
         self.pump()

@@ -71,14 +71,15 @@ class End:
         has_ended: Whether the other side has said that it sends no more.
         heard_at: When bytes have come last.
         wrote_at: When some were written last.
+        arrives_at: When the last of what is under way to it arrives, if nothing keeps that back.
     """
 
     __slots__ = (
         "_flight",
         "_is_due",
-        "_last",
         "_net",
         "_size",
+        "arrives_at",
         "gone",
         "has_ended",
         "heard_at",
@@ -106,18 +107,13 @@ class End:
         self.is_connected: bool = False
         self.heard_at: float = net.now
         self.wrote_at: float = net.now
-        # When what arrives, the first thing first; bytes of that; when the last of it does.
+        self.arrives_at: float = 0.0
+        # When what arrives, the first thing first; and bytes of that.
         self._flight: deque[tuple[float, bytes | str]] = deque()
         self._size = 0
-        self._last = 0.0
         self._is_due = False
 
     # Writing.
-
-    @property
-    def arrives_at(self) -> float:
-        """When the last of what is under way to this end arrives, if nothing keeps it back."""
-        return self._last
 
     @property
     def is_blocked(self) -> bool:
@@ -159,7 +155,7 @@ class End:
     def expect(self, item: bytes | str) -> None:
         """`item`, bytes or a mark, is on its way to this end."""
         at = self._net.now + self._net.latency()
-        at = self._last = max(at, self._last)
+        at = self.arrives_at = max(at, self.arrives_at)
         self._flight.append((at, item))
         if not self._is_due:
             self._is_due = True
