@@ -14,6 +14,7 @@ Size
 from __future__ import annotations
 
 import weakref
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypedDict
 
 from gearman_proto.address import HostSpec, ServerAddress, parse_address
@@ -115,13 +116,8 @@ _UNTIL_ANEW: Final = (
 )
 
 
-class _Stranded:
-    """What a request has for a `link` when its client has ended."""
-
-    engine: Final = None
-
-
-_STRANDED: Final = _Stranded()
+# What a request has for a `link` when its client has ended.
+_STRANDED: Final = SimpleNamespace(engine=None)
 
 
 class GearmanJobRequest(Fields):

@@ -52,10 +52,8 @@ JobUpdate = JobData | JobWarning | JobProgress | JobEnded
 #: Bytes of updates of one job that may lie unread. A job that sends more fails.
 MAX_UNREAD_UPDATES: Final = constants.DEFAULT_MAX_PACKET_SIZE
 
-
 #: Status updates of one job that may lie unread. Older ones are dropped.
 MAX_UNREAD_PROGRESS: Final = 1000
-
 
 #: Bytes of what a worker said that are shown as the reason of a failure.
 MAX_REASON: Final = 10_000
