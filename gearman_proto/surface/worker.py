@@ -31,8 +31,7 @@ logger: Final = logging.getLogger("gearman")
 #: Seconds after which `work` calls `after_poll` although nothing has come (python-gearman).
 POLL_TIMEOUT_IN_SECONDS: Final = 60.0
 
-
-# What is called behind the end of a job, if it is not this library's own.
+# The hooks that may have a say behind the end of a job, unless they are these packages' own.
 _PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
 _HOOKS: Final = ("on_job_execute", "on_job_exception", "on_job_complete", "after_job")
 
