@@ -82,7 +82,7 @@ async def awaited(value: Any) -> Any:
 
 
 async def call_back(
-    ability: Ability[WorkerJob],
+    ability: Ability,
     worker: Any,
     job: WorkerJob,
     limiter: anyio.CapacityLimiter,

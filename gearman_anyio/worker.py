@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
 
 
-class GearmanWorker(Worker[WorkerJob, Server, SSLContext]):
+class GearmanWorker(Worker[Server, SSLContext]):
     """Does the jobs of Gearman servers.
 
     From python-gearman (`gearman.GearmanWorker`), with the same methods, of which those that wait

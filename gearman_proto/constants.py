@@ -56,7 +56,7 @@ DEFAULT_MAX_OUTAGE: Final = 60.0
 DEFAULT_LOOK_AGAIN: Final = 5.0
 #: Seconds. Nobody could connect in less, and to try again and again would be a busy loop.
 MIN_CONNECT_TIMEOUT: Final = 0.001
-#: Seconds. To look more often would be a busy loop: each look is a question to each server.
+#: Seconds. To look more often would be a busy loop, as each look is a question to each server.
 MIN_LOOK_AGAIN: Final = 0.01
 #: Seconds that a server may be silent while a client waits for something, before it is asked.
 DEFAULT_HEARTBEAT: Final = 30.0
@@ -121,5 +121,5 @@ MAX_COMMAND_WORDS: Final = 5
 MAX_BODY_SIZE: Final = 2**32 - 1
 #: Bytes of one packet's body that a Connection takes from its peer unless told otherwise.
 DEFAULT_MAX_PACKET_SIZE: Final = 256 * 1024 * 1024
-#: Bytes that it has to take at least: JOB_CREATED with the longest handle.
+#: Bytes that it has to take at least, for JOB_CREATED with the longest handle.
 MIN_PACKET_SIZE: Final = MAX_HANDLE_SIZE + 1

@@ -35,7 +35,7 @@ _MAX_TEXT: Final = 4096
 
 
 class GearmanError(Exception):
-    """The root of all of them. ``str()`` of one is a single line of printable characters."""
+    """The root of this library's exceptions. ``str()`` of one is a line of printable characters."""
 
     def __str__(self) -> str:
         return shown(super().__str__())
@@ -50,7 +50,7 @@ class LocalProtocolError(ProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent what no peer should. Raised by `Connection.next_event` only."""
+    """The peer sent what no peer should. It ends the connection."""
 
 
 class UnknownCommandError(RemoteProtocolError):

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import GearmanError, HostAndPort, ServerEngine, surface
-from gearman_proto.deadlines import to_seconds
+from gearman_proto.arguments import to_seconds
 from gearman_proto.tls import check_context
 
 from ._driver import Driver, chance

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
 
 
-class GearmanWorker(Worker[WorkerJob, Server, SSLContext], Opened):
+class GearmanWorker(Worker[Server, SSLContext], Opened):
     """Does the jobs of Gearman servers.
 
     From python-gearman (`gearman.GearmanWorker`). With one slot (`max_jobs`) callbacks run in the

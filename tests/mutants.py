@@ -229,7 +229,10 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("self._send(link, PreSleep())", "pass"),
         ("self._send(link, NoJob) return", "return"),
         ("self._queue(link, link.connection.send_args(JobCreated, (job.handle,)))", "pass"),
-        ("self._tell(job, kind, args) self._leave_worker(job)", "self._leave_worker(job)"),
+        (
+            "self._tell(job, kind, args[:1] if kind is WorkFail else args) self._leave_worker(job)",
+            "self._leave_worker(job)",
+        ),
         ("queue.listen(job, link) link.listening[job] = None", "queue.listen(job, link)"),
         (
             "job, _ = link.listening.popitem() self.queue.stop_listening(job, link)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .base import Link, LinkState
+from .base import Link
 from .states import State
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from gearman_proto.wire.connection import Connection
 
+    from .base import LinkState
     from .jobqueue import Function, QueuedJob
     from .states import StateTable
 
@@ -67,9 +68,7 @@ class ServerLink(Link):
         "writing",
     )
 
-    def __init__(
-        self, connection: Connection, peer: str, number: int, state: LinkState = LinkState.OPEN
-    ) -> None:
+    def __init__(self, connection: Connection, peer: str, number: int, state: LinkState) -> None:
         super().__init__(connection, state)
         #: The address of the other end, and the adapter's number for it, for the list of workers.
         self.peer: str = peer
@@ -91,11 +90,11 @@ class ServerLink(Link):
         self.listed: int = 0
         #: Bytes that its registrations take up.
         self.registered: int = 0
-        #: As a client: the foreground jobs that it waits for.
+        #: The foreground jobs that it waits for, as a client.
         self.listening: dict[QueuedJob, None] = {}
-        #: As a worker: what it has registered for, with the seconds that a job may take (0: any).
+        #: What it has registered for, as a worker, with the seconds that a job may take; 0 is any.
         self.abilities: dict[Function, float] = {}
-        #: Those of them that may have jobs to give out: each that has, and some that had.
+        #: Those of them that may have jobs to give out, each that has and some that had.
         self.ready: dict[Function, None] = {}
         #: True from PRE_SLEEP until it is woken.
         self.asleep: bool = False

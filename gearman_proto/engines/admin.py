@@ -27,8 +27,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count
-from gearman_proto.deadlines import deadline_of
+from gearman_proto.arguments import check_count, deadline_of
 from gearman_proto.errors import (
     InvalidAdminClientState,
     RemoteProtocolError,
@@ -135,7 +134,7 @@ class AdminLink(OutgoingLink):
 class AdminEngine(ConnectingEngine[AdminLink]):
     """Everything that an admin client decides.
 
-    See `base` for the transport side. The caller's side: `ask` and `ping` return a Question, a
+    See `Engine` for the transport side. The caller's side: `ask` and `ping` return a Question, a
     Wait. The caller blocks until it is `ready`, calls `release` in every case (also when it gives
     up early), and then reads its `value`.
 
@@ -145,7 +144,8 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         max_reply_size: Bytes. A server that sends a larger reply is disconnected.
 
     Raises:
-        ValueError: There is not exactly one server, or `connect_timeout` is not more than 0.
+        TypeError: An argument is not of the type it must be.
+        ValueError: There is not exactly one server, or an argument has a value that can't be.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             command: One of those in `wire.text`.
             now: The time.
             wake: Called once, when the question is done.
-            timeout: Seconds to wait at most, or None; see `deadlines.to_seconds`.
+            timeout: Seconds to wait at most, or None; see `arguments.to_seconds`.
 
         Raises:
             InvalidAdminClientState: The engine is closed.
@@ -199,7 +199,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         *,
         timeout: float | None = constants.DEFAULT_ADMIN_TIMEOUT,
     ) -> Question[float]:
-        """Send ECHO_REQ. The answer is the seconds until ECHO_RES. Arguments as for `ask`."""
+        """Send ECHO_REQ. The answer is the seconds until ECHO_RES. Else like `ask`."""
         return self._ask(Question(None, 0, deadline_of(now, timeout), wake), now)
 
     def release(self, wait: Wait, now: float) -> None:

@@ -33,7 +33,7 @@ from gearman_proto.wire.packets import number
 from .clientlink import requests_of
 from .connecting import server_error
 from .foreground import Submit
-from .heartbeat import Question
+from .heartbeat import JobQuestion
 from .queries import Query
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Answers:
             request.leave(JOB_FAILED, error)
         if isinstance(item, Query):
             item.fail(error)
-        elif isinstance(item, Question):
+        elif isinstance(item, JobQuestion):
             link.heartbeat.answered()
 
     def _on_unanswered(self, link: ClientLink, event: Unanswered) -> None:
@@ -135,11 +135,11 @@ class Answers:
             )
 
     def _on_status_res(self, link: ClientLink, event: StatusRes | StatusResUnique) -> None:
-        item: Query | Question | Trial = event.answers
+        item: Query | JobQuestion | Trial = event.answers
         known = number(event.known) != 0
         if isinstance(event, StatusRes) and not known:
             self._lost_job(link, event.handle)
-        if isinstance(item, Question):
+        if isinstance(item, JobQuestion):
             link.heartbeat.answered()
         if not isinstance(item, Query):
             return

@@ -1,29 +1,4 @@
-"""What every engine has in common: its transport side, its links, its actions.
-
-An adapter's driver runs any engine with these calls and nothing else:
-
-* in: `connected`, `connect_failed`, `receive_data`, `receive_eof`, `connection_lost`,
-  `handle_timeout`. None of them raises, whatever bytes arrive. Calls for a link that is no more are
-  ignored.
-* out: after every call, of the caller's side too, `next_action` until it returns None and
-  `data_to_send` for each of `links_to_write`, until it returns nothing or the socket takes no more;
-  in the latter case again when it does; and `next_deadline` before it sleeps. `data_to_send` is a
-  call like any other: there may be actions after it. A socket that has taken all that it has just
-  returned need not be asked for again while `link.has_more` is false.
-* for whoever waits: `release` in every case, when a call is over; `close` at the end.
-
-While `link.behind` is true, the engine has something from that link that it has not looked at yet.
-Its driver reads no more from it until then, so that nothing piles up; `next_deadline` is in the
-past, so that `handle_timeout` is called as soon as all others have had their turn.
-
-Every call after which something may be different gets the time as `now`, in seconds of any clock
-that only goes forward. The engine keeps none.
-
-A call of an engine's caller's side that raises one of REFUSALS has changed nothing: it looks at
-what it was given before it does anything, and what goes wrong in `checking`, an exception of the
-application's own too, is such a refusal. Any other exception out of an engine is a bug: the driver
-gives it to `crash`, so that nobody hangs.
-"""
+"""What every engine has in common: its transport side (`Engine`), its links, its actions."""
 
 from __future__ import annotations
 
@@ -52,7 +27,8 @@ _CHUNK_SIZE: Final = 256 * 1024
 # Packets to write at a time, so that those that are to follow are not looked at again and again.
 _CHUNK_PACKETS: Final = 8192
 
-#: What a call of the caller's side raises where it does not do what it was asked for.
+#: What a call of the caller's side raises that has changed nothing: it looks at what it was given
+#: before it does anything.
 REFUSALS: Final = (LocalProtocolError, ConnectionError)
 
 
@@ -60,8 +36,8 @@ class checking:  # noqa: N801 - used as a function is
     """In here, a call of the caller's side looks at what it was given; nothing has changed yet.
 
     Raises:
-        ArgumentValueError: Something else than a refusal was raised: by a property of a request,
-            say, which may be of a class of the application's.
+        ArgumentValueError: Something else than one of REFUSALS was raised: by a property of a
+            request, say, which may be of a class of the application's.
     """
 
     # Not a generator: `BaseDriver` tells a refusal by all frames being those of engines.
@@ -190,29 +166,54 @@ def take_chunk(unsent: list[bytes]) -> bytes:
 
 
 class Engine(Protocol[L]):
-    """What a driver may ask of an engine whose links are of type `L`."""
+    """The transport side of an engine whose links are of type `L`: what its driver calls.
+
+    A driver runs any engine with these calls and nothing else:
+
+    * in: `connected`, `connect_failed`, `receive_data`, `receive_eof`, `connection_lost`,
+      `handle_timeout`. None of them raises, whatever bytes arrive. Calls for a link that is no more
+      are ignored.
+    * out: after every call, of the caller's side too, `next_action` until it returns None and
+      `data_to_send` for each of `links_to_write`, until it returns nothing or the socket takes no
+      more; in the latter case again when it does; and `next_deadline` before it sleeps.
+      `data_to_send` is a call like any other: there may be actions after it. A link whose socket
+      has taken all of what it has returned need not be asked again while `link.has_more` is false.
+    * for whoever waits: `release` in every case, when a call is over; `close` at the end.
+
+    A `link` is the one of a `Connect`, or the one that a server's `accept` has returned. While
+    `link.behind` is true, the engine has something from that link that it has not looked at yet.
+    Its driver reads no more from it until then, so that nothing piles up; `next_deadline` is in the
+    past, so that `handle_timeout` is called as soon as all others have had their turn.
+
+    Every call after which something may be different gets the time as `now`, in seconds of any
+    clock that only goes forward. The engine keeps none.
+
+    A call of an engine's caller's side that raises LocalProtocolError or ConnectionError has
+    changed nothing. Any other exception out of an engine is a bug: the driver gives it to `crash`,
+    so that nobody hangs.
+    """
 
     @property
     def closed(self) -> bool:
         """Whether it has ended, by `close`, `abandon`, or of itself."""
 
     def connected(self, link: L, now: float) -> None:
-        """The connection is open."""
+        """The connection of `link` is open, its TLS handshake included."""
 
     def connect_failed(self, link: L, error: Exception, now: float) -> None:
-        """It could not be opened."""
+        """The connection of `link` could not be opened, because of `error`."""
 
     def receive_data(self, link: L, data: bytes, now: float) -> None:
-        """Bytes have come."""
+        """The bytes `data` have come on `link`."""
 
     def receive_eof(self, link: L, now: float) -> None:
-        """The peer sends no more. It may still read, so the engine says when to close."""
+        """The peer of `link` sends no more. It may still read: the engine says when to close."""
 
     def connection_lost(self, link: L, error: Exception, now: float) -> None:
-        """The connection has ended, because of `error`."""
+        """The connection of `link` has ended, because of `error`."""
 
     def handle_timeout(self, now: float) -> None:
-        """Time has passed."""
+        """The time is `now`: do what is due."""
 
     def next_action(self) -> Action | None:
         """The next thing to do with a connection, or None."""
@@ -221,13 +222,13 @@ class Engine(Protocol[L]):
         """The links that may have something new to send since the last time."""
 
     def data_to_send(self, link: L, now: float) -> bytes:
-        """Bytes to write now that the socket takes them, or none."""
+        """Bytes to write on `link`, whose socket takes some now, or none."""
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` is to be called next, or None."""
 
     def release(self, wait: Wait, now: float) -> None:
-        """The caller of `wait` is no longer blocked, for whatever reason."""
+        """The caller of `wait`, which a call has returned, is not blocked any longer."""
 
     def close(self, now: float) -> None:
         """Close all connections, for good. Everybody who waits is woken."""

@@ -39,9 +39,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count, check_packet_size, check_seconds
+from gearman_proto.arguments import check_count, check_packet_size, check_seconds, deadline_of
 from gearman_proto.constants import JOB_PENDING, JOB_UNKNOWN
-from gearman_proto.deadlines import deadline_of
 from gearman_proto.errors import (
     ConnectionError,
     ExceededConnectionAttempts,
@@ -72,7 +71,7 @@ from .connecting import ConnectingEngine
 from .foreground import LoneRef, RequestRef, Submit
 from .heartbeat import Aside
 from .pool import Server, ServerPool
-from .queries import Query, StatusWait, status_event
+from .queries import Query, StatusWait, query_event
 from .waits import RequestsWait, Stream, UpdateStream, Wait
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ _GREETING: Final = Aside(OptionReq(b"exceptions"))
 class ClientEngine(ConnectingEngine[ClientLink]):
     """Everything that a Gearman client decides.
 
-    See `base` for the transport side. The caller's side: each of `submit`, `wait_completed`,
+    See `Engine` for the transport side. The caller's side: each of `submit`, `wait_completed`,
     `as_completed`, `updates`, `statuses` and `connect` returns a Wait. The caller blocks until
     `wait.ready`, calls `release` in every case (also when it gives up early), and then
     `wait.raise_error()`. `submitting.prepare` has to be called before `submit`, where the encoder
@@ -120,6 +119,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             it is asked; after as many again it is given up. None never asks.
         max_abandoned: Bytes of submits that are kept for a server that does not answer although
             the calls that made them have given up; with more, nothing is given to it.
+
+    Raises:
+        TypeError: An argument is not of the type it must be.
+        ValueError: An argument has a value that can't be.
     """
 
     def __init__(
@@ -178,7 +181,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             now: The time.
             wake: Called once, when the wait is done.
             accepted_only: Whether to wait for JOB_CREATED only.
-            timeout: Seconds to wait at most, or None; see `deadlines.to_seconds`.
+            timeout: Seconds to wait at most, or None; see `arguments.to_seconds`.
 
         Raises:
             InvalidClientState: The engine is closed, or a request is another engine's.
@@ -190,7 +193,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             link = None if self._abandoned > self._max_abandoned else self._only_link(now)
             if link is not None and not requests.requests:
                 wait = RequestsWait((), deadline, wake, accepted_only=accepted_only)
-                return self._start_supply(requests, wait, link)
+                wait.requests = wait.members = requests.requests
+                wait.unaccepted = wait.open = len(requests)
+                link.supplies.append((requests, (wait,)))
+                return self._start(wait)
             requests = requests.all()
         wait = RequestsWait(requests, deadline, wake, accepted_only=accepted_only)
         self._check_ours(requests)
@@ -227,13 +233,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         wait.check()
         return self._start(wait)
 
-    def _start_supply(self, supply: Supply, wait: RequestsWait, link: ClientLink) -> RequestsWait:
-        """Submit what `supply` makes over `link`."""
-        wait.requests = wait.members = supply.requests
-        wait.unaccepted = wait.open = len(supply)
-        link.supplies.append((supply, (wait,)))
-        return self._start(wait)
-
     def wait_completed(
         self,
         requests: Collection[GearmanJobRequest],
@@ -254,7 +253,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> Stream:
-        """Like `wait_completed`; the Stream gives each request as it ends."""
+        """Do what `wait_completed` does; the Stream gives each of `requests` as it ends."""
         check_requests(requests)
         return self._start(self._joined(Stream(requests, deadline_of(now, timeout), wake)))
 
@@ -266,14 +265,17 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> UpdateStream:
-        """Wait for what comes of `request`."""
+        """Wait for what comes of `request`. Else like `submit`."""
         check_requests([request])
         return self._start(self._joined(UpdateStream(request, deadline_of(now, timeout), wake)))
 
     def watch(self, now: float, wake: Callable[[], Any], *, timeout: float | None = None) -> Stream:
-        """Wait for anything to come from any server, or for a connection to be made or lost."""
+        """Wait for anything to come from a server, or for connections to be made or lost.
+
+        Else like `submit`; the Stream is done by its timeout only.
+        """
         self._check_open()
-        stream = Stream((), deadline_of(now, timeout), wake)  # It ends by its deadline only.
+        stream = Stream((), deadline_of(now, timeout), wake)
         self._watchers.add(stream)
         return self._start(stream)
 
@@ -285,7 +287,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> Wait:
-        """Wait for a connection to `server`. Raises what `ServerPool.find` does."""
+        """Wait for a connection to `server`. Else like `submit`.
+
+        Raises:
+            InvalidClientState: The engine is closed, or `server` is none of its servers.
+            TypeError, ValueError: `server` is no server and no address, or `timeout` no number.
+        """
         self._check_open()
         with checking():
             server = self.pool.find(server)
@@ -329,8 +336,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             check_requests(requests)
             wait = StatusWait(requests, deadline_of(now, timeout), wake)
             for request in wait.members:
-                query = Query(request, wait, status_event(request, by_unique))
-                asked.append((query, self._servers_of(request)))
+                query = Query(request, wait, query_event(request, by_unique))
+                address = request.connection
+                servers = self.pool.servers if address is None else [self.pool.find(address)]
+                asked.append((query, servers))
         full = self._full_servers() if self._abandoned > self._max_abandoned else ()
         for query, servers in asked:
             query.request.was_in_time()
@@ -341,7 +350,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 if server in full:
                     query.fail(self._unavailable())
                 else:
-                    self._enqueue(query, server, now)
+                    self._link_to(server, now).outbox.append(query)
             if not servers:
                 query.fail(self._unavailable())
         wait.check()
@@ -821,24 +830,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         while self.dropped:
             self.dropped.popleft().forget()
 
-    # Statuses.
-
-    def _servers_of(self, request: GearmanJobRequest) -> list[Server]:
-        if request.connection is None:
-            return self.pool.servers
-        return [self.pool.find(request.connection)]
-
-    def _enqueue(self, query: Query, server: Server, now: float) -> None:
-        link = self._link_to(server, now)
-        link.outbox.append(query)
-
     def _lost_query(
         self, query: Query, server: Server, error: Exception, now: float, *, was_up: bool
     ) -> None:
         """Ask again, once: the connection may have been dead for long without anybody noticing."""
         if was_up and not query.answered and server not in query.retried:
             query.retried.add(server)
-            self._enqueue(query, server, now)
+            self._link_to(server, now).outbox.append(query)
         else:
             query.fail(ServerUnavailable(f"{server.address} did not answer: {error}"))
 

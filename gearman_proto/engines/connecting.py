@@ -120,14 +120,13 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         if server.link is not None:
             self._close(server.link, ConnectionError("it was closed by the application"), now)
 
-    def _connect(self, link: L, now: float, *, at: float = 0.0) -> L:
+    def _connect(self, link: L, now: float, *, at: float = 0.0) -> None:
         """Open `link`, which is new, when it is `at`; at once if that has passed."""
         link.server.link = link
         if at > now:
             self._timers.set(link, at, self._begin)
         else:
             self._begin(link, now)
-        return link
 
     def _begin(self, link: L, now: float) -> None:
         """Have the transport connect `link`, which is WAITING."""

@@ -1,9 +1,9 @@
 """What the drivers of all adapters have in common. It does no I/O either.
 
-A driver may rely on what `base` says of engines, but for two things: there may be a bug in one,
-and a signal's exception (KeyboardInterrupt) may hit it anywhere. After either, a packet may have
-been taken and not applied, or made and not written; to go on would give requests each other's
-answers. So all connections are given up, and everybody who waits is told why.
+A driver may rely on what `Engine` says, but for two things: there may be a bug in one, and a
+signal's exception (KeyboardInterrupt) may hit it anywhere. After either, a packet may have been
+taken and not applied, or made and not written; to go on would give requests each other's answers.
+So all connections are given up, and everybody who waits is told why.
 
 What else a signal handler may do, and so may a finalizer that the collector runs, is to call the
 engine again, on top of a call that it has interrupted. Such a call is posted: it is made when the

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Final
 
 from gearman_proto import constants
 from gearman_proto.names import to_wire
+from gearman_proto.records import record
 from gearman_proto.wire.events import EchoReq, GetStatus, PacketEvent
 
 if TYPE_CHECKING:
@@ -49,20 +50,14 @@ _AT_ONCE: Final = 64
 _LATE: Final = 1.0
 
 
+@record(eq=False)
 class Aside:
-    """Something that is sent although nobody waits for its answer.
+    """Something that is sent although nobody waits for its answer."""
 
-    Attributes:
-        event: The packet.
-    """
-
-    __slots__ = ("event",)
-
-    def __init__(self, event: PacketEvent) -> None:
-        self.event: PacketEvent = event
+    event: PacketEvent
 
 
-class Question(Aside):
+class JobQuestion(Aside):
     """Asks whether the server has a job."""
 
     __slots__ = ()
@@ -142,7 +137,7 @@ class Heartbeat:
         return True
 
     def answered(self) -> None:
-        """The server has answered a Question."""
+        """The server has answered a JobQuestion."""
         self._under_way -= 1
         self._ask_next()
 
@@ -160,7 +155,7 @@ class Heartbeat:
         for job in self._round:
             handle = to_wire(job.handle)
             if self._jobs.get(job.handle) is job and len(handle) <= constants.MAX_HANDLE_SIZE:
-                self._ask(Question(GetStatus(handle)))
+                self._ask(JobQuestion(GetStatus(handle)))
                 self._under_way += 1
                 return True
         return False

@@ -1,37 +1,11 @@
 """How a job ends, and what goes on after it: decided here for every adapter.
 
-An adapter calls the application's code, or awaits it, and tells this module what happened:
-
-    =================  ======================================  ==================  ===============
-    what happened      that is                                 what is sent        what goes on
-    =================  ======================================  ==================  ===============
-    RETURNED           the callback returned                   the result          the worker
-    UNENCODABLE        … what the encoder does not take        a failure           the worker
-    RAISED             it raised an Exception                  a failure           the worker
-    RAISED_OTHER       … GeneratorExit, a cancellation that    a failure           the worker
-                       is not the worker's, and the like
-    EXITED_IN_THREAD   … KeyboardInterrupt or SystemExit, in   a failure           the worker
-                       another thread than that of `work`
-    EXITED             … in the thread of `work`               nothing             `work` is left
-    CANCELLED          it was cancelled, as `work` was         nothing             `work` is left
-    ENDED              it had ended the job itself before      nothing             the worker
-    LOST               the connection was lost                 nothing             the worker
-    HOOK_RAISED        a hook raised, in place of that all     a failure           the worker
-    LEFT_OPEN          the hooks left the job without an end   WORK_FAIL           the worker
-    AFTER_TRUE         `after_job` or `after_poll` returned    nothing             the worker
-                       something true
-    AFTER_FALSE        … something false                       nothing             `work` returns
-                                                                                   after its jobs
-    AFTER_JOB_RAISED   `after_job` raised                      nothing             `work` raises it
-                                                                                   after its jobs
-    AFTER_POLL_RAISED  `after_poll` raised                     nothing             `work` is left
-    =================  ======================================  ==================  ===============
+An adapter calls the application's code, or awaits it, and tells this module what happened. What
+comes of that is in the table OUTCOMES; the documentation's is drawn from it.
 
 So nothing that a callback raises ends the worker, but what is the program's: KeyboardInterrupt and
 SystemExit where they would end the program, and the event loop's cancellation of the worker. Where
 nothing is sent and the job has no end, its server gives it to another worker.
-
-`OUTCOMES` is this table; the documentation's is drawn from it.
 """
 
 from __future__ import annotations
@@ -102,6 +76,7 @@ class Outcome:
     then: Then
 
 
+#: What happened, what is sent then, and what the worker does.
 OUTCOMES: Final[dict[Happened, Outcome]] = {
     Happened.RETURNED: Outcome(Sent.RESULT, Then.GO_ON),
     Happened.UNENCODABLE: Outcome(Sent.FAILURE, Then.GO_ON),

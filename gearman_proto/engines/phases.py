@@ -144,7 +144,7 @@ class WorkerLink(OutgoingLink):
         self.mark: int = 0
         #: How many bytes of a packet had come when its answer was late.
         self.come: int = 0
-        #: What the server was told: functions, and their limits in milliseconds (None: no limit).
+        #: The functions that the server was told, and their limits in milliseconds; None is none.
         self.registered: dict[bytes, int | None] = {}
         #: The jobs that the server has given and that have not ended.
         self.jobs: dict[WorkerJob, None] = {}

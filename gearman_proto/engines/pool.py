@@ -46,7 +46,7 @@ ROUTINGS: Final = ("random", "unique")
 
 
 class Server:
-    """A server as a client knows it."""
+    """A server as a client, a worker or an admin client knows it."""
 
     def __init__(self, address: ServerAddress) -> None:
         self.address: ServerAddress = address
@@ -69,17 +69,17 @@ class Server:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a working connection (python-gearman: `GearmanConnection.connected`)."""
+        """Whether there is a connection that works (python-gearman's `connected`)."""
         return self.link is not None and self.link.is_up
 
     @property
     def gearman_host(self) -> str:
-        """Its host (python-gearman: `GearmanConnection.gearman_host`)."""
+        """Its host (python-gearman's `gearman_host`)."""
         return self.address.host
 
     @property
     def gearman_port(self) -> int:
-        """Its port (python-gearman: `GearmanConnection.gearman_port`)."""
+        """Its port (python-gearman's `gearman_port`)."""
         return self.address.port
 
     def failed(self, error: Exception, now: float, rng: random.Random) -> None:
@@ -176,7 +176,7 @@ class ServerPool:
         if len(candidates) == 1:
             return candidates[0] if candidates[0] not in tried else None
         if self.by_unique:
-            candidates = sorted(candidates, key=lambda server: _weight(server, key), reverse=True)
+            candidates = sorted(candidates, key=lambda s: _hash(key, 8, s.digest), reverse=True)
         else:
             turn = self._turn
             self._turn = (turn + 1) % len(candidates) if candidates else 0
@@ -200,10 +200,6 @@ class ServerPool:
         """Return the servers to ask whether they are back, as others have been chosen over them."""
         suspects, self.suspects = self.suspects, []
         return suspects
-
-
-def _weight(server: Server, key: bytes) -> bytes:
-    return _hash(key, 8, server.digest)
 
 
 def _hash(data: bytes, size: int, key: bytes = b"") -> bytes:

@@ -87,7 +87,7 @@ class StatusWait(RequestsWait):
         super().expire(now)
 
 
-def status_event(request: GearmanJobRequest, by_unique: bool) -> PacketEvent:
+def query_event(request: GearmanJobRequest, by_unique: bool) -> PacketEvent:
     """Return the packet that asks for the status of `request`: by its handle if it has one.
 
     Raises:

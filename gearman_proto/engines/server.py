@@ -3,9 +3,6 @@
 One machine and its table of handlers fill this module; `jobqueue` has its jobs, `accepted` its
 links.
 
-It is for development, tests, and small use on a single machine: nothing is kept on disk, so what is
-queued ends with the process. In production use gearmand (and see docs/explanation/reliability.md).
-
 It does what gearmand 1.1.21 does, but for what are gearmand's faults: docs/reference/server.md has
 the list.
 
@@ -144,9 +141,11 @@ _EPOCHS: Final = "epochs"
 
 
 class ServerEngine(BaseEngine):
-    """A complete job server.
+    """A complete job server, for development, tests, and small use on a single machine.
 
-    See `base` for the transport side. Here links come from `accept`; there is no Connect. When
+    Nothing is kept on disk, so what is queued ends with the process.
+
+    See `Engine` for the transport side. Here links come from `accept`; there is no Connect. When
     somebody has to wait until the server has ended (`close`, or the admin command ``shutdown``),
     `serve` returns a Wait.
 
@@ -167,6 +166,10 @@ class ServerEngine(BaseEngine):
         max_abilities: How many functions a connection may register for. A peer that registers for
             more gets an ERROR and is cut off.
         exceptions: Whether all clients get WORK_EXCEPTION, and not only those that asked for it.
+
+    Raises:
+        TypeError: An argument is not of the type it must be.
+        ValueError: An argument has a value that can't be.
     """
 
     def __init__(
@@ -251,12 +254,11 @@ class ServerEngine(BaseEngine):
             WorkData: self._on_work_data,
             WorkWarning: self._on_work_data,
             WorkStatus: self._on_work_status,
-            WorkComplete: self._on_work_complete,
-            WorkFail: self._on_work_fail,
+            WorkComplete: self._on_work_end,
+            WorkFail: self._on_work_end,
             WorkException: self._on_work_exception,
+            **dict.fromkeys(_SUBMITS, self._on_submit),
         }
-        for event_class in _SUBMITS:
-            self._handlers[event_class] = self._on_submit
 
     def _turn(self, life: ServerLife) -> None:
         self._life = turn(SERVER_LIVES, self._life, life)
@@ -295,7 +297,7 @@ class ServerEngine(BaseEngine):
         return link
 
     def serve(self, now: float, wake: Callable[[], Any]) -> Wait:
-        """Return a Wait that is done when the server has ended.
+        """Return a Wait that is done, and calls `wake`, when the server has ended.
 
         Raises:
             LocalProtocolError: It has ended already.
@@ -573,9 +575,7 @@ class ServerEngine(BaseEngine):
             job, _ = link.listening.popitem()
             self.queue.stop_listening(job, link)
             yield 1
-        while link.abilities:
-            self.queue.unregister(link, next(reversed(link.abilities)))
-            yield 1
+        yield from self._resetting(link)
         for job in list(link.jobs.values()):
             if job.worker is link:
                 self._take_away(job, now)
@@ -639,6 +639,7 @@ class ServerEngine(BaseEngine):
         link.work = self._resetting(link)
 
     def _resetting(self, link: ServerLink) -> Iterator[int]:
+        """Take all abilities of `link` away, the latest first."""
         while link.abilities:
             self.queue.unregister(link, next(reversed(link.abilities)))
             yield 1
@@ -802,7 +803,7 @@ class ServerEngine(BaseEngine):
             del former[next(iter(former))]
 
     def cancel(self, job: QueuedJob) -> None:
-        """End a job, whatever its state; those who wait for it get WORK_FAIL."""
+        """End `job`, whatever its state; those who wait for it get WORK_FAIL."""
         self._tell(job, WorkFail, (job.handle,))
         if job.worker is not None:
             self._leave_before_its_end(job)
@@ -849,16 +850,13 @@ class ServerEngine(BaseEngine):
             job.denominator = max(number(denominator), 0)
             self._tell(job, kind, (handle, numerator, denominator))
 
-    def _on_work_complete(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+    def _on_work_end(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         job = self._job_of(link, kind, args[0])
         if job is not None:
-            self._finish(job, kind, args)
-
-    def _on_work_fail(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
-        job = self._job_of(link, kind, args[0])
-        if job is not None:
-            # Anything behind the handle hangs libgearman's clients.
-            self._finish(job, kind, (job.handle,))
+            # Anything behind the handle of WORK_FAIL hangs libgearman's clients.
+            self._tell(job, kind, args[:1] if kind is WorkFail else args)
+            self._leave_worker(job)
+            self.queue.forget(job)
 
     def _on_work_exception(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         job = self._job_of(link, kind, args[0])
@@ -867,11 +865,6 @@ class ServerEngine(BaseEngine):
             # Some workers send WORK_FAIL after it.
             self._leave_before_its_end(job)
             self.queue.forget(job)
-
-    def _finish(self, job: QueuedJob, kind: type[PacketEvent], args: Sequence[bytes]) -> None:
-        self._tell(job, kind, args)
-        self._leave_worker(job)
-        self.queue.forget(job)
 
     # What anybody sends.
 

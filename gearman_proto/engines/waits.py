@@ -109,7 +109,7 @@ class RequestsWait(Wait):
     ) -> None:
         super().__init__(deadline, wake)
         self.requests: Collection[GearmanJobRequest] = requests
-        #: What was in that: the application may do with it what it likes meanwhile.
+        #: What was in that; the application may do with it what it likes meanwhile.
         self.members: Sequence[GearmanJobRequest] = tuple(requests)
         self.accepted_only: bool = accepted_only
         #: How many requests are neither accepted nor failed.

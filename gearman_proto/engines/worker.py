@@ -40,8 +40,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count, check_packet_size, check_seconds
-from gearman_proto.deadlines import check_timeout, deadline_of
+from gearman_proto.arguments import (
+    check_count,
+    check_packet_size,
+    check_seconds,
+    check_timeout,
+    deadline_of,
+)
 from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,
@@ -144,7 +149,7 @@ class WorkStream(Stream):
 class WorkerEngine(ConnectingEngine[WorkerLink]):
     """Everything that a Gearman worker decides.
 
-    See `base` for the transport side. The caller's side: `work` returns a WorkStream. Whenever
+    See `Engine` for the transport side. The caller's side: `work` returns a WorkStream. Whenever
     that is `ready`, the caller takes jobs with `next_job` until there is none, does each, ends it
     with `send` of a terminal packet, and calls `job_done`; when it is `done`, or the caller gives
     up, it calls `end_work`, `release`, and `raise_error`. `notices` are for the log.
@@ -159,6 +164,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         look_again: Seconds that a link sleeps before it looks for jobs without being told to.
         max_packet_size: Bytes. A server that sends a larger packet is disconnected.
         job_class: The class of the jobs.
+
+    Raises:
+        TypeError: An argument is not of the type it must be.
+        ValueError: An argument has a value that can't be.
     """
 
     def __init__(
@@ -319,10 +328,16 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         timeout: float | None = None,
         done: bool = False,
     ) -> Wait:
-        """Send `event`, a WORK_*, about `job`; the Wait is done when there is room for another.
+        """Send a packet about a job; the Wait is done when there is room for another.
 
-        If it ends the job, and `done`, this is `job_done`, too; what asks for another job is then
-        written together with the result.
+        Args:
+            job: The job.
+            event: The packet, a WORK_*.
+            now: The time.
+            wake: Called once, when the Wait is done.
+            timeout: Seconds after which the Wait is done in any case, or None.
+            done: Whether this is `job_done`, too, if `event` ends the job; what asks for another
+                job is then written together with the result.
 
         Raises:
             InvalidWorkerState: The job has ended, so nothing can be said about it; or it is another

@@ -1,9 +1,5 @@
 """A request: a job as its submitter sees it. Text is `str`, data is what the encoder makes of it.
 
-Text and bytes
-    Names (task, unique, handle) are `str` here and bytes on the wire, UTF-8 with surrogateescape,
-    so that any bytes survive the round trip. Wherever a name is given, `str` and `bytes` will do.
-
 Encoding and decoding
     Encoders are the application's code, so they run in the application's calls and never in an
     engine: `prepare` encodes before anything is sent; what comes back is kept as bytes and decoded
@@ -18,6 +14,7 @@ Size
 from __future__ import annotations
 
 import weakref
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypedDict
 
 from gearman_proto.address import HostSpec, ServerAddress, parse_address
@@ -111,8 +108,6 @@ class Waiter(Protocol):
 
 
 _MISSING: Final = object()
-
-
 _NOWHERE: Final[tuple[Any, ...]] = ()
 # What a request has no more when it begins anew.
 _UNTIL_ANEW: Final = (
@@ -121,13 +116,8 @@ _UNTIL_ANEW: Final = (
 )
 
 
-class _Stranded:
-    """What a request has for a `link` when its client has ended."""
-
-    engine: Final = None
-
-
-_STRANDED: Final = _Stranded()
+# What a request has for a `link` when its client has ended.
+_STRANDED: Final = SimpleNamespace(engine=None)
 
 
 class GearmanJobRequest(Fields):
@@ -264,7 +254,9 @@ class GearmanJobRequest(Fields):
         It has no handle then, and no unique that was made for it.
         """
         payload = self.payload
-        self._initialize_again()
+        for name in _UNTIL_ANEW:
+            self.__dict__.pop(name, None)
+        self._initialize()
         self.payload = payload
         self.handle = None
         self.forget_unique()
@@ -323,11 +315,6 @@ class GearmanJobRequest(Fields):
             payload = self.payload  # It may have been prepared meanwhile.
             self.leave(JOB_UNKNOWN, ConnectionError("the client that it was submitted with ended"))
             self.payload = payload
-
-    def _initialize_again(self) -> None:
-        for name in _UNTIL_ANEW:
-            self.__dict__.pop(name, None)
-        self._initialize()
 
     @classmethod
     def from_handle(cls, handle: str | bytes, server: HostSpec | None = None) -> GearmanJobRequest:
@@ -389,7 +376,7 @@ class GearmanJobRequest(Fields):
 
     @property
     def job(self) -> GearmanJob:
-        """The job."""
+        """The job, whose attributes are those of this request."""
         job = self._job() if isinstance(self._job, weakref.ref) else self._job
         if job is None:
             job = self._job_class.view_of(self)
@@ -399,7 +386,7 @@ class GearmanJobRequest(Fields):
 
     @property
     def gearman_job(self) -> GearmanJob:
-        """The same."""
+        """The same as `job` (python-gearman's `gearman_job`)."""
         return self.job
 
     @property
@@ -483,10 +470,8 @@ class GearmanJobRequest(Fields):
             InvalidClientState: It is being submitted, or waited for.
         """
         self._check_idle()
-        self.connection = None
-        self.handle = None
-        self.forget_unique()
-        self._initialize_again()
+        self.renew()
+        self.connection = self.payload = None
 
     def _check_idle(self) -> None:
         if self.link is not None and not self.is_stranded:

@@ -52,10 +52,8 @@ JobUpdate = JobData | JobWarning | JobProgress | JobEnded
 #: Bytes of updates of one job that may lie unread. A job that sends more fails.
 MAX_UNREAD_UPDATES: Final = constants.DEFAULT_MAX_PACKET_SIZE
 
-
 #: Status updates of one job that may lie unread. Older ones are dropped.
 MAX_UNREAD_PROGRESS: Final = 1000
-
 
 #: Bytes of what a worker said that are shown as the reason of a failure.
 MAX_REASON: Final = 10_000
@@ -64,14 +62,12 @@ MAX_REASON: Final = 10_000
 _UPDATE_COST: Final = 200
 
 
+@record(eq=False)
 class _Update:
-    __slots__ = ("is_raw", "number", "size", "value")
-
-    def __init__(self, number: int, value: Any, size: int, is_raw: bool) -> None:
-        self.number = number
-        self.value = value
-        self.size = size
-        self.is_raw = is_raw
+    number: int
+    value: Any
+    size: int
+    is_raw: bool
 
 
 class UpdateQueue(Sequence[Any]):
@@ -105,8 +101,15 @@ class UpdateQueue(Sequence[Any]):
         return f"<UpdateQueue of {len(self)}>"
 
     def popleft(self) -> Any:
-        """Remove and return the oldest update. IndexError if there is none."""
-        return self._read(self._pop())
+        """Remove and return the oldest update.
+
+        Raises:
+            IndexError: There is none.
+            Exception: Whatever the encoder's `decode` raises. The update is removed all the same.
+        """
+        entry = self._entries.popleft()
+        self._taken += entry.size
+        return self._read(entry)
 
     @property
     def unread(self) -> int:
@@ -122,11 +125,6 @@ class UpdateQueue(Sequence[Any]):
         """Append an update; for engines."""
         self._added += size
         self._entries.append(_Update(number, value, size, is_raw))
-
-    def _pop(self) -> _Update:
-        entry = self._entries.popleft()
-        self._taken += entry.size
-        return entry
 
     def _read(self, entry: _Update) -> Any:
         if entry.is_raw:

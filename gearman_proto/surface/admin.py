@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Generic
 
 from gearman_proto import constants
-from gearman_proto.deadlines import to_seconds
+from gearman_proto.arguments import to_seconds
 from gearman_proto.tls import parse_servers
 from gearman_proto.wire import text
 
@@ -118,7 +118,7 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
         """Ask for the server's version (python-gearman: `get_version`; ``version``).
 
         Returns:
-            The line that it sends, such as ``OK 1.1.21`` (gearmand's) or ``v1.130.1`` (Perl's).
+            The line that it sends, ``OK 1.1.21`` from gearmand, ``v1.130.1`` from Perl's.
         """
 
     @abstractmethod
@@ -165,6 +165,9 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
 
         On gearmand a job that runs goes on, and its clients hear of that, too.
 
+        Args:
+            handle: The job's handle.
+
         Returns:
             ``OK``. For a job that the server does not know, ServerError has the code UNKNOWN_JOB.
 
@@ -175,6 +178,9 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
     @abstractmethod
     def create_function(self, task: str | bytes) -> Waited[str]:
         """Have a function in the server's lists before there are jobs (``create function``).
+
+        Args:
+            task: Its name, without blanks.
 
         Returns:
             ``OK``.
@@ -188,6 +194,9 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
         """Take a function out of the server's lists (``drop function``).
 
         gearmand drops functions that have queued jobs, too, which then never run.
+
+        Args:
+            task: Its name.
 
         Returns:
             ``OK``.

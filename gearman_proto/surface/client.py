@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.deadlines import to_seconds
+from gearman_proto.arguments import to_seconds
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import check_requests, prepare, supply_requests
@@ -129,7 +129,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             reducer: The function that reduces the results. Only for jobs without a priority.
 
         Returns:
-            The request. Look at its `complete`, `timed_out` and `state`: a timeout raises nothing,
+            The request. Look at its `complete`, `timed_out` and `state`. A timeout raises nothing,
             and neither does a connection, or a job, that is lost after the job was acknowledged
             (JOB_UNKNOWN, and its `error` says why).
 
@@ -344,7 +344,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             timeout: Seconds to wait at most.
 
         Returns:
-            True to go on, as only the timeout ended it; False if the callback or `shutdown` did.
+            Whether to go on. True if the timeout ended it, False if the callback or `shutdown` did.
         """
 
     @abstractmethod

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 from gearman_proto import constants
-from gearman_proto.deadlines import check_timeout, to_seconds
+from gearman_proto.arguments import check_timeout, to_seconds
 from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.foreign import shown
 from gearman_proto.jobs.encoder import NoopEncoder, encode_data
 from gearman_proto.names import check_client_id, check_task, to_text
 from gearman_proto.tls import parse_servers
 
-from .base import T_, Begin, Connected, ContextT, ServerT, Waited
+from .base import Begin, Connected, ContextT, ServerT, Waited
 from .callbacks import check_callback, is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from gearman_proto.address import HostSpec
+    from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.events import PacketEvent, WorkData, WorkException, WorkWarning
 
@@ -30,32 +31,21 @@ logger: Final = logging.getLogger("gearman")
 #: Seconds after which `work` calls `after_poll` although nothing has come (python-gearman).
 POLL_TIMEOUT_IN_SECONDS: Final = 60.0
 
-
-# What is called behind the end of a job, if it is not this library's own.
+# The hooks that may have a say behind the end of a job, unless they are these packages' own.
 _PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
 _HOOKS: Final = ("on_job_execute", "on_job_exception", "on_job_complete", "after_job")
 
 
-class AssignedJob(Protocol):
-    """What is needed of a job that a worker has."""
-
-    wire_handle: bytes
-    wire_task: bytes
-
-
-JobT = TypeVar("JobT", bound=AssignedJob)
-
-
-class Ability(NamedTuple, Generic[T_]):
+class Ability(NamedTuple):
     """A task that was registered."""
 
-    callback: Callable[[Any, T_], Any]
+    callback: Callable[[Any, WorkerJob], Any]
     timeout: float | None
     #: Whether what the callback returns has to be awaited, as far as can be seen.
     is_async: bool
 
 
-class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
+class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     """Does the jobs of Gearman servers (python-gearman: `GearmanWorker`).
 
     All servers are served alike, and a server that is lost is connected to again while the others
@@ -110,12 +100,12 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
             worker_abilities: The callback of each task. Use `register_task` to change it.
             worker_client_id: What `set_client_id` was given.
         """
-        self.worker_abilities: dict[str, Callable[[Any, JobT], Any]] = {}
+        self.worker_abilities: dict[str, Callable[[Any, WorkerJob], Any]] = {}
         self.worker_client_id: str | None = None
         self._max_jobs = max_jobs
         self._exceptions = exceptions
         # All that was ever registered: a job may come after its task was unregistered.
-        self._registered: dict[str, Ability[JobT]] = {}
+        self._registered: dict[str, Ability] = {}
         options = {
             "max_jobs": max_jobs,
             "connect_timeout": connect_timeout,
@@ -142,7 +132,10 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
     # from any thread.
 
     def register_task(
-        self, task: str | bytes, callback: Callable[[Any, JobT], Any], timeout: float | None = None
+        self,
+        task: str | bytes,
+        callback: Callable[[Any, WorkerJob], Any],
+        timeout: float | None = None,
     ) -> str:
         """Do jobs of a task (python-gearman: `register_task`; CAN_DO, CAN_DO_TIMEOUT).
 
@@ -184,6 +177,9 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         Jobs of it that the worker has are done first. It does nothing if the task is not registered
         (python-gearman).
 
+        Args:
+            task: The name of the function.
+
         Returns:
             `task`.
 
@@ -203,11 +199,15 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
     def set_client_id(self, client_id: str | bytes) -> str:
         """Be known by this name in servers' lists (python-gearman: `set_client_id`; SET_CLIENT_ID).
 
+        Args:
+            client_id: The name, at most 127 bytes.
+
         Returns:
             `client_id`.
 
         Raises:
-            ValueError: Servers do not take it: it has a NUL, or more than 127 bytes.
+            TypeError: It is no name.
+            ValueError: Servers do not take it: it has a NUL, or more bytes.
         """
         name = to_text(client_id, "client id")
         wire = check_client_id(name)
@@ -302,25 +302,40 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
     # (awaited) By async methods or by plain ones, which return what `super` does.
 
     @abstractmethod
-    def on_job_execute(self, current_job: JobT) -> Waited[bool]:
-        """Do a job: call its callback, then one of the two hooks below (python-gearman)."""
+    def on_job_execute(self, current_job: WorkerJob) -> Waited[bool]:
+        """Do a job: call its callback, then one of the two hooks below (python-gearman).
+
+        Args:
+            current_job: The job.
+
+        Returns:
+            What that hook has returned.
+        """
 
     @abstractmethod
-    def on_job_exception(self, current_job: JobT, exc_info: ExcInfo) -> Waited[bool]:
+    def on_job_exception(self, current_job: WorkerJob, exc_info: ExcInfo) -> Waited[bool]:
         """End a job whose callback has raised (python-gearman).
 
         This logs the traceback and sends what `exceptions` says, unless the job has ended.
+
+        Args:
+            current_job: The job.
+            exc_info: What the callback has raised, as `sys.exc_info` returns it.
 
         Returns:
             False.
         """
 
     @abstractmethod
-    def on_job_complete(self, current_job: JobT, job_result: Any) -> Waited[bool]:
+    def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Waited[bool]:
         """End a job whose callback has returned (python-gearman).
 
         This sends the result, unless the job has ended. A result that the encoder does not take
         is an exception of the job.
+
+        Args:
+            current_job: The job.
+            job_result: What the callback has returned.
 
         Returns:
             Whether the job is complete.
@@ -350,7 +365,7 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
     @abstractmethod
     def send_job_status(
         self,
-        current_job: JobT,
+        current_job: WorkerJob,
         numerator: int | str | bytes,
         denominator: int | str | bytes,
         poll_timeout: float | None = None,
@@ -371,7 +386,7 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
 
     @abstractmethod
     def send_job_data(
-        self, current_job: JobT, data: Any, poll_timeout: float | None = None
+        self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> Waited[None]:
         """Send a part of the result (python-gearman: `send_job_data`; WORK_DATA).
 
@@ -387,13 +402,16 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
 
     @abstractmethod
     def send_job_warning(
-        self, current_job: JobT, data: Any, poll_timeout: float | None = None
+        self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> Waited[None]:
-        """Send a warning (python-gearman: `send_job_warning`; WORK_WARNING). As `send_job_data`."""
+        """Send a warning (python-gearman: `send_job_warning`; WORK_WARNING).
+
+        Arguments and exceptions are those of `send_job_data`.
+        """
 
     @abstractmethod
     def send_job_complete(
-        self, current_job: JobT, data: Any, poll_timeout: float | None = None
+        self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> Waited[None]:
         """End a job well (python-gearman: `send_job_complete`; WORK_COMPLETE).
 
@@ -409,7 +427,7 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
 
     @abstractmethod
     def send_job_failure(
-        self, current_job: JobT, poll_timeout: float | None = None
+        self, current_job: WorkerJob, poll_timeout: float | None = None
     ) -> Waited[None]:
         """End a job as failed (python-gearman: `send_job_failure`; WORK_FAIL).
 
@@ -418,7 +436,7 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
 
     @abstractmethod
     def send_job_exception(
-        self, current_job: JobT, data: Any, poll_timeout: float | None = None
+        self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> Waited[None]:
         """End a job with an exception (python-gearman: `send_job_exception`; WORK_EXCEPTION).
 
@@ -427,14 +445,14 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         """
 
     def _event(
-        self, kind: type[WorkData | WorkWarning | WorkException], job: JobT, data: Any
+        self, kind: type[WorkData | WorkWarning | WorkException], job: WorkerJob, data: Any
     ) -> PacketEvent:
         """A packet about `job` with `data` that the application gave."""
         handle = handle_of(job)
         return kind(handle, encode_data(self.data_encoder, data, kind, job.wire_task))
 
     def _begin_send(
-        self, job: JobT, event: PacketEvent, timeout: float | None, *, done: bool = False
+        self, job: WorkerJob, event: PacketEvent, timeout: float | None, *, done: bool = False
     ) -> Begin:
         seconds = to_seconds(timeout)
         return lambda engine, now, wake: engine.send(
@@ -442,7 +460,7 @@ class Worker(Connected[ServerT], Generic[JobT, ServerT, ContextT]):
         )
 
 
-def handle_of(job: AssignedJob) -> bytes:
+def handle_of(job: WorkerJob) -> bytes:
     """The handle of a job, as servers have it. Raises TypeError if it is not what callbacks get."""
     handle = getattr(job, "wire_handle", None)
     if not isinstance(handle, bytes):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.request import GearmanJobRequest
 
     from .books import Entry
+    from .wires import End
 
 
 class Call:
@@ -29,6 +30,9 @@ class Call:
         error: What it has raised, if anything.
         value: What it has returned, of an admin client.
         requests: The requests that it is about, of a client.
+        entries: What the books have of those.
+        wait: What the engine has returned for it.
+        then: Called with it when it is over, or None.
     """
 
     def __init__(self, node: CallingNode, name: str, timeout: float | None) -> None:
@@ -62,6 +66,9 @@ class Call:
 
 class CallingNode(Node):
     """A node whose application makes calls that wait."""
+
+    # Whether there is a reason to close a connection although it is sound.
+    _may_close = False
 
     def begin(self) -> None:
         """It is new: nothing waits."""
@@ -105,6 +112,13 @@ class CallingNode(Node):
         if call in self.calls:
             self.net.trace.add(self.net.now, self.name, "gives up", call.name)
             self.call(self._return, call)
+
+    def _forget(self, end: End, *, closes: bool = False) -> None:
+        is_meant = self.engine.closed or end.has_ended or self._may_close
+        # In a slow network, a piece of a large packet may take longer than a heartbeat.
+        if closes and self.net.is_prompt() and not is_meant:
+            self.net.fail(f"{self.name} closes a connection, and nothing has happened")
+        super()._forget(end, closes=closes)
 
     def _wake(self) -> bool:
         woken, self.woken = self.woken, []

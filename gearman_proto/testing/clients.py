@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import parse_host_list
@@ -95,13 +96,8 @@ class ClientNode(CallingNode):
         self._entries.update((id(entry.request), entry) for entry in entries)
         call = Call(self, f"submit {[entry.number for entry in entries]}", timeout)
         call.requests, call.entries, call.then = requests, entries, then
-
-        def begin(now: float, wake: Callable[[], Any], timeout: float | None) -> Any:
-            return self.engine.submit(
-                requests, now, wake, accepted_only=accepted_only, timeout=timeout
-            )
-
-        return self.start_call(call, begin)
+        submit = functools.partial(self.engine.submit, accepted_only=accepted_only)
+        return self.start_call(call, submit, requests)
 
     def wait(
         self,
@@ -159,11 +155,7 @@ class ClientNode(CallingNode):
                         self.net.fail(f"{self.name} was not told of {handle!r}: {requests[at]!r}")
 
         call.then = over
-
-        def begin(now: float, wake: Callable[[], Any], timeout: float | None) -> Any:
-            return self.engine.statuses(requests, now, wake, timeout=timeout, **options)
-
-        return self.start_call(call, begin)
+        return self.start_call(call, functools.partial(self.engine.statuses, **options), requests)
 
     def _known(self, requests: Sequence[GearmanJobRequest]) -> set[tuple[int, bytes]]:
         """The jobs that servers have of those of `requests` that all are asked for, by unique."""
@@ -205,12 +197,6 @@ class ClientNode(CallingNode):
             self.net.fail(f"{self.name} does not wait for answers any more")
         return wrote
 
-    def _forget(self, end: End, *, closes: bool = False) -> None:
-        # In a slow one, a piece of a large packet may take longer than a heartbeat.
-        if closes and self.net.is_prompt() and not (self.engine.closed or end.has_ended):
-            self.net.fail(f"{self.name} closes a connection, and nothing has happened")
-        super()._forget(end, closes=closes)
-
     def start_call(self, call: Call, function: Callable[..., Any], *args: Any) -> Call:
         """Begin `call`, and see to it that it does not wait for a server that is silent."""
         super().start_call(call, function, *args)
@@ -227,16 +213,10 @@ class ClientNode(CallingNode):
         since = net.now - self._patience
         for end in self.ends.values():
             is_silent = end.link.is_up and end.link.is_awaited() and not end.is_blocked
-            if (
-                is_silent
-                and max(end.heard_at, end.wrote_at) < since
-                and not self._may_be_late(since)
-            ):
+            is_late = any(until > since for _, until in self._frozen)
+            if is_silent and max(end.heard_at, end.wrote_at) < since and not is_late:
                 net.fail(f"{self.name} waits for {end.peer.node.name}, silent since {end.heard_at}")
         net.schedule(net.now + self._patience, self._check_silence)
-
-    def _may_be_late(self, since: float) -> bool:
-        return any(until > since for _, until in self._frozen)
 
     def is_busy(self) -> bool:
         """Whether a call waits, or something is under way that nobody waits for any more."""
@@ -294,7 +274,6 @@ class AdminNode(CallingNode):
     def __init__(self, net: Simulation, name: str, server: Node, **options: Any) -> None:
         addresses = parse_host_list([server.name])
         super().__init__(net, name, lambda _: AdminEngine(addresses, **options), [server])
-        self._gave_up = False
         self.begin()
 
     def ask(
@@ -319,15 +298,9 @@ class AdminNode(CallingNode):
         """Ask whether the server is there; `timeout` as for `ask`."""
         return self.start_call(Call(self, "ping", timeout), self.engine.ping)
 
-    def _forget(self, end: End, *, closes: bool = False) -> None:
-        is_meant = self.engine.closed or end.has_ended or self._gave_up
-        if closes and self.net.is_prompt() and not is_meant:
-            self.net.fail(f"{self.name} closes a connection, and nothing has happened")
-        super()._forget(end, closes=closes)
-
     def give_up(self, call: Call) -> None:
         """The caller of `call` does not wait any longer, which may end the connection."""
-        self._gave_up = True
+        self._may_close = True
         super().give_up(call)
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ class Network(Simulation):
         epoch: What wall clocks show at the beginning, in seconds since 1970.
 
     What it has beside `nodes`, the nodes by name, is in `Simulation`: `now`, `steps`, `trace`,
-    `books`, `happened`.
+    `books`, `happened`. A node that is given no `name` is ``server1``, ``client1`` and so on.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Network(Simulation):
         return self.add(AdminNode(self, name or self._name("admin", AdminNode), server, **options))
 
     def add(self, node: N) -> N:
-        """Add a node that was made by hand, as one with another engine is.
+        """Add `node`, which was made by hand, as one with another engine is.
 
         Raises:
             ValueError: There is one of this name.
@@ -149,13 +149,9 @@ class Network(Simulation):
         if self._replay is not None:
             self._planned = self._replay
         elif self.faults.rate:
-            self._planned = draw(
-                self.faults, self.rng_of("faults"), list(self.nodes), self._pairs()
-            )
+            pairs = [f"{node.name}>{name}" for node in self.nodes.values() for name in node.servers]
+            self._planned = draw(self.faults, self.rng_of("faults"), list(self.nodes), pairs)
         self._plan_next()
-
-    def _pairs(self) -> list[str]:
-        return [f"{node.name}>{server}" for node in self.nodes.values() for server in node.servers]
 
     def _plan_next(self) -> None:
         fault = next(self._planned, None)
@@ -168,7 +164,7 @@ class Network(Simulation):
             self._plan_next()
 
     def break_(self, fault: Fault) -> None:
-        """Let a fault happen now, whatever its time is.
+        """Let `fault` happen now, whatever its time is.
 
         One of a node or a connection that is not there changes nothing.
         """

@@ -1,8 +1,8 @@
 """A node of a simulated network: it runs one engine as a driver does, in virtual time.
 
-It is the only driver that the simulation has, for any engine with the transport side that
-`engines.base` describes. It is not made of `BaseDriver`, whose purpose is to let a program live on
-after a bug: here an exception out of an engine is what is looked for.
+It is the only driver that the simulation has, for any engine with the transport side that `Engine`
+describes. It is not made of `BaseDriver`, whose purpose is to let a program live on after a bug:
+here an exception out of an engine is what is looked for.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Node:
         self._timer_at = math.inf
         self._spins = 0
         self._spun_at = -1.0
-        self._is_busy = False
+        self._is_pumping = False
         self._attempts = 0
         self._attempts_since = 0.0
         self.engine: Any = make(self)
@@ -121,7 +121,7 @@ class Node:
         return value
 
     def receive(self, end: End, data: bytes) -> None:
-        """Bytes have come."""
+        """The bytes `data` have come at `end`."""
         net = self.net
         net.steps += 1
         net.trace.add(net.now, self.name, f"< {end.peer.node.name}", data)
@@ -129,7 +129,7 @@ class Node:
         self.pump()
 
     def ended(self, end: End, mark: str) -> None:
-        """A connection has ended, or the other side sends no more."""
+        """The connection of `end` has ended, or its other side sends no more; `mark` says which."""
         net, engine, link = self.net, self.engine, end.link
         net.steps += 1
         net.trace.add(net.now, self.name, f"< {end.peer.node.name}", mark)
@@ -181,9 +181,9 @@ class Node:
 
     def pump(self) -> None:
         """Do what the engine wants: connect, close, write, be called later; wake who waits."""
-        if self._is_busy:
+        if self._is_pumping:
             return  # It is in the middle of that, and will see to this.
-        self._is_busy = True
+        self._is_pumping = True
         engine, ends, now = self.engine, self.ends, self.net.now
         next_action = engine.next_action
         is_done = False
@@ -201,7 +201,7 @@ class Node:
                 is_done = False
             if not self.is_up or engine is not self.engine:
                 return  # It has died meanwhile, and may have been started again.
-        self._is_busy = False
+        self._is_pumping = False
         deadline = self.engine.next_deadline()
         if deadline is not None and deadline < self._timer_at:
             deadline = self._timer_at = max(deadline, now)
@@ -212,7 +212,7 @@ class Node:
         return False
 
     def write_more(self, end: End) -> None:
-        """There is room on a connection again."""
+        """There is room on the connection of `end` again."""
         self._write(end)
         self.pump()
 
@@ -289,7 +289,6 @@ class Node:
             self.pump()
         else:
             end.is_connected = end.peer.is_connected = True
-            end.peer.life = server.life
             server.backlog.append(end.peer)
             end.peer.expect(ACCEPT)
             net.steps += 1
@@ -298,7 +297,7 @@ class Node:
             self.pump()
 
     def accept(self, end: End) -> None:
-        """A connection has come, which `listen` has let in."""
+        """A connection has come, whose `end` is here: tell the engine, unless this is flaky."""
         net = self.net
         self.backlog.remove(end)
         if self.flaky_until > net.now:
@@ -354,7 +353,7 @@ class Node:
         self.life += 1
         self.is_up = self.is_reachable = True
         self.frozen_until = 0.0
-        self._is_busy = False
+        self._is_pumping = False
         self.engine = self._make(self)
         self.begin()
         self.pump()

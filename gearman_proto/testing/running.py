@@ -72,7 +72,7 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
 
     @property
     def runs(self) -> list[JobRun]:
-        """The jobs that were done, in the order of their ends: `job`, `result`, `error`."""
+        """The jobs that were done (`job`, `result`, `error`), in the order of their ends."""
         return list(self._recorder.runs)
 
     @abstractmethod

@@ -1,9 +1,4 @@
-"""Virtual time: what is to happen, and when; chance, all of it from a seed; and the failure.
-
-What is to happen is in a heap, by virtual time and then by the order in which it was planned. All
-that is left to chance comes from sources that are made of the seed and a name. Nothing comes from a
-hash, an address in memory or a clock, so the same seed is the same run.
-"""
+"""Virtual time: what is to happen, and when; chance, all of it from a seed; and the failure."""
 
 from __future__ import annotations
 
@@ -56,11 +51,7 @@ class SimulationError(AssertionError):
 class Simulation(ABC):
     """What all nodes of a network share: time, chance, the trace and the books.
 
-    Args:
-        make_rng: Makes a source of chance out of a text, the same of the same: `random.Random`.
-        seed: What all chance comes from.
-        faults: How bad the network is.
-        epoch: What wall clocks show at the beginning, in seconds since 1970.
+    Its arguments are those of Network.
 
     Attributes:
         now: The virtual time, in seconds from the beginning.
@@ -132,7 +123,6 @@ class Simulation(ABC):
     def _run(self, until: float | None) -> None:
         events, pop = self._events, heapq.heappop
         begun = self.steps
-        function: Callable[..., Any]
         try:
             while events and (until is None or events[0][0] <= until):
                 at, _, function, args = pop(events)
@@ -147,8 +137,7 @@ class Simulation(ABC):
         except SimulationError:
             raise
         except Exception as error:
-            problem = repr(error)
-            raise SimulationError(problem, self) from error
+            raise SimulationError(repr(error), self) from error
         if until is not None and until > self.now:
             self.now = until
 

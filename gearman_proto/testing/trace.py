@@ -11,7 +11,13 @@ import struct
 from collections import deque
 from typing import Final
 
-from gearman_proto.wire.packets import BY_NUMBER, HEADER_SIZE
+from gearman_proto.wire.packets import (
+    BY_NUMBER,
+    HEADER,
+    HEADER_SIZE,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+)
 
 _STAMP: Final = struct.Struct("<dI").pack
 # Characters of a packet's arguments that are shown.
@@ -46,7 +52,7 @@ class Trace:
 
     @property
     def digest(self) -> str:
-        """What all steps come to, in hexadecimal: equal runs have equal digests."""
+        """What all steps come to, in hexadecimal; equal runs have equal digests."""
         return self._hash.hexdigest()
 
     def lines(self) -> list[str]:
@@ -67,18 +73,16 @@ def describe(data: bytes) -> str:
     words = []
     at = 0
     while at < len(data):
-        if data[at : at + 4] not in (b"\0REQ", b"\0RES"):
-            end = min(
-                (found for m in (b"\0REQ", b"\0RES") if (found := data.find(m, at)) > 0),
-                default=len(data),
-            )
+        if not data.startswith((MAGIC_REQUEST, MAGIC_RESPONSE), at):
+            places = (data.find(magic, at) for magic in (MAGIC_REQUEST, MAGIC_RESPONSE))
+            end = min((place for place in places if place > 0), default=len(data))
             words.append(f"…{data[at:end]!r:.{_SHOWN}}")
             at = end
             continue
         if len(data) - at < HEADER_SIZE:
             words.append("a part of a header")
             break
-        number, size = struct.unpack_from(">II", data, at + 4)
+        _, number, size = HEADER.unpack_from(data, at)
         body = data[at + HEADER_SIZE : at + HEADER_SIZE + size]
         packet = BY_NUMBER.get(number)
         name = packet.name if packet is not None else f"packet {number}"

@@ -10,8 +10,7 @@ How a connection can end
     =============  =================================  ============================================
     `close`        EOF; a reset, if there was         arrive; some are lost with a reset
                    something that was not read
-    `reset`        a reset, each end on its own       each way, some are lost
-    `hang_up`      EOF at both ends                   each way, some are lost
+    `break_off`    a reset or EOF, at both ends       each way, some are lost
     `fall_silent`  nothing, until keepalive notices   are lost, and so is all that follows
     =============  =================================  ============================================
 """
@@ -38,9 +37,8 @@ class Host(Protocol):
     def name(self) -> str:
         """What the node is known by."""
 
-    #: Whether it runs, in which life, and until when it does nothing.
+    #: Whether it runs, and until when it does nothing.
     is_up: bool
-    life: int
     frozen_until: float
     #: The ends that it has not accepted yet, and those that it reads from later.
     backlog: list[End]
@@ -64,31 +62,28 @@ class End:
 
     Attributes:
         node: The node that it is at.
-        life: Which life of that node it belongs to.
         link: The engine's link; None at a server that has not accepted it yet.
         peer: The other end.
         gone: Whether the engine is told of nothing more: it has closed it, or knows that it ended.
-        gone_at: Since when.
         stalled_until: Until when nothing arrives.
         rest: What was written and has no room yet.
         is_connected: Whether its connection was made.
         has_ended: Whether the other side has said that it sends no more.
         heard_at: When bytes have come last.
         wrote_at: When some were written last.
+        arrives_at: When the last of what is under way to it arrives, if nothing keeps that back.
     """
 
     __slots__ = (
         "_flight",
         "_is_due",
-        "_last",
         "_net",
         "_size",
+        "arrives_at",
         "gone",
-        "gone_at",
         "has_ended",
         "heard_at",
         "is_connected",
-        "life",
         "link",
         "node",
         "peer",
@@ -103,10 +98,8 @@ class End:
     def __init__(self, net: Simulation, node: Host, link: Any) -> None:
         self._net = net
         self.node: Host = node
-        self.life: int = node.life
         self.link: Any = link
         self.gone: bool = False
-        self.gone_at: float = 0.0
         self.stalled_until: float = 0.0
         self.rest: bytes = b""
         self.silent: bool = False
@@ -114,18 +107,13 @@ class End:
         self.is_connected: bool = False
         self.heard_at: float = net.now
         self.wrote_at: float = net.now
-        # When what arrives, the first thing first; bytes of that; when the last of it does.
+        self.arrives_at: float = 0.0
+        # When what arrives, the first thing first; and bytes of that.
         self._flight: deque[tuple[float, bytes | str]] = deque()
         self._size = 0
-        self._last = 0.0
         self._is_due = False
 
     # Writing.
-
-    @property
-    def arrives_at(self) -> float:
-        """When the last of what is under way to this end arrives, if nothing keeps it back."""
-        return self._last
 
     @property
     def is_blocked(self) -> bool:
@@ -167,7 +155,7 @@ class End:
     def expect(self, item: bytes | str) -> None:
         """`item`, bytes or a mark, is on its way to this end."""
         at = self._net.now + self._net.latency()
-        at = self._last = max(at, self._last)
+        at = self.arrives_at = max(at, self.arrives_at)
         self._flight.append((at, item))
         if not self._is_due:
             self._is_due = True
@@ -213,7 +201,7 @@ class End:
     def leave(self) -> bool:
         """Be gone. Returns whether something had come, or was about to, that nobody reads now."""
         unread = any(isinstance(item, bytes) for _, item in self._flight)
-        self.gone, self.gone_at = True, self._net.now
+        self.gone = True
         self.rest = b""
         self._flight.clear()
         return unread

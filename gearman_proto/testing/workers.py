@@ -12,6 +12,7 @@ from gearman_proto.engines.worker import WorkerEngine
 from gearman_proto.errors import ConnectionError, ServerUnavailable
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
+from gearman_proto.records import record
 from gearman_proto.wire.events import (
     PacketEvent,
     WorkComplete,
@@ -53,14 +54,13 @@ _ENDS: Final[dict[type[PacketEvent], str]] = {
 }
 
 
+@record(eq=False)
 class Run:
     """A job that is being done."""
 
-    def __init__(self, job: WorkerJob, execution: Execution, life: int) -> None:
-        self.job = job
-        self.execution = execution
-        self.life = life
-        self.steps: Generator[Step, None, Any] | None = None
+    job: WorkerJob
+    execution: Execution
+    steps: Generator[Step, None, Any] | None = None
 
 
 class WorkerNode(Node):
@@ -280,7 +280,7 @@ class WorkerNode(Node):
         execution = net.books.started(
             self, server, lambda: end.peer.gone or end.peer.has_ended, handle, net.now, self.limit
         )
-        run = Run(job, execution, self.life)
+        run = Run(job, execution)
         self.runs[run] = None
         net.trace.add(net.now, self.name, "begins", f"{handle[0]} {job.task}")
         net.schedule(net.now, self._begin, run)

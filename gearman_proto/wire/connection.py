@@ -122,6 +122,10 @@ class Connection:
     Args:
         role: What this end is. ``Role.CLIENT | Role.WORKER`` is both at once.
         max_packet_size: In bytes. A received packet whose body is larger is an error.
+
+    Raises:
+        TypeError: `role` is none.
+        ValueError: It is a server's and another one at once.
     """
 
     def __init__(
@@ -222,6 +226,8 @@ class Connection:
 
     def send_with_data_passthrough(self, event: Event, token: Any = None) -> list[bytes]:
         """Do what `send` does, but return the bytes in pieces, to be written one after the other.
+
+        Arguments and exceptions are those of `send`.
 
         A payload of more than 64 KiB, if it is `bytes`, is the last of two: the event's own object,
         which is not copied. Everything else, and ECHO_REQ and ECHO_RES, is in one.
@@ -363,7 +369,7 @@ class Connection:
     # Receiving.
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes from the peer; get what they mean from `next_event`.
+        """Take `data`, bytes from the peer; get what they mean from `next_event`.
 
         After an error in what came before, they are dropped.
 
@@ -660,8 +666,8 @@ class Connection:
     def _settle_odd(self, answer: Row, first: bytes) -> Any:
         """The same where the head does not expect `answer`: it is an ERROR, or does not fit."""
         asked = self._asked
-        if answer.number == _ERROR and (not asked or self._is_about_work(first)):
-            return None
+        if answer.number == _ERROR and (not asked or (first in _WORK_ERRORS and self._is_worker)):
+            return None  # It refuses a WORK_* packet, and so answers no request.
         if not asked:
             raise RemoteProtocolError(f"{answer.packet.name} answers nothing")
         request, repeated = asked[0]
@@ -677,7 +683,3 @@ class Connection:
         raise RemoteProtocolError(
             f"{answer.packet.name} is about {first[:80]!r}, but {repeated!r:.100} was asked"
         )
-
-    def _is_about_work(self, code: bytes) -> bool:
-        """Whether an ERROR of this code refuses a WORK_* packet, and so answers no request."""
-        return code in _WORK_ERRORS and self._is_worker

@@ -1,4 +1,4 @@
-"""One class for each packet, and a few for what is no packet.
+"""One class for each packet, and a few for what is no packet. SUBMIT_JOB_BG is `SubmitJobBg`.
 
 Fields are the packet's arguments as bytes, numbers too: servers leave them empty, workers send
 what they like, and a packet must come out as it went in (`packets.number` reads them). The fields
@@ -411,7 +411,7 @@ class EchoReq(PacketEvent):
 @_packet("ECHO_RES")
 @record()
 class EchoRes(PacketEvent):
-    """Here it is."""
+    """The `data` of an EchoReq."""
 
     data: bytes
     answers: Any = hidden(default=None, compare=False)

@@ -50,7 +50,7 @@ class PacketType:
     receiver: Role
     #: The names of its arguments, in order.
     args: tuple[str, ...] = ()
-    #: True if the last argument is a payload: any bytes of any number.
+    #: True if the last argument is a payload, any bytes of any number.
     opaque: bool = False
     #: True if the last argument, and the NUL before it, may be missing.
     optional: bool = False

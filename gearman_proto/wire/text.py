@@ -190,7 +190,7 @@ class Command(Generic[T]):
 
     @property
     def event(self) -> TextLine:
-        """What to send. It ends in CRLF: see TextLine."""
+        """What to send. It ends in CRLF; see TextLine."""
         return TextLine(self.line)
 
 
@@ -208,7 +208,7 @@ class Reply(Generic[T]):
         self._lines: list[bytes] = []
 
     def receive_line(self, event: TextLine) -> bool:
-        """Take a line. Returns whether it was the last one.
+        """Take `event`, a line of the reply. Returns whether it was the last one.
 
         Raises:
             ServerError: It refuses the command. It was the last one.
@@ -265,47 +265,47 @@ def server_error(line: bytes) -> ServerError:
 
 
 def status() -> Command[tuple[FunctionStatus, ...]]:
-    """All functions."""
+    """All functions, and how many jobs and workers each has (``status``)."""
     return Command(b"status", _read_status, is_list=True)
 
 
 def prioritystatus() -> Command[tuple[PriorityStatus, ...]]:
-    """All functions, and what waits for them by priority."""
+    """All functions, and what waits for them by priority (``prioritystatus``)."""
     return Command(b"prioritystatus", _read_prioritystatus, is_list=True)
 
 
 def workers() -> Command[tuple[WorkerStatus, ...]]:
-    """All connections."""
+    """All connections, those of clients too (``workers``)."""
     return Command(b"workers", _read_workers, is_list=True)
 
 
 def show_jobs() -> Command[tuple[JobRecord, ...]]:
-    """All jobs."""
+    """All jobs (``show jobs``)."""
     return Command(b"show jobs", _read_jobs, is_list=True)
 
 
 def show_unique_jobs() -> Command[tuple[str, ...]]:
-    """The uniques of all jobs."""
+    """The uniques of all jobs (``show unique jobs``)."""
     return Command(b"show unique jobs", _read_uniques, is_list=True)
 
 
 def version() -> Command[str]:
-    """The server's version, as the line that it sends."""
+    """The server's version, as the line that it sends (``version``)."""
     return Command(b"version", _read_line)
 
 
 def getpid() -> Command[int]:
-    """The number of the server's process."""
+    """The number of the server's process (``getpid``)."""
     return Command(b"getpid", _read_number)
 
 
 def verbose() -> Command[str]:
-    """How much the server logs."""
+    """How much the server logs, as a word such as ``ERROR`` (``verbose``)."""
     return Command(b"verbose", _read_word)
 
 
 def maxqueue(task: str | bytes, max_size: int | Iterable[int | None] | None) -> Command[str]:
-    """Limit the queue of a function.
+    """Limit the queue of a function (``maxqueue``).
 
     Args:
         task: Its name.
@@ -327,22 +327,36 @@ def maxqueue(task: str | bytes, max_size: int | Iterable[int | None] | None) -> 
 
 
 def cancel_job(handle: str | bytes) -> Command[str]:
-    """Take a job out of the queue. Raises ValueError if the handle can't be one."""
+    """Take the job of `handle` out of the queue (``cancel job``).
+
+    Raises:
+        TypeError: `handle` is no name.
+        ValueError: It can't be a handle.
+    """
     return _ok(b"cancel job", _word("handle", handle, constants.MAX_HANDLE_SIZE))
 
 
 def create_function(task: str | bytes) -> Command[str]:
-    """Have a function in the lists. Raises ValueError if the name can't be a word of a command."""
+    """Have the function `task` in the lists (``create function``).
+
+    Raises:
+        TypeError: `task` is no name.
+        ValueError: It can't be a word of a command: it has a blank, say.
+    """
     return _ok(b"create function", _word("task", task))
 
 
 def drop_function(task: str | bytes) -> Command[str]:
-    """Take a function out of the lists. Raises ValueError as `create_function`."""
+    """Take the function `task` out of the lists (``drop function``).
+
+    Raises:
+        TypeError, ValueError: As in `create_function`.
+    """
     return _ok(b"drop function", _word("task", task))
 
 
 def shutdown(*, graceful: bool) -> Command[str]:
-    """End the server; `graceful`: when its jobs are done."""
+    """End the server (``shutdown``); `graceful`: when its jobs are done."""
     return Command(
         b"shutdown graceful" if graceful else b"shutdown",
         _read_ok,
@@ -460,8 +474,9 @@ def _read_workers(lines: Sequence[bytes]) -> tuple[WorkerStatus, ...]:
 
 def _read_worker(entry: bytes) -> WorkerStatus:
     start = _ENTRY.match(entry)
-    end = _END_OF_ID.search(entry, start.end()) if start else None
-    if start is None or end is None:
+    assert start is not None  # It is what entries are told apart by.
+    end = _END_OF_ID.search(entry, start.end())
+    if end is None:
         _bad(entry, "a number, an address, an id and functions")
     number, ip = start.groups()
     client_id = entry[start.end() : end.start()]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from gearman_proto import GearmanError, GearmanJob, GearmanJobRequest, InvalidClientState
+from gearman_proto.arguments import to_seconds
 from gearman_proto.constants import JOB_CREATED
-from gearman_proto.deadlines import to_seconds
 from tests.support import odd
 
 from .kit import Kit, Server, collect, echo, settled

@@ -80,7 +80,7 @@ class Client(surface.Client[Server, object]):
         )
 
 
-class Worker(surface.Worker[WorkerJob, Server, object]):
+class Worker(surface.Worker[Server, object]):
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         self.options = options
         self._driver = Driver(WorkerEngine(addresses, rng=random.Random(1), **options))

@@ -38,7 +38,6 @@ MORE_METHODS: Final = {
 # What is the adapter's own type: the hooks of gearman_anyio may be overridden by async ones.
 PARAMETERS_OF_TYPES: Final = {
     "ServerT": "Server",
-    "JobT": "WorkerJob",
     "ContextT": "ssl.SSLContext",
 }
 each_class = pytest.mark.parametrize("name", PAIRS)

@@ -103,7 +103,7 @@ COMMANDS: list[Command[Any]] = [
 def _nothing_made_before() -> None:
     """What makes the strategies is covered here, though other tests may have used some."""
     for made in (
-        admin._admin_commands,
+        admin.admin_commands,
         admin._admin_replies,
         dialogues._requests,
         values._events_of,

@@ -55,13 +55,9 @@ class AdminReply(Generic[T]):
     value: T | ServerError
 
 
+@functools.cache
 def admin_commands() -> SearchStrategy[Command[Any]]:
     """Commands of the admin protocol, all but ``shutdown``. The plainest is ``status``."""
-    return _admin_commands()
-
-
-@functools.cache
-def _admin_commands() -> SearchStrategy[Command[Any]]:
     function = function_names().map(_word)
     sizes = st.integers(0, 2**31 - 1)
     return st.one_of(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.deadlines import check_timeout, deadline_of, to_seconds
+from gearman_proto.arguments import check_timeout, deadline_of, to_seconds
 
 
 @pytest.mark.parametrize(
