@@ -35,7 +35,7 @@ from .signals import handled, heeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType, TracebackType
+    from types import FrameType
     from typing import Self
 
 # Lines of the terminal that are not for the bars of jobs: the total, and what is above.
@@ -101,12 +101,7 @@ class Bars:
                 self._total = self._progress.add_task("total", total=None, place=0)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._progress is not None:
             self._ignore_signals()
             self._progress.stop()

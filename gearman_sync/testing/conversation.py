@@ -15,7 +15,6 @@ from .sockets import linger_not
 
 if TYPE_CHECKING:
     import socket
-    from types import TracebackType
     from typing import Self
 
 E = TypeVar("E", bound=Event)
@@ -54,12 +53,7 @@ class Conversation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def receive(self) -> Event:
