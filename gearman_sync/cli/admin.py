@@ -10,9 +10,8 @@ from gearman_proto.errors import GearmanError, ServerError
 from gearman_sync import GearmanAdminClient
 
 from . import exits
+from .options import Servers, check_seconds, for_servers
 from .output import complain, in_order, show
-from .seconds import check_seconds
-from .servers import Servers, for_servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

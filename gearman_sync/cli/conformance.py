@@ -11,7 +11,7 @@ import typer
 
 from . import exits
 from .bars import Bars
-from .seconds import check_seconds
+from .options import check_seconds
 from .signals import handled, heeded
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from gearman_proto.constants import DEFAULT_GEARMAN_PORT, DEFAULT_JOB_RETRIES, D
 from gearman_sync import JobServer
 
 from . import exits
-from .servers import load_files
+from .options import KeyFile, load_files
 from .signals import handled
 
 if TYPE_CHECKING:
@@ -52,14 +52,7 @@ def serve(
         Path | None,
         typer.Option("--tls-cert", metavar="FILE", help="Speak TLS, and show this certificate."),
     ] = None,
-    tls_key: Annotated[
-        Path | None,
-        typer.Option(
-            "--tls-key",
-            metavar="FILE",
-            help="The private key of the certificate, if it is in a file of its own.",
-        ),
-    ] = None,
+    tls_key: KeyFile = None,
     tls_ca: Annotated[
         Path | None,
         typer.Option(

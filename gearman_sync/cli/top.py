@@ -32,9 +32,8 @@ from gearman_proto.foreign import shown
 from . import exits
 from .board import Board, Order, Row, Site, sparkline
 from .keys import END, Keys, raw_keys
+from .options import Servers, check_seconds, for_servers
 from .output import complain
-from .seconds import check_seconds
-from .servers import Servers, for_servers
 from .signals import handled, heeded
 
 if TYPE_CHECKING:

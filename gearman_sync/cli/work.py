@@ -12,11 +12,10 @@ import typer
 from gearman_sync import GearmanWorker
 
 from . import exits
+from .options import Servers, TaskName, for_servers
 from .output import complain
 from .process import Processes
-from .servers import Servers, for_servers
 from .signals import handled
-from .tasks import complete_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,15 +30,7 @@ _HANDLE, _TASK, _UNIQUE = "GEARMAN_HANDLE", "GEARMAN_TASK", "GEARMAN_UNIQUE"
 @for_servers
 def work(
     servers: Servers,
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK",
-            help="The function.",
-            show_default=False,
-            autocompletion=complete_task,
-        ),
-    ],
+    task: TaskName,
     command: Annotated[
         list[str],
         typer.Argument(metavar="-- COMMAND…", help="What to run for each job.", show_default=False),
