@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import (
@@ -70,7 +70,9 @@ class Bars:
         # Whether the line that was written last on a terminal is not whole.
         self._is_open = False
         self._on_terminal = sys.stdout.isatty()
-        self._is_same = self._on_terminal and _is_same_file(sys.stdout, sys.stderr)
+        self._is_same = self._on_terminal and os.path.sameopenfile(
+            sys.stdout.fileno(), sys.stderr.fileno()
+        )
         self._signals: list[int] = []
         self._handling = contextlib.ExitStack()
         # rich takes a pipe for a terminal if the environment says so.
@@ -179,7 +181,3 @@ class Bars:
     def warn(self, warning: bytes) -> None:
         """Write a job's warning to standard error, as one line."""
         self.complain(" ".join(to_text(warning).split()))
-
-
-def _is_same_file(one: IO[str], other: IO[str]) -> bool:
-    return os.path.sameopenfile(one.fileno(), other.fileno())
