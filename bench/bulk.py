@@ -111,13 +111,7 @@ def blocking(port: int, *, background: bool, module: str) -> None:
     client.shutdown()
 
 
-def waiting(port: int, *, background: bool, loop: str) -> None:
-    import anyio  # noqa: PLC0415
-
-    anyio.run(_wait, port, background, backend=loop)
-
-
-async def _wait(port: int, background: bool) -> None:
+async def waiting(port: int, *, background: bool) -> None:
     import gearman_anyio  # noqa: PLC0415
 
     async with gearman_anyio.GearmanClient([f"127.0.0.1:{port}"]) as client:

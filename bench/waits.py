@@ -46,13 +46,7 @@ def _start(loop: str, waits: int) -> Iterator[Child]:
 # In the child processes.
 
 
-def wait(port: int, waits: int, loop: str) -> None:
-    import anyio  # noqa: PLC0415
-
-    anyio.run(_wait, port, waits, backend=loop)
-
-
-async def _wait(port: int, waits: int) -> None:
+async def wait(port: int, waits: int) -> None:
     import anyio  # noqa: PLC0415
 
     import gearman_anyio  # noqa: PLC0415

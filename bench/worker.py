@@ -118,13 +118,7 @@ def blocking(port: int, slots: int) -> None:
         counter.answer()
 
 
-def waiting(port: int, slots: int, loop: str) -> None:
-    import anyio  # noqa: PLC0415
-
-    anyio.run(_wait, port, slots, backend=loop)
-
-
-async def _wait(port: int, slots: int) -> None:
+async def waiting(port: int, slots: int) -> None:
     import gearman_anyio  # noqa: PLC0415
 
     for count in orders():
