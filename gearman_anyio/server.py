@@ -9,13 +9,14 @@ import functools
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketListener
 
 from gearman_proto import HostAndPort, ServerEngine, constants, surface
+from gearman_proto.engines.driving import BACKLOG
 from gearman_proto.tls import check_context
 
 from ._driver import Driver, chance
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from anyio.abc import ByteStream, TaskStatus
-
-# Connections that the system keeps until they are accepted.
-_BACKLOG: Final = 1024
 
 
 class JobServer(surface.JobServer["ssl.SSLContext"]):
@@ -173,7 +171,7 @@ async def _listen(host: str, port: int) -> SocketListener:
     found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     address = found[0][4][0]
     listeners = await anyio.create_tcp_listener(
-        local_host=address, local_port=port, backlog=_BACKLOG
+        local_host=address, local_port=port, backlog=BACKLOG
     )
     (listener,) = listeners.listeners
     assert isinstance(listener, SocketListener)
