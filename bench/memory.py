@@ -23,7 +23,7 @@ from .tables import Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .settings import Settings
+    from .rounds import Settings
 
 _CLIENTS = 1000
 

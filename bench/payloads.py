@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .processes import Child
-    from .settings import Settings
+    from .rounds import Settings
 
 _SIZE = 64 * 1000 * 1000
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .processes import Child
-    from .settings import Settings
+    from .rounds import Settings
     from .tables import Table
 
 # Rounds are short here, so there are more of them.

@@ -47,10 +47,9 @@ from gearman_proto.wire.events import (
     OptionRes,
 )
 
-from .conversation import Disconnected
+from .conversation import Disconnected, Peer
 from .expectations import Expectation
 from .matching import shortened
-from .peer import Peer
 from .sockets import socket_for
 
 if TYPE_CHECKING:
