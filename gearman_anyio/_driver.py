@@ -45,7 +45,7 @@ import anyio.lowlevel
 from gearman_proto import Close, Connect, ConnectionError
 from gearman_proto.engines.driving import E_, LISTEN_AGAIN, READ_SIZE, BaseDriver
 
-from ._calls import Bell, Call, Event, Items
+from ._calls import Bell, Call, Event
 from ._plain import Plain, PlainOnAsyncio
 from ._streams import Ends, failure, native, reason, set_options
 from ._tasks import Tasks
@@ -60,8 +60,6 @@ if TYPE_CHECKING:
     from gearman_proto.engines.driving import T_, W_, Begin
 
     Handler: TypeAlias = Callable[[ByteStream], Coroutine[Any, Any, None]]
-
-__all__ = ["E_", "Call", "Driver", "Items", "chance"]
 
 logger: Final = logging.getLogger("gearman")
 

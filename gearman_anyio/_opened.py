@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
+from gearman_proto.engines.driving import E_
 from gearman_proto.tls import make_contexts
 
 from . import _plain
-from ._driver import E_, Driver
 from ._streams import connect_tcp, open_stream
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gearman_proto import ServerAddress
     from gearman_proto.tls import Ssl
 
+    from ._driver import Driver
     from ._streams import Connector
 
 SSLContext: TypeAlias = "ssl.SSLContext"
