@@ -35,7 +35,6 @@ from .signals import handled, heeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType
     from typing import Self
 
 # Lines of the terminal that are not for the bars of jobs: the total, and what is above.
@@ -114,11 +113,11 @@ class Bars:
             write(b"\n")
         flush()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _on_signal(self, number: int) -> None:
         self._ignore_signals()
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise exits.Exit(128 + number)  # As a shell says that a signal has ended it.
+        raise exits.Exit(exits.SIGNALLED + number)
 
     def _ignore_signals(self) -> None:
         """Let nothing interrupt the end of this: the terminal is to be as it was."""

@@ -8,7 +8,7 @@ import signal
 import ssl
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -18,9 +18,6 @@ from gearman_sync import JobServer
 from . import exits
 from .options import KeyFile, load_files
 from .signals import handled
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 _MEGABYTE: Final = 1024 * 1024
 
@@ -79,7 +76,7 @@ def serve(
         ssl_context=_context(tls_cert, tls_key, tls_ca),
     )
 
-    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    def on_signal(_number: int) -> None:
         raise KeyboardInterrupt
 
     try:

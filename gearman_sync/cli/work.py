@@ -19,7 +19,6 @@ from .signals import handled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
     from gearman_sync import WorkerJob
 
@@ -100,7 +99,7 @@ def _stopped_by_signals(worker: GearmanWorker, processes: Processes) -> Iterator
     status = [exits.DONE]
     is_stopping = False
 
-    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    def on_signal(number: int) -> None:
         nonlocal is_stopping
         if not is_stopping:
             is_stopping = True
@@ -108,7 +107,7 @@ def _stopped_by_signals(worker: GearmanWorker, processes: Processes) -> Iterator
             if worker.has_job_lock():
                 complain("stops when its jobs are done; a second signal stops it at once")
         else:
-            status[0] = 128 + number  # As a shell says that a signal has ended it.
+            status[0] = exits.SIGNALLED + number
             # In this order: what a command that was killed has written is nobody's result.
             worker.shutdown()
             processes.kill()

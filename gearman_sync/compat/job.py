@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-class Name(str):
+class _Name(str):
     """A name: a str that also has what programs for gearman3 do with bytes.
 
     It can be decoded, and is equal to the bytes that it is on the wire.
@@ -124,10 +124,10 @@ class GearmanJob(jobs.GearmanJob):
         lambda address: None if address is None else GearmanConnection.to(address),
         _address_of,
     )
-    handle: Any = _changed(jobs.GearmanJob, "handle", Name.of)
+    handle: Any = _changed(jobs.GearmanJob, "handle", _Name.of)
     # Without a task it is empty: that is what a request without one has.
-    task: Any = _changed(jobs.GearmanJob, "task", lambda task: Name.of(task or None))
-    unique: Any = _changed(jobs.GearmanJob, "unique", Name.of)
+    task: Any = _changed(jobs.GearmanJob, "task", lambda task: _Name.of(task or None))
+    unique: Any = _changed(jobs.GearmanJob, "unique", _Name.of)
 
     def __init__(
         self,
@@ -171,9 +171,9 @@ class GearmanJobRequest(jobs.GearmanJobRequest):
     # What stands for the job, if that is none.
     _stand_in: Any = None
 
-    handle: Any = _changed(jobs.GearmanJobRequest, "handle", Name.of)
-    task: Any = _changed(jobs.GearmanJobRequest, "task", Name)
-    unique: Any = _changed(jobs.GearmanJobRequest, "unique", Name.of)
+    handle: Any = _changed(jobs.GearmanJobRequest, "handle", _Name.of)
+    task: Any = _changed(jobs.GearmanJobRequest, "task", _Name)
+    unique: Any = _changed(jobs.GearmanJobRequest, "unique", _Name.of)
 
     def __init__(
         self,
