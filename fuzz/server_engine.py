@@ -388,21 +388,21 @@ class _Game(Game[Peer]):
         self._let_all_be_done()
         world.shut_down()
         world.wait(60.0)
-        for peer in self.living():
-            if peer.link.alive:
-                peer.read_on()
-        self.hear()
+        self._let_all_read()
         self.check()
         assert engine.closed
         assert self.wait.done
         assert not self.living()
 
-    def _let_all_be_done(self) -> None:
-        world, engine = self.world, self.engine
+    def _let_all_read(self) -> None:
         for peer in self.living():
             if peer.link.alive:
                 peer.read_on()
         self.hear()
+
+    def _let_all_be_done(self) -> None:
+        world, engine = self.world, self.engine
+        self._let_all_read()
         world.ahead = max([job.epoch for job in engine.queue.jobs.values()], default=0.0)
         world.wait(61.0)
         for peer in self.living():

@@ -314,9 +314,7 @@ class _Game(ConnectingGame[Peer]):
             self.stream.news = True
             self.take_job()
         assert self.stream.done
-        stream, self.stream = self.stream, None
-        engine.end_work(self.now)
-        engine.release(stream, self.now)
+        self._return()
         self.follow()
         self.check()
         assert not engine.pool.links()
