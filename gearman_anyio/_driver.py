@@ -27,7 +27,7 @@ task group is left. The first two take it out of `_wires`, and whoever does that
 in each case `_converse` closes the stream.
 
 `anyio.current_time` is the only clock. It asks each time which event loop this is, so inside
-``async with`` that loop's own is used, which is the same (`_streams.native`); so are its events.
+``async with`` that loop's own is used, which is the same (`_tasks.native`); so are its events.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from gearman_proto.engines.driving import E_, LISTEN_AGAIN, READ_SIZE, BaseDrive
 
 from ._calls import Bell, Call, Event
 from ._plain import Plain, PlainOnAsyncio
-from ._streams import Ends, failure, native, reason, set_options
-from ._tasks import Tasks
+from ._streams import Ends, failure, reason, set_options
+from ._tasks import Tasks, native
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
