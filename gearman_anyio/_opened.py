@@ -1,6 +1,6 @@
-"""What both clients have in common: each is used once, inside ``async with``.
+"""What clients and job server have in common: each is used once, inside ``async with``.
 
-And what they have in common with the worker: where the streams of their links come from.
+And what clients have in common with the worker: where the streams of their links come from.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make_opener(
 
 
 class Opened(Generic[E_]):
-    """The base of a client. Its `_driver` runs from the beginning of ``async with`` to its end."""
+    """What has a `_driver` that runs from the beginning of ``async with`` to its end."""
 
     _driver: Driver[E_]
 

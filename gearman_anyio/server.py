@@ -20,18 +20,17 @@ from gearman_proto.engines.driving import BACKLOG
 from gearman_proto.tls import check_context
 
 from ._driver import Driver, chance
-from ._opened import load_ssl
+from ._opened import Opened, SSLContext, load_ssl
 from ._streams import accept_tls, pipe
 
 if TYPE_CHECKING:
     import ssl
-    from types import TracebackType
     from typing import Self
 
     from anyio.abc import ByteStream, TaskStatus
 
 
-class JobServer(surface.JobServer["ssl.SSLContext"]):
+class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
     """A Gearman job server in this event loop, inside ``async with``.
 
     It keeps nothing on disk: what is queued ends with the process. In production use gearmand, for
@@ -68,15 +67,6 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
         secure = functools.partial(self._serve, context=self._context)
         self._driver.listen(listener, self.handle if self._context is None else secure)
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._driver.close()
-        await self._driver.__aexit__(kind, error, traceback)
 
     async def stop(self) -> None:
         self._driver.close()
