@@ -37,7 +37,6 @@ class Packet(enum.IntEnum):
     NO_JOB = 10
     WORK_COMPLETE = 13
     ECHO_REQ = 16
-    ECHO_RES = 17
     SUBMIT_JOB_BG = 18
     OPTION_RES = 27
     # gear's server knows no other grab.
