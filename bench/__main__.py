@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import machine, peers, plot
-from .settings import Settings
+from .rounds import Settings
 
 if TYPE_CHECKING:
     from .tables import Table

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .processes import Child
-    from .rounds import Figures
-    from .settings import Settings
+    from .rounds import Figures, Settings
     from .tables import Table
 
 RAW = "raw socket"
@@ -111,13 +110,7 @@ def blocking(port: int, *, background: bool, module: str) -> None:
     client.shutdown()
 
 
-def waiting(port: int, *, background: bool, loop: str) -> None:
-    import anyio  # noqa: PLC0415
-
-    anyio.run(_wait, port, background, backend=loop)
-
-
-async def _wait(port: int, background: bool) -> None:
+async def waiting(port: int, *, background: bool) -> None:
     import gearman_anyio  # noqa: PLC0415
 
     async with gearman_anyio.GearmanClient([f"127.0.0.1:{port}"]) as client:

@@ -1,7 +1,8 @@
 """A process in which something is measured, from within: ``python -m bench.child MODULE FUNCTION``.
 
 It does what it is told in lines on standard input, each of them a number, and answers each with a
-line of figures. It ends with its input, and so with whoever started it.
+line of figures. It ends with its input, and so with whoever started it. A function with an option
+`loop` is async, and runs on that event loop.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import resource
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -20,8 +22,15 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    module, function, options = sys.argv[1:]
-    getattr(importlib.import_module(module), function)(**json.loads(options))
+    module, name, text = sys.argv[1:]
+    function: Any = getattr(importlib.import_module(module), name)
+    options: dict[str, Any] = json.loads(text)
+    if (loop := options.pop("loop", None)) is None:
+        function(**options)
+        return
+    import anyio  # noqa: PLC0415 - it may not be there
+
+    anyio.run(partial(function, **options), backend=loop)
 
 
 def orders() -> Iterator[int]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .processes import Child
-    from .settings import Settings
+    from .rounds import Settings
     from .tables import Table
 
 _LEVELS = (1, 100, 1000, 5000)

@@ -16,7 +16,7 @@ from .tables import Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .settings import Settings
+    from .rounds import Settings
 
 
 def run(settings: Settings) -> Iterator[Table]:

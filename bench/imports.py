@@ -17,7 +17,7 @@ from .tables import Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .settings import Settings
+    from .rounds import Settings
 
 # Programs in a measurement.
 _TIMES = 5

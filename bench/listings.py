@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
-    from .rounds import Figures
-    from .settings import Settings
+    from .rounds import Figures, Settings
 
 _FUNCTIONS = 10_000
 _UNIQUES = 1000

@@ -23,7 +23,7 @@ from .tables import Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .settings import Settings
+    from .rounds import Settings
 
 _CLIENTS = 1000
 
@@ -124,16 +124,10 @@ def blocking(port: int) -> None:
             growth.answer(count)
 
 
-def waiting(port: int, loop: str) -> None:
-    import anyio  # noqa: PLC0415
-
-    processes.raise_descriptors()
-    anyio.run(_wait, port, backend=loop)
-
-
-async def _wait(port: int) -> None:
+async def waiting(port: int) -> None:
     import gearman_anyio  # noqa: PLC0415
 
+    processes.raise_descriptors()
     async with contextlib.AsyncExitStack() as stack:
 
         async def connect() -> None:

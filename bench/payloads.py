@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .processes import Child
-    from .settings import Settings
+    from .rounds import Settings
 
 _SIZE = 64 * 1000 * 1000
 
@@ -110,13 +110,7 @@ def blocking(port: int, what: str) -> None:
         answer(clock.result(1))
 
 
-def waiting(port: int, what: str, loop: str) -> None:
-    import anyio  # noqa: PLC0415
-
-    anyio.run(_wait, port, what, backend=loop)
-
-
-async def _wait(port: int, what: str) -> None:
+async def waiting(port: int, what: str) -> None:
     import gearman_anyio  # noqa: PLC0415
 
     address = [f"127.0.0.1:{port}"]

@@ -37,7 +37,6 @@ class Packet(enum.IntEnum):
     NO_JOB = 10
     WORK_COMPLETE = 13
     ECHO_REQ = 16
-    ECHO_RES = 17
     SUBMIT_JOB_BG = 18
     OPTION_RES = 27
     # gear's server knows no other grab.
@@ -52,10 +51,10 @@ def packet(kind: Packet, *arguments: bytes, magic: bytes = REQUEST) -> bytes:
     return HEADER.pack(magic, kind, len(body)) + body
 
 
-def submit_packet(*, background: bool, data: bytes = DATA, task: str = TASK) -> bytes:
+def submit_packet(*, background: bool, data: bytes = DATA) -> bytes:
     """A job with a unique of its own."""
     kind = Packet.SUBMIT_JOB_BG if background else Packet.SUBMIT_JOB
-    return packet(kind, task.encode(), os.urandom(16).hex().encode(), data)
+    return packet(kind, TASK.encode(), os.urandom(16).hex().encode(), data)
 
 
 def head(kind: Packet) -> bytes:

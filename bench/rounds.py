@@ -1,9 +1,10 @@
-"""Interleaved rounds, and what they come to."""
+"""How much to measure, in interleaved rounds, and what they come to."""
 
 from __future__ import annotations
 
 import statistics
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,6 +18,23 @@ if TYPE_CHECKING:
 Figures: TypeAlias = dict[str, float]
 #: By subject, what each round has found.
 Results: TypeAlias = dict[str, list[Figures]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much to measure.
+
+    Attributes:
+        jobs: Jobs in one call; what is slower gets a fixed share of them.
+        rounds: Rounds of each measurement.
+    """
+
+    jobs: int = 100_000
+    rounds: int = 7
+
+    def share(self, part: int) -> int:
+        """One for so many jobs, and two at least."""
+        return max(self.jobs // part, 2)
 
 
 def interleaved(subjects: Mapping[str, Callable[[], Figures]], rounds: int) -> Results:

@@ -29,8 +29,7 @@ from .tables import Beside, compared
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .rounds import Figures
-    from .settings import Settings
+    from .rounds import Figures, Settings
     from .tables import Table
 
 _SECONDS = 2.0

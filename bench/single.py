@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import processes, raw
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .processes import Child
-    from .settings import Settings
+    from .rounds import Settings
     from .tables import Table
 
 # Rounds are short here, so there are more of them.
@@ -65,11 +64,11 @@ def _start(port: int, kind: str) -> tuple[dict[str, Child], dict[str, str]]:
         children["libgearman's client"] = processes.Child(client, str(port), "single", kind)
     for loop in loops():
         floor = f"{BARE}, {loop}"
-        children[floor] = ours(waiting, loop=loop, subject="bare")
-        children[f"gearman_anyio, {loop}"] = ours(waiting, loop=loop, subject="ours")
+        children[floor] = ours(bare_stream, loop=loop)
+        children[f"gearman_anyio, {loop}"] = ours(waiting, loop=loop)
         floors[f"gearman_anyio, {loop}"] = floor
         if loop == "asyncio" and has("aiogear"):
-            children["aiogear, asyncio"] = ours(waiting, loop=loop, subject="aiogear")
+            children["aiogear, asyncio"] = ours(of_aiogear, loop=loop)
             floors["aiogear, asyncio"] = floor
     return children, floors
 
@@ -99,14 +98,7 @@ def blocking(port: int, *, background: bool) -> None:
             assert request.complete
 
 
-def waiting(port: int, *, background: bool, loop: str, subject: str) -> None:
-    import anyio  # noqa: PLC0415
-
-    run = {"bare": _bare, "ours": _ours, "aiogear": _aiogear}[subject]
-    anyio.run(partial(run, port, background=background), backend=loop)
-
-
-async def _ours(port: int, *, background: bool) -> None:
+async def waiting(port: int, *, background: bool) -> None:
     import gearman_anyio  # noqa: PLC0415
 
     async with gearman_anyio.GearmanClient([f"127.0.0.1:{port}"]) as client:
@@ -118,7 +110,7 @@ async def _ours(port: int, *, background: bool) -> None:
             assert request.complete
 
 
-async def _bare(port: int, *, background: bool) -> None:
+async def bare_stream(port: int, *, background: bool) -> None:
     import anyio  # noqa: PLC0415
 
     size = raw.HEADER.size
@@ -138,7 +130,7 @@ async def _bare(port: int, *, background: bool) -> None:
             answer(clock.result(count))
 
 
-async def _aiogear(port: int, *, background: bool) -> None:
+async def of_aiogear(port: int, *, background: bool) -> None:
     import aiogear  # noqa: PLC0415
 
     loop = asyncio.get_running_loop()

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .processes import Child
-    from .rounds import Figures
-    from .settings import Settings
+    from .rounds import Figures, Settings
     from .tables import Table
 
 

@@ -34,7 +34,7 @@ from .raw import DATA, RESPONSE, TASK, Packet, packet
 
 Stage: TypeAlias = Callable[[int], Callable[[], object]]
 
-# As much as an adapter reads at a time.
+# Bytes that an engine gets at a time.
 _READ = 65536
 _NAME = TASK.encode()
 

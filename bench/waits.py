@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .processes import Child
-    from .settings import Settings
+    from .rounds import Settings
     from .tables import Table
 
 _LEVELS = [1, 100, 10_000]
@@ -46,13 +46,7 @@ def _start(loop: str, waits: int) -> Iterator[Child]:
 # In the child processes.
 
 
-def wait(port: int, waits: int, loop: str) -> None:
-    import anyio  # noqa: PLC0415
-
-    anyio.run(_wait, port, waits, backend=loop)
-
-
-async def _wait(port: int, waits: int) -> None:
+async def wait(port: int, waits: int) -> None:
     import anyio  # noqa: PLC0415
 
     import gearman_anyio  # noqa: PLC0415

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .processes import Child
-    from .rounds import Figures
-    from .settings import Settings
+    from .rounds import Figures, Settings
     from .tables import Table
 
 PEER = "libgearman's worker"
@@ -118,13 +117,7 @@ def blocking(port: int, slots: int) -> None:
         counter.answer()
 
 
-def waiting(port: int, slots: int, loop: str) -> None:
-    import anyio  # noqa: PLC0415
-
-    anyio.run(_wait, port, slots, backend=loop)
-
-
-async def _wait(port: int, slots: int) -> None:
+async def waiting(port: int, slots: int) -> None:
     import gearman_anyio  # noqa: PLC0415
 
     for count in orders():

@@ -53,7 +53,7 @@ async def run(server: str, jobs: dict[str, dict[str, Any]], arguments: argparse.
         for request, name in names.items():
             say(f"client: submitted {name} as {request.handle or 'nothing yet'}")
         gate = Gate(min(arguments.workers, len(jobs)))
-        # asyncio.TaskGroup is there from Python 3.11 on; this is the same everywhere.
+        # asyncio.TaskGroup has nothing that ends its tasks: this has.
         async with anyio.create_task_group() as tasks:
             for number in range(arguments.workers):
                 tasks.start_soon(work, f"worker {number + 1}", server, gate)

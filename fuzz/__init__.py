@@ -4,3 +4,7 @@ A target's `check(data)` raises unless that holds for the bytes `data`. pytest, 
 plain runner call it alike. A target may have a `generate(rng, seeds)` of its own, too, which the
 plain runner takes its inputs from.
 """
+
+
+class Failure(AssertionError):
+    """What must hold does not."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import importlib.util
 import logging
 import random
 import sys
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-NAMES = (
+TARGETS = (
     "connection",
     "client_engine",
     "worker_engine",
@@ -39,11 +38,6 @@ NAMES = (
 )
 #: What atheris is to watch.
 WATCHED = ["gearman_proto", "gearman_sync.cli.lines"]
-
-
-def targets() -> list[str]:
-    """Return the names of the targets that there are."""
-    return [name for name in NAMES if importlib.util.find_spec(f"fuzz.{name}") is not None]
 
 
 def load(target: str) -> ModuleType:
@@ -161,11 +155,10 @@ def main() -> int:
         target, *folders = options.targets
         run_atheris(target, [*rest, *folders])
         return 0
-    known = targets()
-    unknown = [name for name in options.targets if name not in known]
+    unknown = [name for name in options.targets if name not in TARGETS]
     if rest or unknown:
         parser.error(f"unknown: {' '.join([*rest, *unknown])}")
-    chosen = options.targets or known
+    chosen = options.targets or TARGETS
     if options.list:
         for target in chosen:
             print(f"{target:15} {(load(target).__doc__ or '').splitlines()[0]}")

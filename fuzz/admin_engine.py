@@ -31,7 +31,7 @@ from gearman_proto.errors import (
 from gearman_proto.wire.events import EchoReq, EchoRes, Error, Event, InvalidRequest
 from tests.engines.admin_harness import Peer
 
-from .game import TIMEOUTS, ConnectingGame
+from .game import TIMEOUTS, ConnectingGame, with_peer
 from .program import FROM_SERVER, Program
 from .worlds import AdminWorld, packed
 
@@ -152,17 +152,16 @@ class _Game(ConnectingGame[Peer]):
         if peer.link.sent is None:
             self.unanswered.pop(peer, None)
 
-    def read(self) -> None:
-        peer = self.peer()
-        if peer is not None:
-            for event in peer.take():
-                assert not isinstance(event, InvalidRequest), event
-                assert peer not in self.unanswered
-                self.unanswered[peer] = event
+    @with_peer
+    def read(self, peer: Peer) -> None:
+        for event in peer.take():
+            assert not isinstance(event, InvalidRequest), event
+            assert peer not in self.unanswered
+            self.unanswered[peer] = event
 
-    def answer(self) -> None:
-        peer = self.peer()
-        if peer is None or peer.link.sent is None:
+    @with_peer
+    def answer(self, peer: Peer) -> None:
+        if peer.link.sent is None:
             return
         question = self.unanswered.pop(peer, None)
         if question is None:
@@ -175,16 +174,15 @@ class _Game(ConnectingGame[Peer]):
             command = next(c for c in _COMMANDS if c[0].event == question)
             self.give(peer, command[2])
 
-    def say(self) -> None:
+    @with_peer
+    def say(self, peer: Peer) -> None:
         """The server says something that may be out of place."""
-        peer = self.peer()
-        if peer is not None:
-            if self.program.flag():
-                self.give(peer, self.program.pick(_COMMANDS)[2])
-            elif self.program.flag():
-                self.give(peer, packed(Error(b"X", b"no")))
-            else:
-                self.give(peer, packed(self.program.event(FROM_SERVER, [b"H:1"])))
+        if self.program.flag():
+            self.give(peer, self.program.pick(_COMMANDS)[2])
+        elif self.program.flag():
+            self.give(peer, packed(Error(b"X", b"no")))
+        else:
+            self.give(peer, packed(self.program.event(FROM_SERVER, [b"H:1"])))
 
     # What has to be true.
 

@@ -48,7 +48,7 @@ from gearman_proto.wire.events import (
 )
 from tests.engines.harness import Bell, Peer, to_be_made
 
-from .game import TIMEOUTS, ConnectingGame
+from .game import TIMEOUTS, ConnectingGame, with_peer
 from .program import FROM_SERVER, Program
 from .worlds import ClientWorld, packed
 
@@ -269,23 +269,20 @@ class _Game(ConnectingGame[Peer]):
             peer.grants_options = False
         super().up()
 
-    def read(self) -> None:
+    @with_peer
+    def read(self, peer: Peer) -> None:
         """A server reads all that there is, or one chunk of it."""
-        peer = self.peer()
-        if peer is not None:
-            all_of_it = self.program.flag()
-            while data := peer.pull():
-                for event in peer.read(data):
-                    assert not isinstance(event, InvalidRequest), event
-                    self.questions[peer].append(event)
-                if not all_of_it:
-                    break
+        all_of_it = self.program.flag()
+        while data := peer.pull():
+            for event in peer.read(data):
+                assert not isinstance(event, InvalidRequest), event
+                self.questions[peer].append(event)
+            if not all_of_it:
+                break
 
-    def answer(self) -> None:
+    @with_peer
+    def answer(self, peer: Peer) -> None:
         """A server answers its oldest questions, if the link has any."""
-        peer = self.peer()
-        if peer is None:
-            return
         questions = self.questions[peer]
         data = b""
         for _ in range(1 + self.program.below(5)):
@@ -310,12 +307,11 @@ class _Game(ConnectingGame[Peer]):
             return JobCreated(self.handles[-1])
         return JobCreated(self.program.value(self.handles))
 
-    def say(self) -> None:
+    @with_peer
+    def say(self, peer: Peer) -> None:
         """A server says something, mostly about a job, that may be out of place."""
-        peer = self.peer()
-        if peer is not None:
-            kinds = _ABOUT_JOBS if self.program.byte() < 200 else FROM_SERVER
-            self.give(peer, packed(self.program.event(kinds, self.handles)))
+        kinds = _ABOUT_JOBS if self.program.byte() < 200 else FROM_SERVER
+        self.give(peer, packed(self.program.event(kinds, self.handles)))
 
     # What has to be true.
 

@@ -39,6 +39,7 @@ from gearman_proto.wire.packets import (
     Role,
 )
 
+from . import Failure
 from .mutating import mutate
 
 if TYPE_CHECKING:
@@ -62,10 +63,6 @@ ASKING = {
     answer.number: [packet for packet in PACKETS if answer.name in packet.answers]
     for answer in PACKETS
 }
-
-
-class Failure(AssertionError):
-    """The invariant does not hold."""
 
 
 def requests_for(data: bytes, *, ignored: bool) -> Iterator[Event]:

@@ -35,6 +35,7 @@ from tests.engines import admin_harness, server_harness
 from tests.engines.server_replay import LEFT_OUT, Replay
 from tests.recordings import VECTORS
 
+from . import Failure
 from .program import FROM_SERVER, TO_SERVER, Program
 from .worlds import ClientWorld, ServerWorld, WorkerWorld, packed
 
@@ -52,10 +53,6 @@ _FOR_WORKERS: Final = [p for p in FROM_SERVER if p.name.startswith(("JOB_A", "NO
 _LARGEST: Final = 5000
 #: The recordings that are replayed whole; the largest takes too long.
 _RECORDINGS: Final = sorted(VECTORS.keys() - LEFT_OUT.keys() - {"50_large_payload"})
-
-
-class Failure(AssertionError):
-    """The two ways differ."""
 
 
 def _compare(what: object, one: object, other: object) -> None:

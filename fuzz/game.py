@@ -5,6 +5,7 @@ A game's `steps` are what a program chooses from. They have an order, on which t
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -25,7 +26,21 @@ _MAX_DEAD: Final = 4
 P = TypeVar("P", bound=links.Peer)
 S = TypeVar("S", bound=links.Server)
 
+G = TypeVar("G", bound="Game[Any]")
+
 log = logging.getLogger("fuzz")
+
+
+def with_peer(step: Callable[[G, Any], None]) -> Callable[[G], None]:
+    """Make a step of what is done with one of the peers, which is not done if there is none."""
+
+    @functools.wraps(step)
+    def do(game: G) -> None:
+        peer = game.peer()
+        if peer is not None:
+            step(game, peer)
+
+    return do
 
 
 class Game(Generic[P]):
@@ -56,6 +71,10 @@ class Game(Generic[P]):
             self.follow()
             self.check()
         self.end()
+
+    def peer(self) -> P | None:
+        """One of the peers to which a connection is open, if there is any."""
+        raise NotImplementedError
 
     def follow(self) -> None:
         """What the driver, and others, do behind each step."""
@@ -130,10 +149,9 @@ class ConnectingGame(Game[S]):
                 case _:
                     peer.lose(OSError("reset"))
 
-    def send_raw(self) -> None:
-        peer = self.peer()
-        if peer is not None:
-            self.give(peer, self.program.raw(self.program.below(64)))
+    @with_peer
+    def send_raw(self, peer: S) -> None:
+        self.give(peer, self.program.raw(self.program.below(64)))
 
     def sleep(self) -> None:
         self.world.sleep(self.program.pick(SECONDS))

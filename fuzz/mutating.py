@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 CORPUS: Final = Path(__file__).with_name("corpus")
 _LONGEST: Final = 600
@@ -66,15 +66,8 @@ def minimise(data: bytes, fails: Callable[[bytes], bool]) -> bytes:
             else:
                 at += size
         size //= 2
-    for at, plainer in _plainer(data):
-        candidate = data[:at] + plainer + data[at + 1 :]
-        if fails(candidate):
-            data = candidate
-    return data
-
-
-def _plainer(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield what each byte could be in place of what it is."""
     for at, byte in enumerate(data):
-        if byte:
-            yield at, b"\0"
+        plainer = data[:at] + b"\0" + data[at + 1 :]
+        if byte and fails(plainer):
+            data = plainer
+    return data

@@ -63,7 +63,7 @@ from gearman_proto.wire.packets import (
 from tests.engines.harness import Bell
 from tests.engines.server_harness import Peer, raw
 
-from .game import Game
+from .game import Game, with_peer
 from .program import SECONDS, TO_SERVER, Program
 from .worlds import ServerWorld, packed
 
@@ -198,22 +198,18 @@ class _Game(Game[Peer]):
             self.heard[peer] = _Heard()
             world.call(self.engine.handle_timeout, world.now)
 
-    def leave(self) -> None:
-        peer = self.peer()
-        if peer is not None:
-            peer.close()
+    @with_peer
+    def leave(self, peer: Peer) -> None:
+        peer.close()
 
-    def shut_one_side(self) -> None:
-        peer = self.peer()
-        if peer is not None:
-            self.heard[peer].may_send = False
-            self.world.call(self.engine.receive_eof, peer.link, self.now)
+    @with_peer
+    def shut_one_side(self, peer: Peer) -> None:
+        self.heard[peer].may_send = False
+        self.world.call(self.engine.receive_eof, peer.link, self.now)
 
-    def stall(self) -> None:
+    @with_peer
+    def stall(self, peer: Peer) -> None:
         """A peer stops to read, or goes on."""
-        peer = self.peer()
-        if peer is None:
-            return
         if peer.reads:
             peer.stop_reading()
         else:
@@ -233,35 +229,32 @@ class _Game(Game[Peer]):
                     data += packed(event, MAGIC_REQUEST)
         self.give(peer, data)
 
-    def ask(self) -> None:
-        peer = self.peer()
-        if peer is not None:
-            self._send(peer, self.program.event(TO_SERVER, _HANDLES))
+    @with_peer
+    def ask(self, peer: Peer) -> None:
+        self._send(peer, self.program.event(TO_SERVER, _HANDLES))
 
-    def submit(self) -> None:
-        peer = self.peer()
-        if peer is not None:
-            count = 1 + self.program.below(3)
-            self._send(peer, *[self.program.event(_SUBMITS, _HANDLES) for _ in range(count)])
+    @with_peer
+    def submit(self, peer: Peer) -> None:
+        count = 1 + self.program.below(3)
+        self._send(peer, *[self.program.event(_SUBMITS, _HANDLES) for _ in range(count)])
 
-    def say_of_job(self) -> None:
+    @with_peer
+    def say_of_job(self, peer: Peer) -> None:
         """A worker says something about a job that is its own, as it should."""
-        peer = self.peer()
-        if peer is not None and peer.link.jobs:
+        if peer.link.jobs:
             kinds = [p for p in _OF_WORKERS if p.name.startswith("WORK_")]
             event = self.program.event(kinds, list(peer.link.jobs))
             self._send(peer, event)
 
-    def grab(self) -> None:
-        peer = self.peer()
-        if peer is not None:
-            grabs = (GrabJob, GrabJobUniq, GrabJobAll)
-            self._send(peer, CanDo(b"f"), CanDo(b"g"), self.program.pick(grabs)())
+    @with_peer
+    def grab(self, peer: Peer) -> None:
+        grabs = (GrabJob, GrabJobUniq, GrabJobAll)
+        self._send(peer, CanDo(b"f"), CanDo(b"g"), self.program.pick(grabs)())
 
-    def work(self) -> None:
+    @with_peer
+    def work(self, peer: Peer) -> None:
         """A worker that knows what it does."""
-        peer = self.peer()
-        if peer is None or not peer.reads or self.heard[peer].is_wild:
+        if not peer.reads or self.heard[peer].is_wild:
             return
         self._send(peer, CanDo(b"f"), CanDo(b"g"), GrabJobUniq())
         end = self.program.pick([*_TERMINAL, None])
@@ -270,29 +263,26 @@ class _Game(Game[Peer]):
             if end is not None and not peer.closed:
                 self._send(peer, end(handle) if end is WorkFail else end(handle, b"result"))
 
-    def command(self) -> None:
-        peer = self.peer()
-        if peer is not None:
-            line = self.program.value(_LINES)
-            self._send(peer, TextLine(line.replace(b"\n", b""), b"\n"))
+    @with_peer
+    def command(self, peer: Peer) -> None:
+        line = self.program.value(_LINES)
+        self._send(peer, TextLine(line.replace(b"\n", b""), b"\n"))
 
-    def send_packet(self) -> None:
+    @with_peer
+    def send_packet(self, peer: Peer) -> None:
         """A packet that nobody should send to a server, or whose size or magic is not right."""
-        peer = self.peer()
-        if peer is not None:
-            self.heard[peer].is_wild = True
-            event = self.program.event(PACKETS, _HANDLES)
-            magic = MAGIC_RESPONSE if self.program.below(4) == 0 else MAGIC_REQUEST
-            data = packed(event, magic)
-            off = self.program.pick([0, 0, 1, -1, 2**31])
-            size = max(len(data) - HEADER_SIZE + off, 0)
-            self.give(peer, data[:8] + size.to_bytes(4) + data[12:])
+        self.heard[peer].is_wild = True
+        event = self.program.event(PACKETS, _HANDLES)
+        magic = MAGIC_RESPONSE if self.program.below(4) == 0 else MAGIC_REQUEST
+        data = packed(event, magic)
+        off = self.program.pick([0, 0, 1, -1, 2**31])
+        size = max(len(data) - HEADER_SIZE + off, 0)
+        self.give(peer, data[:8] + size.to_bytes(4) + data[12:])
 
-    def send_raw(self) -> None:
-        peer = self.peer()
-        if peer is not None:
-            self.heard[peer].is_wild = True
-            self.give(peer, self.program.raw(self.program.below(64)))
+    @with_peer
+    def send_raw(self, peer: Peer) -> None:
+        self.heard[peer].is_wild = True
+        self.give(peer, self.program.raw(self.program.below(64)))
 
     # Time.
 
@@ -398,21 +388,21 @@ class _Game(Game[Peer]):
         self._let_all_be_done()
         world.shut_down()
         world.wait(60.0)
-        for peer in self.living():
-            if peer.link.alive:
-                peer.read_on()
-        self.hear()
+        self._let_all_read()
         self.check()
         assert engine.closed
         assert self.wait.done
         assert not self.living()
 
-    def _let_all_be_done(self) -> None:
-        world, engine = self.world, self.engine
+    def _let_all_read(self) -> None:
         for peer in self.living():
             if peer.link.alive:
                 peer.read_on()
         self.hear()
+
+    def _let_all_be_done(self) -> None:
+        world, engine = self.world, self.engine
+        self._let_all_read()
         world.ahead = max([job.epoch for job in engine.queue.jobs.values()], default=0.0)
         world.wait(61.0)
         for peer in self.living():

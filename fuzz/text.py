@@ -34,6 +34,8 @@ from gearman_proto.wire.text import Command, Reply
 from gearman_sync.cli.lines import split_lines
 from tests.engines.server_harness import World
 
+from . import Failure
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -64,10 +66,6 @@ _NAMED: Final[list[Callable[[bytes], Command[Any]]]] = [
     lambda name: text.maxqueue(name, 7),
 ]
 _MAX_SIZE: Final = 2000
-
-
-class Failure(AssertionError):
-    """The invariant does not hold."""
 
 
 def _read(command: Command[Any], data: bytes, step: int) -> Any:

@@ -41,7 +41,7 @@ from gearman_proto.wire.packets import PACKETS
 from tests.engines.harness import Bell
 from tests.engines.worker_harness import Peer
 
-from .game import TIMEOUTS, ConnectingGame
+from .game import TIMEOUTS, ConnectingGame, with_peer
 from .program import FROM_SERVER, Program
 from .worlds import WorkerWorld, packed
 
@@ -221,21 +221,19 @@ class _Game(ConnectingGame[Peer]):
             peer.strict = False
         super().up()
 
-    def stall(self) -> None:
+    @with_peer
+    def stall(self, peer: Peer) -> None:
         """A server stops to read, or goes on."""
-        peer = self.peer()
-        if peer is not None:
-            peer.reads = not peer.reads
+        peer.reads = not peer.reads
 
-    def answer(self) -> None:
+    @with_peer
+    def answer(self, peer: Peer) -> None:
         """A server answers its oldest questions, if the link has any."""
-        peer = self.peer()
-        if peer is not None:
-            data = b""
-            for _ in range(1 + self.program.below(3)):
-                if peer.questions:
-                    data += packed(self._answer_to(peer.questions.popleft()))
-            self.give(peer, data)
+        data = b""
+        for _ in range(1 + self.program.below(3)):
+            if peer.questions:
+                data += packed(self._answer_to(peer.questions.popleft()))
+        self.give(peer, data)
 
     def _answer_to(self, question: Event) -> PacketEvent:
         if isinstance(question, EchoReq):
@@ -250,27 +248,24 @@ class _Game(ConnectingGame[Peer]):
             return JobAssign(handle, function, b"in")
         return JobAssignUniq(handle, function, b"u", b"in")
 
-    def answer_wrongly(self) -> None:
+    @with_peer
+    def answer_wrongly(self, peer: Peer) -> None:
         """An ERROR that is, or is not, about what was sent of a job."""
-        peer = self.peer()
-        if peer is not None:
-            code = self.program.pick([b"JOB_NOT_FOUND", b"not_worker", b"X"])
-            self.give(peer, packed(Error(code, b"no")))
+        code = self.program.pick([b"JOB_NOT_FOUND", b"not_worker", b"X"])
+        self.give(peer, packed(Error(code, b"no")))
 
-    def say(self) -> None:
+    @with_peer
+    def say(self, peer: Peer) -> None:
         """A server says something that may be out of place: mostly NOOP."""
-        peer = self.peer()
-        if peer is not None:
-            kinds = FROM_SERVER[:1] if self.program.byte() < 200 else FROM_SERVER
-            self.give(peer, packed(self.program.event(kinds, _HANDLES)))
+        kinds = FROM_SERVER[:1] if self.program.byte() < 200 else FROM_SERVER
+        self.give(peer, packed(self.program.event(kinds, _HANDLES)))
 
-    def flood(self) -> None:
+    @with_peer
+    def flood(self, peer: Peer) -> None:
         """A server says NOOP again and again, and the caller looks each time."""
-        peer = self.peer()
-        if peer is not None:
-            for _ in range(self.program.byte()):
-                peer.send_raw(packed(Noop()))
-                self.take_job()
+        for _ in range(self.program.byte()):
+            peer.send_raw(packed(Noop()))
+            self.take_job()
 
     # What has to be true.
 
@@ -319,9 +314,7 @@ class _Game(ConnectingGame[Peer]):
             self.stream.news = True
             self.take_job()
         assert self.stream.done
-        stream, self.stream = self.stream, None
-        engine.end_work(self.now)
-        engine.release(stream, self.now)
+        self._return()
         self.follow()
         self.check()
         assert not engine.pool.links()

@@ -27,7 +27,7 @@ task group is left. The first two take it out of `_wires`, and whoever does that
 in each case `_converse` closes the stream.
 
 `anyio.current_time` is the only clock. It asks each time which event loop this is, so inside
-``async with`` that loop's own is used, which is the same (`_streams.native`); so are its events.
+``async with`` that loop's own is used, which is the same (`_tasks.native`); so are its events.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ import anyio
 import anyio.lowlevel
 
 from gearman_proto import Close, Connect, ConnectionError
-from gearman_proto.engines.driving import E_, BaseDriver
+from gearman_proto.engines.driving import E_, LISTEN_AGAIN, READ_SIZE, BaseDriver
 
-from ._calls import Bell, Call, Event, Items
+from ._calls import Bell, Call, Event
 from ._plain import Plain, PlainOnAsyncio
-from ._streams import Ends, failure, native, reason, set_options
-from ._tasks import Tasks
+from ._streams import Ends, failure, reason, set_options
+from ._tasks import Tasks, native
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -61,19 +61,13 @@ if TYPE_CHECKING:
 
     Handler: TypeAlias = Callable[[ByteStream], Coroutine[Any, Any, None]]
 
-__all__ = ["E_", "Call", "Driver", "Items", "chance"]
-
 logger: Final = logging.getLogger("gearman")
 
 #: Where all chance comes from. It has no state.
 chance: Final = random.SystemRandom()
 
-# Bytes to read at a time. Above 128 KiB, glibc may get the memory for each read from the system.
-_READ_SIZE: Final = 120 * 1024
 # Bytes to write at a time: asyncio copies what the socket does not take at once.
 _WRITE_SIZE: Final = 256 * 1024
-# Seconds after which to accept again when that failed: there are too many open files, say.
-_LISTEN_AGAIN: Final = 0.5
 
 
 class _Wire:
@@ -348,7 +342,7 @@ class Driver(BaseDriver[E_]):
                         stream = await listener.accept()
                     except Exception as error:  # noqa: BLE001 - backends differ
                         logger.warning("no connection can be accepted: %s", reason(error))
-                        await anyio.sleep(_LISTEN_AGAIN)
+                        await anyio.sleep(LISTEN_AGAIN)
                         continue
                     set_options(stream, None)
                     self.start_soon(handle, stream)
@@ -416,7 +410,7 @@ class Driver(BaseDriver[E_]):
     async def _read(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
         while True:
             try:
-                data = await stream.receive(_READ_SIZE)
+                data = await stream.receive(READ_SIZE)
             except anyio.EndOfStream:
                 self._received(link, wire, b"")
                 return
@@ -431,7 +425,7 @@ class Driver(BaseDriver[E_]):
     def _readable(self, link: Any, wire: _Wire, stream: PlainOnAsyncio) -> None:
         """Do what `_read` does, without a task. No engine that connects is ever behind."""
         try:
-            data = stream.receive_now(_READ_SIZE)
+            data = stream.receive_now(READ_SIZE)
             if not data:
                 stream.unwatch()
             self._received(link, wire, data)

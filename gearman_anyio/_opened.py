@@ -1,16 +1,16 @@
-"""What both clients have in common: each is used once, inside ``async with``.
+"""What clients and job server have in common: each is used once, inside ``async with``.
 
-And what they have in common with the worker: where the streams of their links come from.
+And what clients have in common with the worker: where the streams of their links come from.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
+from gearman_proto.engines.driving import E_
 from gearman_proto.tls import make_contexts
 
 from . import _plain
-from ._driver import E_, Driver
 from ._streams import connect_tcp, open_stream
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gearman_proto import ServerAddress
     from gearman_proto.tls import Ssl
 
+    from ._driver import Driver
     from ._streams import Connector
 
 SSLContext: TypeAlias = "ssl.SSLContext"
@@ -53,7 +54,7 @@ def make_opener(
 
 
 class Opened(Generic[E_]):
-    """The base of a client. Its `_driver` runs from the beginning of ``async with`` to its end."""
+    """What has a `_driver` that runs from the beginning of ``async with`` to its end."""
 
     _driver: Driver[E_]
 

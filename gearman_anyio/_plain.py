@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
-from ._streams import connect_tcp, is_asyncio
+from ._streams import connect_tcp
+from ._tasks import is_asyncio
 
 if TYPE_CHECKING:
     import socket

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from gearman_proto import ServerAddress
 
-    from ._calls import Event
-
 #: Gets the address of a server and returns a byte stream to it.
 Connector: TypeAlias = "Callable[[ServerAddress], Awaitable[ByteStream]]"
 
@@ -92,23 +90,6 @@ async def _wrap(stream: ByteStream, context: ssl.SSLContext, hostname: str | Non
         ssl_context=context,
         standard_compatible=False,
     )
-
-
-def is_asyncio() -> bool:
-    """Whether this event loop is asyncio's, or one like it, and not trio's."""
-    return anyio.get_cancelled_exc_class().__module__.startswith("asyncio")
-
-
-def native() -> tuple[Callable[[], float], Callable[[], Event]]:
-    """Return the clock that `anyio.current_time` reads on this event loop, and its events."""
-    # Imported here: whichever runs this is there, and the other one may not be.
-    if is_asyncio():
-        import asyncio  # noqa: PLC0415
-
-        return asyncio.get_running_loop().time, asyncio.Event
-    import trio  # noqa: PLC0415
-
-    return trio.current_time, trio.Event
 
 
 def set_options(stream: AnyByteStream, address: ServerAddress | None) -> None:

@@ -1,4 +1,4 @@
-"""A task group that can be hidden behind an ``async with`` of something else.
+"""A task group that can be hidden behind an ``async with``, and which event loop it is on.
 
 A task group turns whatever leaves it into an ExceptionGroup, and waits for its tasks. Neither is
 for somebody who does not know that there is one: leaving `Tasks` cancels its tasks, and what the
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 import anyio.lowlevel
 
-from ._streams import is_asyncio
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from typing import Self
+
+    from ._calls import Event
 
 
 class Tasks:
@@ -81,3 +81,20 @@ def _others(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield from _others(error)
         elif not isinstance(error, anyio.get_cancelled_exc_class()):
             yield error
+
+
+def is_asyncio() -> bool:
+    """Whether this event loop is asyncio's, or one like it, and not trio's."""
+    return anyio.get_cancelled_exc_class().__module__.startswith("asyncio")
+
+
+def native() -> tuple[Callable[[], float], Callable[[], Event]]:
+    """Return the clock that `anyio.current_time` reads on this event loop, and its events."""
+    # Imported here: whichever runs this is there, and the other one may not be.
+    if is_asyncio():
+        import asyncio  # noqa: PLC0415
+
+        return asyncio.get_running_loop().time, asyncio.Event
+    import trio  # noqa: PLC0415
+
+    return trio.current_time, trio.Event

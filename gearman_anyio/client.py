@@ -5,24 +5,28 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import anyio.lowlevel
 
 from gearman_proto import ClientEngine, Server, constants
+from gearman_proto.engines.driving import T_
 from gearman_proto.surface.client import Client, Requests, make_job
 
 from ._callbacks import awaited
-from ._driver import Driver, Items, chance
+from ._driver import Driver, chance
 from ._opened import Opened, SSLContext, make_opener
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
     from datetime import datetime
+    from typing import Self
 
-    from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress
+    from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Stream
+    from gearman_proto.surface.base import Begin
 
+    from ._calls import Call
     from ._streams import Connector
 
 
@@ -131,12 +135,12 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
     def as_completed(
         self, job_requests: Collection[GearmanJobRequest], poll_timeout: float | None = None
     ) -> AsyncIterator[GearmanJobRequest]:
-        return Items(self._open, self._begin_as_completed(job_requests, poll_timeout))
+        return _Items(self._open, self._begin_as_completed(job_requests, poll_timeout))
 
     def updates(
         self, job_request: GearmanJobRequest, poll_timeout: float | None = None
     ) -> AsyncIterator[JobUpdate]:
-        return Items(self._open, self._begin_updates(job_request, poll_timeout))
+        return _Items(self._open, self._begin_updates(job_request, poll_timeout))
 
     async def get_job_status(
         self,
@@ -186,3 +190,57 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
     async def shutdown(self) -> None:
         self._open.close()
         await anyio.lowlevel.checkpoint()
+
+
+class _Items(Generic[T_]):
+    """What a Stream gives, for ``async for``.
+
+    Not a generator: one that is not used up would have to be closed by whoever used it, and
+    a cancelled `__anext__` would end it.
+
+    Args:
+        driver: The driver.
+        begin: As for `Driver.start`; called by the first `__anext__`.
+    """
+
+    def __init__(self, driver: Driver[ClientEngine], begin: Begin) -> None:
+        self._driver = driver
+        self._begin = begin
+        self._call: Call[Stream] | None = None
+        self._is_over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_:
+        await anyio.lowlevel.checkpoint()
+        if self._call is None and not self._is_over:
+            self._call = self._driver.start(self._begin)
+        while not self._is_over:
+            assert self._call is not None
+            stream = self._call.wait
+            done = stream.done
+            try:
+                item = stream.take()
+                if item is None and done:
+                    stream.raise_error()
+            except Exception:
+                self._end()
+                raise
+            if item is not None:
+                return item  # type: ignore[no-any-return] # what `begin` makes gives these
+            if done:
+                self._end()
+            else:
+                await self._call.block()
+        raise StopAsyncIteration
+
+    def _end(self) -> None:
+        self._is_over = True
+        call, self._call = self._call, None
+        if call is not None:
+            self._driver.release(call.wait)
+
+    def __del__(self) -> None:
+        if self._call is not None:
+            self._driver.release_soon(self._call.wait)

@@ -9,31 +9,28 @@ import functools
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketListener
 
 from gearman_proto import HostAndPort, ServerEngine, constants, surface
+from gearman_proto.engines.driving import BACKLOG
 from gearman_proto.tls import check_context
 
 from ._driver import Driver, chance
-from ._opened import load_ssl
+from ._opened import Opened, SSLContext, load_ssl
 from ._streams import accept_tls, pipe
 
 if TYPE_CHECKING:
     import ssl
-    from types import TracebackType
     from typing import Self
 
     from anyio.abc import ByteStream, TaskStatus
 
-# Connections that the system keeps until they are accepted.
-_BACKLOG: Final = 1024
 
-
-class JobServer(surface.JobServer["ssl.SSLContext"]):
+class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
     """A Gearman job server in this event loop, inside ``async with``.
 
     It keeps nothing on disk: what is queued ends with the process. In production use gearmand, for
@@ -70,15 +67,6 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
         secure = functools.partial(self._serve, context=self._context)
         self._driver.listen(listener, self.handle if self._context is None else secure)
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._driver.close()
-        await self._driver.__aexit__(kind, error, traceback)
 
     async def stop(self) -> None:
         self._driver.close()
@@ -173,7 +161,7 @@ async def _listen(host: str, port: int) -> SocketListener:
     found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     address = found[0][4][0]
     listeners = await anyio.create_tcp_listener(
-        local_host=address, local_port=port, backlog=_BACKLOG
+        local_host=address, local_port=port, backlog=BACKLOG
     )
     (listener,) = listeners.listeners
     assert isinstance(listener, SocketListener)

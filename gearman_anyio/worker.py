@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.events import PacketEvent
 
-    from ._driver import Call
+    from ._calls import Call
     from ._streams import Connector
 
 #: Gets the worker and the job, and returns the result. An async one is awaited, another is called

@@ -201,6 +201,24 @@ class Driver(BaseDriver[E_]):
             with self._lock:
                 self._close_poller()
 
+    def listen(
+        self,
+        sock: socket.socket,
+        accept: Callable[[E_, str, int, float], Any],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Take connections from `sock`, which listens; the driver owns it from now on.
+
+        Args:
+            sock: The socket.
+            accept: Gets the engine, the address of the other end, the new socket's number and the
+                time, and returns the link.
+            context: For TLS. Then the engine is told when the link's handshake is over.
+        """
+        sock.setblocking(False)
+        with self._lock:
+            self._poller.listen(Listener(sock, accept, context))
+
     def _inside(self, function: Callable[..., T_], *args: Any) -> T_:
         """Call `function` with the lock."""
         if self._lock.is_mine():
@@ -307,24 +325,6 @@ class Driver(BaseDriver[E_]):
                 self._poller.close()
             else:
                 self._poller.waker.wake()
-
-    def listen(
-        self,
-        sock: socket.socket,
-        accept: Callable[[E_, str, int, float], Any],
-        context: ssl.SSLContext | None = None,
-    ) -> None:
-        """Take connections from `sock`, which listens; the driver owns it from now on.
-
-        Args:
-            sock: The socket.
-            accept: Gets the engine, the address of the other end, the new socket's number and the
-                time, and returns the link.
-            context: For TLS. Then the engine is told when the link's handshake is over.
-        """
-        sock.setblocking(False)
-        with self._lock:
-            self._poller.listen(Listener(sock, accept, context))
 
     # Polling.
 

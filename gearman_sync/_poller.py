@@ -12,6 +12,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from gearman_proto.engines.driving import LISTEN_AGAIN
 from gearman_proto.records import record
 
 from ._selector import READ, Selector
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("gearman")
 
-# Connections to accept at a time, and seconds after which to try again when there was no room.
+# Connections to accept at a time.
 _ACCEPTS: Final = 64
-_LISTEN_AGAIN: Final = 0.5
 _NO_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -152,7 +152,7 @@ class Poller:
             yield accepted
 
     def _pause_listening(self, now: float) -> None:
-        self._listen_at = now + _LISTEN_AGAIN
+        self._listen_at = now + LISTEN_AGAIN
         for listener in self._listeners:
             self.selector.unregister(listener.sock.fileno())
 

@@ -18,6 +18,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from gearman_proto.engines.driving import READ_SIZE
 from gearman_proto.keepalive import socket_options
 
 from ._selector import READ, WRITE
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     from gearman_proto.address import ServerAddress
     from gearman_proto.engines.base import Link
 
-# Bytes to read at a time; less from those who share a server, so that none is kept waiting. Above
-# 128 KiB, glibc may get the memory for each read from the system, which takes longer than the read.
-_READ_SIZE: Final = 120 * 1024
+# Bytes to read at a time from those who share a server, so that none is kept waiting.
 _SHARED_READ_SIZE: Final = 64 * 1024
 # Chunks to write before reading again: replies must not pile up behind a long write.
 _WRITES: Final = 4
@@ -110,7 +109,7 @@ class Transport:
         self.is_blocked = False
         # Whether the other end sends no more. It may still read.
         self._has_ended = False
-        self._read_size = _READ_SIZE
+        self._read_size = READ_SIZE
 
     def accept(self, sock: socket.socket) -> Self:
         """Have a socket that was accepted: open, or with a handshake to come. Returns this."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import GearmanError, HostAndPort, ServerEngine, surface
 from gearman_proto.arguments import to_seconds
+from gearman_proto.engines.driving import BACKLOG
 from gearman_proto.tls import check_context
 
 from ._driver import Driver, chance
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 logger: Final = logging.getLogger("gearman")
-
-# Connections that the system keeps until they are accepted.
-_BACKLOG: Final = 1024
 
 
 class JobServer(surface.JobServer["ssl.SSLContext"]):
@@ -116,7 +114,7 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
 def _listen(host: str, port: int) -> socket.socket:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, where = found[0]
-    return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
+    return socket.create_server(where[:2], family=family, backlog=BACKLOG)
 
 
 def _serve(driver: Driver[ServerEngine], ended: threading.Event) -> None:

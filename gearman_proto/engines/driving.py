@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from traceback import walk_tb
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from gearman_proto.errors import ConnectionError
 
@@ -30,6 +30,14 @@ T_ = TypeVar("T_")
 
 #: Begins a call: it gets the engine, the time and a `wake`, and returns the Wait.
 Begin: TypeAlias = Callable[[E_, float, Callable[[], Any]], W_]
+
+#: Bytes to read at a time. Above 128 KiB, glibc may get the memory for each read from the system,
+#: which takes longer than the read.
+READ_SIZE: Final = 120 * 1024
+#: Connections that the system keeps until they are accepted.
+BACKLOG: Final = 1024
+#: Seconds after which to accept again when that failed: there are too many open files, say.
+LISTEN_AGAIN: Final = 0.5
 
 
 class BaseDriver(Generic[E_]):

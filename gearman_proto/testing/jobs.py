@@ -41,26 +41,7 @@ class _Link:
 
 
 class JobDouble(WorkerJob):
-    """A job as a callback gets it, which takes down what is sent about it.
-
-    Args:
-        task: The name of the function.
-        data: What to do the job with, for the worker's `data_encoder`.
-        unique: The submitter's name for the job.
-        worker: A worker whose class, attributes and `data_encoder` the callback needs; None for a
-            GearmanWorker. It is copied, and must not have connected.
-
-    Raises:
-        TypeError, ValueError: Servers do not take such a job.
-        Exception: Whatever the encoder raises.
-
-    Attributes:
-        worker: What the callback gets in front of the job; (awaited) if it is async. What it sends
-            about the job is in `updates`. Its other methods are those of a worker that is not
-            connected.
-        updates: What was sent, in order, as `GearmanClient.updates` gives it to a client: JobData,
-            JobWarning, JobProgress; and JobEnded, last, when the job has ended.
-    """
+    """A job as a callback gets it, which takes down what is sent about it."""
 
     __slots__ = ("updates", "worker")
 
@@ -72,6 +53,26 @@ class JobDouble(WorkerJob):
     def __init__(
         self, task: str | bytes, data: Any, *, unique: str | bytes = "u", worker: Any = None
     ) -> None:
+        """Make a job, which nobody has submitted.
+
+        Args:
+            task: The name of the function.
+            data: What to do the job with, for the worker's `data_encoder`.
+            unique: The submitter's name for the job.
+            worker: A worker whose class, attributes and `data_encoder` the callback needs; None for
+                a GearmanWorker. It is copied, and must not have connected.
+
+        Raises:
+            TypeError, ValueError: Servers do not take such a job.
+            Exception: Whatever the encoder raises.
+
+        Attributes:
+            worker: What the callback gets in front of the job; (awaited) if it is async. What it
+                sends about the job is in `updates`. Its other methods are those of a worker that is
+                not connected.
+            updates: What was sent, in order, as `GearmanClient.updates` gives it to a client:
+                JobData, JobWarning, JobProgress; and JobEnded, last, when the job has ended.
+        """
         wire_task = check_task(to_text(task, "task"))
         wire_unique = check_name("unique", unique, MAX_UNIQUE_SIZE)
         self.worker: Any = self._worker_class() if worker is None else copy.copy(worker)

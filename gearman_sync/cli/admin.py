@@ -10,9 +10,8 @@ from gearman_proto.errors import GearmanError, ServerError
 from gearman_sync import GearmanAdminClient
 
 from . import exits
+from .options import Servers, check_seconds, for_servers
 from .output import complain, in_order, show
-from .seconds import check_seconds
-from .servers import Servers, for_servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,12 +40,8 @@ def _show_all(
     columns: Sequence[str],
     *,
     as_json: bool,
-    named: bool = False,
 ) -> int:
-    """Show what the servers have answered, and complain of those that have not.
-
-    `named`: whether the server's name is shown although there is only one.
-    """
+    """Show what the servers have answered, and complain of those that have not."""
     rows: list[dict[str, Any]] = []
     status = exits.DONE
     for address, answer in answers:
@@ -56,7 +51,7 @@ def _show_all(
         else:
             rows += [{"server": str(address), **row} for row in answer]
     if rows or status == exits.DONE or as_json:
-        shown = ["server", *columns] if named or len(servers.addresses) > 1 else columns
+        shown = ["server", *columns] if len(servers.addresses) > 1 else columns
         show(rows, shown, as_json=as_json)
     return status
 

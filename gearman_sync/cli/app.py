@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -121,7 +122,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except _CommandLineError as error:
         return _complain_of_usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        return 130  # As a shell says that Ctrl-C has ended it.
+        return exits.SIGNALLED + signal.SIGINT
     except BrokenPipeError:
         return exits.FAILED  # Whoever read this has had enough, as `head` has.
     except (GearmanError, OSError, ValueError) as error:

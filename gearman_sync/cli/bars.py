@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import (
@@ -35,7 +35,6 @@ from .signals import handled, heeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType, TracebackType
     from typing import Self
 
 # Lines of the terminal that are not for the bars of jobs: the total, and what is above.
@@ -70,7 +69,9 @@ class Bars:
         # Whether the line that was written last on a terminal is not whole.
         self._is_open = False
         self._on_terminal = sys.stdout.isatty()
-        self._is_same = self._on_terminal and _is_same_file(sys.stdout, sys.stderr)
+        self._is_same = self._on_terminal and os.path.sameopenfile(
+            sys.stdout.fileno(), sys.stderr.fileno()
+        )
         self._signals: list[int] = []
         self._handling = contextlib.ExitStack()
         # rich takes a pipe for a terminal if the environment says so.
@@ -101,12 +102,7 @@ class Bars:
                 self._total = self._progress.add_task("total", total=None, place=0)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._progress is not None:
             self._ignore_signals()
             self._progress.stop()
@@ -117,11 +113,11 @@ class Bars:
             write(b"\n")
         flush()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _on_signal(self, number: int) -> None:
         self._ignore_signals()
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise exits.Exit(128 + number)  # As a shell says that a signal has ended it.
+        raise exits.Exit(exits.SIGNALLED + number)
 
     def _ignore_signals(self) -> None:
         """Let nothing interrupt the end of this: the terminal is to be as it was."""
@@ -184,7 +180,3 @@ class Bars:
     def warn(self, warning: bytes) -> None:
         """Write a job's warning to standard error, as one line."""
         self.complain(" ".join(to_text(warning).split()))
-
-
-def _is_same_file(one: IO[str], other: IO[str]) -> bool:
-    return os.path.sameopenfile(one.fileno(), other.fileno())

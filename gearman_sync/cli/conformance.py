@@ -5,22 +5,19 @@ from __future__ import annotations
 import enum
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from . import exits
 from .bars import Bars
-from .seconds import check_seconds
+from .options import check_seconds
 from .signals import handled, heeded
 
-if TYPE_CHECKING:
-    from types import FrameType
 
-
-def _on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    # As a shell says that a signal has ended it. An Exception would be one of the case's.
-    raise SystemExit(128 + number)
+def _on_signal(number: int) -> None:
+    # An Exception would be one of the case's.
+    raise SystemExit(exits.SIGNALLED + number)
 
 
 class Side(enum.StrEnum):

@@ -25,6 +25,8 @@ USAGE: Final = 2
 #: No server could be reached, the connection was lost, or what is there is no Gearman server.
 NO_SERVER: Final = 3
 TIMED_OUT: Final = 4
+#: What a shell adds to the number of the signal that has ended a program.
+SIGNALLED: Final = 128
 
 _NO_SERVER: Final = (
     ConnectionError,

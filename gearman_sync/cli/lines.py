@@ -38,7 +38,7 @@ from .output import flush
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .servers import Servers
+    from .options import Servers
 
 # Bytes of lines that may be under way at once, unless it is a single line.
 _MAX_BYTES: Final = 64 * 1024 * 1024

@@ -8,7 +8,7 @@ import signal
 import ssl
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -16,11 +16,8 @@ from gearman_proto.constants import DEFAULT_GEARMAN_PORT, DEFAULT_JOB_RETRIES, D
 from gearman_sync import JobServer
 
 from . import exits
-from .servers import load_files
+from .options import KeyFile, load_files
 from .signals import handled
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 _MEGABYTE: Final = 1024 * 1024
 
@@ -52,14 +49,7 @@ def serve(
         Path | None,
         typer.Option("--tls-cert", metavar="FILE", help="Speak TLS, and show this certificate."),
     ] = None,
-    tls_key: Annotated[
-        Path | None,
-        typer.Option(
-            "--tls-key",
-            metavar="FILE",
-            help="The private key of the certificate, if it is in a file of its own.",
-        ),
-    ] = None,
+    tls_key: KeyFile = None,
     tls_ca: Annotated[
         Path | None,
         typer.Option(
@@ -86,7 +76,7 @@ def serve(
         ssl_context=_context(tls_cert, tls_key, tls_ca),
     )
 
-    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    def on_signal(_number: int) -> None:
         raise KeyboardInterrupt
 
     try:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import FrameType
 
 
 def heeded(numbers: Iterable[int]) -> list[int]:
@@ -17,11 +16,11 @@ def heeded(numbers: Iterable[int]) -> list[int]:
 
 
 @contextlib.contextmanager
-def handled(
-    numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]
-) -> Iterator[None]:
-    """Let `handler` have these signals. At the end they are handled as before."""
-    before = {number: signal.signal(number, handler) for number in numbers}
+def handled(numbers: Iterable[int], handler: Callable[[int], None]) -> Iterator[None]:
+    """Call `handler` with the number of each of these that comes. At the end all is as before."""
+    before = {
+        number: signal.signal(number, lambda number, _frame: handler(number)) for number in numbers
+    }
     try:
         yield
     finally:

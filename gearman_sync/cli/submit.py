@@ -19,10 +19,8 @@ from gearman_proto.names import to_wire
 from . import exits
 from .bars import Bars
 from .lines import submit_lines
+from .options import Servers, TaskName, check_seconds, for_servers
 from .output import complain, flush
-from .seconds import check_seconds
-from .servers import Servers, for_servers
-from .tasks import complete_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,12 +41,7 @@ class Priority(enum.StrEnum):
 @for_servers
 def submit(
     servers: Servers,
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK", help="The function.", show_default=False, autocompletion=complete_task
-        ),
-    ],
+    task: TaskName,
     data: Annotated[
         str | None,
         typer.Argument(

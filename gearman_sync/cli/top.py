@@ -32,14 +32,12 @@ from gearman_proto.foreign import shown
 from . import exits
 from .board import Board, Order, Row, Site, sparkline
 from .keys import END, Keys, raw_keys
+from .options import Servers, check_seconds, for_servers
 from .output import complain
-from .seconds import check_seconds
-from .servers import Servers, for_servers
 from .signals import handled, heeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import FrameType
 
     from gearman_proto import FunctionStatus, ServerAddress
     from gearman_sync import GearmanAdminClient
@@ -267,7 +265,7 @@ class _Screen:
     def _told_by_signals(self) -> Iterator[None]:
         """Let signals end this, but nowhere where the terminal would not be left as it was."""
 
-        def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        def on_signal(number: int) -> None:
             if number in _ENDS:
                 self._view.is_over = True
             elif number == _SUSPENDS:

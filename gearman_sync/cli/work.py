@@ -12,15 +12,13 @@ import typer
 from gearman_sync import GearmanWorker
 
 from . import exits
+from .options import Servers, TaskName, for_servers
 from .output import complain
 from .process import Processes
-from .servers import Servers, for_servers
 from .signals import handled
-from .tasks import complete_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
     from gearman_sync import WorkerJob
 
@@ -31,15 +29,7 @@ _HANDLE, _TASK, _UNIQUE = "GEARMAN_HANDLE", "GEARMAN_TASK", "GEARMAN_UNIQUE"
 @for_servers
 def work(
     servers: Servers,
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK",
-            help="The function.",
-            show_default=False,
-            autocompletion=complete_task,
-        ),
-    ],
+    task: TaskName,
     command: Annotated[
         list[str],
         typer.Argument(metavar="-- COMMAND…", help="What to run for each job.", show_default=False),
@@ -109,7 +99,7 @@ def _stopped_by_signals(worker: GearmanWorker, processes: Processes) -> Iterator
     status = [exits.DONE]
     is_stopping = False
 
-    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    def on_signal(number: int) -> None:
         nonlocal is_stopping
         if not is_stopping:
             is_stopping = True
@@ -117,7 +107,7 @@ def _stopped_by_signals(worker: GearmanWorker, processes: Processes) -> Iterator
             if worker.has_job_lock():
                 complain("stops when its jobs are done; a second signal stops it at once")
         else:
-            status[0] = 128 + number  # As a shell says that a signal has ended it.
+            status[0] = exits.SIGNALLED + number
             # In this order: what a command that was killed has written is nobody's result.
             worker.shutdown()
             processes.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gearman_proto import DataEncoder, NoopEncoder
@@ -162,11 +163,7 @@ class GearmanConnectionManager:
 
 
 def _same(one: list[Any], other: list[Any]) -> bool:
-    return len(one) == len(other) and all(map(_is, one, other))
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def specified(server: GearmanConnection | Server | HostSpec) -> Server | HostSpec:

@@ -1,4 +1,4 @@
-"""Jobs and requests (`gearman.job`)."""
+"""Jobs and requests (`gearman.job`), whose names are str and can be decoded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from gearman_proto.constants import (
     JOB_UNKNOWN,
     PRIORITY_NONE,
 )
+from gearman_proto.names import to_wire
 
-from ._names import Name
 from .connection import GearmanConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from gearman_proto import HostSpec, ServerAddress
 
@@ -34,6 +35,33 @@ __all__ = [
     "GearmanJobRequest",
     "WorkerJob",
 ]
+
+
+class _Name(str):
+    """A name: a str that also has what programs for gearman3 do with bytes.
+
+    It can be decoded, and is equal to the bytes that it is on the wire.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, name: str | None) -> Self | None:
+        """Return `name` as one of these; None if it is None."""
+        return None if name is None else cls(name)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Return it as a plain str, as `bytes.decode` would."""
+        return to_wire(self).decode(encoding, errors)
+
+    def __eq__(self, other: object) -> bool:
+        return to_wire(self) == other if isinstance(other, bytes) else str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    # CPython gives the same hash to bytes of ASCII, so that either finds the other in a dict.
+    __hash__ = str.__hash__
 
 
 def _same(value: Any) -> Any:
@@ -96,10 +124,10 @@ class GearmanJob(jobs.GearmanJob):
         lambda address: None if address is None else GearmanConnection.to(address),
         _address_of,
     )
-    handle: Any = _changed(jobs.GearmanJob, "handle", Name.of)
+    handle: Any = _changed(jobs.GearmanJob, "handle", _Name.of)
     # Without a task it is empty: that is what a request without one has.
-    task: Any = _changed(jobs.GearmanJob, "task", lambda task: Name.of(task or None))
-    unique: Any = _changed(jobs.GearmanJob, "unique", Name.of)
+    task: Any = _changed(jobs.GearmanJob, "task", lambda task: _Name.of(task or None))
+    unique: Any = _changed(jobs.GearmanJob, "unique", _Name.of)
 
     def __init__(
         self,
@@ -143,9 +171,9 @@ class GearmanJobRequest(jobs.GearmanJobRequest):
     # What stands for the job, if that is none.
     _stand_in: Any = None
 
-    handle: Any = _changed(jobs.GearmanJobRequest, "handle", Name.of)
-    task: Any = _changed(jobs.GearmanJobRequest, "task", Name)
-    unique: Any = _changed(jobs.GearmanJobRequest, "unique", Name.of)
+    handle: Any = _changed(jobs.GearmanJobRequest, "handle", _Name.of)
+    task: Any = _changed(jobs.GearmanJobRequest, "task", _Name)
+    unique: Any = _changed(jobs.GearmanJobRequest, "unique", _Name.of)
 
     def __init__(
         self,

@@ -147,7 +147,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         deadline = deadline_of(time.monotonic(), timeout)
         active = False
         while callback_fxn(active):
-            if self._call is None or not any(map(_is_connected, connections)):
+            if self._call is None or not any(each.connected for each in connections):
                 self._leave()
                 raise ServerUnavailable(
                     f"found no valid connections in list: {self.connection_list}"
@@ -236,10 +236,6 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
             super().close_connection(connection)
         else:
             self._leave()
-
-
-def _is_connected(connection: GearmanConnection) -> bool:
-    return connection.connected
 
 
 def _is_connecting(connection: GearmanConnection) -> bool:

@@ -3,10 +3,9 @@
 from gearman_proto.testing.runs import JobRun
 
 from .client import ScriptedClient
-from .conversation import Conversation, Disconnected
+from .conversation import Conversation, Disconnected, Peer
 from .expectations import Expectation
 from .jobs import JobDouble
-from .peer import Peer
 from .proxy import FaultyProxy, Happened
 from .recorder import Recorder
 from .recording import Element, Recording

@@ -25,7 +25,8 @@ class ScriptedClient(Conversation):
         role: What it may send and receive: by default what clients do and what workers do.
         timeout: Seconds after which something that did not come is a TimeoutError.
         receive_buffer: Bytes that the system is to keep of what was not read; 0: as it likes.
-        context: Where the server speaks TLS.
+        context: An `ssl.SSLContext` for a server that speaks TLS, and has a certificate for
+            ``localhost``; None is no TLS.
 
     Raises:
         OSError: There is no connection to that address.

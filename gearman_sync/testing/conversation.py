@@ -1,4 +1,4 @@
-"""One end of one connection over a real socket, that does as it is told."""
+"""One end of one connection over a real socket, that does as it is told; and a server's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import NEED_DATA, Connection, Role
 from gearman_proto.testing.packing import pack_event
-from gearman_proto.wire.events import ConnectionClosed, Event, PacketEvent, TextLine
+from gearman_proto.wire.events import (
+    ConnectionClosed,
+    Event,
+    OptionReq,
+    OptionRes,
+    PacketEvent,
+    TextLine,
+)
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 
 from .matching import matcher
@@ -15,7 +22,6 @@ from .sockets import linger_not
 
 if TYPE_CHECKING:
     import socket
-    from types import TracebackType
     from typing import Self
 
 E = TypeVar("E", bound=Event)
@@ -54,12 +60,7 @@ class Conversation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def receive(self) -> Event:
@@ -143,3 +144,44 @@ class Conversation:
         """Close the connection with a RST, as after the crash of a process."""
         linger_not(self.sock)
         self.sock.close()
+
+
+class Peer(Conversation):
+    """A scripted server's end of one connection: what a script gets.
+
+    Args:
+        sock: A connected socket.
+        number: The number of the connection, from 0.
+
+    Attributes:
+        number: As given.
+        grants_options: Whether `receive` grants an OPTION_REQ, or ignores it, as some servers do;
+            it is never what `receive` returns.
+    """
+
+    def __init__(self, sock: socket.socket, number: int) -> None:
+        super().__init__(sock, Role.SERVER)
+        self.number: int = number
+        self.grants_options: bool = True
+
+    def receive(self) -> Event:
+        """Return the next packet or line of text, but for OPTION_REQ, which is answered here.
+
+        Raises:
+            Disconnected: The other side has closed the connection.
+            gearman_proto.errors.RemoteProtocolError: What came is not Gearman.
+            OSError: The connection was reset, or the server is stopped.
+        """
+        while isinstance(event := self.take(), OptionReq):
+            if self.grants_options:
+                self.send(OptionRes(event.option))
+        return event
+
+    def take(self) -> Event:
+        """Do what `receive` does, and return OPTION_REQ like any other packet."""
+        return super().receive()
+
+    def hold(self) -> None:
+        """Take what comes and say nothing, until the other side closes; that is `Disconnected`."""
+        while True:
+            self.receive()

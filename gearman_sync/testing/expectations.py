@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Self
 
-    from .peer import Peer
+    from .conversation import Peer
 
 #: What answers an event: an event, or a function of what came that returns one, or several.
 Answer: TypeAlias = "Event | Callable[[Any], Event | Iterable[Event]]"

@@ -33,7 +33,6 @@ from .toxics import Direction, Toxic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
-    from types import TracebackType
     from typing import Self
 
 _T = TypeVar("_T", bound=Toxic)
@@ -115,12 +114,7 @@ class FaultyProxy:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # For all threads.

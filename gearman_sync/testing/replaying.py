@@ -29,7 +29,6 @@ from .varying import Varying
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
     from typing import Self
 
 _QUESTION: Final = pack_event(EchoReq(b"settled?"), MAGIC_REQUEST)
@@ -162,12 +161,7 @@ class _Replay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for line in self._lines.values():
             line.sock.close()
 

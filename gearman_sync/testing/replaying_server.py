@@ -35,7 +35,7 @@ from .scripted import ScriptedServer
 from .varying import learn, rewritten
 
 if TYPE_CHECKING:
-    from .peer import Peer
+    from .conversation import Peer
 
 # What a client or worker may send beside what was recorded, since it does so by the clock, or by
 # its own settings.

@@ -22,7 +22,6 @@ from gearman_sync.worker import GearmanWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
     from typing import Self
 
     from gearman_proto.testing.runs import JobRun
@@ -73,12 +72,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
         self._begin_serving()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
             if error is None:
                 self._end_serving()

@@ -47,15 +47,13 @@ from gearman_proto.wire.events import (
     OptionRes,
 )
 
-from .conversation import Disconnected
+from .conversation import Disconnected, Peer
 from .expectations import Expectation
 from .matching import shortened
-from .peer import Peer
 from .sockets import socket_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Self
 
     from .matching import Wanted
@@ -117,12 +115,7 @@ class ScriptedServer:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
             if error is None:
                 self.check()

@@ -53,7 +53,7 @@ class Direction(enum.Enum):
 
 @dataclass(frozen=True)
 class Toxic:
-    """Something that happens to a connection.
+    """Something that happens to a connection. Each kind takes these as keyword arguments.
 
     Attributes:
         direction: Whose bytes are counted, and are affected; the server's unless told otherwise.
@@ -88,7 +88,11 @@ class Latency(Toxic):
 
 @dataclass(frozen=True)
 class Bandwidth(Toxic):
-    """At most `rate` bytes a second pass, from now on."""
+    """Only so many bytes a second pass, from now on.
+
+    Attributes:
+        rate: Bytes a second.
+    """
 
     rate: float = 100_000.0
 
@@ -142,7 +146,11 @@ class ResetPeer(Toxic):
 
 @dataclass(frozen=True)
 class LimitData(Toxic):
-    """The end of the stream, for both sides, when so many `bytes` have passed; 0 is at once."""
+    """The end of the stream, for both sides, when so many bytes have passed.
+
+    Attributes:
+        bytes: How many; 0 is at once.
+    """
 
     bytes: int = 0
 
@@ -154,14 +162,22 @@ class LimitData(Toxic):
 
 @dataclass(frozen=True)
 class SlowClose(Toxic):
-    """The end of the stream passes `delay` seconds after it came."""
+    """The end of the stream passes later.
+
+    Attributes:
+        delay: Seconds between its coming and its passing.
+    """
 
     delay: float = 1.0
 
 
 @dataclass(frozen=True)
 class Stall(Toxic):
-    """Nothing passes for some `seconds`."""
+    """Nothing passes for some time.
+
+    Attributes:
+        seconds: How long.
+    """
 
     seconds: float = 1.0
 
@@ -173,10 +189,12 @@ class HalfOpen(Toxic):
 
 @dataclass(frozen=True)
 class Corrupt(Toxic):
-    """The next byte is changed: it is combined with `mask` by an exclusive or.
+    """The next byte is changed.
 
-    The default makes what was ASCII not ASCII, so that a name or a number never becomes another
-    name or number that somebody has given out: a changed name is recognised as such.
+    Attributes:
+        mask: What it is combined with by an exclusive or, 1 to 255. The default makes what was
+            ASCII not ASCII, so that a name or a number never becomes another name or number that
+            somebody has given out: a changed name is recognised as such.
     """
 
     mask: int = 0x80

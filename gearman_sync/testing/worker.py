@@ -30,7 +30,6 @@ from .client import ScriptedClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
 
 class Failed(Exception):
@@ -128,12 +127,7 @@ class ScriptedWorker(ScriptedClient):
             self.sock.close()
             raise AssertionError("the server does not answer a scripted worker")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property

@@ -717,7 +717,7 @@ async def test_out_of_file_descriptors(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It logs that, waits, and goes on; those who are connected do not notice."""
-    monkeypatch.setattr("gearman_anyio._driver._LISTEN_AGAIN", 0.05)
+    monkeypatch.setattr("gearman_anyio._driver.LISTEN_AGAIN", 0.05)
     real_listen = gearman.server._listen
     failures: list[float] = []
     failing = False
@@ -766,7 +766,7 @@ async def test_really_out_of_file_descriptors(
 ) -> None:
     import resource
 
-    monkeypatch.setattr("gearman_anyio._driver._LISTEN_AGAIN", 0.05)
+    monkeypatch.setattr("gearman_anyio._driver.LISTEN_AGAIN", 0.05)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     socks: list[socket.socket] = []
     try:

@@ -8,7 +8,7 @@ import pytest
 
 from gearman_proto import ServerAddress
 from gearman_sync import JobServer
-from gearman_sync.cli.servers import find_servers
+from gearman_sync.cli.options import find_servers
 from tests.support import Stunnel, encrypted, free_port, make_certificates
 
 from .support import DONE, NO_SERVER, USAGE, Result, Running, address_of, gearmanctl

@@ -19,7 +19,7 @@ pytest.importorskip("typer")
 from gearman_proto.address import parse_address
 from gearman_sync import GearmanClient
 from gearman_sync.cli import top as top_module
-from gearman_sync.cli.servers import Servers
+from gearman_sync.cli.options import Servers
 from gearman_sync.cli.top import _Watch
 from gearman_sync.testing import Peer, ScriptedServer, ScriptedWorker
 from tests.support import PATIENCE, Gearmand, eventually, free_port, spawn

@@ -12,8 +12,7 @@ import pytest
 
 from gearman_sync.testing.conformance import expected
 from gearman_sync.testing.conformance.capabilities import CAPABILITIES
-from gearman_sync.testing.conformance.case import INFO
-from gearman_sync.testing.conformance.profiles import PROFILES
+from gearman_sync.testing.conformance.case import INFO, PROFILES
 from gearman_sync.testing.conformance.suites import SUITES
 from tests.conformance.__main__ import DIFFERENCES, EXPECTED, PAGE
 

@@ -14,7 +14,7 @@ import pytest
 from gearman_sync.cli.app import run
 from gearman_sync.testing import Recording
 from gearman_sync.testing.conformance import expected
-from gearman_sync.testing.conformance.profiles import PROFILES
+from gearman_sync.testing.conformance.case import PROFILES
 from gearman_sync.testing.conformance.suites import SUITES
 from tests.cli.support import PROGRAM, Running, command_line, is_alive
 from tests.cli.terminal import Terminal

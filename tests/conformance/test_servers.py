@@ -10,6 +10,7 @@ import pytest
 from gearman_sync.testing.conformance import expected
 from gearman_sync.testing.conformance.capabilities import CAPABILITIES
 from gearman_sync.testing.conformance.case import Verdict
+from gearman_sync.testing.conformance.reports import Report
 from gearman_sync.testing.conformance.running import Judge, Selection, StartedServer
 from gearman_sync.testing.conformance.suites import SUITES
 from tests.conformance.__main__ import DIFFERENCES, EXPECTED
@@ -132,6 +133,6 @@ def test_what_the_job_server_does_differently_is_listed(job_server: Address) -> 
     judge = Judge(lambda case: server_kit(case, job_server, HAS, PATIENCE), HAS, "gearmand-1.1")
     # The others are demanded of everybody.
     cases = [case for case in CASES.values() if case.known]
-    outcomes = list(judge.run(cases))
-    assert not expected.unexpected(outcomes, reasons)
-    assert not expected.stale(outcomes, reasons)
+    report = Report("JobServer", "server", judge.profile, list(judge.run(cases)), reasons)
+    assert not report.unexpected
+    assert not report.stale

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fuzz import Failure, mutating
 from fuzz import connection as fuzz
-from fuzz import mutating
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.events import CanDo, EchoReq, Event
 from gearman_proto.wire.packets import Role
@@ -43,7 +43,7 @@ ECHO = b"\0REQ\0\0\0\x10\0\0\0\x02ab"
 
 def test_notices_a_packet_that_comes_out_different(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EchoReq, "arguments", staticmethod(lambda event: (event.data[::-1],)))
-    with pytest.raises(fuzz.Failure, match="became"):
+    with pytest.raises(Failure, match="became"):
         fuzz.check(ECHO)
 
 
@@ -53,7 +53,7 @@ def test_notices_what_depends_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> 
         buffer.feed(data.upper() if len(data) == 1 else data)
 
     monkeypatch.setattr(Connection, "receive_data", receive_data)
-    with pytest.raises(fuzz.Failure, match="byte by byte"):
+    with pytest.raises(Failure, match="byte by byte"):
         fuzz.check(ECHO)
 
 
@@ -67,8 +67,8 @@ def test_notices_other_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_notices_lost_bytes() -> None:
-    with pytest.raises(fuzz.Failure, match="became"):
+    with pytest.raises(Failure, match="became"):
         fuzz.check_bytes(Role.SERVER, ECHO, [EchoReq(b"xy")])
     assert fuzz.check_bytes(Role.SERVER, ECHO, [EchoReq(b"ab")]) == len(ECHO)
-    with pytest.raises(fuzz.Failure, match="became"):
+    with pytest.raises(Failure, match="became"):
         fuzz.check_bytes(Role.SERVER, ECHO, [CanDo(b"ab")])

@@ -135,15 +135,12 @@ class Program:
     def _find_python_2(self, source: Source) -> None:
         assert source.tree is not None
         nodes = list(ast.walk(source.tree))
-        bound = {each.id for each in nodes if isinstance(each, ast.Name) and not _is_read(each)}
+        names = [each for each in nodes if isinstance(each, ast.Name)]
+        bound = {each.id for each in names if not isinstance(each.ctx, ast.Load)}
         bound |= {each.name for each in nodes if isinstance(each, ast.FunctionDef | ast.ClassDef)}
         bound |= {each.arg for each in nodes if isinstance(each, ast.arg)}
         bound |= {each.asname or each.name for each in nodes if isinstance(each, ast.alias)}
-        old = {
-            (each.lineno, each.id)
-            for each in nodes
-            if isinstance(each, ast.Name) and each.id in _OLD_BUILTINS - bound
-        }
+        old = {(each.lineno, each.id) for each in names if each.id in _OLD_BUILTINS - bound}
         old |= {
             (each.lineno, f".{each.func.attr}()")
             for each in nodes
@@ -169,10 +166,6 @@ def _deeper() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(before)
-
-
-def _is_read(node: ast.Name) -> bool:
-    return isinstance(node.ctx, ast.Load)
 
 
 def _statements(tree: ast.Module) -> list[ast.stmt]:

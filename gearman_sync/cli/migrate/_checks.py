@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 #: Characters of a line that are shown.
 _LONGEST: Final = 60
-#: The methods of a worker that get the job, and where.
-_HOOKS: Final = {"on_job_execute": 1, "on_job_exception": 1, "on_job_complete": 1}
+#: The methods of a worker that get the job first.
+_HOOKS: Final = frozenset({"on_job_execute", "on_job_exception", "on_job_complete"})
 #: What a program looks at before it treats something as one thing or the other.
 _LOOKS: Final = frozenset({"isinstance", "hasattr", "type", "callable", "getattr"})
 
@@ -298,9 +298,8 @@ class Checker(Guess, ast.NodeVisitor):
         node = later.function
         self.scope = Scope(later.scope, owner=later.owner)
         self.guarded = []
-        own = later.own
         self.function = node
-        self._bind_parameters(node, own)
+        self._bind_parameters(node, later.own)
         if isinstance(node, ast.Lambda):
             self._name = None
             self.visit(node.body)
@@ -314,15 +313,10 @@ class Checker(Guess, ast.NodeVisitor):
         everything += [each for each in (node.args.vararg, node.args.kwarg) if each is not None]
         for each in everything:
             self.scope.names[each.arg] = self.annotation(each.annotation)
-        first = 0
-        if isinstance(node, ast.Lambda):
-            name = None
-        else:
-            name = node.name
-            if self.is_method(node):
-                first = 1
-                if names:
-                    self.scope.names[names[0].arg] = own
+        name = None if isinstance(node, ast.Lambda) else node.name
+        first = int(self.is_method(node))
+        if first and names:
+            self.scope.names[names[0].arg] = own
         for number, each in enumerate(names[first:]):
             if self.scope.names[each.arg] is None and name is not None:
                 kinds = set()
@@ -330,7 +324,7 @@ class Checker(Guess, ast.NodeVisitor):
                     kinds |= self.knowledge.arguments.get((name, place), set())
                 self.scope.names[each.arg] = only(kinds)
         if own is not None and own.what == "worker" and name in _HOOKS:
-            self._bind(names, first + _HOOKS[name] - 1, Kind("job", encoded=own.encoded))
+            self._bind(names, first, Kind("job", encoded=own.encoded))
         if node in self.knowledge.callbacks:
             encoded, before = self.knowledge.callbacks[node]
             self._bind(names, first + before, Kind("worker", encoded=encoded, own=True))

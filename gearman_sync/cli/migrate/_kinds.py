@@ -214,8 +214,7 @@ class Guess:
         if isinstance(node, ast.ListComp | ast.GeneratorExp | ast.SetComp):
             return self._comprehension(node)
         if isinstance(node, ast.List | ast.Tuple | ast.Set) and node.elts:
-            items = only({self.kind(item) for item in node.elts})
-            return self._list_of(items)
+            return self._list_of(only({self.kind(item) for item in node.elts}))
         return None
 
     def _either(self, nodes: list[ast.expr]) -> Kind | None:
@@ -428,13 +427,11 @@ def is_of_gearman(modules: set[str]) -> bool:
 def positional(function: Function) -> tuple[int, int | None]:
     """Return how many arguments a function needs by position, and takes at most."""
     arguments = function.args
-    most: int | None = len(arguments.posonlyargs) + len(arguments.args)
-    least = len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults)
-    if arguments.vararg is not None:
-        most = None
+    most = len(parameters(function))
+    least = most - len(arguments.defaults)
     if any(default is None for default in arguments.kw_defaults):
         return least, -1  # It needs one that nobody passes.
-    return least, most
+    return least, None if arguments.vararg is not None else most
 
 
 def parameters(function: Function) -> list[ast.arg]:

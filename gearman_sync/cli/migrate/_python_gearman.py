@@ -553,7 +553,7 @@ def _compare(checker: Checker, node: ast.Compare) -> None:
         _has_bytes(sides) or any(_has_bytes(_parts(side)) for side in node.comparators)
     ):
         checker.found("name-as-bytes", node)
-    elif _has_text(sides) and any(_is_item(checker, side, "file_descriptor") for side in sides):
+    elif _has_text(sides) and any(_is_file_descriptor(checker, side) for side in sides):
         checker.found("row-file-descriptor", node)
 
 
@@ -571,10 +571,10 @@ def _indexed(checker: Checker, node: ast.expr) -> bool:
     )
 
 
-def _is_item(checker: Checker, node: ast.expr, key: str) -> bool:
+def _is_file_descriptor(checker: Checker, node: ast.expr) -> bool:
     return (
         isinstance(node, ast.Subscript)
-        and _is(node.slice, key)
+        and _is(node.slice, "file_descriptor")
         and (kind := checker.kind(node.value)) is not None
         and kind.what == "row"
     )

@@ -32,6 +32,16 @@ MUST: Final = Level.MUST
 SHOULD: Final = Level.SHOULD
 INFO: Final = Level.INFO
 
+#: Whom a server may mean to be like. A case names the behaviours that it knows, and for each the
+#: profiles in which it must be so. With ``document``, the default, nothing but what the protocol
+#: document demands is a failure.
+PROFILES: Final = {
+    "document": "what the protocol document demands",
+    "gearmand-1.1": "what gearmand 1.1 does (tried: 1.1.21)",
+    "gearmand-2.0": "what gearmand 2.0 does (tried: 2.0.0)",
+    "perl": "what Perl's Gearman::Server does (tried: 1.130.1)",
+}
+
 
 class Verdict(enum.Enum):
     """What a case has come to.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from gearman_proto.address import parse_address
 
 from . import expected
-from .profiles import PROFILES
+from .case import PROFILES
 from .program import launcher
 from .replaying import replay_program, replay_server
 from .reports import Report

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .running import Outcome
 
 #: With these, a case has been decided, and so can be stale.
-_DECIDED = (Verdict.PASS, Verdict.ALLOWED, Verdict.INFO)
+DECIDED = (Verdict.PASS, Verdict.ALLOWED, Verdict.INFO)
 
 
 def load(path: str | os.PathLike[str], known: Collection[str]) -> dict[str, str]:
@@ -46,16 +46,6 @@ def load(path: str | os.PathLike[str], known: Collection[str]) -> dict[str, str]
     return reasons
 
 
-def unexpected(outcomes: Iterable[Outcome], reasons: Mapping[str, str]) -> list[Outcome]:
-    """Return the failures that are not listed."""
-    return [outcome for outcome in outcomes if outcome.is_bad and outcome.case.id not in reasons]
-
-
-def stale(outcomes: Iterable[Outcome], reasons: Mapping[str, str]) -> list[Outcome]:
-    """Return what is listed and does not fail."""
-    return [o for o in outcomes if o.case.id in reasons and o.verdict in _DECIDED]
-
-
 def update(
     path: str | os.PathLike[str], outcomes: Iterable[Outcome], reasons: Mapping[str, str]
 ) -> None:
@@ -69,7 +59,7 @@ def update(
         if outcome.is_bad:
             reason = f"expected {outcome.expected}, and got {outcome.got}"
             lines.setdefault(outcome.case.id, " ".join(reason.split()))
-        elif outcome.verdict in _DECIDED:
+        elif outcome.verdict in DECIDED:
             lines.pop(outcome.case.id, None)
     text = "".join(f"{name} {reason}\n" for name, reason in sorted(lines.items()))
     Path(path).write_text(text, encoding="utf-8")

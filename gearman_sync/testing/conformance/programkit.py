@@ -242,11 +242,15 @@ class ClientKit(ProgramKit):
         session = self.accept()
         return session, session.submitted()
 
-    def prints(self, *results: bytes) -> None:
-        """Demand that the client ends well, and has printed a result, or several, a line each."""
+    def _ended_well(self) -> bytes:
+        """Demand that the client ends well, and return what it has printed."""
         status = wait_for(self.program, self._soon)
         demand(status == 0, "the exit status 0", f"{status}, with {self.errors[-200:]!r}")
-        printed = self.program.output
+        return self.program.output
+
+    def prints(self, *results: bytes) -> None:
+        """Demand that the client ends well, and has printed a result, or several, a line each."""
+        printed = self._ended_well()
         wanted = b"\n".join(results)
         if printed not in (wanted, wanted + b"\n"):
             raise Failed(f"the output {_shown(wanted)}", _shown(printed))
@@ -338,12 +342,11 @@ class ClientKit(ProgramKit):
 
         So it is after WORK_STATUS, say, as programs may print how far a job has come.
         """
-        status = wait_for(self.program, self._soon)
-        demand(status == 0, "the exit status 0", f"{status}, with {self.errors[-200:]!r}")
+        printed = self._ended_well()
         at = 0
         for result in results:
-            at = self.program.output.find(result, at)
-            demand(at >= 0, f"the output {_shown(result)}", _shown(self.program.output))
+            at = printed.find(result, at)
+            demand(at >= 0, f"the output {_shown(result)}", _shown(printed))
             at += len(result)
 
     def does(self, seconds: float | None = None) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
 from .case import Verdict
-from .expected import stale, unexpected
+from .expected import DECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,12 +46,12 @@ class Report:
     @property
     def unexpected(self) -> list[Outcome]:
         """The failures that are not expected."""
-        return unexpected(self.outcomes, self.reasons)
+        return [o for o in self.outcomes if o.is_bad and o.case.id not in self.reasons]
 
     @property
     def stale(self) -> list[Outcome]:
         """What is expected to fail, and does not."""
-        return stale(self.outcomes, self.reasons)
+        return [o for o in self.outcomes if o.case.id in self.reasons and o.verdict in DECIDED]
 
     @property
     def counts(self) -> dict[str, int]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .case import Case
     from .kit import Kit
 
-#: What `Outcome.got` is worth of the end of a program's standard error, in bytes.
+# Bytes of a program's standard error that are kept in `Outcome.errors`: the last ones.
 _ERRORS: Final = 2000
 # Seconds that a server has to begin to listen.
 _START: Final = 20.0

@@ -157,12 +157,16 @@ class Session(Talk, Peer):
             if not isinstance(event, (CanDo, CanDoTimeout, CantDo, ResetAbilities, SetClientId)):
                 raise Failed(wanted, shortened(event))
 
+    def wake(self) -> None:
+        """Send a NOOP to the worker, which sleeps."""
+        self.asleep = False
+        self.send(Noop())
+
     def grabs(self) -> Grab:
         """Return the next grab. A worker that sleeps is woken."""
         while True:
             if self.asleep:
-                self.asleep = False
-                self.send(Noop())
+                self.wake()
             event: Any = self.asked("a GRAB_JOB")
             if not isinstance(event, PreSleep):
                 return event  # type: ignore[no-any-return]
@@ -242,8 +246,7 @@ class Session(Talk, Peer):
 
     def wakes(self) -> Grab:
         """Send a NOOP, and return the grab that the worker, which sleeps, has to send then."""
-        self.asleep = False
-        self.send(Noop())
+        self.wake()
         for _ in range(_MOST_GRABS):
             event: Any = self.asked("a GRAB_JOB")
             if not isinstance(event, PreSleep):
@@ -255,8 +258,7 @@ class Session(Talk, Peer):
         """Return the next grab, whatever the worker says about a job before it. It is woken."""
         while True:
             if self.asleep:
-                self.asleep = False
-                self.send(Noop())
+                self.wake()
             event: Any = self.next("a GRAB_JOB")
             if isinstance(event, GRABS):
                 return event

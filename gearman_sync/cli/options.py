@@ -1,10 +1,11 @@
-"""The options that say which servers a command is about."""
+"""What several commands have: the options that name servers, functions, and numbers of seconds."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import inspect
+import math
 import os
 import re
 import ssl
@@ -28,6 +29,8 @@ T = TypeVar("T")
 #: The environment variable that names the servers, as for libgearman: separated by commas.
 VARIABLE: Final = "GEARMAN_SERVERS"
 _DEFAULT: Final = "localhost:4730"
+# Seconds. Somebody has pressed a key, and waits.
+_PATIENCE: Final = 0.5
 _FILES: Final = FileNames("--tls-ca", "--tls-cert", "--tls-key", way_out="")
 
 
@@ -111,6 +114,15 @@ def load_files(
     return context
 
 
+#: The option for the key of a certificate.
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-key",
+        metavar="FILE",
+        help="The private key of the certificate, if it is in a file of its own.",
+    ),
+]
 _OPTIONS: Final[dict[str, Any]] = {
     "server": Annotated[
         list[str] | None,
@@ -125,8 +137,7 @@ _OPTIONS: Final[dict[str, Any]] = {
     "tls": Annotated[
         bool,
         typer.Option(
-            "--tls",
-            help="Use TLS, and verify the servers with the system's certificates.",
+            "--tls", help="Use TLS, and verify the servers with the system's certificates."
         ),
     ],
     "tls_ca": Annotated[
@@ -139,20 +150,9 @@ _OPTIONS: Final[dict[str, Any]] = {
     ],
     "tls_cert": Annotated[
         Path | None,
-        typer.Option(
-            "--tls-cert",
-            metavar="FILE",
-            help="Use TLS, and show this certificate.",
-        ),
+        typer.Option("--tls-cert", metavar="FILE", help="Use TLS, and show this certificate."),
     ],
-    "tls_key": Annotated[
-        Path | None,
-        typer.Option(
-            "--tls-key",
-            metavar="FILE",
-            help="The private key of the certificate, if it is in a file of its own.",
-        ),
-    ],
+    "tls_key": KeyFile,
 }
 _DEFAULTS: Final[dict[str, Any]] = {"tls": False}
 
@@ -185,3 +185,40 @@ def for_servers(command: Callable[..., T]) -> Callable[..., T]:
     )
     with_options.__annotations__ = {p.name: p.annotation for p in [*parameters, *added]}
     return with_options
+
+
+def complete_task(incomplete: str) -> list[str]:
+    """The functions at the servers of the environment whose names begin so, for a shell."""
+    try:
+        servers = Servers(find_servers(None))
+        answers = servers.ask_all(lambda client: client.get_status(), _PATIENCE)
+    except (GearmanError, ValueError):
+        return []  # There is nothing to say to somebody who has pressed a key.
+    names = {
+        row.task
+        for _, rows in answers
+        if not isinstance(rows, GearmanError)
+        for row in rows
+        if row.task.startswith(incomplete) and row.task.isprintable()
+    }
+    return sorted(names)
+
+
+#: The argument that names a function.
+TaskName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK", help="The function.", show_default=False, autocompletion=complete_task
+    ),
+]
+
+
+def check_seconds(value: float | None) -> float | None:
+    """Return the value of an option. The option's bounds do not see what is no number at all.
+
+    Raises:
+        typer.BadParameter: It is "nan".
+    """
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter(f"{value} is not a number of seconds.")
+    return value
