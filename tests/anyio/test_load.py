@@ -464,8 +464,10 @@ async def test_abandoned_updates(server: Any, task: str) -> None:
         request = await client.submit_job(f"{task}-nobody", "x", wait_until_complete=False)
         client.updates(request)
         items: Any = client.updates(request, poll_timeout=PATIENCE)
-        with anyio.move_on_after(0.005):
-            await items.__anext__()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(items.__anext__)
+            await until(lambda: len(deadlines_of(engine)) == 1, "its beginning")
+            tasks.cancel_scope.cancel()
         assert len(deadlines_of(engine)) == 1
         del items
         await anyio.lowlevel.checkpoint()
