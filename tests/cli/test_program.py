@@ -143,7 +143,7 @@ def test_completion_without_a_server(names: str) -> None:
 def test_without_what_the_extra_installs(tmp_path: Path) -> None:
     # Without site-packages, and where nothing is known of an installation: so no versions are.
     for package in (gearman_proto, gearman_sync):
-        (tmp_path / package.__name__).symlink_to(Path(package.__file__).parent)
+        (tmp_path / package.__name__).symlink_to(package.__path__[0])
     command = (sys.executable, "-S", "-P", "-m", "gearman_sync", "status")
     result = run(*command, PYTHONPATH=str(tmp_path))
     assert (result.status, result.output) == (USAGE, b"")
