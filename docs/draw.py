@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import gearman_proto
 from gearman_proto.engines.accepted import SERVER_LIVES
 from gearman_proto.engines.base import LINK_STATES
 from gearman_proto.engines.phases import (
@@ -27,7 +28,8 @@ from gearman_proto.jobs.request import REQUEST_STATES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+#: Where the packages are: a checkout, or where a wheel of them is installed.
+SOURCES: Final = Path(gearman_proto.__file__).resolve().parent.parent
 PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
 #: The rooms in a package.
 FOLDERS: Final = (
@@ -41,7 +43,7 @@ FOLDERS: Final = (
 )
 #: Rooms within rooms.
 INNER: Final = ("gearman_sync.testing.conformance",)
-PAGE: Final = ROOT / "docs" / "explanation" / "architecture.md"
+PAGE: Final = Path(__file__).parent / "explanation" / "architecture.md"
 _BLOCK: Final = re.compile(r"(<!-- drawn: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -56,8 +58,8 @@ def modules() -> dict[str, Path]:
     """Return the modules of all packages: name -> file."""
     found = {}
     for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
+        for path in sorted((SOURCES / package).rglob("*.py")):
+            parts = path.relative_to(SOURCES).with_suffix("").parts
             found[".".join(parts).removesuffix(".__init__")] = path
     return found
 

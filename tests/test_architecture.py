@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # It is a script, and in no package.
 draw: Any = importlib.import_module("docs.draw")
-ROOT: Final = draw.ROOT
+SOURCES: Final = draw.SOURCES
 GROUND: Final = "gearman_proto (ground)"
 CORE: Final = {
     GROUND,
@@ -74,8 +74,8 @@ PROGRAMS: Final = {"cli", "compat", "migrate.py", "pytest_plugin.py", "testing"}
 
 
 def trees(package: str, *, without: Collection[str] = ()) -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted((ROOT / package).rglob("*.py")):
-        if not set(path.relative_to(ROOT).parts) & set(without):
+    for path in sorted((SOURCES / package).rglob("*.py")):
+        if not set(path.relative_to(SOURCES).parts) & set(without):
             yield path, draw.tree_of(path)
 
 
@@ -224,7 +224,7 @@ def test_nothing_stands_in_both_adapters() -> None:
 def test_what_an_import_loads(package: str, others: str | tuple[str, ...]) -> None:
     program = f"import sys, {package}; print([n for n in sys.modules if n.startswith({others!r})])"
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=SOURCES, check=True
     )
     assert ran.stdout == "[]\n"
 
@@ -234,7 +234,11 @@ def test_an_import_loads_nothing_that_is_slow(package: str) -> None:
     program = f"import sys, {package}; print(sorted(sys.modules.keys() & {SLOW!r}))"
     # Without `site`, which may load anything, to measure coverage, say.
     ran = subprocess.run(
-        [sys.executable, "-S", "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-S", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=SOURCES,
+        check=True,
     )
     assert ran.stdout == "[]\n"
 

@@ -28,7 +28,7 @@ def run(command: list[str], data: bytes = b"", *, max_output: int = 1 << 28) -> 
     return Processes(command, max_output).run(data, {})
 
 
-@pytest.mark.parametrize("data", [b"", b"a", LARGE[:4096], LARGE[:4097], LARGE])
+@pytest.mark.parametrize("data", [b"", b"a", LARGE[:4096], LARGE[:4097], LARGE], ids=len)
 def test_data_goes_in_and_comes_out(data: bytes) -> None:
     assert run(["cat"], data) == Outcome(data, b"", None)
 

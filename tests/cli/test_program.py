@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from packaging.requirements import Requirement
 
+import gearman_proto
+import gearman_sync
 from gearman_proto._version import __version__
 from tests.support import require
 
@@ -140,8 +142,8 @@ def test_completion_without_a_server(names: str) -> None:
 
 def test_without_what_the_extra_installs(tmp_path: Path) -> None:
     # Without site-packages, and where nothing is known of an installation: so no versions are.
-    for package in ("gearman_proto", "gearman_sync"):
-        (tmp_path / package).symlink_to(ROOT / package)
+    for package in (gearman_proto, gearman_sync):
+        (tmp_path / package.__name__).symlink_to(package.__path__[0])
     command = (sys.executable, "-S", "-P", "-m", "gearman_sync", "status")
     result = run(*command, PYTHONPATH=str(tmp_path))
     assert (result.status, result.output) == (USAGE, b"")

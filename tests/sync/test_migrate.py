@@ -995,7 +995,10 @@ def test_import_of_the_library_does_not_load_it() -> None:
 def test_it_needs_nothing_but_python() -> None:
     """The other programs of its room need an extra."""
     command = [sys.executable, "-S", "-m", "gearman_sync.migrate", "--help"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True, timeout=60)
+    packages = Path(gearman_proto.__file__).parents[1]
+    ran = subprocess.run(
+        command, cwd=packages, capture_output=True, check=True, text=True, timeout=60
+    )
     assert ran.stdout.startswith("usage: python -m gearman_sync.migrate")
 
 
