@@ -26,7 +26,7 @@ _INSIDE = (
 )
 
 project = "gearman-sansio"
-author = "the gearman-sansio developers"
+author = "The gearman-sansio authors"
 copyright = f"2026, {author}"
 version = release = __version__
 
