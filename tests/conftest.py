@@ -7,8 +7,12 @@ import gc
 import itertools
 import os
 import random
+import shutil
 import signal
+import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import coverage
@@ -31,8 +35,7 @@ from tests.support import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Generator, Iterator
     from types import FrameType
 
 _numbers = itertools.count(1)
@@ -42,7 +45,17 @@ SERVERS = ("gearmand", "JobServer")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose a seed for Hypothesis, so that a failure can be repeated, and what is measured."""
+    """Choose a seed for Hypothesis, so that a failure can be repeated, and what is measured.
+
+    Where Python writes no bytecode, that of the tests and of the many programs that they start goes
+    to a directory of this run: else each process compiles all that it imports.
+    """
+    if sys.dont_write_bytecode:
+        sys.pycache_prefix = tempfile.mkdtemp(prefix="gearman-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(str(sys.pycache_prefix), ignore_errors=True))
+        sys.dont_write_bytecode = False
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
     measured = coverage.Coverage.current()
@@ -53,6 +66,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     return profiles.describe(config.option.hypothesis_seed)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Have each process of pytest-xdist begin at another directory of tests.
+
+    In a fresh checkout, it finds what comes later compiled by the others then. Else all compile
+    all of it at the same time, which is a tenth of what the whole run costs.
+    """
+    report = yield
+    if collector.path == Path(__file__).parent and hasattr(collector.config, "workerinput"):
+        worker = collector.config.workerinput
+        number = int(worker["workerid"].removeprefix("gw"))
+        begin = len(report.result) * number // worker["workercount"]
+        report.result = report.result[begin:] + report.result[:begin]
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the tests in the same order again in all processes."""
+    items.sort(key=lambda item: item.path)
 
 
 def pytest_collection_finish() -> None:

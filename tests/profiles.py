@@ -22,6 +22,11 @@ def examples(times: float, **options: Any) -> settings:
     return settings(max_examples=max(round(times * settings().max_examples), 1), **options)
 
 
+def seeds(count: int) -> range:
+    """Seeds for a test that draws by itself: `count`, and a third of them in `dev`."""
+    return range(-(-count // 3) if settings().derandomize else count)
+
+
 def describe(seed: str) -> str:
     """What to give to pytest for the same examples again."""
     options = f"--hypothesis-profile={settings.get_current_profile_name()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -51,14 +52,20 @@ def test_keys_have_tests_and_tests_have_keys() -> None:
     assert len(set(TESTS.values())) == len(TESTS), "a test is there twice"
 
 
+@functools.cache
+def names_in(file: Path) -> set[str | None]:
+    """The functions and classes of a module."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    return {getattr(node, "name", None) for node in body}
+
+
 @pytest.mark.parametrize("key", TESTS)
 def test_named_tests_exist(key: str) -> None:
     path, _, name = TESTS[key].partition("::")
     file = ROOT / path
     assert file.is_file(), f"there is no {path}"
     if file.suffix == ".py":
-        functions = ast.parse(file.read_text(encoding="utf-8")).body
-        assert name in [getattr(node, "name", None) for node in functions], f"{path} has no {name}"
+        assert name in names_in(file), f"{path} has no {name}"
         assert name.startswith("test_")
 
 

@@ -17,6 +17,7 @@ import pytest
 import gearman_anyio as gearman
 from gearman_anyio._streams import pipe
 from gearman_proto.errors import GearmanError
+from tests.profiles import seeds
 from tests.support import PATIENCE
 
 from .stepping import (
@@ -1013,7 +1014,7 @@ async def test_serve(native: bool, task: str, anyio_backend: str) -> None:
 # All at once.
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 async def test_a_storm(seed: int, server: Any, task: str) -> None:
     """Many tasks, one client, cancelled anywhere: whatever arrives is what was asked for."""
     numbers = iter(range(sys.maxsize))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import gearman_anyio as gearman
@@ -33,6 +33,7 @@ from gearman_proto.wire.events import (
     PreSleep,
     WorkComplete,
 )
+from tests.profiles import examples, seeds
 
 from .scripted import Peer, give, scripted
 from .support import make_worker, reverse, working
@@ -908,7 +909,7 @@ async def test_a_day_with_a_job_each_minute(
 
 
 @trio_counts
-async def test_a_day_of_nothing(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hours_of_nothing(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten idle workers look for jobs, or not even that; a client waits for its job."""
     lookers = [worker_of(server, tasks={"task": reverse}, look_again=600) for _ in range(5)]
     sleepers = [worker_of(server, tasks={"task": reverse}, look_again=EVER) for _ in range(5)]
@@ -920,10 +921,10 @@ async def test_a_day_of_nothing(server: JobServer, monkeypatch: pytest.MonkeyPat
         await anyio.sleep(1)
         calls = count_calls(monkeypatch, server, client, *lookers)
         idle = count_calls(monkeypatch, *sleepers)
-        with steps() as counter, takes(DAY):
-            await client.wait_until_jobs_completed([other], poll_timeout=DAY)
-    looks = 5 * DAY / 600
-    beats = DAY / 30
+        with steps() as counter, takes(AWAY):
+            await client.wait_until_jobs_completed([other], poll_timeout=AWAY)
+    looks = 5 * AWAY / 600
+    beats = AWAY / 30
     # Each has a time limit of its own, which nobody needs to take back.
     assert looks < calls["GearmanWorker handle_timeout"] < 2.5 * looks
     assert sum(calls.values()) < 60 * looks + 10 * beats
@@ -957,12 +958,12 @@ async def test_a_day_of_work_with_a_short_poll_timeout(server: JobServer) -> Non
 async def test_timers_that_do_not_matter_any_more(
     server: JobServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thousand calls with a long timeout that have ended wake nobody later."""
+    """Many calls with a long timeout that have ended wake nobody later."""
     async with (
         working(worker_of(server, tasks={"task": reverse}, look_again=EVER), poll_timeout=None),
         client_of(server) as client,
     ):
-        for _ in range(1000):
+        for _ in range(200):
             await client.submit_job("task", b"ab", poll_timeout=HOUR)
         calls = count_calls(monkeypatch, client)
         with takes(DAY):
@@ -1064,18 +1065,12 @@ async def schedule(chance: random.Random) -> None:
             assert request.result == request.job.data[::-1]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 async def test_schedules(seed: int) -> None:
     await schedule(random.Random(seed))
 
 
-@settings(
-    max_examples=30,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@examples(1, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     jobs=st.lists(
         st.tuples(

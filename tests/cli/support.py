@@ -7,7 +7,6 @@ pipes that close, commands that go on while the test does something else.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
@@ -41,10 +40,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = (sys.executable, "-W", "error", "-m", "gearman_sync")
 Argument: TypeAlias = "str | bytes | int | Path"
 
-# It starts faster when it was compiled before, which may be switched off for the tests themselves.
-_cache = tempfile.TemporaryDirectory(prefix="gearmanctl-")
-atexit.register(_cache.cleanup)
-
 #: For a test where what the server answers is the point: it runs on both, and else on a JobServer.
 on_both = pytest.mark.parametrize("kind", ["gearmand", "JobServer"], indirect=True)
 
@@ -75,10 +70,9 @@ class Result:
 
 def environment(**variables: str) -> dict[str, str]:
     """An environment that has nothing to do with gearmanctl, but for what is given."""
-    others = ("GEARMAN", "_GEARMANCTL", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
+    others = ("GEARMAN", "_GEARMANCTL", "PYTHONUNBUFFERED")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
-    ours = {"PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": _cache.name}
-    return {**kept, **ours, **variables}
+    return {**kept, "PYTHONPATH": str(ROOT), **variables}
 
 
 def address_of(server: Administered | tuple[str, int]) -> str:

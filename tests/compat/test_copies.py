@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import signal
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -142,6 +143,9 @@ def test_a_fork_of_a_worker_that_is_polled(
             established = worker.establish_worker_connections()
             ok = len(established) == 1 and counting.gearman_work(worker, 0.5) in (0, 1)
             os._exit(0 if ok else 1)
+        except BaseException:
+            traceback.print_exc()
+            raise
         finally:
             os._exit(2)
     _, status = os.waitpid(child, 0)

@@ -2064,14 +2064,14 @@ def test_functions_that_are_needed_are_kept(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_endless_functions_of_an_admin() -> None:
-    world = World(max_memory=1_000_000)
+    world = World(max_memory=200_000)
     admin = world.connect()
     number = 0
     while (answer := admin.ask(b"create function f%d" % number)) == b"OK\r\n":
         admin.ask(b"maxqueue f%d 1" % number)
         number += 1
     assert answer == b"ERR CREATE_FUNCTION f%d\r\n" % number
-    assert world.engine.queue.memory < 760_000
+    assert world.engine.queue.memory < 152_000
     assert admin.ask(b"drop function f0") == b"OK\r\n"
     assert admin.ask(b"create function f%d" % number) == b"OK\r\n"
 

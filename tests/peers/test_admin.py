@@ -133,9 +133,9 @@ def test_records_as_pygearman_has_them(busy: Both, number: int) -> None:  # noqa
 @pytest.fixture
 def gear() -> Iterator[Address]:
     require_module("gear")
-    script = Path(__file__).with_name("gear_server.py")
+    script = Path(__file__).parents[1] / "conformance" / "peers" / "gear_server.py"
     host, port = "127.0.0.1", free_port()
-    program = PortProgram(host, port, sys.executable, str(script), host, str(port))
+    program = PortProgram(host, port, sys.executable, str(script), f"{host}:{port}")
     try:
         program.start()
         yield host, port
