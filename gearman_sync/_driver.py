@@ -46,6 +46,7 @@ was under way over the old one is lost to the child.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -516,10 +517,16 @@ class Driver(BaseDriver[E_]):
             self._poller.close()
 
     def after_fork(self) -> None:
-        """In the child: forget the parent's sockets, lock and engine."""
+        """In the child: forget the parent's sockets, lock and engine.
+
+        Another thread may have been in the middle of them, so that they can't be relied on; and
+        there are other drivers, which are to forget theirs all the same.
+        """
         was_closed = self.engine.closed
-        self.engine.abandon(ConnectionError("the process was forked"))
-        self._poller.close()
+        with contextlib.suppress(Exception):
+            self.engine.abandon(ConnectionError("the process was forked"))
+        with contextlib.suppress(Exception):
+            self._poller.close()
         if not was_closed:
             self._setup()
 

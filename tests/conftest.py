@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import logging
 import os
 import random
 import shutil
@@ -62,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest-cov measures what its options say; see tests/mutants.py.
     if measured is not None and not config.pluginmanager.hasplugin("_cov"):
         config.pluginmanager.register(Measuring(measured))
+    # asyncio tells of a task that failed when that is collected, in the middle of a later test.
+    logging.getLogger("asyncio").propagate = False
 
 
 def pytest_report_header(config: pytest.Config) -> str:

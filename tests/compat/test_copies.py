@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import faulthandler
 import os
 import pickle
-import signal
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +138,7 @@ def test_a_fork_of_a_worker_that_is_polled(
     client.submit_job(task, b"", background=True)
     child = os.fork()
     if not child:
-        signal.alarm(20)
+        faulthandler.dump_traceback_later(20, exit=True)
         try:
             established = worker.establish_worker_connections()
             ok = len(established) == 1 and counting.gearman_work(worker, 0.5) in (0, 1)

@@ -155,6 +155,31 @@ def test_fork_while_threads_wait(
     assert [call.result(20).result for call in waiting] == [b"0", b"1", b"2"]
 
 
+def test_fork_in_the_middle_of_another_threads_work(
+    gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is half done can't be given up in order; the child's clients are made anew all the same."""
+    clients = [make_client(gearmand.address) for _ in range(3)]
+    for client in clients:
+        client.submit_job(task, b"", background=True)
+
+    def abandon(error: Exception) -> None:
+        raise KeyError("half done")
+
+    for client in clients:
+        monkeypatch.setattr(client._driver.engine, "abandon", abandon)
+
+    def in_child() -> list[bool]:
+        connected = [client.connection_list[0].connected for client in clients]
+        return [
+            *connected,
+            *(client.submit_job(task, b"", background=True).complete for client in clients),
+        ]
+
+    assert Child(in_child).result() == [False] * 3 + [True] * 3
+    assert all(client.connection_list[0].connected for client in clients)
+
+
 @pytest.mark.slow
 def test_fork_while_threads_submit(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
