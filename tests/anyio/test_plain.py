@@ -165,9 +165,10 @@ async def test_a_server_that_speaks_first(start_server: StartServer) -> None:
 async def test_what_is_not_taken_at_once(start_server: StartServer) -> None:
     """It is the rest, which `send` sends, and nothing is lost or sent twice."""
     received = bytearray()
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
+        begun.wait(PATIENCE)
         while data := peer.sock.recv(1_000_000):
             received.extend(data)
         ended.set()
@@ -177,6 +178,7 @@ async def test_what_is_not_taken_at_once(start_server: StartServer) -> None:
     stream: Any = await opened(server)
     rest = stream.send_now(data)
     assert 0 < len(rest) < len(data)
+    begun.set()
     with anyio.fail_after(PATIENCE):
         await stream.send(rest)
     await stream.aclose()

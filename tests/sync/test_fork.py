@@ -158,7 +158,7 @@ def test_fork_while_threads_wait(
 def test_fork_in_the_middle_of_another_threads_work(
     gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is half done can't be given up in order; the child's clients are made anew all the same."""
+    """What is half done can't be given up in order; the child's clients are new all the same."""
     clients = [make_client(gearmand.address) for _ in range(3)]
     for client in clients:
         client.submit_job(task, b"", background=True)
