@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-import logging
 import os
 import random
 import shutil
@@ -35,6 +34,7 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
+    import logging
     import ssl
     from collections.abc import Callable, Generator, Iterator
     from types import FrameType
@@ -63,8 +63,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest-cov measures what its options say; see tests/mutants.py.
     if measured is not None and not config.pluginmanager.hasplugin("_cov"):
         config.pluginmanager.register(Measuring(measured))
-    # asyncio tells of a task that failed when that is collected, in the middle of a later test.
-    logging.getLogger("asyncio").propagate = False
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -105,6 +103,17 @@ def pytest_collection_finish() -> None:
 
     gc.collect()
     gc.freeze()
+
+
+def _is_of_this_test(record: logging.LogRecord) -> bool:
+    return record.name != "asyncio"
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Without what asyncio says of a task of some earlier test, when that is collected."""
+    caplog.handler.addFilter(_is_of_this_test)
+    return caplog
 
 
 @pytest.fixture(scope="session")
