@@ -27,6 +27,8 @@ pytest.importorskip("rich")
 pytest.importorskip("trio")
 pytest.importorskip("typer")
 
+import gearman_anyio
+import gearman_proto
 import gearman_sync
 from tests.cli.terminal import CTRL_C, PROMPT, Shell, environment
 from tests.support import PATIENCE, eventually, free_port, require
@@ -204,8 +206,8 @@ def test_tutorial_from_the_first_command(tmp_path: Path) -> None:
     checkout.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
-    for name in ("gearman_proto", "gearman_sync", "gearman_anyio"):
-        shutil.copytree(ROOT / name, checkout / name)
+    for package in (gearman_proto, gearman_sync, gearman_anyio):
+        shutil.copytree(package.__path__[0], checkout / package.__name__)
     with Learner(checkout, "JobServer") as learner:
         follow(learner, install=True)
 
