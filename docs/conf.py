@@ -62,6 +62,9 @@ suppress_warnings = ["ref.python"]
 # As high as it is.
 mermaid_height = "auto"
 
+# What is in a block without a language are screens and figures.
+highlight_language = "none"
+
 # What is copied of a screen are the commands.
 copybutton_prompt_text = "$ "
 
