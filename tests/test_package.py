@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from gearman_proto import __version__
 
@@ -19,6 +22,20 @@ def test_the_version_and_its_date_are_those_of_the_changelog() -> None:
     assert heading is not None
     assert heading[1] == f"{__version__} ({citation['date-released']})"
     assert citation["version"] == __version__
+
+
+def test_the_top_level() -> None:
+    """A newcomer sees what the project is made of, and nothing that only tools want to see."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout")
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    there = {name.split("/")[0] for name in files.stdout.splitlines() if not name.startswith(".")}
+    packages = {"gearman_proto", "gearman_sync", "gearman_anyio"}
+    rooms = {"tests", "fuzz", "bench", "docs", "examples"}
+    pages = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
+    assert there == packages | rooms | pages | {"pyproject.toml", "LICENSE", "CITATION.cff"}
 
 
 def test_actions_are_pinned() -> None:
