@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
+import pytest
 
 import gearman_anyio
 import gearman_sync
@@ -424,11 +425,12 @@ class AnyioKit(Kit):
     async def _main(
         self, scenario: Callable[..., Coroutine[Any, Any, None]], args: dict[str, Any]
     ) -> None:
-        failure = None
+        failure: BaseException | None = None
         async with anyio.create_task_group() as self._tasks:
             try:
                 await self._play(scenario, args)
-            except Exception as error:  # noqa: BLE001 - raised below, and not in a group
+            # Raised below, and not in a group, which pytest takes for a failure.
+            except (Exception, pytest.skip.Exception) as error:  # noqa: BLE001
                 failure = error
             self._tasks.cancel_scope.cancel()
         if failure is not None:
