@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _INSIDE = (
     "Answer|BaseEngine|Callback|CallingNode|ConnectingEngine|Connector|End|ExcInfo|Fields|Function|"
-    "JobQueue|LinkState|LoneRef|MakeParser|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
+    "JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
     "StatusWait|UpdateStream|Updates|Waited|Wanted|WorkStream"
 )
 
