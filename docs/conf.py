@@ -8,10 +8,13 @@ those that docs/draw.py draws from the core's tables.
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.pycode import ModuleAnalyzer
 
 from gearman_proto import __version__
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 _INSIDE = (
     "Answer|BaseEngine|Callback|CallingNode|ConnectingEngine|Connector|End|ExcInfo|Fields|Function|"
-    "JobQueue|LinkState|LoneRef|MakeParser|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
+    "JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
     "StatusWait|UpdateStream|Updates|Waited|Wanted|WorkStream"
 )
 
@@ -128,8 +131,22 @@ def read_docstring(
     The extension napoleon does that, too, but takes what stands before a colon in an attribute's
     first sentence for its type.
     """
+    if what == "data":
+        lines[:] = comment_of(name.rpartition(".")[2]) or lines
     what = "method" if what in {"attribute", "data", "property"} else what
     lines[:] = GoogleDocstring(lines, None, None, what, name, obj, options).lines()
+    # How a job keeps an attribute is nothing that its type says.
+    lines[:] = [re.sub(r"_Forwarded\[(.+)\]", r"\1", line) for line in lines]
+
+
+def comment_of(name: str) -> list[str]:
+    """What the core says of a name where it is assigned; a package that exports it does not."""
+    for module in list(sys.modules):
+        if module.startswith("gearman_proto."):
+            comments = ModuleAnalyzer.for_module(module).find_attr_docs()
+            if lines := comments.get(("", name)):
+                return list(lines)
+    return []
 
 
 def setup(app: Sphinx) -> None:

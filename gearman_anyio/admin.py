@@ -37,11 +37,7 @@ class GearmanAdminClient(AdminClient[Server, SSLContext], Opened[AdminEngine]):
 
     From python-gearman (`gearman.GearmanAdminClient`), with the same methods, which are awaited. It
     is used once, inside ``async with GearmanAdminClient(...) as client:``, by any number of tasks,
-    which are served one after the other. Nothing is connected before the first call; the connection
-    is kept. Any call may be cancelled.
-
-    Each method raises ServerUnavailable, ServerError, InvalidAdminClientState or
-    RemoteProtocolError: see `gearman_proto.surface.AdminClient`.
+    which are served one after the other. The connection is kept. Any call may be cancelled.
     """
 
     def __init__(

@@ -34,8 +34,7 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
     """Submits jobs to Gearman servers, and waits for them.
 
     From python-gearman (`gearman.GearmanClient`), with the same methods, which are awaited. It is
-    used once, inside ``async with GearmanClient(...) as client:``, by any number of tasks. Nothing
-    is connected before the first call.
+    used once, inside ``async with GearmanClient(...) as client:``, by any number of tasks.
 
     Any call may be cancelled, or given up by `anyio.move_on_after`. That leaves everything else as
     it is: the job goes on at the server, and the request may be waited for again.

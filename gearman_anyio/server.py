@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
     """A Gearman job server in this event loop, inside ``async with``.
 
-    It keeps nothing on disk: what is queued ends with the process. In production use gearmand, for
-    clients and workers another host name; keep what must not be lost in a database of your own. ::
+    Leaving that stops it. ::
 
         async with JobServer() as server:
             async with GearmanClient([server.address]) as client:

@@ -75,8 +75,11 @@ DEFAULT_MAX_UNREAD: Final = 64 * 1024 * 1024
 #: Bytes of all that a job server keeps.
 DEFAULT_MAX_MEMORY: Final = 1024 * 1024 * 1024
 
+#: Normal priority.
 PRIORITY_NONE: Final = None
+#: Behind all of its function that are normal.
 PRIORITY_LOW: Final = "LOW"
+#: Before all of its function that are normal.
 PRIORITY_HIGH: Final = "HIGH"
 
 #: Not submitted, or the connection that carried it was lost.

@@ -31,11 +31,8 @@ T = TypeVar("T")
 class GearmanAdminClient(AdminClient[Server, SSLContext], Opened):
     """Asks one Gearman server about itself, and tells it what to do.
 
-    From python-gearman (`gearman.GearmanAdminClient`). Nothing is connected before the first call;
-    the connection is kept. Threads may share a client: they are served one after the other.
-
-    Each method raises ServerUnavailable, ServerError, InvalidAdminClientState or
-    RemoteProtocolError: see `gearman_proto.surface.AdminClient`.
+    From python-gearman (`gearman.GearmanAdminClient`). The connection is kept. Threads may share a
+    client: they are served one after the other.
     """
 
     _driver: Driver[AdminEngine]

@@ -27,7 +27,7 @@ class GearmanClient(Client[Server, SSLContext], Opened):
 
     From python-gearman (`gearman.GearmanClient`). Threads may share a client. After a fork, the
     child's copy makes connections of its own, and requests that were under way are JOB_UNKNOWN in
-    it. Nothing is connected before the first call.
+    it.
     """
 
     _driver: Driver[ClientEngine]

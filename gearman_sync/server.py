@@ -33,8 +33,7 @@ logger: Final = logging.getLogger("gearman")
 class JobServer(surface.JobServer["ssl.SSLContext"]):
     """A Gearman job server in a thread of this process.
 
-    It keeps nothing on disk: what is queued ends with the process. In production use gearmand, for
-    clients and workers another host name; keep what must not be lost in a database of your own. ::
+    Leaving the ``with`` stops it. ::
 
         with JobServer() as server:
             client = GearmanClient([server.address])

@@ -60,6 +60,7 @@ class Connect:
     A link is one attempt to connect, and the connection it becomes; there is a new one each time.
     """
 
+    #: The link, which has an `address`.
     link: Any
     #: Seconds after which the engine gives up.
     timeout: float
@@ -69,6 +70,7 @@ class Connect:
 class Close:
     """Close the connection, or stop connecting. The engine knows already."""
 
+    #: The link, as in its `Connect`.
     link: Any
 
 
@@ -77,6 +79,7 @@ class StopListening:
     """Take no more connections. Only a server's engine asks for that."""
 
 
+#: What `next_action` returns.
 Action: TypeAlias = "Connect | Close | StopListening"
 
 

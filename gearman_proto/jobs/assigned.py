@@ -13,6 +13,9 @@ _MISSING: Final = object()
 class WorkerJob(GearmanJob):
     """A job as its worker sees it.
 
+    Its `task`, `unique`, `handle` and `connection` are as in GearmanJob. What follows is for those
+    who drive an engine, but for `data` and `is_lost`.
+
     Attributes:
         ended: Whether its result, failure or exception was sent, or its connection was lost when it
             was to be sent.

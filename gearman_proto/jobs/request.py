@@ -79,8 +79,9 @@ class JobStatus(TypedDict, total=False):
     known: bool
     #: True if a worker has it.
     running: bool
-    #: The worker's progress, 0 if it reported none.
+    #: How much the worker has done, 0 if it has not said.
     numerator: int
+    #: Of how much.
     denominator: int
     #: When this came, in seconds since 1970.
     time_received: float

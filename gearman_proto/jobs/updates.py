@@ -15,6 +15,7 @@ from gearman_proto.records import record
 class JobData:
     """A part of the result has come (WORK_DATA), decoded."""
 
+    #: What the worker has sent.
     data: Any
 
 
@@ -22,6 +23,7 @@ class JobData:
 class JobWarning:
     """A warning has come (WORK_WARNING), decoded."""
 
+    #: What the worker has sent.
     data: Any
 
 
@@ -29,19 +31,21 @@ class JobWarning:
 class JobProgress:
     """The job's progress has come (WORK_STATUS)."""
 
+    #: How much is done.
     numerator: int
+    #: Of how much.
     denominator: int
 
 
 @record(frozen=True)
 class JobEnded:
-    """The job has ended, or its connection was lost (then `state` is JOB_UNKNOWN).
+    """The job has ended, or its connection was lost (then `state` is JOB_UNKNOWN)."""
 
-    `result` and `exception` are as in the request.
-    """
-
+    #: The request's, as the next two.
     state: str
+    #: What the job returned.
     result: Any = None
+    #: The data of the exception that it failed with.
     exception: Any = None
 
 

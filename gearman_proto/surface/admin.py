@@ -20,16 +20,7 @@ if TYPE_CHECKING:
 
 
 class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
-    """Asks one Gearman server about itself (python-gearman: `GearmanAdminClient`).
-
-    Each method raises:
-
-    * ServerUnavailable: the server can't be reached, or closed the connection;
-    * ServerError: it refused the command, with an ``ERR`` line;
-    * InvalidAdminClientState: it did not answer within `poll_timeout` (as in python-gearman), or
-      this client was shut down;
-    * RemoteProtocolError: it answered something that is no answer.
-    """
+    """Asks one Gearman server about itself (python-gearman: `GearmanAdminClient`)."""
 
     def __init__(
         self,
@@ -41,6 +32,14 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
         max_reply_size: int = text.DEFAULT_MAX_REPLY_SIZE,
     ) -> None:
         """Make an admin client. Nothing is connected before the first call.
+
+        Each method raises:
+
+        * ServerUnavailable: the server can't be reached, or closed the connection;
+        * ServerError: it refused the command, with an ``ERR`` line;
+        * InvalidAdminClientState: it did not answer within `poll_timeout` (as in python-gearman),
+          or this client was shut down;
+        * RemoteProtocolError: it answered something that is no answer.
 
         Args:
             host_list: The server, in a list; its forms are those of GearmanClient. None is the
@@ -111,7 +110,11 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
 
     @abstractmethod
     def get_unique_jobs(self) -> Waited[tuple[str, ...]]:
-        """Ask for the uniques of all jobs (``show unique jobs``)."""
+        """Ask for the uniques of all jobs (``show unique jobs``).
+
+        Returns:
+            The unique of each.
+        """
 
     @abstractmethod
     def get_version(self) -> Waited[str]:
@@ -123,11 +126,19 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
 
     @abstractmethod
     def get_pid(self) -> Waited[int]:
-        """Ask for the number of the server's process (``getpid``)."""
+        """Ask for the server's process (``getpid``).
+
+        Returns:
+            Its number.
+        """
 
     @abstractmethod
     def get_verbosity(self) -> Waited[str]:
-        """Ask how much the server logs (``verbose``): FATAL, ERROR, … DEBUG."""
+        """Ask how much the server logs (``verbose``).
+
+        Returns:
+            Its level, such as ERROR or DEBUG.
+        """
 
     @abstractmethod
     def ping_server(self) -> Waited[float]:

@@ -202,8 +202,17 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Waited[Requests]:
         """Wait until no request is JOB_PENDING (python-gearman: `wait_until_jobs_accepted`).
 
-        As in python-gearman, requests that are JOB_UNKNOWN are sent. Arguments, result and
-        exceptions are those of `submit_multiple_requests`.
+        As in python-gearman, requests that are JOB_UNKNOWN are sent.
+
+        Args:
+            job_requests: A list, tuple or set of GearmanJobRequest.
+            poll_timeout: Seconds to wait at most, for all of them together.
+
+        Returns:
+            `job_requests`.
+
+        Raises:
+            Exception: As in `submit_multiple_requests`.
         """
 
     @abstractmethod
@@ -212,8 +221,17 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Waited[Requests]:
         """Wait until requests have ended (python-gearman: `wait_until_jobs_completed`).
 
-        Nothing is sent: a request that is JOB_UNKNOWN stays so. Arguments, result and exceptions
-        are else those of `submit_multiple_requests`.
+        Nothing is sent: a request that is JOB_UNKNOWN stays so.
+
+        Args:
+            job_requests: A list, tuple or set of GearmanJobRequest.
+            poll_timeout: Seconds to wait at most, for all of them together.
+
+        Returns:
+            `job_requests`.
+
+        Raises:
+            TypeError, ValueError, InvalidClientState: As in `submit_multiple_requests`.
         """
 
     @abstractmethod

@@ -406,7 +406,14 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Waited[None]:
         """Send a warning (python-gearman: `send_job_warning`; WORK_WARNING).
 
-        Arguments and exceptions are those of `send_job_data`.
+        Args:
+            current_job: The job.
+            data: The warning, for the `data_encoder`.
+            poll_timeout: Seconds to wait at most where the server is slow to read.
+
+        Raises:
+            InvalidWorkerState, ConnectionError: As in `send_job_status`.
+            TypeError: The encoder does not take `data`.
         """
 
     @abstractmethod
@@ -431,7 +438,12 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Waited[None]:
         """End a job as failed (python-gearman: `send_job_failure`; WORK_FAIL).
 
-        Arguments and exceptions are those of `send_job_status`.
+        Args:
+            current_job: The job.
+            poll_timeout: Seconds to wait at most where the server is slow to read.
+
+        Raises:
+            InvalidWorkerState, ConnectionError: As in `send_job_status`.
         """
 
     @abstractmethod
@@ -441,7 +453,16 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         """End a job with an exception (python-gearman: `send_job_exception`; WORK_EXCEPTION).
 
         It ends the job: python-gearman sent WORK_FAIL after it, which gearmand answers with an
-        ERROR. Arguments and exceptions are those of `send_job_data`.
+        ERROR.
+
+        Args:
+            current_job: The job.
+            data: What the client gets as `exception`, for the `data_encoder`.
+            poll_timeout: Seconds to wait at most where the server is slow to read.
+
+        Raises:
+            InvalidWorkerState, ConnectionError: As in `send_job_status`.
+            TypeError: The encoder does not take `data`.
         """
 
     def _event(

@@ -16,7 +16,9 @@ from typing import Final
 from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.records import record
 
+#: How a packet begins that goes to a server.
 MAGIC_REQUEST: Final = b"\0REQ"
+#: How a packet begins that a server sends.
 MAGIC_RESPONSE: Final = b"\0RES"
 HEADER: Final = struct.Struct(">4sII")
 HEADER_SIZE: Final = HEADER.size
@@ -27,8 +29,11 @@ NUMBER: Final = struct.Struct(">I")
 class Role(enum.Flag):
     """What one end of a connection is. A connection may be client and worker at once."""
 
+    #: It submits jobs, or asks about them or the server.
     CLIENT = enum.auto()
+    #: It does jobs.
     WORKER = enum.auto()
+    #: It has the jobs.
     SERVER = enum.auto()
 
 
