@@ -74,7 +74,7 @@ def test_request_goes_to_the_other_server_when_that_is_open_first() -> None:
     world = World(2)
     shared = [world.request(unique="mine") for _ in range(2)]
     world.submit(*shared, world.request())
-    (first, second) = world.peers
+    _, second = world.peers
     world.sleep(0.3)
     second.up()
     # Both requests of one unique are one submit, and so is the third.
