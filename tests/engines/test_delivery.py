@@ -164,7 +164,7 @@ def finish(slow: SlowLink, job: WorkerJob, size: int) -> None:
     slow.engine.job_done(job, slow.now)
 
 
-# What moves is not given up.
+# Healthy links.
 
 
 @measuring
@@ -246,7 +246,7 @@ def test_time_for_an_answer_starts_when_the_question_was_written() -> None:
     assert not slow.link.alive
 
 
-# What does not move is given up.
+# Links on which nothing moves.
 
 
 @pytest.mark.parametrize(
