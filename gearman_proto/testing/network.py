@@ -192,6 +192,8 @@ class Network(Simulation):
                 end.break_off(EOF)
             elif fault.kind == "half-open":
                 end.fall_silent()
+            elif fault.kind == "throttle":
+                end.line.throttled_until = end.peer.line.throttled_until = until
             else:
                 end.stalled_until = end.peer.stalled_until = until
 
