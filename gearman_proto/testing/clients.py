@@ -174,6 +174,8 @@ class ClientNode(CallingNode):
             self._entries.pop(id(entry.request), None)
             entry.request = None
         call.requests = []
+        # They are in a cycle with the call; when the collector breaks it must not decide anything.
+        call.wait = None
 
     def close(self) -> None:
         """End: all connections are closed, and all calls are over."""

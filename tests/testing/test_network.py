@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import random
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -909,6 +911,20 @@ def test_the_same_seed_is_the_same_run() -> None:
         plan.run()
         digests.append((plan.net.trace.digest, plan.net.steps))
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_forgotten_request_is_gone_without_the_collector() -> None:
+    net = Network(random.Random, seed=1)
+    cast = Cast(net)
+    call = cast.submit("reverse")
+    net.run(until=1.0)
+    (request,) = map(weakref.ref, call.requests)
+    gc.disable()
+    try:
+        cast.client.forget(call)
+        assert request() is None
+    finally:
+        gc.enable()
 
 
 def test_the_same_seed_is_the_same_run_in_another_process() -> None:
