@@ -41,13 +41,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.lowlevel
+from anyio.abc import SocketAttribute
 
 from gearman_proto import Close, Connect, ConnectionError
 from gearman_proto.engines.driving import E_, LISTEN_AGAIN, READ_SIZE, BaseDriver
 
 from ._calls import Bell, Call, Event
 from ._plain import Plain, PlainOnAsyncio
-from ._streams import Ends, failure, reason, set_options
+from ._streams import Ends, failure, reason, set_options, unacknowledged
 from ._tasks import Tasks, native
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ _WRITE_SIZE: Final = 256 * 1024
 class _Wire:
     """The tasks of one connection, and how far its writer is."""
 
-    __slots__ = ("is_answered", "is_idle", "plain", "rest", "scope", "writable")
+    __slots__ = ("is_answered", "is_idle", "plain", "rest", "scope", "sock", "writable")
 
     def __init__(self, make_event: Callable[[], Event]) -> None:
         self.scope = anyio.CancelScope()
@@ -85,6 +86,8 @@ class _Wire:
         self.is_idle = False
         #: Whether something has come since `plain` was written to at once.
         self.is_answered = False
+        #: The stream's socket, if it has one.
+        self.sock: Any = None
         #: What it did not take. The writer writes that first.
         self.rest: bytes | memoryview = b""
 
@@ -298,6 +301,11 @@ class Driver(BaseDriver[E_]):
             wire.wake()
         return asked
 
+    def _unacknowledged(self, link: Any) -> int | None:
+        wire = self._wires.get(link)
+        size = None if wire is None else unacknowledged(wire.sock)
+        return None if wire is None or size is None else size + len(wire.rest)
+
     def _cut(self, link: Any) -> bool:
         """End the tasks of a connection. Returns whether it had any."""
         wire = self._wires.pop(link, None)
@@ -314,7 +322,7 @@ class Driver(BaseDriver[E_]):
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline) as alarm:
                 self._alarm = alarm
                 await anyio.sleep_forever()
-            self._feed(self.engine.handle_timeout)
+            self._feed(self._expire)
 
     async def _connect(self, link: Any) -> None:
         assert self._open_stream is not None
@@ -395,6 +403,7 @@ class Driver(BaseDriver[E_]):
                     # Neither runs in this task, which may be anybody's (`serve`): asyncio's own
                     # cancellation of that would look like one within the stream.
                     tasks.start_soon(self._write, link, wire, stream)
+                    wire.sock = stream.extra(SocketAttribute.raw_socket, None)
                     if isinstance(stream, Plain):
                         wire.plain = stream
                     if isinstance(stream, PlainOnAsyncio):
@@ -450,16 +459,17 @@ class Driver(BaseDriver[E_]):
 
     async def _write(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
         while True:
-            data: Any = wire.rest or self._feed(self.engine.data_to_send, link)
-            wire.rest = b""
-            if not data:
+            wire.rest = wire.rest or self._feed(self.engine.data_to_send, link) or b""
+            if not wire.rest:
                 # Whatever comes from here on rings. (What came before has been looked at.)
                 wire.is_idle = True
                 await wire.writable.wait()
                 continue
             try:
-                for at in range(0, len(data), _WRITE_SIZE):
-                    await stream.send(data[at : at + _WRITE_SIZE])
+                while wire.rest:
+                    piece = wire.rest[:_WRITE_SIZE]
+                    await stream.send(piece)  # type: ignore[arg-type] # any buffer will do
+                    wire.rest = wire.rest[len(piece) :]
             except BaseException as error:  # noqa: BLE001 - streams may be anybody's
                 self._lost(link, failure(error))
                 return

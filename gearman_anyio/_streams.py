@@ -15,9 +15,15 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.stapled import StapledObjectStream
 
-from gearman_proto import errors
+from gearman_proto import errors, keepalive
 from gearman_proto.keepalive import socket_options
 from gearman_proto.tls import handshake_failure
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows has neither.
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import ssl
@@ -99,6 +105,13 @@ def set_options(stream: AnyByteStream, address: ServerAddress | None) -> None:
         for level, option, value in socket_options(address, socket):
             with contextlib.suppress(OSError):  # Not every kind of socket has each.
                 sock.setsockopt(level, option, value)
+
+
+def unacknowledged(sock: Any) -> int | None:
+    """Return how many bytes written to `sock` the peer's system has not acknowledged, if known."""
+    if sock is None or fcntl is None:
+        return None
+    return keepalive.unacknowledged(sock, fcntl, termios)
 
 
 class _Shared(ByteStream):

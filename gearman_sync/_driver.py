@@ -375,9 +375,13 @@ class Driver(BaseDriver[E_]):
         if now >= deadline:
             self._give_up_addresses(now)
             self._poller.resume_listening(now)
-            self._tell(self.engine.handle_timeout, now)
+            self._tell(self._expire, now)
         self._pump()
         self._busy = was_busy
+
+    def _unacknowledged(self, link: Any) -> int | None:
+        transport = self._poller.transports.get(link)
+        return None if transport is None else transport.unacknowledged()
 
     def _give_up_addresses(self, now: float) -> None:
         for link in list(self._poller.connecting):

@@ -19,10 +19,16 @@ import socket
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gearman_proto.engines.driving import READ_SIZE
-from gearman_proto.keepalive import socket_options
+from gearman_proto.keepalive import socket_options, unacknowledged
 
 from ._selector import READ, WRITE
 from ._threads import start_thread
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows has neither.
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -235,6 +241,13 @@ class Transport:
                 self.is_blocked = False
                 return
         self.is_blocked = True
+
+    def unacknowledged(self) -> int | None:
+        """Return how many bytes from `more` the peer's system has not acknowledged, if known."""
+        if self.sock is None or fcntl is None:
+            return None
+        size = unacknowledged(self.sock, fcntl, termios)
+        return None if size is None else size + len(self._unsent)
 
     def close(self) -> None:
         """Close it, without a word to the peer."""

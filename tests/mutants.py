@@ -109,8 +109,10 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "if best is None or server.cool_until > best.cool_until:",
         ),
         ("if deadline is None or deadline > now:", "if deadline is None or deadline >= now:"),
-        ("is not None and len(self._heap) > _FEW:", "is not None and False:"),
-        ("if not self._count % _FEW:", "if False:"),
+        ("if len(self._heap) > _MIN_COMPACT:", "if False:"),
+        ("if not self._count % _MIN_COMPACT:", "if False:"),
+        ("replaced[2] = replaced[3] = None", "pass"),
+        ("entry[2] = entry[3] = None", "pass"),
         (
             "raise type(self.error)(str(self.error), self.requests)",
             "raise type(self.error)(str(self.error), [])",

@@ -77,7 +77,7 @@ class ServerLink(Link):
         #: True if it is to get WORK_EXCEPTION.
         self.exceptions: bool = False
         #: Packets to send, and their bytes.
-        self.unsent: list[bytes] = []
+        self.unsent: list[bytes | memoryview] = []
         self.unsent_size: int = 0
         #: Bytes that the transport has, until it asks for more; few are not counted.
         self.writing: int = 0

@@ -253,9 +253,12 @@ class AdminEngine(ConnectingEngine[AdminLink]):
 
     # The transport side, out.
 
+    def _links(self) -> list[AdminLink]:
+        return [] if self._link is None else [self._link]
+
     def links_to_write(self) -> Iterable[AdminLink]:
         """The open link, if there is something to send."""
-        return [self._link] if self._link is not None and self._link.unsent else []
+        return [link for link in self._links() if link.unsent]
 
     def data_to_send(self, link: AdminLink, now: float) -> bytes:
         """Bytes to write on `link` now, or none."""

@@ -81,6 +81,7 @@ class Answers:
         event = next_event()
         if event is not NEED_DATA:
             link.server.answered()
+            link.heartbeat.understood = link.heartbeat.heard
         while event is not NEED_DATA:
             handlers[type(event)](link, event)
             if type(event) is JobCreated:

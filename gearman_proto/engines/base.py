@@ -112,7 +112,7 @@ LINK_STATES: Final[StateTable[LinkState]] = {
         LinkState.ENDING: "the peer's end of stream, or garbage; the server ends",
         LinkState.GONE: "connection_lost, receive_eof, garbage, close",
     },
-    LinkState.ENDING: {LinkState.GONE: "all is written, or five seconds have passed"},
+    LinkState.ENDING: {LinkState.GONE: "all is written, or nothing has moved for five seconds"},
     LinkState.GONE: {LinkState.GONE: "crash, where a signal has hit its end"},
 }
 
@@ -150,13 +150,18 @@ class Link:
         return self.state is OPEN
 
 
-def take_chunk(unsent: list[bytes]) -> bytes:
-    """Take packets out of `unsent`, of which there are some, to be written at once.
+def take_chunk(unsent: list[bytes | memoryview]) -> bytes:
+    """Remove and return up to 256 KiB from the front of `unsent`, which is not empty.
 
-    As many as 256 KiB hold, but not too many, and one in any case.
+    A larger packet goes in pieces, so that a slow peer can be told from one that does not read.
     """
+    if len(unsent[0]) > _CHUNK_SIZE:
+        # The rest is a view: a payload of a hundred megabytes is not copied for each piece.
+        view = memoryview(unsent[0])
+        unsent[0] = view[_CHUNK_SIZE:]
+        return bytes(view[:_CHUNK_SIZE])
     if len(unsent) == 1:
-        return unsent.pop()
+        return bytes(unsent.pop())
     if len(unsent) <= _CHUNK_PACKETS and sum(map(len, unsent)) <= _CHUNK_SIZE:
         chunk = b"".join(unsent)
         unsent.clear()
@@ -182,6 +187,9 @@ class Engine(Protocol[L]):
       `data_to_send` is a call like any other: there may be actions after it. A link whose socket
       has taken all of what it has returned need not be asked again while `link.has_more` is false.
     * for whoever waits: `release` in every case, when a call is over; `close` at the end.
+    * optional: before `handle_timeout`, `measured` for each of `links_to_measure`. Without it, an
+      engine can't see bytes leave the system's send queue, so it waits longer before it gives up
+      a server to which it has just sent much (see `delivery`).
 
     A `link` is the one of a `Connect`, or the one that a server's `accept` has returned. While
     `link.behind` is true, the engine has something from that link that it has not looked at yet.
@@ -217,6 +225,17 @@ class Engine(Protocol[L]):
 
     def handle_timeout(self, now: float) -> None:
         """The time is `now`: do what is due."""
+
+    def links_to_measure(self, now: float) -> Iterable[L]:
+        """Return the open links whose peer is late, for `measured`."""
+
+    def measured(self, link: L, unacknowledged: int) -> None:
+        """Report how many bytes of `data_to_send` the peer's system has not acknowledged.
+
+        They are those that the driver still holds, and those in the system's send queue. Leave the
+        call out where the system can't tell, and where the other end of the socket is on this host:
+        that may be a tunnel (stunnel, ssh), which acknowledges bytes that the peer does not have.
+        """
 
     def next_action(self) -> Action | None:
         """The next thing to do with a connection, or None."""
@@ -266,3 +285,8 @@ class BaseEngine:
     def handle_timeout(self, now: float) -> None:
         """It is `now`: whatever is due happens."""
         self._timers.expire(now)
+
+    def _is_due(self, link: Link, now: float) -> bool:
+        """Whether the timer of `link`, which is open, expires at `now`."""
+        deadline = self._timers.deadline(link)
+        return deadline is not None and deadline <= now

@@ -457,6 +457,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     # The transport side, out.
 
+    def _links(self) -> list[ClientLink]:
+        return self.pool.links()
+
     def links_to_write(self) -> Iterable[ClientLink]:
         """The open links on which there is something to send, if the window allows it."""
         links = []
@@ -477,6 +480,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if link.state is not OPEN:
             return b""
         outbox, ahead, heartbeat = link.outbox, link.ahead, link.heartbeat
+        if heartbeat.asked is not None:
+            link.delivery.taken(now)
         if not outbox and not ahead and not link.supplies:
             return b""
         unanswered = link.connection.unanswered
@@ -487,9 +492,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         connection = link.connection
         send = connection.send_with_data_passthrough
         while ahead:
-            heartbeat.handed_over(now)
             question = ahead.popleft()
             if not isinstance(question, Aside):
+                link.delivery.handed += len(question)
                 return bytes(question)
             packets += send(question.event, question)
         last = unanswered + len(packets)
@@ -524,7 +529,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if heartbeat.due is None and packets and self._heartbeat < math.inf:
             heartbeat.due = now + self._heartbeat
             self._timers.set(link, heartbeat.due, self._look)
-        return b"".join(packets) if size <= LARGE else link.in_pieces(packets)
+        data = b"".join(packets) if size <= LARGE else link.in_pieces(packets)
+        link.delivery.handed += len(data)
+        return data
 
     # Waits.
 
@@ -796,12 +803,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         heartbeat.due = None
         if not link.is_awaited():
             return  # `data_to_send` begins anew.
-        if heartbeat.look(now):
+        dead = link.check(now)
+        if dead is None:
             assert heartbeat.due is not None
             self._timers.set(link, heartbeat.due, self._look)
         else:
-            silent = f"the server has been silent for {now - heartbeat.heard:.3g} seconds"
-            self._close(link, ConnectionError(f"{silent}, and did not answer when asked"), now)
+            self._close(link, ConnectionError(dead), now)
 
     def _full_servers(self) -> tuple[Server, ...]:
         """The servers that leave too much unanswered to be given more."""

@@ -76,7 +76,9 @@ class ClientLink(OutgoingLink):
         self.jobs: ForegroundJobs = ForegroundJobs(dropped)
         self.waits: list[Wait] = []
         self.ahead: deque[memoryview | Aside] = deque()
-        self.heartbeat: Heartbeat = Heartbeat(heartbeat, self.jobs, self.ahead.append)
+        self.heartbeat: Heartbeat = Heartbeat(
+            heartbeat, self.jobs, self.delivery, self.ahead.append
+        )
 
     def in_pieces(self, packets: list[bytes]) -> bytes:
         """Return the first piece of `packets`; the others are `ahead` then.
@@ -100,6 +102,21 @@ class ClientLink(OutgoingLink):
             if isinstance(item, Query) and item.wait.done:
                 size += ITEM_COST
         return size
+
+    def check(self, now: float) -> str | None:
+        """Have the heartbeat check the server; see `Heartbeat.check`."""
+        queued = sum(len(item) for item in self.ahead if isinstance(item, memoryview))
+        unanswered = sum(
+            len(request.payload or b"")
+            for item in self.connection.unanswered_tokens()
+            for request in requests_of(item)[:1]
+        )
+        return self.heartbeat.check(
+            now,
+            queued=queued,
+            unanswered=unanswered - queued,
+            partial=self.connection.buffered,
+        )
 
     def items(self) -> Iterator[Any]:
         """Yield what was sent and not answered, and what is to be sent."""

@@ -18,8 +18,11 @@ from gearman_proto.tls import connect_timeout
 from gearman_proto.wire.connection import Connection
 
 from .base import BaseEngine, Close, Connect, Link, LinkState
+from .delivery import Delivery
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gearman_proto.address import ServerAddress
     from gearman_proto.wire.events import Error
     from gearman_proto.wire.packets import Role
@@ -39,13 +42,15 @@ class OutgoingLink(Link):
         max_packet_size: In bytes; see Connection.
     """
 
-    __slots__ = ("opened_at", "server")
+    __slots__ = ("delivery", "opened_at", "server")
 
     def __init__(self, server: Server, role: Role, max_packet_size: int) -> None:
         super().__init__(Connection(role, max_packet_size=max_packet_size), LinkState.WAITING)
         self.server: Server = server
         #: When it was open, in the engine's time.
         self.opened_at: float = math.inf
+        #: How far the bytes that were sent have got.
+        self.delivery: Delivery = Delivery()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} to {self.address}, {self.state.name.lower()}>"
@@ -115,6 +120,14 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         if link.alive:
             self._lost(link, error, now)
 
+    def links_to_measure(self, now: float) -> Iterable[L]:
+        """Return the open links whose server is late, for `measured`."""
+        return [link for link in self._links() if link.is_up and self._is_due(link, now)]
+
+    def measured(self, link: L, unacknowledged: int) -> None:
+        """Report how many bytes that were handed over the peer's system has not acknowledged."""
+        link.delivery.measured(unacknowledged)
+
     def disconnect(self, server: Server, now: float) -> None:
         """Close the connection to `server`, if there is one, as if it had been lost."""
         if server.link is not None:
@@ -154,6 +167,10 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         link.turn(LinkState.GONE)
         link.server.link = None
         self._timers.cancel(link)
+
+    @abstractmethod
+    def _links(self) -> list[L]:
+        """Return all links that are alive."""
 
     @abstractmethod
     def _opened(self, link: L, now: float) -> None:

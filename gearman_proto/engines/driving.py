@@ -12,6 +12,7 @@ one beneath is over.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
@@ -40,7 +41,7 @@ BACKLOG: Final = 1024
 LISTEN_AGAIN: Final = 0.5
 
 
-class BaseDriver(Generic[E_]):
+class BaseDriver(ABC, Generic[E_]):
     """The base of drivers.
 
     Args:
@@ -90,6 +91,18 @@ class BaseDriver(Generic[E_]):
             self._log("internal error in %s", getattr(call, "__qualname__", call))
             self.engine.crash(error)
             return None
+
+    def _expire(self, now: float) -> None:
+        """Tell the engine the time, and before it how far bytes have got on links that are late."""
+        for link in self.engine.links_to_measure(now):
+            size = self._unacknowledged(link)
+            if size is not None:
+                self.engine.measured(link, size)
+        self.engine.handle_timeout(now)
+
+    @abstractmethod
+    def _unacknowledged(self, link: Any) -> int | None:
+        """Return how many bytes for `link` the peer's system has not acknowledged, if known."""
 
     @staticmethod
     def _is_refusal(error: BaseException) -> bool:

@@ -1,33 +1,38 @@
-"""Whether the server of a client's link is still there, and still has the jobs.
+"""Detect dead servers, and jobs that a server has dropped silently.
 
-A server may be stopped, or its host gone, without a byte that tells; and gearmand drops foreground
-jobs without a word (recordings 36_abandoned_then_resubmitted, 37_background_lost_with_foreground).
-So a link on which something is awaited is looked at every `seconds`:
+A stopped process or a vanished host sends nothing that would tell the client, and gearmand drops
+some foreground jobs without notice (recordings 36_abandoned_then_resubmitted,
+37_background_lost_with_foreground). While a client waits for anything on a link, it therefore
+checks the link every `seconds`:
 
-==========  ==============================================  =======================================
-it is       when                                            what is done
-==========  ==============================================  =======================================
-lively      a byte has come since the last look, and no     nothing
-            job is that old
-to be       no byte has come for `seconds`; or a job is     GET_STATUS for each job that is as old,
-asked       waited for as long, which the server may have   oldest first; ECHO_REQ if there is none
-            lost while it goes on with others               (a lively link is not sent that)
-asked       and a byte has come since                       it is lively
-lost        and none has, for `seconds` since the question  the link is given up
-            was handed to the transport
-==========  ==============================================  =======================================
+=========  ================================================  =====================================
+state      condition                                         action
+=========  ================================================  =====================================
+alive      a byte arrived since the last check, and no job   none
+           is older than `seconds`
+suspect    no byte for `seconds`; or a job has been pending  send GET_STATUS for each such job, the
+           that long, which the server may have lost while   oldest first; if there is none, and
+           it serves others                                  the link is silent, send ECHO_REQ
+probed     a byte arrived since                              alive again
+dead       nothing has moved for `seconds` since the         close the connection
+           question was sent (see `delivery`)
+stuck      for twice `seconds`, a packet has been arriving   close the connection
+           at less than 1 KiB per `seconds`
+=========  ================================================  =====================================
 
-Any byte is life. The question may stand behind a packet that is large: then the seconds begin when
-the transport has taken the last piece of that, and begin anew with each piece.
+Any received byte counts as a sign of life, and so do bytes that the server's system still
+acknowledges: the question may be queued after a large job on a slow link. A link is stuck if the
+size of a packet was corrupted on its way: everything that the server sends from then on, answers to
+ECHO_REQ included, seems to be part of that packet.
 
 Answers and WORK_* packets share the connection's order, so a STATUS_RES "not known" for a job whose
-end has not come means that no end will come.
+end has not arrived means that no end will.
 
-A program that was stopped itself, or does not run the engine between its calls, has not heard what
-came in the meantime. So an end that comes late is put off once, for as long as it takes to read.
+A program that was stopped itself, or does not run the engine between its calls, has not read what
+the server sent meanwhile. If the check itself is late, the link therefore gets another second.
 
-What this can't see: a job whose function was dropped on gearmand 1.1 (it stays known), and a worker
-that sleeps on its job.
+The heartbeat can't detect a job whose function was dropped on gearmand 1.1 (it stays known), nor a
+worker that sleeps on its job.
 """
 
 from __future__ import annotations
@@ -42,12 +47,15 @@ from gearman_proto.wire.events import EchoReq, GetStatus, PacketEvent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from .delivery import Delivery
     from .foreground import ForegroundJobs, Job, LoneRef
 
 # GET_STATUS that are under way at once on one link, so that ten thousand jobs are no burst.
 _AT_ONCE: Final = 64
-# Seconds. A look that comes later than this after it was due shows that nobody has read, either.
+# Seconds. A check that is later than this shows that nobody has read from the socket, either.
 _LATE: Final = 1.0
+# Bytes that have to arrive of an incomplete packet in `seconds`.
+_MIN_GROWTH: Final = 1024
 
 
 @record(eq=False)
@@ -67,73 +75,109 @@ _ECHO: Final = Aside(EchoReq(b"heartbeat"))
 
 
 class Heartbeat:
-    """Looks after the server of one link.
+    """Checks the server of one link.
 
     Args:
         seconds: How long it may be silent.
         jobs: The jobs that are waited for there.
+        delivery: How far the bytes that were sent on the link have got.
         ask: Sends a question, before anything that is not on its way yet.
 
     Attributes:
-        heard: When the last byte came, or when something was awaited again after nothing had been.
-        asked: When a question, or a piece of what lies before it, was handed to the transport, if
-            no byte has come since.
-        due: When to look next; None if nothing is awaited.
+        heard: When the last byte arrived, or when something was awaited again after nothing had
+            been.
+        understood: When the last packet was complete.
+        asked: When a question was asked, if no byte has arrived since.
+        due: When to check next; None if nothing is awaited.
     """
 
     __slots__ = (
         "_ask",
+        "_delivery",
         "_jobs",
         "_late",
+        "_partial",
         "_round",
         "_seconds",
+        "_stuck",
         "_under_way",
         "asked",
         "due",
         "heard",
+        "understood",
     )
 
     def __init__(
-        self, seconds: float, jobs: ForegroundJobs, ask: Callable[[Aside], object]
+        self,
+        seconds: float,
+        jobs: ForegroundJobs,
+        delivery: Delivery,
+        ask: Callable[[Aside], object],
     ) -> None:
         self._seconds = seconds
         self._jobs = jobs
+        self._delivery = delivery
         self._ask = ask
         self.heard: float = 0.0
+        self.understood: float = 0.0
         self.asked: float | None = None
         self.due: float | None = None
-        # What `heard` was when an end that came late was put off.
+        # The value of `heard` when the end of the link was last put off.
         self._late: float | None = None
+        # When an incomplete packet was first seen, and how many bytes of it had arrived; and for
+        # how many periods in a row it has hardly grown.
+        self._partial = (0.0, 0)
+        self._stuck = 0
         # The jobs that are still to be asked for, and how many were and have not been answered.
         self._round: Iterator[Job | LoneRef] = iter(())
         self._under_way = 0
 
-    def handed_over(self, now: float) -> None:
-        """The transport takes a question, or a piece of what lies before it."""
-        if self.asked is not None:
-            self.asked = now
+    def check(self, now: float, *, queued: int, unanswered: int, partial: int) -> str | None:
+        """Ask a question if there is reason to, and set `due`; or say why the link is dead.
 
-    def look(self, now: float) -> bool:
-        """Ask what is to be asked, and say when to look again; False if the link is lost."""
+        Args:
+            now: The time.
+            queued: Bytes that a question would be sent after.
+            unanswered: Bytes that were handed to the transport and not answered.
+            partial: Bytes that have arrived of an incomplete packet.
+
+        Returns:
+            Why the link has to be closed, or None.
+        """
         seconds = self._seconds
+        if self._is_stuck(now, partial):
+            return f"{partial} bytes of a packet have arrived, and no more"
         if self.asked is not None:
-            due = self.asked + seconds
+            due = self._delivery.deadline(now, seconds, unanswered)
             if now >= due:
                 if now < due + _LATE or self._late == self.heard:
-                    return False
+                    silent = f"the server has been silent for {now - self.heard:.3g} seconds"
+                    return f"{silent}, and did not answer when asked"
                 self._late = self.heard
-                self.asked = now + _LATE - seconds
+                self._delivery.moved_at += now + _LATE - due
                 due = now + _LATE
-        elif self._ask_for_jobs(now):
+        elif self._ask_for_jobs(now) or (now >= self.heard + seconds and self._ask_for_echo()):
             self.asked = now
+            self._delivery.ask(queued, now)
             due = now + seconds
-        elif now < self.heard + seconds:
-            due = self.heard + seconds
         else:
-            self._ask(_ECHO)
-            self.asked = now
-            due = now + seconds
+            due = self.heard + seconds
         self.due = due
+        return None
+
+    def _is_stuck(self, now: float, partial: int) -> bool:
+        """Whether a packet has hardly grown for two periods in a row, though bytes have arrived."""
+        since, before = self._partial
+        if not partial or self.understood >= since or partial - before >= _MIN_GROWTH:
+            self._partial = now, partial
+            self._stuck = 0
+        elif now - since >= self._seconds and self.heard >= since:
+            self._partial = now, partial
+            self._stuck += 1
+        return self._stuck > 1
+
+    def _ask_for_echo(self) -> bool:
+        self._ask(_ECHO)
         return True
 
     def answered(self) -> None:

@@ -120,11 +120,11 @@ class WorkerLink(OutgoingLink):
     __slots__ = (
         "come",
         "confirmed",
+        "confirmed_bytes",
         "fruitless",
         "grabbed_after",
         "grabs",
         "jobs",
-        "mark",
         "next_grabs",
         "phase",
         "registered",
@@ -133,16 +133,14 @@ class WorkerLink(OutgoingLink):
         "unsent",
         "unsent_size",
         "waits",
-        "written",
     )
 
     def __init__(self, server: Server, max_packet_size: int) -> None:
         super().__init__(server, Role.WORKER, max_packet_size)
         self.phase: Phase = Phase.RESTING
-        #: When the phase began, in the engine's time, and how many bytes had been written then.
+        #: When the phase began, in the engine's time.
         self.since: float = 0.0
-        self.mark: int = 0
-        #: How many bytes of a packet had come when its answer was late.
+        #: How many bytes of an incomplete packet had arrived when its answer was late.
         self.come: int = 0
         #: The functions that the server was told, and their limits in milliseconds; None is none.
         self.registered: dict[bytes, int | None] = {}
@@ -158,10 +156,11 @@ class WorkerLink(OutgoingLink):
         self.results: int = 0
         self.grabbed_after: int = 0
         self.confirmed: int = 0
-        #: Packets to send, a large payload apart, and their bytes; bytes that were written.
-        self.unsent: list[bytes] = []
+        #: How many bytes the server has surely received, for the same reason.
+        self.confirmed_bytes: int = 0
+        #: Packets to send, a large payload apart, and their bytes.
+        self.unsent: list[bytes | memoryview] = []
         self.unsent_size: int = 0
-        self.written: int = 0
         #: Those who wait for it to have less to send.
         self.waits: list[Wait] = []
 

@@ -87,6 +87,7 @@ from gearman_proto.wire.packets import Role, number
 
 from .accepted import SERVER_LIVES, SERVING, ServerLife, ServerLink
 from .base import GONE, OPEN, BaseEngine, Close, LinkState, StopListening, take_chunk
+from .delivery import Delivery
 from .jobqueue import (
     FULL,
     HIGH,
@@ -121,7 +122,7 @@ _FEW_BYTES: Final = 64 * 1024
 _FEW_WRITTEN: Final = 4096
 # Handles of jobs that a worker no longer has, and may still send packets about.
 _FORMER_JOBS: Final = 256
-# Seconds that a peer has to read what was left for it when the server closed the connection.
+# Seconds without a byte that moves after which a link that is ENDING is cut off.
 _LAST_WORDS: Final = 5.0
 # Seconds that a peer has for its part of a TLS handshake.
 _HANDSHAKE: Final = 10.0
@@ -224,6 +225,8 @@ class ServerEngine(BaseEngine):
         # Links for which something is left to do, in the order of their turns; how much may be done
         # in the one that it is now; and when the last one has joined them.
         self._behind: OrderedDict[ServerLink, None] = OrderedDict()
+        # How far the last bytes for the links that are ENDING have got.
+        self._ending: dict[ServerLink, Delivery] = {}
         self._turn_size = _TURN
         self._left = _TURN
         self._behind_since = 0.0
@@ -446,6 +449,14 @@ class ServerEngine(BaseEngine):
         """When `handle_timeout` is to be called next, or None."""
         return self._behind_since if self._behind else self._timers.next_deadline()
 
+    def links_to_measure(self, now: float) -> Iterable[ServerLink]:
+        """Return the links that are ENDING and late, for `measured`."""
+        return [link for link in self._ending if self._is_due(link, now)]
+
+    def measured(self, link: ServerLink, unacknowledged: int) -> None:
+        """Report how many bytes that were handed over the peer's system has not acknowledged."""
+        self._ending[link].measured(unacknowledged)
+
     def links_to_write(self) -> Iterable[ServerLink]:
         """The links on which there is something new to send, each once."""
         links, self._to_write = self._to_write, {}
@@ -457,8 +468,11 @@ class ServerEngine(BaseEngine):
         if link.writing:
             self.queue.memory -= link.writing
             link.writing = 0
+        delivery = self._ending.get(link) if self._ending else None
+        if delivery is not None:
+            delivery.taken(now)
         if not unsent:
-            if link.state is LinkState.ENDING:
+            if delivery is not None:
                 self._left = self._turn_size
                 self._actions.append(Close(link))
                 self._drop_link(link, now)
@@ -466,6 +480,8 @@ class ServerEngine(BaseEngine):
             return b""
         data = take_chunk(unsent)
         size = len(data)
+        if delivery is not None:
+            delivery.handed += size
         link.unsent_size -= size
         # Few bytes are not counted while they are written, so that nobody has to ask again.
         link.has_more = bool(unsent) or size > _FEW_WRITTEN or link.state is not OPEN
@@ -540,11 +556,21 @@ class ServerEngine(BaseEngine):
         if link.is_up:
             link.turn(LinkState.ENDING)
             self._detach(link, now)
-            self._timers.set(link, now + _LAST_WORDS, self._on_silence)
+            delivery = self._ending[link] = Delivery()
+            delivery.ask(link.unsent_size, now)
+            self._timers.set(link, now + _LAST_WORDS, self._on_last_words)
             self._to_write[link] = None
         elif link.state is LinkState.CONNECTING:
             self._actions.append(Close(link))
             self._drop_link(link, now)
+
+    def _on_last_words(self, link: ServerLink, now: float) -> None:
+        """Go on sending on `link`, which is ENDING, while bytes move, or cut it off."""
+        deadline = self._ending[link].deadline(now, _LAST_WORDS, link.writing)
+        if deadline > now:
+            self._timers.set(link, deadline, self._on_last_words)
+        else:
+            self._doom(link)
 
     def _on_silence(self, link: ServerLink, now: float) -> None:
         self._doom(link)
@@ -555,6 +581,7 @@ class ServerEngine(BaseEngine):
         self._to_write.pop(link, None)
         self._doomed.pop(link, None)
         self._behind.pop(link, None)
+        self._ending.pop(link, None)
         self._timers.cancel(link)
         self.queue.memory -= link.held - link.registered
         link.unsent.clear()
@@ -592,6 +619,7 @@ class ServerEngine(BaseEngine):
             link.unsent.clear()
             link.work = None
         self.links.clear()
+        self._ending.clear()
         self._behind.clear()
         self._to_write.clear()
         return links

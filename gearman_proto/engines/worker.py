@@ -100,11 +100,14 @@ if TYPE_CHECKING:
     from gearman_proto.wire.events import Event, PacketEvent
 
 
-# Seconds after which an unanswered grab no longer keeps its slot; after which its link is given up.
+# Seconds after which an unanswered grab no longer keeps its slot.
 _LATE: Final = 1.0
+# Seconds without an answer, and without a byte that moves, after which a link is given up.
 _LOST: Final = 30.0
-# Seconds to wait, when stopping, for the answer to what was sent last.
+# The same for a grab of a worker that stops, if there is nothing else to lose.
 _LAST_ANSWER: Final = 1.0
+# Bytes of a job that have to arrive in that time.
+_MIN_GROWTH: Final = 1024
 # A NOOP that comes within so many seconds of PRE_SLEEP was its answer. After so many of them that
 # led to nothing, wait so many seconds before the next grab, and at most so many.
 _AT_ONCE: Final = 0.05
@@ -228,8 +231,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             Phase.LATE: self._on_unanswered,
             Phase.ASLEEP: self._enqueue,
             Phase.PAUSING: self._enqueue,
-            Phase.LAST_GRAB: self._on_last_answer,
-            Phase.LEAVING: self._on_last_answer,
+            Phase.LAST_GRAB: self._on_unanswered,
+            Phase.LEAVING: self._on_unanswered,
         }
 
     def _turn(self, life: WorkerLife) -> None:
@@ -509,17 +512,22 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     # The transport side, out.
 
+    def _links(self) -> list[WorkerLink]:
+        return self.pool.links()
+
     def links_to_write(self) -> Iterable[WorkerLink]:
         """The open links on which there is something to send."""
         return [link for link in self.pool.links() if link.unsent]
 
     def data_to_send(self, link: WorkerLink, now: float) -> bytes:
         """Bytes to write on `link` now, or none."""
+        delivery = link.delivery
+        delivery.taken(now)
         if not link.unsent:
             return b""
         data = take_chunk(link.unsent)
         link.unsent_size -= len(data)
-        link.written += len(data)
+        delivery.handed += len(data)
         if link.waits and link.unsent_size <= _MAX_UNSENT:
             self._end_waits(link)
         return data
@@ -610,33 +618,29 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _wait_on(self, link: WorkerLink, now: float, seconds: float | None) -> None:
         """Leave `link` in its phase for `seconds` from now on, or for ever."""
-        link.mark = link.written
         if seconds is None:
             self._timers.cancel(link)
         else:
             self._timers.set(link, now + seconds, self._too_long[link.phase])
 
     def _on_late(self, link: WorkerLink, now: float) -> None:
-        self._enter(link, Phase.LATE, now, _LOST)
+        self._enter(link, Phase.LATE, now)
+        self._on_unanswered(link, now)
 
     def _on_unanswered(self, link: WorkerLink, now: float) -> None:
-        if link.written > link.mark or self._is_coming(link):
-            # The server is still reading what stood before the grab, a large result.
-            self._wait_on(link, now, _LOST)
-        else:
-            self._close(link, TimeoutError("no answer within the time"), now)
-
-    def _on_last_answer(self, link: WorkerLink, now: float) -> None:
-        # A large result may still be being written; what asks for the answer stands behind it.
-        if (link.unsent or self._is_coming(link)) and now - link.since < _STALLED:
-            self._wait_on(link, now, _LAST_ANSWER)
-        else:
-            self._close(link, TimeoutError("no answer within the time"), now)
-
-    def _is_coming(self, link: WorkerLink) -> bool:
-        """Whether the answer is, a large job: there is a part of it, and not the same as before."""
+        """Go on waiting for a late answer while bytes move in either direction, or close `link`."""
+        delivery = link.delivery
         before, link.come = link.come, link.connection.buffered
-        return link.come not in (0, before)
+        if link.come not in range(before, before + _MIN_GROWTH):
+            delivery.moved_at = now  # The answer is a large job.
+        is_idle = not (link.jobs or link.come) and link.results == link.confirmed
+        patience = _LAST_ANSWER if is_idle and link.phase is Phase.LAST_GRAB else _LOST
+        unanswered = min(delivery.handed, delivery.question) - link.confirmed_bytes
+        deadline = delivery.deadline(now, patience, unanswered)
+        if deadline > now:
+            self._wait_on(link, now, deadline - now)
+        else:
+            self._close(link, TimeoutError("no answer within the time"), now)
 
     def _retire(self, link: WorkerLink, now: float) -> None:
         """The worker stops: close `link` when it has neither a job nor a grab."""
@@ -650,7 +654,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         elif link.confirmed == link.results:
             self._close(link, ConnectionError("the worker stops"), now)
         elif link.phase is not Phase.LEAVING:
+            link.delivery.ask(link.unsent_size, now)
             self._send(link, EchoReq(b""))
+            # A first look, soon, shows how far the results have got.
             self._enter(link, Phase.LEAVING, now, _LAST_ANSWER)
 
     def _check_end(self) -> None:
@@ -760,6 +766,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
                     self._enter(link, RESTING, now)
 
     def _grab(self, link: WorkerLink, count: int, now: float) -> None:
+        link.delivery.ask(link.unsent_size, now)
         for _ in range(count):
             self._send(link, GrabJob() if link.server in self._old_servers else GrabJobUniq())
         link.grabs = count
@@ -769,10 +776,12 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _grab_answered(self, link: WorkerLink, now: float) -> bool:
         """A grab of `link` was answered. Returns whether it was the last of its turn."""
         link.confirmed = link.grabbed_after
+        link.confirmed_bytes = link.delivery.question
         if link.grabs == 1:
             self._enter(link, RESTING, now)
         else:
             self._grabs -= link.phase is GRABBING
+            link.delivery.moved_at = now
             self._wait_on(link, now, _ASKING[link.phase])
         link.grabs -= 1
         return not link.grabs
@@ -834,14 +843,14 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _watch_stall(self, link: WorkerLink, now: float) -> None:
         """Somebody waits to send more on `link`: look later whether any was written meanwhile."""
-        look = functools.partial(self._on_stalled, written=link.written)
+        look = functools.partial(self._on_stalled, handed=link.delivery.handed)
         self._timers.set((_STALL, link), now + _STALLED, look)
 
-    def _on_stalled(self, stall: tuple[str, WorkerLink], now: float, *, written: int) -> None:
+    def _on_stalled(self, stall: tuple[str, WorkerLink], now: float, *, handed: int) -> None:
         link = stall[1]
         if not link.waits:
             return  # They have given up, and there may be nothing left to write.
-        if link.written > written:
+        if link.delivery.handed > handed:
             self._watch_stall(link, now)
         else:
             self._close(link, TimeoutError("the server does not read"), now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 
 import pytest
 
@@ -60,6 +61,50 @@ def test_cancelled_and_set_anew() -> None:
     timers.cancel("never set")
     assert timers.next_deadline() == 4.0
     assert pop_all(timers, 9.0) == ["a"]
+
+
+class Key:
+    """A key that a weak reference can watch, with a callback of its own."""
+
+    def expire(self, now: float) -> None:
+        raise AssertionError("this deadline must not pass")
+
+
+def test_cancelled_deadline_holds_neither_key_nor_callback() -> None:
+    timers = Timers()
+    key, owner = Key(), Key()
+    watched = [weakref.ref(key), weakref.ref(owner)]
+    timers.set(key, 1e9, lambda key, now, owner=owner: owner.expire(now))  # type: ignore[misc]
+    timers.cancel(key)
+    del key, owner
+    assert [ref() for ref in watched] == [None, None]
+
+
+def test_replaced_deadline_holds_no_callback_and_no_key_once_cancelled() -> None:
+    timers = Timers()
+    key, owner = Key(), Key()
+    watched = [weakref.ref(key), weakref.ref(owner)]
+    timers.set(key, 1e9, lambda key, now, owner=owner: owner.expire(now))  # type: ignore[misc]
+    timers.set(key, 2e9, expired)
+    del owner
+    assert watched[1]() is None
+    timers.cancel(key)
+    del key
+    assert watched[0]() is None
+
+
+def test_deadline_of_a_key_is_the_one_set_last() -> None:
+    timers = Timers()
+    assert timers.deadline("a") is None
+    timers.set("a", 0.0, expired)
+    assert timers.deadline("a") == 0.0
+    timers.set("a", 2.0, expired)
+    assert timers.deadline("a") == 2.0
+    timers.cancel("a")
+    assert timers.deadline("a") is None
+    timers.set("a", 3.0, expired)
+    assert pop_all(timers, 3.0) == ["a"]
+    assert timers.deadline("a") is None
 
 
 def test_many_cancelled_ones_cost_no_memory() -> None:

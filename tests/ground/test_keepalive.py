@@ -1,15 +1,16 @@
-"""What is asked of the system for the sockets of connections, with stand-ins for `socket`."""
+"""The options of sockets and the size of their send queues, with stand-ins for `socket`."""
 
 from __future__ import annotations
 
 import socket
+import sys
 from types import ModuleType
 from typing import Any, Final
 
 import pytest
 
 from gearman_proto.address import ServerAddress, parse_address
-from gearman_proto.keepalive import socket_options
+from gearman_proto.keepalive import socket_options, unacknowledged
 
 LINUX: Final = {
     "SO_KEEPALIVE": 9,
@@ -18,6 +19,7 @@ LINUX: Final = {
     "TCP_KEEPINTVL": 5,
     "TCP_KEEPCNT": 6,
     "TCP_USER_TIMEOUT": 18,
+    "TCP_NOTSENT_LOWAT": 25,
 }
 MACOS: Final = {
     "SO_KEEPALIVE": 8,
@@ -41,6 +43,7 @@ def test_defaults() -> None:
     """A silent peer is asked after 30 s; 60 s after its last byte it is given up."""
     assert asked(ServerAddress("h"), LINUX) == {
         "TCP_NODELAY": 1,
+        "TCP_NOTSENT_LOWAT": 131_072,
         "SO_KEEPALIVE": 1,
         "TCP_KEEPIDLE": 30,
         "TCP_KEEPINTVL": 10,
@@ -70,7 +73,7 @@ def test_the_longest_times_fit() -> None:
 
 def test_turned_off() -> None:
     address = parse_address({"host": "h", "keepalive": False, "keepidle": 5})
-    assert asked(address, LINUX) == {"TCP_NODELAY": 1}
+    assert asked(address, LINUX) == {"TCP_NODELAY": 1, "TCP_NOTSENT_LOWAT": 131_072}
 
 
 @pytest.mark.parametrize("system", [MACOS, ODD])
@@ -88,3 +91,51 @@ def test_this_system_takes_the_extremes() -> None:
             for level, option, value in socket_options(address, socket):
                 sock.setsockopt(level, option, value)
                 assert bool(sock.getsockopt(level, option)) == bool(value)
+
+
+class Sock:
+    """A socket with these addresses."""
+
+    def __init__(self, here: Any, there: Any) -> None:
+        self.getsockname = lambda: here
+        self.getpeername = lambda: there
+
+
+def send_queue(here: Any, there: Any, error: OSError | None = None) -> int | None:
+    """The answer of a system whose send queue has 700 bytes, or that raises `error`."""
+    fcntl: Any = ModuleType("fcntl")
+    termios: Any = ModuleType("termios")
+    termios.TIOCOUTQ = 0x5411
+
+    def ioctl(_: object, request: int, buffer: bytes) -> bytes:
+        if error is not None:
+            raise error
+        assert (request, len(buffer)) == (0x5411, 4)
+        return (700).to_bytes(4, sys.byteorder)
+
+    fcntl.ioctl = ioctl
+    return unacknowledged(Sock(here, there), fcntl, termios)
+
+
+def test_unacknowledged_bytes_of_another_host_are_known() -> None:
+    assert send_queue(("10.0.0.1", 9), ("10.0.0.2", 4730)) == 700
+    assert send_queue(("fd::1", 9, 0, 0), ("fd::2", 4730, 0, 0)) == 700
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        (("127.0.0.1", 9), ("127.0.0.1", 4730)),
+        (("127.0.0.1", 9), ("127.0.0.2", 4730)),
+        (("::1", 9, 0, 0), ("::1", 4730, 0, 0)),
+        (("10.0.0.1", 9), ("10.0.0.1", 4730)),
+        ("", "/run/tunnel"),
+    ],
+)
+def test_unacknowledged_bytes_of_a_tunnel_are_not_known(here: Any, there: Any) -> None:
+    assert send_queue(here, there) is None
+
+
+def test_unacknowledged_bytes_are_not_known_where_the_system_refuses() -> None:
+    refused = OSError(25, "Inappropriate ioctl for device")
+    assert send_queue(("10.0.0.1", 9), ("10.0.0.2", 4730), refused) is None

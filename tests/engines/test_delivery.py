@@ -1,0 +1,374 @@
+"""Slow links in simulated time: what moves is never given up, and what does not move is.
+
+`SlowLink` is a driver and a network: the system's send buffer, which drains at a constant rate, and
+a server that answers what has arrived.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearman_proto.address import ServerAddress
+from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED
+from gearman_proto.engines.base import Connect
+from gearman_proto.engines.client import ClientEngine
+from gearman_proto.engines.delivery import RATE, Delivery
+from gearman_proto.engines.server import ServerEngine
+from gearman_proto.engines.worker import WorkerEngine
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.submitting import make_requests, prepare
+from gearman_proto.wire.connection import NEED_DATA, Connection
+from gearman_proto.wire.events import (
+    EchoReq,
+    EchoRes,
+    Event,
+    GetStatus,
+    GrabJobUniq,
+    JobAssignUniq,
+    JobCreated,
+    NoJob,
+    StatusRes,
+    SubmitJob,
+    WorkComplete,
+    WorkData,
+)
+from gearman_proto.wire.packets import Role
+
+if TYPE_CHECKING:
+    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.request import GearmanJobRequest
+
+MEGABYTE = 1_000_000
+STEP = 0.25
+
+measuring = pytest.mark.parametrize("measures", [False, True], ids=["blind", "measures"])
+
+
+class SlowLink:
+    """One link of an engine that connects, and the server at its other end.
+
+    Args:
+        engine: The engine.
+        measures: Whether the driver reports unacknowledged bytes.
+        rate: Bytes that arrive per second.
+        buffer: Bytes that the system takes before the socket blocks.
+        jobs: How many jobs the server has for a worker.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        *,
+        measures: bool = True,
+        rate: float = RATE,
+        buffer: int = 200_000,
+        jobs: int = 0,
+    ) -> None:
+        self.engine, self.measures, self.rate, self.buffer = engine, measures, rate, buffer
+        self.now = 0.0
+        self.jobs = [b"H:%d" % number for number in range(jobs)]
+        #: The submits and the WORK_* that have arrived at the server.
+        self.received: list[Event] = []
+        self.connection = Connection(Role.SERVER)
+        self._in_flight = bytearray()
+        self._credit = 0.0
+        action = engine.next_action()
+        assert isinstance(action, Connect)
+        self.link: Any = action.link
+        engine.connected(self.link, self.now)
+
+    def run(self, seconds: float) -> float:
+        """Let time pass, or until the link is lost. Returns how many seconds have passed."""
+        start = self.now
+        while True:
+            # The system takes a whole chunk if it has any room.
+            while len(self._in_flight) < self.buffer:
+                data = self.engine.data_to_send(self.link, self.now)
+                if not data:
+                    break
+                self._in_flight += data
+            if not self.link.alive or self.now >= start + seconds:
+                return self.now - start
+            self.now += STEP
+            self._transfer()
+            deadline = self.engine.next_deadline()
+            if deadline is not None and deadline <= self.now:
+                if self.measures:
+                    for link in self.engine.links_to_measure(self.now):
+                        self.engine.measured(link, len(self._in_flight))
+                self.engine.handle_timeout(self.now)
+
+    def send(self, event: Event) -> None:
+        self.engine.receive_data(self.link, self.connection.send(event), self.now)
+
+    def _transfer(self) -> None:
+        self._credit += self.rate * STEP
+        size = min(int(self._credit), len(self._in_flight))
+        self._credit -= size or self._credit
+        self.connection.receive_data(bytes(self._in_flight[:size]))
+        del self._in_flight[:size]
+        while (event := self.connection.next_event()) is not NEED_DATA:
+            if isinstance(event, EchoReq):
+                self.send(EchoRes(event.data))
+            elif isinstance(event, GetStatus):
+                self.send(StatusRes(event.handle, b"1", b"1", b"0", b"0"))
+            elif isinstance(event, GrabJobUniq):
+                job = JobAssignUniq(self.jobs.pop(), b"f", b"", b"") if self.jobs else NoJob()
+                self.send(job)
+            elif isinstance(event, SubmitJob):
+                self.received.append(event)
+                self.send(JobCreated(b"H:%d" % len(self.received)))
+            elif isinstance(event, (WorkComplete, WorkData)):
+                self.received.append(event)
+
+
+def upload(size: int, **options: Any) -> tuple[SlowLink, GearmanJobRequest]:
+    """Submit a job of `size` bytes that is sent only once."""
+    engine = ClientEngine(
+        [ServerAddress("s")],
+        rng=random.Random(1),
+        wall_clock=lambda: 0.0,
+        heartbeat=3.0,
+        exceptions=False,
+    )
+    requests = make_requests([{"task": "f", "data": bytes(size)}])
+    prepare(requests, NoopEncoder)
+    engine.submit(requests, 0.0, lambda: None)
+    return SlowLink(engine, **options), requests[0]
+
+
+def work(jobs: int, **options: Any) -> tuple[SlowLink, list[WorkerJob]]:
+    """Take some jobs, all there are."""
+    engine = WorkerEngine([ServerAddress("s")], rng=random.Random(1), max_jobs=jobs)
+    engine.register(b"f", None, 0.0)
+    engine.work(0.0, lambda: None)
+    slow = SlowLink(engine, jobs=jobs, **options)
+    slow.run(1.0)
+    taken = [engine.next_job(slow.now) for _ in range(jobs)]
+    return slow, [job for job in taken if job is not None]
+
+
+def finish(slow: SlowLink, job: WorkerJob, size: int) -> None:
+    """Send a result of `size` bytes, and be done with the job."""
+    slow.engine.send(job, WorkComplete(job.wire_handle, bytes(size)), slow.now, lambda: None)
+    slow.engine.job_done(job, slow.now)
+
+
+# What moves is not given up.
+
+
+@measuring
+@pytest.mark.unmeasured
+@given(
+    size=st.integers(0, 8 * MEGABYTE),
+    rate=st.integers(RATE, 100 * RATE),
+    buffer=st.integers(1, 8 * MEGABYTE),
+)
+def test_upload_on_a_slow_link_arrives(measures: bool, size: int, rate: int, buffer: int) -> None:
+    slow, request = upload(size, measures=measures, rate=rate, buffer=buffer)
+    slow.run(size / rate + 10.0)
+    assert slow.link.alive
+    assert request.state == JOB_CREATED
+    assert len(slow.received) == 1
+
+
+@measuring
+@pytest.mark.parametrize("buffer", [1, 4 * MEGABYTE])
+def test_upload_of_many_periods_arrives(measures: bool, buffer: int) -> None:
+    slow, request = upload(2 * MEGABYTE, measures=measures, buffer=buffer)
+    assert slow.run(90.0) == 90.0
+    assert not slow.received
+    slow.run(20.0)
+    assert request.state == JOB_CREATED
+
+
+@measuring
+@pytest.mark.unmeasured
+@given(
+    size=st.integers(0, 8 * MEGABYTE),
+    rate=st.integers(RATE, 100 * RATE),
+    buffer=st.integers(1, 8 * MEGABYTE),
+    stops=st.booleans(),
+)
+def test_result_on_a_slow_link_arrives(
+    measures: bool, size: int, rate: int, buffer: int, stops: bool
+) -> None:
+    slow, (job,) = work(1, measures=measures, rate=rate, buffer=buffer)
+    finish(slow, job, size)
+    if stops:
+        slow.engine.stop(slow.now)
+    slow.run(size / rate + 10.0)
+    # It stops only when all of its result has arrived.
+    assert slow.link.alive is not stops
+    assert [type(event) for event in slow.received] == [WorkComplete]
+
+
+@measuring
+@pytest.mark.parametrize("buffer", [1, 4 * MEGABYTE])
+@pytest.mark.parametrize("stops", [False, True])
+def test_update_that_takes_long_costs_no_other_job(
+    measures: bool, buffer: int, stops: bool
+) -> None:
+    slow, (first, second) = work(2, measures=measures, buffer=buffer)
+    update = WorkData(first.wire_handle, bytes(2 * MEGABYTE))
+    slow.engine.send(first, update, slow.now, lambda: None)
+    finish(slow, second, 0)
+    if stops:
+        slow.engine.stop(slow.now)
+    slow.run(110.0)
+    finish(slow, first, 0)
+    slow.run(10.0)
+    assert [type(event) for event in slow.received] == [WorkData, WorkComplete, WorkComplete]
+
+
+def test_slot_is_free_after_a_second_where_the_answer_takes_longer() -> None:
+    slow, (job,) = work(1)
+    finish(slow, job, MEGABYTE)
+    assert slow.engine._grabs == 1
+    slow.run(1.5)
+    assert slow.engine._grabs == 0
+
+
+def test_time_for_an_answer_starts_when_the_question_was_written() -> None:
+    """The driver can't measure, and the tunnel is full: only the socket shows that bytes move."""
+    slow, _ = upload(MEGABYTE, measures=False, buffer=1)
+    slow.run(MEGABYTE / RATE)
+    assert slow.link.alive
+    slow.rate = 0.0
+    slow.run(100.0)
+    assert not slow.link.alive
+
+
+# What does not move is given up.
+
+
+@pytest.mark.parametrize(
+    ("measures", "seconds"),
+    [
+        # The peer's system takes nothing: twice the heartbeat.
+        (True, 6.0),
+        # They may be in a tunnel, which has the time that they need.
+        (False, 6.0 + MEGABYTE / RATE),
+    ],
+)
+def test_upload_that_stands_still_is_given_up(measures: bool, seconds: float) -> None:
+    slow, request = upload(MEGABYTE, measures=measures, rate=0, buffer=4 * MEGABYTE)
+    assert seconds <= slow.run(1000.0) <= seconds + 1.0
+    assert request.connection_attempts == 1
+
+
+@measuring
+def test_server_that_hangs_with_everything_is_given_up(measures: bool) -> None:
+    """Its system has acknowledged all of it, and goes on with what is sent afterwards."""
+    slow, _ = upload(MEGABYTE, measures=measures, rate=100 * MEGABYTE, buffer=4 * MEGABYTE)
+    slow.connection.receive_data = lambda data: None  # type: ignore[method-assign]
+    seconds = slow.run(1000.0)
+    assert 6.0 + MEGABYTE / RATE <= seconds <= 6.0 + MEGABYTE / RATE + 4.0
+
+
+@measuring
+def test_time_for_what_a_tunnel_may_hide_is_bounded(measures: bool) -> None:
+    slow, _ = upload(30 * MEGABYTE, measures=measures, rate=1e9, buffer=40 * MEGABYTE)
+    slow.connection.receive_data = lambda data: None  # type: ignore[method-assign]
+    assert slow.run(1000.0) < 8 * 1024 * 1024 / RATE + 11.0
+
+
+@measuring
+@pytest.mark.parametrize("stops", [False, True])
+def test_worker_gives_up_a_server_that_takes_nothing(measures: bool, stops: bool) -> None:
+    slow, (job,) = work(1, measures=measures, buffer=1)
+    finish(slow, job, MEGABYTE)
+    if stops:
+        slow.engine.stop(slow.now)
+    slow.rate = 0.0
+    assert 29.0 <= slow.run(1000.0) <= 32.0
+
+
+# A driver that does not measure, and one that does.
+
+
+def test_bytes_after_the_question_are_no_sign_of_life() -> None:
+    delivery = Delivery()
+    delivery.handed = 1000
+    delivery.measured(0)
+    delivery.ask(0, 10.0)
+    delivery.handed += 50
+    delivery.measured(50)
+    assert delivery.deadline(20.0, 30.0, 0) == 40.0
+    delivery.measured(0)
+    assert delivery.deadline(30.0, 30.0, 0) == 40.0
+
+
+def test_bytes_before_the_question_are_a_sign_of_life() -> None:
+    delivery = Delivery()
+    delivery.handed = 1000
+    delivery.measured(600)
+    delivery.ask(0, 10.0)
+    assert delivery.deadline(11.0, 30.0, 0) == 40.0
+    delivery.measured(599)
+    assert delivery.deadline(20.0, 30.0, 0) == 50.0
+    # A figure is used once.
+    assert delivery.deadline(30.0, 30.0, 0) == 50.0
+
+
+# A packet that does not end.
+
+
+@pytest.mark.parametrize("bytes_per_second", [0.5, 20.0])
+def test_packet_that_hardly_grows_is_given_up(bytes_per_second: float) -> None:
+    """The size of a packet was corrupted on its way, so it takes in all that follows."""
+    slow, request = upload(10)
+    slow.run(1.0)
+    assert request.state == JOB_CREATED
+    corrupted = bytearray(slow.connection.send(WorkComplete(b"H:1", b"")))
+    corrupted[8:12] = (1_000_000).to_bytes(4)
+    slow.engine.receive_data(slow.link, bytes(corrupted), slow.now)
+    seconds = 0
+    while slow.link.alive and seconds < 100:
+        seconds += 1
+        slow.run(1.0)
+        for _ in range(int(bytes_per_second * seconds) - int(bytes_per_second * (seconds - 1))):
+            slow.engine.receive_data(slow.link, b"x", slow.now)
+    assert 6 <= seconds <= 15
+    assert "bytes of a packet have arrived" in str(request.error)
+
+
+def test_large_result_that_arrives_slowly_is_awaited() -> None:
+    slow, request = upload(10)
+    slow.run(1.0)
+    packet = slow.connection.send(WorkComplete(b"H:1", bytes(2 * MEGABYTE)))
+    for at in range(0, len(packet), RATE):
+        slow.engine.receive_data(slow.link, packet[at : at + RATE], slow.now)
+        slow.run(1.0)
+    assert request.state == JOB_COMPLETE
+
+
+# The job server.
+
+
+@measuring
+@pytest.mark.parametrize("rate", [0, RATE])
+def test_server_sends_its_last_bytes_while_they_move(measures: bool, rate: int) -> None:
+    engine = ServerEngine(rng=random.Random(1), wall_clock=lambda: 0.0)
+    link = engine.accept("peer", 1, 0.0)
+    size, now, in_flight = MEGABYTE, 0.0, 0
+    engine.receive_data(link, Connection(Role.CLIENT).send(EchoReq(bytes(size))), now)
+    engine.receive_eof(link, now)
+    while link.alive and now < 100.0:
+        if not in_flight:
+            in_flight = len(engine.data_to_send(link, now))
+        now += STEP
+        in_flight = max(in_flight - int(rate * STEP), 0)
+        if measures:
+            for late in engine.links_to_measure(now):
+                engine.measured(late, in_flight)
+        engine.handle_timeout(now)
+    if rate:
+        assert size / rate <= now <= size / rate + 5.0
+    else:
+        assert now <= 5.5 + 256 * 1024 / RATE
