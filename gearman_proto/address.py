@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from .constants import DEFAULT_GEARMAN_PORT
-from .records import hidden, record
+from .records import hidden, record, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,6 +80,21 @@ class ServerAddress:
                 raise TypeError(f"{key} is a whole number, not {value!r}")
             if not 1 <= value <= most:
                 raise ValueError(f"{key} is {value}: it must be from 1 to {most}")
+
+    def __copy__(self) -> ServerAddress:
+        return self
+
+    def __deepcopy__(self, memo: object) -> ServerAddress:
+        return self  # Nothing of it changes, and an `ssl_context` can't be copied.
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.ssl_context is not None:
+            raise TypeError(
+                f"the address {self} has an ssl_context, which can't be pickled: give the server "
+                "as a dict with keyfile, certfile and ca_certs, or set the request's connection "
+                "to None"
+            )
+        return type(self), values_of(self.__match_args__)(self)
 
     @property
     def uses_tls(self) -> bool:

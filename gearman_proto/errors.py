@@ -90,9 +90,6 @@ class SubmitError(GearmanError):
         #: `error` tell how far it came.
         self.job_requests: Iterable[Any] = job_requests
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.args[0], self.job_requests)
-
 
 class ServerUnavailable(SubmitError):
     """No server could be reached."""

@@ -95,6 +95,7 @@ class LinkState(State):
 
 # Looking members up in the class takes long before Python 3.12.
 WAITING: Final = LinkState.WAITING
+CONNECTING: Final = LinkState.CONNECTING
 OPEN: Final = LinkState.OPEN
 GONE: Final = LinkState.GONE
 

@@ -27,6 +27,12 @@ Where a request is
 
     When the application ends its client, what nobody waits for stays as it is, and is stranded.
 
+Which server gets a request
+    The pool chooses one. If its connection is not open soon, the request goes on to another server,
+    which is connected to beside the first, and so on; the first that is open gets all requests that
+    wait. It is what RFC 8305 does with the addresses of one name. (A request that is routed by its
+    unique stays where it belongs until that connection has failed, and the others are only opened.)
+
 Whether a server is still there: see `heartbeat`. What it leaves unanswered is bounded: a request is
 not given to a server for which more than `max_abandoned` bytes are kept that no call waits for any
 more. (What calls still wait for is theirs.)
@@ -57,7 +63,7 @@ from gearman_proto.names import to_wire
 from gearman_proto.wire.events import OptionReq
 
 from .answers import Answers
-from .base import GONE, OPEN, WAITING, checking
+from .base import CONNECTING, GONE, OPEN, WAITING, checking
 from .clientlink import (
     ITEM_COST,
     LARGE,
@@ -86,6 +92,9 @@ _CHUNK_SIZE: Final = 65536
 # answers, so a client that sends without end is answered at the end, and each waits for the other.
 # It is also what a lost link leaves in doubt.
 _WINDOW: Final = 4096
+# Seconds that a server has to connect before another one is tried beside it (RFC 8305, section 5).
+_HEAD_START: Final = 0.25
+_RACE: Final = "race"
 # Uniques to make at a time.
 _UNIQUES: Final = 1024
 _W = TypeVar("_W", bound=Wait)
@@ -609,14 +618,16 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             yield from [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
             count -= some
 
+    def _routed_by(self, request: GearmanJobRequest) -> bytes:
+        """Return the key by which `request` is routed."""
+        if not self.pool.by_unique or not request.unique:
+            return b""
+        # On the wire "-" stands for the data.
+        return (request.payload or b"") if request.unique == "-" else to_wire(request.unique)
+
     def _assign(self, request: GearmanJobRequest, now: float, *, again: bool = False) -> None:
         """Give `request` to a server; `again` after an attempt that was lost."""
-        routed_by = b""
-        if self.pool.by_unique and request.unique:
-            # On the wire "-" stands for the data.
-            dash = request.unique == "-"
-            routed_by = (request.payload or b"") if dash else to_wire(request.unique)
-        server = self.pool.choose(now, request.tried, routed_by)
+        server = self.pool.choose(now, request.tried, self._routed_by(request))
         if server is None:
             request.state = JOB_PENDING  # It leaves as those do that had a server.
             self._fail(request, self._unavailable())
@@ -716,8 +727,67 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._begin(link, now)  # Somebody waits for an answer now.
         return link
 
+    def _begin(self, link: ClientLink, now: float) -> None:
+        super()._begin(link, now)
+        self._race(link, now)
+
+    def _race(self, link: ClientLink, now: float) -> None:
+        """Try another server as well if `link`, which is CONNECTING, is not open soon."""
+        servers = len(self.pool.servers)
+        if servers > 1:
+            # All of them have their turn within the time for one.
+            head_start = min(_HEAD_START, self._connect_timeout / (servers + 1))
+            self._timers.set((_RACE, link), now + head_start, self._on_slow_connect)
+
+    def _on_slow_connect(self, race: tuple[str, ClientLink], now: float) -> None:
+        """Have another server connect beside the one of a link, and take over its requests."""
+        link = race[1]
+        server = link.server
+        server.cool_until = max(server.cool_until, now + self._connect_timeout)
+        requests = link.waiting_requests()
+        if requests and self.pool.by_unique:
+            linked = [link.server for link in self.pool.links()]
+            other = self.pool.choose(now, linked, self._routed_by(requests[0]))
+            if other is not None:
+                self._link_to(other, now)
+                self._race(link, now)
+            return
+        link.drop_requests()
+        for request in requests:
+            tried = (*request.tried, server)
+            other = self.pool.choose(now, tried, b"")
+            if other is not None:
+                request.tried = tried
+            self._put((request,), link if other is None else self._link_to(other, now), now)
+
     def _opened(self, link: ClientLink, now: float) -> None:
+        if len(self.pool.servers) > 1:
+            self._win_race(link, now)
         self._tell_waits(link, None)
+
+    def _win_race(self, link: ClientLink, now: float) -> None:
+        """Have `link`, which is open, take over requests that wait for other connections.
+
+        They are the requests of links that are late, and those that were moved on from this one.
+        """
+        was_late = (_RACE, link) not in self._timers
+        self._timers.cancel((_RACE, link))
+        if was_late:
+            link.server.cool_until = now
+        if self.pool.by_unique:
+            return
+        for other in self.pool.links():
+            if other.state is CONNECTING:
+                is_late = (_RACE, other) not in self._timers
+                requests = other.waiting_requests()
+                other.drop_requests()
+                for request in requests:
+                    is_won = is_late or link.server in request.tried
+                    self._put((request,), link if is_won else other, now)
+
+    def _drop(self, link: ClientLink) -> None:
+        self._timers.cancel((_RACE, link))
+        super()._drop(link)
 
     def _lost(self, link: ClientLink, error: Exception, now: float) -> None:
         server = link.server

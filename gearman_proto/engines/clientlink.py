@@ -118,6 +118,15 @@ class ClientLink(OutgoingLink):
             partial=self.connection.buffered,
         )
 
+    def waiting_requests(self) -> list[GearmanJobRequest]:
+        """Return the requests that were not sent."""
+        return [request for item in self.outbox for request in requests_of(item)]
+
+    def drop_requests(self) -> None:
+        """Remove the requests of a link that is not open yet."""
+        self.outbox = deque(item for item in self.outbox if not requests_of(item))
+        self.jobs.give_up()
+
     def items(self) -> Iterator[Any]:
         """Yield what was sent and not answered, and what is to be sent."""
         yield from self.connection.unanswered_tokens()

@@ -49,7 +49,7 @@ class Delivery:
         # Bytes that the transport has written, and that the peer's system has acknowledged.
         self._taken = -1
         self._arrived = -1
-        # What the driver has measured for the next look, if it can.
+        # The driver's latest figure, for the next check.
         self._unacknowledged: int | None = None
 
     def ask(self, queued: int, now: float) -> None:

@@ -12,7 +12,6 @@ one beneath is over.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
@@ -41,7 +40,7 @@ BACKLOG: Final = 1024
 LISTEN_AGAIN: Final = 0.5
 
 
-class BaseDriver(ABC, Generic[E_]):
+class BaseDriver(Generic[E_]):
     """The base of drivers.
 
     Args:
@@ -100,9 +99,9 @@ class BaseDriver(ABC, Generic[E_]):
                 self.engine.measured(link, size)
         self.engine.handle_timeout(now)
 
-    @abstractmethod
-    def _unacknowledged(self, link: Any) -> int | None:
+    def _unacknowledged(self, link: Any) -> int | None:  # noqa: ARG002 - adapters know more
         """Return how many bytes for `link` the peer's system has not acknowledged, if known."""
+        return None
 
     @staticmethod
     def _is_refusal(error: BaseException) -> bool:

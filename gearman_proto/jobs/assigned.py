@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, NoReturn
 
 from .encoder import NoopEncoder
-from .job import GearmanJob
-
-_MISSING: Final = object()
+from .job import GearmanJob, Missing
 
 
 class WorkerJob(GearmanJob):
@@ -48,7 +46,7 @@ class WorkerJob(GearmanJob):
         self.wire_task: bytes = task
         self.link: Any = link
         self._payload = payload
-        self._data: Any = _MISSING
+        self._data: Any = Missing
 
     @property
     def data(self) -> Any:
@@ -57,9 +55,14 @@ class WorkerJob(GearmanJob):
         Raises:
             Exception: Whatever the encoder's `decode` raises.
         """
-        if self._data is _MISSING:
+        if self._data is Missing:
             self._data = self.encoder.decode(self._payload)
         return self._data
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} belongs to its worker, so it can't be copied or pickled: pickle job.data"
+        )
 
     @property
     def is_lost(self) -> bool:

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from gearman_proto.address import ServerAddress
 
 
+class Missing:
+    """Stands for a value that is not there yet. The class itself is used, never an instance.
+
+    Pickles, copies and deep copies of a class are that class, so code can compare by identity.
+    """
+
+
 class Fields:
     """What a job is made of, in the one place where it is kept."""
 
@@ -93,6 +100,15 @@ class GearmanJob:
     def keep_in(self, fields: Fields) -> None:
         """Have the attributes in `fields` from now on, and lose those that there are."""
         self._fields = fields
+
+    def __getstate__(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        """Return the state of a copy, which has fields of its own."""
+        state: Any = super().__getstate__()
+        attributes, slots = state
+        fields = Fields()
+        for name in Fields.__slots__:
+            setattr(fields, name, getattr(self._fields, name))
+        return attributes, {**slots, "_fields": fields}
 
     def __repr__(self) -> str:
         return f"<GearmanJob task={self.task!r} unique={self.unique!r} handle={self.handle!r}>"

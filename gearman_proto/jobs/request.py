@@ -13,8 +13,8 @@ Size
 
 from __future__ import annotations
 
+import copy
 import weakref
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypedDict
 
 from gearman_proto.address import HostSpec, ServerAddress, parse_address
@@ -31,7 +31,7 @@ from gearman_proto.errors import ArgumentTypeError, ConnectionError, InvalidClie
 from gearman_proto.names import to_text
 
 from .encoder import NoopEncoder
-from .job import Fields, GearmanJob
+from .job import Fields, GearmanJob, Missing
 from .updates import (
     MAX_REASON,
     JobData,
@@ -108,7 +108,6 @@ class Waiter(Protocol):
         """Something has come of its job, and it goes on."""
 
 
-_MISSING: Final = object()
 _NOWHERE: Final[tuple[Any, ...]] = ()
 # What a request has no more when it begins anew.
 _UNTIL_ANEW: Final = (
@@ -117,8 +116,17 @@ _UNTIL_ANEW: Final = (
 )
 
 
-# What a request has for a `link` when its client has ended.
-_STRANDED: Final = SimpleNamespace(engine=None)
+# The error of a request that no client has.
+_STRANDED: Final = "the client that it was submitted with ended, or it is a copy"
+
+
+class _Stranded:
+    """The `link` of a request whose client has ended, and of a copy of one that is under way.
+
+    The class itself is used, as with `Missing`.
+    """
+
+    engine: Final = None
 
 
 class GearmanJobRequest(Fields):
@@ -176,7 +184,7 @@ class GearmanJobRequest(Fields):
     #: The servers that were tried in vain for the current attempt; the engine's.
     tried: tuple[Any, ...] = _NOWHERE
     raw_exception: bytes | None = None
-    _exception: Any = _MISSING
+    _exception: Any = Missing
     _status: JobStatus | None = None
     _updates: Updates | None = None
     # The view that the application has, weakly; or the job that it gave.
@@ -234,7 +242,7 @@ class GearmanJobRequest(Fields):
         self.state: str = JOB_UNKNOWN
         self.connection_attempts: int = 0
         self.raw_result: bytes | None = None
-        self._result: Any = _MISSING
+        self._result: Any = Missing
         #: The encoded data, from `prepare` until the submit is acknowledged or has failed.
         self.payload: bytes | None = None
         #: The connection that it is on its way over, or waited for on; None if it is not under way.
@@ -301,20 +309,20 @@ class GearmanJobRequest(Fields):
 
     def strand(self) -> None:
         """Stay as it is, since its client has ended and nobody waits for it; for engines."""
-        self.link = _STRANDED
+        self.link = _Stranded
         self.payload = None
         self.forget_tried()
 
     @property
     def is_stranded(self) -> bool:
         """Whether its client has ended while it was under way."""
-        return self.link is _STRANDED
+        return self.link is _Stranded
 
     def settle(self) -> None:
         """Be JOB_UNKNOWN, if it is stranded; for engines, when they get to do with it."""
         if self.is_stranded:
             payload = self.payload  # It may have been prepared meanwhile.
-            self.leave(JOB_UNKNOWN, ConnectionError("the client that it was submitted with ended"))
+            self.leave(JOB_UNKNOWN, ConnectionError(_STRANDED))
             self.payload = payload
 
     @classmethod
@@ -367,7 +375,7 @@ class GearmanJobRequest(Fields):
         if self.state != JOB_FAILED:
             return None
         said = self.raw_exception
-        if said is None and self._exception is not _MISSING:
+        if said is None and self._exception is not Missing:
             said = self._exception
         if said is None and self._updates is not None:
             said = self._updates.last_warning
@@ -384,6 +392,36 @@ class GearmanJobRequest(Fields):
             # Were it not weak, requests and their results would wait for the cycle collector.
             self._job = weakref.ref(job)
         return job
+
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the state of a copy: everything but its place in a client.
+
+        A copy of a request under way keeps its state, and no client has it.
+        """
+        state: Any = super().__getstate__()
+        slots: dict[str, Any] = state[1]
+        # Other threads may end the request or read its result meanwhile. They write exception and
+        # raw result before the state, and the decoded result before they drop the raw one.
+        attributes = dict(self.__dict__)
+        slots["raw_result"] = self.raw_result
+        slots["_result"] = self._result
+        slots["payload"], slots["waits"] = None, ()
+        is_created = slots["state"] == JOB_CREATED and slots["link"] is not None
+        slots["link"] = _Stranded if is_created or slots["state"] == JOB_PENDING else None
+        for name in ("tried", "_job", "_updates"):
+            attributes.pop(name, None)
+        if isinstance(self._job, GearmanJob):
+            attributes["_job"] = copy.copy(self._job)
+        if self._updates is not None:
+            attributes["_updates"] = copy.copy(self._updates)
+        return attributes, slots
+
+    def __setstate__(self, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        for part in state:
+            for name, value in part.items():
+                setattr(self, name, value)
+        if isinstance(self._job, GearmanJob):
+            self._job.keep_in(self)
 
     @property
     def gearman_job(self) -> GearmanJob:
@@ -408,7 +446,7 @@ class GearmanJobRequest(Fields):
         Raises:
             Exception: Whatever the encoder's `decode` raises.
         """
-        if self._result is _MISSING:
+        if self._result is Missing:
             if self.raw_result is None:
                 return None
             self._result = self.encoder.decode(self.raw_result)
@@ -422,7 +460,7 @@ class GearmanJobRequest(Fields):
         Raises:
             Exception: Whatever the encoder's `decode` raises.
         """
-        if self._exception is _MISSING:
+        if self._exception is Missing:
             if self.raw_exception is None:
                 return None
             self._exception = self.encoder.decode(self.raw_exception)

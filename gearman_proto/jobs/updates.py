@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -104,6 +105,17 @@ class UpdateQueue(Sequence[Any]):
     def __repr__(self) -> str:
         return f"<UpdateQueue of {len(self)}>"
 
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """Return the state of a copy, which another thread's updates do not change."""
+        entries = self._entries.copy()
+        added = sum(entry.size for entry in entries)
+        return None, {
+            "_encoder": self._encoder,
+            "_entries": entries,
+            "_added": added,
+            "_taken": 0,
+        }
+
     def popleft(self) -> Any:
         """Remove and return the oldest update.
 
@@ -149,6 +161,16 @@ class Updates:
         self.progress: UpdateQueue = UpdateQueue(encoder, MAX_UNREAD_PROGRESS)
         #: The beginning of the last warning, whether or not that was read.
         self.last_warning: bytes | None = None
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """Return the state of a copy, which has queues of its own."""
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return None, {
+            **state,
+            "data": copy.copy(self.data),
+            "warnings": copy.copy(self.warnings),
+            "progress": copy.copy(self.progress),
+        }
 
     # Each of these appends an update, and returns whether the unread ones are still few enough.
 

@@ -246,9 +246,10 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
     @abstractmethod
     def stop(self, timeout: float | None = None) -> None:
-        """Let `work` return as soon as the jobs that are being done are.
+        """Let `work` return as soon as the current jobs are done and servers have their results.
 
-        It does not wait. If nobody works, the next `work` returns at once. (blocking) It may be
+        On a slow link that can take minutes; 30 seconds in which no byte moves end it. The method
+        itself does not wait. If nobody works, the next `work` returns at once. (blocking) It may be
         called from any thread, and from a signal handler.
 
         Args:

@@ -47,6 +47,11 @@ MEGABYTE = 1_000_000
 STEP = 0.25
 
 measuring = pytest.mark.parametrize("measures", [False, True], ids=["blind", "measures"])
+slow_links = given(
+    size=st.integers(0, 8 * MEGABYTE),
+    rate=st.integers(RATE, 100 * RATE),
+    buffer=st.integers(1, 8 * MEGABYTE),
+)
 
 
 class SlowLink:
@@ -159,16 +164,11 @@ def finish(slow: SlowLink, job: WorkerJob, size: int) -> None:
     slow.engine.job_done(job, slow.now)
 
 
-# What moves is not given up.
+# Healthy links.
 
 
 @measuring
-@pytest.mark.unmeasured
-@given(
-    size=st.integers(0, 8 * MEGABYTE),
-    rate=st.integers(RATE, 100 * RATE),
-    buffer=st.integers(1, 8 * MEGABYTE),
-)
+@slow_links
 def test_upload_on_a_slow_link_arrives(measures: bool, size: int, rate: int, buffer: int) -> None:
     slow, request = upload(size, measures=measures, rate=rate, buffer=buffer)
     slow.run(size / rate + 10.0)
@@ -188,23 +188,25 @@ def test_upload_of_many_periods_arrives(measures: bool, buffer: int) -> None:
 
 
 @measuring
-@pytest.mark.unmeasured
-@given(
-    size=st.integers(0, 8 * MEGABYTE),
-    rate=st.integers(RATE, 100 * RATE),
-    buffer=st.integers(1, 8 * MEGABYTE),
-    stops=st.booleans(),
-)
-def test_result_on_a_slow_link_arrives(
-    measures: bool, size: int, rate: int, buffer: int, stops: bool
+@slow_links
+def test_result_on_a_slow_link_arrives(measures: bool, size: int, rate: int, buffer: int) -> None:
+    slow, (job,) = work(1, measures=measures, rate=rate, buffer=buffer)
+    finish(slow, job, size)
+    slow.run(size / rate + 10.0)
+    assert slow.link.alive
+    assert [type(event) for event in slow.received] == [WorkComplete]
+
+
+@measuring
+@slow_links
+def test_stop_waits_for_a_result_on_a_slow_link(
+    measures: bool, size: int, rate: int, buffer: int
 ) -> None:
     slow, (job,) = work(1, measures=measures, rate=rate, buffer=buffer)
     finish(slow, job, size)
-    if stops:
-        slow.engine.stop(slow.now)
-    slow.run(size / rate + 10.0)
-    # It stops only when all of its result has arrived.
-    assert slow.link.alive is not stops
+    slow.engine.stop(slow.now)
+    assert slow.run(size / rate + 10.0) < size / rate + 3.0
+    assert not slow.link.alive
     assert [type(event) for event in slow.received] == [WorkComplete]
 
 
@@ -244,7 +246,7 @@ def test_time_for_an_answer_starts_when_the_question_was_written() -> None:
     assert not slow.link.alive
 
 
-# What does not move is given up.
+# Links on which nothing moves.
 
 
 @pytest.mark.parametrize(

@@ -163,3 +163,38 @@ def test_what_a_signal_handler_has_raised_is_no_refusal() -> None:
         engine.work(1.0, lambda: None)
     assert BaseDriver._is_refusal(refused.value)
     assert not BaseDriver._is_refusal(ZeroDivisionError())
+
+
+class LateEngine(Engine):
+    """One with three links that are late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Any] = []
+
+    def links_to_measure(self, now: float) -> list[str]:
+        self.told.append(now)
+        return ["slow", "tunnel", "gone"]
+
+    def measured(self, link: str, unacknowledged: int) -> None:
+        self.told.append((link, unacknowledged))
+
+    def handle_timeout(self, now: float) -> None:
+        self.told.append("time")
+
+
+class MeasuringDriver(BaseDriver[Any]):
+    def _unacknowledged(self, link: Any) -> int | None:
+        return {"slow": 700, "gone": 0}.get(link)
+
+
+@pytest.mark.parametrize(
+    ("kind", "figures"),
+    [(MeasuringDriver, [("slow", 700), ("gone", 0)]), (BaseDriver, [])],
+)
+def test_late_links_are_measured_before_the_time_passes(
+    kind: type[BaseDriver[Any]], figures: list[Any]
+) -> None:
+    engine = LateEngine()
+    kind(engine, lambda *_args: None)._expire(8.0)
+    assert engine.told == [8.0, *figures, "time"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+import ssl
 from typing import Any
 
 import pytest
@@ -202,3 +205,18 @@ def test_two_servers_that_may_look_like_one(kind: type) -> None:
     assert parse_host_list(kind(["a", "b"])) == [ServerAddress("a"), ServerAddress("b")]
     assert parse_host_list(kind([("a", 1), "b"])) == [ServerAddress("a", 1), ServerAddress("b")]
     assert parse_host_list(["a", "1"]) == [ServerAddress("a"), ServerAddress("1")]
+
+
+def test_address_without_ssl_context_is_pickled() -> None:
+    address = ServerAddress("h", 1, "key", "cert", "ca", keepidle=7)
+    assert pickle.loads(pickle.dumps(address)) == address
+
+
+def test_address_with_ssl_context_is_copied_but_not_pickled() -> None:
+    """Without its context it would be the address of a plain connection."""
+    address = ServerAddress("localhost", ssl_context=ssl.create_default_context())
+    assert copy.copy(address) is copy.deepcopy(address) is address
+    with pytest.raises(
+        TypeError, match="localhost:4730 has an ssl_context, which can't be pickled"
+    ):
+        pickle.dumps(address)

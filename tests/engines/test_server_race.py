@@ -1,0 +1,120 @@
+"""Servers that do not answer to a connect: others are tried beside them, in simulated time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from gearman_proto.constants import JOB_COMPLETE, JOB_UNKNOWN
+from gearman_proto.errors import ServerUnavailable
+from gearman_proto.wire.events import JobCreated, SubmitJob, WorkComplete
+
+from .harness import World
+
+TIMEOUT = 5.0
+
+
+def let_connect(world: World, holes: set[str]) -> None:
+    """Bring up all links but those to black holes, and do the jobs that arrive."""
+    for peer in world.alive():
+        if peer.host not in holes:
+            if not peer.link.is_up:
+                peer.up()
+            for event in peer.take():
+                if isinstance(event, SubmitJob):
+                    handle = b"H:" + event.unique
+                    peer.send(JobCreated(handle), WorkComplete(handle, b""))
+
+
+def pass_time(world: World, holes: set[str], limit: float) -> None:
+    """Let time pass until all calls have returned."""
+    let_connect(world, holes)
+    while not all(wait.done for wait in world.waits) and world.now < limit:
+        deadline = world.engine.next_deadline()
+        assert deadline is not None
+        world.sleep(max(deadline - world.now, 0.0))
+        let_connect(world, holes)
+
+
+@pytest.mark.parametrize("routing", ["random", "unique"])
+@pytest.mark.parametrize("seed", range(10))
+def test_black_holes_delay_no_call_beyond_connect_timeout(routing: str, seed: int) -> None:
+    world = World(50, seed=seed, routing=routing, heartbeat=None, connect_timeout=TIMEOUT)
+    rng = random.Random(seed)
+    holes = {f"s{number}" for number in rng.sample(range(50), 40)}
+    for number in range(5):
+        started = world.now
+        request = world.request(unique=f"u{number}")
+        wait = world.submit(request)
+        pass_time(world, holes, started + 100.0)
+        assert request.state == JOB_COMPLETE
+        assert world.now - started <= TIMEOUT + 0.01
+        world.release(wait)
+
+
+def test_second_server_is_tried_beside_a_slow_one() -> None:
+    world = World(2)
+    request = world.request()
+    world.submit(request)
+    (first,) = world.peers
+    world.sleep(0.24)
+    assert len(world.peers) == 1
+    world.sleep(0.02)
+    (_, second) = world.peers
+    # The first that is open gets the request, and both stay.
+    first.up()
+    assert [type(event) for event in first.take()] == [SubmitJob]
+    second.up()
+    assert second.take() == []
+    assert first.link.alive
+
+
+def test_request_goes_to_the_other_server_when_that_is_open_first() -> None:
+    world = World(2)
+    shared = [world.request(unique="mine") for _ in range(2)]
+    world.submit(*shared, world.request())
+    _, second = world.peers
+    world.sleep(0.3)
+    second.up()
+    # Both requests of one unique are one submit, and so is the third.
+    assert [type(event) for event in second.take()] == [SubmitJob] * 2
+    assert {request.connection.host for request in shared if request.connection} == {second.host}
+
+
+def test_servers_that_are_all_black_holes_are_tried_once_each() -> None:
+    world = World(5, connect_timeout=TIMEOUT)
+    request = world.request()
+    wait = world.submit(request)
+    pass_time(world, {f"s{number}" for number in range(5)}, 100.0)
+    assert world.now <= 2 * TIMEOUT
+    assert len(world.peers) == 5
+    assert request.state == JOB_UNKNOWN
+    with pytest.raises(ServerUnavailable, match="no connection within 5 seconds"):
+        wait.raise_error()
+
+
+def test_late_server_that_connects_is_chosen_again() -> None:
+    world = World(2)
+    world.submit(world.request())
+    world.sleep(0.3)
+    first, second = world.peers
+    first.up().take()
+    second.up().take()
+    world.submit(*[world.request() for _ in range(2)])
+    assert [len(first.take()), len(second.take())] == [1, 1]
+
+
+def test_unique_stays_with_its_server_where_that_is_only_slow() -> None:
+    world = World(3, routing="unique")
+    request = world.request(unique="mine")
+    world.submit(request)
+    for _ in range(3):
+        world.sleep(0.3)
+    first, *others = world.peers
+    # The others are connected to, and get nothing.
+    assert len(others) == 2
+    for other in others:
+        assert other.up().take() == []
+    first.up()
+    assert [type(event) for event in first.take()] == [SubmitJob]
