@@ -18,6 +18,7 @@ from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.testing.clients import AdminNode, ClientNode
 from gearman_proto.testing.faults import KINDS, Fault, Faults, draw
+from gearman_proto.testing.lines import HEALTHY
 from gearman_proto.testing.network import PATIENCE, Network
 from gearman_proto.testing.simulation import SimulationError
 from gearman_proto.testing.workers import WorkerNode
@@ -44,6 +45,9 @@ COMMANDS: Final[dict[str, text.Command[Any]]] = {
     "create": text.create_function("other"),
     "drop": text.drop_function("other"),
 }
+# Share of the plans that have slow links; maximum size of all their large payloads, in bytes.
+_SLOW: Final = 0.4
+_MOST_BYTES: Final = 12_000_000
 # Bytes of data that lets the plan be drawn from them; the rest is drawn from a sum of all.
 _WORD: Final = 2
 
@@ -82,7 +86,8 @@ class Bytes(random.Random):
 def work(job: WorkerJob) -> bytes | Iterator[Step]:
     """Do what the data of the job says."""
     number, seconds, updates, end, _ = job.data.split(b" ", 4)
-    result = b"%s by %s" % (number, job.wire_handle)
+    end, _, more = end.partition(b"+")
+    result = b"%s by %s" % (number, job.wire_handle) + b"." * int(more or b"0")
     if updates == b"0" and float(seconds) == 0.0:
         return _finish(end, result)
     return _slowly(float(seconds), int(updates), end, result)
@@ -179,7 +184,50 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
             if fault.at > horizon:
                 break
             plan.append(("fault", fault.at, str(fault)))
+    if chance() < _SLOW:
+        plan = _slowed(rng, plan, clients, workers)
     return plan
+
+
+def _slowed(rng: random.Random, plan: Plan, clients: list[str], workers: list[str]) -> Plan:
+    """Return `plan` with links that have a rate and buffers, and with payloads of megabytes."""
+    (_, seed, network), *steps = plan
+    low = rng.choice([HEALTHY, HEALTHY, 50_000, 300_000, 2_000_000])
+    network = {
+        **network,
+        "bandwidth": (low, low * rng.choice([1, 4, 100])),
+        "capacity": rng.choice([16_384, 131_072, 1_000_000, 4_000_000]),
+        "receive_buffer": rng.choice([65_536, 65_536, 1_000_000, 6_000_000]),
+        "tunnel": rng.choice([0, 0, 0, 65_536, 2_000_000]),
+    }
+    if rng.random() < 0.5:
+        # Only a connection that nothing has happened to must be kept.
+        steps = [step for step in steps if step[0] != "fault" or " throttle " in step[2]]
+    horizon = rng.choice([30.0, 300.0, 1000.0])
+    most = _MOST_BYTES
+    for _ in range(rng.randrange(1, 8)):
+        at = round(horizon * rng.random(), 6)
+        job = _job(rng, "submit")
+        kind = rng.choice(["data", "data", "result", "result", "both"])
+        size = min(rng.choice([100_000, 600_000, 2_000_000, 4_000_000, 8_000_000]), most)
+        most -= size
+        if kind != "result":
+            job["more"] = size
+        if kind != "data":
+            job["data"] = job["data"].replace(b" complete ", b" complete+%d " % size)
+        options = {
+            "background": rng.random() < 0.3,
+            "max_retries": rng.choice([0, 0, 1, 3]),
+            "timeout": rng.choice([None, None, 30.0, 300.0]),
+            "accepted_only": rng.random() < 0.2,
+        }
+        then = rng.choice(["keep", "keep", "forget", "wait"])
+        steps.append(("submit", at, rng.choice(clients), [job], options, then))
+        if rng.random() < 0.4:
+            at = round(at + rng.choice([1.0, 30.0, 300.0]) * rng.random(), 6)
+            worker = rng.choice(workers)
+            steps += [("stop", at, worker), ("work", round(at + 600.0 * rng.random(), 6), worker)]
+    return [("network", seed, network), *steps]
 
 
 def _some(rng: random.Random, names: Sequence[str]) -> list[str]:
@@ -276,6 +324,19 @@ def _job(rng: random.Random, kind: str) -> dict[str, Any]:
     return job
 
 
+def _padded(*, data: bytes, more: int = 0, **job: Any) -> dict[str, Any]:
+    """Return a job of a plan with all its data, which would make the plan hard to read."""
+    return {**job, "data": data + b"x" * more}
+
+
+def _size_of(job: dict[str, Any]) -> int:
+    """Return how many bytes go from one node to another because of a job of a plan, roughly."""
+    _, _, updates, end, _ = job["data"].split(b" ", 4)
+    more = int(end.partition(b"+")[2] or b"0")
+    size: int = len(job["data"]) + job.get("more", 0) + (1 + int(updates)) * more
+    return size
+
+
 # Runs.
 
 
@@ -297,6 +358,8 @@ class Run:
         )
         self.horizon = 0.0
         self._jobs = 0
+        # Seconds that all payloads take on the slowest link, each way.
+        self._transfers = 0.0
         self._calls: dict[str, list[Call]] = {}
         # What nodes have to do that are stopped, in order.
         self._held: dict[str, list[tuple[int, str, tuple[Any, ...]]]] = {}
@@ -309,8 +372,8 @@ class Run:
         for node in list(self.net.nodes.values()):
             if isinstance(node, WorkerNode):
                 self._do("work", node.name)
-        # Each job may take ten seconds, and one worker may have all of them.
-        self.net.check(PATIENCE + 10.0 * self._jobs)
+        # Each job may take ten seconds, and one worker may have all of them. Some are sent again.
+        self.net.check(PATIENCE + 10.0 * self._jobs + 20.0 * self._transfers)
 
     def _plan(self, kind: str, *args: Any) -> None:
         net, nodes = self.net, self.net.nodes
@@ -332,6 +395,8 @@ class Run:
             self.horizon = max(self.horizon, args[0])
             if kind in ("submit", "bulk"):
                 self._jobs += len(args[2]) if kind == "submit" else args[2]
+            if kind == "submit" and net.faults.bandwidth is not None:
+                self._transfers += sum(map(_size_of, args[2])) / HEALTHY
             if kind != "fault":
                 net.schedule(args[0], self._do, kind, *args[1:])
 
@@ -384,6 +449,7 @@ class Run:
             return
         if kind == "submit":
             jobs, options, then = args
+            jobs = [_padded(**job) for job in jobs]
             call = node.submit(jobs, then=lambda call: self._then(node, call, then), **options)
             if then != "forget":
                 calls.append(call)

@@ -162,7 +162,8 @@ class Heartbeat:
             due = now + seconds
         else:
             due = self.heard + seconds
-        self.due = due
+        # Soon in any case: once the server has answered, it has no more time than usual.
+        self.due = min(due, now + seconds)
         return None
 
     def _is_stuck(self, now: float, partial: int) -> bool:

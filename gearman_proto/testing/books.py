@@ -13,6 +13,9 @@ nothing of how engines work. What must be true:
 * **In time.** A call with a timeout is over at its deadline, to the microsecond, and never says
   before it that it has timed out.
 * **Every wait ends**, when nothing breaks any more.
+* **Healthy connections stay.** A connection is healthy if nothing has happened to it, it carries
+  at least 20 kB a second, and both ends read. No engine gives up such a connection, and a worker
+  that stops closes it only when its results have reached the server.
 
 Jobs are known by server and handle. (Handles of a server that was started again may be those of its
 last life; then an execution of either will do.)
@@ -64,6 +67,18 @@ class Place(Protocol):
     deaths: list[float]
     #: Whether it gives up a job whose worker was lost too often.
     may_give_up: bool
+
+
+class Buffers(Protocol):
+    """The part of an end of a connection that the books report."""
+
+    @property
+    def unacknowledged(self) -> int:
+        """The bytes that were written and have not arrived."""
+
+    #: Time of the last byte received, and of the last acknowledgement.
+    heard_at: float
+    moved_at: float
 
 
 class Entry:
@@ -156,6 +171,8 @@ class Books:
         self.is_limited = False
         #: How often each thing that is allowed has happened.
         self.counts: Counter[str] = Counter()
+        #: The jobs whose end has arrived, by server and handle.
+        self.arrived: set[tuple[str, str]] = set()
         self._submitted: dict[tuple[str, Any], set[str | None]] = defaultdict(set)
         self.is_calm = is_calm
         # Those that clients have made.
@@ -327,6 +344,32 @@ class Books:
         self.executions[key].append(execution)
         self.counts["executions"] += 1
         return execution
+
+    def ended(self, server: Place, handle: bytes) -> None:
+        """A server has taken the end of a job from a worker."""
+        self.arrived.add((server.name, handle.decode()))
+
+    def not_arrived(self, executions: list[Execution]) -> list[Execution]:
+        """Return those of `executions` whose end has not arrived at the server."""
+        return [each for each in executions if each.key not in self.arrived]
+
+    def check_arrived(self, worker: Place, executions: list[Execution]) -> None:
+        """A worker closes a healthy connection, over which it has sent the ends of these jobs."""
+        left = [each.key[1] for each in self.not_arrived(executions)]
+        if left:
+            self._fail(
+                f"{worker.name} closes a connection before its last result has arrived: {left}"
+            )
+
+    # What anybody does.
+
+    def given_up(self, node: Place, peer: str, end: Buffers) -> None:
+        """The engine of `node` closes a healthy connection, for no reason of its application's."""
+        self._fail(
+            f"{node.name} gives up {peer} although it is healthy: it was last heard at "
+            f"{end.heard_at:.6f}, it last acknowledged something at {end.moved_at:.6f}, and "
+            f"{end.unacknowledged} bytes are on their way to it"
+        )
 
     # At the end.
 

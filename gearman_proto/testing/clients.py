@@ -174,6 +174,8 @@ class ClientNode(CallingNode):
             self._entries.pop(id(entry.request), None)
             entry.request = None
         call.requests = []
+        # They are in a cycle with the call; when the collector breaks it must not decide anything.
+        call.wait = None
 
     def close(self) -> None:
         """End: all connections are closed, and all calls are over."""
@@ -214,9 +216,13 @@ class ClientNode(CallingNode):
         for end in self.ends.values():
             is_silent = end.link.is_up and end.link.is_awaited() and not end.is_blocked
             is_late = any(until > since for _, until in self._frozen)
-            if is_silent and max(end.heard_at, end.wrote_at) < since and not is_late:
+            last = max(end.heard_at, end.wrote_at, end.moved_at)
+            if is_silent and last < since and not is_late:
                 net.fail(f"{self.name} waits for {end.peer.node.name}, silent since {end.heard_at}")
         net.schedule(net.now + self._patience, self._check_silence)
+
+    def _may_leave(self) -> bool:
+        return self.engine.closed
 
     def is_busy(self) -> bool:
         """Whether a call waits, or something is under way that nobody waits for any more."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gearman_proto.arguments import check_count
+from gearman_proto.errors import ArgumentValueError
 from gearman_proto.records import record
 
 if TYPE_CHECKING:
@@ -16,7 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 #: The faults of a connection, by the names of its ends: ``client1>server1``.
-WIRE_KINDS: Final = ("reset", "hang-up", "half-open", "stall", "partition")
+WIRE_KINDS: Final = (
+    "reset",
+    "hang-up",
+    "half-open",
+    "stall",
+    "partition",
+    "throttle",
+)
 #: The faults of a node: ``server1``.
 NODE_KINDS: Final = ("freeze", "crash", "vanish", "flaky", "clock")
 #: All of them.
@@ -26,6 +35,7 @@ KINDS: Final = WIRE_KINDS + NODE_KINDS
 _SECONDS: Final = {
     "stall": (0.01, 45.0),
     "partition": (0.1, 45.0),
+    "throttle": (1.0, 120.0),
     "freeze": (0.001, 45.0),
     "crash": (0.0, 20.0),
     "vanish": (1.0, 60.0),
@@ -47,6 +57,7 @@ class Fault:
     * ``half-open``: nothing arrives any more, and nobody is told; the systems notice in time.
     * ``stall``: nothing arrives for a while, then all of it.
     * ``partition``: the same, and the two nodes can make no connection meanwhile.
+    * ``throttle``: it carries 20 kB a second each way, for a while.
 
     Of a node:
 
@@ -98,8 +109,15 @@ class Faults:
         latency: Seconds that bytes are on their way, at least and at most. Connections do not wait
             for each other, so what goes over two of them arrives in any order.
         cut: How often what is written arrives in pieces, 0.0 to 1.0.
-        capacity: Bytes that may be on their way on a connection; a write beyond them is a part.
+        capacity: Bytes that the writer's system takes before the peer's has acknowledged them; a
+            write beyond them is a part.
         keepalive: Seconds after which the system notices a connection that goes nowhere.
+        bandwidth: Bytes per second that a connection carries each way, at least and at most; each
+            way has a rate of its own. None is no limit.
+        receive_buffer: Bytes that the reader's system keeps, and acknowledges, before the node
+            reads them. With 0, bytes are acknowledged when they are read.
+        tunnel: Bytes that a tunnel on the writer's host (stunnel, ssh) takes as well. Its system
+            acknowledges them at once, so that no driver measures anything.
     """
 
     rate: float = 0.0
@@ -108,6 +126,20 @@ class Faults:
     cut: float = 0.05
     capacity: int = 1_000_000
     keepalive: float = 60.0
+    bandwidth: tuple[float, float] | None = None
+    receive_buffer: int = 0
+    tunnel: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bandwidth is not None:
+            low, high = self.bandwidth
+            if not 0 < low <= high:
+                raise ArgumentValueError(
+                    f"bandwidth is {self.bandwidth}: it must be the least and the most bytes per "
+                    "second, each more than 0, or None for no limit"
+                )
+        check_count("receive_buffer", self.receive_buffer, 0)
+        check_count("tunnel", self.tunnel, 0)
 
 
 def draw(

@@ -192,6 +192,8 @@ class Network(Simulation):
                 end.break_off(EOF)
             elif fault.kind == "half-open":
                 end.fall_silent()
+            elif fault.kind == "throttle":
+                end.line.throttled_until = end.peer.line.throttled_until = until
             else:
                 end.stalled_until = end.peer.stalled_until = until
 
@@ -249,6 +251,7 @@ class Network(Simulation):
                 or any(worker.runs for worker in workers)
                 or any(server.has_jobs() for server in servers.values())
                 or any(True for _ in self._open_entries())
+                or self._is_transferring()
             )
 
         while not is_idle():
@@ -260,6 +263,13 @@ class Network(Simulation):
         for node in callers:
             audit_quiet(node)
         self._close(workers, callers)
+
+    def _is_transferring(self) -> bool:
+        """Return whether a slow link still carries anything, such as a job that was given up."""
+        ends = (end for node in self.nodes.values() for end in node.all_ends())
+        return self.faults.bandwidth is not None and any(
+            end.unacknowledged for end in ends if not end.silent
+        )
 
     def _open_entries(self) -> Iterator[Any]:
         for entry in list(self.books.open):

@@ -57,6 +57,7 @@ class Node:
         last_refusal: When it tried in vain to connect last.
         deaths: When it has died, and with it what it had.
         may_give_up: Whether it, a server, gives up a job whose worker was lost too often.
+        measures: True if its driver calls `measured`, which is optional. The seed decides.
         ends: The ends of its connections, by the engine's links.
     """
 
@@ -83,6 +84,7 @@ class Node:
         self.deaths: list[float] = []
         self.may_give_up: bool = True
         self.wall_offset: float = 0.0
+        self.measures: bool = net.rng_of(f"driver of {name}").random() < 0.5
         self.ends: dict[Any, End] = {}
         self.held: list[End] = []
         self.backlog: list[End] = []
@@ -165,11 +167,22 @@ class Node:
             self._count_spins(now)
             net.steps += 1
             net.trace.add(now, self.name, "time")
+            self._measure(now)
             self.engine.handle_timeout(now)
             held, self.held = self.held, []
             for end in held:
                 end.arrive()
         self.pump()
+
+    def _measure(self, now: float) -> None:
+        """Report the unacknowledged bytes of each link that the engine wants to be measured."""
+        # Optional on both sides: some drivers do not measure, and some engines do not ask. Behind a
+        # tunnel on this host, no driver measures: the tunnel acknowledges everything at once.
+        links_to_measure = getattr(self.engine, "links_to_measure", None)
+        if self.measures and not self.net.faults.tunnel and links_to_measure is not None:
+            for link in list(links_to_measure(now)):
+                self.net.books.counts["measurements"] += 1
+                self.engine.measured(link, self.ends[link].unacknowledged)
 
     def _count_spins(self, now: float) -> None:
         self._spins = self._spins + 1 if now == self._spun_at else 0
@@ -246,12 +259,18 @@ class Node:
     def _forget(self, end: End, *, closes: bool = False) -> None:
         self.ends.pop(end.link, None)
         if closes:
+            if end.is_healthy() and not self._may_leave():
+                self.net.books.given_up(self, end.peer.node.name, end)
             end.close()
         else:
             end.leave()
         self.last_loss = self.net.now
         if not end.is_connected:
             self.last_refusal = self.net.now
+
+    def _may_leave(self) -> bool:
+        """Return whether its engine may close a healthy connection now."""
+        return True
 
     # Connections.
 
@@ -318,9 +337,10 @@ class Node:
         self._frozen.append((self.net.now, until))
         self.frozen_until = max(self.frozen_until, until)
 
-    def was_frozen(self, at: float) -> bool:
-        """Return whether what had to be done at `at` could not be done then."""
-        return any(since <= at <= until for since, until in self._frozen)
+    def was_frozen(self, since: float, until: float | None = None) -> bool:
+        """Return whether it was stopped at `since`, or at any time from then to `until`."""
+        last = since if until is None else until
+        return any(begun <= last and since <= ended for begun, ended in self._frozen)
 
     def all_ends(self) -> list[End]:
         """Return its ends of all connections that there are to it or from it."""

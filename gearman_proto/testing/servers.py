@@ -44,6 +44,7 @@ class Witness(ServerEngine):
         is_late: Whether the node has just been stopped, so that all may be late.
         is_prompt: Gets the name of a worker's node: whether nothing excuses that if it is late.
         seen: Gets the function, the unique and the data of each foreground submit.
+        ended: Gets the handle from each WORK_COMPLETE, WORK_FAIL and WORK_EXCEPTION.
         options: As for ServerEngine.
     """
 
@@ -54,6 +55,7 @@ class Witness(ServerEngine):
         is_late: Callable[[], bool],
         is_prompt: Callable[[str], bool],
         seen: Callable[[bytes, bytes, bytes], object],
+        ended: Callable[[bytes], object],
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -61,6 +63,7 @@ class Witness(ServerEngine):
         self._is_late = is_late
         self._is_prompt = is_prompt
         self._seen = seen
+        self._ended = ended
         # Since when links have been told that there is no job, and have said nothing.
         self._silent: dict[ServerLink, float] = {}
         self._most: int = options.get("max_queue_size", 0)
@@ -166,6 +169,14 @@ class Witness(ServerEngine):
             del self._places[job]
             self._begun[job] = now, link.abilities[job.function]
 
+    def _on_work_end(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        self._ended(args[0])
+        super()._on_work_end(link, kind, args, now)
+
+    def _on_work_exception(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
+        self._ended(args[0])
+        super()._on_work_exception(link, kind, args, now)
+
     def _on_line(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         line = args[0].line
         answer = reply(self, line) if line == b"prioritystatus" else b""
@@ -234,6 +245,7 @@ class ServerNode(Node):
                 is_late=lambda: node.was_frozen(net.now),
                 is_prompt=lambda name: net.is_prompt() and name not in net.leaving,
                 seen=lambda *job: net.books.seen(node, *job),
+                ended=lambda handle: net.books.ended(node, handle),
                 rng=node.rng,
                 wall_clock=node.wall_clock,
                 # So that no other server, and no other life of this one, has the same handles.
@@ -244,6 +256,9 @@ class ServerNode(Node):
         super().__init__(net, name, make)
         self.is_listening: bool = True
         self.may_give_up: bool = options.get("job_retries", DEFAULT_JOB_RETRIES) is not None
+
+    def _may_leave(self) -> bool:
+        return self.engine.closed or not self.is_listening
 
     def begin(self) -> None:
         """Listen."""

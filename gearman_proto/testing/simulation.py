@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -106,11 +107,24 @@ class Simulation(ABC):
     def is_prompt(self) -> bool:
         """Return whether nothing has gone wrong yet, and all is quick: nothing excuses lateness."""
         faults = self.faults
-        return not self.happened and faults.latency[1] <= _PROMPT and faults.capacity >= _ROOMY
+        return (
+            not self.happened
+            and faults.latency[1] <= _PROMPT
+            and faults.capacity >= _ROOMY
+            and faults.bandwidth is None
+        )
 
     def latency(self) -> float:
         """Return how many seconds something is on its way."""
         return self._low + self._spread * self.chance()
+
+    def bandwidth(self) -> float:
+        """Return how many bytes a new connection carries in a second, one way."""
+        if self.faults.bandwidth is None:
+            return math.inf
+        low, high = self.faults.bandwidth
+        # Slow ones and quick ones are as frequent.
+        return low if low == high else low * (high / low) ** self.chance()
 
     def fail(self, problem: str) -> NoReturn:
         """Raise SimulationError for `problem`."""

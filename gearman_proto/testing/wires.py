@@ -4,6 +4,15 @@ What is written at one end is on its way to the other for a while, in order, per
 many bytes at most, the rest waits where it was written. Behind the bytes come marks: the connection
 was accepted, has ended in order (EOF), or was reset.
 
+Buffers
+    Bytes that a node writes pass through four places. The limits are those of `Faults`.
+
+    1. The writer's driver keeps what its system has no room for: `rest`.
+    2. The writer's system keeps `capacity` bytes until the peer's system has acknowledged them. A
+       tunnel beside it takes `tunnel` bytes more.
+    3. The `Line` carries them, at its rate.
+    4. The peer's system acknowledges them, and keeps `receive_buffer` bytes until its node reads.
+
 How a connection can end
     =============  =================================  ============================================
     what           the other end                      bytes that are under way
@@ -17,8 +26,11 @@ How a connection can end
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from .lines import HEALTHY, Line
 
 if TYPE_CHECKING:
     from .simulation import Simulation
@@ -56,6 +68,9 @@ class Host(Protocol):
     def write_more(self, end: End) -> None:
         """There is room on a connection again."""
 
+    def was_frozen(self, since: float, until: float) -> bool:
+        """Return whether it was stopped at any time from `since` to `until`."""
+
 
 class End:
     """One end of a connection: what its engine writes, and what is on its way to it.
@@ -64,27 +79,36 @@ class End:
         node: The node that it is at.
         link: The engine's link; None at a server that has not accepted it yet.
         peer: The other end.
+        line: The link that carries the bytes written here.
         gone: Whether the engine is told of nothing more: it has closed it, or knows that it ended.
         stalled_until: Until when nothing arrives.
         rest: What was written and has no room yet.
         is_connected: Whether its connection was made.
         has_ended: Whether the other side has said that it sends no more.
+        made_at: Start of the attempt to connect.
         heard_at: When bytes have come last.
         wrote_at: When some were written last.
+        moved_at: Time of the last acknowledgement by the peer's system.
         arrives_at: When the last of what is under way to it arrives, if nothing keeps that back.
     """
 
     __slots__ = (
+        "_arrived",
         "_flight",
         "_is_due",
+        "_kept",
         "_net",
         "_size",
+        "_taken",
         "arrives_at",
         "gone",
         "has_ended",
         "heard_at",
         "is_connected",
+        "line",
         "link",
+        "made_at",
+        "moved_at",
         "node",
         "peer",
         "rest",
@@ -99,19 +123,39 @@ class End:
         self._net = net
         self.node: Host = node
         self.link: Any = link
+        self.line: Line = Line(net, self)
         self.gone: bool = False
         self.stalled_until: float = 0.0
-        self.rest: bytes = b""
+        self.rest: bytes | memoryview = b""
         self.silent: bool = False
         self.has_ended: bool = False
         self.is_connected: bool = False
+        self.made_at: float = net.now
         self.heard_at: float = net.now
         self.wrote_at: float = net.now
+        self.moved_at: float = net.now
         self.arrives_at: float = 0.0
-        # When what arrives, the first thing first; and bytes of that.
+        # What arrives when, the first thing first; and bytes of that.
         self._flight: deque[tuple[float, bytes | str]] = deque()
         self._size = 0
         self._is_due = False
+        # Bytes that have arrived and are unread; and how many of them this system has acknowledged.
+        self._arrived = 0
+        self._kept = 0
+        # Bytes in this system's send buffer: the peer's system has not acknowledged them.
+        self._taken = 0
+
+    def is_healthy(self) -> bool:
+        """Return whether the connection has always been sound and quick, and both nodes read."""
+        now, peer = self._net.now, self.peer
+        return self.is_connected and all(
+            not (end.silent or end.has_ended)
+            and end.stalled_until <= end.made_at
+            and end.line.bandwidth >= HEALTHY
+            and end.node.is_up
+            and not end.node.was_frozen(self.made_at, now)
+            for end in (self, peer)
+        )
 
     # Writing.
 
@@ -120,46 +164,100 @@ class End:
         """Whether the system takes no more."""
         return bool(self.rest)
 
-    def write(self, data: bytes) -> None:
+    @property
+    def unacknowledged(self) -> int:
+        """The bytes that were written and that the peer's system has not acknowledged."""
+        return self._taken + len(self.rest)
+
+    def write(self, data: bytes | memoryview) -> None:
         """Send `data`, as much of it as there is room for; the rest stays in `rest`."""
-        peer = self.peer
-        self.wrote_at = self._net.now
-        room = self._net.faults.capacity - peer._size  # noqa: SLF001 - the other half of this
+        peer, net = self.peer, self._net
+        self.wrote_at = net.now
+        room = net.faults.capacity + net.faults.tunnel - self._taken
         if room < len(data):
-            self.rest = data[room:]
-            data = data[:room]
+            view = memoryview(data)
+            self.rest = view[room:]
+            data = view[:room]
             if not data:
                 return
-        peer._size += len(data)  # noqa: SLF001
+        self._taken += len(data)
+        data = bytes(data)
         if self.silent or peer.gone:
-            # Nobody gets it. The system of a node that has closed this, or was started again, says
-            # so; that of a node that has vanished says nothing, and what is written piles up.
-            if peer.gone and peer.node.is_up:
-                self.expect(RESET)
+            self.refused()
             return
-        if self._net.chance() < self._net.faults.cut and len(data) > 1:
-            at = 1 + int(self._net.chance() * (len(data) - 1))
+        if not self.line.is_clear:
+            self.line.send(data)
+            return
+        if net.chance() < net.faults.cut and len(data) > 1:
+            at = 1 + int(net.chance() * (len(data) - 1))
             peer.expect(data[:at])
             data = data[at:]
         peer.expect(data)
 
+    def refused(self) -> None:
+        """Drop written bytes. The system of a peer that has closed answers them with a reset."""
+        # The system of a node that has vanished says nothing, and the writer's buffer fills up.
+        if self.peer.gone and self.peer.node.is_up:
+            self.expect(RESET)
+
     def _unblock(self) -> None:
-        """There is room again at the other end."""
+        """Write more, if there was something left to write and there is room again."""
+        if not self.rest:
+            return
+        if self.node.frozen_until > self._net.now:
+            self._net.schedule(self.node.frozen_until, self._unblock)
+            return
+        faults = self._net.faults
+        # As systems do, so that no single bytes are asked for.
+        if self._taken > (faults.capacity + faults.tunnel) // 2:
+            return
         data, self.rest = self.rest, b""
         self.write(data)
         if not self.rest and not self.gone:
             self.node.write_more(self)
 
+    def _acknowledge(self, arrived: int = 0, read: int = 0) -> None:
+        """Count bytes that have arrived, or that the node has read.
+
+        This end's system acknowledges bytes as far as they fit into its buffer, or when they are
+        read.
+        """
+        self._arrived += arrived - read
+        before, self._kept = self._kept, max(min(self._arrived, self._net.faults.receive_buffer), 0)
+        acknowledged = read + self._kept - before
+        if acknowledged:
+            self.peer._taken -= acknowledged  # noqa: SLF001 - the other half of this
+            self.peer.moved_at = self._net.now
+
     # Arriving.
+
+    def has_window(self, size: int, rate: float) -> bool:
+        """Return whether the peer may send `size` more bytes, at this rate."""
+        faults = self._net.faults
+        # However small the buffer is, the line is never idle while the node reads.
+        window = max(faults.receive_buffer, size + rate * faults.latency[1])
+        return rate == math.inf or self._size + size <= window
 
     def expect(self, item: bytes | str) -> None:
         """`item`, bytes or a mark, is on its way to this end."""
         at = self._net.now + self._net.latency()
         at = self.arrives_at = max(at, self.arrives_at)
         self._flight.append((at, item))
+        if isinstance(item, bytes):
+            self._size += len(item)
+            if self._net.faults.receive_buffer:
+                self._net.schedule(at, self._land, len(item))
         if not self._is_due:
             self._is_due = True
             self._net.schedule(at, self.arrive)
+
+    def _land(self, size: int) -> None:
+        """Hand `size` bytes that have arrived to the system, which buffers them for the node."""
+        if self.stalled_until > self._net.now:
+            self._net.schedule(self.stalled_until, self._land, size)
+        elif not (self.gone or self.silent):
+            self._acknowledge(arrived=size)
+            self.peer._unblock()  # noqa: SLF001
 
     def arrive(self) -> None:
         """Take in what has arrived, if its time has come and the node reads."""
@@ -181,11 +279,11 @@ class End:
             self._is_due = False
         if isinstance(item, bytes):
             self._size -= len(item)
+            self._acknowledge(read=len(item))
             self.heard_at = now
             node.receive(self, item)
-            # As systems do, so that no single bytes are asked for.
-            if self.peer.rest and self._size <= self._net.faults.capacity // 2:
-                self.peer._unblock()  # noqa: SLF001
+            self.peer._unblock()  # noqa: SLF001
+            self.peer.line.send_next()
         elif item is ACCEPT:
             node.accept(self)
         elif self.link is not None:
@@ -207,13 +305,19 @@ class End:
         return unread
 
     def close(self) -> None:
-        """The node has closed it, or its system has, when it died."""
+        """The node has closed it, or its system has, when it died.
+
+        The system still sends the bytes that it has buffered, unless the node has left some unread.
+        """
         unread = self.leave()
         peer = self.peer
         if not (self.silent or peer.gone):
             if unread:
+                self.line.clear()
                 peer.lose_some()
-            peer.expect(RESET if unread else EOF)
+                peer.expect(RESET)
+            else:
+                self.line.send(EOF)
 
     def lose_some(self) -> None:
         """Some of what is under way to this end, from somewhere on, does not arrive."""
@@ -229,6 +333,7 @@ class End:
         """Both ends see `mark`, each in its time, and some of what is under way is lost."""
         for end in (self, self.peer):
             end.silent = True
+            end.line.clear()
             if not end.gone:
                 end.lose_some()
                 end.expect(mark)
@@ -237,6 +342,7 @@ class End:
         """Nothing arrives any more. The systems notice it in time, each for itself."""
         for end in (self, self.peer):
             end.silent = True
+            end.line.clear()
             end._flight.clear()  # noqa: SLF001
             self._net.schedule(
                 self._net.now + self._net.faults.keepalive,

@@ -24,6 +24,7 @@ from gearman_proto.wire.events import (
 )
 
 from .nodes import Node
+from .servers import ServerNode
 
 if TYPE_CHECKING:
     from gearman_proto.engines.worker import WorkStream
@@ -115,8 +116,8 @@ class WorkerNode(Node):
         #: The call of `work`; None while it is over.
         self.stream: WorkStream | None = None
         self.runs: dict[Run, None] = {}
-        # When the last result that was sent over each connection arrives.
-        self._results: dict[End, float] = {}
+        # The ends of jobs that were sent over each connection; some of them have arrived.
+        self._results: dict[End, list[Execution]] = {}
         #: What it is registered for.
         self.registered: dict[str, None] = {}
         # The servers that have failed since the beginning of `work`, until one has answered.
@@ -197,8 +198,10 @@ class WorkerNode(Node):
         super().receive(end, data)
 
     def _forget(self, end: Any, *, closes: bool = False) -> None:
-        if closes and self.net.now < self._results.pop(end, 0.0) and self.net.is_calm():
-            self.net.fail(f"{self.name} closes a connection before its last result has arrived")
+        results = self._results.pop(end, [])
+        is_judged = closes and self._may_leave() and isinstance(end.peer.node, ServerNode)
+        if is_judged and end.is_healthy():
+            self.net.books.check_arrived(self, results)
         # A worker that stops waits for a job that is coming, but not for ever.
         if closes and end.link.connection.buffered and self.net.now - end.link.since >= _SLOWEST:
             self.net.books.counts["workers' losses"] += 1
@@ -214,6 +217,9 @@ class WorkerNode(Node):
         """A server that is asked nothing, and so answers nothing, works if it can be reached."""
         if not self.registered and any(end.is_connected for end in self.ends.values()):
             self._failed = None
+
+    def _may_leave(self) -> bool:
+        return self.name in self.net.leaving
 
     def _check_given_up(self, stream: WorkStream | None) -> None:
         if self.stream is stream and stream is not None and self.name not in self.net.leaving:
@@ -344,8 +350,11 @@ class WorkerNode(Node):
         end = self.ends.get(run.job.link)
         if not self.call(send) and goes_on:
             self._done(run)
-        elif end is not None and not goes_on:
-            self._results[end] = end.peer.arrives_at
+        elif end is not None and run.execution.end is not None:
+            self._results[end] = [
+                *self.net.books.not_arrived(self._results.get(end, [])),
+                run.execution,
+            ]
 
     def _finish(self, run: Run, happened: Happened, value: Any) -> None:
         try:

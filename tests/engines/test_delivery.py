@@ -274,6 +274,17 @@ def test_server_that_hangs_with_everything_is_given_up(measures: bool) -> None:
 
 
 @measuring
+def test_server_that_hangs_after_it_has_answered_gets_no_time_for_the_upload(
+    measures: bool,
+) -> None:
+    slow, request = upload(MEGABYTE, measures=measures, rate=5 * RATE, buffer=4 * MEGABYTE)
+    slow.run(11.0)
+    assert request.state == JOB_CREATED
+    slow.connection.receive_data = lambda data: None  # type: ignore[method-assign]
+    assert slow.run(1000.0) <= 3 * 3.0
+
+
+@measuring
 def test_time_for_what_a_tunnel_may_hide_is_bounded(measures: bool) -> None:
     slow, _ = upload(30 * MEGABYTE, measures=measures, rate=1e9, buffer=40 * MEGABYTE)
     slow.connection.receive_data = lambda data: None  # type: ignore[method-assign]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import os
 import random
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.testing.wires import End
 
 ROOT = Path(__file__).parents[2]
 MEGABYTE = 1024 * 1024
@@ -450,6 +454,203 @@ def test_long_waits_are_watched() -> None:
     assert call.requests[0].state == JOB_COMPLETE
 
 
+# Slow links.
+
+SLOW = 20_000
+
+
+def of_slow(**options: Any) -> Cast:
+    """A cast whose links carry 20 kB a second."""
+    faults = Faults(**{"bandwidth": (SLOW, SLOW), "receive_buffer": 65_536, **options})
+    return Cast(Network(random.Random, seed=1, faults=faults))
+
+
+def uploading(size: int = 100_000, **options: Any) -> tuple[Cast, End]:
+    """A cast whose client has just begun to send so many bytes, and its end."""
+    cast = of_slow(**options)
+    run(cast.net, 0.5)
+    cast.submit("reverse", bytes(size))
+    run(cast.net, 0.01)
+    (end,) = cast.client.ends.values()
+    return cast, end
+
+
+@pytest.mark.parametrize("receive_buffer", [0, 65_536])
+def test_slow_link_with_large_job_takes_as_long_as_its_bytes(receive_buffer: int) -> None:
+    cast = of_slow(receive_buffer=receive_buffer, capacity=30_000)
+    call = cast.submit("reverse", bytes(100_000))
+    cast.net.check()
+    assert call.requests[0].result == bytes(100_000)
+    assert call.over_at is not None
+    # The data goes to the server and the worker, the result to the server and the client.
+    assert 4 * 100_000 / SLOW < call.over_at < 4 * 100_000 / SLOW + 0.5
+
+
+def test_slow_link_with_small_send_buffer_leaves_the_rest_to_the_driver() -> None:
+    cast, end = uploading(capacity=10_000)
+    before = end.unacknowledged
+    assert before > 100_000
+    assert before - len(end.rest) == 10_000
+    run(cast.net, 2.0)
+    # The server acknowledges 20 kB a second. The driver refills a buffer that is half empty.
+    assert before - end.unacknowledged == pytest.approx(2 * SLOW, abs=4_000)
+    assert 5_000 <= end.unacknowledged - len(end.rest) <= 10_000
+    run(cast.net, 10.0)
+    assert not end.unacknowledged
+    cast.net.check()
+
+
+@pytest.mark.parametrize("kept", [0, 30_000])
+def test_node_that_does_not_read_has_its_receive_buffer_acknowledged(kept: int) -> None:
+    cast, end = uploading(receive_buffer=kept)
+    before = end.unacknowledged
+    cast.server.freeze(cast.net.now + 20.0)
+    run(cast.net, 19.0)
+    assert before - end.unacknowledged == pytest.approx(kept, abs=4_000)
+    run(cast.net, 10.0)
+    assert not end.unacknowledged
+    cast.net.check()
+
+
+def test_link_that_stalls_acknowledges_nothing() -> None:
+    cast, end = uploading()
+    run(cast.net, 1.0)
+    cast.net.break_(Fault(cast.net.now, "stall", "client1>server1", 10.0))
+    before = end.unacknowledged
+    run(cast.net, 9.0)
+    assert end.unacknowledged == before
+    run(cast.net, 2.0)
+    # Afterwards, the rate is the same as before.
+    assert before - end.unacknowledged < 30_000
+    cast.net.check()
+
+
+def test_link_that_is_throttled_carries_less_for_a_while() -> None:
+    net = Network(random.Random, seed=1, replay=[Fault(0.4, "throttle", "client1>server1", 3.0)])
+    cast = Cast(net)
+    cast.submit("slowly")
+    run(net, 0.5)
+    call = cast.submit("reverse", bytes(MEGABYTE), accepted_only=True)
+    run(net, 2.8)
+    (end,) = cast.client.ends.values()
+    assert MEGABYTE - end.unacknowledged < 3.0 * SLOW + 1000
+    run(net, 0.5)
+    assert call.is_over
+    net.check()
+
+
+def test_slow_link_that_is_throttled_is_no_quicker() -> None:
+    cast, end = uploading(bandwidth=(1000.0, 1000.0))
+    cast.net.break_(Fault(cast.net.now, "throttle", "client1>server1", 10.0))
+    assert end.line.rate == 1000.0
+
+
+def test_system_still_sends_its_buffer_after_its_node_has_closed() -> None:
+    cast, end = uploading()
+    left = end.unacknowledged
+    heard = []
+    cast.server.engine.receive_data = (  # type: ignore[method-assign]
+        lambda link, data, now: heard.append(len(data) if link is end.peer.link else 0)
+    )
+    end.close()
+    assert not end.peer.has_ended
+    run(cast.net, 10.0)
+    assert end.peer.has_ended
+    assert sum(heard) == left
+
+
+def test_system_drops_its_buffer_where_its_node_has_left_bytes_unread() -> None:
+    cast, end = uploading()
+    end.expect(b"not read")
+    end.close()
+    run(cast.net, 1.0)
+    # The server was told of a reset, and not of an end in order.
+    assert end.peer.gone
+
+
+def test_peer_that_has_closed_refuses_what_arrives() -> None:
+    cast, end = uploading()
+    cast.client.freeze(cast.net.now + 5.0)
+    cast.server._forget(end.peer, closes=True)
+    left = end.unacknowledged
+    run(cast.net, 4.0)
+    assert [mark for _, mark in end._flight] == ["end of stream", "reset"]
+    assert end.unacknowledged == left
+
+
+def test_link_that_breaks_sends_nothing_more() -> None:
+    cast, end = uploading()
+    end.fall_silent()
+    before = end.unacknowledged
+    run(cast.net, 10.0)
+    assert end.unacknowledged == before
+    assert not end.peer.gone
+
+
+def test_node_that_is_stopped_writes_nothing() -> None:
+    cast, end = uploading(capacity=10_000)
+    left = len(end.rest)
+    cast.client.freeze(cast.net.now + 5.0)
+    run(cast.net, 4.9)
+    assert len(end.rest) == left
+    run(cast.net, 1.0)
+    assert len(end.rest) < left
+    cast.net.check()
+
+
+def test_tunnel_takes_more_than_the_system() -> None:
+    cast, end = uploading(capacity=10_000, tunnel=50_000)
+    assert end.unacknowledged - len(end.rest) == 60_000
+    cast.net.check()
+
+
+def test_connections_draw_their_bandwidth() -> None:
+    low, high = 10_000.0, 1_000_000.0
+    cast = of_slow(bandwidth=(low, high))
+    run(cast.net, 1.0)
+    (end,) = cast.worker.ends.values()
+    rates = {end.line.rate, end.peer.line.rate}
+    assert len(rates) == 2
+    assert all(low <= rate <= high for rate in rates)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"bandwidth": (0, 1)}, r"bandwidth is \(0, 1\): it must be the least"),
+        ({"bandwidth": (2, 1)}, r"bandwidth is \(2, 1\)"),
+        ({"bandwidth": (math.nan, 1)}, "bandwidth is"),
+        ({"receive_buffer": -1}, "receive_buffer is -1"),
+        ({"tunnel": -1}, "tunnel is -1"),
+    ],
+)
+def test_faults_with_impossible_links_are_refused(options: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Faults(**options)
+
+
+@pytest.mark.parametrize(
+    ("measures", "tunnel", "count"), [(True, 0, 1), (False, 0, 0), (True, 1, 0)]
+)
+def test_driver_measures_where_it_can(measures: bool, tunnel: int, count: int) -> None:
+    told: list[Any] = []
+    cast, end = uploading(tunnel=tunnel)
+    engine: Any = cast.client.engine
+    engine.links_to_measure = lambda now: [end.link]
+    engine.measured = lambda *args: told.append(args)
+    cast.client.measures = measures
+    cast.client.engine._timers.set("test", cast.net.now + 1.0, lambda key, now: None)
+    unacknowledged = end.unacknowledged
+    run(cast.net, 1.5)
+    assert len(told) == count
+    assert all(unacknowledged - 25_000 < size < unacknowledged for _, size in told)
+
+
+def test_nodes_draw_whether_their_driver_measures() -> None:
+    nodes = [Network(random.Random, seed=seed).server() for seed in range(20)]
+    assert {node.measures for node in nodes} == {False, True}
+
+
 # A stranger's engine.
 
 
@@ -710,6 +911,20 @@ def test_the_same_seed_is_the_same_run() -> None:
         plan.run()
         digests.append((plan.net.trace.digest, plan.net.steps))
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_forgotten_request_is_gone_without_the_collector() -> None:
+    net = Network(random.Random, seed=1)
+    cast = Cast(net)
+    call = cast.submit("reverse")
+    net.run(until=1.0)
+    (request,) = map(weakref.ref, call.requests)
+    gc.disable()
+    try:
+        cast.client.forget(call)
+        assert request() is None
+    finally:
+        gc.enable()
 
 
 def test_the_same_seed_is_the_same_run_in_another_process() -> None:

@@ -15,6 +15,7 @@ from gearman_proto.constants import (
     JOB_UNKNOWN,
     PRIORITY_HIGH,
 )
+from gearman_proto.engines.base import Close
 from gearman_proto.engines.jobqueue import JobState
 from gearman_proto.engines.timers import Timers
 from gearman_proto.engines.waits import Stream
@@ -27,7 +28,7 @@ from gearman_proto.errors import (
 )
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.updates import JobData
-from gearman_proto.testing import Fault, Network, ServerNode, SimulationError
+from gearman_proto.testing import Fault, Faults, Network, ServerNode, SimulationError
 from gearman_proto.testing.books import Execution
 from gearman_proto.wire import text
 from gearman_proto.wire.connection import Connection
@@ -48,8 +49,12 @@ def work(job: Any) -> Generator[Any, None, bytes]:
 class Cast:
     """A server, a worker, a client and an admin client; a submit is under way."""
 
-    def __init__(self, *faults: Fault, **options: Any) -> None:
-        self.net = net = Network(random.Random, seed=1, replay=faults)
+    def __init__(
+        self, *faults: Fault, bandwidth: tuple[float, float] | None = None, **options: Any
+    ) -> None:
+        self.net = net = Network(
+            random.Random, seed=1, faults=Faults(bandwidth=bandwidth), replay=faults
+        )
         self.server: ServerNode = net.server(**options)
         self.worker = net.worker([self.server], {"work": work})
         self.client = net.client([self.server])
@@ -260,6 +265,7 @@ def test_a_job_of_a_worker_that_has_ended() -> None:
 def test_a_worker_that_stops_does_not_wait_for_ever(seconds: float, losses: int) -> None:
     cast = doing()
     (end,) = cast.worker.ends.values()
+    cast.net.leaving.add("worker1")
     end.link.connection.receive_data(b"\0RES")
     end.link.since = cast.net.now - seconds
     cast.worker._forget(end, closes=True)
@@ -329,8 +335,72 @@ def test_a_worker_that_leaves_before_its_result_has_arrived() -> None:
     while cast.worker.runs:
         cast.run(0.0001)
     (link,) = cast.worker.ends
+    cast.worker.stop()
     cast.worker.engine._close(link, ConnectionError("bye"), cast.net.now)
-    found(cast.worker.pump, "before its last result has arrived")
+    found(cast.worker.pump, "before its last result has arrived: .'H:server1-0:")
+
+
+# Connections that are healthy.
+
+SLOW = (20_000.0, 20_000.0)
+
+
+def given_up(cast: Cast, node: Any) -> None:
+    """The engine of `node` closes its first connection."""
+    end = next(iter(node.ends.values()))
+    node.engine._actions.append(Close(end.link))
+    node.pump()
+
+
+@pytest.mark.parametrize("name", ["client", "worker", "server"])
+@pytest.mark.parametrize("kind", [None, "throttle"])
+def test_engine_that_closes_a_healthy_connection_has_given_it_up(
+    name: str, kind: str | None
+) -> None:
+    faults = [Fault(0.2, kind, "client1>server1", 9.0)] if kind else []
+    cast = Cast(*faults, bandwidth=SLOW)
+    cast.submit()
+    cast.run(0.5)
+    found(lambda: given_up(cast, getattr(cast, name)), f"{name}1 gives up .* last heard at 0.0")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(0.2, "stall", "client1>server1", 0.1),
+        Fault(0.2, "freeze", "server1", 0.1),
+        Fault(0.2, "freeze", "client1", 0.1),
+        Fault(0.2, "crash", "server1", 9.0),
+        Fault(0.5, "hang-up", "client1>server1"),
+    ],
+    ids=str,
+)
+def test_engine_may_close_a_connection_after_a_fault(fault: Fault) -> None:
+    cast = Cast(fault, bandwidth=SLOW)
+    cast.submit()
+    cast.run(0.1)
+    (end,) = cast.client.ends.values()
+    assert end.is_healthy()
+    cast.run(0.4)
+    assert not end.is_healthy()
+
+
+def test_engine_may_close_a_slow_connection() -> None:
+    cast = Cast(bandwidth=(19_999.0, 19_999.0))
+    cast.submit()
+    cast.run(0.5)
+    given_up(cast, cast.client)
+
+
+def test_engine_may_close_healthy_connections_at_its_end() -> None:
+    cast = Cast(bandwidth=SLOW)
+    cast.submit()
+    cast.run(0.5)
+    cast.client.close()
+    assert not cast.client.ends
+    cast.admin.ask(text.shutdown(graceful=False))
+    cast.run(1.0)
+    assert not [end for end in cast.server.ends.values() if end.link.is_up]
 
 
 # Workers' ends.

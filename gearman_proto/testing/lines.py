@@ -1,0 +1,97 @@
+"""The link from one end of a simulated connection to the other, with a limited rate.
+
+Bytes that the sender's system has taken wait in a queue. The line carries them one segment after
+the other, each in ``size / rate`` seconds. Like TCP, it pauses while the receiver's buffer is full
+or the connection is stalled. A mark (see `wires`) follows the bytes that were queued before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .simulation import Simulation
+    from .wires import End
+
+#: Bytes per second from which on a link is healthy: engines must not give it up.
+HEALTHY: Final = 20_000
+# Seconds that a segment takes, and the least and the most bytes that it has.
+_SECONDS: Final = 0.2
+_SMALLEST: Final = 1448
+_LARGEST: Final = 65536
+
+
+class Line:
+    """One direction of a connection.
+
+    Args:
+        net: The network.
+        end: The end that sends.
+
+    Attributes:
+        bandwidth: Bytes per second; infinite if there is no limit.
+        throttled_until: End of the last `throttle` fault, in seconds of virtual time.
+    """
+
+    __slots__ = ("_end", "_is_sending", "_net", "_queue", "bandwidth", "throttled_until")
+
+    def __init__(self, net: Simulation, end: End) -> None:
+        self._net = net
+        self._end = end
+        self.bandwidth: float = net.bandwidth()
+        self.throttled_until: float = 0.0
+        # What the sender's system has taken and not sent yet.
+        self._queue: deque[memoryview | str] = deque()
+        self._is_sending = False
+
+    @property
+    def rate(self) -> float:
+        """The bytes per second that pass now."""
+        is_throttled = self.throttled_until > self._net.now
+        return min(HEALTHY, self.bandwidth) if is_throttled else self.bandwidth
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether bytes reach the peer without waiting for the line."""
+        return not (self._queue or self._is_sending) and self.rate == math.inf
+
+    def send(self, item: bytes | str) -> None:
+        """Queue `item`, bytes or a mark."""
+        self._queue.append(item if isinstance(item, str) else memoryview(item))
+        self.send_next()
+
+    def send_next(self) -> None:
+        """Send the next segment, if the line is free and the peer has room for it."""
+        net, peer, queue = self._net, self._end.peer, self._queue
+        while queue and not self._is_sending:
+            item = queue[0]
+            if isinstance(item, str):
+                queue.popleft()
+                peer.expect(item)
+                continue
+            rate = self.rate
+            size = min(len(item), int(max(_SMALLEST, min(rate * _SECONDS, _LARGEST))))
+            if not peer.has_window(size, rate):
+                return  # It calls again when its node reads.
+            queue[0] = item[size:]
+            if size == len(item):
+                queue.popleft()
+            self._is_sending = True
+            begun = max(net.now, peer.stalled_until)
+            net.schedule(begun + size / rate, self._sent, bytes(item[:size]))
+
+    def _sent(self, segment: bytes) -> None:
+        end, peer = self._end, self._end.peer
+        self._is_sending = False
+        if end.silent or peer.gone:
+            self._queue.clear()
+            end.refused()
+        else:
+            peer.expect(segment)
+            self.send_next()
+
+    def clear(self) -> None:
+        """Drop what was not sent yet."""
+        self._queue.clear()
