@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -15,11 +14,11 @@ import pytest
 from gearman_sync import GearmanClient, JobServer
 from tests.support import PATIENCE, Gearmand, eventually
 
-from .support import Script
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from .support import Script
 
     MakeClient = Callable[..., GearmanClient]
     StartScript = Callable[..., Script]
