@@ -75,6 +75,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("gearman")
 
+# What ends one connection only.
+_BROKEN: Final = (OSError, MemoryError)
 # Who has connected.
 _PEER: Final = ServerAddress("peer")
 
@@ -82,6 +84,11 @@ _PEER: Final = ServerAddress("peer")
 clock: Final = time.monotonic
 #: Where all chance comes from. It keeps nothing that two processes would share after a fork.
 chance: Final = random.SystemRandom()
+
+
+def _with_text(error: Exception) -> Exception:
+    """Return `error`, or one that says something."""
+    return error if str(error) else OSError(type(error).__name__)
 
 
 class Driver(BaseDriver[E_]):
@@ -448,8 +455,8 @@ class Driver(BaseDriver[E_]):
         while True:
             try:
                 data = transport.read()
-            except OSError as error:
-                self._lost(link, self.engine.connection_lost, error, now)
+            except _BROKEN as error:
+                self._lost(link, self.engine.connection_lost, _with_text(error), now)
                 return
             if data:
                 self._tell(self.engine.receive_data, link, data, now)
@@ -470,8 +477,7 @@ class Driver(BaseDriver[E_]):
             # ValueError for some host names.
             if is_from_handler(error):
                 raise
-            error = error if str(error) else OSError(type(error).__name__)
-            self._lost(link, self.engine.connect_failed, error, now)
+            self._lost(link, self.engine.connect_failed, _with_text(error), now)
             return False
         if done:
             self._poller.connecting.discard(link)
@@ -526,8 +532,8 @@ class Driver(BaseDriver[E_]):
             more = functools.partial(self._tell, self.engine.data_to_send, link, now)
             try:
                 transport.write(more, link)
-            except OSError as error:
-                self._lost(link, self.engine.connection_lost, error, now)
+            except _BROKEN as error:
+                self._lost(link, self.engine.connection_lost, _with_text(error), now)
                 lost = True
             if transport.is_blocked is not was_blocked:
                 self._poller.touched.add(link)

@@ -22,7 +22,8 @@ Pairing
 
 Errors
     Those in received bytes are raised by `next_event`, after every event that came before them,
-    and again by every later call. Those of the caller are raised by `send`, which then has changed
+    and again by every later call. A lack of memory for received bytes is such an error, so it costs
+    this connection only. Those of the caller are raised by `send`, which then has changed
     nothing. Most of the checks in `send` are there because a server would meet the packet with
     silence, by closing, or by ending its process.
 """
@@ -114,6 +115,11 @@ def _pairs(size: int) -> struct.Struct:
 
 def _words(line: bytes) -> int:
     return sum(1 for word in line.split(b" ") if word)
+
+
+def _no_memory() -> RemoteProtocolError:
+    # Some of the bytes may be lost, so what follows means nothing. Other connections are sound.
+    return RemoteProtocolError("there was no memory for what was received")
 
 
 class Connection:
@@ -379,7 +385,10 @@ class Connection:
         if self._eof:
             raise LocalProtocolError("data after the end of the stream")
         if self._error is None:
-            self._buffer.feed(data)
+            try:
+                self._buffer.feed(data)
+            except MemoryError:
+                self._fail(_no_memory())
 
     def receive_eof(self) -> None:
         """Take note that the peer sends no more."""
@@ -434,10 +443,17 @@ class Connection:
             buffer.start = end
             return row.event_class(*args)  # type: ignore[no-any-return]
         except RemoteProtocolError as error:
-            self._error = error
-            self._replies = {}
-            self._buffer.clear()
+            self._fail(error)
             raise
+        except MemoryError as error:
+            failure = _no_memory()
+            self._fail(failure)
+            raise failure from error
+
+    def _fail(self, error: RemoteProtocolError) -> None:
+        self._error = error
+        self._replies = {}
+        self._buffer.clear()
 
     def next_created(self) -> tuple[list[bytes], list[Any]]:
         """Take the JOB_CREATED packets of one size that come next, and return what they say.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import importlib.util
+import math
 import signal
 import socket
 import threading
@@ -14,12 +15,14 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto.errors import ConnectionError, ServerUnavailable
 from gearman_sync import GearmanClient, GearmanWorker, JobServer, WorkerJob, _transport
+from gearman_sync._transport import Transport
 from gearman_sync.testing import Gate, ScriptedWorker
 from tests.support import PATIENCE, Gearmand, resolve_to, spawn
 
 from .support import Script, wait_for_leader
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable
 
     StartWorker = Callable[..., ScriptedWorker]
@@ -61,10 +64,8 @@ def test_connection_without_thread_or_memory_fails_alone(
     resolve_to(monkeypatch, "gearman.test", "127.0.0.1")
     # A second name of the same server, which is a server of its own for the client.
     client = make_client(gearmand.address, (host, gearmand.port + (host[0] == "1")))
-    good, bad = client.connection_list
-    client.establish_connection(good)
-    call = spawn(client.wait_until_jobs_completed, submitted(client, task, good))
-    wait_for_leader(client)
+    bad = client.connection_list[1]
+    call = begin_job(client, task)
     with monkeypatch.context() as context:
         context.setattr(where, name, broken)
         with pytest.raises(ConnectionError, match=why):
@@ -74,12 +75,49 @@ def test_connection_without_thread_or_memory_fails_alone(
     assert (request.state, request.error) == (gearman.JOB_COMPLETE, None)
 
 
-def submitted(client: GearmanClient, task: str, server: Any) -> list[gearman.GearmanJobRequest]:
-    """A request that the first server has."""
-    while True:
-        request = client.submit_job(task, b"data", wait_until_complete=False)
-        if request.connection == server.address:
-            return [request]
+def begin_job(client: GearmanClient, task: str) -> concurrent.futures.Future[Any]:
+    """Have another thread wait for a job at the client's first server, and lead."""
+    first, second = client.connection_list
+    client.establish_connection(first)
+    second.cool_until = math.inf
+    request = client.submit_job(task, b"data", wait_until_complete=False)
+    second.cool_until = 0.0
+    assert request.connection == first.address
+    call = spawn(client.wait_until_jobs_completed, [request])
+    wait_for_leader(client)
+    return call
+
+
+@pytest.mark.parametrize("name", ["read", "write"])
+def test_connection_that_gets_no_memory_for_bytes_fails_alone(
+    gearmand: Gearmand,
+    make_client: MakeClient,
+    start_worker: StartWorker,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    gate = Gate()
+    start_worker(gearmand.address, {task: gate})
+    with JobServer() as other:
+        client = make_client(gearmand.address, other.address)
+        bad = client.connection_list[1]
+        client.establish_connection(bad)
+        call = begin_job(client, task)
+        transport = client._driver._poller.transports[bad.link]
+        real = getattr(Transport, name)
+
+        def broken(self: Transport, *args: Any) -> Any:
+            return no_memory() if self is transport else real(self, *args)
+
+        monkeypatch.setattr(Transport, name, broken)
+        status = gearman.GearmanJobRequest.from_handle("H:host:1", bad.address)
+        client.get_job_status(status, poll_timeout=PATIENCE)
+        assert not status.timed_out
+        assert transport.sock is None
+        gate.open.set()
+        (request,) = call.result(PATIENCE)
+    assert (request.state, request.error) == (gearman.JOB_COMPLETE, None)
 
 
 def test_resolver_may_raise_anything(
