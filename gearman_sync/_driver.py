@@ -283,6 +283,7 @@ class Driver(BaseDriver[E_]):
         try:
             self._poller.check()
         except ConnectionError as taken:
+            self.engine.crash(taken)
             self._busy = True
             self._interrupted(taken)
             raise taken from error

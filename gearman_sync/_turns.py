@@ -33,7 +33,7 @@ What signals may do
 from __future__ import annotations
 
 import _thread
-import signal
+import sys
 import threading
 import time
 from traceback import walk_tb
@@ -107,7 +107,10 @@ def is_from_handler(error: BaseException) -> bool:
     The handler's frame is in the traceback then. (One that is not written in Python has none, but
     the one that Python has, for Ctrl-C, raises what is no Exception.)
     """
-    if threading.current_thread() is not threading.main_thread() or not _is_main_interpreter():
+    # It takes long to load. Without it, no program has a handler.
+    signal = sys.modules.get("signal")
+    is_main = threading.current_thread() is threading.main_thread() and _is_main_interpreter()
+    if signal is None or not is_main:
         return False
     handlers = map(signal.getsignal, signal.valid_signals())
     codes = {_code_of(handler) for handler in handlers if callable(handler)} - {None}

@@ -117,11 +117,6 @@ def _words(line: bytes) -> int:
     return sum(1 for word in line.split(b" ") if word)
 
 
-def _no_memory() -> RemoteProtocolError:
-    # Some of the bytes may be lost, so what follows means nothing. Other connections are sound.
-    return RemoteProtocolError("there was no memory for what was received")
-
-
 class Connection:
     """One end of one connection, without the connection.
 
@@ -387,8 +382,8 @@ class Connection:
         if self._error is None:
             try:
                 self._buffer.feed(data)
-            except MemoryError:
-                self._fail(_no_memory())
+            except MemoryError as error:
+                self._fail(error)
 
     def receive_eof(self) -> None:
         """Take note that the peer sends no more."""
@@ -442,18 +437,16 @@ class Connection:
                 return row.event_class(*args, token)  # type: ignore[no-any-return]
             buffer.start = end
             return row.event_class(*args)  # type: ignore[no-any-return]
-        except RemoteProtocolError as error:
-            self._fail(error)
-            raise
-        except MemoryError as error:
-            failure = _no_memory()
-            self._fail(failure)
-            raise failure from error
+        except (RemoteProtocolError, MemoryError) as error:
+            raise self._fail(error) from error.__cause__
 
-    def _fail(self, error: RemoteProtocolError) -> None:
+    def _fail(self, error: RemoteProtocolError | MemoryError) -> RemoteProtocolError:
+        if isinstance(error, MemoryError):  # Bytes may be lost, so what follows means nothing.
+            error = RemoteProtocolError("there was no memory for what was received")
         self._error = error
         self._replies = {}
         self._buffer.clear()
+        return error
 
     def next_created(self) -> tuple[list[bytes], list[Any]]:
         """Take the JOB_CREATED packets of one size that come next, and return what they say.
