@@ -62,7 +62,7 @@ from gearman_proto.engines.driving import E_, W_, BaseDriver
 from ._poller import Listener, Poller
 from ._selector import READ, WRITE
 from ._transport import OPEN, Transport
-from ._turns import Bell, Lock, Turns, sleep_until
+from ._turns import Bell, Lock, Turns, is_from_handler, sleep_until
 
 if TYPE_CHECKING:
     import socket
@@ -71,9 +71,12 @@ if TYPE_CHECKING:
 
     from gearman_proto import Wait
     from gearman_proto.engines.driving import T_, Begin
+    from gearman_proto.engines.racing import LastGood
 
 logger: Final = logging.getLogger("gearman")
 
+# What ends one connection only.
+_BROKEN: Final = (OSError, MemoryError)
 # Who has connected.
 _PEER: Final = ServerAddress("peer")
 
@@ -81,6 +84,11 @@ _PEER: Final = ServerAddress("peer")
 clock: Final = time.monotonic
 #: Where all chance comes from. It keeps nothing that two processes would share after a fork.
 chance: Final = random.SystemRandom()
+
+
+def _with_text(error: Exception) -> Exception:
+    """Return `error`, or one that says something."""
+    return error if str(error) else OSError(type(error).__name__)
 
 
 class Driver(BaseDriver[E_]):
@@ -113,6 +121,8 @@ class Driver(BaseDriver[E_]):
         self._rounds = 0
         self._poller = Poller()
         self._turns = Turns(self._lock)
+        # The address of each server that worked last.
+        self._last_good: LastGood = {}
         # Links whose sockets take more again.
         self._writable: set[Any] = set()
         #: To be called with the Wait of a Call that is over, if it has one; `tidy` comes next.
@@ -183,6 +193,15 @@ class Driver(BaseDriver[E_]):
         self._posted.append(function)
         self._poller.waker.wake()
 
+    def open(self) -> None:
+        """Open what a call waits with, if it is not open; the caller has the lock.
+
+        Raises:
+            ConnectionError: The system has no descriptors left. Nothing has changed then.
+        """
+        if self._poller.selector is None:
+            self._poller.open()
+
     def block(self, wait: Wait, bell: Bell) -> None:
         """Return when `wait`, which rings `bell`, is ready."""
         self._inside(self._block, wait, bell)
@@ -197,7 +216,11 @@ class Driver(BaseDriver[E_]):
 
     def close(self) -> None:
         """Close the engine and all sockets; everybody who waits returns."""
-        self.tell(lambda engine, now: engine.close(now))
+        try:
+            self.tell(lambda engine, now: engine.close(now))
+        except ConnectionError:
+            # The descriptors were taken away, and the connections are given up now. Again:
+            self.tell(lambda engine, now: engine.close(now))
         if not self._lock.is_mine():
             with self._lock:
                 self._close_poller()
@@ -215,9 +238,13 @@ class Driver(BaseDriver[E_]):
             accept: Gets the engine, the address of the other end, the new socket's number and the
                 time, and returns the link.
             context: For TLS. Then the engine is told when the link's handshake is over.
+
+        Raises:
+            ConnectionError: The system has no descriptors left.
         """
         sock.setblocking(False)
         with self._lock:
+            self._poller.open()
             self._poller.listen(Listener(sock, accept, context))
 
     def _inside(self, function: Callable[..., T_], *args: Any) -> T_:
@@ -242,8 +269,24 @@ class Driver(BaseDriver[E_]):
         try:
             return function(*args)
         except BaseException as error:
+            if isinstance(error, OSError):
+                self._check_descriptors(error)
             self._interrupted(error)
             raise
+
+    def _check_descriptors(self, error: OSError) -> None:
+        """Give up all connections if the program has closed what `error` may be about.
+
+        Raises:
+            ConnectionError: That is so.
+        """
+        try:
+            self._poller.check()
+        except ConnectionError as taken:
+            self.engine.crash(taken)
+            self._busy = True
+            self._interrupted(taken)
+            raise taken from error
 
     def _finish(self, call: Call[Any], begin: Begin[E_, Any]) -> None:
         try:
@@ -256,10 +299,11 @@ class Driver(BaseDriver[E_]):
 
     def _call(self, function: Callable[[E_, float], T_], look: bool) -> T_:
         self._enter()
-        if look and self._turns.leader is None and self._poller.transports:
+        selector = self._poller.selector
+        if look and selector is not None and self._turns.leader is None and self._poller.transports:
             # Nobody has looked for a while. What matters most is a connection that has
             # ended: what is sent on it would be lost.
-            ready = self._poller.selector.select(0)
+            ready = selector.select(0)
             if ready:
                 self._handle(ready, -math.inf)
         try:
@@ -332,9 +376,15 @@ class Driver(BaseDriver[E_]):
     def _poll(self) -> None:
         """Sleep until something comes or is due, and take it in."""
         self._mend()
+        rounds, selector = self._rounds, self._poller.selector
+        if selector is None:
+            self._poller.open()
+            # What was posted before that has woken nobody.
+            self._enter()
+            self._leave()
+            return
         deadline = self._next_deadline()
         timeout = sleep_until(deadline)
-        rounds, selector = self._rounds, self._poller.selector
         try:
             ready = self._turns.sleep(deadline, selector.select, timeout)
         finally:
@@ -343,7 +393,7 @@ class Driver(BaseDriver[E_]):
                 if self.engine.closed:
                     self._poller.close()
                 if selector is not self._poller.selector:
-                    selector.close()
+                    self._poller.drop(selector)
         # What was found is out of date if somebody has looked meanwhile, on top of this.
         if rounds == self._rounds and not self._busy:
             self._handle(ready, deadline)
@@ -373,7 +423,7 @@ class Driver(BaseDriver[E_]):
             # Else it was closed since the selector returned.
         # Input that has come counts before the time that has passed.
         if now >= deadline:
-            self._give_up_addresses(now)
+            self._start_addresses(now)
             self._poller.resume_listening(now)
             self._tell(self._expire, now)
         self._pump()
@@ -383,11 +433,11 @@ class Driver(BaseDriver[E_]):
         transport = self._poller.transports.get(link)
         return None if transport is None else transport.unacknowledged()
 
-    def _give_up_addresses(self, now: float) -> None:
+    def _start_addresses(self, now: float) -> None:
         for link in list(self._poller.connecting):
             transport = self._poller.transports[link]
             if transport.deadline is not None and transport.deadline <= now:
-                self._attempt(link, transport.give_up_address, now)
+                self._attempt(link, transport.start_due, now)
 
     def _next_deadline(self) -> float:
         first, deadline = self._poller.next_deadline(), self.engine.next_deadline()
@@ -396,7 +446,7 @@ class Driver(BaseDriver[E_]):
     def _accept(self, listener: Listener, now: float) -> None:
         for sock, address in self._poller.accept(listener, now):
             link = listener.accept(self.engine, str(address[0]), sock.fileno(), now)
-            self._poller.add(link, _transport(_PEER, 0.0, listener.context).accept(sock))
+            self._poller.add(link, self._transport(_PEER, 0.0, listener.context).accept(sock))
 
     def _on_ready(self, link: Any, transport: Transport, events: int, now: float) -> None:
         if transport.stage is not OPEN:
@@ -410,8 +460,8 @@ class Driver(BaseDriver[E_]):
         while True:
             try:
                 data = transport.read()
-            except OSError as error:
-                self._lost(link, self.engine.connection_lost, error, now)
+            except _BROKEN as error:
+                self._lost(link, self.engine.connection_lost, _with_text(error), now)
                 return
             if data:
                 self._tell(self.engine.receive_data, link, data, now)
@@ -424,14 +474,20 @@ class Driver(BaseDriver[E_]):
 
     def _attempt(self, link: Any, step: Callable[[float], Any], now: float) -> bool:
         """Take a step of connecting. Returns whether it was the last."""
-        self._poller.suspend(link)  # The step may close the socket.
+        self._poller.suspend(link)  # The step may close sockets.
         try:
             done = bool(step(now))
-        except (OSError, ValueError) as error:  # ssl takes some host names for a ValueError.
-            self._lost(link, self.engine.connect_failed, error, now)
+        except Exception as error:
+            # Of any kind: the system may have no memory or no thread left, and `ssl` raises
+            # ValueError for some host names.
+            if is_from_handler(error):
+                raise
+            self._lost(link, self.engine.connect_failed, _with_text(error), now)
             return False
         if done:
             self._poller.connecting.discard(link)
+        else:
+            self._tell(self.engine.connecting, link, now)
         return done
 
     def _lost(self, link: Any, tell: Callable[..., None], error: Exception, now: float) -> None:
@@ -481,8 +537,8 @@ class Driver(BaseDriver[E_]):
             more = functools.partial(self._tell, self.engine.data_to_send, link, now)
             try:
                 transport.write(more, link)
-            except OSError as error:
-                self._lost(link, self.engine.connection_lost, error, now)
+            except _BROKEN as error:
+                self._lost(link, self.engine.connection_lost, _with_text(error), now)
                 lost = True
             if transport.is_blocked is not was_blocked:
                 self._poller.touched.add(link)
@@ -492,24 +548,33 @@ class Driver(BaseDriver[E_]):
     def _connect(self, action: Connect, now: float) -> None:
         link = action.link
         context = self._contexts.get(link.address)
-        transport = _transport(link.address, action.timeout, context)
+        transport = self._transport(link.address, action.timeout, context)
         self._poller.add(link, transport)
         self._poller.connecting.add(link)
 
-        def resolved(found: list[Any] | OSError) -> None:
+        def resolved(found: list[Any] | Exception) -> None:
             # In the resolver's thread. If nobody leads, the next one who does will look.
             self.post(lambda _engine, now: self._on_resolved(link, found, now))
 
         self._attempt(link, functools.partial(transport.start, resolved), now)
 
-    def _on_resolved(self, link: Any, found: list[Any] | OSError, now: float) -> None:
+    def _on_resolved(self, link: Any, found: list[Any] | Exception, now: float) -> None:
         transport = self._poller.transports.get(link)
         if transport is None:
             return  # The engine has given it up.
-        if isinstance(found, OSError):
+        if isinstance(found, Exception):
             self._lost(link, self.engine.connect_failed, found, now)
         else:
             self._attempt(link, functools.partial(transport.connect, found), now)
+
+    def _transport(
+        self, address: ServerAddress, timeout: float, context: ssl.SSLContext | None
+    ) -> Transport:
+        if context is None:
+            return Transport(address, timeout, self._last_good)
+        from ._tls import SecureTransport  # noqa: PLC0415 - `ssl` takes long to load
+
+        return SecureTransport(address, timeout, self._last_good, context)
 
     # The end.
 
@@ -530,17 +595,9 @@ class Driver(BaseDriver[E_]):
         with contextlib.suppress(Exception):
             self.engine.abandon(ConnectionError("the process was forked"))
         with contextlib.suppress(Exception):
-            self._poller.close()
+            self._poller.close(in_child=True)
         if not was_closed:
             self._setup()
-
-
-def _transport(address: ServerAddress, timeout: float, context: ssl.SSLContext | None) -> Transport:
-    if context is None:
-        return Transport(address, timeout)
-    from ._tls import SecureTransport  # noqa: PLC0415 - `ssl` takes long to load
-
-    return SecureTransport(address, timeout, context)
 
 
 class Call(Generic[W_]):
@@ -562,6 +619,7 @@ class Call(Generic[W_]):
 
     def start(self, begin: Begin[Any, W_], engine: Any, now: float) -> None:
         """Begin it; this has the lock."""
+        self._driver.open()
         self.wait = begin(engine, now, self.bell.ring)
 
     def block(self) -> W_:

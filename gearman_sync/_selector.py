@@ -6,6 +6,8 @@ itself; elsewhere `selectors` has what the system has.
 
 from __future__ import annotations
 
+import functools
+import os
 import select
 import selectors
 from typing import Any, Final, TypeAlias
@@ -18,6 +20,7 @@ class EpollSelector:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._is_abandoned = False
         self._owners: dict[int, Any] = {}
 
     def register(self, fd: int, events: int, owner: object) -> None:
@@ -49,7 +52,13 @@ class EpollSelector:
 
     def close(self) -> None:
         """Have the system forget it."""
-        self._epoll.close()
+        if not self._is_abandoned:
+            self._epoll.close()
+
+    def abandon(self) -> None:
+        """Forget the epoll without closing it: its number is that of another file."""
+        self._is_abandoned = True
+        _keep(self._epoll)
 
 
 class PlainSelector:
@@ -59,7 +68,7 @@ class PlainSelector:
         self._selector = selectors.DefaultSelector()
         self.register = self._selector.register
         self.unregister = self._selector.unregister
-        self.close = self._selector.close
+        self._is_abandoned = False
 
     def modify(self, fd: int, events: int) -> None:
         """Look for other events of a socket that is registered."""
@@ -68,6 +77,26 @@ class PlainSelector:
     def select(self, timeout: float | None) -> _Ready:
         """Sleep until sockets are ready."""
         return [(key.data, events) for key, events in self._selector.select(timeout)]
+
+    def close(self) -> None:
+        """Have the system forget it."""
+        if not self._is_abandoned:
+            self._selector.close()
+
+    def abandon(self) -> None:
+        """Forget the system's selector without closing it: its number is that of another file."""
+        self._is_abandoned = True
+        _keep(self._selector)
+
+
+def _keep(thing: object) -> None:
+    """Keep `thing`, whose finalizer would close a file of the program, for good.
+
+    Python drops what is called at a fork last of all, when it has closed all files itself. (What a
+    module has is dropped earlier.) That the call does nothing is intended.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=functools.partial(id, thing))
 
 
 _HAS_EPOLL: Final = hasattr(select, "epoll")

@@ -10,18 +10,28 @@ threads proper, since a signal's exception never comes there.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import queue
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
+
+from ._turns import is_from_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 def start_thread(name: str, function: Callable[..., object], *args: object, daemon: bool) -> None:
-    """Call `function` in a thread. Python waits for the end of one that is no `daemon`."""
-    thread = threading.Thread(target=function, args=args, name=name, daemon=daemon)
+    """Call `function` in a thread. Python waits for the end of one that is no `daemon`.
+
+    Raises:
+        RuntimeError: The system, or a sub-interpreter, allows no other thread.
+    """
+    thread = threading.Thread(target=function, args=args, name=name)
+    # Isolated sub-interpreters have no daemons: Python waits for all threads there.
+    with contextlib.suppress(RuntimeError):
+        thread.daemon = daemon
     _thread.start_new_thread(_start, (thread,))
 
 
@@ -38,6 +48,9 @@ class Pool:
     It ends when `is_over` is set and None is put into `jobs`, by who uses it: a call of a method
     might be hit by a signal's exception before it does anything. When the program ends, Python
     waits for the jobs that are being done.
+
+    `start` starts the first thread before there is any job. If the system then allows no other
+    ones, jobs wait for it.
 
     Args:
         size: How many threads.
@@ -56,12 +69,33 @@ class Pool:
         self._count = 0
         _pools.add(self)
 
+    def start(self) -> None:
+        """Start the first thread.
+
+        Raises:
+            RuntimeError: The system allows none.
+        """
+        try:
+            self._start_one()
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"no thread for jobs: {error}. Raise the limit of threads (ulimit -u, or the "
+                "container's pids limit), or set max_jobs=1"
+            ) from error
+
     def do(self, job: Any) -> None:
         """Have a thread do `job`."""
         self.jobs.put(job)
         if self._count < self._size:
-            self._count += 1
-            start_thread(f"gearman-job_{self._count}", self._run, daemon=False)
+            try:
+                self._start_one()
+            except RuntimeError as error:
+                if is_from_handler(error):
+                    raise
+
+    def _start_one(self) -> None:
+        start_thread(f"gearman-job_{self._count + 1}", self._run, daemon=False)
+        self._count += 1
 
     def _run(self) -> None:
         while (job := self.jobs.get()) is not None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gearman_proto import ServerAddress
+    from gearman_proto.engines.racing import LastGood
 
 
 class SecureTransport(Transport):
@@ -22,6 +23,7 @@ class SecureTransport(Transport):
     Args:
         address: Where to.
         timeout: As for others.
+        last_good: As for others.
         context: What the handshake goes by.
     """
 
@@ -29,8 +31,14 @@ class SecureTransport(Transport):
 
     _would_block: ClassVar = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-    def __init__(self, address: ServerAddress, timeout: float, context: ssl.SSLContext) -> None:
-        super().__init__(address, timeout)
+    def __init__(
+        self,
+        address: ServerAddress,
+        timeout: float,
+        last_good: LastGood,
+        context: ssl.SSLContext,
+    ) -> None:
+        super().__init__(address, timeout, last_good)
         self._context = context
         # Whether the other end has connected to this one.
         self._is_accepted = False

@@ -2,11 +2,11 @@
 
 A Transport goes through its stages without ever blocking:
 
-    RESOLVING -> CONNECTING (one address after the other) -> HANDSHAKING (with TLS) -> OPEN
+    RESOLVING -> CONNECTING (a race of addresses) -> HANDSHAKING (with TLS) -> OPEN
 
 Host names are resolved in a thread of their own, since `getaddrinfo` blocks; numbers are not. When
-a name has several addresses, each gets an equal share of the connect timeout, so that a dead one
-does not use up the time of those behind it.
+a name has several addresses, they race (`gearman_proto.engines.racing`): until one of them has
+won, each that was started has a socket.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import socket
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gearman_proto.engines.driving import READ_SIZE
+from gearman_proto.engines.racing import Race
 from gearman_proto.keepalive import socket_options, unacknowledged
 
 from ._selector import READ, WRITE
 from ._threads import start_thread
+from ._turns import is_from_handler
 
 try:
     import fcntl
@@ -31,11 +33,12 @@ except ImportError:  # Windows has neither.
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection
     from typing import Self
 
     from gearman_proto.address import ServerAddress
     from gearman_proto.engines.base import Link
+    from gearman_proto.engines.racing import Found, LastGood
 
 # Bytes to read at a time from those who share a server, so that none is kept waiting.
 _SHARED_READ_SIZE: Final = 64 * 1024
@@ -62,16 +65,18 @@ OPEN: Final = Stage.OPEN
 
 
 class _Socket(socket.socket):
-    """One that ends without a word.
+    """A socket whose finalizer closes it without a ResourceWarning.
 
-    Python warns of sockets that nobody has closed. The driver's finalizer closes these, but where
-    it is in a circle, an exception's traceback, say, theirs may come before it.
+    The driver's finalizer closes its sockets. In a reference cycle (with the traceback of an
+    exception, for example), their finalizers may run before the driver's.
     """
 
     __slots__ = ()
 
     def __del__(self) -> None:
-        self.close()
+        # If the system had no descriptor left, `__init__` has failed: there is nothing to close.
+        if self.fileno() >= 0:
+            self.close()
 
 
 class Transport:
@@ -79,7 +84,8 @@ class Transport:
 
     Args:
         address: Where to.
-        timeout: Seconds that connecting may take, shared by the addresses of a name.
+        timeout: Seconds that connecting may take.
+        last_good: The addresses of servers that worked last.
     """
 
     #: What the socket raises where it has nothing, or takes nothing.
@@ -87,29 +93,33 @@ class Transport:
 
     __slots__ = (
         "_address",
-        "_candidates",
-        "_error",
+        "_attempts",
         "_has_ended",
+        "_last_good",
+        "_race",
         "_read_size",
-        "_share",
         "_timeout",
         "_unsent",
+        "_winner",
         "deadline",
         "is_blocked",
         "sock",
         "stage",
     )
 
-    def __init__(self, address: ServerAddress, timeout: float) -> None:
+    def __init__(self, address: ServerAddress, timeout: float, last_good: LastGood) -> None:
         self.stage = Stage.RESOLVING
+        #: The socket of the connection. There is none before an address has won the race.
         self.sock: socket.socket | None = None
-        #: When to give up on the current address and try the next, or None.
+        #: When to start the next address, or None.
         self.deadline: float | None = None
         self._address = address
         self._timeout = timeout
-        self._candidates: Sequence[Any] = ()
-        self._share = timeout
-        self._error: OSError | None = None
+        self._last_good = last_good
+        self._race: Race | None = None
+        self._winner: Found | None = None
+        # The sockets that race, and their addresses.
+        self._attempts: dict[socket.socket, Found] | None = None
         self._unsent = _NOTHING
         #: Whether the socket takes no more for now.
         self.is_blocked = False
@@ -127,6 +137,11 @@ class Transport:
         return self
 
     @property
+    def sockets(self) -> Collection[socket.socket]:
+        """The open sockets: one, or those of all addresses that race."""
+        return self._attempts or (() if self.sock is None else (self.sock,))
+
+    @property
     def interest(self) -> int:
         """The selector events to wait for; 0 if there are none."""
         if self.stage is CONNECTING:
@@ -137,7 +152,7 @@ class Transport:
 
     # Connecting. Each of these raises OSError when there is no hope left.
 
-    def start(self, resolved: Callable[[list[Any] | OSError], None], now: float) -> None:
+    def start(self, resolved: Callable[[list[Any] | Exception], None], now: float) -> None:
         """Begin. `resolved` may be called, in another thread, with what `connect` takes."""
         host, port = self._address.host, self._address.port
         try:
@@ -150,52 +165,80 @@ class Transport:
             self.connect(found, now)
 
     def connect(self, found: list[Any], now: float) -> None:
-        """Try the addresses `found`, one after the other."""
-        self._candidates = found
-        self._share = self._timeout / max(len(found), 1)
-        self._connect_next(now)
+        """Connect to one of the addresses `found`."""
+        self._race = Race(self._address, found, self._timeout, self._last_good)
+        self._attempts = {}
+        self.stage = Stage.CONNECTING
+        self.start_due(now)
 
-    def give_up_address(self, now: float) -> None:
-        """Its deadline has come: try the next address."""
-        self._error = TimeoutError(f"no answer from {self._address.host}")
-        self._connect_next(now)
+    def start_due(self, now: float) -> None:
+        """Start the addresses whose turn it is. Raise the race's error if it is lost."""
+        assert self._race is not None
+        while (address := self._race.take(now)) is not None:
+            self._start(address)
+        if self._race.is_lost:
+            raise self._race.error()
+        self.deadline = self._race.next_start
 
-    def _connect_next(self, now: float) -> None:
-        self._drop_socket()
-        while self._candidates:
-            (family, kind, proto, _, where), *self._candidates = self._candidates
-            try:
-                self.sock = _Socket(family, kind, proto)
-                self.sock.setblocking(False)
-                code = self.sock.connect_ex(where)
-                if code not in _IN_PROGRESS:
-                    raise OSError(code, os.strerror(code))
-            except OSError as error:
-                self._error = error
-                self._drop_socket()
-                continue
-            self.stage = Stage.CONNECTING
-            self.deadline = now + self._share if self._candidates else None
-            return
-        raise self._error or OSError(f"no addresses for {self._address.host}")
+    def _start(self, address: Found) -> None:
+        assert self._race is not None
+        assert self._attempts is not None
+        family, kind, proto, _, where = address
+        try:
+            sock = _Socket(family, kind, proto)
+            sock.setblocking(False)
+            code = sock.connect_ex(where)
+        except OSError as error:
+            if is_from_handler(error):
+                raise
+            self._race.fail(address, error)
+        else:
+            if code in _IN_PROGRESS:
+                self._attempts[sock] = address
+            else:
+                self._race.fail(address, OSError(code, os.strerror(code)))
+                sock.close()
 
     def advance(self, now: float) -> bool:
-        """The socket is ready: go on with connecting. Returns whether that is done."""
-        assert self.sock is not None
+        """Go on with connecting: a socket is ready. Return True when the connection is open."""
         if self.stage is Stage.CONNECTING:
-            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                self._error = OSError(code, os.strerror(code))
-                self._connect_next(now)
+            if self.sock is None:
+                self._end_race()
+            if self.sock is None:
+                self.start_due(now)
                 return False
-            self.deadline = None
-            _set_options(self.sock, self._address)
             self._secure()
             self.stage = Stage.HANDSHAKING
         if not self._shake_hands():
             return False
+        if self._winner is not None:
+            assert self._race is not None
+            self._race.won(self._winner)
+            self._race = self._winner = None
         self.stage = Stage.OPEN
         return True
+
+    def _end_race(self) -> None:
+        """Take the first socket that is connected, if there is one, and close all others."""
+        assert self._race is not None
+        assert self._attempts is not None
+        for sock, address in list(self._attempts.items()):
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                del self._attempts[sock]
+                sock.close()
+                self._race.fail(address, OSError(code, os.strerror(code)))
+            elif _is_connected(sock):
+                _set_options(sock, self._address)
+                self.sock, self._winner, self.deadline = sock, address, None
+                del self._attempts[sock]
+                self._close_attempts()
+                return
+
+    def _close_attempts(self) -> None:
+        while self._attempts:
+            sock, _ = self._attempts.popitem()
+            sock.close()
 
     def _secure(self) -> None:
         """It is connected: put TLS on the socket."""
@@ -249,18 +292,47 @@ class Transport:
         size = unacknowledged(self.sock, fcntl, termios)
         return None if size is None else size + len(self._unsent)
 
-    def close(self) -> None:
-        """Close it, without a word to the peer."""
+    def close(self, *, in_child: bool = False) -> None:
+        """Close the connection.
+
+        Args:
+            in_child: Whether this is the child of a fork, whose parent goes on with the connection.
+        """
+        self._end()
+        self._close_attempts()
+        if self.sock is not None:
+            if in_child:
+                self.sock.close()
+            else:
+                end(self.sock)
+            self.sock = None  # Only now: a signal's exception would leave it open.
+
+    def abandon(self) -> None:
+        """Forget the sockets without closing them: the numbers are those of other files."""
+        self._end()
+        for sock in self.sockets:
+            sock.detach()
+        self._attempts = self.sock = None
+
+    def _end(self) -> None:
         self.stage = Stage.CLOSED
         self.deadline = None
-        self._candidates = ()
         self._unsent = _NOTHING
-        self._drop_socket()
 
-    def _drop_socket(self) -> None:
-        if self.sock is not None:
-            self.sock.close()
-            self.sock = None  # Only now: a signal's exception would leave it open.
+
+def end(sock: socket.socket) -> None:
+    """Close a socket, and the connection too if other processes have copies of the descriptor."""
+    with contextlib.suppress(OSError):  # It is not connected any more.
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _set_options(sock: socket.socket, address: ServerAddress | None) -> None:
@@ -269,12 +341,10 @@ def _set_options(sock: socket.socket, address: ServerAddress | None) -> None:
             sock.setsockopt(*option)
 
 
-def _resolve(host: str, port: int, resolved: Callable[[list[Any] | OSError], None]) -> None:
-    found: list[Any] | OSError
+def _resolve(host: str, port: int, resolved: Callable[[list[Any] | Exception], None]) -> None:
+    found: list[Any] | Exception
     try:
         found = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 - a resolver's, which may be anybody's
         found = error
-    except UnicodeError as error:
-        found = OSError(str(error))
     resolved(found)

@@ -32,8 +32,11 @@ What signals may do
 
 from __future__ import annotations
 
+import _thread
+import sys
 import threading
 import time
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -54,6 +57,8 @@ def sleep_until(deadline: float) -> float:
 
 # For type checkers it is final, and has no private methods.
 _RLock: Final[Any] = type(threading.RLock())
+# Before Python 3.12 there is no need to ask: sub-interpreters share everything.
+_is_main_interpreter: Final = getattr(_thread, "_is_main_interpreter", lambda: True)
 # A call of C; `threading.get_ident` of the module would be looked up twice.
 _this_thread: Final = threading.get_ident
 
@@ -94,6 +99,30 @@ class Lock(_RLock):  # type: ignore[misc]
                 self.release()
             except RuntimeError:
                 pass  # Somebody else had it.
+
+
+def is_from_handler(error: BaseException) -> bool:
+    """Whether a signal handler has raised `error`, so that it is not what was called that failed.
+
+    The handler's frame is in the traceback then. (One that is not written in Python has none, but
+    the one that Python has, for Ctrl-C, raises what is no Exception.)
+    """
+    # It takes long to load. Without it, no program has a handler.
+    signal = sys.modules.get("signal")
+    is_main = threading.current_thread() is threading.main_thread() and _is_main_interpreter()
+    if signal is None or not is_main:
+        return False
+    handlers = map(signal.getsignal, signal.valid_signals())
+    codes = {_code_of(handler) for handler in handlers if callable(handler)} - {None}
+    return any(frame.f_code in codes for frame, _ in walk_tb(error.__traceback__))
+
+
+def _code_of(handler: Any) -> object:
+    while hasattr(handler, "func"):  # A partial.
+        handler = handler.func
+    if not hasattr(handler, "__code__"):  # A method has its function's.
+        handler = type(handler).__call__
+    return getattr(handler, "__code__", None)
 
 
 class Bell:

@@ -1,12 +1,16 @@
-"""What wakes the thread that sleeps in a selector, in which it is registered to be read.
+"""A socket pair that wakes the thread that sleeps in a selector.
 
-`wake` ends the sleep, or else the next one, and `drain` has the selector sleep again. Neither ever
-blocks, and nothing comes of them once the waker is closed.
+`wake` ends the sleep, or else the next one, and `drain` lets the selector sleep again. Neither ever
+blocks, and neither does anything once the waker is closed.
 
-Any thread may wake at any time, so it may be in the middle of that, with the number of a
-descriptor, when another one closes it: the number may be somebody else's by then. So who shares a
-waker does not close it, but puts `CLOSED` in its place; it is closed with its last reference, and
-who is waking has one.
+Any thread may wake at any time, so it may be using the number of a descriptor while another thread
+closes it: the number may belong to another file by then. So who shares a waker does not close it,
+but puts `CLOSED` in its place. The last reference closes it, and a thread that is waking has one.
+
+A program may close the descriptors of others: daemons call `os.closerange`. Then their numbers are
+those of the program's files. A socket has an inode of its own, which `is_intact` looks at. (All
+eventfds and epolls of a system share one inode.) And nothing is written into a file by accident:
+`send` takes sockets only.
 """
 
 from __future__ import annotations
@@ -14,48 +18,38 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
-from io import FileIO
 from typing import Final
 
-# What is written is added to the number that an eventfd holds; it can be read while that is not 0.
-_ONE: Final = (1).to_bytes(8, sys.byteorder)
 
+class Waker:
+    """Two connected sockets. One of them is in the selector."""
 
-class EventWaker(FileIO):
-    """An eventfd, which Linux has: one descriptor."""
-
-    def __init__(self) -> None:
-        super().__init__(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), "r+")
-
-    def __del__(self) -> None:
-        # Python would warn. In a circle this may come before the finalizer of the driver.
-        self.close()
-
-    def wake(self) -> None:
-        """End the sleep, or the next one."""
-        with contextlib.suppress(ValueError):  # It is closed.
-            self.write(_ONE)
-
-    def drain(self) -> None:
-        """Somebody was woken."""
-        with contextlib.suppress(ValueError):
-            self.read(len(_ONE))
-
-
-class PairWaker:
-    """Two sockets, for other systems."""
+    # Device and inode of each. None before `__init__` has come so far.
+    _inodes: list[tuple[int, int]] | None = None
 
     def __init__(self) -> None:
         self._near, self._far = socket.socketpair()
         self._near.setblocking(False)
         self._far.setblocking(False)
         self.fileno = self._near.fileno
+        self._inodes = self._current_inodes()
+
+    def _current_inodes(self) -> list[tuple[int, int]]:
+        found = [os.fstat(sock.fileno()) for sock in (self._near, self._far)]
+        return [(each.st_dev, each.st_ino) for each in found]
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._far.fileno() < 0
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether both descriptors are still this waker's own."""
+        try:
+            return self._inodes in (None, self._current_inodes())
+        except OSError:
+            return False
 
     def wake(self) -> None:
         """End the sleep, or the next one."""
@@ -63,23 +57,29 @@ class PairWaker:
             self._far.send(b"\0")
 
     def drain(self) -> None:
-        """Somebody was woken."""
+        """Let the selector sleep again."""
         with contextlib.suppress(OSError):
             self._near.recv(4096)
 
     def close(self) -> None:
-        """Close both."""
+        """Close both sockets if they are still this waker's."""
+        if not self.is_intact:
+            self._near.detach()
+            self._far.detach()
         self._near.close()
         self._far.close()
 
     def __del__(self) -> None:
-        self.close()
+        # If the system had no descriptors left, `__init__` has failed.
+        if hasattr(self, "_far"):
+            self.close()
 
 
 class ClosedWaker:
-    """What is in the place of a waker that is not needed any more."""
+    """Stands in for a waker that is not open, or not needed any more."""
 
     closed: Final = True
+    is_intact: Final = True
 
     def wake(self) -> None:
         """Do nothing."""
@@ -87,8 +87,8 @@ class ClosedWaker:
     def drain(self) -> None:
         """Do nothing."""
 
+    def close(self) -> None:
+        """Do nothing."""
+
 
 CLOSED: Final = ClosedWaker()
-
-#: Makes the one for this system.
-Waker: Final[type[EventWaker | PairWaker]] = EventWaker if hasattr(os, "eventfd") else PairWaker

@@ -72,7 +72,7 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
         """Listen, and serve in the background.
 
         Raises:
-            RuntimeError: It was started before.
+            RuntimeError: It was started before, or the system allows no thread for it.
             OSError: It can't listen there.
         """
         if self._driver is not None:
@@ -80,16 +80,21 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
         listener = _listen(self._host, self._port)
         driver = Driver(self._make_engine)
         accept = functools.partial(ServerEngine.accept, handshake=self._context is not None)
-        driver.listen(listener, accept, self._context)
-        self._driver = driver
-        self._address = HostAndPort(*listener.getsockname()[:2])
-        self._thread = threading.Thread(
-            target=_serve,
-            args=(driver, self._ended),
-            name=f"gearman-server-{self._address.port}",
-            daemon=True,
-        )
-        self._thread.start()
+        address = HostAndPort(*listener.getsockname()[:2])
+        try:
+            driver.listen(listener, accept, self._context)
+            thread = threading.Thread(
+                target=_serve,
+                args=(driver, self._ended),
+                name=f"gearman-server-{address.port}",
+                daemon=True,
+            )
+            thread.start()
+            self._driver, self._address, self._thread = driver, address, thread
+        except BaseException:
+            driver.close()
+            listener.close()
+            raise
 
     def stop(self) -> None:
         if self._driver is not None:

@@ -82,6 +82,8 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
             pool = Pool(self._max_jobs, functools.partial(self._execute_in_pool, errors=errors))
             execute = pool.do
         try:
+            if pool is not None:
+                pool.start()
             while not stream.done:
                 call.block()
                 active, stream.active = stream.active, False

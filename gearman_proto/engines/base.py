@@ -179,9 +179,9 @@ class Engine(Protocol[L]):
 
     A driver runs any engine with these calls and nothing else:
 
-    * in: `connected`, `connect_failed`, `receive_data`, `receive_eof`, `connection_lost`,
-      `handle_timeout`. None of them raises, whatever bytes arrive. Calls for a link that is no more
-      are ignored.
+    * in: `connecting`, `connected`, `connect_failed`, `receive_data`, `receive_eof`,
+      `connection_lost`, `handle_timeout`. None of them raises, whatever bytes arrive. Calls for a
+      link that is no more are ignored.
     * out: after every call, of the caller's side too, `next_action` until it returns None and
       `data_to_send` for each of `links_to_write`, until it returns nothing or the socket takes no
       more; in the latter case again when it does; and `next_deadline` before it sleeps.
@@ -211,6 +211,12 @@ class Engine(Protocol[L]):
 
     def connected(self, link: L, now: float) -> None:
         """The connection of `link` is open, its TLS handshake included."""
+
+    def connecting(self, link: L, now: float) -> None:
+        """Connecting `link` goes on: with another address, or with the TLS handshake.
+
+        A driver that is not driven all the time has to call this; others need not.
+        """
 
     def connect_failed(self, link: L, error: Exception, now: float) -> None:
         """The connection of `link` could not be opened, because of `error`."""
@@ -270,6 +276,9 @@ class BaseEngine:
         # No deque, here and in links, where there are few: an empty one takes 760 bytes, not 56.
         self._actions: MutableSequence[Action] = []
         self._timers: Timers = Timers()
+
+    def connecting(self, link: Any, now: float) -> None:
+        """Connecting `link` goes on. Only engines that open connections have to know."""
 
     def next_action(self) -> Action | None:
         """The next thing to do with a connection, or None."""

@@ -42,11 +42,13 @@ class OutgoingLink(Link):
         max_packet_size: In bytes; see Connection.
     """
 
-    __slots__ = ("delivery", "opened_at", "server")
+    __slots__ = ("connect_by", "delivery", "opened_at", "server")
 
     def __init__(self, server: Server, role: Role, max_packet_size: int) -> None:
         super().__init__(Connection(role, max_packet_size=max_packet_size), LinkState.WAITING)
         self.server: Server = server
+        #: When to stop connecting, in the engine's time.
+        self.connect_by: float = math.inf
         #: When it was open, in the engine's time.
         self.opened_at: float = math.inf
         #: How far the bytes that were sent have got.
@@ -98,6 +100,16 @@ class ConnectingEngine(BaseEngine, Generic[L]):
             link.opened_at = now
             self._opened(link, now)
 
+    def connecting(self, link: L, now: float) -> None:
+        """Connecting `link` goes on: with another address, or with the TLS handshake.
+
+        If that comes too late, nobody has driven the connection meanwhile: a blocking client runs
+        only during its calls. So what goes on gets the whole connect timeout. There are only so
+        many addresses, and each starts once, so this ends.
+        """
+        if link.state is LinkState.CONNECTING and now >= link.connect_by:
+            self._set_connect_timer(link, now)
+
     def connect_failed(self, link: L, error: Exception, now: float) -> None:
         """`link` could not be opened."""
         if link.alive:
@@ -145,7 +157,11 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         """Have the transport connect `link`, which is WAITING."""
         link.turn(LinkState.CONNECTING)
         self._actions.append(Connect(link, self._connect_timeout))
-        self._timers.set(link, now + self._connect_timeout, self._on_connect_timeout)
+        self._set_connect_timer(link, now)
+
+    def _set_connect_timer(self, link: L, now: float) -> None:
+        link.connect_by = now + self._connect_timeout
+        self._timers.set(link, link.connect_by, self._on_connect_timeout)
 
     def _on_connect_timeout(self, link: L, now: float) -> None:
         self._actions.append(Close(link))

@@ -22,7 +22,8 @@ Pairing
 
 Errors
     Those in received bytes are raised by `next_event`, after every event that came before them,
-    and again by every later call. Those of the caller are raised by `send`, which then has changed
+    and again by every later call. A lack of memory for received bytes is such an error, so it costs
+    this connection only. Those of the caller are raised by `send`, which then has changed
     nothing. Most of the checks in `send` are there because a server would meet the packet with
     silence, by closing, or by ending its process.
 """
@@ -379,7 +380,10 @@ class Connection:
         if self._eof:
             raise LocalProtocolError("data after the end of the stream")
         if self._error is None:
-            self._buffer.feed(data)
+            try:
+                self._buffer.feed(data)
+            except MemoryError as error:
+                self._fail(error)
 
     def receive_eof(self) -> None:
         """Take note that the peer sends no more."""
@@ -433,11 +437,16 @@ class Connection:
                 return row.event_class(*args, token)  # type: ignore[no-any-return]
             buffer.start = end
             return row.event_class(*args)  # type: ignore[no-any-return]
-        except RemoteProtocolError as error:
-            self._error = error
-            self._replies = {}
-            self._buffer.clear()
-            raise
+        except (RemoteProtocolError, MemoryError) as error:
+            raise self._fail(error) from error.__cause__
+
+    def _fail(self, error: RemoteProtocolError | MemoryError) -> RemoteProtocolError:
+        if isinstance(error, MemoryError):  # Bytes may be lost, so what follows means nothing.
+            error = RemoteProtocolError("there was no memory for what was received")
+        self._error = error
+        self._replies = {}
+        self._buffer.clear()
+        return error
 
     def next_created(self) -> tuple[list[bytes], list[Any]]:
         """Take the JOB_CREATED packets of one size that come next, and return what they say.

@@ -16,17 +16,21 @@ _LATE = 0.1
 
 
 @contextlib.contextmanager
-def black_hole() -> Iterator[tuple[str, int]]:
+def black_hole(host: str = "127.0.0.1", port: int = 0) -> Iterator[tuple[str, int]]:
     """Yield an address where connecting is neither refused nor ends: that of a full backlog.
 
     So looks a host that is switched off, or behind a firewall.
+
+    Args:
+        host: An address of this machine.
+        port: Its port; 0 for any that is free.
 
     Raises:
         OSError: This system's backlogs can't be filled.
     """
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, port))
         listener.listen(0)
         address: tuple[str, int] = listener.getsockname()
         for _ in range(_MOST):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ServerUnavailable
-from tests.support import free_port, has_address, resolve_to
+from tests.support import black_hole, free_port, has_address, resolve_to
 
 from .kit import Kit, Server, reverse
 
@@ -42,6 +42,19 @@ async def test_ipv6(
         request = await client.submit_job(task, "hello")
         assert request.result == b"olleh"
         assert str(request.connection) == f"[::1]:{port}"
+
+
+@needs_loopbacks
+async def test_dead_address_beside_a_good_one_delays_a_call_for_a_moment_only(
+    kit: Kit, server: Server, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, port = server.address
+    await kit.start_worker(server.address, tasks={task: reverse})
+    with black_hole("127.0.0.2", port) as dead:
+        resolve_to(monkeypatch, "gearman.test", dead[0], host)
+        client = await kit.client(("gearman.test", port))
+        request = await client.submit_job(task, b"ab", poll_timeout=4.0)
+    assert (request.result, request.timed_out) == (b"ba", False)
 
 
 @needs_loopbacks

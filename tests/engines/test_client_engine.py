@@ -1505,6 +1505,34 @@ def test_connect_timeout() -> None:
     assert world.engine.next_deadline() is None
 
 
+def test_connect_timeout_of_a_connection_that_was_not_driven_begins_anew() -> None:
+    """A blocking client runs in its calls only: an address may be due long ago, and untried."""
+    world = World(connect_timeout=3.0)
+    wait = world.submit(world.request())
+    peer = world.peer()
+    for _ in range(2):
+        world.now += 60.0
+        world.call(world.engine.connecting, peer.link, world.now)
+        world.sleep(2.9)
+        assert not peer.closed
+    world.sleep(0.1)
+    assert peer.closed
+    assert wait.done
+
+
+def test_connect_timeout_is_not_prolonged_in_time() -> None:
+    world = World(connect_timeout=3.0)
+    world.submit(world.request())
+    peer = world.peer()
+    world.sleep(2.9)
+    world.call(world.engine.connecting, peer.link, world.now)
+    world.sleep(0.1)
+    assert peer.closed
+    # Neither does it come back.
+    world.call(world.engine.connecting, peer.link, world.now)
+    assert world.engine.next_deadline() is None
+
+
 def test_no_connect_timeout_once_it_is_open() -> None:
     world = World(connect_timeout=3.0)
     world.submit(world.request())

@@ -70,11 +70,11 @@ def has_address(host: str) -> bool:
 
 
 @contextlib.contextmanager
-def black_hole() -> Iterator[tuple[str, int]]:
+def black_hole(host: str = "127.0.0.1", port: int = 0) -> Iterator[tuple[str, int]]:
     """An address where connecting is neither refused nor ends."""
     with contextlib.ExitStack() as stack:
         try:
-            address = stack.enter_context(testing.black_hole())
+            address = stack.enter_context(testing.black_hole(host, port))
         except OSError as error:
             pytest.skip(str(error))
         yield address

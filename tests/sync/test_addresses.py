@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -11,9 +12,18 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import ServerUnavailable
-from gearman_sync import GearmanClient
+from gearman_sync import GearmanClient, _driver, _turns
 from gearman_sync.testing import ScriptedWorker, echo
-from tests.support import Gearmand, black_hole, free_port, resolve_to, spawn, wait_for
+from tests.support import (
+    PATIENCE,
+    Gearmand,
+    black_hole,
+    eventually,
+    free_port,
+    resolve_to,
+    spawn,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +60,105 @@ def test_first_address_is_a_black_hole(
         resolve_to(monkeypatch, "gearman.test", address, gearmand.address)
         client = make_client(("gearman.test", 4730), connect_timeout=0.4)
         assert client.submit_job(task, b"", background=True).state == gearman.JOB_CREATED
+
+
+def test_sockets_that_lose_the_race_are_closed(
+    gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raced: list[socket.socket] = []
+    real = socket.socket.connect_ex
+
+    def connect_ex(sock: socket.socket, address: Any) -> int:
+        raced.append(sock)
+        return real(sock, address)
+
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
+    with black_hole() as one, black_hole() as two:
+        resolve_to(monkeypatch, "gearman.test", one, two, gearmand.address)
+        client = make_client("gearman.test")
+        assert client.submit_job(task, b"", background=True).state == gearman.JOB_CREATED
+        assert [sock.fileno() >= 0 for sock in raced] == [False, False, True]
+        client.shutdown()
+        assert raced[2].fileno() < 0
+
+
+def test_shutdown_closes_all_sockets_that_race(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with black_hole() as one, black_hole() as two:
+        resolve_to(monkeypatch, "gearman.test", one, two)
+        client = make_client("gearman.test")
+        transports = client._driver._poller.transports
+        call = spawn(client.submit_job, "task", b"")
+        eventually(lambda: [len(each.sockets) for each in transports.values()] == [2])
+        ((_, transport),) = transports.items()
+        sockets = list(transport.sockets)
+        client.shutdown()
+        with pytest.raises(ServerUnavailable, match="shut down"):
+            call.result(PATIENCE)
+        assert [sock.fileno() for sock in sockets] == [-1, -1]
+
+
+def test_address_that_worked_last_is_tried_first(
+    gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Any] = []
+    real = socket.socket.connect_ex
+
+    def connect_ex(sock: socket.socket, address: Any) -> int:
+        tried.append(address)
+        return real(sock, address)
+
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
+    refusing = ("127.0.0.1", free_port())
+    resolve_to(monkeypatch, "gearman.test", refusing, gearmand.address)
+    client = make_client("gearman.test")
+    (server,) = client.connection_list
+    client.submit_job(task, b"", background=True)
+    assert tried == [refusing, gearmand.address]
+    client._driver.call(lambda engine, now: engine.disconnect(server, now))
+    client.submit_job(task, b"", background=True)
+    assert tried[2:] == [gearmand.address]
+
+
+class TimePasses:
+    """A clock of which a test can make as much time pass as it likes between two calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.more = 0.0
+        real = _driver.clock
+        for module, name in ((_driver, "clock"), (_turns, "_clock")):
+            monkeypatch.setattr(module, name, lambda: real() + self.more)
+
+
+@pytest.mark.parametrize("holes", [1, 3])
+def test_connection_that_no_call_drives_is_not_given_up_before_all_addresses_had_their_turn(
+    gearmand: Gearmand,
+    make_client: MakeClient,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+    holes: int,
+) -> None:
+    """Each call is short, and the connect timeout passes before the next one."""
+    passes = TimePasses(monkeypatch)
+    with contextlib.ExitStack() as stack:
+        dead = [stack.enter_context(black_hole()) for _ in range(holes)]
+        resolve_to(monkeypatch, "gearman.test", *dead, gearmand.address)
+        client = make_client("gearman.test", connect_timeout=60.0)
+        driver = client._driver
+        request = gearman.GearmanJobRequest(gearman.GearmanJob(None, None, task, None, b""))
+        request.background = True
+        client.submit_multiple_requests([request], poll_timeout=0)
+        # Another thread resolves the name: that is posted, and done by the next call.
+        eventually(lambda: driver._posted)
+        # A call for each address, and one that finds the connection open.
+        for _ in range(holes + 2):
+            passes.more += 3600.0
+            client.submit_multiple_requests([request], poll_timeout=0)
+        # The connection is open. What is left is the server's answer.
+        client.submit_multiple_requests([request], poll_timeout=PATIENCE)
+        assert (request.state, request.error) == (gearman.JOB_CREATED, None)
+        assert request.connection_attempts <= 1
 
 
 def test_shutdown_while_a_name_is_resolved(

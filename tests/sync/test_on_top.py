@@ -349,7 +349,7 @@ def test_a_finalizer_inside(
     assert isinstance(seen[0], InvalidClientState)
     # And where the thread leads.
     monkeypatch.setitem(engine._answers._handlers, JobCreated, real)
-    selector = client._driver._poller.selector
+    selector: Any = client._driver._poller.selector
     select = selector.select
 
     def collect_and_select(timeout: float | None = None) -> Any:

@@ -17,7 +17,7 @@ from gearman_sync._transport import Transport
 @pytest.mark.parametrize("has_more", [False, True])
 def test_more_is_asked_for_if_there_is_any(has_more: bool) -> None:
     near, far = socket.socketpair()
-    with closing(Transport(ServerAddress("peer"), 0.0).accept(near)) as transport, far:
+    with closing(Transport(ServerAddress("peer"), 0.0, {}).accept(near)) as transport, far:
         link = Link(Connection(Role.SERVER), OPEN)
         link.has_more = has_more
         chunks = [b"c", b"b", b"a"]
@@ -29,7 +29,7 @@ def test_more_is_asked_for_if_there_is_any(has_more: bool) -> None:
 def test_what_was_kept_back_is_not_the_last() -> None:
     """What has been queued meanwhile is not said again."""
     near, far = socket.socketpair()
-    with closing(Transport(ServerAddress("peer"), 0.0).accept(near)) as transport, far:
+    with closing(Transport(ServerAddress("peer"), 0.0, {}).accept(near)) as transport, far:
         link = Link(Connection(Role.SERVER), OPEN)
         link.has_more = False
         size = 4 * 1024 * 1024

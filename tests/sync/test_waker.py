@@ -1,44 +1,37 @@
-"""What wakes a sleeper in a selector, of both kinds."""
+"""The waker of a selector's sleeper, and the descriptors of a poller."""
 
 from __future__ import annotations
 
 import os
+import resource
 import select
+import socket
 import weakref
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
+from gearman_proto.errors import ConnectionError
 from gearman_sync import _transport
 from gearman_sync._poller import Poller
-from gearman_sync._waker import ClosedWaker, EventWaker, PairWaker, Waker
+from gearman_sync._waker import ClosedWaker, Waker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    AnyWaker = EventWaker | PairWaker
+
+@pytest.fixture
+def waker() -> Iterator[Waker]:
+    with closing(Waker()) as made:
+        yield made
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(
-            EventWaker,
-            marks=pytest.mark.skipif(not hasattr(os, "eventfd"), reason="Linux has it"),
-        ),
-        PairWaker,
-    ]
-)
-def waker(request: pytest.FixtureRequest) -> Iterator[AnyWaker]:
-    made: AnyWaker = request.param()
-    yield made
-    made.close()
-
-
-def is_awake(waker: AnyWaker) -> bool:
+def is_awake(waker: Waker) -> bool:
     return bool(select.select([waker], [], [], 0)[0])
 
 
-def test_it_stays_awake_until_it_is_drained(waker: AnyWaker) -> None:
+def test_it_stays_awake_until_it_is_drained(waker: Waker) -> None:
     assert not is_awake(waker)
     for _ in range(3):
         waker.wake()
@@ -48,7 +41,7 @@ def test_it_stays_awake_until_it_is_drained(waker: AnyWaker) -> None:
         assert not is_awake(waker)
 
 
-def test_nothing_blocks(waker: AnyWaker) -> None:
+def test_nothing_blocks(waker: Waker) -> None:
     waker.drain()
     for _ in range(5000):  # More than a pair has room for.
         waker.wake()
@@ -58,7 +51,7 @@ def test_nothing_blocks(waker: AnyWaker) -> None:
     assert not is_awake(waker)
 
 
-def test_nothing_comes_of_a_closed_one(waker: AnyWaker) -> None:
+def test_nothing_comes_of_a_closed_one(waker: Waker) -> None:
     assert not waker.closed
     for _ in range(2):
         waker.close()
@@ -70,6 +63,7 @@ def test_nothing_comes_of_a_closed_one(waker: AnyWaker) -> None:
 def test_whoever_is_waking_keeps_the_descriptor_of_a_poller_that_is_closed() -> None:
     """Its number would else be that of another file, into which is written then."""
     poller = Poller()
+    poller.open()
     waker = poller.waker
     assert not isinstance(waker, ClosedWaker)
     poller.close()
@@ -83,22 +77,80 @@ def test_whoever_is_waking_keeps_the_descriptor_of_a_poller_that_is_closed() -> 
     poller.waker.drain()
 
 
-def test_it_is_the_one_for_this_system() -> None:
-    assert (Waker is EventWaker) == hasattr(os, "eventfd")
+def test_waker_whose_numbers_were_reused_closes_nothing(waker: Waker) -> None:
+    assert waker.is_intact
+    numbers = [waker._near.fileno(), waker._far.fileno()]
+    for number in numbers:
+        os.close(number)
+    with open(os.devnull, "wb") as file, open(os.devnull, "wb") as other:
+        assert [file.fileno(), other.fileno()] == sorted(numbers)
+        assert not waker.is_intact
+        waker.wake()
+        waker.drain()
+        waker.close()
+        os.fstat(file.fileno())
+        os.fstat(other.fileno())
 
 
-@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="Linux has it")
-def test_an_eventfd_that_is_full_stays_awake() -> None:
-    waker = EventWaker()
-    os.eventfd_write(waker.fileno(), 2**64 - 2)
-    waker.wake()
-    assert is_awake(waker)
-    waker.close()
+def test_waker_is_not_intact_if_one_of_its_numbers_is_another_sockets(waker: Waker) -> None:
+    assert waker.is_intact
+    far = waker._far.detach()
+    os.close(far)
+    with socket.socket() as other:
+        assert other.fileno() == far
+        waker._far = socket.socket(fileno=far)
+        assert not waker.is_intact
+        waker.close()
+        os.fstat(far)
 
 
-def test_what_nobody_has_any_more_ends_without_a_word() -> None:
-    """Also where its finalizer comes before the driver's; a warning would fail this test."""
-    fds = [EventWaker().fileno() if hasattr(os, "eventfd") else -1, _transport._Socket().fileno()]
-    for fd in fds:
+def test_poller_opens_nothing_before_it_is_used() -> None:
+    first = os.dup(0)
+    os.close(first)
+    poller = Poller()
+    poller.waker.wake()
+    poller.waker.drain()
+    assert poller.refresh() is False
+    assert os.dup(0) == first
+    poller.close()
+    os.fstat(first)
+    os.close(first)
+
+
+def test_poller_that_can_not_open_tries_again() -> None:
+    poller = Poller()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = os.dup(0)
+    os.close(taken)
+    for missing in range(3):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken + missing, limits[1]))
+        try:
+            with pytest.raises(ConnectionError, match="Too many open files"):
+                poller.open()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert poller.selector is None
+        assert os.dup(0) == taken
+        os.close(taken)
+    poller.open()
+    assert poller.selector is not None
+    poller.close()
+
+
+def test_garbage_collected_sockets_close_silently() -> None:
+    """Also where their finalizers run before the driver's; a warning would fail this test."""
+    for fd in (Waker().fileno(), _transport._Socket().fileno()):
         with pytest.raises(OSError):
             os.fstat(fd)
+
+
+def test_socket_that_got_no_descriptor_ends_silently() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            _transport._Socket()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -14,6 +14,7 @@ from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
 from gearman_proto.testing import pack
 from gearman_proto.testing.strategies import hostile_streams, streams
 from gearman_proto.wire import connection
+from gearman_proto.wire.buffer import ReceiveBuffer
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.events import (
     ConnectionClosed,
@@ -309,3 +310,24 @@ def test_a_large_payload_that_may_change_is_copied(name: str) -> None:
     with pytest.raises(TypeError):
         getattr(client, name)(SubmitJob(b"f", b"u", [b""] * 100_000))  # type: ignore[arg-type]
     assert client.unanswered == 1
+
+
+@pytest.mark.parametrize("place", ["feed", "has"])
+def test_received_bytes_without_memory_for_them_are_the_end(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """What follows has no meaning, as some of the bytes may be lost."""
+    connection = Connection(Role.CLIENT)
+
+    def no_memory(self: ReceiveBuffer, argument: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as context:
+        context.setattr(ReceiveBuffer, place, no_memory)
+        connection.receive_data(b"\0RES")
+        with pytest.raises(RemoteProtocolError, match="no memory"):
+            connection.next_event()
+    connection.receive_data(b"more")
+    assert connection.buffered == 0
+    with pytest.raises(RemoteProtocolError, match="no memory"):
+        connection.next_event()

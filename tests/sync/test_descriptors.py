@@ -1,0 +1,374 @@
+"""What happens to file descriptors: nothing is opened too early, and nothing of others is touched.
+
+The programs run in processes of their own, since they close descriptors or use them up.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from gearman_sync import GearmanClient, JobServer
+from tests.support import PATIENCE, Gearmand, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .support import Script
+
+    MakeClient = Callable[..., GearmanClient]
+    StartScript = Callable[..., Script]
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="daemons are Unix's")
+
+#: What the programs have in common: a client and a worker, and files of their own.
+BEGIN: Final = """
+import encodings.idna, inspect, os, resource, signal, sys, tempfile, threading, time, warnings
+import gearman_sync as gearman
+from gearman_proto.errors import ConnectionError
+
+signal.alarm(60)
+servers = [("127.0.0.1", int(sys.argv[1]))]
+task = sys.argv[2]
+
+def submit(client):
+    request = client.submit_job(task, b"", background=True)
+    assert request.state == "CREATED", request
+
+class OwnFiles:
+    '''Files at the lowest numbers: those that descriptors had that were closed.'''
+    def __init__(self):
+        self.files = [tempfile.TemporaryFile() for _ in range(16)]
+        self.inodes = [os.fstat(file.fileno()).st_ino for file in self.files]
+        assert self.files[0].fileno() in (3, 4)
+        for file in self.files:
+            file.write(b"mine")
+    def check(self):
+        for file, inode in zip(self.files, self.inodes):
+            assert os.fstat(file.fileno()).st_ino == inode
+            file.flush()
+            assert os.pread(file.fileno(), 100, 0) == b"mine"
+    def end(self):
+        self.check()
+        for file in self.files:
+            file.close()
+
+class limited:
+    '''No descriptor can be opened in here, or `more` only.'''
+    def __init__(self, more=0):
+        self.more = more
+    def __enter__(self):
+        self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + self.more, self.limits[1]))
+    def __exit__(self, *args):
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
+
+def in_child(function):
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            function()
+            status = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def run(start_script: StartScript, gearmand: Gearmand, task: str, program: str) -> None:
+    """Run a program, which has nothing to say."""
+    out, errors, status = start_script(BEGIN + program, gearmand.port, task).end()
+    assert (out, errors, status) == ("", "", 0), errors
+
+
+def test_client_and_worker_that_were_made_before_a_daemon_touch_none_of_its_files(
+    gearmand: Gearmand, start_script: StartScript, task: str
+) -> None:
+    run(
+        start_script,
+        gearmand,
+        task,
+        """
+client = gearman.GearmanClient(servers)
+unused = gearman.GearmanClient(servers)
+worker = gearman.GearmanWorker(servers)
+admin = gearman.GearmanAdminClient(servers)
+server = gearman.JobServer(port=0)
+os.closerange(3, 1024)
+own = OwnFiles()
+worker.stop()
+worker.shutdown()
+unused.shutdown()
+del worker, unused, server
+admin.ping_server()
+submit(client)
+client.shutdown()
+admin.shutdown()
+own.end()
+""",
+    )
+
+
+def test_unused_client_and_worker_have_no_descriptors(
+    gearmand: Gearmand, start_script: StartScript, task: str
+) -> None:
+    run(
+        start_script,
+        gearmand,
+        task,
+        """
+with limited():
+    client = gearman.GearmanClient(servers)
+    worker = gearman.GearmanWorker(servers)
+    worker.register_task(task, print)
+    worker.set_client_id("me")
+    in_child(worker.stop)
+    worker.unregister_task(task)
+    worker.stop()
+    del worker
+    client.shutdown()
+""",
+    )
+
+
+@pytest.mark.parametrize("more", range(4))
+def test_call_without_descriptors_raises_and_the_next_one_works(
+    gearmand: Gearmand, start_script: StartScript, task: str, more: int
+) -> None:
+    """A call needs three to wait with, and one for the connection."""
+    run(
+        start_script,
+        gearmand,
+        task,
+        f"""
+client = gearman.GearmanClient(servers)
+for more in ({more}, 0):
+    with limited(more):
+        try:
+            submit(client)
+        except (ConnectionError, gearman.errors.ServerUnavailable) as error:
+            assert isinstance(error, ConnectionError) == ({more} < 3), error
+            assert "Too many open files" in str(error)
+        else:
+            raise AssertionError
+submit(client)
+""",
+    )
+
+
+def test_requests_survive_a_call_without_descriptors(
+    gearmand: Gearmand, start_script: StartScript, task: str
+) -> None:
+    run(
+        start_script,
+        gearmand,
+        task,
+        """
+client = gearman.GearmanClient(servers)
+request = gearman.GearmanJobRequest(gearman.GearmanJob(None, None, task, None, b""))
+request.background = True
+with limited():
+    try:
+        client.submit_multiple_requests([request])
+    except ConnectionError:
+        pass
+assert (request.state, request.error) == ("UNKNOWN", None)
+client.submit_multiple_requests([request])
+assert request.state == "CREATED"
+""",
+    )
+
+
+def test_fork_without_descriptors_left_leaves_a_client_that_works(
+    gearmand: Gearmand, start_script: StartScript, task: str
+) -> None:
+    run(
+        start_script,
+        gearmand,
+        task,
+        """
+client = gearman.GearmanClient(servers)
+submit(client)
+before = set(os.listdir("/proc/self/fd"))
+
+def child():
+    # All that the parent had open is closed, and nothing was opened instead.
+    assert len(before) - len(os.listdir("/proc/self/fd")) == 4
+    with limited():
+        try:
+            submit(client)
+        except ConnectionError as error:
+            assert "Too many open files" in str(error)
+        else:
+            raise AssertionError
+    submit(client)
+
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+def without_limits():
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    child()
+
+with limited():
+    in_child(without_limits)
+submit(client)
+""",
+    )
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_descriptors_closed_under_a_client_cost_one_call(
+    gearmand: Gearmand, start_script: StartScript, task: str, threads: int
+) -> None:
+    """A daemon has closed all, and its own files have the numbers now."""
+    run(
+        start_script,
+        gearmand,
+        task,
+        f"""
+client = gearman.GearmanClient(servers)
+unfinished = client.submit_job(task, b"", wait_until_complete=False)
+
+def wait():
+    try:
+        client.wait_until_jobs_completed([unfinished])
+    except ConnectionError:
+        pass
+
+waiting = [threading.Thread(target=wait) for _ in range({threads})]
+for thread in waiting:
+    thread.start()
+while waiting and client._driver._turns.sleeping_until is None:
+    time.sleep(0.001)
+os.closerange(3, 1024)
+own = OwnFiles()
+lost = 0
+for _ in range(3):
+    try:
+        submit(client)
+    except ConnectionError as error:
+        assert "closerange" in str(error), error
+        lost += 1
+    own.check()
+assert lost <= 1
+for thread in waiting:
+    thread.join()
+submit(client)
+assert unfinished.state == "UNKNOWN"
+assert "closerange" in str(unfinished.error), unfinished.error
+client.shutdown()
+own.end()
+""",
+    )
+
+
+@pytest.mark.parametrize(
+    "end", ["client.shutdown(); worker.shutdown()", "worker.stop(); del client, worker", "pass"]
+)
+def test_descriptors_closed_under_a_client_are_not_closed_again(
+    gearmand: Gearmand, start_script: StartScript, task: str, tmp_path: Path, end: str
+) -> None:
+    """What a file of the program has not written yet is written at the program's end."""
+    path = tmp_path / "late"
+    program = start_script(
+        BEGIN
+        + f"""
+client, worker = gearman.GearmanClient(servers), gearman.GearmanWorker(servers)
+submit(client)
+worker.register_task(task, lambda worker, job: b"")
+worker.after_job = lambda: False
+worker.work()
+os.closerange(3, 1024)
+late = open(sys.argv[3], "w")
+own = OwnFiles()
+late.write("late")
+{end}
+own.end()
+warnings.simplefilter("ignore", ResourceWarning)  # `late` is left open.
+""",
+        gearmand.port,
+        task,
+        path,
+    )
+    assert program.end() == ("", "", 0)
+    assert path.read_text() == "late"
+
+
+def copies(job_server_or_client: object) -> list[int]:
+    """A copy of each socket, as a child would have it that was forked in C."""
+    driver = job_server_or_client._driver  # type: ignore[attr-defined]
+    poller = driver._poller
+    found = [transport.sock for transport in poller.transports.values()]
+    return [os.dup(sock.fileno()) for sock in found + [each.sock for each in poller._listeners]]
+
+
+def test_shutdown_ends_a_connection_of_which_a_child_has_a_copy(
+    gearmand: Gearmand, make_client: MakeClient, task: str
+) -> None:
+    client = make_client(gearmand.address)
+    client.submit_job(task, b"", background=True)
+    mine = gearmand.admin("workers").count("127.0.0.1")
+    kept = copies(client)
+    try:
+        client.shutdown()
+        eventually(lambda: gearmand.admin("workers").count("127.0.0.1") < mine)
+    finally:
+        for copy in kept:
+            os.close(copy)
+
+
+def test_stopped_server_of_which_a_child_has_copies_is_gone(task: str) -> None:
+    server = JobServer()
+    server.start()
+    with socket.create_connection(server.address, PATIENCE) as connected:
+        eventually(lambda: server._driver._poller.transports)  # type: ignore[union-attr]
+        kept = copies(server)
+        try:
+            server.stop()
+            assert connected.recv(1) == b""
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(server.address, PATIENCE)
+        finally:
+            for copy in kept:
+                os.close(copy)
+
+
+def test_forked_child_keeps_nothing_of_a_job_server(
+    start_script: StartScript, gearmand: Gearmand, task: str
+) -> None:
+    run(
+        start_script,
+        gearmand,
+        task,
+        """
+import socket
+server = gearman.JobServer()
+before = set(os.listdir("/proc/self/fd"))
+server.start()
+sock = socket.create_connection(server.address)
+client = gearman.GearmanClient([server.address])
+submit(client)
+mine = set(os.listdir("/proc/self/fd"))
+
+def child():
+    sock.close()
+    assert set(os.listdir("/proc/self/fd")) <= before, os.listdir("/proc/self/fd")
+    server.stop()
+    client.shutdown()
+
+in_child(child)
+submit(client)
+server.stop()
+sock.close()
+""",
+    )

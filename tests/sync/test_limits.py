@@ -1,0 +1,338 @@
+"""A system without threads or memory: whoever needs them fails, and nobody else."""
+
+from __future__ import annotations
+
+import _thread
+import importlib.util
+import math
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import gearman_sync as gearman
+from gearman_proto.errors import ConnectionError, ServerUnavailable
+from gearman_sync import GearmanClient, GearmanWorker, JobServer, WorkerJob, _transport
+from gearman_sync._transport import Transport
+from gearman_sync.testing import Gate, ScriptedWorker
+from tests.support import PATIENCE, Gearmand, resolve_to, spawn
+
+from .support import Script, wait_for_leader
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Callable
+
+    StartWorker = Callable[..., ScriptedWorker]
+    StartScript = Callable[..., Script]
+    MakeClient = Callable[..., GearmanClient]
+    MakeWorker = Callable[..., GearmanWorker]
+
+
+def no_thread(*args: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def no_memory(*args: object, **options: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "broken", "host", "why"),
+    [
+        (_thread, "start_new_thread", no_thread, "gearman.test", "can't start new thread"),
+        (_transport, "_Socket", no_memory, "127.0.0.1", "MemoryError"),
+        (socket, "getaddrinfo", no_memory, "127.0.0.1", "MemoryError"),
+    ],
+)
+def test_connection_without_thread_or_memory_fails_alone(
+    gearmand: Gearmand,
+    make_client: MakeClient,
+    start_worker: StartWorker,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+    where: object,
+    name: str,
+    broken: object,
+    host: str,
+    why: str,
+) -> None:
+    gate = Gate()
+    start_worker(gearmand.address, {task: gate})
+    resolve_to(monkeypatch, "gearman.test", "127.0.0.1")
+    # A second name of the same server, which is a server of its own for the client.
+    client = make_client(gearmand.address, (host, gearmand.port + (host[0] == "1")))
+    bad = client.connection_list[1]
+    call = begin_job(client, task)
+    with monkeypatch.context() as context:
+        context.setattr(where, name, broken)
+        with pytest.raises(ConnectionError, match=why):
+            client.establish_connection(bad, poll_timeout=PATIENCE)
+    gate.open.set()
+    (request,) = call.result(PATIENCE)
+    assert (request.state, request.error) == (gearman.JOB_COMPLETE, None)
+
+
+def begin_job(client: GearmanClient, task: str) -> concurrent.futures.Future[Any]:
+    """Have another thread wait for a job at the client's first server, and lead."""
+    first, second = client.connection_list
+    client.establish_connection(first)
+    second.cool_until = math.inf
+    request = client.submit_job(task, b"data", wait_until_complete=False)
+    second.cool_until = 0.0
+    assert request.connection == first.address
+    call = spawn(client.wait_until_jobs_completed, [request])
+    wait_for_leader(client)
+    return call
+
+
+@pytest.mark.parametrize("name", ["read", "write"])
+def test_connection_that_gets_no_memory_for_bytes_fails_alone(
+    gearmand: Gearmand,
+    make_client: MakeClient,
+    start_worker: StartWorker,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    gate = Gate()
+    start_worker(gearmand.address, {task: gate})
+    with JobServer() as other:
+        client = make_client(gearmand.address, other.address)
+        bad = client.connection_list[1]
+        client.establish_connection(bad)
+        call = begin_job(client, task)
+        transport = client._driver._poller.transports[bad.link]
+        real = getattr(Transport, name)
+
+        def broken(self: Transport, *args: Any) -> Any:
+            return no_memory() if self is transport else real(self, *args)
+
+        monkeypatch.setattr(Transport, name, broken)
+        status = gearman.GearmanJobRequest.from_handle("H:host:1", bad.address)
+        client.get_job_status(status, poll_timeout=PATIENCE)
+        assert not status.timed_out
+        assert transport.sock is None
+        gate.open.set()
+        (request,) = call.result(PATIENCE)
+    assert (request.state, request.error) == (gearman.JOB_COMPLETE, None)
+
+
+def test_resolver_may_raise_anything(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getaddrinfo(*args: Any, **options: Any) -> Any:
+        if options.get("flags"):
+            raise socket.gaierror(socket.EAI_NONAME, "not a number")
+        raise KeyError("out of order")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(ServerUnavailable, match="out of order"):
+        make_client("gearman.test").submit_job("task", b"", poll_timeout=PATIENCE)
+
+
+class HandlerError(OSError):
+    """What a signal handler raises; the library handles exceptions of this kind itself."""
+
+
+class Handlers:
+    """A handler in each of the forms in which there are some."""
+
+    def method(self, number: int, frame: object) -> None:
+        raise HandlerError
+
+    __call__ = method
+
+
+@pytest.mark.parametrize(
+    "handler", [Handlers().method, Handlers(), lambda number, frame: Handlers().method(0, None)]
+)
+@pytest.mark.parametrize("name", ["getaddrinfo", "_Socket"])
+def test_exception_of_a_signal_handler_in_a_connection_step_is_raised(
+    gearmand: Gearmand,
+    client: GearmanClient,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+    handler: Callable[[int, Any], None],
+    name: str,
+) -> None:
+    def signalled(*args: object, **options: object) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with monkeypatch.context() as context:
+            context.setattr(_transport if name == "_Socket" else socket, name, signalled)
+            with pytest.raises(HandlerError):
+                client.submit_job(task, b"", background=True)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert client.submit_job(task, b"", background=True).state == gearman.JOB_CREATED
+
+
+def test_jobs_that_get_no_thread_wait_for_one(
+    gearmand: Gearmand,
+    client: GearmanClient,
+    make_worker: MakeWorker,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names: list[str] = []
+    done = threading.Event()
+
+    def function(worker: GearmanWorker, job: WorkerJob) -> bytes:
+        names.append(threading.current_thread().name)
+        if len(names) == 20:
+            done.set()
+        return b"done"
+
+    worker = make_worker(gearmand.address, tasks={task: function}, max_jobs=4)
+    jobs = [{"task": task, "data": b"%d" % number} for number in range(20)]
+    requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    real = _thread.start_new_thread
+    started: list[object] = []
+
+    def first_only(function: Any, args: Any) -> int:
+        if started:
+            no_thread()
+        started.append(function)
+        return real(function, args)
+
+    with monkeypatch.context() as context:
+        # Threads of this test are started otherwise.
+        context.setattr("gearman_sync._threads._thread.start_new_thread", first_only)
+        call = spawn(worker.work)
+        assert done.wait(PATIENCE)
+        client.wait_until_jobs_completed(requests)
+    worker.stop()
+    call.result(PATIENCE)
+    assert {request.result for request in requests} == {b"done"}
+    assert set(names) == {"gearman-job_1"}
+
+
+def test_worker_with_several_slots_and_no_thread_takes_no_job(
+    gearmand: Gearmand,
+    client: GearmanClient,
+    make_worker: MakeWorker,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = make_worker(gearmand.address, tasks={task: lambda worker, job: b""}, max_jobs=4)
+    (request,) = client.submit_multiple_jobs(
+        [{"task": task, "data": b""}], wait_until_complete=False
+    )
+    with monkeypatch.context() as context:
+        context.setattr(_thread, "start_new_thread", no_thread)
+        with pytest.raises(RuntimeError, match=r"can't start new thread.*max_jobs=1"):
+            worker.work()
+    assert not worker.has_job_lock()
+    call = spawn(worker.work)
+    client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+    assert request.complete
+    worker.stop()
+    call.result(PATIENCE)
+
+
+def test_job_server_without_a_thread_leaves_nothing_and_can_be_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = JobServer()
+    with monkeypatch.context() as context:
+        context.setattr(threading, "_start_new_thread", no_thread, raising=False)
+        context.setattr(threading, "_start_joinable_thread", no_thread, raising=False)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            server.start()
+    server.start()
+    with GearmanClient([server.address]) as client:
+        assert client.submit_job("task", b"", background=True).complete
+    server.stop()
+
+
+def test_real_limit_of_threads(gearmand: Gearmand, start_script: StartScript, task: str) -> None:
+    """An ordinary user's limit, which is reached in the middle of the work."""
+    pytest.importorskip("resource")
+    program = start_script(
+        """
+import encodings.idna, inspect, os, resource, sys, threading
+import gearman_sync as gearman
+if not os.getuid():
+    os.setresuid(54321, 54321, 54321)
+task = sys.argv[2]
+client = gearman.GearmanClient([("127.0.0.1", int(sys.argv[1]))])
+jobs = [{"task": task, "data": b"%d" % number} for number in range(10)]
+requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
+failed = []
+
+def function(worker, job):
+    if not failed:
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        try:
+            threading.Thread(target=print).start()
+        except RuntimeError as error:
+            failed.append(error)
+    if job.data == b"9":
+        worker.stop()
+    return job.data
+
+worker = gearman.GearmanWorker([("127.0.0.1", int(sys.argv[1]))], max_jobs=4)
+worker.register_task(task, function)
+worker.work()
+client.wait_until_jobs_completed(requests)
+assert all(request.complete for request in requests), requests
+print(*failed)
+""",
+        gearmand.port,
+        task,
+    )
+    assert program.end() == ("can't start new thread\n", "", 0)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("_interpreters") is None
+    and importlib.util.find_spec("_xxsubinterpreters") is None,
+    reason="this Python has no sub-interpreters to try",
+)
+def test_isolated_sub_interpreter(gearmand: Gearmand, start_script: StartScript, task: str) -> None:
+    """It has no daemon threads, and none at all before Python 3.12; then the error says so."""
+    program = start_script(
+        """
+import sys
+program = f'''
+import sys
+sys.path[:] = {sys.path!r}
+import gearman_sync as gearman
+threads = sys.version_info >= (3, 12)
+
+def submit(host):
+    with gearman.GearmanClient([(host, {sys.argv[1]})]) as client:
+        assert client.submit_job({sys.argv[2]!r}, b"", background=True).complete
+
+def work(max_jobs):
+    with gearman.GearmanWorker([("127.0.0.1", {sys.argv[1]})], max_jobs=max_jobs) as worker:
+        worker.register_task({sys.argv[2]!r}, lambda worker, job: worker.stop())
+        worker.work()
+
+submit("127.0.0.1")
+work(1)
+for use, argument in ((submit, "localhost"), (work, 2)):
+    try:
+        submit("127.0.0.1")
+        use(argument)
+    except (RuntimeError, gearman.errors.ServerUnavailable) as error:
+        assert not threads and "isolated subinterpreters" in str(error), error
+'''
+try:
+    import _interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    interpreters.run_string(interpreters.create(isolated=True), program)
+else:
+    assert _interpreters.exec(_interpreters.create("isolated"), program) is None
+""",
+        gearmand.port,
+        task,
+    )
+    out, errors, status = program.end()
+    assert (out, status) == ("", 0), errors
