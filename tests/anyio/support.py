@@ -45,7 +45,7 @@ async def until(condition: Callable[[], object], what: str = "condition") -> Non
 async def quiet(calls: list[str]) -> None:
     """Wait until there are hardly any new `calls` in 0.2 seconds.
 
-    What happened before may still cause some. If something spins, there is no such pause.
+    Earlier activity may still cause some. A loop that spins never pauses.
     """
     with anyio.fail_after(PATIENCE):
         while True:
