@@ -200,7 +200,6 @@ async def test_port(server: JobServer) -> None:
         await link.echo()
         await server.stop()
         await until(lambda: not links(server))
-        await anyio.sleep(0.01)
         for _ in range(3):
             # Although there were connections, whose ends the system remembers.
             async with second:
