@@ -2,6 +2,9 @@
 
     sphinx-build -W -n docs build/site
 
+It needs no network. Without one, and without Debian's packages python3-doc and python-trio-doc,
+names of Python and trio have no links.
+
 Nothing is written twice for it: reference pages are the docstrings, and the pictures of states are
 those that docs/draw.py draws from the core's tables.
 """
@@ -10,6 +13,8 @@ from __future__ import annotations
 
 import re
 import sys
+import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
@@ -77,16 +82,30 @@ html_css_files = ["site.css"]
 html_title = "Gearman for Python"
 html_theme_options = {"navigation_with_keys": True}
 
-#: Debian's packages of documentation, or the sites themselves.
-intersphinx_mapping = {
-    "python": (
-        "https://docs.python.org/3",
-        ("/usr/share/doc/python3/html/objects.inv", None),
-    ),
+#: The sites of other projects, and where Debian's packages of documentation have their inventories.
+_SITES = {
+    "python": ("https://docs.python.org/3", "/usr/share/doc/python3/html/objects.inv"),
     "trio": (
         "https://trio.readthedocs.io/en/stable",
-        ("/usr/share/doc/python-trio-doc/html/objects.inv", None),
+        "/usr/share/doc/python-trio-doc/html/objects.inv",
     ),
+}
+
+
+def can_be_reached(url: str) -> bool:
+    """Return whether there is such a page, and a network."""
+    try:
+        with urllib.request.urlopen(url, timeout=10):  # noqa: S310 - the sites above
+            return True
+    except OSError:
+        return False
+
+
+#: The inventories that can be read here. Names of the other sites are not linked.
+intersphinx_mapping = {
+    name: (site, local if Path(local).exists() else None)
+    for name, (site, local) in _SITES.items()
+    if Path(local).exists() or can_be_reached(f"{site}/objects.inv")
 }
 
 # Adapters have the documentation of what they are made with in __init__, which they inherit.
@@ -115,9 +134,12 @@ def find_elsewhere(
     name = node["reftarget"]
     if module := _MODULES.get(name):
         name = node["reftarget"] = f"{module}.{name}"
-    page = _PAGES.get(name.partition(".")[0])
+    library = name.partition(".")[0]
+    page = _PAGES.get(library)
     if page is None:
-        return None
+        site = "python" if library in sys.stdlib_module_names else library
+        is_unlinked = site in _SITES and site not in intersphinx_mapping
+        return content if is_unlinked else None
     reference = nodes.reference("", "", internal=False, refuri=page.format(name))
     reference += content
     return reference

@@ -59,8 +59,8 @@ def refuse(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> None:
 
 
 def slow(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
-    """The data, after half a second."""
-    time.sleep(0.5)
+    """The data, after two seconds."""
+    time.sleep(2)
     data: bytes = job.data
     return data
 

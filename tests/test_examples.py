@@ -342,7 +342,8 @@ async def main(reactor):
     worker.close()
     await work
     client.close()
-    await deferLater(reactor, 0.1, int)
+    while client.wires or worker.wires:
+        await deferLater(reactor, 0.01, int)
     print(client.wires, worker.wires)
 
 react(lambda reactor: ensureDeferred(main(reactor)))

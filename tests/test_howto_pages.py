@@ -13,6 +13,7 @@ import re
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -243,6 +244,33 @@ def test_functions_without_workers(start_gearmand: Callable[[], Gearmand]) -> No
     gearmand.wait_for_jobs("nobody-does-it", 0)
     worker.stop()
     assert shown() == b""
+
+
+def test_sqlite_queue_with_empty_data_starts_after_the_delete(
+    start_gearmand: Callable[..., Gearmand], tmp_path: Path
+) -> None:
+    if "libsqlite3" not in subprocess.check_output([require("gearmand"), "--help"], text=True):
+        pytest.skip("this gearmand has no queue in SQLite")
+    _, name, statement = shlex.split(line_of(PRODUCTION, "sqlite3 "))
+    database = tmp_path / name
+    gearmand = start_gearmand("--queue-type", "libsqlite3", "--libsqlite3-db", str(database))
+    with GearmanClient([gearmand.address]) as client:
+        for task, data in (("without", ""), ("with", "data")):
+            assert client.submit_job(task, data, background=True).complete
+    gearmand.kill()
+
+    command = [word.replace("/dev/null", "stderr") for word in gearmand.command]
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    (logged,) = [
+        block[2].splitlines() for block in FENCED.finditer(PRODUCTION) if "QUEUE_ERROR" in block[2]
+    ]
+    assert (failed.returncode, len(logged)) == (1, 2)
+    assert all(line in failed.stderr for line in logged), failed.stderr
+
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        assert connection.execute(statement).rowcount == 1
+    gearmand.start()
+    assert [gearmand.counts(task) for task in ("without", "with")] == [(0, 0, 0), (1, 0, 0)]
 
 
 def test_certificates_and_terminator(

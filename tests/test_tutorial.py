@@ -31,7 +31,7 @@ import gearman_anyio
 import gearman_proto
 import gearman_sync
 from tests.cli.terminal import CTRL_C, PROMPT, Shell, environment
-from tests.support import PATIENCE, eventually, free_port, require
+from tests.support import PATIENCE, SBIN, eventually, free_port, require
 from tests.test_docs_pages import matches
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Learner:
         self.port = str(free_port())
         self.starts_server = SERVERS[server]
         self.other_servers = tuple(set(SERVERS.values()) - {self.starts_server})
-        path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+        path = os.pathsep.join([os.environ.get("PATH", os.defpath), SBIN])
         self.environment = environment(
             PATH=path,
             GEARMAN_SERVERS=f"localhost:{self.port}",

@@ -673,7 +673,7 @@ async def test_one_of_two_servers_does_not_answer() -> None:
     with black_hole() as address:
         async with (
             gearman.JobServer() as server,
-            gearman.GearmanClient([address, server.address], connect_timeout=0.5) as client,
+            gearman.GearmanClient([address, server.address], connect_timeout=1.0) as client,
         ):
             for _ in range(2):
                 requests = await client.submit_multiple_jobs(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 
 from gearman_sync.testing.recording import is_whole_reply
-from tests.support import ServerAt, counts_of, eventually, interruptible
+from tests.support import ServerAt, counts_of, eventually, find_program, interruptible
 
 from .payloads import TASK
 
@@ -145,7 +144,7 @@ class ServerProcess:
 
 def gearmand(name: str) -> ServerProcess | None:
     """A gearmand, where it is installed."""
-    path = shutil.which("gearmand") or shutil.which("gearmand", path="/usr/sbin:/usr/local/sbin")
+    path = find_program("gearmand")
     if path is None:
         if os.environ.get("CI"):
             raise AssertionError("gearmand is not installed")

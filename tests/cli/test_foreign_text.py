@@ -219,7 +219,7 @@ ERRORS: dict[str, Case] = {
         *(FAILED, f"line 1: the job failed: {JOINED}"),
     ),
     "a handle": (
-        *(("submit", "t", "", "--timeout", "0.3"), answering(JobCreated(b"H\x1b[2J\n\xff"))),
+        *(("submit", "t", "", "--timeout", "2"), answering(JobCreated(b"H\x1b[2J\n\xff"))),
         *(TIMED_OUT, r"H\x1b[2J\n\xff has not ended in time"),
     ),
 }

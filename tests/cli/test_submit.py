@@ -356,7 +356,7 @@ def test_a_job_with_an_exception(server: Server, start_worker: StartWorker, task
 
 
 def test_a_job_that_takes_too_long(server: Server, task: str) -> None:
-    result = gearmanctl("submit", task, "", "--timeout", "0.1", at=server)
+    result = gearmanctl("submit", task, "", "--timeout", "2", at=server)
     assert (result.status, result.output) == (TIMED_OUT, b"")
     assert re.fullmatch(r"H:\S+:\d+ has not ended in time", result.error)
 

@@ -115,8 +115,8 @@ def test_calls(rpc: Any, server: Server, host: str, task: str) -> None:
 
 def test_a_call_that_times_out(rpc: Any, host: str, task: str) -> None:
     """It is CREATED, also after its client was shut down."""
-    with pytest.raises(rpc.TimeoutError, match=r"0\.1"):
-        rpc.call(host, f"{task}nobody", {}, timeout=0.1)
+    with pytest.raises(rpc.TimeoutError, match=r"2\.5"):
+        rpc.call(host, f"{task}nobody", {}, timeout=2.5)
 
 
 # Reconnecting.
@@ -131,7 +131,7 @@ def test_reconnecting(
     module = load("reconnecting")
     stop, away = threading.Event(), threading.Event()
     # A minute otherwise.
-    worker = module.GearmanWorker(["{}:{}".format(*server.address)], max_outage=0.1)
+    worker = module.GearmanWorker(["{}:{}".format(*server.address)], max_outage=1.0)
     worker.set_client_id(b"worker-1")
     for name in (task, f"{task}-2"):
         worker.register_task(name.encode(), lambda worker, job: job.data)

@@ -24,7 +24,7 @@ def test_pings(load: Load, server: Server, host: str, task: str) -> None:
     call = spawn(module.work, worker, 60, 0.01)
     client = module.JSONGearmanClient(module.server_list([host]))
     absent = f"{task}-absent"
-    failed, results = module.send_pings(client, [task, absent], timeout=0.2)
+    failed, results = module.send_pings(client, [task, absent], timeout=2.0)
     assert failed == [absent]
     assert results == {task: {"response": "PASS", "device": task}}
     assert module.send_pings(client, failed, timeout=0.01)[0] == [absent]

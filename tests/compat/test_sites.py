@@ -42,7 +42,7 @@ def test_a_copy_of_work_with_a_stopwatch(
 ) -> None:
     """It forks for each job, with connections, and ends when it has had none for a while."""
     host = "{}:{}".format(*gearmand.address)
-    command = start(PROGRAMS / "hooked_commands.py", host, task, 0.7)
+    command = start(PROGRAMS / "hooked_commands.py", host, task, 3)
     client = gearman.GearmanClient([host])
     for data in (b"1", b"2", b"3"):
         request = client.submit_job(task, data, poll_timeout=PATIENCE)

@@ -41,6 +41,8 @@ while True:
         raise SystemExit
     if b"version" in data:
         sock.sendall(b"OK 1\\n")
+    else:
+        sock.close()
 """
 #: A client that submits nothing, prints what it was told, and how it was called.
 ECHO: Final = "import sys; print(sys.argv[1:]); sys.stderr.write('why'); sys.exit(3)"
@@ -161,7 +163,7 @@ def test_cases_have_names_of_their_own() -> None:
 
 def test_a_server_that_dies_is_started_again() -> None:
     words = [sys.executable, "-c", MORTAL, "{port}"]
-    with ServerSubject(None, words, (), 0.1) as subject:
+    with ServerSubject(None, words, (), 20) as subject:
         assert subject.has == {"text", "restart"}
         outcome = Outcome(case_of(told(None)), Verdict.FAIL, "life", "death")
         subject.look_after(outcome)
@@ -181,8 +183,8 @@ def test_a_server_that_dies_is_started_again() -> None:
 def test_a_server_that_dies_and_was_not_started_here() -> None:
     words = [sys.executable, "-c", MORTAL, "{port}"]
     with contextlib.ExitStack() as stack:
-        started = stack.enter_context(ServerSubject(None, words, (), 0.1))
-        subject = stack.enter_context(ServerSubject(started.address, [], (), 0.1))
+        started = stack.enter_context(ServerSubject(None, words, (), 20))
+        subject = stack.enter_context(ServerSubject(started.address, [], (), 20))
         assert subject.has == {"text"}
         with subject.kit(case_of(told(None))) as kit:
             with pytest.raises(Unsupported):

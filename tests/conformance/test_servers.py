@@ -75,8 +75,8 @@ def test_what_is_right_passes(case: Case, address: Address, request: pytest.Fixt
 
 @pytest.mark.parametrize("name", STARTED)
 def test_what_is_right_passes_where_a_server_starts_again(name: str) -> None:
-    require(STARTED[name][0])
-    server = StartedServer(STARTED[name])
+    program, *options = STARTED[name]
+    server = StartedServer([require(program), *options])
     try:
         has = HAS | {"restart"}
         judge = Judge(

@@ -173,6 +173,7 @@ async def test_no_answer_in_time(kit: Kit, start_server: Callable[..., ScriptedS
         peer.hold()
 
     client = await kit.client(start_server(script).address)
+    await client.establish_connection(client.connection_list[0])
     request = GearmanJobRequest.from_handle("H:x:1")
     assert await client.get_job_status(request, poll_timeout=0.02) is request
     assert (request.timed_out, request.status) == (True, {})

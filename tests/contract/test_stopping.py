@@ -368,7 +368,7 @@ async def test_one_server_is_enough_at_the_beginning(kit: Kit, server: Server, t
 @pytest.mark.both_servers
 async def test_outage(kit: Kit, launch: Launch, task: str) -> None:
     server = await launch()
-    worker = await kit.make_worker(server.address, tasks={task: echo}, max_outage=0.05)
+    worker = await kit.make_worker(server.address, tasks={task: echo}, max_outage=1.0)
     call = await kit.work(worker)
     await server.wait_for_counts(task, 0, 0, 1)
     await server.kill()

@@ -112,7 +112,7 @@ async def test_server_without_tls(
         port = server.address.port
     else:
         port = start_server(script).address[1]
-    patience = 0.1 if how == "silent" else 2
+    patience = 0.1 if how == "silent" else PATIENCE
     client = await kit.client({**tls_host, "port": port}, connect_timeout=patience)
     with pytest.raises(ServerUnavailable) as caught:
         await client.submit_job("task", b"")
@@ -152,7 +152,7 @@ async def test_server_that_refuses_in_tls(
         peer.sock.recv(5000)
 
     port = start_server(script).address[1]
-    client = await kit.client({**tls_host, "port": port}, connect_timeout=2)
+    client = await kit.client({**tls_host, "port": port}, connect_timeout=PATIENCE)
     with pytest.raises(ServerUnavailable, match=said) as caught:
         await client.submit_job("task", b"")
     assert "speak TLS?" not in str(caught.value)

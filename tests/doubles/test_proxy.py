@@ -166,13 +166,13 @@ def test_reset(through: Any, echo_server: EchoServer) -> None:
 
 
 def test_stall(through: Any) -> None:
-    _, sock = through(Stall(0.6, after=2))
+    _, sock = through(Stall(2.0, after=2))
     begin = time.monotonic()
     sock.sendall(b"hello")
     assert receive(sock, 2) == b"he"
-    assert time.monotonic() - begin < 0.6
+    assert time.monotonic() - begin < 2.0
     assert receive(sock, 3) == b"llo"
-    assert time.monotonic() - begin >= 0.6
+    assert time.monotonic() - begin >= 2.0
 
 
 def test_latency(through: Any) -> None:
@@ -185,16 +185,16 @@ def test_latency(through: Any) -> None:
 
 
 def test_slicer(through: Any) -> None:
-    _, sock = through(Slicer(1, delay=0.15, length=3, direction=UP, after=1))
+    _, sock = through(Slicer(1, delay=0.5, length=3, direction=UP, after=1))
     begin = time.monotonic()
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
-    assert time.monotonic() - begin >= 0.45
+    assert time.monotonic() - begin >= 1.5
     begin = time.monotonic()
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
-    # One by one, these would take longer.
-    assert time.monotonic() - begin < 0.6
+    # One by one, these would take two seconds or more.
+    assert time.monotonic() - begin < 2.0
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -347,25 +347,27 @@ def test_it_is_started_once_and_ended(echo_server: EchoServer, no_leak: None) ->
 
 def test_latency_does_not_add_up(through: Any) -> None:
     """What comes while something else is late is late by as much, and not behind that."""
-    _, sock = through(Latency(0.2, jitter=0.01))
+    _, sock = through(Latency(1.0, jitter=0.01))
     begin = time.monotonic()
     for _ in range(5):
         sock.sendall(b"hello")
         time.sleep(0.01)
     assert receive(sock, 25) == 5 * b"hello"
-    assert 0.23 <= time.monotonic() - begin < 1.0
+    assert 1.03 <= time.monotonic() - begin < 5.0
 
 
 def test_latency_that_is_removed(through: Any) -> None:
     proxy, sock = through()
-    slow = proxy.add(Latency(0.5))
-    for seconds in (0.5, 0.0):
-        begin = time.monotonic()
-        sock.sendall(b"hello")
-        assert receive(sock, 5) == b"hello"
-        assert seconds <= time.monotonic() - begin < seconds + 0.5
-        if seconds:
-            proxy.remove(slow)
+    slow = proxy.add(Latency(2.0))
+    begin = time.monotonic()
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    assert time.monotonic() - begin >= 2.0
+    proxy.remove(slow)
+    begin = time.monotonic()
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    assert time.monotonic() - begin < 2.0
     with pytest.raises(ValueError, match="was not added"):
         proxy.remove(slow)
 
@@ -373,20 +375,20 @@ def test_latency_that_is_removed(through: Any) -> None:
 def test_bandwidth(through: Any) -> None:
     _, sock = through(Bandwidth(1000.0))
     begin = time.monotonic()
-    sock.sendall(bytes(500))
-    assert receive(sock, 500) == bytes(500)
-    assert 0.5 <= time.monotonic() - begin < 1.0
+    sock.sendall(bytes(1000))
+    assert receive(sock, 1000) == bytes(1000)
+    assert 1.0 <= time.monotonic() - begin < 5.0
 
 
 def test_slow_close(through: Any, echo_server: EchoServer) -> None:
     _, sock = through(SlowClose(0.1))
     sock.sendall(b"hello")
+    begin = time.monotonic()
     sock.shutdown(socket.SHUT_WR)
     eventually(lambda: echo_server.ends == ["end"])
     assert receive(sock, 5) == b"hello"
-    begin = time.monotonic()
     rest(sock)
-    assert time.monotonic() - begin > 0.05
+    assert time.monotonic() - begin >= 0.1
 
 
 def test_timeout_that_ends(through: Any) -> None:
@@ -400,13 +402,13 @@ def test_timeout_that_is_removed(through: Any) -> None:
     proxy, sock = through()
     timeout = proxy.add(Timeout(10.0))
     sock.sendall(b"hello")
-    assert is_silent(sock, 0.02)
+    assert is_silent(sock, 1.0)
     proxy.remove(timeout)
     assert sock.recv(1) == b""
 
 
 def test_reset_peer_later(through: Any) -> None:
-    _, sock = through(ResetPeer(0.1))
+    _, sock = through(ResetPeer(2.0))
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
     with pytest.raises(ConnectionResetError):

@@ -106,7 +106,7 @@ def test_a_function_that_does_not_end(server: Server, task: str) -> None:
         end.wait(PATIENCE)
         return b""
 
-    worker = ScriptedWorker(server.address, {task: hang}, timeout=0.2)
+    worker = ScriptedWorker(server.address, {task: hang}, timeout=2.0)
     with GearmanClient([server.address]) as client:
         client.submit_job(task, b"", wait_until_complete=False)
         wait_for(begun)

@@ -5,13 +5,23 @@ Nothing in here outlives its `stop` or `kill`.
 
 from .imports import nothing_imported
 from .names import Name, black_hole, has_address, resolve_to
-from .programs import PortProgram, Program, free_port, interruptible, require, require_module
+from .programs import (
+    SBIN,
+    PortProgram,
+    Program,
+    find_program,
+    free_port,
+    interruptible,
+    require,
+    require_module,
+)
 from .servers import Administered, EmbeddedServer, Gearmand, ServerAt, counts_of
 from .tls import Stunnel, client_context, client_keys, encrypted, make_certificates, server_context
 from .waiting import PATIENCE, deadlines_of, eventually, spawn, wait_for
 
 __all__ = [
     "PATIENCE",
+    "SBIN",
     "Administered",
     "EmbeddedServer",
     "Gearmand",
@@ -27,6 +37,7 @@ __all__ = [
     "deadlines_of",
     "encrypted",
     "eventually",
+    "find_program",
     "free_port",
     "has_address",
     "interruptible",

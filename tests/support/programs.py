@@ -19,6 +19,8 @@ from gearman_sync.testing.sockets import socket_for
 
 from .waiting import eventually
 
+#: The directories where Debian and others install gearmand. Few users have them in their PATH.
+SBIN: Final = os.pathsep.join(("/usr/sbin", "/usr/local/sbin"))
 # Below those that Linux and others give out by themselves.
 _PORTS: Final = range(12_000, 32_000)
 # Runs a command, with the default disposition of SIGINT.
@@ -29,9 +31,14 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
+def find_program(program: str) -> str | None:
+    """Return the path of `program`, or None if it is not installed."""
+    return shutil.which(program) or shutil.which(program, path=SBIN)
+
+
 def require(program: str) -> str:
     """The path of `program`. Without it the test is skipped, but never where CI runs."""
-    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
+    path = find_program(program)
     if path is None:
         _missing(program)
     return path

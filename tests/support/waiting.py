@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,9 +12,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds after which something that should have happened has not. Nothing waits this long in a
-#: test that passes. What checks changes may be a slow machine, and nobody looks on.
-PATIENCE = 60.0 if os.environ.get("CI") else 20.0
+#: Seconds after which an awaited event counts as missing. No test that passes waits this long, also
+#: on a slow machine.
+PATIENCE = 60.0
 
 
 def eventually(condition: Callable[[], object], what: str = "condition") -> None:

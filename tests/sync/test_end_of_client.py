@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def submit(client: GearmanClient, task: str) -> GearmanJobRequest:
-    return client.submit_job(task, b"", poll_timeout=0.05)
+    request = client.submit_job(task, b"", wait_until_complete=False)
+    client.wait_until_jobs_completed([request], poll_timeout=0.01)
+    return request
 
 
 def temporary(server: Gearmand, task: str) -> GearmanJobRequest:

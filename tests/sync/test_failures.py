@@ -36,7 +36,7 @@ def test_black_hole_and_a_good_server(
     gearmand: Gearmand, make_client: MakeClient, task: str
 ) -> None:
     with black_hole() as address:
-        client = make_client(address, gearmand.address, connect_timeout=0.1)
+        client = make_client(address, gearmand.address, connect_timeout=1.0)
         for _ in range(2):
             jobs = [{"task": task, "data": b""}] * 10
             requests = client.submit_multiple_jobs(jobs, background=True)

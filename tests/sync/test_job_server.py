@@ -242,7 +242,7 @@ def test_a_signal_that_does_not_end_the_sleep(server: JobServer) -> None:
     """As one that comes just before it: its handler is run nevertheless, a moment later."""
 
     def interrupt() -> None:
-        time.sleep(0.1)
+        time.sleep(1.0)
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # Not the thread that sleeps.
 
     interrupted = spawn(interrupt)
@@ -615,11 +615,10 @@ def test_run_at(
 
     start_worker(server.address, {task: work})
     client.submit_job(task, b"warm up")
-    when = time.time() + 0.2
+    when = time.time() + 1.0
     later = client.submit_job(task, b"later", background=True, run_at=when)
     assert client.get_job_status(later).status["known"]
     client.submit_job(task, b"now")
-    assert b"later" not in times
     eventually(lambda: b"later" in times)
     assert times[b"later"] >= when
     eventually(lambda: counts(server, task) == (0, 0, 1))

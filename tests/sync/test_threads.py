@@ -88,9 +88,10 @@ def test_leader_ends_first_and_others_go_on(
 def test_leader_times_out_and_others_go_on(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
-    leader = spawn(client.submit_job, task, b"1", poll_timeout=0.3)
+    leader = spawn(client.submit_job, task, b"1", poll_timeout=2.0)
     wait_for_leader(client)
     follower = spawn(client.submit_job, task, b"2")
+    wait_for_followers(client, 1)
     assert leader.result(20).timed_out
     start_worker(gearmand.address, {task: echo})
     assert follower.result(20).result == b"2"

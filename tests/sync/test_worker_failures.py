@@ -51,7 +51,7 @@ def test_job_that_takes_too_long(
 
     client = make_client(server.address)
     first = make_worker(server.address)
-    first.register_task(task, late, timeout=0.1)
+    first.register_task(task, late, timeout=1.0)
     request = client.submit_job(task, b"", wait_until_complete=False)
     working = work(first)
     wait_for(slow)

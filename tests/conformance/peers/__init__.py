@@ -26,6 +26,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import SBIN
+
 __all__ = ["CLIENTS", "SERVERS", "WORKERS", "Peer", "environment"]
 
 HERE = Path(__file__).parent
@@ -36,8 +38,8 @@ NODE_PATH = os.environ.get("GEARMAN_PEERS_NODE_PATH") or os.environ.get("NODE_PA
 PERL_SERVER = os.environ.get("GEARMAN_PEERS_PERL_SERVER") or "/usr"
 
 GEARMANCTL = (sys.executable, "-c", "from gearman_sync.cli import main; main()")
-# Where Perl's server is installed it has the same name, and is found first by who is not root.
-GEARMAND = shutil.which("gearmand", path="/usr/sbin:/usr/local/sbin") or "gearmand"
+# Perl's server has the same name, and other users than root find it first in their PATH.
+GEARMAND = shutil.which("gearmand", path=SBIN) or "gearmand"
 PERL_GEARMAND = ("perl", f"-I{PERL_SERVER}/share/perl5", f"{PERL_SERVER}/bin/gearmand")
 
 # How long a peer may take to say its version.
