@@ -1,4 +1,6 @@
 """What is used wrongly says so at once: the argument, its value, and what it must be."""
+
+# ruff: noqa: PT012 - it is the end of a `with` that raises
 # mypy: disable-error-code="arg-type,dict-item"
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gearman_proto.errors import InvalidWorkerState
 from gearman_proto.wire.events import EchoReq, SubmitJob
-from gearman_sync import GearmanClient, JobServer
+from gearman_sync import GearmanClient, GearmanWorker, JobServer
 from gearman_sync.testing import (
     Bandwidth,
     Corrupt,
@@ -21,6 +24,7 @@ from gearman_sync.testing import (
     FaultyProxy,
     Gate,
     HalfOpen,
+    JobDouble,
     Latency,
     LimitData,
     Raised,
@@ -36,6 +40,7 @@ from gearman_sync.testing import (
     Stall,
     Timeout,
     Toxic,
+    WorkerUnderTest,
     echo,
     replay,
 )
@@ -166,7 +171,86 @@ def test_unknown_toxic_is_refused_by_the_proxy(method: str, toxic: Any) -> None:
         assert not proxy.toxics
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"worker": 5}, TypeError, "a worker is callbacks by task"),
+        ({"worker": {}}, ValueError, "has no callbacks"),
+        ({"worker": {"f": 5}}, TypeError, "f"),
+        ({"server": 5}, TypeError, "a server's address is"),
+        ({"server": "localhost:0"}, ValueError, "port 0"),
+        ({"timeout": math.nan}, ValueError, "timeout is nan"),
+        ({"timeout": math.inf}, ValueError, "timeout is inf"),
+        ({"timeout": 0}, ValueError, "timeout is 0"),
+        ({"timeout": None}, TypeError, "timeout is a number of seconds, not None"),
+    ],
+)
+def test_worker_under_test_with_a_bad_argument_is_an_error_at_once(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        WorkerUnderTest(**{"worker": {"f": print}, "server": "localhost", **options})
+
+
+def call_of(callback: Any) -> Callable[[], object]:
+    return lambda: JobDouble("f", "").call(callback)
+
+
+async def later(worker: Any, job: Any) -> None:
+    """An async callback."""
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: JobDouble("f", "", worker=5), "worker is a gearman_sync.worker.GearmanWorker, or"),
+        (lambda: JobDouble("f", "", worker=JobDouble("f", "")), "worker is a gearman_sync.worker"),
+        (call_of(5), "callback is a function of a worker and a job, not 5"),
+        (call_of(later), "is async, and can be called by gearman_anyio.testing.JobDouble"),
+    ],
+)
+def test_job_double_with_a_bad_argument_is_an_error_at_once(
+    call: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
 # The order of calls.
+
+
+def test_job_double_that_has_ended_is_not_done_again() -> None:
+    job = JobDouble("f", "")
+    job.call(lambda worker, job: b"first")
+    with pytest.raises(InvalidWorkerState, match="has ended: make another one"):
+        job.call(lambda worker, job: b"second")
+
+
+def test_worker_under_test_that_is_nested_is_refused(job_server: JobServer) -> None:
+    worker = GearmanWorker()
+    worker.register_task("f", lambda worker, job: job.data)
+    outer = WorkerUnderTest(worker, job_server.address)
+    for inner in (outer, WorkerUnderTest(worker, job_server.address)):
+        with outer, pytest.raises(RuntimeError, match="is under test already: end its"), inner:
+            raise AssertionError("it was entered")
+    with GearmanClient([job_server.address]) as client, outer:
+        assert client.submit_job("f", "data", poll_timeout=PATIENCE).result == b"data"
+
+
+@pytest.mark.parametrize("max_jobs", [1, 2])
+@pytest.mark.parametrize("inside", [False, True])
+def test_drain_in_a_callback_is_refused(job_server: JobServer, max_jobs: int, inside: bool) -> None:
+    worker = GearmanWorker(max_jobs=max_jobs)
+    worker.register_task("f", lambda worker, job: under_test.drain())
+    under_test = WorkerUnderTest(worker, job_server.address, timeout=PATIENCE)
+    with GearmanClient([job_server.address]) as client:
+        client.submit_job("f", "", background=True)
+    with pytest.raises(RuntimeError, match="can't drain it, as that waits for the callback's own"):
+        if inside:
+            with under_test:
+                pass
+        else:
+            under_test.drain()
 
 
 PROXY_METHODS: list[Callable[[FaultyProxy], object]] = [
