@@ -76,13 +76,13 @@ def check_type(name: str, value: T, kind: Any, what: str) -> T:
     return value
 
 
-def check_function(name: str, value: T, what: str) -> T:
-    """Return `value`, which can be called; `what` describes its arguments in errors.
+def check_callable(name: str, value: T, what: str) -> T:
+    """Return `value`, which can be called; `what` goes on behind "a function" in errors.
 
     Raises:
         TypeError: It can't be called.
     """
-    return check_type(name, value, Callable, f"a function of {what}")
+    return check_type(name, value, Callable, f"a function {what}")
 
 
 def check_packet_size(value: int, most: int = constants.MAX_BODY_SIZE) -> int:

@@ -9,6 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gearman_proto.arguments import (
+    FOR_EVER,
+    check_count,
+    check_number,
+    check_seconds,
+    check_type,
+)
+from gearman_proto.errors import ArgumentValueError
 from gearman_proto.records import record
 
 if TYPE_CHECKING:
@@ -22,6 +30,8 @@ NODE_KINDS: Final = ("freeze", "crash", "vanish", "flaky", "clock")
 #: All of them.
 KINDS: Final = WIRE_KINDS + NODE_KINDS
 
+# Faults per second; with more of them, nothing else would happen.
+_MOST_FAULTS: Final = 1e6
 # Seconds that a fault of each kind lasts: the shortest and the longest.
 _SECONDS: Final = {
     "stall": (0.01, 45.0),
@@ -62,12 +72,27 @@ class Fault:
         kind: One of these, which are KINDS.
         target: The node, or the two ends of the connection with a ``>`` between them.
         seconds: How long it lasts; by how much a clock jumps.
+
+    Raises:
+        TypeError, ValueError: One of these has a type or a value that can't be.
     """
 
     at: float
     kind: str
     target: str
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_seconds("at", self.at, 0, FOR_EVER)
+        _check_kind(self.kind)
+        check_type("target", self.target, str, "the name of a node, or of two with a > between")
+        if (self.target.count(">") == 1) != (self.kind in WIRE_KINDS):
+            wanted = "client1>server1" if self.kind in WIRE_KINDS else "server1"
+            raise ArgumentValueError(
+                f"target is {self.target!r}: for {self.kind!r} it must be like {wanted!r}"
+            )
+        least = -FOR_EVER if self.kind == "clock" else 0
+        check_seconds("seconds", self.seconds, least, FOR_EVER)
 
     def __str__(self) -> str:
         return f"{self.at!r} {self.kind} {self.target} {self.seconds!r}"
@@ -82,10 +107,19 @@ class Fault:
         Raises:
             ValueError: That is none.
         """
-        at, kind, target, seconds = line.split()
-        if kind not in KINDS:
-            raise ValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
-        return Fault(float(at), kind, target, float(seconds))
+        try:
+            at, kind, target, seconds = line.split()
+            numbers = float(at), float(seconds)
+        except ValueError:
+            raise ArgumentValueError(
+                f"{line!r} is no fault: it must be like '2.5 reset client1>server1 0.0'"
+            ) from None
+        return Fault(numbers[0], kind, target, numbers[1])
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ArgumentValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
 
 
 @record(frozen=True)
@@ -100,6 +134,9 @@ class Faults:
         cut: How often what is written arrives in pieces, 0.0 to 1.0.
         capacity: Bytes that may be on their way on a connection; a write beyond them is a part.
         keepalive: Seconds after which the system notices a connection that goes nowhere.
+
+    Raises:
+        TypeError, ValueError: One of these has a type or a value that can't be.
     """
 
     rate: float = 0.0
@@ -108,6 +145,22 @@ class Faults:
     cut: float = 0.05
     capacity: int = 1_000_000
     keepalive: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate, 0, _MOST_FAULTS)
+        check_type("kinds", self.kinds, (tuple, list), "a tuple of kinds of faults")
+        for kind in self.kinds:
+            _check_kind(kind)
+        if self.rate and not self.kinds:
+            raise ArgumentValueError("kinds is empty: with a rate, there must be a kind")
+        pair = check_type("latency", self.latency, (tuple, list), "two numbers of seconds")
+        if len(pair) != 2:
+            raise ArgumentValueError(f"latency is {pair!r}: it must be two numbers of seconds")
+        check_seconds("latency", pair[0], 0, FOR_EVER)
+        check_seconds("the longest latency", pair[1], pair[0], FOR_EVER)
+        check_number("cut", self.cut, 0, 1)
+        check_count("capacity", self.capacity, 1)
+        check_seconds("keepalive", self.keepalive, 0, FOR_EVER)
 
 
 def draw(

@@ -11,7 +11,7 @@ import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import ServerAddress
-from gearman_proto.arguments import check_function, check_type
+from gearman_proto.arguments import check_callable, check_type
 from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, MAX_UNIQUE_SIZE
 from gearman_proto.errors import ConnectionError, InvalidWorkerState
 from gearman_proto.jobs.assigned import WorkerJob
@@ -114,7 +114,7 @@ class JobDouble(WorkerJob):
             TypeError: It can't be called.
             InvalidWorkerState: The job has ended.
         """
-        check_function("callback", callback, "a worker and a job")
+        check_callable("callback", callback, "of a worker and a job")
         if self.ended:
             raise InvalidWorkerState(f"{self!r} has ended: make another one for another call")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gearman_proto.arguments import check_count, check_function, check_type
+from gearman_proto.arguments import check_callable, check_count, check_type
 from gearman_proto.wire.events import Event
 
 from .matching import Wanted, matcher
@@ -107,7 +107,7 @@ class Expectation:
         Raises:
             TypeError: `action` can't be called.
         """
-        self._actions.append(check_function("action", action, "a Peer and an event"))
+        self._actions.append(check_callable("action", action, "of a Peer and an event"))
         return self
 
 

@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from gearman_proto.arguments import check_function, check_type
+from gearman_proto.arguments import check_callable, check_type
 
 from .proxied import KINDS, Proxied
 from .sockets import check_buffer, host_and_port, linger_not, listening_socket, set_buffers
@@ -118,16 +118,16 @@ class FaultyProxy:
         buffer: int = 0,
     ) -> None:
         self.upstream: tuple[str, int] = host_and_port(upstream)
-        self.plan: _Plan = check_function(
+        self.plan: _Plan = check_callable(
             "plan",
             _no_toxics if plan is None else plan,
-            "a connection's number that returns a list of toxics",
+            "of a connection's number that returns a list of toxics",
         )
         self.seed: int = seed
-        self.tap: Callable[[int, Direction, bytes], object] = check_function(
+        self.tap: Callable[[int, Direction, bytes], object] = check_callable(
             "tap",
             _ignore if tap is None else tap,
-            "a connection's number, a Direction and bytes",
+            "of a connection's number, a Direction and bytes",
         )
         self.toxics: list[Toxic] = []
         self.journal: list[Happened] = []

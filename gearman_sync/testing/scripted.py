@@ -37,7 +37,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
-from gearman_proto.arguments import check_function
+from gearman_proto.arguments import check_callable
 from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.wire.events import (
     ConnectionClosed,
@@ -95,7 +95,7 @@ class ScriptedServer:
         receive_buffer: int = 0,
     ) -> None:
         self.peers: list[Peer] = []
-        self._script = None if script is None else check_function("script", script, "a Peer")
+        self._script = None if script is None else check_callable("script", script, "of a Peer")
         self._timeout = check_timeout(timeout)
         check_buffer("receive_buffer", receive_buffer)
         self._expected: list[Expectation] = []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gearman_proto import Role
-from gearman_proto.arguments import check_function, check_type
+from gearman_proto.arguments import check_callable, check_type
 from gearman_proto.wire.events import (
     CanDo,
     Event,
@@ -126,7 +126,7 @@ class ScriptedWorker(ScriptedClient):
         self._functions = check_type("functions", functions, Mapping, "a dict of functions by name")
         for name, function in functions.items():
             check_type("a function's name", name, str, "a str")
-            check_function(f"the function {name!r}", function, "a ScriptedJob")
+            check_callable(f"the function {name!r}", function, "of a ScriptedJob")
         if look_again is not None:
             check_timeout(look_again, "look_again")
         super().__init__(address, role=Role.WORKER, timeout=timeout)
@@ -250,7 +250,7 @@ class Gate:
     ) -> None:
         self.begun: threading.Event = threading.Event()
         self.open: threading.Event = threading.Event()
-        self._function = check_function("function", function, "a ScriptedJob")
+        self._function = check_callable("function", function, "of a ScriptedJob")
         self._timeout = check_timeout(timeout)
 
     def __call__(self, job: ScriptedJob) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gearman_proto.arguments import (
-    check_function,
+    check_callable,
     check_number,
     check_timeout,
     check_type,
@@ -102,6 +102,6 @@ def test_check_type_of_another_type_names_what_is_wanted() -> None:
     assert check_type("name", "f", str, "a str") == "f"
     with pytest.raises(TypeError, match="name is a str, not 5"):
         check_type("name", 5, str, "a str")
-    assert check_function("tap", len, "bytes") is len
+    assert check_callable("tap", len, "of bytes") is len
     with pytest.raises(TypeError, match="tap is a function of bytes, not 5"):
-        check_function("tap", 5, "bytes")
+        check_callable("tap", 5, "of bytes")

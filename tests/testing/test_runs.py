@@ -332,6 +332,6 @@ def test_drain_in_a_callback_of_the_worker_is_refused(kind: type[Worker]) -> Non
     recorder.check_outside()
     context = contextvars.copy_context()
     context.run(lambda: run(worker.on_job_execute(Job(other.check_outside))))
-    with pytest.raises(RuntimeError, match="a callback of .* can't drain it"):
+    with pytest.raises(RuntimeError, match=r"a callback of .* can't drain it"):
         context.run(lambda: run(worker.on_job_execute(Job(recorder.check_outside))))
     recorder.check_outside()
