@@ -226,8 +226,10 @@ def start_server() -> Iterator[Callable[..., ScriptedServer]]:
 
 
 @pytest.fixture
-def no_hang() -> Iterator[None]:
+def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
     """Ends a test that hangs, where the system can."""
+    # Slow tests need much of that time even if all is well.
+    patience = 8 if request.node.get_closest_marker("slow") else 2
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise AssertionError("the test hangs")
@@ -236,7 +238,7 @@ def no_hang() -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(int(2 * PATIENCE))
+    signal.alarm(int(patience * PATIENCE))
     try:
         yield
     finally:
