@@ -5,13 +5,17 @@ All raise errors that say which argument it is, what it is to be, and what it is
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from . import constants
 from .errors import ArgumentTypeError, ArgumentValueError
 
-# Seconds; thirty years.
-_FOR_EVER: Final = 1e9
+T = TypeVar("T")
+
+#: The longest time that has an end, in seconds: thirty years.
+FOR_EVER: Final = 1e9
 
 
 def check_count(name: str, value: int, least: int, most: int | None = None) -> int:
@@ -31,18 +35,54 @@ def check_count(name: str, value: int, least: int, most: int | None = None) -> i
     return value
 
 
-def check_seconds(name: str, value: float, least: float) -> float:
-    """Return `value`, a number of seconds from `least` on.
+def check_number(
+    name: str, value: float, least: float, most: float = math.inf, what: str = "a number"
+) -> float:
+    """Return `value`, a number from `least` to `most`; `what` describes it in errors.
 
     Raises:
         TypeError: It is no number.
-        ValueError: It is less, or NaN.
+        ValueError: It is less, or more, or NaN.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ArgumentTypeError(f"{name} is a number of seconds, not {value!r}")
+        raise ArgumentTypeError(f"{name} is {what}, not {value!r}")
     if not value >= least:
         raise ArgumentValueError(f"{name} is {value}: it must be at least {least:g}")
+    if value > most:
+        # Python does not write integers of more than some thousand digits.
+        given = value if isinstance(value, float) else "too large"
+        raise ArgumentValueError(f"{name} is {given}: it must be at most {most:g}")
     return value
+
+
+def check_seconds(name: str, value: float, least: float, most: float = math.inf) -> float:
+    """Return `value`, a number of seconds from `least` to `most`.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is less, or more, or NaN.
+    """
+    return check_number(name, value, least, most, "a number of seconds")
+
+
+def check_type(name: str, value: T, kind: Any, what: str) -> T:
+    """Return `value`, an instance of `kind`, a class or several; `what` describes it in errors.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(value, kind):
+        raise ArgumentTypeError(f"{name} is {what}, not {value!r}")
+    return value
+
+
+def check_callable(name: str, value: T, what: str) -> T:
+    """Return `value`, which can be called; `what` goes on behind "a function" in errors.
+
+    Raises:
+        TypeError: It can't be called.
+    """
+    return check_type(name, value, Callable, f"a function {what}")
 
 
 def check_packet_size(value: int, most: int = constants.MAX_BODY_SIZE) -> int:
@@ -66,7 +106,7 @@ def to_seconds(poll_timeout: float | None, name: str = "poll_timeout") -> float 
         raise ArgumentTypeError(f"{name} is a number of seconds or None, not {poll_timeout!r}")
     if poll_timeout != poll_timeout:
         raise ArgumentValueError(f"{name} is not a number of seconds: nan")
-    return None if poll_timeout > _FOR_EVER else float(max(poll_timeout, 0))
+    return None if poll_timeout > FOR_EVER else float(max(poll_timeout, 0))
 
 
 def deadline_of(now: float, poll_timeout: float | None) -> float | None:

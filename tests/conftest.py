@@ -226,8 +226,9 @@ def start_server() -> Iterator[Callable[..., ScriptedServer]]:
 
 
 @pytest.fixture
-def no_hang() -> Iterator[None]:
+def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
     """Ends a test that hangs, where the system can. One that computes may take its time."""
+    patience = 8 if request.node.get_closest_marker("slow") else 5
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise AssertionError("the test hangs")
@@ -236,7 +237,7 @@ def no_hang() -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(int(5 * PATIENCE))
+    signal.alarm(int(patience * PATIENCE))
     try:
         yield
     finally:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.from_thread import start_blocking_portal
 
+from gearman_proto.address import parse_address
+
+from .clock import check_backend
 from .running import WorkerUnderTest
 
 if TYPE_CHECKING:
@@ -54,6 +57,8 @@ class BlockingWorkerUnderTest:
         backend: str = "asyncio",
         **options: Any,
     ) -> None:
+        check_backend(backend)
+        parse_address(server)
         self._awaited = WorkerUnderTest(worker, server, **options)
         self._backend = backend
         self._portal: BlockingPortal | None = None
@@ -67,14 +72,18 @@ class BlockingWorkerUnderTest:
 
     def drain(self) -> list[JobRun]:
         """Return when the server has no job for the worker: see `WorkerUnderTest.drain`."""
+        self._awaited._recorder.check_outside()  # noqa: SLF001 - they are one
         if self._portal is not None:
             return self._portal.call(self._awaited.drain)
         return anyio.run(self._awaited.drain, backend=self._backend)
 
     def __enter__(self) -> Self:
+        if self._portal is not None:
+            raise RuntimeError(f"{self.worker!r} is under test already: end that `with` first")
         with contextlib.ExitStack() as stack:
-            self._portal = stack.enter_context(start_blocking_portal(self._backend))
-            stack.enter_context(self._portal.wrap_async_context_manager(self._awaited))
+            portal = stack.enter_context(start_blocking_portal(self._backend))
+            stack.enter_context(portal.wrap_async_context_manager(self._awaited))
+            self._portal = portal
             self._stack = stack.pop_all()
         return self
 

@@ -14,6 +14,8 @@ import selectors
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from gearman_proto.arguments import FOR_EVER, check_seconds
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from selectors import SelectorKey
@@ -21,6 +23,17 @@ if TYPE_CHECKING:
 
 # Seconds that asyncio adds to the time to see what is due.
 _RESOLUTION: Final = time.get_clock_info("monotonic").resolution
+
+
+def check_backend(backend: str) -> str:
+    """Return `backend`, the name of an event loop.
+
+    Raises:
+        ValueError: There is no such event loop.
+    """
+    if backend not in ("asyncio", "trio"):
+        raise ValueError(f"the event loops are 'asyncio' and 'trio', not {backend!r}")
+    return backend
 
 
 def virtual_clock(backend: str, *, autojump_threshold: float = 0.0) -> tuple[str, dict[str, Any]]:
@@ -45,15 +58,19 @@ def virtual_clock(backend: str, *, autojump_threshold: float = 0.0) -> tuple[str
         The name and the options.
 
     Raises:
-        ValueError: There is no such event loop.
+        ValueError: There is no such event loop; or the threshold is negative, infinite or NaN.
+        TypeError: The threshold is no number.
     """
-    if backend == "asyncio":
+    _check_threshold(autojump_threshold)
+    if check_backend(backend) == "asyncio":
         return backend, {"loop_factory": functools.partial(VirtualTimeLoop, autojump_threshold)}
-    if backend == "trio":
-        import trio.testing  # noqa: PLC0415 - it may not be there
+    import trio.testing  # noqa: PLC0415 - it may not be there
 
-        return backend, {"clock": trio.testing.MockClock(autojump_threshold=autojump_threshold)}
-    raise ValueError(f"the event loops are 'asyncio' and 'trio', not {backend!r}")
+    return backend, {"clock": trio.testing.MockClock(autojump_threshold=autojump_threshold)}
+
+
+def _check_threshold(seconds: float) -> float:
+    return check_seconds("autojump_threshold", seconds, 0, FOR_EVER)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -66,10 +83,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     Args:
         autojump_threshold: How many real seconds nothing may happen before the clock jumps.
+
+    Raises:
+        TypeError, ValueError: The threshold is no number from 0 on.
     """
 
+    # asyncio's `__del__` reads this, also if `__init__` has refused its argument.
+    _closed = True
+
     def __init__(self, autojump_threshold: float = 0.0) -> None:
-        self._jumping = _Jumping(autojump_threshold)
+        self._jumping = _Jumping(_check_threshold(autojump_threshold))
         super().__init__(self._jumping)
 
     def time(self) -> float:

@@ -48,7 +48,10 @@ class JobDouble(jobs.JobDouble):
         Raises:
             Exception: Whatever the callback raises; and the encoder, for a result that it does not
                 take. Either would have failed the job.
+            TypeError: The callback can't be called.
+            InvalidWorkerState: The job has ended, so it can't be done again.
         """
+        self._check_call(callback)
         ability = Ability(callback, None, is_async(callback))
         try:
             result = await call_back(ability, self.worker, self, anyio.CapacityLimiter(1))

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 
 from gearman_anyio._tasks import Tasks
 from gearman_anyio.server import JobServer
 from gearman_anyio.worker import GearmanWorker
+from gearman_proto.address import parse_address
 from gearman_proto.surface.worker import logger
 from gearman_proto.testing import running
 
@@ -57,6 +58,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
     _serving: _Phase
 
     async def drain(self) -> list[JobRun]:
+        self._recorder.check_outside()
         if self._tasks is not None:
             await self._end_serving()
             await self._empty()
@@ -95,6 +97,11 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
                 self._recorder.detach()
         if error is None:
             self._drained()
+
+    @staticmethod
+    def _check_server(server: Any) -> None:
+        if not isinstance(server, JobServer):
+            parse_address(server)
 
     def _attach(self) -> None:
         server = self._server

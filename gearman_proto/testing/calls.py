@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gearman_proto.arguments import FOR_EVER, check_seconds
+
 from .books import EPSILON
 from .nodes import Node
 
@@ -36,6 +38,8 @@ class Call:
     """
 
     def __init__(self, node: CallingNode, name: str, timeout: float | None) -> None:
+        if timeout is not None:
+            check_seconds("timeout", timeout, 0, FOR_EVER)
         self.name = name
         self.begun: float = node.net.now
         self.timeout = timeout

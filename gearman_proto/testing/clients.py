@@ -6,22 +6,24 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import parse_host_list
+from gearman_proto.arguments import check_type
 from gearman_proto.constants import DEFAULT_HEARTBEAT
 from gearman_proto.engines.admin import AdminEngine
 from gearman_proto.engines.client import ClientEngine
 from gearman_proto.engines.waits import Stream
-from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.errors import ArgumentValueError, RemoteProtocolError
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
+from gearman_proto.wire.text import Command
 
 from .calls import Call, CallingNode
+from .nodes import check_servers
 from .servers import ServerNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from gearman_proto.jobs.request import GearmanJobRequest
-    from gearman_proto.wire.text import Command
 
     from .books import Entry
     from .nodes import Node
@@ -46,7 +48,7 @@ class ClientNode(CallingNode):
     engine: ClientEngine
 
     def __init__(self, net: Simulation, name: str, servers: Sequence[Node], **options: Any) -> None:
-        addresses = parse_host_list([server.name for server in servers])
+        addresses = parse_host_list([server.name for server in check_servers(net, servers)])
 
         def make(node: ClientNode) -> ClientEngine:
             return ClientEngine(addresses, rng=node.rng, wall_clock=node.wall_clock, **options)
@@ -114,10 +116,13 @@ class ClientNode(CallingNode):
             timeout: Seconds of virtual time to wait, or None.
             as_completed: Whether to be told of each as it ends, and not of all at the end.
             then: Called with the call when that is over.
+
+        Raises:
+            ValueError: One is no request of this client.
         """
-        call = Call(self, f"wait {[self._entries[id(each)].number for each in requests]}", timeout)
-        call.requests, call.then = list(requests), then
-        call.entries = [self._entries[id(each)] for each in requests]
+        entries = [self._entry(each) for each in requests]
+        call = Call(self, f"wait {[entry.number for entry in entries]}", timeout)
+        call.requests, call.entries, call.then = list(requests), entries, then
         method = self.engine.as_completed if as_completed else self.engine.wait_completed
         return self.start_call(call, method, call.requests)
 
@@ -127,8 +132,11 @@ class ClientNode(CallingNode):
         Args:
             request: A request of an earlier call of this client.
             timeout: Seconds of virtual time to wait, or None.
+
+        Raises:
+            ValueError: It is no request of this client.
         """
-        entry = self._entries[id(request)]
+        entry = self._entry(request)
         call = Call(self, f"updates {entry.number}", timeout)
         call.requests, call.entries = [request], [entry]
         return self.start_call(call, self.engine.updates, request)
@@ -156,6 +164,17 @@ class ClientNode(CallingNode):
 
         call.then = over
         return self.start_call(call, functools.partial(self.engine.statuses, **options), requests)
+
+    def _entry(self, request: GearmanJobRequest) -> Entry:
+        """Return the books' entry of a request.
+
+        Raises:
+            ValueError: It is no request of an earlier call of this client.
+        """
+        entry = self._entries.get(id(request))
+        if entry is None:
+            raise ArgumentValueError(f"{request!r} is no request that {self.name} has submitted")
+        return entry
 
     def _known(self, requests: Sequence[GearmanJobRequest]) -> set[tuple[int, bytes]]:
         """The jobs that servers have of those of `requests` that all are asked for, by unique."""
@@ -278,6 +297,7 @@ class AdminNode(CallingNode):
     engine: AdminEngine
 
     def __init__(self, net: Simulation, name: str, server: Node, **options: Any) -> None:
+        check_servers(net, [server])
         addresses = parse_host_list([server.name])
         super().__init__(net, name, lambda _: AdminEngine(addresses, **options), [server])
         self.begin()
@@ -295,7 +315,11 @@ class AdminNode(CallingNode):
             command: One of those in `gearman_proto.wire.text`.
             timeout: Seconds of virtual time to wait, or None.
             then: Called with the call when that is over.
+
+        Raises:
+            TypeError: `command` is none.
         """
+        check_type("command", command, Command, "one of those in gearman_proto.text")
         call = Call(self, f"ask {command.line!r}", timeout)
         call.then = then
         return self.start_call(call, self.engine.ask, command)

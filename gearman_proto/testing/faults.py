@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.arguments import check_count
+from gearman_proto.arguments import (
+    FOR_EVER,
+    check_count,
+    check_number,
+    check_seconds,
+    check_type,
+)
 from gearman_proto.errors import ArgumentValueError
 from gearman_proto.records import record
 
@@ -31,6 +37,8 @@ NODE_KINDS: Final = ("freeze", "crash", "vanish", "flaky", "clock")
 #: All of them.
 KINDS: Final = WIRE_KINDS + NODE_KINDS
 
+# Faults per second; with more of them, nothing else would happen.
+_MOST_FAULTS: Final = 1e6
 # Seconds that a fault of each kind lasts: the shortest and the longest.
 _SECONDS: Final = {
     "stall": (0.01, 45.0),
@@ -73,12 +81,27 @@ class Fault:
         kind: One of these, which are KINDS.
         target: The node, or the two ends of the connection with a ``>`` between them.
         seconds: How long it lasts; by how much a clock jumps.
+
+    Raises:
+        TypeError, ValueError: One of these has a type or a value that can't be.
     """
 
     at: float
     kind: str
     target: str
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_seconds("at", self.at, 0, FOR_EVER)
+        _check_kind(self.kind)
+        check_type("target", self.target, str, "the name of a node, or of two with a > between")
+        if (self.target.count(">") == 1) != (self.kind in WIRE_KINDS):
+            wanted = "client1>server1" if self.kind in WIRE_KINDS else "server1"
+            raise ArgumentValueError(
+                f"target is {self.target!r}: for {self.kind!r} it must be like {wanted!r}"
+            )
+        least = -FOR_EVER if self.kind == "clock" else 0
+        check_seconds("seconds", self.seconds, least, FOR_EVER)
 
     def __str__(self) -> str:
         return f"{self.at!r} {self.kind} {self.target} {self.seconds!r}"
@@ -93,10 +116,19 @@ class Fault:
         Raises:
             ValueError: That is none.
         """
-        at, kind, target, seconds = line.split()
-        if kind not in KINDS:
-            raise ValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
-        return Fault(float(at), kind, target, float(seconds))
+        try:
+            at, kind, target, seconds = line.split()
+            numbers = float(at), float(seconds)
+        except ValueError:
+            raise ArgumentValueError(
+                f"{line!r} is no fault: it must be like '2.5 reset client1>server1 0.0'"
+            ) from None
+        return Fault(numbers[0], kind, target, numbers[1])
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ArgumentValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
 
 
 @record(frozen=True)
@@ -118,6 +150,9 @@ class Faults:
             reads them. With 0, bytes are acknowledged when they are read.
         tunnel: Bytes that a tunnel on the writer's host (stunnel, ssh) takes as well. Its system
             acknowledges them at once, so that no driver measures anything.
+
+    Raises:
+        TypeError, ValueError: One of these has a type or a value that can't be.
     """
 
     rate: float = 0.0
@@ -131,12 +166,26 @@ class Faults:
     tunnel: int = 0
 
     def __post_init__(self) -> None:
+        check_number("rate", self.rate, 0, _MOST_FAULTS)
+        check_type("kinds", self.kinds, (tuple, list), "a tuple of kinds of faults")
+        for kind in self.kinds:
+            _check_kind(kind)
+        if self.rate and not self.kinds:
+            raise ArgumentValueError("kinds is empty: with a rate, there must be a kind")
+        pair = check_type("latency", self.latency, (tuple, list), "two numbers of seconds")
+        if len(pair) != 2:
+            raise ArgumentValueError(f"latency is {pair!r}: it must be two numbers of seconds")
+        check_seconds("latency", pair[0], 0, FOR_EVER)
+        check_seconds("the longest latency", pair[1], pair[0], FOR_EVER)
+        check_number("cut", self.cut, 0, 1)
+        check_count("capacity", self.capacity, 1)
+        check_seconds("keepalive", self.keepalive, 0, FOR_EVER)
         if self.bandwidth is not None:
-            low, high = self.bandwidth
-            if not 0 < low <= high:
+            rates = check_type("bandwidth", self.bandwidth, (tuple, list), "two rates, or None")
+            if len(rates) != 2 or not 0 < rates[0] <= rates[1]:
                 raise ArgumentValueError(
-                    f"bandwidth is {self.bandwidth}: it must be the least and the most bytes per "
-                    "second, each more than 0, or None for no limit"
+                    f"bandwidth is {rates!r}: it must be the least and the most bytes per second, "
+                    "each more than 0, or None for no limit"
                 )
         check_count("receive_buffer", self.receive_buffer, 0)
         check_count("tunnel", self.tunnel, 0)

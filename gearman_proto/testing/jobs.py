@@ -11,6 +11,7 @@ import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import ServerAddress
+from gearman_proto.arguments import check_callable, check_type
 from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, MAX_UNIQUE_SIZE
 from gearman_proto.errors import ConnectionError, InvalidWorkerState
 from gearman_proto.jobs.assigned import WorkerJob
@@ -24,8 +25,6 @@ from gearman_proto.wire.events import WorkComplete, WorkData, WorkFail, WorkStat
 from gearman_proto.wire.packets import Role, number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gearman_proto.jobs.updates import JobUpdate
     from gearman_proto.wire.events import PacketEvent
 
@@ -46,7 +45,7 @@ class JobDouble(WorkerJob):
     __slots__ = ("updates", "worker")
 
     #: The class of a worker.
-    _worker_class: Callable[[], Any]
+    _worker_class: type
     #: What is to be `run` of its driver: it calls `begin` with a `Desk` in place of an engine.
     _run: Any
 
@@ -63,7 +62,7 @@ class JobDouble(WorkerJob):
                 a GearmanWorker. It is copied, and must not have connected.
 
         Raises:
-            TypeError, ValueError: Servers do not take such a job.
+            TypeError, ValueError: Servers do not take such a job; or `worker` is no worker.
             Exception: Whatever the encoder raises.
 
         Attributes:
@@ -75,7 +74,10 @@ class JobDouble(WorkerJob):
         """
         wire_task = check_task(to_text(task, "task"))
         wire_unique = check_name("unique", unique, MAX_UNIQUE_SIZE)
-        self.worker: Any = self._worker_class() if worker is None else copy.copy(worker)
+        kind = self._worker_class
+        if worker is not None:
+            check_type("worker", worker, kind, f"a {kind.__module__}.{kind.__name__}, or None")
+        self.worker: Any = kind() if worker is None else copy.copy(worker)
         encoder = self.worker.data_encoder
         payload = encode_data(encoder, data, None, wire_task)
         super().__init__(
@@ -104,6 +106,17 @@ class JobDouble(WorkerJob):
             raise ConnectionError(f"the connection to {self.link.address} was lost")
         Connection(Role.WORKER).send(event)
         self.updates.append(self._read(event))
+
+    def _check_call(self, callback: Any) -> None:
+        """Check that `callback` can be called, and the job has not ended.
+
+        Raises:
+            TypeError: It can't be called.
+            InvalidWorkerState: The job has ended.
+        """
+        check_callable("callback", callback, "of a worker and a job")
+        if self.ended:
+            raise InvalidWorkerState(f"{self!r} has ended: make another one for another call")
 
     def _returned(self, result: Any) -> Any:
         """Complete the job with what its callback has returned, unless that has ended it.

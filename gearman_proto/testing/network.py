@@ -21,12 +21,16 @@ Theory of operation
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from gearman_proto.arguments import FOR_EVER, check_seconds, check_type
+from gearman_proto.errors import ArgumentValueError
 
 from .audit import audit, audit_idle, audit_quiet
 from .clients import AdminNode, ClientNode
 from .faults import Fault, Faults, draw
-from .nodes import Node
+from .nodes import Node, check_servers
 from .servers import ServerNode
 from .simulation import Simulation, SimulationError
 from .wires import EOF, RESET
@@ -34,7 +38,7 @@ from .workers import WorkerNode
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .workers import Callback
 
@@ -49,6 +53,10 @@ _A_LONG_WHILE: Final = 8.0
 PATIENCE: Final = 400.0
 
 
+def _check_fault(fault: Fault) -> Fault:
+    return check_type("a fault", fault, Fault, "a Fault, which Fault.parse makes of its text")
+
+
 class Network(Simulation):
     """Nodes that speak Gearman with each other, in virtual time.
 
@@ -58,6 +66,9 @@ class Network(Simulation):
         faults: How bad the network is; by default nothing breaks.
         replay: The faults that happen, in place of such as `faults.rate` draws.
         epoch: What wall clocks show at the beginning, in seconds since 1970.
+
+    Raises:
+        TypeError, ValueError: An argument has a type or a value that can't be.
 
     What it has beside `nodes`, the nodes by name, is in `Simulation`: `now`, `steps`, `trace`,
     `books`, `happened`. A node that is given no `name` is ``server1``, ``client1`` and so on.
@@ -72,13 +83,17 @@ class Network(Simulation):
         replay: Iterable[Fault] | None = None,
         epoch: float = 1_700_000_000.0,
     ) -> None:
-        super().__init__(make_rng, seed, Faults() if faults is None else faults, epoch)
+        faults = Faults() if faults is None else check_type("faults", faults, Faults, "a Faults")
+        super().__init__(make_rng, seed, faults, epoch)
         self.nodes: dict[str, Node] = {}
-        self._replay = None if replay is None else iter(list(replay))
+        self._replay: Iterator[Fault] | None = None
+        if replay is not None:
+            check_type("replay", replay, Iterable, "a list of faults")
+            self._replay = iter([_check_fault(fault) for fault in replay])
         self._planned: Iterator[Fault] = iter(())
         # Whether the first fault was planned, once all nodes were there; whether none comes again.
         self._is_planned = False
-        self._is_ending = False
+        self._is_ending = self._is_over = False
         # When the last of what lasts is over, and what it has kept back has arrived.
         self._mended_at = 0.0
 
@@ -86,7 +101,7 @@ class Network(Simulation):
 
     def server(self, name: str | None = None, **options: Any) -> ServerNode:
         """Add a job server. `options` are for ServerEngine; see ServerNode."""
-        return self.add(ServerNode(self, name or self._name("server", ServerNode), **options))
+        return self.add(ServerNode(self, self._name(name, "server", ServerNode), **options))
 
     def worker(
         self,
@@ -96,7 +111,7 @@ class Network(Simulation):
         **options: Any,
     ) -> WorkerNode:
         """Add a worker of `servers`. `options` are for WorkerEngine; see WorkerNode."""
-        name = name or self._name("worker", WorkerNode)
+        name = self._name(name, "worker", WorkerNode)
         return self.add(WorkerNode(self, name, servers, callbacks, **options))
 
     def client(
@@ -104,35 +119,66 @@ class Network(Simulation):
     ) -> ClientNode:
         """Add a client of `servers`. `options` are for ClientEngine; see ClientNode."""
         return self.add(
-            ClientNode(self, name or self._name("client", ClientNode), servers, **options)
+            ClientNode(self, self._name(name, "client", ClientNode), servers, **options)
         )
 
     def admin(self, server: Node, name: str | None = None, **options: Any) -> AdminNode:
         """Add an admin client of `server`. `options` are for AdminEngine."""
-        return self.add(AdminNode(self, name or self._name("admin", AdminNode), server, **options))
+        return self.add(AdminNode(self, self._name(name, "admin", AdminNode), server, **options))
 
     def add(self, node: N) -> N:
         """Add `node`, which was made by hand, as one with another engine is.
 
         Raises:
-            ValueError: There is one of this name.
+            TypeError: It is no node.
+            ValueError: There is one of this name; or it is of another network.
         """
-        if node.name in self.nodes:
-            raise ValueError(f"there is a node {node.name!r} already")
+        check_servers(self, [node])
+        self._check_goes_on()
+        self._check_new(node.name)
         self.nodes[node.name] = node
         return node
 
-    def _name(self, what: str, kind: type[Node]) -> str:
-        return f"{what}{1 + sum(isinstance(node, kind) for node in self.nodes.values())}"
+    def _check_new(self, name: str) -> str:
+        if name in self.nodes:
+            raise ArgumentValueError(f"there is a node {name!r} already")
+        return name
+
+    def _name(self, name: str | None, what: str, kind: type[Node]) -> str:
+        """Return a name for a new node, checked before that is made, as nodes start at once."""
+        count = 1 + sum(isinstance(node, kind) for node in self.nodes.values())
+        return self._check_new(name or f"{what}{count}")
+
+    def _check_goes_on(self) -> None:
+        if self._is_over:
+            raise RuntimeError("this network is over, as check() was called: make a new one")
 
     # Running it.
 
     def run(self, until: float | None = None) -> None:
         """Let time pass until `until`, in virtual seconds; by default until nothing is left to do.
 
+        A worker that works looks for jobs for ever, and `Faults` with a rate never end: then there
+        must be an `until`.
+
         Raises:
-            SimulationError: Something was found that must not be.
+            SimulationError: Something was found that must not be; or something that the network
+                calls has called this.
+            TypeError, ValueError: `until` is no number of seconds from 0 on; or there is none, and
+                there will always be something to do.
+            RuntimeError: The network is over.
         """
+        self._check_goes_on()
+        if until is not None:
+            check_seconds("until", until, 0, FOR_EVER)
+        elif self.faults.rate and self._replay is None:
+            raise ArgumentValueError("until is None, and with a rate faults never end: give a time")
+        else:
+            for node in self.nodes.values():
+                if isinstance(node, WorkerNode) and node.stream is not None:
+                    raise ArgumentValueError(
+                        f"until is None, and {node.name} looks for jobs for ever: give a time"
+                    )
         if not self._is_planned:
             self._is_planned = True
             self._plan()
@@ -166,18 +212,28 @@ class Network(Simulation):
     def break_(self, fault: Fault) -> None:
         """Let `fault` happen now, whatever its time is.
 
-        One of a node or a connection that is not there changes nothing.
+        One of a connection that is not there changes nothing.
+
+        Raises:
+            TypeError: It is no fault.
+            ValueError: There is no such node.
         """
+        _check_fault(fault)
+        names = fault.target.split(">")
+        for name in names:
+            if name not in self.nodes:
+                there = ", ".join(self.nodes)
+                raise ArgumentValueError(f"there is no node {name!r}; there are {there or 'none'}")
         self.happened.append(fault)
         self.trace.add(self.now, "FAULT", str(fault))
         until = self.now + fault.seconds
         if fault.kind != "clock":
             self._mended_at = max(self._mended_at, until)
-        if ">" in fault.target:
-            near, far = fault.target.split(">")
-            self._break_wires(fault, self.nodes[near], self.nodes[far], until)
+        node = self.nodes[names[0]]
+        if len(names) == 2:
+            self._break_wires(fault, node, self.nodes[names[1]], until)
         else:
-            self._break_node(fault, self.nodes[fault.target], until)
+            self._break_node(fault, node, until)
 
     def _break_wires(self, fault: Fault, near: Node, far: Node, until: float) -> None:
         ends = [
@@ -226,8 +282,13 @@ class Network(Simulation):
             patience: Seconds of virtual time that this may take.
 
         Raises:
-            SimulationError: Something was found that must not be, or something never ends.
+            SimulationError: Something was found that must not be, or something never ends; or
+                something that the network calls has called this.
+            TypeError, ValueError: `patience` is no number of seconds from 0 on.
+            RuntimeError: The network is over.
         """
+        self._check_goes_on()
+        check_seconds("patience", patience, 0, FOR_EVER)
         try:
             self._check(patience)
         except SimulationError:
@@ -263,6 +324,7 @@ class Network(Simulation):
         for node in callers:
             audit_quiet(node)
         self._close(workers, callers)
+        self._is_over = True
 
     def _is_transferring(self) -> bool:
         """Return whether a slow link still carries anything, such as a job that was given up."""

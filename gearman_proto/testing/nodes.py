@@ -8,9 +8,13 @@ here an exception out of an engine is what is looked for.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from gearman_proto.arguments import check_callable
 from gearman_proto.engines.base import Close, Connect
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 
 from .wires import ACCEPT, EOF, RESET, TIMEOUT, End
 
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
     from .simulation import Simulation
 
+# Names that faults and addresses can hold.
+_NAME: Final = re.compile(r"[\w.-]+")
 # What a system says about the end of a connection.
 _ERRORS: Final[dict[str, Callable[[], Exception]]] = {
     RESET: lambda: ConnectionResetError("Connection reset by peer"),
@@ -32,6 +38,24 @@ _SPINS: Final = 2000
 _ATTEMPTS: Final = 40
 
 
+def check_servers(net: Simulation, servers: Iterable[Any]) -> list[Node]:
+    """Return `servers`, nodes of `net`, as a list.
+
+    Raises:
+        TypeError: They are no nodes.
+        ValueError: One is a node of another network.
+    """
+    if isinstance(servers, (Node, str)) or not isinstance(servers, Iterable):
+        raise ArgumentTypeError(f"servers is a list of nodes, not {servers!r}")
+    nodes = list(servers)
+    for server in nodes:
+        if not isinstance(server, Node):
+            raise ArgumentTypeError(f"{server!r} is no node of the network")
+        if server.net is not net:
+            raise ArgumentValueError(f"{server!r} is a node of another network")
+    return nodes
+
+
 class Node:
     """A process of the network, and its engine.
 
@@ -42,6 +66,9 @@ class Node:
             the node, whose `wall_clock` and `rng` are for the engine.
         servers: The nodes that it may connect to. An engine's links have an `address`, whose `host`
             is the name of such a node.
+
+    Raises:
+        TypeError, ValueError: An argument has a type or a value that can't be.
 
     Attributes:
         engine: The engine.
@@ -68,9 +95,13 @@ class Node:
         make: Callable[[Any], Any],
         servers: Sequence[Node] = (),
     ) -> None:
+        if not (isinstance(name, str) and _NAME.fullmatch(name)):
+            raise ArgumentValueError(f"name is {name!r}: it must be of letters, digits, . - and _")
         self.net = net
         self.name = name
-        self.servers: dict[str, Node] = {server.name: server for server in servers}
+        self.servers: dict[str, Node] = {
+            server.name: server for server in check_servers(net, servers)
+        }
         self.rng: random.Random = net.rng_of(name)
         self.is_up: bool = True
         self.is_reachable: bool = True
@@ -88,7 +119,7 @@ class Node:
         self.ends: dict[Any, End] = {}
         self.held: list[End] = []
         self.backlog: list[End] = []
-        self._make = make
+        self._make = check_callable("make", make, "of the node that makes its engine")
         self._timer_at = math.inf
         self._spins = 0
         self._spun_at = -1.0

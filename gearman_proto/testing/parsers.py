@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from gearman_proto.constants import DEFAULT_MAX_PACKET_SIZE
+from gearman_proto.arguments import check_callable, check_count, check_type
+from gearman_proto.constants import DEFAULT_MAX_PACKET_SIZE, MAX_BODY_SIZE
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 from gearman_proto.records import hidden, record
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.events import ConnectionClosed, Event
@@ -64,16 +66,37 @@ def parse(make: MakeParser, chunks: Iterable[bytes]) -> Outcome:
 
     Returns:
         What it gave, and what it raised. It gets nothing more after an exception.
+
+    Raises:
+        TypeError: `make` makes no parser, or a chunk is not bytes.
+        ValueError: A chunk is empty.
     """
+    check_callable("make", make, "that makes a parser")
+    pieces = list(chunks)
+    for chunk in pieces:
+        check_bytes("a chunk", chunk)
+        if not chunk:
+            raise ArgumentValueError("a chunk is empty, which means the end of the stream")
     parser = make()
+    if not hasattr(parser, "receive"):
+        raise ArgumentTypeError(f"make has made {parser!r}, which has no method receive")
     events: list[Any] = []
     try:
-        for chunk in (*chunks, b""):
+        for chunk in (*pieces, b""):
             for event in parser.receive(chunk):
                 events.append(event)  # noqa: PERF402 - what came before an exception is to stay
     except Exception as error:  # noqa: BLE001
         return Outcome(tuple(events), type(error), error)
     return Outcome(tuple(events))
+
+
+def check_bytes(name: str, data: bytes) -> bytes:
+    """Return `data`, which is bytes.
+
+    Raises:
+        TypeError: It is not.
+    """
+    return check_type(name, data, bytes, "bytes")
 
 
 class ConnectionParser:
@@ -83,6 +106,9 @@ class ConnectionParser:
         role: What this end is.
         asked: What it has sent before anything comes: what is received is to answer that.
         max_packet_size: In bytes. A received packet whose body is larger is an error.
+
+    Raises:
+        TypeError, ValueError: An argument has a type or a value that can't be.
 
     Attributes:
         connection: The Connection.
@@ -95,6 +121,7 @@ class ConnectionParser:
         *,
         max_packet_size: int = DEFAULT_MAX_PACKET_SIZE,
     ) -> None:
+        check_count("max_packet_size", max_packet_size, 1, MAX_BODY_SIZE)
         self.connection: Connection = Connection(role, max_packet_size=max_packet_size)
         for event in asked:
             self.connection.send(event)

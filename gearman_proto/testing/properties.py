@@ -9,7 +9,9 @@ from __future__ import annotations
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
-from .parsers import MakeParser, Outcome, parse
+from gearman_proto.arguments import check_callable, check_count, check_number
+
+from .parsers import MakeParser, Outcome, check_bytes, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +38,14 @@ def chunkings(data: bytes) -> Iterator[list[bytes]]:
 
     That is into single bytes, and in two: everywhere, if it has no more than 256 bytes, and near
     its ends otherwise. `strategies.chunked` draws any others.
+
+    Raises:
+        TypeError: `data` is not bytes.
     """
+    return _chunkings(check_bytes("data", data))
+
+
+def _chunkings(data: bytes) -> Iterator[list[bytes]]:
     size = len(data)
     if size > 1:
         yield [data[at : at + 1] for at in range(size)]
@@ -57,7 +66,7 @@ def check_chunking(make: MakeParser, data: bytes, chunks: Sequence[bytes] | None
 
     Raises:
         PropertyFailed: It makes a difference. Exceptions are compared by their types.
-        ValueError: `chunks` are other bytes.
+        TypeError, ValueError: `chunks` are other bytes; or an argument has another type.
     """
     whole = parse(make, _whole(data))
     for cut in chunkings(data) if chunks is None else [_checked(chunks, data)]:
@@ -87,8 +96,10 @@ def check_exceptions(
 
     Raises:
         PropertyFailed: Another one came out.
-        ValueError: `chunks` are other bytes.
+        TypeError, ValueError: `chunks` are other bytes; or an argument has another type.
     """
+    isinstance(None, allowed)  # Raises for what is no exception.
+    check_bytes("data", data)
     ways = [_whole(data), [data[at : at + 1] for at in range(len(data))]]
     for cut in ways if chunks is None else [_checked(chunks, data)]:
         outcome = parse(make, cut)
@@ -114,7 +125,7 @@ def check_meaning(
 
     Raises:
         PropertyFailed: It gives something else, or raises.
-        ValueError: `chunks` are other bytes.
+        TypeError, ValueError: `chunks` are other bytes; or an argument has another type.
     """
     cut = _whole(data) if chunks is None else _checked(chunks, data)
     expected, outcome = Outcome(tuple(events)), parse(make, cut)
@@ -144,8 +155,9 @@ def check_round_trip(
 
     Raises:
         PropertyFailed: It is not, or the parser raised.
-        ValueError: `chunks` are other bytes.
+        TypeError, ValueError: `chunks` are other bytes; or an argument has another type.
     """
+    check_callable("pack", pack, "of an event that returns bytes")
     cut = _whole(data) if chunks is None else _checked(chunks, data)
     outcome = parse(make, cut)
     packed = b"".join(map(pack, outcome.events))
@@ -192,8 +204,15 @@ def check_time(
         PropertyFailed: A byte of the longer input took more than `slack` times as long, each time;
             or the parser raised.
         ValueError: The first input took no time.
+        TypeError, ValueError: An argument has a type or a value that can't be.
     """
-    message = "it was not tried"
+    check_callable("grow", grow, "of a number of bytes that returns chunks")
+    check_callable("clock", clock, "that returns seconds")
+    check_count("size", size, 1)
+    check_count("factor", factor, 2)
+    check_number("slack", slack, 1, 1e6)
+    check_count("tries", tries, 1)
+    message = ""
     for _ in range(tries):
         short, begin = _measured(make, grow(size), clock)
         long, end = _measured(make, grow(size * factor), clock)
@@ -227,11 +246,11 @@ def _measured(
 
 
 def _whole(data: bytes) -> list[bytes]:
-    return [data] if data else []
+    return [data] if check_bytes("data", data) else []
 
 
 def _checked(chunks: Sequence[bytes], data: bytes) -> Sequence[bytes]:
-    if b"".join(chunks) != data:
+    if b"".join([check_bytes("a chunk", chunk) for chunk in chunks]) != data:
         raise ValueError("the chunks are not those of the data")
     return chunks
 

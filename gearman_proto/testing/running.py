@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from gearman_proto.arguments import check_seconds
+from gearman_proto.address import parse_address
+from gearman_proto.arguments import FOR_EVER, check_seconds
 from gearman_proto.errors import ArgumentTypeError
 
 from .runs import JobRun, Recorder, raise_error
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 WorkerT = TypeVar("WorkerT")
 ServerT = TypeVar("ServerT")
+
+# Seconds.
+_SHORTEST: Final = 0.001
 
 
 class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
@@ -51,7 +55,8 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
         Attributes:
             worker: The worker.
         """
-        check_seconds("timeout", timeout, 0)
+        check_seconds("timeout", timeout, _SHORTEST, FOR_EVER)
+        self._check_server(server)
         made: Any = worker
         if not isinstance(worker, self._worker_class):
             if not isinstance(worker, Mapping):
@@ -69,6 +74,10 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
         self._recorder = Recorder(made, timeout)
         # How many jobs `drain` has told of.
         self._told = 0
+
+    @staticmethod
+    def _check_server(server: Any) -> None:
+        parse_address(server)
 
     @property
     def runs(self) -> list[JobRun]:
@@ -92,7 +101,8 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
                 (blocking) A callback that is in the way is left by an exception, if this is the
                 main thread and the system has SIGALRM; one in another thread may go on there.
             ServerUnavailable: The server can't be reached.
-            RuntimeError: The worker is connected.
+            RuntimeError: The worker is connected, or under test elsewhere; or a callback of its own
+                calls this.
         """
 
     def _drained(self) -> list[JobRun]:

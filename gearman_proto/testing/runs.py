@@ -16,6 +16,7 @@ When a queue is empty
 from __future__ import annotations
 
 import inspect
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.engines.phases import Phase
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.results import ExcInfo
 
 _HOOKS: Final = ("on_job_execute", "on_job_exception", "on_job_complete", "after_poll")
+# The recorder of the callback that runs in this context, if any.
+_CALLING: Final[ContextVar[Recorder | None]] = ContextVar("_CALLING", default=None)
 # Exceptions that are named beside the one that is raised.
 _MOST_NAMED: Final = 10
 
@@ -95,9 +98,14 @@ class Recorder:
             attributes: What else the worker has to have for that.
 
         Raises:
-            RuntimeError: It is connected.
+            RuntimeError: It is connected, or another recorder is attached.
         """
         worker = self._worker
+        if isinstance(getattr(worker.on_job_execute, "__self__", None), Recorder):
+            raise RuntimeError(  # noqa: TRY004 - it is no argument
+                f"{worker!r} is under test already: end its `with` or `drain` first, or make "
+                f"another worker"
+            )
         try:
             options = worker.__getstate__()["_made_of"][1]
         except TypeError:
@@ -117,6 +125,18 @@ class Recorder:
         for name in _HOOKS:
             delattr(self._worker, name)
         self._worker.__setstate__(self._before)
+
+    def check_outside(self) -> None:
+        """Check that no callback of this worker calls this.
+
+        Raises:
+            RuntimeError: One does.
+        """
+        if _CALLING.get() is self:
+            raise RuntimeError(
+                f"a callback of {self._worker!r} can't drain it, as that waits for the callback's "
+                f"own job: drain it in the test"
+            )
 
     # Rounds.
 
@@ -170,17 +190,21 @@ class Recorder:
 
     def _watched(self, job: WorkerJob, execute: Callable[[], Any]) -> Any:
         returned: Any = None
+        token = _CALLING.set(self)
         try:
             returned = execute()
         except BaseException as error:
             self._has_raised(job, error)
             raise
         finally:
+            _CALLING.reset(token)
             if not inspect.isawaitable(returned):
                 self._has_ended(job)
         return self._awaited(job, returned) if inspect.isawaitable(returned) else returned
 
     async def _awaited(self, job: WorkerJob, returned: Awaitable[Any]) -> Any:
+        # This runs in the job's own task, so its context ends with the job.
+        _CALLING.set(self)
         try:
             return await returned
         except BaseException as error:

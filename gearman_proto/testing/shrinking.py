@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from gearman_proto.arguments import check_callable, check_count
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -19,7 +21,12 @@ def shrink(decisions: Sequence[T], fails: Callable[[list[T]], bool], *, most: in
         decisions: What happened: the faults of a network, the actions of a test, or both.
         fails: Does it all again with some of them, and says whether it fails.
         most: How often to try at most.
+
+    Raises:
+        TypeError, ValueError: `fails` can't be called, or `most` is no whole number from 0 on.
     """
+    check_callable("fails", fails, "of a list of decisions")
+    check_count("most", most, 0)
     left = list(decisions)
     size = len(left)
     while size:

@@ -7,6 +7,9 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from gearman_proto.arguments import FOR_EVER, check_callable, check_seconds
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
+
 from .books import Books
 from .trace import Trace
 
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 _AUDIT: Final = 250
 # Steps without any time passing, after which nothing will ever happen.
 _STANDSTILL: Final = 200_000
+# Seconds of virtual time after which a run without `until` counts as endless.
+_ENDLESS: Final = 1e6
+# The usual `make_rng`, for error messages.
+_EXAMPLE: Final = "random.Random"
 # Seconds, and bytes, from which on a network has no part in what comes late.
 _PROMPT: Final = 0.03
 _ROOMY: Final = 1_000_000
@@ -72,7 +79,8 @@ class Simulation(ABC):
         self, make_rng: Callable[[str], random.Random], seed: int, faults: Faults, epoch: float
     ) -> None:
         self.seed = seed
-        self._make_rng = make_rng
+        self._make_rng = check_callable("make_rng", make_rng, f"of a text, such as {_EXAMPLE}")
+        check_seconds("epoch", epoch, 0, 1000 * FOR_EVER)
         self.faults = faults
         self.epoch = epoch
         self.now: float = 0.0
@@ -85,6 +93,7 @@ class Simulation(ABC):
         self.chance: Callable[[], float] = self.rng_of("network").random
         self._events: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
         self._count = 0
+        self._is_running = False
         self._audit_at = _AUDIT
         # Until when nothing comes from one node to another.
         self._cuts: dict[frozenset[str], float] = {}
@@ -92,11 +101,24 @@ class Simulation(ABC):
         self._spread = high - self._low
 
     def rng_of(self, what: str) -> random.Random:
-        """Return the chance of one part of the network, which depends on the seed and its name."""
-        return self._make_rng(f"{self.seed} {what}")
+        """Return the chance of one part of the network, which depends on the seed and its name.
+
+        Raises:
+            TypeError: `make_rng` does not make a source of chance.
+        """
+        rng = self._make_rng(f"{self.seed} {what}")
+        if not hasattr(rng, "random"):
+            raise ArgumentTypeError(f"make_rng has made {rng!r} and no {_EXAMPLE}")
+        return rng
 
     def schedule(self, at: float, function: Callable[..., Any], *args: Any) -> None:
-        """Have `function` called when the virtual time is `at`, or at once if that has passed."""
+        """Have `function` called when the virtual time is `at`, or at once if that has passed.
+
+        Raises:
+            ValueError: `at` is infinite or NaN.
+        """
+        if not at < math.inf:
+            raise ArgumentValueError(f"at is {at}: it must be a number of seconds")
         self._count += 1
         heapq.heappush(self._events, (max(self.now, at), self._count, function, args))
 
@@ -135,10 +157,14 @@ class Simulation(ABC):
         return self._cuts.get(frozenset((one, other)), 0.0)
 
     def _run(self, until: float | None) -> None:
+        if self._is_running:
+            self.fail("the network runs: what it calls can't call run() or check()")
+        self._is_running = True
         events, pop = self._events, heapq.heappop
         begun = self.steps
+        last = self.now + _ENDLESS if until is None else until
         try:
-            while events and (until is None or events[0][0] <= until):
+            while events and events[0][0] <= last:
                 at, _, function, args = pop(events)
                 if at > self.now:
                     self.now = at
@@ -152,6 +178,10 @@ class Simulation(ABC):
             raise
         except Exception as error:
             raise SimulationError(repr(error), self) from error
+        finally:
+            self._is_running = False
+        if until is None and events:
+            self.fail(f"something is left to do after {_ENDLESS:g} seconds: give `until`")
         if until is not None and until > self.now:
             self.now = until
 

@@ -11,6 +11,7 @@ import struct
 from collections import deque
 from typing import Final
 
+from gearman_proto.arguments import check_count
 from gearman_proto.wire.packets import (
     BY_NUMBER,
     HEADER,
@@ -29,10 +30,15 @@ class Trace:
 
     Args:
         keep: How many of the last lines are kept.
+
+    Raises:
+        TypeError, ValueError: `keep` is no whole number from 0 on.
     """
 
     def __init__(self, keep: int = 60) -> None:
-        self._lines: deque[tuple[float, str, str, str | bytes]] = deque(maxlen=keep)
+        self._lines: deque[tuple[float, str, str, str | bytes]] = deque(
+            maxlen=check_count("keep", keep, 0)
+        )
         self._hash = hashlib.blake2b(digest_size=16)
         self._update = self._hash.update
         self._append = self._lines.append

@@ -6,6 +6,13 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto.address import parse_host_list
+from gearman_proto.arguments import (
+    FOR_EVER,
+    check_callable,
+    check_seconds,
+    check_timeout,
+    check_type,
+)
 from gearman_proto.constants import DEFAULT_LOOK_AGAIN
 from gearman_proto.engines.outcomes import Happened, to_send
 from gearman_proto.engines.worker import WorkerEngine
@@ -23,8 +30,9 @@ from gearman_proto.wire.events import (
     WorkWarning,
 )
 
-from .nodes import Node
+from .nodes import Node, check_servers
 from .servers import ServerNode
+from .simulation import SimulationError
 
 if TYPE_CHECKING:
     from gearman_proto.engines.worker import WorkStream
@@ -95,7 +103,12 @@ class WorkerNode(Node):
         pause: float = 0.0,
         **options: Any,
     ) -> None:
-        addresses = parse_host_list([server.name for server in servers])
+        addresses = parse_host_list([server.name for server in check_servers(net, servers)])
+        check_type("callbacks", callbacks, Mapping, "a dict of callbacks by function")
+        for function, callback in callbacks.items():
+            check_callable(f"the callback of {function!r}", callback, "of a job")
+        check_timeout(limit)
+        check_seconds("pause", pause, 0, FOR_EVER)
 
         def make(node: WorkerNode) -> WorkerEngine:
             return WorkerEngine(addresses, rng=node.rng, **options)
@@ -133,7 +146,7 @@ class WorkerNode(Node):
         self.runs = {}
 
     def register(self, function: str) -> None:
-        """Take jobs of `function`, one of `callbacks`."""
+        """Take jobs of `function`. If it is none of `callbacks`, its jobs fail."""
         self._look_for_reached()
         self.registered[function] = None
         self.call(self.engine.register, function.encode(), self.limit, self.net.now)
@@ -310,6 +323,8 @@ class WorkerNode(Node):
             value = step()
         except StopIteration as stop:
             self._finish(run, Happened.RETURNED, stop.value)
+        except SimulationError:
+            raise  # The callback has misused the network.
         except Exception as error:  # noqa: BLE001 - it fails the job
             self._finish(run, Happened.RAISED, error)
         else:
@@ -321,6 +336,7 @@ class WorkerNode(Node):
             elif isinstance(value, (JobData, JobWarning, JobProgress)):
                 self._send(run, _event(run.job, value))
             else:
+                check_seconds("what a callback yields", value, 0, FOR_EVER)
                 net.schedule(net.now + value, self._go_on, run)
 
     def _send(self, run: Run, event: PacketEvent, *, goes_on: bool = True) -> None:

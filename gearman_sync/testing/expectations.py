@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gearman_proto.arguments import check_callable, check_count, check_type
 from gearman_proto.wire.events import Event
 
 from .matching import Wanted, matcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Self
 
     from .conversation import Peer
@@ -34,6 +36,8 @@ class Expectation:
     def __init__(self, what: Wanted, fields: dict[str, object], connection: int | None) -> None:
         self._matches, wanted = matcher(what, fields)
         self.wanted: str = wanted
+        if connection is not None:
+            check_count("connection", connection, 0)
         self.connection: int | None = connection
         self.left: int = 1
         self._actions: list[Callable[[Peer, Any], object]] = []
@@ -48,8 +52,12 @@ class Expectation:
             action(peer, event)
 
     def times(self, count: int) -> Self:
-        """Expect it so many times, each time with the same answers."""
-        self.left = count
+        """Expect it so many times, each time with the same answers.
+
+        Raises:
+            TypeError, ValueError: `count` is no whole number from 0 on.
+        """
+        self.left = check_count("count", count, 0)
         return self
 
     def answer(self, *answers: Answer) -> Self:
@@ -57,15 +65,25 @@ class Expectation:
 
         Args:
             answers: Events; or functions of the event that came, which return an event or several.
+
+        Raises:
+            TypeError: One is neither.
         """
+        _check_answers(answers)
         return self.then(lambda peer, event: peer.send(*_made(answers, event)))
 
     def answer_anyway(self, *answers: Answer) -> Self:
-        """Send these whether or not a server may send them now."""
+        """Send these whether or not a server may send them now; else as `answer`."""
+        _check_answers(answers)
         return self.then(lambda peer, event: peer.send_anyway(*_made(answers, event)))
 
     def send_raw(self, data: bytes | Callable[[Any], bytes]) -> Self:
-        """Send any bytes, or what a function of the event that came returns."""
+        """Send any bytes, or those that a function of the received event returns.
+
+        Raises:
+            TypeError: `data` is neither.
+        """
+        check_type("data", data, (bytes, Callable), "bytes, or a function of an event")
         return self.then(lambda peer, event: peer.send_raw(data(event) if callable(data) else data))
 
     def silence(self) -> Self:
@@ -85,9 +103,17 @@ class Expectation:
 
         It may wait for something, a `threading.Event` of the test's, say: what comes over that
         connection meanwhile waits, too.
+
+        Raises:
+            TypeError: `action` can't be called.
         """
-        self._actions.append(action)
+        self._actions.append(check_callable("action", action, "of a Peer and an event"))
         return self
+
+
+def _check_answers(answers: tuple[Any, ...]) -> None:
+    for answer in answers:
+        check_type("an answer", answer, (Event, Callable), "an event, or a function of one")
 
 
 def _made(answers: tuple[Answer, ...], event: Event) -> list[Event]:

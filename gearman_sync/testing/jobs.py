@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gearman_proto.surface.callbacks import is_async
 from gearman_proto.testing import jobs
 from gearman_sync.worker import GearmanWorker
 
@@ -38,5 +39,12 @@ class JobDouble(jobs.JobDouble):
         Raises:
             Exception: Whatever the callback raises; and the encoder, for a result that it does not
                 take. Either would have failed the job.
+            TypeError: The callback is async, or can't be called.
+            InvalidWorkerState: The job has ended, so it can't be done again.
         """
+        self._check_call(callback)
+        if is_async(callback):
+            raise TypeError(
+                f"{callback!r} is async, and can be called by gearman_anyio.testing.JobDouble"
+            )
         return self._returned(callback(self.worker, self))

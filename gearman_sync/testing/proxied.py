@@ -17,7 +17,7 @@ import random
 import socket
 from typing import TYPE_CHECKING, TypeVar
 
-from .sockets import linger_not, socket_for
+from .sockets import linger_not, set_buffers, socket_for
 from .toxics import (
     Bandwidth,
     Corrupt,
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _T = TypeVar("_T", bound=Toxic)
+
+#: The kinds of toxics that a connection knows.
+KINDS = (
+    *(Bandwidth, Corrupt, HalfOpen, Latency, LimitData),
+    *(ResetPeer, Slicer, SlowClose, Stall, Timeout),
+)
 
 # Bytes that are read at once.
 _PIECE = 65536
@@ -70,6 +76,8 @@ class Stream:
         self.dead = False
         #: When something passes again, in the loop's time.
         self.stalled_until: float = 0.0
+        #: When the limited link has sent all that it was given, in the loop's time.
+        self.clear_at: float = 0.0
         #: What changes the next byte.
         self.corrupt: Corrupt | None = None
         #: What was read ahead, and when. None: nothing is.
@@ -106,10 +114,19 @@ class Stream:
             size = min(size, max(1, int(limit.rate * _TICK)))
         return size
 
-    def pause(self, size: int) -> float:
-        """Seconds before `size` bytes pass, for slicers and bandwidth."""
+    def pause(self) -> float:
+        """Return the seconds before a piece passes, for slicers."""
+        return sum(slicer.delay for slicer in self.of(Slicer))
+
+    def send_until(self, size: int, now: float) -> float:
+        """Send `size` bytes over the limited link, and return when their last one has arrived.
+
+        Up to one tick of unused time counts, so that a late event loop does not lower the rate.
+        """
         seconds = sum(size / limit.rate for limit in self.of(Bandwidth))
-        return seconds + sum(slicer.delay for slicer in self.of(Slicer))
+        if seconds:
+            self.clear_at = max(self.clear_at, now - _TICK) + seconds
+        return self.clear_at
 
     def latency(self) -> float:
         """Seconds between the coming of the next piece, and its passing."""
@@ -129,6 +146,7 @@ class Proxied:
         toxics: What is to happen.
         note: Called with what has happened, and the bytes before it.
         tap: Called with what passes, right before it does.
+        buffer: Limit of the kernel's buffers in bytes; 0 leaves them to the system.
     """
 
     def __init__(
@@ -139,9 +157,13 @@ class Proxied:
         toxics: Iterable[Toxic],
         note: Callable[[Toxic | str, bytes], object],
         tap: Callable[[Direction, bytes], object],
+        buffer: int = 0,
     ) -> None:
         self.near = near
         self.far: socket.socket = socket_for(upstream[0])
+        set_buffers(self.far, buffer)
+        # The proxy's own memory is a buffer as well.
+        self._piece = min(buffer, _PIECE) or _PIECE
         self.far.setblocking(False)
         self._upstream = upstream
         self._note = note
@@ -182,12 +204,18 @@ class Proxied:
             for stream in () if self.ended else self.streams.values():
                 self.tasks[stream.direction] = asyncio.create_task(self._pass_on(stream))
             if self.tasks:
-                await asyncio.wait(self.tasks.values())
+                await asyncio.wait(self.tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
         finally:
             tasks = [*self.tasks.values(), *self.readers]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in results:
+            if isinstance(error, Exception):
+                # The tap has raised: a CancelledError is no Exception.
+                linger_not(self.near)
+                linger_not(self.far)
+                raise error
 
     def close(self) -> None:
         """Close both sockets, when no task is left.
@@ -240,12 +268,15 @@ class Proxied:
                     data = bytes([data[0] ^ stream.corrupt.mask]) + data[1:]
                     stream.corrupt = None
                 piece, data = data[:room], data[room:]
-                await self._wait(due, stream.pause(len(piece)), stream)
+                await self._wait(due, stream, len(piece))
                 stream.passed += len(piece)
                 stream.tail = (stream.tail + piece[-_TAIL:])[-_TAIL:]
+                if not stream.swallows:
+                    self._tap(stream.direction, piece)
+                if self.ended:
+                    return
                 if stream.swallows:
                     continue
-                self._tap(stream.direction, piece)
                 try:
                     await loop.sock_sendall(stream.sink, piece)
                 except OSError:
@@ -274,21 +305,21 @@ class Proxied:
             data, came = await self._receive(stream)
             await ahead.put((data, came))
 
-    @staticmethod
-    async def _receive(stream: Stream) -> tuple[bytes | OSError, float]:
+    async def _receive(self, stream: Stream) -> tuple[bytes | OSError, float]:
         loop = asyncio.get_running_loop()
         try:
-            data: bytes | OSError = await loop.sock_recv(stream.source, _PIECE)
+            data: bytes | OSError = await loop.sock_recv(stream.source, self._piece)
         except OSError as error:
             data = error
         return data, loop.time()
 
     @staticmethod
-    async def _wait(due: float, pause: float, stream: Stream) -> None:
-        """Wait before a piece that is due then, as long as toxics make it."""
+    async def _wait(due: float, stream: Stream, size: int) -> None:
+        """Wait before a piece of `size` bytes that is due then, as long as toxics make it."""
         loop = asyncio.get_running_loop()
-        if pause:
+        if pause := stream.pause():
             await asyncio.sleep(pause)
+        due = max(due, stream.send_until(size, loop.time()))
         if (left := due - loop.time()) > 0:
             await asyncio.sleep(left)
         if (left := stream.stalled_until - loop.time()) > 0:

@@ -11,7 +11,9 @@ thread of its own::
 
 Theory of operation
     One event loop (asyncio) in one thread, with a task for each connection (see `proxied`). Calls
-    from other threads are run in that loop, and waited for.
+    from other threads are run in that loop, and waited for. `plan` and `tap` run in that loop, so
+    their calls of the proxy's methods run at once. If one of them raises, the proxy resets the
+    connection, so that its two ends do not hang, and `stop` raises the exception.
 
     The port is kept by a second socket, which is bound and never listens, so that nobody else gets
     it while connections are refused.
@@ -20,22 +22,33 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import functools
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from .proxied import Proxied
-from .sockets import socket_for
+from gearman_proto.arguments import check_callable, check_type
+
+from .proxied import KINDS, Proxied
+from .sockets import check_buffer, host_and_port, linger_not, listening_socket, set_buffers
 from .toxics import Direction, Toxic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
     from typing import Self
 
+    from gearman_proto.address import HostSpec
+
 _T = TypeVar("_T", bound=Toxic)
+_Plan = Callable[[int], Iterable[Toxic]]
+
+# Seconds between two checks whether the proxy still runs.
+_LOOK: Final = 1.0
+# The description of a toxic, for error messages.
+_TOXIC: Final = "one of the kinds of toxics, such as Latency()"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,21 +77,30 @@ class FaultyProxy:
     not happen.
 
     Args:
-        upstream: The host and port of the server. Nothing needs to listen there: then connections
-            are reset.
+        upstream: The address of the server, in any form that GearmanClient takes. Nothing needs to
+            listen there: then connections are reset.
         plan: Called with the number of each connection, from 0, when it is accepted, in the
-            proxy's thread; returns its toxics. So the same plan gives the same toxics to the same
-            connection, whatever the time. None: there are none but those that were added.
+            proxy's thread; returns a list of its toxics. So the same plan gives the same toxics to
+            the same connection, whatever the time. None: there are none but those that were added.
         seed: Decides jitter, sizes and toxicity: the same seed, the same ones for the connection
             of the same number.
         tap: Called in the proxy's thread with what passes, right before it does: the connection's
             number, the direction, and the bytes, which are empty at the end of that stream, or at
-            a reset from there. It raises nothing.
+            a reset from there. It may call the proxy's methods, except `stop`: if a toxic ends the
+            connection, these bytes do not pass.
         host: The address to listen on. The port is a free one.
+        buffer: Limit of the kernel's send and receive buffers of the proxy's sockets, in bytes; 0
+            leaves them to the system, which buffers megabytes. With `Bandwidth`, use a small one,
+            such as 4096 below a rate of 1 MB per second. Otherwise the proxy's side acknowledges
+            bytes long before they pass, and the sender does not see that the link is slow.
+
+    Raises:
+        TypeError, ValueError: An argument has a type or a value that can't be.
+        OSError: The address can't be listened on.
 
     Attributes:
         address: Where it listens: host and port.
-        upstream: As given. It may be changed: for new connections.
+        upstream: The host and port of the server. It may be changed: for new connections.
         plan: As given. It may be changed: for new connections.
         accepted: How many connections were accepted.
         toxics: What was added and not removed.
@@ -87,24 +109,36 @@ class FaultyProxy:
 
     def __init__(
         self,
-        upstream: tuple[str, int],
-        plan: Callable[[int], Iterable[Toxic]] | None = None,
+        upstream: HostSpec,
+        plan: _Plan | None = None,
         *,
         seed: int = 0,
         tap: Callable[[int, Direction, bytes], object] | None = None,
         host: str = "127.0.0.1",
+        buffer: int = 0,
     ) -> None:
-        self.upstream: tuple[str, int] = upstream
-        self.plan: Callable[[int], Iterable[Toxic]] = plan or _no_toxics
+        self.upstream: tuple[str, int] = host_and_port(upstream)
+        self.plan: _Plan = check_callable(
+            "plan",
+            _no_toxics if plan is None else plan,
+            "of a connection's number that returns a list of toxics",
+        )
         self.seed: int = seed
-        self.tap: Callable[[int, Direction, bytes], object] = tap or _ignore
+        self.tap: Callable[[int, Direction, bytes], object] = check_callable(
+            "tap",
+            _ignore if tap is None else tap,
+            "of a connection's number, a Direction and bytes",
+        )
         self.toxics: list[Toxic] = []
         self.journal: list[Happened] = []
         self.accepted: int = 0
+        self._buffer = check_buffer("buffer", buffer)
         self._holder = self._bind((host, 0))
         self.address: tuple[str, int] = self._holder.getsockname()[:2]
         self._listener: socket.socket | None = None
         self._connections: dict[Proxied, asyncio.Task[None]] = {}
+        #: Exceptions of `plan` and `tap`.
+        self._errors: list[BaseException] = []
         #: Seconds that `stop` waits for connections to end by themselves.
         self._patience = 0.0
         self._loop = asyncio.new_event_loop()
@@ -114,13 +148,25 @@ class FaultyProxy:
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._stop()
+        if error is None:
+            self._raise_error()
+            return
+        for own in self._errors:
+            # The test's exception might be a consequence of it.
+            error.add_note(f"plan or tap of the proxy has raised {own!r}")
 
     # For all threads.
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Begin to listen.
+
+        Raises:
+            RuntimeError: It was started before.
+        """
+        if self._thread.ident is not None:
+            raise RuntimeError("this proxy was started before: make a new one")
         self._thread.start()
         self.up()
 
@@ -128,15 +174,31 @@ class FaultyProxy:
         """End all connections, and the proxy's thread.
 
         Raises:
-            RuntimeError: It does not run.
+            RuntimeError: It does not run; or `plan` or `tap` has called this.
+            Exception: `plan` or `tap` has raised it.
         """
-        if not self._thread.is_alive():
-            raise RuntimeError("this proxy does not run")
-        self._call(self._end())
+        self._stop()
+        self._raise_error()
+
+    def _stop(self) -> None:
+        self._check_runs()
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("plan and tap can't call stop(): they run in the proxy's own thread")
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._holder.close()
+
+    def _raise_error(self) -> None:
+        if self._errors:
+            raise self._errors[0]
+
+    def _check_runs(self) -> None:
+        if not self._thread.is_alive():
+            raise RuntimeError(
+                "this proxy does not run: use it in a `with`, or between start() and stop()"
+            )
 
     @property
     def connections(self) -> int:
@@ -150,14 +212,19 @@ class FaultyProxy:
 
         Returns:
             The toxic, for `remove`.
-        """
 
-        async def add() -> None:
+        Raises:
+            TypeError: It is no toxic.
+            RuntimeError: The proxy does not run, as for all methods below.
+        """
+        check_type("a toxic", toxic, KINDS, _TOXIC)
+
+        def add() -> None:
             self.toxics.append(toxic)
             for connection in list(self._connections):
                 connection.inject(toxic)
 
-        self._call(add())
+        self._call(add)
         return toxic
 
     def remove(self, toxic: Toxic) -> None:
@@ -169,7 +236,7 @@ class FaultyProxy:
             ValueError: It was not added, or is removed already.
         """
 
-        async def remove() -> None:
+        def remove() -> None:
             left = [each for each in self.toxics if each is not toxic]
             if len(left) == len(self.toxics):
                 raise ValueError(f"{toxic!r} was not added to this proxy")
@@ -177,39 +244,45 @@ class FaultyProxy:
             for connection in list(self._connections):
                 connection.remove(toxic)
 
-        self._call(remove())
+        self._call(remove)
 
     def inject(self, *toxics: Toxic) -> None:
-        """Let toxics happen to all connections that there are, and to no new ones."""
+        """Let toxics happen to all connections that there are, and to no new ones.
 
-        async def inject() -> None:
+        Raises:
+            TypeError: One is no toxic.
+        """
+        for toxic in toxics:
+            check_type("a toxic", toxic, KINDS, _TOXIC)
+
+        def inject() -> None:
             for connection in list(self._connections):
                 for toxic in toxics:
                     connection.inject(toxic)
 
-        self._call(inject())
+        self._call(inject)
 
     def down(self) -> None:
         """End all connections, and refuse new ones: as if the server's process had ended."""
 
-        async def down() -> None:
-            await self._listen(None, "refuse")
+        def down() -> None:
+            self._listen(None, "refuse")
             for connection in self._connections:
                 connection.end(reset=False)
 
-        self._call(down())
+        self._call(down)
 
     def refuse(self) -> None:
         """Refuse new connections; those that there are stay."""
-        self._call(self._listen(None, "refuse"))
+        self._call(functools.partial(self._listen, None, "refuse"))
 
     def ignore(self) -> None:
         """Take new connections no more: those who connect are connected, and hear nothing."""
-        self._call(self._listen(False, "ignore"))
+        self._call(functools.partial(self._listen, False, "ignore"))
 
     def up(self) -> None:
         """Take new connections again, and those that were ignored."""
-        self._call(self._listen(True, "accept"))
+        self._call(functools.partial(self._listen, True, "accept"))
 
     def reset(self) -> None:
         """Remove all toxics, have no plan for new connections any more, and take them."""
@@ -223,8 +296,27 @@ class FaultyProxy:
     def _note(self, connection: int, what: Toxic | str, before: bytes = b"") -> None:
         self.journal.append(Happened(time.monotonic(), connection, what, before))
 
-    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+    def _call(self, function: Callable[[], None]) -> None:
+        """Call `function` in the proxy's thread, and return when it has returned."""
+        self._check_runs()
+        if threading.current_thread() is self._thread:
+            function()
+            return
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def call() -> None:
+            try:
+                function()
+            except Exception as error:  # noqa: BLE001 - raised by `result`
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._loop.call_soon_threadsafe(call)
+        # Another thread may stop the proxy meanwhile.
+        while not concurrent.futures.wait([done], _LOOK).done:
+            self._check_runs()
+        done.result()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -232,13 +324,13 @@ class FaultyProxy:
 
     @staticmethod
     def _bind(address: tuple[str, int]) -> socket.socket:
-        sock = socket_for(address[0])
+        sock = listening_socket(address[0])
         # Two sockets can have one port as long as at most one of them listens.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
         return sock
 
-    async def _listen(self, taking: bool | None, name: str) -> None:
+    def _listen(self, taking: bool | None, name: str) -> None:
         """Take new connections, or ignore them, or (None) refuse them."""
         self._note(-1, name)
         # Not a task that waits for `sock_accept`: to cancel that may lose a connection, and in
@@ -252,6 +344,8 @@ class FaultyProxy:
             return
         if self._listener is None:
             self._listener = self._bind(self.address)
+            # Accepted sockets inherit the buffers; set later, they would not limit the window.
+            set_buffers(self._listener, self._buffer)
             self._listener.listen(128)
             self._listener.setblocking(False)
         if taking:
@@ -264,25 +358,42 @@ class FaultyProxy:
             return  # It has gone, before it was taken.
         near.setblocking(False)
         number = self.accepted
-        connection = Proxied(
-            near,
-            self.upstream,
-            f"{self.seed} {number}",
-            (*self.plan(number), *self.toxics),
-            functools.partial(self._note, number),
-            functools.partial(self.tap, number),
-        )
         self.accepted += 1
+        try:
+            toxics = self._planned(number)
+            connection = Proxied(
+                near,
+                self.upstream,
+                f"{self.seed} {number}",
+                toxics,
+                functools.partial(self._note, number),
+                functools.partial(self.tap, number),
+                self._buffer,
+            )
+        except Exception as error:  # noqa: BLE001 - raised by `stop`
+            self._errors.append(error)
+            linger_not(near)
+            near.close()
+            return
         task = self._loop.create_task(connection.run())
         self._connections[connection] = task
         task.add_done_callback(functools.partial(self._forget, connection))
 
-    def _forget(self, connection: Proxied, _: asyncio.Task[None]) -> None:
+    def _planned(self, number: int) -> list[Toxic]:
+        toxics = check_type("what plan returns", self.plan(number), Iterable, "a list of toxics")
+        return [
+            check_type("a toxic of the plan", toxic, KINDS, _TOXIC)
+            for toxic in (*toxics, *self.toxics)
+        ]
+
+    def _forget(self, connection: Proxied, task: asyncio.Task[None]) -> None:
         connection.close()
         del self._connections[connection]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._errors.append(error)
 
     async def _end(self) -> None:
-        await self._listen(None, "end")
+        self._listen(None, "end")
         tasks = list(self._connections.values())
         if self._patience and tasks:
             await asyncio.wait(tasks, timeout=self._patience)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gearman_proto.wire.packets import BY_NAME, Role
 
 from .proxy import FaultyProxy
 from .recording import SERVER, Cutter, Element, Pauses, Recording, Replies, packet_of
 from .toxics import Direction
+
+if TYPE_CHECKING:
+    from gearman_proto.address import HostSpec
 
 # Seconds that the end waits for connections that have ended, which are to be written down, too.
 _PATIENCE: Final = 0.5
@@ -34,7 +37,7 @@ class Recorder(FaultyProxy):
     cut into packets and lines; how it was split on its way is not written down.
 
     Args:
-        upstream: The host and port of the server.
+        upstream: The address of the server, in any form that GearmanClient takes.
         name: What the recording is called.
         description: What it shows.
         server: The server, and its version.
@@ -43,7 +46,7 @@ class Recorder(FaultyProxy):
 
     def __init__(
         self,
-        upstream: tuple[str, int],
+        upstream: HostSpec,
         *,
         name: str = "",
         description: str = "",

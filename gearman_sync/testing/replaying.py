@@ -19,17 +19,20 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from gearman_proto.arguments import check_type
 from gearman_proto.testing.packing import pack_event
 from gearman_proto.wire.events import EchoReq, EchoRes
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 
 from .recording import Cutter, Element, Recording, Replies, decode, is_whole_reply
-from .sockets import linger_not
+from .sockets import check_timeout, host_and_port, linger_not
 from .varying import Varying
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
+
+    from gearman_proto.address import HostSpec
 
 _QUESTION: Final = pack_event(EchoReq(b"settled?"), MAGIC_REQUEST)
 _ANSWER: Final = pack_event(EchoRes(b"settled?"), MAGIC_RESPONSE)
@@ -60,9 +63,7 @@ class Difference:
         return f"element {self.at}, {self.conn}: expected {self.expected}, and got {self.got}"
 
 
-def replay(
-    recording: Recording, address: tuple[str, int], *, timeout: float = 5.0
-) -> list[Difference]:
+def replay(recording: Recording, address: HostSpec, *, timeout: float = 5.0) -> list[Difference]:
     """Play the clients, workers and admins of a recording against a server.
 
     Handles, file descriptors, the server's version and the order of lists are the server's own.
@@ -71,7 +72,7 @@ def replay(
 
     Args:
         recording: What is to happen.
-        address: The host and port of the server.
+        address: The address of the server, in any form that GearmanClient takes.
         timeout: Seconds that something is waited for.
 
     Returns:
@@ -79,9 +80,11 @@ def replay(
         come in time, no more is expected.
 
     Raises:
+        TypeError, ValueError: An argument has a type or a value that can't be.
         OSError: There is no connection to that address.
     """
-    with _Replay(recording, address, timeout) as play:
+    check_type("recording", recording, Recording, "a Recording")
+    with _Replay(recording, host_and_port(address), check_timeout(timeout)) as play:
         play.run()
     return play.differences
 

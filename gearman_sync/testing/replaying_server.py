@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto import NEED_DATA, Connection, Role
+from gearman_proto.arguments import check_type
 from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.wire.events import (
     ConnectionClosed,
@@ -79,12 +80,16 @@ class ReplayServer(ScriptedServer):
         recording: What is to happen.
         timeout: Seconds that `check` waits.
 
+    Raises:
+        TypeError, ValueError: An argument has a type or a value that can't be.
+
     Attributes:
         differences: Where the peers have not sent what is recorded. The connection of one is
             closed, so that nobody waits for what will not come.
     """
 
     def __init__(self, recording: Recording, *, timeout: float = 5.0) -> None:
+        check_type("recording", recording, Recording, "a Recording")
         super().__init__(self._play, timeout=timeout)
         self.differences: list[Difference] = []
         self._recording = recording

@@ -52,6 +52,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
     _serving: _Phase | None = None
 
     def drain(self) -> list[JobRun]:
+        self._recorder.check_outside()
         if self._serving is not None:
             self._end_serving()
             self._wait(_Phase(self._empty))

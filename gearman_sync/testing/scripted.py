@@ -37,6 +37,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
+from gearman_proto.arguments import check_callable
 from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.wire.events import (
     ConnectionClosed,
@@ -50,7 +51,7 @@ from gearman_proto.wire.events import (
 from .conversation import Disconnected, Peer
 from .expectations import Expectation
 from .matching import shortened
-from .sockets import socket_for
+from .sockets import check_buffer, check_timeout, listening_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +76,10 @@ class ScriptedServer:
         timeout: Seconds that `check` waits for what is still to come, and `stop` for scripts.
         receive_buffer: Bytes that the system is to keep of what was not read; 0: as it likes.
 
+    Raises:
+        TypeError, ValueError: An argument has a type or a value that can't be.
+        OSError: The address can't be listened on.
+
     Attributes:
         address: Where it listens: host and port.
         peers: The `Peer` of each connection, oldest first. To send something that answers nothing,
@@ -90,8 +95,9 @@ class ScriptedServer:
         receive_buffer: int = 0,
     ) -> None:
         self.peers: list[Peer] = []
-        self._script = script
-        self._timeout = timeout
+        self._script = None if script is None else check_callable("script", script, "of a Peer")
+        self._timeout = check_timeout(timeout)
+        check_buffer("receive_buffer", receive_buffer)
         self._expected: list[Expectation] = []
         self._rules: list[Expectation] = []
         self._acting = 0
@@ -102,7 +108,7 @@ class ScriptedServer:
         self._changed = threading.Condition()
         self._stopped = False
         self._failed = False
-        self._listener = socket_for(host)
+        self._listener = listening_socket(host)
         if receive_buffer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._listener.bind((host, 0))
@@ -155,6 +161,7 @@ class ScriptedServer:
         Raises:
             TypeError: `what` says nothing about events, or they have no such field; or the server
                 has a script.
+            RuntimeError: The server was stopped.
         """
         return self._add(self._expected, what, connection, fields)
 
@@ -176,6 +183,8 @@ class ScriptedServer:
     ) -> Expectation:
         if self._script is not None:
             raise TypeError("a server with a script expects nothing else")
+        if self._stopped:
+            raise RuntimeError("this server was stopped: nothing comes any more")
         expectation = Expectation(what, fields, connection)
         with self._changed:
             where.append(expectation)
@@ -190,7 +199,9 @@ class ScriptedServer:
             AssertionError: Something else came, or something did not come in time. It says what
                 came and what was expected.
             Exception: What a script, or a function of an expectation, has raised.
+            RuntimeError: One of these has called this.
         """
+        self._check_outside("check")
         with self._changed:
             self._changed.wait_for(
                 lambda: self._failed or self._errors or not (self._left() or self._acting),
@@ -204,7 +215,13 @@ class ScriptedServer:
     # Its life.
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Begin to listen.
+
+        Raises:
+            RuntimeError: It was started, or stopped, before.
+        """
+        if self._threads or self._stopped:
+            raise RuntimeError("this server was started or stopped before: make a new one")
         self._listener.listen(16)
         self._run(self._accept)
 
@@ -217,7 +234,9 @@ class ScriptedServer:
         Raises:
             AssertionError: A script does not end, though its connection is closed.
             Exception: What a script has raised.
+            RuntimeError: A script, or a function of an expectation, has called this.
         """
+        self._check_outside("stop")
         self._stopped = True
         # A blocked accept is not ended by closing its socket.
         with contextlib.suppress(OSError), socket.create_connection(self.address, self._timeout):
@@ -234,6 +253,13 @@ class ScriptedServer:
             raise AssertionError("a server's script does not end")
         if self._errors:
             raise self._errors[0]
+
+    def _check_outside(self, method: str) -> None:
+        if threading.current_thread() in self._threads:
+            raise RuntimeError(
+                f"{method}() was called in a thread of this server, by a script or an expectation, "
+                f"for whose end it waits: call it in the test"
+            )
 
     def _shut(self) -> None:
         for peer in self.peers:

@@ -34,7 +34,19 @@ and connections that are never taken (`FaultyProxy.ignore`).
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto.arguments import (
+    FOR_EVER,
+    check_count,
+    check_number,
+    check_seconds,
+    check_type,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Direction(enum.Enum):
@@ -51,9 +63,33 @@ class Direction(enum.Enum):
         return Direction.DOWN if self is Direction.UP else Direction.UP
 
 
+def _check_bytes(name: str, value: Any) -> object:
+    return check_count(name, value, 0)
+
+
+def _check_duration(name: str, value: Any) -> object:
+    return check_seconds(name, value, 0, FOR_EVER)
+
+
+# The checks of all attributes, by name.
+_CHECKS: Final[dict[str, Callable[[str, Any], object]]] = {
+    "direction": lambda name, value: check_type(name, value, Direction, "a Direction"),
+    "toxicity": lambda name, value: check_number(name, value, 0, 1),
+    # Bytes per second; less than one is no use, and infinity is no limit.
+    "rate": lambda name, value: check_number(name, value, 1, 1e15),
+    "average_size": lambda name, value: check_count(name, value, 1),
+    "mask": lambda name, value: check_count(name, value, 1, 255),
+    **dict.fromkeys(("after", "size_variation", "length", "bytes"), _check_bytes),
+    **dict.fromkeys(("latency", "jitter", "delay", "timeout", "seconds"), _check_duration),
+}
+
+
 @dataclass(frozen=True)
 class Toxic:
     """Something that happens to a connection. Each kind takes these as keyword arguments.
+
+    Raises:
+        TypeError, ValueError: An attribute has a type or a value that can't be.
 
     Attributes:
         direction: Whose bytes are counted, and are affected; the server's unless told otherwise.
@@ -65,6 +101,11 @@ class Toxic:
     direction: Direction = field(default=Direction.DOWN, kw_only=True)
     after: int = field(default=0, kw_only=True)
     toxicity: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if each.name in _CHECKS:
+                _CHECKS[each.name](each.name, getattr(self, each.name))
 
     @property
     def begins(self) -> int:
@@ -90,8 +131,12 @@ class Latency(Toxic):
 class Bandwidth(Toxic):
     """Only so many bytes a second pass, from now on.
 
+    The bytes that are not through yet wait in the buffers of the two systems and of the proxy. Give
+    the proxy a small `buffer` if the sender has to notice that the link is slow, as it does in a
+    real network.
+
     Attributes:
-        rate: Bytes a second.
+        rate: Bytes per second, at least 1. After a pause, the bytes of 0.05 seconds pass at once.
     """
 
     rate: float = 100_000.0
@@ -115,8 +160,8 @@ class Slicer(Toxic):
     length: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.size_variation < self.average_size:
-            raise ValueError("size_variation is less than average_size, and at least 0")
+        super().__post_init__()
+        check_count("size_variation", self.size_variation, 0, self.average_size - 1)
 
 
 @dataclass(frozen=True)
@@ -198,7 +243,3 @@ class Corrupt(Toxic):
     """
 
     mask: int = 0x80
-
-    def __post_init__(self) -> None:
-        if not 0 < self.mask < 256:
-            raise ValueError(f"a mask that changes a byte is between 1 and 255, not {self.mask}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gearman_proto import Role
+from gearman_proto.arguments import check_callable, check_type
 from gearman_proto.wire.events import (
     CanDo,
     Event,
@@ -27,9 +29,12 @@ from gearman_proto.wire.events import (
 )
 
 from .client import ScriptedClient
+from .sockets import check_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+
+    from gearman_proto.address import HostSpec
 
 
 class Failed(Exception):
@@ -41,10 +46,13 @@ class Raised(Exception):
 
     Args:
         data: What that says.
+
+    Raises:
+        TypeError: That is not bytes.
     """
 
     def __init__(self, data: bytes) -> None:
-        super().__init__(data)
+        super().__init__(check_type("data", data, bytes, "bytes"))
         self.data: bytes = data
 
 
@@ -85,13 +93,14 @@ class ScriptedWorker(ScriptedClient):
     """A worker in a thread, whose functions are scripts of what happens to a job.
 
     A function gets a `ScriptedJob`. What it returns is the result; it may raise `Failed` or
-    `Raised`, and send whatever it likes before, or close the connection. `Gate` makes it wait.
+    `Raised`, and send whatever it likes before, or close the connection. `Gate` makes it wait. Any
+    other exception fails the job as well, and is raised by `stop`.
 
     When it is made, it has registered at the server. `stop`, or the end of its ``with``, ends it.
 
     Args:
-        address: The host and port of the server.
-        functions: The function for each name.
+        address: The address of the server, in any form that GearmanWorker takes.
+        functions: The function for each name, a dict.
         look_again: Seconds after which it asks for jobs without being woken, as one has to for
             those with a time at some servers. None: it does not.
         timeout: Seconds that it waits for the server to take its registration, and `stop` for a
@@ -101,21 +110,27 @@ class ScriptedWorker(ScriptedClient):
         jobs: The jobs that were begun.
 
     Raises:
+        TypeError, ValueError: An argument has a type or a value that can't be.
         OSError: There is no connection to that address.
         AssertionError: The server does not answer.
     """
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: HostSpec,
         functions: Mapping[str, Callable[[ScriptedJob], bytes]],
         *,
         look_again: float | None = None,
         timeout: float = 20.0,
     ) -> None:
+        self._functions = check_type("functions", functions, Mapping, "a dict of functions by name")
+        for name, function in functions.items():
+            check_type("a function's name", name, str, "a str")
+            check_callable(f"the function {name!r}", function, "of a ScriptedJob")
+        if look_again is not None:
+            check_timeout(look_again, "look_again")
         super().__init__(address, role=Role.WORKER, timeout=timeout)
         self.jobs: list[ScriptedJob] = []
-        self._functions = functions
         self._timeout = timeout
         self._stopped = False
         self._ready = threading.Event()
@@ -141,7 +156,10 @@ class ScriptedWorker(ScriptedClient):
         Raises:
             AssertionError: A function does not end; or the server sent what a worker does not get.
             Exception: What a function has raised, beside `Failed` and `Raised`.
+            RuntimeError: A function has called this.
         """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a function can't call stop() of its worker, but job.worker.close()")
         self._stopped = True
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
@@ -188,11 +206,18 @@ class ScriptedWorker(ScriptedClient):
             job.reducer = event.reducer
         self.jobs.append(job)
         try:
-            return WorkComplete(job.handle, self._functions[job.function](job))
+            result = self._functions[job.function](job)
+            what = f"what the function {job.function!r} returns"
+            return WorkComplete(job.handle, check_type(what, result, bytes, "bytes"))
         except Failed:
             return WorkFail(job.handle)
         except Raised as error:
             return WorkException(job.handle, error.data)
+        except OSError:
+            raise  # It has closed the connection, say.
+        except Exception as error:  # noqa: BLE001 - raised by stop
+            self._error = self._error or error
+            return WorkFail(job.handle)
 
 
 def echo(job: ScriptedJob) -> bytes:
@@ -212,6 +237,9 @@ class Gate:
         function: What is called then.
         timeout: Seconds after which the job is held no longer: that is an AssertionError.
 
+    Raises:
+        TypeError, ValueError: An argument has a type or a value that can't be.
+
     Attributes:
         begun: Set when a job has begun.
         open: What lets it go on when it is set.
@@ -222,8 +250,8 @@ class Gate:
     ) -> None:
         self.begun: threading.Event = threading.Event()
         self.open: threading.Event = threading.Event()
-        self._function = function
-        self._timeout = timeout
+        self._function = check_callable("function", function, "of a ScriptedJob")
+        self._timeout = check_timeout(timeout)
 
     def __call__(self, job: ScriptedJob) -> bytes:
         """Wait, and do it."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import socket
 import threading
 import time
@@ -33,7 +34,7 @@ from gearman_anyio.testing import (
     WorkerUnderTest,
     virtual_clock,
 )
-from gearman_proto.errors import ServerUnavailable
+from gearman_proto.errors import InvalidWorkerState, ServerUnavailable
 from gearman_sync import GearmanClient as BlockingClient
 from tests.support import PATIENCE
 
@@ -385,6 +386,118 @@ def test_calls_in_an_executor() -> None:
         runner.run(main())
 
 
-def test_no_such_loop() -> None:
-    with pytest.raises(ValueError, match="'curio'"):
-        virtual_clock("curio")
+# What is used wrongly.
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: virtual_clock("curio"), ValueError, "'asyncio' and 'trio', not 'curio'"),
+        *(
+            (functools.partial(make, autojump_threshold=value), error, "autojump_threshold is")
+            for make in (
+                functools.partial(virtual_clock, "asyncio"),
+                functools.partial(virtual_clock, "trio"),
+                functools.partial(VirtualTimeLoop),
+            )
+            for value, error in (
+                (math.nan, ValueError),
+                (math.inf, ValueError),
+                (-1, ValueError),
+                ("0", TypeError),
+                (None, TypeError),
+            )
+        ),
+        (lambda: WorkerUnderTest({"f": fail}, 5), TypeError, "a server's address is"),  # type: ignore[arg-type]
+        (
+            lambda: WorkerUnderTest({"f": fail}, "localhost", timeout=math.inf),
+            ValueError,
+            "timeout is inf",
+        ),
+        (
+            lambda: BlockingWorkerUnderTest({"f": fail}, "localhost", backend="curio"),
+            ValueError,
+            "'asyncio' and 'trio', not 'curio'",
+        ),
+        (
+            lambda: BlockingWorkerUnderTest({"f": fail}, "localhost", timeout=math.nan),
+            ValueError,
+            "timeout is nan",
+        ),
+        (
+            lambda: BlockingWorkerUnderTest({"f": fail}, JobServer()),  # type: ignore[arg-type]
+            TypeError,
+            "a server's address is",
+        ),
+        (
+            lambda: JobDouble("f", "", worker=BlockingClient),
+            TypeError,
+            "worker is a gearman_anyio.worker.GearmanWorker, or None",
+        ),
+    ],
+)
+def test_argument_that_can_not_be_is_an_error_at_once(
+    make: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.anyio
+async def test_job_double_is_called_once() -> None:
+    job = JobDouble("f", "")
+    with pytest.raises(TypeError, match="callback is a function of a worker and a job, not 5"):
+        await job.call(5)  # type: ignore[arg-type]
+    await job.call(plain_reverse)
+    with pytest.raises(InvalidWorkerState, match="has ended: make another one"):
+        await job.call(reverse)
+
+
+@pytest.mark.anyio
+async def test_worker_that_is_under_test_already_is_refused(embedded: JobServer) -> None:
+    worker = GearmanWorker()
+    worker.register_task("f", reverse)
+    outer = WorkerUnderTest(worker, embedded)
+    for inner in (outer, WorkerUnderTest(worker, embedded)):
+        async with outer:
+            with pytest.raises(RuntimeError, match="is under test already: end its"):
+                await inner.__aenter__()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("inside", [False, True])
+async def test_drain_in_a_callback_is_refused(
+    embedded: JobServer, client: GearmanClient, inside: bool
+) -> None:
+    async def drain(worker: Any, job: WorkerJob) -> None:
+        await under_test.drain()
+
+    under_test = WorkerUnderTest({"f": drain}, embedded, timeout=PATIENCE)
+    await client.submit_job("f", "", background=True)
+    with pytest.raises(RuntimeError, match="can't drain it, as that waits for the callback's own"):
+        if inside:
+            async with under_test:
+                pass
+        else:
+            await under_test.drain()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_blocking_worker_that_is_misused_is_refused(
+    launch: Callable[[], EmbeddedServer | Gearmand], task: str, backend: str
+) -> None:
+    def drain(worker: Any, job: WorkerJob) -> None:
+        under_test.drain()
+
+    server = launch()
+    under_test = BlockingWorkerUnderTest(
+        {task: drain}, server.address, backend=backend, timeout=PATIENCE
+    )
+    with BlockingClient([server.address]) as client:
+        client.submit_job(task, "", background=True)
+    with (
+        pytest.raises(RuntimeError, match="can't drain it, as that waits"),
+        under_test,
+        pytest.raises(RuntimeError, match="is under test already"),
+    ):
+        under_test.__enter__()

@@ -15,6 +15,8 @@ is that of Jepsen's total-queue, for jobs in place of elements:
   counted.
 * **late**: calls that have returned after their time. There must be none.
 * **hung**: requests that had no end although nothing was left to wait for. There must be none.
+* **given up**: connections to the slow server that were lost. Nothing is wrong there except that
+  bytes take their time, so there must be none.
 """
 
 from __future__ import annotations
@@ -125,6 +127,12 @@ class Books:
         with self._lock:
             self.problems.append((kind, text))
 
+    def problem_once(self, kind: str, text: str) -> None:
+        """Note a problem that several requests report."""
+        with self._lock:
+            if (kind, text) not in self.problems:
+                self.problems.append((kind, text))
+
     def changed(self, server: str | None, text: str) -> None:
         """Something is not what was sent, and was recognised as such."""
         if server == self.dirty:
@@ -177,7 +185,7 @@ class Books:
             if text is None:
                 self.changed(server, f"{who} got data that nobody has sent")
             elif not text.startswith(f"part {entry.job.number} "):
-                self._wrong(entry, server, f"{who} got {text!r}")
+                self._wrong(entry, server, f"{who} got {text[:100]!r}")
             else:
                 self.count("data before the end")
 
@@ -186,7 +194,7 @@ class Books:
         if result is None:
             self.changed(server, f"{who} got a result that nobody has sent")
         elif entry.background or entry.job.kind == "fail" or result != unseal(entry.job.result):
-            self._wrong(entry, server, f"{who} got {result!r}")
+            self._wrong(entry, server, f"{who} got {result[:100]!r}")
         else:
             self.count("right results")
             if not any(True for _ in self._runs_of(entry.job.number, server)):
@@ -262,4 +270,4 @@ class Books:
 
 
 def _kinds(found: Collection[str]) -> list[str]:
-    return list(dict.fromkeys(["unexpected", "late", "lost", "hung", "leaks", *found]))
+    return list(dict.fromkeys(["unexpected", "late", "lost", "hung", "leaks", "given up", *found]))

@@ -35,10 +35,13 @@ class Job:
     takes: int
     #: Bytes that it is longer than it needs to be.
     padding: int = 0
+    #: Bytes that its result, or all its parts together, are longer than they need to be.
+    grows: int = 0
 
     def pack(self) -> bytes:
         """The job's data."""
-        return seal(f"{self.number} {self.kind} {self.takes} {self.padding} {'x' * self.padding}")
+        said = f"{self.number} {self.kind} {self.takes} {self.padding} {self.grows}"
+        return seal(f"{said} {'x' * self.padding}")
 
     @staticmethod
     def unpack(data: bytes) -> Job | None:
@@ -46,15 +49,16 @@ class Job:
         text = unseal(data)
         if text is None:
             return None
-        number, kind, takes, padding, _ = text.split(" ", 4)
-        return Job(int(number), kind, int(takes), int(padding))
+        number, kind, takes, padding, grows, _ = text.split(" ", 5)
+        return Job(int(number), kind, int(takes), int(padding), int(grows))
 
     @property
     def result(self) -> bytes:
         """What its worker returns."""
-        return seal(f"done {self.number}")
+        grows = 0 if self.kind == "parts" else self.grows
+        return seal(f"done {self.number} {'x' * grows}")
 
     @property
     def parts(self) -> list[bytes]:
         """The data that its worker sends before the end."""
-        return [seal(f"part {self.number} {index}") for index in range(3)]
+        return [seal(f"part {self.number} {index} {'x' * (self.grows // 3)}") for index in range(3)]

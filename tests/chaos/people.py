@@ -7,9 +7,11 @@ methods of the awaited ones by `Blocking` of the contract tests, and never waits
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -42,14 +44,29 @@ _CONNECT_TIMEOUT: Final = 1.0
 _MANY: Final = 200
 # A call in so many is cancelled, where that can be.
 _CANCELLED: Final = 0.1
-# Bytes of a large job.
-_LARGE: Final = 80_000
+# Bytes of a large job, at least and at most.
+_LARGE: Final = (1_000, 8_000_000)
 # Seconds, more than a run has.
 _NEVER: Final = 1e9
 
 
 class Boom(Exception):
     """What callbacks raise."""
+
+
+def _large(rng: random.Random) -> int:
+    """Return the size of something large; each order of magnitude is as frequent."""
+    return round(math.exp(rng.uniform(*map(math.log, _LARGE))))
+
+
+def _kept_waiting() -> float:
+    """Return how many seconds this thread was ready to run, and had to wait for a processor.
+
+    0 where the system does not say.
+    """
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
 
 
 class Metronome:
@@ -97,6 +114,8 @@ class World:
         self.names: dict[int, str] = {}
         #: The addresses of the clients' and the workers' proxies.
         self.addresses: dict[str, list[tuple[str, int]]] = {"clients": [], "workers": []}
+        #: Set when connections are about to be cut, so that their loss says nothing any more.
+        self.healing = threading.Event()
         #: Set when no client shall begin anything new.
         self.ending = threading.Event()
         #: Set when all connections have been cut, so that nothing is left to wait for.
@@ -117,8 +136,9 @@ class World:
         with self._lock:
             number = next(self._numbers)
         takes = 200 if rng.random() < 0.02 else rng.choice((0, 0, 1, 5))
-        padding = rng.randrange(_LARGE) if rng.random() < 0.03 else rng.randrange(100)
-        return Job(number, rng.choices(KINDS, (8, 1, 1))[0], takes, padding)
+        padding = _large(rng) if rng.random() < 0.02 else rng.randrange(100)
+        grows = _large(rng) if rng.random() < 0.02 else 0
+        return Job(number, rng.choices(KINDS, (8, 1, 1))[0], takes, padding, grows)
 
     def shared(self) -> Job:
         """The job that clients submit with one unique, at this time."""
@@ -133,17 +153,32 @@ class World:
         with self._lock:
             self.waited += 1
 
+    def note_loss(self, who: str, text: str) -> None:
+        """Note an error that blames a server. It is wrong about the slow one, whose links are healthy.
+
+        A machine that is late itself is an excuse.
+        """
+        blamed = [name for port, name in self.names.items() if f":{port}" in text]
+        # gearmand loses some jobs whose submitters have left: recordings 36 and 37.
+        if "slow" not in blamed or self.healing.is_set() or "has lost the job" in text:
+            return
+        if self.metronome.lateness(time.monotonic() - 2 * HEARTBEAT) > HEARTBEAT / 2:
+            self.books.count("slow links given up on a late machine")
+        else:
+            self.books.problem_once("given up", f"{who}: {text}")
+
     @contextlib.contextmanager
     def bound(self, who: str, what: str, seconds: float) -> Iterator[None]:
         """What is inside takes no longer than that."""
-        begun = time.monotonic()
+        begun, waited = time.monotonic(), _kept_waiting()
         try:
             yield
         finally:
             took = time.monotonic() - begun
             self.books.count("calls")
             self.latest = max(self.latest, took - seconds)
-            allowed = seconds + GRACE + self.metronome.lateness(begun)
+            excuse = self.metronome.lateness(begun) + _kept_waiting() - waited
+            allowed = seconds + GRACE + excuse
             if took > allowed:
                 self.books.problem(
                     "late", f"{who}: {what} for {seconds:.2f} s took {took:.2f} s ({allowed:.2f})"
@@ -473,6 +508,8 @@ class Client:
                     return True
             except (ServerUnavailable, ExceededConnectionAttempts) as error:
                 self._books.count(f"calls that raised {type(error).__name__}")
+                if isinstance(error, ExceededConnectionAttempts):
+                    self._world.note_loss(self._name, str(error))
             except ConnectionError as error:
                 if what != "establish_connection":
                     self._books.problem("unexpected", f"{self._name}: {what} raised {error!r}")
@@ -488,6 +525,8 @@ class Client:
                 continue
             server = self._world.name(request.connection)
             self._books.told(entry, request, server, returned=returned)
+            if request.state == constants.JOB_UNKNOWN:
+                self._world.note_loss(self._name, str(request.error))
             if request.complete or request.state == constants.JOB_UNKNOWN:
                 del self._open[request]
 
@@ -506,7 +545,7 @@ class Worker:
     async def play(self) -> None:
         """Work until the world is over, as one worker after the other."""
         while not self._world.over.is_set():
-            until = time.monotonic() + self._rng.uniform(2, 12)
+            until = time.monotonic() + self._rng.choice((self._rng.uniform(2, 12), _NEVER))
 
             def after_poll(worker: Any, any_activity: bool, until: float = until) -> bool:
                 return time.monotonic() < until and not self._world.over.is_set()

@@ -30,8 +30,11 @@ from gearman_sync.testing.toxics import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The servers; the last one has its bytes changed, and the others have all other faults.
-SERVERS: Final = ("gearmand", "blocking", "awaited", "dirty")
+#: The servers. Bytes of the dirty one are changed. The slow one is healthy, and all its links have
+#: a limited bandwidth. The others have all other faults.
+SERVERS: Final = ("gearmand", "blocking", "awaited", "dirty", "slow")
+#: Those that are killed, stopped or cut off.
+_UNSAFE: Final = ("gearmand", "blocking", "awaited", "dirty")
 #: Who is at the other end of a server's proxy.
 SIDES: Final = ("clients", "workers")
 
@@ -42,6 +45,9 @@ _FAR: Final = 30_000
 # A connection in so many has a fault, but for those that are changed.
 _FAULTY: Final = 0.6
 _CHANGED: Final = 0.5
+# Another one in so many has a limited bandwidth: so many bytes per second, in both directions.
+_LIMITED: Final = 0.3
+_RATES: Final = (20_000, 2_000_000)
 
 _MAKERS: Final[list[Callable[[random.Random], Toxic]]] = [
     lambda rng: LimitData(),
@@ -49,7 +55,6 @@ _MAKERS: Final[list[Callable[[random.Random], Toxic]]] = [
     lambda rng: Stall(round(rng.uniform(0.1, 3.0), 3)),
     lambda rng: Latency(round(rng.uniform(0.001, 0.05), 4)),
     lambda rng: Slicer(rng.randint(1, 5), delay=0.005, length=rng.randint(20, 400)),
-    lambda rng: Bandwidth(rng.uniform(10_000, 1_000_000)),
     lambda rng: Timeout(),
     lambda rng: SlowClose(round(rng.uniform(0.1, 3.0), 3)),
     lambda rng: HalfOpen(),
@@ -59,6 +64,12 @@ _MAKERS: Final[list[Callable[[random.Random], Toxic]]] = [
 def _toxic(rng: random.Random, direction: Direction, after: int) -> Toxic:
     """A toxic of any kind."""
     return replace(rng.choice(_MAKERS)(rng), direction=direction, after=after)
+
+
+def _limits(rng: random.Random) -> tuple[Toxic, ...]:
+    """Return a bandwidth for both directions; slow ones are as frequent as fast ones."""
+    rate = round(math.exp(rng.uniform(*map(math.log, _RATES))))
+    return tuple(Bandwidth(rate, direction=direction) for direction in Direction)
 
 
 @dataclass(frozen=True, order=True)
@@ -92,6 +103,11 @@ class Plan:
         return self.seed % 2 == 0
 
     @property
+    def slow_is_gearmand(self) -> bool:
+        """Which server it is whose links are slow."""
+        return self.seed // 4 % 2 == 0
+
+    @property
     def awaited_on(self) -> str:
         """The event loop of the awaited server."""
         return ("asyncio", "trio")[self.seed // 2 % 2]
@@ -104,19 +120,22 @@ class Plan:
         direction = rng.choice(list(Direction))
         if server == "dirty":
             return (Corrupt(direction=direction, after=after),) if rng.random() < _CHANGED else ()
+        if server == "slow":
+            return _limits(rng)
+        limits = _limits(rng) if rng.random() < _LIMITED else ()
         if rng.random() >= _FAULTY:
-            return ()
-        return (_toxic(rng, direction, after),)
+            return limits
+        return (*limits, _toxic(rng, direction, after))
 
     def steps(self) -> list[Step]:
         """What happens to servers, in order."""
         rng = random.Random(f"{self.seed} steps")
         steps = []
         # A server has one thing at a time.
-        free = dict.fromkeys(SERVERS, 1.0)
+        free = dict.fromkeys(_UNSAFE, 1.0)
         at = 1.0
         while (at := at + rng.expovariate(1 / _PAUSE)) < self.seconds:
-            server = rng.choice(SERVERS)
+            server = rng.choice(_UNSAFE)
             what = rng.choice(("kill", "stop", "stop", "refuse", "ignore", "inject", "inject"))
             seconds = round(rng.uniform(0.2, 3.0), 3)
             side = rng.choice(SIDES)

@@ -36,6 +36,8 @@ _SWITCH: Final = 0.0005
 _PATIENCE: Final = 60.0
 # Seconds that servers may take to have all their jobs done, when nothing goes wrong any more.
 _DRAIN: Final = 30.0
+# Bytes of the kernel's buffers at the proxies.
+_BUFFER: Final = 4096
 
 
 class Chaos:
@@ -80,12 +82,15 @@ class Chaos:
             "blocking": servers.job_server("blocking", "sync"),
             "awaited": servers.job_server("awaited", plan.awaited_on),
             "dirty": servers.gearmand("dirty") if plan.dirty_is_gearmand else None,
+            "slow": servers.gearmand("slow") if plan.slow_is_gearmand else None,
         }
         if made["dirty"] is not None:
             # By a changed type, or size.
             made["dirty"].may_die = True
         else:
             made["dirty"] = servers.job_server("dirty", "sync")
+        if made["slow"] is None:
+            made["slow"] = servers.job_server("slow", "sync")
         for name in SERVERS:
             server = made[name]
             if server is None:
@@ -95,7 +100,7 @@ class Chaos:
             server.start()
             self._servers[name] = server
             for side in SIDES:
-                proxy = FaultyProxy(server.address, self._faults_of(name, side))
+                proxy = FaultyProxy(server.address, self._faults_of(name, side), buffer=_BUFFER)
                 stack.enter_context(proxy)
                 self._proxies[name, side] = proxy
                 self._world.names[proxy.address[1]] = name
@@ -202,6 +207,7 @@ class Chaos:
 
     def _heal(self) -> None:
         """Let nothing go wrong any more, and nobody hold jobs without knowing it."""
+        self._world.healing.set()
         for proxy in self._proxies.values():
             proxy.reset()
         self._start_the_dead()
@@ -330,11 +336,14 @@ class _Listener(logging.Handler):
     """Takes the library's errors, but for those of the callbacks that are to raise."""
 
     def __init__(self, world: World) -> None:
-        super().__init__(logging.ERROR)
+        super().__init__(logging.WARNING)
         self._world = world
         self._books = world.books
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.ERROR:
+            self._world.note_loss("logged", record.getMessage())
+            return
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, KeyError) and isinstance(record.args, tuple):
             # The name of the function was changed: the worker has no callback for it.

@@ -47,7 +47,12 @@ class ServerProcess:
         self.may_die = False
 
     def start(self) -> None:
-        """Start it, and return when it listens."""
+        """Start it, and return when it listens. If it runs, do nothing.
+
+        On a busy machine, the steps of a plan overlap, and a server is killed twice.
+        """
+        if self.runs and not self.died:
+            return
         self._spawn()
         deadline = time.monotonic() + _PATIENCE
         while True:

@@ -265,12 +265,18 @@ def test_duplicates_are_counted(books: Books) -> None:
     assert books.counts["runs beyond the first"] == 2
 
 
+def test_problem_of_several_requests_is_noted_once(books: Books) -> None:
+    for _ in range(2):
+        books.problem_once("given up", "the server has been silent")
+    assert books.problems == [("given up", "the server has been silent")]
+
+
 def test_the_report(books: Books) -> None:
     created(books)
     books.check()
     report = books.report()
     assert "1 submits, 1 in background; 0 runs" in report
-    assert "0 unexpected, 0 late, 1 lost, 0 hung, 0 leaks" in report
+    assert "0 unexpected, 0 late, 1 lost, 0 hung, 0 leaks, 0 given up" in report
     assert "LOST: Entry(" in report
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gearman_sync.testing.toxics import Corrupt, Toxic
+from gearman_sync.testing.proxied import KINDS
+from gearman_sync.testing.toxics import Bandwidth, Corrupt, Toxic
 
 from .plan import SERVERS, SIDES, Plan
 from .run import is_of_size
@@ -34,15 +35,24 @@ def test_a_longer_run_begins_as_the_shorter_one() -> None:
 
 def test_every_kind_of_fault_is_planned() -> None:
     planned = {type(fault) for some in faults(Plan(7, 60)).values() for fault in some}
-    assert planned == set(Toxic.__subclasses__())
+    assert planned == set(KINDS)
     steps = [step for seed in range(10) for step in Plan(seed, 60).steps()]
     assert {step.what for step in steps} == {"kill", "stop", "refuse", "ignore", "inject"}
-    assert {step.server for step in steps} == set(SERVERS)
+    assert {step.server for step in steps} == set(SERVERS) - {"slow"}
 
 
 def test_bytes_are_changed_at_one_server_only() -> None:
     for (server, _, _), some in faults(Plan(7, 60)).items():
         assert all(isinstance(fault, Corrupt) == (server == "dirty") for fault in some)
+
+
+def test_slow_server_has_limited_links_and_no_faults() -> None:
+    for (server, _, _), some in faults(Plan(7, 60)).items():
+        limits = [fault for fault in some if isinstance(fault, Bandwidth)]
+        assert all(20_000 <= limit.rate <= 2_000_000 for limit in limits)
+        assert len({limit.direction for limit in limits}) == len(limits) != 1
+        if server == "slow":
+            assert len(some) == len(limits) == 2
 
 
 def test_bytes_of_a_size() -> None:

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.arguments import check_timeout, deadline_of, to_seconds
+from gearman_proto.arguments import (
+    check_callable,
+    check_number,
+    check_timeout,
+    check_type,
+    deadline_of,
+    to_seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +77,31 @@ def test_seconds() -> None:
     for poll_timeout, error in ((True, TypeError), ("1", TypeError), (math.nan, ValueError)):
         with pytest.raises(error, match="poll_timeout is"):
             to_seconds(poll_timeout)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ("1", TypeError, "rate is a number, not '1'"),
+        (True, TypeError, "rate is a number, not True"),
+        (0.5, ValueError, "rate is 0.5: it must be at least 1"),
+        (math.nan, ValueError, "rate is nan: it must be at least 1"),
+        (math.inf, ValueError, r"rate is inf: it must be at most 1e\+06"),
+        pytest.param(10**5000, ValueError, "rate is too large: it must be at most", id="huge"),
+    ],
+)
+def test_check_number_of_a_bad_value_names_it_and_its_limits(
+    value: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        check_number("rate", value, 1, 1e6)
+    assert check_number("rate", 1, 1, 1e6) == 1
+
+
+def test_check_type_of_another_type_names_what_is_wanted() -> None:
+    assert check_type("name", "f", str, "a str") == "f"
+    with pytest.raises(TypeError, match="name is a str, not 5"):
+        check_type("name", 5, str, "a str")
+    assert check_callable("tap", len, "of bytes") is len
+    with pytest.raises(TypeError, match="tap is a function of bytes, not 5"):
+        check_callable("tap", 5, "of bytes")

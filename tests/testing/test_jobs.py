@@ -178,3 +178,19 @@ def test_own_worker() -> None:
 def test_arguments(arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         JobDouble(**{"task": "task", "data": None, **arguments})
+
+
+@pytest.mark.parametrize("worker", [5, jobs.Desk()])
+def test_worker_of_another_kind_is_refused(worker: Any) -> None:
+    with pytest.raises(TypeError, match=r"worker is a tests.*Worker, or None, not"):
+        JobDouble("task", "data", worker=worker)
+
+
+def test_call_of_a_job_that_can_not_be_done_is_refused() -> None:
+    job = JobDouble("task", "data")
+    with pytest.raises(TypeError, match="callback is a function of a worker and a job, not 5"):
+        job._check_call(5)
+    job._check_call(print)
+    job.take_down(WorkFail(job.wire_handle))
+    with pytest.raises(InvalidWorkerState, match="has ended: make another one"):
+        job._check_call(print)

@@ -994,7 +994,7 @@ def test_a_failure_says_all_that_there_is_to_say() -> None:
 
     net.schedule(1.0, break_down)
     with pytest.raises(SimulationError) as failed:
-        net.run()
+        net.run(until=2.0)
     error = failed.value
     assert isinstance(error.__cause__, KeyError)
     assert error.problem == "KeyError('broken')"

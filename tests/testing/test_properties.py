@@ -392,8 +392,6 @@ def test_time_that_cannot_be_measured() -> None:
         check_time(Lines, lambda size: [b"x" * size], Clock())
     failure = failure_of(check_time, Picky, lambda size: [b"\n" * size], Clock())
     assert str(failure) == "there is no time to measure: IndexError: an empty line"
-    failure = failure_of(check_time, Lines, one_line, Clock(), tries=0)
-    assert str(failure) == "it was not tried"
 
 
 # What is long is shown in part.

@@ -5,6 +5,7 @@ True ones are in tests/doubles and tests/anyio.
 
 from __future__ import annotations
 
+import contextvars
 import types
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -297,3 +298,40 @@ def test_under_test() -> None:
 def test_arguments(worker: Any, options: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         UnderTest(worker, "localhost", **options)
+
+
+@both
+def test_recorder_of_a_worker_that_is_under_test_refuses(kind: type[Worker]) -> None:
+    worker, recorder = make(kind)
+    with pytest.raises(RuntimeError, match="is under test already: end its `with`"):
+        Recorder(worker, 2.5).attach("localhost")
+    with pytest.raises(RuntimeError, match="is under test already"):
+        recorder.attach("localhost")
+    recorder.detach()
+    recorder.attach("localhost")
+
+
+class Draining(Worker):
+    """Its callbacks call `check_outside`, as `drain` does."""
+
+    def on_job_execute(self, job: Any) -> Any:
+        job.did()
+
+
+class AsyncDraining(Draining):
+    """The same, with async callbacks."""
+
+    async def on_job_execute(self, job: Any) -> Any:
+        job.did()
+
+
+@pytest.mark.parametrize("kind", [Draining, AsyncDraining])
+def test_drain_in_a_callback_of_the_worker_is_refused(kind: type[Worker]) -> None:
+    worker, recorder = make(kind)
+    _, other = make(kind)
+    recorder.check_outside()
+    context = contextvars.copy_context()
+    context.run(lambda: run(worker.on_job_execute(Job(other.check_outside))))
+    with pytest.raises(RuntimeError, match=r"a callback of .* can't drain it"):
+        context.run(lambda: run(worker.on_job_execute(Job(recorder.check_outside))))
+    recorder.check_outside()

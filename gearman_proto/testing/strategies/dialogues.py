@@ -42,7 +42,7 @@ from gearman_proto.wire.packets import BY_NAME, MAGIC_REQUEST, MAGIC_RESPONSE, R
 
 from ..packing import pack_event  # noqa: TID252
 from .admin import admin_commands, admin_lines, admin_replies
-from .values import events_of, packets
+from .values import check_role, events_of, packets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -271,9 +271,10 @@ def sessions(role: Role = Role.CLIENT | Role.WORKER) -> SearchStrategy[Session]:
         role: The side that is no server: a client, a worker, or both at once.
 
     Raises:
-        ValueError: `role` is a server's.
+        TypeError: `role` is no Role.
+        ValueError: It is a server's.
     """
-    if Role.SERVER in role:
+    if Role.SERVER in check_role(role):
         raise ValueError("the role is that of the side that is no server")
     return _sessions(role)
 
@@ -286,8 +287,11 @@ def streams(role: Role) -> SearchStrategy[Stream]:
 
     Args:
         role: What receives it.
+
+    Raises:
+        TypeError: `role` is no Role.
     """
-    if role is Role.SERVER:
+    if check_role(role) is Role.SERVER:
         return st.lists(packets(role) | admin_lines(), max_size=_MOST).map(
             lambda events: _stream(events, MAGIC_REQUEST)
         )

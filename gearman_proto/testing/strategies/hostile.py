@@ -18,7 +18,7 @@ from gearman_proto.wire.packets import (
 
 from ..packing import pack_event  # noqa: TID252
 from .dialogues import streams
-from .values import packets
+from .values import check_role, packets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,8 +152,11 @@ def hostile_streams(role: Role) -> SearchStrategy[HostileStream]:
 
     Args:
         role: What receives it.
+
+    Raises:
+        TypeError: `role` is no Role.
     """
-    return _hostile(role)
+    return _hostile(check_role(role))
 
 
 _PIECES: Final = (

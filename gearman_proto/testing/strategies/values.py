@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import strategies as st
 
 from gearman_proto import constants
+from gearman_proto.arguments import check_count, check_type
 from gearman_proto.wire.events import EVENT_CLASSES, PacketEvent
 from gearman_proto.wire.packets import HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE, Role
 
@@ -79,7 +80,11 @@ def payloads(max_size: int = 1000) -> SearchStrategy[bytes]:
 
     Args:
         max_size: Bytes of the largest one. It may be large: the runs cost nothing to draw.
+
+    Raises:
+        TypeError, ValueError: `max_size` is no whole number from 0 on.
     """
+    check_count("max_size", max_size, 0)
     odd = [payload for payload in _ODD_PAYLOADS if len(payload) <= max_size]
     return st.one_of(
         st.binary(max_size=max_size),
@@ -135,6 +140,15 @@ def _events_of(number: int, role: Role) -> SearchStrategy[Any]:
     return st.builds(kind, *values)
 
 
+def check_role(role: Role) -> Role:
+    """Return `role`.
+
+    Raises:
+        TypeError: It is no Role.
+    """
+    return check_type("role", role, Role, "a Role: the receiver's")
+
+
 def packets(
     role: Role, kinds: Collection[type[PacketEvent]] | None = None
 ) -> SearchStrategy[PacketEvent]:
@@ -148,8 +162,10 @@ def packets(
         kinds: Which of them: classes of `gearman_proto.events`. None is all that there are.
 
     Raises:
-        ValueError: `role` receives none of these.
+        TypeError: `role` is no Role.
+        ValueError: It receives none of these.
     """
+    check_role(role)
     found = [
         kind
         for kind in EVENT_CLASSES.values()
@@ -166,8 +182,11 @@ def chunked(data: bytes) -> SearchStrategy[list[bytes]]:
 
     At once, which is the plainest; cut at any places; cut within and around the headers of packets;
     in pieces of one size; and byte by byte.
+
+    Raises:
+        TypeError: `data` is not bytes.
     """
-    size = len(data)
+    size = len(check_type("data", data, bytes, "bytes"))
     if size < 2:
         return st.just([data] if data else [])
     headers = [at for at in range(size) if data.startswith((MAGIC_REQUEST, MAGIC_RESPONSE), at)]

@@ -1,0 +1,152 @@
+"""A healthy link that is slow is never given up, and what is sent over it arrives once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gearman_sync.testing import Bandwidth, Direction, FaultyProxy
+
+from .kit import Kit, Server, echo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from gearman_proto import WorkerJob
+
+    SlowLink = Callable[[Server, float], "Uplink"]
+
+#: Seconds after which an answer is overdue, on any machine.
+OVERDUE = 90.0
+#: Bytes per second.
+KILOBYTE, MEGABYTE = 1e3, 1e6
+#: A payload that takes 40 seconds at a megabyte per second. Of these, the sender's system takes no
+#: more than six at once.
+LARGE = b"x" * 40_000_000
+
+
+class Uplink(FaultyProxy):
+    """A proxy before `server` that passes `rate` bytes a second to it, and buffers next to none.
+
+    Attributes:
+        passed: How many bytes have reached the server.
+    """
+
+    def __init__(self, server: Server, rate: float) -> None:
+        self.passed = 0
+        slow = Bandwidth(rate, direction=Direction.UP)
+        super().__init__(server.address, lambda _: [slow], tap=self._count, buffer=4096)
+
+    def _count(self, _number: int, direction: Direction, data: bytes) -> None:
+        if direction is Direction.UP:
+            self.passed += len(data)
+
+
+@pytest.fixture
+def slow_link() -> Iterator[SlowLink]:
+    """Starts an Uplink."""
+    with contextlib.ExitStack() as stack:
+        yield lambda server, rate: stack.enter_context(Uplink(server, rate))
+
+
+class Job:
+    """A callback that says when it has begun, waits until it is released, and counts its runs."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.begun = threading.Event()
+        self.released = threading.Event()
+
+    def __call__(self, worker: Any, job: WorkerJob) -> Any:
+        self.runs += 1
+        self.begun.set()
+        assert self.released.wait(OVERDUE)
+        return job.data
+
+
+@pytest.mark.slow
+async def test_result_that_takes_40_seconds_arrives_and_its_job_runs_once(
+    kit: Kit, server: Server, slow_link: SlowLink, task: str
+) -> None:
+    runs = []
+
+    def make(worker: Any, job: WorkerJob) -> bytes:
+        runs.append(job.handle)
+        return LARGE
+
+    link = slow_link(server, MEGABYTE)
+    client = await kit.client(server.address)
+    await kit.start_worker(link.address, tasks={task: make})
+    request = await client.submit_job(task, b"", poll_timeout=OVERDUE)
+    assert (request.state, request.result == LARGE, len(runs)) == ("COMPLETE", True, 1)
+
+
+@pytest.mark.slow
+async def test_data_that_takes_40_seconds_leaves_other_jobs_of_the_worker_alone(
+    kit: Kit, server: Server, slow_link: SlowLink, task: str
+) -> None:
+    """A third slot asks for a job meanwhile, and the question is queued after the data."""
+    runs = []
+    sending = threading.Event()
+
+    async def send(worker: Any, job: WorkerJob) -> bytes:
+        runs.append(job.handle)
+        sending.set()
+        await worker.send_job_data(job, LARGE)
+        return b"sent"
+
+    healthy = Job()
+    link = slow_link(server, MEGABYTE)
+    client = await kit.client(server.address)
+    tasks = {f"{task}-large": kit.callback(send), f"{task}-healthy": healthy, task: echo}
+    await kit.start_worker(link.address, tasks=tasks, max_jobs=3)
+
+    async def submit(name: str) -> Any:
+        return await client.submit_job(name, name.encode(), wait_until_complete=False)
+
+    try:
+        running = await submit(f"{task}-healthy")
+        await kit.wait_for(healthy.begun)
+        large = await submit(f"{task}-large")
+        await kit.wait_for(sending)
+        late = await submit(task)
+        await client.wait_until_jobs_completed([large, late], poll_timeout=OVERDUE)
+    finally:
+        healthy.released.set()
+    await client.wait_until_jobs_completed([running], poll_timeout=OVERDUE)
+    assert [request.state for request in (running, large, late)] == ["COMPLETE"] * 3
+    assert (healthy.runs, len(runs), link.accepted) == (1, 1, 1)
+    assert b"".join(large.data_updates) == LARGE
+
+
+async def test_submit_that_takes_four_heartbeats_arrives_without_a_retry(
+    kit: Kit, server: Server, slow_link: SlowLink, task: str
+) -> None:
+    link = slow_link(server, 25 * KILOBYTE)
+    client = await kit.client(link.address, heartbeat=1.0)
+    await kit.start_worker(server.address, tasks={task: echo})
+    data = b"d" * 100_000
+    request = await client.submit_job(task, data, max_retries=0, poll_timeout=OVERDUE)
+    assert (request.state, request.result == data) == ("COMPLETE", True)
+    assert link.accepted == 1
+
+
+@pytest.mark.both_servers
+async def test_stop_while_a_result_is_being_sent_returns_after_it_has_arrived(
+    kit: Kit, server: Server, slow_link: SlowLink, task: str
+) -> None:
+    large = b"r" * 1_000_000
+    link = slow_link(server, 200 * KILOBYTE)
+    client = await kit.client(server.address)
+    request = await client.submit_job(task, b"", wait_until_complete=False)
+    worker = await kit.make_worker(link.address, tasks={task: lambda worker, job: large})
+    work = await kit.work(worker)
+    await kit.eventually(lambda: link.passed > 10_000, "the beginning of the result")
+    worker.stop()
+    await work.result()
+    assert link.passed > len(large)
+    await client.wait_until_jobs_completed([request], poll_timeout=OVERDUE)
+    assert request.result == large
