@@ -194,7 +194,7 @@ def complete_task(incomplete: str) -> list[str]:
     """Return the functions whose names begin with `incomplete` and are safe in every shell.
 
     Args:
-        incomplete: What the user has typed of the name.
+        incomplete: The beginning of the name, as the user has typed it.
 
     Returns:
         The sorted names, from all servers of the environment that answer at once.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 
 # Bytes to read or write at a time.
 _CHUNK_SIZE: Final = 65536
-# Seconds. A process that a command leaves behind can keep the pipes open for ever, so they are read
-# for this long after the command's end. A killed command has as long to end.
+# Seconds for which to read after the command's end: a process that it leaves running can keep the
+# pipes open for ever.
 _MOMENT: Final = 1.0
+# Seconds after which a command that was killed is given up: one of another user goes on.
+_KILL_TIMEOUT: Final = 5.0
 #: Bytes of the standard error that are kept: the last ones.
 MAX_ERRORS: Final = 65536
 
@@ -39,10 +42,10 @@ class Outcome:
     """How a command has ended.
 
     Attributes:
-        output: What it has written to standard output.
-        errors: The end of what it has written to standard error.
+        output: Its standard output.
+        errors: The end of its standard error.
         failure: Why that is no result, or None.
-        is_cut: Whether a process that it left behind could have written more.
+        is_cut: True if a process that it left running could have written more.
     """
 
     output: bytes
@@ -68,7 +71,7 @@ class Processes:
     def run(self, data: bytes, environment: Mapping[str, str]) -> Outcome:
         """Run it with `data` on its standard input, and wait for its end.
 
-        Its output ends soon after it, even if a process that it left behind holds the pipes.
+        Its output ends soon after it, even if a process that it left running holds the pipes.
         """
         try:
             process = subprocess.Popen(  # noqa: S603 - it is what the user has asked for
@@ -109,12 +112,12 @@ class Processes:
             if has_ended and (is_killed or not pipes.are_readable):
                 break
             if has_ended or is_killed:
-                deadline = min(deadline, time.monotonic() + _MOMENT)
+                limit = _MOMENT if has_ended else _KILL_TIMEOUT
+                deadline = min(deadline, time.monotonic() + limit)
             if pipes.are_readable:
                 pipes.move(_MOMENT)
             else:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_MOMENT)
+                _wait(process)
             if pipes.is_too_much:
                 _kill(process)
         failure = None
@@ -142,7 +145,7 @@ class _Pipes:
     Attributes:
         output: Its standard output, in chunks.
         errors: The end of its standard error, in chunks.
-        is_too_much: Whether it has written more than `max_output` bytes.
+        is_too_much: True once it has written more than `max_output` bytes.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], data: bytes, max_output: int) -> None:
@@ -174,7 +177,7 @@ class _Pipes:
 
     @property
     def are_readable(self) -> bool:
-        """Whether the process, or one that it has started, can still write."""
+        """True while the process, or one that it has started, can write."""
         return not all(stream.closed for stream in self._outputs)
 
     def move(self, timeout: float) -> None:
@@ -216,6 +219,23 @@ def _name_of(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # Most of the real-time ones have no name.
         return f"signal {number}"
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a process, but not longer than a moment."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):  # Only Linux has it, from 5.3 on.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_MOMENT)
+        return
+    # `Popen.wait` with a timeout sleeps between looks, and costs each job a millisecond.
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(_MOMENT * 1000)
+    finally:
+        os.close(descriptor)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

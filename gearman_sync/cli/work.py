@@ -75,8 +75,8 @@ def work(
         outcome = processes.run(job.data, environment)
         if outcome.is_cut:
             complain(
-                f"{job.handle}: {program} has ended, but a process that it left behind still has "
-                "its output, and what it writes from now on is lost; redirect its output"
+                f"{job.handle}: {program} has ended, but left a process running that still has its "
+                "output; later output is lost (redirect it in the command)"
             )
         if outcome.failure is None:
             return outcome.output

@@ -157,13 +157,13 @@ SLEEP = "import time; time.sleep(1000)"
 
 
 class Leaving:
-    """A command that leaves a process behind, in a session of its own."""
+    """Commands that leave a process running, in a session of its own."""
 
     def __init__(self, directory: Path) -> None:
-        self._file = directory / "left behind"
+        self._file = directory / "left running"
 
     def command(self, left: str, then: str) -> list[str]:
-        """Leave a process behind that runs one program, then run another."""
+        """Leave a process running that has one program, then run another program."""
         return python(DETACH + then, left, str(self._file))
 
     @property
@@ -181,7 +181,7 @@ def leaving(tmp_path: Path) -> Iterator[Leaving]:
 
 
 @pytest.mark.parametrize("data", [b"a", LARGE], ids=["small", "large"])
-def test_process_left_behind_with_the_pipes_does_not_hold_up_the_result(
+def test_process_left_running_with_the_pipes_does_not_hold_up_the_result(
     leaving: Leaving, data: bytes
 ) -> None:
     command = leaving.command(SLEEP, "print('out'); sys.stderr.write('error'); sys.exit(3)")
@@ -190,17 +190,17 @@ def test_process_left_behind_with_the_pipes_does_not_hold_up_the_result(
     assert is_alive(leaving.pid)
 
 
-def test_process_left_behind_that_goes_on_writing_does_not_hold_up_the_result(
+def test_process_left_running_that_goes_on_writing_does_not_hold_up_the_result(
     leaving: Leaving,
 ) -> None:
     chatter = "import os, time\nwhile True: os.write(1, b'.'); time.sleep(0.01)"
     outcome = spawn(run, leaving.command(chatter, "")).result(PATIENCE)
     assert (outcome.failure, outcome.is_cut) == (None, True)
-    # Nobody reads it any more.
+    # Its output was closed.
     eventually(lambda: not is_alive(leaving.pid), "the end by SIGPIPE or an error")
 
 
-def test_process_left_behind_that_writes_a_moment_later_is_read(
+def test_process_left_running_that_writes_a_moment_later_is_read(
     leaving: Leaving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "_MOMENT", PATIENCE)
@@ -211,7 +211,7 @@ def test_process_left_behind_that_writes_a_moment_later_is_read(
     assert spawn(run, command).result(PATIENCE) == Outcome(b"early\nlate", b"late", None)
 
 
-def test_kill_while_a_process_left_behind_has_the_pipes_ends_the_run(leaving: Leaving) -> None:
+def test_kill_while_a_process_left_running_has_the_pipes_ends_the_run(leaving: Leaving) -> None:
     processes = Processes(leaving.command(SLEEP, f"print(flush=True); {SLEEP}"))
     running = spawn(processes.run, LARGE, {})
     assert is_alive(leaving.pid)
@@ -221,7 +221,7 @@ def test_kill_while_a_process_left_behind_has_the_pipes_ends_the_run(leaving: Le
     assert is_alive(leaving.pid)
 
 
-def test_too_much_output_of_a_process_left_behind_ends_the_run(leaving: Leaving) -> None:
+def test_too_much_output_of_a_process_left_running_ends_the_run(leaving: Leaving) -> None:
     flood = "import os\nwhile True: os.write(1, bytes(65536))"
     command = leaving.command(flood, SLEEP)
     outcome = spawn(run, command, max_output=1_000_000).result(PATIENCE)

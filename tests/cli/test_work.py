@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 LARGE = bytes(range(256)) * 20_000
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
-#: A command that leaves a process behind, which is in a session of its own and has its pipes.
+#: A command that leaves a process running, which is in a session of its own and has its pipes.
 LEAVES = """
 import subprocess, sys, time
 sleep = [sys.executable, "-ISc", "import time; time.sleep(1000)"]
@@ -361,7 +361,7 @@ def test_a_second_signal_stops_it(
     assert results(client, request) == [b"atad"]
 
 
-def test_process_left_behind_with_the_pipes_does_not_hold_up_the_job(
+def test_process_left_running_with_the_pipes_does_not_hold_up_the_job(
     server: Server, work: Work, task: str
 ) -> None:
     worker = work(server, task, "--", sys.executable, "-ISc", LEAVES)
@@ -370,13 +370,13 @@ def test_process_left_behind_with_the_pipes_does_not_hold_up_the_job(
     assert is_alive(left)
     os.kill(left, signal.SIGKILL)
     assert result == Result(DONE, b"%d\n" % left, "")
-    assert "a process that it left behind still has its output" in worker.error()
+    assert "left a process running that still has its output" in worker.error()
 
 
-def test_second_signal_ends_it_while_a_process_left_behind_has_the_pipes(
+def test_second_signal_ends_it_while_a_process_left_running_has_the_pipes(
     server: Server, work: Work, task: str, client: GearmanClient, tmp_path: Path
 ) -> None:
-    file = tmp_path / "left behind"
+    file = tmp_path / "left running"
     script = (
         f"{LEAVES}print(left, end='.', file=open(sys.argv[1], 'w'), flush=True); time.sleep(1000)"
     )
