@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from . import _interrupts  # First: from here on, Ctrl-C ends gearmanctl silently.
+
+# isort: split
 from gearman_proto import (
     JOB_COMPLETE,
     JOB_CREATED,
@@ -73,3 +76,5 @@ __all__ = [
     "install_as_gearman",
     "job",
 ]
+
+_interrupts.end_import()

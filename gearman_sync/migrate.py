@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from .cli.migrate._report import main
+from ._interrupts import exit_silently
 
 if __name__ == "__main__":
+    exit_silently()  # This program has nothing to clean up.
+    from .cli.migrate._report import main
+
     sys.exit(main(sys.argv[1:]))

@@ -6,12 +6,11 @@ which is a program of its own: ``python -m gearman_sync.migrate``.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
-import re
-import shlex
 import sys
+
+from gearman_sync import _interrupts
 
 __all__ = ["main"]
 
@@ -20,6 +19,7 @@ _NEEDED = ("typer", "rich")
 
 def main() -> None:
     """Run gearmanctl with the arguments of this process, and exit."""
+    _interrupts.exit_silently()  # Until `run` has begun, and from its end on.
     # What the shell has closed (`<&-`) Python has not got; and no socket may get its number.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -44,6 +44,10 @@ def _installation() -> str:
     It does not name the extra: which project, directory or archive has that depends on how this was
     installed, and may be gone. What the extra needs is known in any case.
     """
+    import importlib.metadata  # noqa: PLC0415 - takes long, and only this needs it
+    import re  # noqa: PLC0415
+    import shlex  # noqa: PLC0415
+
     try:
         requirements = importlib.metadata.requires("gearman-sansio") or []
     except importlib.metadata.PackageNotFoundError:  # It is run from its source.

@@ -15,6 +15,7 @@ import typer
 
 from gearman_proto._version import __version__
 from gearman_proto.errors import GearmanError
+from gearman_sync import _interrupts
 
 from . import admin, exits
 from .conformance import conformance
@@ -110,6 +111,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # A terminal need not have all characters.
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        _interrupts.raise_again()
         status = app(args=given or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         flush()
         if not given:
@@ -129,6 +131,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         complain(_reason(error))
         return exits.status_of(error)
     finally:
+        _interrupts.exit_silently()
         _forget_output()
 
 

@@ -30,7 +30,7 @@ from gearman_proto.foreign import shown
 from gearman_proto.names import to_text
 
 from . import exits
-from .output import flush, write
+from .output import flush, write, write_errors
 from .signals import handled, heeded
 
 if TYPE_CHECKING:
@@ -172,8 +172,7 @@ class Bars:
         """Write a line to standard error."""
         line = shown(message)
         if self._progress is None:
-            sys.stderr.buffer.write(f"{line}\n".encode())
-            sys.stderr.flush()
+            write_errors(f"{line}\n".encode())
         else:
             self._console.print(Text(line), soft_wrap=True, highlight=False)
 

@@ -31,6 +31,9 @@ VARIABLE: Final = "GEARMAN_SERVERS"
 _DEFAULT: Final = "localhost:4730"
 # Seconds. Somebody has pressed a key, and waits.
 _PATIENCE: Final = 0.5
+# Names that every shell takes for one plain word. Some shells evaluate a completion, others insert
+# it unquoted, and any worker can register any name. A leading "-" would make it an option.
+_COMPLETABLE: Final = re.compile(r"(?!-)[A-Za-z0-9_./:@+,=%-]+")
 _FILES: Final = FileNames("--tls-ca", "--tls-cert", "--tls-key", way_out="")
 
 
@@ -188,7 +191,14 @@ def for_servers(command: Callable[..., T]) -> Callable[..., T]:
 
 
 def complete_task(incomplete: str) -> list[str]:
-    """The functions at the servers of the environment whose names begin so, for a shell."""
+    """Return the functions whose names begin with `incomplete` and are safe in every shell.
+
+    Args:
+        incomplete: The beginning of the name, as the user has typed it.
+
+    Returns:
+        The sorted names, from all servers of the environment that answer at once.
+    """
     try:
         servers = Servers(find_servers(None))
         answers = servers.ask_all(lambda client: client.get_status(), _PATIENCE)
@@ -199,7 +209,7 @@ def complete_task(incomplete: str) -> list[str]:
         for _, rows in answers
         if not isinstance(rows, GearmanError)
         for row in rows
-        if row.task.startswith(incomplete) and row.task.isprintable()
+        if row.task.startswith(incomplete) and _COMPLETABLE.fullmatch(row.task)
     }
     return sorted(names)
 

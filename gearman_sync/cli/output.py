@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,16 +21,26 @@ if TYPE_CHECKING:
 
 
 def complain(message: str) -> None:
-    """Write one line to standard error.
+    """Write one line to standard error."""
+    write_errors(f"gearmanctl: {shown(message)}\n".encode())
+
+
+def write_errors(data: bytes) -> None:
+    """Write to standard error, if it can be written to.
 
     A signal handler may do that, and so it is written past the buffer, which might be in use.
     """
-    os.write(sys.stderr.fileno(), f"gearmanctl: {shown(message)}\n".encode())
+    # An error that can't be written anywhere is not worth another one.
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(sys.stderr.fileno(), data) :]
 
 
 def write(data: bytes) -> None:
     """Write to standard output; `flush` makes it seen."""
-    sys.stdout.buffer.write(data)
+    # With PYTHONUNBUFFERED, this is a file that may take less than all.
+    while data:
+        data = data[sys.stdout.buffer.write(data) :]
 
 
 def flush() -> None:

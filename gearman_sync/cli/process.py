@@ -7,24 +7,32 @@ that whatever it has started can be killed with it.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import select
+import selectors
 import signal
 import subprocess
-import sys
-import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
 from gearman_proto.constants import DEFAULT_MAX_PACKET_SIZE
 
+from .output import write_errors
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
-# Bytes to read at a time.
+# Bytes to read or write at a time.
 _CHUNK_SIZE: Final = 65536
-# Bytes that a pipe takes before anybody reads it, on any system.
-_PIPE_SIZE: Final = 4096
+# Seconds for which to read after the command's end: a process that it leaves running can keep the
+# pipes open for ever.
+_MOMENT: Final = 1.0
+# Seconds after which a command that was killed is given up: one of another user goes on.
+_KILL_TIMEOUT: Final = 5.0
 #: Bytes of the standard error that are kept: the last ones.
 MAX_ERRORS: Final = 65536
 
@@ -34,14 +42,16 @@ class Outcome:
     """How a command has ended.
 
     Attributes:
-        output: What it has written to standard output.
-        errors: The end of what it has written to standard error.
+        output: Its standard output.
+        errors: The end of its standard error.
         failure: Why that is no result, or None.
+        is_cut: True if a process that it left running could have written more.
     """
 
     output: bytes
     errors: bytes
     failure: str | None
+    is_cut: bool = False
 
 
 class Processes:
@@ -59,10 +69,14 @@ class Processes:
         self._killed = False
 
     def run(self, data: bytes, environment: Mapping[str, str]) -> Outcome:
-        """Run it with `data` on its standard input, and wait for its end."""
+        """Run it with `data` on its standard input, and wait for its end.
+
+        Its output ends soon after it, even if a process that it left running holds the pipes.
+        """
         try:
             process = subprocess.Popen(  # noqa: S603 - it is what the user has asked for
                 self._command,
+                bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -71,14 +85,14 @@ class Processes:
             )
         except (OSError, ValueError) as error:
             return Outcome(b"", b"", f"{self._command[0]}: {error}")
-        with process:
-            self._running.add(process)
+        self._running.add(process)
+        try:
             if self._killed:
                 _kill(process)
-            try:
-                return self._converse(process, data)
-            finally:
-                self._running.discard(process)
+            with _Pipes(process, data, self._max_output) as pipes:
+                return self._converse(process, pipes)
+        finally:
+            self._running.discard(process)
 
     def kill(self) -> None:
         """Kill all commands, and those that are about to be run.
@@ -89,43 +103,115 @@ class Processes:
         for process in list(self._running):
             _kill(process)
 
-    def _converse(self, process: subprocess.Popen[bytes], data: bytes) -> Outcome:
+    def _converse(self, process: subprocess.Popen[bytes], pipes: _Pipes) -> Outcome:
+        deadline = math.inf
+        is_killed = False
+        while time.monotonic() < deadline:
+            has_ended = process.poll() is not None
+            is_killed = self._killed or pipes.is_too_much
+            if has_ended and (is_killed or not pipes.are_readable):
+                break
+            if has_ended or is_killed:
+                limit = _MOMENT if has_ended else _KILL_TIMEOUT
+                deadline = min(deadline, time.monotonic() + limit)
+            if pipes.are_readable:
+                pipes.move(_MOMENT)
+            else:
+                _wait(process)
+            if pipes.is_too_much:
+                _kill(process)
+        failure = None
+        if pipes.is_too_much:
+            failure = f"more than {self._max_output} bytes of output"
+        elif process.returncode is None:
+            failure = "it was killed, and goes on"
+        elif process.returncode < 0:
+            failure = f"killed by {_name_of(-process.returncode)}"
+        elif process.returncode:
+            failure = f"exit status {process.returncode}"
+        output = b"" if pipes.is_too_much else b"".join(pipes.output)
+        is_cut = pipes.are_readable and not is_killed
+        return Outcome(output, b"".join(pipes.errors), failure, is_cut)
+
+
+class _Pipes:
+    """The pipes to and from one process. At the end of the context they are closed.
+
+    Args:
+        process: The process. Python does not buffer its pipes.
+        data: The bytes for its standard input.
+        max_output: Bytes of standard output to read at most.
+
+    Attributes:
+        output: Its standard output, in chunks.
+        errors: The end of its standard error, in chunks.
+        is_too_much: True once it has written more than `max_output` bytes.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], data: bytes, max_output: int) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        errors: deque[bytes] = deque()
-        # Neither may wait for the other: a command may write before it reads, or all at once.
-        threads = [threading.Thread(target=_read_errors, args=(process.stderr, errors))]
-        if len(data) > _PIPE_SIZE:
-            threads.append(threading.Thread(target=_feed, args=(process.stdin, data)))
-        for thread in threads:
-            thread.start()
-        if len(data) <= _PIPE_SIZE:
-            _feed(process.stdin, data)
-        output = self._read_output(process, process.stdout)
-        for thread in threads:
-            thread.join()
-        status = process.wait()
-        failure = None
-        if output is None:
-            failure = f"more than {self._max_output} bytes of output"
-        elif status < 0:
-            failure = f"killed by {_name_of(-status)}"
-        elif status:
-            failure = f"exit status {status}"
-        return Outcome(output or b"", b"".join(errors), failure)
+        self.output: list[bytes] = []
+        self.errors: deque[bytes] = deque()
+        self.is_too_much: bool = False
+        self._room = max_output
+        self._data = memoryview(data)
+        self._errors_size = 0
+        self._stdin = process.stdin
+        self._outputs = (process.stdout, process.stderr)
+        self._selector = selectors.DefaultSelector()
+        # Neither side waits for the other: a command may write before it reads.
+        os.set_blocking(process.stdin.fileno(), False)
+        self._selector.register(process.stdin, selectors.EVENT_WRITE, self._feed)
+        self._selector.register(process.stdout, selectors.EVENT_READ, self._read_output)
+        self._selector.register(process.stderr, selectors.EVENT_READ, self._read_errors)
 
-    def _read_output(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> bytes | None:
-        """All that comes, or None if that is too much."""
-        chunks = []
-        size = 0
-        while chunk := os.read(stream.fileno(), _CHUNK_SIZE):
-            size += len(chunk)
-            if size > self._max_output:
-                _kill(process)
-                return None
-            chunks.append(chunk)
-        return b"".join(chunks)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._selector.close()
+        for stream in (self._stdin, *self._outputs):
+            stream.close()
+
+    @property
+    def are_readable(self) -> bool:
+        """True while the process, or one that it has started, can write."""
+        return not all(stream.closed for stream in self._outputs)
+
+    def move(self, timeout: float) -> None:
+        """Wait `timeout` seconds until bytes can be moved, and move some."""
+        for key, _ in self._selector.select(timeout):
+            stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
+            if not key.data(stream.fileno()):
+                self._selector.unregister(stream)
+                stream.close()
+
+    def _feed(self, descriptor: int) -> bool:
+        try:
+            self._data = self._data[os.write(descriptor, self._data[:_CHUNK_SIZE]) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:  # A command need not read its data.
+            return False
+        return len(self._data) > 0
+
+    def _read_output(self, descriptor: int) -> bool:
+        chunk = os.read(descriptor, _CHUNK_SIZE)
+        self._room -= len(chunk)
+        self.is_too_much = self._room < 0
+        self.output.append(chunk)
+        return bool(chunk) and not self.is_too_much
+
+    def _read_errors(self, descriptor: int) -> bool:
+        chunk = os.read(descriptor, _CHUNK_SIZE)
+        write_errors(chunk)
+        self.errors.append(chunk)
+        self._errors_size += len(chunk)
+        while self._errors_size - len(self.errors[0]) >= MAX_ERRORS:
+            self._errors_size -= len(self.errors.popleft())
+        return bool(chunk)
 
 
 def _name_of(number: int) -> str:
@@ -135,27 +221,23 @@ def _name_of(number: int) -> str:
         return f"signal {number}"
 
 
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a process, but not longer than a moment."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):  # Only Linux has it, from 5.3 on.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_MOMENT)
+        return
+    # `Popen.wait` with a timeout sleeps between looks, and costs each job a millisecond.
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(_MOMENT * 1000)
+    finally:
+        os.close(descriptor)
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(OSError):  # It has ended.
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-
-
-def _feed(stream: IO[bytes], data: bytes) -> None:
-    # A command need not read what it gets.
-    with contextlib.suppress(BrokenPipeError), stream:
-        stream.write(data)
-
-
-def _read_errors(stream: IO[bytes], errors: deque[bytes]) -> None:
-    """Pass on what comes, and keep the end of it."""
-    size = 0
-    while chunk := os.read(stream.fileno(), _CHUNK_SIZE):
-        sys.stderr.buffer.write(chunk)
-        sys.stderr.flush()
-        errors.append(chunk)
-        size += len(chunk)
-        while size - len(errors[0]) >= MAX_ERRORS:
-            size -= len(errors.popleft())
+    with contextlib.suppress(OSError):  # It has ended, or runs as another user.
+        os.killpg(process.pid, signal.SIGKILL)

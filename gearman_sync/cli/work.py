@@ -73,6 +73,11 @@ def work(
     def run(worker: GearmanWorker, job: WorkerJob) -> bytes | None:
         environment = {_HANDLE: job.handle or "", _TASK: job.task, _UNIQUE: job.unique or ""}
         outcome = processes.run(job.data, environment)
+        if outcome.is_cut:
+            complain(
+                f"{job.handle}: {program} has ended, but left a process running that still has its "
+                "output; later output is lost (redirect it in the command)"
+            )
         if outcome.failure is None:
             return outcome.output
         complain(f"{job.handle}: {outcome.failure}")

@@ -120,6 +120,7 @@ def gearmanctl(*arguments: Argument, at: Any = (), data: bytes = b"", **env: str
             mock.patch.object(sys, "excepthook", sys.excepthook),  # typer sets one.
             mock.patch.object(logging.getLogger(), "handlers", []),
             mock.patch.object(logging.getLogger("gearman"), "filters", []),
+            _kept_handler(signal.SIGINT),
             _standard("stdin", source, "r"),
             _standard("stdout", output, "w"),
             _standard("stderr", errors, "w"),
@@ -131,6 +132,16 @@ def gearmanctl(*arguments: Argument, at: Any = (), data: bytes = b"", **env: str
         output.seek(0)
         errors.seek(0)
         return Result(status, output.read(), errors.read().decode("utf-8", "surrogateescape"))
+
+
+@contextlib.contextmanager
+def _kept_handler(number: int) -> Iterator[None]:
+    """Restore the handler of a signal at the end."""
+    handler = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
 
 
 @contextlib.contextmanager

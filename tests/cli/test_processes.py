@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -9,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gearman_sync.cli import process
 from gearman_sync.cli.process import MAX_ERRORS, Outcome, Processes
 from tests.support import PATIENCE, eventually, spawn
 
 from .support import is_alive
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LARGE = bytes(range(256)) * 20_000
@@ -136,3 +140,117 @@ def test_kill(tmp_path: Path) -> None:
     assert running.result(PATIENCE) == Outcome(b"", b"", "killed by SIGKILL")
     eventually(lambda: not is_alive(grandchild), "the end of a grandchild")
     assert processes.run(b"", {}).failure == "killed by SIGKILL"
+
+
+# Processes that outlive the command, and keep its pipes.
+
+#: Starts the program in its first argument in a session of its own, and writes its number to the
+#: file in the second.
+DETACH = """
+import os, subprocess, sys
+os.environ["COMMAND"] = str(os.getpid())
+process = subprocess.Popen([sys.executable, "-ISc", sys.argv[1]], start_new_session=True)
+with open(sys.argv[2], "w") as file:
+    print(process.pid, file=file)
+"""
+SLEEP = "import time; time.sleep(1000)"
+
+
+class Leaving:
+    """Commands that leave a process running, in a session of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "left running"
+
+    def command(self, left: str, then: str) -> list[str]:
+        """Leave a process running that has one program, then run another program."""
+        return python(DETACH + then, left, str(self._file))
+
+    @property
+    def pid(self) -> int:
+        eventually(lambda: self._file.exists() and self._file.read_text().endswith("\n"))
+        return int(self._file.read_text())
+
+
+@pytest.fixture
+def leaving(tmp_path: Path) -> Iterator[Leaving]:
+    leaving = Leaving(tmp_path)
+    yield leaving
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(leaving.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("data", [b"a", LARGE], ids=["small", "large"])
+def test_process_left_running_with_the_pipes_does_not_hold_up_the_result(
+    leaving: Leaving, data: bytes
+) -> None:
+    command = leaving.command(SLEEP, "print('out'); sys.stderr.write('error'); sys.exit(3)")
+    outcome = spawn(run, command, data).result(PATIENCE)
+    assert outcome == Outcome(b"out\n", b"error", "exit status 3", is_cut=True)
+    assert is_alive(leaving.pid)
+
+
+def test_process_left_running_that_goes_on_writing_does_not_hold_up_the_result(
+    leaving: Leaving,
+) -> None:
+    chatter = "import os, time\nwhile True: os.write(1, b'.'); time.sleep(0.01)"
+    outcome = spawn(run, leaving.command(chatter, "")).result(PATIENCE)
+    assert (outcome.failure, outcome.is_cut) == (None, True)
+    # Its output was closed.
+    eventually(lambda: not is_alive(leaving.pid), "the end by SIGPIPE or an error")
+
+
+def test_process_left_running_that_writes_a_moment_later_is_read(
+    leaving: Leaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_MOMENT", PATIENCE)
+    # Its parent is another one when the command has ended.
+    late = "import os, time\nwhile os.getppid() == int(os.environ['COMMAND']): time.sleep(0.01)\n"
+    late += "os.write(1, b'late'); os.write(2, b'late')"
+    command = leaving.command(late, "print('early')")
+    assert spawn(run, command).result(PATIENCE) == Outcome(b"early\nlate", b"late", None)
+
+
+def test_kill_while_a_process_left_running_has_the_pipes_ends_the_run(leaving: Leaving) -> None:
+    processes = Processes(leaving.command(SLEEP, f"print(flush=True); {SLEEP}"))
+    running = spawn(processes.run, LARGE, {})
+    assert is_alive(leaving.pid)
+    processes.kill()
+    outcome = running.result(PATIENCE)
+    assert (outcome.errors, outcome.failure) == (b"", "killed by SIGKILL")
+    assert is_alive(leaving.pid)
+
+
+def test_too_much_output_of_a_process_left_running_ends_the_run(leaving: Leaving) -> None:
+    flood = "import os\nwhile True: os.write(1, bytes(65536))"
+    command = leaving.command(flood, SLEEP)
+    outcome = spawn(run, command, max_output=1_000_000).result(PATIENCE)
+    assert (outcome.output, outcome.failure) == (b"", "more than 1000000 bytes of output")
+
+
+# It says that the command still runs.
+@pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning")
+@pytest.mark.parametrize("closing", ["", "import os; os.close(1); os.close(2);"])
+def test_kill_of_a_command_that_may_not_be_killed_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: str
+) -> None:
+    """A command of another user, as `sudo` starts it, may not be killed."""
+    program = f"{closing} open(sys.argv[1], 'w').close(); {SLEEP}"
+    processes = Processes(python(f"import sys; {program}", str(tmp_path / "begun")))
+    attempts = []
+
+    def refuse(group: int, number: int) -> None:
+        attempts.append(group)
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "killpg", refuse)
+        running = spawn(processes.run, b"", {})
+        eventually((tmp_path / "begun").exists, "the command")
+        processes.kill()
+        try:
+            outcome = running.result(PATIENCE)
+        finally:
+            os.kill(attempts[0], signal.SIGKILL)
+            os.waitpid(attempts[0], 0)
+    assert outcome == Outcome(b"", b"", "it was killed, and goes on")

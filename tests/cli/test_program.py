@@ -1,4 +1,4 @@
-"""The program as a whole: its help, its completion, and what it needs."""
+"""The program as a whole: its help, and what it needs."""
 
 from __future__ import annotations
 
@@ -98,43 +98,6 @@ def test_what_there_is_not(words: tuple[str, ...]) -> None:
     assert (result.status, result.output) == (USAGE, b"")
     assert "othing" in result.error
     assert "--help" in result.error
-
-
-# Completion.
-
-
-def complete(line: str, names: str = "") -> list[str]:
-    result = gearmanctl(
-        GEARMAN_SERVERS=names,
-        _GEARMANCTL_COMPLETE="complete_bash",
-        COMP_WORDS=line,
-        COMP_CWORD=str(line.count(" ")),
-    )
-    assert (result.status, result.errors) == (DONE, "")
-    return [line for line in result.lines if line]
-
-
-def test_completion_of_commands() -> None:
-    assert complete("gearmanctl s") == ["submit", "status", "shutdown", "serve"]
-    assert complete("gearmanctl maxq") == ["maxqueue"]
-
-
-def test_completion_of_options() -> None:
-    assert "--unordered" in complete("gearmanctl submit --un")
-
-
-@pytest.mark.parametrize("command", ["submit", "work"])
-def test_completion_of_functions(launch: Callable[[], Server], command: str) -> None:
-    server = launch()
-    for name in ("one", "other", "two"):
-        server.admin(f"create function {name}")
-    names = f"{address_of(server)},{address_of(('127.0.0.1', 1))}"
-    assert complete(f"gearmanctl {command} o", names) == ["one", "other"]
-
-
-@pytest.mark.parametrize("names", ["127.0.0.1:1", "host:port"])
-def test_completion_without_a_server(names: str) -> None:
-    assert complete("gearmanctl submit o", names) == []
 
 
 # What it needs, and what it has.

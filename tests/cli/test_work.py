@@ -44,6 +44,13 @@ if TYPE_CHECKING:
 
 LARGE = bytes(range(256)) * 20_000
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
+#: A command that leaves a process running, which is in a session of its own and has its pipes.
+LEAVES = """
+import subprocess, sys, time
+sleep = [sys.executable, "-ISc", "import time; time.sleep(1000)"]
+left = subprocess.Popen(sleep, start_new_session=True).pid
+print(left, flush=True)
+"""
 #: gearmanctl, whose worker says when it has no job any more: its client knows a little earlier.
 SAYS_IDLE = """
 import os, threading, time
@@ -352,6 +359,39 @@ def test_a_second_signal_stops_it(
     # What it was is nobody's result: another worker does the job.
     start_worker(server.address, {task: reverse})
     assert results(client, request) == [b"atad"]
+
+
+def test_process_left_running_with_the_pipes_does_not_hold_up_the_job(
+    server: Server, work: Work, task: str
+) -> None:
+    worker = work(server, task, "--", sys.executable, "-ISc", LEAVES)
+    result = gearmanctl("submit", task, "", at=server)
+    left = int(result.output)
+    assert is_alive(left)
+    os.kill(left, signal.SIGKILL)
+    assert result == Result(DONE, b"%d\n" % left, "")
+    assert "left a process running that still has its output" in worker.error()
+
+
+def test_second_signal_ends_it_while_a_process_left_running_has_the_pipes(
+    server: Server, work: Work, task: str, client: GearmanClient, tmp_path: Path
+) -> None:
+    file = tmp_path / "left running"
+    script = (
+        f"{LEAVES}print(left, end='.', file=open(sys.argv[1], 'w'), flush=True); time.sleep(1000)"
+    )
+    worker = work(server, task, "--", sys.executable, "-ISc", script, file)
+    submit(client, task, b"data")
+    eventually(lambda: file.exists() and file.read_text().endswith("."), "the command")
+    left = int(file.read_text()[:-1])
+    worker.signal(signal.SIGINT)
+    worker.error()
+    worker.signal(signal.SIGINT)
+    try:
+        assert worker.end().status == 128 + signal.SIGINT
+    finally:
+        assert is_alive(left)
+        os.kill(left, signal.SIGKILL)
 
 
 def test_ctrl_c_is_not_for_the_command(

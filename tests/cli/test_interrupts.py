@@ -1,0 +1,88 @@
+"""Ctrl-C while gearmanctl or the migration checker imports its modules."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import PATIENCE, require
+
+from .support import environment, heeded_signals
+
+SCRIPT = str(Path(sys.executable).with_name("gearmanctl"))
+PROGRAMS = {
+    "gearmanctl": [SCRIPT, "--version"],
+    "-m gearman_sync": ["-m", "gearman_sync", "--version"],
+    "-m gearman_sync.migrate": ["-m", "gearman_sync.migrate", "/nowhere"],
+}
+#: Sends SIGINT to its process when a module is imported. Python imports it at its start.
+CUSTOMIZE = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPTED_IMPORT"]:
+            os.write(2, b"interrupted ")
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+"""
+
+
+def interrupt(words: list[str], module: str, directory: Path) -> tuple[int, str]:
+    """Run Python, with SIGINT at the import of `module`. Returns the status and the errors."""
+    (directory / "sitecustomize.py").write_text(CUSTOMIZE)
+    path = os.pathsep.join([str(directory), environment()["PYTHONPATH"]])
+    with heeded_signals():
+        process = subprocess.run(
+            [sys.executable, *words],
+            env=environment(PYTHONPATH=path, INTERRUPTED_IMPORT=module),
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    return process.returncode, process.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["gearman_proto", "gearman_sync.worker", "gearman_sync.cli.app", "typer", "rich.console"],
+)
+@pytest.mark.parametrize("program", ["gearmanctl", "-m gearman_sync"])
+def test_gearmanctl_interrupted_while_it_imports_ends_silently(
+    program: str, module: str, tmp_path: Path
+) -> None:
+    require(SCRIPT)
+    status = interrupt(PROGRAMS[program], module, tmp_path)
+    assert status == (128 + signal.SIGINT, "interrupted ")
+
+
+@pytest.mark.parametrize("module", ["gearman_proto", "argparse", "gearman_sync.cli.migrate._rules"])
+def test_migrate_interrupted_while_it_imports_ends_silently(module: str, tmp_path: Path) -> None:
+    status = interrupt(PROGRAMS["-m gearman_sync.migrate"], module, tmp_path)
+    assert status == (128 + signal.SIGINT, "interrupted ")
+
+
+@pytest.mark.parametrize("words", [["-c", "import gearman_sync"], ["-m", "user.program"]])
+def test_other_program_interrupted_while_it_imports_gets_keyboard_interrupt(
+    words: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "__init__.py").write_text("import gearman_sync")
+    (tmp_path / "user" / "program.py").write_text("")
+    status, errors = interrupt(words, "gearman_proto", tmp_path)
+    assert status == -signal.SIGINT
+    assert errors.endswith("KeyboardInterrupt\n")
+
+
+def test_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """What nohup, or a shell without jobs, runs in the background ignores it."""
+    program = (
+        "import os, runpy, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        "sys.argv = ['gearmanctl', '--version']; runpy.run_module('gearman_sync', None, '__main__')"
+    )
+    status, errors = interrupt(["-c", program], "typer", tmp_path)
+    assert (status, set(errors.split())) == (0, {"interrupted"})
