@@ -154,7 +154,7 @@ class World:
             self.waited += 1
 
     def note_loss(self, who: str, text: str) -> None:
-        """Note an error that blames a server. It is wrong about the slow one, whose links are healthy.
+        """Note an error that blames a server, which is wrong about the slow one: it is healthy.
 
         A machine that is late itself is an excuse.
         """
