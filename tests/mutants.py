@@ -139,7 +139,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("request.connection_attempts += self.was_sent", "pass"),
         ("if job.since + seconds <= now", "if job.since < now"),
         ("heartbeat.heard, heartbeat.asked = now, None", "heartbeat.heard = now"),
-        ("if self.asked is not None:\n            self.asked = now", "pass"),
+        ("if heartbeat.asked is not None: link.delivery.taken(now)", "pass"),
         ("or self._late == self.heard", ""),
         ("query.open = max(len(servers), 1)", "query.open = 1"),
         ("if now - link.since < _AT_ONCE else 0", "if now - link.since > _AT_ONCE else 0"),
@@ -171,10 +171,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "self._timers.set(wait, wait.deadline, self._expire)",
             "self._timers.set(wait, wait.deadline + 0.00001, self._expire)",
         ),
-        (
-            'self._close(link, ConnectionError(f"{silent}, and did not answer when asked"), now)',
-            "pass",
-        ),
+        ("self._close(link, ConnectionError(dead), now)", "pass"),
         ("outbox, link.outbox = link.outbox, deque()", "outbox, link.outbox = deque(), deque()"),
         ("request.forget_tried() request.forget_unique()", "request.forget_tried()"),
         ("request.leave(JOB_COMPLETE)", "request.leave(JOB_FAILED)"),
@@ -214,7 +211,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("self._timers.set(question, question.deadline, self._expire)", "pass"),
         ("link.asked = link.sent = None link.answered += 1", "link.answered += 1"),
         ("self._grabs -= link.phase is GRABBING", "pass"),
-        ("link.unsent_size -= len(data) link.written", "link.written"),
+        ("link.unsent_size -= len(data) delivery.handed", "delivery.handed"),
         ("self._timers.set(_POLL,", "self._timers.set(_OUTAGE,"),
         (
             "for request in item.requests: job = jobs.attach",
@@ -300,7 +297,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("deadline is not None and deadline < alarm.deadline:", "False:"),
         ("wire.scope.cancel()", "pass"),
         ("self._listening.cancel()", "pass"),
-        ("self._timers.set(link, now + _LAST_WORDS, self._on_silence)", "pass"),
+        ("self._timers.set(link, now + _LAST_WORDS, self._on_last_words)", "pass"),
         (
             "is_cancellation and anyio.current_effective_deadline() != -math.inf:",
             "is_cancellation:",
