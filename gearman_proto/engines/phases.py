@@ -118,7 +118,6 @@ class WorkerLink(OutgoingLink):
     """One connection to a server, or the attempt to make one."""
 
     __slots__ = (
-        "arrived",
         "come",
         "confirmed",
         "confirmed_bytes",
@@ -162,8 +161,6 @@ class WorkerLink(OutgoingLink):
         #: Packets to send, a large payload apart, and their bytes.
         self.unsent: list[bytes | memoryview] = []
         self.unsent_size: int = 0
-        #: Bytes that the server's system has acknowledged, by the driver's last figure; -1 if none.
-        self.arrived: int = -1
         #: Those who wait for it to have less to send.
         self.waits: list[Wait] = []
 

@@ -524,11 +524,6 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             if link.is_up and (link.waits or self._is_due(link, now))
         ]
 
-    def measured(self, link: WorkerLink, unacknowledged: int) -> None:
-        """Report how many bytes that were handed over the peer's system has not acknowledged."""
-        super().measured(link, unacknowledged)
-        link.arrived = link.delivery.handed - unacknowledged
-
     def links_to_write(self) -> Iterable[WorkerLink]:
         """The open links on which there is something to send."""
         return [link for link in self.pool.links() if link.unsent]
@@ -857,7 +852,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _watch_stall(self, link: WorkerLink, now: float) -> None:
         """Check `link`, where somebody waits to send more, unless bytes move on it meanwhile."""
-        moved = link.delivery.handed, link.arrived
+        moved = link.delivery.handed, link.delivery.acknowledged
         look = functools.partial(self._on_stalled, moved=moved, since=now)
         self._timers.set((_STALL, link), now + _STALLED, look)
 
@@ -867,13 +862,13 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         link = stall[1]
         if not link.waits:
             return  # They have given up, and there may be nothing left to write.
-        handed = link.delivery.handed
-        if moved != (handed, link.arrived):
+        handed, acknowledged = link.delivery.handed, link.delivery.acknowledged
+        if moved != (handed, acknowledged):
             self._watch_stall(link, now)
             return
         # A system asks for more when half of its buffer is empty. If the driver does not measure,
         # nothing can be seen until then.
-        hidden = min(handed - link.confirmed_bytes, MAX_HIDDEN) if link.arrived < 0 else 0
+        hidden = min(handed - link.confirmed_bytes, MAX_HIDDEN) if acknowledged < 0 else 0
         deadline = since + _STALLED + hidden / RATE
         if deadline > now:
             look = functools.partial(self._on_stalled, moved=moved, since=since)

@@ -353,8 +353,19 @@ def test_bytes_before_the_question_are_a_sign_of_life() -> None:
     assert delivery.deadline(11.0, 30.0, 0) == 40.0
     delivery.measured(599)
     assert delivery.deadline(20.0, 30.0, 0) == 50.0
-    # A figure is used once.
+    # The same figure again is none.
     assert delivery.deadline(30.0, 30.0, 0) == 50.0
+
+
+def test_figure_that_is_older_than_the_question_is_no_later_one() -> None:
+    delivery = Delivery()
+    delivery.handed = 1000
+    delivery.measured(600)
+    delivery.handed = 2000
+    delivery.ask(0, 10.0)
+    # Bytes 400 to 1200 have moved since then.
+    delivery.measured(800)
+    assert delivery.deadline(20.0, 30.0, 0) == 50.0
 
 
 # A packet that does not end.
