@@ -34,32 +34,32 @@ class Delivery:
     """The bytes of one link, and the question whose answer is awaited.
 
     Attributes:
+        acknowledged: Bytes that the peer's system had acknowledged at the last measurement; -1
+            where the driver does not measure.
         handed: Bytes handed to the transport.
         question: Bytes that were queued before the question.
         moved_at: When one of them was last seen to move on, in the engine's time; at first, when
             the question was asked.
     """
 
-    __slots__ = ("_arrived", "_taken", "_unacknowledged", "handed", "moved_at", "question")
+    __slots__ = ("_arrived", "_taken", "acknowledged", "handed", "moved_at", "question")
 
     def __init__(self) -> None:
+        self.acknowledged: int = -1
         self.handed: int = 0
         self.question: int = 0
         self.moved_at: float = 0.0
-        # Bytes that the transport has written, and that the peer's system has acknowledged.
+        # Bytes that the transport has written, and that the peer's system had acknowledged at the
+        # last check.
         self._taken = -1
         self._arrived = -1
-        # The driver's latest figure, for the next check.
-        self._unacknowledged: int | None = None
 
     def ask(self, queued: int, now: float) -> None:
         """Ask a question that is sent after `queued` more bytes."""
         self.question = self.handed + queued
         self.moved_at = now
         self._taken = -1
-        size, self._unacknowledged = self._unacknowledged, None
-        # Without a figure, the first one shows only where the bytes are.
-        self._arrived = -1 if size is None else self.handed - size
+        self._arrived = self.acknowledged
 
     def taken(self, now: float) -> None:
         """Note that the transport has written everything that it was handed."""
@@ -70,7 +70,8 @@ class Delivery:
 
     def measured(self, unacknowledged: int) -> None:
         """Note how many of the bytes handed over the peer's system has not acknowledged."""
-        self._unacknowledged = unacknowledged
+        # TLS adds some bytes to those that were handed over.
+        self.acknowledged = max(self.handed - unacknowledged, 0)
 
     def deadline(self, now: float, seconds: float, unanswered: int) -> float:
         """Return when the link is dead unless something moves before.
@@ -80,12 +81,10 @@ class Delivery:
             seconds: How long nothing may move.
             unanswered: Bytes handed over, up to the question, that the server has not answered.
         """
-        size, self._unacknowledged = self._unacknowledged, None
-        if size is not None:
-            arrived = self.handed - size
-            if self._arrived < min(arrived, self.question):
+        if self.acknowledged >= 0:
+            if self._arrived < min(self.acknowledged, self.question):
                 self.moved_at = now
-            self._arrived = max(arrived, self._arrived)
-            if size:
+            self._arrived = max(self.acknowledged, self._arrived)
+            if self.acknowledged < self.handed:
                 unanswered = 0  # They are on their way to the peer's system, and can be watched.
         return self.moved_at + seconds + min(unanswered, MAX_HIDDEN) / RATE

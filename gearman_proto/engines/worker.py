@@ -77,6 +77,7 @@ from gearman_proto.wire.events import (
 
 from .base import Close, take_chunk
 from .connecting import ConnectingEngine, server_error
+from .delivery import MAX_HIDDEN, RATE
 from .phases import (
     GRABBING,
     PHASES,
@@ -515,6 +516,14 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _links(self) -> list[WorkerLink]:
         return self.pool.links()
 
+    def links_to_measure(self, now: float) -> Iterable[WorkerLink]:
+        """Return the open links whose server is late, or where somebody waits to send more."""
+        return [
+            link
+            for link in self.pool.links()
+            if link.is_up and (link.waits or self._is_due(link, now))
+        ]
+
     def links_to_write(self) -> Iterable[WorkerLink]:
         """The open links on which there is something to send."""
         return [link for link in self.pool.links() if link.unsent]
@@ -842,16 +851,28 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._close(link, error, now)
 
     def _watch_stall(self, link: WorkerLink, now: float) -> None:
-        """Somebody waits to send more on `link`: look later whether any was written meanwhile."""
-        look = functools.partial(self._on_stalled, handed=link.delivery.handed)
+        """Check `link`, where somebody waits to send more, unless bytes move on it meanwhile."""
+        moved = link.delivery.handed, link.delivery.acknowledged
+        look = functools.partial(self._on_stalled, moved=moved, since=now)
         self._timers.set((_STALL, link), now + _STALLED, look)
 
-    def _on_stalled(self, stall: tuple[str, WorkerLink], now: float, *, handed: int) -> None:
+    def _on_stalled(
+        self, stall: tuple[str, WorkerLink], now: float, *, moved: tuple[int, int], since: float
+    ) -> None:
         link = stall[1]
         if not link.waits:
             return  # They have given up, and there may be nothing left to write.
-        if link.delivery.handed > handed:
+        handed, acknowledged = link.delivery.handed, link.delivery.acknowledged
+        if moved != (handed, acknowledged):
             self._watch_stall(link, now)
+            return
+        # A system asks for more when half of its buffer is empty. If the driver does not measure,
+        # nothing can be seen until then.
+        hidden = min(handed - link.confirmed_bytes, MAX_HIDDEN) if acknowledged < 0 else 0
+        deadline = since + _STALLED + hidden / RATE
+        if deadline > now:
+            look = functools.partial(self._on_stalled, moved=moved, since=since)
+            self._timers.set(stall, deadline, look)
         else:
             self._close(link, TimeoutError("the server does not read"), now)
 

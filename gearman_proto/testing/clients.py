@@ -17,6 +17,7 @@ from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.wire.text import Command
 
 from .calls import Call, CallingNode
+from .lines import HEALTHY
 from .nodes import check_servers
 from .servers import ServerNode
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 # Requests on one connection that may wait for their answer, and questions of the heartbeat.
 _WINDOW: Final = 4096 + 100
+# Bytes that a tunnel may hold.
+_HIDDEN: Final = 8 * 1024 * 1024
 
 
 class ClientNode(CallingNode):
@@ -231,10 +234,13 @@ class ClientNode(CallingNode):
         self._is_watched = bool(self.calls)
         if not self._is_watched or self._patience is None:
             return
-        since = net.now - self._patience
         for end in self.ends.values():
+            since = net.now - self._patience
+            if not end.is_healthy():
+                # A tunnel may have the bytes still, and needs so long for them.
+                since -= min(end.written, _HIDDEN) / HEALTHY
             is_silent = end.link.is_up and end.link.is_awaited() and not end.is_blocked
-            is_late = any(until > since for _, until in self._frozen)
+            is_late = self.was_frozen(since, net.now)
             last = max(end.heard_at, end.wrote_at, end.moved_at)
             if is_silent and last < since and not is_late:
                 net.fail(f"{self.name} waits for {end.peer.node.name}, silent since {end.heard_at}")

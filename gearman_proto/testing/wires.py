@@ -88,6 +88,7 @@ class End:
         made_at: Start of the attempt to connect.
         heard_at: When bytes have come last.
         wrote_at: When some were written last.
+        written: How many were.
         moved_at: Time of the last acknowledgement by the peer's system.
         arrives_at: When the last of what is under way to it arrives, if nothing keeps that back.
     """
@@ -114,6 +115,7 @@ class End:
         "rest",
         "silent",
         "stalled_until",
+        "written",
         "wrote_at",
     )
 
@@ -133,6 +135,7 @@ class End:
         self.made_at: float = net.now
         self.heard_at: float = net.now
         self.wrote_at: float = net.now
+        self.written: int = 0
         self.moved_at: float = net.now
         self.arrives_at: float = 0.0
         # What arrives when, the first thing first; and bytes of that.
@@ -181,6 +184,7 @@ class End:
             if not data:
                 return
         self._taken += len(data)
+        self.written += len(data)
         data = bytes(data)
         if self.silent or peer.gone:
             self.refused()

@@ -76,6 +76,8 @@ class SlowLink:
     ) -> None:
         self.engine, self.measures, self.rate, self.buffer = engine, measures, rate, buffer
         self.now = 0.0
+        #: The socket takes more when there are fewer bytes than these in the buffer.
+        self.low = buffer
         self.jobs = [b"H:%d" % number for number in range(jobs)]
         #: The submits and the WORK_* that have arrived at the server.
         self.received: list[Event] = []
@@ -92,7 +94,8 @@ class SlowLink:
         start = self.now
         while True:
             # The system takes a whole chunk if it has any room.
-            while len(self._in_flight) < self.buffer:
+            room = self.buffer if len(self._in_flight) < self.low else 0
+            while len(self._in_flight) < room:
                 data = self.engine.data_to_send(self.link, self.now)
                 if not data:
                     break
@@ -228,6 +231,31 @@ def test_update_that_takes_long_costs_no_other_job(
     assert [type(event) for event in slow.received] == [WorkData, WorkComplete, WorkComplete]
 
 
+@measuring
+def test_update_arrives_where_the_socket_takes_no_more_for_long(measures: bool) -> None:
+    slow, (job,) = work(1, measures=measures, buffer=4 * MEGABYTE)
+    slow.low = 1
+    for _ in range(3):
+        update = WorkData(job.wire_handle, bytes(2 * MEGABYTE))
+        wait = slow.engine.send(job, update, slow.now, lambda: None)
+    assert not wait.done
+    slow.run(320.0)
+    assert wait.done
+    assert len(slow.received) == 3
+
+
+@pytest.mark.parametrize(("measures", "seconds"), [(True, 180.0), (False, 540.0)])
+def test_worker_that_waits_for_room_gives_up_a_server_that_takes_nothing(
+    measures: bool, seconds: float
+) -> None:
+    slow, (job,) = work(1, measures=measures, buffer=9 * MEGABYTE)
+    slow.low = 1
+    slow.rate = 0.0
+    update = WorkData(job.wire_handle, bytes(11 * MEGABYTE))
+    slow.engine.send(job, update, slow.now, lambda: None)
+    assert slow.run(1000.0) <= seconds
+
+
 def test_slot_is_free_after_a_second_where_the_answer_takes_longer() -> None:
     slow, (job,) = work(1)
     finish(slow, job, MEGABYTE)
@@ -325,8 +353,19 @@ def test_bytes_before_the_question_are_a_sign_of_life() -> None:
     assert delivery.deadline(11.0, 30.0, 0) == 40.0
     delivery.measured(599)
     assert delivery.deadline(20.0, 30.0, 0) == 50.0
-    # A figure is used once.
+    # The same figure again is none.
     assert delivery.deadline(30.0, 30.0, 0) == 50.0
+
+
+def test_figure_that_is_older_than_the_question_is_no_later_one() -> None:
+    delivery = Delivery()
+    delivery.handed = 1000
+    delivery.measured(600)
+    delivery.handed = 2000
+    delivery.ask(0, 10.0)
+    # Bytes 400 to 1200 have moved since then.
+    delivery.measured(800)
+    assert delivery.deadline(20.0, 30.0, 0) == 50.0
 
 
 # A packet that does not end.
