@@ -195,6 +195,8 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
         payload = request.data
         if encoder is not NoopEncoder or type(payload) is not bytes:
             payload = encode_data(encoder, payload, None, request.task)
+            if request.state != JOB_UNKNOWN and not request.is_stranded:
+                continue  # Another thread's client has submitted it while the encoder ran.
         if len(payload) > MAX_PAYLOAD_SIZE:
             raise ValueError(
                 f"the data has {len(payload)} bytes, more than the {MAX_PAYLOAD_SIZE} that fit a "
