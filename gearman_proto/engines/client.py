@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gearman_proto import constants
@@ -203,7 +204,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         try:
             self._place(wait, now)
         finally:
-            _release(wait.members)
+            for request in wait.members:
+                request.unclaimed = True
         return self._start(wait)
 
     def _place(self, wait: RequestsWait, now: float) -> None:
@@ -540,7 +542,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             raise InvalidClientState("this client has been shut down")
 
     def _claim(self, requests: Sequence[GearmanJobRequest]) -> None:
-        """Let no other engine have `requests` until `_release`, and make them ready to be placed.
+        """Keep `requests` from other engines until they are `unclaimed` again; make them ready.
 
         Those are JOB_UNKNOWN then whose client has ended, and those of this engine that a signal's
         exception has hit where they left, before a `crash`, and which are in no place.
@@ -562,7 +564,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                         raise InvalidClientState(f"{request!r} is under way in another client")
                     homeless = True
         except BaseException as error:
-            _release(requests[:count])
+            for claimed in requests[:count]:
+                claimed.unclaimed = True
             if not isinstance(error, AttributeError):
                 raise
             each = list({id(request): request for request in requests}.values())
@@ -584,7 +587,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             for request in {id(request): request for request in wait.members}.values():
                 self._join(request, wait)
         finally:
-            _release(wait.members)
+            for request in wait.members:
+                request.unclaimed = True
         wait.check()
         return wait
 
@@ -619,15 +623,15 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     # Requests.
 
     def _make_uniques(self, count: int) -> Iterator[str]:
-        size = self._unique_bytes
         if count == 1:
-            yield self._rng.randbytes(size).hex()
-            return
-        while count > 0:
-            some = min(count, _UNIQUES)
-            text = self._rng.randbytes(some * size).hex()
-            yield from [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
-            count -= some
+            return map(bytes.hex, map(self._rng.randbytes, (self._unique_bytes,)))
+        sizes = [min(_UNIQUES, count - made) for made in range(0, count, _UNIQUES)]
+        return chain.from_iterable(map(self._some_uniques, sizes))
+
+    def _some_uniques(self, count: int) -> list[str]:
+        size = self._unique_bytes
+        text = self._rng.randbytes(count * size).hex()
+        return [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
 
     def _assign(self, request: GearmanJobRequest, now: float, *, again: bool = False) -> None:
         """Give `request` to a server; `again` after an attempt that was lost."""
@@ -873,12 +877,6 @@ def _changed(error: Exception) -> LocalProtocolError:
     # Another's text may itself be an error: it has a number of ten thousand digits, say.
     reason = error if isinstance(error, GearmanError) else type(error).__name__
     return LocalProtocolError(f"changed since it was submitted: {reason}")
-
-
-def _release(requests: Iterable[GearmanJobRequest]) -> None:
-    """Let other engines have `requests`, as far as they are in no place."""
-    for request in requests:
-        request.unclaimed = True
 
 
 def _homeless(request: GearmanJobRequest) -> None:
