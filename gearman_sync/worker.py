@@ -113,7 +113,9 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         with watch:
             self.on_job_execute(job)
         with watch:
-            self._send_all(job, ending.to_send(self.data_encoder, self._exceptions))
+            self._send_all(
+                job, ending.to_send(self.data_encoder, self._exceptions, self._max_packet_size)
+            )
 
     def _execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
         self._do(job)
@@ -147,14 +149,25 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
     def on_job_exception(self, current_job: WorkerJob, exc_info: ExcInfo) -> bool:
         logger.error("%r failed", current_job, exc_info=exc_info)
         failure = to_send(
-            Happened.RAISED, current_job, self.data_encoder, exc_info[1], self._exceptions
+            Happened.RAISED,
+            current_job,
+            self.data_encoder,
+            exc_info[1],
+            self._exceptions,
+            self._max_packet_size,
         )
         self._send_all(current_job, failure)
         return False
 
     def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
         try:
-            events = to_send(Happened.RETURNED, current_job, self.data_encoder, job_result)
+            events = to_send(
+                Happened.RETURNED,
+                current_job,
+                self.data_encoder,
+                job_result,
+                max_packet_size=self._max_packet_size,
+            )
         except BaseException as error:
             if self._leaves(error):
                 raise
@@ -193,7 +206,12 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
     def send_job_complete(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        event = result_event(handle_of(current_job), self.data_encoder, data)
+        event = result_event(
+            handle_of(current_job),
+            self.data_encoder,
+            data,
+            max_packet_size=self._max_packet_size,
+        )
         self._send(current_job, event, poll_timeout)
 
     def send_job_failure(self, current_job: WorkerJob, poll_timeout: float | None = None) -> None:

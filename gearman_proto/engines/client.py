@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gearman_proto import constants
@@ -82,7 +83,7 @@ from .waits import RequestsWait, Stream, UpdateStream, Wait
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from gearman_proto.address import HostSpec, ServerAddress
 
@@ -208,7 +209,16 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 return self._start(wait)
             requests = requests.all()
         wait = RequestsWait(requests, deadline, wake, accepted_only=accepted_only)
-        self._check_ours(requests)
+        self._claim(wait.members)
+        try:
+            self._place(wait, now)
+        finally:
+            for request in wait.members:
+                request.unclaimed = True
+        return self._start(wait)
+
+    def _place(self, wait: RequestsWait, now: float) -> None:
+        """Submit the requests of `wait` that are JOB_UNKNOWN, and join the others."""
         alone = (wait,)  # One for all. Kept by the wait, it would be in a circle with that.
         unsent = []
         for request in wait.members:
@@ -240,7 +250,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if link is not None:
             self._put(unsent, link, now)
         wait.check()
-        return self._start(wait)
 
     def wait_completed(
         self,
@@ -548,20 +557,38 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if self.closed:
             raise InvalidClientState("this client has been shut down")
 
-    def _check_ours(self, requests: Iterable[GearmanJobRequest]) -> None:
-        """Make those JOB_UNKNOWN whose client has ended; refuse those that another one has.
+    def _claim(self, requests: Sequence[GearmanJobRequest]) -> None:
+        """Keep `requests` from other engines until they are `unclaimed` again; make them ready.
 
-        And those of our own that a signal's exception has hit where they left, before a `crash`:
-        they are in no place any more.
+        Those are JOB_UNKNOWN then whose client has ended, and those of this engine that a signal's
+        exception has hit where they left, before a `crash`, and which are in no place.
+
+        Raises:
+            InvalidClientState: Another engine has one of them. None of them is changed then.
         """
+        count = 0
         homeless = False
-        for request in requests:
-            link = request.link
-            if link is None or (link.engine is self and link.state is not GONE):
-                continue
-            if not request.is_stranded and link.engine is not self:
-                raise InvalidClientState(f"{request!r} is under way in another client")
-            homeless = True
+        try:
+            for request in requests:
+                # Each thread may run an engine. Deleting an attribute that is not there fails, and
+                # CPython does both in one step, so only one thread gets beyond this.
+                del request.unclaimed
+                count += 1
+                link = request.link
+                if link is not None and (link.engine is not self or link.state is GONE):
+                    if link.engine is not self and not request.is_stranded:
+                        raise InvalidClientState(f"{request!r} is under way in another client")
+                    homeless = True
+        except BaseException as error:
+            for claimed in requests[:count]:
+                claimed.unclaimed = True
+            if not isinstance(error, AttributeError):
+                raise
+            each = list({id(request): request for request in requests}.values())
+            if len(each) == len(requests):
+                raise InvalidClientState(f"{request!r} is under way in another client") from None
+            self._claim(each)  # One of them is in the list twice.
+            return
         if homeless:
             for request in requests:
                 link = request.link
@@ -570,10 +597,14 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 request.settle()
 
     def _joined(self, wait: _R) -> _R:
-        self._check_ours(wait.members)
-        # A stream yields each once. (An application's subclass may have no hash.)
-        for request in {id(request): request for request in wait.members}.values():
-            self._join(request, wait)
+        self._claim(wait.members)
+        try:
+            # A stream yields each once. (An application's subclass may have no hash.)
+            for request in {id(request): request for request in wait.members}.values():
+                self._join(request, wait)
+        finally:
+            for request in wait.members:
+                request.unclaimed = True
         wait.check()
         return wait
 
@@ -608,15 +639,15 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     # Requests.
 
     def _make_uniques(self, count: int) -> Iterator[str]:
-        size = self._unique_bytes
         if count == 1:
-            yield self._rng.randbytes(size).hex()
-            return
-        while count > 0:
-            some = min(count, _UNIQUES)
-            text = self._rng.randbytes(some * size).hex()
-            yield from [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
-            count -= some
+            return map(bytes.hex, map(self._rng.randbytes, (self._unique_bytes,)))
+        sizes = [min(_UNIQUES, count - made) for made in range(0, count, _UNIQUES)]
+        return chain.from_iterable(map(self._some_uniques, sizes))
+
+    def _some_uniques(self, count: int) -> list[str]:
+        size = self._unique_bytes
+        text = self._rng.randbytes(count * size).hex()
+        return [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
 
     def _routed_by(self, request: GearmanJobRequest) -> bytes:
         """Return the key by which `request` is routed."""

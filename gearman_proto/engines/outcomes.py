@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from gearman_proto import constants
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.results import failure_events, result_event
 from gearman_proto.records import record
@@ -33,7 +34,7 @@ class Happened(State):
     """What happened, in the words of the documentation."""
 
     RETURNED = "the callback returns a value, or None"
-    UNENCODABLE = "it returns what the encoder does not take"
+    UNENCODABLE = "it returns a value that the encoder refuses, or one too large for a packet"
     RAISED = "it raises an Exception"
     RAISED_OTHER = "it raises GeneratorExit, a cancellation that is not the worker's, or the like"
     EXITED_IN_THREAD = "it raises KeyboardInterrupt or SystemExit, in a thread of a pool"
@@ -122,7 +123,12 @@ def _exits(error: BaseException) -> bool:
 
 
 def to_send(
-    happened: Happened, job: WorkerJob, encoder: Any, value: Any, exceptions: bool = False
+    happened: Happened,
+    job: WorkerJob,
+    encoder: Any,
+    value: Any,
+    exceptions: bool = False,
+    max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
 ) -> list[PacketEvent]:
     """What to send about `job`, in this order. Nothing if it has ended.
 
@@ -132,17 +138,25 @@ def to_send(
         encoder: What encodes the value.
         value: What was returned or raised.
         exceptions: Whether a failure is WORK_EXCEPTION, and not WORK_WARNING and WORK_FAIL.
+        max_packet_size: The largest packet to send, in bytes.
 
     Raises:
+        ValueError: The result does not fit a packet.
         Exception: Whatever the encoder raises for a result.
     """
     if job.ended:
         happened = Happened.ENDED
     sent = OUTCOMES[happened].sent
     if sent is Sent.RESULT:
-        return [result_event(job.wire_handle, encoder, value, job.wire_task)]
+        return [result_event(job.wire_handle, encoder, value, job.wire_task, max_packet_size)]
     if sent is Sent.FAILURE:
-        return failure_events(job.wire_handle, encoder, value, exceptions=exceptions)
+        return failure_events(
+            job.wire_handle,
+            encoder,
+            value,
+            exceptions=exceptions,
+            max_packet_size=max_packet_size,
+        )
     return [WorkFail(job.wire_handle)] if sent is Sent.FAIL else []
 
 
@@ -206,11 +220,18 @@ class Ending:
             self._happened, self._error = Happened.HOOK_RAISED, error
             self._logger.error("a hook failed for %r", job, exc_info=error)
 
-    def to_send(self, encoder: Any, exceptions: bool) -> list[PacketEvent]:
+    def to_send(
+        self,
+        encoder: Any,
+        exceptions: bool,
+        max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+    ) -> list[PacketEvent]:
         """The end of the job, if it has none. Arguments are those of `to_send`."""
         if self._job.is_lost:
             self._happened = Happened.LOST
-        events = to_send(self._happened, self._job, encoder, self._error, exceptions)
+        events = to_send(
+            self._happened, self._job, encoder, self._error, exceptions, max_packet_size
+        )
         if events and self._happened is Happened.LEFT_OPEN:
             self._logger.error("%r was left without an end: it fails", self._job)
         self._error = None  # Its traceback has the frame that has this.

@@ -130,6 +130,8 @@ _HANDSHAKE: Final = 10.0
 _LOOK_AT_CLOCK: Final = 60.0
 # Bytes; gearmand takes uniques of 64 (recording 29_unique_63_and_64).
 _MAX_UNIQUE_SIZE: Final = 64
+# The bytes of a JOB_ASSIGN_UNIQ besides function, unique and data: the handle, and three NULs.
+_ASSIGN_OVERHEAD: Final = constants.MAX_HANDLE_SIZE + 3
 
 _NOT_FOUND: Final = b"Job given in work result not found"
 _NOT_ON_SERVER: Final = b"Job does not exist on server"
@@ -753,6 +755,13 @@ class ServerEngine(BaseEngine):
     ) -> None:
         if len(unique) > _MAX_UNIQUE_SIZE:
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
+            return
+        # Workers get the handle with it, and may take no more than this server does.
+        size = len(function) + len(unique) + len(data) + _ASSIGN_OVERHEAD
+        size += len(reducer) + bool(reducer)
+        if size > self._max_packet_size:
+            text = b"%d bytes with the handle; max_packet_size is %d"
+            self._refuse(link, b"ARGUMENT_TOO_LARGE", text % (size, self._max_packet_size))
             return
         queue = self.queue
         key = key_of(unique, data)

@@ -10,8 +10,8 @@ from gearman_proto.wire.events import WorkComplete, WorkData, WorkException, Wor
 if TYPE_CHECKING:
     from gearman_proto.wire.events import PacketEvent
 
-# What a packet of a worker carries, in the words of its application.
-_CARRIED: Final[dict[type[PacketEvent], str]] = {
+#: The names that a worker's application has for the payloads of its packets.
+CARRIED: Final[dict[type[PacketEvent], str]] = {
     WorkComplete: "the result",
     WorkData: "a part of the result",
     WorkWarning: "a warning",
@@ -81,7 +81,7 @@ def _refusal(
 ) -> TypeError:
     """The error of an encoder that made `encoded`, which is not to be sent, of `data`."""
     side = "client" if kind is None else "worker"
-    carried = "the data" if kind is None else _CARRIED[kind]
+    carried = "the data" if kind is None else CARRIED[kind]
     what = f"{carried} of {repr(to_text(task, 'task')) if task else 'a job'}"
     made = type(encoded).__name__
     if encoded is data:

@@ -170,6 +170,7 @@ class GearmanJobRequest(Fields):
         "priority",
         "raw_result",
         "state",
+        "unclaimed",
         "waits",
     )
 
@@ -236,6 +237,8 @@ class GearmanJobRequest(Fields):
         #: The unique if it was made here, and so may be made anew.
         self.generated_unique: str | None = None
         self.encoder: Any = NoopEncoder
+        #: Deleted while an engine gives it a place, so that no other one does at the same time.
+        self.unclaimed: bool = True
         self._initialize()
 
     def _initialize(self) -> None:
@@ -278,10 +281,10 @@ class GearmanJobRequest(Fields):
             error: Why, if that was not the worker's doing.
         """
         was_pending = self.state == JOB_PENDING
-        self.let_go(state)
         if error is not None:
             self.error = error
         waits, self.waits = self.waits, ()
+        self.let_go(state)
         for wait in waits:
             if was_pending:
                 wait.requests_over((self,))
@@ -289,13 +292,15 @@ class GearmanJobRequest(Fields):
                 wait.request_ended(self)
 
     def let_go(self, state: str) -> None:
-        """What both ways to leave do first."""
+        """Be in no place any more: do what both ways to leave have in common."""
         self.state = state
-        self.link = self.payload = None
+        self.payload = None
         # Few have either, and each call takes as long as all of this.
         if self.timed_out is not False or self.tried is not _NOWHERE:
             self.was_in_time()
             self.forget_tried()
+        # Last: from now on another thread's engine may have it.
+        self.link = None
 
     def was_in_time(self) -> None:
         """Be not `timed_out`, whatever the application has set that to."""
@@ -309,9 +314,9 @@ class GearmanJobRequest(Fields):
 
     def strand(self) -> None:
         """Stay as it is, since its client has ended and nobody waits for it; for engines."""
-        self.link = _Stranded
         self.payload = None
         self.forget_tried()
+        self.link = _Stranded
 
     @property
     def is_stranded(self) -> bool:
@@ -405,7 +410,7 @@ class GearmanJobRequest(Fields):
         attributes = dict(self.__dict__)
         slots["raw_result"] = self.raw_result
         slots["_result"] = self._result
-        slots["payload"], slots["waits"] = None, ()
+        slots["payload"], slots["waits"], slots["unclaimed"] = None, (), True
         is_created = slots["state"] == JOB_CREATED and slots["link"] is not None
         slots["link"] = _Stranded if is_created or slots["state"] == JOB_PENDING else None
         for name in ("tried", "_job", "_updates"):
@@ -534,8 +539,8 @@ def leave_together(requests: Iterable[GearmanJobRequest]) -> None:
             for wait in waits:
                 wait.requests_over(alike)
             waits, alike = request.waits, []
-        request.let_go(JOB_CREATED)
         request.waits = ()
+        request.let_go(JOB_CREATED)
         alike.append(request)
     for wait in waits:
         wait.requests_over(alike)

@@ -7,16 +7,28 @@ code, so adapters call it and engines do not.
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from gearman_proto.wire.events import WorkComplete, WorkException, WorkFail, WorkStatus, WorkWarning
+from gearman_proto import constants
+from gearman_proto.names import to_text
+from gearman_proto.wire.events import (
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
 
-from .encoder import encode_data
+from .encoder import CARRIED, encode_data
+from .updates import MAX_REASON
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from gearman_proto.wire.events import PacketEvent
+
+_Work = TypeVar("_Work", bound="WorkData | WorkWarning | WorkComplete | WorkException")
 
 #: An exception as hooks get it; what `sys.exc_info` returns.
 ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None]"
@@ -33,25 +45,65 @@ def _digits(value: int | str | bytes) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def result_event(handle: bytes, encoder: Any, result: Any, task: bytes = b"") -> WorkComplete:
-    """The good end of a job, with `result`, which is None for none.
+def data_event(
+    kind: type[_Work],
+    handle: bytes,
+    encoder: Any,
+    data: Any,
+    task: bytes = b"",
+    max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+) -> _Work:
+    """Return a packet about a job.
 
-    `task` is for the error, if it is known.
+    Args:
+        kind: The class of the packet.
+        handle: The job's handle.
+        encoder: The encoder for `data`.
+        data: The application's data.
+        task: The job's task, for the error; empty if it is not known.
+        max_packet_size: The largest packet to send, in bytes.
 
     Raises:
-        Exception: Whatever the encoder raises; TypeError if it does not make bytes of `result`.
+        ValueError: The packet would be larger.
+        Exception: Whatever the encoder raises; TypeError if it does not make bytes of `data`.
+    """
+    payload = encode_data(encoder, data, kind, task)
+    if len(handle) + 1 + len(payload) > max_packet_size:
+        of = repr(to_text(task, "task")) if task else "a job"
+        raise ValueError(
+            f"{CARRIED[kind]} of {of} has {len(payload)} bytes: with a max_packet_size of "
+            f"{max_packet_size}, it can have {max_packet_size - len(handle) - 1}; send parts with "
+            "send_job_data, or raise that of workers, clients and servers"
+        )
+    return kind(handle, payload)
+
+
+def result_event(
+    handle: bytes,
+    encoder: Any,
+    result: Any,
+    task: bytes = b"",
+    max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+) -> WorkComplete:
+    """Return the good end of a job, with `result`, which is None for none.
+
+    Arguments and exceptions are those of `data_event`.
     """
     try:
-        payload = encode_data(encoder, result, WorkComplete, task)
+        return data_event(WorkComplete, handle, encoder, result, task, max_packet_size)
     except Exception:
         if result is not None:
             raise
-        payload = b""  # Few encoders have a form for it.
-    return WorkComplete(handle, payload)
+        return WorkComplete(handle, b"")  # Few encoders have a form for it.
 
 
 def failure_events(
-    handle: bytes, encoder: Any, error: BaseException, *, exceptions: bool
+    handle: bytes,
+    encoder: Any,
+    error: BaseException,
+    *,
+    exceptions: bool,
+    max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
 ) -> list[PacketEvent]:
     """The bad end of a job for which `error` was raised, in the order to send it in.
 
@@ -60,12 +112,22 @@ def failure_events(
         encoder: What encodes the error's text.
         error: What was raised.
         exceptions: Whether to send WORK_EXCEPTION, and not WORK_WARNING and WORK_FAIL.
+        max_packet_size: The largest packet to send, in bytes. The text is cut to fit.
     """
     text = "".join(traceback.format_exception_only(type(error), error)).strip()
-    try:
-        payload = encode_data(encoder, text)
-    except Exception:  # noqa: BLE001 - it is the application's, and there is an error already
-        payload = text.encode("utf-8", "replace")
+    limit = max_packet_size - len(handle) - 1
+    payload = _encode_text(encoder, text)
+    if len(payload) > limit:
+        payload = _encode_text(encoder, text[: min(MAX_REASON, limit)])
+    if len(payload) > limit:
+        payload = text[:limit].encode("utf-8", "replace")[:limit]
     if exceptions:
         return [WorkException(handle, payload)]
     return [WorkWarning(handle, payload), WorkFail(handle)]
+
+
+def _encode_text(encoder: Any, text: str) -> bytes:
+    try:
+        return encode_data(encoder, text)
+    except Exception:  # noqa: BLE001 - it is the application's, and there is an error already
+        return text.encode("utf-8", "replace")

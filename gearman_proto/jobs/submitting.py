@@ -19,8 +19,9 @@ from .encoder import NoopEncoder, encode_data
 from .request import GearmanJobRequest
 from .supply import Supply
 
-#: Bytes of a job's data, encoded: a packet's size is a number of 32 bits, for the names, too.
-MAX_PAYLOAD_SIZE: Final = constants.MAX_BODY_SIZE - 16384
+# The bytes of a JOB_ASSIGN_UNIQ besides function and data: handle and unique, whose lengths nobody
+# knows yet, and a NUL after each name.
+_ASSIGN_OVERHEAD: Final = constants.MAX_HANDLE_SIZE + constants.MAX_UNIQUE_SIZE + 3
 
 #: Requests to make at a time, if there are more: they have as many submits as are written at once.
 SLICE: Final = 1024
@@ -71,6 +72,7 @@ def supply_requests(
     background: bool = False,
     max_retries: int = 0,
     encoder: Any = NoopEncoder,
+    max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
 ) -> list[GearmanJobRequest] | Supply:
     """Do what `make_requests` does; for many plain jobs, later.
 
@@ -79,6 +81,7 @@ def supply_requests(
         background: As in `make_requests`.
         max_retries: As in `make_requests`.
         encoder: The encoder that their data is for.
+        max_packet_size: As in `prepare`.
 
     Returns:
         A list of requests, or a Supply.
@@ -87,17 +90,22 @@ def supply_requests(
         TypeError, ValueError: As in `make_requests`.
     """
     if encoder is NoopEncoder and type(jobs) is list and len(jobs) > SLICE:
-        plain = _plain(jobs)
+        plain = _plain(jobs, max_packet_size)
         if plain is not None:
             attempts = check_count("max_retries", max_retries, 0) + 1
             return Supply(*plain, bool(background), attempts)
     return make_requests(jobs, background=background, max_retries=max_retries)
 
 
-def _plain(jobs: list[Any]) -> tuple[list[str], list[bytes]] | None:
+def data_limit(task: bytes, max_packet_size: int) -> int:
+    """Return how large a job's data can be, in bytes, so that a worker can receive the job."""
+    return max_packet_size - _ASSIGN_OVERHEAD - len(task)
+
+
+def _plain(jobs: list[Any], max_packet_size: int) -> tuple[list[str], list[bytes]] | None:
     """The tasks and the data of jobs that have nothing else, and are sound; or None."""
     tasks, payloads = [], []
-    task = None
+    task, limit = None, 0
     try:
         for job in jobs:
             if type(job) is not dict or len(job) != 2:
@@ -107,8 +115,9 @@ def _plain(jobs: list[Any]) -> tuple[list[str], list[bytes]] | None:
                 task = job["task"]
                 if type(task) is not str:
                     return None
-                check_name("task", task, constants.MAX_FUNCTION_SIZE)
-            if type(payload) is not bytes or len(payload) > MAX_PAYLOAD_SIZE:
+                wire_task = check_name("task", task, constants.MAX_FUNCTION_SIZE)
+                limit = data_limit(wire_task, max_packet_size)
+            if type(payload) is not bytes or len(payload) > limit:
                 return None
             tasks.append(task)
             payloads.append(payload)
@@ -150,7 +159,11 @@ def check_requests(requests: Iterable[GearmanJobRequest]) -> None:
             raise ArgumentTypeError(f"a request is a GearmanJobRequest, not {request!r}")
 
 
-def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
+def prepare(
+    requests: Iterable[GearmanJobRequest],
+    encoder: Any,
+    max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+) -> None:
     """Check all of `requests`, and encode the data of those that are going to be sent.
 
     This runs the application's encoder, so it is not called where that could hold up others. It
@@ -159,6 +172,8 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
     Args:
         requests: The requests of one call.
         encoder: The `data_encoder` to use.
+        max_packet_size: Bytes. The JOB_ASSIGN_UNIQ or JOB_ASSIGN_ALL with which a worker will
+            receive the job must not be larger.
 
     Raises:
         TypeError: Something is not of the type it must be, or not even a request.
@@ -166,7 +181,7 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
         Exception: Whatever the encoder raises.
     """
     check_requests(requests)
-    task = None
+    task, limit = None, 0
     for request in requests:
         if request.state != JOB_UNKNOWN and not request.is_stranded:
             continue
@@ -174,7 +189,8 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
             if type(request.task) is not str:
                 request.task = to_text(request.task, "task")
             task = request.task
-            check_name("task", task, constants.MAX_FUNCTION_SIZE)
+            wire_task = check_name("task", task, constants.MAX_FUNCTION_SIZE)
+            limit = data_limit(wire_task, max_packet_size)
         if request.unique and request.unique != request.generated_unique:
             request.unique = to_text(request.unique, "unique")
             check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE)
@@ -183,8 +199,9 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
             or type(request.max_connection_attempts) is not int
         ):
             raise ArgumentTypeError(f"the attempts of {request!r} are not whole numbers")
+        room = limit
         if request.run_at is not None or request.reducer is not None:
-            _check_special(request)
+            room -= _check_special(request)
         else:
             try:
                 is_known = (request.priority, request.background) in SUBMITS
@@ -195,10 +212,13 @@ def prepare(requests: Iterable[GearmanJobRequest], encoder: Any) -> None:
         payload = request.data
         if encoder is not NoopEncoder or type(payload) is not bytes:
             payload = encode_data(encoder, payload, None, request.task)
-        if len(payload) > MAX_PAYLOAD_SIZE:
+            if request.state != JOB_UNKNOWN and not request.is_stranded:
+                continue  # Another thread's client has submitted it while the encoder ran.
+        if len(payload) > room:
             raise ValueError(
-                f"the data has {len(payload)} bytes, more than the {MAX_PAYLOAD_SIZE} that fit a "
-                "packet"
+                f"the data of {request.task!r} has {len(payload)} bytes: with a max_packet_size of "
+                f"{max_packet_size}, it can have {max(room, 0)}; raise that of the client, and "
+                "of workers and servers"
             )
         request.encoder = encoder
         request.payload = payload
@@ -212,7 +232,8 @@ def _bad_priority(request: GearmanJobRequest) -> Exception:
     )
 
 
-def _check_special(request: GearmanJobRequest) -> None:
+def _check_special(request: GearmanJobRequest) -> int:
+    """Check what few jobs have. Return the bytes that it adds to the packet for a worker."""
     if request.run_at is not None and request.reducer is not None:
         raise ValueError("a job has a run_at or a reducer, not both")
     if request.priority is not None:
@@ -221,9 +242,9 @@ def _check_special(request: GearmanJobRequest) -> None:
         if not request.background:
             raise ValueError("a job with a run_at is a background job")
         to_epoch(request.run_at)
-    else:
-        assert request.reducer is not None
-        check_name("reducer", request.reducer, constants.MAX_REDUCER_SIZE)
+        return 0
+    assert request.reducer is not None
+    return len(check_name("reducer", request.reducer, constants.MAX_REDUCER_SIZE)) + 1
 
 
 def to_epoch(run_at: datetime | float | None) -> int:

@@ -59,7 +59,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             ssl_context: An `ssl.SSLContext` for the servers whose dict has no TLS of its own.
             connect_timeout: Seconds to wait for a connection to a server.
             exceptions: Whether to ask servers for the data of exceptions (`request.exception`).
-            max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+            max_packet_size: Bytes. A server that sends a larger packet is disconnected. A job that
+                workers would receive in a larger packet is refused with a ValueError.
             heartbeat: Seconds that a server may be silent while something is awaited from it,
                 before it is asked for the jobs that are waited for; without a byte for as many
                 again it is given up, as if the connection had been lost. None never asks.
@@ -87,6 +88,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             "heartbeat": heartbeat,
             "max_abandoned": max_abandoned,
         }
+        self._max_packet_size = max_packet_size
         self._make(parse_servers(host_list, ssl_context), options)
 
     def __repr__(self) -> str:
@@ -381,7 +383,11 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         self, jobs: Collection[Mapping[str, Any]], background: bool, max_retries: int
     ) -> list[GearmanJobRequest] | Supply:
         return supply_requests(
-            jobs, background=background, max_retries=max_retries, encoder=self.data_encoder
+            jobs,
+            background=background,
+            max_retries=max_retries,
+            encoder=self.data_encoder,
+            max_packet_size=self._max_packet_size,
         )
 
     @staticmethod
@@ -399,7 +405,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         accepted_only = not wait_until_complete
         if type(requests) is not Supply or requests.requests:
             # Of a Supply, these are what somebody has had a look at, and may have changed.
-            prepare(requests, self.data_encoder)
+            prepare(requests, self.data_encoder, self._max_packet_size)
         return lambda engine, now, wake: engine.submit(
             requests, now, wake, accepted_only=accepted_only, timeout=seconds
         )

@@ -10,7 +10,8 @@ from gearman_proto import constants
 from gearman_proto.arguments import check_timeout, to_seconds
 from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.foreign import shown
-from gearman_proto.jobs.encoder import NoopEncoder, encode_data
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.results import data_event
 from gearman_proto.names import check_client_id, check_task, to_text
 from gearman_proto.tls import parse_servers
 
@@ -87,7 +88,9 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             max_outage: Seconds without any server after which `work` raises; None for never.
             look_again: Seconds after which an idle worker looks for jobs that servers did not tell
                 of: gearmand does not, when a job that was submitted for later is due.
-            max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+            max_packet_size: Bytes. A server that sends a larger packet is disconnected. A result
+                that needs a larger packet fails its job, once; the methods that send data about a
+                job raise a ValueError.
             connect: (awaited) Where streams come from, as for GearmanClient.
 
         Raises:
@@ -104,6 +107,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         self.worker_client_id: str | None = None
         self._max_jobs = max_jobs
         self._exceptions = exceptions
+        self._max_packet_size = max_packet_size
         # All that was ever registered: a job may come after its task was unregistered.
         self._registered: dict[str, Ability] = {}
         options = {
@@ -471,7 +475,9 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> PacketEvent:
         """A packet about `job` with `data` that the application gave."""
         handle = handle_of(job)
-        return kind(handle, encode_data(self.data_encoder, data, kind, job.wire_task))
+        return data_event(
+            kind, handle, self.data_encoder, data, job.wire_task, self._max_packet_size
+        )
 
     def _begin_send(
         self, job: WorkerJob, event: PacketEvent, timeout: float | None, *, done: bool = False

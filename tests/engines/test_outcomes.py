@@ -146,6 +146,24 @@ def test_a_result_that_is_not_to_be_encoded(job: WorkerJob) -> None:
     assert OUTCOMES[Happened.UNENCODABLE] == OUTCOMES[Happened.RAISED]
 
 
+@pytest.mark.parametrize("exceptions", [False, True])
+def test_result_of_more_than_a_packet_fails_its_job_once(exceptions: bool, job: WorkerJob) -> None:
+    with pytest.raises(ValueError, match="the result of 'f' has 200 bytes") as caught:
+        to_send(Happened.RETURNED, job, NoopEncoder, bytes(200), exceptions, 100)
+    events = to_send(Happened.UNENCODABLE, job, NoopEncoder, caught.value, exceptions, 100)
+    kinds = [WorkException] if exceptions else [WorkWarning, WorkFail]
+    assert [type(event) for event in events] == kinds
+    reason: Any = events[0]
+    assert reason.data == f"ValueError: {caught.value}".encode()[:96]
+
+
+def test_ending_cuts_a_reason_that_fits_no_packet(job: WorkerJob) -> None:
+    ending = Ending(job, LOGGER)
+    ending.hook_raised(ValueError("x" * 200))
+    (event,) = ending.to_send(NoopEncoder, True, 100)
+    assert event == WorkException(b"H:1", b"ValueError: " + b"x" * 84)
+
+
 # What hooks do.
 
 

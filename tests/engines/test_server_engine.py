@@ -1759,6 +1759,29 @@ def test_too_large_a_packet() -> None:
     assert world.engine.queue.memory == 0
 
 
+@pytest.mark.parametrize("reducer", [None, b"reducer"])
+def test_job_that_workers_would_receive_in_too_large_a_packet_is_refused(
+    reducer: bytes | None,
+) -> None:
+    world = World(max_packet_size=1000)
+    client = world.connect()
+
+    def submit(size: int) -> list[Any]:
+        if reducer is None:
+            client.send(SubmitJob(b"f", b"u", bytes(size)))
+        else:
+            client.send(SubmitReduceJob(b"f", b"u", reducer, b"", bytes(size)))
+        return client.take()
+
+    room = 1000 - 66 - len(b"fu") - (len(reducer) + 1 if reducer else 0)
+    (refusal,) = submit(room + 1)
+    text = b"1001 bytes with the handle; max_packet_size is 1000"
+    assert refusal == Error(b"ARGUMENT_TOO_LARGE", text)
+    assert client.ask(b"status") == b".\n"
+    (created,) = submit(room)
+    assert isinstance(created, JobCreated)
+
+
 def test_endless_packet() -> None:
     """A packet that fits alone, but not beside what others keep unfinished."""
     world = World(max_memory=1_000_000)

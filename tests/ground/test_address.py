@@ -216,7 +216,5 @@ def test_address_with_ssl_context_is_copied_but_not_pickled() -> None:
     """Without its context it would be the address of a plain connection."""
     address = ServerAddress("localhost", ssl_context=ssl.create_default_context())
     assert copy.copy(address) is copy.deepcopy(address) is address
-    with pytest.raises(
-        TypeError, match="localhost:4730 has an ssl_context, which can't be pickled"
-    ):
+    with pytest.raises(TypeError, match="localhost:4730 has an ssl_context, which can't"):
         pickle.dumps(address)

@@ -58,7 +58,7 @@ def by_pickle(thing: Any) -> Any:
 COPIES = pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, by_pickle])
 
 # The engine's bookkeeping, which a copy does not have.
-_ENGINE = {"link", "payload", "tried", "waits", "is_stranded"}
+_ENGINE = {"link", "payload", "tried", "waits", "unclaimed", "is_stranded"}
 
 
 def played(*answers: Event, background: bool = False, submit: bool = True) -> GearmanJobRequest:

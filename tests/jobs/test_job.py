@@ -554,10 +554,18 @@ def test_status_updates_are_cut_to_the_latest(monkeypatch: pytest.MonkeyPatch) -
     assert request.state == JOB_CREATED
 
 
-def test_data_that_fits_no_packet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gearman_proto.jobs.submitting.MAX_PAYLOAD_SIZE", 5)
-    assert one(data=b"12345").payload == b"12345"
-    (request,) = make_requests([{"task": "t", "data": b"123456"}])
-    with pytest.raises(ValueError, match="6 bytes, more than the 5"):
-        prepare([request], NoopEncoder)
-    assert request.payload is None
+@pytest.mark.parametrize("reducer", [None, "ünique"])
+def test_prepare_refuses_data_that_makes_the_packet_for_workers_too_large(
+    reducer: str | None,
+) -> None:
+    function, unique = b"t" * 100, b"u" * 63
+    packet: Any = events.JobAssignUniq(b"h" * 63, function, unique, b"")
+    if reducer is not None:
+        packet = events.JobAssignAll(b"h" * 63, function, unique, reducer.encode(), b"")
+    room = 1000 - len(b"\0".join(packet.arguments(packet)))
+    job = {"task": function, "unique": unique, "reducer": reducer}
+    requests = make_requests([{**job, "data": bytes(room)}, {**job, "data": bytes(room + 1)}])
+    prepare(requests[:1], NoopEncoder, 1000)
+    with pytest.raises(ValueError, match=rf"has {room + 1} bytes: .* of 1000, it can have {room};"):
+        prepare(requests[1:], NoopEncoder, 1000)
+    assert requests[1].payload is None

@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 
 from gearman_proto.jobs.encoder import DataEncoder, NoopEncoder
-from gearman_proto.jobs.results import failure_events, result_event, status_event
-from gearman_proto.wire.events import WorkComplete, WorkException, WorkFail, WorkStatus, WorkWarning
+from gearman_proto.jobs.results import data_event, failure_events, result_event, status_event
+from gearman_proto.wire.events import (
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
 
 
 class Pickle(DataEncoder):
@@ -52,6 +59,41 @@ def test_failures() -> None:
 def test_failures_that_are_not_to_be_encoded() -> None:
     (event,) = failure_events(b"H:1", Broken, ValueError("\udc80"), exceptions=True)
     assert event == WorkException(b"H:1", b"ValueError: ?")
+
+
+@pytest.mark.parametrize("kind", [WorkData, WorkWarning, WorkComplete, WorkException])
+def test_data_event_of_more_than_a_packet_is_refused(kind: Any) -> None:
+    assert data_event(kind, b"H:1", NoopEncoder, bytes(96), b"t", 100) == kind(b"H:1", bytes(96))
+    with pytest.raises(ValueError, match=r"of 't' has 97 bytes: .* of 100, it can have 96; send"):
+        data_event(kind, b"H:1", NoopEncoder, bytes(97), b"t", 100)
+    with pytest.raises(ValueError, match="of a job has 97 bytes"):
+        data_event(kind, b"H:1", NoopEncoder, bytes(97), max_packet_size=100)
+
+
+def test_result_event_of_more_than_a_packet_is_refused() -> None:
+    with pytest.raises(ValueError, match="the result of 't' has 97 bytes"):
+        result_event(b"H:1", NoopEncoder, bytes(97), b"t", 100)
+
+
+def test_failure_events_cut_a_text_that_fits_no_packet() -> None:
+    class Quoting(DataEncoder):
+        @classmethod
+        def encode(cls, encodable_object: Any) -> str:
+            return f'"{encodable_object}"'
+
+    def sent(encoder: Any, text: str, size: int) -> bytes:
+        error = ValueError(text)
+        options: Any = {"exceptions": True, "max_packet_size": size}
+        (event,) = failure_events(b"H:1", encoder, error, **options)
+        assert isinstance(event, WorkException)
+        return event.data
+
+    assert sent(NoopEncoder, "x" * 88, 104) == b"ValueError: " + b"x" * 88
+    assert sent(NoopEncoder, "x" * 89, 104) == b"ValueError: " + b"x" * 88
+    # An encoder's payload can't be cut, so the text is, or goes without the encoder.
+    assert sent(Quoting, "x" * 20_000, 20_000) == b'"ValueError: ' + b"x" * 9988 + b'"'
+    assert sent(Quoting, "x" * 200, 104) == b"ValueError: " + b"x" * 88
+    assert sent(NoopEncoder, "é" * 200, 105) == b"ValueError: " + "é".encode() * 44 + b"\xc3"
 
 
 def test_progress() -> None:

@@ -11,7 +11,7 @@ import pytest
 from gearman_proto.errors import LocalProtocolError
 from gearman_proto.jobs import submitting
 from gearman_proto.jobs.encoder import NoopEncoder
-from gearman_proto.jobs.submitting import MAX_PAYLOAD_SIZE, prepare, supply_requests
+from gearman_proto.jobs.submitting import prepare, supply_requests
 from gearman_proto.jobs.supply import Supply
 
 SLICE = 3
@@ -78,7 +78,7 @@ class Text(str):
         ([*JOBS, {"task": Text("t"), "data": b""}], {}),
         ([*JOBS, {"task": "t", "data": "text"}], {}),
         ([*JOBS, {"task": "t\0", "data": b""}], {}),
-        ([*JOBS, {"task": "t", "data": bytes(MAX_PAYLOAD_SIZE + 1)}], {}),
+        ([*JOBS, {"task": "t", "data": bytes(871)}], {"max_packet_size": 1000}),
     ],
     ids=lambda value: "",
 )

@@ -14,6 +14,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
+from gearman_proto.jobs.submitting import make_requests
 from gearman_sync import GearmanClient
 from gearman_sync._turns import Bell
 from gearman_sync.testing import Gate, ScriptedJob, ScriptedWorker, echo, reverse
@@ -64,6 +65,29 @@ def test_idle_threads_use_no_cpu(
     start_worker(gearmand.address, {task: echo})
     assert {call.result(20).result for call in calls} == {b"0", b"1", b"2"}
     assert used < 0.05
+
+
+def test_request_that_another_thread_submits_with_another_client_is_refused(
+    make_client: MakeClient, gearmand: Gearmand, task: str, start_worker: StartWorker
+) -> None:
+    start_worker(gearmand.address, {task: reverse})
+    first, second = make_client(gearmand.address), make_client(gearmand.address)
+    (request,) = make_requests([{"task": task, "data": b"data"}])
+    refused: list[BaseException | None] = []
+
+    class Chance(random.SystemRandom):
+        """Lets the second thread run while the first one is in the midst of its submit."""
+
+        def randbytes(self, n: int) -> bytes:
+            if not refused:
+                call = spawn(second.submit_multiple_requests, [request], poll_timeout=10)
+                refused.append(call.exception(20))
+            return super().randbytes(n)
+
+    first._driver.engine._rng = Chance()
+    first.submit_multiple_requests([request])
+    assert isinstance(refused[0], InvalidClientState)
+    assert request.result == b"atad"
 
 
 def test_leader_ends_first_and_others_go_on(
