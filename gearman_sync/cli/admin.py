@@ -10,7 +10,7 @@ from gearman_proto.errors import GearmanError, ServerError
 from gearman_sync import GearmanAdminClient
 
 from . import exits
-from .options import Servers, check_seconds, for_servers
+from .options import Servers, TaskName, check_seconds, for_servers
 from .output import complain, in_order, show
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _cancelled(client: GearmanAdminClient, handle: str) -> bool:
 @for_servers
 def maxqueue(
     servers: Servers,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="The function.", show_default=False)],
+    task: TaskName,
     sizes: Annotated[
         list[int],
         typer.Argument(

@@ -319,8 +319,9 @@ class _Writer:
     def _write(self, entry: Entry) -> None:
         request = entry.request
         self._bars.end(entry)
-        for warning in request.warning_updates:
-            self._bars.warn(warning)
+        if not request.background:
+            for warning in request.warning_updates:
+                self._bars.warn(warning)
         timed_out = not request.complete and request.state != JOB_UNKNOWN
         status, reason = exits.outcome(request, timed_out=timed_out)
         self._statuses.add(status)

@@ -214,11 +214,28 @@ def complete_task(incomplete: str) -> list[str]:
     return sorted(names)
 
 
+def _check_task(task: str) -> str:
+    """Return the name of a function.
+
+    Servers take an empty name, but in a shell it comes from a variable that is not set.
+
+    Raises:
+        typer.BadParameter: The name is empty.
+    """
+    if not task:
+        raise typer.BadParameter("the name of the function is empty; is a variable not set?")
+    return task
+
+
 #: The argument that names a function.
 TaskName = Annotated[
     str,
     typer.Argument(
-        metavar="TASK", help="The function.", show_default=False, autocompletion=complete_task
+        metavar="TASK",
+        help="The function.",
+        show_default=False,
+        autocompletion=complete_task,
+        callback=_check_task,
     ),
 ]
 

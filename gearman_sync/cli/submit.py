@@ -124,11 +124,12 @@ def submit(
         raise exits.Exit(exits.USAGE, "--unordered is for --lines")
     if lines and unique not in (None, "-"):
         raise exits.Exit(exits.USAGE, "with --lines, all jobs of one --unique would be one")
-    job: dict[str, Any] = {
-        "task": task,
-        "unique": unique,
-        "priority": None if priority is Priority.NORMAL else priority.name,
-    }
+    job: dict[str, Any] = {"task": task}
+    # Without an option, the library has a shorter way for a job.
+    if unique is not None:
+        job["unique"] = unique
+    if priority is not Priority.NORMAL:
+        job["priority"] = priority.name
     if at is not None:
         if priority is not Priority.NORMAL:
             raise exits.Exit(exits.USAGE, "servers take no --priority for a job with --at")

@@ -67,7 +67,7 @@ def test_completion_offers_options() -> None:
     assert "--unordered" in complete("gearmanctl submit --un")
 
 
-@pytest.mark.parametrize("command", ["submit", "work"])
+@pytest.mark.parametrize("command", ["submit", "work", "maxqueue"])
 def test_completion_offers_the_functions_of_all_servers(
     launch: Callable[[], Server], command: str
 ) -> None:

@@ -47,6 +47,27 @@ def test_a_wrong_environment(names: str, words: tuple[str, ...]) -> None:
     assert result.error
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("submit", "", "data"),
+        ("submit", ""),
+        ("submit", "", "--lines"),
+        ("submit", "", "--background"),
+        ("work", "", "--", "cat"),
+        ("maxqueue", "", "1"),
+    ],
+    ids=" ".join,
+)
+def test_empty_function_is_refused_before_a_server_is_asked(words: tuple[str, ...]) -> None:
+    result = gearmanctl(*words, at=NOWHERE)
+    assert (result.status, result.output) == (USAGE, b"")
+    assert result.error == (
+        "Invalid value for 'TASK': the name of the function is empty; is a variable not set? "
+        f"(see gearmanctl {words[0]} --help)"
+    )
+
+
 def test_without_any_it_is_the_local_host(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [ServerAddress("localhost", 4730)]
     monkeypatch.delenv("GEARMAN_SERVERS", raising=False)

@@ -1045,6 +1045,71 @@ def test_what_can_not_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert name in printed.out or lines.get(name, "").startswith("this is nested")
 
 
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ("print(1)", "Next: correct what standard error lists, and run this again."),
+        (
+            PROGRAM,
+            "Next: correct what standard error lists, and run this again. For the other files: no",
+        ),
+    ],
+)
+def test_file_that_can_not_be_read_is_the_next_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, last: str
+) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(text)
+    assert main([str(path), str(tmp_path / "absent.py")]) == 2
+    assert capsys.readouterr().out.splitlines()[-1].startswith(last)
+    assert main([str(tmp_path / "absent.py")]) == 2
+    assert "nothing" not in capsys.readouterr().out
+
+
+# Output that can't be written.
+
+
+@pytest.mark.parametrize("text", ["print(1)\n", "import gearman.errors\n" * 1000])
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_full_disk_is_an_error_of_one_line(tmp_path: Path, text: str, option: list[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    path = tmp_path / "program.py"
+    path.write_text(text + "import gearman.io\n")
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "gearman_sync.migrate", *option, str(path)],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            text=True,
+            timeout=60,
+        )
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        "python -m gearman_sync.migrate: can't write the findings: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full"])
+def test_stream_that_is_closed_or_full_changes_no_status(tmp_path: Path, closed: str) -> None:
+    path = tmp_path / "program.py"
+    path.write_text("import gear\n")
+    command = [sys.executable, "-m", "gearman_sync.migrate"]
+    for paths, status in (([path], 1), ([path, tmp_path / "absent"], 2)):
+        ran = subprocess.run(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", *command, *map(str, paths)],
+            cwd=ROOT,
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=60,
+        )
+        assert ran.returncode == status
+        assert "Traceback" not in ran.stderr
+
+
 def test_a_directory_without_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(tmp_path) == 0
     assert "there is no Python in this directory" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 
     from ._rules import Finding
 
+_PROGRAM = "python -m gearman_sync.migrate"
 _NOTHING, _BY_HAND, _TROUBLE = 0, 1, 2
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command, and return its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m gearman_sync.migrate",
+        prog=_PROGRAM,
         description="List what has to change in a program that was written for python-gearman, "
         "gearman3, pygearman, python3-gearman, py3gearman, gear or aiogear, if it is to run on "
         "gearman_sync. Nothing of the program is run or changed.",
@@ -41,9 +43,17 @@ def main(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(options.paths, as_json=options.json)
-    except BrokenPipeError:  # | head
+    except OSError as error:  # Nothing but the output raises it.
+        # At its end, Python would write the rest, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # That is `| head`.
+            _complain(f"{_PROGRAM}: can't write the findings: {error.strerror}")
         return _TROUBLE
+
+
+def _complain(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)  # noqa: T201
 
 
 def _run(paths: Sequence[str], *, as_json: bool) -> int:
@@ -54,11 +64,12 @@ def _run(paths: Sequence[str], *, as_json: bool) -> int:
     for finding in program.findings:
         print(json.dumps(_as_dict(finding)) if as_json else _as_text(finding))  # noqa: T201
     if not as_json:
-        for line in _summary(program):
+        for line in _summary(program, has_problems=bool(problems)):
             print(line)  # noqa: T201
-    sys.stdout.flush()
+    if sys.stdout is not None:  # The shell's `>&-` closes it.
+        sys.stdout.flush()
     for line in notes + problems:
-        print(shown(line), file=sys.stderr)  # noqa: T201
+        _complain(shown(line))
     if problems:
         return _TROUBLE
     by_hand = any(each.verdict is Verdict.CHANGE for each in program.findings)
@@ -92,7 +103,7 @@ def _as_text(finding: Finding) -> str:
     )
 
 
-def _summary(program: Program) -> Iterator[str]:
+def _summary(program: Program, *, has_problems: bool) -> Iterator[str]:
     count = {
         verdict: sum(each.verdict is verdict for each in program.findings) for verdict in Verdict
     }
@@ -103,7 +114,11 @@ def _summary(program: Program) -> Iterator[str]:
         f"{count[Verdict.CHANGE]} to change by hand, "
         f"{count[Verdict.INSTALL]} that install_as_gearman() takes care of."
     )
-    yield "Next: " + _next_step(program, count)
+    step = _next_step(program, count)
+    if has_problems:
+        others = f" For the other files: {step}" if program.users else ""
+        step = f"correct what standard error lists, and run this again.{others}"
+    yield f"Next: {step}"
 
 
 def _counted(number: int, noun: str) -> str:
