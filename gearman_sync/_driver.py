@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("gearman")
 
-# What ends one connection only.
+# Errors that end one connection only.
 _BROKEN: Final = (OSError, MemoryError)
 # Who has connected.
 _PEER: Final = ServerAddress("peer")
@@ -87,7 +87,7 @@ chance: Final = random.SystemRandom()
 
 
 def _with_text(error: Exception) -> Exception:
-    """Return `error`, or one that says something."""
+    """Return `error`, or an error that names its type if it has no text (a MemoryError)."""
     return error if str(error) else OSError(type(error).__name__)
 
 
@@ -194,7 +194,7 @@ class Driver(BaseDriver[E_]):
         self._poller.waker.wake()
 
     def open(self) -> None:
-        """Open what a call waits with, if it is not open; the caller has the lock.
+        """Open the selector and the waker if they are not open. The caller has the lock.
 
         Raises:
             ConnectionError: The system has no descriptors left. Nothing has changed then.
@@ -219,7 +219,8 @@ class Driver(BaseDriver[E_]):
         try:
             self.tell(lambda engine, now: engine.close(now))
         except ConnectionError:
-            # The descriptors were taken away, and the connections are given up now. Again:
+            # The program has closed the descriptors. All connections are given up now, so the
+            # second call only closes the engine.
             self.tell(lambda engine, now: engine.close(now))
         if not self._lock.is_mine():
             with self._lock:
@@ -275,10 +276,10 @@ class Driver(BaseDriver[E_]):
             raise
 
     def _check_descriptors(self, error: OSError) -> None:
-        """Give up all connections if the program has closed what `error` may be about.
+        """Give up all connections if `error` came because the program closed the descriptors.
 
         Raises:
-            ConnectionError: That is so.
+            ConnectionError: The program has closed them.
         """
         try:
             self._poller.check()
@@ -379,7 +380,7 @@ class Driver(BaseDriver[E_]):
         rounds, selector = self._rounds, self._poller.selector
         if selector is None:
             self._poller.open()
-            # What was posted before that has woken nobody.
+            # Calls posted before the waker was open have not woken this thread.
             self._enter()
             self._leave()
             return

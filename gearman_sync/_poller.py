@@ -5,10 +5,10 @@ it, but for `select`, in which the leader sleeps without the lock, and `waker`. 
 another thread polls is allowed on Linux and BSD, and elsewhere the wake-up makes it count.
 
 Nothing is opened before it is used: programs make clients and workers, and then become daemons,
-which close all descriptors. A program that does so later takes away descriptors that are in use,
-and their numbers become those of its own files. That shows as an error of a system call. Before a
-descriptor is closed, and after such an error, `check` looks whether the waker's are still its own;
-they stand for all others. If not, `abandon` forgets everything without closing it.
+which close all descriptors. A program that does so later closes descriptors that are in use, and
+their numbers become those of its own files. System calls then fail. Before the poller closes a
+descriptor, and after an error, `check` compares the waker's inodes. They stand for all other
+descriptors. If they have changed, `abandon` drops everything without closing it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Poller:
         touched: The links whose transports may wait for something else than before.
         selector: Its `select` sleeps until a socket is ready, or `waker` has woken it, whose owner
             in it is None. There is one between `open` and `close`, `renew` or `abandon`.
-        is_open: Whether `close` was not called yet.
+        is_open: False once `close` was called.
     """
 
     def __init__(self) -> None:
@@ -214,7 +214,7 @@ class Poller:
         """Ensure that the descriptors are still this poller's.
 
         Raises:
-            ConnectionError: They are not. Whoever handles it calls `renew` or `close`.
+            ConnectionError: They are not. The handler has to call `renew` or `close`.
         """
         if not self.waker.is_intact:
             raise ConnectionError(
@@ -223,13 +223,15 @@ class Poller:
             )
 
     def renew(self, *, asleep: bool) -> None:
-        """Close all connections and the selector: nobody knows what is in it.
+        """Close all connections and the selector, whose contents are uncertain.
 
-        A signal's exception may have come between what the selector knows and what the system
-        does, or this. It may also come within this, which is then done again.
+        The exception of a signal handler may have left the selector, the system and this object
+        with different ideas of what is registered. If it hits this method, the driver calls it
+        again.
 
         Args:
-            asleep: Whether somebody sleeps in the selector, who has to be woken, and closes it.
+            asleep: Whether a thread sleeps in the selector. The caller wakes that thread, which
+                closes the selector (`drop`).
         """
         if not self.waker.is_intact:
             self.abandon()
@@ -242,7 +244,7 @@ class Poller:
             old.close()
 
     def drop(self, selector: EpollSelector | PlainSelector) -> None:
-        """Close a selector that `renew` has left to whoever slept in it."""
+        """Close a selector that `renew` could not close because a thread slept in it."""
         if self.waker.is_intact:
             selector.close()
         else:

@@ -90,10 +90,10 @@ class PlainSelector:
 
 
 def _keep(thing: object) -> None:
-    """Keep `thing`, whose finalizer would close a file of the program, for good.
+    """Keep `thing` alive until the process ends, since its finalizer would close another file.
 
-    Python drops what is called at a fork last of all, when it has closed all files itself. (What a
-    module has is dropped earlier.) That the call does nothing is intended.
+    The interpreter releases at-fork callbacks at its very end, after it has flushed and closed the
+    program's files. It clears modules earlier. The callback itself does nothing.
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=functools.partial(id, thing))

@@ -296,7 +296,7 @@ class Transport:
         """Close the connection.
 
         Args:
-            in_child: Whether this is the child of a fork, whose parent goes on with the connection.
+            in_child: True in the child of a fork, whose parent still uses the connection.
         """
         self._end()
         self._close_attempts()
@@ -308,7 +308,7 @@ class Transport:
             self.sock = None  # Only now: a signal's exception would leave it open.
 
     def abandon(self) -> None:
-        """Forget the sockets without closing them: the numbers are those of other files."""
+        """Drop the sockets without closing them: their numbers belong to other files."""
         self._end()
         for sock in self.sockets:
             sock.detach()
@@ -322,7 +322,7 @@ class Transport:
 
 def end(sock: socket.socket) -> None:
     """Close a socket, and the connection too if other processes have copies of the descriptor."""
-    with contextlib.suppress(OSError):  # It is not connected any more.
+    with contextlib.suppress(OSError):  # The socket is not connected.
         sock.shutdown(socket.SHUT_RDWR)
     sock.close()
 

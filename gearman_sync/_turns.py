@@ -102,12 +102,12 @@ class Lock(_RLock):  # type: ignore[misc]
 
 
 def is_from_handler(error: BaseException) -> bool:
-    """Whether a signal handler has raised `error`, so that it is not what was called that failed.
+    """Return True if a signal handler raised `error`: the interrupted function has not failed.
 
-    The handler's frame is in the traceback then. (One that is not written in Python has none, but
-    the one that Python has, for Ctrl-C, raises what is no Exception.)
+    The traceback then has a frame of the handler. A handler in C has no frame, but Python's own,
+    for Ctrl-C, raises KeyboardInterrupt, which is no Exception.
     """
-    # It takes long to load. Without it, no program has a handler.
+    # The module is slow to import. A program that has not imported it has no handler.
     signal = sys.modules.get("signal")
     is_main = threading.current_thread() is threading.main_thread() and _is_main_interpreter()
     if signal is None or not is_main:

@@ -103,9 +103,9 @@ class ConnectingEngine(BaseEngine, Generic[L]):
     def connecting(self, link: L, now: float) -> None:
         """Connecting `link` goes on: with another address, or with the TLS handshake.
 
-        If that comes too late, nobody has driven the connection meanwhile: a blocking client runs
-        only during its calls. So what goes on gets the whole connect timeout. There are only so
-        many addresses, and each starts once, so this ends.
+        If the connect timeout is over by then, no driver has run meanwhile: a blocking client runs
+        only during its calls. So the timeout starts anew. Each address starts once, so the number
+        of extensions is limited.
         """
         if link.state is LinkState.CONNECTING and now >= link.connect_by:
             self._set_connect_timer(link, now)

@@ -155,7 +155,7 @@ def test_connection_that_no_call_drives_is_not_given_up_before_all_addresses_had
         for _ in range(holes + 2):
             passes.more += 3600.0
             client.submit_multiple_requests([request], poll_timeout=0)
-        # The connection is open. What is left is the server's answer.
+        # The connection is open, and only the server's answer is missing.
         client.submit_multiple_requests([request], poll_timeout=PATIENCE)
         assert (request.state, request.error) == (gearman.JOB_CREATED, None)
         assert request.connection_attempts <= 1

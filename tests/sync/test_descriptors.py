@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="daemons are Unix's")
 
-#: What the programs have in common: a client and a worker, and files of their own.
+#: The beginning of all programs: helpers, and files of their own.
 BEGIN: Final = """
 import encodings.idna, inspect, os, resource, signal, sys, tempfile, threading, time, warnings
 import gearman_sync as gearman
@@ -278,7 +278,7 @@ own.end()
 def test_descriptors_closed_under_a_client_are_not_closed_again(
     gearmand: Gearmand, start_script: StartScript, task: str, tmp_path: Path, end: str
 ) -> None:
-    """What a file of the program has not written yet is written at the program's end."""
+    """A file of the program that has buffered data is flushed at the program's end."""
     path = tmp_path / "late"
     program = start_script(
         BEGIN

@@ -134,7 +134,7 @@ def test_resolver_may_raise_anything(
 
 
 class HandlerError(OSError):
-    """What a signal handler raises; the library handles exceptions of this kind itself."""
+    """Raised by signal handlers. The library handles exceptions of this kind itself."""
 
 
 class Handlers:
