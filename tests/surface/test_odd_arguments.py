@@ -171,6 +171,9 @@ class Driver:
             self.engine.crash(error)  # type: ignore[arg-type]
             raise
 
+    def open(self) -> None:
+        """There is nothing to open."""
+
     def block(self, wait: Any, bell: object) -> None:
         """Nothing more will come: so much time passes that it is over, if it has an end at all."""
         self.serve()
