@@ -6,9 +6,11 @@ awaited, so that it reads like a callback of the blocking worker (and may be one
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +19,8 @@ import anyio.from_thread
 import anyio.to_thread
 
 from gearman_proto import ConnectionError
+from gearman_proto.engines.outcomes import ForkGuard
+from gearman_proto.surface.worker import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +85,17 @@ async def awaited(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
+def _end_process(status: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)
+
+
+#: Gets the job. See `ForkGuard`.
+guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
+
+
 async def call_back(
     ability: Ability,
     worker: Any,
@@ -96,7 +111,8 @@ async def call_back(
     """
     callback = ability.callback
     if ability.is_async:
-        return await callback(worker, job)
+        with guard(job):
+            return await callback(worker, job)
     calls = _Calls()
     view = InThread(worker, calls)
     try:
@@ -107,15 +123,17 @@ async def call_back(
         await calls.end()
         raise
     # It may be plain and still return something to await, as a lambda does.
-    return await awaited(result)
+    with guard(job):
+        return await awaited(result)
 
 
 def _contained(
     callback: Callable[[Any, WorkerJob], Any], worker: Any, job: WorkerJob
 ) -> tuple[Any]:
     try:
-        # In a tuple: trio takes no coroutine from a thread.
-        return (callback(worker, job),)
+        with guard(job):
+            # In a tuple: trio takes no coroutine from a thread.
+            return (callback(worker, job),)
     except Exception:
         raise
     except BaseException as error:
