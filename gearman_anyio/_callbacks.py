@@ -19,6 +19,7 @@ import anyio.from_thread
 import anyio.to_thread
 
 from gearman_proto import ConnectionError
+from gearman_proto.engines.driving import THREAD_AGAIN
 from gearman_proto.engines.outcomes import ForkGuard
 from gearman_proto.surface.worker import logger
 
@@ -104,7 +105,8 @@ async def call_back(
 ) -> Any:
     """Call the callback of `ability`, and return what it returns.
 
-    If it is cancelled, its thread is abandoned.
+    If it is cancelled, its thread is abandoned. If the system has no thread left, the job waits for
+    one: another worker in the same container would have none either.
 
     Raises:
         Escaped: It ran in a thread, and has raised what is no Exception.
@@ -116,9 +118,19 @@ async def call_back(
     calls = _Calls()
     view = InThread(worker, calls)
     try:
-        (result,) = await anyio.to_thread.run_sync(
-            _contained, callback, view, job, abandon_on_cancel=True, limiter=limiter
-        )
+        is_waiting = False
+        while not calls.has_begun:
+            try:
+                (result,) = await anyio.to_thread.run_sync(
+                    _contained, callback, view, job, calls, abandon_on_cancel=True, limiter=limiter
+                )
+            except RuntimeError as error:
+                if calls.has_begun:
+                    raise
+                if not is_waiting:
+                    logger.warning("%r waits for a thread: %s", job, error)
+                    is_waiting = True
+                await anyio.sleep(THREAD_AGAIN)
     except anyio.get_cancelled_exc_class():
         await calls.end()
         raise
@@ -128,8 +140,9 @@ async def call_back(
 
 
 def _contained(
-    callback: Callable[[Any, WorkerJob], Any], worker: Any, job: WorkerJob
+    callback: Callable[[Any, WorkerJob], Any], worker: Any, job: WorkerJob, calls: _Calls
 ) -> tuple[Any]:
+    calls.has_begun = True
     try:
         with guard(job):
             # In a tuple: trio takes no coroutine from a thread.
@@ -150,6 +163,8 @@ class _Calls:
     def __init__(self) -> None:
         #: The event loop's.
         self.thread = threading.get_ident()
+        #: True once the callback's thread runs.
+        self.has_begun = False
         self._lock = threading.Lock()
         self._under_way = 0
         self._is_over = False
