@@ -59,7 +59,7 @@ from ._streams import (
     set_options,
     socket_stream,
 )
-from ._tasks import Tasks, native
+from ._tasks import Tasks, hosted_tasks, native
 
 if TYPE_CHECKING:
     import socket
@@ -112,15 +112,19 @@ class Driver(BaseDriver[E_]):
     Args:
         engine: The engine.
         open_stream: Opens the stream of a link, which may take so many seconds.
+        make_tasks: Makes the group of its tasks. Its argument is a function to call with the
+            exception that a task raises.
     """
 
     def __init__(
         self,
         engine: E_,
         open_stream: Callable[[Any, float], Awaitable[ByteStream]] | None = None,
+        make_tasks: Callable[[Callable[[BaseException], object]], Tasks] = hosted_tasks,
     ) -> None:
         super().__init__(engine, logger.exception)
         self._open_stream = open_stream
+        self._make_tasks = make_tasks
         # Whether the engine is in the middle of something.
         self._busy = False
         self._tasks: Tasks | None = None
@@ -139,7 +143,7 @@ class Driver(BaseDriver[E_]):
         return self._tasks is not None
 
     async def __aenter__(self) -> Self:
-        tasks = Tasks()
+        tasks = self._make_tasks(self._failed)
         await tasks.__aenter__()
         self._tasks = tasks
         self._thread = threading.get_ident()
@@ -264,6 +268,11 @@ class Driver(BaseDriver[E_]):
             raise
         finally:
             self._pump()
+
+    def _failed(self, error: BaseException) -> None:
+        """End all calls that wait: a task has raised `error`, so the engine's tasks have ended."""
+        self._interrupted(error)
+        self.close()
 
     def _feed(self, call: Callable[..., T_], *args: Any) -> T_ | None:
         """Tell the engine something, and do what it wants then."""

@@ -24,6 +24,7 @@ from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWar
 from ._callbacks import Escaped, Host, awaited, call_back, guard
 from ._driver import Driver, chance
 from ._opened import SSLContext, make_opener
+from ._tasks import Tasks
 
 if TYPE_CHECKING:
     import ssl
@@ -87,7 +88,9 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._connect)
-        self._driver = Driver(WorkerEngine(addresses, rng=chance, **options), opener)
+        engine = WorkerEngine(addresses, rng=chance, **options)
+        # The task of `work` enters and leaves. An exception in a job's task must cancel it.
+        self._driver = Driver(engine, opener, lambda _failed: Tasks())
 
     async def __aenter__(self) -> Self:
         return self
