@@ -95,6 +95,8 @@ def _end_process(status: int) -> None:
 
 #: Gets the job. See `ForkGuard`.
 guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
+#: Does nothing.
+NO_GUARD: Final = contextlib.nullcontext()
 
 
 async def call_back(

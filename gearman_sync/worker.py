@@ -59,6 +59,7 @@ def _end_process(status: int) -> None:
 
 #: Gets the job. See `ForkGuard`.
 _guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
+_NO_GUARD: Final = contextlib.nullcontext()
 
 
 class GearmanWorker(Worker[Server, SSLContext], Opened):
@@ -130,7 +131,8 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         job.encoder = self.data_encoder
         ending = Ending(job, logger)
         watch = Watch(self._leaves, ending.hook_raised)
-        with watch, _guard(job):
+        # `on_job_execute` has a guard around the callback. A subclass's hook may fork too.
+        with watch, _NO_GUARD if self._ends_at_once else _guard(job):
             self.on_job_execute(job)
         with watch:
             self._send_all(job, ending.to_send(self.data_encoder, self._exceptions))

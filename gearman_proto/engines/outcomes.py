@@ -199,6 +199,8 @@ class ForkGuard:
         job: The job.
     """
 
+    __slots__ = ("_getpid", "_job", "_leave", "_logger", "_pid")
+
     def __init__(
         self,
         logger: logging.Logger,
