@@ -6,9 +6,11 @@ awaited, so that it reads like a callback of the blocking worker (and may be one
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +19,9 @@ import anyio.from_thread
 import anyio.to_thread
 
 from gearman_proto import ConnectionError
+from gearman_proto.engines.driving import THREAD_AGAIN
+from gearman_proto.engines.outcomes import ForkGuard
+from gearman_proto.surface.worker import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +86,19 @@ async def awaited(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
+def _end_process(status: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)
+
+
+#: Gets the job. See `ForkGuard`.
+guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
+#: Does nothing.
+NO_GUARD: Final = contextlib.nullcontext()
+
+
 async def call_back(
     ability: Ability,
     worker: Any,
@@ -89,33 +107,48 @@ async def call_back(
 ) -> Any:
     """Call the callback of `ability`, and return what it returns.
 
-    If it is cancelled, its thread is abandoned.
+    If it is cancelled, its thread is abandoned. If the system has no thread left, the job waits for
+    one: another worker in the same container would have none either.
 
     Raises:
         Escaped: It ran in a thread, and has raised what is no Exception.
     """
     callback = ability.callback
     if ability.is_async:
-        return await callback(worker, job)
+        with guard(job):
+            return await callback(worker, job)
     calls = _Calls()
     view = InThread(worker, calls)
     try:
-        (result,) = await anyio.to_thread.run_sync(
-            _contained, callback, view, job, abandon_on_cancel=True, limiter=limiter
-        )
+        is_waiting = False
+        while not calls.has_begun:
+            try:
+                (result,) = await anyio.to_thread.run_sync(
+                    _contained, callback, view, job, calls, abandon_on_cancel=True, limiter=limiter
+                )
+            except RuntimeError as error:
+                if calls.has_begun:
+                    raise
+                if not is_waiting:
+                    logger.warning("%r waits for a thread: %s", job, error)
+                    is_waiting = True
+                await anyio.sleep(THREAD_AGAIN)
     except anyio.get_cancelled_exc_class():
         await calls.end()
         raise
     # It may be plain and still return something to await, as a lambda does.
-    return await awaited(result)
+    with guard(job):
+        return await awaited(result)
 
 
 def _contained(
-    callback: Callable[[Any, WorkerJob], Any], worker: Any, job: WorkerJob
+    callback: Callable[[Any, WorkerJob], Any], worker: Any, job: WorkerJob, calls: _Calls
 ) -> tuple[Any]:
+    calls.has_begun = True
     try:
-        # In a tuple: trio takes no coroutine from a thread.
-        return (callback(worker, job),)
+        with guard(job):
+            # In a tuple: trio takes no coroutine from a thread.
+            return (callback(worker, job),)
     except Exception:
         raise
     except BaseException as error:
@@ -132,6 +165,8 @@ class _Calls:
     def __init__(self) -> None:
         #: The event loop's.
         self.thread = threading.get_ident()
+        #: True once the callback's thread runs.
+        self.has_begun = False
         self._lock = threading.Lock()
         self._under_way = 0
         self._is_over = False

@@ -32,30 +32,42 @@ in each case `_converse` closes the stream.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
+import os
 import random
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import SocketAttribute
 
 from gearman_proto import Close, Connect, ConnectionError
 from gearman_proto.engines.driving import E_, LISTEN_AGAIN, READ_SIZE, BaseDriver
 
+from . import _sockets
 from ._calls import Bell, Call, Event
 from ._plain import Plain, PlainOnAsyncio
-from ._streams import Ends, failure, reason, set_options, unacknowledged
-from ._tasks import Tasks, native
+from ._streams import (
+    Ends,
+    end_stream,
+    failure,
+    reason,
+    set_options,
+    socket_stream,
+    unacknowledged,
+)
+from ._tasks import Tasks, hosted_tasks, native
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable, Coroutine
     from typing import Self, TypeAlias
 
-    from anyio.abc import ByteStream, SocketListener
+    from anyio.abc import ByteStream
 
     from gearman_proto import Wait
     from gearman_proto.engines.driving import T_, W_, Begin
@@ -102,18 +114,25 @@ class Driver(BaseDriver[E_]):
 
     Args:
         engine: The engine.
-        open_stream: Opens the stream of a link.
+        open_stream: Opens the stream of a link, which may take so many seconds.
+        make_tasks: Makes the group of its tasks. Its argument is a function to call with the
+            exception that a task raises.
     """
 
     def __init__(
-        self, engine: E_, open_stream: Callable[[Any], Awaitable[ByteStream]] | None = None
+        self,
+        engine: E_,
+        open_stream: Callable[[Any, float], Awaitable[ByteStream]] | None = None,
+        make_tasks: Callable[[Callable[[BaseException], object]], Tasks] = hosted_tasks,
     ) -> None:
         super().__init__(engine, logger.exception)
         self._open_stream = open_stream
+        self._make_tasks = make_tasks
         # Whether the engine is in the middle of something.
         self._busy = False
         self._tasks: Tasks | None = None
         self._thread = 0
+        self._is_forked = False
         self._wires: dict[Any, _Wire] = {}
         self._ends = Ends()
         self._clock = anyio.current_time
@@ -127,10 +146,11 @@ class Driver(BaseDriver[E_]):
         return self._tasks is not None
 
     async def __aenter__(self) -> Self:
-        tasks = Tasks()
+        tasks = self._make_tasks(self._failed)
         await tasks.__aenter__()
         self._tasks = tasks
         self._thread = threading.get_ident()
+        _running.add(self)
         self._clock, self._make_event = native()
         self._alarm = None
         tasks.start_soon(self._keep_time)
@@ -143,6 +163,7 @@ class Driver(BaseDriver[E_]):
             await self._tasks.__aexit__(kind, error, traceback)
         finally:
             self._tasks = None
+            _running.discard(self)
             self._clock, self._make_event = anyio.current_time, anyio.Event
 
     # The way in.
@@ -201,13 +222,22 @@ class Driver(BaseDriver[E_]):
 
     def close(self) -> None:
         """Close the engine and all connections; everybody who waits returns."""
-        self.call(lambda engine, now: engine.close(now))
+        if not self._is_forked:
+            self.call(lambda engine, now: engine.close(now))
 
-    def listen(self, listener: SocketListener, handle: Handler) -> None:
+    def after_fork(self) -> None:
+        """Refuse all calls, in the child of a fork: it shares the event loop with the parent."""
+        self._is_forked = True
+        self._thread = 0  # No thread's: `_use` refuses all calls.
+        self._ends = Ends()
+        with contextlib.suppress(Exception):
+            self.engine.abandon(ConnectionError("the process was forked"))
+
+    def listen(self, listener: socket.socket, handle: Handler) -> None:
         """Take connections from `listener`, which the driver owns from now on.
 
         Args:
-            listener: The listener.
+            listener: The socket that listens.
             handle: Gets each stream, in a task of its own.
         """
         self._listening = anyio.CancelScope()
@@ -228,7 +258,9 @@ class Driver(BaseDriver[E_]):
     def _use(self, function: Callable[..., T_], *args: Any) -> T_:
         if self._tasks is not None and threading.get_ident() != self._thread:
             raise RuntimeError(
-                "this belongs to an event loop in another thread; see anyio.from_thread"
+                "this belongs to the process that was forked: make a new one in the child"
+                if self._is_forked
+                else "this belongs to an event loop in another thread; see anyio.from_thread"
             )
         self._busy = True
         try:
@@ -239,6 +271,11 @@ class Driver(BaseDriver[E_]):
             raise
         finally:
             self._pump()
+
+    def _failed(self, error: BaseException) -> None:
+        """End all calls that wait: a task has raised `error`, so the engine's tasks have ended."""
+        self._interrupted(error)
+        self.close()
 
     def _feed(self, call: Callable[..., T_], *args: Any) -> T_ | None:
         """Tell the engine something, and do what it wants then."""
@@ -272,7 +309,7 @@ class Driver(BaseDriver[E_]):
         while again:
             while (action := engine.next_action()) is not None:
                 if isinstance(action, Connect):
-                    tasks.start_soon(self._connect, action.link)
+                    tasks.start_soon(self._connect, action.link, action.timeout)
                 elif isinstance(action, Close):
                     self._cut(action.link)
                 elif self._listening is not None:
@@ -324,14 +361,14 @@ class Driver(BaseDriver[E_]):
                 await anyio.sleep_forever()
             self._feed(self._expire)
 
-    async def _connect(self, link: Any) -> None:
+    async def _connect(self, link: Any, timeout: float) -> None:
         assert self._open_stream is not None
         if not link.alive:
             return  # It was given up before this had its first turn.
         self._wires[link] = wire = _Wire(self._make_event)
         with wire.scope:
             try:
-                stream = await self._open_stream(link)
+                stream = await self._open_stream(link, timeout)
             except BaseException as error:  # noqa: BLE001 - `connect=` is the application's
                 why = reason(failure(error))
                 if self._cut(link):
@@ -341,19 +378,28 @@ class Driver(BaseDriver[E_]):
             await self._converse(link, wire, stream)
 
     async def _accept(
-        self, listener: SocketListener, scope: anyio.CancelScope, handle: Handler
+        self, listener: socket.socket, scope: anyio.CancelScope, handle: Handler
     ) -> None:
-        async with listener:
+        try:
             with scope:
                 while True:
                     try:
-                        stream = await listener.accept()
+                        sock = await _sockets.accept(listener)
                     except Exception as error:  # noqa: BLE001 - backends differ
                         logger.warning("no connection can be accepted: %s", reason(error))
                         await anyio.sleep(LISTEN_AGAIN)
                         continue
-                    set_options(stream, None)
-                    self.start_soon(handle, stream)
+                    self.start_soon(self._handle, sock, handle)
+        finally:
+            _sockets.end(listener)
+
+    async def _handle(self, sock: socket.socket, handle: Handler) -> None:
+        try:
+            stream = await socket_stream(sock)
+        except Exception:  # noqa: BLE001 - the peer has gone; backends differ
+            return
+        set_options(stream, None)
+        await handle(stream)
 
     async def serve(
         self,
@@ -375,10 +421,11 @@ class Driver(BaseDriver[E_]):
             self._wires[link] = wire
             return link
 
+        _sockets.own_stream(stream)
         try:
             link = self.call(begin)
         except BaseException:
-            await anyio.aclose_forcefully(stream)
+            await end_stream(stream)
             raise
         try:
             with wire.scope:
@@ -386,7 +433,7 @@ class Driver(BaseDriver[E_]):
                     try:
                         stream = await secure(stream)
                     except BaseException as error:  # noqa: BLE001 - streams may be anybody's
-                        await anyio.aclose_forcefully(stream)
+                        await end_stream(stream)
                         self._lost(link, failure(error))
                         return
                     self._feed(self.engine.connected, link)
@@ -403,7 +450,7 @@ class Driver(BaseDriver[E_]):
                     # Neither runs in this task, which may be anybody's (`serve`): asyncio's own
                     # cancellation of that would look like one within the stream.
                     tasks.start_soon(self._write, link, wire, stream)
-                    wire.sock = stream.extra(SocketAttribute.raw_socket, None)
+                    wire.sock = _sockets.socket_of(stream)
                     if isinstance(stream, Plain):
                         wire.plain = stream
                     if isinstance(stream, PlainOnAsyncio):
@@ -412,7 +459,7 @@ class Driver(BaseDriver[E_]):
                         tasks.start_soon(self._read, link, wire, stream)
         finally:
             try:
-                await anyio.aclose_forcefully(stream)
+                await end_stream(stream)
             except Exception as error:  # noqa: BLE001 - it is over, one way or the other
                 logger.warning("closing %r failed: %r", link, error)
 
@@ -477,3 +524,16 @@ class Driver(BaseDriver[E_]):
     def _lost(self, link: Any, error: Exception) -> None:
         if self._cut(link):
             self._feed(self.engine.connection_lost, link, reason(error))
+
+
+# Those inside ``async with``, for the child of a fork.
+_running: Final[weakref.WeakSet[Driver[Any]]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for driver in list(_running):
+        driver.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 from gearman_proto.engines.driving import E_
 from gearman_proto.tls import make_contexts
 
-from . import _plain
-from ._streams import connect_tcp, open_stream
+from . import _plain, _racing, _sockets, _streams
 
 if TYPE_CHECKING:
     import ssl
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from gearman_proto import ServerAddress
+    from gearman_proto.engines.racing import Found, LastGood
     from gearman_proto.tls import Ssl
 
     from ._driver import Driver
@@ -39,18 +39,33 @@ def load_ssl() -> Ssl[SSLContext]:
 
 def make_opener(
     addresses: Collection[ServerAddress], connect: Connector | None
-) -> Callable[[Any], Awaitable[ByteStream]]:
-    """Return what opens the streams of links to `addresses`: with `connect`, or with TCP."""
+) -> Callable[[Any, float], Awaitable[ByteStream]]:
+    """Return what opens the streams of links to `addresses`: with `connect`, or with TCP.
+
+    Its arguments are the link and the connect timeout, in which each address gets its turn.
+    """
     contexts = make_contexts(addresses, load_ssl)
+    last_good: LastGood = {}
     if connect is not None and not callable(connect):
         raise TypeError(f"connect is a function that opens a stream, not {connect!r}")
 
-    def open_link(link: Any) -> Awaitable[ByteStream]:
-        context = contexts.get(link.address)
-        connector = _plain.connect_plain if context is None else connect_tcp
-        return open_stream(link.address, context, connector if connect is None else connect)
+    def open_link(link: Any, timeout: float) -> Awaitable[ByteStream]:
+        address = link.address
+        context = contexts.get(address)
+
+        def attempt(found: Found) -> Awaitable[ByteStream]:
+            return _streams.open_stream(address, context, _connect(found, context is None))
+
+        if connect is not None:
+            return _streams.open_stream(address, context, connect(address))
+        return _racing.connect(address, timeout, last_good, attempt)
 
     return open_link
+
+
+async def _connect(found: Found, is_plain: bool) -> ByteStream:
+    sock = await _sockets.connect(found)
+    return await (_plain.plain_stream if is_plain else _streams.socket_stream)(sock)
 
 
 class Opened(Generic[E_]):

@@ -4,10 +4,9 @@ Whichever task runs may write to such a one at once, and need not leave that to 
 turn later. Nothing can be torn by it: it does not wait, so it can't be cancelled. And asyncio calls
 where there is something to read, so that no task has to wait for that.
 
-anyio looks for the server, among all addresses of its name, and its socket is taken over. What the
-application has opened, or accepted, and what has TLS stays a stream of anyio's, since what is sent
-there may not be what the socket is to get. (asyncio's own TLS is not used: told to keep nothing
-back, it pauses and resumes its writer in turns; and it closes what the peer has only half closed.)
+Streams with TLS, those of the application's `connect=` and those that a server accepts are anyio's:
+the bytes sent on them may differ from the socket's. (asyncio's own TLS is not used: told to keep
+nothing back, it pauses and resumes its writer in turns. It also closes a half-closed connection.)
 """
 
 from __future__ import annotations
@@ -18,35 +17,19 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
-from ._streams import connect_tcp
+from ._sockets import end
+from ._streams import socket_stream
 from ._tasks import is_asyncio
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from gearman_proto import ServerAddress
 
-
-async def connect_plain(address: ServerAddress) -> ByteStream:
-    """Open a TCP connection to `address`: a Plain one, if there are any on this event loop."""
-    stream = await connect_tcp(address)
+async def plain_stream(sock: socket.socket) -> ByteStream:
+    """Return the stream of a connected socket: a Plain one, if there are any on this event loop."""
     make = _kind()
-    if make is None:
-        return stream
-    # Nothing was read yet: the turn of asyncio's loop that begins to is the one that tells
-    # connect_tcp, which goes first, and ends that. In trio, reading is begun by a task.
-    sock = stream.extra(SocketAttribute.raw_socket).dup()
-    try:
-        # On asyncio, anyio's `aclose` shuts the connection down (4.12 does), and with it `sock`;
-        # but not one that is being closed.
-        if (transport := getattr(stream, "_transport", None)) is not None:
-            transport.abort()
-        await anyio.aclose_forcefully(stream)
-    except BaseException:
-        sock.close()
-        raise
-    return make(sock)
+    return await socket_stream(sock) if make is None else make(sock)
 
 
 def _kind() -> Callable[[socket.socket], Plain] | None:
@@ -98,7 +81,7 @@ class Plain(ByteStream):
         raise NotImplementedError
 
     async def aclose(self) -> None:
-        self._sock.close()
+        end(self._sock)
 
 
 class PlainOnTrio(Plain):
@@ -170,4 +153,4 @@ class PlainOnAsyncio(Plain):
 
     async def aclose(self) -> None:
         self.unwatch()
-        self._sock.close()
+        end(self._sock)

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.stapled import StapledObjectStream
 
 from gearman_proto import errors, keepalive
 from gearman_proto.keepalive import socket_options
 from gearman_proto.tls import handshake_failure
+
+from . import _sockets
 
 try:
     import fcntl
@@ -44,25 +46,41 @@ _TURNS: Final = 10
 _TURNS_IN_PROCESS: Final = 2
 
 
-async def connect_tcp(address: ServerAddress) -> ByteStream:
-    """Open a TCP connection to `address`, as anyio does it."""
-    return await anyio.connect_tcp(address.host, address.port)
+async def socket_stream(sock: socket.socket) -> ByteStream:
+    """Return the stream of a connected socket, as anyio makes it. It owns the socket in any case.
+
+    Raises:
+        Exception: The connection has ended meanwhile.
+    """
+    try:
+        return await SocketStream.from_socket(sock)
+    except BaseException:
+        _sockets.end(sock)
+        raise
+
+
+async def end_stream(stream: ByteStream) -> None:
+    """Shut the connection of `stream` down, and close it without waiting for anything."""
+    if (sock := _sockets.socket_of(stream)) is not None:
+        _sockets.shut_down(sock)
+    await anyio.aclose_forcefully(stream)
 
 
 async def open_stream(
-    address: ServerAddress, context: ssl.SSLContext | None, connect: Connector
+    address: ServerAddress, context: ssl.SSLContext | None, connecting: Awaitable[ByteStream]
 ) -> ByteStream:
-    """Open a stream to `address` with `connect`, and secure it if there is a `context`.
+    """Return the stream to `address` that `connecting` opens, secured if there is a `context`.
 
     Raises:
-        Exception: Whatever `connect` raises, and what a failed handshake does.
+        Exception: The connection could not be opened, or the handshake failed.
     """
-    stream = await connect(address)
+    stream = await connecting
     try:
+        _sockets.own_stream(stream)
         set_options(stream, address)
         return stream if context is None else await _secure(stream, address, context)
     except BaseException:
-        await anyio.aclose_forcefully(stream)
+        await end_stream(stream)
         raise
 
 

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import SocketAttribute, SocketListener
+from anyio.abc import SocketAttribute
 
 from gearman_proto import HostAndPort, ServerEngine, constants, surface
 from gearman_proto.engines.driving import BACKLOG
 from gearman_proto.tls import check_context
 
+from . import _sockets
 from ._driver import Driver, chance
 from ._opened import Opened, SSLContext, load_ssl
+from ._racing import resolve
 from ._streams import accept_tls, pipe
 
 if TYPE_CHECKING:
@@ -61,8 +63,13 @@ class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
         if self._address is not None or self._driver.engine.closed:
             raise RuntimeError("this server was started before, or stopped")
         listener = await _listen(self._host, self._port)
-        self._address = HostAndPort(*listener.extra(SocketAttribute.local_address)[:2])
-        await self._driver.__aenter__()
+        self._address = HostAndPort(*listener.getsockname()[:2])
+        try:
+            await self._driver.__aenter__()
+        except BaseException:
+            self._address = None
+            _sockets.end(listener)
+            raise
         secure = functools.partial(self._serve, context=self._context)
         self._driver.listen(listener, self.handle if self._context is None else secure)
         return self
@@ -156,12 +163,7 @@ async def serve(
         await server.wait()
 
 
-async def _listen(host: str, port: int) -> SocketListener:
-    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    address = found[0][4][0]
-    listeners = await anyio.create_tcp_listener(
-        local_host=address, local_port=port, backlog=BACKLOG
-    )
-    (listener,) = listeners.listeners
-    assert isinstance(listener, SocketListener)
-    return listener
+async def _listen(host: str, port: int) -> socket.socket:
+    await anyio.lowlevel.checkpoint()
+    found = await resolve(host, port, socket.AI_PASSIVE)
+    return _sockets.listen(found[0], BACKLOG)

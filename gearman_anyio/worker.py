@@ -21,9 +21,10 @@ from gearman_proto.jobs.results import result_event, status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
 from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWarning
 
-from ._callbacks import Escaped, Host, awaited, call_back
+from ._callbacks import NO_GUARD, Escaped, Host, awaited, call_back, guard
 from ._driver import Driver, chance
 from ._opened import SSLContext, make_opener
+from ._tasks import Tasks
 
 if TYPE_CHECKING:
     import ssl
@@ -87,7 +88,9 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._connect)
-        self._driver = Driver(WorkerEngine(addresses, rng=chance, **options), opener)
+        engine = WorkerEngine(addresses, rng=chance, **options)
+        # The task of `work` enters and leaves. An exception in a job's task must cancel it.
+        self._driver = Driver(engine, opener, lambda _failed: Tasks())
 
     async def __aenter__(self) -> Self:
         return self
@@ -161,7 +164,8 @@ class GearmanWorker(Worker[Server, SSLContext]):
         job.encoder = self.data_encoder
         ending = Ending(job, logger)
         watch = Watch(self._leaves, ending.hook_raised)
-        with watch:
+        # `call_back` has a guard of its own. A subclass's hook may fork too.
+        with watch, NO_GUARD if self._ends_at_once else guard(job):
             await awaited(self.on_job_execute(job))
         with watch:
             events = ending.to_send(self.data_encoder, self._exceptions, self._max_packet_size)

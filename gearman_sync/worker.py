@@ -10,12 +10,23 @@ ends.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import sys
 import weakref
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto import InvalidWorkerState, Server, WorkerEngine, WorkerJob
-from gearman_proto.engines.outcomes import Ending, Happened, Watch, exc_info_of, leaves, to_send
+from gearman_proto.engines.outcomes import (
+    Ending,
+    ForkGuard,
+    Happened,
+    Watch,
+    exc_info_of,
+    leaves,
+    to_send,
+)
 from gearman_proto.jobs.results import result_event, status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
 from gearman_proto.tls import make_contexts
@@ -37,6 +48,18 @@ if TYPE_CHECKING:
 
 #: Gets the worker and the job, and returns the result.
 Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
+
+
+def _end_process(status: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)
+
+
+#: Gets the job. See `ForkGuard`.
+_guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
+_NO_GUARD: Final = contextlib.nullcontext()
 
 
 class GearmanWorker(Worker[Server, SSLContext], Opened):
@@ -110,7 +133,8 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         job.encoder = self.data_encoder
         ending = Ending(job, logger)
         watch = Watch(self._leaves, ending.hook_raised)
-        with watch:
+        # `on_job_execute` has a guard around the callback. A subclass's hook may fork too.
+        with watch, _NO_GUARD if self._ends_at_once else _guard(job):
             self.on_job_execute(job)
         with watch:
             self._send_all(
@@ -139,7 +163,8 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
 
     def on_job_execute(self, current_job: WorkerJob) -> bool:
         try:
-            result = self._registered[current_job.task].callback(self, current_job)
+            with _guard(current_job):
+                result = self._registered[current_job.task].callback(self, current_job)
         except BaseException as error:
             if self._leaves(error):
                 raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 
-from gearman_anyio._tasks import Tasks
+from gearman_anyio._tasks import Tasks, hosted_tasks
 from gearman_anyio.server import JobServer
 from gearman_anyio.worker import GearmanWorker
 from gearman_proto.address import parse_address
@@ -73,7 +73,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
 
     async def __aenter__(self) -> Self:
         self._attach()
-        self._tasks = Tasks()
+        self._tasks = hosted_tasks()
         await self._tasks.__aenter__()
         self._begin_serving(self._tasks)
         return self

@@ -38,6 +38,8 @@ READ_SIZE: Final = 120 * 1024
 BACKLOG: Final = 1024
 #: Seconds after which to accept again when that failed: there are too many open files, say.
 LISTEN_AGAIN: Final = 0.5
+#: Seconds after which to ask again for a thread where the system had none.
+THREAD_AGAIN: Final = 0.1
 
 
 class BaseDriver(Generic[E_]):

@@ -41,6 +41,7 @@ class Happened(State):
     EXITED = "it raises KeyboardInterrupt or SystemExit, in the thread of `work()`"
     CANCELLED = "it is cancelled, because `work()` is"
     ENDED = "it has ended the job itself, and returns or raises afterwards"
+    FORKED = "it returns or raises in a child that it has forked"
     LOST = "the connection to its server is lost"
     HOOK_RAISED = "a hook raises (`on_job_execute`, `on_job_complete`, `on_job_exception`)"
     LEFT_OPEN = "a hook leaves the job without an end"
@@ -67,6 +68,7 @@ class Then(State):
     STOP = "finishes the jobs that it has, and returns"
     RAISE = "finishes the jobs that it has, and raises it"
     LEAVE = "raises it at once"
+    EXIT = "does not go on in the child, which ends; the parent's goes on"
 
 
 @record(frozen=True)
@@ -87,6 +89,7 @@ OUTCOMES: Final[dict[Happened, Outcome]] = {
     Happened.EXITED: Outcome(Sent.GIVEN_UP, Then.LEAVE),
     Happened.CANCELLED: Outcome(Sent.GIVEN_UP, Then.LEAVE),
     Happened.ENDED: Outcome(Sent.NOTHING, Then.GO_ON),
+    Happened.FORKED: Outcome(Sent.NOTHING, Then.EXIT),
     Happened.LOST: Outcome(Sent.GIVEN_UP, Then.GO_ON),
     Happened.HOOK_RAISED: Outcome(Sent.FAILURE, Then.GO_ON),
     Happened.LEFT_OPEN: Outcome(Sent.FAIL, Then.GO_ON),
@@ -194,6 +197,59 @@ class Watch:
             return False
         self._raised(error)
         return True
+
+
+class ForkGuard:
+    """A ``with`` around the application's code, at whose end a forked child ends too.
+
+    The child has a copy of the parent's stack, but no connections and no other threads. If it
+    continued, it would run the parent's cleanup code and event loop, or wait for threads that do
+    not exist.
+
+    Args:
+        logger: Gets the reason, unless the child calls `sys.exit`.
+        getpid: Returns the number of this process.
+        leave: Ends this process at once, with an exit status.
+        job: The job.
+    """
+
+    __slots__ = ("_getpid", "_job", "_leave", "_logger", "_pid")
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        getpid: Callable[[], int],
+        leave: Callable[[int], object],
+        job: WorkerJob,
+    ) -> None:
+        self._logger = logger
+        self._getpid = getpid
+        self._leave = leave
+        self._job = job
+        self._pid = getpid()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # The child also has copies of the parent's suspended coroutines. The garbage collector
+        # closes them with GeneratorExit, which is not the end of a callback.
+        if self._getpid() == self._pid or isinstance(error, GeneratorExit):
+            return
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            self._leave(error.code or 0)
+            return
+        self._logger.error(
+            "the callback of %r was left in a child that it has forked: the child ends here; end "
+            "it with os._exit(), or use multiprocessing or subprocess",
+            self._job,
+            exc_info=error,
+        )
+        self._leave(1)
 
 
 class Ending:

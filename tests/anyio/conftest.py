@@ -37,7 +37,7 @@ def kind_of_stream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """What TCP connections without TLS are."""
     kind: str = getattr(request, "param", "own")
     if kind != "own":
-        monkeypatch.setattr(_plain, "connect_plain", _streams.connect_tcp)
+        monkeypatch.setattr(_plain, "plain_stream", _streams.socket_stream)
     return kind
 
 

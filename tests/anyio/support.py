@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+import trio
 
 from gearman_anyio import GearmanWorker, WorkerJob
 from gearman_anyio.testing import virtual_clock
@@ -17,7 +18,7 @@ from gearman_sync.testing.recording import is_whole_reply
 from tests.support import PATIENCE, counts_of, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 #: The kinds of callbacks, and of hooks.
 KINDS = ["async", "plain"]
@@ -28,6 +29,20 @@ on_a_test_clock = pytest.mark.parametrize(
     [virtual_clock("asyncio"), virtual_clock("trio")],
     ids=["asyncio", "trio"],
 )
+
+
+@contextlib.contextmanager
+def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make the start of each thread fail, as under a container's pids limit."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(threading.Thread, "start", start)
+        # trio keeps idle threads of earlier event loops. asyncio's end with their loop.
+        patches.setattr(trio._core._thread_cache.THREAD_CACHE, "_idle_workers", {})
+        yield
 
 
 async def until(condition: Callable[[], object], what: str = "condition") -> None:

@@ -904,7 +904,7 @@ async def test_starting_a_server(task: str) -> None:
             pass
 
     again = 0
-    for attempt in attempts(3):
+    for attempt in attempts(2):
         async with nothing_left():
             server = gearman.JobServer()
             await attempt(start(server))

@@ -35,8 +35,6 @@ from .test_streams import Tunnels, tcp, working
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto import ServerAddress
-
     StartWorker = Callable[..., ScriptedWorker]
     StartServer = Callable[..., ScriptedServer]
 
@@ -201,13 +199,13 @@ class Ender:
 def remember_streams(monkeypatch: pytest.MonkeyPatch) -> list[ByteStream]:
     """The streams that clients have opened, in a list that grows."""
     streams: list[ByteStream] = []
-    connect = _plain.connect_plain
+    make = _plain.plain_stream
 
-    async def remember(address: ServerAddress) -> ByteStream:
-        streams.append(await connect(address))
+    async def remember(sock: socket.socket) -> ByteStream:
+        streams.append(await make(sock))
         return streams[-1]
 
-    monkeypatch.setattr(_plain, "connect_plain", remember)
+    monkeypatch.setattr(_plain, "plain_stream", remember)
     return streams
 
 

@@ -23,7 +23,7 @@ from anyio.abc import SocketAttribute
 
 import gearman_anyio as gearman
 import gearman_sync
-from gearman_anyio import GearmanClient, JobServer, WorkerJob, serve
+from gearman_anyio import GearmanClient, JobServer, WorkerJob, _sockets, serve
 from gearman_anyio._streams import pipe
 from gearman_proto import NEED_DATA, Connection, Role
 from gearman_proto.engines.jobqueue import FUNCTION_SIZE
@@ -717,26 +717,19 @@ async def test_out_of_file_descriptors(
 ) -> None:
     """It logs that, waits, and goes on; those who are connected do not notice."""
     monkeypatch.setattr("gearman_anyio._driver.LISTEN_AGAIN", 0.05)
-    real_listen = gearman.server._listen
+    real_accept = _sockets.accept
     failures: list[float] = []
     failing = False
 
-    async def listen(*args: Any) -> Any:
-        listener = await real_listen(*args)
-        accept = listener.accept
+    async def accept(listener: socket.socket) -> socket.socket:
+        sock = await real_accept(listener)
+        if failing and len(failures) < 4:
+            failures.append(time.monotonic())
+            sock.close()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return sock
 
-        async def sometimes() -> Any:
-            stream = await accept()
-            if failing and len(failures) < 4:
-                failures.append(time.monotonic())
-                await stream.aclose()
-                raise OSError(errno.EMFILE, "Too many open files")
-            return stream
-
-        monkeypatch.setattr(listener, "accept", sometimes)
-        return listener
-
-    monkeypatch.setattr("gearman_anyio.server._listen", listen)
+    monkeypatch.setattr(_sockets, "accept", accept)
     async with JobServer() as server, linked(server) as old:
         await old.echo()
         failing = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import types
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,7 +16,8 @@ import trio
 
 import gearman_anyio as gearman
 from gearman_anyio._driver import Driver
-from gearman_anyio._plain import Plain, PlainOnAsyncio, connect_plain
+from gearman_anyio._opened import make_opener
+from gearman_anyio._plain import Plain, PlainOnAsyncio
 from gearman_proto import ServerAddress
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.submitting import make_requests
@@ -36,10 +38,6 @@ if TYPE_CHECKING:
     StartServer = Callable[..., ScriptedServer]
 
 pytestmark = pytest.mark.anyio
-
-
-def address_of(server: Any) -> ServerAddress:
-    return ServerAddress(*server.address)
 
 
 class Reader:
@@ -86,7 +84,8 @@ class Reader:
 
 async def opened(server: Any) -> Plain:
     """A stream of our own to `server`."""
-    stream = await connect_plain(address_of(server))
+    link: Any = types.SimpleNamespace(address=ServerAddress(*server.address))
+    stream = await make_opener([link.address], None)(link, PATIENCE)
     assert isinstance(stream, Plain)
     return stream
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import math
+import os
 import random
 import threading
 from typing import TYPE_CHECKING, Any
@@ -15,13 +17,14 @@ import pytest
 from anyio.abc import ByteStream
 
 import gearman_anyio as gearman
+from gearman_anyio import _sockets
 from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
 from gearman_proto.jobs.submitting import make_requests
 from gearman_proto.wire.events import JobCreated, SubmitJob, WorkComplete, WorkData
-from tests.support import PATIENCE, black_hole, has_address, resolve_to, wait_for
+from tests.support import PATIENCE, black_hole, free_port, has_address, resolve_to, wait_for
 
 from .conftest import open_sockets
-from .support import until
+from .support import no_more_threads, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -648,6 +651,86 @@ async def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) 
             working(server.address),
             gearman.GearmanClient([("gearman.test", port)], connect_timeout=PATIENCE) as client,
         ):
+            assert (await client.submit_job("reverse", "hello")).result == b"olleh"
+
+
+def remember_attempts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that are tried, in a list that grows."""
+    attempts: list[str] = []
+    connect = _sockets.connect
+
+    async def remember(address: Any) -> Any:
+        attempts.append(address[4][0])
+        return await connect(address)
+
+    monkeypatch.setattr(_sockets, "connect", remember)
+    return attempts
+
+
+@needs_loopbacks
+@pytest.mark.both_streams
+async def test_address_that_worked_last_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    with black_hole() as (dead, port):
+        resolve_to(monkeypatch, "gearman.test", dead, "127.0.0.2")
+        attempts = remember_attempts(monkeypatch)
+        async with gearman.GearmanClient(
+            [("gearman.test", port)], connect_timeout=PATIENCE
+        ) as client:
+            for _ in range(2):
+                async with gearman.JobServer("127.0.0.2", port):
+                    await client.submit_job("queue", b"", background=True)
+                (it,) = client.connection_list
+                await until(lambda: not it.connected, "the loss of the connection")  # noqa: B023
+        assert attempts == [dead, "127.0.0.2", "127.0.0.2"]
+
+
+@needs_loopbacks
+@pytest.mark.both_streams
+async def test_attempts_that_lose_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with black_hole() as (dead, port):
+        before = open_sockets()
+        resolve_to(monkeypatch, "gearman.test", dead, dead, "127.0.0.2", "127.0.0.3")
+        async with (
+            gearman.JobServer("127.0.0.2", port),
+            gearman.GearmanClient([("gearman.test", port)], connect_timeout=PATIENCE) as client,
+        ):
+            await client.submit_job("queue", b"", background=True)
+            # The server's two, and the client's.
+            await until(lambda: len(open_sockets() - before) == 3, "the end of the attempts")
+
+
+@needs_loopbacks
+async def test_error_tells_the_reasons_of_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    resolve_to(monkeypatch, "gearman.test", "127.0.0.1", "127.0.0.2")
+    connect = _sockets.connect
+
+    async def refuse(address: Any) -> Any:
+        if address[4][0] == "127.0.0.2":
+            raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+        return await connect(address)
+
+    monkeypatch.setattr(_sockets, "connect", refuse)
+    async with gearman.GearmanClient([("gearman.test", port)]) as client:
+        with pytest.raises(ServerUnavailable) as caught:
+            await client.submit_job("queue", b"")
+    assert f"127.0.0.1:{port}: [Errno 111] Connection refused" in str(caught.value)
+    assert f"127.0.0.2:{port}: [Errno 101] Network is unreachable" in str(caught.value)
+
+
+async def test_resolver_without_a_thread_fails_its_connection_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with (
+        gearman.JobServer() as server,
+        working(server.address),
+        gearman.GearmanClient(["gearman.test", server.address]) as client,
+    ):
+        slow, good = client.connection_list
+        await client.establish_connection(good)
+        with no_more_threads(monkeypatch):
+            with pytest.raises(ConnectionError, match="can't start new thread"):
+                await client.establish_connection(slow)
             assert (await client.submit_job("reverse", "hello")).result == b"olleh"
 
 

@@ -288,17 +288,18 @@ async def test_a_failed_handshake_closes_the_stream(tls_context: ssl.SSLContext)
     async def connect(address: ServerAddress) -> ByteStream:
         return near
 
+    address = ServerAddress("localhost", 1)
     near, far = pipe()
     async with far:
         tunnels = Tunnels(connect, Broken)
         with pytest.raises(ConnectionError, match=r"^nothing goes during the TLS handshake; does"):
-            await open_stream(ServerAddress("localhost", 1), tls_context, tunnels)
+            await open_stream(address, tls_context, tunnels(address))
         tunnels.check(1)
     near, far = pipe()
     async with far:
         tunnels = Tunnels(connect)
         with anyio.move_on_after(0.02) as scope:
-            await open_stream(ServerAddress("localhost", 1), tls_context, tunnels)
+            await open_stream(address, tls_context, tunnels(address))
         assert scope.cancelled_caught
         tunnels.check(1)
 

@@ -18,7 +18,7 @@ import pytest
 
 import gearman_anyio as gearman
 import gearman_sync
-from gearman_anyio import GearmanClient, GearmanWorker, WorkerJob
+from gearman_anyio import JOB_FAILED, GearmanClient, GearmanWorker, WorkerJob
 from gearman_anyio._tasks import Tasks
 from gearman_proto.errors import (
     ConnectionError,
@@ -45,6 +45,7 @@ from .support import (
     Held,
     counted,
     make_worker,
+    no_more_threads,
     plain_reverse,
     quiet,
     reverse,
@@ -1064,6 +1065,59 @@ async def test_many_jobs(server: Any, task: str) -> None:
             async with anyio.create_task_group() as tasks:
                 for number in range(10):
                     tasks.start_soon(run, number)
+
+
+async def test_job_without_a_thread_waits_for_one(
+    server: Any, task: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Meanwhile the others go on, and other slots are free."""
+    worker = make_worker(
+        server.address, tasks={task: plain_reverse, f"{task}-async": reverse}, max_jobs=2
+    )
+    async with working(worker), GearmanClient([server.address]) as client:
+        with no_more_threads(monkeypatch):
+            request = await client.submit_job(task, b"ab", wait_until_complete=False)
+            await until(lambda: "waits for a thread: can't start new thread" in caplog.text)
+            for _ in range(10):
+                assert (await client.submit_job(f"{task}-async", b"cd")).result == b"dc"
+            assert not request.complete
+        await client.wait_until_jobs_completed([request])
+        assert (request.result, list(request.warning_updates)) == (b"ba", [])
+    assert caplog.text.count("waits for a thread") == 1
+
+
+async def test_job_that_waits_for_a_thread_is_cancelled(
+    server: Any, task: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is another worker's then."""
+    async with GearmanClient([server.address]) as client:
+        with no_more_threads(monkeypatch):
+            async with working(make_worker(server.address, tasks={task: plain_reverse})):
+                request = await client.submit_job(task, b"ab", wait_until_complete=False)
+                await until(lambda: "waits for a thread" in caplog.text)
+        async with working(make_worker(server.address, tasks={task: reverse})):
+            await client.wait_until_jobs_completed([request])
+        assert request.result == b"ba"
+
+
+@pytest.mark.parametrize("error", ["of the callback", "can't start new thread"])
+async def test_callbacks_own_runtime_error_fails_its_job(
+    server: Any, task: str, error: str
+) -> None:
+    runs: list[bytes] = []
+
+    def function(worker: Any, job: WorkerJob) -> Any:
+        runs.append(job.data)
+        raise RuntimeError(error)
+
+    async with (
+        working(make_worker(server.address, tasks={task: function})),
+        GearmanClient([server.address]) as client,
+    ):
+        request = await client.submit_job(task, b"ab")
+        assert request.state == JOB_FAILED
+        assert error in str(request.reason)
+    assert runs == [b"ab"]
 
 
 @pytest.mark.parametrize("has_hook", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from gearman_proto.engines.base import LinkState
 from gearman_proto.engines.outcomes import (
     OUTCOMES,
     Ending,
+    ForkGuard,
     Happened,
     Outcome,
     Sent,
@@ -233,3 +235,75 @@ def test_exc_info() -> None:
     with pytest.raises(ValueError) as caught:
         raise ValueError
     assert exc_info_of(caught.value) == (ValueError, caught.value, caught.value.__traceback__)
+
+
+# A child of a fork.
+
+
+class Process:
+    """A process that forks, as a ForkGuard sees it."""
+
+    def __init__(self, job: WorkerJob) -> None:
+        self.pid = 1
+        self.statuses: list[int] = []
+        self._job = job
+
+    def guard(self) -> ForkGuard:
+        return ForkGuard(LOGGER, lambda: self.pid, self.statuses.append, self._job)
+
+    def run(self, error: BaseException | None, *, forks: bool) -> None:
+        with self.guard():
+            if forks:
+                self.pid = 2
+            if error is not None:
+                raise error
+
+
+@pytest.mark.parametrize("error", [None, ValueError("wrong"), SystemExit(3), GeneratorExit()])
+def test_fork_guard_without_a_fork_does_nothing(
+    job: WorkerJob, caplog: pytest.LogCaptureFixture, error: BaseException | None
+) -> None:
+    process = Process(job)
+    with contextlib.suppress(*([] if error is None else [type(error)])):
+        process.run(error, forks=False)
+    assert process.statuses == []
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "error", [None, ValueError("wrong"), KeyboardInterrupt(), SystemExit("no")]
+)
+def test_fork_guard_ends_the_child_and_says_why(
+    job: WorkerJob, caplog: pytest.LogCaptureFixture, error: BaseException | None
+) -> None:
+    process = Process(job)
+    with contextlib.suppress(BaseException):
+        process.run(error, forks=True)
+    assert process.statuses == [1]
+    (record,) = caplog.records
+    assert "in a child that it has forked: the child ends here" in record.getMessage()
+    assert record.levelno == logging.ERROR
+    assert bool(record.exc_info) == (error is not None)
+
+
+@pytest.mark.parametrize(("code", "status"), [(None, 0), (0, 0), (7, 7)])
+def test_fork_guard_ends_the_child_with_its_exit_status(
+    job: WorkerJob, caplog: pytest.LogCaptureFixture, code: int | None, status: int
+) -> None:
+    process = Process(job)
+    with pytest.raises(SystemExit):
+        process.run(SystemExit(code), forks=True)
+    assert process.statuses == [status]
+    assert not caplog.records
+
+
+def test_fork_guard_of_a_collected_coroutine_does_nothing(job: WorkerJob) -> None:
+    """The child has copies of all coroutines of the parent. Those that it collects are closed."""
+    process = Process(job)
+    with pytest.raises(GeneratorExit):
+        process.run(GeneratorExit(), forks=True)
+    assert process.statuses == []
+
+
+def test_outcome_of_a_forked_child_is_its_end() -> None:
+    assert OUTCOMES[Happened.FORKED] == Outcome(Sent.NOTHING, Then.EXIT)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -129,6 +131,63 @@ def test_fork_in_a_callback(server: Server, make_client: MakeClient, work: Work,
     for number in range(3):
         assert client.submit_job(task, b"%d" % number).result == b"%d" % number
     assert server.counts(task) == (0, 0, 1)
+    working.worker.stop()
+    working.end()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("place", ["work", "pool", "hook"])
+@pytest.mark.parametrize(("how", "status"), [("returns", 1), ("raises", 1), ("exits", 7)])
+def test_child_ends_where_its_callback_does(
+    gearmand: Server,
+    make_client: MakeClient,
+    work: Work,
+    task: str,
+    place: str,
+    how: str,
+    status: int,
+) -> None:
+    children: list[int] = []
+
+    def fork() -> bool:
+        """Fork. Returns whether this is the child."""
+        if (child := os.fork()) != 0:
+            children.append(child)
+            return False
+        # If it goes on, it is not for ever.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        if how == "raises":
+            raise ZeroDivisionError("in the child")
+        if how == "exits":
+            sys.exit(7)
+        return True
+
+    class Hooked(GearmanWorker):
+        def on_job_execute(self, current_job: WorkerJob) -> bool:
+            if place == "hook" and fork():
+                return True
+            return super().on_job_execute(current_job)
+
+    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
+        if place != "hook" and fork():
+            return b"of the child"
+        return job.data
+
+    working = work(
+        gearmand.address,
+        tasks={task: function},
+        kind=Hooked,
+        max_jobs=2 if place == "pool" else 1,
+    )
+    client = make_client(gearmand.address)
+    for number in range(2):
+        assert client.submit_job(task, b"%d" % number).result == b"%d" % number
+    for child in children:
+        _, ended = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(ended) == status
+    assert len(children) == 2
     working.worker.stop()
     working.end()
 
