@@ -91,7 +91,7 @@ def test_other_program_interrupted_while_it_imports_gets_keyboard_interrupt(
 
 
 def test_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
-    """What nohup, or a shell without jobs, runs in the background ignores it."""
+    """The background jobs of a shell script ignore SIGINT."""
     program = (
         "import os, runpy, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
         "sys.argv = ['gearmanctl', '--version']; runpy.run_module('gearman_sync', None, '__main__')"
