@@ -4,17 +4,23 @@ While a program imports its modules, Ctrl-C would print a traceback. The import 
 takes most of that time, before any function of the program can be called. So the package imports
 this module first. For its own programs, and only for these, this module then lets Ctrl-C end the
 process silently until `end_import` is called.
+
+To be ready early, this module imports only modules that Python has loaded or that are built in.
+`signal` and `typing` are neither.
 """
 
-from __future__ import annotations
-
 import os
-import signal
 import sys
-from typing import Any, Final
 
-_MODULES: Final = ("gearman_sync", "gearman_sync.migrate")
-_SCRIPTS: Final = ("gearmanctl", "gearmanctl.exe")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import Any
+else:
+    import _signal as signal
+
+_MODULES = ("gearman_sync", "gearman_sync.migrate")
+_SCRIPTS = ("gearmanctl", "gearmanctl.exe")
 
 
 def exit_silently() -> None:
@@ -41,7 +47,7 @@ def _is_program() -> bool:
     return "-m" in words and words[words.index("-m") + 1] in _MODULES
 
 
-def _replace(before: Any, after: Any) -> None:
+def _replace(before: "Any", after: "Any") -> None:
     # Another handler stays: it is a caller's, or SIG_IGN, as nohup sets it.
     if signal.getsignal(signal.SIGINT) is before:
         signal.signal(signal.SIGINT, after)
@@ -51,6 +57,6 @@ def _exit(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
-_IS_PROGRAM: Final = _is_program()
+_IS_PROGRAM = _is_program()
 if _IS_PROGRAM:
     exit_silently()

@@ -217,7 +217,7 @@ def complete_task(incomplete: str) -> list[str]:
 def _check_task(task: str) -> str:
     """Return the name of a function.
 
-    Servers take an empty name, but in a shell it comes from a variable that is not set.
+    Servers accept an empty name, but in a shell an unset variable is the usual cause of one.
 
     Raises:
         typer.BadParameter: The name is empty.

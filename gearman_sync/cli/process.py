@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Bytes to read or write at a time.
 _CHUNK_SIZE: Final = 65536
-# Seconds for which to read after the command's end: a process that it leaves running can keep the
+# Seconds to go on reading after the command's end. A process that it leaves running can keep the
 # pipes open for ever.
 _MOMENT: Final = 1.0
 # Seconds after which a command that was killed is given up: one of another user goes on.

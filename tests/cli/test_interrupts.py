@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gearman_sync import _interrupts
 from tests.support import PATIENCE, require
 
 from .support import environment, heeded_signals
@@ -66,6 +67,17 @@ def test_migrate_interrupted_while_it_imports_ends_silently(module: str, tmp_pat
     assert status == (128 + signal.SIGINT, "interrupted ")
 
 
+def test_module_that_handles_the_interrupt_imports_nothing_slow() -> None:
+    program = (
+        "import os, sys; before = set(sys.modules);"
+        f"exec(open({_interrupts.__file__!r}).read(), {{'__name__': 'interrupts'}});"
+        "print(*sys.modules.keys() - before)"
+    )
+    command = [sys.executable, "-ISc", program]
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
+    assert set(done.stdout.decode().split()) <= {"_signal"}
+
+
 @pytest.mark.parametrize("words", [["-c", "import gearman_sync"], ["-m", "user.program"]])
 def test_other_program_interrupted_while_it_imports_gets_keyboard_interrupt(
     words: list[str], tmp_path: Path
@@ -79,7 +91,7 @@ def test_other_program_interrupted_while_it_imports_gets_keyboard_interrupt(
 
 
 def test_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
-    """What nohup, or a shell without jobs, runs in the background ignores it."""
+    """The background jobs of a shell script ignore SIGINT."""
     program = (
         "import os, runpy, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
         "sys.argv = ['gearmanctl', '--version']; runpy.run_module('gearman_sync', None, '__main__')"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import os
 import re
 import shlex
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -18,11 +20,13 @@ from packaging.requirements import Requirement
 import gearman_proto
 import gearman_sync
 from gearman_proto._version import __version__
+from gearman_sync.cli import output
 from tests.support import require
 
 from .support import (
     DONE,
     FAILED,
+    NO_SERVER,
     PROGRAM,
     ROOT,
     USAGE,
@@ -145,6 +149,30 @@ def test_a_reader_that_has_gone(
     running = run_program(command_line(*words, *options), stdout=write)
     os.close(write)
     assert running.end() == Result(FAILED, b"", "")
+
+
+def test_error_that_can_not_be_written_keeps_the_status(
+    run_program: Callable[..., Running],
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    for words, status in (["nothing"], USAGE), (["status", "-s", "127.0.0.1:1"], NO_SERVER):
+        with open("/dev/full", "wb") as full:
+            running = run_program(command_line(*words), stderr=full)
+        assert running.end() == Result(status, b"", "")
+
+
+def test_output_that_takes_a_part_gets_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With PYTHONUNBUFFERED, a full disk or a signal can shorten a write."""
+
+    class Short(io.BytesIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data[:3]))
+
+    short = Short()
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=short))
+    output.write(b"more than three")
+    assert short.getvalue() == b"more than three"
 
 
 def test_everything_is_closed(server: Server, run_program: Callable[..., Running]) -> None:
