@@ -196,7 +196,7 @@ class Transport:
             if code in _IN_PROGRESS:
                 self._attempts[sock] = address
             else:
-                self._race.fail(address, OSError(code, os.strerror(code)))
+                self._race.fail(address, _os_error(code))
                 sock.close()
 
     def advance(self, now: float) -> bool:
@@ -204,6 +204,8 @@ class Transport:
         if self.stage is Stage.CONNECTING:
             if self.sock is None:
                 self._end_race()
+            elif code := _error_of(self.sock):  # An accepted one, which is lost already.
+                raise _os_error(code)
             if self.sock is None:
                 self.start_due(now)
                 return False
@@ -223,11 +225,10 @@ class Transport:
         assert self._race is not None
         assert self._attempts is not None
         for sock, address in list(self._attempts.items()):
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
+            if code := _error_of(sock):
                 del self._attempts[sock]
                 sock.close()
-                self._race.fail(address, OSError(code, os.strerror(code)))
+                self._race.fail(address, _os_error(code))
             elif _is_connected(sock):
                 _set_options(sock, self._address)
                 self.sock, self._winner, self.deadline = sock, address, None
@@ -325,6 +326,14 @@ def end(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):  # The socket is not connected.
         sock.shutdown(socket.SHUT_RDWR)
     sock.close()
+
+
+def _error_of(sock: socket.socket) -> int:
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def _os_error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
 
 
 def _is_connected(sock: socket.socket) -> bool:

@@ -24,7 +24,7 @@ from typing import Final
 class Waker:
     """Two connected sockets. One of them is in the selector."""
 
-    # Device and inode of each. None before `__init__` has come so far.
+    # Device and inode of each, or None if they are unknown: Windows has none.
     _inodes: list[tuple[int, int]] | None = None
 
     def __init__(self) -> None:
@@ -32,7 +32,8 @@ class Waker:
         self._near.setblocking(False)
         self._far.setblocking(False)
         self.fileno = self._near.fileno
-        self._inodes = self._current_inodes()
+        with contextlib.suppress(OSError):
+            self._inodes = self._current_inodes()
 
     def _current_inodes(self) -> list[tuple[int, int]]:
         found = [os.fstat(sock.fileno()) for sock in (self._near, self._far)]
@@ -45,9 +46,9 @@ class Waker:
 
     @property
     def is_intact(self) -> bool:
-        """Whether both descriptors are still this waker's own."""
+        """True if both descriptors are still this waker's own."""
         try:
-            return self._inodes in (None, self._current_inodes())
+            return self._inodes is None or self._inodes == self._current_inodes()
         except OSError:
             return False
 

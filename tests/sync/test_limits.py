@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     MakeWorker = Callable[..., GearmanWorker]
 
 
-def no_thread(*args: object) -> None:
+def no_thread(*args: object, **options: object) -> None:
     raise RuntimeError("can't start new thread")
 
 
