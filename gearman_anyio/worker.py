@@ -191,15 +191,13 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     async def on_job_exception(self, current_job: WorkerJob, exc_info: ExcInfo) -> bool:
         logger.error("%r failed", current_job, exc_info=exc_info)
-        failure = to_send(Happened.RAISED, current_job, self.data_encoder, exc_info[1], *self._how)
+        failure = to_send(Happened.RAISED, current_job, *self._encoding(exc_info[1]))
         await self._send_all(current_job, failure)
         return False
 
     async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
         try:
-            events = to_send(
-                Happened.RETURNED, current_job, self.data_encoder, job_result, *self._how
-            )
+            events = to_send(Happened.RETURNED, current_job, *self._encoding(job_result))
         except BaseException as error:
             if self._leaves(error):
                 raise

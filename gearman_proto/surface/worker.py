@@ -482,6 +482,10 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         handle = handle_of(job)
         return data_event(kind, handle, self.data_encoder, data, job.wire_task, self._how[1])
 
+    def _encoding(self, value: Any) -> tuple[Any, ...]:
+        """Return the last arguments of `to_send`, which encodes `value`."""
+        return self.data_encoder, value, *self._how
+
     def _result(self, job: WorkerJob, data: Any) -> WorkComplete:
         """Return the packet that ends `job` with a result that the application gave."""
         return result_event(handle_of(job), self.data_encoder, data, b"", self._how[1])
