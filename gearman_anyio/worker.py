@@ -17,7 +17,7 @@ import anyio.lowlevel
 
 from gearman_proto import Server, WorkerEngine, WorkerJob, constants
 from gearman_proto.engines.outcomes import Ending, Happened, Watch, exc_info_of, leaves, to_send
-from gearman_proto.jobs.results import result_event, status_event
+from gearman_proto.jobs.results import status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
 from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWarning
 
@@ -168,7 +168,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
         with watch, NO_GUARD if self._ends_at_once else guard(job):
             await awaited(self.on_job_execute(job))
         with watch:
-            events = ending.to_send(self.data_encoder, self._exceptions, self._max_packet_size)
+            events = ending.to_send(self.data_encoder, *self._how)
             await self._send_all(job, events)
         if job.over:
             return
@@ -195,26 +195,13 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     async def on_job_exception(self, current_job: WorkerJob, exc_info: ExcInfo) -> bool:
         logger.error("%r failed", current_job, exc_info=exc_info)
-        failure = to_send(
-            Happened.RAISED,
-            current_job,
-            self.data_encoder,
-            exc_info[1],
-            self._exceptions,
-            self._max_packet_size,
-        )
+        failure = to_send(Happened.RAISED, current_job, *self._encoding(exc_info[1]))
         await self._send_all(current_job, failure)
         return False
 
     async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
         try:
-            events = to_send(
-                Happened.RETURNED,
-                current_job,
-                self.data_encoder,
-                job_result,
-                max_packet_size=self._max_packet_size,
-            )
+            events = to_send(Happened.RETURNED, current_job, *self._encoding(job_result))
         except BaseException as error:
             if self._leaves(error):
                 raise
@@ -247,12 +234,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
     async def send_job_complete(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        event = result_event(
-            handle_of(current_job),
-            self.data_encoder,
-            data,
-            max_packet_size=self._max_packet_size,
-        )
+        event = self._result(current_job, data)
         await self._send(current_job, event, poll_timeout)
 
     async def send_job_failure(

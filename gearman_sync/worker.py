@@ -27,7 +27,7 @@ from gearman_proto.engines.outcomes import (
     leaves,
     to_send,
 )
-from gearman_proto.jobs.results import result_event, status_event
+from gearman_proto.jobs.results import status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
 from gearman_proto.tls import make_contexts
 from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWarning
@@ -137,9 +137,7 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         with watch, _NO_GUARD if self._ends_at_once else _guard(job):
             self.on_job_execute(job)
         with watch:
-            self._send_all(
-                job, ending.to_send(self.data_encoder, self._exceptions, self._max_packet_size)
-            )
+            self._send_all(job, ending.to_send(self.data_encoder, *self._how))
 
     def _execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
         self._do(job)
@@ -173,26 +171,13 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
 
     def on_job_exception(self, current_job: WorkerJob, exc_info: ExcInfo) -> bool:
         logger.error("%r failed", current_job, exc_info=exc_info)
-        failure = to_send(
-            Happened.RAISED,
-            current_job,
-            self.data_encoder,
-            exc_info[1],
-            self._exceptions,
-            self._max_packet_size,
-        )
+        failure = to_send(Happened.RAISED, current_job, *self._encoding(exc_info[1]))
         self._send_all(current_job, failure)
         return False
 
     def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
         try:
-            events = to_send(
-                Happened.RETURNED,
-                current_job,
-                self.data_encoder,
-                job_result,
-                max_packet_size=self._max_packet_size,
-            )
+            events = to_send(Happened.RETURNED, current_job, *self._encoding(job_result))
         except BaseException as error:
             if self._leaves(error):
                 raise
@@ -231,12 +216,7 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
     def send_job_complete(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        event = result_event(
-            handle_of(current_job),
-            self.data_encoder,
-            data,
-            max_packet_size=self._max_packet_size,
-        )
+        event = self._result(current_job, data)
         self._send(current_job, event, poll_timeout)
 
     def send_job_failure(self, current_job: WorkerJob, poll_timeout: float | None = None) -> None:

@@ -11,7 +11,7 @@ from gearman_proto.arguments import check_timeout, to_seconds
 from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.foreign import shown
 from gearman_proto.jobs.encoder import NoopEncoder
-from gearman_proto.jobs.results import data_event
+from gearman_proto.jobs.results import data_event, result_event
 from gearman_proto.names import check_client_id, check_task, to_text
 from gearman_proto.tls import parse_servers
 
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from gearman_proto.address import HostSpec
     from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.jobs.results import ExcInfo
-    from gearman_proto.wire.events import PacketEvent, WorkData, WorkException, WorkWarning
+    from gearman_proto.wire.events import (
+        PacketEvent,
+        WorkComplete,
+        WorkData,
+        WorkException,
+        WorkWarning,
+    )
 
 #: Tracebacks of callbacks, and what becomes of connections.
 logger: Final = logging.getLogger("gearman")
@@ -106,8 +112,8 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         self.worker_abilities: dict[str, Callable[[Any, WorkerJob], Any]] = {}
         self.worker_client_id: str | None = None
         self._max_jobs = max_jobs
-        self._exceptions = exceptions
-        self._max_packet_size = max_packet_size
+        # How failures are sent, and the largest packet: the last arguments of `to_send`.
+        self._how = exceptions, max_packet_size
         # All that was ever registered: a job may come after its task was unregistered.
         self._registered: dict[str, Ability] = {}
         options = {
@@ -475,9 +481,15 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> PacketEvent:
         """A packet about `job` with `data` that the application gave."""
         handle = handle_of(job)
-        return data_event(
-            kind, handle, self.data_encoder, data, job.wire_task, self._max_packet_size
-        )
+        return data_event(kind, handle, self.data_encoder, data, job.wire_task, self._how[1])
+
+    def _encoding(self, value: Any) -> tuple[Any, ...]:
+        """Return the last arguments of `to_send`, which encodes `value`."""
+        return self.data_encoder, value, *self._how
+
+    def _result(self, job: WorkerJob, data: Any) -> WorkComplete:
+        """Return the packet that ends `job` with a result that the application gave."""
+        return result_event(handle_of(job), self.data_encoder, data, b"", self._how[1])
 
     def _begin_send(
         self, job: WorkerJob, event: PacketEvent, timeout: float | None, *, done: bool = False
