@@ -43,6 +43,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from itertools import chain
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gearman_proto import constants
@@ -566,23 +567,25 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         Raises:
             InvalidClientState: Another engine has one of them. None of them is changed then.
         """
-        count = 0
         homeless = False
+        remaining = iter(requests)
         try:
-            for request in requests:
+            for request in remaining:
                 # Each thread may run an engine. Deleting an attribute that is not there fails, and
                 # CPython does both in one step, so only one thread gets beyond this.
                 del request.unclaimed
-                count += 1
                 link = request.link
                 if link is not None and (link.engine is not self or link.state is GONE):
                     if link.engine is not self and not request.is_stranded:
                         raise InvalidClientState(f"{request!r} is under way in another client")
                     homeless = True
         except BaseException as error:
+            is_taken = isinstance(error, AttributeError)
+            # Counting them in the loop would take as long as the claims.
+            count = len(requests) - length_hint(remaining) - is_taken
             for claimed in requests[:count]:
                 claimed.unclaimed = True
-            if not isinstance(error, AttributeError):
+            if not is_taken:
                 raise
             each = list({id(request): request for request in requests}.values())
             if len(each) == len(requests):
