@@ -83,11 +83,11 @@ async def server(anyio_backend: Any) -> AsyncIterator[JobServer]:
 
 
 @contextlib.contextmanager
-def takes(seconds: float) -> Iterator[None]:
+def takes(seconds: float, *, abs: float = 1e-6) -> Iterator[None]:  # noqa: A002 - as in approx
     """The block takes so long, on the loop's clock."""
     before = anyio.current_time()
     yield
-    assert anyio.current_time() - before == pytest.approx(seconds, abs=1e-6)
+    assert anyio.current_time() - before == pytest.approx(seconds, abs=abs)
 
 
 def client_of(*servers: JobServer, **options: Any) -> GearmanClient:
@@ -519,7 +519,7 @@ async def test_stop_with_another_timeout(server: JobServer) -> None:
 
 
 async def test_stop_where_the_server_is_silent() -> None:
-    """It is asked whether it has the last result, and not for long."""
+    """It is asked whether it has the last result, and given up when nothing moves for 30 s."""
 
     async def script(peer: Peer) -> None:
         await peer.expect(CanDo)
@@ -532,7 +532,7 @@ async def test_stop_where_the_server_is_silent() -> None:
 
     async with scripted(script) as server:
         worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
-        with takes(1):
+        with takes(30, abs=0.01):
             await worker.work()
 
 
@@ -558,8 +558,8 @@ async def test_server_that_does_not_answer_is_given_up() -> None:
         async with working(worker):
             await anyio.sleep(HOUR)
     assert times[0] == pytest.approx(10)
-    assert len(times) > HOUR / 61
-    assert times[1:-1] == [pytest.approx(31, abs=1e-6)] * (len(times) - 2)
+    assert len(times) > HOUR / 60.1
+    assert times[1:-1] == [pytest.approx(30, abs=0.01)] * (len(times) - 2)
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -625,7 +625,8 @@ async def test_server_that_does_not_read_is_given_up() -> None:
     async with scripted(script) as server:
         worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
         await worker.work()
-    assert failed == [pytest.approx(60, abs=1e-6)] or failed == [pytest.approx(120, abs=1e-6)]
+    # A megabyte may be in a tunnel, and has a second for each 20 kB.
+    assert failed == [pytest.approx(60 + 50, abs=0.1)]
 
 
 def slow_reader(pause: float, done: anyio.Event) -> Callable[[Peer], Any]:
@@ -804,7 +805,9 @@ async def test_last_words_are_not_waited_for_for_long(server: JobServer) -> None
     far = await server.connect()
     for _ in range(50):
         await near.send(b"\0REQ\0\0\0\x10\0\x01\x86\xa0" + bytes(100_000))
-    with takes(5):
+    # Nothing moves for five seconds, and for the time that the last chunk may need in a tunnel.
+    chunk = 256 * 1024 / 20_000
+    with takes(5 + chunk, abs=chunk):
         await far.send(b"shutdown\n")
         assert await far.receive() == b"OK\r\n"
         await server.wait()
