@@ -7,6 +7,7 @@ others: that is what lets `shrink` take them away one by one.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.arguments import check_count
@@ -99,6 +100,18 @@ class Fault:
         return Fault(float(at), kind, target, float(seconds))
 
 
+def _check_bandwidth(bandwidth: object) -> None:
+    match bandwidth:
+        case None:
+            return
+        case (int() | float() as low, int() | float() as high) if 0 < low <= high < math.inf:
+            return
+    raise ArgumentValueError(
+        f"bandwidth is {bandwidth!r}: it must be two numbers of bytes per second, the least and "
+        "the most, or None for no limit"
+    )
+
+
 @record(frozen=True)
 class Faults:
     """How bad a network is. The defaults are a good one: it is quick, and nothing breaks.
@@ -131,13 +144,7 @@ class Faults:
     tunnel: int = 0
 
     def __post_init__(self) -> None:
-        if self.bandwidth is not None:
-            low, high = self.bandwidth
-            if not 0 < low <= high:
-                raise ArgumentValueError(
-                    f"bandwidth is {self.bandwidth}: it must be the least and the most bytes per "
-                    "second, each more than 0, or None for no limit"
-                )
+        _check_bandwidth(self.bandwidth)
         check_count("receive_buffer", self.receive_buffer, 0)
         check_count("tunnel", self.tunnel, 0)
 

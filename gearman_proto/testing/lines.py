@@ -42,7 +42,7 @@ class Line:
         self._end = end
         self.bandwidth: float = net.bandwidth()
         self.throttled_until: float = 0.0
-        # What the sender's system has taken and not sent yet.
+        # The part of the sender's buffer that was not sent yet, and marks.
         self._queue: deque[memoryview | str] = deque()
         self._is_sending = False
 

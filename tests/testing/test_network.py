@@ -617,7 +617,9 @@ def test_connections_draw_their_bandwidth() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"bandwidth": (0, 1)}, r"bandwidth is \(0, 1\): it must be the least"),
+        ({"bandwidth": (0, 1)}, r"bandwidth is \(0, 1\): it must be two numbers of bytes"),
+        ({"bandwidth": 20_000}, "bandwidth is 20000"),
+        ({"bandwidth": (1, math.inf)}, "bandwidth is"),
         ({"bandwidth": (2, 1)}, r"bandwidth is \(2, 1\)"),
         ({"bandwidth": (math.nan, 1)}, "bandwidth is"),
         ({"receive_buffer": -1}, "receive_buffer is -1"),
