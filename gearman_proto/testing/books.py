@@ -361,7 +361,7 @@ class Books:
                 f"{worker.name} closes a connection before its last result has arrived: {left}"
             )
 
-    # What anybody does.
+    # Connections.
 
     def given_up(self, node: Place, peer: str, end: Buffers) -> None:
         """The engine of `node` closes a healthy connection, for no reason of its application's."""

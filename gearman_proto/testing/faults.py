@@ -7,6 +7,7 @@ others: that is what lets `shrink` take them away one by one.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.arguments import (
@@ -131,6 +132,18 @@ def _check_kind(kind: str) -> None:
         raise ArgumentValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
 
 
+def _check_bandwidth(bandwidth: object) -> None:
+    match bandwidth:
+        case None:
+            return
+        case (int() | float() as low, int() | float() as high) if 0 < low <= high < math.inf:
+            return
+    raise ArgumentValueError(
+        f"bandwidth is {bandwidth!r}: it must be two numbers of bytes per second, the least and "
+        "the most, or None for no limit"
+    )
+
+
 @record(frozen=True)
 class Faults:
     """How bad a network is. The defaults are a good one: it is quick, and nothing breaks.
@@ -180,13 +193,7 @@ class Faults:
         check_number("cut", self.cut, 0, 1)
         check_count("capacity", self.capacity, 1)
         check_seconds("keepalive", self.keepalive, 0, FOR_EVER)
-        if self.bandwidth is not None:
-            rates = check_type("bandwidth", self.bandwidth, (tuple, list), "two rates, or None")
-            if len(rates) != 2 or not 0 < rates[0] <= rates[1]:
-                raise ArgumentValueError(
-                    f"bandwidth is {rates!r}: it must be the least and the most bytes per second, "
-                    "each more than 0, or None for no limit"
-                )
+        _check_bandwidth(self.bandwidth)
         check_count("receive_buffer", self.receive_buffer, 0)
         check_count("tunnel", self.tunnel, 0)
 

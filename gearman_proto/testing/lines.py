@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from .simulation import Simulation
-    from .wires import End
 
 #: Bytes per second from which on a link is healthy: engines must not give it up.
 HEALTHY: Final = 20_000
@@ -21,6 +20,32 @@ HEALTHY: Final = 20_000
 _SECONDS: Final = 0.2
 _SMALLEST: Final = 1448
 _LARGEST: Final = 65536
+
+
+class Receiver(Protocol):
+    """The part of an end that a line delivers to."""
+
+    gone: bool
+    stalled_until: float
+
+    def has_window(self, size: int, rate: float) -> bool:
+        """Whether its system has room for `size` more bytes."""
+
+    def expect(self, item: bytes | str) -> None:
+        """Receive `item`, bytes or a mark, after the latency."""
+
+
+class Sender(Protocol):
+    """The part of an end that a line belongs to."""
+
+    silent: bool
+
+    @property
+    def peer(self) -> Receiver:
+        """The other end."""
+
+    def refused(self) -> None:
+        """Learn that bytes were not delivered."""
 
 
 class Line:
@@ -37,12 +62,12 @@ class Line:
 
     __slots__ = ("_end", "_is_sending", "_net", "_queue", "bandwidth", "throttled_until")
 
-    def __init__(self, net: Simulation, end: End) -> None:
+    def __init__(self, net: Simulation, end: Sender) -> None:
         self._net = net
         self._end = end
         self.bandwidth: float = net.bandwidth()
         self.throttled_until: float = 0.0
-        # What the sender's system has taken and not sent yet.
+        # The part of the sender's buffer that was not sent yet, and marks.
         self._queue: deque[memoryview | str] = deque()
         self._is_sending = False
 

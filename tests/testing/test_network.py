@@ -190,6 +190,27 @@ def test_an_admin_client_of_a_server_that_is_down() -> None:
     net.check()
 
 
+def test_statuses_of_a_server_that_is_stopped_time_out() -> None:
+    net = Network(random.Random, seed=1, replay=[Fault(0.5, "freeze", "server1", 5.0)])
+    cast = Cast(net)
+    call = cast.submit("slowly")
+    run(net, 1.0)
+    statuses = cast.client.statuses(call.requests, timeout=1.0)
+    run(net, 2.0)
+    assert statuses.timed_out
+    net.check()
+
+
+def test_worker_with_a_dead_server_works_for_the_other_one() -> None:
+    net = Network(random.Random, seed=1, replay=[Fault(0.0, "crash", "server2", 5.0)])
+    servers = [net.server(), net.server()]
+    net.worker(servers, CALLBACKS)
+    call = net.client(servers[:1]).submit([{"task": "reverse", "data": b"data"}])
+    run(net, 1.0)
+    assert call.requests[0].result == b"atad"
+    net.check()
+
+
 def test_a_worker_stops_and_works_again() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
@@ -617,7 +638,9 @@ def test_connections_draw_their_bandwidth() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"bandwidth": (0, 1)}, r"bandwidth is \(0, 1\): it must be the least"),
+        ({"bandwidth": (0, 1)}, r"bandwidth is \(0, 1\): it must be two numbers of bytes"),
+        ({"bandwidth": 20_000}, "bandwidth is 20000"),
+        ({"bandwidth": (1, math.inf)}, "bandwidth is"),
         ({"bandwidth": (2, 1)}, r"bandwidth is \(2, 1\)"),
         ({"bandwidth": (math.nan, 1)}, "bandwidth is"),
         ({"receive_buffer": -1}, "receive_buffer is -1"),
