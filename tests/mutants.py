@@ -204,7 +204,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "pass\n        return [link for link in",
         ),
         (
-            "self._timers.set(link, now + self._connect_timeout, self._on_connect_timeout)",
+            "self._timers.set(link, link.connect_by, self._on_connect_timeout)",
             "pass",
         ),
         ("self._under_way -= 1 self._ask_next()", "self._ask_next()"),
@@ -248,8 +248,8 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ),
     ),
     "gearman_sync": (
-        ("self._share = self._timeout / max(len(found), 1)", "self._share = self._timeout"),
-        ("self.deadline = now + self._share if self._candidates else None", "self.deadline = None"),
+        ("self._race.won(self._winner)", "pass"),
+        ("self.deadline = self._race.next_start", "self.deadline = None"),
         ("memoryview(data)[sent:] if sent < len(data) else _NOTHING", "_NOTHING"),
         ("isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0", "False"),
         ("if self.followers and self.leader is None:", "if False:"),
@@ -283,7 +283,7 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "env={**os.environ, **environment}, start_new_session=True",
             "env={**os.environ, **environment}, start_new_session=False",
         ),
-        ("while size - len(errors[0]) >= MAX_ERRORS:", "while False:"),
+        ("while self._errors_size - len(self.errors[0]) >= MAX_ERRORS:", "while False:"),
         (
             "if request.complete and request.state != JOB_FAILED:",
             "if request.complete:",
@@ -309,7 +309,10 @@ MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("elif not self._sockets or not self._poll.poll(0):", "else:"),
         ("self._poll.unregister(number)", "pass"),
         ("async with self._sending:", "if True:"),
-        ("return error if str(error) else", "return error if True else"),
+        (
+            "return error if str(error) else ConnectionError",
+            "return error if True else ConnectionError",
+        ),
         ("self._group.cancel_scope.cancel()", "pass"),
         ("elif not isinstance(error, anyio.get_cancelled_exc_class()):", "else:"),
         ("anyio.CapacityLimiter(self._max_jobs)", "anyio.CapacityLimiter(1)"),
