@@ -64,7 +64,7 @@ CONNECTING: Final = Stage.CONNECTING
 OPEN: Final = Stage.OPEN
 
 
-class _Socket(socket.socket):
+class QuietSocket(socket.socket):
     """A socket whose finalizer closes it without a ResourceWarning.
 
     The driver's finalizer closes its sockets. In a reference cycle (with the traceback of an
@@ -185,7 +185,7 @@ class Transport:
         assert self._attempts is not None
         family, kind, proto, _, where = address
         try:
-            sock = _Socket(family, kind, proto)
+            sock = QuietSocket(family, kind, proto)
             sock.setblocking(False)
             code = sock.connect_ex(where)
         except OSError as error:

@@ -20,6 +20,12 @@ import os
 import socket
 from typing import Final
 
+from ._transport import QuietSocket
+
+
+def _quiet(sock: socket.socket) -> QuietSocket:
+    return QuietSocket(sock.family, sock.type, sock.proto, sock.detach())
+
 
 class Waker:
     """Two connected sockets. One of them is in the selector."""
@@ -28,7 +34,7 @@ class Waker:
     _inodes: list[tuple[int, int]] | None = None
 
     def __init__(self) -> None:
-        self._near, self._far = socket.socketpair()
+        self._near, self._far = map(_quiet, socket.socketpair())
         self._near.setblocking(False)
         self._far.setblocking(False)
         self.fileno = self._near.fileno

@@ -43,7 +43,7 @@ def no_memory(*args: object, **options: object) -> None:
     ("where", "name", "broken", "host", "why"),
     [
         (_thread, "start_new_thread", no_thread, "gearman.test", "can't start new thread"),
-        (_transport, "_Socket", no_memory, "127.0.0.1", "MemoryError"),
+        (_transport, "QuietSocket", no_memory, "127.0.0.1", "MemoryError"),
         (socket, "getaddrinfo", no_memory, "127.0.0.1", "MemoryError"),
     ],
 )
@@ -149,7 +149,7 @@ class Handlers:
 @pytest.mark.parametrize(
     "handler", [Handlers().method, Handlers(), lambda number, frame: Handlers().method(0, None)]
 )
-@pytest.mark.parametrize("name", ["getaddrinfo", "_Socket"])
+@pytest.mark.parametrize("name", ["getaddrinfo", "QuietSocket"])
 def test_exception_of_a_signal_handler_in_a_connection_step_is_raised(
     gearmand: Gearmand,
     client: GearmanClient,
@@ -164,7 +164,7 @@ def test_exception_of_a_signal_handler_in_a_connection_step_is_raised(
     before = signal.signal(signal.SIGUSR1, handler)
     try:
         with monkeypatch.context() as context:
-            context.setattr(_transport if name == "_Socket" else socket, name, signalled)
+            context.setattr(_transport if name == "QuietSocket" else socket, name, signalled)
             with pytest.raises(HandlerError):
                 client.submit_job(task, b"", background=True)
     finally:

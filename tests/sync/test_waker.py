@@ -139,7 +139,7 @@ def test_poller_that_can_not_open_tries_again() -> None:
 
 def test_garbage_collected_sockets_close_silently() -> None:
     """Also where their finalizers run before the driver's; a warning would fail this test."""
-    for fd in (Waker().fileno(), _transport._Socket().fileno()):
+    for fd in (Waker().fileno(), _transport.QuietSocket().fileno()):
         with pytest.raises(OSError):
             os.fstat(fd)
 
@@ -151,6 +151,6 @@ def test_socket_that_got_no_descriptor_ends_silently() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
     try:
         with pytest.raises(OSError, match="Too many open files"):
-            _transport._Socket()
+            _transport.QuietSocket()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
