@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _INSIDE = (
     "Answer|BaseEngine|Callback|CallingNode|ConnectingEngine|Connector|End|ExcInfo|Fields|Function|"
-    "JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
+    "Buffers|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
     "StatusWait|UpdateStream|Updates|Waited|Wanted|WorkStream"
 )
 

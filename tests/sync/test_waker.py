@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gearman_proto.errors import ConnectionError
-from gearman_sync import _transport
 from gearman_sync._poller import Poller
+from gearman_sync._transport import QuietSocket
 from gearman_sync._waker import ClosedWaker, Waker
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def test_waker_is_not_intact_if_one_of_its_numbers_is_another_sockets(waker: Wak
     os.close(far)
     with socket.socket() as other:
         assert other.fileno() == far
-        waker._far = socket.socket(fileno=far)
+        waker._far = QuietSocket(fileno=far)
         assert not waker.is_intact
         waker.close()
         os.fstat(far)
@@ -139,7 +139,7 @@ def test_poller_that_can_not_open_tries_again() -> None:
 
 def test_garbage_collected_sockets_close_silently() -> None:
     """Also where their finalizers run before the driver's; a warning would fail this test."""
-    for fd in (Waker().fileno(), _transport.QuietSocket().fileno()):
+    for fd in (Waker().fileno(), QuietSocket().fileno()):
         with pytest.raises(OSError):
             os.fstat(fd)
 
@@ -151,6 +151,6 @@ def test_socket_that_got_no_descriptor_ends_silently() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
     try:
         with pytest.raises(OSError, match="Too many open files"):
-            _transport.QuietSocket()
+            QuietSocket()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
