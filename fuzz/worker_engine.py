@@ -303,7 +303,8 @@ class _Game(ConnectingGame[Peer]):
             engine.job_done(job, self.now)
         self.take_job()
         engine.stop(self.now)
-        for _ in range(100):
+        # A server that hangs may have the time for 8 MiB of results in a tunnel: 450 seconds.
+        for _ in range(250):
             if self.stream.done:
                 break
             for job in self.jobs:
