@@ -652,16 +652,14 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         text = self._rng.randbytes(count * size).hex()
         return [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
 
-    def _routed_by(self, request: GearmanJobRequest) -> bytes:
-        """Return the key by which `request` is routed."""
-        if not self.pool.by_unique or not request.unique:
-            return b""
-        # On the wire "-" stands for the data.
-        return (request.payload or b"") if request.unique == "-" else to_wire(request.unique)
-
     def _assign(self, request: GearmanJobRequest, now: float, *, again: bool = False) -> None:
         """Give `request` to a server; `again` after an attempt that was lost."""
-        server = self.pool.choose(now, request.tried, self._routed_by(request))
+        routed_by = b""
+        if self.pool.by_unique and request.unique:
+            # On the wire "-" stands for the data.
+            dash = request.unique == "-"
+            routed_by = (request.payload or b"") if dash else to_wire(request.unique)
+        server = self.pool.choose(now, request.tried, routed_by)
         if server is None:
             request.state = JOB_PENDING  # It leaves as those do that had a server.
             self._fail(request, self._unavailable())
@@ -672,6 +670,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         link = server.link
         if link is None or link.state is WAITING:
             link = self._link_to(server, now, at=server.retry_at() if again else 0.0)
+        self._put((request,), link, now)
+
+    def _put_one(self, request: GearmanJobRequest, link: ClientLink, now: float) -> None:
         self._put((request,), link, now)
 
     @staticmethod
@@ -777,22 +778,28 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Have another server connect beside the one of a link, and take over its requests."""
         link = race[1]
         server = link.server
+        # Others are preferred until it answers, or has failed.
         server.cool_until = max(server.cool_until, now + self._connect_timeout)
         requests = link.waiting_requests()
         if requests and self.pool.by_unique:
             linked = [link.server for link in self.pool.links()]
-            other = self.pool.choose(now, linked, self._routed_by(requests[0]))
+            other = self.pool.choose(now, linked, b"")
             if other is not None:
                 self._link_to(other, now)
                 self._race(link, now)
             return
         link.drop_requests()
         for request in requests:
-            tried = (*request.tried, server)
-            other = self.pool.choose(now, tried, b"")
-            if other is not None:
-                request.tried = tried
-            self._put((request,), link if other is None else self._link_to(other, now), now)
+            self._go_on(self._move_on, request, link, now)
+
+    def _move_on(self, request: GearmanJobRequest, link: ClientLink, now: float) -> None:
+        """Give `request`, which waits for `link` to be open, to a server that is not tried yet."""
+        tried = (*request.tried, link.server)
+        other = self.pool.choose(now, tried, b"")
+        if other is not None:
+            request.tried = tried
+            link = self._link_to(other, now)
+        self._put((request,), link, now)
 
     def _opened(self, link: ClientLink, now: float) -> None:
         if len(self.pool.servers) > 1:
@@ -817,7 +824,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 other.drop_requests()
                 for request in requests:
                     is_won = is_late or link.server in request.tried
-                    self._put((request,), link if is_won else other, now)
+                    self._go_on(self._put_one, request, link if is_won else other, now)
 
     def _drop(self, link: ClientLink) -> None:
         self._timers.cancel((_RACE, link))
