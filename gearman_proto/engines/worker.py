@@ -480,6 +480,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._turn(WorkerLife.CLOSED)
         for link in self.pool.links():
             self._drop(link)
+            waits, link.waits = link.waits, []
+            for wait in waits:
+                wait.error, wait.done = error, True
         if self._stream is not None:
             # A job may have forked: the child returns from it to a `work` without an engine.
             self._stream.error = error
@@ -598,7 +601,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         super()._drop(link)
 
     def _on_outage(self, _: str, now: float) -> None:
-        self._give_up()
+        if any(link.connection.buffered for link in self.pool.links()):
+            # A server has answered with a large job, which is still arriving.
+            self._timers.set(_OUTAGE, now + _LATE, self._on_outage)
+        else:
+            self._give_up()
 
     def _on_drained(self, _: str, now: float) -> None:
         """The time to finish jobs is over."""
@@ -776,6 +783,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _grab(self, link: WorkerLink, count: int, now: float) -> None:
         link.delivery.ask(link.unsent_size, now)
+        link.come = 0
         for _ in range(count):
             self._send(link, GrabJob() if link.server in self._old_servers else GrabJobUniq())
         link.grabs = count

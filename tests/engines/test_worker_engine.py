@@ -1762,6 +1762,31 @@ def test_a_grab_whose_job_is_coming_is_not_lost() -> None:
     assert world.job().data == b"x" * 20_000
 
 
+def test_outage_ends_when_a_large_job_begins_to_arrive() -> None:
+    world, stream, server = asleep(max_outage=5.0)
+    server.lose(OSError("reset"))
+    world.sleep(1.0)
+    back = world.serve()
+    packet = pack_event(JobAssignUniq(b"H:1", b"f", b"", b"x" * 200_000), MAGIC_RESPONSE)
+    for at in range(0, 200_000, 20_000):
+        back.send_raw(packet[at : at + 20_000])
+        world.sleep(1.0)
+    back.send_raw(packet[200_000:])
+    assert not stream.done
+    assert world.job().data == b"x" * 200_000
+
+
+def test_outage_ends_the_work_when_a_job_stops_arriving() -> None:
+    world, stream, server = asleep(max_outage=5.0)
+    server.lose(OSError("reset"))
+    world.sleep(1.0)
+    world.serve().send_raw(LARGE[:100])
+    world.sleep(29.0)
+    assert not stream.done
+    world.sleep(5.0)
+    assert stream.done
+
+
 def test_grab_whose_job_arrives_at_a_trickle_is_given_up() -> None:
     """The size of a packet was corrupted: it takes in the answer to the grab, and every other."""
     world, _, server = grabbing()
