@@ -1,4 +1,4 @@
-"""The admin protocol: its commands, and what servers answer to them."""
+"""The admin protocol: its commands, and the servers' replies to them."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class AdminReply(Generic[T]):
     """A reply to a command.
 
     Attributes:
-        data: Its bytes, to the last line end.
-        value: What it says: what the command's `read` returns, or the ServerError that it is.
+        data: Its bytes, up to and including the last line end.
+        value: The parsed reply: the return value of the command's `read`, or a ServerError.
     """
 
     data: bytes
@@ -96,16 +96,16 @@ def admin_lines() -> SearchStrategy[TextLine]:
 
 
 def admin_replies(command: Command[T]) -> SearchStrategy[AdminReply[T]]:
-    """What a server may answer to `command`, and what that means.
+    """Legal replies of a server to `command`, with their parsed values.
 
-    Names in lists are such that they can be told apart there; see `gearman_proto.text`. The
-    plainest is an empty list, or the shortest line. Refusals are among them.
+    Names in lists are restricted to those that can be told apart there; see `gearman_proto.text`.
+    The replies include errors. The simplest one is an empty list, or the shortest line.
 
     Args:
-        command: What was asked: ``gearman_proto.text.status()``, say.
+        command: The command, such as ``gearman_proto.text.status()``.
 
     Raises:
-        TypeError: It is no command.
+        TypeError: `command` is not a Command.
     """
     check_type("command", command, Command, "one of those in gearman_proto.text")
     return _admin_replies(command.line if command.line in _ROWS or command.line in _LINES else b"")
@@ -130,7 +130,7 @@ def _refusals() -> SearchStrategy[_Made]:
 
 
 def _word(name: bytes) -> bytes:
-    """A name as a word of a command."""
+    """Return a name that can be a word of a command."""
     return without(name, b" \n\r") or b"f"
 
 

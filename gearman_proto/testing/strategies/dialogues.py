@@ -1,7 +1,8 @@
-"""Dialogues of a client or a worker with a server that keep to the protocol, and one side of them.
+"""Legal dialogues of a client or a worker with a server, and the bytes of one side.
 
-A server answers the requests of one connection in order, but when it likes, and sends what is no
-answer in between: what becomes of a job to who has submitted it, and NOOP to a worker that sleeps.
+A server replies to the requests of one connection in order, with any delay. In between, it sends
+packets that are not replies: updates and results to the submitter of a job, and NOOP to a sleeping
+worker.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
 
 
-# Turns of a dialogue, beside the answers that are owed at its end; and packets of a stream.
+# Maximum number of packets of a stream, and of steps of a dialogue before its pending replies.
 _MOST: Final = 20
 _FOREGROUND: Final = ("SUBMIT_JOB", "SUBMIT_JOB_HIGH", "SUBMIT_JOB_LOW", "SUBMIT_REDUCE_JOB")
 _LIKELY: Final = (SubmitJob, SubmitJobHigh, OptionReq, GrabJob, GrabJobUniq, PreSleep)
@@ -63,8 +64,8 @@ class Turn:
     """One packet, or one line of text, of a dialogue.
 
     Attributes:
-        sender: Whose it is: Role.SERVER, or the other side's role.
-        event: What it says.
+        sender: The role of its sender: Role.SERVER, or the role of the other side.
+        event: The packet or the line of text.
     """
 
     sender: Role
@@ -263,16 +264,16 @@ def _sessions(draw: DrawFn, role: Role) -> Session:
 def sessions(role: Role = Role.CLIENT | Role.WORKER) -> SearchStrategy[Session]:
     """Legal dialogues of both sides of a connection.
 
-    Each request has its answer, in order and possibly late; what a server says of a job comes
-    behind its JOB_CREATED and before its end; a worker speaks of jobs that it was given. Text
-    commands are among the packets. The plainest is one in which nothing is said.
+    Each request gets its reply, in order and possibly late. A server sends updates of a job only
+    between its JOB_CREATED and its end. A worker sends updates only of jobs that it was assigned.
+    Text commands are mixed with the packets. The simplest dialogue is empty.
 
     Args:
-        role: The side that is no server: a client, a worker, or both at once.
+        role: The role of the side that is not the server: a client, a worker, or both at once.
 
     Raises:
-        TypeError: `role` is no Role.
-        ValueError: It is a server's.
+        TypeError: `role` is not a Role.
+        ValueError: `role` includes Role.SERVER.
     """
     if Role.SERVER in check_role(role):
         raise ValueError("the role is that of the side that is no server")
@@ -280,16 +281,16 @@ def sessions(role: Role = Role.CLIENT | Role.WORKER) -> SearchStrategy[Session]:
 
 
 def streams(role: Role) -> SearchStrategy[Stream]:
-    """What `role` may receive, as bytes and as events, and what it has asked before.
+    """Legal streams that `role` can receive, with their events and the earlier requests of `role`.
 
-    For a server, any requests and text commands. For others, the server's side of one of
-    `sessions`. The plainest is an empty one.
+    A server receives any requests and text commands. Other roles receive the server's side of one
+    of `sessions`. The simplest stream is empty.
 
     Args:
-        role: What receives it.
+        role: The role of the receiver.
 
     Raises:
-        TypeError: `role` is no Role.
+        TypeError: `role` is not a Role.
     """
     if check_role(role) is Role.SERVER:
         return st.lists(packets(role) | admin_lines(), max_size=_MOST).map(
