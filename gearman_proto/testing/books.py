@@ -1,4 +1,4 @@
-"""The books of a simulated network record each submit, execution and outcome, and verify them.
+"""The books of a simulated network: a verified record of all submits, executions and outcomes.
 
 The nodes and the watched job servers report to the books. The books know nothing of how engines
 work. They check these invariants:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from gearman_proto.jobs.request import GearmanJobRequest
 
-#: Seconds by which a deadline may be missed: sums of floats are not exact.
+#: Tolerance of deadlines in seconds, as sums of floats are not exact.
 EPSILON: Final = 1e-6
 _LOST: Final = (ConnectionError, ServerUnavailable, ExceededConnectionAttempts)
 
@@ -57,13 +57,15 @@ class Place(Protocol):
     def servers(self) -> Mapping[str, Place]:
         """The nodes that it connects to, by name."""
 
-    #: True if the node is running; and the number of its restarts.
+    #: True if the node is running.
     is_up: bool
+    #: The number of its restarts.
     life: int
     #: Time at which a connection of the node last ended.
     last_loss: float
-    #: Time of the last failed attempt to connect; and the times of the node's deaths.
+    #: Time of the last failed attempt to connect.
     last_refusal: float
+    #: The times at which the node has died.
     deaths: list[float]
     #: True if the node, a server, gives up a job after losing its workers too often.
     may_give_up: bool
@@ -76,8 +78,9 @@ class Buffers(Protocol):
     def unacknowledged(self) -> int:
         """The number of bytes that were written and not yet acknowledged."""
 
-    #: Time of the last byte received, and of the last acknowledgement.
+    #: Time at which the last bytes were received.
     heard_at: float
+    #: Time of the last acknowledgement by the peer's system.
     moved_at: float
 
 
@@ -164,7 +167,7 @@ class Books:
 
     def __init__(self, fail: Callable[[str], NoReturn], is_calm: Callable[[], bool]) -> None:
         self.entries: list[Entry] = []
-        #: The entries that have not ended, and some that have.
+        #: The pending entries, and perhaps some that have ended.
         self.open: dict[Entry, None] = {}
         self.executions: dict[tuple[str, str], list[Execution]] = defaultdict(list)
         #: True if any worker has a time limit per job.
@@ -179,7 +182,7 @@ class Books:
         self._uniques: set[bytes] = set()
         self._fail = fail
 
-    # What clients do.
+    # Clients.
 
     def submitted(self, node: Place, request: GearmanJobRequest, now: float) -> Entry:
         """Record a request that is about to be submitted. It has passed `prepare`."""
@@ -305,7 +308,7 @@ class Books:
                 self._fail(f"{server.name} was sent {unique!r} again, which was lost")
             self._uniques.add(unique)
 
-    # What workers do.
+    # Workers.
 
     def started(
         self,
@@ -358,10 +361,7 @@ class Books:
         return [each for each in executions if each.key not in self.arrived]
 
     def check_arrived(self, worker: Place, executions: list[Execution]) -> None:
-        """Check that the final packets of `executions` have reached the server.
-
-        Called when a worker closes the healthy connection on which it has sent them.
-        """
+        """Check that a worker that closes a healthy connection has delivered all `executions`."""
         left = [each.key[1] for each in self.not_arrived(executions)]
         if left:
             self._fail(
@@ -371,14 +371,14 @@ class Books:
     # Connections.
 
     def given_up(self, node: Place, peer: str, end: Buffers) -> None:
-        """Fail, as the engine of `node` closes a healthy connection on its own initiative."""
+        """Report that the engine of `node` closes a healthy connection on its own initiative."""
         self._fail(
             f"{node.name} gives up {peer} although it is healthy: it was last heard at "
             f"{end.heard_at:.6f}, it last acknowledged something at {end.moved_at:.6f}, and "
             f"{end.unacknowledged} bytes are on their way to it"
         )
 
-    # At the end.
+    # The end of the run.
 
     def check(self, servers: Mapping[str, Place]) -> None:
         """Check at the end of a run that nothing was lost and no outcome has changed."""

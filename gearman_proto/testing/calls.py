@@ -60,7 +60,7 @@ class Call:
 
     @property
     def deadline(self) -> float | None:
-        """The time by which the call has to return, or None without a timeout."""
+        """The deadline of the call, or None without a timeout."""
         return None if self.timeout is None else self.begun + self.timeout
 
     def woken(self) -> None:
@@ -89,7 +89,7 @@ class CallingNode(Node):
         return bool(self.calls)
 
     def start_call(self, call: Call, function: Callable[..., Wait], *args: Any) -> Call:
-        """Have the engine begin a call.
+        """Begin a call of the engine.
 
         Args:
             call: The call.

@@ -181,7 +181,7 @@ class ClientNode(CallingNode):
         return entry
 
     def _known(self, requests: Sequence[GearmanJobRequest]) -> set[tuple[int, bytes]]:
-        """Return the servers' jobs that match those of `requests` that are looked up by unique."""
+        """Return index and handle of each job on a server that matches a request by unique."""
         asked = [
             (at, (request.unique or "").encode())
             for at, request in enumerate(requests)
@@ -350,6 +350,9 @@ class AdminNode(CallingNode):
         return call.wait.value if call.wait is not None and call.wait.done else None  # type: ignore[attr-defined]
 
     def returned(self, call: Call) -> None:
-        """Check that the client has not rejected a reply of the server, which is always valid."""
+        """Check that the client has not rejected a reply.
+
+        The servers send only valid replies.
+        """
         if isinstance(call.error, RemoteProtocolError):
             self.net.fail(f"{call} has raised {call.error!r}")

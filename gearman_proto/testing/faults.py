@@ -35,7 +35,7 @@ WIRE_KINDS: Final = (
 )
 #: The faults of a node: ``server1``.
 NODE_KINDS: Final = ("freeze", "crash", "vanish", "flaky", "clock")
-#: All of them.
+#: All kinds of faults.
 KINDS: Final = WIRE_KINDS + NODE_KINDS
 
 # Faults per second. At a higher rate, nothing but faults would happen.

@@ -33,7 +33,7 @@ _HANDLE: Final = b"H:test:1"
 
 @record(eq=False)
 class _Link:
-    """A stand-in for the connection on which a job was received."""
+    """A stand-in for the connection of the job."""
 
     address: ServerAddress
     alive: bool = True
@@ -66,12 +66,12 @@ class JobDouble(WorkerJob):
             Exception: The encoder's error.
 
         Attributes:
-            worker: The worker to pass to the callback; (awaited) to an async one. Packets that it
-                sends about the job are recorded in `updates`. Its other methods are those of a
-                worker that is not connected.
-            updates: The updates sent so far, in order, in the form in which a client gets them from
-                `GearmanClient.updates`: JobData, JobWarning, JobProgress; and finally JobEnded,
-                when the job has ended.
+            worker: The worker that the callback gets as its first argument; (awaited) if the
+                callback is async. Packets that it sends about the job are recorded in `updates`.
+                Its other methods are those of a worker that is not connected.
+            updates: The updates sent so far, in order, as `GearmanClient.updates` returns them to a
+                client: JobData, JobWarning, JobProgress; and finally JobEnded, when the job has
+                ended.
         """
         wire_task = check_task(to_text(task, "task"))
         wire_unique = check_name("unique", unique, MAX_UNIQUE_SIZE)
@@ -151,7 +151,7 @@ class JobDouble(WorkerJob):
 
 
 class Desk:
-    """A stand-in for the engine, to which a worker passes the packets about its jobs."""
+    """A stand-in for the engine, which receives the packets that a worker sends about its jobs."""
 
     def send(self, job: JobDouble, event: PacketEvent, *_: Any, **__: Any) -> None:
         """Record `event`. The arguments are those of `WorkerEngine.send`."""

@@ -2,14 +2,13 @@
 
 Theory of operation
     The simulation runs in one thread and in virtual time. Pending events are kept in a heap, sorted
-    by virtual time and then by the order in which they were scheduled. The network takes the first
-    event, advances its clock, and runs it. All random numbers come from generators that are derived
-    from the seed: one for the network, one for each node, one for the faults. Nothing depends on a
-    hash, a memory address or a real clock, so equal seeds give identical runs, byte for byte.
+    by virtual time and then by a sequence number. The network takes the first event, advances its
+    clock, and runs it. All random numbers are drawn from generators that are derived from the seed:
+    one for the network, one for each node, one for the faults. Nothing depends on a hash, a memory
+    address or a real clock, so equal seeds give identical runs, byte for byte.
 
     A `Node` drives one engine. Nodes share nothing but connections (`wires`). Bytes that one node
-    writes become a future event of the other, so the network controls the order in which nodes are
-    called.
+    writes become a future event of the other, so the network controls the order of all calls.
 
     The `Books` are kept independently of the engines. A violation is detected in the step that
     causes it: `fail` raises SimulationError, whose message contains the seed, the faults and the
@@ -94,9 +93,7 @@ class Network(Simulation):
         self._planned: Iterator[Fault] = iter(())
         # True once the first fault was scheduled. Faults are drawn from the nodes that exist then.
         self._is_planned = False
-        # True once `check` has stopped all faults; and once it has passed.
-        # True once `check` has stopped all faults; and once it has passed.
-        # True once `check` has stopped all faults; and once it has passed.
+        # True once `check` has stopped all faults, and once it has passed.
         self._is_ending = self._is_over = False
         # Time at which the last lasting fault ends, and the bytes that it has delayed arrive.
         self._mended_at = 0.0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .simulation import Simulation
 
-# Names that faults and addresses can hold.
+# Names that are valid in faults and in addresses.
 _NAME: Final = re.compile(r"[\w.-]+")
 # The error that a system reports for each kind of lost connection.
 _ERRORS: Final[dict[str, Callable[[], Exception]]] = {
@@ -78,7 +78,7 @@ class Node:
         is_reachable: True while the host runs. Without it, attempts to connect are not even
             refused.
         life: The number of restarts.
-        frozen_until: End of the last freeze, as by SIGSTOP.
+        frozen_until: End of the last freeze. A frozen node does nothing, as after SIGSTOP.
         flaky_until: Time until which the node closes accepted connections at once.
         is_listening: True if the node accepts connections. Its engine then has an `accept` method
             like that of ServerEngine.

@@ -66,7 +66,7 @@ def parse(make: MakeParser, chunks: Iterable[bytes]) -> Outcome:
         chunks: The bytes, in chunks that are not empty.
 
     Returns:
-        The events and the exception. After an exception, the parser gets no more bytes.
+        The events and the exception. Nothing is passed to the parser after an exception.
 
     Raises:
         TypeError: `make` has not returned a parser, or a chunk is not bytes.

@@ -193,8 +193,9 @@ def check_time(
 
     The function times an input and another one that is `factor` times as large. A linear parser
     takes about `factor` times as long. A quadratic parser, which rescans its whole buffer for each
-    chunk or packet, takes the square of that. Each time is the shortest of three runs. The
-    comparison is repeated before it counts as a failure, since other processes can disturb it.
+    chunk or packet, takes about ``factor ** 2`` times as long. Each time is the shortest of three
+    runs. The comparison is repeated before it counts as a failure, since other processes can
+    disturb it.
 
     Args:
         make: Makes a parser.

@@ -25,7 +25,7 @@ _SHORTEST: Final = 0.001
 
 
 class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
-    """Runs the jobs of a server in this process, with the application's own worker."""
+    """A worker under test, which does the jobs of a server in this process."""
 
     _worker_class: type[WorkerT]
 
@@ -81,7 +81,7 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
 
     @property
     def runs(self) -> list[JobRun]:
-        """The finished jobs (`job`, `result`, `error`), in the order in which they have ended."""
+        """The finished jobs (`job`, `result`, `error`), in the order of completion."""
         return list(self._recorder.runs)
 
     @abstractmethod

@@ -9,7 +9,7 @@ When a queue is empty
     the worker might still run then, and submit more jobs. The recorder therefore calls `work` in
     rounds. A round ends when the server has no job and all running jobs are done. The queue is
     empty when a whole round has done no job. This test is exact, whichever client has submitted the
-    jobs: each round has its own connection, and sends its first grab after all earlier packets.
+    jobs: each round opens a new connection, and sends its first grab after all earlier packets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.results import ExcInfo
 
 _HOOKS: Final = ("on_job_execute", "on_job_exception", "on_job_complete", "after_poll")
-# The recorder of the callback that runs in this context, if any.
+# The recorder of the callback that runs in this context, or None.
 _CALLING: Final[ContextVar[Recorder | None]] = ContextVar("_CALLING", default=None)
 # Maximum number of other failures that are noted on the raised exception.
 _MOST_NAMED: Final = 10
@@ -52,7 +52,7 @@ class JobRun:
 
 
 class Recorder:
-    """Records the jobs that a worker does between `attach` and `detach`.
+    """A recorder of the jobs that a worker does between `attach` and `detach`.
 
     Args:
         worker: The worker. It must not be connected.
@@ -62,7 +62,7 @@ class Recorder:
         ValueError: The worker has no callbacks, so it would wait forever.
 
     Attributes:
-        runs: The finished jobs, in the order in which they have ended.
+        runs: The finished jobs, in the order of completion.
         running: The jobs in progress.
     """
 
@@ -80,7 +80,7 @@ class Recorder:
         self._is_late: Callable[[], bool] = lambda: False
         self._results: dict[WorkerJob, Any] = {}
         self._errors: dict[WorkerJob, BaseException] = {}
-        # Jobs that were returned to their server when `work` was cancelled.
+        # Jobs that were returned to their server when `work` was aborted.
         self._given_up: list[WorkerJob] = []
         # The original hooks, and the original values of the worker's replaced attributes.
         self._hooks: dict[str, Any] = {}
@@ -213,7 +213,7 @@ class Recorder:
             self._has_ended(job)
 
     def _has_raised(self, job: WorkerJob, error: BaseException) -> None:
-        """Record that a hook has raised, or that `work` is being cancelled."""
+        """Record that a hook has raised, or that `work` is being aborted."""
         if isinstance(error, Exception):
             self._errors[job] = error
         else:

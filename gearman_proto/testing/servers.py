@@ -70,18 +70,18 @@ class Witness(ServerEngine):
         self._most: int = options.get("max_queue_size", 0)
         self._refused = False
         self._retries: int | None = options.get("job_retries", DEFAULT_JOB_RETRIES)
-        # The priority and the sequence number of each queued job; and a heap of these for each
-        # function. A heap entry is stale if it differs from the job's entry in `_places`.
+        # The priority and the sequence number of each queued job.
         self._places: dict[QueuedJob, tuple[int, int]] = {}
+        # A heap of these for each function. Entries that differ from the job's place are stale.
         self._waiting: dict[Function, list[tuple[int, int, QueuedJob]]] = defaultdict(list)
         self._priorities: dict[QueuedJob, int] = {}
         self._priority = _NORMAL
         self._puts = 0
         # The jobs that later submits are joined to, by function and by unique or data.
         self._joined: dict[tuple[bytes, bytes, bytes], QueuedJob] = {}
-        # The start time and the time limit of each running job; and the number of times that each
-        # job's worker was lost.
+        # The start time and the time limit of each running job.
         self._begun: dict[QueuedJob, tuple[float, float]] = {}
+        # The number of times that each job's worker was lost.
         self._losses: dict[QueuedJob, int] = {}
 
     def _on_submit(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
@@ -251,7 +251,7 @@ class ServerNode(Node):
                 ended=lambda handle: net.books.ended(node, handle),
                 rng=node.rng,
                 wall_clock=node.wall_clock,
-                # Handles contain the host. They must differ between servers and between restarts.
+                # Handles contain the host. It must differ between servers and between restarts.
                 host=f"{name}-{node.life}",
                 **options,
             )

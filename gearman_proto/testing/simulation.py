@@ -102,7 +102,7 @@ class Simulation(ABC):
         self._spread = high - self._low
 
     def rng_of(self, what: str) -> random.Random:
-        """Return the random number generator of a part of the network, seeded with its name.
+        """Return the random number generator for a part of the network, from the seed and `what`.
 
         Raises:
             TypeError: `make_rng` has not returned a random number generator.

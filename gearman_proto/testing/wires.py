@@ -50,11 +50,13 @@ class Host(Protocol):
     def name(self) -> str:
         """The node's name."""
 
-    #: True if the node is running; and the end of its last freeze.
+    #: True if the node is running.
     is_up: bool
+    #: End of the node's last freeze.
     frozen_until: float
-    #: The ends that the node has not accepted yet, and those whose next bytes it reads later.
+    #: The ends that the node has not accepted yet.
     backlog: list[End]
+    #: The ends that wait until the engine has processed its backlog.
     held: list[End]
 
     def accept(self, end: End) -> None:
@@ -81,8 +83,8 @@ class End:
         link: The engine's link; None until a server has accepted the connection.
         peer: The other end.
         line: The line that carries the bytes written here.
-        gone: True if the engine has closed the link or knows that it was lost. It gets no further
-            events.
+        gone: True if the engine has closed the link or knows that it was lost. The
+            engine gets no further events then.
         stalled_until: Time before which nothing arrives.
         rest: Bytes that were written but do not fit into the buffer yet.
         is_connected: True once the connection was made.
@@ -140,12 +142,14 @@ class End:
         self.written: int = 0
         self.moved_at: float = net.now
         self.arrives_at: float = 0.0
-        # Items in flight with their arrival times, in order; and their total size in bytes.
+        # Items in flight with their arrival times, in order.
         self._flight: deque[tuple[float, bytes | str]] = deque()
+        # The number of bytes in flight.
         self._size = 0
         self._is_due = False
-        # The number of unread bytes that have arrived; and of those that this system acknowledged.
+        # The number of unread bytes that have arrived.
         self._arrived = 0
+        # The number of these that this system has acknowledged.
         self._kept = 0
         # The number of bytes in the send buffer. The peer's system has not acknowledged them.
         self._taken = 0
@@ -332,7 +336,7 @@ class End:
         while len(self._flight) > keep:
             at, item = self._flight.pop()
             if len(self._flight) == keep and isinstance(item, bytes) and len(item) > 1:
-                # The first item of these arrives in part.
+                # A part of the first lost item arrives.
                 self._flight.append((at, item[: 1 + int(self._net.chance() * (len(item) - 1))]))
                 return
 

@@ -158,7 +158,7 @@ class WorkerNode(Node):
         self.call(self.engine.unregister, function.encode(), self.net.now)
 
     def work(self) -> None:
-        """Start to work, unless the worker is working; if it is stopping, restart it afterwards."""
+        """Start to work. If the worker is stopping, restart it afterwards."""
         self._is_to_work = True
         if self.stream is None and self.is_up:
             self.net.leaving.discard(self.name)
@@ -186,7 +186,7 @@ class WorkerNode(Node):
             self.net.fail(f"{self.name} does not stop, and has nothing to do")
 
     def check_abilities(self, since: float) -> None:
-        """Check that all servers that it was connected to by `since` know its functions."""
+        """Check that servers connected since before `since` know the worker's functions."""
         told = {name.encode() for name in self.registered}
         for end in self.ends.values():
             link = end.peer.link

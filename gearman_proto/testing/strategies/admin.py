@@ -58,7 +58,7 @@ class AdminReply(Generic[T]):
 
 @functools.cache
 def admin_commands() -> SearchStrategy[Command[Any]]:
-    """Commands of the admin protocol, all but ``shutdown``. The plainest is ``status``."""
+    """Commands of the admin protocol, all but ``shutdown``. The simplest is ``status``."""
     function = function_names().map(_word)
     sizes = st.integers(0, 2**31 - 1)
     return st.one_of(
@@ -76,9 +76,9 @@ def admin_commands() -> SearchStrategy[Command[Any]]:
 
 
 def admin_lines() -> SearchStrategy[TextLine]:
-    """Lines that a server takes as commands, whether or not it knows them, but never ``shutdown``.
+    """Lines that a server parses as commands, known and unknown ones, but never ``shutdown``.
 
-    They have five words at most. The plainest is ``status``.
+    They have at most five words. The simplest is ``status``.
     """
     words = st.one_of(
         st.sampled_from([b"STATUS", b"show", b"maxqueue", b"-1", b"\xff", b""]),
@@ -120,7 +120,7 @@ def _admin_replies(line: bytes) -> SearchStrategy[AdminReply[Any]]:
     return st.one_of(
         st.just(_list(([], b".\n"))),
         st.tuples(st.lists(rows(), max_size=5), st.sampled_from([b".\n", b".\r\n"])).map(_list),
-        # One that ends in a line feed alone could be a row.
+        # An error that ends in a bare line feed could be a row.
         st.tuples(_refusals(), st.just(b"\r\n")).map(_line),
     )
 

@@ -43,7 +43,7 @@ class HostileStream:
     asked: tuple[Event, ...] = ()
 
 
-# Faults: what each makes of one packet. What it says of itself is in _FAULTS.
+# Faults. Each function puts one fault into a packet. Its description is in _FAULTS.
 
 
 def _torn(draw: DrawFn, packet: bytes) -> bytes:
@@ -137,7 +137,7 @@ def _hostile(draw: DrawFn, role: Role) -> HostileStream:
     for at, fault in faults.items():
         pieces[at] = _FAULTS[fault](draw, pieces[at])
     if draw(st.booleans()):
-        # Nothing follows that passes for the rest of a packet.
+        # Drop the following packets, which a parser could take for the rest of this one.
         del pieces[max(faults) + 1 :]
     return HostileStream(b"".join(pieces), tuple(faults.values()), stream.asked)
 

@@ -1,4 +1,4 @@
-"""Names, payloads, single packets, and the chunks in which bytes are received."""
+"""Names, payloads, single packets, and the chunks of received bytes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import SearchStrategy
 
-# Valid but unusual names: with separators of lists, the end of a list, without ASCII, without valid
-# UTF-8.
+# Valid but unusual names. They contain separators or the end of a list, non-ASCII characters, or
+# invalid UTF-8.
 _ODD_NAMES: Final = (b"two words", b"a\tb", b"a\nb", b".", "gr\xfcn".encode(), b"\xff")
 # Payloads that a parser might mistake for the beginning or the end of a packet or a list.
 _ODD_PAYLOADS: Final = (
