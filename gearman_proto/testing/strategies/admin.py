@@ -146,12 +146,12 @@ def _line(made: tuple[_Made, bytes]) -> AdminReply[Any]:
     return AdminReply(line + ending, value)
 
 
-# Hypothesis leaves out up to five choices at once, so that a row is to be no more: its numbers are
-# one.
+# When Hypothesis shrinks, it can remove up to five choices at once. The numbers of a row are drawn
+# as one, so that it can remove whole rows.
 def _columns(
     name: SearchStrategy[bytes], make: Callable[..., Any], *sizes: int
 ) -> SearchStrategy[_Made]:
-    """Rows of a table: a name, and numbers below these."""
+    """Rows of a table: a name, and numbers from 0 up to `sizes`, exclusive."""
 
     def row(drawn: tuple[bytes, int]) -> _Made:
         name, rest = drawn
@@ -166,7 +166,7 @@ def _columns(
 
 
 def _printed(name: SearchStrategy[bytes]) -> SearchStrategy[bytes]:
-    """Names that are printed on one line, and are not what ends a list."""
+    """Names without line ends, other than the ``.`` that ends a list."""
     return name.map(lambda name: without(name, b"\n\r")).filter(lambda name: name != b".")
 
 
@@ -189,7 +189,7 @@ def _uniques() -> SearchStrategy[_Made]:
     return _printed(uniques()).map(lambda unique: (unique, to_text(unique)))
 
 
-# The last is what gearmand prints of ::1.
+# The last one is gearmand's text for ::1.
 _ADDRESSES: Final = (b"127.0.0.1", b"::1", b"::3539:3436:3600:0%2078575408")
 
 
@@ -205,7 +205,7 @@ def _workers() -> SearchStrategy[_Made]:
     ids = _printed(names((b"-", b"worker 7"), constants.MAX_CLIENT_ID_SIZE))
     return st.tuples(
         st.integers(3, 2**16),
-        # A blank and a colon end an id.
+        # A colon between blanks ends an id.
         ids.filter(lambda client_id: not re.search(rb"(^| ):( |$)", client_id)),
         st.lists(function_names().map(_word), max_size=3),
     ).map(row)
