@@ -1,7 +1,7 @@
-"""Tools to test what speaks Gearman: properties of parsers, and a network that is simulated.
+"""Tools to test Gearman implementations: properties of parsers, and a simulated network.
 
-The strategies for Hypothesis, which comes with ``pip install gearman-sansio[testing]``, are in
-`gearman_proto.testing.strategies`; nothing else needs it.
+The strategies for Hypothesis are in `gearman_proto.testing.strategies`. Only they need Hypothesis,
+which is installed by ``pip install gearman-sansio[testing]``.
 """
 
 from __future__ import annotations

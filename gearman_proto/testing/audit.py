@@ -1,7 +1,7 @@
-"""What has to be true of this library's own engines at any time, and when there is nothing to do.
+"""Audits of this library's own engines, at any time and in the idle state.
 
-Other than all else in the kit, this looks into the engines: at what their counters count, and at
-what is left in them. It knows nothing of other engines.
+Unlike the rest of the kit, this module inspects the private state of the engines: it recounts their
+counters, and looks for leftovers. It knows no other engines.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 
 def audit(node: Node) -> int:
-    """Look at the engine of `node`, and return how many jobs that were.
+    """Audit the engine of `node`, and return the number of jobs that were checked.
 
     Raises:
-        AssertionError: Something is not as it must be.
+        AssertionError: The engine's state is inconsistent.
     """
     engine = node.engine
     if isinstance(engine, Witness):
@@ -52,7 +52,7 @@ def audit(node: Node) -> int:
     elif isinstance(engine, ClientEngine):
         check_client(engine)
     if isinstance(engine, BaseEngine):
-        # What is left in there of deadlines that were taken away is bounded.
+        # The number of stale entries in the heap of deadlines is bounded.
         assert len(engine._timers._heap) <= 2 * len(engine._timers) + 65
     if isinstance(engine, WorkerEngine):
         check_worker(engine)
@@ -60,10 +60,10 @@ def audit(node: Node) -> int:
 
 
 def audit_idle(node: Node) -> None:
-    """Look at the engine of `node`, which has come to its end or has nothing to do.
+    """Audit the engine of `node`, which is closed or idle.
 
     Raises:
-        AssertionError: Something is left in it.
+        AssertionError: The engine still holds some state.
     """
     engine = node.engine
     audit(node)
@@ -97,10 +97,10 @@ def audit_idle(node: Node) -> None:
 
 
 def audit_quiet(node: Node) -> None:
-    """Look at a client of which no call waits, and all requests have ended.
+    """Audit a client without pending calls or requests.
 
     Raises:
-        AssertionError: It keeps something all the same.
+        AssertionError: The engine still holds some state.
     """
     engine = node.engine
     if isinstance(engine, ClientEngine):
@@ -119,7 +119,7 @@ def audit_quiet(node: Node) -> None:
 
 
 def check_client(engine: ClientEngine) -> None:
-    """Look at a client's links and waits."""
+    """Check a client's links and waits."""
     for link in engine.pool.links():
         assert link.alive
         check_places(link)
@@ -129,7 +129,7 @@ def check_client(engine: ClientEngine) -> None:
 
 
 def check_places(link: ClientLink) -> None:
-    """Each request on `link` is in one place, and knows that."""
+    """Check that each request on `link` is in exactly one place, and refers to it."""
     sent = [r for token in link.connection.unanswered_tokens() for r in requests_of(token)]
     unsent = [r for item in link.outbox for r in requests_of(item)]
     made = [request for job in link.jobs.values() for request in job.live()]
@@ -154,11 +154,11 @@ def check_places(link: ClientLink) -> None:
 
 
 def check_wait(wait: Wait, to_be_made: int = 0) -> None:
-    """A Wait that has not been released agrees with its requests.
+    """Check that a Wait that was not released agrees with its requests.
 
     Args:
         wait: The Wait.
-        to_be_made: How many of its requests have not been made yet.
+        to_be_made: The number of its requests that were not made yet.
     """
     if isinstance(wait, StatusWait):
         assert wait.open == sum(not query.answered for query in wait.queries)
@@ -169,13 +169,13 @@ def check_wait(wait: Wait, to_be_made: int = 0) -> None:
 def check_counts(
     wait: RequestsWait, requests: Collection[GearmanJobRequest], to_be_made: int
 ) -> None:
-    """The counters of a Wait are right, and it is done neither too early nor too late."""
+    """Check that the counters of a Wait are right, and that `done` agrees with them."""
     if not requests:
-        return  # It is about connections.
-    # A request that is in the list twice is waited for once.
+        return  # The Wait is about connections.
+    # A request that is listed twice counts once.
     mine = {request for request in requests if wait in request.waits}
     if not mine and not to_be_made and wait.open:
-        # crash() takes the requests away from a Wait that it ends.
+        # crash() detaches the requests of a Wait that it ends.
         assert wait.done
         return
     assert wait.open == len(mine) + to_be_made
@@ -189,10 +189,10 @@ def check_counts(
 
 
 def check_worker(engine: WorkerEngine) -> None:
-    """Look at a worker's links, slots and jobs."""
+    """Check a worker's links, slots and jobs."""
     links = engine.pool.links()
     assert engine._grabs == sum(link.grabs for link in links if link.phase is Phase.GRABBING)
-    # The answers to grabs that came late may be jobs, for which there are no slots any more.
+    # Late replies to grabs can be jobs without a free slot.
     late = (len(engine.pool.servers) - 1) * min(engine._max_jobs, MOST_GRABS)
     assert len(engine._jobs) + engine._grabs <= engine._max_jobs + late
     assert set(engine._ready) <= engine._jobs
@@ -208,7 +208,7 @@ def check_worker(engine: WorkerEngine) -> None:
 
 
 def check_server(engine: ServerEngine) -> None:
-    """Look at a server's functions, jobs, links and memory."""
+    """Check a server's functions, jobs, links and memory."""
     queue = engine.queue
     jobs: dict[Function, list[QueuedJob]] = {each: [] for each in queue.functions.values()}
     for handle, job in queue.jobs.items():
@@ -233,7 +233,7 @@ def check_server(engine: ServerEngine) -> None:
 
 
 def check_function(engine: ServerEngine, function: Function, jobs: list[QueuedJob]) -> None:
-    """Look at a function, of which these are the jobs."""
+    """Check a function against `jobs`, all of its jobs."""
     assert function.total == len(jobs)
     assert function.running == sum(job.state is JobState.RUNNING for job in jobs)
     assert function.delayed == sum(job.state is JobState.DELAYED for job in jobs)
@@ -263,7 +263,7 @@ def check_function(engine: ServerEngine, function: Function, jobs: list[QueuedJo
 
 
 def check_job(engine: ServerEngine, job: QueuedJob) -> None:
-    """Look at a job that has not ended."""
+    """Check a job that has not ended."""
     running = job.state is JobState.RUNNING
     assert job.state is not JobState.ENDED
     links = {*engine.links, *engine._behind}
@@ -284,7 +284,7 @@ def check_job(engine: ServerEngine, job: QueuedJob) -> None:
 
 
 def count_memory(engine: ServerEngine) -> int:
-    """Return the bytes that `engine.queue.memory` has to be."""
+    """Return the expected value of `engine.queue.memory`."""
     jobs = sum(
         JOB_SIZE
         + LISTENER_SIZE * len(job.listeners)
@@ -301,6 +301,6 @@ def count_memory(engine: ServerEngine) -> int:
         + link.listed
         for link in engine.links
     )
-    # Those of links that are about to be forgotten, too.
+    # Include the links that are about to be removed.
     links += sum(link.registered for link in {*engine.links, *engine._behind})
     return jobs + functions + links

@@ -1,24 +1,24 @@
-"""The books of a simulated network: each submit, each execution, each end, and whether that can be.
+"""The books of a simulated network: a verified record of all submits, executions and outcomes.
 
-They are kept beside the engines, by those who call them and by those whom they call, and know
-nothing of how engines work. What must be true:
+The nodes and the watched job servers report to the books. The books know nothing of how engines
+work. They check these invariants:
 
-* **Nothing out of nothing.** What is executed was submitted. A result, and each update, was given
-  by an execution of that very job.
-* **One end.** A request that has ended stays as it ended. A job is executed again only if its
-  worker's connection was lost, or its time was over.
-* **Nothing is lost.** A background job that a server has acknowledged, and that has not died since,
-  is executed to its end. A foreground job ends, or its request says how it was lost; and that is
-  only said where a connection was lost.
-* **In time.** A call with a timeout is over at its deadline, to the microsecond, and never says
-  before it that it has timed out.
-* **Every wait ends**, when nothing breaks any more.
-* **Healthy connections stay.** A connection is healthy if nothing has happened to it, it carries
-  at least 20 kB a second, and both ends read. No engine gives up such a connection, and a worker
-  that stops closes it only when its results have reached the server.
+* **Nothing out of nothing.** Every executed job was submitted. Every result and every update was
+  sent by an execution of that same job.
+* **One outcome.** A finished request never changes. A job is executed again only if its worker's
+  connection was lost or its time limit has passed.
+* **Nothing is lost.** If a server has acknowledged a background job and has not died since, the job
+  is executed to its end. A foreground job either ends, or its request reports how it was lost. A
+  request reports a loss only if a connection was lost.
+* **On time.** A call with a timeout returns by its deadline, to the microsecond, and never reports
+  a timeout earlier.
+* **Every wait ends** once faults have stopped.
+* **Healthy connections stay.** A connection is healthy if no fault has hit it, it carries at least
+  20 kB a second, and both ends read. No engine gives up such a connection. A stopping worker closes
+  it only after its results have reached the server.
 
-Jobs are known by server and handle. (Handles of a server that was started again may be those of its
-last life; then an execution of either will do.)
+The key of a job is its server and its handle. A restarted server might reuse the handles of its
+previous life. An execution from either life is accepted then.
 """
 
 from __future__ import annotations
@@ -41,31 +41,33 @@ if TYPE_CHECKING:
 
     from gearman_proto.jobs.request import GearmanJobRequest
 
-#: Seconds by which a deadline may be missed: sums of floats are not exact.
+#: Tolerance of deadlines in seconds, as sums of floats are not exact.
 EPSILON: Final = 1e-6
 _LOST: Final = (ConnectionError, ServerUnavailable, ExceededConnectionAttempts)
 
 
 class Place(Protocol):
-    """What the books have to know of a node."""
+    """The part of a node that the books need."""
 
     @property
     def name(self) -> str:
-        """What it is known by."""
+        """The node's name."""
 
     @property
     def servers(self) -> Mapping[str, Place]:
         """The nodes that it connects to, by name."""
 
-    #: Whether it runs, and in which life.
+    #: True if the node is running.
     is_up: bool
+    #: The number of its restarts.
     life: int
-    #: When one of its connections ended last; when it has died, and with it what it had.
+    #: Time at which a connection of the node last ended.
     last_loss: float
-    #: When it tried in vain to connect last.
+    #: Time of the last failed attempt to connect.
     last_refusal: float
+    #: The times at which the node has died.
     deaths: list[float]
-    #: Whether it gives up a job whose worker was lost too often.
+    #: True if the node, a server, gives up a job after losing its workers too often.
     may_give_up: bool
 
 
@@ -74,10 +76,11 @@ class Buffers(Protocol):
 
     @property
     def unacknowledged(self) -> int:
-        """The bytes that were written and have not arrived."""
+        """The number of bytes that were written and not yet acknowledged."""
 
-    #: Time of the last byte received, and of the last acknowledgement.
+    #: Time at which the last bytes were received.
     heard_at: float
+    #: Time of the last acknowledgement by the peer's system.
     moved_at: float
 
 
@@ -85,9 +88,9 @@ class Entry:
     """A submit.
 
     Attributes:
-        request: The request; None when the application does not hold it any more.
-        updates: What has come of its job: a kind and a value each.
-        outcome: How it ended, once it has.
+        request: The request; None after the application has released it.
+        updates: The updates received for its job, as pairs of kind and value.
+        outcome: The outcome; None until the request has ended.
     """
 
     def __init__(self, number: int, node: Place, request: GearmanJobRequest, now: float) -> None:
@@ -98,12 +101,12 @@ class Entry:
         self.at = now
         self.function: str = request.task
         self.payload: Any = request.payload
-        #: What the application chose, if anything.
+        #: The unique that the application chose, or None.
         self.unique: str | None = request.unique
         self.background: bool = request.background
         self.updates: list[tuple[str, Any]] = []
         self.outcome: tuple[Any, ...] | None = None
-        #: The server and the handle, once it was acknowledged.
+        #: The server and the handle; None until the submit was acknowledged.
         self.key: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
@@ -111,17 +114,17 @@ class Entry:
 
     @property
     def is_held(self) -> bool:
-        """Whether its application is there and has not given it away."""
+        """True if the submitting process still runs and still holds the request."""
         return self.request is not None and self.node.is_up and self.node.life == self.life
 
 
 class Execution:
-    """A job that a worker was given.
+    """A job that was assigned to a worker.
 
     Attributes:
-        sent: What the worker has sent about it: a kind and a value each.
-        end: The kind of its end, once that was sent: complete, fail or exception.
-        value: The value of that.
+        sent: The updates that the worker has sent, as pairs of kind and value.
+        end: The kind of the final packet, once sent: complete, fail or exception.
+        value: The data of the final packet.
     """
 
     def __init__(
@@ -142,47 +145,47 @@ class Execution:
         self._is_lost = is_lost
 
     def may_be_again(self, now: float) -> bool:
-        """Whether its server may have given the job to somebody else by now."""
+        """Return whether the server might have assigned the job to another worker by now."""
         return self._is_lost() or (self.limit is not None and now >= self.at)
 
     def say(self, kind: str, value: Any) -> None:
-        """The worker sends an update."""
+        """Record an update that the worker sends."""
         self.sent.append((kind, value))
 
     def finish(self, kind: str, value: bytes | None) -> None:
-        """The worker sends the end."""
+        """Record the final packet that the worker sends."""
         self.end, self.value = kind, value
 
 
 class Books:
-    """All that is written down.
+    """The record of a run.
 
     Args:
-        fail: Gets what must not be, and raises.
-        is_calm: Whether nothing has gone wrong until now.
+        fail: Called with a description of each violation; raises.
+        is_calm: Returns whether no fault has happened so far.
     """
 
     def __init__(self, fail: Callable[[str], NoReturn], is_calm: Callable[[], bool]) -> None:
         self.entries: list[Entry] = []
-        #: Those that have not ended, and some that have.
+        #: The pending entries, and perhaps some that have ended.
         self.open: dict[Entry, None] = {}
         self.executions: dict[tuple[str, str], list[Execution]] = defaultdict(list)
-        #: Whether there is a worker that may not take any time for a job.
+        #: True if any worker has a time limit per job.
         self.is_limited = False
-        #: How often each thing that is allowed has happened.
+        #: Statistics: the number of occurrences of each legal event.
         self.counts: Counter[str] = Counter()
-        #: The jobs whose end has arrived, by server and handle.
+        #: The jobs whose final packet has reached the server, by server and handle.
         self.arrived: set[tuple[str, str]] = set()
         self._submitted: dict[tuple[str, Any], set[str | None]] = defaultdict(set)
         self.is_calm = is_calm
-        # Those that clients have made.
+        # The uniques that client engines have generated.
         self._uniques: set[bytes] = set()
         self._fail = fail
 
-    # What clients do.
+    # Clients.
 
     def submitted(self, node: Place, request: GearmanJobRequest, now: float) -> Entry:
-        """A request is about to be submitted; it has been through `prepare`."""
+        """Record a request that is about to be submitted. It has passed `prepare`."""
         entry = Entry(len(self.entries), node, request, now)
         self.entries.append(entry)
         self.open[entry] = None
@@ -190,7 +193,7 @@ class Books:
         return entry
 
     def told(self, entry: Entry) -> None:
-        """A call is over, or somebody looks: compare the request with what has happened."""
+        """Compare the request with the record, after a call has returned or during a check."""
         request = entry.request
         if request is None:
             return
@@ -259,16 +262,19 @@ class Books:
         )
 
     def _may_be_given_up(self, server: Place) -> bool:
-        """Whether a server may give up a job, as its worker was lost, or had it for too long."""
+        """Return whether a server might drop a job after losing its worker or on a timeout."""
         return server.may_give_up and (
             self.is_limited or not self.is_calm() or self.counts["workers' losses"] > 0
         )
 
     def _check_updates(self, entry: Entry, key: tuple[str, str], state: str) -> None:
-        """Of each execution, in order, the first so many; where it has ended, all."""
+        """Check that the client received a prefix of each execution's updates, in order.
+
+        If the job is complete, the last execution's updates must all have been received.
+        """
         got = entry.updates
-        # A request may join a job that others have submitted before. And a worker may be given a
-        # job again that it has had for too long, and do it twice at once.
+        # A request can join a job that another client has submitted before. A worker that exceeds
+        # its time limit can be assigned the same job again and execute it twice at once.
         if entry.unique is not None or any(each.limit for each in self.executions[key]):
             given = Counter(update for each in self.executions[key] for update in each.sent)
             if not Counter(got) <= given:
@@ -292,17 +298,17 @@ class Books:
             self._fail(f"{entry} has the updates {got}; what was sent is {sent_all}")
 
     def seen(self, server: Place, function: bytes, unique: bytes, data: bytes) -> None:
-        """A server has taken a foreground submit.
+        """Check a foreground submit that a server has received.
 
-        One that is sent again, since its connection was lost, has another unique: the server may
-        still have the job that nobody waits for any more, and would join it to that.
+        A submit that is sent again after a lost connection has a new unique. The server might still
+        have the abandoned job, and would join the new submit to it.
         """
         if self._submitted.get((function.decode(), data)) == {None}:
             if unique in self._uniques:
                 self._fail(f"{server.name} was sent {unique!r} again, which was lost")
             self._uniques.add(unique)
 
-    # What workers do.
+    # Workers.
 
     def started(
         self,
@@ -313,15 +319,16 @@ class Books:
         now: float,
         limit: float | None,
     ) -> Execution:
-        """A worker was given a job.
+        """Record that a worker was assigned a job.
 
         Args:
             worker: The worker.
-            server: Which server it came from.
-            is_lost: Whether the server knows that the connection has ended over which it came.
-            job: Its handle, its function, its unique if the server told that, and its data.
+            server: The server that sent the job.
+            is_lost: Returns whether the server knows that the connection has ended.
+            job: Its handle, its function, its unique (None if the server did not send one), and its
+                data.
             now: The time.
-            limit: How many seconds it may take, or None.
+            limit: The job's time limit in seconds, or None.
         """
         handle, function, unique, data = job
         uniques = self._submitted.get((function, data))
@@ -331,7 +338,7 @@ class Books:
             self._fail(f"{worker.name} was given a job of another unique: {job}")
         key = server.name, handle
         for other in self.executions[key]:
-            # What came over a connection that the server has lost was given before that.
+            # A job received on a connection that the server has lost was assigned before the loss.
             if not is_lost() and not other.may_be_again(now):
                 self._fail(
                     f"{worker.name} was given {handle}, which {other.worker.name} has had since "
@@ -346,15 +353,15 @@ class Books:
         return execution
 
     def ended(self, server: Place, handle: bytes) -> None:
-        """A server has taken the end of a job from a worker."""
+        """Record that a server has received the final packet of a job."""
         self.arrived.add((server.name, handle.decode()))
 
     def not_arrived(self, executions: list[Execution]) -> list[Execution]:
-        """Return those of `executions` whose end has not arrived at the server."""
+        """Return the executions whose final packet has not reached the server."""
         return [each for each in executions if each.key not in self.arrived]
 
     def check_arrived(self, worker: Place, executions: list[Execution]) -> None:
-        """A worker closes a healthy connection, over which it has sent the ends of these jobs."""
+        """Check that a worker that closes a healthy connection has delivered all `executions`."""
         left = [each.key[1] for each in self.not_arrived(executions)]
         if left:
             self._fail(
@@ -364,17 +371,17 @@ class Books:
     # Connections.
 
     def given_up(self, node: Place, peer: str, end: Buffers) -> None:
-        """The engine of `node` closes a healthy connection, for no reason of its application's."""
+        """Report that the engine of `node` closes a healthy connection on its own initiative."""
         self._fail(
             f"{node.name} gives up {peer} although it is healthy: it was last heard at "
             f"{end.heard_at:.6f}, it last acknowledged something at {end.moved_at:.6f}, and "
             f"{end.unacknowledged} bytes are on their way to it"
         )
 
-    # At the end.
+    # The end of the run.
 
     def check(self, servers: Mapping[str, Place]) -> None:
-        """Everything has come to its end: look for what is lost, and for what has changed."""
+        """Check at the end of a run that nothing was lost and no outcome has changed."""
         for entry in self.entries:
             request = entry.request
             if entry.is_held and request is not None:

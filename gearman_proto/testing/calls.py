@@ -1,4 +1,4 @@
-"""Calls of an application that waits: of a client and of an admin client."""
+"""Blocking calls of a simulated client or admin client."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """A call that waits, and what has become of it.
+    """A blocking call and its outcome.
 
     Attributes:
-        name: What was called.
-        begun: When, in seconds of virtual time.
-        timeout: Its timeout in seconds, or None.
-        is_over: Whether it has returned, or raised.
-        over_at: When it has.
-        timed_out: Whether its deadline has ended it.
-        error: What it has raised, if anything.
-        value: What it has returned, of an admin client.
-        requests: The requests that it is about, of a client.
-        entries: What the books have of those.
-        wait: What the engine has returned for it.
-        then: Called with it when it is over, or None.
+        name: The name of the method, and its arguments in short.
+        begun: Start time, in seconds of virtual time.
+        timeout: Timeout in seconds, or None.
+        is_over: True if the call has returned or raised.
+        over_at: Time at which it returned or raised, or None.
+        timed_out: True if the call has timed out.
+        error: The exception that it raised, or None.
+        value: The return value (admin client only).
+        requests: The requests that it waits for (client only).
+        entries: The entries of these requests in the books.
+        wait: The engine's Wait for this call.
+        then: Called with the call when it is over, or None.
     """
 
     def __init__(self, node: CallingNode, name: str, timeout: float | None) -> None:
@@ -60,42 +60,42 @@ class Call:
 
     @property
     def deadline(self) -> float | None:
-        """When it has to be over, if it has a timeout."""
+        """The deadline of the call, or None without a timeout."""
         return None if self.timeout is None else self.begun + self.timeout
 
     def woken(self) -> None:
-        """The engine has something for it: the `wake` of its Wait."""
+        """Queue the call, as its engine has news for it: the `wake` of its Wait."""
         self._node.woken.append(self)
 
 
 class CallingNode(Node):
-    """A node whose application makes calls that wait."""
+    """A node whose application makes blocking calls."""
 
-    # Whether there is a reason to close a connection although it is sound.
+    # True if the engine may close a sound connection.
     _may_close = False
 
     def begin(self) -> None:
-        """It is new: nothing waits."""
+        """Reset the calls: a new process has none."""
         self.woken: list[Call] = []
-        #: The calls that are not over.
+        #: The pending calls.
         self.calls: dict[Call, None] = {}
 
     def died(self) -> None:
-        """Nobody waits any more."""
+        """Drop the pending calls, as their process has died."""
         self.begin()
 
     def is_busy(self) -> bool:
-        """Whether a call waits."""
+        """Return whether a call is pending."""
         return bool(self.calls)
 
     def start_call(self, call: Call, function: Callable[..., Wait], *args: Any) -> Call:
-        """Have the engine begin a call.
+        """Begin a call of the engine.
 
         Args:
             call: The call.
-            function: The engine's method; it gets `args`, then the time and a `wake`, and the
-                timeout.
-            args: Its first arguments.
+            function: The engine's method, called as
+                ``function(*args, now, wake, timeout=call.timeout)``.
+            args: The first arguments of `function`.
         """
         net = self.net
         self.calls[call] = None
@@ -112,14 +112,14 @@ class CallingNode(Node):
         return call
 
     def give_up(self, call: Call) -> None:
-        """The caller of `call` does not wait any longer, as if it had been cancelled."""
+        """Abandon `call`, as if its caller had been cancelled."""
         if call in self.calls:
             self.net.trace.add(self.net.now, self.name, "gives up", call.name)
             self.call(self._return, call)
 
     def _forget(self, end: End, *, closes: bool = False) -> None:
         is_meant = self.engine.closed or end.has_ended or self._may_close
-        # In a slow network, a piece of a large packet may take longer than a heartbeat.
+        # In a slow network, a piece of a large packet can take longer than a heartbeat.
         if closes and self.net.is_prompt() and not is_meant:
             self.net.fail(f"{self.name} closes a connection, and nothing has happened")
         super()._forget(end, closes=closes)
@@ -132,11 +132,11 @@ class CallingNode(Node):
         return bool(woken)
 
     def _look(self, call: Call) -> None:
-        """There is something for `call`."""
+        """Process the news for `call`."""
         self._return(call)
 
     def _return(self, call: Call) -> None:
-        """`call` is over, for whatever reason."""
+        """End `call`, for whatever reason."""
         net, wait = self.net, call.wait
         assert wait is not None
         del self.calls[call]
@@ -161,12 +161,12 @@ class CallingNode(Node):
             call.then(call)
 
     def value_of(self, call: Call) -> Any:
-        """Return what `call` returns, or raise what it raises."""
+        """Return the result of `call`, or raise its error."""
         assert call.wait is not None
         call.wait.raise_error()
 
     def returned(self, call: Call) -> None:
-        """`call` is over: compare with the books."""
+        """Compare the outcome of `call` with the books."""
 
     def _check_deadline(self, call: Call) -> None:
         assert call.deadline is not None

@@ -1,4 +1,4 @@
-"""A client, and an admin client, of a simulated network."""
+"""The client and the admin client of a simulated network."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from .wires import End
 
 
-# Requests on one connection that may wait for their answer, and questions of the heartbeat.
+# Maximum number of unanswered packets on one connection: requests, and probes of the heartbeat.
 _WINDOW: Final = 4096 + 100
-# Bytes that a tunnel may hold.
+# Maximum number of bytes buffered in a tunnel.
 _HIDDEN: Final = 8 * 1024 * 1024
 
 
@@ -45,7 +45,7 @@ class ClientNode(CallingNode):
         net: The network.
         name: Its name.
         servers: Its servers.
-        options: For ClientEngine, but for its clock and its chance.
+        options: Passed to ClientEngine. Its clock and its random numbers are set by the node.
     """
 
     engine: ClientEngine
@@ -58,12 +58,12 @@ class ClientNode(CallingNode):
 
         super().__init__(net, name, make, servers)
         heartbeat = options.get("heartbeat", DEFAULT_HEARTBEAT)
-        # Seconds after which a server that is silent is given up, and a little.
+        # Seconds after which the client must have given up a silent server, with some tolerance.
         self._patience = None if heartbeat is None else 2 * heartbeat + 2.5
         self.begin()
 
     def begin(self) -> None:
-        """It is new: nothing waits."""
+        """Reset the state of the application: a new process has no calls and no requests."""
         super().begin()
         self._is_watched = False
         self._entries: dict[int, Entry] = {}
@@ -81,18 +81,18 @@ class ClientNode(CallingNode):
         """Submit jobs, and wait for them.
 
         Args:
-            jobs: Dicts with `task` and `data`, as `submit_multiple_jobs` takes them.
-            background: Whether nobody waits for their results.
-            max_retries: How often a submit that was lost may be sent again.
-            accepted_only: Whether to wait only until they are acknowledged.
-            timeout: Seconds of virtual time to wait, or None.
-            then: Called with the call when that is over.
+            jobs: Dicts with `task` and `data`, as for `submit_multiple_jobs`.
+            background: True to submit background jobs, whose results are not returned.
+            max_retries: Maximum number of times to send a lost submit again.
+            accepted_only: True to wait only until the servers have acknowledged the jobs.
+            timeout: Timeout in seconds of virtual time, or None.
+            then: Called with the call when it is over.
 
         Returns:
-            The call. It is over when the network has run for long enough.
+            The call. It ends while the network runs.
 
         Raises:
-            TypeError, ValueError: A job is none.
+            TypeError, ValueError: A job is invalid.
         """
         requests = make_requests(jobs, background=background, max_retries=max_retries)
         prepare(requests, NoopEncoder)
@@ -116,12 +116,13 @@ class ClientNode(CallingNode):
 
         Args:
             requests: The requests of an earlier call of this client.
-            timeout: Seconds of virtual time to wait, or None.
-            as_completed: Whether to be told of each as it ends, and not of all at the end.
-            then: Called with the call when that is over.
+            timeout: Timeout in seconds of virtual time, or None.
+            as_completed: True to return the requests one by one as they end, like
+                `ClientEngine.as_completed`; False to return when all have ended.
+            then: Called with the call when it is over.
 
         Raises:
-            ValueError: One is no request of this client.
+            ValueError: A request was not submitted by this client.
         """
         entries = [self._entry(each) for each in requests]
         call = Call(self, f"wait {[entry.number for entry in entries]}", timeout)
@@ -130,14 +131,14 @@ class ClientNode(CallingNode):
         return self.start_call(call, method, call.requests)
 
     def updates(self, request: GearmanJobRequest, *, timeout: float | None = None) -> Call:
-        """Wait for what comes of a request, until its end.
+        """Receive the updates of a request until it ends.
 
         Args:
             request: A request of an earlier call of this client.
-            timeout: Seconds of virtual time to wait, or None.
+            timeout: Timeout in seconds of virtual time, or None.
 
         Raises:
-            ValueError: It is no request of this client.
+            ValueError: `request` was not submitted by this client.
         """
         entry = self._entry(request)
         call = Call(self, f"updates {entry.number}", timeout)
@@ -151,7 +152,7 @@ class ClientNode(CallingNode):
 
         Args:
             requests: Requests of an earlier call of this client, which have a handle or a unique.
-            timeout: Seconds of virtual time to wait, or None.
+            timeout: Timeout in seconds of virtual time, or None.
             options: As for `ClientEngine.statuses`.
         """
         call = Call(self, "statuses", timeout)
@@ -159,7 +160,7 @@ class ClientNode(CallingNode):
         there = self._known(requests)
 
         def over(call: Call) -> None:
-            # One that was there all the time is known.
+            # A job that existed during the whole call must be reported as known.
             if call.wait is not None and call.wait.done and not call.timed_out and not call.error:
                 for at, handle in there & self._known(requests):
                     if not requests[at].status.get("known"):
@@ -172,7 +173,7 @@ class ClientNode(CallingNode):
         """Return the books' entry of a request.
 
         Raises:
-            ValueError: It is no request of an earlier call of this client.
+            ValueError: `request` was not submitted by this client.
         """
         entry = self._entries.get(id(request))
         if entry is None:
@@ -180,7 +181,7 @@ class ClientNode(CallingNode):
         return entry
 
     def _known(self, requests: Sequence[GearmanJobRequest]) -> set[tuple[int, bytes]]:
-        """The jobs that servers have of those of `requests` that all are asked for, by unique."""
+        """Return index and handle of each job on a server that matches a request by unique."""
         asked = [
             (at, (request.unique or "").encode())
             for at, request in enumerate(requests)
@@ -191,16 +192,17 @@ class ClientNode(CallingNode):
         return {(at, job.handle) for job in jobs for at, unique in asked if job.unique == unique}
 
     def forget(self, call: Call) -> None:
-        """Hold the requests of `call`, which is over, no longer."""
+        """Release the requests of `call`, which is over."""
         for entry in call.entries:
             self._entries.pop(id(entry.request), None)
             entry.request = None
         call.requests = []
-        # They are in a cycle with the call; when the collector breaks it must not decide anything.
+        # The wait forms a reference cycle with the call. Break the cycle now: the time of a garbage
+        # collection must not influence the run.
         call.wait = None
 
     def close(self) -> None:
-        """End: all connections are closed, and all calls are over."""
+        """Close all connections and end all calls."""
         self.net.trace.add(self.net.now, self.name, "ends")
         requests = [entry.request for entry in self._entries.values() if entry.request is not None]
         self.last_refusal: float = self.net.now
@@ -222,7 +224,7 @@ class ClientNode(CallingNode):
         return wrote
 
     def start_call(self, call: Call, function: Callable[..., Any], *args: Any) -> Call:
-        """Begin `call`, and see to it that it does not wait for a server that is silent."""
+        """Begin `call`, and check later that it does not wait for a silent server."""
         super().start_call(call, function, *args)
         if self._patience is not None and not self._is_watched:
             self._is_watched = True
@@ -237,7 +239,7 @@ class ClientNode(CallingNode):
         for end in self.ends.values():
             since = net.now - self._patience
             if not end.is_healthy():
-                # A tunnel may have the bytes still, and needs so long for them.
+                # A tunnel might still hold the written bytes. Allow the time to send them.
                 since -= min(end.written, _HIDDEN) / HEALTHY
             is_silent = end.link.is_up and end.link.is_awaited() and not end.is_blocked
             is_late = self.was_frozen(since, net.now)
@@ -250,7 +252,7 @@ class ClientNode(CallingNode):
         return self.engine.closed
 
     def is_busy(self) -> bool:
-        """Whether a call waits, or something is under way that nobody waits for any more."""
+        """Return whether a call is pending, or the engine still has packets or jobs in flight."""
         return bool(self.calls) or any(
             link.outbox or link.ahead or link.jobs or link.connection.unanswered
             for link in self.engine.pool.links()
@@ -273,7 +275,7 @@ class ClientNode(CallingNode):
             self._return(call)
 
     def returned(self, call: Call) -> None:
-        """`call` is over: compare with the books."""
+        """Compare the outcome of `call` with the books."""
         net = self.net
         wait = call.wait
         for entry in call.entries:
@@ -284,7 +286,7 @@ class ClientNode(CallingNode):
             is_enough = request.link is None or (
                 getattr(wait, "accepted_only", False) and request.handle is not None
             )
-            # A call that was begun at the same moment waits on, and takes the sign away.
+            # Another call still waits for the request and has reset its `timed_out`.
             goes_on = wait.timed_out and bool(request.waits)
             if not (is_enough or request.timed_out or goes_on or self.engine.closed):
                 net.fail(f"{call} is over, and {entry} is still under way: {request!r}")
@@ -297,7 +299,7 @@ class AdminNode(CallingNode):
         net: The network.
         name: Its name.
         server: Its server.
-        options: For AdminEngine.
+        options: Passed to AdminEngine.
     """
 
     engine: AdminEngine
@@ -315,15 +317,15 @@ class AdminNode(CallingNode):
         timeout: float | None = 10.0,
         then: Callable[[Call], object] | None = None,
     ) -> Call:
-        """Ask the server.
+        """Send a text command to the server.
 
         Args:
-            command: One of those in `gearman_proto.wire.text`.
-            timeout: Seconds of virtual time to wait, or None.
-            then: Called with the call when that is over.
+            command: A command of `gearman_proto.wire.text`.
+            timeout: Timeout in seconds of virtual time, or None.
+            then: Called with the call when it is over.
 
         Raises:
-            TypeError: `command` is none.
+            TypeError: `command` is not a Command.
         """
         check_type("command", command, Command, "one of those in gearman_proto.text")
         call = Call(self, f"ask {command.line!r}", timeout)
@@ -331,23 +333,26 @@ class AdminNode(CallingNode):
         return self.start_call(call, self.engine.ask, command)
 
     def ping(self, *, timeout: float | None = 10.0) -> Call:
-        """Ask whether the server is there; `timeout` as for `ask`."""
+        """Ask whether the server responds; `timeout` is as for `ask`."""
         return self.start_call(Call(self, "ping", timeout), self.engine.ping)
 
     def give_up(self, call: Call) -> None:
-        """The caller of `call` does not wait any longer, which may end the connection."""
+        """Abandon `call`, which can close the connection."""
         self._may_close = True
         super().give_up(call)
 
     def close(self) -> None:
-        """End."""
+        """Close the connection."""
         self.call(self.engine.close, self.net.now)
 
     def value_of(self, call: Call) -> Any:
-        """Return the answer, or raise what was wrong."""
+        """Return the reply, or raise the error."""
         return call.wait.value if call.wait is not None and call.wait.done else None  # type: ignore[attr-defined]
 
     def returned(self, call: Call) -> None:
-        """A sound server is never taken for an unsound one."""
+        """Check that the client has not rejected a reply.
+
+        The servers send only valid replies.
+        """
         if isinstance(call.error, RemoteProtocolError):
             self.net.fail(f"{call} has raised {call.error!r}")

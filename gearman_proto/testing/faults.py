@@ -1,8 +1,8 @@
-"""What goes wrong in a simulated network: drawn by chance, written down, and read again.
+"""The faults of a simulated network: drawn at random, or parsed from text.
 
-A `Fault` is one decision, and a line of text. The faults of a run are drawn from its seed and from
-the names of its nodes and from nothing else, so that to leave some out changes nothing about the
-others: that is what lets `shrink` take them away one by one.
+A `Fault` is one random decision, and can be written as a line of text. The faults of a run depend
+only on its seed and on the names of its nodes. Leaving out some of them therefore does not change
+the others, so `shrink` can remove them one by one.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ WIRE_KINDS: Final = (
 )
 #: The faults of a node: ``server1``.
 NODE_KINDS: Final = ("freeze", "crash", "vanish", "flaky", "clock")
-#: All of them.
+#: All kinds of faults.
 KINDS: Final = WIRE_KINDS + NODE_KINDS
 
-# Faults per second; with more of them, nothing else would happen.
+# Faults per second. At a higher rate, nothing but faults would happen.
 _MOST_FAULTS: Final = 1e6
-# Seconds that a fault of each kind lasts: the shortest and the longest.
+# The shortest and the longest duration of each kind of fault, in seconds.
 _SECONDS: Final = {
     "stall": (0.01, 45.0),
     "partition": (0.1, 45.0),
@@ -55,36 +55,36 @@ _SECONDS: Final = {
 
 @record(frozen=True)
 class Fault:
-    """One thing that goes wrong.
+    """A single fault.
 
-    ``str(fault)`` is a line of text, from which `parse` makes it again.
+    ``str(fault)`` is a line of text. `parse` turns it back into a fault.
 
-    Of a connection:
+    Faults of a connection:
 
-    * ``reset``: both ends see a reset; some of what is under way is lost.
+    * ``reset``: both ends see a reset, and some of the bytes in flight are lost.
     * ``hang-up``: both ends see the end of the stream, perhaps in the middle of a packet.
-    * ``half-open``: nothing arrives any more, and nobody is told; the systems notice in time.
+    * ``half-open``: nothing arrives, and neither end is notified until keepalive times out.
     * ``stall``: nothing arrives for a while, then all of it.
-    * ``partition``: the same, and the two nodes can make no connection meanwhile.
-    * ``throttle``: it carries 20 kB a second each way, for a while.
+    * ``partition``: like ``stall``, and the two nodes can't connect to each other meanwhile.
+    * ``throttle``: the connection carries 20 kB a second each way, for a while.
 
-    Of a node:
+    Faults of a node:
 
-    * ``freeze``: it does nothing for a while, as after SIGSTOP.
-    * ``crash``: the process dies, and is started again.
-    * ``vanish``: its host loses its power: nobody is told; it is started again.
-    * ``flaky``, of a server: it ends all connections, takes new ones, and closes them at once, for
-      a while.
-    * ``clock``: its wall clock jumps.
+    * ``freeze``: the node does nothing for a while, as after SIGSTOP.
+    * ``crash``: the process dies and is restarted later.
+    * ``vanish``: the host loses power, so no peer is notified. It is restarted later.
+    * ``flaky`` (servers only): the node closes all connections. For a while, it accepts new ones
+      and closes them at once.
+    * ``clock``: the wall clock jumps.
 
     Attributes:
-        at: When, in seconds of virtual time.
-        kind: One of these, which are KINDS.
+        at: Time of the fault, in seconds of virtual time.
+        kind: One of the kinds above.
         target: The node, or the two ends of the connection with a ``>`` between them.
-        seconds: How long it lasts; by how much a clock jumps.
+        seconds: Duration; for ``clock``, the size of the jump.
 
     Raises:
-        TypeError, ValueError: One of these has a type or a value that can't be.
+        TypeError, ValueError: An attribute has an invalid type or value.
     """
 
     at: float
@@ -109,13 +109,13 @@ class Fault:
 
     @staticmethod
     def parse(line: str) -> Fault:
-        """Make a fault of the text that it was.
+        """Parse the text of a fault.
 
         Args:
-            line: What ``str(fault)`` has returned.
+            line: The result of ``str(fault)``.
 
         Raises:
-            ValueError: That is none.
+            ValueError: `line` does not describe a fault.
         """
         try:
             at, kind, target, seconds = line.split()
@@ -146,26 +146,27 @@ def _check_bandwidth(bandwidth: object) -> None:
 
 @record(frozen=True)
 class Faults:
-    """How bad a network is. The defaults are a good one: it is quick, and nothing breaks.
+    """The quality of a network. By default, the network is fast and has no faults.
 
     Attributes:
-        rate: Faults in each second of virtual time.
-        kinds: Which ones, of KINDS; one that stands there twice comes twice as often.
-        latency: Seconds that bytes are on their way, at least and at most. Connections do not wait
-            for each other, so what goes over two of them arrives in any order.
-        cut: How often what is written arrives in pieces, 0.0 to 1.0.
-        capacity: Bytes that the writer's system takes before the peer's has acknowledged them; a
-            write beyond them is a part.
-        keepalive: Seconds after which the system notices a connection that goes nowhere.
-        bandwidth: Bytes per second that a connection carries each way, at least and at most; each
-            way has a rate of its own. None is no limit.
-        receive_buffer: Bytes that the reader's system keeps, and acknowledges, before the node
-            reads them. With 0, bytes are acknowledged when they are read.
-        tunnel: Bytes that a tunnel on the writer's host (stunnel, ssh) takes as well. Its system
-            acknowledges them at once, so that no driver measures anything.
+        rate: Faults per second of virtual time.
+        kinds: The kinds of faults to draw from. A kind that is listed twice is drawn twice as
+            often.
+        latency: Minimum and maximum latency in seconds. Connections are independent of each other,
+            so bytes sent on two connections can arrive in any order.
+        cut: Probability that written bytes arrive in several pieces, 0.0 to 1.0.
+        capacity: Size of the writer's send buffer, which holds bytes until the peer's system has
+            acknowledged them. A write that exceeds it is a partial write.
+        keepalive: Seconds after which the system detects a dead connection.
+        bandwidth: Minimum and maximum bandwidth in bytes per second, or None for no limit. Each
+            direction of a connection has its own.
+        receive_buffer: Size of the reader's receive buffer. Its system acknowledges the bytes in it
+            before the node reads them. With 0, bytes are acknowledged when they are read.
+        tunnel: Bytes that a tunnel on the writer's host (stunnel, ssh) buffers in addition. Its
+            system acknowledges them at once, so no driver measures anything.
 
     Raises:
-        TypeError, ValueError: One of these has a type or a value that can't be.
+        TypeError, ValueError: An attribute has an invalid type or value.
     """
 
     rate: float = 0.0
@@ -201,13 +202,13 @@ class Faults:
 def draw(
     faults: Faults, rng: random.Random, nodes: Sequence[str], wires: Sequence[str]
 ) -> Iterator[Fault]:
-    """Draw what goes wrong, without end, in the order of time.
+    """Draw random faults, in order of time, without end.
 
     Args:
-        faults: How bad it is.
-        rng: Where chance comes from.
+        faults: The quality of the network.
+        rng: The source of randomness.
         nodes: The names of the nodes.
-        wires: The pairs of nodes that may be connected.
+        wires: The pairs of nodes that can be connected.
     """
     now = 0.0
     targets = {**dict.fromkeys(WIRE_KINDS, wires), **dict.fromkeys(NODE_KINDS, nodes)}
@@ -216,5 +217,5 @@ def draw(
         kind = rng.choice(faults.kinds)
         target = rng.choice(targets[kind])
         low, high = _SECONDS.get(kind, (0.0, 0.0))
-        # Short ones are more frequent.
+        # Short faults are more frequent.
         yield Fault(round(now, 6), kind, target, round(low + (high - low) * rng.random() ** 3, 6))

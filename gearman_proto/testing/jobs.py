@@ -1,8 +1,8 @@
-"""A job for a callback that a test calls by hand: nothing is connected, and all is taken down.
+"""A job for a callback that a test calls directly. It needs no connection and records its updates.
 
-`gearman_sync.testing.JobDouble` and `gearman_anyio.testing.JobDouble` are what tests use. The
-worker that the callback gets is one of the adapter's, or the application's own. Only its driver is
-not what it was: what is to be sent about the job is given to the job itself, and not to an engine.
+Tests use `gearman_sync.testing.JobDouble` and `gearman_anyio.testing.JobDouble`. The callback gets
+a worker of the adapter's class, or a copy of the application's own. Only the `run` of its driver is
+replaced, so packets about the job are passed to the job itself instead of an engine.
 """
 
 from __future__ import annotations
@@ -33,44 +33,45 @@ _HANDLE: Final = b"H:test:1"
 
 @record(eq=False)
 class _Link:
-    """In place of the connection that a job came over."""
+    """A stand-in for the connection of the job."""
 
     address: ServerAddress
     alive: bool = True
 
 
 class JobDouble(WorkerJob):
-    """A job as a callback gets it, which takes down what is sent about it."""
+    """A job as a callback gets it, which records the packets sent about it."""
 
     __slots__ = ("updates", "worker")
 
     #: The class of a worker.
     _worker_class: type
-    #: What is to be `run` of its driver: it calls `begin` with a `Desk` in place of an engine.
+    #: The replacement for `run` of the driver. It calls `begin` with a `Desk` instead of an engine.
     _run: Any
 
     def __init__(
         self, task: str | bytes, data: Any, *, unique: str | bytes = "u", worker: Any = None
     ) -> None:
-        """Make a job, which nobody has submitted.
+        """Make a job that was never submitted.
 
         Args:
             task: The name of the function.
-            data: What to do the job with, for the worker's `data_encoder`.
+            data: The input of the job, in the type that the worker's `data_encoder` encodes.
             unique: The submitter's name for the job.
             worker: A worker whose class, attributes and `data_encoder` the callback needs; None for
                 a GearmanWorker. It is copied, and must not have connected.
 
         Raises:
-            TypeError, ValueError: Servers do not take such a job; or `worker` is no worker.
-            Exception: Whatever the encoder raises.
+            TypeError, ValueError: Servers would reject such a job; or `worker` is not a worker.
+            Exception: The encoder's error.
 
         Attributes:
-            worker: What the callback gets in front of the job; (awaited) if it is async. What it
-                sends about the job is in `updates`. Its other methods are those of a worker that is
-                not connected.
-            updates: What was sent, in order, as `GearmanClient.updates` gives it to a client:
-                JobData, JobWarning, JobProgress; and JobEnded, last, when the job has ended.
+            worker: The worker that the callback gets as its first argument; (awaited) if the
+                callback is async. Packets that it sends about the job are recorded in `updates`.
+                Its other methods are those of a worker that is not connected.
+            updates: The updates sent so far, in order, as `GearmanClient.updates` returns them to a
+                client: JobData, JobWarning, JobProgress; and finally JobEnded, when the job has
+                ended.
         """
         wire_task = check_task(to_text(task, "task"))
         wire_unique = check_name("unique", unique, MAX_UNIQUE_SIZE)
@@ -88,17 +89,17 @@ class JobDouble(WorkerJob):
         self.worker._driver.run = self._run  # noqa: SLF001 - the one thing that is replaced
 
     def lose(self) -> None:
-        """Lose the connection to the server: what is sent from now on raises ConnectionError."""
+        """Lose the connection to the server. Sending then raises ConnectionError."""
         self.link.alive = False
 
     def take_down(self, event: PacketEvent) -> None:
-        """Take down that `event` was sent, a WORK_*.
+        """Record that the WORK_* packet `event` was sent.
 
         Raises:
-            InvalidWorkerState: The job has ended, so nothing can be said about it.
+            InvalidWorkerState: The job has ended, so nothing can be sent about it.
             ConnectionError: Its connection was lost.
-            LocalProtocolError: Servers do not take such a packet.
-            Exception: Whatever the encoder's `decode` raises, as it would for the client.
+            LocalProtocolError: Servers reject such a packet.
+            Exception: The error of the encoder's `decode`, which the client would get.
         """
         if self.ended:
             raise InvalidWorkerState(f"{self!r} has ended")
@@ -108,10 +109,10 @@ class JobDouble(WorkerJob):
         self.updates.append(self._read(event))
 
     def _check_call(self, callback: Any) -> None:
-        """Check that `callback` can be called, and the job has not ended.
+        """Check that `callback` is callable and that the job has not ended.
 
         Raises:
-            TypeError: It can't be called.
+            TypeError: `callback` is not callable.
             InvalidWorkerState: The job has ended.
         """
         check_callable("callback", callback, "of a worker and a job")
@@ -119,13 +120,13 @@ class JobDouble(WorkerJob):
             raise InvalidWorkerState(f"{self!r} has ended: make another one for another call")
 
     def _returned(self, result: Any) -> Any:
-        """Complete the job with what its callback has returned, unless that has ended it.
+        """Complete the job with the result of its callback, unless the callback has ended the job.
 
         Returns:
             The result as the client gets it, encoded and decoded. None if the job has failed.
 
         Raises:
-            Exception: The encoder does not take the result, so that the job would have failed.
+            Exception: The encoder has rejected the result. A real job would have failed.
         """
         if not self.ended:
             self.take_down(result_event(self.wire_handle, self.encoder, result, self.wire_task))
@@ -150,8 +151,8 @@ class JobDouble(WorkerJob):
 
 
 class Desk:
-    """In place of the engine, where a worker hands in what it sends about its jobs."""
+    """A stand-in for the engine, which receives the packets that a worker sends about its jobs."""
 
     def send(self, job: JobDouble, event: PacketEvent, *_: Any, **__: Any) -> None:
-        """Take down `event`; the arguments are those of `WorkerEngine.send`."""
+        """Record `event`. The arguments are those of `WorkerEngine.send`."""
         job.take_down(event)

@@ -1,6 +1,6 @@
 """The link from one end of a simulated connection to the other, with a limited rate.
 
-Bytes that the sender's system has taken wait in a queue. The line carries them one segment after
+Bytes that the sender's system has accepted wait in a queue. The line carries them one segment after
 the other, each in ``size / rate`` seconds. Like TCP, it pauses while the receiver's buffer is full
 or the connection is stalled. A mark (see `wires`) follows the bytes that were queued before it.
 """
@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from .simulation import Simulation
 
-#: Bytes per second from which on a link is healthy: engines must not give it up.
+#: Minimum bandwidth of a healthy link, in bytes per second. Engines must not give up such a link.
 HEALTHY: Final = 20_000
-# Seconds that a segment takes, and the least and the most bytes that it has.
+# Target duration of a segment in seconds, and its minimum and maximum size in bytes.
 _SECONDS: Final = 0.2
 _SMALLEST: Final = 1448
 _LARGEST: Final = 65536
 
 
 class Receiver(Protocol):
-    """The part of an end that a line delivers to."""
+    """The interface of the receiving end of a line."""
 
     gone: bool
     stalled_until: float
 
     def has_window(self, size: int, rate: float) -> bool:
-        """Whether its system has room for `size` more bytes."""
+        """Return whether its system has room for `size` more bytes."""
 
     def expect(self, item: bytes | str) -> None:
         """Receive `item`, bytes or a mark, after the latency."""
 
 
 class Sender(Protocol):
-    """The part of an end that a line belongs to."""
+    """The interface of the sending end of a line."""
 
     silent: bool
 
@@ -56,7 +56,7 @@ class Line:
         end: The end that sends.
 
     Attributes:
-        bandwidth: Bytes per second; infinite if there is no limit.
+        bandwidth: Bytes per second, infinite without a limit.
         throttled_until: End of the last `throttle` fault, in seconds of virtual time.
     """
 
@@ -67,19 +67,19 @@ class Line:
         self._end = end
         self.bandwidth: float = net.bandwidth()
         self.throttled_until: float = 0.0
-        # The part of the sender's buffer that was not sent yet, and marks.
+        # The unsent part of the sender's buffer, and marks.
         self._queue: deque[memoryview | str] = deque()
         self._is_sending = False
 
     @property
     def rate(self) -> float:
-        """The bytes per second that pass now."""
+        """The current rate in bytes per second."""
         is_throttled = self.throttled_until > self._net.now
         return min(HEALTHY, self.bandwidth) if is_throttled else self.bandwidth
 
     @property
     def is_clear(self) -> bool:
-        """Whether bytes reach the peer without waiting for the line."""
+        """True if bytes reach the peer without waiting for the line."""
         return not (self._queue or self._is_sending) and self.rate == math.inf
 
     def send(self, item: bytes | str) -> None:
@@ -99,7 +99,7 @@ class Line:
             rate = self.rate
             size = min(len(item), int(max(_SMALLEST, min(rate * _SECONDS, _LARGEST))))
             if not peer.has_window(size, rate):
-                return  # It calls again when its node reads.
+                return  # The peer calls send_next again when its node reads.
             queue[0] = item[size:]
             if size == len(item):
                 queue.popleft()
@@ -118,5 +118,5 @@ class Line:
             self.send_next()
 
     def clear(self) -> None:
-        """Drop what was not sent yet."""
+        """Drop the bytes and marks that were not sent yet."""
         self._queue.clear()

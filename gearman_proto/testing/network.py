@@ -1,22 +1,21 @@
-"""A network in which nothing is real but the engines: simulation of a whole system, from a seed.
+"""A simulated network of real engines: a whole system, run deterministically from a seed.
 
 Theory of operation
-    There is one thread and no time. What is to happen is in a heap, by virtual time and then by the
-    order in which it was planned; the network takes the first, sets its clock, and does it. All
-    that is left to chance comes from sources that are made of the seed: one for the network, one
-    for each node, one for the faults. Nothing comes from a hash, an address in memory or a clock,
-    so the same seed is the same run, byte for byte.
+    The simulation runs in one thread and in virtual time. Pending events are kept in a heap, sorted
+    by virtual time and then by a sequence number. The network takes the first event, advances its
+    clock, and runs it. All random numbers are drawn from generators that are derived from the seed:
+    one for the network, one for each node, one for the faults. Nothing depends on a hash, a memory
+    address or a real clock, so equal seeds give identical runs, byte for byte.
 
-    A `Node` runs one engine and does what the engine wants. Two nodes share nothing but connections
-    (`wires`), and what one writes is an event of the future for the other; so the order in which
-    nodes are called is the network's to choose.
+    A `Node` drives one engine. Nodes share nothing but connections (`wires`). Bytes that one node
+    writes become a future event of the other, so the network controls the order of all calls.
 
-    The `Books` are kept beside the engines. What is wrong is found in the step that did it: `fail`
-    raises SimulationError, which has the seed, the faults and the last steps in its message. That
-    goes for an exception out of an engine, too.
+    The `Books` are kept independently of the engines. A violation is detected in the step that
+    causes it: `fail` raises SimulationError, whose message contains the seed, the faults and the
+    last steps. An exception raised by an engine becomes a SimulationError as well.
 
-    `check` is the end: nothing breaks any more, what is broken is mended, and then all that has
-    been begun has to come to its end, and all engines have to be as if nothing had been.
+    `check` ends a run. It stops all faults, repairs the network, and waits until all calls and jobs
+    have ended. Then no engine may hold any state.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", bound=Node)
 
-# Seconds of virtual time between two looks whether everything has ended.
+# Interval in seconds of virtual time at which `check` tests whether everything has ended.
 _A_WHILE: Final = 0.5
-# Seconds in which what a node says of itself arrives.
+# Seconds of virtual time until servers have received the last registrations of workers.
 _A_LONG_WHILE: Final = 8.0
-#: Seconds of virtual time after the last fault until all must have come to its end: a server may be
-#: left alone for 30 seconds, a connection be noticed as dead after 60, and so on.
+#: Seconds of virtual time, after the last fault, within which everything must end. For example,
+#: a client can avoid a failed server for 30 seconds, and keepalive takes 60 to detect a dead peer.
 PATIENCE: Final = 400.0
 
 
@@ -61,17 +60,18 @@ class Network(Simulation):
     """Nodes that speak Gearman with each other, in virtual time.
 
     Args:
-        make_rng: Makes a source of chance out of a text, the same of the same: `random.Random`.
-        seed: What all chance comes from: the same seed is the same run.
-        faults: How bad the network is; by default nothing breaks.
-        replay: The faults that happen, in place of such as `faults.rate` draws.
-        epoch: What wall clocks show at the beginning, in seconds since 1970.
+        make_rng: Makes a random number generator from a text: `random.Random`. Equal texts must
+            give equal generators.
+        seed: The source of all randomness. Equal seeds give identical runs.
+        faults: The quality of the network. By default, nothing breaks.
+        replay: The faults to apply. By default, they are drawn at random, at `faults.rate`.
+        epoch: Initial wall-clock time, in seconds since 1970.
 
     Raises:
-        TypeError, ValueError: An argument has a type or a value that can't be.
+        TypeError, ValueError: An argument has an invalid type or value.
 
-    What it has beside `nodes`, the nodes by name, is in `Simulation`: `now`, `steps`, `trace`,
-    `books`, `happened`. A node that is given no `name` is ``server1``, ``client1`` and so on.
+    `nodes` holds the nodes by name. The other attributes are those of `Simulation`: `now`, `steps`,
+    `trace`, `books`, `happened`. The default names of nodes are ``server1``, ``client1`` and so on.
     """
 
     def __init__(
@@ -91,16 +91,17 @@ class Network(Simulation):
             check_type("replay", replay, Iterable, "a list of faults")
             self._replay = iter([_check_fault(fault) for fault in replay])
         self._planned: Iterator[Fault] = iter(())
-        # Whether the first fault was planned, once all nodes were there; whether none comes again.
+        # True once the first fault was scheduled. Faults are drawn from the nodes that exist then.
         self._is_planned = False
+        # True once `check` has stopped all faults, and once it has passed.
         self._is_ending = self._is_over = False
-        # When the last of what lasts is over, and what it has kept back has arrived.
+        # Time at which the last lasting fault ends, and the bytes that it has delayed arrive.
         self._mended_at = 0.0
 
-    # Making it.
+    # Nodes.
 
     def server(self, name: str | None = None, **options: Any) -> ServerNode:
-        """Add a job server. `options` are for ServerEngine; see ServerNode."""
+        """Add a job server. `options` are passed to ServerEngine; see ServerNode."""
         return self.add(ServerNode(self, self._name(name, "server", ServerNode), **options))
 
     def worker(
@@ -110,28 +111,28 @@ class Network(Simulation):
         name: str | None = None,
         **options: Any,
     ) -> WorkerNode:
-        """Add a worker of `servers`. `options` are for WorkerEngine; see WorkerNode."""
+        """Add a worker for `servers`. `options` are passed to WorkerEngine; see WorkerNode."""
         name = self._name(name, "worker", WorkerNode)
         return self.add(WorkerNode(self, name, servers, callbacks, **options))
 
     def client(
         self, servers: Sequence[Node], name: str | None = None, **options: Any
     ) -> ClientNode:
-        """Add a client of `servers`. `options` are for ClientEngine; see ClientNode."""
+        """Add a client of `servers`. `options` are passed to ClientEngine; see ClientNode."""
         return self.add(
             ClientNode(self, self._name(name, "client", ClientNode), servers, **options)
         )
 
     def admin(self, server: Node, name: str | None = None, **options: Any) -> AdminNode:
-        """Add an admin client of `server`. `options` are for AdminEngine."""
+        """Add an admin client of `server`. `options` are passed to AdminEngine."""
         return self.add(AdminNode(self, self._name(name, "admin", AdminNode), server, **options))
 
     def add(self, node: N) -> N:
-        """Add `node`, which was made by hand, as one with another engine is.
+        """Add a node that was constructed directly, such as one with a custom engine.
 
         Raises:
-            TypeError: It is no node.
-            ValueError: There is one of this name; or it is of another network.
+            TypeError: `node` is not a Node.
+            ValueError: A node with this name exists, or `node` belongs to another network.
         """
         check_servers(self, [node])
         self._check_goes_on()
@@ -145,7 +146,7 @@ class Network(Simulation):
         return name
 
     def _name(self, name: str | None, what: str, kind: type[Node]) -> str:
-        """Return a name for a new node, checked before that is made, as nodes start at once."""
+        """Return a name for a new node. Check it first, because nodes start when they are made."""
         count = 1 + sum(isinstance(node, kind) for node in self.nodes.values())
         return self._check_new(name or f"{what}{count}")
 
@@ -153,20 +154,20 @@ class Network(Simulation):
         if self._is_over:
             raise RuntimeError("this network is over, as check() was called: make a new one")
 
-    # Running it.
+    # Running.
 
     def run(self, until: float | None = None) -> None:
-        """Let time pass until `until`, in virtual seconds; by default until nothing is left to do.
+        """Run until the virtual time is `until`, or by default until no event is pending.
 
-        A worker that works looks for jobs for ever, and `Faults` with a rate never end: then there
-        must be an `until`.
+        A running worker polls for jobs forever, and `Faults` with a rate never end. In both cases,
+        `until` is required.
 
         Raises:
-            SimulationError: Something was found that must not be; or something that the network
-                calls has called this.
-            TypeError, ValueError: `until` is no number of seconds from 0 on; or there is none, and
-                there will always be something to do.
-            RuntimeError: The network is over.
+            SimulationError: An invariant was violated; or code that the network runs, such as a
+                callback, has called this method.
+            TypeError, ValueError: `until` is not a number of seconds from 0 on; or it is None and
+                the run would never end.
+            RuntimeError: `check` has ended this network.
         """
         self._check_goes_on()
         if until is not None:
@@ -185,13 +186,13 @@ class Network(Simulation):
         self._run(until)
 
     def _audit(self) -> int:
-        """Look at all nodes, and return how many jobs that were."""
+        """Audit all running nodes, and return the number of jobs that were checked."""
         return sum(audit(node) for node in self.nodes.values() if node.is_up)
 
-    # What goes wrong.
+    # Faults.
 
     def _plan(self) -> None:
-        """Plan the next fault."""
+        """Choose the faults of this run, and schedule the first one."""
         if self._replay is not None:
             self._planned = self._replay
         elif self.faults.rate:
@@ -210,13 +211,13 @@ class Network(Simulation):
             self._plan_next()
 
     def break_(self, fault: Fault) -> None:
-        """Let `fault` happen now, whatever its time is.
+        """Apply `fault` now, whatever its `at` is.
 
-        One of a connection that is not there changes nothing.
+        A fault of a connection that does not exist has no effect.
 
         Raises:
-            TypeError: It is no fault.
-            ValueError: There is no such node.
+            TypeError: `fault` is not a Fault.
+            ValueError: `fault` names an unknown node.
         """
         _check_fault(fault)
         names = fault.target.split(">")
@@ -273,19 +274,19 @@ class Network(Simulation):
     # The end.
 
     def check(self, patience: float = PATIENCE) -> None:
-        """Have everything come to its end, and look whether all is as it must be.
+        """Wait until everything has ended, and verify the final state.
 
-        No fault happens any more. When all calls are over and all jobs done, workers are told to
-        stop and clients to end, and nothing may be left in any engine. The network is over then.
+        All faults stop. When all calls and jobs have ended, workers are stopped and clients are
+        closed, and no engine may hold any state. The network can't be used afterwards.
 
         Args:
-            patience: Seconds of virtual time that this may take.
+            patience: Maximum duration in seconds of virtual time.
 
         Raises:
-            SimulationError: Something was found that must not be, or something never ends; or
-                something that the network calls has called this.
-            TypeError, ValueError: `patience` is no number of seconds from 0 on.
-            RuntimeError: The network is over.
+            SimulationError: An invariant was violated, or something does not end; or code that the
+                network runs, such as a callback, has called this method.
+            TypeError, ValueError: `patience` is not a number of seconds from 0 on.
+            RuntimeError: `check` has ended this network before.
         """
         self._check_goes_on()
         check_seconds("patience", patience, 0, FOR_EVER)
@@ -327,7 +328,7 @@ class Network(Simulation):
         self._is_over = True
 
     def _is_transferring(self) -> bool:
-        """Return whether a slow link still carries anything, such as a job that was given up."""
+        """Return whether a slow link still carries bytes, such as those of an abandoned job."""
         ends = (end for node in self.nodes.values() for end in node.all_ends())
         return self.faults.bandwidth is not None and any(
             end.unacknowledged for end in ends if not end.silent
@@ -355,7 +356,8 @@ class Network(Simulation):
             worker.check_looks()
             worker.check_abilities(self.now - _A_LONG_WHILE)
             worker.stop()
-        # The answer to what was sent last is waited for, for a second at most; a grab, as long.
+        # A stopping worker waits at most a second for the reply to its last request, and as long
+        # for the reply to a grab.
         self._run(self.now + 70.0)
         for worker in workers:
             if worker.stream is not None:

@@ -1,8 +1,8 @@
-"""A node of a simulated network: it runs one engine as a driver does, in virtual time.
+"""A node of a simulated network: a driver that runs one engine in virtual time.
 
-It is the only driver that the simulation has, for any engine with the transport side that `Engine`
-describes. It is not made of `BaseDriver`, whose purpose is to let a program live on after a bug:
-here an exception out of an engine is what is looked for.
+The simulation has no other driver. A node can run any engine that has the transport side of
+`Engine`. It does not build on `BaseDriver`, which keeps a program alive after a bug. In a
+simulation, an exception raised by an engine is a finding.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ if TYPE_CHECKING:
 
     from .simulation import Simulation
 
-# Names that faults and addresses can hold.
+# Names that are valid in faults and in addresses.
 _NAME: Final = re.compile(r"[\w.-]+")
-# What a system says about the end of a connection.
+# The error that a system reports for each kind of lost connection.
 _ERRORS: Final[dict[str, Callable[[], Exception]]] = {
     RESET: lambda: ConnectionResetError("Connection reset by peer"),
     TIMEOUT: lambda: TimeoutError("Connection timed out"),
 }
-# Calls of `handle_timeout` in a row, in no time, after which an engine spins. (A server that is
-# behind is called again at once; each call does the work of 250 packets.)
+# Maximum number of consecutive calls of `handle_timeout` at the same virtual time. More of them
+# count as a busy loop. (A server with a backlog is called again at once. Each call processes 250
+# packets.)
 _SPINS: Final = 2000
-# Connections that an engine may try to make in a second, beside those for calls of the application.
+# Maximum number of attempts to connect per second and server. Attempts for the application's calls
+# don't count.
 _ATTEMPTS: Final = 40
 
 
 def check_servers(net: Simulation, servers: Iterable[Any]) -> list[Node]:
-    """Return `servers`, nodes of `net`, as a list.
+    """Return `servers` as a list, after a check that they are nodes of `net`.
 
     Raises:
-        TypeError: They are no nodes.
-        ValueError: One is a node of another network.
+        TypeError: `servers` is not an iterable of nodes.
+        ValueError: A node belongs to another network.
     """
     if isinstance(servers, (Node, str)) or not isinstance(servers, Iterable):
         raise ArgumentTypeError(f"servers is a list of nodes, not {servers!r}")
@@ -57,35 +59,37 @@ def check_servers(net: Simulation, servers: Iterable[Any]) -> list[Node]:
 
 
 class Node:
-    """A process of the network, and its engine.
+    """A process of the network, which runs one engine.
 
     Args:
         net: The network.
-        name: What it is known by in the trace and in faults.
-        make: Makes the engine: at the beginning, and whenever the node is started again. It gets
-            the node, whose `wall_clock` and `rng` are for the engine.
-        servers: The nodes that it may connect to. An engine's links have an `address`, whose `host`
-            is the name of such a node.
+        name: The name in the trace and in faults.
+        make: Makes the engine, at first and after each restart. Called with the node, whose
+            `wall_clock` and `rng` the engine uses.
+        servers: The nodes that it can connect to. Links of the engine have an `address`, whose
+            `host` is the name of one of these nodes.
 
     Raises:
-        TypeError, ValueError: An argument has a type or a value that can't be.
+        TypeError, ValueError: An argument has an invalid type or value.
 
     Attributes:
         engine: The engine.
-        is_up: Whether it runs; else it has crashed, or has ended.
-        is_reachable: Whether its host is there: else nothing comes from it, not even a refusal.
-        life: How often it was started again.
-        frozen_until: Until when it does nothing, as after SIGSTOP.
-        flaky_until: Until when it takes connections and closes them at once.
-        is_listening: Whether it takes connections. Its engine then has a method `accept` as
-            ServerEngine's.
-        backlog: The ends of connections that its system has made, and its engine does not know yet.
-        last_loss: When one of its connections ended last.
-        last_refusal: When it tried in vain to connect last.
-        deaths: When it has died, and with it what it had.
-        may_give_up: Whether it, a server, gives up a job whose worker was lost too often.
-        measures: True if its driver calls `measured`, which is optional. The seed decides.
-        ends: The ends of its connections, by the engine's links.
+        is_up: True while the process runs; False after a crash or an exit.
+        is_reachable: True while the host runs. Without it, attempts to connect are not even
+            refused.
+        life: The number of restarts.
+        frozen_until: End of the last freeze. A frozen node does nothing, as after SIGSTOP.
+        flaky_until: Time until which the node closes accepted connections at once.
+        is_listening: True if the node accepts connections. Its engine then has an `accept` method
+            like that of ServerEngine.
+        backlog: The ends of connections that the node's system has made and its engine has not
+            accepted yet.
+        last_loss: Time at which a connection last ended.
+        last_refusal: Time of the last failed attempt to connect.
+        deaths: The times at which the process has died. Each time, it lost its state.
+        may_give_up: True if the node, a server, gives up a job after losing its workers too often.
+        measures: True if the driver calls `measured`, which is optional. The seed decides.
+        ends: The ends of the node's connections, by the engine's links.
     """
 
     def __init__(
@@ -132,20 +136,20 @@ class Node:
         return f"<{type(self).__name__} {self.name}>"
 
     def wall_clock(self) -> float:
-        """Return seconds since 1970, by this node's clock, which faults set."""
+        """Return seconds since 1970, by the node's own clock. Faults change it."""
         return self.net.epoch + self.net.now + self.wall_offset
 
-    # Calls of the engine.
+    # Calls to the engine.
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call the engine, as an application does, and do what it wants then.
+        """Call the engine for the application, and then run the actions that the engine wants.
 
         Args:
-            function: One of the methods of `engine`, or what calls some of them.
+            function: A method of `engine`, or a function that calls some of them.
             args: Its arguments.
 
         Returns:
-            What it returned.
+            The return value of `function`.
         """
         self.net.steps += 1
         self._attempts -= len(self.servers)
@@ -154,7 +158,7 @@ class Node:
         return value
 
     def receive(self, end: End, data: bytes) -> None:
-        """The bytes `data` have come at `end`."""
+        """Pass `data`, received at `end`, to the engine."""
         net = self.net
         net.steps += 1
         net.trace.add(net.now, self.name, f"< {end.peer.node.name}", data)
@@ -162,7 +166,7 @@ class Node:
         self.pump()
 
     def ended(self, end: End, mark: str) -> None:
-        """The connection of `end` has ended, or its other side sends no more; `mark` says which."""
+        """Report to the engine that the connection of `end` was lost or half-closed (`mark`)."""
         net, engine, link = self.net, self.engine, end.link
         net.steps += 1
         net.trace.add(net.now, self.name, f"< {end.peer.node.name}", mark)
@@ -175,7 +179,7 @@ class Node:
         self.pump()
 
     def _tell_late(self, link: Any) -> None:
-        """What a late driver says of a link that is no more changes nothing."""
+        """Check that late reports about a dead link have no effect."""
         engine, now = self.engine, self.net.now
         engine.receive_data(link, b"garbage\r\n\0RES", now)
         engine.connected(link, now)
@@ -207,8 +211,8 @@ class Node:
 
     def _measure(self, now: float) -> None:
         """Report the unacknowledged bytes of each link that the engine wants to be measured."""
-        # Optional on both sides: some drivers do not measure, and some engines do not ask. Behind a
-        # tunnel on this host, no driver measures: the tunnel acknowledges everything at once.
+        # Measuring is optional on both sides: some drivers do not measure, and some engines do not
+        # ask. A local tunnel acknowledges everything at once, so no driver measures through one.
         links_to_measure = getattr(self.engine, "links_to_measure", None)
         if self.measures and not self.net.faults.tunnel and links_to_measure is not None:
             for link in list(links_to_measure(now)):
@@ -221,12 +225,12 @@ class Node:
         if self._spins > _SPINS:
             self.net.fail(f"{self.name} spins: it wants to be called again and again, at once")
 
-    # What the engine wants.
+    # Actions of the engine.
 
     def pump(self) -> None:
-        """Do what the engine wants: connect, close, write, be called later; wake who waits."""
+        """Run the engine's actions: connect, close, write, set the timer, and wake callers."""
         if self._is_pumping:
-            return  # It is in the middle of that, and will see to this.
+            return  # The outer call handles the new actions as well.
         self._is_pumping = True
         engine, ends, now = self.engine, self.ends, self.net.now
         next_action = engine.next_action
@@ -238,13 +242,13 @@ class Node:
             for link in list(engine.links_to_write()):
                 if link in ends and self._write(ends[link]):
                     is_done = False
-            if (action := next_action()) is not None:  # To write is a call like any other.
+            if (action := next_action()) is not None:  # Writing can cause actions, too.
                 self._act(action)
                 is_done = False
             if self._wake():
                 is_done = False
             if not self.is_up or engine is not self.engine:
-                return  # It has died meanwhile, and may have been started again.
+                return  # The node has died meanwhile, and was perhaps restarted.
         self._is_pumping = False
         deadline = self.engine.next_deadline()
         if deadline is not None and deadline < self._timer_at:
@@ -252,16 +256,16 @@ class Node:
             self.net.schedule(deadline, self._on_timer, deadline)
 
     def _wake(self) -> bool:
-        """Tell the application what there is to tell. Returns whether it has called the engine."""
+        """Pass the engine's news to the application. Return whether it has called the engine."""
         return False
 
     def write_more(self, end: End) -> None:
-        """There is room on the connection of `end` again."""
+        """Write more of the pending bytes, as the connection of `end` has room again."""
         self._write(end)
         self.pump()
 
     def _write(self, end: End) -> bool:
-        """Have what the engine has to send written. Returns whether there was anything."""
+        """Write the engine's pending bytes. Return whether there were any."""
         engine, link, net = self.engine, end.link, self.net
         wrote = False
         while not end.is_blocked:
@@ -300,7 +304,7 @@ class Node:
             self.last_refusal = self.net.now
 
     def _may_leave(self) -> bool:
-        """Return whether its engine may close a healthy connection now."""
+        """Return whether the engine may close a healthy connection now."""
         return True
 
     # Connections.
@@ -322,7 +326,7 @@ class Node:
         net.schedule(now + net.latency(), self._try, end)
 
     def _try(self, end: End) -> None:
-        """The packet that asks for a connection arrives at the server."""
+        """Process the connection request at the server."""
         net, now = self.net, self.net.now
         server = self.servers[end.peer.node.name]
         if end.gone or end.silent or not server.is_reachable or not self.is_up:
@@ -347,7 +351,7 @@ class Node:
             self.pump()
 
     def accept(self, end: End) -> None:
-        """A connection has come, whose `end` is here: tell the engine, unless this is flaky."""
+        """Pass the new connection of `end` to the engine, or close it if the node is flaky."""
         net = self.net
         self.backlog.remove(end)
         if self.flaky_until > net.now:
@@ -364,23 +368,23 @@ class Node:
         self.pump()
 
     def freeze(self, until: float) -> None:
-        """Do nothing until `until`, as a process that was stopped."""
+        """Do nothing until `until`, like a stopped process."""
         self._frozen.append((self.net.now, until))
         self.frozen_until = max(self.frozen_until, until)
 
     def was_frozen(self, since: float, until: float | None = None) -> bool:
-        """Return whether it was stopped at `since`, or at any time from then to `until`."""
+        """Return whether it was frozen at `since`, or at any time from then to `until`."""
         last = since if until is None else until
         return any(begun <= last and since <= ended for begun, ended in self._frozen)
 
     def all_ends(self) -> list[End]:
-        """Return its ends of all connections that there are to it or from it."""
+        """Return the node's ends of all connections, including those in the backlog."""
         return [*self.ends.values(), *self.backlog]
 
     # Dying.
 
     def die(self, *, quietly: bool) -> None:
-        """End at once: the system closes all connections, or, quietly, says nothing to anybody."""
+        """Die at once. The system closes all connections, or, with `quietly`, sends nothing."""
         self.is_up = self.is_listening = False
         self.is_reachable = not quietly
         for end in self.all_ends():
@@ -397,10 +401,10 @@ class Node:
         self.died()
 
     def died(self) -> None:
-        """It has: what its application had is lost."""
+        """Drop the state of the application, as its process has died."""
 
     def start(self) -> None:
-        """Start again, with a new engine that knows nothing."""
+        """Restart with a new engine, which has no state."""
         self.life += 1
         self.is_up = self.is_reachable = True
         self.frozen_until = 0.0
@@ -410,4 +414,4 @@ class Node:
         self.pump()
 
     def begin(self) -> None:
-        """Begin to do what it is there for."""
+        """Begin the work of the node."""

@@ -1,6 +1,6 @@
-"""Packets as they go on the wire, whether or not any peer may send them.
+"""Pack packets for the wire, including packets that no peer is allowed to send.
 
-Nothing here goes through a `Connection`, so that what is tested does not make its own tests' bytes.
+This module does not use `Connection`, so the code under test does not generate its own test data.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def pack(packet: PacketType, args: Sequence[bytes], magic: bytes) -> bytes:
-    """Return the bytes of a packet, however odd it is.
+    """Return the bytes of a packet, valid or not.
 
     Args:
-        packet: Its type: a row of `PACKETS`.
-        args: Its arguments, as few or as many as you like. They are joined by NULs. An optional one
-            that is to be missing is left out.
-        magic: How it begins: four bytes, ``MAGIC_REQUEST`` or ``MAGIC_RESPONSE`` if it is sound.
+        packet: Its type, a row of `PACKETS`.
+        args: Its arguments, which are joined by NULs. Any number of them is allowed. Leave out an
+            optional argument to omit it.
+        magic: The first four bytes, ``MAGIC_REQUEST`` or ``MAGIC_RESPONSE`` for a valid packet.
 
     Raises:
-        ValueError: `magic` has another length.
+        ValueError: `magic` is not four bytes long.
     """
     if len(magic) != len(MAGIC_REQUEST):
         raise ArgumentValueError(f"magic is {magic!r}: it must have four bytes")
@@ -40,13 +40,13 @@ def pack_event(event: Event, magic: bytes) -> bytes:
     """Return the bytes that `event` stands for.
 
     Args:
-        event: A packet, or a line of text. What is neither, such as ConnectionClosed, has no bytes.
-        magic: How a packet begins: ``MAGIC_REQUEST`` if a client or worker sends it,
+        event: A packet or a line of text. Any other event, such as ConnectionClosed, has no bytes.
+        magic: The first four bytes of a packet: ``MAGIC_REQUEST`` if a client or worker sends it,
             ``MAGIC_RESPONSE`` if a server does.
 
     Raises:
-        TypeError: It is no event.
-        ValueError: `magic` has not four bytes.
+        TypeError: `event` is not an event.
+        ValueError: `magic` is not four bytes long.
     """
     if isinstance(event, PacketEvent):
         return pack(event.packet, type(event).arguments(event), magic)

@@ -1,7 +1,7 @@
-"""What the properties ask of a parser, and what comes out of one.
+"""The interface of the parsers that the properties test, and the outcome of parsing.
 
-A parser is anything that takes the bytes of one connection and gives what they mean. What it gives
-is up to it: events, tuples, what an engine does because of them. It is only ever compared.
+A parser receives the bytes of one connection and returns events. It can choose any representation:
+event objects, tuples, the reactions of an engine. The properties only compare events for equality.
 """
 
 from __future__ import annotations
@@ -25,31 +25,32 @@ class Parser(Protocol):
     """A parser of the bytes of one connection."""
 
     def receive(self, data: bytes, /) -> Iterable[Any]:
-        """Take bytes, and give what they complete.
+        """Receive bytes, and return the events that they complete.
 
         Args:
-            data: What has come. Once, at the end, it is empty: the peer sends no more. A parser
-                that has no use for that gives nothing then.
+            data: The received bytes. Empty bytes mean the end of the stream, and are passed once,
+                at the end. A parser that does not handle the end of the stream returns no events
+                then.
 
         Returns:
-            What the bytes mean, in order. Where it is a generator that raises, what it gave before
-            counts.
+            The events, in order. If a generator raises, the events that it has yielded before
+            count.
         """
         ...
 
 
-#: What makes a new parser, which has received nothing.
+#: A function that makes a new parser, which has received no bytes.
 MakeParser: TypeAlias = "Callable[[], Parser]"
 
 
 @record(frozen=True)
 class Outcome:
-    """What came out of a parser.
+    """The outcome of parsing.
 
     Attributes:
-        events: What it gave.
-        failure: The type of the exception that came after that, or None.
-        error: That exception. It takes no part in comparisons.
+        events: The parsed events.
+        failure: The type of the exception that followed them, or None.
+        error: That exception. It is ignored in comparisons.
     """
 
     events: tuple[Any, ...]
@@ -58,17 +59,17 @@ class Outcome:
 
 
 def parse(make: MakeParser, chunks: Iterable[bytes]) -> Outcome:
-    """Put bytes through a new parser, and the end of the stream behind them.
+    """Pass bytes, and then the end of the stream, to a new parser.
 
     Args:
         make: Makes the parser.
-        chunks: The bytes as they come, none of them empty.
+        chunks: The bytes, in chunks that are not empty.
 
     Returns:
-        What it gave, and what it raised. It gets nothing more after an exception.
+        The events and the exception. Nothing is passed to the parser after an exception.
 
     Raises:
-        TypeError: `make` makes no parser, or a chunk is not bytes.
+        TypeError: `make` has not returned a parser, or a chunk is not bytes.
         ValueError: A chunk is empty.
     """
     check_callable("make", make, "that makes a parser")
@@ -84,17 +85,17 @@ def parse(make: MakeParser, chunks: Iterable[bytes]) -> Outcome:
     try:
         for chunk in (*pieces, b""):
             for event in parser.receive(chunk):
-                events.append(event)  # noqa: PERF402 - what came before an exception is to stay
+                events.append(event)  # noqa: PERF402 - keep the events before an exception
     except Exception as error:  # noqa: BLE001
         return Outcome(tuple(events), type(error), error)
     return Outcome(tuple(events))
 
 
 def check_bytes(name: str, data: bytes) -> bytes:
-    """Return `data`, which is bytes.
+    """Return `data`, after a check that it is bytes.
 
     Raises:
-        TypeError: It is not.
+        TypeError: `data` is not bytes.
     """
     return check_type(name, data, bytes, "bytes")
 
@@ -103,12 +104,13 @@ class ConnectionParser:
     """A `Connection` as a parser.
 
     Args:
-        role: What this end is.
-        asked: What it has sent before anything comes: what is received is to answer that.
-        max_packet_size: In bytes. A received packet whose body is larger is an error.
+        role: The role of this end.
+        asked: Events that this end sends first. The received bytes reply to them.
+        max_packet_size: Maximum size of the body of a received packet, in bytes. A larger packet is
+            an error.
 
     Raises:
-        TypeError, ValueError: An argument has a type or a value that can't be.
+        TypeError, ValueError: An argument has an invalid type or value.
 
     Attributes:
         connection: The Connection.
@@ -127,10 +129,10 @@ class ConnectionParser:
             self.connection.send(event)
 
     def receive(self, data: bytes, /) -> Iterator[Event]:
-        """Take bytes, or the end of the stream if they are empty; yield the events.
+        """Receive bytes, or the end of the stream if they are empty; yield the events.
 
         Raises:
-            RemoteProtocolError: The bytes are not sound.
+            RemoteProtocolError: The bytes violate the protocol.
         """
         if data:
             self.connection.receive_data(data)

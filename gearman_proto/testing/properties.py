@@ -1,7 +1,8 @@
-"""What is true of every sound parser of Gearman, as functions that anyone's can be put through.
+"""Properties of every correct parser of the Gearman protocol, as functions that test any parser.
 
-Each takes what makes a parser, and bytes, and raises PropertyFailed if the property does not hold
-for them. None of them knows Hypothesis: bytes from `strategies`, recordings or a fuzzer all do.
+Each function gets a factory of parsers, and bytes. It raises PropertyFailed if the property does
+not hold for these bytes. The functions don't depend on Hypothesis: the bytes can be drawn by
+`strategies`, or be recordings or the input of a fuzzer.
 """
 
 from __future__ import annotations
@@ -16,28 +17,29 @@ from .parsers import MakeParser, Outcome, check_bytes, parse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-# Bytes. Data that is no longer is cut everywhere, as that takes time by its square.
+# Maximum size of data that is cut at every position, in bytes. The time for that is quadratic.
 _CUT_EVERYWHERE: Final = 256
-# Bytes at both ends of longer data within which it is cut.
+# Longer data is cut only within this many bytes of either end.
 _CUT_AT_ENDS: Final = 32
-# In place of an event that one of two outcomes does not have: it equals none.
+# A placeholder for a missing event, for comparisons. It does not equal any event.
 _NOTHING: Final = object()
-# Bytes that a message shows of longer data, at its begin and at its end.
+# The number of bytes that a message shows of the beginning and of the end of long data.
 _SHOWN: Final = (400, 80)
 
 
 class PropertyFailed(AssertionError):
-    """A property does not hold. The message says what was sent, in which chunks, and what differs.
+    """Raised when a property does not hold.
 
-    If the parser raised, that exception is the cause of this one.
+    The message contains the bytes, the sizes of the chunks, and the difference. If the parser has
+    raised an exception, it is the cause of this one.
     """
 
 
 def chunkings(data: bytes) -> Iterator[list[bytes]]:
-    """Yield the ways to cut `data` that are worth a try without luck.
+    """Yield the ways to cut `data` that are most likely to reveal a bug.
 
-    That is into single bytes, and in two: everywhere, if it has no more than 256 bytes, and near
-    its ends otherwise. `strategies.chunked` draws any others.
+    These are single bytes, and two parts. Data of up to 256 bytes is cut at every position, longer
+    data near its ends. `strategies.chunked` draws arbitrary cuts.
 
     Raises:
         TypeError: `data` is not bytes.
@@ -57,16 +59,17 @@ def _chunkings(data: bytes) -> Iterator[list[bytes]]:
 
 
 def check_chunking(make: MakeParser, data: bytes, chunks: Sequence[bytes] | None = None) -> None:
-    """Check that it makes no difference how bytes are cut: the same events, the same exception.
+    """Check that the events and the exception do not depend on the sizes of the chunks.
 
     Args:
         make: Makes a parser.
-        data: What it receives, at once.
-        chunks: The same in pieces; None is every one of `chunkings`.
+        data: The bytes to parse, in one chunk.
+        chunks: The same bytes in chunks; None for each of `chunkings`.
 
     Raises:
-        PropertyFailed: It makes a difference. Exceptions are compared by their types.
-        TypeError, ValueError: `chunks` are other bytes; or an argument has another type.
+        PropertyFailed: The outcomes differ. Exceptions are compared by type.
+        TypeError, ValueError: `chunks` are not the bytes of `data`, or an argument has a wrong
+            type.
     """
     whole = parse(make, _whole(data))
     for cut in chunkings(data) if chunks is None else [_checked(chunks, data)]:
@@ -86,19 +89,20 @@ def check_exceptions(
     allowed: type[Exception] | tuple[type[Exception], ...],
     chunks: Sequence[bytes] | None = None,
 ) -> None:
-    """Check that no exception comes out but those that are allowed.
+    """Check that the parser raises only exceptions that are allowed.
 
     Args:
         make: Makes a parser.
-        data: What it receives.
-        allowed: The exceptions that it may raise, as `isinstance` takes them.
-        chunks: The same in pieces; None is at once, and then byte by byte.
+        data: The bytes to parse.
+        allowed: The allowed exceptions, as for `isinstance`.
+        chunks: The same bytes in chunks; None for one chunk, and then for single bytes.
 
     Raises:
-        PropertyFailed: Another one came out.
-        TypeError, ValueError: `chunks` are other bytes; or an argument has another type.
+        PropertyFailed: The parser has raised another exception.
+        TypeError, ValueError: `chunks` are not the bytes of `data`, or an argument has a wrong
+            type.
     """
-    isinstance(None, allowed)  # Raises for what is no exception.
+    isinstance(None, allowed)  # Raise TypeError if `allowed` is invalid.
     check_bytes("data", data)
     ways = [_whole(data), [data[at : at + 1] for at in range(len(data))]]
     for cut in ways if chunks is None else [_checked(chunks, data)]:
@@ -115,17 +119,18 @@ def check_exceptions(
 def check_meaning(
     make: MakeParser, data: bytes, events: Iterable[Any], chunks: Sequence[bytes] | None = None
 ) -> None:
-    """Check that bytes mean what they are to mean, and nothing is raised.
+    """Check that bytes are parsed into the expected events, without an exception.
 
     Args:
         make: Makes a parser.
-        data: What it receives.
-        events: What it is to give.
-        chunks: The same bytes in pieces; None is at once.
+        data: The bytes to parse.
+        events: The expected events.
+        chunks: The same bytes in chunks; None for one chunk.
 
     Raises:
-        PropertyFailed: It gives something else, or raises.
-        TypeError, ValueError: `chunks` are other bytes; or an argument has another type.
+        PropertyFailed: The parser has returned other events, or raised an exception.
+        TypeError, ValueError: `chunks` are not the bytes of `data`, or an argument has a wrong
+            type.
     """
     cut = _whole(data) if chunks is None else _checked(chunks, data)
     expected, outcome = Outcome(tuple(events)), parse(make, cut)
@@ -144,18 +149,18 @@ def check_round_trip(
     pack: Callable[[Any], bytes],
     chunks: Sequence[bytes] | None = None,
 ) -> None:
-    """Check that what comes out, packed again, is what went in.
+    """Check that the parsed events, packed again, are the original bytes.
 
     Args:
         make: Makes a parser.
-        data: What it receives.
-        pack: Returns the bytes of what the parser gave, one by one. What stands for no bytes gives
-            none.
-        chunks: The same bytes in pieces; None is at once.
+        data: The bytes to parse.
+        pack: Returns the bytes of one event; empty bytes for an event that stands for none.
+        chunks: The same bytes in chunks; None for one chunk.
 
     Raises:
-        PropertyFailed: It is not, or the parser raised.
-        TypeError, ValueError: `chunks` are other bytes; or an argument has another type.
+        PropertyFailed: The packed bytes differ, or the parser has raised an exception.
+        TypeError, ValueError: `chunks` are not the bytes of `data`, or an argument has a wrong
+            type.
     """
     check_callable("pack", pack, "of an event that returns bytes")
     cut = _whole(data) if chunks is None else _checked(chunks, data)
@@ -184,27 +189,29 @@ def check_time(
     slack: float = 3.0,
     tries: int = 3,
 ) -> None:
-    """Check that time grows no faster than the input.
+    """Check that parsing time grows linearly with the size of the input.
 
-    An input is parsed, and one that is `factor` times as long. That takes about `factor` times as
-    long if the time is linear, and the square of it if each chunk, or each packet, makes the parser
-    look at everything that it holds. What is measured is the shortest of three runs, and it is
-    measured again before it counts as a failure, since machines have other things to do.
+    The function times an input and another one that is `factor` times as large. A linear parser
+    takes about `factor` times as long. A quadratic parser, which rescans its whole buffer for each
+    chunk or packet, takes about ``factor ** 2`` times as long. Each time is the shortest of three
+    runs. The comparison is repeated before it counts as a failure, since other processes can
+    disturb it.
 
     Args:
         make: Makes a parser.
-        grow: Returns the chunks of an input of about so many bytes, of one kind for all sizes.
-        clock: The time in seconds, `time.process_time` say.
-        size: Bytes of the first input. It has to take much longer than a tick of the clock.
-        factor: How many times as long the second one is.
-        slack: How many times as long a byte of the second one may take.
-        tries: How often it is tried.
+        grow: Returns the chunks of an input of about the given size in bytes. Inputs of all sizes
+            must be of the same kind.
+        clock: Returns the time in seconds, such as `time.process_time`.
+        size: Size of the first input in bytes. Parsing it must take much longer than a clock tick.
+        factor: Size of the second input, relative to the first.
+        slack: Maximum time per byte of the second input, relative to the first.
+        tries: Maximum number of comparisons.
 
     Raises:
-        PropertyFailed: A byte of the longer input took more than `slack` times as long, each time;
-            or the parser raised.
-        ValueError: The first input took no time.
-        TypeError, ValueError: An argument has a type or a value that can't be.
+        PropertyFailed: In each comparison, the time per byte exceeded `slack`; or the parser has
+            raised an exception.
+        ValueError: The first input took no measurable time.
+        TypeError, ValueError: An argument has an invalid type or value.
     """
     check_callable("grow", grow, "of a number of bytes that returns chunks")
     check_callable("clock", clock, "that returns seconds")
@@ -232,7 +239,7 @@ def check_time(
 def _measured(
     make: MakeParser, chunks: Sequence[bytes], clock: Callable[[], float]
 ) -> tuple[int, float]:
-    """The number of bytes, and the shortest time that they took in three runs."""
+    """Return the number of bytes, and the shortest time of three runs."""
     times = []
     for _ in range(3):
         begin = clock()

@@ -1,4 +1,4 @@
-"""One's own worker, run in a test: what both kinds have in common, and their documentation."""
+"""The application's own worker, run in a test: the common part of both adapters and its docs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 WorkerT = TypeVar("WorkerT")
 ServerT = TypeVar("ServerT")
 
-# Seconds.
+# Minimum timeout in seconds.
 _SHORTEST: Final = 0.001
 
 
 class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
-    """Does the jobs of a server in this process, with a worker of one's own."""
+    """A worker under test, which does the jobs of a server in this process."""
 
     _worker_class: type[WorkerT]
 
@@ -37,20 +37,20 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
         timeout: float = 10.0,
         raise_errors: bool = True,
     ) -> None:
-        """Take a worker. Nothing is connected before `drain`, or ``with``.
+        """Prepare a worker. It connects only in `drain`, or inside ``with``.
 
         Args:
-            worker: Callbacks by task, or a GearmanWorker, whose servers `server` stands in place of
-                as long as it runs here. It must not be connected.
-            server: The address of the server, in any form that GearmanWorker takes. (awaited) Or a
-                JobServer of this event loop: then there are no sockets.
-            timeout: Seconds that a `drain`, or the end of ``with``, may take.
-            raise_errors: Whether to raise in the test what callbacks have raised. Else it is in
-                `runs` only.
+            worker: Callbacks by task, or a GearmanWorker. While it runs here, `server` replaces its
+                own servers. It must not be connected.
+            server: The address of the server, in any form that GearmanWorker accepts. (awaited) Or
+                a JobServer of this event loop, which needs no sockets.
+            timeout: Maximum duration of a `drain`, and of the end of ``with``, in seconds.
+            raise_errors: True to raise the exceptions of callbacks in the test. Otherwise, they are
+                only recorded in `runs`.
 
         Raises:
-            TypeError: An argument is not of the type it must be.
-            ValueError: There are no callbacks; or an argument has a value that can't be.
+            TypeError: An argument has an invalid type.
+            ValueError: The worker has no callbacks, or an argument has an invalid value.
 
         Attributes:
             worker: The worker.
@@ -72,7 +72,7 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
         self._timeout = timeout
         self._raise_errors = raise_errors
         self._recorder = Recorder(made, timeout)
-        # How many jobs `drain` has told of.
+        # The number of jobs that `drain` has returned.
         self._told = 0
 
     @staticmethod
@@ -81,35 +81,36 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
 
     @property
     def runs(self) -> list[JobRun]:
-        """The jobs that were done (`job`, `result`, `error`), in the order of their ends."""
+        """The finished jobs (`job`, `result`, `error`), in the order of completion."""
         return list(self._recorder.runs)
 
     @abstractmethod
     def drain(self) -> Waited[list[JobRun]]:
-        """Return when the server has no job for the worker: none that waits, and none that runs.
+        """Wait until the server has no job for the worker, neither queued nor running.
 
-        That includes jobs that were queued before, and those that jobs submit. A job for later
-        (`run_at=`) counts when it is due, and not before.
+        This includes jobs that were queued earlier, and jobs that the jobs submit. A delayed job
+        (`run_at=`) counts only once it is due.
 
         Returns:
-            The jobs that were done since the last `drain`, or the beginning.
+            The jobs that were done since the last `drain`, or since the beginning.
 
         Raises:
-            Exception: What the callback of the first job that has failed has raised, now or earlier
-                in the ``with``. Notes name the other ones.
-            TimeoutError: It took longer than `timeout`. (awaited) The callbacks are cancelled.
-                (blocking) A callback that is in the way is left by an exception, if this is the
-                main thread and the system has SIGALRM; one in another thread may go on there.
+            Exception: The exception of the first failed job, raised by its callback during this
+                call or earlier in the ``with``. Its notes name the other failed jobs.
+            TimeoutError: The jobs took longer than `timeout`. (awaited) The callbacks are
+                cancelled. (blocking) A callback that still runs is interrupted by an exception, if
+                this is the main thread and the system has SIGALRM. A callback in another thread can
+                continue to run.
             ServerUnavailable: The server can't be reached.
-            RuntimeError: The worker is connected, or under test elsewhere; or a callback of its own
-                calls this.
+            RuntimeError: The worker is connected or already under test; or one of its own callbacks
+                calls this method.
         """
 
     def _drained(self) -> list[JobRun]:
-        """Raise what is to be raised, or return the jobs that were done since the last time.
+        """Return the jobs that were done since the last call, or raise the first failure.
 
         Raises:
-            Exception: What a callback has raised.
+            Exception: The exception of a callback.
         """
         runs = self._recorder.runs[self._told :]
         self._told += len(runs)

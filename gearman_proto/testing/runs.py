@@ -1,16 +1,15 @@
-"""What a worker that is being tested has done.
+"""The record of the jobs that a worker under test has done.
 
-A `Recorder` stands in front of the hooks of a worker, which may be a blocking one or one of trio
-and asyncio, and passes everything on. So the worker does its jobs as it always does, on the engine
-that it always has. Where the worker awaits its hooks, what they return is awaited by a coroutine of
-the recorder's.
+A `Recorder` wraps the hooks of a worker, blocking or async, and delegates every call to the
+original hook. The worker does its jobs as usual, on its usual engine. If a hook returns an
+awaitable, a coroutine of the recorder awaits it.
 
 When a queue is empty
-    A worker's link is asleep when the server has answered its GRAB_JOB with NO_JOB. By then other
-    jobs of the worker may still run, and may submit more. So `work` is called in rounds: each ends
-    when there was no job, and when the jobs that had begun are done; the queue is empty when a
-    whole round has done none. The first grab of a round is sent after all that came before it, on a
-    connection of its own, so this is no guess, whoever has submitted the jobs.
+    A worker's link is asleep when the server has replied to its GRAB_JOB with NO_JOB. Other jobs of
+    the worker might still run then, and submit more jobs. The recorder therefore calls `work` in
+    rounds. A round ends when the server has no job and all running jobs are done. The queue is
+    empty when a whole round has done no job. This test is exact, whichever client has submitted the
+    jobs: each round opens a new connection, and sends its first grab after all earlier packets.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.results import ExcInfo
 
 _HOOKS: Final = ("on_job_execute", "on_job_exception", "on_job_complete", "after_poll")
-# The recorder of the callback that runs in this context, if any.
+# The recorder of the callback that runs in this context, or None.
 _CALLING: Final[ContextVar[Recorder | None]] = ContextVar("_CALLING", default=None)
-# Exceptions that are named beside the one that is raised.
+# Maximum number of other failures that are noted on the raised exception.
 _MOST_NAMED: Final = 10
 
 
@@ -43,8 +42,8 @@ class JobRun:
 
     Attributes:
         job: The job, as its callback got it: `task`, `unique`, `handle`, `data`.
-        result: What its callback has returned; None if it has raised.
-        error: What its callback has raised, or a hook, or the encoder for the result; or None.
+        result: The return value of the callback; None if it has raised.
+        error: The exception raised by the callback, a hook, or the encoder; None without one.
     """
 
     job: WorkerJob
@@ -53,18 +52,18 @@ class JobRun:
 
 
 class Recorder:
-    """Takes down what a worker does, from `attach` to `detach`.
+    """A recorder of the jobs that a worker does between `attach` and `detach`.
 
     Args:
         worker: The worker. It must not be connected.
-        timeout: Seconds that its rounds may take.
+        timeout: The timeout of its rounds in seconds, for the error message.
 
     Raises:
-        ValueError: It has no callbacks, so it would do nothing, for ever.
+        ValueError: The worker has no callbacks, so it would wait forever.
 
     Attributes:
-        runs: The jobs that it has done, in the order of their ends.
-        running: The jobs that it is doing.
+        runs: The finished jobs, in the order of completion.
+        running: The jobs in progress.
     """
 
     def __init__(self, worker: Any, timeout: float) -> None:
@@ -76,29 +75,29 @@ class Recorder:
         self._timeout = timeout
         self._until_empty = False
         self._serves = False
-        # Whether a server has said in this round that there is no job.
+        # True if the server has replied NO_JOB in this round.
         self._is_empty = False
         self._is_late: Callable[[], bool] = lambda: False
         self._results: dict[WorkerJob, Any] = {}
         self._errors: dict[WorkerJob, BaseException] = {}
-        # Jobs that are their server's again, as `work` was left.
+        # Jobs that were returned to their server when `work` was aborted.
         self._given_up: list[WorkerJob] = []
-        # The hooks that are called, and the worker's attributes that are not what they were.
+        # The original hooks, and the original values of the worker's replaced attributes.
         self._hooks: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
 
     # The worker.
 
     def attach(self, server: HostSpec, look_again: float | None = None, **attributes: Any) -> None:
-        """Have the worker use `server` in place of its own, and stand in front of its hooks.
+        """Replace the worker's servers by `server`, and wrap its hooks.
 
         Args:
             server: The address.
-            look_again: Seconds, in place of the worker's; None to leave that.
-            attributes: What else the worker has to have for that.
+            look_again: The worker's poll interval in seconds, or None to keep its own.
+            attributes: More attributes to set on the worker.
 
         Raises:
-            RuntimeError: It is connected, or another recorder is attached.
+            RuntimeError: The worker is connected, or another recorder is attached to it.
         """
         worker = self._worker
         if isinstance(getattr(worker.on_job_execute, "__self__", None), Recorder):
@@ -121,16 +120,16 @@ class Recorder:
         worker.__setstate__({**changed, **{name: getattr(self, f"_{name}") for name in _HOOKS}})
 
     def detach(self) -> None:
-        """Leave the worker as it was, with its own servers and hooks."""
+        """Restore the worker's own servers and hooks."""
         for name in _HOOKS:
             delattr(self._worker, name)
         self._worker.__setstate__(self._before)
 
     def check_outside(self) -> None:
-        """Check that no callback of this worker calls this.
+        """Check that the caller is not a callback of this worker.
 
         Raises:
-            RuntimeError: One does.
+            RuntimeError: The caller is a callback of this worker.
         """
         if _CALLING.get() is self:
             raise RuntimeError(
@@ -141,11 +140,11 @@ class Recorder:
     # Rounds.
 
     def serve(self) -> Iterator[object]:
-        """Let `work` go on when there is no job.
+        """Let `work` continue when the server has no job.
 
         Returns:
-            What yields before each `work` that is to be called until `end_serving`. One that ends
-            by itself is started again, as whatever watches over workers does.
+            An iterator that yields before each call of `work`, until `end_serving`. A `work` that
+            returns earlier is called again, like a worker under a supervisor.
         """
         self._until_empty = False
         self._given_up.clear()
@@ -153,15 +152,15 @@ class Recorder:
         return iter(lambda: self._serves, False)
 
     def end_serving(self) -> None:
-        """End what `serve` has begun, when the jobs that are being done are."""
+        """Stop the worker that `serve` has started, once its running jobs are done."""
         self._serves = False
         self._worker.stop()
 
     def rounds(self, is_late: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Yield before each `work` that is to be called until the queue is empty.
+        """Yield before each call of `work` that is needed to empty the queue.
 
         Raises:
-            TimeoutError: It is late.
+            TimeoutError: The timeout has passed.
         """
         self._until_empty = True
         self._is_late = is_late
@@ -176,7 +175,7 @@ class Recorder:
             is_over = self._is_empty and len(self.runs) == before
 
     def too_late(self) -> TimeoutError:
-        """The error of a worker that was not done in time."""
+        """Return the error for a worker that has timed out."""
         jobs = ", ".join(map(repr, (*self.running, *self._given_up)))
         what = f"this was still being done: {jobs}" if jobs else "there were still jobs"
         done = f"{len(self.runs)} were done before"
@@ -214,7 +213,7 @@ class Recorder:
             self._has_ended(job)
 
     def _has_raised(self, job: WorkerJob, error: BaseException) -> None:
-        """A hook has raised, or `work` is being left."""
+        """Record that a hook has raised, or that `work` is being aborted."""
         if isinstance(error, Exception):
             self._errors[job] = error
         else:
@@ -236,7 +235,7 @@ class Recorder:
         return self._hooks["on_job_complete"](job, result)
 
     def _after_poll(self, any_activity: bool) -> Any:
-        engine = self._worker._driver.engine  # noqa: SLF001 - nobody else asks for this
+        engine = self._worker._driver.engine  # noqa: SLF001 - the only use outside
         links = list(engine.pool.links())
         self._is_empty |= bool(links) and all(link.phase is Phase.ASLEEP for link in links)
         ends = self._until_empty and (self._is_empty or self._is_late())
@@ -249,9 +248,9 @@ class Recorder:
 
 
 def raise_error(runs: list[JobRun]) -> None:
-    """Raise what the first of these jobs that has failed has raised, if there is one.
+    """Raise the exception of the first failed job of `runs`, if any job has failed.
 
-    Its notes say which job that was, and which others have failed.
+    Its notes name that job, and the other failed jobs.
     """
     failed = [(run.job, run.error) for run in runs if run.error is not None]
     if not failed:

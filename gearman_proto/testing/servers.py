@@ -1,7 +1,7 @@
-"""A job server of a simulated network, whose engine has a witness beside it.
+"""A job server of a simulated network, with a witness that checks its engine.
 
-The witness is told of each job that is put in the queue, given out, or taken away, and has its own
-idea of which is next, of what submits are joined, and of when a worker has had its time.
+The witness observes each job that is queued, assigned or taken away. It determines independently
+which job is next, which submits are joined, and when a worker's time limit has passed.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ _RANKS: Final = {
     kind: (_PRIORITIES.index(priority), is_background)
     for (priority, is_background), kind in SUBMITS.items()
 }
-# Seconds in which a worker that was told NO_JOB says that it sleeps.
+# Seconds within which a worker sends PRE_SLEEP, or asks again, after NO_JOB.
 _SAID_BY_THEN: Final = 1.0
 _NORMAL: Final = _PRIORITIES.index(PRIORITY_NONE)
 
 
 class Witness(ServerEngine):
-    """A ServerEngine that is watched.
+    """A ServerEngine that checks itself.
 
     Args:
-        fail: Gets what is wrong, and raises.
-        is_late: Whether the node has just been stopped, so that all may be late.
-        is_prompt: Gets the name of a worker's node: whether nothing excuses that if it is late.
-        seen: Gets the function, the unique and the data of each foreground submit.
-        ended: Gets the handle from each WORK_COMPLETE, WORK_FAIL and WORK_EXCEPTION.
-        options: As for ServerEngine.
+        fail: Called with a description of each violation; raises.
+        is_late: Returns whether the node was just frozen, which excuses lateness.
+        is_prompt: Called with the name of a worker's node. Returns whether nothing excuses lateness
+            of that worker.
+        seen: Called with the function, the unique and the data of each foreground submit.
+        ended: Called with the handle of each WORK_COMPLETE, WORK_FAIL and WORK_EXCEPTION.
+        options: Passed to ServerEngine.
     """
 
     def __init__(
@@ -64,22 +65,23 @@ class Witness(ServerEngine):
         self._is_prompt = is_prompt
         self._seen = seen
         self._ended = ended
-        # Since when links have been told that there is no job, and have said nothing.
+        # Times at which links were sent NO_JOB, until they send PRE_SLEEP or ask again.
         self._silent: dict[ServerLink, float] = {}
         self._most: int = options.get("max_queue_size", 0)
         self._refused = False
         self._retries: int | None = options.get("job_retries", DEFAULT_JOB_RETRIES)
-        # Of each job that waits: its priority, and which it is in order. And the same, the next one
-        # first, for each function; what a job has another place than is no more.
+        # The priority and the sequence number of each queued job.
         self._places: dict[QueuedJob, tuple[int, int]] = {}
+        # A heap of these for each function. Entries that differ from the job's place are stale.
         self._waiting: dict[Function, list[tuple[int, int, QueuedJob]]] = defaultdict(list)
         self._priorities: dict[QueuedJob, int] = {}
         self._priority = _NORMAL
         self._puts = 0
-        # The jobs that submits are joined to, by function and unique or data.
+        # The jobs that later submits are joined to, by function and by unique or data.
         self._joined: dict[tuple[bytes, bytes, bytes], QueuedJob] = {}
-        # Of each job that is with a worker: since when, and how long it may be; how often it was.
+        # The start time and the time limit of each running job.
         self._begun: dict[QueuedJob, tuple[float, float]] = {}
+        # The number of times that each job's worker was lost.
         self._losses: dict[QueuedJob, int] = {}
 
     def _on_submit(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
@@ -211,7 +213,7 @@ class Witness(ServerEngine):
             self._fail(f"{job.handle!r} was lost {losses} times, and is {job.state.name}")
 
     def check(self) -> None:
-        """Compare what is kept with what the witness knows, and forget what has ended."""
+        """Compare the engine's state with the witness's, and forget the jobs that have ended."""
         for link in [link for link in self._silent if not link.is_up]:
             del self._silent[link]
         for known in (self._places, self._begun, self._losses, self._priorities):
@@ -232,8 +234,9 @@ class ServerNode(Node):
 
     Args:
         net: The network.
-        name: Its name, and the host of its address.
-        options: For ServerEngine, but for its clocks, its chance and its host.
+        name: Its name, which is also the host of its address.
+        options: Passed to ServerEngine. Its clocks, its random numbers and its host are set by the
+            node.
     """
 
     engine: Witness
@@ -248,7 +251,7 @@ class ServerNode(Node):
                 ended=lambda handle: net.books.ended(node, handle),
                 rng=node.rng,
                 wall_clock=node.wall_clock,
-                # So that no other server, and no other life of this one, has the same handles.
+                # Handles contain the host. It must differ between servers and between restarts.
                 host=f"{name}-{node.life}",
                 **options,
             )
@@ -261,9 +264,9 @@ class ServerNode(Node):
         return self.engine.closed or not self.is_listening
 
     def begin(self) -> None:
-        """Listen."""
+        """Listen for connections."""
         self.is_listening = True
 
     def has_jobs(self) -> bool:
-        """Whether there is a job that has not ended."""
+        """Return whether any job has not ended."""
         return bool(self.engine.queue.jobs)

@@ -1,4 +1,4 @@
-"""Find out what of all that happened a failure needs: delta debugging."""
+"""Reduce a failing run to the decisions that the failure needs: delta debugging."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ T = TypeVar("T")
 
 
 def shrink(decisions: Sequence[T], fails: Callable[[list[T]], bool], *, most: int = 500) -> list[T]:
-    """Return as few of `decisions` as will do for the failure, in their order.
+    """Return a minimal subset of `decisions` that still fails, in the same order.
 
-    None of those that are left can be taken away alone, unless `most` was too little.
+    No single decision can be removed from the result, unless `most` was too small.
 
     Args:
-        decisions: What happened: the faults of a network, the actions of a test, or both.
-        fails: Does it all again with some of them, and says whether it fails.
-        most: How often to try at most.
+        decisions: The decisions of the failing run: the faults of a network, the actions of a test,
+            or both.
+        fails: Repeats the run with a subset of the decisions, and returns whether it fails.
+        most: Maximum number of attempts.
 
     Raises:
-        TypeError, ValueError: `fails` can't be called, or `most` is no whole number from 0 on.
+        TypeError, ValueError: `fails` is not callable, or `most` is not an integer from 0 on.
     """
     check_callable("fails", fails, "of a list of decisions")
     check_count("most", most, 0)

@@ -1,4 +1,4 @@
-"""Virtual time: what is to happen, and when; chance, all of it from a seed; and the failure."""
+"""Virtual time, scheduled events, randomness from a seed, and failures."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
     from .faults import Fault, Faults
 
-# Steps between two looks at everything.
+# Minimum number of steps between two audits.
 _AUDIT: Final = 250
-# Steps without any time passing, after which nothing will ever happen.
+# Maximum number of steps at one virtual time. More of them count as a livelock.
 _STANDSTILL: Final = 200_000
 # Seconds of virtual time after which a run without `until` counts as endless.
 _ENDLESS: Final = 1e6
 # The usual `make_rng`, for error messages.
 _EXAMPLE: Final = "random.Random"
-# Seconds, and bytes, from which on a network has no part in what comes late.
+# The maximum latency in seconds, and the minimum capacity in bytes, of a network that never delays.
 _PROMPT: Final = 0.03
 _ROOMY: Final = 1_000_000
 
 
 class SimulationError(AssertionError):
-    """Something that must not be was found in a simulated network.
+    """Raised when a simulated network violates an invariant.
 
-    The message has the seed, the faults and the last steps. What it was found out by, an exception
-    of an engine's, is its cause.
+    The message contains the seed, the faults and the last steps. If an engine has raised an
+    exception, that exception is the cause.
 
     Attributes:
-        problem: What it is, in a sentence.
+        problem: The violation, as a sentence.
         seed: The network's seed.
-        faults: The faults that there were until then.
+        faults: The faults that had happened by then.
     """
 
     def __init__(self, problem: str, net: Simulation) -> None:
@@ -57,22 +57,23 @@ class SimulationError(AssertionError):
 
 
 class Simulation(ABC):
-    """What all nodes of a network share: time, chance, the trace and the books.
+    """The state that all nodes of a network share: time, randomness, the trace and the books.
 
     Its arguments are those of Network.
 
     Attributes:
-        now: The virtual time, in seconds from the beginning.
-        steps: How many calls of engines there were: of the transport side those that tell an engine
-            something (`connected`, `receive_data`, `handle_timeout`, ...) and `data_to_send`; of
-            the caller's side all. `next_action`, `links_to_write` and `next_deadline`, which are
-            asked after each of these, do not count.
-        accepted: How many connections were accepted.
-        leaving: The names of the workers that are to stop, or have: they neither ask nor sleep.
-        trace: What has happened.
-        books: What was submitted, executed and told.
-        happened: The faults that there were.
-        chance: Returns a number from 0.0 to 1.0 by chance.
+        now: Virtual time, in seconds since the beginning.
+        steps: The number of calls to engines. On the transport side, the methods that report an
+            event (`connected`, `receive_data`, `handle_timeout`, ...) and `data_to_send` count; on
+            the caller's side, all methods count. `next_action`, `links_to_write` and
+            `next_deadline`, which are polled after each call, do not count.
+        accepted: The number of accepted connections.
+        leaving: The names of the workers that are stopping or have stopped. They neither ask for
+            jobs nor sleep.
+        trace: The steps of the run.
+        books: The record of submits, executions and outcomes.
+        happened: The faults that have happened.
+        chance: Returns a random number from 0.0 to 1.0.
     """
 
     def __init__(
@@ -95,16 +96,16 @@ class Simulation(ABC):
         self._count = 0
         self._is_running = False
         self._audit_at = _AUDIT
-        # Until when nothing comes from one node to another.
+        # Ends of the partitions, by the names of both nodes.
         self._cuts: dict[frozenset[str], float] = {}
         self._low, high = faults.latency
         self._spread = high - self._low
 
     def rng_of(self, what: str) -> random.Random:
-        """Return the chance of one part of the network, which depends on the seed and its name.
+        """Return the random number generator for a part of the network, from the seed and `what`.
 
         Raises:
-            TypeError: `make_rng` does not make a source of chance.
+            TypeError: `make_rng` has not returned a random number generator.
         """
         rng = self._make_rng(f"{self.seed} {what}")
         if not hasattr(rng, "random"):
@@ -112,7 +113,7 @@ class Simulation(ABC):
         return rng
 
     def schedule(self, at: float, function: Callable[..., Any], *args: Any) -> None:
-        """Have `function` called when the virtual time is `at`, or at once if that has passed.
+        """Schedule a call of `function` at the virtual time `at`, or now if that has passed.
 
         Raises:
             ValueError: `at` is infinite or NaN.
@@ -123,11 +124,11 @@ class Simulation(ABC):
         heapq.heappush(self._events, (max(self.now, at), self._count, function, args))
 
     def is_calm(self) -> bool:
-        """Return whether nothing has gone wrong yet."""
+        """Return whether no fault has happened so far."""
         return not self.happened
 
     def is_prompt(self) -> bool:
-        """Return whether nothing has gone wrong yet, and all is quick: nothing excuses lateness."""
+        """Return whether nothing excuses delays: no fault has happened, and the network is fast."""
         faults = self.faults
         return (
             not self.happened
@@ -137,15 +138,15 @@ class Simulation(ABC):
         )
 
     def latency(self) -> float:
-        """Return how many seconds something is on its way."""
+        """Return a random latency in seconds."""
         return self._low + self._spread * self.chance()
 
     def bandwidth(self) -> float:
-        """Return how many bytes a new connection carries in a second, one way."""
+        """Return a random bandwidth for one direction of a new connection, in bytes per second."""
         if self.faults.bandwidth is None:
             return math.inf
         low, high = self.faults.bandwidth
-        # Slow ones and quick ones are as frequent.
+        # The logarithm is uniformly distributed, so slow links are as frequent as fast ones.
         return low if low == high else low * (high / low) ** self.chance()
 
     def fail(self, problem: str) -> NoReturn:
@@ -153,7 +154,7 @@ class Simulation(ABC):
         raise SimulationError(problem, self)
 
     def cut_until(self, one: str, other: str) -> float:
-        """Return until when nothing comes from one node to the other."""
+        """Return the time at which the partition between two nodes ends, or 0.0."""
         return self._cuts.get(frozenset((one, other)), 0.0)
 
     def _run(self, until: float | None) -> None:
@@ -186,10 +187,10 @@ class Simulation(ABC):
             self.now = until
 
     def _look(self) -> None:
-        """Look at everything."""
-        # So that it takes no more than a small part of the time.
+        """Audit the network."""
+        # The interval grows with the work of an audit, so audits take a small part of the time.
         self._audit_at = self.steps + max(_AUDIT, 10 * self._audit())
 
     @abstractmethod
     def _audit(self) -> int:
-        """Look at all nodes, and return how many jobs that were."""
+        """Audit all nodes, and return the number of jobs that were checked."""

@@ -1,7 +1,7 @@
-"""What has happened in a simulated network, in words, and a digest by which two runs are compared.
+"""The steps of a simulated network as text, and a digest for the comparison of two runs.
 
-Every step goes into the digest. Of the words only the last are kept, and they are made when
-somebody reads them: there are very many steps, and of nearly all runs nobody reads any.
+Every step is added to the digest. The text is kept only for the last steps, and is formatted on
+demand: a run has very many steps, and the text of nearly all runs is never read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gearman_proto.wire.packets import (
 )
 
 _STAMP: Final = struct.Struct("<dI").pack
-# Characters of a packet's arguments that are shown.
+# Maximum number of characters shown of a packet's arguments.
 _SHOWN: Final = 60
 
 
@@ -29,10 +29,10 @@ class Trace:
     """The steps of one run.
 
     Args:
-        keep: How many of the last lines are kept.
+        keep: Maximum number of lines to keep.
 
     Raises:
-        TypeError, ValueError: `keep` is no whole number from 0 on.
+        TypeError, ValueError: `keep` is not an integer from 0 on.
     """
 
     def __init__(self, keep: int = 60) -> None:
@@ -44,13 +44,13 @@ class Trace:
         self._append = self._lines.append
 
     def add(self, now: float, who: str, what: str, detail: str | bytes = "") -> None:
-        """Write down a step.
+        """Record a step.
 
         Args:
             now: The virtual time, in seconds.
             who: The node.
-            what: What it did, or what was done to it.
-            detail: More about it; bytes are shown as the packets that they are.
+            what: The action of the node, or the event that has reached it.
+            detail: More about the step. Bytes are shown as the packets that they encode.
         """
         self._append((now, who, what, detail))
         data = detail if type(detail) is bytes else str(detail).encode("utf-8", "backslashreplace")
@@ -58,11 +58,11 @@ class Trace:
 
     @property
     def digest(self) -> str:
-        """What all steps come to, in hexadecimal; equal runs have equal digests."""
+        """The digest of all steps, in hexadecimal. Equal runs have equal digests."""
         return self._hash.hexdigest()
 
     def lines(self) -> list[str]:
-        """Return the last steps, a line each: the time in seconds, who, and what happened."""
+        """Return the last steps, one line each: the time in seconds, the node, and the step."""
         return [
             f"{now:12.6f}  {who:<10} {what} "
             + (describe(detail) if isinstance(detail, bytes) else detail)
@@ -71,10 +71,10 @@ class Trace:
 
 
 def describe(data: bytes) -> str:
-    """Return bytes of a connection as the names of the packets that begin in them.
+    """Return the names of the packets that begin in `data`, a part of a stream.
 
     Args:
-        data: Any bytes; they may begin and end in the middle of a packet.
+        data: Any bytes. They can begin and end in the middle of a packet.
     """
     words = []
     at = 0

@@ -1,26 +1,27 @@
 """The two ends of a connection in a simulated network.
 
-What is written at one end is on its way to the other for a while, in order, perhaps in pieces; so
-many bytes at most, the rest waits where it was written. Behind the bytes come marks: the connection
-was accepted, has ended in order (EOF), or was reset.
+Bytes written at one end arrive at the other in order, after the latency, perhaps in pieces. If the
+writer's buffer is full, the remaining bytes wait at the writer. Marks are queued among the bytes:
+the connection was accepted, was closed in order (EOF), or was reset.
 
 Buffers
-    Bytes that a node writes pass through four places. The limits are those of `Faults`.
+    Written bytes pass through four buffers. Their limits are those of `Faults`.
 
-    1. The writer's driver keeps what its system has no room for: `rest`.
+    1. The writer's driver keeps the bytes that its system has no room for: `rest`.
     2. The writer's system keeps `capacity` bytes until the peer's system has acknowledged them. A
-       tunnel beside it takes `tunnel` bytes more.
+       tunnel on its host takes `tunnel` bytes more.
     3. The `Line` carries them, at its rate.
     4. The peer's system acknowledges them, and keeps `receive_buffer` bytes until its node reads.
 
 How a connection can end
     =============  =================================  ============================================
-    what           the other end                      bytes that are under way
+    method         the other end                      bytes in flight
     =============  =================================  ============================================
-    `close`        EOF; a reset, if there was         arrive; some are lost with a reset
-                   something that was not read
-    `break_off`    a reset or EOF, at both ends       each way, some are lost
-    `fall_silent`  nothing, until keepalive notices   are lost, and so is all that follows
+    `close`        EOF; a reset, if this end had      arrive; some are lost with a reset
+                   unread bytes
+    `break_off`    a reset or EOF, at both ends       some are lost, in each direction
+    `fall_silent`  nothing, until keepalive times     are lost, like all bytes written later
+                   out
     =============  =================================  ============================================
 """
 
@@ -35,7 +36,7 @@ from .lines import HEALTHY, Line
 if TYPE_CHECKING:
     from .simulation import Simulation
 
-#: Marks among the bytes.
+#: Marks that are queued among the bytes.
 ACCEPT: Final = "accept"
 EOF: Final = "end of stream"
 RESET: Final = "reset"
@@ -43,54 +44,57 @@ TIMEOUT: Final = "timeout"
 
 
 class Host(Protocol):
-    """What an End asks of the node that it is at."""
+    """The interface that an End needs from its node."""
 
     @property
     def name(self) -> str:
-        """What the node is known by."""
+        """The node's name."""
 
-    #: Whether it runs, and until when it does nothing.
+    #: True if the node is running.
     is_up: bool
+    #: End of the node's last freeze.
     frozen_until: float
-    #: The ends that it has not accepted yet, and those that it reads from later.
+    #: The ends that the node has not accepted yet.
     backlog: list[End]
+    #: The ends that wait until the engine has processed its backlog.
     held: list[End]
 
     def accept(self, end: End) -> None:
-        """A connection has come."""
+        """Accept the new connection of `end`."""
 
     def receive(self, end: End, data: bytes) -> None:
-        """Bytes have come."""
+        """Process received bytes."""
 
     def ended(self, end: End, mark: str) -> None:
-        """A connection has ended, or the other side sends no more."""
+        """Process a lost or half-closed connection."""
 
     def write_more(self, end: End) -> None:
-        """There is room on a connection again."""
+        """Write more bytes, as the connection has room again."""
 
     def was_frozen(self, since: float, until: float) -> bool:
-        """Return whether it was stopped at any time from `since` to `until`."""
+        """Return whether the node was frozen at any time from `since` to `until`."""
 
 
 class End:
-    """One end of a connection: what its engine writes, and what is on its way to it.
+    """One end of a connection: its outgoing bytes, and the bytes in flight to it.
 
     Attributes:
-        node: The node that it is at.
-        link: The engine's link; None at a server that has not accepted it yet.
+        node: The node at this end.
+        link: The engine's link; None until a server has accepted the connection.
         peer: The other end.
-        line: The link that carries the bytes written here.
-        gone: Whether the engine is told of nothing more: it has closed it, or knows that it ended.
-        stalled_until: Until when nothing arrives.
-        rest: What was written and has no room yet.
-        is_connected: Whether its connection was made.
-        has_ended: Whether the other side has said that it sends no more.
+        line: The line that carries the bytes written here.
+        gone: True if the engine has closed the link or knows that it was lost. The
+            engine gets no further events then.
+        stalled_until: Time before which nothing arrives.
+        rest: Bytes that were written but do not fit into the buffer yet.
+        is_connected: True once the connection was made.
+        has_ended: True once the peer has half-closed the connection.
         made_at: Start of the attempt to connect.
-        heard_at: When bytes have come last.
-        wrote_at: When some were written last.
-        written: How many were.
+        heard_at: Time at which the last bytes were received.
+        wrote_at: Time of the last write.
+        written: The number of bytes written.
         moved_at: Time of the last acknowledgement by the peer's system.
-        arrives_at: When the last of what is under way to it arrives, if nothing keeps that back.
+        arrives_at: Arrival time of the last item in flight to this end, unless it is delayed.
     """
 
     __slots__ = (
@@ -138,18 +142,20 @@ class End:
         self.written: int = 0
         self.moved_at: float = net.now
         self.arrives_at: float = 0.0
-        # What arrives when, the first thing first; and bytes of that.
+        # Items in flight with their arrival times, in order.
         self._flight: deque[tuple[float, bytes | str]] = deque()
+        # The number of bytes in flight.
         self._size = 0
         self._is_due = False
-        # Bytes that have arrived and are unread; and how many of them this system has acknowledged.
+        # The number of unread bytes that have arrived.
         self._arrived = 0
+        # The number of these that this system has acknowledged.
         self._kept = 0
-        # Bytes in this system's send buffer: the peer's system has not acknowledged them.
+        # The number of bytes in the send buffer. The peer's system has not acknowledged them.
         self._taken = 0
 
     def is_healthy(self) -> bool:
-        """Return whether the connection has always been sound and quick, and both nodes read."""
+        """Return whether no fault has hit the connection, it is fast, and both nodes read."""
         now, peer = self._net.now, self.peer
         return self.is_connected and all(
             not (end.silent or end.has_ended)
@@ -164,16 +170,16 @@ class End:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether the system takes no more."""
+        """True if the send buffer is full."""
         return bool(self.rest)
 
     @property
     def unacknowledged(self) -> int:
-        """The bytes that were written and that the peer's system has not acknowledged."""
+        """The number of bytes that were written and that the peer's system has not acknowledged."""
         return self._taken + len(self.rest)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send `data`, as much of it as there is room for; the rest stays in `rest`."""
+        """Send as many bytes of `data` as the buffer has room for; keep the others in `rest`."""
         peer, net = self.peer, self._net
         self.wrote_at = net.now
         room = net.faults.capacity + net.faults.tunnel - self._taken
@@ -199,20 +205,20 @@ class End:
         peer.expect(data)
 
     def refused(self) -> None:
-        """Drop written bytes. The system of a peer that has closed answers them with a reset."""
-        # The system of a node that has vanished says nothing, and the writer's buffer fills up.
+        """Drop written bytes. The system of a peer that has closed replies to them with a reset."""
+        # The system of a vanished node does not reply, so the writer's buffer fills up.
         if self.peer.gone and self.peer.node.is_up:
             self.expect(RESET)
 
     def _unblock(self) -> None:
-        """Write more, if there was something left to write and there is room again."""
+        """Write the bytes in `rest`, if there is room for them again."""
         if not self.rest:
             return
         if self.node.frozen_until > self._net.now:
             self._net.schedule(self.node.frozen_until, self._unblock)
             return
         faults = self._net.faults
-        # As systems do, so that no single bytes are asked for.
+        # Real systems wait for a half-empty buffer, too, and so avoid tiny writes.
         if self._taken > (faults.capacity + faults.tunnel) // 2:
             return
         data, self.rest = self.rest, b""
@@ -223,7 +229,7 @@ class End:
     def _acknowledge(self, arrived: int = 0, read: int = 0) -> None:
         """Count bytes that have arrived, or that the node has read.
 
-        This end's system acknowledges bytes as far as they fit into its buffer, or when they are
+        This end's system acknowledges bytes when they fit into its buffer, or else when they are
         read.
         """
         self._arrived += arrived - read
@@ -236,14 +242,14 @@ class End:
     # Arriving.
 
     def has_window(self, size: int, rate: float) -> bool:
-        """Return whether the peer may send `size` more bytes, at this rate."""
+        """Return whether the peer can send `size` more bytes at this rate."""
         faults = self._net.faults
-        # However small the buffer is, the line is never idle while the node reads.
+        # Even with a small buffer, the line is never idle while the node reads.
         window = max(faults.receive_buffer, size + rate * faults.latency[1])
         return rate == math.inf or self._size + size <= window
 
     def expect(self, item: bytes | str) -> None:
-        """`item`, bytes or a mark, is on its way to this end."""
+        """Put `item`, bytes or a mark, in flight to this end."""
         at = self._net.now + self._net.latency()
         at = self.arrives_at = max(at, self.arrives_at)
         self._flight.append((at, item))
@@ -256,7 +262,7 @@ class End:
             self._net.schedule(at, self.arrive)
 
     def _land(self, size: int) -> None:
-        """Hand `size` bytes that have arrived to the system, which buffers them for the node."""
+        """Pass `size` bytes that have arrived to the system, which buffers them for the node."""
         if self.stalled_until > self._net.now:
             self._net.schedule(self.stalled_until, self._land, size)
         elif not (self.gone or self.silent):
@@ -264,7 +270,7 @@ class End:
             self.peer._unblock()  # noqa: SLF001
 
     def arrive(self) -> None:
-        """Take in what has arrived, if its time has come and the node reads."""
+        """Deliver the next item in flight, if its time has passed and the node reads."""
         node, now = self.node, self._net.now
         if self.gone or not self._flight:
             self._is_due = False
@@ -293,7 +299,7 @@ class End:
         elif self.link is not None:
             self.has_ended = True
             node.ended(self, item)
-        else:  # It has ended before it was accepted, or even asked for.
+        else:  # The connection has ended before it was accepted, or even requested.
             if self in node.backlog:
                 node.backlog.remove(self)
             self.leave()
@@ -301,7 +307,7 @@ class End:
     # Ending.
 
     def leave(self) -> bool:
-        """Be gone. Returns whether something had come, or was about to, that nobody reads now."""
+        """Detach from the engine. Return whether unread bytes had arrived or were in flight."""
         unread = any(isinstance(item, bytes) for _, item in self._flight)
         self.gone = True
         self.rest = b""
@@ -309,9 +315,10 @@ class End:
         return unread
 
     def close(self) -> None:
-        """The node has closed it, or its system has, when it died.
+        """Close the connection, for the node or, after its death, for its system.
 
-        The system still sends the bytes that it has buffered, unless the node has left some unread.
+        The system still sends the bytes in its buffer, unless the node has left received bytes
+        unread.
         """
         unread = self.leave()
         peer = self.peer
@@ -324,17 +331,17 @@ class End:
                 self.line.send(EOF)
 
     def lose_some(self) -> None:
-        """Some of what is under way to this end, from somewhere on, does not arrive."""
+        """Drop the items in flight to this end from a random position on."""
         keep = int(self._net.chance() * (len(self._flight) + 1))
         while len(self._flight) > keep:
             at, item = self._flight.pop()
             if len(self._flight) == keep and isinstance(item, bytes) and len(item) > 1:
-                # A part of it does.
+                # A part of the first lost item arrives.
                 self._flight.append((at, item[: 1 + int(self._net.chance() * (len(item) - 1))]))
                 return
 
     def break_off(self, mark: str) -> None:
-        """Both ends see `mark`, each in its time, and some of what is under way is lost."""
+        """Deliver `mark` to both ends after the latency, and lose some of the bytes in flight."""
         for end in (self, self.peer):
             end.silent = True
             end.line.clear()
@@ -343,7 +350,7 @@ class End:
                 end.expect(mark)
 
     def fall_silent(self) -> None:
-        """Nothing arrives any more. The systems notice it in time, each for itself."""
+        """Stop all delivery. Each system detects the dead connection later, by keepalive."""
         for end in (self, self.peer):
             end.silent = True
             end.line.clear()

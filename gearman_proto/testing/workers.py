@@ -1,4 +1,4 @@
-"""A worker of a simulated network, and the jobs that it executes, in virtual time."""
+"""A worker of a simulated network, which executes its jobs in virtual time."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from .simulation import Simulation
     from .wires import End
 
-#: What a callback may yield: seconds of virtual time to pass, or an update to send.
+#: A value that a callback can yield: seconds of virtual time to sleep, or an update to send.
 Step: TypeAlias = "float | JobData | JobWarning | JobProgress"
-#: What does a job: it returns the result, or yields Steps and then returns it.
+#: A function that does a job. It returns the result, or it is a generator that yields Steps first.
 Callback: TypeAlias = "Callable[[WorkerJob], Any | Generator[Step, None, Any]]"
 
 _UPDATES: Final[dict[type[PacketEvent], Callable[[Any], tuple[str, Any]]]] = {
@@ -52,9 +52,9 @@ _UPDATES: Final[dict[type[PacketEvent], Callable[[Any], tuple[str, Any]]]] = {
     WorkWarning: lambda event: ("JobWarning", event.data),
     WorkStatus: lambda event: ("JobProgress", (int(event.numerator), int(event.denominator))),
 }
-# Seconds in which a worker that has nothing to do stops.
+# Seconds within which an idle worker stops.
 _AT_ONCE: Final = 0.9
-# Seconds after which it waits no longer for the rest of a job.
+# Seconds after which a stopping worker abandons a job that was received only in part.
 _SLOWEST: Final = 60.0
 _ENDS: Final[dict[type[PacketEvent], str]] = {
     WorkComplete: "complete",
@@ -65,7 +65,7 @@ _ENDS: Final[dict[type[PacketEvent], str]] = {
 
 @record(eq=False)
 class Run:
-    """A job that is being done."""
+    """A job in progress."""
 
     job: WorkerJob
     execution: Execution
@@ -73,20 +73,21 @@ class Run:
 
 
 class WorkerNode(Node):
-    """A worker, which works from the beginning.
+    """A worker, which starts to work at once.
 
     Args:
         net: The network.
         name: Its name.
         servers: Its servers.
-        callbacks: What does the jobs of each function. A callback gets the job, and returns the
-            result, bytes or str; or it is a generator, which yields seconds for virtual time to
-            pass and JobData, JobWarning and JobProgress to be sent, and returns the result. What it
-            raises fails the job.
-        limit: Seconds that a job may take, or None.
-        exceptions: Whether a failure is sent as WORK_EXCEPTION.
-        pause: Seconds between the end of a job and its being done with, as hooks take.
-        options: For WorkerEngine, but for its chance.
+        callbacks: The callbacks by function. A callback gets the job and returns the result, bytes
+            or str. It can be a generator, which yields seconds of virtual time to sleep, or
+            JobData, JobWarning and JobProgress to send, and returns the result. If it raises, the
+            job fails.
+        limit: Time limit of a job in seconds, or None.
+        exceptions: True to send failures as WORK_EXCEPTION.
+        pause: Seconds between the end of a job and the release of its slot, as if hooks took the
+            time.
+        options: Passed to WorkerEngine. Its random numbers are set by the node.
     """
 
     engine: WorkerEngine
@@ -125,39 +126,39 @@ class WorkerNode(Node):
         self.pump()
 
     def begin(self) -> None:
-        """Register for everything, and work."""
-        #: The call of `work`; None while it is over.
+        """Register all callbacks, and work."""
+        #: The stream of the running `work`, or None.
         self.stream: WorkStream | None = None
         self.runs: dict[Run, None] = {}
-        # The ends of jobs that were sent over each connection; some of them have arrived.
+        # The executions whose final packets were sent on each connection. Some have arrived.
         self._results: dict[End, list[Execution]] = {}
-        #: What it is registered for.
+        #: The registered functions.
         self.registered: dict[str, None] = {}
-        # The servers that have failed since the beginning of `work`, until one has answered.
+        # The servers that have failed since the start of `work`; None once a server has replied.
         self._failed: set[str] | None = None
         for function in self.callbacks:
             self.register(function)
         self.work()
 
     def died(self) -> None:
-        """What it has begun is not done."""
+        """Drop the jobs in progress, as their process has died."""
         self.net.books.counts["workers' losses"] += 1
         self.stream = None
         self.runs = {}
 
     def register(self, function: str) -> None:
-        """Take jobs of `function`. If it is none of `callbacks`, its jobs fail."""
+        """Register for jobs of `function`. Without a callback, its jobs fail."""
         self._look_for_reached()
         self.registered[function] = None
         self.call(self.engine.register, function.encode(), self.limit, self.net.now)
 
     def unregister(self, function: str) -> None:
-        """Take no more jobs of `function`."""
+        """Accept no further jobs of `function`."""
         self.registered.pop(function, None)
         self.call(self.engine.unregister, function.encode(), self.net.now)
 
     def work(self) -> None:
-        """Work, if it does not, or as soon as it has stopped."""
+        """Start to work. If the worker is stopping, restart it afterwards."""
         self._is_to_work = True
         if self.stream is None and self.is_up:
             self.net.leaving.discard(self.name)
@@ -170,7 +171,7 @@ class WorkerNode(Node):
             self.call(begin)
 
     def stop(self) -> None:
-        """Finish the jobs that it has, and take no more."""
+        """Finish the jobs in progress, and accept no others."""
         self._is_to_work = False
         if self.stream is not None:
             self.net.trace.add(self.net.now, self.name, "is to stop")
@@ -180,12 +181,12 @@ class WorkerNode(Node):
                 self.net.schedule(self.net.now + _AT_ONCE, self._check_stopped, self.stream)
 
     def _check_stopped(self, stream: WorkStream) -> None:
-        """It had no job, and so nothing to wait for but an answer."""
+        """Check that the worker, which was idle, has stopped by now."""
         if self.stream is stream and not self.runs and self.net.is_prompt():
             self.net.fail(f"{self.name} does not stop, and has nothing to do")
 
     def check_abilities(self, since: float) -> None:
-        """Servers that it has been connected to since then know what it does."""
+        """Check that servers connected since before `since` know the worker's functions."""
         told = {name.encode() for name in self.registered}
         for end in self.ends.values():
             link = end.peer.link
@@ -197,7 +198,7 @@ class WorkerNode(Node):
                 )
 
     def check_looks(self) -> None:
-        """One that has nothing to do looks for jobs now and then."""
+        """Check that an idle worker polls its servers for jobs."""
         net = self.net
         if self.stream is None or self.runs or not self.registered or not net.is_prompt():
             return
@@ -206,7 +207,7 @@ class WorkerNode(Node):
                 net.fail(f"{self.name} has not looked for jobs since {end.wrote_at:.6f}")
 
     def receive(self, end: Any, data: bytes) -> None:
-        """Bytes have come: there is a server that works."""
+        """Process received bytes, which show that a server works."""
         self._failed = None
         super().receive(end, data)
 
@@ -215,7 +216,7 @@ class WorkerNode(Node):
         is_judged = closes and self._may_leave() and isinstance(end.peer.node, ServerNode)
         if is_judged and end.is_healthy():
             self.net.books.check_arrived(self, results)
-        # A worker that stops waits for a job that is coming, but not for ever.
+        # A stopping worker waits for a partly received job, but not forever.
         if closes and end.link.connection.buffered and self.net.now - end.link.since >= _SLOWEST:
             self.net.books.counts["workers' losses"] += 1
         self._look_for_reached()
@@ -227,7 +228,7 @@ class WorkerNode(Node):
                 self.net.schedule(self.net.now, self._check_given_up, self.stream)
 
     def _look_for_reached(self) -> None:
-        """A server that is asked nothing, and so answers nothing, works if it can be reached."""
+        """Forget the failed servers if the worker is connected but has nothing to ask."""
         if not self.registered and any(end.is_connected for end in self.ends.values()):
             self._failed = None
 
@@ -239,7 +240,7 @@ class WorkerNode(Node):
             self.net.fail(f"{self.name} has tried each server in vain, and does not say so")
 
     def ended(self, end: Any, mark: str) -> None:
-        """A connection has ended: its jobs are lost."""
+        """Process a lost connection. Its jobs are lost with it."""
         self.net.books.counts["workers' losses"] += 1
         super().ended(end, mark)
 
@@ -257,7 +258,7 @@ class WorkerNode(Node):
             if job is None:
                 break
             self._start(job)
-        # The answers to grabs that came late may be jobs, for which there are no slots any more.
+        # In a slow network, several servers can assign a job for the same free slot.
         most = self.max_jobs * (1 if net.is_prompt() else len(self.servers))
         if len(self.runs) > most:
             net.fail(f"{self.name} has {len(self.runs)} jobs; it wants {self.max_jobs}")
@@ -294,8 +295,8 @@ class WorkerNode(Node):
         if end is None:
             net.fail(f"{self.name} was given {handle} of a connection that is no more")
         server = self.servers[end.peer.node.name]
-        # A server that has something left for a worker which has ended keeps the connection, and
-        # gives its jobs to others at once.
+        # If a worker disconnects while its server has bytes left to send, the server keeps the
+        # connection. It assigns the worker's jobs to others at once.
         execution = net.books.started(
             self, server, lambda: end.peer.gone or end.peer.has_ended, handle, net.now, self.limit
         )
@@ -312,7 +313,7 @@ class WorkerNode(Node):
         self._do(run, lambda: next(run.steps))  # type: ignore[arg-type]
 
     def _do(self, run: Run, step: Callable[[], Any]) -> None:
-        """Have the callback do something, and do what follows from that."""
+        """Run a step of the callback, and process its outcome."""
         net = self.net
         if run not in self.runs:
             return  # The worker has died.
@@ -324,7 +325,7 @@ class WorkerNode(Node):
         except StopIteration as stop:
             self._finish(run, Happened.RETURNED, stop.value)
         except SimulationError:
-            raise  # The callback has misused the network.
+            raise  # For example, the callback has called run().
         except Exception as error:  # noqa: BLE001 - it fails the job
             self._finish(run, Happened.RAISED, error)
         else:
@@ -340,7 +341,7 @@ class WorkerNode(Node):
                 net.schedule(net.now + value, self._go_on, run)
 
     def _send(self, run: Run, event: PacketEvent, *, goes_on: bool = True) -> None:
-        """Send an update, and go on when there is room for more."""
+        """Send a packet about the job. If `goes_on`, resume the callback once there is room."""
         net = self.net
 
         def woken() -> None:
@@ -375,7 +376,7 @@ class WorkerNode(Node):
     def _finish(self, run: Run, happened: Happened, value: Any) -> None:
         try:
             events = to_send(happened, run.job, NoopEncoder, value, self.exceptions)
-        except TypeError as error:  # It has returned what is neither bytes nor str.
+        except TypeError as error:  # The result is neither bytes nor str.
             happened = Happened.UNENCODABLE
             events = to_send(happened, run.job, NoopEncoder, error, self.exceptions)
         for event in events:
@@ -405,4 +406,4 @@ def _event(job: WorkerJob, update: JobData | JobWarning | JobProgress) -> Packet
 
 
 def _nothing() -> None:
-    """Who is woken looks whether the stream is ready, after each call."""
+    """Do nothing: the node polls the stream after each call."""

@@ -1,12 +1,12 @@
-"""Hypothesis strategies for everything that goes over a Gearman connection.
+"""Hypothesis strategies for everything that is sent on a Gearman connection.
 
-Plain functions that return strategies; nothing is registered. All shrink to the plainest case: the
-fewest packets, of the simplest kinds, with the shortest names. They need Hypothesis, which comes
-with ``pip install gearman-sansio[testing]``.
+The module consists of plain functions that return strategies. Nothing is registered. All strategies
+shrink to the simplest case: the fewest packets, of the simplest kinds, with the shortest names.
+They need Hypothesis, which is installed by ``pip install gearman-sansio[testing]``.
 
-`role` is always the receiver's, the role of what is tested: for Role.SERVER requests are drawn, for
-Role.CLIENT and Role.WORKER answers. A client takes only answers to what it has asked, so streams
-have an `asked`, too.
+`role` is always the role of the receiver, which is under test. For Role.SERVER, the strategies draw
+requests; for Role.CLIENT and Role.WORKER, replies. A client only accepts replies to its own
+requests, so streams have an attribute `asked`, which holds these.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The admin protocol: its commands, and what servers answer to them."""
+"""The admin protocol: its commands, and the servers' replies to them."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class AdminReply(Generic[T]):
     """A reply to a command.
 
     Attributes:
-        data: Its bytes, to the last line end.
-        value: What it says: what the command's `read` returns, or the ServerError that it is.
+        data: Its bytes, up to and including the last line end.
+        value: The parsed reply: the return value of the command's `read`, or a ServerError.
     """
 
     data: bytes
@@ -58,7 +58,7 @@ class AdminReply(Generic[T]):
 
 @functools.cache
 def admin_commands() -> SearchStrategy[Command[Any]]:
-    """Commands of the admin protocol, all but ``shutdown``. The plainest is ``status``."""
+    """Commands of the admin protocol, all but ``shutdown``. The simplest is ``status``."""
     function = function_names().map(_word)
     sizes = st.integers(0, 2**31 - 1)
     return st.one_of(
@@ -76,9 +76,9 @@ def admin_commands() -> SearchStrategy[Command[Any]]:
 
 
 def admin_lines() -> SearchStrategy[TextLine]:
-    """Lines that a server takes as commands, whether or not it knows them, but never ``shutdown``.
+    """Lines that a server parses as commands, known and unknown ones, but never ``shutdown``.
 
-    They have five words at most. The plainest is ``status``.
+    They have at most five words. The simplest is ``status``.
     """
     words = st.one_of(
         st.sampled_from([b"STATUS", b"show", b"maxqueue", b"-1", b"\xff", b""]),
@@ -96,16 +96,16 @@ def admin_lines() -> SearchStrategy[TextLine]:
 
 
 def admin_replies(command: Command[T]) -> SearchStrategy[AdminReply[T]]:
-    """What a server may answer to `command`, and what that means.
+    """Legal replies of a server to `command`, with their parsed values.
 
-    Names in lists are such that they can be told apart there; see `gearman_proto.text`. The
-    plainest is an empty list, or the shortest line. Refusals are among them.
+    Names in lists are restricted to those that can be told apart there; see `gearman_proto.text`.
+    The replies include errors. The simplest one is an empty list, or the shortest line.
 
     Args:
-        command: What was asked: ``gearman_proto.text.status()``, say.
+        command: The command, such as ``gearman_proto.text.status()``.
 
     Raises:
-        TypeError: It is no command.
+        TypeError: `command` is not a Command.
     """
     check_type("command", command, Command, "one of those in gearman_proto.text")
     return _admin_replies(command.line if command.line in _ROWS or command.line in _LINES else b"")
@@ -120,7 +120,7 @@ def _admin_replies(line: bytes) -> SearchStrategy[AdminReply[Any]]:
     return st.one_of(
         st.just(_list(([], b".\n"))),
         st.tuples(st.lists(rows(), max_size=5), st.sampled_from([b".\n", b".\r\n"])).map(_list),
-        # One that ends in a line feed alone could be a row.
+        # An error that ends in a bare line feed could be a row.
         st.tuples(_refusals(), st.just(b"\r\n")).map(_line),
     )
 
@@ -130,7 +130,7 @@ def _refusals() -> SearchStrategy[_Made]:
 
 
 def _word(name: bytes) -> bytes:
-    """A name as a word of a command."""
+    """Return a name that can be a word of a command."""
     return without(name, b" \n\r") or b"f"
 
 
@@ -146,12 +146,12 @@ def _line(made: tuple[_Made, bytes]) -> AdminReply[Any]:
     return AdminReply(line + ending, value)
 
 
-# Hypothesis leaves out up to five choices at once, so that a row is to be no more: its numbers are
-# one.
+# When Hypothesis shrinks, it can remove up to five choices at once. The numbers of a row are drawn
+# as one, so that it can remove whole rows.
 def _columns(
     name: SearchStrategy[bytes], make: Callable[..., Any], *sizes: int
 ) -> SearchStrategy[_Made]:
-    """Rows of a table: a name, and numbers below these."""
+    """Rows of a table: a name, and numbers from 0 up to `sizes`, exclusive."""
 
     def row(drawn: tuple[bytes, int]) -> _Made:
         name, rest = drawn
@@ -166,7 +166,7 @@ def _columns(
 
 
 def _printed(name: SearchStrategy[bytes]) -> SearchStrategy[bytes]:
-    """Names that are printed on one line, and are not what ends a list."""
+    """Names without line ends, other than the ``.`` that ends a list."""
     return name.map(lambda name: without(name, b"\n\r")).filter(lambda name: name != b".")
 
 
@@ -189,7 +189,7 @@ def _uniques() -> SearchStrategy[_Made]:
     return _printed(uniques()).map(lambda unique: (unique, to_text(unique)))
 
 
-# The last is what gearmand prints of ::1.
+# The last one is gearmand's text for ::1.
 _ADDRESSES: Final = (b"127.0.0.1", b"::1", b"::3539:3436:3600:0%2078575408")
 
 
@@ -205,7 +205,7 @@ def _workers() -> SearchStrategy[_Made]:
     ids = _printed(names((b"-", b"worker 7"), constants.MAX_CLIENT_ID_SIZE))
     return st.tuples(
         st.integers(3, 2**16),
-        # A blank and a colon end an id.
+        # A colon between blanks ends an id.
         ids.filter(lambda client_id: not re.search(rb"(^| ):( |$)", client_id)),
         st.lists(function_names().map(_word), max_size=3),
     ).map(row)

@@ -1,7 +1,8 @@
-"""Dialogues of a client or a worker with a server that keep to the protocol, and one side of them.
+"""Legal dialogues of a client or a worker with a server, and the bytes of one side.
 
-A server answers the requests of one connection in order, but when it likes, and sends what is no
-answer in between: what becomes of a job to who has submitted it, and NOOP to a worker that sleeps.
+A server replies to the requests of one connection in order, with any delay. In between, it sends
+packets that are not replies: updates and results to the submitter of a job, and NOOP to a sleeping
+worker.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
 
 
-# Turns of a dialogue, beside the answers that are owed at its end; and packets of a stream.
+# Maximum number of packets of a stream, and of steps of a dialogue. The replies that are pending at
+# its end don't count.
 _MOST: Final = 20
 _FOREGROUND: Final = ("SUBMIT_JOB", "SUBMIT_JOB_HIGH", "SUBMIT_JOB_LOW", "SUBMIT_REDUCE_JOB")
 _LIKELY: Final = (SubmitJob, SubmitJobHigh, OptionReq, GrabJob, GrabJobUniq, PreSleep)
@@ -63,8 +65,8 @@ class Turn:
     """One packet, or one line of text, of a dialogue.
 
     Attributes:
-        sender: Whose it is: Role.SERVER, or the other side's role.
-        event: What it says.
+        sender: The role of its sender: Role.SERVER, or the role of the other side.
+        event: The packet or the line of text.
     """
 
     sender: Role
@@ -72,36 +74,36 @@ class Turn:
 
     @property
     def data(self) -> bytes:
-        """Its bytes."""
+        """The bytes of the event."""
         magic = MAGIC_RESPONSE if self.sender is Role.SERVER else MAGIC_REQUEST
         return pack_event(self.event, magic)
 
 
 @record(frozen=True)
 class Session:
-    """A dialogue over one connection, from its begin. All that was asked is answered at its end.
+    """A complete dialogue on one connection. At its end, every request has its reply.
 
     Attributes:
-        role: The role of the side that is no server.
-        turns: What was sent, in order.
+        role: The role of the side that is not the server.
+        turns: The packets and lines of text, in order.
     """
 
     role: Role
     turns: tuple[Turn, ...]
 
     def sent_by(self, sender: Role) -> tuple[Event, ...]:
-        """What one side has sent, in order: Role.SERVER, or `role`."""
+        """Return the events sent by one side, Role.SERVER or `role`, in order."""
         return tuple(turn.event for turn in self.turns if turn.sender is sender)
 
 
 @record(frozen=True)
 class Stream:
-    """What one end of a connection receives, all of it sound.
+    """Valid bytes that one end of a connection receives.
 
     Attributes:
         data: The bytes.
-        events: What they mean.
-        asked: What that end has sent before. It is empty for a server.
+        events: The events that they encode.
+        asked: The events that the receiver has sent before. Empty for a server.
     """
 
     data: bytes
@@ -110,26 +112,26 @@ class Stream:
 
 
 class _Dialogue:
-    """What both sides have said so far.
+    """A dialogue under construction.
 
-    Whatever follows from a request is drawn with it, and said later. So the other steps draw
-    nothing, and each can be left out, which is how Hypothesis shrinks.
+    Each request is drawn together with its reply and the updates of its job, which are sent later.
+    The other steps draw nothing, so Hypothesis can leave out each of them when it shrinks.
     """
 
     def __init__(self, draw: DrawFn, role: Role) -> None:
         self.turns: list[Turn] = []
         self._draw = draw
         self._role = role
-        # Each request's answer, and what then is to be said of its job.
+        # The pending replies, each with the updates of its job.
         self._owed: deque[tuple[list[Event], deque[PacketEvent]]] = deque()
-        # What is still to be said of the client's jobs, and of the worker's, by their handles.
+        # The unsent updates of the client's jobs, and of the worker's, by handle.
         self._wanted: dict[bytes, deque[PacketEvent]] = {}
         self._held: dict[bytes, deque[PacketEvent]] = {}
         self._sleeps = False
         self._exceptions = False
 
     def ask(self) -> None:
-        """The side that is no server sends a request, or what is not answered."""
+        """Send a request, or a packet without a reply, from the side that is not the server."""
         request = self._draw(_requests(self._role))
         if not isinstance(request, PacketEvent):
             self._say(self._role, request.event)
@@ -142,7 +144,7 @@ class _Dialogue:
             self._owed.append(([reply], self._draw_news(request, reply)))
 
     def answer(self) -> None:
-        """The server answers the oldest request."""
+        """Send the server's reply to the oldest pending request."""
         if not self._owed:
             return
         answers, news = self._owed.popleft()
@@ -152,11 +154,11 @@ class _Dialogue:
                 self._exceptions = True
             elif news and isinstance(answer, PacketEvent):
                 jobs = self._wanted if isinstance(answer, JobCreated) else self._held
-                # A server may give one handle to several submits of one unique.
+                # A server can reply with one handle to several submits of one unique.
                 jobs.setdefault(type(answer).arguments(answer)[0], news)
 
     def push(self) -> None:
-        """The server says what is no answer."""
+        """Send a packet from the server that is not a reply."""
         if self._wanted:
             handle, event = self._next_news(self._wanted)
             if isinstance(event, WorkException) and not self._exceptions:
@@ -167,13 +169,13 @@ class _Dialogue:
             self._say(Role.SERVER, Noop())
 
     def work(self) -> None:
-        """A worker says how a job goes that it was given."""
+        """Send a worker's update of a job that it was assigned."""
         if self._held:
             _, event = self._next_news(self._held)
             self._say(self._role, event)
 
     def end(self) -> None:
-        """All that is left is said."""
+        """Send all pending replies and updates."""
         while self._owed:
             self.answer()
         while self._wanted:
@@ -189,13 +191,13 @@ class _Dialogue:
         name = self._draw(st.sampled_from([*packet.answers, "ERROR"]))
         reply: PacketEvent = self._draw(events_of(EVENT_CLASSES[BY_NAME[name].number], self._role))
         if name != "ERROR" and packet.args and not packet.is_submit:
-            # The answer repeats what was asked about.
+            # The reply repeats the first argument of the request.
             (repeated, *_) = type(request).arguments(request)
             reply = replaced(reply, **{reply.packet.args[0]: repeated})
         return reply
 
     def _draw_news(self, request: PacketEvent, reply: PacketEvent) -> deque[PacketEvent]:
-        """What is to be said of the job that `reply` is about, up to its end at most."""
+        """Draw updates of the job that `reply` is about, up to its end at most."""
         if isinstance(reply, JobCreated) and request.packet.name in _FOREGROUND:
             receiver = self._role
         elif isinstance(reply, (JobAssign, JobAssignUniq, JobAssignAll)):
@@ -208,7 +210,7 @@ class _Dialogue:
 
     @staticmethod
     def _next_news(jobs: dict[bytes, deque[PacketEvent]]) -> tuple[bytes, PacketEvent]:
-        """Take the next of one job after the other."""
+        """Remove and return the next update, taking turns between the jobs."""
         handle = next(iter(jobs))
         news = jobs.pop(handle)
         event = replaced(news.popleft(), handle=handle)
@@ -219,11 +221,11 @@ class _Dialogue:
 
 @functools.cache
 def _requests(role: Role) -> SearchStrategy[Any]:
-    """What a client or a worker may send of itself; mostly what leads to something."""
+    """Packets that start an exchange, from a client or a worker, mostly of the _LIKELY kinds."""
     kinds = [
         kind
         for kind in EVENT_CLASSES.values()
-        # What a worker says of a job has its own place; no server acts on ALL_YOURS.
+        # The `work` step sends a worker's updates. Servers ignore ALL_YOURS.
         if kind.packet.sender & role and kind not in (*_WORK, AllYours)
     ]
     likely = packets(Role.SERVER, [kind for kind in _LIKELY if kind in kinds])
@@ -232,7 +234,7 @@ def _requests(role: Role) -> SearchStrategy[Any]:
 
 
 def _lines(data: bytes) -> list[Event]:
-    """The lines of a reply."""
+    """Return the lines of a reply."""
     lines: list[Event] = []
     for line in data.split(b"\n")[:-1]:
         ending = b"\r\n" if line.endswith(b"\r") else b"\n"
@@ -263,16 +265,16 @@ def _sessions(draw: DrawFn, role: Role) -> Session:
 def sessions(role: Role = Role.CLIENT | Role.WORKER) -> SearchStrategy[Session]:
     """Legal dialogues of both sides of a connection.
 
-    Each request has its answer, in order and possibly late; what a server says of a job comes
-    behind its JOB_CREATED and before its end; a worker speaks of jobs that it was given. Text
-    commands are among the packets. The plainest is one in which nothing is said.
+    Each request gets its reply, in order and possibly late. A server sends updates of a job only
+    between its JOB_CREATED and its end. A worker sends updates only of jobs that it was assigned.
+    Text commands are mixed with the packets. The simplest dialogue is empty.
 
     Args:
-        role: The side that is no server: a client, a worker, or both at once.
+        role: The role of the side that is not the server: a client, a worker, or both at once.
 
     Raises:
-        TypeError: `role` is no Role.
-        ValueError: It is a server's.
+        TypeError: `role` is not a Role.
+        ValueError: `role` includes Role.SERVER.
     """
     if Role.SERVER in check_role(role):
         raise ValueError("the role is that of the side that is no server")
@@ -280,16 +282,16 @@ def sessions(role: Role = Role.CLIENT | Role.WORKER) -> SearchStrategy[Session]:
 
 
 def streams(role: Role) -> SearchStrategy[Stream]:
-    """What `role` may receive, as bytes and as events, and what it has asked before.
+    """Legal streams that `role` can receive, with their events and the earlier requests of `role`.
 
-    For a server, any requests and text commands. For others, the server's side of one of
-    `sessions`. The plainest is an empty one.
+    A server receives any requests and text commands. Other roles receive the server's side of one
+    of `sessions`. The simplest stream is empty.
 
     Args:
-        role: What receives it.
+        role: The role of the receiver.
 
     Raises:
-        TypeError: `role` is no Role.
+        TypeError: `role` is not a Role.
     """
     if check_role(role) is Role.SERVER:
         return st.lists(packets(role) | admin_lines(), max_size=_MOST).map(

@@ -1,4 +1,4 @@
-"""What no sound peer sends, or what looks like it: for a parser that is to survive it."""
+"""Bytes that no correct peer sends, or that look like it, which a parser must survive."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @record(frozen=True)
 class HostileStream:
-    """What one end of a connection receives, and is not to take for sound, or at least to survive.
+    """Received bytes that a parser must reject, or at least survive.
 
     Attributes:
         data: The bytes.
-        faults: What is wrong with them, in words.
-        asked: What that end has sent before. It is empty for a server.
+        faults: The faults in the bytes, in words.
+        asked: The events that the receiver has sent before. Empty for a server.
     """
 
     data: bytes
@@ -43,7 +43,7 @@ class HostileStream:
     asked: tuple[Event, ...] = ()
 
 
-# Faults: what each makes of one packet. What it says of itself is in _FAULTS.
+# Faults. Each function puts one fault into a packet. Its description is in _FAULTS.
 
 
 def _torn(draw: DrawFn, packet: bytes) -> bytes:
@@ -137,24 +137,25 @@ def _hostile(draw: DrawFn, role: Role) -> HostileStream:
     for at, fault in faults.items():
         pieces[at] = _FAULTS[fault](draw, pieces[at])
     if draw(st.booleans()):
-        # Nothing follows that passes for the rest of a packet.
+        # Drop the following packets, which a parser could take for the rest of this one.
         del pieces[max(faults) + 1 :]
     return HostileStream(b"".join(pieces), tuple(faults.values()), stream.asked)
 
 
 def hostile_streams(role: Role) -> SearchStrategy[HostileStream]:
-    """What `role` may receive from a peer that is broken, or is no friend.
+    """Streams that `role` can receive from a broken or malicious peer.
 
-    It is one of `streams`, in which one packet or two have a fault: no end, a magic that is none, a
-    size that is wrong by one or by 2**31, too few NULs or too many, a type that is not known or not
-    for this role, text or other bytes between packets, a bit that has changed. Some are none the
-    less sound, such as a line of text to a server. The plainest is the first byte of a packet.
+    Each stream is one of `streams` with faults in one or two packets: a missing end, an invalid
+    magic, a size that is off by one or by 2**31, too few or too many NULs, a packet type that is
+    unknown or not for this role, text or other bytes between packets, a flipped bit. Some streams
+    are valid all the same, such as a line of text to a server. The simplest stream is the first
+    byte of a packet.
 
     Args:
-        role: What receives it.
+        role: The role of the receiver.
 
     Raises:
-        TypeError: `role` is no Role.
+        TypeError: `role` is not a Role.
     """
     return _hostile(check_role(role))
 
@@ -168,9 +169,9 @@ _PIECES: Final = (
 
 
 def hostile_replies() -> SearchStrategy[bytes]:
-    """What may come in place of a reply to any text command: parts of replies, packets, any bytes.
+    """Bytes that can replace a reply to any text command: parts of replies, packets, random bytes.
 
-    The plainest is nothing.
+    The simplest one is empty.
     """
     pieces = st.sampled_from(_PIECES) | st.binary(max_size=20)
     return st.lists(pieces, max_size=25).map(b"".join)

@@ -1,4 +1,4 @@
-"""Names, payloads, single packets, and the pieces that bytes come in."""
+"""Names, payloads, single packets, and the chunks of received bytes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import SearchStrategy
 
-# What other names begin with or hold and yet are names: separators of lists, what ends a list, what
-# is no ASCII, and no UTF-8.
+# Valid but unusual names. They contain separators or the end of a list, non-ASCII characters, or
+# invalid UTF-8.
 _ODD_NAMES: Final = (b"two words", b"a\tb", b"a\nb", b".", "gr\xfcn".encode(), b"\xff")
-# What a parser may take for the begin or the end of something.
+# Payloads that a parser might mistake for the beginning or the end of a packet or a list.
 _ODD_PAYLOADS: Final = (
     *(b"\0", b"\n", b".\n", b"\r\n.\r\n", b"\xff", b"status\n", MAGIC_REQUEST),
     MAGIC_RESPONSE + b"\0\0\0\x06\0\0\0\0",
     bytes(range(256)),
 )
-# Bytes of a name that is not made to be long.
+# Maximum size of an ordinary name, in bytes.
 _USUAL: Final = 12
 
 
@@ -37,7 +37,7 @@ def without(data: bytes, unwanted: bytes) -> bytes:
 
 
 def names(plain: tuple[bytes, ...], max_size: int) -> SearchStrategy[bytes]:
-    """Names of up to `max_size` bytes, without NULs; the first of the `plain` ones is plainest."""
+    """Names of up to `max_size` bytes, without NULs; the simplest is the first of `plain`."""
     return st.one_of(
         st.sampled_from(plain),
         st.sampled_from((*_ODD_NAMES, b"n" * max_size)),
@@ -46,24 +46,25 @@ def names(plain: tuple[bytes, ...], max_size: int) -> SearchStrategy[bytes]:
 
 
 def function_names() -> SearchStrategy[bytes]:
-    """Names of functions, as servers take them: up to 7986 bytes, any but NUL, or none at all.
+    """Names of functions that servers accept: up to 7986 bytes without NULs, possibly empty.
 
-    They are bytes, with blanks, tabs, line feeds and what is no UTF-8. The plainest is ``b"f"``.
+    They are bytes, and can contain blanks, tabs, line feeds and invalid UTF-8. The simplest is
+    ``b"f"``.
     """
     return names((b"f", b"g", b""), constants.MAX_FUNCTION_SIZE)
 
 
 def uniques() -> SearchStrategy[bytes]:
-    """Uniques of jobs, as servers take them: up to 63 bytes, any but NUL.
+    """Uniques that servers accept: up to 63 bytes without NULs.
 
-    The plainest is ``b""``, which is none. There are few others, so that jobs share them, and
-    ``b"-"`` is among them, which is special to gearmand.
+    The simplest is ``b""``, which means no unique. The choice is small, so that jobs share uniques.
+    It includes ``b"-"``, which is special to gearmand.
     """
     return names((b"", b"u", b"v", b"-"), constants.MAX_UNIQUE_SIZE)
 
 
 def handles() -> SearchStrategy[bytes]:
-    """Handles of jobs, up to 63 bytes, mostly such as gearmand gives. The plainest is ``H:h:1``."""
+    """Handles of jobs of up to 63 bytes, mostly in gearmand's form. The simplest is ``H:h:1``."""
     given = st.builds(
         lambda host, number: b"H:%b:%d" % (host, number),
         st.sampled_from([b"h", b"host", b"db-1.example.org"]),
@@ -73,16 +74,16 @@ def handles() -> SearchStrategy[bytes]:
 
 
 def payloads(max_size: int = 1000) -> SearchStrategy[bytes]:
-    """What jobs carry: any bytes.
+    """Payloads of jobs: any bytes.
 
-    Among them what a parser may take for the begin or the end of something, and runs of one byte up
-    to the largest size. The plainest is ``b""``.
+    They include bytes that a parser might mistake for the beginning or the end of a packet or a
+    list, and runs of one byte up to the maximum size. The simplest is ``b""``.
 
     Args:
-        max_size: Bytes of the largest one. It may be large: the runs cost nothing to draw.
+        max_size: Maximum size in bytes. A large value is fine, as runs are cheap to draw.
 
     Raises:
-        TypeError, ValueError: `max_size` is no whole number from 0 on.
+        TypeError, ValueError: `max_size` is not an integer from 0 on.
     """
     check_count("max_size", max_size, 0)
     odd = [payload for payload in _ODD_PAYLOADS if len(payload) <= max_size]
@@ -94,11 +95,11 @@ def payloads(max_size: int = 1000) -> SearchStrategy[bytes]:
 
 
 def numbers(largest: int) -> SearchStrategy[bytes]:
-    """Numbers from 0, in decimal."""
+    """Numbers from 0 to `largest`, in decimal."""
     return st.integers(0, largest).map(lambda number: b"%d" % number)
 
 
-# The codes of errors that answer any request; see `Connection` for those that do not.
+# Error codes that can reply to any request; see `Connection` for the others.
 ERROR_CODES: Final = (b"UNKNOWN_ERROR", b"SOME_CODE", b"unknown_command", b"")
 
 _VALUES: Final[dict[str, Callable[[], SearchStrategy[bytes]]]] = {
@@ -123,28 +124,28 @@ _VALUES: Final[dict[str, Callable[[], SearchStrategy[bytes]]]] = {
 
 
 def events_of(kind: type[PacketEvent], role: Role) -> SearchStrategy[Any]:
-    """Events of one kind that `role` may receive."""
+    """Events of one kind that `role` can receive."""
     return _events_of(kind.packet.number, role)
 
 
 @functools.cache
 def _events_of(number: int, role: Role) -> SearchStrategy[Any]:
     kind = EVENT_CLASSES[number]
-    # What is not in the table are the columns of a calendar.
+    # Arguments that are not in the table are calendar fields, such as minutes.
     values: list[SearchStrategy[Any]] = [
         _VALUES.get(name, lambda: numbers(59))() for name in kind.packet.args
     ]
     if kind.packet.optional:
-        # What follows the handle is gearmand's: no worker sends it.
+        # Only gearmand sends an argument after the handle. Workers don't.
         values[-1] = st.none() if role is Role.SERVER else st.sampled_from([None, b""])
     return st.builds(kind, *values)
 
 
 def check_role(role: Role) -> Role:
-    """Return `role`.
+    """Return `role`, after a check of its type.
 
     Raises:
-        TypeError: It is no Role.
+        TypeError: `role` is not a Role.
     """
     return check_type("role", role, Role, "a Role: the receiver's")
 
@@ -152,18 +153,18 @@ def check_role(role: Role) -> Role:
 def packets(
     role: Role, kinds: Collection[type[PacketEvent]] | None = None
 ) -> SearchStrategy[PacketEvent]:
-    """Packets that a `role` may receive, one by one, as events.
+    """Single packets that `role` can receive, as events.
 
-    Whether one answers something is not looked at; `sessions` does. The plainest are those with the
-    fewest arguments.
+    Replies are drawn without their requests; `sessions` matches them. The simplest packets are
+    those with the fewest arguments.
 
     Args:
-        role: What receives them.
-        kinds: Which of them: classes of `gearman_proto.events`. None is all that there are.
+        role: The role of the receiver.
+        kinds: The event classes of `gearman_proto.events` to draw from, or None for all.
 
     Raises:
-        TypeError: `role` is no Role.
-        ValueError: It receives none of these.
+        TypeError: `role` is not a Role.
+        ValueError: `role` receives none of `kinds`.
     """
     check_role(role)
     found = [
@@ -178,10 +179,10 @@ def packets(
 
 
 def chunked(data: bytes) -> SearchStrategy[list[bytes]]:
-    """The ways in which `data` may come: pieces that are not empty, and are `data` if joined.
+    """Ways to cut `data` into chunks that are not empty.
 
-    At once, which is the plainest; cut at any places; cut within and around the headers of packets;
-    in pieces of one size; and byte by byte.
+    They include one chunk, which is the simplest case; cuts at any positions; cuts inside and near
+    the headers of packets; chunks of equal size; and single bytes.
 
     Raises:
         TypeError: `data` is not bytes.
