@@ -1,15 +1,15 @@
 """The blocking driver: one engine, one lock, one selector, and no background thread.
 
 A thread that is blocked in a call either polls the sockets for all blocked threads, or sleeps (see
-`_turns`). A thread that only submits a job writes to the sockets itself. If that changes what the
-polling thread waits for, it wakes that thread.
+`_turns`). A thread that only submits a job writes to the sockets itself. If that changes the events
+or the deadline of the polling thread, it wakes that thread.
 
 The lock guards the engine, the sockets (`_poller`, `_transport`) and all state in this module. A
 thread holds it while it uses any of these, and releases it before it sleeps, in the selector or on
 a Bell. So a thread that waits for a connection does not delay the others. The engine calls
 `Wait.wake` with the lock held.
 
-Where a thread can be interrupted
+Nested calls
     ==========  =======================================  ==========================================
     place       state of the thread                      a nested call there; an exception there
     ==========  =======================================  ==========================================
@@ -27,8 +27,9 @@ Where a thread can be interrupted
     the selector's results may be stale, so they are discarded (`_rounds`); the next poll reports
     the sockets again.
 
-Where a signal handler can raise an exception
-    Anywhere (see `_turns`), but only in the main thread. Three rules make it harmless:
+Exceptions of signal handlers
+    A signal handler can raise an exception anywhere (see `_turns`), but only in the main thread.
+    Three rules make it harmless:
 
     * `_busy` is true from before the engine or the sockets are used until they are consistent
       again. An exception in between leaves the contents of the selector uncertain, so
@@ -119,7 +120,7 @@ class Driver(BaseDriver[E_]):
         self._lock = Lock()
         # True while the engine and the sockets may be inconsistent.
         self._busy = False
-        # How many times the selector's results were processed.
+        # Counts how many times the selector's results were processed.
         self._rounds = 0
         self._poller = Poller()
         self._turns = Turns(self._lock)
@@ -175,7 +176,7 @@ class Driver(BaseDriver[E_]):
 
         Args:
             function: Called with the engine and the time.
-            look: Whether to poll the sockets first.
+            look: True to poll the sockets first.
 
         Raises:
             LocalProtocolError: This thread is inside another call (`refusal`).
@@ -191,7 +192,7 @@ class Driver(BaseDriver[E_]):
             self.call(function)
 
     def post(self, function: Callable[[E_, float], object]) -> None:
-        """Have the engine called soon. This never blocks, so signal handlers can use it."""
+        """Schedule a call of the engine. This never blocks, so signal handlers can use it."""
         self._posted.append(function)
         self._poller.waker.wake()
 

@@ -26,7 +26,7 @@ def start_thread(name: str, function: Callable[..., object], *args: object, daem
     """Call `function` in a new thread. At exit, Python waits for it unless it is a `daemon`.
 
     Raises:
-        RuntimeError: The system or the sub-interpreter allows no more threads.
+        RuntimeError: The system or the sub-interpreter refuses another thread.
     """
     thread = threading.Thread(target=function, args=args, name=name)
     # Isolated sub-interpreters have no daemons: Python waits for all threads there.
@@ -39,7 +39,7 @@ def _start(thread: threading.Thread) -> None:
     try:
         thread.start()
     except RuntimeError:
-        thread.run()  # The system allows no more threads, so use this one.
+        thread.run()  # The system refuses another thread, so use this one.
 
 
 class Pool:
@@ -49,8 +49,8 @@ class Pool:
     interrupted by a signal handler's exception before it did anything. At exit, Python waits for
     running jobs.
 
-    `start` starts the first thread before any job arrives. If the system allows no more threads,
-    all jobs wait for the first one.
+    `start` starts the first thread before any job arrives. If the system refuses more threads
+    later, all jobs wait for this one.
 
     Args:
         size: Maximum number of threads.
@@ -73,7 +73,7 @@ class Pool:
         """Start the first thread.
 
         Raises:
-            RuntimeError: The system allows no more threads.
+            RuntimeError: The system refuses another thread.
         """
         try:
             self._start_one()

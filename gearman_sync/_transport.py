@@ -121,7 +121,7 @@ class Transport:
         # The racing sockets and their addresses.
         self._attempts: dict[socket.socket, Found] | None = None
         self._unsent = _NOTHING
-        #: True while the socket accepts no more data.
+        #: True while the socket's send buffer is full.
         self.is_blocked = False
         # True once the peer has ended its stream. It may still read.
         self._has_ended = False

@@ -2,14 +2,14 @@
 
 One thread, the leader, polls. The others, the followers, sleep until their Bells ring. A leader
 leads until its own call is done, and then hands over to one follower. (Handing over more often
-would cause unnecessary wake-ups.) A thread that changes what the leader waits for, or ends the
-leader's call, has to wake it. The lock guards all of this, except for the sleep itself.
+would cause unnecessary wake-ups.) A thread that changes the leader's events or deadline, or ends
+its call, has to wake it. The lock guards all of this, except for the sleep itself.
 
 Signals
     A signal handler, or a finalizer that the garbage collector runs, can make a nested call in a
     thread that sleeps here. The outer call can't continue until the nested call returns. A call
     nested in the leader's sleep leads itself: no other thread is allowed to, so no other thread
-    would poll. A call nested in a follower's sleep follows as well, or leads when its turn comes.
+    would poll. A call nested in a follower's sleep follows as well, or leads when it is woken.
     Among the Bells of one thread, that of the innermost call is the newest, so `Turns.hand_over`
     rings the newest Bell.
 
@@ -23,8 +23,8 @@ Signals
     * One assignment sets the leader, and a ``finally`` restores it with another.
     * Ringing a Bell releases a lock that the sleeper waits for.
 
-    A signal that arrives between Python's last check and the system call in which a thread sleeps
-    does not end the sleep, and its handler runs only afterwards. So every sleep is short.
+    A signal can arrive after Python's last check and just before a thread sleeps in a system call.
+    It does not end the sleep, and its handler runs only afterwards. So every sleep is short.
 
     Longer operations, such as handing over, can be interrupted and are safe to repeat. Every thread
     that releases the lock ensures that a thread leads while there are followers (`Driver` calls
@@ -207,7 +207,7 @@ class Turns:
             self.leader, self.depth, self._leading, self.sleeping_until = before
 
     def sleep(self, until: float, function: Callable[..., T_], *args: object) -> T_:
-        """Call `function`, in which the leader sleeps until `until`, without the lock."""
+        """Call `function` without the lock; the leader sleeps there until `until`."""
         self.sleeping_until = until
         try:
             return self._lock.sleep(function, *args)

@@ -1,6 +1,6 @@
 """A scripted job server for tests. It has a thread of its own, and one for each connection.
 
-A test can describe the server's behavior in two ways. One is a list of expectations, which the end
+A test can define the server's reactions in two ways. One is a list of expectations, which the end
 of the ``with`` block checks::
 
     with ScriptedServer() as server:
@@ -151,8 +151,8 @@ class ScriptedServer:
             what: A class of events, an equal event, or a function that returns true for the event.
                 `gearman_proto.events.ConnectionClosed` is the end of a connection. A connection can
                 also end unexpectedly.
-            connection: The number of the event's connection, from 0, in the order in which the
-                connections are made. None means any connection.
+            connection: The number of the event's connection, from 0, in the order of connecting.
+                None means any connection.
             fields: Values of some fields of the event, if `what` is a class.
 
         Returns:
@@ -229,7 +229,7 @@ class ScriptedServer:
         """Close all connections, and end all threads.
 
         Args:
-            raising: Whether to raise the exceptions of scripts.
+            raising: True to raise the exceptions of scripts.
 
         Raises:
             AssertionError: A script does not end, although its connection is closed.

@@ -148,7 +148,7 @@ class ScriptedWorker(ScriptedClient):
 
     @property
     def order(self) -> list[bytes]:
-        """The data of each job, in the order in which the jobs were begun."""
+        """The data of the jobs, in the order of their beginning."""
         return [job.data for job in self.jobs]
 
     def stop(self) -> None:
