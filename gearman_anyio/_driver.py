@@ -22,7 +22,7 @@ sends the rest in one piece. So:
                          if the socket does not accept
                          all, the writer sends the rest:
                          busy
-    busy                 -                                idle                  (answered, later)
+    busy                 -                                idle                  answered once idle
 
 A connection ends in one of three ways: its stream fails (`_lost`), the engine returns Close, or the
 task group ends. In the first two cases, the connection is removed from `_wires` and its tasks are

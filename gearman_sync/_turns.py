@@ -104,7 +104,7 @@ class Lock(_RLock):  # type: ignore[misc]
 
 
 def is_from_handler(error: BaseException) -> bool:
-    """Return True if a signal handler raised `error`, so that no function has failed.
+    """Return True if a signal handler raised `error`, so the interrupted function did not fail.
 
     In this case, the traceback contains a frame of the handler. A handler in C has no frame, but
     Python's own, for Ctrl-C, raises KeyboardInterrupt, which is not an Exception.
@@ -166,7 +166,7 @@ class Turns:
         self.depth = 0
         # The Wait of the leader's innermost call.
         self._leading: Wait | None = None
-        #: The bells of the threads that sleep while another thread leads, oldest first.
+        #: The bells of the threads that sleep while another thread leads, the newest last.
         self.followers: dict[Bell, None] = {}
         #: The end of the leader's sleep, or None if it is awake.
         self.sleeping_until: float | None = None
