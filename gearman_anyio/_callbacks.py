@@ -1,7 +1,7 @@
-"""Calls to the application's functions: async ones here, plain ones in threads.
+"""Calls of the application's functions: async ones in the event loop, plain ones in threads.
 
-A plain callback gets the worker in the form of `InThread`, whose methods block instead of being
-awaited, so that it reads like a callback of the blocking worker (and may be one).
+A plain callback gets an `InThread` in place of the worker. Its methods block instead of being
+awaited, so a plain callback looks like one for the blocking worker, and can be used for both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gearman_proto import WorkerJob
     from gearman_proto.surface.worker import Ability
 
-# The worker's methods that its callbacks may call. What a subclass adds is called as it is.
+# The worker's methods for callbacks. Methods that a subclass adds are called directly.
 _AWAITED: Final = frozenset(
     {
         "send_job_complete",
@@ -43,14 +43,14 @@ _AWAITED: Final = frozenset(
 )
 _IN_THE_LOOP: Final = frozenset({"register_task", "set_client_id", "stop", "unregister_task"})
 
-# Seconds between two looks at whether a thread's calls have returned.
+# Seconds between checks whether a thread's calls have returned.
 _LOOK: Final = 0.001
 
 
 class Escaped(Exception):
-    """A callback in a thread has raised what is no Exception: SystemExit, say.
+    """Raised if a callback in a thread has raised a BaseException, such as SystemExit.
 
-    Raised in the event loop, that would end more than the job.
+    In the event loop, that exception itself would end more than the job.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -59,7 +59,7 @@ class Escaped(Exception):
 
 
 class Host:
-    """The task that `work` runs in, and whether it is on its way out."""
+    """The task that `work` runs in, and whether it is being cancelled."""
 
     def __init__(self) -> None:
         self._task: Any = None
@@ -70,19 +70,19 @@ class Host:
             self._before = self._task.cancelling()
 
     def is_ending(self) -> bool:
-        """Whether what has just been raised in a task of `work` may be its cancellation."""
+        """Return True if the exception just raised in a task of `work` can be its cancellation."""
         try:
             if anyio.current_effective_deadline() == -math.inf:
                 return True
-        except RuntimeError:  # No event loop runs this: the coroutine is being closed.
+        except RuntimeError:  # No event loop is running: the coroutine is being closed.
             return True
-        # asyncio's own cancellation, of which anyio does not know: `Task.cancel`, or the end of the
-        # loop, which cancels all tasks at once. (A callback may have cancelled its own only.)
+        # anyio does not see asyncio's own cancellation: `Task.cancel`, or the end of the loop,
+        # which cancels all tasks at once. (A callback might have cancelled only its own task.)
         return self._task is not None and bool(self._task.cancelling() > self._before)
 
 
 async def awaited(value: Any) -> Any:
-    """Return what `value` becomes: the result of a function that may be async, or not."""
+    """Await `value` if it is awaitable, and return the result; otherwise return `value`."""
     return await value if inspect.isawaitable(value) else value
 
 
@@ -93,9 +93,9 @@ def _end_process(status: int) -> None:
     os._exit(status)
 
 
-#: Gets the job. See `ForkGuard`.
+#: Makes the guard of a job. See `ForkGuard`.
 guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
-#: Does nothing.
+#: A guard that does nothing.
 NO_GUARD: Final = contextlib.nullcontext()
 
 
@@ -105,13 +105,13 @@ async def call_back(
     job: WorkerJob,
     limiter: anyio.CapacityLimiter,
 ) -> Any:
-    """Call the callback of `ability`, and return what it returns.
+    """Call the callback of `ability`, and return the result.
 
-    If it is cancelled, its thread is abandoned. If the system has no thread left, the job waits for
-    one: another worker in the same container would have none either.
+    If this is cancelled, the callback's thread is abandoned. If the system refuses another thread,
+    the job waits for one: other workers in the same container would not get one either.
 
     Raises:
-        Escaped: It ran in a thread, and has raised what is no Exception.
+        Escaped: The callback ran in a thread, and raised a BaseException that is not an Exception.
     """
     callback = ability.callback
     if ability.is_async:
@@ -136,7 +136,7 @@ async def call_back(
     except anyio.get_cancelled_exc_class():
         await calls.end()
         raise
-    # It may be plain and still return something to await, as a lambda does.
+    # A plain callback can return an awaitable. A lambda does that, for example.
     with guard(job):
         return await awaited(result)
 
@@ -147,7 +147,7 @@ def _contained(
     calls.has_begun = True
     try:
         with guard(job):
-            # In a tuple: trio takes no coroutine from a thread.
+            # In a tuple, because trio does not allow threads to return a coroutine.
             return (callback(worker, job),)
     except Exception:
         raise
@@ -156,14 +156,15 @@ def _contained(
 
 
 class _Calls:
-    """The calls of one callback's thread to the event loop.
+    """The calls from one callback's thread to the event loop.
 
-    None of them may be on its way when the loop ends: on asyncio it would never return, and the
-    program, which waits for its threads, would never end. So an abandoned thread makes no more.
+    None of them can be in progress when the loop ends: on asyncio, such a call would never return.
+    The program waits for its threads, so it would never exit. An abandoned thread is therefore not
+    allowed to make further calls.
     """
 
     def __init__(self) -> None:
-        #: The event loop's.
+        #: The event loop's thread.
         self.thread = threading.get_ident()
         #: True once the callback's thread runs.
         self.has_begun = False
@@ -184,20 +185,20 @@ class _Calls:
             self._under_way -= 1
 
     async def end(self) -> None:
-        """Let no more calls be made, and wait for those that are under way."""
+        """Refuse further calls, and wait for those in progress."""
         with self._lock:
             self._is_over = True
         with anyio.CancelScope(shield=True):
-            # Nothing that a thread does could safely wake this. It is a matter of a moment: the
-            # job's connection is closed, at which whatever a call waits for ends.
+            # A thread can't wake this task safely, so poll. It does not take long: the job's
+            # connection is closed, which ends every call that waits for it.
             while self._under_way:  # noqa: ASYNC110 - see above
                 await anyio.sleep(_LOOK)
 
 
 class InThread:
-    """A worker as a callback in a thread sees it: with the methods of the blocking worker.
+    """A proxy of the worker for a callback in a thread, with the blocking worker's methods.
 
-    In the event loop's thread, they are those of the worker itself.
+    In the event loop's thread, the methods are those of the worker itself.
     """
 
     __slots__ = ("_calls", "_worker")
@@ -224,7 +225,7 @@ class InThread:
         self, run: Callable[..., Any], method: Callable[..., Any], *args: Any, **options: Any
     ) -> Any:
         if threading.get_ident() == self._calls.thread:
-            # The callback has returned something to await, and this is in it.
+            # The callback has returned an awaitable, which makes this call.
             return method(*args, **options)
         with self._calls:
             return run(functools.partial(method, *args, **options))

@@ -1,4 +1,4 @@
-"""What callers await. It touches no stream."""
+"""Calls, and the bells that callers await. This module uses no streams."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Event(Protocol):
-    """What `trio.Event` and `asyncio.Event` have in common."""
+    """The common interface of `trio.Event` and `asyncio.Event`."""
 
     def set(self) -> object: ...
     def is_set(self) -> bool: ...
@@ -25,10 +25,10 @@ class Event(Protocol):
 
 
 class Bell:
-    """Wakes those who wait for something, any number of times.
+    """A wake-up call for waiting tasks, which can ring any number of times.
 
     Args:
-        make_event: Makes an event of this event loop. (anyio asks each time which one that is.)
+        make_event: Makes an event of this event loop. (anyio's Event looks up the loop each time.)
     """
 
     __slots__ = ("_event", "_make_event")
@@ -38,24 +38,24 @@ class Bell:
         self._event: Event | None = None
 
     def ring(self) -> None:
-        """Wake who waits."""
+        """Wake the waiting tasks."""
         if self._event is not None:
             self._event.set()
 
     async def wait(self) -> None:
-        """Return when it rings."""
+        """Wait until the bell rings."""
         if self._event is None or self._event.is_set():
             self._event = self._make_event()
         await self._event.wait()
 
 
 class Call(Generic[W_]):
-    """A call that waits for something. Leaving it as a context manager releases its Wait.
+    """A call that waits for the engine. Leaving it as a context manager releases its Wait.
 
     Args:
-        wait: What it waits for.
-        release: Releases that.
-        bell: What its `wake` rings.
+        wait: The engine's Wait.
+        release: Releases the Wait.
+        bell: The Bell that the Wait's `wake` rings.
     """
 
     def __init__(self, wait: W_, release: Callable[[Wait], object], bell: Bell) -> None:
@@ -70,7 +70,7 @@ class Call(Generic[W_]):
         self._release(self.wait)
 
     async def block(self) -> None:
-        """Return when the Wait is ready."""
+        """Wait until the Wait is ready."""
         if self.wait.ready:
             await anyio.lowlevel.checkpoint()
         while not self.wait.ready:

@@ -1,33 +1,36 @@
-"""Runs an engine over streams: one task group, and in it one for each connection.
+"""The async driver: an engine over streams, one task group, and a nested one per connection.
 
-The engine is used by whichever task runs, and nothing that uses it awaits in between, so there is
-no lock. After each use `_pump` does what the engine wants: it starts and cancels the tasks of
-connections, has written what there is, and sets the alarm. A caller awaits an event and nothing
-else, so cancelling one tears no packet:
+Any task can use the engine. No code awaits while it uses the engine, so the driver needs no lock.
+After each use, `_pump` carries out the engine's actions: it starts and cancels the tasks of
+connections, has pending data sent, and sets the alarm. A caller awaits only an event, so cancelling
+it can't truncate a packet:
 
     caller  -> engine -> _pump -> send_now, or the writer's bell ... stream.send
     stream.receive ... reader  \
     readable (a Plain, asyncio) -> engine -> Wait.wake -> the caller's bell
 
-All that is read and written is so by the tasks of a connection, with two exceptions, for streams
-that are Plain. asyncio has no reader there, but calls `_readable`. And `_pump` writes at once what
-there is if the writer waits, and something has come since it last did so: then somebody submits one
-job after the other, and waits for each, or does them. What many tasks have to send in one turn of
-the event loop goes with the first of them, and then, by the writer, in one piece. So:
+The tasks of a connection read and write its stream, with two exceptions for Plain streams. On
+asyncio, such a stream has no reader task; the event loop calls `_readable` instead. And `_pump`
+sends data at once if the writer is idle and data was received since `_pump` last did so. In this
+case, a client submits one job after another and waits for each, or a worker does jobs. If many
+tasks send in one iteration of the event loop, `_pump` sends the first one's data, and the writer
+sends the rest in one piece. So:
 
-    the writer...        the engine has something         it has nothing more   something has come
-    waits, unanswered    it is woken: it works            -                     it waits, answered
-    waits, answered      send_now: it waits, unanswered;  -                     -
-                         what was not taken is its rest,
-                         and it works
-    works                -                                it waits              (then answered)
+    writer               the engine has data              all data is sent      data was received
+    idle, unanswered     wake the writer: busy            -                     idle, answered
+    idle, answered       send_now: idle, unanswered;      -                     -
+                         if the socket does not accept
+                         all, the writer sends the rest:
+                         busy
+    busy                 -                                idle                  answered once idle
 
-A connection ends in one of three ways: its stream fails (`_lost`), the engine says Close, or the
-task group is left. The first two take it out of `_wires`, and whoever does that cancels its tasks;
-in each case `_converse` closes the stream.
+A connection ends in one of three ways: its stream fails (`_lost`), the engine returns Close, or the
+task group ends. In the first two cases, the connection is removed from `_wires` and its tasks are
+cancelled. In each case, `_converse` closes the stream.
 
-`anyio.current_time` is the only clock. It asks each time which event loop this is, so inside
-``async with`` that loop's own is used, which is the same (`_tasks.native`); so are its events.
+`anyio.current_time` is the only clock. It looks up the event loop at each call. Inside
+``async with``, the driver therefore uses the clock and the events of the event loop itself, which
+are the same (`_tasks.native`).
 """
 
 from __future__ import annotations
@@ -76,47 +79,47 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("gearman")
 
-#: Where all chance comes from. It has no state.
+#: The source of all randomness. It has no state.
 chance: Final = random.SystemRandom()
 
-# Bytes to write at a time: asyncio copies what the socket does not take at once.
+# Bytes to send at a time: asyncio copies the bytes that the socket does not accept at once.
 _WRITE_SIZE: Final = 256 * 1024
 
 
 class _Wire:
-    """The tasks of one connection, and how far its writer is."""
+    """The tasks of one connection, and the state of its writer."""
 
     __slots__ = ("is_answered", "is_idle", "plain", "rest", "scope", "sock", "writable")
 
     def __init__(self, make_event: Callable[[], Event]) -> None:
         self.scope = anyio.CancelScope()
-        #: Rings when there may be something to write.
+        #: Rings when the engine might have data to send.
         self.writable = Bell(make_event)
-        #: The stream, if it can be written to at once.
+        #: The stream, if it can send without waiting.
         self.plain: Plain | None = None
-        #: Whether the writer waits for that bell.
+        #: True while the writer waits for `writable`.
         self.is_idle = False
-        #: Whether something has come since `plain` was written to at once.
+        #: True if data was received since the last `send_now` on `plain`.
         self.is_answered = False
         #: The stream's socket, if it has one.
         self.sock: Any = None
-        #: What it did not take. The writer writes that first.
+        #: Data that the stream has not accepted. The writer sends it first.
         self.rest: bytes | memoryview = b""
 
     def wake(self) -> None:
-        """Have the writer look."""
+        """Wake the writer."""
         self.is_idle = False
         self.writable.ring()
 
 
 class Driver(BaseDriver[E_]):
-    """An engine and its connections. They are there inside ``async with driver:``.
+    """An engine and its connections, which exist inside ``async with driver:``.
 
     Args:
         engine: The engine.
-        open_stream: Opens the stream of a link, which may take so many seconds.
-        make_tasks: Makes the group of its tasks. Its argument is a function to call with the
-            exception that a task raises.
+        open_stream: Opens the stream of a link; called with the link and a timeout in seconds.
+        make_tasks: Creates the driver's task group; called with a function that the group calls
+            with a task's exception.
     """
 
     def __init__(
@@ -128,7 +131,7 @@ class Driver(BaseDriver[E_]):
         super().__init__(engine, logger.exception)
         self._open_stream = open_stream
         self._make_tasks = make_tasks
-        # Whether the engine is in the middle of something.
+        # True while the engine is in use.
         self._busy = False
         self._tasks: Tasks | None = None
         self._thread = 0
@@ -142,7 +145,7 @@ class Driver(BaseDriver[E_]):
 
     @property
     def is_running(self) -> bool:
-        """Whether this is inside ``async with``."""
+        """True inside ``async with``."""
         return self._tasks is not None
 
     async def __aenter__(self) -> Self:
@@ -166,18 +169,18 @@ class Driver(BaseDriver[E_]):
             _running.discard(self)
             self._clock, self._make_event = anyio.current_time, anyio.Event
 
-    # The way in.
+    # The driver's interface.
 
     async def run(self, begin: Begin[E_, Wait], *, yields: bool = True) -> None:
-        """Begin a call, wait for its end, and raise what it has to raise."""
+        """Begin a call, wait until it ends, and raise its error if it failed."""
         (await self.finish(begin, yields=yields)).raise_error()
 
     async def finish(self, begin: Begin[E_, W_], *, yields: bool = True) -> W_:
-        """Begin a call, wait for its end, and return its Wait.
+        """Begin a call, wait until it ends, and return its Wait.
 
         Args:
-            begin: Begins it.
-            yields: Whether others have their turn even if it is over at once.
+            begin: The function that begins the call.
+            yields: True to let other tasks run even if the call ends at once.
         """
         if self._ends.any():
             await self._ends.look()
@@ -186,72 +189,72 @@ class Driver(BaseDriver[E_]):
                 if yields or not call.wait.ready:
                     await call.block()
         except BaseException:
-            # A cancellation, perhaps. That nobody waits any more may be news to the engine.
+            # The call may have been cancelled. Let the engine handle its release.
             self.call(lambda _engine, _now: None)
             raise
         return call.wait
 
     def start(self, begin: Begin[E_, W_]) -> Call[W_]:
-        """Begin a call. It has to be used as a context manager."""
+        """Begin a call, which is a context manager and has to be used as one."""
         bell = Bell(self._make_event)
         wait = self._use(begin, self._clock(), bell.ring)
         return Call(wait, self.release, bell)
 
     def call(self, function: Callable[[E_, float], T_]) -> T_:
-        """Call the engine, do what comes of it, and return what `function` returns.
+        """Call the engine, carry out its actions, and return the result of `function`.
 
         Raises:
-            RuntimeError: This is another thread than that of the event loop.
+            RuntimeError: This thread is not that of the event loop.
         """
         return self._use(function, self._now())
 
     def tell(self, function: Callable[[E_, float], object]) -> None:
-        """Call the engine, or, in a signal handler that has hit a call of it, do so behind that."""
+        """Call the engine, or post the call if a signal handler makes it inside another one."""
         if self._busy and threading.get_ident() == self._thread:
             self._posted.append(function)
         else:
             self.call(function)
 
     def release(self, wait: Wait) -> None:
-        """The call of `wait` is over."""
+        """Release `wait`, because its call has ended."""
         self.engine.release(wait, self._clock())
 
     def release_soon(self, wait: Wait) -> None:
-        """Release `wait` soon. This may be called by the garbage collector, so anywhere."""
+        """Release `wait` soon. The garbage collector can call this at any point."""
         self._released.append(wait)
 
     def close(self) -> None:
-        """Close the engine and all connections; everybody who waits returns."""
+        """Close the engine and all connections. All waiting calls return."""
         if not self._is_forked:
             self.call(lambda engine, now: engine.close(now))
 
     def after_fork(self) -> None:
         """Refuse all calls, in the child of a fork: it shares the event loop with the parent."""
         self._is_forked = True
-        self._thread = 0  # No thread's: `_use` refuses all calls.
+        self._thread = 0  # The number of no thread, so `_use` refuses all calls.
         self._ends = Ends()
         with contextlib.suppress(Exception):
             self.engine.abandon(ConnectionError("the process was forked"))
 
     def listen(self, listener: socket.socket, handle: Handler) -> None:
-        """Take connections from `listener`, which the driver owns from now on.
+        """Accept connections from `listener`. The driver takes ownership of it.
 
         Args:
-            listener: The socket that listens.
-            handle: Gets each stream, in a task of its own.
+            listener: The listening socket.
+            handle: Called with the stream of each connection, in a task of its own.
         """
         self._listening = anyio.CancelScope()
         self.start_soon(self._accept, listener, self._listening, handle)
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, object]], *args: Any) -> None:
-        """Run `function` in a task that is cancelled when the driver is left."""
+        """Run `function` in a task that is cancelled at the end of the driver's ``async with``."""
         assert self._tasks is not None
         self._tasks.start_soon(function, *args)
 
     # Using the engine.
 
     def _now(self) -> float:
-        # Without connections there is nothing to time, and perhaps no event loop either.
+        # Without connections, nothing has a timeout, and an event loop might not even run.
         here = self.is_running and threading.get_ident() == self._thread
         return self._clock() if here else 0.0
 
@@ -273,12 +276,12 @@ class Driver(BaseDriver[E_]):
             self._pump()
 
     def _failed(self, error: BaseException) -> None:
-        """End all calls that wait: a task has raised `error`, so the engine's tasks have ended."""
+        """End all waiting calls, because a task has raised `error` and all tasks have ended."""
         self._interrupted(error)
         self.close()
 
     def _feed(self, call: Callable[..., T_], *args: Any) -> T_ | None:
-        """Tell the engine something, and do what it wants then."""
+        """Notify the engine, and carry out its actions."""
         self._busy = True
         try:
             return self._tell(call, *args, self._clock())
@@ -286,14 +289,14 @@ class Driver(BaseDriver[E_]):
             self._pump()
 
     def _pump(self) -> None:
-        """Do what the engine wants, and what was posted."""
+        """Carry out the engine's actions, and run the posted calls."""
         if self._tasks is not None:
             try:
                 if self._posted:
                     self._do_posted(self._now())
                 self._act(self._tasks)
             except BaseException as error:
-                # What has come out of the engine may be lost: the rest of a packet, say.
+                # Output of the engine may be lost, the rest of a packet, for example.
                 self._interrupted(error)
                 self._act(self._tasks)
                 raise
@@ -321,7 +324,7 @@ class Driver(BaseDriver[E_]):
             alarm.deadline = deadline
 
     def _write_all(self) -> bool:
-        """Have written what there is. Returns whether the engine was asked for any of it."""
+        """Send pending data or wake its writers. Return True if the engine was asked for data."""
         asked = False
         for link in self.engine.links_to_write():
             wire = self._wires.get(link)
@@ -344,7 +347,7 @@ class Driver(BaseDriver[E_]):
         return None if wire is None or size is None else size + len(wire.rest)
 
     def _cut(self, link: Any) -> bool:
-        """End the tasks of a connection. Returns whether it had any."""
+        """Cancel the tasks of a connection. Return False if they were cancelled before."""
         wire = self._wires.pop(link, None)
         if wire is None:
             return False
@@ -364,7 +367,7 @@ class Driver(BaseDriver[E_]):
     async def _connect(self, link: Any, timeout: float) -> None:
         assert self._open_stream is not None
         if not link.alive:
-            return  # It was given up before this had its first turn.
+            return  # The engine abandoned the link before this task ran.
         self._wires[link] = wire = _Wire(self._make_event)
         with wire.scope:
             try:
@@ -407,12 +410,12 @@ class Driver(BaseDriver[E_]):
         accept: Callable[[E_, float], Any],
         secure: Callable[[ByteStream], Awaitable[ByteStream]] | None = None,
     ) -> None:
-        """Run a connection that was accepted, until it ends.
+        """Run an accepted connection until it ends.
 
         Args:
-            stream: It is closed in any case.
-            accept: Gets the engine and the time, and returns the link.
-            secure: Makes the stream that is spoken on, of the one that was accepted.
+            stream: The stream of the connection. It is closed in any case.
+            accept: Called with the engine and the time. It returns the link.
+            secure: Wraps the accepted stream for TLS, and returns the stream to use.
         """
         wire = _Wire(self._make_event)
 
@@ -439,16 +442,17 @@ class Driver(BaseDriver[E_]):
                     self._feed(self.engine.connected, link)
                 await self._converse(link, wire, stream)
         finally:
-            # The task that this runs in may be anybody's, and that it was cancelled is news.
+            # This can run in a task of the application, and the engine has to know if that was
+            # cancelled.
             self._lost(link, ConnectionError("it was given up"))
 
     async def _converse(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
-        """Move the bytes of an open connection until it ends, and close it."""
+        """Receive and send on an open connection until it ends, and close it."""
         try:
             with self._ends.watching(stream):
                 async with anyio.create_task_group() as tasks:
-                    # Neither runs in this task, which may be anybody's (`serve`): asyncio's own
-                    # cancellation of that would look like one within the stream.
+                    # Neither runs in this task, which can be the application's (`serve`): asyncio's
+                    # own cancellation of that task would look like an error of the stream.
                     tasks.start_soon(self._write, link, wire, stream)
                     wire.sock = _sockets.socket_of(stream)
                     if isinstance(stream, Plain):
@@ -460,7 +464,7 @@ class Driver(BaseDriver[E_]):
         finally:
             try:
                 await end_stream(stream)
-            except Exception as error:  # noqa: BLE001 - it is over, one way or the other
+            except Exception as error:  # noqa: BLE001 - the connection has ended in any case
                 logger.warning("closing %r failed: %r", link, error)
 
     async def _read(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
@@ -475,11 +479,11 @@ class Driver(BaseDriver[E_]):
                 return
             self._received(link, wire, data)
             while link.behind:
-                # All others have their turn.
+                # Let all other tasks run.
                 await anyio.lowlevel.checkpoint()
 
     def _readable(self, link: Any, wire: _Wire, stream: PlainOnAsyncio) -> None:
-        """Do what `_read` does, without a task. No engine that connects is ever behind."""
+        """Receive data without a task. The links of clients and workers have no backlog."""
         try:
             data = stream.receive_now(READ_SIZE)
             if not data:
@@ -491,7 +495,8 @@ class Driver(BaseDriver[E_]):
             stream.unwatch()
             self._lost(link, error)
         except BaseException as error:
-            # A signal handler's, say. What was read may be lost, and asyncio goes on.
+            # A signal handler may have raised it. The received data may be lost, and asyncio
+            # continues.
             self._interrupted(error)
             self._pump()
             raise
@@ -501,14 +506,14 @@ class Driver(BaseDriver[E_]):
         if data:
             self._feed(self.engine.receive_data, link, data)
         else:
-            # The engine says when to close it. There may be something left to write.
+            # The engine decides when to close the link. It might still have data to send.
             self._feed(self.engine.receive_eof, link)
 
     async def _write(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
         while True:
             wire.rest = wire.rest or self._feed(self.engine.data_to_send, link) or b""
             if not wire.rest:
-                # Whatever comes from here on rings. (What came before has been looked at.)
+                # New data rings the bell from now on. (Earlier data was sent.)
                 wire.is_idle = True
                 await wire.writable.wait()
                 continue
@@ -526,7 +531,7 @@ class Driver(BaseDriver[E_]):
             self._feed(self.engine.connection_lost, link, reason(error))
 
 
-# Those inside ``async with``, for the child of a fork.
+# The drivers inside ``async with``, for the child of a fork.
 _running: Final[weakref.WeakSet[Driver[Any]]] = weakref.WeakSet()
 
 

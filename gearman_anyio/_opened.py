@@ -1,6 +1,6 @@
-"""What clients and job server have in common: each is used once, inside ``async with``.
+"""A base class for clients and job servers, which are used once, inside ``async with``.
 
-And what clients have in common with the worker: where the streams of their links come from.
+This module also opens the streams of clients and workers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SSLContext: TypeAlias = "ssl.SSLContext"
 
 def load_ssl() -> Ssl[SSLContext]:
     """Import `ssl`, for the functions of `gearman_proto.tls`."""
-    import ssl  # noqa: PLC0415 - it takes long to load
+    import ssl  # noqa: PLC0415 - it is slow to import
 
     return ssl
 
@@ -40,9 +40,9 @@ def load_ssl() -> Ssl[SSLContext]:
 def make_opener(
     addresses: Collection[ServerAddress], connect: Connector | None
 ) -> Callable[[Any, float], Awaitable[ByteStream]]:
-    """Return what opens the streams of links to `addresses`: with `connect`, or with TCP.
+    """Return a function that opens the streams of links to `addresses`, by `connect` or TCP.
 
-    Its arguments are the link and the connect timeout, in which each address gets its turn.
+    The function gets the link and the connect timeout. Within that time, it tries all addresses.
     """
     contexts = make_contexts(addresses, load_ssl)
     last_good: LastGood = {}
@@ -69,7 +69,7 @@ async def _connect(found: Found, is_plain: bool) -> ByteStream:
 
 
 class Opened(Generic[E_]):
-    """What has a `_driver` that runs from the beginning of ``async with`` to its end."""
+    """A base class whose `_driver` runs from the beginning of ``async with`` to its end."""
 
     _driver: Driver[E_]
 

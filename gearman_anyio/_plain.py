@@ -1,12 +1,13 @@
-"""Plain TCP connections that this package has opened itself, so that nobody else has their socket.
+"""Plain TCP connections that this package has opened itself, so that it owns their sockets.
 
-Whichever task runs may write to such a one at once, and need not leave that to a task that has its
-turn later. Nothing can be torn by it: it does not wait, so it can't be cancelled. And asyncio calls
-where there is something to read, so that no task has to wait for that.
+Any task can send on such a connection at once, and need not leave that to the writer, which runs
+later. Sending does not wait, so it can't be cancelled in the middle of a packet. On asyncio, the
+event loop calls a function when the socket is readable, so that no task has to wait for data.
 
-Streams with TLS, those of the application's `connect=` and those that a server accepts are anyio's:
-the bytes sent on them may differ from the socket's. (asyncio's own TLS is not used: told to keep
-nothing back, it pauses and resumes its writer in turns. It also closes a half-closed connection.)
+Streams with TLS, those of the application's `connect=` and those that a server accepts are streams
+of anyio: the bytes sent on them can differ from the socket's. (asyncio's own TLS is not used: if
+told to buffer nothing, it pauses and resumes its writer in turns. It also closes a half-closed
+connection.)
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 async def plain_stream(sock: socket.socket) -> ByteStream:
-    """Return the stream of a connected socket: a Plain one, if there are any on this event loop."""
+    """Return the stream of a connected socket: a Plain one, if the event loop supports it."""
     make = _kind()
     return await socket_stream(sock) if make is None else make(sock)
 
@@ -35,19 +36,19 @@ async def plain_stream(sock: socket.socket) -> ByteStream:
 def _kind() -> Callable[[socket.socket], Plain] | None:
     if not is_asyncio():
         return PlainOnTrio
-    import asyncio  # noqa: PLC0415 - it is there, and on trio it may not be
+    import asyncio  # noqa: PLC0415 - it is imported already; on trio it might not be
 
-    # uvloop, say, has read something by then, perhaps, and is quicker with transports. Windows has
-    # a loop that does not tell of sockets.
+    # uvloop, for example, may have read data by then, and its transports are faster. Windows has a
+    # loop that can't watch sockets.
     loop = asyncio.get_running_loop()
     return PlainOnAsyncio if isinstance(loop, asyncio.SelectorEventLoop) else None
 
 
 class Plain(ByteStream):
-    """A stream that can also be written to without waiting.
+    """A stream that can also send without waiting.
 
     Args:
-        sock: The socket, which is connected, and does not block.
+        sock: A connected, non-blocking socket.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -58,9 +59,9 @@ class Plain(ByteStream):
         return {SocketAttribute.raw_socket: lambda: self._sock}
 
     def send_now(self, data: bytes) -> bytes | memoryview:
-        """Send what the system takes at once, and return the rest.
+        """Send the bytes that the system accepts at once, and return the rest.
 
-        That is all of it where this fails: whoever sends the rest will be told.
+        If sending fails, the rest is `data`; sending it later raises the error.
         """
         try:
             sent = self._sock.send(data)
@@ -69,10 +70,10 @@ class Plain(ByteStream):
         return b"" if sent == len(data) else memoryview(data)[sent:]
 
     def receive_now(self, max_bytes: int) -> bytes:
-        """Return what has come, nothing if the peer sends no more.
+        """Return received data, or b"" if the peer has ended its stream.
 
         Raises:
-            BlockingIOError: Nothing has come.
+            BlockingIOError: No data was received.
             OSError: The connection is lost.
         """
         return self._sock.recv(max_bytes)
@@ -85,17 +86,17 @@ class Plain(ByteStream):
 
 
 class PlainOnTrio(Plain):
-    """One that trio waits for."""
+    """A Plain stream on trio."""
 
     def __init__(self, sock: socket.socket) -> None:
-        from trio import lowlevel  # noqa: PLC0415 - it is there, and on asyncio it may not be
+        from trio import lowlevel  # noqa: PLC0415 - it is imported already; on asyncio it might not be
 
         super().__init__(sock)
         self._wait_readable = lowlevel.wait_readable
         self._wait_writable = lowlevel.wait_writable
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        # Looking before would be for nothing: what has come at once was taken the last time.
+        # Don't try to receive first: the previous call has received all available data.
         while True:
             await self._wait_readable(self._sock)
             try:
@@ -117,7 +118,7 @@ class PlainOnTrio(Plain):
 
 
 class PlainOnAsyncio(Plain):
-    """One that asyncio watches. It is not received from: `watch` says when to `receive_now`."""
+    """A Plain stream on asyncio. It has no `receive`; `watch` calls back for `receive_now`."""
 
     def __init__(self, sock: socket.socket) -> None:
         import asyncio  # noqa: PLC0415 - as above
@@ -127,20 +128,20 @@ class PlainOnAsyncio(Plain):
         self._is_watched = False
 
     def watch(self, readable: Callable[[], object]) -> None:
-        """Call `readable` whenever `receive_now` has something to return, or to raise.
+        """Call `readable` whenever `receive_now` has data to return or an error to raise.
 
-        No task is running then. All the same, anyio has to know which event loop this is: it may
-        be asked to start one.
+        The call is not in a task. Even so, anyio has to know the current event loop, because
+        `readable` can start a task.
         """
         if sniffio := sys.modules.get("sniffio"):
-            # Whoever has used `asyncio.run` has not said so. (Without sniffio, anyio sees it.) This
-            # is for the calling task, and for what comes of it.
+            # `asyncio.run` does not set this variable. (Without sniffio, anyio detects asyncio
+            # itself.) It applies to the calling task, and to its callbacks and tasks.
             sniffio.current_async_library_cvar.set("asyncio")
         self._loop.add_reader(self._sock, readable)
         self._is_watched = True
 
     def unwatch(self) -> None:
-        """Call it no more."""
+        """Stop calling `readable`."""
         if self._is_watched:
             self._is_watched = False
             self._loop.remove_reader(self._sock)

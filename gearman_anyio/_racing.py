@@ -1,7 +1,7 @@
 """TCP connections to servers whose names have several addresses (`gearman_proto.engines.racing`).
 
-Each attempt has a task. The first stream that is open, TLS included, wins; leaving the `Tasks`
-cancels the others, which close their sockets.
+Each attempt has a task. The first stream that is open, including TLS, wins. Leaving the `Tasks`
+cancels the other attempts, which close their sockets.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ async def connect(
     last_good: LastGood,
     attempt: Callable[[Found], Awaitable[ByteStream]],
 ) -> ByteStream:
-    """Return the stream of the address of a server that is the first to have one open.
+    """Connect to all addresses of a server, and return the first stream that is open.
 
     Args:
-        address: The server.
-        timeout: Seconds in which each of its addresses gets its turn.
-        last_good: The addresses that worked last.
+        address: The server's address.
+        timeout: Seconds within which all resolved addresses are tried.
+        last_good: The last working address of each server.
         attempt: Opens a stream to an address.
 
     Raises:
-        Exception: Its name has no address, or all attempts have failed.
+        Exception: The host name has no address, or all attempts have failed.
     """
     racing = Race(address, await resolve(address.host, address.port), timeout, last_good)
     opened: list[ByteStream] = []
@@ -82,11 +82,11 @@ async def _end_all(streams: list[ByteStream]) -> None:
 
 
 async def resolve(host: str, port: int, flags: int = 0) -> list[Found]:
-    """Return the addresses of a host. Only a name needs a thread.
+    """Return the addresses of a host. Only a host name needs a thread.
 
     Raises:
-        OSError: It is not known.
-        Exception: Its name is wrong, or there was no thread.
+        OSError: The host is unknown.
+        Exception: The host name is invalid, or the system has no thread left.
     """
     with contextlib.suppress(socket.gaierror):
         return socket.getaddrinfo(

@@ -1,20 +1,21 @@
-"""The sockets of this package: how they connect, accept and end, and why no fork keeps them open.
+"""Sockets that connect, accept and close, and that a forked child does not keep open.
 
-A child that keeps a copy of a worker's socket keeps the connection alive: its server gives the job
-to no other worker while the child lives, even if the parent was killed. So the child closes its
-copies as soon as it runs (`_after_fork`), and an orderly end shuts the connection down before it
-closes the socket, which ends it for copies of which this package does not know.
+A child that keeps a copy of a worker's socket keeps the connection alive. While the child lives,
+the server gives the job to no other worker, even if the parent was killed. So the child closes its
+copies as soon as it runs (`_after_fork`). In addition, every orderly close first shuts down the
+connection. That ends it even for copies that this package does not know.
 
 Closing a copy does not disturb the parent. The child shares the epoll of the parent's event loop,
-but an epoll watches open file descriptions, not numbers: it drops one when the last descriptor for
-it is closed, and the parent still has its own. Nothing else may touch that epoll: a
-`remove_reader` in the child would end the parent's waiting. asyncio's and trio's epolls are alike
-in this. The child also sends nothing, as a shutdown would end the parent's connection.
+but an epoll watches open file descriptions, not descriptor numbers. It drops a description when its
+last descriptor is closed, and the parent still has one. The child must not use that epoll in any
+other way: a `remove_reader` in the child would unregister the parent's socket. This applies to the
+epolls of asyncio and of trio. The child also sends nothing. A shutdown, for example, would end the
+parent's connection.
 
-The number that is closed may soon be another file's. So it is the socket object that is closed, not
-the number: an object that is closed again by its owner (a stream, a transport, the garbage
-collector) does nothing then. uvloop keeps numbers that no object can close. In place of such a
-connection, the child gets the null device under the same number, which uvloop may close.
+Another file can get the number of a closed descriptor at once. So the child closes the socket
+object, not the number. If the owner of the object (a stream, a transport, the garbage collector)
+closes it again, that has no effect. uvloop keeps numbers that no object can close. In place of such
+a connection, the child opens the null device under the same number, which uvloop can close safely.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 _IN_PROGRESS: Final = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 
-# The sockets, or the streams of those that hide theirs, with the number and the inode of each. The
-# inode tells whether the number is still that socket's.
+# The open sockets, or streams if they hide their socket, with their descriptors and inodes. The
+# inode shows whether the descriptor still belongs to the socket.
 _open: Final[weakref.WeakKeyDictionary[Any, tuple[int, int]]] = weakref.WeakKeyDictionary()
 
 
@@ -48,9 +49,9 @@ def own(sock: socket.socket) -> socket.socket:
 
 
 def own_stream(stream: AnyByteStream) -> None:
-    """Mark the socket of `stream`, if there is one, to be closed in the child of a fork."""
+    """Mark the socket of `stream`, if it has one, to be closed in the child of a fork."""
     if (sock := socket_of(stream)) is not None:
-        # It may have been closed meanwhile, or the stream may have no weak references.
+        # The socket may be closed already, or the stream may not support weak references.
         with contextlib.suppress(OSError, TypeError):
             _own(sock if isinstance(sock, socket.socket) else stream, sock.fileno())
 
@@ -61,15 +62,15 @@ def _own(owner: Any, number: int) -> None:
 
 
 def socket_of(stream: AnyByteStream) -> Any:
-    """Return the socket below a stream, or None if there is none. uvloop's only looks like one."""
+    """Return the socket below a stream, or None if it has none. uvloop's is not a real socket."""
     found: Any = stream.extra(SocketAttribute.raw_socket, None)
-    # asyncio's transports show their socket in an envelope that can't be closed.
+    # asyncio's transports wrap their socket in an object that can't be closed.
     return getattr(found, "_sock", found)
 
 
 def shut_down(sock: Any) -> None:
-    """End the connection of `sock`, for all processes that have a copy. Its owner closes it."""
-    with contextlib.suppress(OSError):  # It was never connected, or has ended.
+    """End the connection of `sock` in all processes that have a copy. Its owner closes `sock`."""
+    with contextlib.suppress(OSError):  # The socket was never connected, or has been closed.
         if isinstance(sock, socket.socket):
             sock.shutdown(socket.SHUT_RDWR)
         else:
@@ -78,13 +79,13 @@ def shut_down(sock: Any) -> None:
 
 
 def end(sock: socket.socket) -> None:
-    """Shut `sock` down, and close it."""
+    """Shut down `sock`, and close it."""
     shut_down(sock)
     sock.close()
 
 
 async def connect(address: Found) -> socket.socket:
-    """Return a socket that is connected to `address`, and does not block.
+    """Connect to `address`, and return the non-blocking socket.
 
     Raises:
         OSError: The connection could not be made.
@@ -106,10 +107,10 @@ async def connect(address: Found) -> socket.socket:
 
 
 def listen(address: Found, backlog: int) -> socket.socket:
-    """Return a socket that listens at `address`.
+    """Listen on `address`, and return the non-blocking socket.
 
     Raises:
-        OSError: It can't listen there.
+        OSError: It is not possible to listen on the address.
     """
     family, _, _, _, where = address
     sock = own(socket.create_server(where[:2], family=family, backlog=backlog))
@@ -118,7 +119,7 @@ def listen(address: Found, backlog: int) -> socket.socket:
 
 
 async def accept(listener: socket.socket) -> socket.socket:
-    """Return the socket of the next connection, which does not block.
+    """Accept the next connection, and return its non-blocking socket.
 
     Raises:
         OSError: No connection could be accepted.
@@ -136,7 +137,7 @@ async def accept(listener: socket.socket) -> socket.socket:
 def _after_fork() -> None:
     null = None
     for owner, (number, inode) in list(_open.items()):
-        # An OSError means that the number is closed, as it should be.
+        # An OSError means that the descriptor is closed, as it should be.
         with contextlib.suppress(OSError):
             if isinstance(owner, socket.socket):
                 owner.close()

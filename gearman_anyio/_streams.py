@@ -38,16 +38,17 @@ if TYPE_CHECKING:
 #: Gets the address of a server and returns a byte stream to it.
 Connector: TypeAlias = "Callable[[ServerAddress], Awaitable[ByteStream]]"
 
-# Chunks on their way in a pipe.
+# Maximum number of chunks in flight in a pipe.
 _PIPE_SIZE: Final = 4
-# Turns of the event loop that a reader needs at most until it has heard of its connection's end:
-# for what it may have to read before that, and for one that is not told by the system.
+# Maximum number of event loop iterations that a reader needs to notice the end of its connection.
+# The first is for sockets, whose readers may have to receive data before. The second is for streams
+# that the system can't check.
 _TURNS: Final = 10
 _TURNS_IN_PROCESS: Final = 2
 
 
 async def socket_stream(sock: socket.socket) -> ByteStream:
-    """Return the stream of a connected socket, as anyio makes it. It owns the socket in any case.
+    """Return anyio's stream of a connected socket. If this fails, the socket is closed.
 
     Raises:
         Exception: The connection has ended meanwhile.
@@ -60,7 +61,7 @@ async def socket_stream(sock: socket.socket) -> ByteStream:
 
 
 async def end_stream(stream: ByteStream) -> None:
-    """Shut the connection of `stream` down, and close it without waiting for anything."""
+    """Shut down the connection of `stream`, and close it without waiting."""
     if (sock := _sockets.socket_of(stream)) is not None:
         _sockets.shut_down(sock)
     await anyio.aclose_forcefully(stream)
@@ -69,7 +70,7 @@ async def end_stream(stream: ByteStream) -> None:
 async def open_stream(
     address: ServerAddress, context: ssl.SSLContext | None, connecting: Awaitable[ByteStream]
 ) -> ByteStream:
-    """Return the stream to `address` that `connecting` opens, secured if there is a `context`.
+    """Return the stream to `address` that `connecting` opens, with TLS if `context` is given.
 
     Raises:
         Exception: The connection could not be opened, or the handshake failed.
@@ -94,16 +95,16 @@ async def _secure(
 
 
 async def accept_tls(context: ssl.SSLContext, stream: ByteStream) -> ByteStream:
-    """Return `stream`, which was accepted, secured.
+    """Add TLS to the accepted `stream`, and return the result.
 
     Raises:
-        Exception: What a failed handshake raises. The stream is left open then.
+        Exception: The handshake failed. `stream` is still open.
     """
     return await _wrap(stream, context, None)
 
 
 async def _wrap(stream: ByteStream, context: ssl.SSLContext, hostname: str | None) -> ByteStream:
-    # `ssl`, which this imports, takes long to load.
+    # This imports `ssl`, which is slow to import.
     from anyio.streams.tls import TLSStream  # noqa: PLC0415
 
     # Nothing in the protocol depends on how a stream ends, and servers do not say goodbye.
@@ -121,7 +122,7 @@ def set_options(stream: AnyByteStream, address: ServerAddress | None) -> None:
     sock = stream.extra(SocketAttribute.raw_socket, None)
     if sock is not None:
         for level, option, value in socket_options(address, socket):
-            with contextlib.suppress(OSError):  # Not every kind of socket has each.
+            with contextlib.suppress(OSError):  # Some kinds of sockets lack some options.
                 sock.setsockopt(level, option, value)
 
 
@@ -133,10 +134,11 @@ def unacknowledged(sock: Any) -> int | None:
 
 
 class _Shared(ByteStream):
-    """What is below TLS, where a reader and a writer both send and receive.
+    """The stream below TLS. The reader and the writer can both send and receive on it.
 
-    Each of them may come upon something that TLS has to answer (a new key, a renegotiation, a
-    request for a certificate) while the other is at it, which streams refuse.
+    TLS has to answer some messages of the peer (a new key, a renegotiation, a request for a
+    certificate). The reader or the writer does that, while the other one may be sending or
+    receiving. Other streams refuse such concurrent use.
     """
 
     def __init__(self, stream: ByteStream) -> None:
@@ -150,7 +152,7 @@ class _Shared(ByteStream):
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         if self._receiving is not None:
-            # Whoever receives gives it to TLS. After that there may be nothing to wait for.
+            # The other task passes the received data to TLS. Afterwards, TLS may not need more.
             await self._receiving.wait()
             return b""
         self._receiving = anyio.Event()
@@ -161,7 +163,7 @@ class _Shared(ByteStream):
             self._receiving = None
 
     async def send(self, item: bytes) -> None:
-        # The records stay in order: between TLS and this queue nothing is awaited.
+        # The TLS records stay in order, because no code awaits between TLS and this lock.
         async with self._sending:
             await self._stream.send(item)
 
@@ -173,13 +175,13 @@ class _Shared(ByteStream):
 
 
 class Ends:
-    """Looks for connections that have ended before anything is sent on them.
+    """A check for ended connections before data is sent on them.
 
-    Their readers are about to hear of it, but what is submitted before they have is lost.
+    Their readers will notice the end soon, but jobs that are submitted before would be lost.
     """
 
     def __init__(self) -> None:
-        # Linux tells what is an end from what is only data.
+        # Linux distinguishes the end of a stream from data.
         self._events: int = getattr(select, "POLLRDHUP", getattr(select, "POLLIN", 0))
         self._poll: Any = select.poll() if self._events else None
         self._sockets = 0
@@ -187,7 +189,7 @@ class Ends:
 
     @contextlib.contextmanager
     def watching(self, stream: ByteStream) -> Iterator[None]:
-        """Look at `stream`, too."""
+        """Include `stream` in the check, inside the context."""
         sock = stream.extra(SocketAttribute.raw_socket, None)
         number = -1 if sock is None or self._poll is None else sock.fileno()
         if number < 0:
@@ -203,18 +205,18 @@ class Ends:
             yield
         finally:
             self._sockets -= 1
-            # If the socket was closed before, the number may have been another's since, which is
-            # not looked at any more then; nothing worse.
+            # If the socket was closed before, another socket may have got its number. Then that
+            # socket is not checked any longer, which is harmless.
             with contextlib.suppress(KeyError):
                 self._poll.unregister(number)
 
     def any(self) -> bool:
-        """Whether there may be one whose reader has not heard of it."""
-        # Of some the system can't be asked.
+        """Return True if a connection might have ended without its reader's notice."""
+        # The system can't check streams that have no socket.
         return bool(self._others or (self._sockets and self._poll.poll(0)))
 
     async def look(self) -> None:
-        """Return when the readers of all connections that have ended have heard of it."""
+        """Wait until the readers of all ended connections have noticed that."""
         for turn in range(_TURNS):
             if self._others and turn < _TURNS_IN_PROCESS:
                 pass
@@ -224,7 +226,7 @@ class Ends:
 
 
 def pipe() -> tuple[ByteStream, ByteStream]:
-    """The two ends of a connection within this process."""
+    """Return the two ends of a connection within this process."""
     to_far, from_near = anyio.create_memory_object_stream[bytes](_PIPE_SIZE)
     to_near, from_far = anyio.create_memory_object_stream[bytes](_PIPE_SIZE)
     return (
@@ -234,7 +236,7 @@ def pipe() -> tuple[ByteStream, ByteStream]:
 
 
 class _End(ByteStream):
-    """One end of a pipe: a stream of chunks as a stream of bytes."""
+    """One end of a pipe, which turns a stream of chunks into a stream of bytes."""
 
     def __init__(self, chunks: StapledObjectStream[bytes]) -> None:
         self._chunks = chunks
@@ -254,14 +256,14 @@ class _End(ByteStream):
 
 
 def reason(error: Exception) -> Exception:
-    """What is behind an error of a stream, which often says no more than that there was one."""
+    """Return the cause of a stream's error, whose own text is often meaningless."""
     cause = error.__cause__
     if isinstance(cause, ExceptionGroup):
         return OSError("; ".join(str(reason(each)) for each in cause.exceptions))
     if isinstance(cause, OSError):
         error = cause
     if isinstance(error, OSError) and str(error.strerror).startswith("Connect call failed"):
-        # asyncio says what has failed, but not why.
+        # asyncio's message has the failed call, but not the reason.
         return OSError(error.errno, f"{error.strerror}: {os.strerror(error.errno or 0)}")
     if isinstance(error, anyio.EndOfStream):
         return ConnectionError("the connection was closed")
@@ -269,11 +271,11 @@ def reason(error: Exception) -> Exception:
 
 
 def failure(error: BaseException) -> Exception:
-    """What a stream has raised, if that is its failure; else it is raised again."""
+    """Return `error` if it is a failure of the stream; otherwise raise it again."""
     if isinstance(error, Exception):
         return error
     is_cancellation = isinstance(error, anyio.get_cancelled_exc_class())
     if is_cancellation and anyio.current_effective_deadline() != -math.inf:
-        # Not ours: on asyncio, the stream has awaited something else that was cancelled.
+        # This task was not cancelled. On asyncio, the stream has awaited a cancelled task.
         return errors.ConnectionError("the stream was cancelled")
     raise error

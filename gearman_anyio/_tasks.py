@@ -1,14 +1,15 @@
-"""A task group that can be hidden behind an ``async with``, and which event loop it is on.
+"""Task groups that an ``async with`` can hide, and functions that depend on the event loop.
 
-A task group turns whatever leaves it into an ExceptionGroup, and waits for its tasks. Neither is
-for somebody who does not know that there is one: leaving `Tasks` cancels its tasks, and what the
-body raises leaves it as it is. Only what a task raises has no other way out; it goes before.
+A task group wraps exceptions in an ExceptionGroup, and waits for its tasks. Both would surprise a
+user who does not know that an object has a task group. Leaving `Tasks` cancels the tasks, and an
+exception of the body propagates unchanged. An exception of a task has no other way to the user, so
+it takes precedence.
 
 A task group also has to be left by the task that entered it. pytest-asyncio enters and leaves an
-async generator's fixture in different tasks, and so do some frameworks with what lives as long as
-the application. On asyncio, `HostedTasks` therefore have their group in a task of their own. trio
-has no task outside a nursery except its system tasks, whose exceptions end the whole program, so
-there the task that enters must also leave. (pytest-trio does that.)
+async generator's fixture in different tasks. So do some frameworks with objects that live as long
+as the application. On asyncio, `HostedTasks` therefore run their group in a task of its own. trio
+has no task outside a nursery except its system tasks, whose exceptions end the whole program. On
+trio, the task that enters must therefore also leave. (pytest-trio does that.)
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Tasks:
-    """Tasks that run as long as the body of an ``async with`` does."""
+    """Tasks that run as long as the body of an ``async with``."""
 
     def __init__(self) -> None:
         self._manager = _open_group()
@@ -43,7 +44,7 @@ class Tasks:
         self._group.cancel_scope.cancel()
         errors: list[BaseException] = []
         try:
-            # The group is not told of `error`: it would come out in another form.
+            # Don't pass `error` to the group, which would wrap it.
             await self._leave()
         except anyio.get_cancelled_exc_class():
             if error is None:
@@ -51,7 +52,7 @@ class Tasks:
         except BaseExceptionGroup as group:
             errors += _others(group)
             if error is None and not errors:
-                # This task is cancelled, and is to be told so by one exception.
+                # This task is cancelled. Raise its cancellation alone.
                 await anyio.lowlevel.checkpoint()
             if len(errors) > 1 or (error is None and not errors):
                 raise
@@ -67,14 +68,14 @@ class Tasks:
 
 
 class HostedTasks(Tasks):
-    """Tasks of asyncio that another task may leave than the one that entered.
+    """Tasks on asyncio that any task can leave, not only the one that entered.
 
-    If one of them raises or is cancelled, the others are cancelled, as in a task group, and so is
-    the task that entered, if it still runs.
+    If one of the tasks raises or is cancelled, the others are cancelled, as in a task group. The
+    task that entered is cancelled as well, if it is still running.
 
     Args:
-        failed: Called with the exception of a task as soon as all have ended. `__aexit__` raises
-            the exception too.
+        failed: Called with a task's exception when all tasks have ended. `__aexit__` raises the
+            exception too.
     """
 
     def __init__(self, failed: Callable[[BaseException], object] | None) -> None:
@@ -117,11 +118,11 @@ class HostedTasks(Tasks):
             try:
                 await asyncio.wait([self._host])
             except asyncio.CancelledError as error:
-                # The tasks are about to end, and none may outlive this.
+                # Keep waiting: the tasks are ending, and none may outlive this call.
                 cancellation = error
         if self._has_cancelled and self._owner is asyncio.current_task():
             asyncio.current_task().uncancel()  # type: ignore[union-attr]
-        if not self._host.cancelled():  # It is where the event loop ends.
+        if not self._host.cancelled():  # The end of the event loop cancels it.
             self._host.result()
         if cancellation is not None:
             raise cancellation
@@ -129,41 +130,41 @@ class HostedTasks(Tasks):
     def _ended(self, host: Any) -> None:
         if self._is_leaving:
             return
-        # Without an exception, something has cancelled one of them, as the end of the loop does.
+        # Without an exception, a task was cancelled, by the end of the event loop, for example.
         error = None if host.cancelled() else host.exception()
         if self._failed is not None:
             self._failed(error or ConnectionError("its tasks were cancelled"))
-        # It may be waiting for something else than these tasks. If it has ended, this does nothing.
+        # The owner may be waiting for something unrelated. If it has ended, this has no effect.
         self._has_cancelled = self._owner.cancel()
 
 
 def hosted_tasks(failed: Callable[[BaseException], object] | None = None) -> Tasks:
-    """Return tasks that any task may leave, where the event loop has such: see `HostedTasks`."""
+    """Return tasks that any task can leave, if the event loop allows that: see `HostedTasks`."""
     return HostedTasks(failed) if is_asyncio() else Tasks()
 
 
 def _open_group() -> Any:
     if is_asyncio():
         return anyio.create_task_group()
-    import trio  # noqa: PLC0415 - it is there, and on asyncio it may not be
+    import trio  # noqa: PLC0415 - it is imported already; on asyncio it might not be
 
-    # anyio's is one of these. For each task it makes a scope, an event and a handle, which nobody
-    # here asks for, and which take longer than the task.
+    # anyio's task group wraps a nursery. For each task, it creates a scope, an event and a handle,
+    # which this package does not need, and which take longer than the task itself.
     return trio.open_nursery(strict_exception_groups=True)
 
 
 def _raise_again(error: BaseException) -> NoReturn:
-    """Raise `error` with the past that it has: nothing here is what it came of."""
+    """Raise `error` with its own context: no exception that is handled here has caused it."""
     context = error.__context__
     try:
         raise error
     finally:
         error.__context__ = context
-        del error  # It has a traceback with this frame.
+        del error  # Break the cycle: its traceback refers to this frame.
 
 
 def _others(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """The exceptions in `group`, and in groups in it, that are not mere cancellation."""
+    """Yield the exceptions in `group` and in nested groups, except cancellations."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from _others(error)
@@ -172,13 +173,13 @@ def _others(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 
 def is_asyncio() -> bool:
-    """Whether this event loop is asyncio's, or one like it, and not trio's."""
+    """Return True on asyncio and its replacements, False on trio."""
     return anyio.get_cancelled_exc_class().__module__.startswith("asyncio")
 
 
 def native() -> tuple[Callable[[], float], Callable[[], Event]]:
     """Return the clock that `anyio.current_time` reads on this event loop, and its events."""
-    # Imported here: whichever runs this is there, and the other one may not be.
+    # Imported here: the running event loop's package is installed, the other one might not be.
     if is_asyncio():
         import asyncio  # noqa: PLC0415
 

@@ -89,7 +89,8 @@ class GearmanWorker(Worker[Server, SSLContext]):
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._connect)
         engine = WorkerEngine(addresses, rng=chance, **options)
-        # The task of `work` enters and leaves. An exception in a job's task must cancel it.
+        # The task of `work` enters and leaves the group. An exception of a job's task must cancel
+        # that task.
         self._driver = Driver(engine, opener, lambda _failed: Tasks())
 
     async def __aenter__(self) -> Self:
@@ -164,7 +165,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
         job.encoder = self.data_encoder
         ending = Ending(job, logger)
         watch = Watch(self._leaves, ending.hook_raised)
-        # `call_back` has a guard of its own. A subclass's hook may fork too.
+        # `call_back` has a guard of its own. A subclass's hook can fork too.
         with watch, NO_GUARD if self._ends_at_once else guard(job):
             await awaited(self.on_job_execute(job))
         with watch:

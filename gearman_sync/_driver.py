@@ -1,47 +1,50 @@
-"""Runs an engine over blocking calls: one lock, one selector, and whoever waits does the work.
+"""The blocking driver: one engine, one lock, one selector, and no background thread.
 
-There is no thread behind this. A thread that is blocked in a call sleeps, or polls the sockets for
-all of them (see `_turns`). A thread that only submits writes to the sockets itself, and wakes the
-one that polls if what that waits for has changed.
+A thread that is blocked in a call either polls the sockets for all blocked threads, or sleeps (see
+`_turns`). A thread that only submits a job writes to the sockets itself. If that changes the events
+or the deadline of the polling thread, it wakes that thread.
 
-The lock guards the engine, the sockets (`_poller`, `_transport`) and all state here. It is held
-whenever these are touched, and never while anybody sleeps: not in the selector, not for a Bell. So
-a thread that connects delays nobody, and wake-ups (`Wait.wake`), which come out of the engine, have
-the lock.
+The lock guards the engine, the sockets (`_poller`, `_transport`) and all state in this module. A
+thread holds it while it uses any of these, and releases it before it sleeps, in the selector or on
+a Bell. So a thread that waits for a connection does not delay the others. The engine calls
+`Wait.wake` with the lock held.
 
-Where a thread may be
-    ==========  ===================================  ============================================
-    place       it has                               a call on top of it, and its exception
-    ==========  ===================================  ============================================
-    outside     nothing                              is a call like any other; ends nothing
-    inside      the lock                             is refused, or posted; gives up connections
-    leading     no lock; it sleeps in the selector   leads (`_turns`); ends this call
-    following   no lock; it waits for its Bell       follows, or leads; ends this call
-    ==========  ===================================  ============================================
+Nested calls
+    ==========  =======================================  ==========================================
+    place       state of the thread                      a nested call there; an exception there
+    ==========  =======================================  ==========================================
+    outside     holds nothing                            is an ordinary call; ends nothing
+    inside      holds the lock                           is refused or posted; drops connections
+    leading     sleeps in the selector without the lock  leads (`_turns`); ends this call
+    following   waits for its Bell without the lock      follows or leads; ends this call
+    ==========  =======================================  ==========================================
 
-    A call on top is one of a signal handler or a finalizer. Inside, the engine may be in the middle
-    of something, and nobody can wait for that to end: what has to wait is refused, and what only
-    tells the engine something (`tell`, `post`, `close`) is posted, to be done before the lock is
-    left or by whoever polls next. In the other places any call is sound: the outer one goes on
-    behind it, with its own deadline. What the selector had found by then may be out of date, and is
-    dropped (`_rounds`); it is found again.
+    Signal handlers and finalizers make nested calls. Inside, the nested call may have interrupted
+    the engine, which can't finish before the nested call returns. Calls that have to wait are
+    therefore refused. Calls that only notify the engine (`tell`, `post`, `close`) are posted: they
+    run before the lock is released, or in the thread that polls next. In the other places, any
+    call is safe. The outer call continues after the nested one, with its own deadline. By then,
+    the selector's results may be stale, so they are discarded (`_rounds`); the next poll reports
+    the sockets again.
 
-Where a signal's exception may come
-    Anywhere (see `_turns`), but only in one thread, the main one. Three rules make it harmless:
+Exceptions of signal handlers
+    A signal handler can raise an exception anywhere (see `_turns`), but only in the main thread.
+    Three rules make it harmless:
 
-    * `_busy` is true from before the engine or the sockets are touched until they are whole again.
-      An exception out of that gives up all connections, the selector too, of which nobody knows any
-      more what is in it, and ends all calls (`_interrupted`). As `_busy` stays true until that is
-      done, the next one who has the lock does it where it was interrupted itself.
-    * A Wait is known to its Call before the lock is left, that is, while `_busy` is true; and what
-      is behind a Call, whatever ends it, is a `finally` that begins with the one step of C that
-      hands the Wait to `_released`. So there is no moment at which the engine has a Wait that
-      nobody is going to release. For a worker that is what ends its work.
-    * What has to be done behind that takes the lock, and where it is interrupted it is done again.
+    * `_busy` is true from before the engine or the sockets are used until they are consistent
+      again. An exception in between leaves the contents of the selector uncertain, so
+      `_interrupted` drops all connections and the selector, and ends all calls. `_busy` stays true
+      until that is done. If `_interrupted` is interrupted itself, the next thread that takes the
+      lock completes it.
+    * A Wait is stored in its Call before the lock is released, that is, while `_busy` is true.
+      Every Call ends with a `finally` whose first step is a single C call that adds the Wait to
+      `_released`. So every Wait of the engine is released in the end. Releasing a worker's Wait is
+      what ends its work.
+    * All later cleanup takes the lock, and is repeated if it is interrupted.
 
-After a fork, the child owns nothing: sockets, selector and lock are shared with the parent or in
-an unknown state. It drops them all without touching the connections, and gets a new engine; what
-was under way over the old one is lost to the child.
+After a fork, the child can use nothing of this: sockets, selector and lock are shared with the
+parent or in an unknown state. The child drops them all without touching the connections, and
+creates a new engine. Calls in flight on the old engine are lost to the child.
 """
 
 from __future__ import annotations
@@ -77,12 +80,12 @@ logger: Final = logging.getLogger("gearman")
 
 # Errors that end one connection only.
 _BROKEN: Final = (OSError, MemoryError)
-# Who has connected.
+# The address of every accepted connection.
 _PEER: Final = ServerAddress("peer")
 
 #: The only clock.
 clock: Final = time.monotonic
-#: Where all chance comes from. It keeps nothing that two processes would share after a fork.
+#: The source of all randomness. It has no state that two processes could share after a fork.
 chance: Final = random.SystemRandom()
 
 
@@ -97,7 +100,7 @@ class Driver(BaseDriver[E_]):
     Args:
         make_engine: Makes the engine, now and after a fork.
         contexts: The TLS contexts of the servers that use TLS.
-        refusal: What a call raises that can't be made where this thread is.
+        refusal: The error that a call raises if its thread is inside another call.
     """
 
     def __init__(
@@ -115,33 +118,33 @@ class Driver(BaseDriver[E_]):
     def _setup(self) -> None:
         super().__init__(self._make_engine(), logger.exception)
         self._lock = Lock()
-        # Whether the engine or the sockets are in the middle of something.
+        # True while the engine and the sockets may be inconsistent.
         self._busy = False
-        # How often what has come was taken in.
+        # Counts how many times the selector's results were processed.
         self._rounds = 0
         self._poller = Poller()
         self._turns = Turns(self._lock)
-        # The address of each server that worked last.
+        # The last working address of each server.
         self._last_good: LastGood = {}
-        # Links whose sockets take more again.
+        # Links whose sockets accept data again.
         self._writable: set[Any] = set()
-        #: To be called with the Wait of a Call that is over, if it has one; `tidy` comes next.
+        #: Called with the Wait of a finished Call, or None. Call `tidy` afterwards.
         self.over = self._released.append
 
-    # The way in.
+    # The driver's interface.
 
     def run(self, begin: Begin[E_, Wait]) -> None:
-        """Begin a call, wait for its end, and raise what it has to raise."""
+        """Begin a call, wait until it ends, and raise its error if it failed."""
         self.finish(begin).raise_error()
 
     def finish(self, begin: Begin[E_, W_]) -> W_:
-        """Begin a call, wait for its end, and return its Wait."""
+        """Begin a call, wait until it ends, and return its Wait."""
         call: Call[W_] = Call(self)
         self._settled(self._inside, self._finish, call, begin)
         return call.wait
 
     def during(self, begin: Begin[E_, W_], body: Callable[[Call[W_]], T_]) -> T_:
-        """Begin a call, and return or raise what `body` does with it; behind that, it is over."""
+        """Begin a call, return the result of `body`, which gets the call, and end the call."""
         value: T_ = self._settled(self._during, begin, body)
         return value
 
@@ -156,71 +159,71 @@ class Driver(BaseDriver[E_]):
         return value
 
     def _settled(self, function: Callable[..., T_], *args: Any) -> T_:
-        """Call `function`, which makes a call. If it raises, see to it that nothing is left."""
+        """Run `function`, which makes a call. If it raises, clean up after the call."""
         try:
             try:
                 return function(*args)
             except BaseException:
-                # A signal's, perhaps. That nobody waits any more may be news to the engine.
+                # A signal handler may have raised it. Then the engine still has the Wait.
                 self._settle()
                 raise
         except BaseException:
-            self._settle()  # The one above may have been hit itself.
+            self._settle()  # The cleanup above may have been interrupted itself.
             raise
 
     def call(self, function: Callable[[E_, float], T_], *, look: bool = True) -> T_:
-        """Call the engine, do what comes of it, and return what `function` returns.
+        """Call the engine, carry out its actions, and return the result of `function`.
 
         Args:
-            function: Gets the engine and the time.
-            look: Whether to look first for what has come meanwhile.
+            function: Called with the engine and the time.
+            look: True to poll the sockets first.
 
         Raises:
-            LocalProtocolError: This is on top of a call of the same thread (`refusal`).
+            LocalProtocolError: This thread is inside another call (`refusal`).
         """
         value: T_ = self._inside(self._call, function, look)
         return value
 
     def tell(self, function: Callable[[E_, float], object]) -> None:
-        """Call the engine, or post it: this may be done on top of a call of this thread."""
+        """Call the engine, or post the call if this thread is inside another one."""
         if self._lock.is_mine():
             self.post(function)
         else:
             self.call(function)
 
     def post(self, function: Callable[[E_, float], object]) -> None:
-        """Call the engine soon. This never blocks: it may be called in a signal handler."""
+        """Schedule a call of the engine. This never blocks, so signal handlers can use it."""
         self._posted.append(function)
         self._poller.waker.wake()
 
     def open(self) -> None:
-        """Open the selector and the waker if they are not open. The caller has the lock.
+        """Open the selector and the waker if they are not open. The caller holds the lock.
 
         Raises:
-            ConnectionError: The system has no descriptors left. Nothing has changed then.
+            ConnectionError: The system has no descriptors left. Nothing was changed.
         """
         if self._poller.selector is None:
             self._poller.open()
 
     def block(self, wait: Wait, bell: Bell) -> None:
-        """Return when `wait`, which rings `bell`, is ready."""
+        """Block until `wait`, which rings `bell`, is ready."""
         self._inside(self._block, wait, bell)
 
     def tidy(self) -> None:
-        """Tell the engine of calls that are over, unless somebody has the lock, who does then.
+        """Release ended calls. If a thread holds the lock, leave that to it.
 
-        This never blocks: a generator that was not used up ends where the garbage collector comes
-        upon it, and that may be in a thread that has the lock, of this driver or of another.
+        This never blocks. The garbage collector finalizes an unfinished generator in any thread,
+        even in one that holds the lock of this driver or of another.
         """
         self._lock.if_free(self._guarded, self._tidy)
 
     def close(self) -> None:
-        """Close the engine and all sockets; everybody who waits returns."""
+        """Close the engine and all sockets. All blocked calls return."""
         try:
             self.tell(lambda engine, now: engine.close(now))
         except ConnectionError:
-            # The program has closed the descriptors. All connections are given up now, so the
-            # second call only closes the engine.
+            # The program has closed the descriptors. All connections have been dropped now, so
+            # the second call only closes the engine.
             self.tell(lambda engine, now: engine.close(now))
         if not self._lock.is_mine():
             with self._lock:
@@ -232,13 +235,14 @@ class Driver(BaseDriver[E_]):
         accept: Callable[[E_, str, int, float], Any],
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """Take connections from `sock`, which listens; the driver owns it from now on.
+        """Accept connections from the listening socket `sock`. The driver takes ownership of it.
 
         Args:
             sock: The socket.
-            accept: Gets the engine, the address of the other end, the new socket's number and the
-                time, and returns the link.
-            context: For TLS. Then the engine is told when the link's handshake is over.
+            accept: Called with the engine, the peer's address, the new socket's descriptor and the
+                time. It returns the link.
+            context: The TLS context. If there is one, the driver notifies the engine when a link's
+                handshake is done.
 
         Raises:
             ConnectionError: The system has no descriptors left.
@@ -249,7 +253,7 @@ class Driver(BaseDriver[E_]):
             self._poller.listen(Listener(sock, accept, context))
 
     def _inside(self, function: Callable[..., T_], *args: Any) -> T_:
-        """Call `function` with the lock."""
+        """Call `function` with the lock held."""
         if self._lock.is_mine():
             raise self._refusal(
                 "this is in the middle of another call of the same thread, as signal handlers and "
@@ -259,14 +263,14 @@ class Driver(BaseDriver[E_]):
             return self._guarded(function, *args)
 
     def _settle(self) -> None:
-        """A call has been left by an exception: see to it that nothing is left of it."""
+        """Clean up after a call that an exception has ended."""
         if not self._lock.is_mine():
             self.call(lambda _engine, _now: None, look=False)
 
-    # From here on, everything has the lock.
+    # All methods below, up to the finalizer, are called with the lock held.
 
     def _guarded(self, function: Callable[..., T_], *args: Any) -> T_:
-        """Call `function`, which uses the engine or the sockets, or sleeps."""
+        """Call `function`, which uses the engine or the sockets, and recover if it raises."""
         try:
             return function(*args)
         except BaseException as error:
@@ -276,7 +280,7 @@ class Driver(BaseDriver[E_]):
             raise
 
     def _check_descriptors(self, error: OSError) -> None:
-        """Give up all connections if `error` came because the program closed the descriptors.
+        """Drop all connections if `error` occurred because the program closed the descriptors.
 
         Raises:
             ConnectionError: The program has closed them.
@@ -302,8 +306,8 @@ class Driver(BaseDriver[E_]):
         self._enter()
         selector = self._poller.selector
         if look and selector is not None and self._turns.leader is None and self._poller.transports:
-            # Nobody has looked for a while. What matters most is a connection that has
-            # ended: what is sent on it would be lost.
+            # No thread has polled for a while. Above all, detect connections that have
+            # ended: data sent on them would be lost.
             ready = selector.select(0)
             if ready:
                 self._handle(ready, -math.inf)
@@ -320,7 +324,7 @@ class Driver(BaseDriver[E_]):
         on_top = self._turns.block(wait, bell, self._poll)
         self._turns.hand_over()
         if on_top:
-            # When the leader's sleep, beneath this, is over may have changed.
+            # The deadline of the leader's interrupted sleep may have changed.
             self._poller.waker.wake()
 
     def _enter(self) -> float:
@@ -346,26 +350,26 @@ class Driver(BaseDriver[E_]):
         self._close_poller()
 
     def _mend(self) -> None:
-        """Do what `_interrupted` should have done, in another thread, if that was interrupted."""
+        """Complete a call of `_interrupted` that was interrupted in another thread."""
         if self._busy:
             self._interrupted(InterruptedError("twice"))
 
     def _interrupted(self, error: BaseException) -> None:
-        """An exception has come out of the middle of something, perhaps of the engine."""
+        """Recover from an exception. If it interrupted the engine, drop all connections."""
         if self._busy:
             super()._interrupted(error)
             self._rounds += 1
             self._poller.renew(asleep=self._turns.is_asleep)
             self._pump()
-            # All calls are over now. The engine may have been hit where it was about to ring for
-            # one; each hands over to the next, the leader first.
+            # All calls have ended, but the engine may have been interrupted before it rang the
+            # Bells. Wake the leader; then each thread that returns hands over to the next.
             self._poller.waker.wake()
             self._busy = False
         self._turns.hand_over()
         self._close_poller()
 
     def _close_poller(self) -> None:
-        """Close all sockets, if the engine has ended. Who sleeps in the selector does it then."""
+        """Close all sockets if the engine is closed. If a thread leads, wake it to do that."""
         if self.engine.closed:
             if self._turns.leader is None:
                 self._poller.close()
@@ -375,7 +379,7 @@ class Driver(BaseDriver[E_]):
     # Polling.
 
     def _poll(self) -> None:
-        """Sleep until something comes or is due, and take it in."""
+        """Sleep until a socket is ready or a deadline passes, and process the events."""
         self._mend()
         rounds, selector = self._rounds, self._poller.selector
         if selector is None:
@@ -389,23 +393,23 @@ class Driver(BaseDriver[E_]):
         try:
             ready = self._turns.sleep(deadline, selector.select, timeout)
         finally:
-            # The one beneath, if this is on top of one, sleeps in it as well.
+            # If this call is nested, the outer call sleeps in the selector as well.
             if self._turns.depth == 1:
                 if self.engine.closed:
                     self._poller.close()
                 if selector is not self._poller.selector:
                     self._poller.drop(selector)
-        # What was found is out of date if somebody has looked meanwhile, on top of this.
+        # The results are stale if a nested call has polled meanwhile.
         if rounds == self._rounds and not self._busy:
             self._handle(ready, deadline)
 
     def _handle(self, ready: list[tuple[Any, int]], deadline: float) -> None:
-        """Take in what the selector has found, and go on from there.
+        """Process the selector's results, and carry out the engine's actions.
 
         Args:
-            ready: What it has found.
-            deadline: From when on the time that has passed matters. What comes of `ready` may
-                make that earlier; it is looked at before the next sleep.
+            ready: The owners of the ready sockets, and their events.
+            deadline: The time from which timeouts are handled. Processing `ready` may set an
+                earlier one, which is checked before the next sleep.
         """
         was_busy, self._busy = self._busy, True
         self._rounds += 1
@@ -421,8 +425,8 @@ class Driver(BaseDriver[E_]):
                 self._poller.waker.drain()
             elif isinstance(owner, Listener):
                 self._accept(owner, now)
-            # Else it was closed since the selector returned.
-        # Input that has come counts before the time that has passed.
+            # Otherwise, the socket was closed after the selector returned.
+        # Received data takes precedence over timeouts.
         if now >= deadline:
             self._start_addresses(now)
             self._poller.resume_listening(now)
@@ -467,20 +471,20 @@ class Driver(BaseDriver[E_]):
             if data:
                 self._tell(self.engine.receive_data, link, data, now)
             elif data is not None:
-                # The engine says when to close it. There may be something left to write.
+                # The engine decides when to close the link. It may still have data to send.
                 self._poller.touched.add(link)
                 self._tell(self.engine.receive_eof, link, now)
             if not data or not transport.has_pending:
                 return
 
     def _attempt(self, link: Any, step: Callable[[float], Any], now: float) -> bool:
-        """Take a step of connecting. Returns whether it was the last."""
+        """Run one step of connecting. Return True if it was the last."""
         self._poller.suspend(link)  # The step may close sockets.
         try:
             done = bool(step(now))
         except Exception as error:
-            # Of any kind: the system may have no memory or no thread left, and `ssl` raises
-            # ValueError for some host names.
+            # It can be of any type: the system may have no memory or no thread left, and `ssl`
+            # raises ValueError for some host names.
             if is_from_handler(error):
                 raise
             self._lost(link, self.engine.connect_failed, _with_text(error), now)
@@ -495,10 +499,10 @@ class Driver(BaseDriver[E_]):
         self._poller.forget(link)
         self._tell(tell, link, error, now)
 
-    # Doing what the engine wants.
+    # Carrying out the engine's actions.
 
     def _pump(self) -> None:
-        """Carry out what the engine wants, write what it has to write, and tell the leader."""
+        """Carry out the engine's actions, send its data, and wake the leader if necessary."""
         now = clock()
         changed = self._act(now)
         while links := [*self.engine.links_to_write(), *self._writable]:
@@ -513,7 +517,7 @@ class Driver(BaseDriver[E_]):
             self._poller.waker.wake()
 
     def _act(self, now: float) -> bool:
-        """Do what was posted, and what the engine wants. Returns whether there was anything."""
+        """Run posted calls, and carry out the engine's actions. Return True if there were any."""
         acted = bool(self._posted) and self._do_posted(now)
         while (action := self.engine.next_action()) is not None:
             acted = True
@@ -526,7 +530,7 @@ class Driver(BaseDriver[E_]):
         return acted
 
     def _write(self, links: list[Any], now: float) -> bool:
-        """Write what there is for `links`. Returns whether a connection was lost by that."""
+        """Send the pending data of `links`. Return True if a connection was lost."""
         lost = False
         for link in links:
             transport = self._poller.transports.get(link)
@@ -554,7 +558,7 @@ class Driver(BaseDriver[E_]):
         self._poller.connecting.add(link)
 
         def resolved(found: list[Any] | Exception) -> None:
-            # In the resolver's thread. If nobody leads, the next one who does will look.
+            # This runs in the resolver's thread. If no thread leads, the next leader handles it.
             self.post(lambda _engine, now: self._on_resolved(link, found, now))
 
         self._attempt(link, functools.partial(transport.start, resolved), now)
@@ -562,7 +566,7 @@ class Driver(BaseDriver[E_]):
     def _on_resolved(self, link: Any, found: list[Any] | Exception, now: float) -> None:
         transport = self._poller.transports.get(link)
         if transport is None:
-            return  # The engine has given it up.
+            return  # The engine has abandoned the link.
         if isinstance(found, Exception):
             self._lost(link, self.engine.connect_failed, found, now)
         else:
@@ -573,24 +577,24 @@ class Driver(BaseDriver[E_]):
     ) -> Transport:
         if context is None:
             return Transport(address, timeout, self._last_good)
-        from ._tls import SecureTransport  # noqa: PLC0415 - `ssl` takes long to load
+        from ._tls import SecureTransport  # noqa: PLC0415 - `ssl` is slow to import
 
         return SecureTransport(address, timeout, self._last_good, context)
 
-    # The end.
+    # Finalizing and forking.
 
     def __del__(self) -> None:
-        # Nobody waits: who did would hold this. The application has ended it, as by `close`.
+        # No call is blocked: it would hold a reference. Close the engine as `close` does.
         if hasattr(self, "_poller") and self._poller.is_open:
             with self._lock:
                 self.engine.close(clock())
             self._poller.close()
 
     def after_fork(self) -> None:
-        """In the child: forget the parent's sockets, lock and engine.
+        """Drop the parent's sockets, lock and engine, in the child of a fork.
 
-        Another thread may have been in the middle of them, so that they can't be relied on; and
-        there are other drivers, which are to forget theirs all the same.
+        Another thread may have been using them, so they can't be relied on. Their errors are
+        suppressed, because other drivers have to drop theirs as well.
         """
         was_closed = self.engine.closed
         with contextlib.suppress(Exception):
@@ -602,29 +606,29 @@ class Driver(BaseDriver[E_]):
 
 
 class Call(Generic[W_]):
-    """A call that waits for something.
+    """A blocking call.
 
-    It is there before its Wait, so that no exception can come between the two.
+    It is created before its Wait, so that no exception between the two can lose the Wait.
     """
 
     def __init__(self, driver: Driver[Any]) -> None:
         self._driver = driver
-        #: Its own object: a Wait keeps what wakes it, and would be in a circle with its Call.
+        #: A separate object: the Wait refers to it, and must not be in a cycle with the Call.
         self.bell = Bell()
-        #: What it waits for; none before it has begun.
+        #: The engine's Wait; None until the call has begun.
         self.wait: W_ = None  # type: ignore[assignment]
 
     def begin(self, begin: Begin[Any, W_]) -> None:
-        """Have the engine begin it."""
+        """Begin the call."""
         self._driver.call(functools.partial(self.start, begin))
 
     def start(self, begin: Begin[Any, W_], engine: Any, now: float) -> None:
-        """Begin it; this has the lock."""
+        """Begin the call. The caller holds the lock."""
         self._driver.open()
         self.wait = begin(engine, now, self.bell.ring)
 
     def block(self) -> W_:
-        """Return the Wait when it is ready."""
+        """Block until the Wait is ready, and return it."""
         if not self.wait.ready:
             self._driver.block(self.wait, self.bell)
         return self.wait

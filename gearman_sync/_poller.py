@@ -1,14 +1,15 @@
-"""What a driver waits for: a selector, the sockets in it, and what wakes who sleeps in it.
+"""The sockets of a driver, the selector that polls them, and the waker that ends its sleep.
 
-It knows sockets and what they are registered for, and nothing of engines. The driver's lock guards
-it, but for `select`, in which the leader sleeps without the lock, and `waker`. Registering while
-another thread polls is allowed on Linux and BSD, and elsewhere the wake-up makes it count.
+The poller knows sockets and their registered events, but not engines. The driver's lock guards it,
+with two exceptions: the leader sleeps in `select` without the lock, and any thread can use `waker`.
+Linux and BSD allow registering sockets while another thread polls. On other systems, a registration
+takes effect after the wake-up.
 
-Nothing is opened before it is used: programs make clients and workers, and then become daemons,
-which close all descriptors. A program that does so later closes descriptors that are in use, and
-their numbers become those of its own files. System calls then fail. Before the poller closes a
-descriptor, and after an error, `check` compares the waker's inodes. They stand for all other
-descriptors. If they have changed, `abandon` drops everything without closing it.
+Nothing is opened before it is used: programs create clients and workers, and then become daemons,
+which close all descriptors. A program that does so later closes descriptors in use, and its own
+files get their numbers. System calls then fail. Before the poller closes a descriptor, and after
+an error, `check` compares the waker's inodes as a sample of all descriptors. If they have changed,
+`abandon` drops everything without closing it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _NO_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 @record(eq=False)
 class Listener:
-    """A socket that listens, what makes a link of a connection that has come, and for TLS."""
+    """A listening socket, the function that creates a connection's link, and the TLS context."""
 
     sock: socket.socket
     accept: Callable[[Any, str, int, float], Any]
@@ -56,9 +57,9 @@ class Poller:
     Attributes:
         transports: The connections, by link.
         connecting: The links whose transports are being connected.
-        touched: The links whose transports may wait for something else than before.
-        selector: Its `select` sleeps until a socket is ready, or `waker` has woken it, whose owner
-            in it is None. There is one between `open` and `close`, `renew` or `abandon`.
+        touched: The links whose transports may need other events than before.
+        selector: The selector between `open` and `close`, `renew` or `abandon`; otherwise None.
+            `waker` is registered in it with the owner None, and ends its sleep.
         is_open: False once `close` was called.
     """
 
@@ -72,14 +73,14 @@ class Poller:
         # File descriptor -> the events it is registered for.
         self._interests: dict[int, int] = {}
         self._listeners: list[Listener] = []
-        # When to listen again, after there were too many open files; else infinity.
+        # When to listen again after the system ran out of descriptors; otherwise infinity.
         self._listen_at = math.inf
 
     def open(self) -> None:
         """Open the selector and the waker, unless they are open or `close` was called.
 
         Raises:
-            ConnectionError: The system refuses. Nothing has changed then.
+            ConnectionError: The system has no descriptors left. Nothing was changed.
         """
         if self.selector is not None or not self.is_open:
             return
@@ -95,7 +96,7 @@ class Poller:
         self.selector, self.waker = selector, waker
 
     def next_deadline(self) -> float:
-        """When a transport is to give up an address, or `resume_listening` is due."""
+        """Return the earliest deadline of the connecting transports and of `resume_listening`."""
         first = self._listen_at
         for link in self.connecting:
             deadline = self.transports[link].deadline
@@ -106,14 +107,14 @@ class Poller:
     # Connections.
 
     def add(self, link: Any, transport: Transport) -> None:
-        """Have the transport of a new link."""
+        """Add the transport of a new link."""
         self.transports[link] = transport
         self.touched.add(link)
 
     def refresh(self) -> bool:
-        """Wait for what the transports wait for. Returns whether any of that is new."""
+        """Register the events that the transports need. Return True if any have changed."""
         if self.selector is None:
-            return False  # It is done after `open`.
+            return False  # The sockets are registered after `open`.
         changed = False
         for link in self.touched:
             transport = self.transports.get(link)
@@ -123,13 +124,13 @@ class Poller:
         return changed
 
     def suspend(self, link: Any) -> None:
-        """Wait for nothing of `link` until `refresh`: sockets of it may be closed before."""
+        """Unregister the sockets of `link` until `refresh`, because some may be closed before."""
         self.check()
         self._set_interest(link, self.transports[link], 0)
         self.touched.add(link)
 
     def _set_interest(self, link: Any, transport: Transport, interest: int) -> bool:
-        """Wait for these events, or none. Returns whether that is new."""
+        """Register the sockets of `transport` for `interest`. Return True if that is a change."""
         changed = False
         for sock in transport.sockets:
             fd = sock.fileno()
@@ -152,25 +153,25 @@ class Poller:
         transport = self.transports.get(link)
         if transport is not None:
             self.check()
-            # Before the socket is closed: its number may then be another's.
+            # First unregister the sockets: once they are closed, other files can get their numbers.
             self._set_interest(link, transport, 0)
             transport.close()
-            # At last: `renew` has to find one that a signal's exception has left open.
+            # Last: `renew` has to find a transport that a signal handler's exception left open.
             del self.transports[link]
             self.connecting.discard(link)
 
     # Listening.
 
     def listen(self, listener: Listener) -> None:
-        """Take connections from `listener`."""
+        """Accept connections from `listener` from now on."""
         self._listeners.append(listener)
         if self.selector is not None:
             self.selector.register(listener.sock.fileno(), READ, listener)
 
     def accept(self, listener: Listener, now: float) -> Iterator[tuple[socket.socket, Any]]:
-        """The connections that have come, some at a time, and the addresses of their other ends."""
+        """Accept some pending connections, and yield each socket with its peer's address."""
         if listener.sock.fileno() < 0:
-            return  # Closed since the selector returned.
+            return  # It was closed after the selector returned.
         for _ in range(_ACCEPTS):
             try:
                 accepted = listener.sock.accept()
@@ -178,7 +179,7 @@ class Poller:
                 return
             except OSError as error:
                 if error.errno in _NO_RESOURCES:
-                    # The connection stays in the queue, and the selector would not sleep.
+                    # The connection stays in the backlog, so the selector would not sleep.
                     logger.warning("no connection can be accepted: %s", error)
                     self._pause_listening(now)
                 return
@@ -191,7 +192,7 @@ class Poller:
             self.selector.unregister(listener.sock.fileno())
 
     def resume_listening(self, now: float) -> None:
-        """Listen again if it is time to."""
+        """Resume listening if the pause has ended."""
         if self._listen_at <= now:
             self._listen_at = math.inf
             if self.selector is not None:
@@ -199,7 +200,7 @@ class Poller:
                     self.selector.register(listener.sock.fileno(), READ, listener)
 
     def stop_listening(self) -> None:
-        """Take no more connections."""
+        """Stop accepting connections."""
         self.check()
         for listener in self._listeners:
             if self.selector is not None and self._listen_at == math.inf:
@@ -208,13 +209,13 @@ class Poller:
         self._listeners.clear()
         self._listen_at = math.inf
 
-    # The end.
+    # Closing.
 
     def check(self) -> None:
-        """Ensure that the descriptors are still this poller's.
+        """Check that the descriptors still belong to this poller.
 
         Raises:
-            ConnectionError: They are not. The handler has to call `renew` or `close`.
+            ConnectionError: They don't. The handler has to call `renew` or `close`.
         """
         if not self.waker.is_intact:
             raise ConnectionError(
@@ -225,12 +226,12 @@ class Poller:
     def renew(self, *, asleep: bool) -> None:
         """Close all connections and the selector, whose contents are uncertain.
 
-        The exception of a signal handler may have left the selector, the system and this object
-        with different ideas of what is registered. If it hits this method, the driver calls it
-        again.
+        A signal handler's exception may have left the selector, the system and this object in
+        disagreement about the registered sockets. If the exception interrupts this method, the
+        driver calls it again.
 
         Args:
-            asleep: Whether a thread sleeps in the selector. The caller wakes that thread, which
+            asleep: True if a thread sleeps in the selector. The caller wakes that thread, which
                 closes the selector (`drop`).
         """
         if not self.waker.is_intact:
@@ -251,14 +252,14 @@ class Poller:
             selector.abandon()
 
     def abandon(self) -> None:
-        """Forget all descriptors without closing them: their numbers are those of other files."""
+        """Drop all descriptors without closing them: their numbers belong to other files."""
         for transport in self.transports.values():
             transport.abandon()
         for listener in self._listeners:
             listener.sock.detach()
         if self.selector is not None:
             self.selector.abandon()
-        self.waker.close()  # It looks for itself.
+        self.waker.close()  # It checks its own descriptors.
         self._listeners.clear()
         self._clear()
         self.selector, self.waker = None, CLOSED
@@ -267,8 +268,8 @@ class Poller:
         """Close everything that has a file descriptor.
 
         Args:
-            in_child: Whether this is the child of a fork. Then the connections are the parent's,
-                too, and no other thread can be waking.
+            in_child: True in the child of a fork. The parent still uses the connections, and no
+                other thread can be using the waker.
         """
         self.is_open = False
         if not self.waker.is_intact:

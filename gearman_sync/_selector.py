@@ -1,7 +1,7 @@
-"""What tells which sockets are ready.
+"""Selectors, which report ready sockets.
 
-`selectors` takes longer in Python than its system call does. Where there is an epoll, it is used
-itself; elsewhere `selectors` has what the system has.
+The Python code of `selectors` takes longer than the system call. So on Linux, this module uses
+epoll directly. On other systems, it uses `selectors`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _Ready: TypeAlias = "list[tuple[Any, int]]"
 
 
 class EpollSelector:
-    """An epoll, which Linux has, and whose sockets are in it."""
+    """A Linux epoll, and the owners of its registered sockets."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -24,16 +24,16 @@ class EpollSelector:
         self._owners: dict[int, Any] = {}
 
     def register(self, fd: int, events: int, owner: object) -> None:
-        """Look for `events` of a socket from now on; `owner` is what `select` tells then."""
+        """Poll a socket for `events` from now on. `select` reports `owner` when it is ready."""
         self._epoll.register(fd, events)
         self._owners[fd] = owner
 
     def modify(self, fd: int, events: int) -> None:
-        """Look for other events of a socket that is registered."""
+        """Change the events of a registered socket."""
         self._epoll.modify(fd, events)
 
     def unregister(self, fd: int) -> None:
-        """Look no more for a socket that is registered."""
+        """Stop polling a registered socket."""
         self._epoll.unregister(fd)
         del self._owners[fd]
 
@@ -41,28 +41,29 @@ class EpollSelector:
         """Sleep until sockets are ready.
 
         Args:
-            timeout: Seconds after which to stop sleeping; None never does.
+            timeout: Seconds after which to stop sleeping; None means never.
 
         Returns:
-            The owner of each that is, or None if it was unregistered meanwhile, and the events: all
-            but WRITE mean that there is something to read, all but READ that it can be written to.
+            The owner of each ready socket (None if it was unregistered meanwhile) and its events.
+            All events except WRITE mean that the socket is readable, all except READ that it is
+            writable.
         """
         owner = self._owners.get
         return [(owner(fd), events) for fd, events in self._epoll.poll(timeout)]
 
     def close(self) -> None:
-        """Have the system forget it."""
+        """Close the system's selector."""
         if not self._is_abandoned:
             self._epoll.close()
 
     def abandon(self) -> None:
-        """Forget the epoll without closing it: its number is that of another file."""
+        """Drop the epoll without closing it: its number belongs to another file."""
         self._is_abandoned = True
         _keep(self._epoll)
 
 
 class PlainSelector:
-    """The same for other systems, with their own of `selectors`."""
+    """A selector of `selectors`, with the interface of EpollSelector, for other systems."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -71,7 +72,7 @@ class PlainSelector:
         self._is_abandoned = False
 
     def modify(self, fd: int, events: int) -> None:
-        """Look for other events of a socket that is registered."""
+        """Change the events of a registered socket."""
         self._selector.modify(fd, events, self._selector.get_key(fd).data)
 
     def select(self, timeout: float | None) -> _Ready:
@@ -79,12 +80,12 @@ class PlainSelector:
         return [(key.data, events) for key, events in self._selector.select(timeout)]
 
     def close(self) -> None:
-        """Have the system forget it."""
+        """Close the system's selector."""
         if not self._is_abandoned:
             self._selector.close()
 
     def abandon(self) -> None:
-        """Forget the system's selector without closing it: its number is that of another file."""
+        """Drop the system's selector without closing it: its number belongs to another file."""
         self._is_abandoned = True
         _keep(self._selector)
 

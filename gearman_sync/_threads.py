@@ -1,10 +1,10 @@
-"""Threads that are started where a signal's exception may come, and the pool of a worker's.
+"""Threads that are safe to start where a signal handler can raise, and a worker's thread pool.
 
-`concurrent.futures` and `threading.Thread.start` wait on Conditions, and a signal's exception that
-hits the entry of one leaves it locked: a thread that is being started, or one that is about to be
-idle, hangs for ever then. Here, the thread that may be hit does nothing but calls of C, which are
-done or not: it puts jobs into a queue, and starts threads by `_thread`. It is these that start the
-threads proper, since a signal's exception never comes there.
+`concurrent.futures` and `threading.Thread.start` wait on Conditions. If a signal handler's
+exception interrupts the entry of a Condition, the Condition stays locked, and a thread that is
+starting or becoming idle hangs forever. Here, the thread that can be interrupted makes only calls
+of C functions, which are atomic: it puts jobs into a queue, and starts threads by `_thread`. These
+threads start the actual ones, because signal handlers never run in them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def start_thread(name: str, function: Callable[..., object], *args: object, daemon: bool) -> None:
-    """Call `function` in a thread. Python waits for the end of one that is no `daemon`.
+    """Call `function` in a new thread. At exit, Python waits for it unless it is a `daemon`.
 
     Raises:
-        RuntimeError: The system, or a sub-interpreter, allows no other thread.
+        RuntimeError: The system or the sub-interpreter refuses another thread.
     """
     thread = threading.Thread(target=function, args=args, name=name)
     # Isolated sub-interpreters have no daemons: Python waits for all threads there.
@@ -39,26 +39,26 @@ def _start(thread: threading.Thread) -> None:
     try:
         thread.start()
     except RuntimeError:
-        thread.run()  # There is no room for another thread: this one will do.
+        thread.run()  # The system refuses another thread, so use this one.
 
 
 class Pool:
-    """The threads that do a worker's jobs when it has several slots.
+    """The threads that run the jobs of a worker with several slots.
 
-    It ends when `is_over` is set and None is put into `jobs`, by who uses it: a call of a method
-    might be hit by a signal's exception before it does anything. When the program ends, Python
-    waits for the jobs that are being done.
+    To end the pool, its user sets `is_over` and puts None into `jobs`. A method could be
+    interrupted by a signal handler's exception before it did anything. At exit, Python waits for
+    running jobs.
 
-    `start` starts the first thread before there is any job. If the system then allows no other
-    ones, jobs wait for it.
+    `start` starts the first thread before any job arrives. If the system refuses more threads
+    later, all jobs wait for this one.
 
     Args:
-        size: How many threads.
-        work: Does a job. It raises nothing.
+        size: Maximum number of threads.
+        work: Runs a job. It does not raise.
 
     Attributes:
-        jobs: What is to be done.
-        is_over: Whether jobs that nobody has begun are dropped.
+        jobs: The queue of jobs to run.
+        is_over: True to drop the jobs that have not begun.
     """
 
     def __init__(self, size: int, work: Callable[[Any], object]) -> None:
@@ -73,7 +73,7 @@ class Pool:
         """Start the first thread.
 
         Raises:
-            RuntimeError: The system allows none.
+            RuntimeError: The system refuses another thread.
         """
         try:
             self._start_one()
@@ -84,7 +84,7 @@ class Pool:
             ) from error
 
     def do(self, job: Any) -> None:
-        """Have a thread do `job`."""
+        """Run `job` in a thread."""
         self.jobs.put(job)
         if self._count < self._size:
             try:
@@ -101,8 +101,8 @@ class Pool:
         while (job := self.jobs.get()) is not None:
             if not self.is_over:
                 self._work(job)
-            del job  # The next one may be long in coming.
-        self.jobs.put(None)  # For the other threads.
+            del job  # Free it now: the next job may arrive much later.
+        self.jobs.put(None)  # End the other threads as well.
 
 
 _pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
@@ -113,5 +113,5 @@ def _end_all() -> None:
         pool.jobs.put(None)
 
 
-# `atexit` comes too late: Python waits for threads first. This is what `concurrent.futures` uses.
+# `atexit` is too late: Python waits for threads first. `concurrent.futures` uses this hook too.
 threading._register_atexit(_end_all)  # type: ignore[attr-defined] # noqa: SLF001

@@ -1,4 +1,4 @@
-"""TLS on a Transport. `ssl` takes long to load, so this is imported only where TLS is used."""
+"""TLS on a Transport. `ssl` is slow to import, so this module is imported only if TLS is used."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class SecureTransport(Transport):
-    """A connection in TLS.
+    """A connection with TLS.
 
     Args:
-        address: Where to.
-        timeout: As for others.
-        last_good: As for others.
-        context: What the handshake goes by.
+        address: The server's address.
+        timeout: Maximum time for connecting, in seconds.
+        last_good: The last working address of each server.
+        context: The TLS context.
     """
 
     __slots__ = ("_context", "_is_accepted")
@@ -40,7 +40,7 @@ class SecureTransport(Transport):
     ) -> None:
         super().__init__(address, timeout, last_good)
         self._context = context
-        # Whether the other end has connected to this one.
+        # True if the peer made the connection.
         self._is_accepted = False
 
     def accept(self, sock: socket.socket) -> Self:

@@ -1,12 +1,12 @@
-"""One non-blocking socket: resolving, connecting, and moving bytes; `_tls` has the one with TLS.
+"""One non-blocking socket: resolving, connecting, receiving and sending. `_tls` adds TLS.
 
 A Transport goes through its stages without ever blocking:
 
     RESOLVING -> CONNECTING (a race of addresses) -> HANDSHAKING (with TLS) -> OPEN
 
-Host names are resolved in a thread of their own, since `getaddrinfo` blocks; numbers are not. When
-a name has several addresses, they race (`gearman_proto.engines.racing`): until one of them has
-won, each that was started has a socket.
+A host name is resolved in a separate thread, because `getaddrinfo` blocks. A numeric address needs
+no thread. If a name has several addresses, they race (`gearman_proto.engines.racing`). Until one of
+them has won, each address that was started has a socket.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
     from gearman_proto.engines.base import Link
     from gearman_proto.engines.racing import Found, LastGood
 
-# Bytes to read at a time from those who share a server, so that none is kept waiting.
+# Bytes that a server reads at a time, so that one peer does not delay the others.
 _SHARED_READ_SIZE: Final = 64 * 1024
-# Chunks to write before reading again: replies must not pile up behind a long write.
+# Chunks to send before reading again, so that replies don't pile up during a long send.
 _WRITES: Final = 4
-# Each empty memoryview takes 300 bytes, and most transports of a server have nothing to send.
+# Shared: an empty memoryview takes 300 bytes, and most transports of a server have nothing to send.
 _NOTHING: Final = memoryview(b"")
 _IN_PROGRESS: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 
 
 class Stage(enum.Enum):
-    """How far a Transport is."""
+    """The stages of a Transport."""
 
     RESOLVING = enum.auto()
     CONNECTING = enum.auto()
@@ -59,7 +59,7 @@ class Stage(enum.Enum):
     CLOSED = enum.auto()
 
 
-# Looking members up in the class takes long before Python 3.12.
+# Enum attribute lookup is slow before Python 3.12.
 CONNECTING: Final = Stage.CONNECTING
 OPEN: Final = Stage.OPEN
 
@@ -74,21 +74,21 @@ class QuietSocket(socket.socket):
     __slots__ = ()
 
     def __del__(self) -> None:
-        # If the system had no descriptor left, `__init__` has failed: there is nothing to close.
+        # If the system had no descriptor left, `__init__` failed and did not open anything.
         if self.fileno() >= 0:
             self.close()
 
 
 class Transport:
-    """A connection that is being made, or is there.
+    """A connection that is open or being opened.
 
     Args:
-        address: Where to.
-        timeout: Seconds that connecting may take.
-        last_good: The addresses of servers that worked last.
+        address: The server's address.
+        timeout: Maximum time for connecting, in seconds.
+        last_good: The last working address of each server.
     """
 
-    #: What the socket raises where it has nothing, or takes nothing.
+    #: The exceptions of a socket that is not ready to be read or written.
     _would_block: ClassVar[tuple[type[OSError], ...]] = (BlockingIOError,)
 
     __slots__ = (
@@ -109,7 +109,7 @@ class Transport:
 
     def __init__(self, address: ServerAddress, timeout: float, last_good: LastGood) -> None:
         self.stage = Stage.RESOLVING
-        #: The socket of the connection. There is none before an address has won the race.
+        #: The socket of the connection, or None until an address has won the race.
         self.sock: socket.socket | None = None
         #: When to start the next address, or None.
         self.deadline: float | None = None
@@ -118,17 +118,17 @@ class Transport:
         self._last_good = last_good
         self._race: Race | None = None
         self._winner: Found | None = None
-        # The sockets that race, and their addresses.
+        # The racing sockets and their addresses.
         self._attempts: dict[socket.socket, Found] | None = None
         self._unsent = _NOTHING
-        #: Whether the socket takes no more for now.
+        #: True while the socket's send buffer is full.
         self.is_blocked = False
-        # Whether the other end sends no more. It may still read.
+        # True once the peer has ended its stream. It may still read.
         self._has_ended = False
         self._read_size = READ_SIZE
 
     def accept(self, sock: socket.socket) -> Self:
-        """Have a socket that was accepted: open, or with a handshake to come. Returns this."""
+        """Use an accepted socket, which is open unless TLS needs a handshake. Return `self`."""
         sock.setblocking(False)
         _set_options(sock, None)
         self.sock = sock
@@ -143,17 +143,17 @@ class Transport:
 
     @property
     def interest(self) -> int:
-        """The selector events to wait for; 0 if there are none."""
+        """The selector events to wait for, or 0."""
         if self.stage is CONNECTING:
             return WRITE
-        # At its end, a stream stays ready to be read.
+        # After the end of its stream, the socket would stay ready to be read.
         interest = 0 if self._has_ended else READ
         return interest | WRITE if self.is_blocked else interest
 
-    # Connecting. Each of these raises OSError when there is no hope left.
+    # Connecting. Each of these methods raises OSError if no connection is possible any longer.
 
     def start(self, resolved: Callable[[list[Any] | Exception], None], now: float) -> None:
-        """Begin. `resolved` may be called, in another thread, with what `connect` takes."""
+        """Begin to connect. For a host name, another thread calls `resolved` with the result."""
         host, port = self._address.host, self._address.port
         try:
             found = socket.getaddrinfo(
@@ -172,7 +172,7 @@ class Transport:
         self.start_due(now)
 
     def start_due(self, now: float) -> None:
-        """Start the addresses whose turn it is. Raise the race's error if it is lost."""
+        """Start the addresses that are due. Raise the race's error if it is lost."""
         assert self._race is not None
         while (address := self._race.take(now)) is not None:
             self._start(address)
@@ -200,11 +200,11 @@ class Transport:
                 sock.close()
 
     def advance(self, now: float) -> bool:
-        """Go on with connecting: a socket is ready. Return True when the connection is open."""
+        """Continue connecting, as a socket is ready. Return True when the connection is open."""
         if self.stage is Stage.CONNECTING:
             if self.sock is None:
                 self._end_race()
-            elif code := _error_of(self.sock):  # An accepted one, which is lost already.
+            elif code := _error_of(self.sock):  # An accepted socket that is lost already.
                 raise _os_error(code)
             if self.sock is None:
                 self.start_due(now)
@@ -221,7 +221,7 @@ class Transport:
         return True
 
     def _end_race(self) -> None:
-        """Take the first socket that is connected, if there is one, and close all others."""
+        """Close the failed sockets. If one is connected, use it and close all others."""
         assert self._race is not None
         assert self._attempts is not None
         for sock, address in list(self._attempts.items()):
@@ -242,16 +242,16 @@ class Transport:
             sock.close()
 
     def _secure(self) -> None:
-        """It is connected: put TLS on the socket."""
+        """Add TLS to the connected socket."""
 
     def _shake_hands(self) -> bool:
-        """Go on with the handshake. Returns whether it is over."""
+        """Continue the handshake. Return True when it is done."""
         return True
 
-    # Moving bytes. Each of these raises OSError when the connection is lost.
+    # Receiving and sending. Each of these methods raises OSError if the connection is lost.
 
     def read(self) -> bytes | None:
-        """Return what has come: None if nothing has yet, nothing if the stream has ended."""
+        """Return received data, None if no data is available, or b"" if the stream has ended."""
         assert self.sock is not None
         try:
             data = self.sock.recv(self._read_size)
@@ -262,14 +262,14 @@ class Transport:
 
     @property
     def has_pending(self) -> bool:
-        """Whether bytes have come that no selector sees."""
+        """True if received bytes are buffered where no selector sees them."""
         return False
 
     def write(self, more: Callable[[], bytes | None], link: Link) -> None:
-        """Write as much as the socket takes, from what `more` returns for `link`."""
+        """Send the data that `more` returns for `link`, as far as the socket accepts it."""
         assert self.sock is not None
         for _ in range(_WRITES):
-            # Behind what was kept back, there may be more than the engine knew of then.
+            # After unsent data, ask the engine again: it may have more data than it had before.
             asked = not self._unsent
             data = self._unsent or more()
             if not data:
@@ -306,7 +306,7 @@ class Transport:
                 self.sock.close()
             else:
                 end(self.sock)
-            self.sock = None  # Only now: a signal's exception would leave it open.
+            self.sock = None  # Last: otherwise a signal handler's exception could leave it open.
 
     def abandon(self) -> None:
         """Drop the sockets without closing them: their numbers belong to other files."""
@@ -346,7 +346,7 @@ def _is_connected(sock: socket.socket) -> bool:
 
 def _set_options(sock: socket.socket, address: ServerAddress | None) -> None:
     for option in socket_options(address, socket):
-        with contextlib.suppress(OSError):  # Not every kind of socket has each.
+        with contextlib.suppress(OSError):  # Some kinds of sockets lack some options.
             sock.setsockopt(*option)
 
 
@@ -354,6 +354,6 @@ def _resolve(host: str, port: int, resolved: Callable[[list[Any] | Exception], N
     found: list[Any] | Exception
     try:
         found = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except Exception as error:  # noqa: BLE001 - a resolver's, which may be anybody's
+    except Exception as error:  # noqa: BLE001 - an application may replace the resolver
         found = error
     resolved(found)

@@ -1,33 +1,34 @@
-"""Which of the threads that are blocked in a call polls for all of them, and who sleeps meanwhile.
+"""Leader and followers: one of the blocked threads polls for all of them, and the others sleep.
 
-One, the leader, polls, and the others, the followers, sleep, each until its Bell rings. The leader
-stays the leader until its own call is done and then hands over to one other (handing over more
-often would wake sleepers for nothing). A thread that comes by and changes what the leader waits
-for, or ends its call, has to wake it. All of this has the lock, but for the sleep itself.
+One thread, the leader, polls. The others, the followers, sleep until their Bells ring. A leader
+leads until its own call is done, and then hands over to one follower. (Handing over more often
+would cause unnecessary wake-ups.) A thread that changes the leader's events or deadline, or ends
+its call, has to wake it. The lock guards all of this, except for the sleep itself.
 
-What signals may do
-    A signal handler, or a finalizer that the collector runs, may call again, in a thread that
-    sleeps here. It is on top of that then: the call beneath can't go on before it has returned.
-    On top of the leader's sleep it leads itself: nobody else may, and nobody else would poll. On
-    top of a follower's it follows as well, or leads when it is its turn; of one thread's bells,
-    the one that is on top came last, so it is the last follower that is handed over to.
+Signals
+    A signal handler, or a finalizer that the garbage collector runs, can make a nested call in a
+    thread that sleeps here. The outer call can't continue until the nested call returns. A call
+    nested in the leader's sleep leads itself: no other thread is allowed to, so no other thread
+    would poll. A call nested in a follower's sleep follows as well, or leads when it is woken.
+    Among the Bells of one thread, that of the innermost call is the newest, so `Turns.hand_over`
+    rings the newest Bell.
 
-    An exception of a signal handler may come wherever CPython looks for signals: where a function
-    of Python code is entered, where one in C has returned, and where a loop goes back. In between
-    it does not come. So assignments in a row are one step, and a call of C is one. What must not be
-    torn is made of these:
+    A signal handler can raise an exception wherever CPython checks for signals: when a Python
+    function is entered, after a C function has returned, and when a loop jumps back. It can't
+    between these points. So consecutive assignments are atomic, and so is a call of a C function.
+    Everything that has to be atomic is built from these:
 
-    * the lock is entered and left by ``with``, in C, and taken back after a sleep by a call that
-      can't be interrupted before it has the lock.
-    * who leads is one assignment, which a ``finally`` takes back by another.
-    * to ring is to release a lock that the sleeper waits for.
+    * ``with`` acquires and releases the lock in C. After a sleep, a call that can't be interrupted
+      before it has the lock acquires it again.
+    * One assignment sets the leader, and a ``finally`` restores it with another.
+    * Ringing a Bell releases a lock that the sleeper waits for.
 
-    One that comes between Python's last look and the system call in which a thread sleeps does not
-    end that, and its handler is run behind it. So nobody sleeps for long at a time.
+    A signal can arrive after Python's last check and just before a thread sleeps in a system call.
+    It does not end the sleep, and its handler runs only afterwards. So every sleep is short.
 
-    What takes more steps, as handing over does, may be torn, and can be done twice: whoever leaves
-    the lock sees to it that somebody leads while there are followers (`Driver` calls `hand_over`),
-    and a call that an exception has ended takes the lock once more for that.
+    Longer operations, such as handing over, can be interrupted and are safe to repeat. Every thread
+    that releases the lock ensures that a thread leads while there are followers (`Driver` calls
+    `Turns.hand_over`). A call that an exception has ended takes the lock once more to do that.
 """
 
 from __future__ import annotations
@@ -45,39 +46,40 @@ if TYPE_CHECKING:
     from gearman_proto import Wait
     from gearman_proto.engines.driving import T_
 
-#: Seconds: how late the handler of a signal may run.
+#: Maximum delay of a signal handler, in seconds.
 LONGEST_SLEEP: Final = 1.0
 _clock: Final = time.monotonic
 
 
 def sleep_until(deadline: float) -> float:
-    """Return for how many seconds a thread sleeps now which has nothing to do before `deadline`."""
+    """Return the seconds that a thread sleeps now if it has nothing to do before `deadline`."""
     return min(max(deadline - _clock(), 0.0), LONGEST_SLEEP)
 
 
-# For type checkers it is final, and has no private methods.
+# Any, because type checkers take the class for final and do not know its private methods.
 _RLock: Final[Any] = type(threading.RLock())
-# Before Python 3.12 there is no need to ask: sub-interpreters share everything.
+# Python lacks this function before 3.12, and does not need it: sub-interpreters share everything.
 _is_main_interpreter: Final = getattr(_thread, "_is_main_interpreter", lambda: True)
-# A call of C; `threading.get_ident` of the module would be looked up twice.
+# A C function. Calling it as `threading.get_ident` would take two lookups.
 _this_thread: Final = threading.get_ident
 
 
 class Lock(_RLock):  # type: ignore[misc]
-    """A lock that knows its owner, and is given back while that sleeps.
+    """A lock that knows its owner and is released while its owner sleeps.
 
-    It is re-entrant not to be entered again, but for that knowledge. This is the one place that
-    uses what is private to CPython's locks: the methods that `threading.Condition` is made of.
-    (That itself loses its lock where a signal's exception hits its `__enter__` or `wait`.)
+    It is an RLock because only RLocks know their owner; no thread acquires it twice. No other class
+    uses private methods of CPython's locks. They are those that `threading.Condition` is built on.
+    (A Condition itself loses its lock if a signal handler's exception interrupts its `__enter__` or
+    `wait`.)
     """
 
     __slots__ = ()
 
-    #: Returns whether this thread has it, and so whether what runs is on top of that.
+    #: Returns True if this thread holds the lock, that is, if the current call is nested.
     is_mine: Callable[[], bool] = _RLock._is_owned  # noqa: SLF001
 
     def sleep(self, function: Callable[..., T_], *args: object) -> T_:
-        """Call `function`, which sleeps, without the lock. This thread has it before and after."""
+        """Release the lock, call `function`, which sleeps, and acquire the lock again."""
         once = (1, _this_thread())
         try:
             self.release()
@@ -86,26 +88,26 @@ class Lock(_RLock):  # type: ignore[misc]
             self._acquire_restore(once)
 
     def if_free(self, function: Callable[..., object], *args: object) -> None:
-        """Call `function` with the lock, unless somebody has it, this thread included."""
+        """Call `function` with the lock, unless a thread, even this one, already holds it."""
         if self.is_mine():
             return
         try:
             if self.acquire(blocking=False):
                 function(*args)
         finally:
-            # Without a look first whether it is held: the exception may come behind that, and
-            # before it, where `acquire` has returned.
-            try:  # noqa: SIM105 - a call of Python code could be hit where it is entered
+            # Don't check first whether the lock is held: a signal handler's exception could arrive
+            # right after the check, and also before it, right after `acquire` has returned.
+            try:  # noqa: SIM105 - entering a Python function could be interrupted
                 self.release()
             except RuntimeError:
-                pass  # Somebody else had it.
+                pass  # Another thread holds it.
 
 
 def is_from_handler(error: BaseException) -> bool:
-    """Return True if a signal handler raised `error`: the interrupted function has not failed.
+    """Return True if a signal handler raised `error`, so the interrupted function did not fail.
 
-    The traceback then has a frame of the handler. A handler in C has no frame, but Python's own,
-    for Ctrl-C, raises KeyboardInterrupt, which is no Exception.
+    In this case, the traceback contains a frame of the handler. A handler in C has no frame, but
+    Python's own, for Ctrl-C, raises KeyboardInterrupt, which is not an Exception.
     """
     # The module is slow to import. A program that has not imported it has no handler.
     signal = sys.modules.get("signal")
@@ -126,7 +128,7 @@ def _code_of(handler: Any) -> object:
 
 
 class Bell:
-    """Wakes one thread. It stays rung until that has been woken."""
+    """A wake-up call for one thread. It stays rung until that thread has woken up."""
 
     __slots__ = ("_lock",)
 
@@ -134,19 +136,19 @@ class Bell:
         self._lock = threading.Lock()
 
     def ring(self) -> None:
-        """Wake who sleeps. Ringing again does nothing."""
+        """Wake the sleeping thread. Ringing again has no effect."""
         try:
             if self._lock.locked():
                 self._lock.release()
         except RuntimeError:
-            pass  # Two have rung at once.
+            pass  # Two threads have rung at once.
 
     def sleep(self, lock: Lock) -> None:
-        """Return, with `lock` as before, when it has rung since `mute`, or for another look."""
+        """Sleep without `lock` until the bell has rung since `mute`, or for `LONGEST_SLEEP`."""
         lock.sleep(self._lock.acquire, True, LONGEST_SLEEP)
 
     def mute(self) -> None:
-        """Forget that it has rung."""
+        """Clear an earlier ring."""
         self._lock.acquire(blocking=False)
 
 
@@ -159,26 +161,26 @@ class Turns:
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock
-        #: The thread that leads, and how often it does so on top of itself.
+        #: The thread that leads, and how many of its nested calls lead.
         self.leader: int | None = None
         self.depth = 0
-        # What the leader waits for; of several, what the one on top does.
+        # The Wait of the leader's innermost call.
         self._leading: Wait | None = None
-        #: Those who sleep while somebody else leads.
+        #: The bells of the threads that sleep while another thread leads, the newest last.
         self.followers: dict[Bell, None] = {}
-        #: Until when the leader sleeps; None if it does not.
+        #: The end of the leader's sleep, or None if it is awake.
         self.sleeping_until: float | None = None
 
     def block(self, wait: Wait, bell: Bell, poll: Callable[[], object]) -> bool:
-        """Return when `wait` is ready.
+        """Block until `wait` is ready.
 
         Args:
-            wait: What this thread waits for.
-            bell: What its `wake` rings.
-            poll: Sleeps and takes in what comes, once; called by whoever leads.
+            wait: The Wait of this thread's call.
+            bell: The Bell that the `wake` of `wait` rings.
+            poll: Sleeps once and processes the events; called while this thread leads.
 
         Returns:
-            Whether this was on top of the leader's sleep.
+            True if this call is nested in the leader's sleep.
         """
         thread = _this_thread()
         try:
@@ -205,7 +207,7 @@ class Turns:
             self.leader, self.depth, self._leading, self.sleeping_until = before
 
     def sleep(self, until: float, function: Callable[..., T_], *args: object) -> T_:
-        """Call `function`, in which the leader sleeps, without the lock."""
+        """Call `function` without the lock; the leader sleeps there until `until`."""
         self.sleeping_until = until
         try:
             return self._lock.sleep(function, *args)
@@ -213,16 +215,16 @@ class Turns:
             self.sleeping_until = None
 
     def hand_over(self) -> None:
-        """Have somebody lead, if there is anybody, and nobody does."""
+        """Wake a follower to lead, if no thread leads."""
         if self.followers and self.leader is None:
             next(reversed(self.followers)).ring()
 
     @property
     def is_asleep(self) -> bool:
-        """Whether anybody sleeps in the selector: the leader, or beneath what it does on top."""
+        """True if a call sleeps in the selector: the leader's, or an outer call of its thread."""
         return self.sleeping_until is not None or self.depth > 1
 
     @property
     def is_done(self) -> bool:
-        """Whether the leader's call is. Where it sleeps, its own wake-up does not reach it."""
+        """True if the leader's call is done. Its Bell can't end its sleep in the selector."""
         return self._leading is not None and self._leading.ready

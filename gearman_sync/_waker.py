@@ -3,14 +3,15 @@
 `wake` ends the sleep, or else the next one, and `drain` lets the selector sleep again. Neither ever
 blocks, and neither does anything once the waker is closed.
 
-Any thread may wake at any time, so it may be using the number of a descriptor while another thread
-closes it: the number may belong to another file by then. So who shares a waker does not close it,
-but puts `CLOSED` in its place. The last reference closes it, and a thread that is waking has one.
+Any thread can call `wake` at any time. It might use a descriptor's number while another thread
+closes the descriptor, and the number could belong to another file by then. So the owner of a shared
+waker does not close it, but replaces it by `CLOSED`. The waker is closed when its last reference is
+dropped, and a thread in `wake` holds a reference.
 
-A program may close the descriptors of others: daemons call `os.closerange`. Then their numbers are
-those of the program's files. A socket has an inode of its own, which `is_intact` looks at. (All
-eventfds and epolls of a system share one inode.) And nothing is written into a file by accident:
-`send` takes sockets only.
+A program can close descriptors that it does not own: daemons call `os.closerange`. Then the numbers
+are reused for the program's files. `is_intact` detects that by the inode, which is unique for each
+socket. (All eventfds and epolls of a system share one inode.) `wake` never writes into such a file,
+because `send` works on sockets only.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _quiet(sock: socket.socket) -> QuietSocket:
 class Waker:
     """Two connected sockets. One of them is in the selector."""
 
-    # Device and inode of each, or None if they are unknown: Windows has none.
+    # The device and inode of each socket, or None on Windows, which has no inodes.
     _inodes: list[tuple[int, int]] | None = None
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ class Waker:
 
     def wake(self) -> None:
         """End the sleep, or the next one."""
-        with contextlib.suppress(OSError):  # It is full, or closed.
+        with contextlib.suppress(OSError):  # The buffer is full, or the socket is closed.
             self._far.send(b"\0")
 
     def drain(self) -> None:
@@ -83,7 +84,7 @@ class Waker:
 
 
 class ClosedWaker:
-    """Stands in for a waker that is not open, or not needed any more."""
+    """A placeholder for a waker that is not open yet, or closed."""
 
     closed: Final = True
     is_intact: Final = True

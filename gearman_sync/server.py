@@ -72,8 +72,8 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
         """Listen, and serve in the background.
 
         Raises:
-            RuntimeError: It was started before, or the system allows no thread for it.
-            OSError: It can't listen there.
+            RuntimeError: The server was started before, or the system refuses a thread for it.
+            OSError: The server can't listen on the address.
         """
         if self._driver is not None:
             raise RuntimeError("this server was started before")

@@ -57,7 +57,7 @@ def _end_process(status: int) -> None:
     os._exit(status)
 
 
-#: Gets the job. See `ForkGuard`.
+#: Makes the guard of a job. See `ForkGuard`.
 _guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
 _NO_GUARD: Final = contextlib.nullcontext()
 
@@ -133,7 +133,7 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         job.encoder = self.data_encoder
         ending = Ending(job, logger)
         watch = Watch(self._leaves, ending.hook_raised)
-        # `on_job_execute` has a guard around the callback. A subclass's hook may fork too.
+        # `on_job_execute` has a guard around the callback. A subclass's hook can fork too.
         with watch, _NO_GUARD if self._ends_at_once else _guard(job):
             self.on_job_execute(job)
         with watch:

@@ -1,4 +1,4 @@
-"""An async worker of one's own, run in a test that is not async."""
+"""An async worker under test in a test that is not async."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class BlockingWorkerUnderTest:
-    """Does the jobs of a server with an async worker of one's own, for a test that is not async.
+    """An async worker that does a server's jobs, for a test that is not async.
 
-    It is used as `gearman_sync.testing.WorkerUnderTest` is; what `gearman_worker`, the fixture,
-    returns for async callbacks is one of these. The event loop of the worker is there while `drain`
-    is called, in the same thread, or, inside ``with``, in a thread of its own. ::
+    Use it like `gearman_sync.testing.WorkerUnderTest`. The fixture `gearman_worker` returns one for
+    async callbacks. The worker's event loop runs during `drain`, in the same thread. Inside
+    ``with``, it runs in a thread of its own. ::
 
         worker = BlockingWorkerUnderTest({"resize": resize}, gearman_server)
         upload("cat.png")  # submits a background job

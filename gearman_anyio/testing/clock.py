@@ -1,8 +1,8 @@
-"""Clocks for tests that jump to the next time anybody waits for, as soon as nothing else is left.
+"""Clocks for tests that jump to the next deadline as soon as all tasks wait.
 
-trio has one. asyncio's is a loop whose selector, where nothing is ready, does not sleep, but moves
-the loop's time on by as much as it should have slept. A test that leaves the process (sockets,
-threads, subprocesses) has to say how long, in real time, it takes others to answer.
+trio has such a clock. For asyncio, this module has a loop whose selector does not sleep if no
+socket is ready. Instead, it advances the loop's time by the length of the sleep. If a test uses
+sockets, threads or subprocesses, it has to set the real time that these take to answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from selectors import SelectorKey
 
 
-# Seconds that asyncio adds to the time to see what is due.
+# Seconds that asyncio adds to the current time when it looks for expired timers.
 _RESOLUTION: Final = time.get_clock_info("monotonic").resolution
 
 
@@ -29,7 +29,7 @@ def check_backend(backend: str) -> str:
     """Return `backend`, the name of an event loop.
 
     Raises:
-        ValueError: There is no such event loop.
+        ValueError: It is not a known event loop.
     """
     if backend not in ("asyncio", "trio"):
         raise ValueError(f"the event loops are 'asyncio' and 'trio', not {backend!r}")
@@ -37,10 +37,10 @@ def check_backend(backend: str) -> str:
 
 
 def virtual_clock(backend: str, *, autojump_threshold: float = 0.0) -> tuple[str, dict[str, Any]]:
-    """Return an event loop for anyio in which waiting takes no time.
+    """Return an event loop for anyio that waits without taking time.
 
-    The clock stands still while any task runs. When all tasks wait, it jumps to the next time that
-    one of them waits for. A new loop begins at 0 seconds. Use it as the fixture `anyio_backend`::
+    The clock stands still while any task runs. When all tasks wait, it jumps to the next deadline.
+    A new loop begins at 0 seconds. Use it as the fixture `anyio_backend`::
 
         @pytest.fixture(params=["asyncio", "trio"])
         def anyio_backend(request):
@@ -50,21 +50,21 @@ def virtual_clock(backend: str, *, autojump_threshold: float = 0.0) -> tuple[str
 
     Args:
         backend: ``"asyncio"`` or ``"trio"``.
-        autojump_threshold: How many real seconds nothing may happen before the clock jumps, as for
-            `trio.testing.MockClock`. With 0, all that a test waits for has to be in its own event
-            loop; what a socket or a thread has to say would come too late.
+        autojump_threshold: Real seconds without activity before the clock jumps, as for
+            `trio.testing.MockClock`. With 0, a test can wait only for tasks of its own event loop:
+            the clock would jump before data from a socket or a thread arrived.
 
     Returns:
         The name and the options.
 
     Raises:
-        ValueError: There is no such event loop; or the threshold is negative, infinite or NaN.
-        TypeError: The threshold is no number.
+        ValueError: The event loop is unknown, or the threshold is negative, infinite or NaN.
+        TypeError: The threshold is not a number.
     """
     _check_threshold(autojump_threshold)
     if check_backend(backend) == "asyncio":
         return backend, {"loop_factory": functools.partial(VirtualTimeLoop, autojump_threshold)}
-    import trio.testing  # noqa: PLC0415 - it may not be there
+    import trio.testing  # noqa: PLC0415 - it might not be installed
 
     return backend, {"clock": trio.testing.MockClock(autojump_threshold=autojump_threshold)}
 
@@ -74,21 +74,21 @@ def _check_threshold(seconds: float) -> float:
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop of asyncio in which waiting takes no time; see `virtual_clock`.
+    """An event loop of asyncio that waits without taking time; see `virtual_clock`.
 
-    By itself it is for `asyncio.Runner`::
+    Without anyio, use it with `asyncio.Runner`::
 
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             runner.run(main())
 
     Args:
-        autojump_threshold: How many real seconds nothing may happen before the clock jumps.
+        autojump_threshold: Real seconds without activity before the clock jumps.
 
     Raises:
-        TypeError, ValueError: The threshold is no number from 0 on.
+        TypeError, ValueError: The threshold is not a number, or is negative.
     """
 
-    # asyncio's `__del__` reads this, also if `__init__` has refused its argument.
+    # asyncio's `__del__` reads this, even if `__init__` has rejected its argument.
     _closed = True
 
     def __init__(self, autojump_threshold: float = 0.0) -> None:
@@ -96,7 +96,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__(self._jumping)
 
     def time(self) -> float:
-        """Return the seconds since the loop was made."""
+        """Return the virtual seconds since the loop was created."""
         return self._jumping.time
 
     def run_in_executor(  # type: ignore[override] # its type needs Python 3.11's syntax spelt out
@@ -109,7 +109,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Wait for the executor's threads, for as long as it takes: `timeout` would be over."""
+        """Wait for the executor's threads without a limit: virtual time would exceed `timeout`."""
         del timeout
         await super().shutdown_default_executor()
 
@@ -118,9 +118,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class _Jumping(selectors.DefaultSelector):
-    """A selector that sleeps only if nobody has said for how long, or there are calls in threads.
+    """A selector that sleeps only if no timer is set, or while calls run in threads.
 
-    asyncio itself makes such calls, to look up addresses.
+    asyncio itself makes such calls, to resolve addresses.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -137,7 +137,8 @@ class _Jumping(selectors.DefaultSelector):
         ready = super().select(min(timeout, self._threshold))
         if not ready:
             self.time += timeout
-            # What is due has to be below this sum. In a year's time it would be the same number.
+            # asyncio compares deadlines with this sum. After about a year, adding the resolution
+            # no longer changes the time.
             if self.time + _RESOLUTION == self.time:
                 self.time = math.nextafter(self.time, math.inf)
         return ready

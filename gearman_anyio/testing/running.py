@@ -1,4 +1,4 @@
-"""One's own worker, run in the test's event loop: a real worker on a real server."""
+"""A worker under test in the test's event loop: a real worker on a real server."""
 
 # ruff: noqa: D102 - the documentation of methods is inherited
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from gearman_proto.address import HostSpec
     from gearman_proto.testing.runs import JobRun
 
-# Seconds. This server tells its workers of all there is, and on a virtual clock days may pass, in
-# which nobody should have looked every five seconds.
+# Poll interval in seconds. A server in this process notifies its workers of all jobs. On a virtual
+# clock, days can pass, and polling every five seconds would take too long.
 _IN_PROCESS: Final = 86400.0
 
 #: A server of this event loop, or the address of one.
@@ -33,27 +33,27 @@ AnyServer: TypeAlias = "JobServer | HostSpec"
 
 
 class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
-    """Does the jobs of a server in this event loop, with a worker of one's own.
+    """A worker that does a server's jobs in this event loop.
 
-    Outside of ``async with``, `drain` does all jobs that there are::
+    Outside of ``async with``, `drain` does all queued jobs::
 
         worker = WorkerUnderTest({"resize": resize}, server)
         await upload("cat.png")  # submits a background job
         await worker.drain()
         assert thumbnail_of("cat.png")
 
-    Inside, the worker runs in a task, so that the test may wait for results. The end of
-    ``async with`` is a `drain`, too, unless the test has failed::
+    Inside, the worker runs in a task, so that the test can wait for results. The end of
+    ``async with`` drains the queue too, unless the test has failed::
 
         async with WorkerUnderTest({"resize": resize}, server):
             assert (await client.submit_job("resize", "cat.png")).result == b"cat-small.png"
 
-    What a callback raises fails its job, as ever, and is then raised in the test, by `drain` or at
-    the end of ``async with``.
+    As always, a callback's exception fails its job. `drain`, or the end of ``async with``, then
+    raises it in the test.
     """
 
     _worker_class = GearmanWorker
-    # Inside ``async with``.
+    # The tasks inside ``async with``, otherwise None.
     _tasks: Tasks | None = None
     _serving: _Phase
 

@@ -1,7 +1,7 @@
 """gearmanctl: Gearman from the command line.
 
-It needs the extra ``gearman-sansio[cli]``; nothing else in this package does, nor does `migrate`,
-which is a program of its own: ``python -m gearman_sync.migrate``.
+It needs the extra ``gearman-sansio[cli]``. The rest of this package does not, and neither does
+`migrate`, which is a separate program: ``python -m gearman_sync.migrate``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NEEDED = ("typer", "rich")
 def main() -> None:
     """Run gearmanctl with the arguments of this process, and exit."""
     _interrupts.exit_silently()  # Until `run` has begun, and from its end on.
-    # What the shell has closed (`<&-`) Python has not got; and no socket may get its number.
+    # Replace streams that the shell has closed (`<&-`), so that no socket gets their numbers.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             number = os.open(os.devnull, os.O_RDWR)

@@ -30,15 +30,15 @@ def write_errors(data: bytes) -> None:
 
     A signal handler may do that, and so it is written past the buffer, which might be in use.
     """
-    # An error that can't be written anywhere is not worth another one.
+    # If an error message can't be written, don't raise another error.
     with contextlib.suppress(OSError):
         while data:
             data = data[os.write(sys.stderr.fileno(), data) :]
 
 
 def write(data: bytes) -> None:
-    """Write to standard output; `flush` makes it seen."""
-    # With PYTHONUNBUFFERED, this is a file that may take less than all.
+    """Write to standard output. Call `flush` to make the output visible."""
+    # With PYTHONUNBUFFERED, this is a raw file, which may accept only a part of the data.
     while data:
         data = data[sys.stdout.buffer.write(data) :]
 

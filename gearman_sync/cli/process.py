@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 
 # Bytes to read or write at a time.
 _CHUNK_SIZE: Final = 65536
-# Seconds to go on reading after the command's end. A process that it leaves running can keep the
-# pipes open for ever.
+# Seconds to continue reading after the command's end. A process that it leaves running can keep the
+# pipes open forever.
 _MOMENT: Final = 1.0
-# Seconds after which a command that was killed is given up: one of another user goes on.
+# Seconds to wait for a killed command. A command that runs as another user can't be killed.
 _KILL_TIMEOUT: Final = 5.0
-#: Bytes of the standard error that are kept: the last ones.
+#: Maximum bytes of standard error to keep. The last ones are kept.
 MAX_ERRORS: Final = 65536
 
 
 @dataclass
 class Outcome:
-    """How a command has ended.
+    """The outcome of a command.
 
     Attributes:
-        output: Its standard output.
+        output: The command's standard output.
         errors: The end of its standard error.
-        failure: Why that is no result, or None.
-        is_cut: True if a process that it left running could have written more.
+        failure: The reason why the output is not a result, or None.
+        is_cut: True if a process that the command left running could have written more.
     """
 
     output: bytes
@@ -69,9 +69,10 @@ class Processes:
         self._killed = False
 
     def run(self, data: bytes, environment: Mapping[str, str]) -> Outcome:
-        """Run it with `data` on its standard input, and wait for its end.
+        """Run the command with `data` on its standard input, and wait until it ends.
 
-        Its output ends soon after it, even if a process that it left running holds the pipes.
+        Reading stops soon after the end, even if a process that the command left running holds the
+        pipes.
         """
         try:
             process = subprocess.Popen(  # noqa: S603 - it is what the user has asked for
@@ -135,17 +136,17 @@ class Processes:
 
 
 class _Pipes:
-    """The pipes to and from one process. At the end of the context they are closed.
+    """The pipes to and from one process, which are closed at the end of the context.
 
     Args:
-        process: The process. Python does not buffer its pipes.
+        process: The process. Its pipes must be unbuffered.
         data: The bytes for its standard input.
-        max_output: Bytes of standard output to read at most.
+        max_output: Maximum bytes of standard output to read.
 
     Attributes:
-        output: Its standard output, in chunks.
+        output: The process's standard output, in chunks.
         errors: The end of its standard error, in chunks.
-        is_too_much: True once it has written more than `max_output` bytes.
+        is_too_much: True once the process has written more than `max_output` bytes.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], data: bytes, max_output: int) -> None:
@@ -161,7 +162,7 @@ class _Pipes:
         self._stdin = process.stdin
         self._outputs = (process.stdout, process.stderr)
         self._selector = selectors.DefaultSelector()
-        # Neither side waits for the other: a command may write before it reads.
+        # Don't block on standard input: a command may write before it reads.
         os.set_blocking(process.stdin.fileno(), False)
         self._selector.register(process.stdin, selectors.EVENT_WRITE, self._feed)
         self._selector.register(process.stdout, selectors.EVENT_READ, self._read_output)
@@ -177,11 +178,11 @@ class _Pipes:
 
     @property
     def are_readable(self) -> bool:
-        """True while the process, or one that it has started, can write."""
+        """True while the process, or a process that it has started, can write."""
         return not all(stream.closed for stream in self._outputs)
 
     def move(self, timeout: float) -> None:
-        """Wait `timeout` seconds until bytes can be moved, and move some."""
+        """Wait up to `timeout` seconds until a pipe is ready, and read or write some bytes."""
         for key, _ in self._selector.select(timeout):
             stream: IO[bytes] = key.fileobj  # type: ignore[assignment]
             if not key.data(stream.fileno()):
@@ -222,14 +223,14 @@ def _name_of(number: int) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of a process, but not longer than a moment."""
+    """Wait until a process ends, but not longer than a moment."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except (AttributeError, OSError):  # Only Linux has it, from 5.3 on.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_MOMENT)
         return
-    # `Popen.wait` with a timeout sleeps between looks, and costs each job a millisecond.
+    # `Popen.wait` with a timeout sleeps between polls, which costs each job a millisecond.
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)

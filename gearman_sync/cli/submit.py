@@ -125,7 +125,7 @@ def submit(
     if lines and unique not in (None, "-"):
         raise exits.Exit(exits.USAGE, "with --lines, all jobs of one --unique would be one")
     job: dict[str, Any] = {"task": task}
-    # Without an option, the library has a shorter way for a job.
+    # The library has a faster path for jobs without options.
     if unique is not None:
         job["unique"] = unique
     if priority is not Priority.NORMAL:

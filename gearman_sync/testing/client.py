@@ -1,4 +1,4 @@
-"""A client of a job server that does as the test says, over a plain socket."""
+"""A scripted client of a job server for tests, with a plain socket."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ if TYPE_CHECKING:
 
 
 class ScriptedClient(Conversation):
-    """A connection to a job server, for a test that says each packet of it.
+    """A connection to a job server, for a test that sends each packet itself.
 
-    It may be a worker as well, as servers allow: with CAN_DO, or whatever else a worker sends.
+    It can also send CAN_DO and other packets of workers, because servers allow one connection to
+    be both.
 
     Args:
         address: The address of the server, in any form that GearmanClient takes.
-        role: What it may send and receive: by default what clients do and what workers do.
-        timeout: Seconds after which something that did not come is a TimeoutError.
-        receive_buffer: Bytes that the system is to keep of what was not read; 0: as it likes.
-        context: An `ssl.SSLContext` for a server that speaks TLS, and has a certificate for
-            ``localhost``; None is no TLS.
+        role: The role, which decides the events to send and to receive. By default, the connection
+            is a client and a worker.
+        timeout: Seconds after which receiving an event raises TimeoutError.
+        receive_buffer: Size of the kernel's receive buffer in bytes; 0 leaves it to the system.
+        context: An `ssl.SSLContext` for a server that uses TLS and has a certificate for
+            ``localhost``; None means no TLS.
 
     Raises:
-        TypeError, ValueError: An argument has a type or a value that can't be.
-        OSError: There is no connection to that address.
+        TypeError, ValueError: An argument has a wrong type or value.
+        OSError: The client can't connect to the address.
     """
 
     def __init__(
@@ -63,13 +65,13 @@ class ScriptedClient(Conversation):
         super().__init__(sock, role)
 
     def echo(self, data: bytes = b"ping") -> None:
-        """Send an ECHO_REQ, and receive its answer.
+        """Send ECHO_REQ, and receive the answer.
 
-        So the server has taken all that was sent before, and there is nothing else that it has
-        sent over this connection.
+        Afterwards, the server has processed all earlier packets of this connection, and has sent
+        nothing else on it.
 
         Raises:
-            AssertionError: Something else has come.
+            AssertionError: Another event was received.
         """
         self.send(EchoReq(data))
         self.expect(EchoRes, data=data)

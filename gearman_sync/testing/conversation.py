@@ -1,4 +1,4 @@
-"""One end of one connection over a real socket, that does as it is told; and a server's."""
+"""A scripted end of a connection over a real socket, and that of a server."""
 
 from __future__ import annotations
 
@@ -26,30 +26,29 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Event)
 
-# Bytes that are read at once.
+# Bytes to read at a time.
 _PIECE = 1 << 18
 
 
 class Disconnected(ConnectionError):
-    """The other side has closed the connection."""
+    """Raised when the peer has closed the connection."""
 
 
 class Conversation:
     """One end of a connection.
 
-    What it sends and receives are events, of `gearman_proto.events`. Its `gearman_proto.Connection`
-    knows which of them may follow which, so that a mistake of the test's is an error, and so is
-    something that the other side must not send; `send_anyway` and `send_raw` are for what is wrong
-    on purpose.
+    It sends and receives events of `gearman_proto.events`. Its `gearman_proto.Connection` checks
+    their order, and raises an error if the test or the peer sends an event that is not allowed. Use
+    `send_anyway` and `send_raw` to send wrong packets on purpose.
 
     Args:
         sock: A connected socket.
-        role: What this end is.
+        role: The role of this end.
 
     Attributes:
-        sock: As given.
-        connection: What the bytes mean.
-        events: All that came and was taken, oldest first.
+        sock: The socket as given.
+        connection: The parser and the protocol state of this end.
+        events: The received events, oldest first.
     """
 
     def __init__(self, sock: socket.socket, role: Role) -> None:
@@ -64,12 +63,12 @@ class Conversation:
         self.close()
 
     def receive(self) -> Event:
-        """Return the next packet or line of text, when it has come.
+        """Receive the next packet or line of text.
 
         Raises:
-            Disconnected: The other side has closed the connection.
-            gearman_proto.errors.RemoteProtocolError: What came is not Gearman, or not in order.
-            OSError: The connection was reset, or nothing came in time.
+            Disconnected: The peer has closed the connection.
+            gearman_proto.errors.RemoteProtocolError: The data is not Gearman, or out of order.
+            OSError: The connection was reset, or no data arrived in time.
         """
         while True:
             event = self.connection.next_event()
@@ -87,15 +86,15 @@ class Conversation:
             return event
 
     def expect(self, kind: type[E], **fields: object) -> E:
-        """Return the next packet or line, which has to be of a kind.
+        """Receive the next packet or line, and check that it is an event of `kind`.
 
         Args:
-            kind: The class of its event.
-            fields: What some of the event's fields are.
+            kind: The class of the event.
+            fields: Expected values of some fields of the event.
 
         Raises:
-            AssertionError: It is something else.
-            Disconnected: The other side has closed the connection.
+            AssertionError: It is another event.
+            Disconnected: The peer has closed the connection.
         """
         matches, wanted = matcher(kind, fields)
         event: Any = self.receive()
@@ -107,15 +106,15 @@ class Conversation:
         """Send events.
 
         Raises:
-            gearman_proto.errors.LocalProtocolError: One is not for this role to send, or not now.
+            gearman_proto.errors.LocalProtocolError: This role must not send an event, or not now.
         """
         self.send_raw(b"".join([self.connection.send(event) for event in events]))
 
     def send_anyway(self, *events: Event) -> None:
-        """Send packets and lines whether or not they are in order, or for this role to send.
+        """Send packets and lines, even if their order is wrong or this role must not send them.
 
         Raises:
-            TypeError: An event is neither.
+            TypeError: An event is neither a packet nor a line.
         """
         server = self.connection.role is Role.SERVER
         magic = MAGIC_RESPONSE if server else MAGIC_REQUEST
@@ -129,7 +128,7 @@ class Conversation:
         self.sock.sendall(data)
 
     def rest(self) -> bytes:
-        """Return all bytes that come until the other side closes, whatever they mean."""
+        """Receive raw bytes until the peer closes, and return them."""
         data = bytearray()
         with contextlib.suppress(ConnectionError):
             while piece := self.sock.recv(_PIECE):
@@ -141,22 +140,22 @@ class Conversation:
         self.sock.close()
 
     def reset(self) -> None:
-        """Close the connection with a RST, as after the crash of a process."""
+        """Close the connection with a RST, as if the process had crashed."""
         linger_not(self.sock)
         self.sock.close()
 
 
 class Peer(Conversation):
-    """A scripted server's end of one connection: what a script gets.
+    """A scripted server's end of one connection, the argument of a script.
 
     Args:
         sock: A connected socket.
         number: The number of the connection, from 0.
 
     Attributes:
-        number: As given.
-        grants_options: Whether `receive` grants an OPTION_REQ, or ignores it, as some servers do;
-            it is never what `receive` returns.
+        number: The number as given.
+        grants_options: True if `receive` grants OPTION_REQ, False if it ignores it, as some servers
+            do. `receive` never returns OPTION_REQ.
     """
 
     def __init__(self, sock: socket.socket, number: int) -> None:
@@ -165,12 +164,12 @@ class Peer(Conversation):
         self.grants_options: bool = True
 
     def receive(self) -> Event:
-        """Return the next packet or line of text, but for OPTION_REQ, which is answered here.
+        """Receive the next packet or line of text, except OPTION_REQ, which is answered here.
 
         Raises:
-            Disconnected: The other side has closed the connection.
-            gearman_proto.errors.RemoteProtocolError: What came is not Gearman.
-            OSError: The connection was reset, or the server is stopped.
+            Disconnected: The peer has closed the connection.
+            gearman_proto.errors.RemoteProtocolError: The data is not Gearman.
+            OSError: The connection was reset, or the server was stopped.
         """
         while isinstance(event := self.take(), OptionReq):
             if self.grants_options:
@@ -178,10 +177,10 @@ class Peer(Conversation):
         return event
 
     def take(self) -> Event:
-        """Do what `receive` does, and return OPTION_REQ like any other packet."""
+        """Receive the next packet or line of text, including OPTION_REQ."""
         return super().receive()
 
     def hold(self) -> None:
-        """Take what comes and say nothing, until the other side closes; that is `Disconnected`."""
+        """Receive and ignore events until the peer closes, which raises `Disconnected`."""
         while True:
             self.receive()

@@ -1,4 +1,4 @@
-"""What a scripted server waits for, and what it does then."""
+"""The expectations of a scripted server, and its reactions."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
     from .conversation import Peer
 
-#: What answers an event: an event, or a function of what came that returns one, or several.
+#: An answer: an event, or a function that gets the received event and returns one or several.
 Answer: TypeAlias = "Event | Callable[[Any], Event | Iterable[Event]]"
 
 
 class Expectation:
-    """Something that is to come, and what the server does then.
+    """An expected event, and the server's reaction to it.
 
-    `ScriptedServer.expect` and `ScriptedServer.whenever` make it. Its methods say what to do, in
-    that order, and return the expectation, so that they can be written one behind the other. With
-    none of them, the server says nothing.
+    `ScriptedServer.expect` and `ScriptedServer.whenever` create expectations. Each method adds an
+    action to the reaction and returns the expectation, so that calls can be chained. The actions
+    run in the order of the calls. Without any, the server sends nothing.
 
     Attributes:
-        wanted: What it waits for, as text.
-        connection: The number of the connection over which that comes, from 0, or None: any.
-        left: How often it is still to come.
+        wanted: The expected event, as text.
+        connection: The number of the event's connection, from 0, or None for any connection.
+        left: The number of times that the event is still expected.
     """
 
     def __init__(self, what: Wanted, fields: dict[str, object], connection: int | None) -> None:
@@ -43,42 +43,42 @@ class Expectation:
         self._actions: list[Callable[[Peer, Any], object]] = []
 
     def matches(self, event: Event) -> bool:
-        """Whether this is what it waits for."""
+        """Return True if `event` is the expected one."""
         return self._matches(event)
 
     def act(self, peer: Peer, event: Event) -> None:
-        """Do what it says, now that `event` has come."""
+        """Run the actions for the received `event`."""
         for action in self._actions:
             action(peer, event)
 
     def times(self, count: int) -> Self:
-        """Expect it so many times, each time with the same answers.
+        """Expect the event `count` times, each time with the same reaction.
 
         Raises:
-            TypeError, ValueError: `count` is no whole number from 0 on.
+            TypeError, ValueError: `count` is not an integer, or is negative.
         """
         self.left = check_count("count", count, 0)
         return self
 
     def answer(self, *answers: Answer) -> Self:
-        """Send these.
+        """Send answers.
 
         Args:
-            answers: Events; or functions of the event that came, which return an event or several.
+            answers: Events, or functions that get the received event and return one or several.
 
         Raises:
-            TypeError: One is neither.
+            TypeError: An answer is neither.
         """
         _check_answers(answers)
         return self.then(lambda peer, event: peer.send(*_made(answers, event)))
 
     def answer_anyway(self, *answers: Answer) -> Self:
-        """Send these whether or not a server may send them now; else as `answer`."""
+        """Send answers as `answer` does, but allow those that a server must not send now."""
         _check_answers(answers)
         return self.then(lambda peer, event: peer.send_anyway(*_made(answers, event)))
 
     def send_raw(self, data: bytes | Callable[[Any], bytes]) -> Self:
-        """Send any bytes, or those that a function of the received event returns.
+        """Send any bytes, or those that a function returns, which gets the received event.
 
         Raises:
             TypeError: `data` is neither.
@@ -87,7 +87,7 @@ class Expectation:
         return self.then(lambda peer, event: peer.send_raw(data(event) if callable(data) else data))
 
     def silence(self) -> Self:
-        """Send nothing. It does nothing, and says so to whoever reads the test."""
+        """Send nothing. Calling this method only tells the reader of the test so."""
         return self
 
     def close(self) -> Self:
@@ -95,14 +95,14 @@ class Expectation:
         return self.then(lambda peer, _event: peer.close())
 
     def reset(self) -> Self:
-        """Close the connection with a RST, as after the crash of a process."""
+        """Close the connection with a RST, as if the process had crashed."""
         return self.then(lambda peer, _event: peer.reset())
 
     def then(self, action: Callable[[Peer, Any], object]) -> Self:
-        """Call a function of the `Peer` and the event that came, in the server's thread.
+        """Call `action` with the `Peer` and the received event, in the server's thread.
 
-        It may wait for something, a `threading.Event` of the test's, say: what comes over that
-        connection meanwhile waits, too.
+        The function can wait, for a `threading.Event` of the test, for example. Later events of
+        this connection wait meanwhile.
 
         Raises:
             TypeError: `action` can't be called.

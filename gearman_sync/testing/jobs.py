@@ -1,4 +1,4 @@
-"""A callback called by hand."""
+"""Jobs for tests that call a callback directly."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class JobDouble(jobs.JobDouble):
-    """A job for a callback that a test calls by hand; nothing is connected.
+    """A job for tests that call a callback directly, without a connection.
 
-    It takes down what the callback sends::
+    It records the updates that the callback sends::
 
         job = JobDouble("resize", "cat.png")
         assert resize(job.worker, job) == b"cat-small.png"
@@ -37,8 +37,8 @@ class JobDouble(jobs.JobDouble):
             the job as failed.
 
         Raises:
-            Exception: Whatever the callback raises; and the encoder, for a result that it does not
-                take. Either would have failed the job.
+            Exception: The callback, or the encoder of its result, has raised it. In a worker, it
+                would have failed the job.
             TypeError: The callback is async, or can't be called.
             InvalidWorkerState: The job has ended, so it can't be done again.
         """

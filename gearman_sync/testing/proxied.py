@@ -1,12 +1,12 @@
-"""A connection through a `FaultyProxy`: its two halves, and what toxics do to them.
+"""A connection through a `FaultyProxy`: its two directions, and the effects of toxics on them.
 
 Theory of operation
-    Each direction has a task, which reads, applies what is due, and writes. What a toxic changes is
-    a field of the direction, which the task looks at before each piece that it passes on. Nothing
-    is read ahead, so that as long as a direction stalls, the sender's bytes stay in the sockets'
-    buffers, and then with the sender, as they do in a network. Only where there is latency, a
-    second task reads, and notes when each piece came: latency makes everything later, and does not
-    make less of it pass.
+    Each direction has a task that reads, applies the toxics that are due, and writes. A toxic sets
+    a field of the direction, and the task checks the fields before it forwards each piece. It does
+    not read ahead. So while a direction stalls, the bytes stay in the sockets' buffers, and when
+    these are full, with the sender, as in a real network. With latency, a second task reads ahead
+    and notes the arrival time of each piece, because latency delays bytes without limiting the
+    rate.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ KINDS = (
     *(ResetPeer, Slicer, SlowClose, Stall, Timeout),
 )
 
-# Bytes that are read at once.
+# Bytes to read at a time.
 _PIECE = 65536
-# Pieces that wait where there is latency.
+# Pieces to read ahead for latency.
 _AHEAD = 64
-# Bytes that are kept of what has passed.
+# Passed bytes to keep.
 _TAIL = 16
-# Seconds that a piece takes at the most where the bandwidth is limited.
+# Maximum time that a piece takes on a limited link, in seconds.
 _TICK = 0.05
 
 
@@ -64,47 +64,47 @@ class Stream:
         self.source = source
         self.sink = sink
         self.rng = rng
-        #: Bytes that have been passed on, or taken and thrown away.
+        #: The number of bytes that were forwarded or discarded.
         self.passed = 0
-        #: The last of them.
+        #: The last of these bytes.
         self.tail = b""
-        #: What is still to happen, and after how many bytes, the first of all last.
+        #: Pending toxics, each with the number of bytes that pass before; the next one is the last.
         self.to_come: list[tuple[int, Toxic]] = []
-        #: What has begun, and goes on.
+        #: The toxics in effect.
         self.active: list[Toxic] = []
-        #: What is sent goes nowhere, for ever.
+        #: True if all bytes are discarded from now on.
         self.dead = False
-        #: When something passes again, in the loop's time.
+        #: The end of a stall, in the loop's time.
         self.stalled_until: float = 0.0
-        #: When the limited link has sent all that it was given, in the loop's time.
+        #: When the last byte will have passed the limited link, in the loop's time.
         self.clear_at: float = 0.0
-        #: What changes the next byte.
+        #: The toxic that changes the next byte.
         self.corrupt: Corrupt | None = None
-        #: What was read ahead, and when. None: nothing is.
+        #: The pieces that were read ahead, with their arrival times; None without latency.
         self.ahead: asyncio.Queue[tuple[bytes | OSError, float]] | None = None
 
     @property
     def swallows(self) -> bool:
-        """Whether what is sent goes nowhere."""
+        """True if bytes are discarded."""
         return self.dead or bool(self.of(Timeout))
 
     def of(self, kind: type[_T]) -> list[_T]:
-        """The toxics of a kind that have begun."""
+        """Return the toxics of a kind that are in effect."""
         return [toxic for toxic in self.active if isinstance(toxic, kind)]
 
     def expect(self, toxic: Toxic, after: int) -> None:
-        """Let a toxic happen after so many bytes from now."""
+        """Schedule a toxic for when `after` more bytes have passed."""
         self.to_come.append((self.passed + after, toxic))
         self.to_come.sort(key=lambda pair: pair[0], reverse=True)
 
     def end(self, toxic: Toxic) -> bool:
-        """Let a toxic go on no longer. Returns whether it did."""
+        """End the effect of a toxic. Return True if it was in effect."""
         left = [each for each in self.active if each is not toxic]
         went_on, self.active = len(left) < len(self.active), left
         return went_on
 
     def room(self, size: int) -> int:
-        """How many of `size` bytes pass at once."""
+        """Return how many of `size` bytes pass as one piece."""
         if self.to_come:
             size = min(size, self.to_come[-1][0] - self.passed)
         for slicer in self.of(Slicer):
@@ -115,13 +115,13 @@ class Stream:
         return size
 
     def pause(self) -> float:
-        """Return the seconds before a piece passes, for slicers."""
+        """Return the seconds that slicers wait before a piece."""
         return sum(slicer.delay for slicer in self.of(Slicer))
 
     def send_until(self, size: int, now: float) -> float:
-        """Send `size` bytes over the limited link, and return when their last one has arrived.
+        """Reserve the limited link for `size` bytes, and return when the last one has passed it.
 
-        Up to one tick of unused time counts, so that a late event loop does not lower the rate.
+        Up to one tick of idle time counts, so that a late event loop does not lower the rate.
         """
         seconds = sum(size / limit.rate for limit in self.of(Bandwidth))
         if seconds:
@@ -129,7 +129,7 @@ class Stream:
         return self.clear_at
 
     def latency(self) -> float:
-        """Seconds between the coming of the next piece, and its passing."""
+        """Return the delay of the next piece in seconds."""
         return sum(
             toxic.latency + self.rng.uniform(-toxic.jitter, toxic.jitter)
             for toxic in self.of(Latency)
@@ -137,15 +137,15 @@ class Stream:
 
 
 class Proxied:
-    """A connection that was accepted, and its other half to the server.
+    """An accepted connection, and the proxy's connection to the server.
 
     Args:
-        near: The socket that was accepted.
+        near: The accepted socket.
         upstream: The host and port of the server.
-        seed: Decides what chance decides.
-        toxics: What is to happen.
-        note: Called with what has happened, and the bytes before it.
-        tap: Called with what passes, right before it does.
+        seed: The random seed.
+        toxics: The toxics to apply.
+        note: Called with each toxic that takes effect, and the bytes before it.
+        tap: Called with bytes right before they pass.
         buffer: Limit of the kernel's buffers in bytes; 0 leaves them to the system.
     """
 
@@ -168,8 +168,8 @@ class Proxied:
         self._upstream = upstream
         self._note = note
         self._tap = tap
-        #: Decides which toxics it has.
-        self.rng: random.Random = random.Random(seed)  # noqa: S311 - it is to be repeated
+        #: Decides which toxics affect the connection.
+        self.rng: random.Random = random.Random(seed)  # noqa: S311 - it has to be repeatable
         self.streams: dict[Direction, Stream] = {
             direction: Stream(
                 direction,
@@ -186,11 +186,11 @@ class Proxied:
             self.expect(toxic)
         self.tasks: dict[Direction, asyncio.Task[None]] = {}
         self.readers: list[asyncio.Task[None]] = []
-        #: Nothing is passed on any more, in no direction.
+        #: True once forwarding has ended in both directions.
         self.ended: bool = False
 
     async def run(self) -> None:
-        """Pass bytes, until both directions have ended."""
+        """Forward bytes until both directions have ended."""
         loop = asyncio.get_running_loop()
         try:
             try:
@@ -218,29 +218,29 @@ class Proxied:
                 raise error
 
     def close(self) -> None:
-        """Close both sockets, when no task is left.
+        """Close both sockets. No task may be left.
 
-        Who waits for a closed one waits for whatever gets its number next.
+        A task that waited for a closed socket would wait for the next file with its number.
         """
         self.near.close()
         self.far.close()
 
     def expect(self, toxic: Toxic) -> None:
-        """Let a toxic happen, after so many bytes from now, if it is to happen here at all."""
+        """Schedule a toxic, unless its toxicity spares this connection."""
         if self.rng.random() < toxic.toxicity:
             self.streams[toxic.direction].expect(toxic, toxic.begins)
 
     def inject(self, toxic: Toxic) -> None:
-        """The same for a connection that there is, also where nothing passes."""
+        """Schedule a toxic, and let it take effect at once if it is due."""
         self.expect(toxic)
         self._let_happen(self.streams[toxic.direction])
 
     def remove(self, toxic: Toxic) -> None:
-        """Let a toxic happen no more."""
+        """Remove a toxic."""
         stream = self.streams[toxic.direction]
         stream.to_come = [pair for pair in stream.to_come if pair[1] is not toxic]
         if stream.end(toxic) and isinstance(toxic, Timeout):
-            # Bytes were lost: what came behind them would mean something else.
+            # Bytes were lost, so the bytes after them would be misinterpreted.
             self.end(reset=False)
 
     async def _pass_on(self, stream: Stream) -> None:
@@ -280,19 +280,19 @@ class Proxied:
                 try:
                     await loop.sock_sendall(stream.sink, piece)
                 except OSError:
-                    # Who has gone says so in the other direction.
+                    # The other direction shows that the peer has disconnected.
                     if not self.streams[stream.direction.other].swallows:
                         self.end(reset=True)
                         return
                     stream.dead = True
 
     async def _read(self, stream: Stream) -> tuple[bytes | OSError, float]:
-        """The next piece, and when it came. It is empty at the end."""
+        """Return the next piece and its arrival time. The piece is empty at the end."""
         if stream.ahead is not None:
             return await stream.ahead.get()
         read = await self._receive(stream)
         if stream.of(Latency):
-            # For the rest of the connection: to end that task might lose what it has just read.
+            # The task runs until the connection ends: cancelling it could lose received bytes.
             stream.ahead = asyncio.Queue(_AHEAD)
             self.readers.append(asyncio.create_task(self._read_ahead(stream, stream.ahead)))
         return read
@@ -315,7 +315,7 @@ class Proxied:
 
     @staticmethod
     async def _wait(due: float, stream: Stream, size: int) -> None:
-        """Wait before a piece of `size` bytes that is due then, as long as toxics make it."""
+        """Wait until a piece of `size` bytes may pass, at `due` or as long as toxics delay it."""
         loop = asyncio.get_running_loop()
         if pause := stream.pause():
             await asyncio.sleep(pause)
@@ -326,17 +326,17 @@ class Proxied:
             await asyncio.sleep(left)
 
     def _let_happen(self, stream: Stream) -> bool:
-        """Let happen what is due. Returns whether the connection has ended."""
+        """Apply the toxics that are due. Return True if the connection has ended."""
         while not self.ended and stream.to_come and stream.to_come[-1][0] <= stream.passed:
             self._happen(stream, stream.to_come.pop()[1])
         return self.ended
 
     def _happen(self, stream: Stream, toxic: Toxic) -> None:
         if isinstance(toxic, Corrupt):
-            stream.corrupt = toxic  # It happens when the byte is there.
+            stream.corrupt = toxic  # It takes effect on the next byte.
             return
         if isinstance(toxic, Slicer) and toxic.length and stream.end(toxic):
-            return  # All that it was to cut has passed.
+            return  # All bytes that it has to split have passed.
         self._note(toxic, b"")
         loop = asyncio.get_running_loop()
         match toxic:
@@ -361,7 +361,7 @@ class Proxied:
                 stream.stalled_until = max(stream.stalled_until, loop.time() + toxic.seconds)
             case HalfOpen():
                 stream.dead = True
-                # The receiver is to see the end, and the sender to hear no more.
+                # End the stream for the receiver, and stop forwarding to the sender.
                 self._stop(stream.direction.other)
                 with contextlib.suppress(OSError):
                     stream.sink.shutdown(socket.SHUT_RDWR)
@@ -369,18 +369,18 @@ class Proxied:
                 raise TypeError(f"this proxy knows no {toxic!r}")
 
     def _end_of(self, stream: Stream, toxic: Toxic) -> None:
-        """The time of a toxic has come, unless it was removed."""
+        """End the connection because of a toxic's timeout, unless the toxic was removed."""
         if stream.end(toxic):
             self.end(reset=isinstance(toxic, ResetPeer))
 
     def end(self, *, reset: bool) -> None:
-        """End it, for both sides."""
+        """End the connection for both sides."""
         self.ended = True
         for sock in (self.near, self.far):
             if reset:
                 linger_not(sock)
             else:
-                # What was not read would make a reset of the `close` that follows.
+                # Without this, `close` would reset the connection if there are unread bytes.
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_WR)
         for direction in Direction:
@@ -388,6 +388,6 @@ class Proxied:
 
     def _stop(self, direction: Direction) -> None:
         task = self.tasks.get(direction)
-        # One that ends its own connection looks at `ended`.
+        # A task that ends its own connection checks `ended`.
         if task is not None and task is not asyncio.current_task():
             task.cancel()

@@ -1,6 +1,6 @@
-"""A TCP proxy that does to connections what networks do.
+"""A TCP proxy that simulates faulty networks.
 
-It needs nothing but the standard library, knows nothing of what passes through it, and runs in a
+It needs only the standard library, does not interpret the data that it forwards, and runs in a
 thread of its own::
 
     with FaultyProxy(("127.0.0.1", 4730)) as proxy:
@@ -10,13 +10,13 @@ thread of its own::
         proxy.remove(slow)
 
 Theory of operation
-    One event loop (asyncio) in one thread, with a task for each connection (see `proxied`). Calls
-    from other threads are run in that loop, and waited for. `plan` and `tap` run in that loop, so
-    their calls of the proxy's methods run at once. If one of them raises, the proxy resets the
-    connection, so that its two ends do not hang, and `stop` raises the exception.
+    One event loop (asyncio) runs in one thread, with a task for each connection (see `proxied`).
+    Methods that other threads call run in that loop, and the callers wait. `plan` and `tap` run in
+    that loop, so the methods that they call run at once. If `plan` or `tap` raises, the proxy
+    resets the connection, so that its two ends do not hang, and `stop` raises the exception.
 
-    The port is kept by a second socket, which is bound and never listens, so that nobody else gets
-    it while connections are refused.
+    A second socket, which is bound but never listens, reserves the port while connections are
+    refused.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T", bound=Toxic)
 _Plan = Callable[[int], Iterable[Toxic]]
 
-# Seconds between two checks whether the proxy still runs.
+# Seconds between checks that the proxy still runs.
 _LOOK: Final = 1.0
 # The description of a toxic, for error messages.
 _TOXIC: Final = "one of the kinds of toxics, such as Latency()"
@@ -53,13 +53,13 @@ _TOXIC: Final = "one of the kinds of toxics, such as Latency()"
 
 @dataclasses.dataclass(frozen=True)
 class Happened:
-    """A toxic, when and to which connection it happened.
+    """An event in the journal of a proxy.
 
     Attributes:
-        when: Seconds, of `time.monotonic`.
+        when: The time in seconds, from `time.monotonic`.
         connection: The connection's number, or -1 for all new ones.
         what: A toxic, or "refuse", "ignore", "accept", "end", "unreachable".
-        before: The bytes that passed right before, at most 16, where one was changed.
+        before: If a byte was changed, the bytes that passed right before it, at most 16.
     """
 
     when: float
@@ -69,42 +69,42 @@ class Happened:
 
 
 class FaultyProxy:
-    """Passes connections on to a server, and does to them what networks do.
+    """A proxy that forwards connections to a server, and injects network faults (toxics).
 
-    It is to be used in a ``with``, or between `start` and `stop`.
+    Use it in a ``with`` block, or between `start` and `stop`.
 
-    `journal` is what has really happened: a toxic that lies behind more bytes than ever passed does
-    not happen.
+    `journal` lists the toxics that took effect. A toxic has no effect if the connection ends before
+    enough bytes have passed.
 
     Args:
-        upstream: The address of the server, in any form that GearmanClient takes. Nothing needs to
-            listen there: then connections are reset.
-        plan: Called with the number of each connection, from 0, when it is accepted, in the
-            proxy's thread; returns a list of its toxics. So the same plan gives the same toxics to
-            the same connection, whatever the time. None: there are none but those that were added.
-        seed: Decides jitter, sizes and toxicity: the same seed, the same ones for the connection
-            of the same number.
-        tap: Called in the proxy's thread with what passes, right before it does: the connection's
-            number, the direction, and the bytes, which are empty at the end of that stream, or at
-            a reset from there. It may call the proxy's methods, except `stop`: if a toxic ends the
-            connection, these bytes do not pass.
-        host: The address to listen on. The port is a free one.
+        upstream: The address of the server, in any form that GearmanClient takes. If no server
+            listens there, the proxy resets connections.
+        plan: Called in the proxy's thread with the number of each accepted connection, from 0.
+            Returns a list of the connection's toxics. So with the same plan, a connection has the
+            same toxics in every run. None means that only added toxics take effect.
+        seed: The random seed of jitter, sizes and toxicity. With the same seed, connections of the
+            same number get the same ones.
+        tap: Called in the proxy's thread right before bytes pass, with the connection's number,
+            the direction, and the bytes. They are empty if the sender ends its stream or resets the
+            connection. The function can call the proxy's methods, except `stop`. If it adds a toxic
+            that ends the connection, the bytes do not pass.
+        host: The address to listen on. The system chooses a free port.
         buffer: Limit of the kernel's send and receive buffers of the proxy's sockets, in bytes; 0
             leaves them to the system, which buffers megabytes. With `Bandwidth`, use a small one,
-            such as 4096 below a rate of 1 MB per second. Otherwise the proxy's side acknowledges
+            such as 4096 for rates below 1 MB per second. Otherwise the proxy's side acknowledges
             bytes long before they pass, and the sender does not see that the link is slow.
 
     Raises:
-        TypeError, ValueError: An argument has a type or a value that can't be.
-        OSError: The address can't be listened on.
+        TypeError, ValueError: An argument has a wrong type or value.
+        OSError: The proxy can't listen on this address.
 
     Attributes:
-        address: Where it listens: host and port.
-        upstream: The host and port of the server. It may be changed: for new connections.
-        plan: As given. It may be changed: for new connections.
-        accepted: How many connections were accepted.
-        toxics: What was added and not removed.
-        journal: What has happened, oldest first. Appended to by the proxy's thread.
+        address: The host and port of the proxy.
+        upstream: The host and port of the server. A change affects new connections.
+        plan: The plan as given. A change affects new connections.
+        accepted: The number of accepted connections.
+        toxics: The toxics that were added and not removed.
+        journal: The events so far, oldest first. The proxy's thread appends to it.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class FaultyProxy:
         self._connections: dict[Proxied, asyncio.Task[None]] = {}
         #: Exceptions of `plan` and `tap`.
         self._errors: list[BaseException] = []
-        #: Seconds that `stop` waits for connections to end by themselves.
+        #: Seconds that `stop` waits for connections to end on their own.
         self._patience = 0.0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="faulty proxy", daemon=True)
@@ -154,16 +154,16 @@ class FaultyProxy:
             self._raise_error()
             return
         for own in self._errors:
-            # The test's exception might be a consequence of it.
+            # The test's exception might be a consequence of this one.
             error.add_note(f"plan or tap of the proxy has raised {own!r}")
 
     # For all threads.
 
     def start(self) -> None:
-        """Begin to listen.
+        """Start the proxy's thread, and listen.
 
         Raises:
-            RuntimeError: It was started before.
+            RuntimeError: The proxy was started before.
         """
         if self._thread.ident is not None:
             raise RuntimeError("this proxy was started before: make a new one")
@@ -171,10 +171,10 @@ class FaultyProxy:
         self.up()
 
     def stop(self) -> None:
-        """End all connections, and the proxy's thread.
+        """End all connections and the proxy's thread.
 
         Raises:
-            RuntimeError: It does not run; or `plan` or `tap` has called this.
+            RuntimeError: The proxy does not run, or `plan` or `tap` has called this method.
             Exception: `plan` or `tap` has raised it.
         """
         self._stop()
@@ -202,20 +202,20 @@ class FaultyProxy:
 
     @property
     def connections(self) -> int:
-        """How many connections there are."""
+        """The number of current connections."""
         return len(self._connections)
 
     def add(self, toxic: _T) -> _T:
-        """Let a toxic happen to all connections, those that there are and new ones.
+        """Apply a toxic to all current and new connections.
 
-        Where there is a connection already, its bytes are counted from now.
+        For a current connection, the bytes are counted from now.
 
         Returns:
             The toxic, for `remove`.
 
         Raises:
-            TypeError: It is no toxic.
-            RuntimeError: The proxy does not run, as for all methods below.
+            TypeError: `toxic` is not a toxic.
+            RuntimeError: The proxy does not run. (This applies to all methods below.)
         """
         check_type("a toxic", toxic, KINDS, _TOXIC)
 
@@ -228,12 +228,12 @@ class FaultyProxy:
         return toxic
 
     def remove(self, toxic: Toxic) -> None:
-        """Let a toxic that was added happen no more.
+        """Stop applying an added toxic.
 
-        What one has done is not undone: what `HalfOpen` has cut stays so.
+        This does not undo the toxic's effects: a connection stays cut after `HalfOpen`.
 
         Raises:
-            ValueError: It was not added, or is removed already.
+            ValueError: The toxic was not added, or was removed already.
         """
 
         def remove() -> None:
@@ -247,10 +247,10 @@ class FaultyProxy:
         self._call(remove)
 
     def inject(self, *toxics: Toxic) -> None:
-        """Let toxics happen to all connections that there are, and to no new ones.
+        """Apply toxics to all current connections, but not to new ones.
 
         Raises:
-            TypeError: One is no toxic.
+            TypeError: An argument is not a toxic.
         """
         for toxic in toxics:
             check_type("a toxic", toxic, KINDS, _TOXIC)
@@ -263,7 +263,7 @@ class FaultyProxy:
         self._call(inject)
 
     def down(self) -> None:
-        """End all connections, and refuse new ones: as if the server's process had ended."""
+        """End all connections and refuse new ones, as if the server's process had ended."""
 
         def down() -> None:
             self._listen(None, "refuse")
@@ -273,19 +273,19 @@ class FaultyProxy:
         self._call(down)
 
     def refuse(self) -> None:
-        """Refuse new connections; those that there are stay."""
+        """Refuse new connections. Current connections stay open."""
         self._call(functools.partial(self._listen, None, "refuse"))
 
     def ignore(self) -> None:
-        """Take new connections no more: those who connect are connected, and hear nothing."""
+        """Stop accepting connections. New clients can connect, but receive no data."""
         self._call(functools.partial(self._listen, False, "ignore"))
 
     def up(self) -> None:
-        """Take new connections again, and those that were ignored."""
+        """Accept connections again, including those that were ignored."""
         self._call(functools.partial(self._listen, True, "accept"))
 
     def reset(self) -> None:
-        """Remove all toxics, have no plan for new connections any more, and take them."""
+        """Remove all toxics and the plan, and accept new connections."""
         self.plan = _no_toxics
         for toxic in list(self.toxics):
             self.remove(toxic)
@@ -313,7 +313,7 @@ class FaultyProxy:
                 done.set_result(None)
 
         self._loop.call_soon_threadsafe(call)
-        # Another thread may stop the proxy meanwhile.
+        # Another thread could stop the proxy meanwhile.
         while not concurrent.futures.wait([done], _LOOK).done:
             self._check_runs()
         done.result()
@@ -331,10 +331,10 @@ class FaultyProxy:
         return sock
 
     def _listen(self, taking: bool | None, name: str) -> None:
-        """Take new connections, or ignore them, or (None) refuse them."""
+        """Accept new connections, or ignore them (False), or refuse them (None)."""
         self._note(-1, name)
-        # Not a task that waits for `sock_accept`: to cancel that may lose a connection, and in
-        # Python 3.11 it may raise in the loop.
+        # Don't use a task that waits for `sock_accept`: cancelling it can lose a connection, and in
+        # Python 3.11 it can raise in the loop.
         if self._listener is not None:
             self._loop.remove_reader(self._listener)
         if taking is None:
@@ -355,7 +355,7 @@ class FaultyProxy:
         try:
             near, _ = listener.accept()
         except OSError:
-            return  # It has gone, before it was taken.
+            return  # The peer disconnected before the connection was accepted.
         near.setblocking(False)
         number = self.accepted
         self.accepted += 1

@@ -1,4 +1,4 @@
-"""A proxy before a job server that writes down what passes, as a `Recording`."""
+"""A proxy for a job server that records the exchange as a `Recording`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .toxics import Direction
 if TYPE_CHECKING:
     from gearman_proto.address import HostSpec
 
-# Seconds that the end waits for connections that have ended, which are to be written down, too.
+# Seconds to wait at the end, so that the ends of connections are recorded too.
 _PATIENCE: Final = 0.5
 
 _EPOCH: Final = BY_NAME["SUBMIT_JOB_EPOCH"]
 
 
 class _Recorded:
-    """One connection, as far as it is written down."""
+    """The recorded part of one connection."""
 
     def __init__(self) -> None:
         self.cutters = {direction: Cutter() for direction in Direction}
@@ -30,18 +30,18 @@ class _Recorded:
 
 
 class Recorder(FaultyProxy):
-    """A proxy before a job server that writes down what passes.
+    """A proxy for a job server that records the exchange.
 
-    It is used like any `FaultyProxy`, in a ``with``, and may have toxics: what is written down is
-    what has passed. Clients, workers and admins connect to its `address`. What a client sent is
-    cut into packets and lines; how it was split on its way is not written down.
+    Use it like any `FaultyProxy`, in a ``with`` block. It can have toxics, and records the bytes
+    that have passed. Clients, workers and admins connect to its `address`. The bytes of clients are
+    recorded as packets and lines. How the network split them is not recorded.
 
     Args:
         upstream: The address of the server, in any form that GearmanClient takes.
-        name: What the recording is called.
-        description: What it shows.
-        server: The server, and its version.
-        host: The address to listen on. The port is a free one.
+        name: The name of the recording.
+        description: The subject of the recording.
+        server: The name of the server, and its version.
+        host: The address to listen on. The system chooses a free port.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Recorder(FaultyProxy):
         super().__init__(upstream, tap=self._pass, host=host)
         self._patience = _PATIENCE
         self._described = name, description, server
-        #: What passed: the connection, whose it was, the bytes (empty: it has closed), the pause.
+        #: The pieces: the connection, the direction, the bytes (empty at the end), the pause.
         self._passed: list[tuple[int, Direction, bytes, float]] = []
         self._recorded: dict[int, _Recorded] = {}
         self._pauses = Pauses()
@@ -64,10 +64,10 @@ class Recorder(FaultyProxy):
 
     @property
     def recording(self) -> Recording:
-        """What has passed until now; what is not complete is not part of it.
+        """The recording of the exchange so far, without incomplete packets.
 
-        Whether a connection is that of a client, a worker or an admin is told from what it has
-        sent, and they are numbered in the order in which they have connected.
+        The packets of a connection show whether it is that of a client, a worker or an admin. The
+        connections of each kind are numbered in the order of connecting.
         """
         passed = list(self._passed)
         requests: dict[int, list[bytes]] = {number: [] for number, *_ in passed}

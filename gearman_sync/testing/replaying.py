@@ -1,13 +1,13 @@
-"""Plays the clients, workers and admins of a recording against a server.
+"""The replay of a recording's clients, workers and admins against a server.
 
 Theory of operation
-    The elements are played in their order, each connection with a socket of its own. What the
-    server is to send is waited for, so that what comes behind it comes later here, too. Where
-    nothing is sent, nothing shows when the server has taken what it got; so before another
-    connection sends something, those that have sent are asked for an echo, which is the last that
-    the server answers. These echoes are not part of the recording, and show whether the server has
-    sent anything that is not. When a connection is closed, the server is asked for the list of its
-    connections until there is one less.
+    The elements are played in order, with a socket for each connection. The replay waits for each
+    recorded answer of the server, so that later elements follow it here as well. Packets without an
+    answer do not show when the server has processed them. So before another connection sends
+    anything, the replay sends ECHO_REQ on each connection that has sent since its last echo, and
+    waits for the answer. These echoes are not part of the recording. They also reveal packets of
+    the server that were not recorded. After closing a connection, the replay polls the server's
+    list of connections until it has become shorter.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ if TYPE_CHECKING:
 
 _QUESTION: Final = pack_event(EchoReq(b"settled?"), MAGIC_REQUEST)
 _ANSWER: Final = pack_event(EchoRes(b"settled?"), MAGIC_RESPONSE)
-# Seconds after which a server that does not say how many connections it has will not.
+# Seconds to wait for a server to report the number of its connections.
 _COUNT: Final = 1.0
-# Seconds in which a server that answers no echoes has taken what it got.
+# Seconds to wait for a server that answers no echoes to process the sent packets.
 _WHILE: Final = 0.05
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Where an exchange was not as recorded.
+    """A difference between an exchange and its recording.
 
     Attributes:
-        at: The number of the element in the recording; one more than the last for what came in
-            addition.
+        at: The number of the element in the recording. For an additional event, it is one more than
+            that of the last element.
         conn: The name of the connection.
-        expected: What was recorded, as text.
-        got: What came, as text.
+        expected: The recorded event, as text.
+        got: The received event, as text.
     """
 
     at: int
@@ -66,22 +66,22 @@ class Difference:
 def replay(recording: Recording, address: HostSpec, *, timeout: float = 5.0) -> list[Difference]:
     """Play the clients, workers and admins of a recording against a server.
 
-    Handles, file descriptors, the server's version and the order of lists are the server's own.
-    Times of jobs for later are counted from now, if the recording has an `epoch_base`. The server
-    is to be one of its own, with nothing in its queue.
+    Handles, file descriptors, the server's version and the order of lists can differ from the
+    recording. If the recording has an `epoch_base`, the times of scheduled jobs are relative to
+    now. Use a dedicated server with an empty queue.
 
     Args:
-        recording: What is to happen.
+        recording: The recording to play.
         address: The address of the server, in any form that GearmanClient takes.
-        timeout: Seconds that something is waited for.
+        timeout: Seconds to wait for each answer.
 
     Returns:
-        Where the server has not sent what is recorded. Of a connection on which something did not
-        come in time, no more is expected.
+        The differences between the server's packets and the recording. If an answer does not arrive
+        in time, the rest of its connection is not compared.
 
     Raises:
-        TypeError, ValueError: An argument has a type or a value that can't be.
-        OSError: There is no connection to that address.
+        TypeError, ValueError: An argument has a wrong type or value.
+        OSError: The replay can't connect to the address.
     """
     check_type("recording", recording, Recording, "a Recording")
     with _Replay(recording, host_and_port(address), check_timeout(timeout)) as play:
@@ -96,17 +96,17 @@ class _Line:
         self.name = name
         self.sock = socket.create_connection(address, timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        #: Packets and replies that have come.
+        #: The received packets and replies.
         self.inbox: deque[bytes] = deque()
         self._cutter = Cutter()
-        #: Cuts what was sent, to know where a packet ends.
+        #: Cuts the sent bytes into packets, to find their ends.
         self.sent = Cutter()
         self._replies = Replies()
-        #: Something was sent since the last echo.
+        #: True if data was sent since the last echo.
         self.is_unsettled = False
-        #: The server has closed it, or it was closed here.
+        #: True once either side has closed the connection.
         self.closed = False
-        #: Something did not come, so that what comes means something else.
+        #: True after an answer did not arrive: later ones can't be assigned.
         self.lost = False
 
     def send(self, data: bytes) -> None:
@@ -118,7 +118,7 @@ class _Line:
             self.sock.sendall(data)
 
     def next(self) -> bytes:
-        """The next packet, or whole reply of text. Empty: the server has closed."""
+        """Return the next packet or complete text reply, or b"" if the server has closed."""
         while not self.inbox and not self.closed:
             data = b""
             with contextlib.suppress(ConnectionError):
@@ -131,9 +131,9 @@ class _Line:
         return self.inbox.popleft() if self.inbox else b""
 
     def settle(self) -> bool:
-        """Wait until the server has taken what was sent. What it says meanwhile is kept.
+        """Wait until the server has processed the sent data, and keep its packets.
 
-        Returns whether it answers an echo, as far as one is needed.
+        Returns False if the server does not answer the echo.
         """
         if not self.is_unsettled or self.closed or self.lost or self.sent.rest:
             return True
@@ -169,7 +169,7 @@ class _Replay:
             line.sock.close()
 
     def run(self) -> None:
-        """Play it."""
+        """Play the recording."""
         exchange = self._recording.exchange
         for at, element in enumerate(exchange):
             line = self._lines.get(element.conn)
@@ -192,7 +192,7 @@ class _Replay:
                 self._differ(len(exchange), line, "nothing more", decode(line.next()))
 
     def _settle(self, lines: Iterable[_Line]) -> None:
-        """Wait until the server has taken what was sent over these connections."""
+        """Wait until the server has processed the data that was sent on these connections."""
         if self._echoes:
             self._echoes = all(line.settle() for line in lines)
         else:
@@ -200,7 +200,7 @@ class _Replay:
 
     def _send(self, line: _Line, data: bytes) -> None:
         cutter = Cutter()
-        # The middle of a packet is sent as it is.
+        # Send the rest of a packet unchanged.
         units = [] if line.sent.rest else cutter.cut(data)
         rest = cutter.rest if units else data
         line.send(b"".join([self._varying.request(unit) for unit in units]) + rest)
@@ -215,13 +215,13 @@ class _Replay:
             pass
 
     def _count(self) -> int:
-        """How many connections the server has. 0: it does not say."""
+        """Return the number of the server's connections, or 0 if the server does not answer."""
         reply = b""
         with contextlib.suppress(OSError), socket.create_connection(self._address, _COUNT) as sock:
             sock.sendall(b"workers\r\n")
             while not is_whole_reply(b"workers", reply) and (data := sock.recv(1 << 16)):
                 reply += data
-            # It is to be gone at once.
+            # The server must not count this connection any longer.
             linger_not(sock)
         return reply.count(b"\n")
 
@@ -250,7 +250,7 @@ class _Replay:
 
 
 def _answers(data: bytes) -> list[bytes]:
-    """Packets, and replies of text that may have several lines."""
+    """Cut `data` into packets and text replies, which can have several lines."""
     cutter = Cutter()
     answers: list[bytes] = []
     for unit in cutter.cut(data):

@@ -1,12 +1,12 @@
-"""Plays the server of a recording for a client, worker or admin of one's own.
+"""The replay of a recording's server for clients, workers and admins under test.
 
 Theory of operation
     Each recorded connection is a list of steps: events of the peer, and packets of the server. A
-    connection that is made takes the first recorded one that nobody has and that begins with what
-    it has sent first. Its thread does nothing but to take what comes. After each event, all
-    connections go on as far as they can, under one lock: a step of the peer is done when its event
-    has come, and a step of the server is done once all that peers have sent before it in the
-    recording has come, over whatever connection. So nobody waits for anything but bytes.
+    new connection is assigned to the first free recorded one that begins with the same event. Its
+    thread only receives events. After each event, all connections advance as far as they can, under
+    one lock. A step of the peer is done when its event was received. A step of the server is done
+    once all events that precede it in the recording, on any connection, were received. So the
+    threads only ever wait for bytes.
 """
 
 from __future__ import annotations
@@ -38,54 +38,55 @@ from .varying import learn, rewritten
 if TYPE_CHECKING:
     from .conversation import Peer
 
-# What a client or worker may send beside what was recorded, since it does so by the clock, or by
-# its own settings.
+# Packets that a client or worker may send in addition to the recorded ones. They depend on time, or
+# on its settings.
 _BESIDE: Final = (EchoReq, OptionReq, SetClientId)
-# Uniques that are not replaced: none, and the one that means the data.
+# Uniques that are not replaced: the empty one, and the one that stands for the data.
 _NO_UNIQUES: Final = (b"", b"-")
 
-#: The number of an element, and what the peer sends, or the server's bytes (empty: it closes).
+#: The number of an element, and the peer's event, or the server's bytes (empty to close).
 _Step: TypeAlias = tuple[int, Event | bytes]
 
 
 class _Wire:
-    """A recorded connection, and what has become of it."""
+    """A recorded connection, and the state of its replay."""
 
     def __init__(self, name: str, steps: list[_Step]) -> None:
         self.name = name
-        #: What is still to happen.
+        #: The remaining steps.
         self.steps = deque(steps)
-        #: What has come, and is still to be looked at.
+        #: Received events that have not been compared yet.
         self.came: deque[Event] = deque()
-        #: Who plays the peer. None: nobody yet.
+        #: The connection that is assigned to this one, if any.
         self.peer: Peer | None = None
-        #: Something else has come, and was noted.
+        #: True once a difference was recorded.
         self.failed = False
 
     @property
     def awaited(self) -> Event | None:
-        """What the peer is to send next."""
+        """The next event that the peer has to send."""
         return next((step for _, step in self.steps if isinstance(step, Event)), None)
 
 
 class ReplayServer(ScriptedServer):
     """A server that answers as a recorded one did.
 
-    The client, worker or admin that connects to its `address` is to do what the recorded one did.
-    Its uniques, the times of jobs for later and its client id may be others; and it may ask for
-    options and echoes. The end of its ``with`` calls `check`, which waits for what is still to
-    come.
+    A client, worker or admin that connects to its `address` has to send the recorded packets.
+    Uniques, times of scheduled jobs and client ids can differ, and the peer can send additional
+    OPTION_REQ and ECHO_REQ packets. The end of the ``with`` block calls `check`, which waits for
+    the remaining events.
 
     Args:
-        recording: What is to happen.
+        recording: The recording to play.
         timeout: Seconds that `check` waits.
 
     Raises:
-        TypeError, ValueError: An argument has a type or a value that can't be.
+        TypeError, ValueError: An argument has a wrong type or value.
 
     Attributes:
-        differences: Where the peers have not sent what is recorded. The connection of one is
-            closed, so that nobody waits for what will not come.
+        differences: The differences between the peers' packets and the recording. After a
+            difference, the server closes the connection, so that its peer does not wait for an
+            answer.
     """
 
     def __init__(self, recording: Recording, *, timeout: float = 5.0) -> None:
@@ -101,10 +102,11 @@ class ReplayServer(ScriptedServer):
         self._uniques: dict[bytes, bytes] = {}
 
     def check(self) -> None:
-        """Wait until all has happened that is recorded.
+        """Wait until the whole recording has been played.
 
         Raises:
-            AssertionError: Something was different, or did not happen. It says what.
+            AssertionError: An event differed from the recording, or was not received. The message
+                describes it.
         """
         with self._changed:
             self._changed.wait_for(
@@ -123,7 +125,7 @@ class ReplayServer(ScriptedServer):
                 lines = [f"element {number}, {element.conn}: {what} did not come"]
         return "\n".join(["the exchange is not the recorded one:", *lines]) if lines else ""
 
-    # In its threads.
+    # In the server's threads.
 
     def _play(self, peer: Peer) -> None:
         wire: _Wire | None = None
@@ -156,7 +158,7 @@ class ReplayServer(ScriptedServer):
             return ConnectionClosed()
 
     def _wire_for(self, peer: Peer, event: Event) -> _Wire | None:
-        """The recorded connection that begins so, and that nobody has."""
+        """Return the free recorded connection that begins with `event`, and assign it."""
         for wire in self._wires:
             first = wire.awaited
             if wire.peer is None and first is not None and self._same(first, event):
@@ -172,13 +174,13 @@ class ReplayServer(ScriptedServer):
             peer.send_anyway(OptionRes(event.option))
 
     def _go_on(self) -> None:
-        """Let all happen that can."""
+        """Advance all connections as far as possible."""
         while any(self._step(wire) for wire in self._wires):
             pass
         self._changed.notify_all()
 
     def _step(self, wire: _Wire) -> bool:
-        """Do the next step of a connection, if it is time for it."""
+        """Do the next step of a connection if it is due. Return True if it was done."""
         if wire.peer is None or wire.failed:
             return False
         if not wire.steps:
@@ -198,7 +200,7 @@ class ReplayServer(ScriptedServer):
         elif min(self._to_come, default=number) < number:
             return False
         elif step:
-            # Who has gone says so to its own thread.
+            # If the peer has disconnected, its own thread notices.
             with contextlib.suppress(OSError):
                 wire.peer.send_raw(self._with_uniques(step))
         else:
@@ -220,11 +222,11 @@ class ReplayServer(ScriptedServer):
             self._changed.notify_all()
 
     def _differ_at_end(self, expected: str, got: object) -> None:
-        """The same for what is no element."""
+        """Record a difference that belongs to no element."""
         at = len(self._recording.exchange)
         self._differ(Difference(at, "no connection", expected, shortened(got)))
 
-    # What may be different.
+    # Allowed differences.
 
     def _same(self, recorded: Event, event: Event) -> bool:
         if type(recorded) is not type(event):
@@ -242,7 +244,7 @@ class ReplayServer(ScriptedServer):
         return True
 
     def _with_uniques(self, data: bytes) -> bytes:
-        """What the server sends, with the uniques of this time."""
+        """Return the server's bytes with the uniques of this run."""
 
         def change(field: str, value: bytes) -> bytes:
             return self._uniques.get(value, value) if field == "unique" else value
@@ -252,7 +254,7 @@ class ReplayServer(ScriptedServer):
 
 
 def _steps(recording: Recording, name: str) -> list[_Step]:
-    """What happens over a connection."""
+    """Return the steps of a connection."""
     end = Connection(Role.SERVER)
     steps: list[_Step] = []
     for number, element in enumerate(recording.exchange):

@@ -1,8 +1,8 @@
-"""One's own worker, run in the test's process: a real worker on a real server.
+"""A worker under test in the test's process: a real worker on a real server.
 
-Without more, `drain` calls the worker's `work` in the test's thread. Inside ``with``, a thread of
-its own does that, in phases that follow one another: it serves until it is told to stop; `drain`
-stops it, waits for a thread that works until the queue is empty, and begins to serve again.
+Outside of ``with``, `drain` calls the worker's `work` in the test's thread. Inside, a separate
+thread does that, in successive phases. One phase serves jobs until it is stopped. `drain` stops it,
+waits for a phase that works until the queue is empty, and starts to serve again.
 """
 
 # ruff: noqa: D102 - the documentation of methods is inherited
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 
 
 class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
-    """Does the jobs of a server in this process, with a worker of one's own.
+    """A worker that does a server's jobs in the test's process.
 
-    Outside of ``with``, `drain` does all jobs that there are, in the thread that calls it::
+    Outside of ``with``, `drain` does all queued jobs, in the thread that calls it::
 
         worker = WorkerUnderTest({"resize": resize}, server.address)
         upload("cat.png")  # submits a background job
         worker.drain()
         assert thumbnail_of("cat.png")
 
-    Inside, the worker runs in a thread, so that the test may wait for results. The end of ``with``
-    is a `drain`, too, unless the test has failed::
+    Inside, the worker runs in a thread, so that the test can wait for results. The end of ``with``
+    drains the queue too, unless the test has failed::
 
         with WorkerUnderTest({"resize": resize}, server.address):
             assert client.submit_job("resize", "cat.png").result == b"cat-small.png"
 
-    What a callback raises fails its job, as ever, and is then raised in the test, by `drain` or at
-    the end of ``with``.
+    As always, a callback's exception fails its job. `drain`, or the end of ``with``, then raises it
+    in the test.
     """
 
     _worker_class = GearmanWorker
-    # The thread that serves, inside ``with``.
+    # The thread that serves jobs inside ``with``.
     _serving: _Phase | None = None
 
     def drain(self) -> list[JobRun]:
@@ -79,7 +79,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
                 self._end_serving()
                 self._wait(_Phase(self._empty))
             else:
-                with contextlib.suppress(Exception):  # There is one already.
+                with contextlib.suppress(Exception):  # The test has an exception already.
                     self._end_serving()
         finally:
             self._serving = None
@@ -87,7 +87,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
         if error is None:
             self._drained()
 
-    # What is done in a phase.
+    # The phases.
 
     def _serve(self, rounds: Iterator[object]) -> None:
         try:

@@ -1,7 +1,7 @@
-"""A job server that does as the test says: a thread, a port, and a thread for each connection.
+"""A scripted job server for tests. It has a thread of its own, and one for each connection.
 
-There are two ways to say what it does. One is a list of expectations, which are checked at the end
-of its ``with``::
+A test can define the server's reactions in two ways. One is a list of expectations, which the end
+of the ``with`` block checks::
 
     with ScriptedServer() as server:
         submit = server.expect(SubmitJob, function=b"f")
@@ -9,8 +9,8 @@ of its ``with``::
         client = GearmanClient([server.address])
         ...
 
-The other is a script, a function of the `Peer` that is called for each connection, which ends when
-it returns; with it, a test says what is to happen as a program::
+The other is a script, a function that is called with the `Peer` of each connection. The connection
+is closed when the script returns. With a script, the test describes the exchange as a program::
 
     def script(peer):
         for number in range(3):
@@ -22,12 +22,12 @@ it returns; with it, a test says what is to happen as a program::
         ...
 
 Theory of operation
-    One lock guards the expectations. What comes over a connection is met by the first expectation
-    that is left and is for that connection, or for any; if that does not fit, by the last
-    ``whenever`` that does. So the order is that of the test where there is one, which is inside of
-    a connection, and where the test names no connection. What meets nothing is a complaint, and
-    ends all connections, so that the test does not wait for what will not come. What an
-    expectation does is done without the lock, since it may wait.
+    One lock guards the expectations. An event on a connection is compared with the first remaining
+    expectation that is for this connection or for any. If that does not match, the last matching
+    ``whenever`` applies. So the order of the test counts within each connection, and across
+    connections where the test names none. An event that matches nothing is a failure. It ends all
+    connections, so that the test does not wait for events that will never arrive. The actions of
+    expectations run without the lock, because they can wait.
 """
 
 from __future__ import annotations
@@ -61,29 +61,29 @@ if TYPE_CHECKING:
 
 
 class ScriptedServer:
-    """A job server that does as the test says.
+    """A job server that behaves as the test says.
 
-    It listens from `start` to `stop`, or inside of its ``with``, the end of which calls `check`.
-    Without a script, OPTION_REQ is granted and ECHO_REQ is answered, unless the test says something
-    else by `expect` or `whenever`.
+    It listens from `start` to `stop`, or inside a ``with`` block, which calls `check` at its end.
+    Without a script, the server grants OPTION_REQ and answers ECHO_REQ, unless the test changes
+    that with `expect` or `whenever`.
 
     Args:
-        script: Called with the `Peer` of each connection, in a thread of its own; the connection
-            is closed when it returns. An exception of it is raised by `stop`, but for one that
-            says that the other side has gone. None: the server does what `expect` and `whenever`
-            say.
-        host: The address to listen on. The port is a free one.
-        timeout: Seconds that `check` waits for what is still to come, and `stop` for scripts.
-        receive_buffer: Bytes that the system is to keep of what was not read; 0: as it likes.
+        script: Called with the `Peer` of each connection, in a thread of its own. The connection
+            is closed when the script returns. `stop` raises the script's exception, except if it
+            says that the peer has disconnected. None means that the server follows `expect` and
+            `whenever`.
+        host: The address to listen on. The system chooses a free port.
+        timeout: Seconds that `check` waits for expected events, and `stop` for scripts.
+        receive_buffer: Size of the kernel's receive buffers in bytes; 0 leaves it to the system.
 
     Raises:
-        TypeError, ValueError: An argument has a type or a value that can't be.
-        OSError: The address can't be listened on.
+        TypeError, ValueError: An argument has a wrong type or value.
+        OSError: The server can't listen on this address.
 
     Attributes:
-        address: Where it listens: host and port.
-        peers: The `Peer` of each connection, oldest first. To send something that answers nothing,
-            tell one of them: ``server.peers[0].send(Noop())``.
+        address: The host and port of the server.
+        peers: The `Peer` of each connection, oldest first. To send an unsolicited packet, use one
+            of them: ``server.peers[0].send(Noop())``.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class ScriptedServer:
         self._expected: list[Expectation] = []
         self._rules: list[Expectation] = []
         self._acting = 0
-        #: What came, and what was wrong with it.
+        #: The received events and the failures, as text.
         self._story: list[str] = []
         self._errors: list[Exception] = []
         self._threads: list[threading.Thread] = []
@@ -130,37 +130,37 @@ class ScriptedServer:
             raise
         self.stop(raising=error is None)
         if error is not None:
-            # What the test has met may come of that.
+            # The test's exception might be a consequence of these.
             for note in (self._report(), *[f"a script has raised {e!r}" for e in self._errors]):
                 if note:
                     error.add_note(note)
 
     @property
     def events(self) -> list[Event]:
-        """All that came over any connection, but for OPTION_REQ."""
+        """The events that were received over all connections, except OPTION_REQ."""
         return [e for peer in self.peers for e in peer.events if not isinstance(e, OptionReq)]
 
-    # What is to happen.
+    # Expectations.
 
     def expect(
         self, what: Wanted, *, connection: int | None = None, **fields: object
     ) -> Expectation:
-        """Expect something, after all that was expected before.
+        """Expect an event, after all events that were expected before.
 
         Args:
-            what: A class of events; or an event that is equal; or a function that is true for it.
-                `gearman_proto.events.ConnectionClosed` is the end of a connection, which may come
-                unexpected, too.
-            connection: The number of the connection over which it comes, from 0, in the order in
-                which they are made. None: any.
-            fields: What some fields of the event are, where `what` is a class.
+            what: A class of events, an equal event, or a function that returns true for the event.
+                `gearman_proto.events.ConnectionClosed` is the end of a connection. A connection can
+                also end unexpectedly.
+            connection: The number of the event's connection, from 0, in the order of connecting.
+                None means any connection.
+            fields: Values of some fields of the event, if `what` is a class.
 
         Returns:
-            The expectation, whose methods say what the server does then.
+            The expectation. Its methods define the server's reaction.
 
         Raises:
-            TypeError: `what` says nothing about events, or they have no such field; or the server
-                has a script.
+            TypeError: `what` does not describe events, or the events have no such field, or the
+                server has a script.
             RuntimeError: The server was stopped.
         """
         return self._add(self._expected, what, connection, fields)
@@ -168,9 +168,9 @@ class ScriptedServer:
     def whenever(
         self, what: Wanted, *, connection: int | None = None, **fields: object
     ) -> Expectation:
-        """Say what to do with something that is not expected, each time that it comes, or never.
+        """Define the reaction to events that are not expected and can arrive any number of times.
 
-        Arguments, result and exceptions are those of `expect`. If several fit, it is the last.
+        Arguments, result and exceptions are those of `expect`. If several match, the last applies.
         """
         return self._add(self._rules, what, connection, fields)
 
@@ -191,15 +191,15 @@ class ScriptedServer:
         return expectation
 
     def check(self) -> None:
-        """Wait until all that is expected has come, and has been answered.
+        """Wait until all expected events have been received and answered.
 
-        What comes later is not looked at.
+        Later events are not checked.
 
         Raises:
-            AssertionError: Something else came, or something did not come in time. It says what
-                came and what was expected.
-            Exception: What a script, or a function of an expectation, has raised.
-            RuntimeError: One of these has called this.
+            AssertionError: An unexpected event was received, or an expected one was not received
+                in time. The message lists the received and the missing events.
+            Exception: A script, or a function of an expectation, has raised it.
+            RuntimeError: A script, or a function of an expectation, has called this method.
         """
         self._check_outside("check")
         with self._changed:
@@ -212,13 +212,13 @@ class ScriptedServer:
         if report := self._report():
             raise AssertionError(report)
 
-    # Its life.
+    # Starting and stopping.
 
     def start(self) -> None:
-        """Begin to listen.
+        """Start listening.
 
         Raises:
-            RuntimeError: It was started, or stopped, before.
+            RuntimeError: The server was started or stopped before.
         """
         if self._threads or self._stopped:
             raise RuntimeError("this server was started or stopped before: make a new one")
@@ -229,16 +229,16 @@ class ScriptedServer:
         """Close all connections, and end all threads.
 
         Args:
-            raising: Whether to raise what scripts have raised.
+            raising: True to raise the exceptions of scripts.
 
         Raises:
-            AssertionError: A script does not end, though its connection is closed.
-            Exception: What a script has raised.
-            RuntimeError: A script, or a function of an expectation, has called this.
+            AssertionError: A script does not end, although its connection is closed.
+            Exception: A script has raised it.
+            RuntimeError: A script, or a function of an expectation, has called this method.
         """
         self._check_outside("stop")
         self._stopped = True
-        # A blocked accept is not ended by closing its socket.
+        # Closing the listening socket does not end a blocked accept, but a connection does.
         with contextlib.suppress(OSError), socket.create_connection(self.address, self._timeout):
             pass
         for thread in self._threads[:1]:
@@ -266,7 +266,7 @@ class ScriptedServer:
             with contextlib.suppress(OSError):
                 peer.sock.shutdown(socket.SHUT_RDWR)
 
-    # In its threads.
+    # In the server's threads.
 
     def _run(self, function: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=function, args=args, name="scripted server", daemon=True)
@@ -289,14 +289,14 @@ class ScriptedServer:
             try:
                 (self._script or self._follow)(peer)
             except OSError:
-                pass  # It has gone, or this was stopped.
+                pass  # The peer has disconnected, or the server was stopped.
             except Exception as error:  # noqa: BLE001 - raised by check and stop
                 with self._changed:
                     self._errors.append(error)
                     self._changed.notify_all()
 
     def _follow(self, peer: Peer) -> None:
-        """Do what is expected."""
+        """Serve a connection according to the expectations."""
         while peer.sock.fileno() >= 0 and not self._failed:
             try:
                 event = peer.take()
@@ -318,7 +318,7 @@ class ScriptedServer:
                 return
 
     def _meeting(self, peer: Peer, event: Event) -> Expectation | None:
-        """What is to be done with an event. None: nothing, and no more is taken from there."""
+        """Return the expectation that matches `event`, or None to end the connection."""
         with self._changed:
             here = (None, peer.number)
             left = (e for e in self._expected if e.left and e.connection in here)
@@ -347,11 +347,11 @@ class ScriptedServer:
         self._shut()
 
     def _left(self) -> list[str]:
-        """What is still to come."""
+        """Return descriptions of the events that are still expected."""
         return [expected.wanted for expected in self._expected for _ in range(expected.left)]
 
     def _report(self) -> str:
-        """What came and what did not, if that is not as it should be."""
+        """Return the received and the missing events, or "" if all expectations were met."""
         with self._changed:
             left = self._left()
             if not left and not self._failed:

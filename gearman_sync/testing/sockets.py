@@ -15,46 +15,46 @@ if TYPE_CHECKING:
 
 #: The shortest timeout, in seconds.
 _SHORTEST: Final = 0.001
-# Bytes; no system has larger buffers.
+# In bytes. No system has larger buffers.
 _LARGEST_BUFFER: Final = 1 << 30
 
 _NOT_AT_ALL: Final = struct.pack("ii", 1, 0)
 
 
 def host_and_port(spec: HostSpec) -> tuple[str, int]:
-    """Return the address that `spec` means, for a socket.
+    """Return the host and port of the address `spec`.
 
     Raises:
-        TypeError: It is none of the forms of an address.
-        ValueError: It can't be the address of a server.
+        TypeError: `spec` has none of the forms of an address.
+        ValueError: `spec` is not a valid address of a server.
     """
     address = parse_address(spec)
     return address.host, address.port
 
 
 def check_timeout(timeout: float, name: str = "timeout") -> float:
-    """Return `timeout`, a number of seconds that threads and sockets can wait.
+    """Return `timeout` if it is a number of seconds that threads and sockets can wait.
 
     Raises:
-        TypeError, ValueError: It is none.
+        TypeError, ValueError: It is not.
     """
     return check_seconds(name, timeout, _SHORTEST, FOR_EVER)
 
 
 def check_buffer(name: str, size: int) -> int:
-    """Return the `size` of a kernel's buffer in bytes; 0 leaves it to the system.
+    """Return `size` if it is a valid size of a kernel buffer in bytes, or 0 for the default.
 
     Raises:
-        TypeError, ValueError: It is none.
+        TypeError, ValueError: It is not.
     """
     return check_count(name, size, 0, _LARGEST_BUFFER)
 
 
 def listening_socket(host: str) -> socket.socket:
-    """Return a socket for a server at `host`, an IPv4 or IPv6 address; it is not bound yet.
+    """Return an unbound socket for a server at `host`, an IPv4 or IPv6 address.
 
     Raises:
-        TypeError: It is no str.
+        TypeError: `host` is not a str.
     """
     return socket_for(check_type("host", host, str, "the address to listen on"))
 
@@ -65,7 +65,7 @@ def socket_for(host: str) -> socket.socket:
 
 
 def set_buffers(sock: socket.socket, size: int) -> None:
-    """Limit the kernel's buffers of a socket that is not connected yet to `size` bytes each.
+    """Limit the kernel's buffers of an unconnected socket to `size` bytes each.
 
     0 leaves them to the system.
     """

@@ -1,34 +1,35 @@
-"""What a network does to a connection, as values, with the names that toxiproxy gives them.
+"""Network faults of a connection, as values, with the names that toxiproxy uses.
 
-A toxic is in one direction of one connection and begins when so many bytes have passed there. It
-has no effect on the other direction, unless it ends the connection. All are immutable and
-comparable, so that a plan of them can be written down, made from a seed, and compared.
+A toxic affects one direction of one connection, and begins when a number of bytes have passed in
+that direction. It does not affect the other direction, unless it ends the connection. Toxics are
+immutable and comparable, so that a test can write down a plan of toxics, generate it from a seed,
+and compare it.
 
-As toxiproxy's:
-
-============  ====================================================================================
-`Latency`     Everything passes later, by some seconds, more or less.
-`Bandwidth`   So many bytes a second pass.
-`Slicer`      What passes does so in small pieces, with a pause after each.
-`Timeout`     Nothing passes any more; after some seconds, or never, the connection is closed.
-`ResetPeer`   A reset (RST) for both sides, at once or after some seconds.
-`LimitData`   After so many bytes, both sides see the end of the stream.
-`SlowClose`   The end of the stream passes later, by some seconds.
-============  ====================================================================================
-
-And three that toxiproxy does not have:
+Seven toxics are those of toxiproxy:
 
 ============  ====================================================================================
-`Stall`       Nothing passes for some seconds; then everything does. A network that comes back
-              looks so, since TCP sends again what was lost.
-`HalfOpen`    The receiver sees the end of the stream; the sender is not told and may send on,
-              which goes nowhere: a host that was switched off and on again behind a silent
-              firewall.
-`Corrupt`     One byte is changed.
+`Latency`     Delays all bytes by some seconds, with jitter.
+`Bandwidth`   Limits the bytes per second.
+`Slicer`      Splits the bytes into small pieces, with a pause before each.
+`Timeout`     Discards all bytes, and closes the connection after some seconds or never.
+`ResetPeer`   Resets the connection (RST) for both sides, at once or after some seconds.
+`LimitData`   Ends the stream for both sides after a number of bytes.
+`SlowClose`   Delays the end of the stream by some seconds.
 ============  ====================================================================================
 
-What is not of one connection is a method of the proxy: `FaultyProxy.down` and `FaultyProxy.refuse`,
-and connections that are never taken (`FaultyProxy.ignore`).
+Toxiproxy does not have the other three:
+
+============  ====================================================================================
+`Stall`       Holds all bytes back for some seconds. A network that recovers from an outage looks
+              like this, because TCP retransmits lost bytes.
+`HalfOpen`    Ends the stream for the receiver. The sender is not notified, and all that it sends
+              is lost. A host that was switched off and on again, with a firewall that drops
+              packets silently, looks like this.
+`Corrupt`     Changes one byte.
+============  ====================================================================================
+
+Faults that do not belong to one connection are methods of the proxy: `FaultyProxy.down`,
+`FaultyProxy.refuse`, and `FaultyProxy.ignore`, which never accepts connections.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ if TYPE_CHECKING:
 
 
 class Direction(enum.Enum):
-    """Whose bytes they are."""
+    """The direction of bytes through a proxy."""
 
-    #: From the side that has connected, a client or a worker, to the server.
+    #: From the peer that has connected, a client or a worker, to the server.
     UP = "upstream"
-    #: From the server to the client.
+    #: From the server to that peer.
     DOWN = "downstream"
 
     @property
@@ -75,7 +76,7 @@ def _check_duration(name: str, value: Any) -> object:
 _CHECKS: Final[dict[str, Callable[[str, Any], object]]] = {
     "direction": lambda name, value: check_type(name, value, Direction, "a Direction"),
     "toxicity": lambda name, value: check_number(name, value, 0, 1),
-    # Bytes per second; less than one is no use, and infinity is no limit.
+    # Bytes per second. A rate below one is useless, and infinity is no limit.
     "rate": lambda name, value: check_number(name, value, 1, 1e15),
     "average_size": lambda name, value: check_count(name, value, 1),
     "mask": lambda name, value: check_count(name, value, 1, 255),
@@ -86,16 +87,18 @@ _CHECKS: Final[dict[str, Callable[[str, Any], object]]] = {
 
 @dataclass(frozen=True)
 class Toxic:
-    """Something that happens to a connection. Each kind takes these as keyword arguments.
+    """A network fault of a connection. All kinds take these attributes as keyword arguments.
 
     Raises:
-        TypeError, ValueError: An attribute has a type or a value that can't be.
+        TypeError, ValueError: An attribute has a wrong type or value.
 
     Attributes:
-        direction: Whose bytes are counted, and are affected; the server's unless told otherwise.
-        after: How many bytes pass there before. 0 is at once, before any has.
-        toxicity: The probability, from 0 to 1, that a connection has it at all. The proxy's seed
-            decides it for each.
+        direction: The direction whose bytes are counted and affected; by default those of the
+            server.
+        after: The number of bytes that pass in this direction before the toxic takes effect. 0
+            means at once, before the first byte.
+        toxicity: The probability, from 0 to 1, that the toxic affects a connection. The proxy's
+            seed decides that for each connection.
     """
 
     direction: Direction = field(default=Direction.DOWN, kw_only=True)
@@ -115,12 +118,12 @@ class Toxic:
 
 @dataclass(frozen=True)
 class Latency(Toxic):
-    """Everything passes `latency` seconds after it came, from now on.
+    """A delay of all bytes by `latency` seconds.
 
     Attributes:
-        latency: In seconds.
-        jitter: Each piece is later or earlier than that by up to so many seconds. The proxy's seed
-            decides it.
+        latency: The delay in seconds.
+        jitter: The maximum deviation of a piece from `latency`, in seconds. The proxy's seed
+            decides the deviations.
     """
 
     latency: float = 0.1
@@ -129,11 +132,11 @@ class Latency(Toxic):
 
 @dataclass(frozen=True)
 class Bandwidth(Toxic):
-    """Only so many bytes a second pass, from now on.
+    """A limit of the bytes per second.
 
-    The bytes that are not through yet wait in the buffers of the two systems and of the proxy. Give
-    the proxy a small `buffer` if the sender has to notice that the link is slow, as it does in a
-    real network.
+    Bytes that have not passed yet wait in the buffers of the two systems and of the proxy. Give the
+    proxy a small `buffer` if the sender has to notice that the link is slow, as it does in a real
+    network.
 
     Attributes:
         rate: Bytes per second, at least 1. After a pause, the bytes of 0.05 seconds pass at once.
@@ -144,14 +147,14 @@ class Bandwidth(Toxic):
 
 @dataclass(frozen=True)
 class Slicer(Toxic):
-    """What passes does so in pieces.
+    """A split of the bytes into small pieces.
 
     Attributes:
-        average_size: Bytes of a piece.
-        size_variation: A piece is larger or smaller than that by up to so many bytes. The proxy's
-            seed decides it.
+        average_size: The average size of a piece, in bytes.
+        size_variation: The maximum deviation of a piece from `average_size`, in bytes. The proxy's
+            seed decides the deviations.
         delay: Seconds before each piece.
-        length: How many bytes are cut so; 0 for all.
+        length: The number of bytes to split; 0 means all.
     """
 
     average_size: int = 1
@@ -166,13 +169,14 @@ class Slicer(Toxic):
 
 @dataclass(frozen=True)
 class Timeout(Toxic):
-    """What is sent goes nowhere, from now on, and so does the sender's end.
+    """A loss of all bytes and of the end of the stream.
 
-    Nobody is told: a cable that was cut, a firewall that has forgotten the connection. When this
-    is removed from a proxy, the connections that have lost bytes by it are closed.
+    Neither side is notified. A cut cable looks like this, and so does a firewall that has forgotten
+    the connection. When this toxic is removed from a proxy, the connections that it has affected
+    are closed, because they have lost bytes.
 
     Attributes:
-        timeout: Seconds after which the connection is closed; 0 for never.
+        timeout: Seconds after which the connection is closed; 0 means never.
     """
 
     timeout: float = 0.0
@@ -180,10 +184,10 @@ class Timeout(Toxic):
 
 @dataclass(frozen=True)
 class ResetPeer(Toxic):
-    """A reset, for both sides, as after the crash of a process with unread data.
+    """A reset of the connection for both sides, as if a process with unread data had crashed.
 
     Attributes:
-        timeout: Seconds until then, in which everything passes.
+        timeout: Seconds before the reset. All bytes pass meanwhile.
     """
 
     timeout: float = 0.0
@@ -191,10 +195,10 @@ class ResetPeer(Toxic):
 
 @dataclass(frozen=True)
 class LimitData(Toxic):
-    """The end of the stream, for both sides, when so many bytes have passed.
+    """The end of the stream for both sides after a number of bytes.
 
     Attributes:
-        bytes: How many; 0 is at once.
+        bytes: The number of bytes that pass; 0 ends the stream at once.
     """
 
     bytes: int = 0
@@ -207,10 +211,10 @@ class LimitData(Toxic):
 
 @dataclass(frozen=True)
 class SlowClose(Toxic):
-    """The end of the stream passes later.
+    """A delay of the end of the stream.
 
     Attributes:
-        delay: Seconds between its coming and its passing.
+        delay: The delay in seconds.
     """
 
     delay: float = 1.0
@@ -218,10 +222,10 @@ class SlowClose(Toxic):
 
 @dataclass(frozen=True)
 class Stall(Toxic):
-    """Nothing passes for some time.
+    """A pause without any bytes.
 
     Attributes:
-        seconds: How long.
+        seconds: The duration in seconds.
     """
 
     seconds: float = 1.0
@@ -229,17 +233,17 @@ class Stall(Toxic):
 
 @dataclass(frozen=True)
 class HalfOpen(Toxic):
-    """The receiver sees the end, the sender does not, and what it sends goes nowhere."""
+    """The end of the stream for the receiver only. The sender's bytes are discarded."""
 
 
 @dataclass(frozen=True)
 class Corrupt(Toxic):
-    """The next byte is changed.
+    """A change of the next byte.
 
     Attributes:
-        mask: What it is combined with by an exclusive or, 1 to 255. The default makes what was
-            ASCII not ASCII, so that a name or a number never becomes another name or number that
-            somebody has given out: a changed name is recognised as such.
+        mask: The mask of the exclusive or, from 1 to 255. The default turns ASCII into non-ASCII
+            bytes, so that a changed name or number can't be another valid one, and is recognised
+            as changed.
     """
 
     mask: int = 0x80

@@ -1,4 +1,4 @@
-"""An address that leads nowhere."""
+"""An address where connecting neither succeeds nor fails."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Connections that a system may queue beyond what it was told.
+# Maximum number of connections that a system queues, even with a backlog of 0.
 _MOST = 64
-# Seconds after which a connection on this host is not made.
+# Seconds after which the backlog is considered full.
 _LATE = 0.1
 
 
 @contextlib.contextmanager
 def black_hole(host: str = "127.0.0.1", port: int = 0) -> Iterator[tuple[str, int]]:
-    """Yield an address where connecting is neither refused nor ends: that of a full backlog.
+    """Yield an address where connecting hangs, because the listener's backlog is full.
 
-    So looks a host that is switched off, or behind a firewall.
+    A host that is switched off, or that a firewall protects, looks like this.
 
     Args:
         host: An address of this machine.
-        port: Its port; 0 for any that is free.
+        port: The port to use; 0 means any free port.
 
     Raises:
         OSError: This system's backlogs can't be filled.

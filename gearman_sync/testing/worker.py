@@ -1,4 +1,4 @@
-"""A worker that does as the test says: a thread with a plain socket."""
+"""A scripted worker for tests: a thread with a plain socket."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Raised(Exception):
     """Raised by a worker's function: the job ends with WORK_EXCEPTION.
 
     Args:
-        data: What that says.
+        data: The data of WORK_EXCEPTION.
 
     Raises:
-        TypeError: That is not bytes.
+        TypeError: `data` is not bytes.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -58,15 +58,15 @@ class Raised(Exception):
 
 @dataclass
 class ScriptedJob:
-    """What a scripted worker's function gets.
+    """A job, as a scripted worker's function gets it.
 
     Attributes:
-        worker: The worker; with ``job.worker.send(event)`` it sends whatever it likes.
+        worker: The worker. ``job.worker.send(event)`` sends any packet.
         handle: The job's handle.
         function: The name of its function.
-        unique: Its unique.
-        data: Its data.
-        reducer: The name of its reducer, if it has one.
+        unique: The job's unique.
+        data: The job's data.
+        reducer: The name of the job's reducer, if it has one.
     """
 
     worker: ScriptedWorker
@@ -77,41 +77,42 @@ class ScriptedJob:
     reducer: bytes = b""
 
     def send_data(self, data: bytes) -> None:
-        """Send a part of the result: WORK_DATA."""
+        """Send a part of the result (WORK_DATA)."""
         self.worker.send(WorkData(self.handle, data))
 
     def send_warning(self, data: bytes) -> None:
-        """Send a warning: WORK_WARNING."""
+        """Send a warning (WORK_WARNING)."""
         self.worker.send(WorkWarning(self.handle, data))
 
     def send_status(self, numerator: int, denominator: int) -> None:
-        """Send how far the job is: WORK_STATUS."""
+        """Send the job's progress (WORK_STATUS)."""
         self.worker.send(WorkStatus(self.handle, b"%d" % numerator, b"%d" % denominator))
 
 
 class ScriptedWorker(ScriptedClient):
-    """A worker in a thread, whose functions are scripts of what happens to a job.
+    """A worker in a thread, whose functions script the course of each job.
 
-    A function gets a `ScriptedJob`. What it returns is the result; it may raise `Failed` or
-    `Raised`, and send whatever it likes before, or close the connection. `Gate` makes it wait. Any
-    other exception fails the job as well, and is raised by `stop`.
+    A function is called with a `ScriptedJob` and returns the result. It can send any packets
+    before, close the connection, and raise `Failed` or `Raised`. Any other exception fails the job
+    as well, and `stop` raises it. A `Gate` makes a function wait.
 
-    When it is made, it has registered at the server. `stop`, or the end of its ``with``, ends it.
+    The constructor returns when the worker has registered with the server. `stop`, or the end of
+    the ``with`` block, ends the worker.
 
     Args:
         address: The address of the server, in any form that GearmanWorker takes.
-        functions: The function for each name, a dict.
-        look_again: Seconds after which it asks for jobs without being woken, as one has to for
-            those with a time at some servers. None: it does not.
-        timeout: Seconds that it waits for the server to take its registration, and `stop` for a
-            function.
+        functions: The functions by name, a dict.
+        look_again: Seconds after which the worker asks for jobs without being woken. Some servers
+            require that for scheduled jobs. None means never.
+        timeout: Seconds that the constructor waits for the server to accept the registration, and
+            `stop` for a function.
 
     Attributes:
         jobs: The jobs that were begun.
 
     Raises:
-        TypeError, ValueError: An argument has a type or a value that can't be.
-        OSError: There is no connection to that address.
+        TypeError, ValueError: An argument has a wrong type or value.
+        OSError: The worker can't connect to the address.
         AssertionError: The server does not answer.
     """
 
@@ -147,16 +148,17 @@ class ScriptedWorker(ScriptedClient):
 
     @property
     def order(self) -> list[bytes]:
-        """The data of the jobs, in the order in which they were begun."""
+        """The data of the jobs, in the order of their beginning."""
         return [job.data for job in self.jobs]
 
     def stop(self) -> None:
         """Close the connection, and end the thread.
 
         Raises:
-            AssertionError: A function does not end; or the server sent what a worker does not get.
-            Exception: What a function has raised, beside `Failed` and `Raised`.
-            RuntimeError: A function has called this.
+            AssertionError: A function does not end, or the server sent a packet that is not for
+                workers.
+            Exception: A function has raised it, and it is neither `Failed` nor `Raised`.
+            RuntimeError: A function has called this method.
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError("a function can't call stop() of its worker, but job.worker.close()")
@@ -170,13 +172,13 @@ class ScriptedWorker(ScriptedClient):
         if self._error is not None:
             raise self._error
 
-    # In its thread.
+    # In the worker's thread.
 
     def _run(self) -> None:
         try:
             self._work()
         except OSError:
-            pass  # The server has gone, or this was stopped.
+            pass  # The server has disconnected, or the worker was stopped.
         except Exception as error:  # noqa: BLE001 - raised by stop
             self._error = error
         finally:
@@ -214,35 +216,35 @@ class ScriptedWorker(ScriptedClient):
         except Raised as error:
             return WorkException(job.handle, error.data)
         except OSError:
-            raise  # It has closed the connection, say.
+            raise  # The function has closed the connection, for example.
         except Exception as error:  # noqa: BLE001 - raised by stop
             self._error = self._error or error
             return WorkFail(job.handle)
 
 
 def echo(job: ScriptedJob) -> bytes:
-    """Return the data: a scripted worker's function."""
+    """Return the job's data. This is a function for a scripted worker."""
     return job.data
 
 
 def reverse(job: ScriptedJob) -> bytes:
-    """Return the data back to front: a scripted worker's function."""
+    """Return the job's data in reverse order. This is a function for a scripted worker."""
     return job.data[::-1]
 
 
 class Gate:
-    """A scripted worker's function that says when a job has begun, and holds it until it is opened.
+    """A function for a scripted worker that reports when a job begins, and holds it until opened.
 
     Args:
-        function: What is called then.
-        timeout: Seconds after which the job is held no longer: that is an AssertionError.
+        function: The function to call when the gate is open.
+        timeout: Seconds after which a job that is still held raises an AssertionError.
 
     Raises:
-        TypeError, ValueError: An argument has a type or a value that can't be.
+        TypeError, ValueError: An argument has a wrong type or value.
 
     Attributes:
         begun: Set when a job has begun.
-        open: What lets it go on when it is set.
+        open: Set this event to let the job continue.
     """
 
     def __init__(
@@ -254,7 +256,7 @@ class Gate:
         self._timeout = check_timeout(timeout)
 
     def __call__(self, job: ScriptedJob) -> bytes:
-        """Wait, and do it."""
+        """Wait until the gate is open, and run the job."""
         self.begun.set()
         if not self.open.wait(self._timeout):
             raise AssertionError("nobody has opened a gate")

@@ -43,10 +43,10 @@ def main(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(options.paths, as_json=options.json)
-    except OSError as error:  # Nothing but the output raises it.
-        # At its end, Python would write the rest, and fail again.
+    except OSError as error:  # Only writing the output raises it.
+        # At exit, Python would flush the rest, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # That is `| head`.
+        if not isinstance(error, BrokenPipeError):  # With `| head`, for example.
             _complain(f"{_PROGRAM}: can't write the findings: {error.strerror}")
         return _TROUBLE
 
