@@ -190,14 +190,14 @@ class Engine(Protocol[L]):
       actions, as any other call. If the socket has accepted all bytes and `link.has_more` is
       false, the driver can skip the next `data_to_send`. Before the driver sleeps, it calls
       `next_deadline`.
-    * Waits: `release` after every call that has returned a wait, and `close` at the end.
+    * Waits: `release` for every wait as soon as its caller stops waiting, and `close` at the end.
     * Optional: `measured` for each of `links_to_measure`, before `handle_timeout`. Without it, an
       engine can't see bytes leave the system's send queue, so after a large write it waits longer
       before it disconnects a server (see `delivery`).
 
-    A driver gets each `link` from a `Connect`, or from a server's `accept`. The engine sets
-    `link.behind` while it has unprocessed data from that link. The driver must not read from the
-    link meanwhile, so that no backlog builds up. `next_deadline` is then in the past, so the driver
+    A driver gets each `link` from a `Connect`, or from a server's `accept`. While `link.behind` is
+    true, the engine has unprocessed data from that link. The driver must not read from the link
+    meanwhile, so that no backlog builds up. `next_deadline` is then in the past, so the driver
     calls `handle_timeout` as soon as it has served the other links.
 
     Every call that can change the engine gets the time as `now`, in seconds of any monotonic

@@ -63,7 +63,7 @@ class Delivery:
 
     def taken(self, now: float) -> None:
         """Note that the transport has written everything that it was handed."""
-        # Later bytes don't count: the question itself starts right after byte `question`.
+        # Stop once the question itself has been written. It starts right after byte `question`.
         if self._taken <= self.question:
             self._taken = self.handed
             self.moved_at = now

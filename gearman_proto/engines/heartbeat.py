@@ -11,8 +11,8 @@ state      condition                                         action
 alive      a byte arrived since the last check, and no job   none
            is older than `seconds`
 suspect    no byte for `seconds`; or a job has been pending  send GET_STATUS for each such job, the
-           that long, which the server may have lost while   oldest first; if there is none, and
-           it serves others                                  the link is silent, send ECHO_REQ
+           that long, which the server might have lost       oldest first; without such a job, send
+           while it serves others                            ECHO_REQ if the link is silent
 probed     a byte arrived since                              alive again
 dead       nothing has moved for `seconds` since the         close the connection
            question was sent (see `delivery`)

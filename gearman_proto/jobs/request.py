@@ -276,7 +276,7 @@ class GearmanJobRequest(Fields):
     def leave(self, state: str, error: Exception | None = None) -> None:
         """End the request, and notify the waiting calls; for engines.
 
-        Every request in flight ends by this method or by `leave_together`.
+        Only this method and `leave_together` end a request in flight.
 
         Args:
             state: The final state.
@@ -533,7 +533,7 @@ class GearmanJobRequest(Fields):
 
 
 def leave_together(requests: Iterable[GearmanJobRequest]) -> None:
-    """End acknowledged background requests, with one notification per wait for most batches."""
+    """End acknowledged background requests, notifying their waits in as few calls as possible."""
     waits: tuple[Waiter, ...] = ()
     alike: list[GearmanJobRequest] = []
     for request in requests:

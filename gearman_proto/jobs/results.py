@@ -130,5 +130,5 @@ def failure_events(
 def _encode_text(encoder: Any, text: str) -> bytes:
     try:
         return encode_data(encoder, text)
-    except Exception:  # noqa: BLE001 - an encoder can raise anything; report the first error
+    except Exception:  # noqa: BLE001 - an encoder can raise anything, and the first error matters
         return text.encode("utf-8", "replace")

@@ -23,7 +23,7 @@ from .supply import Supply
 # not known yet, and a NUL after each name.
 _ASSIGN_OVERHEAD: Final = constants.MAX_HANDLE_SIZE + constants.MAX_UNIQUE_SIZE + 3
 
-#: Number of requests to make at a time in a large batch: as many as one write has submits.
+#: Number of requests to make at a time in a large batch. One write has about as many submits.
 SLICE: Final = 1024
 
 JOB_KEYS: Final = frozenset({"task", "data", "unique", "priority", "run_at", "reducer"})

@@ -249,8 +249,8 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         Raises:
             ServerUnavailable: No server could be reached at the start, or for `max_outage` seconds
                 later on.
-            InvalidWorkerState: The worker already works in another thread or task, or was shut
-                down.
+            InvalidWorkerState: `work` is already running in another thread or task, or the worker
+                was shut down.
             Exception: Any exception from `after_poll`, immediately, or from `after_job`, after the
                 current jobs.
         """

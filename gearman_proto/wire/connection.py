@@ -7,8 +7,8 @@ Pairing
     A server answers the requests of one connection in order, so one queue of unanswered requests
     is enough. Each answer (JOB_CREATED, STATUS_RES, OPTION_RES and so on) must match the head of
     the queue and removes it. Other packets (WORK_*, NOOP) leave the queue alone. An ERROR names no
-    request. Servers send it in place of an answer, or, with a special code, after a WORK_* packet,
-    which has no other answer.
+    request. Servers send it in place of an answer, or, with a special code, in response to a WORK_*
+    packet, which has no other answer.
 
     Some servers drop some requests silently. If the head is such a request and a reply does not
     match it, the server will never answer it. `next_event` then returns the request as
