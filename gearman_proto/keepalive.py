@@ -1,25 +1,27 @@
-"""Which options the sockets of connections get, so that a peer that has vanished is noticed.
+"""Socket options for connections, mainly to detect vanished peers.
 
-A host that loses its power or its network says nothing, and a system that waits for it does not
-ask by itself before two hours have passed. Three things are told to the system:
+A host that loses power or its network sends nothing, and by default the system does not send a
+keepalive probe before two hours have passed. Connections therefore get these options:
 
-* Keepalive, with times: after `keepidle` seconds of silence it asks, and when `keepcnt` questions,
-  `keepintvl` seconds apart, are unanswered, the connection has failed. Only a silent connection is
-  asked, one on which nothing is under way to the peer.
-* TCP_USER_TIMEOUT, the same time in all, for bytes that are under way: else the system sends them
-  again for some 15 minutes. (Linux: RFC 5482, tcp(7). It then rules over `keepcnt`, too.)
-* TCP_NODELAY: what is to be sent is sent.
-* TCP_NOTSENT_LOWAT: the system takes no more while 128 KiB have not been sent yet. So megabytes do
-  not hide in the send queue of a slow link, where an engine can't see whether they move. (tcp(7))
+* Keepalive, with times: After `keepidle` seconds of silence, the system sends a probe. If `keepcnt`
+  probes, `keepintvl` seconds apart, are unanswered, the connection has failed. The system probes
+  only while no sent bytes are unacknowledged.
+* TCP_USER_TIMEOUT: The same total time for unacknowledged bytes, which the system would otherwise
+  retransmit for some 15 minutes. On Linux, this timeout also overrides `keepcnt` (RFC 5482,
+  tcp(7)).
+* TCP_NODELAY: The system sends small packets without delay.
+* TCP_NOTSENT_LOWAT: The system stops accepting bytes while 128 KiB are unsent. Otherwise megabytes
+  could stay in the send queue of a slow link, where an engine can't see whether they move (tcp(7)).
 
-TCP_USER_TIMEOUT has a second meaning: a peer that is there and does not *read* is given up as well,
-when the buffers of both systems have been full for so long (tcp(7); tried on Linux 6.18). Of a
-server nothing else can be expected. But a client may do something else for minutes before it reads
-its results, so a job server's accepted connections do not get this option; what they may leave
-unread is bounded in bytes (`max_unread`).
+TCP_USER_TIMEOUT has a second effect. It also ends the connection of a live peer that does not
+*read*, once the buffers of both systems have been full for that time (tcp(7); tested on Linux
+6.18). That is right for a server. A client, however, might do other work for minutes before it
+reads its results, so a job server does not set this option on accepted connections. Instead,
+`max_unread` limits their unread bytes.
 
-This library's core does not import `socket`: an adapter passes that module, and sets what is
-returned, passing over what the system refuses. What a system has no name for is left out.
+This library's core does not import `socket`. The adapter passes that module, sets the returned
+options, and ignores those that the system refuses. Options that the module does not define are left
+out.
 """
 
 from __future__ import annotations
@@ -32,18 +34,18 @@ from .address import ServerAddress
 if TYPE_CHECKING:
     from types import ModuleType
 
-# The address of an accepted connection's peer is of no account here; its times are the defaults.
+# Stands for the peer of an accepted connection. Only its default times are used.
 _PEER: Final = ServerAddress("peer")
-# What fits into the option.
+# The largest value of the option.
 _LONGEST: Final = 2**31 - 1
-# Bytes; a fast link on one host needs some, to be kept busy.
+# Bytes. A smaller value would slow down fast links, such as those within one host.
 _MAX_NOT_SENT: Final = 128 * 1024
 
 
 def unacknowledged(sock: Any, fcntl: ModuleType, termios: ModuleType) -> int | None:
-    """Return how many bytes written to `sock` the peer's system has not acknowledged.
+    """Return the number of bytes written to `sock` that the peer's system has not acknowledged.
 
-    They are those in the system's send queue (SIOCOUTQ, tcp(7)).
+    This is the size of the system's send queue (SIOCOUTQ, tcp(7)).
 
     Args:
         sock: A connected socket.
@@ -51,8 +53,8 @@ def unacknowledged(sock: Any, fcntl: ModuleType, termios: ModuleType) -> int | N
         termios: The module.
 
     Returns:
-        The number of bytes; None if the system can't tell, or if the other end is on this host: a
-        tunnel there acknowledges bytes that the server does not have.
+        The number of bytes. None if the system can't tell, or if the other end is on this host,
+        where a tunnel might acknowledge bytes that the server does not have.
     """
     try:
         here, there = sock.getsockname(), sock.getpeername()
@@ -64,10 +66,10 @@ def unacknowledged(sock: Any, fcntl: ModuleType, termios: ModuleType) -> int | N
 
 
 def socket_options(address: ServerAddress | None, socket: ModuleType) -> list[tuple[int, int, int]]:
-    """Return the level, the option and the value of each option of a connection's socket.
+    """Return the options for a connection's socket, each as level, option and value.
 
     Args:
-        address: The server that it is connected to; None for a connection that was accepted.
+        address: The address of the server; None for an accepted connection.
         socket: The module.
     """
     peer = address or _PEER

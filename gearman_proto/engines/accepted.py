@@ -76,7 +76,7 @@ class ServerLink(Link):
         self.client_id: bytes = b"-"
         #: True if it is to get WORK_EXCEPTION.
         self.exceptions: bool = False
-        #: Packets to send, and their bytes.
+        #: Packets to send, and their total size in bytes.
         self.unsent: list[bytes | memoryview] = []
         self.unsent_size: int = 0
         #: Bytes that the transport has, until it asks for more; few are not counted.

@@ -261,7 +261,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         return [link for link in self._links() if link.unsent]
 
     def data_to_send(self, link: AdminLink, now: float) -> bytes:
-        """Bytes to write on `link` now, or none."""
+        """Return the bytes to write on `link` now, or none."""
         if not link.unsent or link.asked is None:
             return b""
         link.sent = link.asked

@@ -71,10 +71,10 @@ class Answers:
         }
 
     def take(self, link: ClientLink) -> None:
-        """Take in all that has come on `link`.
+        """Process the data received on `link`.
 
         Raises:
-            RemoteProtocolError: It is unsound. What came before has been taken in.
+            RemoteProtocolError: The data is malformed. All events before the error were processed.
         """
         handlers = self._handlers
         next_event = link.connection.next_event

@@ -93,7 +93,7 @@ class LinkState(State):
     GONE = "closed, or lost"
 
 
-# Looking members up in the class takes long before Python 3.12.
+# Enum attribute lookup is slow before Python 3.12.
 WAITING: Final = LinkState.WAITING
 CONNECTING: Final = LinkState.CONNECTING
 OPEN: Final = LinkState.OPEN
@@ -154,10 +154,11 @@ class Link:
 def take_chunk(unsent: list[bytes | memoryview]) -> bytes:
     """Remove and return up to 256 KiB from the front of `unsent`, which is not empty.
 
-    A larger packet goes in pieces, so that a slow peer can be told from one that does not read.
+    Return a larger packet in pieces, so that the engine can tell a slow peer from one that does
+    not read.
     """
     if len(unsent[0]) > _CHUNK_SIZE:
-        # The rest is a view: a payload of a hundred megabytes is not copied for each piece.
+        # The rest is a view, so that a payload of 100 MB is not copied for each piece.
         view = memoryview(unsent[0])
         unsent[0] = view[_CHUNK_SIZE:]
         return bytes(view[:_CHUNK_SIZE])
@@ -175,73 +176,78 @@ def take_chunk(unsent: list[bytes | memoryview]) -> bytes:
 
 
 class Engine(Protocol[L]):
-    """The transport side of an engine whose links are of type `L`: what its driver calls.
+    """The transport side of an engine whose links are of type `L`.
 
     A driver runs any engine with these calls and nothing else:
 
-    * in: `connecting`, `connected`, `connect_failed`, `receive_data`, `receive_eof`,
-      `connection_lost`, `handle_timeout`. None of them raises, whatever bytes arrive. Calls for a
-      link that is no more are ignored.
-    * out: after every call, of the caller's side too, `next_action` until it returns None and
-      `data_to_send` for each of `links_to_write`, until it returns nothing or the socket takes no
-      more; in the latter case again when it does; and `next_deadline` before it sleeps.
-      `data_to_send` is a call like any other: there may be actions after it. A link whose socket
-      has taken all of what it has returned need not be asked again while `link.has_more` is false.
-    * for whoever waits: `release` in every case, when a call is over; `close` at the end.
-    * optional: before `handle_timeout`, `measured` for each of `links_to_measure`. Without it, an
-      engine can't see bytes leave the system's send queue, so it waits longer before it gives up
-      a server to which it has just sent much (see `delivery`).
+    * Input: `connecting`, `connected`, `connect_failed`, `receive_data`, `receive_eof`,
+      `connection_lost` and `handle_timeout`. They never raise, whatever bytes arrive. The engine
+      ignores calls for a closed link.
+    * Output: After every call, including those of the caller's side, the driver calls
+      `next_action` until it returns None. It also calls `data_to_send` for each of
+      `links_to_write` until that returns nothing or the socket's buffer is full. In the latter
+      case it calls `data_to_send` again when the socket is writable. `data_to_send` can cause
+      actions, as any other call. If the socket has accepted all bytes and `link.has_more` is
+      false, the driver can skip the next `data_to_send`. Before the driver sleeps, it calls
+      `next_deadline`.
+    * Waits: `release` for every wait as soon as its caller stops waiting, and `close` at the end.
+    * Optional: `measured` for each of `links_to_measure`, before `handle_timeout`. Without it, an
+      engine can't see bytes leave the system's send queue, so after a large write it waits longer
+      before it disconnects a server (see `delivery`).
 
-    A `link` is the one of a `Connect`, or the one that a server's `accept` has returned. While
-    `link.behind` is true, the engine has something from that link that it has not looked at yet.
-    Its driver reads no more from it until then, so that nothing piles up; `next_deadline` is in the
-    past, so that `handle_timeout` is called as soon as all others have had their turn.
+    A driver gets each `link` from a `Connect`, or from a server's `accept`. While `link.behind` is
+    true, the engine has unprocessed data from that link. The driver must not read from the link
+    meanwhile, so that no backlog builds up. `next_deadline` is then in the past, so the driver
+    calls `handle_timeout` as soon as it has served the other links.
 
-    Every call after which something may be different gets the time as `now`, in seconds of any
-    clock that only goes forward. The engine keeps none.
+    Every call that can change the engine gets the time as `now`, in seconds of any monotonic
+    clock. The engine has no clock of its own.
 
-    A call of an engine's caller's side that raises LocalProtocolError or ConnectionError has
-    changed nothing. Any other exception out of an engine is a bug: the driver gives it to `crash`,
-    so that nobody hangs.
+    If a call of the caller's side raises LocalProtocolError or ConnectionError, it has changed
+    nothing. Any other exception from an engine is a bug. The driver passes it to `crash`, so that
+    no call hangs.
     """
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended, by `close`, `abandon`, or of itself."""
+        """True if the engine has ended, by `close`, by `abandon`, or on its own."""
 
     def connected(self, link: L, now: float) -> None:
-        """The connection of `link` is open, its TLS handshake included."""
+        """Report that the connection of `link` is open, including its TLS handshake."""
 
     def connecting(self, link: L, now: float) -> None:
-        """Connecting `link` goes on: with another address, or with the TLS handshake.
+        """Report that connecting `link` has moved on to another address or the TLS handshake.
 
-        A driver that is not driven all the time has to call this; others need not.
+        Only a driver that does not run all the time has to call this.
         """
 
     def connect_failed(self, link: L, error: Exception, now: float) -> None:
-        """The connection of `link` could not be opened, because of `error`."""
+        """Report that connecting `link` failed with `error`."""
 
     def receive_data(self, link: L, data: bytes, now: float) -> None:
-        """The bytes `data` have come on `link`."""
+        """Process the bytes `data`, received on `link`."""
 
     def receive_eof(self, link: L, now: float) -> None:
-        """The peer of `link` sends no more. It may still read: the engine says when to close."""
+        """Process the end of the stream that the peer of `link` sends.
+
+        The peer might still read. The engine says when to close the connection.
+        """
 
     def connection_lost(self, link: L, error: Exception, now: float) -> None:
-        """The connection of `link` has ended, because of `error`."""
+        """Report that the connection of `link` was lost because of `error`."""
 
     def handle_timeout(self, now: float) -> None:
-        """The time is `now`: do what is due."""
+        """Process the deadlines that have passed at `now`."""
 
     def links_to_measure(self, now: float) -> Iterable[L]:
         """Return the open links whose peer is late, for `measured`."""
 
     def measured(self, link: L, unacknowledged: int) -> None:
-        """Report how many bytes of `data_to_send` the peer's system has not acknowledged.
+        """Report the number of bytes of `data_to_send` that the peer's system has not acknowledged.
 
-        They are those that the driver still holds, and those in the system's send queue. Leave the
-        call out where the system can't tell, and where the other end of the socket is on this host:
-        that may be a tunnel (stunnel, ssh), which acknowledges bytes that the peer does not have.
+        Count the bytes that the driver still holds and those in the system's send queue. Skip the
+        call if the system can't tell, or if the other end of the socket is on this host. That end
+        might be a tunnel (stunnel, ssh), which acknowledges bytes that the peer does not have.
         """
 
     def next_action(self) -> Action | None:
@@ -270,15 +276,15 @@ class Engine(Protocol[L]):
 
 
 class BaseEngine:
-    """The actions and the deadlines of an engine, and their way out; what all engines share."""
+    """The pending actions and the deadlines that every engine has."""
 
     def __init__(self) -> None:
-        # No deque, here and in links, where there are few: an empty one takes 760 bytes, not 56.
+        # Engines and links have few of these, and an empty deque takes 760 bytes instead of 56.
         self._actions: MutableSequence[Action] = []
         self._timers: Timers = Timers()
 
     def connecting(self, link: Any, now: float) -> None:
-        """Connecting `link` goes on. Only engines that open connections have to know."""
+        """Ignore the progress of `link`. Engines that open connections override this."""
 
     def next_action(self) -> Action | None:
         """The next thing to do with a connection, or None."""
@@ -293,10 +299,10 @@ class BaseEngine:
         return self._timers.next_deadline()
 
     def handle_timeout(self, now: float) -> None:
-        """It is `now`: whatever is due happens."""
+        """Run the callbacks of the deadlines that have passed at `now`."""
         self._timers.expire(now)
 
     def _is_due(self, link: Link, now: float) -> bool:
-        """Whether the timer of `link`, which is open, expires at `now`."""
+        """Return whether the timer of `link`, which is open, expires at `now`."""
         deadline = self._timers.deadline(link)
         return deadline is not None and deadline <= now

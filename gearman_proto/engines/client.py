@@ -1,9 +1,10 @@
-"""Tier 2, the client: requests on their way to servers and back, decided without I/O.
+"""The client engine (tier 2): the states of requests, without I/O.
 
-One machine and its table of places fill this module; what servers send is taken in by `answers`.
+One machine and its table of places fill this module. The module `answers` processes the packets
+that servers send.
 
-Where a request is
-    A request that is under way is in exactly one place, and `request.link` says on which link:
+Places of a request
+    A request in flight is in exactly one place of the link in `request.link`:
 
     ===========  ============================================  =================
     state        place                                         left by
@@ -13,29 +14,32 @@ Where a request is
     CREATED      `link.jobs[handle]`, if it is foreground      its terminal packet
     ===========  ============================================  =================
 
-    Many plain requests are made only when there is room for them: what `link.supplies` makes goes
-    to the end of an outbox that is empty. Whatever happens to a link, or to a call, happens when
-    all of its requests have been made.
+    Large batches of plain requests are made lazily: each supply in `link.supplies` adds its next
+    requests to the outbox when that is empty. Before the engine drops a link or ends a call, it
+    makes the remaining requests.
 
-    (Requests of a unique that the application chose share a Submit in the first two; see
-    `foreground`.)
+    Requests that share a unique chosen by the application also share a Submit in the first two
+    places; see `foreground`.
 
-    Losing the link empties all three. What was not acknowledged is sent again, over another link,
-    as long as its attempts last; what was, is JOB_UNKNOWN. It leaves by its `leave`.
+    Losing the link empties all three places. The engine submits unacknowledged requests again on
+    another link, as long as they have attempts left. Acknowledged requests become JOB_UNKNOWN: the
+    engine calls their `leave`.
 
-    Nothing looks through these places for a request; each is reached from its packet.
+    The engine never searches these places for a request: each packet leads to its request.
 
-    When the application ends its client, what nobody waits for stays as it is, and is stranded.
+    When the application closes its client, requests without a waiting call keep their state and
+    are stranded.
 
-Which server gets a request
-    The pool chooses one. If its connection is not open soon, the request goes on to another server,
-    which is connected to beside the first, and so on; the first that is open gets all requests that
-    wait. It is what RFC 8305 does with the addresses of one name. (A request that is routed by its
-    unique stays where it belongs until that connection has failed, and the others are only opened.)
+Choice of a server
+    The pool chooses a server. If its connection does not open soon, the engine also connects to
+    another server and moves the request there, and so on. The first connection that opens takes
+    over all waiting requests. RFC 8305 does the same with the addresses of one name. A request
+    routed by its unique stays with its server until that connection has failed. The other
+    connections are opened meanwhile, but do not take it over.
 
-Whether a server is still there: see `heartbeat`. What it leaves unanswered is bounded: a request is
-not given to a server for which more than `max_abandoned` bytes are kept that no call waits for any
-more. (What calls still wait for is theirs.)
+The module `heartbeat` detects dead servers. A limit bounds the backlog of a server that does not
+answer: the engine gives a server no request while more than `max_abandoned` bytes of abandoned
+calls are buffered for it. Bytes of calls that still wait do not count.
 """
 
 from __future__ import annotations
@@ -94,7 +98,7 @@ _CHUNK_SIZE: Final = 65536
 # answers, so a client that sends without end is answered at the end, and each waits for the other.
 # It is also what a lost link leaves in doubt.
 _WINDOW: Final = 4096
-# Seconds that a server has to connect before another one is tried beside it (RFC 8305, section 5).
+# Seconds before the client also connects to another server (RFC 8305, section 5).
 _HEAD_START: Final = 0.25
 _RACE: Final = "race"
 # Uniques to make at a time.
@@ -220,11 +224,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def _place(self, wait: RequestsWait, now: float) -> None:
         """Submit the requests of `wait` that are JOB_UNKNOWN, and join the others."""
-        alone = (wait,)  # One for all. Kept by the wait, it would be in a circle with that.
+        # All requests share this tuple. An attribute of `wait` would make a reference cycle.
+        alone = (wait,)
         unsent = []
         for request in wait.members:
-            # One that was lost only after `prepare` had looked at it has no payload, and is
-            # returned as lost; one that is in `requests` twice has the wait already.
+            # A request that was lost after `prepare` had checked it has no payload, and is
+            # returned as lost. A request that is in the list twice already has this wait.
             if request.state != JOB_UNKNOWN or request.payload is None:
                 self._join(request, wait)
             elif request.waits is not alone:
@@ -492,9 +497,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         return links
 
     def data_to_send(self, link: ClientLink, now: float) -> bytes:
-        """Bytes to write on `link` now, or none.
+        """Return the bytes to write on `link` now, or none.
 
-        Packets of about 64 KiB together, or a piece of a large one.
+        They are packets of about 64 KiB in total, or a piece of a large packet.
         """
         if link.state is not OPEN:
             return b""
@@ -505,7 +510,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             return b""
         unanswered = link.connection.unanswered
         if not unanswered and not link.jobs:
-            heartbeat.heard = now  # Nothing was awaited until now.
+            heartbeat.heard = now  # The server owed no answer until now.
         packets: list[bytes] = []
         size = 0
         connection = link.connection
@@ -536,9 +541,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                     item.sent()
                 else:
                     pieces = send(item.event, item)
-            except Exception as error:  # whatever the application made of it
+            except Exception as error:  # the application has changed the request
                 if connection.unanswered != last:
-                    raise  # It came behind that, from a signal handler.
+                    raise  # A signal handler raised it after the packet was made.
                 self._unsendable(link, item, error)
                 continue
             for piece in pieces:
@@ -559,20 +564,20 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             raise InvalidClientState("this client has been shut down")
 
     def _claim(self, requests: Sequence[GearmanJobRequest]) -> None:
-        """Keep `requests` from other engines until they are `unclaimed` again; make them ready.
+        """Claim `requests` for this engine until they are marked `unclaimed` again.
 
-        Those are JOB_UNKNOWN then whose client has ended, and those of this engine that a signal's
-        exception has hit where they left, before a `crash`, and which are in no place.
+        Requests of closed clients become JOB_UNKNOWN. So do requests of this engine that are in no
+        place, because a signal's exception interrupted the end of their link before a `crash`.
 
         Raises:
-            InvalidClientState: Another engine has one of them. None of them is changed then.
+            InvalidClientState: Another engine has one of the requests. No request is changed.
         """
         homeless = False
         remaining = iter(requests)
         try:
             for request in remaining:
-                # Each thread may run an engine. Deleting an attribute that is not there fails, and
-                # CPython does both in one step, so only one thread gets beyond this.
+                # Engines can run in several threads. Deleting a missing attribute raises, and
+                # CPython checks and deletes atomically, so only one thread succeeds.
                 del request.unclaimed
                 link = request.link
                 if link is not None and (link.engine is not self or link.state is GONE):
@@ -581,7 +586,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                     homeless = True
         except BaseException as error:
             is_taken = isinstance(error, AttributeError)
-            # Counting them in the loop would take as long as the claims.
+            # A counter in the loop would take as long as the claims themselves.
             count = len(requests) - length_hint(remaining) - is_taken
             for claimed in requests[:count]:
                 claimed.unclaimed = True
@@ -590,7 +595,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             each = list({id(request): request for request in requests}.values())
             if len(each) == len(requests):
                 raise InvalidClientState(f"{request!r} is under way in another client") from None
-            self._claim(each)  # One of them is in the list twice.
+            self._claim(each)  # The list has a request twice.
             return
         if homeless:
             for request in requests:
@@ -602,7 +607,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     def _joined(self, wait: _R) -> _R:
         self._claim(wait.members)
         try:
-            # A stream yields each once. (An application's subclass may have no hash.)
+            # A stream yields each request once. An application's subclass might not be hashable.
             for request in {id(request): request for request in wait.members}.values():
                 self._join(request, wait)
         finally:
@@ -626,7 +631,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     @staticmethod
     def _join(request: GearmanJobRequest, wait: RequestsWait) -> None:
-        """Have `request` tell `wait`, if it is under way."""
+        """Let `request` notify `wait`, if it is in flight."""
         request.was_in_time()
         if wait in request.waits:
             return  # It is in the list twice.
@@ -653,15 +658,15 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         return [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
 
     def _assign(self, request: GearmanJobRequest, now: float, *, again: bool = False) -> None:
-        """Give `request` to a server; `again` after an attempt that was lost."""
+        """Assign `request` to a server; `again` after the connection of an attempt was lost."""
         routed_by = b""
         if self.pool.by_unique and request.unique:
-            # On the wire "-" stands for the data.
+            # On the wire, the unique "-" stands for the data.
             dash = request.unique == "-"
             routed_by = (request.payload or b"") if dash else to_wire(request.unique)
         server = self.pool.choose(now, request.tried, routed_by)
         if server is None:
-            request.state = JOB_PENDING  # It leaves as those do that had a server.
+            request.state = JOB_PENDING  # `leave` expects the state of an assigned request.
             self._fail(request, self._unavailable())
             return
         if self.pool.suspects:
@@ -767,18 +772,18 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._race(link, now)
 
     def _race(self, link: ClientLink, now: float) -> None:
-        """Try another server as well if `link`, which is CONNECTING, is not open soon."""
+        """Set the timer that starts another connection if CONNECTING `link` is slow to open."""
         servers = len(self.pool.servers)
         if servers > 1:
-            # All of them have their turn within the time for one.
+            # Start all connections within the connect timeout of one.
             head_start = min(_HEAD_START, self._connect_timeout / (servers + 1))
             self._timers.set((_RACE, link), now + head_start, self._on_slow_connect)
 
     def _on_slow_connect(self, race: tuple[str, ClientLink], now: float) -> None:
-        """Have another server connect beside the one of a link, and take over its requests."""
+        """Connect to another server as well, and move the requests of the slow link there."""
         link = race[1]
         server = link.server
-        # Others are preferred until it answers, or has failed.
+        # The pool prefers other servers until this one has answered or failed.
         server.cool_until = max(server.cool_until, now + self._connect_timeout)
         requests = link.waiting_requests()
         if requests and self.pool.by_unique:
@@ -807,9 +812,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._tell_waits(link, None)
 
     def _win_race(self, link: ClientLink, now: float) -> None:
-        """Have `link`, which is open, take over requests that wait for other connections.
+        """Move requests that wait for other connections to `link`, which is now open.
 
-        They are the requests of links that are late, and those that were moved on from this one.
+        These are the requests of late links, and those that were moved away from `link`.
         """
         was_late = (_RACE, link) not in self._timers
         self._timers.cancel((_RACE, link))
@@ -907,13 +912,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._assign(request, now)
 
     def _look(self, link: ClientLink, now: float) -> None:
-        """It is time to look after the server of `link`."""
+        """Check the server of `link`, and close the link if the server is dead."""
         if self.dropped:
             self._sweep()
         heartbeat = link.heartbeat
         heartbeat.due = None
         if not link.is_awaited():
-            return  # `data_to_send` begins anew.
+            return  # `data_to_send` sets the timer again.
         dead = link.check(now)
         if dead is None:
             assert heartbeat.due is not None

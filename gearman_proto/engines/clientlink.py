@@ -1,4 +1,4 @@
-"""A client's connection to one server, and what is under way on it."""
+"""A client's connection to one server, and the requests in flight on it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 # Bytes to hand over at a time.
 _PIECE: Final = 256 * 1024
-#: More bytes than these go in pieces, so that it can be seen whether the server's end takes any.
+#: Larger packets are sent in pieces, so that the engine can see whether the server accepts bytes.
 LARGE: Final = 2 * _PIECE
-#: What a submit or a question costs beside its data, in bytes, roughly.
+#: Approximate cost of a submit or a question in bytes, without its data.
 ITEM_COST: Final = 1024
 
 
 class Trial:
-    """Asks a server that has failed whether it is back: every server answers this."""
+    """A probe of a server that has failed. Every server answers it."""
 
     event: Final = GetStatus(b"H:trial:0")
 
@@ -48,14 +48,14 @@ class ClientLink(OutgoingLink):
     """One connection to a server, or the attempt to make one.
 
     Attributes:
-        engine: The engine that it belongs to.
-        outbox: What is to be sent, in order.
-        supplies: What makes more of that, and the waits of those requests.
+        engine: The engine of the link.
+        outbox: Outgoing items, in order.
+        supplies: Sources of more requests for the outbox, each with the waits of its requests.
         jobs: The foreground jobs that the server has acknowledged.
-        waits: Those who wait for it to be open.
-        ahead: What goes before the outbox: the pieces of a large packet that has been begun, then
+        waits: Calls that wait for the connection to open.
+        ahead: Items to send before the outbox: first the rest of a large packet in pieces, then
             questions of the heartbeat.
-        heartbeat: Whether the server is still there.
+        heartbeat: The checks of the server.
     """
 
     __slots__ = ("ahead", "engine", "heartbeat", "jobs", "outbox", "supplies", "waits")
@@ -81,9 +81,9 @@ class ClientLink(OutgoingLink):
         )
 
     def in_pieces(self, packets: list[bytes]) -> bytes:
-        """Return the first piece of `packets`; the others are `ahead` then.
+        """Return the first piece of `packets`, and add the others to `ahead`.
 
-        The last of `packets` is a large payload, which is the application's own: it is not copied.
+        The last of `packets` is a large payload of the application, which is not copied.
         """
         front, view = b"".join(packets[:-1]), memoryview(packets[-1])
         begun = _PIECE - len(front)
@@ -91,11 +91,11 @@ class ClientLink(OutgoingLink):
         return front + view[:begun]
 
     def is_awaited(self) -> bool:
-        """Whether anybody waits for anything from the server."""
+        """Return whether the client waits for anything from the server."""
         return bool(self.jobs) or any(not isinstance(item, Aside) for item in self.items())
 
     def abandoned(self) -> int:
-        """Return roughly how many bytes are kept for the server that no call waits for any more."""
+        """Return the approximate number of bytes buffered for the server by abandoned calls."""
         size = 0
         for item in self.items():
             size += sum(map(abandoned_size, requests_of(item)))
@@ -104,7 +104,7 @@ class ClientLink(OutgoingLink):
         return size
 
     def check(self, now: float) -> str | None:
-        """Have the heartbeat check the server; see `Heartbeat.check`."""
+        """Check the server; see `Heartbeat.check`."""
         queued = sum(len(item) for item in self.ahead if isinstance(item, memoryview))
         unanswered = sum(
             len(request.payload or b"")
@@ -119,7 +119,7 @@ class ClientLink(OutgoingLink):
         )
 
     def waiting_requests(self) -> list[GearmanJobRequest]:
-        """Return the requests that were not sent."""
+        """Return the unsent requests."""
         return [request for item in self.outbox for request in requests_of(item)]
 
     def drop_requests(self) -> None:
@@ -128,7 +128,7 @@ class ClientLink(OutgoingLink):
         self.jobs.give_up()
 
     def items(self) -> Iterator[Any]:
-        """Yield what was sent and not answered, and what is to be sent."""
+        """Yield the unanswered items, then the unsent ones."""
         yield from self.connection.unanswered_tokens()
         yield from self.outbox
 

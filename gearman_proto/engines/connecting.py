@@ -1,7 +1,8 @@
-"""What the engines have in common that open connections: client, worker and admin client.
+"""The common base of the engines that open connections: client, worker and admin client.
 
-A link goes through LinkState: WAITING, CONNECTING, OPEN, GONE. Whatever ends one comes to `_lost`:
-refused, reset, ended, out of step, given up, closed from this side.
+A link passes through these states of LinkState: WAITING, CONNECTING, OPEN, GONE. The engine calls
+`_lost` for every link that ends, whether it was refused, reset, closed by either side, out of step,
+or timed out.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class OutgoingLink(Link):
     """One connection to a server, or the attempt to make one.
 
     Args:
-        server: Which server.
-        role: What this end is.
-        max_packet_size: In bytes; see Connection.
+        server: The server.
+        role: The role of this end.
+        max_packet_size: Size limit of a packet in bytes; see Connection.
     """
 
     __slots__ = ("connect_by", "delivery", "opened_at", "server")
@@ -47,11 +48,11 @@ class OutgoingLink(Link):
     def __init__(self, server: Server, role: Role, max_packet_size: int) -> None:
         super().__init__(Connection(role, max_packet_size=max_packet_size), LinkState.WAITING)
         self.server: Server = server
-        #: When to stop connecting, in the engine's time.
+        #: When the connect timeout expires, in the engine's time.
         self.connect_by: float = math.inf
-        #: When it was open, in the engine's time.
+        #: When the connection opened, in the engine's time.
         self.opened_at: float = math.inf
-        #: How far the bytes that were sent have got.
+        #: Progress of the sent bytes.
         self.delivery: Delivery = Delivery()
 
     def __repr__(self) -> str:
@@ -93,7 +94,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         )
 
     def connected(self, link: L, now: float) -> None:
-        """`link` is open."""
+        """Note that the connection of `link` is open."""
         if link.state is LinkState.CONNECTING:
             self._timers.cancel(link)
             link.turn(LinkState.OPEN)
@@ -101,17 +102,17 @@ class ConnectingEngine(BaseEngine, Generic[L]):
             self._opened(link, now)
 
     def connecting(self, link: L, now: float) -> None:
-        """Connecting `link` goes on: with another address, or with the TLS handshake.
+        """Note that connecting `link` has moved on to another address or the TLS handshake.
 
-        If the connect timeout is over by then, no driver has run meanwhile: a blocking client runs
-        only during its calls. So the timeout starts anew. Each address starts once, so the number
-        of extensions is limited.
+        If the connect timeout has already passed, the driver was not running: a blocking client
+        runs only during its calls. The timeout then restarts. A link tries each address once, so it
+        gets a limited number of restarts.
         """
         if link.state is LinkState.CONNECTING and now >= link.connect_by:
             self._set_connect_timer(link, now)
 
     def connect_failed(self, link: L, error: Exception, now: float) -> None:
-        """`link` could not be opened."""
+        """End `link`, which could not be opened."""
         if link.alive:
             self._lost(link, error, now)
 
@@ -128,7 +129,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         self._close(link, error, now)
 
     def connection_lost(self, link: L, error: Exception, now: float) -> None:
-        """`link` has ended, because of `error`."""
+        """End `link`, whose connection was lost because of `error`."""
         if link.alive:
             self._lost(link, error, now)
 
@@ -137,7 +138,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         return [link for link in self._links() if link.is_up and self._is_due(link, now)]
 
     def measured(self, link: L, unacknowledged: int) -> None:
-        """Report how many bytes that were handed over the peer's system has not acknowledged."""
+        """Report the number of handed-over bytes that the peer's system has not acknowledged."""
         link.delivery.measured(unacknowledged)
 
     def disconnect(self, server: Server, now: float) -> None:
@@ -154,7 +155,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
             self._begin(link, now)
 
     def _begin(self, link: L, now: float) -> None:
-        """Have the transport connect `link`, which is WAITING."""
+        """Tell the transport to connect `link`, which is WAITING."""
         link.turn(LinkState.CONNECTING)
         self._actions.append(Connect(link, self._connect_timeout))
         self._set_connect_timer(link, now)
@@ -179,14 +180,14 @@ class ConnectingEngine(BaseEngine, Generic[L]):
             self._actions.append(Close(link))
 
     def _drop(self, link: L) -> None:
-        """`link` is no more: forget it."""
+        """Forget `link`, which has ended."""
         link.turn(LinkState.GONE)
         link.server.link = None
         self._timers.cancel(link)
 
     @abstractmethod
     def _links(self) -> list[L]:
-        """Return all links that are alive."""
+        """Return all live links."""
 
     @abstractmethod
     def _opened(self, link: L, now: float) -> None:

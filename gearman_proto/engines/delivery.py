@@ -1,8 +1,8 @@
-"""How far the bytes that were sent on a link have got, so that a slow link is not taken for dead.
+"""Progress of sent bytes, to tell a slow link from a dead one.
 
-An engine asks a question (GRAB_JOB, ECHO_REQ, GET_STATUS) and waits for the answer. On a slow link
-the question may be queued after megabytes of jobs or results, so the time for the answer starts
-again whenever a part of the bytes before the question moves on:
+An engine sends a question (GRAB_JOB, ECHO_REQ, GET_STATUS) and waits for the answer. On a slow
+link, the question can be queued after megabytes of jobs or results. The timeout for the answer
+therefore restarts whenever bytes before the question make progress:
 
 =============  =============================================  ==================================
 bytes are      until                                          seen by
@@ -12,12 +12,12 @@ on their way   the peer's system acknowledges them            a driver that call
 with the peer  it answers                                     `receive_data`
 =============  =============================================  ==================================
 
-A system, or a tunnel on the way (stunnel, ssh), takes bytes long before the server has them. Where
-nothing can be seen of that, the server gets the time that the unanswered bytes need at `RATE`. That
-is the price of patience: a server that hangs just after a large submit is noticed later.
+A system, or a tunnel on the way (stunnel, ssh), accepts bytes long before the server has them. If
+this progress is invisible, the timeout grows by the time that the unanswered bytes need at `RATE`.
+As a consequence, the engine takes longer to detect a server that hangs just after a large submit.
 
-Bytes that were sent after the question are no sign of life: the system of a stopped process
-acknowledges them, too, until its buffer is full.
+Progress of bytes sent after the question is no sign of life. The system of a stopped process
+acknowledges them as well, until its buffer is full.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ MAX_HIDDEN: Final = 8 * 1024 * 1024
 
 
 class Delivery:
-    """The bytes of one link, and the question whose answer is awaited.
+    """Progress of the bytes of one link, up to the question in flight.
 
     Attributes:
-        acknowledged: Bytes that the peer's system had acknowledged at the last measurement; -1
-            where the driver does not measure.
+        acknowledged: Bytes that the peer's system had acknowledged at the last measurement; -1 if
+            the driver does not measure.
         handed: Bytes handed to the transport.
-        question: Bytes that were queued before the question.
-        moved_at: When one of them was last seen to move on, in the engine's time; at first, when
-            the question was asked.
+        question: Position of the question: the number of bytes sent before it.
+        moved_at: Time of the last progress of these bytes, in the engine's time; initially, the
+            time of the question.
     """
 
     __slots__ = ("_arrived", "_taken", "acknowledged", "handed", "moved_at", "question")
@@ -49,13 +49,13 @@ class Delivery:
         self.handed: int = 0
         self.question: int = 0
         self.moved_at: float = 0.0
-        # Bytes that the transport has written, and that the peer's system had acknowledged at the
-        # last check.
+        # Bytes that the transport has written, and bytes that the peer's system had acknowledged at
+        # the last check.
         self._taken = -1
         self._arrived = -1
 
     def ask(self, queued: int, now: float) -> None:
-        """Ask a question that is sent after `queued` more bytes."""
+        """Start the timeout of a question that is queued after `queued` more bytes."""
         self.question = self.handed + queued
         self.moved_at = now
         self._taken = -1
@@ -63,22 +63,22 @@ class Delivery:
 
     def taken(self, now: float) -> None:
         """Note that the transport has written everything that it was handed."""
-        # Until the question itself is written, which is the byte after those before it.
+        # Stop once the question itself has been written. It starts right after byte `question`.
         if self._taken <= self.question:
             self._taken = self.handed
             self.moved_at = now
 
     def measured(self, unacknowledged: int) -> None:
-        """Note how many of the bytes handed over the peer's system has not acknowledged."""
-        # TLS adds some bytes to those that were handed over.
+        """Note the number of handed-over bytes that the peer's system has not acknowledged."""
+        # TLS adds overhead, so `unacknowledged` can exceed `handed`.
         self.acknowledged = max(self.handed - unacknowledged, 0)
 
     def deadline(self, now: float, seconds: float, unanswered: int) -> float:
-        """Return when the link is dead unless something moves before.
+        """Return the time at which the link counts as dead unless bytes move before.
 
         Args:
             now: The time.
-            seconds: How long nothing may move.
+            seconds: Timeout without progress.
             unanswered: Bytes handed over, up to the question, that the server has not answered.
         """
         if self.acknowledged >= 0:
@@ -86,5 +86,5 @@ class Delivery:
                 self.moved_at = now
             self._arrived = max(self.acknowledged, self._arrived)
             if self.acknowledged < self.handed:
-                unanswered = 0  # They are on their way to the peer's system, and can be watched.
+                unanswered = 0  # Measurements show the progress of these bytes.
         return self.moved_at + seconds + min(unanswered, MAX_HIDDEN) / RATE

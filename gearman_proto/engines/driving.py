@@ -36,9 +36,9 @@ Begin: TypeAlias = Callable[[E_, float, Callable[[], Any]], W_]
 READ_SIZE: Final = 120 * 1024
 #: Connections that the system keeps until they are accepted.
 BACKLOG: Final = 1024
-#: Seconds after which to accept again when that failed: there are too many open files, say.
+#: Seconds before the next `accept` after a failed one, for example with too many open files.
 LISTEN_AGAIN: Final = 0.5
-#: Seconds after which to ask again for a thread where the system had none.
+#: Seconds before the next attempt to start a thread after the system has refused one.
 THREAD_AGAIN: Final = 0.1
 
 
@@ -94,7 +94,7 @@ class BaseDriver(Generic[E_]):
             return None
 
     def _expire(self, now: float) -> None:
-        """Tell the engine the time, and before it how far bytes have got on links that are late."""
+        """Report the progress of bytes on late links to the engine, then the time."""
         for link in self.engine.links_to_measure(now):
             size = self._unacknowledged(link)
             if size is not None:
@@ -102,7 +102,10 @@ class BaseDriver(Generic[E_]):
         self.engine.handle_timeout(now)
 
     def _unacknowledged(self, link: Any) -> int | None:  # noqa: ARG002 - adapters know more
-        """Return how many bytes for `link` the peer's system has not acknowledged, if known."""
+        """Return the number of bytes for `link` that the peer's system has not acknowledged.
+
+        Return None if this is unknown.
+        """
         return None
 
     @staticmethod

@@ -11,8 +11,8 @@ state      condition                                         action
 alive      a byte arrived since the last check, and no job   none
            is older than `seconds`
 suspect    no byte for `seconds`; or a job has been pending  send GET_STATUS for each such job, the
-           that long, which the server may have lost while   oldest first; if there is none, and
-           it serves others                                  the link is silent, send ECHO_REQ
+           that long, which the server might have lost       oldest first; without such a job, send
+           while it serves others                            ECHO_REQ if the link is silent
 probed     a byte arrived since                              alive again
 dead       nothing has moved for `seconds` since the         close the connection
            question was sent (see `delivery`)
@@ -20,16 +20,16 @@ stuck      for twice `seconds`, a packet has been arriving   close the connectio
            at less than 1 KiB per `seconds`
 =========  ================================================  =====================================
 
-Any received byte counts as a sign of life, and so do bytes that the server's system still
-acknowledges: the question may be queued after a large job on a slow link. A link is stuck if the
-size of a packet was corrupted on its way: everything that the server sends from then on, answers to
-ECHO_REQ included, seems to be part of that packet.
+Any received byte counts as a sign of life. So does progress of sent bytes, since the question can
+be queued after a large job on a slow link. A link gets stuck when the size of a packet is corrupted
+in transit. Everything that the server sends from then on, including answers to ECHO_REQ, then seems
+to be part of that packet.
 
-Answers and WORK_* packets share the connection's order, so a STATUS_RES "not known" for a job whose
-end has not arrived means that no end will.
+The connection preserves the order of answers and WORK_* packets. If a STATUS_RES says that the
+server does not know a job whose end has not arrived, that end will never arrive.
 
-A program that was stopped itself, or does not run the engine between its calls, has not read what
-the server sent meanwhile. If the check itself is late, the link therefore gets another second.
+If the client's own process was stopped, or does not run the engine between calls, received data
+waits unread in the socket. If a check itself is late, the link therefore gets another second.
 
 The heartbeat can't detect a job whose function was dropped on gearmand 1.1 (it stays known), nor a
 worker that sleeps on its job.
@@ -50,23 +50,23 @@ if TYPE_CHECKING:
     from .delivery import Delivery
     from .foreground import ForegroundJobs, Job, LoneRef
 
-# GET_STATUS that are under way at once on one link, so that ten thousand jobs are no burst.
+# Maximum number of GET_STATUS in flight on one link, so that ten thousand jobs cause no burst.
 _AT_ONCE: Final = 64
-# Seconds. A check that is later than this shows that nobody has read from the socket, either.
+# Seconds. If a check is later than this, the driver has not read from the socket, either.
 _LATE: Final = 1.0
-# Bytes that have to arrive of an incomplete packet in `seconds`.
+# Minimum growth of an incomplete packet in `seconds`, in bytes.
 _MIN_GROWTH: Final = 1024
 
 
 @record(eq=False)
 class Aside:
-    """Something that is sent although nobody waits for its answer."""
+    """A packet that the engine sends on its own, so no call waits for the answer."""
 
     event: PacketEvent
 
 
 class JobQuestion(Aside):
-    """Asks whether the server has a job."""
+    """A question whether the server has a job."""
 
     __slots__ = ()
 
@@ -78,17 +78,16 @@ class Heartbeat:
     """Checks the server of one link.
 
     Args:
-        seconds: How long it may be silent.
-        jobs: The jobs that are waited for there.
-        delivery: How far the bytes that were sent on the link have got.
-        ask: Sends a question, before anything that is not on its way yet.
+        seconds: Interval between checks, and timeout of a question.
+        jobs: The foreground jobs pending on the link.
+        delivery: Progress of the bytes sent on the link.
+        ask: Sends a question before all queued packets.
 
     Attributes:
-        heard: When the last byte arrived, or when something was awaited again after nothing had
-            been.
-        understood: When the last packet was complete.
-        asked: When a question was asked, if no byte has arrived since.
-        due: When to check next; None if nothing is awaited.
+        heard: Time of the last received byte, or of the first request after an idle period.
+        understood: Time of the last complete packet.
+        asked: Time of the question, if no byte has arrived since; otherwise None.
+        due: Time of the next check; None if the client waits for nothing.
     """
 
     __slots__ = (
@@ -122,27 +121,27 @@ class Heartbeat:
         self.understood: float = 0.0
         self.asked: float | None = None
         self.due: float | None = None
-        # The value of `heard` when the end of the link was last put off.
+        # The value of `heard` when the link last got another second.
         self._late: float | None = None
-        # When an incomplete packet was first seen, and how many bytes of it had arrived; and for
-        # how many periods in a row it has hardly grown.
+        # The start of the current period of an incomplete packet, with the size received by then,
+        # and the number of successive periods without enough growth.
         self._partial = (0.0, 0)
         self._stuck = 0
-        # The jobs that are still to be asked for, and how many were and have not been answered.
+        # The jobs still to ask about, and the number of unanswered GET_STATUS.
         self._round: Iterator[Job | LoneRef] = iter(())
         self._under_way = 0
 
     def check(self, now: float, *, queued: int, unanswered: int, partial: int) -> str | None:
-        """Ask a question if there is reason to, and set `due`; or say why the link is dead.
+        """Check the link, ask a question if necessary, and set `due`.
 
         Args:
             now: The time.
-            queued: Bytes that a question would be sent after.
-            unanswered: Bytes that were handed to the transport and not answered.
-            partial: Bytes that have arrived of an incomplete packet.
+            queued: Bytes that would be sent before a question.
+            unanswered: Bytes handed to the transport that the server has not answered.
+            partial: Bytes received of an incomplete packet.
 
         Returns:
-            Why the link has to be closed, or None.
+            The reason to close the link, or None if it is alive.
         """
         seconds = self._seconds
         if self._is_stuck(now, partial):
@@ -162,12 +161,12 @@ class Heartbeat:
             due = now + seconds
         else:
             due = self.heard + seconds
-        # Soon in any case: once the server has answered, it has no more time than usual.
+        # Check again within `seconds` in any case: after an answer, the usual timeout applies.
         self.due = min(due, now + seconds)
         return None
 
     def _is_stuck(self, now: float, partial: int) -> bool:
-        """Whether a packet has hardly grown for two periods in a row, though bytes have arrived."""
+        """Return whether a packet has hardly grown in two periods, although bytes arrived."""
         since, before = self._partial
         if not partial or self.understood >= since or partial - before >= _MIN_GROWTH:
             self._partial = now, partial
@@ -182,14 +181,14 @@ class Heartbeat:
         return True
 
     def answered(self) -> None:
-        """The server has answered a JobQuestion."""
+        """Note that the server has answered a JobQuestion."""
         self._under_way -= 1
         self._ask_next()
 
     def _ask_for_jobs(self, now: float) -> bool:
-        """Ask for the jobs that have been waited for long enough. Returns whether there is one."""
+        """Ask about all jobs that have been pending for `seconds`. Return False if none has."""
         if self._under_way:
-            return False  # The server still has the last ones to answer.
+            return False  # The server has not answered the previous questions yet.
         seconds = self._seconds
         self._round = iter([job for job in self._jobs.values() if job.since + seconds <= now])
         while self._under_way < _AT_ONCE and self._ask_next():

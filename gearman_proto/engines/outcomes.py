@@ -1,11 +1,12 @@
-"""How a job ends, and what goes on after it: decided here for every adapter.
+"""The outcomes of jobs, for every adapter.
 
-An adapter calls the application's code, or awaits it, and tells this module what happened. What
-comes of that is in the table OUTCOMES; the documentation's is drawn from it.
+An adapter calls or awaits the application's code and reports to this module how the call ended. The
+table OUTCOMES has the packets to send and the worker's next step. The table in the documentation is
+generated from it.
 
-So nothing that a callback raises ends the worker, but what is the program's: KeyboardInterrupt and
-SystemExit where they would end the program, and the event loop's cancellation of the worker. Where
-nothing is sent and the job has no end, its server gives it to another worker.
+Only two kinds of exceptions from a callback end the worker: KeyboardInterrupt and SystemExit where
+they would end the program, and the event loop's cancellation of the worker. If the worker sends no
+end of a job, the server gives the job to another worker.
 """
 
 from __future__ import annotations
@@ -73,13 +74,13 @@ class Then(State):
 
 @record(frozen=True)
 class Outcome:
-    """What comes of something that happened."""
+    """The packets to send, and the worker's next step."""
 
     sent: Sent
     then: Then
 
 
-#: What happened, what is sent then, and what the worker does.
+#: The outcome of each event.
 OUTCOMES: Final[dict[Happened, Outcome]] = {
     Happened.RETURNED: Outcome(Sent.RESULT, Then.GO_ON),
     Happened.UNENCODABLE: Outcome(Sent.FAILURE, Then.GO_ON),
@@ -103,12 +104,13 @@ OUTCOMES: Final[dict[Happened, Outcome]] = {
 def what_was_raised(
     error: BaseException, *, in_work: bool, is_cancelled: Callable[[], bool] | None = None
 ) -> Happened:
-    """What it means that the application's code has raised `error`.
+    """Classify `error`, which the application's code has raised.
 
     Args:
-        error: What was raised.
-        in_work: Whether this is the thread that called `work`.
-        is_cancelled: Whether the worker is being cancelled; None where it can't be.
+        error: The exception.
+        in_work: True in the thread that called `work`.
+        is_cancelled: Returns whether the worker is being cancelled; None for a worker that can't
+            be cancelled.
     """
     if isinstance(error, Exception):
         return Happened.RAISED
@@ -120,7 +122,7 @@ def what_was_raised(
 
 
 def _exits(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):  # As a task group of the callback makes it.
+    if isinstance(error, BaseExceptionGroup):  # From a task group in the callback.
         return error.subgroup((KeyboardInterrupt, SystemExit)) is not None
     return isinstance(error, (KeyboardInterrupt, SystemExit))
 
@@ -133,19 +135,20 @@ def to_send(
     exceptions: bool = False,
     max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
 ) -> list[PacketEvent]:
-    """What to send about `job`, in this order. Nothing if it has ended.
+    """Return the packets to send about `job`, in order; none if it has ended.
 
     Args:
-        happened: What happened.
+        happened: The event.
         job: The job.
-        encoder: What encodes the value.
-        value: What was returned or raised.
-        exceptions: Whether a failure is WORK_EXCEPTION, and not WORK_WARNING and WORK_FAIL.
-        max_packet_size: The largest packet to send, in bytes.
+        encoder: The encoder for `value`.
+        value: The returned value, or the raised exception.
+        exceptions: If true, send a failure as WORK_EXCEPTION, otherwise as WORK_WARNING and
+            WORK_FAIL.
+        max_packet_size: Size limit of a packet, in bytes.
 
     Raises:
-        ValueError: The result does not fit a packet.
-        Exception: Whatever the encoder raises for a result.
+        ValueError: The result is too large for a packet.
+        Exception: Any exception that the encoder raises for a result.
     """
     if job.ended:
         happened = Happened.ENDED
@@ -166,17 +169,17 @@ def to_send(
 def leaves(
     error: BaseException, *, in_work: bool, is_cancelled: Callable[[], bool] | None = None
 ) -> bool:
-    """Whether `error` leaves `work` at once. Arguments are those of `what_was_raised`."""
+    """Return whether `work` raises `error` at once. See `what_was_raised` for the arguments."""
     happened = what_was_raised(error, in_work=in_work, is_cancelled=is_cancelled)
     return OUTCOMES[happened].then is Then.LEAVE
 
 
 class Watch:
-    """A ``with`` around the application's code: only what leaves `work` gets out of it.
+    """A context manager that catches exceptions of the application's code.
 
     Args:
-        leaves: Whether that is such an exception.
-        raised: Gets all others.
+        leaves: Returns whether `work` raises an exception, which is then not caught.
+        raised: Gets each caught exception.
     """
 
     def __init__(
@@ -200,16 +203,16 @@ class Watch:
 
 
 class ForkGuard:
-    """A ``with`` around the application's code, at whose end a forked child ends too.
+    """A context manager around the application's code that ends a forked child.
 
     The child has a copy of the parent's stack, but no connections and no other threads. If it
     continued, it would run the parent's cleanup code and event loop, or wait for threads that do
     not exist.
 
     Args:
-        logger: Gets the reason, unless the child calls `sys.exit`.
-        getpid: Returns the number of this process.
-        leave: Ends this process at once, with an exit status.
+        logger: Logs the reason, unless the child calls `sys.exit`.
+        getpid: Returns the ID of this process.
+        leave: Ends this process immediately, with an exit status.
         job: The job.
     """
 
@@ -237,7 +240,7 @@ class ForkGuard:
         traceback: TracebackType | None,
     ) -> None:
         # The child also has copies of the parent's suspended coroutines. The garbage collector
-        # closes them with GeneratorExit, which is not the end of a callback.
+        # closes them with GeneratorExit, which does not mean that the callback has ended.
         if self._getpid() == self._pid or isinstance(error, GeneratorExit):
             return
         if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
@@ -253,11 +256,11 @@ class ForkGuard:
 
 
 class Ending:
-    """What is left to do about a job when its hooks have returned, or raised.
+    """The end of a job after its hooks have returned or raised.
 
     Args:
         job: The job.
-        logger: Where what is wrong with hooks is written down.
+        logger: Logs the errors of hooks.
     """
 
     def __init__(self, job: WorkerJob, logger: logging.Logger) -> None:
@@ -267,7 +270,7 @@ class Ending:
         self._error: BaseException | None = None
 
     def hook_raised(self, error: BaseException) -> None:
-        """A hook has raised `error`: for `Watch`."""
+        """Note that a hook has raised `error` (a callback for `Watch`)."""
         job = self._job
         if isinstance(error, ConnectionError) and (job.ended or job.is_lost):
             self._happened = Happened.LOST
@@ -282,7 +285,10 @@ class Ending:
         exceptions: bool,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
     ) -> list[PacketEvent]:
-        """The end of the job, if it has none. Arguments are those of `to_send`."""
+        """Return the packets that end the job, if it has not ended.
+
+        See the function `to_send` for the arguments.
+        """
         if self._job.is_lost:
             self._happened = Happened.LOST
         events = to_send(
@@ -290,7 +296,7 @@ class Ending:
         )
         if events and self._happened is Happened.LEFT_OPEN:
             self._logger.error("%r was left without an end: it fails", self._job)
-        self._error = None  # Its traceback has the frame that has this.
+        self._error = None  # The traceback refers to a frame that refers to this object.
         return events
 
 

@@ -140,28 +140,28 @@ class WorkerLink(OutgoingLink):
         self.phase: Phase = Phase.RESTING
         #: When the phase began, in the engine's time.
         self.since: float = 0.0
-        #: How many bytes of an incomplete packet had arrived when its answer was late.
+        #: Bytes of an incomplete packet received by the last check of a late answer.
         self.come: int = 0
-        #: The functions that the server was told, and their limits in milliseconds; None is none.
+        #: The functions registered at the server, with their time limits in milliseconds or None.
         self.registered: dict[bytes, int | None] = {}
-        #: The jobs that the server has given and that have not ended.
+        #: The jobs from this server that have not ended.
         self.jobs: dict[WorkerJob, None] = {}
-        #: How many grabs are unanswered; and how many to send in its next turn, if slots are free.
+        #: The number of unanswered grabs, and the number to send next time, if slots are free.
         self.grabs: int = 0
         self.next_grabs: int = 1
-        #: How often in a row PRE_SLEEP was answered by NOOP for nothing.
+        #: The number of successive PRE_SLEEP that were answered by a NOOP without a job.
         self.fruitless: int = 0
-        #: How many results were sent; how many of them before the last GRAB_JOB; and how many the
-        #: server has surely taken, since it has answered what was sent behind them.
+        #: The number of results sent, of those sent before the last GRAB_JOB, and of those that
+        #: the server has certainly received, since it has answered a later packet.
         self.results: int = 0
         self.grabbed_after: int = 0
         self.confirmed: int = 0
-        #: How many bytes the server has surely received, for the same reason.
+        #: The number of bytes that the server has certainly received, for the same reason.
         self.confirmed_bytes: int = 0
-        #: Packets to send, a large payload apart, and their bytes.
+        #: Packets to send, with large payloads as separate items, and their total size in bytes.
         self.unsent: list[bytes | memoryview] = []
         self.unsent_size: int = 0
-        #: Those who wait for it to have less to send.
+        #: Calls that wait until the link has fewer unsent bytes.
         self.waits: list[Wait] = []
 
     def __repr__(self) -> str:

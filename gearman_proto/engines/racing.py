@@ -1,16 +1,16 @@
-"""The order and the times in which a server's addresses are tried (RFC 8305, Happy Eyeballs).
+"""Staggered connection attempts to a server's addresses (RFC 8305, Happy Eyeballs).
 
-A host name may have several addresses, some of them dead. One that drops packets would use up the
-whole connect timeout, so its successor is started beside it:
+A host name can have several addresses, some of them dead. An address that drops packets would use
+up the whole connect timeout, so attempts at other addresses run in parallel:
 
-* The address that worked last is first. The others follow in the resolver's order, but with
-  the address families alternating, since often all addresses of one family are unreachable.
-* An attempt starts 250 ms after the one before, or at once if that one fails. If the connect
-  timeout is too short for all addresses, the delays shrink so that each gets its turn.
+* The first address is the one that worked last. The others follow in the resolver's order, but with
+  alternating address families, since often all addresses of one family are unreachable.
+* Each attempt starts 250 ms after the previous one, or immediately if that one fails. If the
+  connect timeout is too short for all addresses, the delays shrink so that all of them start.
 * The first connection that opens wins, and the driver closes the others.
 
-The race is lost as soon as every address has failed. While one of them has not, the engine's
-connect timeout ends the race.
+The race is lost as soon as every address has failed. Otherwise it ends with the engine's connect
+timeout.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Found: TypeAlias = "tuple[Any, Any, int, str, Any]"
 #: The address of each server that worked last. A driver keeps one for all of its races.
 LastGood: TypeAlias = "MutableMapping[ServerAddress, Any]"
 
-# Seconds between the starts of two attempts; what RFC 8305 recommends.
+# Seconds between the starts of two attempts, as RFC 8305 recommends.
 _ATTEMPT_DELAY: Final = 0.25
 
 
 class Race:
     """The attempts of one link to connect to its server.
 
-    A driver asks `take` for addresses until it returns None, and again at `next_start` or when an
-    attempt has failed. It reports failures to `fail` and the opened connection to `won`.
+    A driver calls `take` until it returns None, then again at `next_start` and after each failed
+    attempt. It reports failures to `fail` and the open connection to `won`.
 
     Args:
         server: The server.
@@ -56,11 +56,11 @@ class Race:
         self._delay = min(_ATTEMPT_DELAY, timeout / max(len(self._waiting), 1))
         self._next_start = 0.0
         self._running = 0
-        # Why each address failed, in the order of the failures.
+        # The failed addresses and their errors, in the order of the failures.
         self._errors: list[tuple[Any, Exception]] = []
 
     def take(self, now: float) -> Found | None:
-        """Return the address to start at `now`, or None if none is due."""
+        """Return the next address to try at `now`, or None if none is due."""
         if not self._waiting or now < self._next_start:
             return None
         self._running += 1
@@ -69,11 +69,11 @@ class Race:
 
     @property
     def next_start(self) -> float | None:
-        """When `take` returns an address again, or None if all have been started."""
+        """Time at which `take` returns the next address, or None if none is left."""
         return self._next_start if self._waiting else None
 
     def fail(self, address: Found, error: Exception) -> None:
-        """Record that the attempt at `address` failed with `error`; the next one is due at once."""
+        """Record that `address` failed with `error`, and make the next attempt due immediately."""
         self._running -= 1
         self._next_start = 0.0
         self._errors.append((address[4], error))
@@ -84,11 +84,11 @@ class Race:
 
     @property
     def is_lost(self) -> bool:
-        """Whether every address has failed."""
+        """True if every address has failed."""
         return not (self._waiting or self._running)
 
     def error(self) -> Exception:
-        """Return the reason of a lost race: the addresses' common one, or each with its own."""
+        """Return the error of a lost race: a common error, or a list of all addresses' errors."""
         if not self._errors:
             return OSError(f"no addresses for {self._server.host}")
         if len({str(error) for _, error in self._errors}) == 1:
@@ -97,7 +97,7 @@ class Race:
 
 
 def _in_order(found: Iterable[Found], last_good: object) -> list[Found]:
-    """Return the addresses in the order of their starts, each once."""
+    """Return the distinct addresses, the first one to try first."""
     unique = list({address[4]: address for address in found}.values())
     unique.sort(key=lambda address: address[4] != last_good)
     families: dict[Any, list[Found]] = {}

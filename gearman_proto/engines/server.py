@@ -122,7 +122,7 @@ _FEW_BYTES: Final = 64 * 1024
 _FEW_WRITTEN: Final = 4096
 # Handles of jobs that a worker no longer has, and may still send packets about.
 _FORMER_JOBS: Final = 256
-# Seconds without a byte that moves after which a link that is ENDING is cut off.
+# Seconds without progress after which an ENDING link is cut off.
 _LAST_WORDS: Final = 5.0
 # Seconds that a peer has for its part of a TLS handshake.
 _HANDSHAKE: Final = 10.0
@@ -130,7 +130,7 @@ _HANDSHAKE: Final = 10.0
 _LOOK_AT_CLOCK: Final = 60.0
 # Bytes; gearmand takes uniques of 64 (recording 29_unique_63_and_64).
 _MAX_UNIQUE_SIZE: Final = 64
-# The bytes of a JOB_ASSIGN_UNIQ besides function, unique and data: the handle, and three NULs.
+# Size of a JOB_ASSIGN_UNIQ without function, unique and data: a handle and three NULs.
 _ASSIGN_OVERHEAD: Final = constants.MAX_HANDLE_SIZE + 3
 
 _NOT_FOUND: Final = b"Job given in work result not found"
@@ -224,10 +224,11 @@ class ServerEngine(BaseEngine):
         self._to_write: dict[ServerLink, None] = {}
         # Links to cut off.
         self._doomed: dict[ServerLink, None] = {}
-        # Links for which something is left to do, in the order of their turns; how much may be done
-        # in the one that it is now; and when the last one has joined them.
+        # Links with a backlog in the order of their turns (`_behind`), the budget of each turn
+        # (`_turn_size`), the rest of the current budget (`_left`), and the time at which the last
+        # link has joined (`_behind_since`).
         self._behind: OrderedDict[ServerLink, None] = OrderedDict()
-        # How far the last bytes for the links that are ENDING have got.
+        # The progress of the last bytes for each ENDING link.
         self._ending: dict[ServerLink, Delivery] = {}
         self._turn_size = _TURN
         self._left = _TURN
@@ -452,11 +453,11 @@ class ServerEngine(BaseEngine):
         return self._behind_since if self._behind else self._timers.next_deadline()
 
     def links_to_measure(self, now: float) -> Iterable[ServerLink]:
-        """Return the links that are ENDING and late, for `measured`."""
+        """Return the ENDING links whose peer is late, for `measured`."""
         return [link for link in self._ending if self._is_due(link, now)]
 
     def measured(self, link: ServerLink, unacknowledged: int) -> None:
-        """Report how many bytes that were handed over the peer's system has not acknowledged."""
+        """Report the number of handed-over bytes that the peer's system has not acknowledged."""
         self._ending[link].measured(unacknowledged)
 
     def links_to_write(self) -> Iterable[ServerLink]:
@@ -465,7 +466,7 @@ class ServerEngine(BaseEngine):
         return links
 
     def data_to_send(self, link: ServerLink, now: float) -> bytes:
-        """Bytes to write on `link` now, or none."""
+        """Return the bytes to write on `link` now, or none."""
         unsent = link.unsent
         if link.writing:
             self.queue.memory -= link.writing
@@ -485,7 +486,7 @@ class ServerEngine(BaseEngine):
         if delivery is not None:
             delivery.handed += size
         link.unsent_size -= size
-        # Few bytes are not counted while they are written, so that nobody has to ask again.
+        # Small writes are not counted, so that the driver can skip the next `data_to_send`.
         link.has_more = bool(unsent) or size > _FEW_WRITTEN or link.state is not OPEN
         if link.has_more:
             link.writing = size
@@ -554,7 +555,7 @@ class ServerEngine(BaseEngine):
         return True
 
     def _end_link(self, link: ServerLink, now: float) -> None:
-        """Close `link` as soon as what is to be sent on it has been."""
+        """Close `link` as soon as all queued bytes have been sent."""
         if link.is_up:
             link.turn(LinkState.ENDING)
             self._detach(link, now)
@@ -567,7 +568,7 @@ class ServerEngine(BaseEngine):
             self._drop_link(link, now)
 
     def _on_last_words(self, link: ServerLink, now: float) -> None:
-        """Go on sending on `link`, which is ENDING, while bytes move, or cut it off."""
+        """Keep sending on ENDING `link` while bytes move, or cut it off."""
         deadline = self._ending[link].deadline(now, _LAST_WORDS, link.writing)
         if deadline > now:
             self._timers.set(link, deadline, self._on_last_words)
@@ -756,7 +757,7 @@ class ServerEngine(BaseEngine):
         if len(unique) > _MAX_UNIQUE_SIZE:
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
             return
-        # Workers get the handle with it, and may take no more than this server does.
+        # The packet for the worker includes the handle. A worker's size limit can be the same.
         size = len(function) + len(unique) + len(data) + _ASSIGN_OVERHEAD
         size += len(reducer) + bool(reducer)
         if size > self._max_packet_size:

@@ -103,14 +103,15 @@ if TYPE_CHECKING:
 
 # Seconds after which an unanswered grab no longer keeps its slot.
 _LATE: Final = 1.0
-# Seconds without an answer, and without a byte that moves, after which a link is given up.
+# Seconds without an answer and without progress after which the worker closes a link.
 _LOST: Final = 30.0
-# The same for a grab of a worker that stops, if there is nothing else to lose.
+# The same for the last grab of a stopping worker, if no job or result is pending.
 _LAST_ANSWER: Final = 1.0
-# Bytes of a job that have to arrive in that time.
+# Minimum number of bytes of a job that must arrive in that time.
 _MIN_GROWTH: Final = 1024
-# A NOOP that comes within so many seconds of PRE_SLEEP was its answer. After so many of them that
-# led to nothing, wait so many seconds before the next grab, and at most so many.
+# A NOOP within _AT_ONCE seconds of PRE_SLEEP answers it. After more than _FRUITLESS of them without
+# a job, the worker pauses before the next grab: _FIRST_PAUSE seconds, then twice as long each time,
+# up to _LONGEST_PAUSE.
 _AT_ONCE: Final = 0.05
 _FRUITLESS: Final = 3
 _FIRST_PAUSE: Final = 0.01
@@ -520,7 +521,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         return self.pool.links()
 
     def links_to_measure(self, now: float) -> Iterable[WorkerLink]:
-        """Return the open links whose server is late, or where somebody waits to send more."""
+        """Return the open links whose server is late, or that have calls waiting to send more."""
         return [
             link
             for link in self.pool.links()
@@ -532,7 +533,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         return [link for link in self.pool.links() if link.unsent]
 
     def data_to_send(self, link: WorkerLink, now: float) -> bytes:
-        """Bytes to write on `link` now, or none."""
+        """Return the bytes to write on `link` now, or none."""
         delivery = link.delivery
         delivery.taken(now)
         if not link.unsent:
@@ -626,14 +627,14 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _enter(
         self, link: WorkerLink, phase: Phase, now: float, seconds: float | None = None
     ) -> None:
-        """Have `link` be in `phase` from now on, for `seconds` at most if that is given."""
+        """Put `link` into `phase`, for at most `seconds` if given."""
         self._grabs += link.grabs * ((phase is GRABBING) - (link.phase is GRABBING))
         link.phase = turn(PHASES, link.phase, phase)
         link.since = now
         self._wait_on(link, now, seconds)
 
     def _wait_on(self, link: WorkerLink, now: float, seconds: float | None) -> None:
-        """Leave `link` in its phase for `seconds` from now on, or for ever."""
+        """Set the timer that ends the phase of `link` in `seconds`; None cancels it."""
         if seconds is None:
             self._timers.cancel(link)
         else:
@@ -644,11 +645,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._on_unanswered(link, now)
 
     def _on_unanswered(self, link: WorkerLink, now: float) -> None:
-        """Go on waiting for a late answer while bytes move in either direction, or close `link`."""
+        """Keep waiting for a late answer while bytes move in either direction, or close `link`."""
         delivery = link.delivery
         before, link.come = link.come, link.connection.buffered
         if link.come not in range(before, before + _MIN_GROWTH):
-            delivery.moved_at = now  # The answer is a large job.
+            delivery.moved_at = now  # A large job is arriving.
         is_idle = not (link.jobs or link.come) and link.results == link.confirmed
         patience = _LAST_ANSWER if is_idle and link.phase is Phase.LAST_GRAB else _LOST
         unanswered = min(delivery.handed, delivery.question) - link.confirmed_bytes
@@ -659,11 +660,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._close(link, TimeoutError("no answer within the time"), now)
 
     def _retire(self, link: WorkerLink, now: float) -> None:
-        """The worker stops: close `link` when it has neither a job nor a grab."""
+        """Close `link` of a stopping worker as soon as it has neither a job nor a grab."""
         if not link.is_up:
             self._close(link, ConnectionError("the worker stops"), now)
         elif link.phase in _ASKING:
-            # The answer may be a job, which closing would make a lost one.
+            # The answer might be a job, which would be lost if the link were closed now.
             self._enter(link, Phase.LAST_GRAB, now, _LAST_ANSWER)
         elif link.jobs:
             self._enter(link, RESTING, now)
@@ -672,7 +673,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         elif link.phase is not Phase.LEAVING:
             link.delivery.ask(link.unsent_size, now)
             self._send(link, EchoReq(b""))
-            # A first look, soon, shows how far the results have got.
+            # An early first check records the progress of the results.
             self._enter(link, Phase.LEAVING, now, _LAST_ANSWER)
 
     def _check_end(self) -> None:
@@ -791,7 +792,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._enter(link, GRABBING, now, _LATE)
 
     def _grab_answered(self, link: WorkerLink, now: float) -> bool:
-        """A grab of `link` was answered. Returns whether it was the last of its turn."""
+        """Process the answer to a grab of `link`. Return True if no other grab is unanswered."""
         link.confirmed = link.grabbed_after
         link.confirmed_bytes = link.delivery.question
         if link.grabs == 1:
@@ -859,7 +860,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._close(link, error, now)
 
     def _watch_stall(self, link: WorkerLink, now: float) -> None:
-        """Check `link`, where somebody waits to send more, unless bytes move on it meanwhile."""
+        """Set the timer that closes `link` if no bytes move while a call waits to send more."""
         moved = link.delivery.handed, link.delivery.acknowledged
         look = functools.partial(self._on_stalled, moved=moved, since=now)
         self._timers.set((_STALL, link), now + _STALLED, look)
@@ -869,13 +870,13 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     ) -> None:
         link = stall[1]
         if not link.waits:
-            return  # They have given up, and there may be nothing left to write.
+            return  # The calls have timed out, so there might be nothing left to write.
         handed, acknowledged = link.delivery.handed, link.delivery.acknowledged
         if moved != (handed, acknowledged):
             self._watch_stall(link, now)
             return
-        # A system asks for more when half of its buffer is empty. If the driver does not measure,
-        # nothing can be seen until then.
+        # A socket becomes writable when half of its send buffer is empty. Without measurements, no
+        # progress is visible before that.
         hidden = min(handed - link.confirmed_bytes, MAX_HIDDEN) if acknowledged < 0 else 0
         deadline = since + _STALLED + hidden / RATE
         if deadline > now:

@@ -50,10 +50,10 @@ class WorkerJob(GearmanJob):
 
     @property
     def data(self) -> Any:
-        """What to do it with, decoded.
+        """The decoded data of the job.
 
         Raises:
-            Exception: Whatever the encoder's `decode` raises.
+            Exception: Any exception that the encoder's `decode` raises.
         """
         if self._data is Missing:
             self._data = self.encoder.decode(self._payload)

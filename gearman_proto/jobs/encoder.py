@@ -10,7 +10,7 @@ from gearman_proto.wire.events import WorkComplete, WorkData, WorkException, Wor
 if TYPE_CHECKING:
     from gearman_proto.wire.events import PacketEvent
 
-#: The names that a worker's application has for the payloads of its packets.
+#: Names for the payloads of a worker's packets, used in error messages.
 CARRIED: Final[dict[type[PacketEvent], str]] = {
     WorkComplete: "the result",
     WorkData: "a part of the result",
@@ -79,7 +79,7 @@ def encode_data(
 def _refusal(
     data: Any, encoded: Any, kind: type[PacketEvent] | None, task: str | bytes
 ) -> TypeError:
-    """The error of an encoder that made `encoded`, which is not to be sent, of `data`."""
+    """Return the error for an encoder that returned `encoded`, which can't be sent, for `data`."""
     side = "client" if kind is None else "worker"
     carried = "the data" if kind is None else CARRIED[kind]
     what = f"{carried} of {repr(to_text(task, 'task')) if task else 'a job'}"

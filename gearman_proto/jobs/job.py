@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Missing:
-    """Stands for a value that is not there yet. The class itself is used, never an instance.
+    """A sentinel for a missing value. The class itself is the sentinel; it is never instantiated.
 
-    Pickles, copies and deep copies of a class are that class, so code can compare by identity.
+    Pickling or copying a class returns the same class, so code can compare by identity.
     """
 
 
@@ -98,11 +98,11 @@ class GearmanJob:
         return job
 
     def keep_in(self, fields: Fields) -> None:
-        """Have the attributes in `fields` from now on, and lose those that there are."""
+        """Store the attributes in `fields` from now on, and discard the current ones."""
         self._fields = fields
 
     def __getstate__(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-        """Return the state of a copy, which has fields of its own."""
+        """Return the state for a copy with its own fields."""
         state: Any = super().__getstate__()
         attributes, slots = state
         fields = Fields()

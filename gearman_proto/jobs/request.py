@@ -1,14 +1,13 @@
-"""A request: a job as its submitter sees it. Text is `str`, data is what the encoder makes of it.
+"""Requests: jobs as their submitter sees them. Text is `str`; the encoder converts data.
 
 Encoding and decoding
     Encoders are the application's code, so they run in the application's calls and never in an
-    engine: `prepare` encodes before anything is sent; what comes back is kept as bytes and decoded
-    when it is first read, so that an undecodable result is an error where it is used, and nowhere
-    else.
+    engine. `prepare` encodes all data before the engine sends any. Received data is stored as
+    bytes and decoded when it is first read, so that only reading an undecodable result raises.
 
 Size
-    There may be a hundred thousand requests at once. They have slots, and what most of them never
-    need (updates, a status) is made when it is first needed.
+    An application can have a hundred thousand requests at once. Requests therefore have slots, and
+    the parts that few requests need (updates, a status) are made on first use.
 """
 
 from __future__ import annotations
@@ -116,14 +115,14 @@ _UNTIL_ANEW: Final = (
 )
 
 
-# The error of a request that no client has.
+# The error text of a request that no client has.
 _STRANDED: Final = "the client that it was submitted with ended, or it is a copy"
 
 
 class _Stranded:
-    """The `link` of a request whose client has ended, and of a copy of one that is under way.
+    """The `link` of a request whose client has ended, and of a copy of a request in flight.
 
-    The class itself is used, as with `Missing`.
+    Never instantiated: as with `Missing`, the class itself is the value.
     """
 
     engine: Final = None
@@ -233,11 +232,12 @@ class GearmanJobRequest(Fields):
         self.priority: str | None = priority
         self.background: bool = background
         self.max_connection_attempts: int = max_attempts
-        # What follows, but for state and attempts, is the engine's.
-        #: The unique if it was made here, and so may be made anew.
+        # The following attributes are internal to engines, except `state` and
+        # `connection_attempts`.
+        #: The unique, if the library has generated it and can therefore replace it.
         self.generated_unique: str | None = None
         self.encoder: Any = NoopEncoder
-        #: Deleted while an engine gives it a place, so that no other one does at the same time.
+        #: Deleted while an engine claims the request, so that no other engine can do so.
         self.unclaimed: bool = True
         self._initialize()
 
@@ -274,11 +274,13 @@ class GearmanJobRequest(Fields):
         self.forget_unique()
 
     def leave(self, state: str, error: Exception | None = None) -> None:
-        """Be under way no more, and tell those who wait; for engines. There is no other way out.
+        """End the request, and notify the waiting calls; for engines.
+
+        Only this method and `leave_together` end a request in flight.
 
         Args:
-            state: How it ended.
-            error: Why, if that was not the worker's doing.
+            state: The final state.
+            error: The reason, unless the worker ended the job.
         """
         was_pending = self.state == JOB_PENDING
         if error is not None:
@@ -292,41 +294,41 @@ class GearmanJobRequest(Fields):
                 wait.request_ended(self)
 
     def let_go(self, state: str) -> None:
-        """Be in no place any more: do what both ways to leave have in common."""
+        """Set the final state, and remove the request from its place in the engine."""
         self.state = state
         self.payload = None
-        # Few have either, and each call takes as long as all of this.
+        # Few requests have either, and each of the calls costs as much as the rest of this method.
         if self.timed_out is not False or self.tried is not _NOWHERE:
             self.was_in_time()
             self.forget_tried()
-        # Last: from now on another thread's engine may have it.
+        # This has to be last: from now on, another thread's engine can claim the request.
         self.link = None
 
     def was_in_time(self) -> None:
-        """Be not `timed_out`, whatever the application has set that to."""
+        """Reset `timed_out`, even if the application has set it."""
         if self.timed_out is not False:
             self.timed_out = False
 
     def forget_tried(self) -> None:
-        """Have been `tried` nowhere; for engines."""
+        """Clear the servers already `tried`; for engines."""
         if self.tried is not _NOWHERE:
             self.tried = _NOWHERE
 
     def strand(self) -> None:
-        """Stay as it is, since its client has ended and nobody waits for it; for engines."""
+        """Detach the request from its closed client but keep its state; for engines."""
         self.payload = None
         self.forget_tried()
         self.link = _Stranded
 
     @property
     def is_stranded(self) -> bool:
-        """Whether its client has ended while it was under way."""
+        """True if the request's client ended while the request was in flight."""
         return self.link is _Stranded
 
     def settle(self) -> None:
-        """Be JOB_UNKNOWN, if it is stranded; for engines, when they get to do with it."""
+        """Set a stranded request to JOB_UNKNOWN; for engines, before they use it."""
         if self.is_stranded:
-            payload = self.payload  # It may have been prepared meanwhile.
+            payload = self.payload  # `prepare` might have set it meanwhile.
             self.leave(JOB_UNKNOWN, ConnectionError(_STRANDED))
             self.payload = payload
 
@@ -399,14 +401,14 @@ class GearmanJobRequest(Fields):
         return job
 
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the state of a copy: everything but its place in a client.
+        """Return the state for a copy: everything except the request's place in a client.
 
-        A copy of a request under way keeps its state, and no client has it.
+        A copy of a request in flight keeps the request's state, but belongs to no client.
         """
         state: Any = super().__getstate__()
         slots: dict[str, Any] = state[1]
-        # Other threads may end the request or read its result meanwhile. They write exception and
-        # raw result before the state, and the decoded result before they drop the raw one.
+        # Other threads might end the request or read its result meanwhile. They write the exception
+        # and the raw result before the state, and the decoded result before they drop the raw one.
         attributes = dict(self.__dict__)
         slots["raw_result"] = self.raw_result
         slots["_result"] = self._result
@@ -446,10 +448,10 @@ class GearmanJobRequest(Fields):
 
     @property
     def result(self) -> Any:
-        """What the job returned, decoded; None until then.
+        """The decoded result of the job; None until it has one.
 
         Raises:
-            Exception: Whatever the encoder's `decode` raises.
+            Exception: Any exception that the encoder's `decode` raises.
         """
         if self._result is Missing:
             if self.raw_result is None:
@@ -460,10 +462,10 @@ class GearmanJobRequest(Fields):
 
     @property
     def exception(self) -> Any:
-        """The data of the exception that the job failed with, decoded; None if there was none.
+        """The decoded data of the exception that the job failed with; None without an exception.
 
         Raises:
-            Exception: Whatever the encoder's `decode` raises.
+            Exception: Any exception that the encoder's `decode` raises.
         """
         if self._exception is Missing:
             if self.raw_exception is None:
@@ -531,7 +533,7 @@ class GearmanJobRequest(Fields):
 
 
 def leave_together(requests: Iterable[GearmanJobRequest]) -> None:
-    """Let background requests that are acknowledged `leave`, which most do with all others."""
+    """End acknowledged background requests, notifying their waits in as few calls as possible."""
     waits: tuple[Waiter, ...] = ()
     alike: list[GearmanJobRequest] = []
     for request in requests:

@@ -1,7 +1,7 @@
-"""What a worker's application says about a job, as packets: progress, results, exceptions.
+"""Packets that a worker's application sends about a job: progress, results, exceptions.
 
-Like `submitting.prepare` on the client's side, this runs encoders, which are the application's
-code, so adapters call it and engines do not.
+Like `submitting.prepare` on the client's side, these functions run the application's encoders, so
+adapters call them and engines do not.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 _Work = TypeVar("_Work", bound="WorkData | WorkWarning | WorkComplete | WorkException")
 
-#: An exception as hooks get it; what `sys.exc_info` returns.
+#: An exception in the form that hooks get, as `sys.exc_info` returns it.
 ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None]"
 
 
 def status_event(
     handle: bytes, numerator: int | str | bytes, denominator: int | str | bytes
 ) -> WorkStatus:
-    """The report of a job's progress."""
+    """Return the packet that reports a job's progress."""
     return WorkStatus(handle, _digits(numerator), _digits(denominator))
 
 
@@ -60,12 +60,13 @@ def data_event(
         handle: The job's handle.
         encoder: The encoder for `data`.
         data: The application's data.
-        task: The job's task, for the error; empty if it is not known.
-        max_packet_size: The largest packet to send, in bytes.
+        task: The job's task, for error messages; empty if unknown.
+        max_packet_size: Size limit of the packet, in bytes.
 
     Raises:
-        ValueError: The packet would be larger.
-        Exception: Whatever the encoder raises; TypeError if it does not make bytes of `data`.
+        ValueError: The packet would exceed the limit.
+        TypeError: The encoder does not return bytes for `data`.
+        Exception: Any exception that the encoder raises.
     """
     payload = encode_data(encoder, data, kind, task)
     if len(handle) + 1 + len(payload) > max_packet_size:
@@ -85,16 +86,16 @@ def result_event(
     task: bytes = b"",
     max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
 ) -> WorkComplete:
-    """Return the good end of a job, with `result`, which is None for none.
+    """Return the packet that ends a job with `result`, or without a result if that is None.
 
-    Arguments and exceptions are those of `data_event`.
+    See `data_event` for the other arguments and the exceptions.
     """
     try:
         return data_event(WorkComplete, handle, encoder, result, task, max_packet_size)
     except Exception:
         if result is not None:
             raise
-        return WorkComplete(handle, b"")  # Few encoders have a form for it.
+        return WorkComplete(handle, b"")  # Few encoders accept None.
 
 
 def failure_events(
@@ -105,14 +106,14 @@ def failure_events(
     exceptions: bool,
     max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
 ) -> list[PacketEvent]:
-    """The bad end of a job for which `error` was raised, in the order to send it in.
+    """Return the packets that end a job whose callback raised `error`, in sending order.
 
     Args:
-        handle: The job's.
-        encoder: What encodes the error's text.
-        error: What was raised.
-        exceptions: Whether to send WORK_EXCEPTION, and not WORK_WARNING and WORK_FAIL.
-        max_packet_size: The largest packet to send, in bytes. The text is cut to fit.
+        handle: The job's handle.
+        encoder: The encoder for the text of the error.
+        error: The exception.
+        exceptions: If true, send WORK_EXCEPTION, otherwise WORK_WARNING and WORK_FAIL.
+        max_packet_size: Size limit of a packet, in bytes. A longer text is truncated.
     """
     text = "".join(traceback.format_exception_only(type(error), error)).strip()
     limit = max_packet_size - len(handle) - 1
@@ -129,5 +130,5 @@ def failure_events(
 def _encode_text(encoder: Any, text: str) -> bytes:
     try:
         return encode_data(encoder, text)
-    except Exception:  # noqa: BLE001 - it is the application's, and there is an error already
+    except Exception:  # noqa: BLE001 - an encoder can raise anything, and the first error matters
         return text.encode("utf-8", "replace")

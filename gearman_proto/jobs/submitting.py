@@ -1,4 +1,4 @@
-"""Requests on their way to the wire: made of dicts, checked, encoded, and made into packets."""
+"""Conversion of dicts to requests and of requests to packets, with all checks and the encoding."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .encoder import NoopEncoder, encode_data
 from .request import GearmanJobRequest
 from .supply import Supply
 
-# The bytes of a JOB_ASSIGN_UNIQ besides function and data: handle and unique, whose lengths nobody
-# knows yet, and a NUL after each name.
+# Maximum size of a JOB_ASSIGN_UNIQ without function and data: handle and unique, whose lengths are
+# not known yet, and a NUL after each name.
 _ASSIGN_OVERHEAD: Final = constants.MAX_HANDLE_SIZE + constants.MAX_UNIQUE_SIZE + 3
 
-#: Requests to make at a time, if there are more: they have as many submits as are written at once.
+#: Number of requests to make at a time in a large batch. One write has about as many submits.
 SLICE: Final = 1024
 
 JOB_KEYS: Final = frozenset({"task", "data", "unique", "priority", "run_at", "reducer"})
@@ -74,17 +74,17 @@ def supply_requests(
     encoder: Any = NoopEncoder,
     max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
 ) -> list[GearmanJobRequest] | Supply:
-    """Do what `make_requests` does; for many plain jobs, later.
+    """Return requests like `make_requests`, but make those of many plain jobs later.
 
     Args:
         jobs: As in `make_requests`.
         background: As in `make_requests`.
         max_retries: As in `make_requests`.
-        encoder: The encoder that their data is for.
+        encoder: The encoder for the data of the jobs.
         max_packet_size: As in `prepare`.
 
     Returns:
-        A list of requests, or a Supply.
+        A list of requests, or a Supply, which makes them later.
 
     Raises:
         TypeError, ValueError: As in `make_requests`.
@@ -98,12 +98,12 @@ def supply_requests(
 
 
 def data_limit(task: bytes, max_packet_size: int) -> int:
-    """Return how large a job's data can be, in bytes, so that a worker can receive the job."""
+    """Return the size limit of a job's data in bytes, so that a worker can receive the job."""
     return max_packet_size - _ASSIGN_OVERHEAD - len(task)
 
 
 def _plain(jobs: list[Any], max_packet_size: int) -> tuple[list[str], list[bytes]] | None:
-    """The tasks and the data of jobs that have nothing else, and are sound; or None."""
+    """Return the tasks and the data of `jobs`, or None if any job is invalid or has other keys."""
     tasks, payloads = [], []
     task, limit = None, 0
     try:
@@ -122,7 +122,7 @@ def _plain(jobs: list[Any], max_packet_size: int) -> tuple[list[str], list[bytes
             tasks.append(task)
             payloads.append(payload)
     except (KeyError, ValueError):
-        return None  # Whoever makes the request says what is wrong.
+        return None  # `make_requests` or `prepare` raises the error.
     return tasks, payloads
 
 
@@ -164,21 +164,22 @@ def prepare(
     encoder: Any,
     max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
 ) -> None:
-    """Check all of `requests`, and encode the data of those that are going to be sent.
+    """Check all of `requests`, and encode the data of the unsent ones.
 
-    This runs the application's encoder, so it is not called where that could hold up others. It
-    changes nothing if it raises, but for those that came before.
+    The application's encoder runs here, so call this only where it can't delay other calls. If this
+    function raises, the requests before the faulty one are already prepared. The others are
+    unchanged.
 
     Args:
         requests: The requests of one call.
         encoder: The `data_encoder` to use.
-        max_packet_size: Bytes. The JOB_ASSIGN_UNIQ or JOB_ASSIGN_ALL with which a worker will
-            receive the job must not be larger.
+        max_packet_size: Size limit, in bytes, of the JOB_ASSIGN_UNIQ or JOB_ASSIGN_ALL packet that
+            a worker receives for the job.
 
     Raises:
-        TypeError: Something is not of the type it must be, or not even a request.
-        ValueError: Something has a value that servers do not take.
-        Exception: Whatever the encoder raises.
+        TypeError: An item is not a request, or one of its attributes has the wrong type.
+        ValueError: An attribute has a value that servers do not accept.
+        Exception: Any exception that the encoder raises.
     """
     check_requests(requests)
     task, limit = None, 0
@@ -205,7 +206,7 @@ def prepare(
         else:
             try:
                 is_known = (request.priority, request.background) in SUBMITS
-            except TypeError:  # It can't be looked up: a list, say.
+            except TypeError:  # The priority is not hashable.
                 is_known = False
             if not is_known:
                 raise _bad_priority(request)
@@ -213,7 +214,7 @@ def prepare(
         if encoder is not NoopEncoder or type(payload) is not bytes:
             payload = encode_data(encoder, payload, None, request.task)
             if request.state != JOB_UNKNOWN and not request.is_stranded:
-                continue  # Another thread's client has submitted it while the encoder ran.
+                continue  # Another thread's client submitted the request while the encoder ran.
         if len(payload) > room:
             raise ValueError(
                 f"the data of {request.task!r} has {len(payload)} bytes: with a max_packet_size of "
@@ -233,7 +234,7 @@ def _bad_priority(request: GearmanJobRequest) -> Exception:
 
 
 def _check_special(request: GearmanJobRequest) -> int:
-    """Check what few jobs have. Return the bytes that it adds to the packet for a worker."""
+    """Check `run_at` and `reducer`. Return the bytes they add to the packet for a worker."""
     if request.run_at is not None and request.reducer is not None:
         raise ValueError("a job has a run_at or a reducer, not both")
     if request.priority is not None:

@@ -106,7 +106,7 @@ class UpdateQueue(Sequence[Any]):
         return f"<UpdateQueue of {len(self)}>"
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
-        """Return the state of a copy, which another thread's updates do not change."""
+        """Return the state for a copy. Later updates from another thread do not change it."""
         entries = self._entries.copy()
         added = sum(entry.size for entry in entries)
         return None, {
@@ -163,7 +163,7 @@ class Updates:
         self.last_warning: bytes | None = None
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
-        """Return the state of a copy, which has queues of its own."""
+        """Return the state for a copy with its own queues."""
         state = {name: getattr(self, name) for name in self.__slots__}
         return None, {
             **state,

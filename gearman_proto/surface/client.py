@@ -44,40 +44,40 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
         max_abandoned: int = constants.DEFAULT_MAX_ABANDONED,
     ) -> None:
-        """Make a client. Nothing is connected before the first call.
+        """Create a client. It connects to no server before the first call.
 
         Args:
             host_list: The servers: ``"host"``, ``"host:port"``, ``"[::1]:4730"``,
                 ``("host", port)``, or a dict with ``host``, ``port`` and, for TLS, ``keyfile``,
                 ``certfile`` and ``ca_certs`` (paths), or ``ssl_context``. ``keepalive`` and its
-                times ``keepidle``, ``keepintvl`` and ``keepcnt`` say when the system gives up a
-                server that has vanished; see ServerAddress. None is the local host.
-            random_unique_bytes: Random bytes in the unique of a job that is submitted without one,
-                1 to 31.
-            routing: ``"random"``: requests go round the servers. ``"unique"``: the same unique goes
-                to the same server as long as that lives, so that equal jobs are coalesced.
+                times ``keepidle``, ``keepintvl`` and ``keepcnt`` control how soon the system
+                detects a vanished server; see ServerAddress. None means the local host.
+            random_unique_bytes: Number of random bytes in a generated unique, 1 to 31.
+            routing: ``"random"`` distributes requests over the servers. ``"unique"`` sends the same
+                unique to the same server while that is alive, so that equal jobs are coalesced.
             ssl_context: An `ssl.SSLContext` for the servers whose dict has no TLS of its own.
             connect_timeout: Seconds to wait for a connection to a server.
-            exceptions: Whether to ask servers for the data of exceptions (`request.exception`).
-            max_packet_size: Bytes. A server that sends a larger packet is disconnected. A job that
-                workers would receive in a larger packet is refused with a ValueError.
-            heartbeat: Seconds that a server may be silent while something is awaited from it,
-                before it is asked for the jobs that are waited for; without a byte for as many
-                again it is given up, as if the connection had been lost. None never asks.
-            max_abandoned: Bytes of submits that are kept for a server that does not answer,
-                although the calls that made them have given up. With more, jobs go to another
-                server, or the call raises ServerUnavailable.
+            exceptions: If true, ask servers for the data of exceptions (`request.exception`).
+            max_packet_size: Size limit of a packet, in bytes. The client disconnects a server that
+                sends a larger packet. Submitting a job that workers would receive in a larger
+                packet raises ValueError.
+            heartbeat: Seconds without data after which the client asks a server about the pending
+                jobs. If nothing arrives for the same time again, the client closes the connection,
+                as if it had been lost. None disables the heartbeat.
+            max_abandoned: Limit, in bytes, for the buffered submits of abandoned calls to a server
+                that does not answer. Beyond it, jobs go to another server, or the call raises
+                ServerUnavailable.
             connect: (awaited) Gets a server's address (`host`, `port`) and returns an
-                `anyio.abc.ByteStream` to it: a Unix socket, a tunnel, something in memory. TLS is
-                put on top of it where the server has TLS. None is TCP.
+                `anyio.abc.ByteStream` to it, such as a Unix socket, a tunnel, or a stream in
+                memory. The client adds TLS if the server has TLS. None means TCP.
 
         Raises:
-            TypeError: An argument is not of the type it must be.
-            ValueError: An argument has a value that can't be.
+            TypeError: An argument has the wrong type.
+            ValueError: An argument has an invalid value.
             OSError: A file of keys or certificates can't be read.
 
         Attributes:
-            data_encoder: How data becomes bytes and back; a DataEncoder, here or on a subclass.
+            data_encoder: The encoder of all data; a DataEncoder, set here or on a subclass.
         """
         options = {
             "routing": routing,
@@ -404,7 +404,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         seconds = to_seconds(timeout)
         accepted_only = not wait_until_complete
         if type(requests) is not Supply or requests.requests:
-            # Of a Supply, these are what somebody has had a look at, and may have changed.
+            # A Supply has requests only if the application has read them, and might have changed
+            # them.
             prepare(requests, self.data_encoder, self._max_packet_size)
         return lambda engine, now, wake: engine.submit(
             requests, now, wake, accepted_only=accepted_only, timeout=seconds

@@ -78,43 +78,43 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         look_again: float = constants.DEFAULT_LOOK_AGAIN,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
     ) -> None:
-        """Make a worker. Nothing is connected before `work`.
+        """Create a worker. It connects to no server before `work`.
 
         Args:
-            host_list: The servers, as for GearmanClient. None is the local host.
-            max_jobs: How many jobs to do at once. (blocking) With 1, callbacks run in the thread
-                that calls `work`; else in a pool of so many threads. (awaited) Each has a task of
-                its own, and a plain callback a thread.
-            exceptions: What is sent when a callback raises. If false, WORK_WARNING with the
+            host_list: The servers, as for GearmanClient. None means the local host.
+            max_jobs: Number of concurrent jobs. (blocking) With 1, callbacks run in the thread that
+                calls `work`, otherwise in a pool of `max_jobs` threads. (awaited) Each job has its
+                own task, and a plain callback its own thread.
+            exceptions: Packets to send when a callback raises. If false, WORK_WARNING with the
                 exception's text and then WORK_FAIL, which all clients understand. If true,
-                WORK_EXCEPTION with that text, which only clients that ask for exceptions get;
-                through gearmand, it lets libgearman's clients hang that do not.
+                WORK_EXCEPTION with that text, which only clients that ask for exceptions get. With
+                gearmand, libgearman's clients hang if they have not asked for exceptions.
             ssl_context: An `ssl.SSLContext` for the servers whose dict has no TLS of its own.
             connect_timeout: Seconds to wait for a connection to a server.
             max_outage: Seconds without any server after which `work` raises; None for never.
-            look_again: Seconds after which an idle worker looks for jobs that servers did not tell
-                of: gearmand does not, when a job that was submitted for later is due.
-            max_packet_size: Bytes. A server that sends a larger packet is disconnected. A result
-                that needs a larger packet fails its job, once; the methods that send data about a
-                job raise a ValueError.
-            connect: (awaited) Where streams come from, as for GearmanClient.
+            look_again: Seconds after which an idle worker asks servers for jobs on its own.
+                gearmand does not wake workers when a scheduled job becomes due.
+            max_packet_size: Size limit of a packet, in bytes. The worker disconnects a server that
+                sends a larger packet. A result that needs a larger packet fails its job, without
+                another attempt. The methods that send data about a job raise ValueError for it.
+            connect: (awaited) Opens streams, as for GearmanClient.
 
         Raises:
-            TypeError: An argument is not of the type it must be.
-            ValueError: An argument has a value that can't be.
+            TypeError: An argument has the wrong type.
+            ValueError: An argument has an invalid value.
             OSError: A file of keys or certificates can't be read.
 
         Attributes:
-            data_encoder: How data becomes bytes and back; a DataEncoder, here or on a subclass.
+            data_encoder: The encoder of all data; a DataEncoder, set here or on a subclass.
             worker_abilities: The callback of each task. Use `register_task` to change it.
-            worker_client_id: What `set_client_id` was given.
+            worker_client_id: The argument of the last `set_client_id`, or None.
         """
         self.worker_abilities: dict[str, Callable[[Any, WorkerJob], Any]] = {}
         self.worker_client_id: str | None = None
         self._max_jobs = max_jobs
-        # How failures are sent, and the largest packet: the last arguments of `to_send`.
+        # The last arguments of `to_send`: `exceptions` and the size limit of a packet.
         self._how = exceptions, max_packet_size
-        # All that was ever registered: a job may come after its task was unregistered.
+        # All tasks ever registered, since a job can arrive after its task was unregistered.
         self._registered: dict[str, Ability] = {}
         options = {
             "max_jobs": max_jobs,
@@ -236,49 +236,49 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
     @abstractmethod
     def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> Waited[None]:
-        """Do jobs until `stop` or `shutdown` is called, or a hook ends it (python-gearman: `work`).
+        """Run jobs until `stop`, `shutdown` or a hook ends it (python-gearman: `work`).
 
-        When it returns, all jobs that it had are done, and its connections are closed. It may be
-        called again. (awaited) Cancelling it closes the connections and cancels the callbacks, so
-        that servers give the jobs that were being done to others; plain callbacks can't be
-        cancelled, and their results are dropped.
+        When this method returns, all its jobs are done and its connections are closed. You can call
+        it again. (awaited) Cancelling it closes the connections and cancels the callbacks, so that
+        servers give the unfinished jobs to other workers. Plain callbacks can't be cancelled, so
+        their results are discarded.
 
         Args:
-            poll_timeout: Seconds after which `after_poll` is called although nothing has come.
+            poll_timeout: Seconds without any event after which `after_poll` is called.
 
         Raises:
-            ServerUnavailable: No server could be reached; after the first was, only when there was
-                none for `max_outage` seconds.
-            InvalidWorkerState: It works already, in another thread or task, or was shut down.
-            Exception: Whatever `after_poll` raises, at once, and `after_job`, when the jobs that it
-                has are done.
+            ServerUnavailable: No server could be reached at the start, or for `max_outage` seconds
+                later on.
+            InvalidWorkerState: `work` is already running in another thread or task, or the worker
+                was shut down.
+            Exception: Any exception from `after_poll`, immediately, or from `after_job`, after the
+                current jobs.
         """
 
     @abstractmethod
     def stop(self, timeout: float | None = None) -> None:
-        """Let `work` return as soon as the current jobs are done and servers have their results.
+        """Make `work` return as soon as the current jobs are done and servers have their results.
 
-        On a slow link that can take minutes; 30 seconds in which no byte moves end it. The method
-        itself does not wait. If nobody works, the next `work` returns at once. (blocking) It may be
-        called from any thread, and from a signal handler.
+        On a slow link, this can take minutes. If no byte moves for 30 seconds, the worker closes
+        the link. The method itself does not wait. If `work` is not running, its next call returns
+        immediately. (blocking) You can call this method from any thread, and from a signal handler.
 
         Args:
-            timeout: Seconds to wait for the jobs; then servers give them to others. (blocking)
-                That is for jobs that run in the pool; Python waits for their threads when the
-                program ends. (awaited) Their callbacks are cancelled. None to wait for as long as
-                it takes.
+            timeout: Seconds to wait for the jobs, after which servers give them to other workers.
+                (blocking) This applies to jobs in the pool. When the program ends, Python waits for
+                their threads. (awaited) Their callbacks are cancelled. None means no limit.
 
         Raises:
-            RuntimeError: (awaited) This is another thread than that of the event loop: use
+            RuntimeError: (awaited) The calling thread is not that of the event loop. Use
                 `anyio.from_thread.run_sync`.
         """
 
     @abstractmethod
     def shutdown(self) -> Waited[None]:
-        """Close all connections at once, for good (python-gearman: `shutdown`).
+        """Close all connections immediately and permanently (python-gearman: `shutdown`).
 
-        Servers give the jobs that were being done to others; (awaited) their callbacks are
-        cancelled. Calling it again does nothing.
+        Servers give the unfinished jobs to other workers. (awaited) The callbacks are cancelled.
+        Another call does nothing.
         """
 
     def has_job_lock(self) -> bool:
@@ -479,16 +479,16 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     def _event(
         self, kind: type[WorkData | WorkWarning | WorkException], job: WorkerJob, data: Any
     ) -> PacketEvent:
-        """A packet about `job` with `data` that the application gave."""
+        """Return a packet about `job` with the application's `data`."""
         handle = handle_of(job)
         return data_event(kind, handle, self.data_encoder, data, job.wire_task, self._how[1])
 
     def _encoding(self, value: Any) -> tuple[Any, ...]:
-        """Return the last arguments of `to_send`, which encodes `value`."""
+        """Return the arguments of `to_send` from the encoder on."""
         return self.data_encoder, value, *self._how
 
     def _result(self, job: WorkerJob, data: Any) -> WorkComplete:
-        """Return the packet that ends `job` with a result that the application gave."""
+        """Return the packet that ends `job` with the application's result."""
         return result_event(handle_of(job), self.data_encoder, data, b"", self._how[1])
 
     def _begin_send(

@@ -1,31 +1,33 @@
 """Tier 1: the bytes of one connection to events, and back.
 
-A `Connection` knows what its role may send and receive, how packets look, and which reply belongs
-to which request. It knows no time, no policy and no jobs.
+A `Connection` knows the packets that its role can send and receive, their format, and the request
+that each reply answers. It has no clock, no policy and no jobs.
 
 Pairing
-    A server answers the requests of one connection in order, so one queue of what was asked is
-    enough: JOB_CREATED, STATUS_RES, OPTION_RES and so on pop its head and must fit it; what is not
-    an answer (WORK_*, NOOP) pops nothing. An ERROR names no request. Servers send it in place of
-    an answer, or, with a code of its own, for a WORK_* packet, which has no other answer.
+    A server answers the requests of one connection in order, so one queue of unanswered requests
+    is enough. Each answer (JOB_CREATED, STATUS_RES, OPTION_RES and so on) must match the head of
+    the queue and removes it. Other packets (WORK_*, NOOP) leave the queue alone. An ERROR names no
+    request. Servers send it in place of an answer, or, with a special code, in response to a WORK_*
+    packet, which has no other answer.
 
-    Some requests are dropped in silence by some server. When the head is one of these and a reply
-    does not fit it, it will never be answered: it is handed out as `Unanswered`, and the reply is
-    tried on the next one.
+    Some servers drop some requests silently. If the head is such a request and a reply does not
+    match it, the server will never answer it. `next_event` then returns the request as
+    `Unanswered`, and compares the reply with the next request.
 
-    Where a reply repeats what was asked (a handle, a unique, an option, the echo), it is compared.
-    A reply that fits nothing means that the streams are out of step. There is no way back from
-    that, so it is an error like garbage.
+    If a reply repeats a part of its request (a handle, a unique, an option, the echo), both must
+    be equal. A reply that matches no request means that the two streams are out of step. The
+    connection can't recover from that, so it treats the reply as garbage.
 
-    A server's Connection keeps the same queue, and refuses to send answers out of order. As it
-    answers most requests before it takes the next, the head of its queue has a place of its own.
+    A server's Connection has the same queue, and refuses to send answers out of order. A server
+    answers most requests before it receives the next one, so the head of the queue is stored
+    separately.
 
 Errors
-    Those in received bytes are raised by `next_event`, after every event that came before them,
-    and again by every later call. A lack of memory for received bytes is such an error, so it costs
-    this connection only. Those of the caller are raised by `send`, which then has changed
-    nothing. Most of the checks in `send` are there because a server would meet the packet with
-    silence, by closing, or by ending its process.
+    `next_event` raises the errors of received bytes, after it has returned all earlier events, and
+    every later call raises them again. `next_event` also reports a lack of memory for received
+    bytes this way, so it ends only this connection. `send` raises the errors of the caller, and
+    changes nothing in that case. Most of its checks exist because some server would ignore the
+    packet, close the connection, or end its process.
 """
 
 from __future__ import annotations
@@ -386,7 +388,7 @@ class Connection:
                 self._fail(error)
 
     def receive_eof(self) -> None:
-        """Take note that the peer sends no more."""
+        """Note that the peer has closed its side of the stream."""
         self._eof = True
 
     def next_event(self) -> Event | _NeedData:
@@ -441,7 +443,7 @@ class Connection:
             raise self._fail(error) from error.__cause__
 
     def _fail(self, error: RemoteProtocolError | MemoryError) -> RemoteProtocolError:
-        if isinstance(error, MemoryError):  # Bytes may be lost, so what follows means nothing.
+        if isinstance(error, MemoryError):  # Bytes might be lost, so the stream can't be parsed.
             error = RemoteProtocolError("there was no memory for what was received")
         self._error = error
         self._replies = {}
@@ -449,14 +451,14 @@ class Connection:
         return error
 
     def next_created(self) -> tuple[list[bytes], list[Any]]:
-        """Take the JOB_CREATED packets of one size that come next, and return what they say.
+        """Remove the next JOB_CREATED packets of equal size, and return their contents.
 
-        It is what `next_event` would say of them, at a fraction of its cost. There may be more
-        behind them, and any of them may be left to `next_event`.
+        This is equivalent to `next_event`, but much faster. More such packets can follow, and
+        `next_event` can process any of them instead.
 
         Returns:
-            Their handles; and for each the token of the submit that it answers. Both are empty if
-            what comes next is something else, or incomplete, or only one.
+            The handles, and for each handle the token of the submit that it answers. Both lists are
+            empty unless at least two complete JOB_CREATED packets are next.
         """
         buffer = self._buffer
         data, start = buffer.data, buffer.start
