@@ -216,46 +216,42 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         wait = RequestsWait(requests, deadline, wake, accepted_only=accepted_only)
         self._claim(wait.members)
         try:
-            self._place(wait, now)
+            # All requests share this tuple. An attribute of `wait` would make a reference cycle.
+            alone = (wait,)
+            unsent = []
+            for request in wait.members:
+                # A request that was lost after `prepare` had checked it has no payload, and is
+                # returned as lost. A request that is in the list twice already has this wait.
+                if request.state != JOB_UNKNOWN or request.payload is None:
+                    self._join(request, wait)
+                elif request.waits is not alone:
+                    if (
+                        request.error is not None
+                        or request.connection_attempts
+                        or request.handle is not None
+                    ):
+                        request.renew()
+                    request.waits = alone
+                    unsent.append(request)
+            wait.unaccepted += len(unsent)
+            wait.open += len(unsent)
+            uniques = self._make_uniques(len(unsent))
+            full = self._full_servers() if self._abandoned > self._max_abandoned else ()
+            link = self._only_link(now) if unsent and not full else None
+            for request in unsent:
+                if not request.unique:
+                    request.unique = request.generated_unique = next(uniques)
+                if link is None:
+                    if full:
+                        request.tried = full
+                    self._assign(request, now)
+            if link is not None:
+                self._put(unsent, link, now)
+            wait.check()
         finally:
             for request in wait.members:
                 request.unclaimed = True
         return self._start(wait)
-
-    def _place(self, wait: RequestsWait, now: float) -> None:
-        """Submit the requests of `wait` that are JOB_UNKNOWN, and join the others."""
-        # All requests share this tuple. An attribute of `wait` would make a reference cycle.
-        alone = (wait,)
-        unsent = []
-        for request in wait.members:
-            # A request that was lost after `prepare` had checked it has no payload, and is
-            # returned as lost. A request that is in the list twice already has this wait.
-            if request.state != JOB_UNKNOWN or request.payload is None:
-                self._join(request, wait)
-            elif request.waits is not alone:
-                if (
-                    request.error is not None
-                    or request.connection_attempts
-                    or request.handle is not None
-                ):
-                    request.renew()
-                request.waits = alone
-                unsent.append(request)
-        wait.unaccepted += len(unsent)
-        wait.open += len(unsent)
-        uniques = self._make_uniques(len(unsent))
-        full = self._full_servers() if self._abandoned > self._max_abandoned else ()
-        link = self._only_link(now) if unsent and not full else None
-        for request in unsent:
-            if not request.unique:
-                request.unique = request.generated_unique = next(uniques)
-            if link is None:
-                if full:
-                    request.tried = full
-                self._assign(request, now)
-        if link is not None:
-            self._put(unsent, link, now)
-        wait.check()
 
     def wait_completed(
         self,
