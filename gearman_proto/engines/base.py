@@ -302,7 +302,7 @@ class BaseEngine:
         """Run the callbacks of the deadlines that have passed at `now`."""
         self._timers.expire(now)
 
-    def _is_due(self, link: Link, now: float) -> bool:
-        """Return whether the timer of `link`, which is open, expires at `now`."""
+    def _is_due(self, link: Any, now: float) -> bool:
+        """Return whether the engine is about to judge `link`, which is open, at `now`."""
         deadline = self._timers.deadline(link)
         return deadline is not None and deadline <= now

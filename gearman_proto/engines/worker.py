@@ -520,13 +520,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _links(self) -> list[WorkerLink]:
         return self.pool.links()
 
-    def links_to_measure(self, now: float) -> Iterable[WorkerLink]:
-        """Return the open links whose server is late, or that have calls waiting to send more."""
-        return [
-            link
-            for link in self.pool.links()
-            if link.is_up and (link.waits or self._is_due(link, now))
-        ]
+    def _is_due(self, link: WorkerLink, now: float) -> bool:
+        # Calls that wait to send more have a timer of their own.
+        return bool(link.waits) or super()._is_due(link, now)
 
     def links_to_write(self) -> Iterable[WorkerLink]:
         """The open links on which there is something to send."""

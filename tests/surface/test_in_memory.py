@@ -393,6 +393,7 @@ def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
     assert worker.has_job_lock() is True
     for packet in (WorkData, WorkWarning, WorkException):
         assert worker._event(packet, job, "out") == packet(b"H:1", b"out")
+    assert worker._result(job, "out") == WorkComplete(b"H:1", b"out")
     with pytest.raises(TypeError):
         worker._event(WorkData, job, 5)
     worker._driver.begin(worker._begin_send(job, WorkComplete(b"H:1", b"out"), 5))
