@@ -122,6 +122,7 @@ async def test_data_that_takes_40_seconds_leaves_other_jobs_of_the_worker_alone(
     assert b"".join(large.data_updates) == LARGE
 
 
+@pytest.mark.slow
 async def test_submit_that_takes_four_heartbeats_arrives_without_a_retry(
     kit: Kit, server: Server, slow_link: SlowLink, task: str
 ) -> None:
@@ -134,6 +135,7 @@ async def test_submit_that_takes_four_heartbeats_arrives_without_a_retry(
     assert link.accepted == 1
 
 
+@pytest.mark.slow
 @pytest.mark.both_servers
 async def test_stop_while_a_result_is_being_sent_returns_after_it_has_arrived(
     kit: Kit, server: Server, slow_link: SlowLink, task: str

@@ -400,11 +400,12 @@ def test_buffer_when_small_leaves_bytes_with_their_sender(
             sock.sendall(b"hello")
             eventually(lambda: echo_server.socks)
             (sender,) = echo_server.socks
-        sender.setblocking(False)
+        # Only these calls must not wait: the echo server's thread reads from its socket.
+        sender.settimeout(None)
         sent = 0
         with contextlib.suppress(BlockingIOError):
             while True:
-                sent += sender.send(bytes(65536))
+                sent += sender.send(bytes(65536), socket.MSG_DONTWAIT)
         eventually(lambda: sent - unacknowledged(sender) > 0)
         assert sent - unacknowledged(sender) < 5 * 4096
 
