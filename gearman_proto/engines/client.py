@@ -176,6 +176,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._abandoned = 0
         self._waits: set[Wait] = set()
         self._watchers: set[Stream] = set()
+        # The requests that the current call keeps from other engines.
+        self._claimed: Sequence[GearmanJobRequest] = ()
         self._answers = Answers(wall_clock)
 
     # The caller's side.
@@ -249,8 +251,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 self._put(unsent, link, now)
             wait.check()
         finally:
-            for request in wait.members:
-                request.unclaimed = True
+            self._unclaim()
         return self._start(wait)
 
     def wait_completed(
@@ -422,6 +423,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         All connections are given up. What can be done with the engine afterwards is as good as the
         bug is small.
         """
+        self._unclaim()
         while self._waits:
             wait = self._waits.pop()
             wait.error = error
@@ -569,6 +571,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             InvalidClientState: Another engine has one of the requests. No request is changed.
         """
         homeless = False
+        self._claimed = requests
         remaining = iter(requests)
         try:
             for request in remaining:
@@ -584,8 +587,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             is_taken = isinstance(error, AttributeError)
             # A counter in the loop would take as long as the claims themselves.
             count = len(requests) - length_hint(remaining) - is_taken
-            for claimed in requests[:count]:
-                claimed.unclaimed = True
+            self._claimed = requests[:count]
+            self._unclaim()
             if not is_taken:
                 raise
             each = list({id(request): request for request in requests}.values())
@@ -600,6 +603,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                     _homeless(request)
                 request.settle()
 
+    def _unclaim(self) -> None:
+        """Let other engines claim the requests again; `crash` does so if a signal ends this."""
+        for request in self._claimed:
+            request.unclaimed = True
+        self._claimed = ()
+
     def _joined(self, wait: _R) -> _R:
         self._claim(wait.members)
         try:
@@ -607,8 +616,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             for request in {id(request): request for request in wait.members}.values():
                 self._join(request, wait)
         finally:
-            for request in wait.members:
-                request.unclaimed = True
+            self._unclaim()
         wait.check()
         return wait
 
