@@ -906,7 +906,9 @@ def test_memory_of_idle_connections(start_job_server: StartJobServer, connect: C
     try:
         for peer in peers:
             peer.sock.sendall(request)
-            peer.sock.recv_into(buffer, len(request), socket.MSG_WAITALL)
+            rest = memoryview(buffer)
+            while rest:  # MSG_WAITALL does not wait on a socket with a timeout.
+                rest = rest[peer.sock.recv_into(rest) :]
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
