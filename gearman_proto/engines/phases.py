@@ -127,6 +127,7 @@ class WorkerLink(OutgoingLink):
         "jobs",
         "next_grabs",
         "phase",
+        "reason",
         "registered",
         "results",
         "since",
@@ -138,6 +139,8 @@ class WorkerLink(OutgoingLink):
     def __init__(self, server: Server, max_packet_size: int) -> None:
         super().__init__(server, Role.WORKER, max_packet_size)
         self.phase: Phase = Phase.RESTING
+        #: Why the connection was lost.
+        self.reason: str = ""
         #: When the phase began, in the engine's time.
         self.since: float = 0.0
         #: Bytes of an incomplete packet received by the last check of a late answer.

@@ -357,7 +357,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         ends = isinstance(event, _TERMINAL)
         if not link.alive:
             job.ended = ends
-            raise ConnectionError(f"the connection to {link.address} was lost, and {job!r} with it")
+            raise ConnectionError(
+                f"{job!r} was lost with its connection to {link.address}: {link.reason}"
+            )
         if link.server not in self.pool.servers:
             raise InvalidWorkerState(f"{job!r} is another worker's")
         self._send(link, event)
@@ -464,6 +466,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         """One of the calls raised, which is a bug: fail everybody who waits, with `error`."""
         for link in self.pool.links():
             self._actions.append(Close(link))
+            link.reason = str(error)
             self._drop(link)
             for wait in link.waits:
                 wait.error = error
@@ -480,6 +483,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""
         self._turn(WorkerLife.CLOSED)
         for link in self.pool.links():
+            link.reason = str(error)
             self._drop(link)
             waits, link.waits = link.waits, []
             for wait in waits:
@@ -568,6 +572,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _lost(self, link: WorkerLink, error: Exception, now: float) -> None:
         server = link.server
+        link.reason = str(error)
         self._drop(link)
         self._end_waits(link)
         if self._life is not WORKING:

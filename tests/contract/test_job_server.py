@@ -18,8 +18,6 @@ from gearman_proto.wire.events import (
     EchoReq,
     EchoRes,
     GetStatus,
-    GetStatusUnique,
-    GrabJob,
     GrabJobAll,
     GrabJobUniq,
     JobAssignUniq,
@@ -458,55 +456,6 @@ async def test_end_of_stream_after_a_command(kit: Kit, connect: Connect) -> None
         link.sock.sendall(b"version\n")
         link.sock.shutdown(socket.SHUT_WR)
         assert (await kit.blocking(link.rest)).startswith(b"OK gearman-sansio-")
-
-
-# Peers that ask for much.
-
-FUNCTIONS = 3_000
-MUCH: dict[str, bytes] = {
-    "GRAB_JOB": header(0, GrabJob.packet.number) * 20_000,
-    "PRE_SLEEP": header(0, PreSleep.packet.number) * 20_000,
-    "GET_STATUS_UNIQUE": (header(1, GetStatusUnique.packet.number) + b"u") * 20_000,
-    "status": b"status\n" * 60,
-    "workers": b"workers\n" * 60,
-    "show jobs": b"show jobs\n" * 60,
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("what", MUCH)
-async def test_who_asks_for_much_keeps_nobody_waiting(
-    kit: Kit, connect: Connect, what: str
-) -> None:
-    """A worker of thousands of functions, and a server with thousands of jobs."""
-    server = await started(kit)
-    flood, other = await kit.blocking(connect, server), await kit.blocking(connect, server)
-
-    def prepare() -> None:
-        flood.send(*[CanDo(b"f%d" % number) for number in range(FUNCTIONS)])
-        flood.echo()
-        jobs = [SubmitJobBg(b"job", b"", b"") for _ in range(FUNCTIONS)]
-        other.send(*jobs)
-        for _ in jobs:
-            assert isinstance(other.receive(), JobCreated)
-
-    def ask() -> int:
-        """Count the answers that the other one gets before the first one has all of its own."""
-        end = flood.connection.send(EchoReq(b"the end"))
-        flood.sock.sendall(MUCH[what] + end)
-        flood.sock.setblocking(False)
-        count, tail = 0, b""
-        while not tail.endswith(b"the end"):
-            other.echo()
-            count += 1
-            with contextlib.suppress(BlockingIOError):
-                while data := flood.sock.recv(1 << 20):
-                    tail = (tail + data)[-7:]
-        return count
-
-    await kit.blocking(prepare)
-    # If the server did each chunk of 64 KiB in one go, there would be four at most.
-    assert await kit.blocking(ask) >= 8
 
 
 # What it keeps to.

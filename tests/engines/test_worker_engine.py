@@ -1212,7 +1212,9 @@ def test_a_lost_job() -> None:
     assert (job.is_lost, job.ended) == (True, False)
     assert world.engine.notices[-1].endswith(", and 1 jobs with it")
     assert world.next_job() is None
-    with pytest.raises(ConnectionError, match=r"and .* with it"):
+    with pytest.raises(
+        ConnectionError, match=r"> was lost with its connection to .*: the server closed"
+    ):
         world.send(job, WorkStatus(b"H:1", b"1", b"2"))
     assert job.is_lost
     world.sleep(0.5)

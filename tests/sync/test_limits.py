@@ -295,12 +295,13 @@ print(*failed)
     and importlib.util.find_spec("_xxsubinterpreters") is None,
     reason="this Python has no sub-interpreters to try",
 )
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12),
-    reason="a sub-interpreter that has used threads sometimes hangs at its end on a loaded machine",
-)
 def test_isolated_sub_interpreter(gearmand: Gearmand, start_script: StartScript, task: str) -> None:
-    """It has no daemon threads, and none at all before Python 3.12; then the error says so."""
+    """It has no daemon threads, and none at all before Python 3.12; then the error says so.
+
+    The program destroys it before its own end, because Python waits for a sub-interpreter's threads
+    only then (https://github.com/python/cpython/issues/128639). Left to the end of the process, one
+    that has used threads crashes it or keeps it from ending.
+    """
     program = start_script(
         """
 import sys
@@ -332,9 +333,13 @@ try:
     import _interpreters
 except ImportError:
     import _xxsubinterpreters as interpreters
-    interpreters.run_string(interpreters.create(isolated=True), program)
+    interpreter = interpreters.create(isolated=True)
+    interpreters.run_string(interpreter, program)
+    interpreters.destroy(interpreter)
 else:
-    assert _interpreters.exec(_interpreters.create("isolated"), program) is None
+    interpreter = _interpreters.create("isolated")
+    assert _interpreters.exec(interpreter, program) is None
+    _interpreters.destroy(interpreter)
 """,
         gearmand.port,
         task,
