@@ -7,7 +7,6 @@ import importlib.util
 import math
 import signal
 import socket
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
