@@ -150,6 +150,9 @@ async def awaited(body: Awaitable[object]) -> None:
 
 
 @pytest.mark.parametrize(
+    "launch", ["gearmand", pytest.param("JobServer", marks=pytest.mark.slow)], indirect=True
+)
+@pytest.mark.parametrize(
     ("page", "backend"), [(page, backend) for page in PAGES for backend in backends_of(page)]
 )
 def test_page(

@@ -86,6 +86,7 @@ def test_quickstart(quickstart: str, tmp_path: Path) -> None:
     assert (ROOT / pages.split()[-1]).is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 5])
 def test_quickstart_with_other_numbers_of_workers(
     quickstart: str, tmp_path: Path, workers: int
@@ -186,6 +187,7 @@ def test_quickstart_without_a_server(quickstart: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_quickstart_with_bad_arguments(quickstart: str) -> None:
     for arguments in (("--server", "h:0"), ("--server", "h", "no such file"), ("no such file",)):
         result = run(quickstart, *arguments)

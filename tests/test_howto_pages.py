@@ -135,6 +135,7 @@ def test_worker_ends_its_job_at_sigterm(
     assert request.result == result
 
 
+@pytest.mark.slow
 def test_rolling_restart(
     launch: Callable[[], Server], start: Callable[..., Running], no_hang: None
 ) -> None:

@@ -198,6 +198,7 @@ async def test_with_a_connection(operation: Operation, server: Any, task: str) -
             await assert_usable(client, task, repr(attempt))
 
 
+@pytest.mark.slow
 @each_operation
 async def test_with_a_new_client(operation: Operation, server: Any, task: str) -> None:
     """While it connects, and then from `__aenter__` to the end of `__aexit__`."""

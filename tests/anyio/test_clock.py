@@ -308,6 +308,7 @@ async def test_server_that_can_not_be_reached_costs_its_time_once(server: JobSer
 # The worker.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outage", [0.0, 0.5, 60.0, 2 * HOUR])
 async def test_max_outage(outage: float) -> None:
     """From the moment at which the last connection was lost."""
@@ -358,6 +359,7 @@ async def test_outage_that_is_over_in_time() -> None:
             await anyio.sleep(25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["refused", "silent"])
 async def test_intervals_grow(kind: str) -> None:
     """A server that is away for hours is tried ever more seldom, up to each half minute."""
@@ -460,6 +462,7 @@ async def test_look_again(interval: float) -> None:
             assert asked <= when <= asked + 1.2 * interval
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0.0, 7.5, HOUR])
 async def test_stop_with_a_timeout(server: JobServer, limit: float) -> None:
     """The callback is cancelled at exactly that time, and the job is another worker's then."""
@@ -680,6 +683,7 @@ async def test_slow_server_is_not_given_up_behind_the_result() -> None:
 # The job server.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0.001, 1.5, HOUR])
 async def test_job_that_takes_too_long(server: JobServer, limit: float) -> None:
     """It is given to another worker after exactly that time, a second at least.
@@ -1073,6 +1077,7 @@ async def test_schedules(seed: int) -> None:
     await schedule(random.Random(seed))
 
 
+@pytest.mark.slow
 @examples(1, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     jobs=st.lists(

@@ -409,6 +409,7 @@ def test_a_server_that_is_given_twice_is_asked_once(server: Server) -> None:
 # Bad servers.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_server_that_never_answers(start_server: StartServer, words: tuple[str, ...]) -> None:
     def script(peer: Peer) -> None:

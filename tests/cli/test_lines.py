@@ -225,6 +225,7 @@ def test_a_line_that_is_refused(launch: Callable[[], Server], task: str) -> None
     assert [bool(line) for line in result.lines] == [True, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
 def test_each_job_has_its_own_timeout(
     server: Server, start_worker: StartWorker, task: str, order: list[str]
@@ -243,6 +244,7 @@ def test_each_job_has_its_own_timeout(
     assert result.output == (b"<1>\n<3>\n" if order else b"<1>\n\n<3>\n")
 
 
+@pytest.mark.slow
 def test_the_exit_status_is_the_worst(server: Server, start_worker: StartWorker, task: str) -> None:
     def function(job: ScriptedJob) -> bytes:
         if job.data == b"hold":

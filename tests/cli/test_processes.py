@@ -180,6 +180,7 @@ def leaving(tmp_path: Path) -> Iterator[Leaving]:
         os.kill(leaving.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"a", LARGE], ids=["small", "large"])
 def test_process_left_running_with_the_pipes_does_not_hold_up_the_result(
     leaving: Leaving, data: bytes
@@ -229,6 +230,7 @@ def test_too_much_output_of_a_process_left_running_ends_the_run(leaving: Leaving
 
 
 # It says that the command still runs.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning")
 @pytest.mark.parametrize("closing", ["", "import os; os.close(1); os.close(2);"])
 def test_kill_of_a_command_that_may_not_be_killed_ends_the_run(

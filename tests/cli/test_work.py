@@ -361,6 +361,7 @@ def test_a_second_signal_stops_it(
     assert results(client, request) == [b"atad"]
 
 
+@pytest.mark.slow
 def test_process_left_running_with_the_pipes_does_not_hold_up_the_job(
     server: Server, work: Work, task: str
 ) -> None:

@@ -113,6 +113,7 @@ def test_calls(rpc: Any, server: Server, host: str, task: str) -> None:
     assert f"{rpc.gethostname()}_RPCServer" in server.client_ids()
 
 
+@pytest.mark.slow
 def test_a_call_that_times_out(rpc: Any, host: str, task: str) -> None:
     """It is CREATED, also after its client was shut down."""
     with pytest.raises(rpc.TimeoutError, match=r"2\.5"):
@@ -122,6 +123,7 @@ def test_a_call_that_times_out(rpc: Any, host: str, task: str) -> None:
 # Reconnecting.
 
 
+@pytest.mark.slow
 def test_reconnecting(
     load: Load, work: Work, launch: Callable[[], Server], task: str, caplog: Any
 ) -> None:

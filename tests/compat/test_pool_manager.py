@@ -6,17 +6,18 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support import PATIENCE, EmbeddedServer, Gearmand, eventually, free_port, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pytest
-
     Load = Callable[[str], Any]
     Server = Gearmand | EmbeddedServer
 
 
+@pytest.mark.slow
 def test_pings(load: Load, server: Server, host: str, task: str) -> None:
     """The names of tasks, out of requests, are keys of what came, and are submitted again."""
     module = load("pool_manager")

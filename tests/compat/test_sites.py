@@ -37,6 +37,7 @@ def test_after_job_ends_the_work(load: Load, server: Server, host: str, task: st
     client.shutdown()
 
 
+@pytest.mark.slow
 def test_a_copy_of_work_with_a_stopwatch(
     start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str
 ) -> None:

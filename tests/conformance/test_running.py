@@ -180,6 +180,7 @@ def test_a_server_that_dies_is_started_again() -> None:
     assert not is_there(subject.address)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_and_was_not_started_here() -> None:
     words = [sys.executable, "-c", MORTAL, "{port}"]
     with contextlib.ExitStack() as stack:

@@ -31,6 +31,7 @@ def read_all(sock: socket.socket) -> bytes:
     return b"".join(chunks)
 
 
+@pytest.mark.slow
 async def test_peer_gets_all_that_it_has_asked_for(kit: Kit, task: str) -> None:
     """As ``echo status | nc``, when the reader is slow."""
     server = EmbeddedServer(kit)

@@ -43,6 +43,7 @@ async def test_a_stopped_server_is_lost_before_it_has_acknowledged(
     assert time.monotonic() - before >= 0.6
 
 
+@pytest.mark.slow
 async def test_a_stopped_server_is_lost_while_a_job_runs(
     kit: Kit, stopped: Gearmand, task: str
 ) -> None:
@@ -58,6 +59,7 @@ async def test_a_stopped_server_is_lost_while_a_job_runs(
     assert "silent" in str(request.error)
 
 
+@pytest.mark.slow
 async def test_of_two_servers_the_one_that_is_stopped_is_left_alone(
     kit: Kit, stopped: Gearmand, server: Server, task: str
 ) -> None:

@@ -85,6 +85,7 @@ async def works(kit: Kit, server: Any, certificates: Path, task: str) -> None:
 # Who is let in.
 
 
+@pytest.mark.slow
 @each_version
 async def test_much_both_ways(
     kit: Kit, tls_certificates: Path, task: str, version: ssl.TLSVersion
@@ -220,6 +221,7 @@ def test_what_is_no_context_for_servers(kit: Kit, tls_certificates: Path) -> Non
 HALF_A_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("says", [b"", HALF_A_HELLO])
 async def test_silent_handshakes_delay_nobody(
     kit: Kit,

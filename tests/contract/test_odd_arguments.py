@@ -95,6 +95,7 @@ class Watched:
         assert links(self._owner) == self._links, where
 
 
+@pytest.mark.slow
 async def test_every_parameter_of_a_client(
     kit: Kit, launch: Callable[[], Awaitable[Server]], task: str
 ) -> None:
@@ -131,6 +132,7 @@ ATTRIBUTES: Final = (
 )
 
 
+@pytest.mark.slow
 async def test_every_attribute_of_a_request(
     kit: Kit, launch: Callable[[], Awaitable[Server]], task: str
 ) -> None:
@@ -164,6 +166,7 @@ async def test_every_attribute_of_a_request(
     assert held.result == b"in"
 
 
+@pytest.mark.slow
 async def test_a_list_that_is_changed_meanwhile(
     kit: Kit, launch: Callable[[], Awaitable[Server]], task: str
 ) -> None:

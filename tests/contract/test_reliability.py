@@ -223,6 +223,7 @@ async def test_gearmand_is_stopped(
     assert [running.result, sent.result] == gate.order == [b"running", b"sent"]
 
 
+@pytest.mark.slow
 @pytest.mark.both_servers
 async def test_server_is_silent_for_a_while(
     kit: Kit, server: Server, through: Through, task: str

@@ -365,6 +365,7 @@ async def test_one_server_is_enough_at_the_beginning(kit: Kit, server: Server, t
     assert (await client.submit_job(task, b"ab")).result == b"ba"
 
 
+@pytest.mark.slow
 @pytest.mark.both_servers
 async def test_outage(kit: Kit, launch: Launch, task: str) -> None:
     server = await launch()

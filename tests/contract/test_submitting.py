@@ -65,6 +65,7 @@ async def test_foreground(kit: Kit, server: Server, task: str) -> None:
     assert request.status == {}
 
 
+@pytest.mark.slow
 @pytest.mark.both_servers
 @pytest.mark.parametrize("background", [False, True])
 async def test_more_than_are_made_at_once(

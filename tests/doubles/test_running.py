@@ -350,6 +350,7 @@ def test_time_limit(server: Server, task: str, queue: Callable[..., Any]) -> Non
     assert run.job.handle == request.job.handle
 
 
+@pytest.mark.slow
 def test_jobs_without_end(server: Server, task: str, queue: Callable[..., Any]) -> None:
     """Also in another thread, and where somebody else has set the alarm."""
 
@@ -370,6 +371,7 @@ def test_jobs_without_end(server: Server, task: str, queue: Callable[..., Any]) 
     assert len(WorkerUnderTest({task: reverse}, server.address).drain()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["drain", "end", "failure"])
 def test_time_limit_in_a_thread(
     server: Server, task: str, queue: Callable[..., Any], quiet: None, how: str

@@ -97,6 +97,7 @@ def test_a_gate_that_nobody_opens(server: Server, task: str) -> None:
         worker.stop()
 
 
+@pytest.mark.slow
 def test_a_function_that_does_not_end(server: Server, task: str) -> None:
     begun, end = threading.Event(), threading.Event()
 

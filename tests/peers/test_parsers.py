@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "check_pygearman.py"
 
 
+@pytest.mark.slow
 def test_the_example_finds_a_fault_of_pygearman(tmp_path: Path) -> None:
     require_module("gearman")
     ran = subprocess.run(

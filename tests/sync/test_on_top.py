@@ -102,6 +102,7 @@ def test_what_comes_for_the_leader_meanwhile(client: GearmanClient, task: str, g
         call.result(PATIENCE)
 
 
+@pytest.mark.slow
 @needs_signals
 @pytest.mark.parametrize(("outer", "inner"), [(2.0, 1.0), (1.0, 2.0)])
 def test_deadlines(client: GearmanClient, task: str, outer: float, inner: float) -> None:
