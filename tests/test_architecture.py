@@ -5,16 +5,14 @@ from __future__ import annotations
 import ast
 import graphlib
 import importlib
-import io
 import subprocess
 import sys
-import tokenize
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 # It is a script, and in no package.
@@ -61,22 +59,11 @@ FORBIDDEN: Final = {
 #: What takes long to import, and is not needed by every program: each of these takes as long as a
 #: room of the core.
 SLOW: Final = {"dataclasses", "hashlib", "inspect", "ipaddress", "ssl", "urllib.parse"}
-#: Lines of a module, unless one machine and one table fill it and its first lines say so.
-LONGEST: Final = 700
-#: Lines in a row that two adapters may share, but for imports and signatures.
-LONGEST_RUN: Final = 5
-#: What an adapter may have, in lines of code, for each line of the core.
-ADAPTERS_SHARE: Final = 0.28
 
 
-#: What is in the package of an adapter beside it.
-PROGRAMS: Final = {"cli", "compat", "migrate.py", "pytest_plugin.py", "testing"}
-
-
-def trees(package: str, *, without: Collection[str] = ()) -> Iterator[tuple[Path, ast.Module]]:
+def trees(package: str) -> Iterator[tuple[Path, ast.Module]]:
     for path in sorted((SOURCES / package).rglob("*.py")):
-        if not set(path.relative_to(SOURCES).parts) & set(without):
-            yield path, draw.tree_of(path)
+        yield path, draw.tree_of(path)
 
 
 def test_arrows_run_down() -> None:
@@ -141,78 +128,6 @@ def test_the_pictures_are_those_of_the_code() -> None:
     assert drawn.count("```mermaid") == len(draw.PICTURES)
 
 
-@pytest.mark.parametrize("package", draw.PACKAGES)
-def test_modules_are_small(package: str) -> None:
-    for path, tree in trees(package):
-        length = path.read_text().count("\n")
-        says_why = "One machine and its table" in (ast.get_docstring(tree) or "")[:300]
-        assert (length > LONGEST) == says_why, (path, length)
-
-
-def lines_of_code(package: str, *, without: Collection[str] = ()) -> int:
-    """Lines that hold code: no comments, documentation and blank lines."""
-    count = 0
-    for path, tree in trees(package, without=without):
-        documentation: set[int] = set()
-        for node in ast.walk(tree):
-            documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-            if isinstance(node, documented) and ast.get_docstring(node) is not None:
-                documentation.update(range(node.body[0].lineno, _end(node.body[0]) + 1))
-        lines: set[int] = set()
-        for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
-            if token.type in (tokenize.OP, tokenize.NAME, tokenize.NUMBER, tokenize.STRING):
-                lines.update(range(token.start[0], token.end[0] + 1))
-        count += len(lines - documentation)
-    return count
-
-
-def _end(node: ast.stmt) -> int:
-    assert node.end_lineno is not None
-    return node.end_lineno
-
-
-def test_adapters_are_thin() -> None:
-    core = lines_of_code("gearman_proto", without={"testing"})
-    for adapter in ("gearman_sync", "gearman_anyio"):
-        share = lines_of_code(adapter, without=PROGRAMS) / core
-        assert 0.1 < share <= ADAPTERS_SHARE, (adapter, share)
-
-
-def bodies(path: Path) -> Iterator[list[str]]:
-    """The lines, documentation too, of what is no import and no signature, piece by piece."""
-    between: set[int] = set()
-    for node in ast.walk(draw.tree_of(path)):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) != "__all__":
-            continue
-        if isinstance(node, (ast.Assign, ast.Import, ast.ImportFrom)):
-            between.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            between.update(range(node.lineno, node.body[0].lineno))
-    piece: list[str] = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if number in between:
-            yield piece
-            piece = []
-        elif line.strip():
-            piece.append(line.strip())
-    yield piece
-
-
-def runs(package: str, length: int) -> dict[tuple[str, ...], Path]:
-    """All runs of so many lines in a package."""
-    return {
-        tuple(piece[start : start + length]): path
-        for path, _ in trees(package, without=PROGRAMS)
-        for piece in bodies(path)
-        for start in range(len(piece) - length + 1)
-    }
-
-
-def test_nothing_stands_in_both_adapters() -> None:
-    blocking, awaited = (runs(each, LONGEST_RUN + 1) for each in ("gearman_sync", "gearman_anyio"))
-    assert not {run: blocking[run].name for run in blocking.keys() & awaited}
-
-
 @pytest.mark.parametrize(
     ("package", "others"),
     [
@@ -241,51 +156,3 @@ def test_an_import_loads_nothing_that_is_slow(package: str) -> None:
         check=True,
     )
     assert ran.stdout == "[]\n"
-
-
-def private_accesses() -> Iterator[tuple[str, int, str]]:
-    """Accesses to the underscored attributes of other objects in the core."""
-    # The testing kit's audit looks into engines.
-    for path, tree in trees("gearman_proto", without={"testing"}):
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.Attribute) or not node.attr.startswith("_"):
-                continue
-            own = ast.unparse(node.value) in ("self", "cls", "super()")
-            if not own and not node.attr.startswith("__"):
-                yield path.name, node.lineno, ast.unparse(node)
-
-
-def test_private_parts_stay_private() -> None:
-    assert len(list(private_accesses())) <= 10
-
-
-def booleans() -> Iterator[tuple[str, str]]:
-    """The boolean attributes of links, engines, waits and connections."""
-    for path, tree in [*trees("gearman_proto/engines"), *trees("gearman_proto/wire")]:
-        for kind in ast.walk(tree):
-            if not isinstance(kind, ast.ClassDef) or path.name in ("packets.py", "text.py"):
-                continue
-            if kind.name == "Row":  # A row of a table has no state.
-                continue
-            init = [f for f in kind.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
-            flags = {
-                argument.arg
-                for function in init
-                for argument in (*function.args.args, *function.args.kwonlyargs)
-                if argument.annotation is not None and ast.unparse(argument.annotation) == "bool"
-            }
-            found = set()
-            for node in ast.walk(kind):
-                if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "bool":
-                    found.add(ast.unparse(node.target))
-                elif isinstance(node, ast.Assign) and (
-                    ast.unparse(node.value) in {"True", "False", *flags}
-                    or isinstance(node.value, ast.Compare)
-                ):
-                    found.update(ast.unparse(target) for target in node.targets)
-            yield from sorted((kind.name, name) for name in found if name.startswith("self."))
-
-
-def test_states_are_not_in_flags() -> None:
-    found = list(booleans())
-    assert 10 < len(found) <= 25, found

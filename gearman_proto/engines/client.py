@@ -1,7 +1,6 @@
 """The client engine (tier 2): the states of requests, without I/O.
 
-One machine and its table of places fill this module. The module `answers` processes the packets
-that servers send.
+The module `answers` processes the packets that servers send.
 
 Places of a request
     A request in flight is in exactly one place of the link in `request.link`:

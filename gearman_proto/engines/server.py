@@ -1,7 +1,6 @@
 """Tier 2, the job server: everything that it decides, without I/O.
 
-One machine and its table of handlers fill this module; `jobqueue` has its jobs, `accepted` its
-links.
+The module `jobqueue` has its jobs, and `accepted` its links.
 
 It does what gearmand 1.1.21 does, but for what are gearmand's faults: docs/reference/server.md has
 the list.

@@ -1,6 +1,6 @@
 """Tier 2, the worker: which server to ask for a job and when, and what becomes of the jobs.
 
-One machine and its table of handlers fill this module; `phases` has the tables of its states.
+The module `phases` has the tables of its states.
 
 An open link is in one phase at a time. `_enter` is the only way into one.
 
