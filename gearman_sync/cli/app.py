@@ -104,9 +104,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status. Errors have been written to standard error, a line each.
     """
-    logging.basicConfig(format=f"{PROGRAM}: %(message)s")
-    # There, an exception's traceback is for developers.
-    logging.getLogger("gearman").addFilter(_without_traceback)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(f"{PROGRAM}: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # A terminal need not have all characters.
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -159,6 +159,11 @@ def _complain_of_usage(error: Any) -> int:
     return exits.USAGE
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    record.exc_info = None
-    return True
+class _Formatter(logging.Formatter):
+    """Omits the tracebacks of the library's records, which are for developers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name == "gearman":
+            record.message = record.getMessage()
+            return self.formatMessage(record)
+        return super().format(record)
