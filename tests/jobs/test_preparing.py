@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.constants import JOB_CREATED, JOB_UNKNOWN
+from gearman_proto.constants import JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests, prepare
@@ -69,3 +69,16 @@ def test_what_a_request_is_made_of() -> None:
     job: Any = None
     with pytest.raises(TypeError, match="a request is made of a GearmanJob, not None"):
         GearmanJobRequest(job)
+
+
+def test_request_that_another_client_submits_while_it_is_encoded_keeps_its_payload() -> None:
+    (request,) = make_requests([{"task": "t", "data": "x"}])
+
+    class Encoder(NoopEncoder):
+        @classmethod
+        def encode(cls, encodable_object: Any) -> bytes:
+            request.state, request.payload = JOB_PENDING, b"of the other client"
+            return b"late"
+
+    prepare([request], Encoder)
+    assert request.payload == b"of the other client"
