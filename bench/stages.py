@@ -74,7 +74,7 @@ class _Client:
         self.engine = ClientEngine(
             parse_host_list(["bench"]), rng=random.Random(1), wall_clock=lambda: 0.0
         )
-        wait = self.engine.connect("bench", 0.0, _nothing)
+        wait = self.engine.connect(0.0, _nothing, self.engine.pool.servers[0])
         action = self.engine.next_action()
         assert isinstance(action, Connect)
         self.link: ClientLink = action.link
@@ -105,7 +105,7 @@ def _bulk(count: int, *, background: bool) -> tuple[_Client, Callable[[], object
     client = _Client()
     requests = make_requests(_jobs(count), background=background)
     prepare(requests, NoopEncoder)
-    return client, lambda: client.engine.submit(requests, 0.0, _nothing)
+    return client, lambda: client.engine.submit(0.0, _nothing, requests)
 
 
 def submit(count: int) -> Callable[[], object]:
@@ -163,7 +163,7 @@ def single(count: int, *, background: bool = True) -> Callable[[], object]:
         for job, reply in zip(jobs, replies):
             each = make_requests([job], background=background)
             prepare(each, NoopEncoder)
-            wait = engine.submit(each, 0.0, _nothing)
+            wait = engine.submit(0.0, _nothing, each)
             for link in engine.links_to_write():
                 while engine.data_to_send(link, 0.0):
                     pass
@@ -183,7 +183,7 @@ def single_foreground(count: int) -> Callable[[], object]:
 
 def work(count: int) -> Callable[[], object]:
     engine = WorkerEngine(parse_host_list(["bench"]), rng=random.Random(1))
-    engine.register(_NAME, None, 0.0)
+    engine.register(0.0, _NAME, None)
     stream = engine.work(0.0, _nothing)
     action = engine.next_action()
     assert isinstance(action, Connect)
@@ -199,7 +199,7 @@ def work(count: int) -> Callable[[], object]:
             job = engine.next_job(0.0)
             assert job is not None
             result = events.WorkComplete(job.wire_handle, DATA)
-            engine.release(engine.send(job, result, 0.0, _nothing, done=True), 0.0)
+            engine.release(engine.send(0.0, _nothing, job, result, done=True), 0.0)
             assert engine.next_job(0.0) is None
             for each in engine.links_to_write():
                 while engine.data_to_send(each, 0.0):

@@ -173,8 +173,8 @@ def submit(
     """Submit requests, and yield each as it ends."""
     prepare(requests, NoopEncoder)
     # The stream waits for the requests, so nobody does for the submit.
-    engine.release(engine.submit(requests, clock(), wake), clock())
-    stream = engine.as_completed(requests, clock(), wake, timeout=timeout)
+    engine.release(engine.submit(clock(), wake, requests), clock())
+    stream = engine.as_completed(clock(), wake, requests, timeout=timeout)
     try:
         while True:
             over = stream.done

@@ -159,7 +159,7 @@ class Adapter:
         wire.attempt = connectProtocol(endpoint, wire)
         wire.attempt.addErrback(wire.connectionFailed)
 
-    def run(self, begin: Callable[..., Any]) -> Deferred[None]:
+    def run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Deferred[None]:
         """Begin a call that waits. It may be cancelled."""
         wait: Any = None
 
@@ -175,7 +175,7 @@ class Adapter:
 
         done: Deferred[None] = Deferred(lambda _: self.tell(self.engine.release, wait))
         # The engine may not be called in `wake`, and whoever has the Deferred may do that.
-        wait = begin(now=clock(), wake=lambda: self.reactor.callLater(0, finish))
+        wait = method(clock(), lambda: self.reactor.callLater(0, finish), *args, **options)
         self.pump()
         return done
 
@@ -196,7 +196,7 @@ class GearmanClient(Adapter):
         """Submit a job. What comes is its request, when it has ended or `timeout` is over."""
         (request,) = requests = make_requests([{"task": task, "data": data}])
         prepare(requests, NoopEncoder)
-        done = self.run(partial(self.engine.submit, requests, timeout=timeout))
+        done = self.run(self.engine.submit, requests, timeout=timeout)
         return done.addCallback(lambda _: request)
 
 
@@ -211,7 +211,7 @@ class GearmanWorker(Adapter):
     def register(self, task: str, callback: Callable[[WorkerJob], Any]) -> None:
         """`callback` gets a job, and returns its result, as bytes or as a Deferred of them."""
         self.callbacks[task] = callback
-        self.engine.register(task.encode(), None, clock())
+        self.engine.register(clock(), task.encode(), None)
         self.pump()
 
     def work(self) -> Deferred[None]:
@@ -241,12 +241,12 @@ class GearmanWorker(Adapter):
     def do(self, job: WorkerJob) -> None:
         def complete(result: bytes) -> Deferred[None]:
             event = events.WorkComplete(job.wire_handle, result)
-            return self.run(partial(self.engine.send, job, event))
+            return self.run(self.engine.send, job, event)
 
         done = maybeDeferred(self.callbacks[job.task], job).addCallback(complete)
         done.addErrback(lambda failure: log.failure("{job} failed", failure, job=job))
         # If it has not ended, it fails.
-        done.addBoth(lambda _: self.tell(self.engine.job_done, job))
+        done.addBoth(lambda _: self.tell(partial(self.engine.job_done, job=job)))
 
 
 # The adapter ends here.

@@ -136,7 +136,7 @@ class _Game(ConnectingGame[Peer]):
                 assert self.has_crashed
 
     def disconnect(self) -> None:
-        self.engine.disconnect(self.engine.server, self.now)
+        self.engine.disconnect(self.now, self.engine.server)
 
     def crashed(self, *, forked: bool) -> None:
         self.world.abandoned |= forked

@@ -190,7 +190,7 @@ class _Game(ConnectingGame[Peer]):
         supply = Supply(["f"] * count, [b"x"] * count, program.flag(), 1 + program.below(2))
 
         def submit(**options: Any) -> None:
-            wait = self.engine.submit(supply, self.now, Bell(), **options)
+            wait = self.engine.submit(self.now, Bell(), supply, **options)
             self.world.waits.append(wait)
 
         self._call(submit, accepted_only=program.flag())
@@ -213,7 +213,7 @@ class _Game(ConnectingGame[Peer]):
 
     def _waiting(self, call: Callable[..., Wait], *args: Any) -> None:
         def begin(**options: Any) -> None:
-            self.world.waits.append(call(*args, self.now, Bell(), **options))
+            self.world.waits.append(call(self.now, Bell(), *args, **options))
 
         self._call(begin)
 

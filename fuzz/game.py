@@ -162,7 +162,7 @@ class ConnectingGame(Game[S]):
             self.world.sleep(max(deadline - self.now, 0.0))
 
     def disconnect(self) -> None:
-        self.engine.disconnect(self.program.pick(self.engine.pool.servers), self.now)
+        self.engine.disconnect(self.now, self.program.pick(self.engine.pool.servers))
 
     def close(self) -> None:
         # Rarely, as nothing can be done behind it.

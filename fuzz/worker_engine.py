@@ -123,9 +123,8 @@ class _Game(ConnectingGame[Peer]):
         super().play()
 
     def work(self) -> None:
-        try:
-            stream = self.engine.work(self.now, Bell(), timeout=self.program.pick(TIMEOUTS))
-        except InvalidWorkerState:
+        stream = self.engine.work(self.now, Bell(), timeout=self.program.pick(TIMEOUTS))
+        if isinstance(stream.error, InvalidWorkerState):
             assert self.stream is not None or self.engine.closed
         else:
             assert self.stream is None
@@ -133,10 +132,10 @@ class _Game(ConnectingGame[Peer]):
 
     def register(self) -> None:
         timeout = self.program.pick([None, None, 0.5, 30])
-        self.engine.register(self.program.value(_FUNCTIONS).replace(b"\0", b""), timeout, self.now)
+        self.engine.register(self.now, self.program.value(_FUNCTIONS).replace(b"\0", b""), timeout)
 
     def unregister(self) -> None:
-        self.engine.unregister(self.program.pick(_FUNCTIONS), self.now)
+        self.engine.unregister(self.now, self.program.pick(_FUNCTIONS))
 
     def name(self) -> None:
         self.engine.set_client_id(self.program.pick([b"id", b"two"]))
@@ -152,12 +151,11 @@ class _Game(ConnectingGame[Peer]):
 
     def _send(self, job: WorkerJob, event: PacketEvent, **options: Any) -> None:
         timeout = self.program.pick(TIMEOUTS)
-        try:
-            wait = self.engine.send(job, event, self.now, Bell(), timeout=timeout, **options)
-        except tuple(ALLOWED):
-            pass
-        else:
+        wait = self.engine.send(self.now, Bell(), job, event, timeout=timeout, **options)
+        if wait.error is None:
             self.world.waits.append(wait)
+        else:
+            assert isinstance(wait.error, tuple(ALLOWED))
 
     def _about(self, job: WorkerJob) -> tuple[Any, list[bytes]]:
         """What may be said of `job`: the class of a packet, and its arguments."""
@@ -182,7 +180,7 @@ class _Game(ConnectingGame[Peer]):
         if not job.ended:
             self._send(job, kind(*args), done=done)
         if not (done and job.over):
-            self.engine.job_done(job, self.now, go_on=self.program.below(8) > 0)
+            self.engine.job_done(self.now, job, go_on=self.program.below(8) > 0)
 
     def release(self) -> None:
         if self.world.waits:
@@ -300,7 +298,7 @@ class _Game(ConnectingGame[Peer]):
             assert engine.next_deadline() is None
             return
         for job in self.jobs:
-            engine.job_done(job, self.now)
+            engine.job_done(self.now, job)
         self.take_job()
         engine.stop(self.now)
         # A server that hangs may have the time for 8 MiB of results in a tunnel: 450 seconds.
@@ -308,7 +306,7 @@ class _Game(ConnectingGame[Peer]):
             if self.stream.done:
                 break
             for job in self.jobs:
-                engine.job_done(job, self.now)
+                engine.job_done(self.now, job)
             self.jobs.clear()
             self.follow()
             world.sleep(2.0)

@@ -43,7 +43,7 @@ import os
 import random
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Concatenate, Final
 
 import anyio
 import anyio.lowlevel
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from gearman_proto import Wait
-    from gearman_proto.engines.driving import T_, W_, Begin
+    from gearman_proto.engines.driving import P_, T_, W_, Method
 
     Handler: TypeAlias = Callable[[ByteStream], Coroutine[Any, Any, None]]
 
@@ -171,42 +171,77 @@ class Driver(BaseDriver[E_]):
 
     # The driver's interface.
 
-    async def run(self, begin: Begin[E_, Wait], *, yields: bool = True) -> None:
-        """Begin a call, wait until it ends, and raise its error if it failed."""
-        (await self.finish(begin, yields=yields)).raise_error()
-
-    async def finish(self, begin: Begin[E_, W_], *, yields: bool = True) -> W_:
-        """Begin a call, wait until it ends, and return its Wait.
+    async def run(self, method: Method[E_, P_, W_], *args: P_.args, **options: P_.kwargs) -> W_:
+        """Make a call that waits, and raise its error if it failed.
 
         Args:
-            begin: The function that begins the call.
-            yields: True to let other tasks run even if the call ends at once.
+            method: The method of the engine that begins the call.
+            args: Its arguments, without the time and `wake`.
+            options: Its keyword arguments.
+
+        Returns:
+            The Wait of the call, which is done.
         """
         if self._ends.any():
             await self._ends.look()
         try:
-            with self.start(begin) as call:
-                if yields or not call.wait.ready:
-                    await call.block()
+            with self.start(method, *args, **options) as call:
+                await call.block()
         except BaseException:
             # The call may have been cancelled. Let the engine handle its release.
             self.call(lambda _engine, _now: None)
             raise
+        call.wait.raise_error()
         return call.wait
 
-    def start(self, begin: Begin[E_, W_]) -> Call[W_]:
-        """Begin a call, which is a context manager and has to be used as one."""
+    def start(self, method: Method[E_, P_, W_], *args: P_.args, **options: P_.kwargs) -> Call[W_]:
+        """Begin a call as `run` does. The Call has to be used as a context manager.
+
+        Raises:
+            GearmanError: The engine refuses the call.
+            RuntimeError: This thread is not that of the event loop.
+        """
         bell = Bell(self._make_event)
-        wait = self._use(begin, self._clock(), bell.ring)
+        self._check_thread()
+        self._busy = True
+        try:
+            begin = getattr(self.engine, method.__name__)
+            wait: W_ = begin(self._clock(), bell.ring, *args, **options)
+        except BaseException as error:
+            self._interrupted(error)
+            raise
+        finally:
+            self._pump()
+        if wait.error is not None:
+            self.release(wait)
+            wait.raise_error()
         return Call(wait, self.release, bell)
 
-    def call(self, function: Callable[[E_, float], T_]) -> T_:
+    def call(
+        self,
+        function: Callable[Concatenate[E_, float, P_], T_],
+        *args: P_.args,
+        **options: P_.kwargs,
+    ) -> T_:
         """Call the engine, carry out its actions, and return the result of `function`.
+
+        Args:
+            function: Called with the engine and the time; a method of the engine, for example.
+            args: Its other arguments.
+            options: Its keyword arguments.
 
         Raises:
             RuntimeError: This thread is not that of the event loop.
         """
-        return self._use(function, self._now())
+        self._check_thread()
+        self._busy = True
+        try:
+            return function(self.engine, self._now(), *args, **options)
+        except BaseException as error:
+            self._interrupted(error)
+            raise
+        finally:
+            self._pump()
 
     def tell(self, function: Callable[[E_, float], object]) -> None:
         """Call the engine, or post the call if a signal handler makes it inside another one."""
@@ -231,7 +266,7 @@ class Driver(BaseDriver[E_]):
     def after_fork(self) -> None:
         """Refuse all calls, in the child of a fork: it shares the event loop with the parent."""
         self._is_forked = True
-        self._thread = 0  # The number of no thread, so `_use` refuses all calls.
+        self._thread = 0  # The number of no thread, so all calls are refused.
         self._ends = Ends()
         with contextlib.suppress(Exception):
             self.engine.abandon(ConnectionError("the process was forked"))
@@ -258,22 +293,13 @@ class Driver(BaseDriver[E_]):
         here = self.is_running and threading.get_ident() == self._thread
         return self._clock() if here else 0.0
 
-    def _use(self, function: Callable[..., T_], *args: Any) -> T_:
+    def _check_thread(self) -> None:
         if self._tasks is not None and threading.get_ident() != self._thread:
             raise RuntimeError(
                 "this belongs to the process that was forked: make a new one in the child"
                 if self._is_forked
                 else "this belongs to an event loop in another thread; see anyio.from_thread"
             )
-        self._busy = True
-        try:
-            return function(self.engine, *args)
-        except BaseException as error:
-            if not self._is_refusal(error):
-                self._interrupted(error)
-            raise
-        finally:
-            self._pump()
 
     def _failed(self, error: BaseException) -> None:
         """End all waiting calls, because a task has raised `error` and all tasks have ended."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio.lowlevel
 
 from gearman_proto import AdminEngine, Server, constants, text
+from gearman_proto.arguments import to_seconds
 from gearman_proto.surface import AdminClient
 
 from ._driver import Driver
@@ -64,9 +65,8 @@ class GearmanAdminClient(AdminClient[Server, SSLContext], Opened[AdminEngine]):
         self._driver = Driver(AdminEngine(addresses, **options), opener)
 
     async def _ask(self, command: text.Command[T]) -> T:
-        question = await self._open.finish(self._begin_ask(command))
-        answer: T = question.value
-        return answer
+        timeout = to_seconds(self.poll_timeout)
+        return (await self._open.run(AdminEngine.ask, command, timeout=timeout)).value
 
     async def get_status(self) -> tuple[FunctionStatus, ...]:
         return await self._ask(text.status())
@@ -93,9 +93,8 @@ class GearmanAdminClient(AdminClient[Server, SSLContext], Opened[AdminEngine]):
         return await self._ask(text.verbose())
 
     async def ping_server(self) -> float:
-        question = await self._open.finish(self._begin_ping())
-        seconds: float = question.value
-        return seconds
+        timeout = to_seconds(self.poll_timeout)
+        return (await self._open.run(AdminEngine.ping, timeout=timeout)).value
 
     async def send_maxqueue(
         self, task: str | bytes, max_size: int | Iterable[int | None] | None

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any, Generic
 
 import anyio.lowlevel
 
 from gearman_proto import ClientEngine, Server, constants
+from gearman_proto.arguments import to_seconds
 from gearman_proto.engines.driving import T_
+from gearman_proto.jobs.submitting import check_requests
 from gearman_proto.surface.client import Client, Requests, make_job
 
 from ._callbacks import awaited
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Stream
-    from gearman_proto.surface.base import Begin
 
     from ._calls import Call
     from ._streams import Connector
@@ -115,7 +117,14 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         wait_until_complete: bool = True,
         poll_timeout: float | None = None,
     ) -> Requests:
-        await self._open.run(self._begin_submit(job_requests, wait_until_complete, poll_timeout))
+        timeout = to_seconds(poll_timeout)
+        self._prepare(job_requests)
+        await self._open.run(
+            ClientEngine.submit,
+            job_requests,
+            accepted_only=not wait_until_complete,
+            timeout=timeout,
+        )
         return job_requests
 
     async def wait_until_jobs_accepted(
@@ -128,18 +137,24 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
     async def wait_until_jobs_completed(
         self, job_requests: Requests, poll_timeout: float | None = None
     ) -> Requests:
-        await self._open.run(self._begin_wait(job_requests, poll_timeout))
+        timeout = to_seconds(poll_timeout)
+        check_requests(job_requests)
+        await self._open.run(ClientEngine.wait_completed, job_requests, timeout=timeout)
         return job_requests
 
     def as_completed(
         self, job_requests: Collection[GearmanJobRequest], poll_timeout: float | None = None
     ) -> AsyncIterator[GearmanJobRequest]:
-        return _Items(self._open, self._begin_as_completed(job_requests, poll_timeout))
+        timeout = to_seconds(poll_timeout)
+        check_requests(job_requests)
+        return _Items(self._open, ClientEngine.as_completed, job_requests, timeout)
 
     def updates(
         self, job_request: GearmanJobRequest, poll_timeout: float | None = None
     ) -> AsyncIterator[JobUpdate]:
-        return _Items(self._open, self._begin_updates(job_request, poll_timeout))
+        timeout = to_seconds(poll_timeout)
+        check_requests([job_request])
+        return _Items(self._open, ClientEngine.updates, job_request, timeout)
 
     async def get_job_status(
         self,
@@ -160,14 +175,16 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         *,
         by_unique: bool = False,
     ) -> Requests:
-        await self._open.run(self._begin_statuses(job_requests, poll_timeout, by_unique))
+        timeout = to_seconds(poll_timeout)
+        queries = self._status_queries(job_requests, by_unique)
+        await self._open.run(ClientEngine.statuses, job_requests, queries, timeout=timeout)
         return job_requests
 
     async def establish_connection(
         self, connection: Server | HostSpec, poll_timeout: float | None = None
     ) -> Server:
         server = self._find(connection)
-        await self._open.run(self._begin_connect(server, poll_timeout))
+        await self._open.run(ClientEngine.connect, server, timeout=to_seconds(poll_timeout))
         return server
 
     async def poll_connections_until_stopped(
@@ -176,7 +193,7 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         callback_fxn: Callable[[bool], object],
         timeout: float | None = None,
     ) -> bool:
-        with self._open.start(self._begin_watch(timeout)) as call:
+        with self._open.start(ClientEngine.watch, timeout=to_seconds(timeout)) as call:
             stream = call.wait
             while await awaited(callback_fxn(stream.news)):
                 if stream.done:
@@ -192,19 +209,27 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
 
 
 class _Items(Generic[T_]):
-    """What a Stream gives, for ``async for``.
+    """The items of a Stream, for ``async for``.
 
-    Not a generator: one that is not used up would have to be closed by whoever used it, and
-    a cancelled `__anext__` would end it.
+    It is no generator, because its user would have to close an unfinished generator, and a
+    cancelled `__anext__` would end it.
 
     Args:
         driver: The driver.
-        begin: As for `Driver.start`; called by the first `__anext__`.
+        method: The method of the engine that begins the call, for the first `__anext__`.
+        subject: The request or requests of the call.
+        timeout: Its timeout, in seconds.
     """
 
-    def __init__(self, driver: Driver[ClientEngine], begin: Begin) -> None:
+    def __init__(
+        self,
+        driver: Driver[ClientEngine],
+        method: Callable[..., Stream],
+        subject: object,
+        timeout: float | None,
+    ) -> None:
         self._driver = driver
-        self._begin = begin
+        self._start = functools.partial(driver.start, method, subject, timeout=timeout)
         self._call: Call[Stream] | None = None
         self._is_over = False
 
@@ -214,7 +239,7 @@ class _Items(Generic[T_]):
     async def __anext__(self) -> T_:
         await anyio.lowlevel.checkpoint()
         if self._call is None and not self._is_over:
-            self._call = self._driver.start(self._begin)
+            self._call = self._start()
         while not self._is_over:
             assert self._call is not None
             stream = self._call.wait

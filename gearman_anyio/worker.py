@@ -16,6 +16,7 @@ import anyio
 import anyio.lowlevel
 
 from gearman_proto import Server, WorkerEngine, WorkerJob, constants
+from gearman_proto.arguments import to_seconds
 from gearman_proto.engines.outcomes import Ending, Happened, Watch, exc_info_of, leaves, to_send
 from gearman_proto.jobs.results import status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
@@ -107,7 +108,9 @@ class GearmanWorker(Worker[Server, SSLContext]):
     # Working.
 
     async def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
-        with self._driver.start(self._begin_work(poll_timeout)) as call:
+        timeout = to_seconds(poll_timeout)
+        self._look_at_hooks()
+        with self._driver.start(WorkerEngine.work, timeout=timeout) as call:
             # What `after_job` has raised; it is raised when all jobs are done.
             errors: list[BaseException] = []
             self._host = Host()
@@ -176,7 +179,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
         go_on = False
         with Watch(self._leaves, errors.append):
             go_on = bool(await awaited(self.after_job()))
-        self._driver.call(lambda engine, now: engine.job_done(job, now, go_on=go_on))
+        self._driver.call(WorkerEngine.job_done, job, go_on=go_on)
 
     def _leaves(self, error: BaseException) -> bool:
         return leaves(error, in_work=True, is_cancelled=self._host.is_ending)
@@ -249,9 +252,12 @@ class GearmanWorker(Worker[Server, SSLContext]):
         await self._send(current_job, self._event(WorkException, current_job, data), poll_timeout)
 
     async def _send(self, job: WorkerJob, event: PacketEvent, timeout: float | None) -> None:
-        await self._driver.run(self._begin_send(job, event, timeout))
+        await self._driver.run(WorkerEngine.send, job, event, timeout=to_seconds(timeout))
 
     async def _send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
         for event in events:
-            begin = self._begin_send(job, event, None, done=self._ends_at_once)
-            await self._driver.run(begin, yields=False)  # The job's task is about to end.
+            # Not `run`, which lets other tasks run in any case: this one is about to end.
+            with self._driver.start(WorkerEngine.send, job, event, done=self._ends_at_once) as call:
+                if not call.wait.ready:
+                    await call.block()
+            call.wait.raise_error()

@@ -57,7 +57,7 @@ import os
 import random
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic
 
 from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError, ServerAddress
 from gearman_proto.engines.driving import E_, W_, BaseDriver
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import Wait
-    from gearman_proto.engines.driving import T_, Begin
+    from gearman_proto.engines.driving import P_, T_, Method
     from gearman_proto.engines.racing import LastGood
 
 logger: Final = logging.getLogger("gearman")
@@ -133,36 +133,26 @@ class Driver(BaseDriver[E_]):
 
     # The driver's interface.
 
-    def run(self, begin: Begin[E_, Wait]) -> None:
-        """Begin a call, wait until it ends, and raise its error if it failed."""
-        self.finish(begin).raise_error()
+    def run(self, method: Method[E_, P_, W_], *args: P_.args, **options: P_.kwargs) -> W_:
+        """Make a call that waits, and raise its error if it failed.
 
-    def finish(self, begin: Begin[E_, W_]) -> W_:
-        """Begin a call, wait until it ends, and return its Wait."""
+        Args:
+            method: The method of the engine that begins the call.
+            args: Its arguments, without the time and `wake`.
+            options: Its keyword arguments.
+
+        Returns:
+            The Wait of the call, which is done.
+        """
         call: Call[W_] = Call(self)
-        self._settled(self._inside, self._finish, call, begin)
-        return call.wait
-
-    def during(self, begin: Begin[E_, W_], body: Callable[[Call[W_]], T_]) -> T_:
-        """Begin a call, return the result of `body`, which gets the call, and end the call."""
-        value: T_ = self._settled(self._during, begin, body)
-        return value
-
-    def _during(self, begin: Begin[E_, W_], body: Callable[[Call[W_]], T_]) -> T_:
-        call: Call[W_] = Call(self)
-        try:
-            call.begin(begin)
-            value = body(call)
-        finally:
-            self.over(call.wait)
-        self.tidy()
-        return value
-
-    def _settled(self, function: Callable[..., T_], *args: Any) -> T_:
-        """Run `function`, which makes a call. If it raises, clean up after the call."""
         try:
             try:
-                return function(*args)
+                try:
+                    self.begin(call, method, *args, **options)
+                    call.block()
+                finally:
+                    self.over(call.wait)
+                self.tidy()
             except BaseException:
                 # A signal handler may have raised it. Then the engine still has the Wait.
                 self._settle()
@@ -170,18 +160,88 @@ class Driver(BaseDriver[E_]):
         except BaseException:
             self._settle()  # The cleanup above may have been interrupted itself.
             raise
+        call.wait.raise_error()
+        return call.wait
 
-    def call(self, function: Callable[[E_, float], T_], *, look: bool = True) -> T_:
+    def during(
+        self,
+        body: Callable[[Call[W_]], T_],
+        method: Method[E_, P_, W_],
+        *args: P_.args,
+        **options: P_.kwargs,
+    ) -> T_:
+        """Begin a call as `run` does, return the result of `body`, and end the call.
+
+        Args:
+            body: Gets the call.
+            method: As in `run`.
+            args: As in `run`.
+            options: As in `run`.
+        """
+        call: Call[W_] = Call(self)
+        try:
+            try:
+                try:
+                    call.begin(method, *args, **options)
+                    value = body(call)
+                finally:
+                    self.over(call.wait)
+                self.tidy()
+            except BaseException:
+                self._settle()
+                raise
+        except BaseException:
+            self._settle()
+            raise
+        return value
+
+    def begin(
+        self, call: Call[W_], method: Method[E_, P_, W_], *args: P_.args, **options: P_.kwargs
+    ) -> None:
+        """Begin `call`; see `run` for the other arguments.
+
+        Raises:
+            ConnectionError: The system has no descriptors left. Nothing was changed.
+            LocalProtocolError: This thread is inside another call (`refusal`).
+        """
+        self._check_nesting()
+        with self._lock:
+            try:
+                if self._poller.selector is None:
+                    self._poller.open()
+                self._look()
+                begin = getattr(self.engine, method.__name__)
+                call.wait = begin(clock(), call.bell.ring, *args, **options)
+                self._leave()
+            except BaseException as error:
+                self._recover(error)
+                raise
+
+    def call(
+        self,
+        function: Callable[Concatenate[E_, float, P_], T_],
+        *args: P_.args,
+        **options: P_.kwargs,
+    ) -> T_:
         """Call the engine, carry out its actions, and return the result of `function`.
 
         Args:
-            function: Called with the engine and the time.
-            look: True to poll the sockets first.
+            function: Called with the engine and the time; a method of the engine, for example.
+            args: Its other arguments.
+            options: Its keyword arguments.
 
         Raises:
             LocalProtocolError: This thread is inside another call (`refusal`).
         """
-        value: T_ = self._inside(self._call, function, look)
+        self._check_nesting()
+        with self._lock:
+            try:
+                self._enter()
+                value = function(self.engine, clock(), *args, **options)
+                self._leave()
+            except BaseException as error:
+                self._recover(error)
+                raise
         return value
 
     def tell(self, function: Callable[[E_, float], object]) -> None:
@@ -196,18 +256,11 @@ class Driver(BaseDriver[E_]):
         self._posted.append(function)
         self._poller.waker.wake()
 
-    def open(self) -> None:
-        """Open the selector and the waker if they are not open. The caller holds the lock.
-
-        Raises:
-            ConnectionError: The system has no descriptors left. Nothing was changed.
-        """
-        if self._poller.selector is None:
-            self._poller.open()
-
     def block(self, wait: Wait, bell: Bell) -> None:
         """Block until `wait`, which rings `bell`, is ready."""
-        self._inside(self._block, wait, bell)
+        self._check_nesting()
+        with self._lock:
+            self._guarded(self._block, wait, bell)
 
     def tidy(self) -> None:
         """Release ended calls. If a thread holds the lock, leave that to it.
@@ -252,20 +305,17 @@ class Driver(BaseDriver[E_]):
             self._poller.open()
             self._poller.listen(Listener(sock, accept, context))
 
-    def _inside(self, function: Callable[..., T_], *args: Any) -> T_:
-        """Call `function` with the lock held."""
+    def _check_nesting(self) -> None:
         if self._lock.is_mine():
             raise self._refusal(
                 "this is in the middle of another call of the same thread, as signal handlers and "
                 "finalizers may be: nothing that waits can be called here"
             )
-        with self._lock:
-            return self._guarded(function, *args)
 
     def _settle(self) -> None:
         """Clean up after a call that an exception has ended."""
         if not self._lock.is_mine():
-            self.call(lambda _engine, _now: None, look=False)
+            self.call(lambda _engine, _now: None)
 
     # All methods below, up to the finalizer, are called with the lock held.
 
@@ -274,10 +324,14 @@ class Driver(BaseDriver[E_]):
         try:
             return function(*args)
         except BaseException as error:
-            if isinstance(error, OSError):
-                self._check_descriptors(error)
-            self._interrupted(error)
+            self._recover(error)
             raise
+
+    def _recover(self, error: BaseException) -> None:
+        """Make the driver usable after `error` has ended the use of the engine or the sockets."""
+        if isinstance(error, OSError):
+            self._check_descriptors(error)
+        self._interrupted(error)
 
     def _check_descriptors(self, error: OSError) -> None:
         """Drop all connections if `error` occurred because the program closed the descriptors.
@@ -293,32 +347,17 @@ class Driver(BaseDriver[E_]):
             self._interrupted(taken)
             raise taken from error
 
-    def _finish(self, call: Call[Any], begin: Begin[E_, Any]) -> None:
-        try:
-            self._call(functools.partial(call.start, begin), look=True)
-            if not call.wait.ready:
-                self._block(call.wait, call.bell)
-        finally:
-            self.over(call.wait)
-        self._tidy()
+    def _look(self) -> None:
+        """Begin to use the engine, and process the sockets' events if no thread polls.
 
-    def _call(self, function: Callable[[E_, float], T_], look: bool) -> T_:
+        Above all, detect connections that have ended: data sent on them would be lost.
+        """
         self._enter()
         selector = self._poller.selector
-        if look and selector is not None and self._turns.leader is None and self._poller.transports:
-            # No thread has polled for a while. Above all, detect connections that have
-            # ended: data sent on them would be lost.
+        if selector is not None and self._turns.leader is None and self._poller.transports:
             ready = selector.select(0)
             if ready:
                 self._handle(ready, -math.inf)
-        try:
-            value = function(self.engine, clock())
-        except Exception as error:
-            if self._is_refusal(error):
-                self._leave()
-            raise
-        self._leave()
-        return value
 
     def _block(self, wait: Wait, bell: Bell) -> None:
         on_top = self._turns.block(wait, bell, self._poll)
@@ -618,14 +657,11 @@ class Call(Generic[W_]):
         #: The engine's Wait; None until the call has begun.
         self.wait: W_ = None  # type: ignore[assignment]
 
-    def begin(self, begin: Begin[Any, W_]) -> None:
-        """Begin the call."""
-        self._driver.call(functools.partial(self.start, begin))
-
-    def start(self, begin: Begin[Any, W_], engine: Any, now: float) -> None:
-        """Begin the call. The caller holds the lock."""
-        self._driver.open()
-        self.wait = begin(engine, now, self.bell.ring)
+    def begin(self, method: Method[E_, P_, W_], *args: P_.args, **options: P_.kwargs) -> None:
+        """Begin the call. If the engine refuses it, raise the reason. See `Driver.run`."""
+        self._driver.begin(self, method, *args, **options)
+        if self.wait.error is not None:
+            self.wait.raise_error()
 
     def block(self) -> W_:
         """Block until the Wait is ready, and return it."""

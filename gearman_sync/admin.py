@@ -8,6 +8,7 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import AdminEngine, InvalidAdminClientState, Server, text
+from gearman_proto.arguments import to_seconds
 from gearman_proto.surface import AdminClient
 from gearman_proto.tls import make_contexts
 
@@ -44,8 +45,8 @@ class GearmanAdminClient(AdminClient[Server, SSLContext], Opened):
         )
 
     def _ask(self, command: text.Command[T]) -> T:
-        answer: T = self._driver.finish(self._begin_ask(command)).value
-        return answer
+        timeout = to_seconds(self.poll_timeout)
+        return self._driver.run(AdminEngine.ask, command, timeout=timeout).value
 
     def get_status(self) -> tuple[FunctionStatus, ...]:
         return self._ask(text.status())
@@ -72,8 +73,7 @@ class GearmanAdminClient(AdminClient[Server, SSLContext], Opened):
         return self._ask(text.verbose())
 
     def ping_server(self) -> float:
-        seconds: float = self._driver.finish(self._begin_ping()).value
-        return seconds
+        return self._driver.run(AdminEngine.ping, timeout=to_seconds(self.poll_timeout)).value
 
     def send_maxqueue(self, task: str | bytes, max_size: int | Iterable[int | None] | None) -> str:
         return self._ask(text.maxqueue(task, max_size))

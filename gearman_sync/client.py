@@ -8,6 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto import ClientEngine, InvalidClientState, Server, constants
+from gearman_proto.arguments import to_seconds
+from gearman_proto.jobs.submitting import check_requests
 from gearman_proto.surface.client import Client, Requests, make_job
 from gearman_proto.tls import make_contexts
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Stream
-    from gearman_proto.surface.base import Begin
+    from gearman_proto.engines.driving import P_, Method
 
 
 class GearmanClient(Client[Server, SSLContext], Opened):
@@ -80,7 +82,14 @@ class GearmanClient(Client[Server, SSLContext], Opened):
         wait_until_complete: bool = True,
         poll_timeout: float | None = None,
     ) -> Requests:
-        self._driver.run(self._begin_submit(job_requests, wait_until_complete, poll_timeout))
+        timeout = to_seconds(poll_timeout)
+        self._prepare(job_requests)
+        self._driver.run(
+            ClientEngine.submit,
+            job_requests,
+            accepted_only=not wait_until_complete,
+            timeout=timeout,
+        )
         return job_requests
 
     def wait_until_jobs_accepted(
@@ -93,23 +102,38 @@ class GearmanClient(Client[Server, SSLContext], Opened):
     def wait_until_jobs_completed(
         self, job_requests: Requests, poll_timeout: float | None = None
     ) -> Requests:
-        self._driver.run(self._begin_wait(job_requests, poll_timeout))
+        timeout = to_seconds(poll_timeout)
+        check_requests(job_requests)
+        self._driver.run(ClientEngine.wait_completed, job_requests, timeout=timeout)
         return job_requests
 
     def as_completed(
         self, job_requests: Collection[GearmanJobRequest], poll_timeout: float | None = None
     ) -> Iterator[GearmanJobRequest]:
-        return self._iterate(self._begin_as_completed(job_requests, poll_timeout))
+        timeout = to_seconds(poll_timeout)
+        check_requests(job_requests)
+        return self._iterate(ClientEngine.as_completed, job_requests, timeout=timeout)
 
     def updates(
         self, job_request: GearmanJobRequest, poll_timeout: float | None = None
     ) -> Iterator[JobUpdate]:
-        return self._iterate(self._begin_updates(job_request, poll_timeout))
+        timeout = to_seconds(poll_timeout)
+        check_requests([job_request])
+        return self._iterate(ClientEngine.updates, job_request, timeout=timeout)
 
-    def _iterate(self, begin: Begin) -> Iterator[Any]:
+    def _iterate(
+        self,
+        method: Method[ClientEngine, P_, Stream],
+        *args: P_.args,
+        **options: P_.kwargs,
+    ) -> Iterator[Any]:
+        """Begin a call at the first `next`, and yield the items of its Stream.
+
+        The arguments are those of `Driver.run`.
+        """
         call: Call[Stream] = Call(self._driver)
         try:
-            call.begin(begin)
+            call.begin(method, *args, **options)
             stream = call.wait
             while True:
                 done = stream.done
@@ -142,14 +166,16 @@ class GearmanClient(Client[Server, SSLContext], Opened):
         *,
         by_unique: bool = False,
     ) -> Requests:
-        self._driver.run(self._begin_statuses(job_requests, poll_timeout, by_unique))
+        timeout = to_seconds(poll_timeout)
+        queries = self._status_queries(job_requests, by_unique)
+        self._driver.run(ClientEngine.statuses, job_requests, queries, timeout=timeout)
         return job_requests
 
     def establish_connection(
         self, connection: Server | HostSpec, poll_timeout: float | None = None
     ) -> Server:
         server = self._find(connection)
-        self._driver.run(self._begin_connect(server, poll_timeout))
+        self._driver.run(ClientEngine.connect, server, timeout=to_seconds(poll_timeout))
         return server
 
     def poll_connections_until_stopped(
@@ -168,7 +194,7 @@ class GearmanClient(Client[Server, SSLContext], Opened):
                 call.block()
             return False
 
-        return self._driver.during(self._begin_watch(timeout), watch)
+        return self._driver.during(watch, ClientEngine.watch, timeout=to_seconds(timeout))
 
     def shutdown(self) -> None:
         self._driver.close()

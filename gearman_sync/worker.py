@@ -18,6 +18,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto import InvalidWorkerState, Server, WorkerEngine, WorkerJob
+from gearman_proto.arguments import to_seconds
 from gearman_proto.engines.outcomes import (
     Ending,
     ForkGuard,
@@ -91,14 +92,15 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         # What `after_job` has raised; it is raised when all jobs are done.
         errors: list[BaseException] = []
         body = functools.partial(self._work, errors=errors)
-        stream = self._driver.during(self._begin_work(poll_timeout), body)
+        timeout = to_seconds(poll_timeout)
+        self._look_at_hooks()
+        stream = self._driver.during(body, WorkerEngine.work, timeout=timeout)
         if errors:
             raise errors[0]
         stream.raise_error()
 
     def _work(self, call: Call[WorkStream], errors: list[BaseException]) -> WorkStream:
         stream = call.wait
-        take = functools.partial(self._driver.call, WorkerEngine.next_job, look=False)
         execute: Callable[[WorkerJob], None] = functools.partial(self._execute, errors=errors)
         pool = None
         if self._max_jobs > 1:
@@ -110,7 +112,7 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
             while not stream.done:
                 call.block()
                 active, stream.active = stream.active, False
-                while stream.news and (job := take()) is not None:
+                while stream.news and (job := self._driver.call(WorkerEngine.next_job)) is not None:
                     execute(job)
                 self._log()
                 if not self.after_poll(active):
@@ -146,7 +148,7 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         go_on = False
         with Watch(self._leaves, errors.append):
             go_on = bool(self.after_job())
-        self._driver.call(lambda engine, now: engine.job_done(job, now, go_on=go_on), look=False)
+        self._driver.call(WorkerEngine.job_done, job, go_on=go_on)
 
     def _execute_in_pool(self, job: WorkerJob, errors: list[BaseException]) -> None:
         try:
@@ -228,8 +230,8 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         self._send(current_job, self._event(WorkException, current_job, data), poll_timeout)
 
     def _send(self, job: WorkerJob, event: PacketEvent, timeout: float | None) -> None:
-        self._driver.run(self._begin_send(job, event, timeout))
+        self._driver.run(WorkerEngine.send, job, event, timeout=to_seconds(timeout))
 
     def _send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
         for event in events:
-            self._driver.run(self._begin_send(job, event, None, done=self._ends_at_once))
+            self._driver.run(WorkerEngine.send, job, event, done=self._ends_at_once)

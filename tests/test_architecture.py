@@ -31,7 +31,12 @@ ARROWS: Final[dict[str, set[str]]] = {
     GROUND: set(),
     "gearman_proto.wire": {GROUND},
     "gearman_proto.jobs": {GROUND, "gearman_proto.wire"},
-    "gearman_proto.surface": {GROUND, "gearman_proto.wire", "gearman_proto.jobs"},
+    "gearman_proto.surface": {
+        GROUND,
+        "gearman_proto.wire",
+        "gearman_proto.jobs",
+        "gearman_proto.engines",
+    },
     "gearman_proto.engines": {GROUND, "gearman_proto.wire", "gearman_proto.jobs"},
     "gearman_sync": CORE,
     "gearman_sync.cli": CORE | {"gearman_sync", "gearman_sync.testing.conformance"},

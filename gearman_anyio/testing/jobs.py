@@ -16,6 +16,8 @@ from gearman_proto.testing import jobs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gearman_proto.wire.events import PacketEvent
+
 
 class JobDouble(jobs.JobDouble):
     """A job for tests that call a callback directly, without a connection.
@@ -31,9 +33,10 @@ class JobDouble(jobs.JobDouble):
     _worker_class = GearmanWorker
 
     @staticmethod
-    async def _run(begin: Callable[[Any, float, Any], object]) -> None:
+    async def _run(_: object, job: JobDouble, event: PacketEvent, **__: object) -> None:
+        """Stand in for `Driver.run`."""
         await anyio.lowlevel.checkpoint()
-        begin(jobs.Desk(), 0.0, None)
+        job.take_down(event)
 
     async def call(self, callback: Callable[[Any, Any], Any]) -> Any:
         """Call `callback` with the worker and this job, and complete the job.

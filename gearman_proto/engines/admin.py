@@ -171,9 +171,9 @@ class AdminEngine(ConnectingEngine[AdminLink]):
 
     def ask(
         self,
-        command: Command[T],
         now: float,
         wake: Callable[[], Any],
+        command: Command[T],
         *,
         timeout: float | None = constants.DEFAULT_ADMIN_TIMEOUT,
     ) -> Question[T]:
@@ -185,8 +185,10 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             wake: Called once, when the question is done.
             timeout: Seconds to wait at most, or None; see `arguments.to_seconds`.
 
+        Returns:
+            The question. It is refused if the engine is closed.
+
         Raises:
-            InvalidAdminClientState: The engine is closed.
             TypeError, ValueError: `timeout` is no number.
         """
         deadline = deadline_of(now, timeout)
@@ -271,7 +273,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
 
     def _ask(self, question: Question[T], now: float) -> Question[T]:
         if self.closed:
-            raise InvalidAdminClientState("this admin client has been shut down")
+            return question.refuse(InvalidAdminClientState("this admin client has been shut down"))
         link = self._link
         if link is not None and link.asked is not None and link.asked not in self._held:
             self._interrupt(link)

@@ -6,7 +6,6 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
-from gearman_proto.errors import ArgumentValueError, ConnectionError, LocalProtocolError
 from gearman_proto.records import record
 
 from .states import State, StateTable, turn
@@ -14,7 +13,6 @@ from .timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableSequence
-    from types import TracebackType
 
     from gearman_proto.wire.connection import Connection
 
@@ -26,31 +24,6 @@ L = TypeVar("L")
 _CHUNK_SIZE: Final = 256 * 1024
 # Packets to write at a time, so that those that are to follow are not looked at again and again.
 _CHUNK_PACKETS: Final = 8192
-
-#: What a call of the caller's side raises that has changed nothing: it looks at what it was given
-#: before it does anything.
-REFUSALS: Final = (LocalProtocolError, ConnectionError)
-
-
-class checking:  # noqa: N801 - used as a function is
-    """In here, a call of the caller's side looks at what it was given; nothing has changed yet.
-
-    Raises:
-        ArgumentValueError: Something else than one of REFUSALS was raised: by a property of a
-            request, say, which may be of a class of the application's.
-    """
-
-    # Not a generator: `BaseDriver` tells a refusal by all frames being those of engines.
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, REFUSALS):
-            raise ArgumentValueError(f"it can't be looked at: {type(error).__name__}") from error
 
 
 @record(frozen=True)
@@ -201,11 +174,13 @@ class Engine(Protocol[L]):
     calls `handle_timeout` as soon as it has served the other links.
 
     Every call that can change the engine gets the time as `now`, in seconds of any monotonic
-    clock. The engine has no clock of its own.
+    clock. The engine has no clock of its own. The calls of the caller's side get it first, those
+    of the transport side last.
 
-    If a call of the caller's side raises LocalProtocolError or ConnectionError, it has changed
-    nothing. Any other exception from an engine is a bug. The driver passes it to `crash`, so that
-    no call hangs.
+    A call that waits returns a Wait. If the engine refuses the call, for example because it is
+    closed, the Wait is done at once and `raise_error` raises the reason; nothing has changed. Any
+    exception from an engine is a bug or a signal handler's. The driver passes it to `crash`, so
+    that no call hangs.
     """
 
     @property

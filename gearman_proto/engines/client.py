@@ -68,7 +68,7 @@ from gearman_proto.names import to_wire
 from gearman_proto.wire.events import OptionReq
 
 from .answers import Answers
-from .base import CONNECTING, GONE, OPEN, WAITING, checking
+from .base import CONNECTING, GONE, OPEN, WAITING
 from .clientlink import (
     ITEM_COST,
     LARGE,
@@ -82,14 +82,14 @@ from .connecting import ConnectingEngine
 from .foreground import LoneRef, RequestRef, Submit
 from .heartbeat import Aside
 from .pool import Server, ServerPool
-from .queries import Query, StatusWait, query_event
+from .queries import Asked, Query, StatusWait
 from .waits import RequestsWait, Stream, UpdateStream, Wait
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from gearman_proto.address import HostSpec, ServerAddress
+    from gearman_proto.address import ServerAddress
 
 # Bytes to make at a time. Enough to keep a server busy, little enough to start early.
 _CHUNK_SIZE: Final = 65536
@@ -183,9 +183,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def submit(
         self,
-        requests: Collection[GearmanJobRequest],
         now: float,
         wake: Callable[[], Any],
+        requests: Collection[GearmanJobRequest],
         *,
         accepted_only: bool = False,
         timeout: float | None = None,
@@ -199,12 +199,15 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             accepted_only: Whether to wait for JOB_CREATED only.
             timeout: Seconds to wait at most, or None; see `arguments.to_seconds`.
 
+        Returns:
+            The Wait. It is refused if the engine is closed, or if a request is another engine's.
+
         Raises:
-            InvalidClientState: The engine is closed, or a request is another engine's.
             TypeError, ValueError: `timeout` is no number.
         """
-        self._check_open()
         deadline = deadline_of(now, timeout)
+        if self.closed:
+            return RequestsWait((), deadline, wake).refuse(_shut_down())
         if type(requests) is Supply:
             link = None if self._abandoned > self._max_abandoned else self._only_link(now)
             if link is not None and not requests.requests:
@@ -215,7 +218,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 return self._start(wait)
             requests = requests.all()
         wait = RequestsWait(requests, deadline, wake, accepted_only=accepted_only)
-        self._claim(wait.members)
+        try:
+            self._claim(wait.members)
+        except InvalidClientState as error:
+            return wait.refuse(error)
         try:
             # All requests share this tuple. An attribute of `wait` would make a reference cycle.
             alone = (wait,)
@@ -255,9 +261,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def wait_completed(
         self,
-        requests: Collection[GearmanJobRequest],
         now: float,
         wake: Callable[[], Any],
+        requests: Collection[GearmanJobRequest],
         *,
         timeout: float | None = None,
     ) -> RequestsWait:
@@ -267,9 +273,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def as_completed(
         self,
-        requests: Collection[GearmanJobRequest],
         now: float,
         wake: Callable[[], Any],
+        requests: Collection[GearmanJobRequest],
         *,
         timeout: float | None = None,
     ) -> Stream:
@@ -279,9 +285,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def updates(
         self,
-        request: GearmanJobRequest,
         now: float,
         wake: Callable[[], Any],
+        request: GearmanJobRequest,
         *,
         timeout: float | None = None,
     ) -> UpdateStream:
@@ -294,29 +300,24 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
         Else like `submit`; the Stream is done by its timeout only.
         """
-        self._check_open()
         stream = Stream((), deadline_of(now, timeout), wake)
+        if self.closed:
+            return stream.refuse(_shut_down())
         self._watchers.add(stream)
         return self._start(stream)
 
     def connect(
         self,
-        server: Server | HostSpec,
         now: float,
         wake: Callable[[], Any],
+        server: Server,
         *,
         timeout: float | None = None,
     ) -> Wait:
-        """Wait for a connection to `server`. Else like `submit`.
-
-        Raises:
-            InvalidClientState: The engine is closed, or `server` is none of its servers.
-            TypeError, ValueError: `server` is no server and no address, or `timeout` no number.
-        """
-        self._check_open()
-        with checking():
-            server = self.pool.find(server)
+        """Wait for a connection to `server`, one of the pool's. Else like `submit`."""
         wait = Wait(deadline_of(now, timeout), wake)
+        if self.closed:
+            return wait.refuse(_shut_down())
         link = self._link_to(server, now)
         if link.is_up:
             wait.finish()
@@ -326,43 +327,30 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def statuses(
         self,
-        requests: Collection[GearmanJobRequest],
         now: float,
         wake: Callable[[], Any],
+        requests: Collection[GearmanJobRequest],
+        asked: Sequence[Asked],
         *,
-        by_unique: bool = False,
         timeout: float | None = None,
     ) -> StatusWait:
-        """Ask for the status of `requests`.
-
-        By handle (GET_STATUS) where there is one, else by unique (GET_STATUS_UNIQUE).
+        """Ask for the status of requests. Else like `submit`.
 
         Args:
-            requests: They need not have been submitted here.
+            requests: The requests, for the `job_requests` of errors.
+            asked: The packets and the servers, from `status_queries`.
             now: The time.
             wake: Called once, when the wait is done.
-            by_unique: Whether to ask by unique although there is a handle.
             timeout: Seconds to wait at most, or None.
-
-        Raises:
-            InvalidClientState: The engine is closed; a request has neither handle nor unique; or
-                it is at a server that is not one of this client's.
-            TypeError, ValueError: A handle, unique or connection is none, or not one that servers
-                take.
         """
-        self._check_open()
-        asked = []
-        with checking():
-            check_requests(requests)
-            wait = StatusWait(requests, deadline_of(now, timeout), wake)
-            for request in wait.members:
-                query = Query(request, wait, query_event(request, by_unique))
-                address = request.connection
-                servers = self.pool.servers if address is None else [self.pool.find(address)]
-                asked.append((query, servers))
+        wait = StatusWait([request for request, _, _ in asked], deadline_of(now, timeout), wake)
+        wait.requests = requests
+        if self.closed:
+            return wait.refuse(_shut_down())
         full = self._full_servers() if self._abandoned > self._max_abandoned else ()
-        for query, servers in asked:
-            query.request.was_in_time()
+        for request, event, servers in asked:
+            request.was_in_time()
+            query = Query(request, wait, event)
             wait.queries.append(query)
             wait.open += 1
             query.open = max(len(servers), 1)
@@ -556,10 +544,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     # Waits.
 
-    def _check_open(self) -> None:
-        if self.closed:
-            raise InvalidClientState("this client has been shut down")
-
     def _claim(self, requests: Sequence[GearmanJobRequest]) -> None:
         """Claim `requests` for this engine until they are marked `unclaimed` again.
 
@@ -609,7 +593,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._claimed = ()
 
     def _joined(self, wait: _R) -> _R:
-        self._claim(wait.members)
+        try:
+            self._claim(wait.members)
+        except InvalidClientState as error:
+            return wait.refuse(error)
         try:
             # A stream yields each request once. An application's subclass might not be hashable.
             for request in {id(request): request for request in wait.members}.values():
@@ -965,6 +952,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._link_to(server, now).outbox.append(query)
         else:
             query.fail(ServerUnavailable(f"{server.address} did not answer: {error}"))
+
+
+def _shut_down() -> InvalidClientState:
+    return InvalidClientState("this client has been shut down")
 
 
 def _changed(error: Exception) -> LocalProtocolError:

@@ -141,7 +141,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         """Report the number of handed-over bytes that the peer's system has not acknowledged."""
         link.delivery.measured(unacknowledged)
 
-    def disconnect(self, server: Server, now: float) -> None:
+    def disconnect(self, now: float, server: Server) -> None:
         """Close the connection to `server`, if there is one, as if it had been lost."""
         if server.link is not None:
             self._close(server.link, ConnectionError("it was closed by the application"), now)

@@ -1,24 +1,20 @@
-"""What the drivers of all adapters have in common. It does no I/O either.
+"""The common part of the drivers of all adapters. It does no I/O either.
 
-A driver may rely on what `Engine` says, but for two things: there may be a bug in one, and a
-signal's exception (KeyboardInterrupt) may hit it anywhere. After either, a packet may have been
-taken and not applied, or made and not written; to go on would give requests each other's answers.
-So all connections are given up, and everybody who waits is told why.
+A driver relies on the rules of `Engine`, except in two cases: an engine may have a bug, and the
+exception of a signal handler (KeyboardInterrupt) may interrupt it anywhere. After either, a packet
+may have been taken but not applied, or made but not written. If the driver went on, requests could
+get each other's answers. So it gives up all connections, and each waiting call raises the reason.
 
-What else a signal handler may do, and so may a finalizer that the collector runs, is to call the
-engine again, on top of a call that it has interrupted. Such a call is posted: it is made when the
-one beneath is over.
+A signal handler, or a finalizer that the garbage collector runs, can also call the engine in the
+middle of another call. The driver posts such a call, and makes it after the interrupted one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from traceback import walk_tb
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeAlias, TypeVar
 
 from gearman_proto.errors import ConnectionError
-
-from .base import REFUSALS
 
 if TYPE_CHECKING:
     from .base import Engine
@@ -27,9 +23,10 @@ if TYPE_CHECKING:
 E_ = TypeVar("E_", bound="Engine[Any]")
 W_ = TypeVar("W_", bound="Wait")
 T_ = TypeVar("T_")
+P_ = ParamSpec("P_")
 
-#: Begins a call: it gets the engine, the time and a `wake`, and returns the Wait.
-Begin: TypeAlias = Callable[[E_, float, Callable[[], Any]], W_]
+#: A method of an engine that begins a call that waits. It gets the time and a `wake` first.
+Method: TypeAlias = Callable[Concatenate[E_, float, Callable[[], Any], P_], W_]
 
 #: Bytes to read at a time. Above 128 KiB, glibc may get the memory for each read from the system,
 #: which takes longer than the read.
@@ -72,11 +69,8 @@ class BaseDriver(Generic[E_]):
             try:
                 self._posted[0](self.engine, now)
             except Exception as error:  # noqa: BLE001 - a bug, as in `_tell`
-                if self._is_refusal(error):
-                    self._log("a call that was made in the middle of another was refused")
-                else:
-                    self._log("internal error in %r", self._posted[0])
-                    self.engine.crash(error)
+                self._log("internal error in %r", self._posted[0])
+                self.engine.crash(error)
             del self._posted[0]  # Only now: a signal's exception would lose it.
         return True
 
@@ -107,21 +101,6 @@ class BaseDriver(Generic[E_]):
         Return None if this is unknown.
         """
         return None
-
-    @staticmethod
-    def _is_refusal(error: BaseException) -> bool:
-        """Whether `error` is one of REFUSALS, so that nothing has changed.
-
-        It is none if it comes from a signal handler that has hit the engine in the middle of
-        something, and has used another client, say.
-        """
-        is_inside = False
-        for frame, _ in walk_tb(error.__traceback__):
-            name = frame.f_globals["__name__"]
-            if is_inside and not name.startswith("gearman_proto."):
-                return False
-            is_inside |= name.startswith("gearman_proto.engines.") and name != __name__
-        return isinstance(error, REFUSALS)
 
     def _interrupted(self, error: BaseException) -> None:
         """An exception has come out of the middle of the engine: a signal's, most likely."""

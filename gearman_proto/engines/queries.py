@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gearman_proto import constants
 from gearman_proto.errors import InvalidClientState
+from gearman_proto.jobs.submitting import check_requests
 from gearman_proto.names import check_name
 from gearman_proto.wire.events import GetStatus, GetStatusUnique
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
     from gearman_proto.wire.events import PacketEvent
 
-    from .pool import Server
+    from .pool import Server, ServerPool
 
 
 class Query:
@@ -85,6 +86,39 @@ class StatusWait(RequestsWait):
             if not query.answered:
                 query.request.timed_out = True
         super().expire(now)
+
+
+#: A request, the packet that asks for its status, and the servers to ask.
+Asked: TypeAlias = "tuple[GearmanJobRequest, PacketEvent, list[Server]]"
+
+
+def status_queries(
+    pool: ServerPool, requests: Collection[GearmanJobRequest], *, by_unique: bool = False
+) -> list[Asked]:
+    """Return what to ask which servers of `pool` for the status of `requests`.
+
+    Ask by handle (GET_STATUS) where there is one, else by unique (GET_STATUS_UNIQUE).
+
+    Args:
+        pool: The client's servers.
+        requests: They need not have been submitted by the client.
+        by_unique: True to ask by unique although there is a handle.
+
+    Raises:
+        InvalidClientState: A request has neither a handle nor a unique, or it is at a server that
+            is not one of the pool's.
+        TypeError, ValueError: A handle, unique or connection is none, or servers do not take it.
+    """
+    check_requests(requests)
+    return [
+        (request, query_event(request, by_unique), _servers_of(request, pool))
+        for request in requests
+    ]
+
+
+def _servers_of(request: GearmanJobRequest, pool: ServerPool) -> list[Server]:
+    address = request.connection
+    return pool.servers if address is None else [pool.find(address)]
 
 
 def query_event(request: GearmanJobRequest, by_unique: bool) -> PacketEvent:

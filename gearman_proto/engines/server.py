@@ -304,12 +304,11 @@ class ServerEngine(BaseEngine):
     def serve(self, now: float, wake: Callable[[], Any]) -> Wait:
         """Return a Wait that is done, and calls `wake`, when the server has ended.
 
-        Raises:
-            LocalProtocolError: It has ended already.
+        It is refused if the server has ended already.
         """
-        if self.closed:
-            raise LocalProtocolError("this server has ended")
         wait = Wait(None, wake)
+        if self.closed:
+            return wait.refuse(LocalProtocolError("this server has ended"))
         self._waits.add(wait)
         return wait
 

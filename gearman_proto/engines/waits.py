@@ -22,7 +22,9 @@ from gearman_proto.jobs.request import ended, next_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from typing import Self
 
+    from gearman_proto.errors import ConnectionError, LocalProtocolError
     from gearman_proto.jobs.request import GearmanJobRequest
     from gearman_proto.jobs.updates import JobUpdate
 
@@ -67,6 +69,11 @@ class Wait:
         self.note(error)
         self.finish()
 
+    def refuse(self, error: LocalProtocolError | ConnectionError) -> Self:
+        """End the call before it has begun: it has changed nothing, and raises `error`."""
+        self.fail(error)
+        return self
+
     def expire(self, now: float) -> None:  # noqa: ARG002 - it is what Timers call
         """The deadline has come."""
         self.timed_out = True
@@ -78,6 +85,7 @@ class Wait:
         Raises:
             ServerUnavailable: No server could be reached.
             ExceededConnectionAttempts: Some request was lost too often.
+            LocalProtocolError: The call was refused: its client is closed, for example.
             GearmanError: There is a bug in this library.
         """
         error = self.error

@@ -50,6 +50,7 @@ from gearman_proto.arguments import (
 from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,
+    LocalProtocolError,
     RemoteProtocolError,
 )
 from gearman_proto.jobs.assigned import WorkerJob
@@ -247,7 +248,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     # The caller's side: what it can do.
 
-    def register(self, function: bytes, timeout: float | None, now: float) -> None:
+    def register(self, now: float, function: bytes, timeout: float | None) -> None:
         """Take jobs of `function`; `timeout` is how many seconds one may take, None for any.
 
         Raises:
@@ -259,7 +260,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._abilities[function] = milliseconds
         self._tell_abilities(now)
 
-    def unregister(self, function: bytes, now: float) -> None:
+    def unregister(self, now: float, function: bytes) -> None:
         """Take no more jobs of `function`; those that are there are done first."""
         self._abilities.pop(function, None)
         self._tell_abilities(now)
@@ -283,14 +284,15 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             wake: Called when there is news, or when the work is over.
             timeout: Seconds after which it is called although nothing has come, or None.
 
-        Raises:
-            InvalidWorkerState: It works already, or was closed.
+        Returns:
+            The stream. It is refused if the engine is closed, or works already.
         """
+        stream = WorkStream(wake, timeout)
         if self.closed:
-            raise InvalidWorkerState("this worker has been shut down")
+            return stream.refuse(InvalidWorkerState("this worker has been shut down"))
         if self._stream is not None:
-            raise InvalidWorkerState("this worker works already")
-        stream = self._stream = WorkStream(wake, timeout)
+            return stream.refuse(InvalidWorkerState("this worker works already"))
+        self._stream = stream
         if self._life is WorkerLife.TOLD_TO_STOP:
             self._turn(WorkerLife.STOPPING)
             stream.finish()
@@ -325,10 +327,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def send(
         self,
-        job: WorkerJob,
-        event: PacketEvent,
         now: float,
         wake: Callable[[], Any],
+        job: WorkerJob,
+        event: PacketEvent,
         *,
         timeout: float | None = None,
         done: bool = False,
@@ -344,46 +346,49 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             done: Whether this is `job_done`, too, if `event` ends the job; what asks for another
                 job is then written together with the result.
 
-        Raises:
-            InvalidWorkerState: The job has ended, so nothing can be said about it; or it is another
-                worker's.
-            ConnectionError: Its connection was lost, so the server gives it to somebody else.
-            LocalProtocolError: Servers do not take such a packet.
+        Returns:
+            The Wait. It is refused with InvalidWorkerState if the job has ended, or is another
+            worker's; with ConnectionError if its connection was lost, so the server gives the job
+            to another worker; and with LocalProtocolError if servers do not take such a packet.
         """
-        deadline = deadline_of(now, timeout)
+        wait = Wait(deadline_of(now, timeout), wake)
         if job.ended:
-            raise InvalidWorkerState(f"{job!r} has ended")
+            return wait.refuse(InvalidWorkerState(f"{job!r} has ended"))
         link: WorkerLink = job.link
         ends = isinstance(event, _TERMINAL)
         if not link.alive:
             job.ended = ends
-            raise ConnectionError(
-                f"{job!r} was lost with its connection to {link.address}: {link.reason}"
+            return wait.refuse(
+                ConnectionError(
+                    f"{job!r} was lost with its connection to {link.address}: {link.reason}"
+                )
             )
         if link.server not in self.pool.servers:
-            raise InvalidWorkerState(f"{job!r} is another worker's")
-        self._send(link, event)
+            return wait.refuse(InvalidWorkerState(f"{job!r} is another worker's"))
+        try:
+            self._send(link, event)
+        except LocalProtocolError as error:
+            return wait.refuse(error)
         if ends:
             job.ended = True
             del link.jobs[job]
             link.results += 1
             self._go_on(link, now)
             if done:
-                self.job_done(job, now)
+                self.job_done(now, job)
             else:
                 self._grab_more(now)
-        wait = Wait(deadline, wake)
         if link.unsent_size <= _MAX_UNSENT:
             wait.finish()
             return wait
         if not link.waits:
             self._watch_stall(link, now)
         link.waits.append(wait)
-        if deadline is not None:
-            self._timers.set(wait, deadline, Wait.expire)
+        if wait.deadline is not None:
+            self._timers.set(wait, wait.deadline, Wait.expire)
         return wait
 
-    def job_done(self, job: WorkerJob, now: float, *, go_on: bool = True) -> None:
+    def job_done(self, now: float, job: WorkerJob, *, go_on: bool = True) -> None:
         """The caller is done with `job`. If it has not ended, it fails.
 
         Args:
@@ -396,7 +401,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if not go_on and job in self._jobs:
             self.stop(now)  # First: its failure may otherwise let the link ask for another one.
         if not job.ended and link.alive:
-            self.send(job, WorkFail(job.wire_handle), now, _nothing)
+            self.send(now, _nothing, job, WorkFail(job.wire_handle))
         self._jobs.discard(job)
         job.over = True
         if self._life is not WORKING and link.alive:

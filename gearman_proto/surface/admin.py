@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Generic
 
 from gearman_proto import constants
 from gearman_proto.arguments import to_seconds
 from gearman_proto.tls import parse_servers
 from gearman_proto.wire import text
 
-from .base import Begin, Connected, ContextT, ServerT, Waited
+from .base import Connected, ContextT, ServerT, Waited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -239,13 +239,3 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
         Calls that wait, in other threads or tasks, raise InvalidAdminClientState. It does nothing
         to the server, and nothing when called again.
         """
-
-    # What adapters run.
-
-    def _begin_ask(self, command: text.Command[Any]) -> Begin:
-        timeout = to_seconds(self.poll_timeout)
-        return lambda engine, now, wake: engine.ask(command, now, wake, timeout=timeout)
-
-    def _begin_ping(self) -> Begin:
-        timeout = to_seconds(self.poll_timeout)
-        return lambda engine, now, wake: engine.ping(now, wake, timeout=timeout)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterator
+
     from gearman_proto.address import ServerAddress
 
 T_ = TypeVar("T_")
@@ -19,8 +20,6 @@ ContextT = TypeVar("ContextT")
 Waited: TypeAlias = "T_ | Awaitable[T_]"
 #: What gives something several times: for ``for``, or for ``async for``.
 Iterated: TypeAlias = "Iterator[T_] | AsyncIterator[T_]"
-#: Begins a call: gets the engine, the time and a `wake`, and returns the call's Wait.
-Begin: TypeAlias = Callable[[Any, float, Callable[[], Any]], Any]
 
 
 class Connected(ABC, Generic[ServerT]):

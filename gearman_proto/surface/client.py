@@ -7,19 +7,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.arguments import to_seconds
+from gearman_proto.engines.queries import status_queries
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.jobs.submitting import check_requests, prepare, supply_requests
+from gearman_proto.jobs.submitting import prepare, supply_requests
 from gearman_proto.jobs.supply import Supply
 from gearman_proto.tls import parse_servers
 
-from .base import Begin, Connected, ContextT, Iterated, ServerT, Waited
+from .base import Connected, ContextT, Iterated, ServerT, Waited
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from gearman_proto.address import HostSpec
+    from gearman_proto.engines.pool import ServerPool
+    from gearman_proto.engines.queries import Asked
     from gearman_proto.jobs.updates import JobUpdate
 
 #: A list, tuple or set of requests. What is passed in is what is returned.
@@ -395,62 +397,23 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         """What `submit_multiple_jobs` returns of what `submit_multiple_requests` did."""
         return requests.all() if type(requests) is Supply else requests
 
-    def _begin_submit(
-        self,
-        requests: Collection[GearmanJobRequest],
-        wait_until_complete: bool,
-        timeout: float | None,
-    ) -> Begin:
-        seconds = to_seconds(timeout)
-        accepted_only = not wait_until_complete
+    def _prepare(self, requests: Collection[GearmanJobRequest]) -> None:
+        """Encode what `requests` are about, so that they can be submitted."""
         if type(requests) is not Supply or requests.requests:
             # A Supply has requests only if the application has read them, and might have changed
             # them.
             prepare(requests, self.data_encoder, self._max_packet_size)
-        return lambda engine, now, wake: engine.submit(
-            requests, now, wake, accepted_only=accepted_only, timeout=seconds
-        )
 
-    def _begin_wait(self, requests: Collection[GearmanJobRequest], timeout: float | None) -> Begin:
-        seconds = to_seconds(timeout)
-        check_requests(requests)
-        return lambda engine, now, wake: engine.wait_completed(requests, now, wake, timeout=seconds)
-
-    # For these two, what is wrong is raised when they are called, not by the first `next`.
-
-    def _begin_as_completed(
-        self, requests: Collection[GearmanJobRequest], poll_timeout: float | None
-    ) -> Begin:
-        timeout = to_seconds(poll_timeout)
-        check_requests(requests)
-        return lambda engine, now, wake: engine.as_completed(requests, now, wake, timeout=timeout)
-
-    def _begin_updates(self, request: GearmanJobRequest, poll_timeout: float | None) -> Begin:
-        timeout = to_seconds(poll_timeout)
-        check_requests([request])
-        return lambda engine, now, wake: engine.updates(request, now, wake, timeout=timeout)
-
-    def _begin_statuses(
-        self, requests: Collection[GearmanJobRequest], timeout: float | None, by_unique: bool
-    ) -> Begin:
-        seconds, is_by_unique = to_seconds(timeout), bool(by_unique)
-        check_requests(requests)
-        return lambda engine, now, wake: engine.statuses(
-            requests, now, wake, by_unique=is_by_unique, timeout=seconds
-        )
+    def _status_queries(
+        self, requests: Collection[GearmanJobRequest], by_unique: bool
+    ) -> list[Asked]:
+        pool: ServerPool = self._driver.engine.pool
+        return status_queries(pool, requests, by_unique=bool(by_unique))
 
     def _find(self, connection: ServerT | HostSpec) -> ServerT:
         """The server of this client that is meant."""
         server: ServerT = self._driver.engine.pool.find(connection)
         return server
-
-    def _begin_connect(self, server: ServerT, timeout: float | None) -> Begin:
-        seconds = to_seconds(timeout)
-        return lambda engine, now, wake: engine.connect(server, now, wake, timeout=seconds)
-
-    def _begin_watch(self, timeout: float | None) -> Begin:
-        seconds = to_seconds(timeout)
-        return lambda engine, now, wake: engine.watch(now, wake, timeout=seconds)
 
 
 def make_job(

@@ -15,7 +15,7 @@ from gearman_proto.jobs.results import data_event, result_event
 from gearman_proto.names import check_client_id, check_task, to_text
 from gearman_proto.tls import parse_servers
 
-from .base import Begin, Connected, ContextT, ServerT, Waited
+from .base import Connected, ContextT, ServerT, Waited
 from .callbacks import check_callback, is_async
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         ability = Ability(callback, seconds, is_async(callback))
 
         def register(engine: Any, now: float) -> None:
-            engine.register(wire, seconds, now)
+            engine.register(now, wire, seconds)
             # Nobody can take a job of it before this is over.
             self._registered[name] = ability
             self.worker_abilities[name] = callback
@@ -201,7 +201,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
         def unregister(engine: Any, now: float) -> None:
             if self.worker_abilities.pop(name, None) is not None:
-                engine.unregister(wire, now)
+                engine.unregister(now, wire)
 
         self._driver.tell(unregister)
         return name
@@ -222,13 +222,13 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         name = to_text(client_id, "client id")
         wire = check_client_id(name)
         self.worker_client_id = name
-        self._driver.tell(lambda engine, _now: engine.set_client_id(wire))
+        self._driver.tell(lambda engine, _: engine.set_client_id(wire))
         return name
 
     def _introduce(self, engine: Any) -> None:
         """Tell a new engine what was told to the one before it."""
         for task in self.worker_abilities:
-            engine.register(check_task(task), self._registered[task].timeout, 0.0)
+            engine.register(0.0, check_task(task), self._registered[task].timeout)
         if self.worker_client_id is not None:
             engine.set_client_id(check_client_id(self.worker_client_id))
 
@@ -285,10 +285,9 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         """Whether a job is being done (python-gearman: `has_job_lock`)."""
         return bool(self._driver.engine.has_jobs())
 
-    def _begin_work(self, poll_timeout: float | None) -> Begin:
-        timeout = to_seconds(poll_timeout)
+    def _look_at_hooks(self) -> None:
+        """Find out whether a job is over with its result, as no subclass has hooks of its own."""
         self._ends_at_once = not any(map(self._has_own, _HOOKS))
-        return lambda engine, now, wake: engine.work(now, wake, timeout=timeout)
 
     def _has_own(self, hook: str) -> bool:
         """Whether this worker, or its class, has a `hook` of its own."""
@@ -490,14 +489,6 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     def _result(self, job: WorkerJob, data: Any) -> WorkComplete:
         """Return the packet that ends `job` with the application's result."""
         return result_event(handle_of(job), self.data_encoder, data, b"", self._how[1])
-
-    def _begin_send(
-        self, job: WorkerJob, event: PacketEvent, timeout: float | None, *, done: bool = False
-    ) -> Begin:
-        seconds = to_seconds(timeout)
-        return lambda engine, now, wake: engine.send(
-            job, event, now, wake, timeout=seconds, done=done
-        )
 
 
 def handle_of(job: WorkerJob) -> bytes:

@@ -94,15 +94,15 @@ class CallingNode(Node):
         Args:
             call: The call.
             function: The engine's method, called as
-                ``function(*args, now, wake, timeout=call.timeout)``.
-            args: The first arguments of `function`.
+                ``function(now, wake, *args, timeout=call.timeout)``.
+            args: The other arguments of `function`.
         """
         net = self.net
         self.calls[call] = None
         net.trace.add(net.now, self.name, "calls", call.name)
 
         def begin() -> None:
-            call.wait = function(*args, net.now, call.woken, timeout=call.timeout)
+            call.wait = function(net.now, call.woken, *args, timeout=call.timeout)
             if call.wait.ready and call not in self.woken:
                 self.woken.append(call)
 

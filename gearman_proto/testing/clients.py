@@ -10,6 +10,7 @@ from gearman_proto.arguments import check_type
 from gearman_proto.constants import DEFAULT_HEARTBEAT
 from gearman_proto.engines.admin import AdminEngine
 from gearman_proto.engines.client import ClientEngine
+from gearman_proto.engines.queries import status_queries
 from gearman_proto.engines.waits import Stream
 from gearman_proto.errors import ArgumentValueError, RemoteProtocolError
 from gearman_proto.jobs.encoder import NoopEncoder
@@ -153,7 +154,7 @@ class ClientNode(CallingNode):
         Args:
             requests: Requests of an earlier call of this client, which have a handle or a unique.
             timeout: Timeout in seconds of virtual time, or None.
-            options: As for `ClientEngine.statuses`.
+            options: As for `status_queries`.
         """
         call = Call(self, "statuses", timeout)
         call.requests = list(requests)
@@ -167,7 +168,8 @@ class ClientNode(CallingNode):
                         self.net.fail(f"{self.name} was not told of {handle!r}: {requests[at]!r}")
 
         call.then = over
-        return self.start_call(call, functools.partial(self.engine.statuses, **options), requests)
+        queries = status_queries(self.engine.pool, requests, **options)
+        return self.start_call(call, self.engine.statuses, requests, queries)
 
     def _entry(self, request: GearmanJobRequest) -> Entry:
         """Return the books' entry of a request.

@@ -148,11 +148,3 @@ class JobDouble(WorkerJob):
         if isinstance(event, WorkComplete):
             return JobEnded(JOB_COMPLETE, data)
         return JobEnded(JOB_FAILED, None, data)
-
-
-class Desk:
-    """A stand-in for the engine, which receives the packets that a worker sends about its jobs."""
-
-    def send(self, job: JobDouble, event: PacketEvent, *_: Any, **__: Any) -> None:
-        """Record `event`. The arguments are those of `WorkerEngine.send`."""
-        job.take_down(event)

@@ -16,7 +16,7 @@ from gearman_proto.arguments import (
 from gearman_proto.constants import DEFAULT_LOOK_AGAIN
 from gearman_proto.engines.outcomes import Happened, to_send
 from gearman_proto.engines.worker import WorkerEngine
-from gearman_proto.errors import ConnectionError, ServerUnavailable
+from gearman_proto.errors import ServerUnavailable
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.records import record
@@ -150,12 +150,12 @@ class WorkerNode(Node):
         """Register for jobs of `function`. Without a callback, its jobs fail."""
         self._look_for_reached()
         self.registered[function] = None
-        self.call(self.engine.register, function.encode(), self.limit, self.net.now)
+        self.call(self.engine.register, self.net.now, function.encode(), self.limit)
 
     def unregister(self, function: str) -> None:
         """Accept no further jobs of `function`."""
         self.registered.pop(function, None)
-        self.call(self.engine.unregister, function.encode(), self.net.now)
+        self.call(self.engine.unregister, self.net.now, function.encode())
 
     def work(self) -> None:
         """Start to work. If the worker is stopping, restart it afterwards."""
@@ -350,9 +350,8 @@ class WorkerNode(Node):
 
         def send() -> bool:
             update = _UPDATES.get(type(event))
-            try:
-                wait = self.engine.send(run.job, event, net.now, woken)
-            except ConnectionError:
+            wait = self.engine.send(net.now, woken, run.job, event)
+            if wait.error is not None:
                 if run.job.link.alive:
                     net.fail(f"{self.name} could not send, although it is connected")
                 return False
@@ -393,7 +392,7 @@ class WorkerNode(Node):
         if run.steps is not None:
             run.steps.close()
         self.net.trace.add(self.net.now, self.name, "is done with", str(run.job.handle))
-        self.call(self.engine.job_done, run.job, self.net.now)
+        self.call(self.engine.job_done, self.net.now, run.job)
 
 
 def _event(job: WorkerJob, update: JobData | JobWarning | JobProgress) -> PacketEvent:

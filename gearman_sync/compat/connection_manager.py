@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gearman_proto import DataEncoder, NoopEncoder
 from gearman_proto.address import parse_address
+from gearman_proto.engines.connecting import ConnectingEngine
 from gearman_proto.errors import InvalidClientState
 
 from .connection import GearmanConnection
@@ -113,7 +114,7 @@ class GearmanConnectionManager:
         """Close a connection of this; see `GearmanConnection.close`."""
         server = self.server_of(connection)
         if server is not None:
-            self._old_driver.call(lambda engine, now: engine.disconnect(server, now))
+            self._old_driver.call(ConnectingEngine.disconnect, server)
 
     def shutdown(self) -> None:
         """Close all connections at once, for good."""

@@ -97,7 +97,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         if call is None:
             call = Call(self._driver)
             self._call = call
-            call.begin(self._begin_work(None))
+            call.begin(WorkerEngine.work)
             self._ends_at_once = False  # The program is told in between.
         while not call.wait.done and any(map(_is_connecting, self.connection_list)):
             self._await(_LOOK)
@@ -184,13 +184,13 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         # and what is kept here, or a job would be neither held nor over, and never end.
         def take(engine: WorkerEngine, now: float) -> None:
             if self._over is not None:
-                engine.job_done(self._over, now)
+                engine.job_done(now, self._over)
                 self._over = None
             if self._held is None:
                 held: Any = engine.next_job(now)
                 self._held = held
 
-        self._driver.call(take, look=False)
+        self._driver.call(take)
 
     def _do_held(self, job: WorkerJob) -> None:
         try:
@@ -218,9 +218,9 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
             if held is None and not at_once and wait is not None and not wait.done:
                 driver.call(WorkerEngine.stop)
                 if over is not None:
-                    driver.call(lambda engine, now: engine.job_done(over, now), look=False)
+                    driver.call(WorkerEngine.job_done, over)
                 # A job that comes now is for another worker.
-                while driver.call(WorkerEngine.next_job, look=False) is None:
+                while driver.call(WorkerEngine.next_job) is None:
                     if call.block().done:
                         break
         finally:

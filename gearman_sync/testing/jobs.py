@@ -11,6 +11,8 @@ from gearman_sync.worker import GearmanWorker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gearman_proto.wire.events import PacketEvent
+
 
 class JobDouble(jobs.JobDouble):
     """A job for tests that call a callback directly, without a connection.
@@ -26,8 +28,9 @@ class JobDouble(jobs.JobDouble):
     _worker_class = GearmanWorker
 
     @staticmethod
-    def _run(begin: Callable[[Any, float, Any], object]) -> None:
-        begin(jobs.Desk(), 0.0, None)
+    def _run(_: object, job: JobDouble, event: PacketEvent, **__: object) -> None:
+        """Stand in for `Driver.run`."""
+        job.take_down(event)
 
     def call(self, callback: Callable[[Any, Any], Any]) -> Any:
         """Call `callback` with the worker and this job, and complete the job.

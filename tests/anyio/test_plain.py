@@ -18,7 +18,7 @@ import gearman_anyio as gearman
 from gearman_anyio._driver import Driver
 from gearman_anyio._opened import make_opener
 from gearman_anyio._plain import Plain, PlainOnAsyncio
-from gearman_proto import ServerAddress
+from gearman_proto import ClientEngine, ServerAddress
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.submitting import make_requests
 from gearman_proto.wire.events import JobCreated, SubmitJob, SubmitJobBg
@@ -414,7 +414,7 @@ async def test_given_up_before_it_is_connected(server: Any) -> None:
         driver = client._driver
         (it,) = client.connection_list
         async with nothing_left():
-            with driver.start(lambda engine, now, wake: engine.connect(it, now, wake)):
+            with driver.start(ClientEngine.connect, it):
                 driver.close()
             for _ in range(20):
                 await anyio.lowlevel.checkpoint()

@@ -78,7 +78,7 @@ class World(links.World[Peer]):
         """Ask, for the status if nothing else is said."""
         command = command or text.status()  # type: ignore[assignment]
         assert command is not None
-        return self._asked(self.engine.ask(command, self.now, Bell(), timeout=timeout))
+        return self._asked(self.engine.ask(self.now, Bell(), command, timeout=timeout))
 
     def ping(self, timeout: float | None = None) -> Question[float]:
         question = self.engine.ping(self.now, Bell(), timeout=timeout)
@@ -86,6 +86,7 @@ class World(links.World[Peer]):
         return question
 
     def _asked(self, question: Question[T]) -> Question[T]:
+        links.raise_refusal(question)
         self.questions.append(question)
         self.act()
         self.check()

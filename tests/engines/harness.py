@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import JOB_CREATED
 from gearman_proto.engines.client import ClientEngine
+from gearman_proto.engines.queries import status_queries
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
@@ -165,24 +166,27 @@ class World(links.World[Peer]):
         return requests[0]
 
     def submit(self, *requests: GearmanJobRequest, **options: Any) -> RequestsWait:
-        wait = self.engine.submit(list(requests), self.now, Bell(), **options)
+        wait = self.engine.submit(self.now, Bell(), list(requests), **options)
         return self._made(wait)
 
     def wait_completed(self, *requests: GearmanJobRequest, **options: Any) -> RequestsWait:
-        return self._made(self.engine.wait_completed(requests, self.now, Bell(), **options))
+        return self._made(self.engine.wait_completed(self.now, Bell(), requests, **options))
 
     def as_completed(self, *requests: GearmanJobRequest, **options: Any) -> Stream:
-        stream = self.engine.as_completed(requests, self.now, Bell(), **options)
+        stream = self.engine.as_completed(self.now, Bell(), requests, **options)
         self._made(stream)
         return stream
 
     def updates(self, request: GearmanJobRequest, **options: Any) -> Stream:
-        stream = self.engine.updates(request, self.now, Bell(), **options)
+        stream = self.engine.updates(self.now, Bell(), request, **options)
         self._made(stream)
         return stream
 
-    def statuses(self, *requests: GearmanJobRequest, **options: Any) -> StatusWait:
-        wait = self.engine.statuses(requests, self.now, Bell(), **options)
+    def statuses(
+        self, *requests: GearmanJobRequest, by_unique: bool = False, **options: Any
+    ) -> StatusWait:
+        queries = status_queries(self.engine.pool, requests, by_unique=by_unique)
+        wait = self.engine.statuses(self.now, Bell(), requests, queries, **options)
         self._made(wait)
         return wait
 
@@ -195,6 +199,7 @@ class World(links.World[Peer]):
         self.call(self.engine.close, self.now)
 
     def _made(self, wait: W) -> W:
+        links.raise_refusal(wait)
         self.waits.append(wait)
         self.act()
         self.check()

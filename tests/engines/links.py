@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gearman_proto.engines.base import Close, Connect
+from gearman_proto.errors import ConnectionError, LocalProtocolError
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
+
+    from gearman_proto.engines.waits import Wait
+
+
+def raise_refusal(wait: Wait) -> None:
+    """Raise the reason if the engine has refused the call."""
+    if wait.done and isinstance(wait.error, (LocalProtocolError, ConnectionError)):
+        wait.raise_error()
 
 
 class Peer:

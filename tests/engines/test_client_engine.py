@@ -388,7 +388,7 @@ def test_an_error_that_answers_nothing_is_dropped() -> None:
 
 def world_server(world: World) -> Peer:
     """A server with a connection that nobody has used."""
-    world.engine.connect(world.engine.pool.servers[0], world.now, Bell())
+    world.engine.connect(world.now, Bell(), world.engine.pool.servers[0])
     return world.serve()
 
 
@@ -1014,7 +1014,7 @@ def test_many_forgotten_requests_of_one_unique_cost_no_more_each() -> None:
     def seconds(count: int) -> float:
         world = World()
         requests = [world.request(unique="u") for _ in range(count)]
-        wait = world.engine.submit(requests, 0.0, Bell())
+        wait = world.engine.submit(0.0, Bell(), requests)
         world.act()
         server = world.serve()
         server.take()
@@ -1708,9 +1708,9 @@ def test_nothing_can_be_asked_of_a_closed_engine() -> None:
     with pytest.raises(InvalidClientState, match="shut down"):
         world.statuses(ended)
     with pytest.raises(InvalidClientState, match="shut down"):
-        world.engine.connect(world.engine.pool.servers[0], 0.0, Bell())
+        world.engine.connect(0.0, Bell(), world.engine.pool.servers[0]).raise_error()
     with pytest.raises(InvalidClientState, match="shut down"):
-        world.engine.watch(0.0, Bell())
+        world.engine.watch(0.0, Bell()).raise_error()
     assert world.wait_completed(ended).done
     world.close()
     assert request.state == JOB_UNKNOWN
@@ -1911,7 +1911,7 @@ def test_routing_by_unique_when_a_server_is_down() -> None:
 
 
 def connect(world: World, **options: Any) -> Any:
-    wait = world.engine.connect(world.engine.pool.servers[0], world.now, Bell(), **options)
+    wait = world.engine.connect(world.now, Bell(), world.engine.pool.servers[0], **options)
     world.waits.append(wait)
     world.act()
     return wait
@@ -2030,7 +2030,7 @@ def test_many_jobs() -> None:
     world = World(chunk=1000)
     requests = make_requests([{"task": "t", "data": b"%d" % n} for n in range(3000)])
     prepare(requests, NoopEncoder)
-    wait = world.engine.submit(requests, 0.0, Bell())
+    wait = world.engine.submit(0.0, Bell(), requests)
     server = world.serve()
     while server.pull():
         pass
@@ -2121,7 +2121,7 @@ def test_a_submit_that_was_torn_in_the_middle_can_be_made_again(
         patch.setattr(world.engine, "_assign", torn)
         patch.setattr(world.engine, "_only_link", lambda now: None)
         with pytest.raises(KeyboardInterrupt):
-            world.engine.submit(requests, 0.0, lambda: None)
+            world.engine.submit(0.0, lambda: None, requests)
     world.engine.crash(ConnectionError("interrupted"))
     prepare(requests, NoopEncoder)
     wait = world.submit(*requests)

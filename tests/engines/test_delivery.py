@@ -146,14 +146,14 @@ def upload(size: int, **options: Any) -> tuple[SlowLink, GearmanJobRequest]:
     )
     requests = make_requests([{"task": "f", "data": bytes(size)}])
     prepare(requests, NoopEncoder)
-    engine.submit(requests, 0.0, lambda: None)
+    engine.submit(0.0, lambda: None, requests)
     return SlowLink(engine, **options), requests[0]
 
 
 def work(jobs: int, **options: Any) -> tuple[SlowLink, list[WorkerJob]]:
     """Take some jobs, all there are."""
     engine = WorkerEngine([ServerAddress("s")], rng=random.Random(1), max_jobs=jobs)
-    engine.register(b"f", None, 0.0)
+    engine.register(0.0, b"f", None)
     engine.work(0.0, lambda: None)
     slow = SlowLink(engine, jobs=jobs, **options)
     slow.run(1.0)
@@ -163,8 +163,8 @@ def work(jobs: int, **options: Any) -> tuple[SlowLink, list[WorkerJob]]:
 
 def finish(slow: SlowLink, job: WorkerJob, size: int) -> None:
     """Send a result of `size` bytes, and be done with the job."""
-    slow.engine.send(job, WorkComplete(job.wire_handle, bytes(size)), slow.now, lambda: None)
-    slow.engine.job_done(job, slow.now)
+    slow.engine.send(slow.now, lambda: None, job, WorkComplete(job.wire_handle, bytes(size)))
+    slow.engine.job_done(slow.now, job)
 
 
 # Healthy links.
@@ -221,7 +221,7 @@ def test_update_that_takes_long_costs_no_other_job(
 ) -> None:
     slow, (first, second) = work(2, measures=measures, buffer=buffer)
     update = WorkData(first.wire_handle, bytes(2 * MEGABYTE))
-    slow.engine.send(first, update, slow.now, lambda: None)
+    slow.engine.send(slow.now, lambda: None, first, update)
     finish(slow, second, 0)
     if stops:
         slow.engine.stop(slow.now)
@@ -237,7 +237,7 @@ def test_update_arrives_where_the_socket_takes_no_more_for_long(measures: bool) 
     slow.low = 1
     for _ in range(3):
         update = WorkData(job.wire_handle, bytes(2 * MEGABYTE))
-        wait = slow.engine.send(job, update, slow.now, lambda: None)
+        wait = slow.engine.send(slow.now, lambda: None, job, update)
     assert not wait.done
     slow.run(320.0)
     assert wait.done
@@ -252,7 +252,7 @@ def test_worker_that_waits_for_room_gives_up_a_server_that_takes_nothing(
     slow.low = 1
     slow.rate = 0.0
     update = WorkData(job.wire_handle, bytes(11 * MEGABYTE))
-    slow.engine.send(job, update, slow.now, lambda: None)
+    slow.engine.send(slow.now, lambda: None, job, update)
     assert slow.run(1000.0) <= seconds
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
 
-from gearman_proto import ConnectionError, InvalidWorkerState, WorkerEngine
-from gearman_proto.address import parse_host_list
+from gearman_proto import ConnectionError
 from gearman_proto.engines.driving import BaseDriver
 from gearman_proto.engines.waits import Wait
 
@@ -108,19 +106,6 @@ def test_calls_that_were_posted(driver: BaseDriver[Any], logged: list[Any]) -> N
     assert not logged
 
 
-def test_a_posted_call_that_is_refused(driver: BaseDriver[Any], logged: list[Any]) -> None:
-    """It has changed nothing, so nothing is given up."""
-
-    def refused(engine: Any, now: float) -> None:
-        raise InvalidWorkerState("no")
-
-    driver._posted.append(refused)
-    assert driver._do_posted(1.5)
-    assert not driver.engine.crashes
-    assert len(logged) == 1
-    assert not driver._posted
-
-
 def test_a_posted_call_with_a_bug(driver: BaseDriver[Any], logged: list[Any]) -> None:
     def broken(engine: Any, now: float) -> None:
         raise ZeroDivisionError
@@ -146,23 +131,6 @@ def test_a_posted_call_that_a_signal_hits_is_not_lost(driver: BaseDriver[Any]) -
         driver._do_posted(1.5)
     assert driver._do_posted(2.5)
     assert made == [1.5, 2.5]
-
-
-def test_what_a_signal_handler_has_raised_is_no_refusal() -> None:
-    """It has hit the engine in the middle of something, where `now` is asked for here."""
-
-    class Now(float):
-        def __add__(self, other: float) -> float:
-            raise InvalidWorkerState("of another worker")
-
-    engine = WorkerEngine(parse_host_list(["s:1"]), rng=random.Random(1))
-    with pytest.raises(InvalidWorkerState) as hit:
-        engine.work(Now(1.0), lambda: None)
-    assert not BaseDriver._is_refusal(hit.value)
-    with pytest.raises(InvalidWorkerState, match="works already") as refused:
-        engine.work(1.0, lambda: None)
-    assert BaseDriver._is_refusal(refused.value)
-    assert not BaseDriver._is_refusal(ZeroDivisionError())
 
 
 class LateEngine(Engine):

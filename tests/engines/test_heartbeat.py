@@ -164,7 +164,7 @@ def test_jobs_that_nobody_holds_any_more_are_not_asked_for() -> None:
 def test_a_greeting_that_is_never_answered_is_nothing_to_wait_for() -> None:
     """Python gear's server drops OPTION_REQ."""
     world = World()
-    world.engine.connect(world.engine.pool.servers[0], world.now, lambda: None)
+    world.engine.connect(world.now, lambda: None, world.engine.pool.servers[0])
     world.act()
     server = world.peer()
     server.grants_options = False

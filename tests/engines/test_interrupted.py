@@ -42,7 +42,7 @@ def hit_the_end_of_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hit_the_end_of_a_link")
 def test_client() -> None:
     world = harness.World()
-    wait = world.engine.submit([world.request()], world.now, harness.Bell())
+    wait = world.engine.submit(world.now, harness.Bell(), [world.request()])
     server = world.serve()
     with pytest.raises(Signalled):
         world.engine.connection_lost(server.link, OSError("reset"), world.now)

@@ -345,7 +345,7 @@ def test_a_new_request_does_not_wait_and_takes_the_others_with_it() -> None:
 def test_a_question_does_not_wait() -> None:
     world, first, _ = waiting()
     (server,) = world.engine.pool.servers
-    world.engine.connect(server, world.now, harness.Bell())
+    world.engine.connect(world.now, harness.Bell(), server)
     assert len(world.act()) == 1
     assert len(world.serve().take()) == 1
     assert first.state == JOB_PENDING

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from gearman_proto.address import ServerAddress, parse_host_list
-from gearman_proto.engines.base import REFUSALS
 from gearman_proto.engines.pool import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, Server, ServerPool
-from gearman_proto.errors import ArgumentTypeError, ArgumentValueError, InvalidClientState
-from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.errors import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    InvalidClientState,
+    LocalProtocolError,
+)
 
-from .harness import Bell, World
+from .harness import World
 
 
 def make_pool(count: int, routing: str = "random", seed: int = 1) -> ServerPool:
@@ -196,40 +199,12 @@ def test_what_python_gearman_shows() -> None:
     assert not server.connected
 
 
-def test_an_engine_connects_to_its_own_servers_only() -> None:
-    world, other = World(1), World(1)
-    (own,), (foreign,) = world.engine.pool.servers, other.engine.pool.servers
-    for server in (own, foreign, "s0:4730"):
-        wait = world.engine.connect(server, 0.0, Bell())
-        assert not wait.done
-        world.release(wait)
-    assert (own.link is None, foreign.link) == (False, None)
+def test_pool_finds_its_own_servers_only() -> None:
+    (own,), (foreign,) = World(1).engine.pool.servers, World(1).engine.pool.servers
+    pool = World(1).engine.pool
+    for server in (pool.servers[0], own, foreign, "s0:4730"):
+        assert pool.find(server) is pool.servers[0]
     odd: list[Any] = [None, 5, "s1"]
     for server in odd:
-        with pytest.raises(REFUSALS):
-            world.engine.connect(server, 0.0, Bell())
-    assert world.peer().link is own.link
-
-
-class OwnError(Exception):
-    """One of the application's."""
-
-
-class Moody(GearmanJobRequest):
-    """A request of the application's, which can't always be looked at."""
-
-    @property
-    def moody(self) -> str:
-        raise OwnError
-
-    handle = moody
-
-
-def test_an_exception_of_the_applications_own_is_a_refusal_where_nothing_has_changed() -> None:
-    world = World(1)
-    moody = Moody.__new__(Moody)
-    sound = GearmanJobRequest.from_handle("H:1")
-    with pytest.raises(ArgumentValueError, match="it can't be looked at: OwnError") as caught:
-        world.statuses(sound, moody)
-    assert isinstance(caught.value.__cause__, OwnError)
-    assert world.peers == []
+        with pytest.raises(LocalProtocolError):
+            pool.find(server)

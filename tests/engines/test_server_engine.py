@@ -1557,7 +1557,7 @@ def test_shut_down_with_nobody_there() -> None:
     assert wait.done
     assert not world.listening
     with pytest.raises(LocalProtocolError):
-        world.engine.serve(world.now, Bell())
+        world.engine.serve(world.now, Bell()).raise_error()
 
 
 def test_close() -> None:

@@ -47,7 +47,7 @@ class Play:
         )
         self.supplies.append(made)
         requests = made.all() if self.at_once else made
-        wait = self.world.engine.submit(requests, self.world.now, Bell(), **options)
+        wait = self.world.engine.submit(self.world.now, Bell(), requests, **options)
         return self.world._made(wait)
 
     def answer(self, server: Peer, *, chunks: int = 1) -> None:
@@ -246,7 +246,7 @@ def test_what_was_begun_elsewhere_is_a_list() -> None:
     play = Play(at_once=False, background=False)
     made = Supply(["task"] * MANY, [b""] * MANY, False, 1)
     requests: list[GearmanJobRequest] = list(made)
-    play.world._made(play.world.engine.submit(made, 0.0, Bell()))
+    play.world._made(play.world.engine.submit(0.0, Bell(), made))
     assert all(request.link is not None for request in requests)
     (first, *_) = play.world.serve().take()
     assert isinstance(first, SubmitJob)

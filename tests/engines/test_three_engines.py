@@ -40,6 +40,7 @@ from gearman_proto.engines.client import ClientEngine
 from gearman_proto.engines.clientlink import ClientLink
 from gearman_proto.engines.jobqueue import JobState
 from gearman_proto.engines.phases import Phase
+from gearman_proto.engines.queries import status_queries
 from gearman_proto.engines.server import ServerEngine
 from gearman_proto.engines.waits import RequestsWait
 from gearman_proto.engines.worker import WorkerEngine
@@ -399,7 +400,7 @@ class ClientHost:
         prepare(requests, NoopEncoder)
         model = Model(self, number, requests[0])
         self.world.models[number] = model
-        wait = self.engine.submit(requests, self.world.now, Bell(), timeout=timeout)
+        wait = self.engine.submit(self.world.now, Bell(), requests, timeout=timeout)
         self.waits.append(wait)
         self.world.after()
         return model
@@ -407,7 +408,8 @@ class ClientHost:
     def ask(self, model: Model) -> None:
         """Ask for the status of a request."""
         assert model.request is not None
-        self.waits.append(self.engine.statuses([model.request], self.world.now, Bell()))
+        queries = status_queries(self.engine.pool, [model.request])
+        self.waits.append(self.engine.statuses(self.world.now, Bell(), [model.request], queries))
         self.world.after()
 
     def give_up(self, wait: Wait) -> None:
@@ -477,11 +479,11 @@ class WorkerHost:
         assert not any(wire.host is self and not wire.peer_gone for wire in self.world.wires)
 
     def register(self, function: bytes, timeout: float | None = None) -> None:
-        self.engine.register(function, timeout, self.world.now)
+        self.engine.register(self.world.now, function, timeout)
         self.world.after()
 
     def unregister(self, function: bytes) -> None:
-        self.engine.unregister(function, self.world.now)
+        self.engine.unregister(self.world.now, function)
         self.world.after()
 
     def take(self) -> Run | None:
@@ -522,7 +524,7 @@ class WorkerHost:
             event = (WorkComplete if kind == "complete" else WorkException)(handle, value)
         lost = job.is_lost
         try:
-            wait = self.engine.send(job, event, self.world.now, Bell())
+            wait = self.engine.send(self.world.now, Bell(), job, event)
         except ConnectionError:
             assert lost
         else:
@@ -534,7 +536,7 @@ class WorkerHost:
     def done(self, run: Run) -> None:
         """Be done with a job, which fails if it has not ended."""
         self.runs.remove(run)
-        self.engine.job_done(run.job, self.world.now)
+        self.engine.job_done(self.world.now, run.job)
         assert run.job.ended or run.job.is_lost
         self.world.after()
 

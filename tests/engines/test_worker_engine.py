@@ -519,7 +519,7 @@ def test_an_end_with_which_the_caller_is_done() -> None:
     world, _, server, job = holding()
     world.send(job, WorkData(job.wire_handle, b"part"), done=True)
     assert not job.over
-    world.engine.send(job, WorkComplete(job.wire_handle, b"out"), world.now, Bell(), done=True)
+    world.engine.send(world.now, Bell(), job, WorkComplete(job.wire_handle, b"out"), done=True)
     data = world.engine.data_to_send(server.link, world.now)
     server.read(data)
     assert server.take() == [WorkData(job.wire_handle, b"part"), result(), GRAB]
@@ -1319,7 +1319,7 @@ def test_a_job_of_another_worker() -> None:
     world, _, _, _ = holding()
     _, _, server, foreign = holding()
     with pytest.raises(InvalidWorkerState, match="is another worker's"):
-        world.engine.send(foreign, WorkComplete(b"H:1", b""), world.now, Bell())
+        world.send(foreign, WorkComplete(b"H:1", b""))
     assert not foreign.ended
     assert server.take() == []
 
@@ -2070,7 +2070,7 @@ def test_abandon(phase: str) -> None:
         assert world.engine.data_to_send(peer.link, world.now) == b""
     if job is not None and not job.ended:
         assert job.is_lost
-        world.engine.job_done(job, world.now)
+        world.engine.job_done(world.now, job)
 
 
 def test_crash_and_abandon_without_work() -> None:
@@ -2563,8 +2563,8 @@ def test_a_connection_that_the_application_closes() -> None:
     first, second = world.serve("s0"), world.serve("s1")
     for server in (first, second):
         server.take()
-    world.call(world.engine.disconnect, first.link.server, world.now)
+    world.call(world.engine.disconnect, world.now, first.link.server)
     assert (first.closed, second.closed, stream.done) == (True, False, False)
     assert "closed by the application" in world.engine.notices[-1]
-    world.call(world.engine.disconnect, first.link.server, world.now)
+    world.call(world.engine.disconnect, world.now, first.link.server)
     assert len(world.engine.notices) == 1

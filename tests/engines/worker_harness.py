@@ -225,7 +225,7 @@ class World(links.World[Peer]):
             parse_host_list(list(servers)), rng=random.Random(seed), **options
         )
         for function in functions:
-            self.engine.register(function, None, self.now)
+            self.engine.register(self.now, function, None)
         self.waits: list[Wait] = []
         # Whether a grab was ever late, so that there may be more jobs than slots.
         self.was_late = False
@@ -260,6 +260,7 @@ class World(links.World[Peer]):
 
     def work(self, **options: Any) -> WorkStream:
         stream: WorkStream = self.call(self.engine.work, self.now, Bell(), **options)
+        links.raise_refusal(stream)
         return stream
 
     def end_work(self) -> None:
@@ -280,7 +281,8 @@ class World(links.World[Peer]):
         return job
 
     def send(self, job: WorkerJob, event: PacketEvent, **options: Any) -> Wait:
-        wait: Wait = self.engine.send(job, event, self.now, Bell(), **options)
+        wait: Wait = self.engine.send(self.now, Bell(), job, event, **options)
+        links.raise_refusal(wait)
         self.waits.append(wait)
         self.pump()
         self.check()
@@ -291,7 +293,7 @@ class World(links.World[Peer]):
         self.send(job, WorkComplete(job.wire_handle, b"out"))
 
     def job_done(self, job: WorkerJob, **options: Any) -> None:
-        self.call(self.engine.job_done, job, self.now, **options)
+        self.call(self.engine.job_done, self.now, job, **options)
 
     def finish(self, job: WorkerJob, **options: Any) -> None:
         """End `job` well, and be done with it."""
@@ -303,10 +305,10 @@ class World(links.World[Peer]):
         self.call(self.engine.release, wait, self.now)
 
     def register(self, function: bytes, timeout: float | None = None) -> None:
-        self.call(self.engine.register, function, timeout, self.now)
+        self.call(self.engine.register, self.now, function, timeout)
 
     def unregister(self, function: bytes) -> None:
-        self.call(self.engine.unregister, function, self.now)
+        self.call(self.engine.unregister, self.now, function)
 
     def stop(self, **options: Any) -> None:
         self.call(self.engine.stop, self.now, **options)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gearman_proto import text
+from gearman_proto import AdminEngine, WorkerEngine, text
 from gearman_proto.engines.base import Connect
 from gearman_proto.errors import GearmanError
 from gearman_proto.jobs.request import GearmanJobRequest
@@ -57,7 +57,7 @@ def test_a_client(one: bytes, two: bytes, which: int) -> None:
     request = world.request()
     submit = world.submit(request)
     status = world.statuses(GearmanJobRequest.from_unique("u"))
-    connect = world.engine.connect(world.engine.pool.servers[0], world.now, lambda: None)
+    connect = world.engine.connect(world.now, lambda: None, world.engine.pool.servers[0])
     server = world.serve()
     server.take()
     server.send_raw(answer)
@@ -93,7 +93,7 @@ def test_a_worker(caplog: pytest.LogCaptureFixture, one: bytes, two: bytes, whic
     worker = make_worker(["one:1"])
     worker.register_task("a", reverse)
     engine = worker._driver.engine
-    worker._driver.begin(worker._begin_work(60))
+    worker._driver.run(WorkerEngine.work)
     action = engine.next_action()
     assert isinstance(action, Connect)
     link = action.link
@@ -129,8 +129,8 @@ def test_an_admin_client(command: Any, one: bytes, two: bytes, which: int) -> No
     ][which]
     client = make_admin_client(["one:1"])
     engine = client._driver.engine
-    question = client._driver.begin(client._begin_ask(command()))
-    ping = client._driver.begin(client._begin_ping())
+    question = client._driver.run(AdminEngine.ask, command())
+    ping = client._driver.run(AdminEngine.ping)
     link = engine.next_action().link
     engine.connected(link, 0.0)
     while engine.data_to_send(link, 0.0):

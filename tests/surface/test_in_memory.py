@@ -21,13 +21,11 @@ from gearman_proto import (
     Server,
     ServerAddress,
     ServerEngine,
-    Stream,
     WorkerEngine,
     WorkerJob,
-    make_requests,
     surface,
-    text,
 )
+from gearman_proto.engines.outcomes import Happened, to_send
 from gearman_proto.engines.waits import RequestsWait
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.submitting import SLICE
@@ -39,6 +37,8 @@ from gearman_proto.wire.events import (
     CanDo,
     CanDoTimeout,
     Event,
+    GetStatus,
+    GetStatusUnique,
     GrabJobUniq,
     JobAssignUniq,
     SetClientId,
@@ -51,8 +51,6 @@ from gearman_proto.wire.packets import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from gearman_proto.surface.base import Begin
 
 E_ = TypeVar("E_")
 
@@ -68,8 +66,8 @@ class Driver(Generic[E_]):
 
     tell = call
 
-    def begin(self, begin: Begin) -> Any:
-        return begin(self.engine, 0.0, lambda: None)
+    def run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        return getattr(self.engine, method.__name__)(0.0, lambda: None, *args, **options)
 
 
 class Client(surface.Client[Server, object]):
@@ -149,26 +147,23 @@ def test_a_client_finds_its_servers() -> None:
         client._find("three")
 
 
-def test_what_a_client_begins() -> None:
-    client = make_client(["one:1"])
-    begin = client._driver.begin
-    requests = make_requests([{"task": "t", "data": b"x"}])
-    accepted = begin(client._begin_submit(requests, False, None))
-    assert isinstance(accepted, RequestsWait)
-    assert (accepted.accepted_only, accepted.deadline) == (True, None)
-    assert requests[0].state == "PENDING"
-    completed = begin(client._begin_wait(requests, 5))
-    assert (completed.accepted_only, completed.deadline) == (False, 5.0)
-    for stream in (
-        begin(client._begin_as_completed(requests, 5)),
-        begin(client._begin_updates(requests[0], 5)),
-        begin(client._begin_watch(5)),
-    ):
-        assert isinstance(stream, Stream)
-        assert stream.deadline == 5.0
+def submit(client: Any, requests: Any) -> RequestsWait:
+    """Do what `submit_multiple_requests` does."""
+    client._prepare(requests)
+    wait: RequestsWait = client._driver.run(ClientEngine.submit, requests, accepted_only=True)
+    return wait
+
+
+def test_status_queries_are_about_the_servers_of_the_client() -> None:
+    client = make_client(["one:1", "two:2"])
+    first, second = client.connection_list
     known = GearmanJobRequest.from_handle("H:1", "one:1")
-    assert begin(client._begin_statuses([known], 5, False)).deadline == 5.0
-    assert begin(client._begin_connect(client.connection_list[0], 5)).deadline == 5.0
+    somewhere = GearmanJobRequest.from_unique("u")
+    queries = client._status_queries([known, somewhere], 0)
+    assert queries == [
+        (known, GetStatus(b"H:1"), [first]),
+        (somewhere, GetStatusUnique(b"u"), [first, second]),
+    ]
 
 
 def test_many_jobs_that_a_client_begins() -> None:
@@ -176,7 +171,7 @@ def test_many_jobs_that_a_client_begins() -> None:
     client = make_client(["one:1"])
     jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
     many = client._requests_of(jobs, True, 2)
-    accepted = client._driver.begin(client._begin_submit(many, False, None))
+    accepted = submit(client, many)
     assert isinstance(accepted, RequestsWait)
     assert accepted.unaccepted == len(many) == SLICE + 1
     assert isinstance(many, Supply)
@@ -191,14 +186,14 @@ def test_many_jobs_that_somebody_changes_on_the_way() -> None:
     jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
     many = client._requests_of(jobs, True, 2)
     many[SLICE].data = b"changed"
-    accepted = client._driver.begin(client._begin_submit(many, False, None))
+    accepted = submit(client, many)
     assert many[SLICE].payload == b"changed"
     assert {request.state for request in many} == {"PENDING"}
     assert client._all_of(many) == list(accepted.requests)
     bad = client._requests_of(jobs, True, 2)
     bad[SLICE].unique = "u" * 100
     with pytest.raises(ValueError, match="unique"):
-        client._begin_submit(bad, False, None)
+        client._prepare(bad)
 
 
 def test_many_jobs_that_somebody_submits_again() -> None:
@@ -206,28 +201,12 @@ def test_many_jobs_that_somebody_submits_again() -> None:
     client = make_client([])
     many = client._requests_of([{"task": "t", "data": b"x"}] * (SLICE + 1), True, 0)
     for _ in range(2):
-        wait = client._driver.begin(client._begin_submit(many, False, None))
+        wait = submit(client, many)
         assert wait.done
         assert all(request.payload is None for request in many)
         with pytest.raises(ServerUnavailable) as caught:
             wait.raise_error()
         assert list(caught.value.job_requests) == list(many)
-
-
-def test_what_a_client_does_not_begin() -> None:
-    client = make_client(["one:1"])
-    request = make_requests([{"task": "t", "data": 5}])[0]
-    bad: list[tuple[type[Exception], Callable[[], Any]]] = [
-        (TypeError, lambda: client._begin_submit([request], True, None)),
-        (TypeError, lambda: client._begin_as_completed([None], None)),
-        (ValueError, lambda: client._begin_as_completed([], math.nan)),
-        (TypeError, lambda: client._begin_updates(None, None)),
-        (ValueError, lambda: client._begin_updates(request, math.nan)),
-    ]
-    for error, call in bad:
-        with pytest.raises(error):
-            call()
-    assert request.state == "UNKNOWN"
 
 
 def test_the_dict_of_a_job() -> None:
@@ -271,7 +250,7 @@ def test_copies_of_a_worker(copied: Callable[[Any], Any]) -> None:
     worker.unregister_task("reverse")
     worker.register_task("later", reverse)
     assert (other.worker_abilities, other.worker_client_id) == ({"reverse": reverse}, "me")
-    other._driver.begin(other._begin_work(60))
+    other._driver.run(WorkerEngine.work)
     told = Peer(other._driver.engine).receive()
     assert told == [SetClientId(b"me"), CanDoTimeout(b"reverse", b"2500"), GrabJobUniq()]
 
@@ -279,7 +258,7 @@ def test_copies_of_a_worker(copied: Callable[[Any], Any]) -> None:
 @pytest.mark.parametrize("copied", COPIES)
 def test_what_has_connected_is_not_copied(copied: Callable[[Any], Any]) -> None:
     client = make_client(["one:1"])
-    client._driver.begin(client._begin_connect(client.connection_list[0], None))
+    client._driver.run(ClientEngine.connect, client.connection_list[0])
     closed = make_client(["one:1"])
     closed._driver.call(lambda engine, now: engine.close(now))
     for each in (client, closed):
@@ -351,7 +330,6 @@ def test_what_a_worker_refuses() -> None:
         (ValueError, lambda: worker.register_task("a", reverse, 0)),
         (TypeError, lambda: worker.unregister_task(5)),
         (ValueError, lambda: worker.set_client_id("x" * 128)),
-        (ValueError, lambda: worker._begin_work(math.nan)),
         (TypeError, lambda: worker._make_stop("1")),
         (TypeError, lambda: handle_of(None)),  # type: ignore[arg-type]
     ]
@@ -372,7 +350,7 @@ def test_a_new_engine_is_told_everything(client_id: str | None) -> None:
         worker.set_client_id(client_id)
     engine = worker._driver.engine = WorkerEngine([ServerAddress("one", 1)], rng=random.Random(1))
     worker._introduce(engine)
-    worker._driver.begin(worker._begin_work(60))
+    worker._driver.run(WorkerEngine.work)
     expected = [SetClientId(b"me")] if client_id else []
     assert Peer(engine).receive() == [
         *expected,
@@ -385,7 +363,7 @@ def test_a_new_engine_is_told_everything(client_id: str | None) -> None:
 def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
     worker = make_worker(["one:1"])
     worker.register_task("a", reverse)
-    stream = worker._driver.begin(worker._begin_work(60))
+    stream = worker._driver.run(WorkerEngine.work)
     peer = Peer(worker._driver.engine)
     peer.receive()
     peer.send(JobAssignUniq(b"H:1", b"a", b"u", b"in"))
@@ -394,9 +372,11 @@ def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
     for packet in (WorkData, WorkWarning, WorkException):
         assert worker._event(packet, job, "out") == packet(b"H:1", b"out")
     assert worker._result(job, "out") == WorkComplete(b"H:1", b"out")
+    (ending,) = to_send(Happened.RETURNED, job, *worker._encoding("out"))
+    assert ending == WorkComplete(b"H:1", b"out")
     with pytest.raises(TypeError):
         worker._event(WorkData, job, 5)
-    worker._driver.begin(worker._begin_send(job, WorkComplete(b"H:1", b"out"), 5))
+    worker._driver.run(WorkerEngine.send, job, WorkComplete(b"H:1", b"out"))
     assert peer.receive() == [WorkComplete(b"H:1", b"out")]
     worker._log()
     assert not caplog.records
@@ -407,7 +387,7 @@ def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
     ((level, message),) = [(each.levelno, each.getMessage()) for each in caplog.records]
     assert (level, "no connection to one:1: gone" in message) == (logging.WARNING, True)
     assert not stream.done
-    worker._driver.call(lambda engine, now: engine.job_done(job, now))
+    worker._driver.call(lambda engine, now: engine.job_done(now, job))
     assert stream.done
 
 
@@ -421,11 +401,11 @@ def test_whose_say_a_job_is_behind_its_end() -> None:
 
     for kind, at_once in ((Worker, True), (Plain, True), (Hooked, False)):
         worker = concrete(kind)(["one:1"])
-        worker._begin_work(None)
+        worker._look_at_hooks()
         assert worker._ends_at_once is at_once
     worker = make_worker(["one:1"])
     worker.after_job = lambda: True
-    worker._begin_work(None)
+    worker._look_at_hooks()
     assert worker._ends_at_once is False
 
 
@@ -438,9 +418,6 @@ def test_an_admin_client() -> None:
     (server,) = client.connection_list
     assert server.address == ServerAddress("one", 1, ssl_context="context")
     assert client.options == {"connect_timeout": 10.0, "max_reply_size": 128 * 1024 * 1024}
-    assert client._driver.begin(client._begin_ask(text.status())).deadline == 5.0
-    client.poll_timeout = None
-    assert client._driver.begin(client._begin_ping()).deadline is None
     with pytest.raises(ValueError, match="nan"):
         make_admin_client(poll_timeout=math.nan)
 

@@ -20,7 +20,6 @@ import gearman_anyio
 import gearman_sync
 from gearman_proto import GearmanError, GearmanJobRequest, WorkerEngine
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED
-from gearman_proto.engines.base import REFUSALS
 from gearman_proto.wire.events import (
     EchoReq,
     EchoRes,
@@ -165,14 +164,15 @@ class Driver:
     def call(self, function: Callable[..., Any]) -> Any:
         try:
             return function(self.engine, 0.0)
-        except REFUSALS:
-            raise
         except BaseException as error:
             self.engine.crash(error)  # type: ignore[arg-type]
             raise
 
-    def open(self) -> None:
-        """There is nothing to open."""
+    def begin(self, call: Any, method: Any, *args: Any, **options: Any) -> None:
+        def begin(engine: Any, now: float) -> Any:
+            return getattr(engine, method.__name__)(now, call.bell.ring, *args, **options)
+
+        call.wait = self.call(begin)
 
     def block(self, wait: Any, bell: object) -> None:
         """Nothing more will come: so much time passes that it is over, if it has an end at all."""
@@ -180,16 +180,16 @@ class Driver:
         if not wait.ready:
             wait.expire(0.0)
 
-    def during(self, begin: Callable[..., Any], body: Callable[[Call[Any]], Any]) -> Any:
+    def during(self, body: Any, method: Any, *args: Any, **options: Any) -> Any:
         call: Call[Any] = Call(self)  # type: ignore[arg-type]
         try:
-            call.begin(begin)
+            call.begin(method, *args, **options)
             return body(call)
         finally:
             self.over(call.wait)
 
-    def run(self, begin: Callable[..., Any]) -> None:
-        self.during(begin, Call.block).raise_error()
+    def run(self, method: Any, *args: Any, **options: Any) -> None:
+        self.during(Call.block, method, *args, **options).raise_error()
 
     def over(self, wait: Any) -> None:
         if wait is not None:
@@ -359,16 +359,17 @@ class WorkerDriver:
     def call(self, function: Callable[..., Any]) -> Any:
         try:
             return function(self.engine, 0.0)
-        except REFUSALS:
-            raise
         except BaseException as error:
             self.engine.crash(error)  # type: ignore[arg-type]
             raise
 
     tell = call
 
-    def run(self, begin: Callable[..., Any]) -> None:
-        self.call(lambda engine, now: begin(engine, now, lambda: None))
+    def run(self, method: Any, *args: Any, **options: Any) -> None:
+        def begin(engine: Any, now: float) -> Any:
+            return getattr(engine, method.__name__)(now, lambda: None, *args, **options)
+
+        self.call(begin).raise_error()
 
     def post(self, function: Callable[..., Any]) -> None:
         """What is posted is not done here: that the worker stops would be no wonder."""

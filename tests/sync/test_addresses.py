@@ -116,7 +116,7 @@ def test_address_that_worked_last_is_tried_first(
     (server,) = client.connection_list
     client.submit_job(task, b"", background=True)
     assert tried == [refusing, gearmand.address]
-    client._driver.call(lambda engine, now: engine.disconnect(server, now))
+    client._driver.call(lambda engine, now: engine.disconnect(now, server))
     client.submit_job(task, b"", background=True)
     assert tried[2:] == [gearmand.address]
 

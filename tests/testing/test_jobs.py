@@ -17,6 +17,7 @@ from gearman_proto import (
     JobEnded,
     JobProgress,
     JobWarning,
+    WorkerEngine,
     WorkerJob,
 )
 from gearman_proto.errors import ConnectionError, InvalidWorkerState, LocalProtocolError
@@ -52,7 +53,7 @@ class Worker:
 
     def send(self, job: Any, event: Any) -> None:
         """As the surface's methods do."""
-        self._driver.run(lambda engine, now, wake: engine.send(job, event, now, wake, timeout=None))
+        self._driver.run(WorkerEngine.send, job, event, timeout=None)
 
 
 class JobDouble(jobs.JobDouble):
@@ -60,8 +61,8 @@ class JobDouble(jobs.JobDouble):
     _worker_class = Worker
 
     @staticmethod
-    def _run(begin: Any) -> None:
-        begin(jobs.Desk(), 0.0, None)
+    def _run(_: object, job: Any, event: Any, **__: Any) -> None:
+        job.take_down(event)
 
     def call(self, result: Any) -> Any:
         return self._returned(result)
@@ -180,7 +181,7 @@ def test_arguments(arguments: dict[str, Any], error: type[Exception]) -> None:
         JobDouble(**{"task": "task", "data": None, **arguments})
 
 
-@pytest.mark.parametrize("worker", [5, jobs.Desk()])
+@pytest.mark.parametrize("worker", [5, object()])
 def test_worker_of_another_kind_is_refused(worker: Any) -> None:
     with pytest.raises(TypeError, match=r"worker is a tests.*Worker, or None, not"):
         JobDouble("task", "data", worker=worker)

@@ -21,7 +21,7 @@ def test_waits_of_a_client() -> None:
     client = engine()
     requests = make_requests([{"task": "f", "data": b""}] * 2)
     prepare(requests, NoopEncoder)
-    wait = client.submit(requests, 0.0, lambda: None, timeout=1.0)
+    wait = client.submit(0.0, lambda: None, requests, timeout=1.0)
     check_wait(wait)
     wait.open += 1
     with pytest.raises(AssertionError):
@@ -31,14 +31,14 @@ def test_waits_of_a_client() -> None:
     assert wait.timed_out
     check_wait(wait)
     check_wait(client.watch(1.0, lambda: None))
-    check_wait(client.connect("s", 1.0, lambda: None))
+    check_wait(client.connect(1.0, lambda: None, client.pool.servers[0]))
 
 
 def test_waits_of_a_client_that_has_crashed() -> None:
     client = engine()
     requests = make_requests([{"task": "f", "data": b""}])
     prepare(requests, NoopEncoder)
-    wait = client.submit(requests, 0.0, lambda: None)
+    wait = client.submit(0.0, lambda: None, requests)
     client.crash(RuntimeError("bug"))
     check_wait(wait)
     wait.done = False

@@ -18,7 +18,7 @@ from gearman_proto.constants import (
 from gearman_proto.engines.base import Close
 from gearman_proto.engines.jobqueue import JobState
 from gearman_proto.engines.timers import Timers
-from gearman_proto.engines.waits import Stream
+from gearman_proto.engines.waits import Stream, Wait
 from gearman_proto.errors import (
     ConnectionError,
     GearmanError,
@@ -293,10 +293,10 @@ def test_a_job_of_a_connection_that_is_no_more() -> None:
 def test_a_worker_that_says_that_it_has_lost_what_it_has() -> None:
     cast = doing()
 
-    def send(*args: Any, **options: Any) -> None:
-        raise ConnectionError("lost")
+    def send(*args: Any, **options: Any) -> Wait:
+        return Wait(None, lambda: None).refuse(ConnectionError("lost"))
 
-    cast.worker.engine.send = send  # type: ignore[method-assign, assignment]
+    cast.worker.engine.send = send  # type: ignore[method-assign]
     found(cast.net.check, "although it is connected")
 
 
