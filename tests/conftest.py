@@ -60,8 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
     measured = coverage.Coverage.current()
-    # pytest-cov measures what its options say; see tests/mutants.py.
-    if measured is not None and not config.pluginmanager.hasplugin("_cov"):
+    if measured is not None:
         config.pluginmanager.register(Measuring(measured))
 
 

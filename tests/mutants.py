@@ -1,552 +1,561 @@
-"""Mutants: faults put into the packages one at a time, to see whether the suite notices.
+"""Mutation testing: the share of small faults in the packages that the tests notice.
 
-    pip install pytest-cov
-    python -m pytest -n 2 --dist loadfile --cov=gearman_proto --cov=gearman_sync \\
-        --cov=gearman_anyio --cov-context=test --cov-report= --cov-fail-under=0
-    python tests/mutants.py --data .coverage
+    python -m tests.mutants --seed 22 --count 400 --jobs 2 --json now.json --compare before.json
 
-A mutant is a piece of text that stands once in all packages (blanks and line breaks count as one),
-and what stands there instead. Each goes into a copy of the tree, never into the checkout; then the
-tests that the coverage data knows to run through the changed lines are run, the quickest first, up
-to `--limit` seconds. A mutant is killed by the first test that fails with it and passes without it,
-and by one that hangs. Where no test is known, as in code that only other processes run, the tests
-in the package's own directory are.
+A mutant is a module with one change to its syntax tree. This program draws a sample of all mutants
+and tries each in a copy of the checkout. A mutant is killed if a test of its layer fails or hangs
+with the change and passes without it. The program first records which tests execute which lines; a
+mutant then meets only the tests that execute its line, quickest first.
 
-    python tests/mutants.py --under gearman_proto/engines \\
-        --with "python -m fuzz.simulate --seconds 20 --seed 0 --as-is"
-
-Another program may judge in place of the tests: it kills a mutant by an exit status other than 0.
-What only an application can see that does what it must not (`NOT_ON_THE_WIRE`) is not for it.
+The sample depends on the seed, the layer, the function and the text of the changed line. A mutant
+thus stays in the sample when other code changes, or when its code moves to another module.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import concurrent.futures
 import contextlib
+import copy
+import ctypes
+import faulthandler
+import functools
+import hashlib
+import importlib.util
+import itertools
 import json
+import multiprocessing
 import os
-import re
+import pickle
 import resource
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import coverage
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
-PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
-# The directories of tests from the quick to the slow, behind a mutant's own and the core's.
-_LATER: Final = ("contract", "sync", "anyio", "cli", "peers")
-# Where an adapter's own tests are; all others are the core's.
-_HOMES: Final = {"gearman_sync/cli": "cli", "gearman_sync": "sync", "gearman_anyio": "anyio"}
-_NOT_COPIED: Final = shutil.ignore_patterns(
-    ".git", ".venv*", "__pycache__", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"
-)
-# Tests of one process of pytest: few enough for its command line.
-_BATCH: Final = 400
-# Seconds without a test's end after which a test hangs: no test takes so long.
-_HANG: Final = 45.0
-# Bytes that a process may have, so that a mutant without end does not take the machine with it.
-_MEMORY: Final = 6 * 1024**3
-_PYTEST: Final = (sys.executable, "-m", "pytest", "-x", "-v")
-# The status of a pytest that hangs.
-_HANGS: Final = -1
-# How much longer than some tests all the tests of directories may take.
-_WHOLE_DIRECTORIES: Final = 5
+    # Tests by module and line, and the seconds of each test.
+    _Recorded = tuple[dict[str, dict[int, list[str]]], dict[str, float]]
 
-# A group for each package; a mutant stays in its group when its code moves to another.
-MUTANTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
-    "gearman_proto": (
-        (
-            "if held + len(self._tail) < size or self._apart is not None:",
-            "if held + len(self._tail) <= size or self._apart is not None:",
-        ),
-        ("return held + at + 1", "return held + at"),
-        ("self._scanned = held + len(self._tail)", "self._scanned = held + len(self._tail) + 1"),
-        ("if plain > row.enough or body.count(", "if plain > row.enough and body.count("),
-        ("and first not in _SUBMIT_ERRORS", "and first in _SUBMIT_ERRORS"),
-        ("in _WORK_ERRORS and self._is_worker", "in _WORK_ERRORS"),
-        ("buffer.start += HEADER_SIZE + size", "buffer.start += HEADER_SIZE"),
-        ("if len(line) + len(ending) >", "if len(line) + len(ending) >="),
-        ('line += b"\\r"', 'line += b""'),
-        ("self._room -= len(line) + _LINE_OVERHEAD", "self._room -= len(line)"),
-        ("begun.clear()", "pass"),
-        ("if len(wire) > limit:", "if len(wire) >= limit:"),
-        ("float(max(poll_timeout, 0))", "float(poll_timeout)"),
-        ("if not 0 < port < 65536:", "if not 0 < port < 65537:"),
-        ('if spec.count(":") == 1:', 'if spec.count(":") >= 1:'),
-        (
-            "if self.background and self.state == JOB_CREATED:",
-            "if self.background or self.state == JOB_CREATED:",
-        ),
-        (
-            "if not self.background and self.unique == self.generated_unique:",
-            "if self.unique == self.generated_unique:",
-        ),
-        ("self.data.unread + self.warnings.unread <=", "self.data.unread <="),
-        ("self._taken += entry.size", "pass"),
-        ("entry.is_raw = False", "pass"),
-        ("math.ceil(run_at)", "math.floor(run_at)"),
-        ("now + delay * rng.uniform(0.5, 1.0)", "now"),
-        ("return self.cool_until if self.failures > 1 else 0.0", "return 0.0"),
-        ("at=server.retry_at() if again else 0.0", "at=server.retry_at()"),
-        ("now - self.opened_at >= _LASTING", "True"),
-        ("if event.function in link.registered:", "if True:"),
-        (
-            "if best is None or server.cool_until < best.cool_until:",
-            "if best is None or server.cool_until > best.cool_until:",
-        ),
-        ("if deadline is None or deadline > now:", "if deadline is None or deadline >= now:"),
-        ("if len(self._heap) > _MIN_COMPACT:", "if False:"),
-        ("if not self._count % _MIN_COMPACT:", "if False:"),
-        ("replaced[2] = replaced[3] = None", "pass"),
-        ("entry[2] = entry[3] = None", "pass"),
-        (
-            "raise type(self.error)(str(self.error), self.requests)",
-            "raise type(self.error)(str(self.error), [])",
-        ),
-        ("(not self.open and self.error is None)", "not self.open"),
-        ("while last < _WINDOW and size < _CHUNK_SIZE", "while size < _CHUNK_SIZE"),
-        ("if found != head or 0 in handle:", "if found != head:"),
-        ("or request.priority is not priority", "or False"),
-        (
-            "wait.requests_over(alike) waits, alike = request.waits, []",
-            "waits, alike = request.waits, []",
-        ),
-        ("if done: self.job_done(job, now)", "if True: self.job_done(job, now)"),
-        (
-            "if was_up and len(request.tried) >= len(self.pool.servers):",
-            "if was_up and len(request.tried) > len(self.pool.servers):",
-        ),
-        (
-            "if request.connection_attempts >= request.max_connection_attempts:",
-            "if request.connection_attempts > request.max_connection_attempts:",
-        ),
-        ("if not self.job.requests and self.job.key is None:", "if not self.job.requests:"),
-        ("self.shared.pop(job.key, None)", "pass"),
-        ("request.connection_attempts += self.was_sent", "pass"),
-        ("if job.since + seconds <= now", "if job.since < now"),
-        ("heartbeat.heard, heartbeat.asked = now, None", "heartbeat.heard = now"),
-        ("if heartbeat.asked is not None: link.delivery.taken(now)", "pass"),
-        ("or self._late == self.heard", ""),
-        ("query.open = max(len(servers), 1)", "query.open = 1"),
-        ("if now - link.since < _AT_ONCE else 0", "if now - link.since > _AT_ONCE else 0"),
-        ("self._max_jobs - len(self._jobs) - self._grabs", "self._max_jobs - len(self._jobs)"),
-        ("share = -(-free // (len(self._turns) + 1))", "share = free"),
-        ("min(2 * link.next_grabs, MOST_GRABS)", "2 * link.next_grabs"),
-        ("link.next_grabs = 1\n", "pass\n"),
-        ("self._wait_on(link, now, _ASKING[link.phase])", "pass"),
-        ("held = any(job.wire_task == function for job in link.jobs)", "held = False"),
-        ("self._timers.set(server, server.cool_until, self._connect_to)", "pass"),
-        ("self._untried.discard(server)", "pass"),
-        ("if not job.wanted and job.state is not RUNNING:", "if not job.wanted:"),
-        ("job.losses > self._job_retries", "job.losses >= self._job_retries"),
-        ("self.memory -= job.size", "pass"),
-        ("if limit and function.total >= limit:", "if limit and function.total > limit:"),
-        ("job.listeners[link] += 1", "pass"),
-        ("counts[NORMAL] += function.delayed", "pass"),
-        ('return (data,) if data else b""', "return data"),
-        ("if 0xDC80 <= number <= 0xDCFF:", "if False:"),
-        ("return shown(super().__str__())", "return super().__str__()"),
-        ("shown(notices.popleft())", "notices.popleft()"),
-        ("with checking(): server = self.pool.find(server)", "pass"),
-        ("tuple(requests)", "requests"),
-        ("link.server not in self.pool.servers", "False"),
-        ("follow_wrapped=False", "follow_wrapped=True"),
-        ("len(port) >= _PORT_DIGITS and", ""),
-        # From here on, what the simulated network was tried on as well.
-        (
-            "self._timers.set(wait, wait.deadline, self._expire)",
-            "self._timers.set(wait, wait.deadline + 0.00001, self._expire)",
-        ),
-        ("self._close(link, ConnectionError(dead), now)", "pass"),
-        ("outbox, link.outbox = link.outbox, deque()", "outbox, link.outbox = deque(), deque()"),
-        ("request.forget_tried() request.forget_unique()", "request.forget_tried()"),
-        ("request.leave(JOB_COMPLETE)", "request.leave(JOB_FAILED)"),
-        ("if isinstance(event, StatusRes) and not known:", "if isinstance(event, StatusRes):"),
-        ("self.unaccepted -= len(requests)", "pass"),
-        ("self.shared[submit.key] = job", "pass"),
-        ("self._jobs.discard(job) job.over = True", "job.over = True"),
-        ("link.confirmed = link.grabbed_after", "link.confirmed = link.results"),
-        ('self._send(link, EchoReq(b""))', "pass"),
-        ("del registered[function] self._send(link, CantDo(function))", "del registered[function]"),
-        ("self._left -= 1 self._wake(link)", "self._left -= 1"),
-        ("if link.asleep and link.ready:", "if False:"),
-        (
-            "self._timers.set(job, now + seconds, self._take_away)",
-            "self._timers.set(job, now + seconds + 0.00001, self._take_away)",
-        ),
-        ("job.limited = False self._timers.cancel(job)", "job.limited = False"),
-        ("self.queue.memory -= link.writing", "pass"),
-        ("if job.worker is link: self._take_away(job, now)", "pass"),
-        ("look_at = now + min(seconds, _LOOK_AT_CLOCK)", "look_at = now + seconds"),
-        ("former[job.handle] = None if len(former)", "if len(former)"),
-        ("if background: job.background = True", "if background: pass"),
-        ("rank = job.rank = job.priority * _RANKS + order", "rank = job.rank = order"),
-        ("if self.next_job is None or rank < self.next_job.rank:", "if self.next_job is None:"),
-        ("job.attached -= job.listeners.pop(link)", "job.listeners.pop(link)"),
-        ("self._namesakes.setdefault(key, {})[name] = job", "pass"),
-        ("job.function.delayed -= 1 job.epoch = 0", "job.epoch = 0"),
-        (
-            "link.ready[function] = None return [link for link in",
-            "pass\n        return [link for link in",
-        ),
-        (
-            "self._timers.set(link, link.connect_by, self._on_connect_timeout)",
-            "pass",
-        ),
-        ("self._under_way -= 1 self._ask_next()", "self._ask_next()"),
-        ("self._timers.set(question, question.deadline, self._expire)", "pass"),
-        ("link.asked = link.sent = None link.answered += 1", "link.answered += 1"),
-        ("self._grabs -= link.phase is GRABBING", "pass"),
-        ("link.unsent_size -= len(data) delivery.handed", "delivery.handed"),
-        ("self._timers.set(_POLL,", "self._timers.set(_OUTAGE,"),
-        (
-            "for request in item.requests: job = jobs.attach",
-            "for request in item.requests[:1]: job = jobs.attach",
-        ),
-        ("if not item.waits: item.strand()", "if item.waits: item.strand()"),
-        ("self._timers.set(link, now + seconds, self._too_long[link.phase])", "pass"),
-        (
-            "self._grabs += link.grabs * ((phase is GRABBING) - (link.phase is GRABBING))",
-            "self._grabs += link.grabs * (phase is GRABBING)",
-        ),
-        ("link.jobs[job] = None self._jobs.add(job)", "self._jobs.add(job)"),
-        ("elif link.jobs: self._enter(link, RESTING, now)", "elif False: pass"),
-        ("self._send(link, PreSleep())", "pass"),
-        ("self._send(link, NoJob) return", "return"),
-        ("self._queue(link, link.connection.send_args(JobCreated, (job.handle,)))", "pass"),
-        (
-            "self._tell(job, kind, args[:1] if kind is WorkFail else args) self._leave_worker(job)",
-            "self._leave_worker(job)",
-        ),
-        ("queue.listen(job, link) link.listening[job] = None", "queue.listen(job, link)"),
-        (
-            "job, _ = link.listening.popitem() self.queue.stop_listening(job, link)",
-            "link.listening.popitem()",
-        ),
-        ("del self.by_key[job.key]", "pass"),
-        ("function.running += 1", "pass"),
-        ("jobs.accept(handle, item, now)", "pass"),
-        ("self._waits.discard(wait) if isinstance(wait, Stream):", "if isinstance(wait, Stream):"),
-        ("self.open -= 1 if not self.open: self.check()", "if not self.open: self.check()"),
-        (
-            "request.timed_out = True super().expire(now) def raise_error",
-            "pass\n        super().expire(now)\n\n    def raise_error",
-        ),
+# The modules of each layer, and the tests that judge them. The first layer that lists a module owns
+# it.
+LAYERS: Final = {
+    "drivers": (
+        ("gearman_proto/engines/driving.py", "gearman_sync/_driver.py", "gearman_anyio/_driver.py"),
+        ("tests/engines/test_driving.py", "tests/contract", "tests/sync", "tests/anyio"),
     ),
-    "gearman_sync": (
-        ("self._race.won(self._winner)", "pass"),
-        ("self.deadline = self._race.next_start", "self.deadline = None"),
-        ("memoryview(data)[sent:] if sent < len(data) else _NOTHING", "_NOTHING"),
-        ("isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0", "False"),
-        ("if self.followers and self.leader is None:", "if False:"),
-        ("min(max(deadline - _clock(), 0.0), LONGEST_SLEEP)", "LONGEST_SLEEP"),
-        ("min(max(deadline - _clock(), 0.0), LONGEST_SLEEP)", "max(deadline - _clock(), 0.0)"),
-        ("if error.errno in _NO_RESOURCES:", "if error.errno not in _NO_RESOURCES:"),
-        ("if self._listen_at <= now:", "if False:"),
-        ("if not was_closed:", "if was_closed:"),
-        ("for driver in list(_drivers):", "for driver in ():"),
-        (
-            "(changed or self._turns.is_done or self._next_deadline() < until)",
-            "(changed or self._turns.is_done)",
-        ),
-        (
-            "if was_blocked and link not in self._writable:",
-            "if was_blocked:",
-        ),
-        (
-            "if self.is_mine(): return",
-            "if False: return",
-        ),
-        (
-            "return self._leading is not None and self._leading.ready",
-            "return False",
-        ),
-        ("if not self.is_over:", "if True:"),
-        ("elif done: stream.raise_error() return", "elif done: return"),
-        ("if time.monotonic() >= deadline: return False", "if False: return False"),
-        ("address if address.uses_tls else replaced(", "replaced("),
-        (
-            "env={**os.environ, **environment}, start_new_session=True",
-            "env={**os.environ, **environment}, start_new_session=False",
-        ),
-        ("while self._errors_size - len(self.errors[0]) >= MAX_ERRORS:", "while False:"),
-        (
-            "if request.complete and request.state != JOB_FAILED:",
-            "if request.complete:",
-        ),
-        ('self._bars.write(b"\\n")', "pass"),
-    ),
-    "gearman_anyio": (
-        ("while self._under_way:", "while False:"),
-        ("with self._lock: self._is_over = True", "with self._lock: pass"),
-        ("function = function.func", "break"),
-        ("deadline is not None and deadline < alarm.deadline:", "False:"),
-        ("wire.scope.cancel()", "pass"),
-        ("self._listening.cancel()", "pass"),
-        ("self._timers.set(link, now + _LAST_WORDS, self._on_last_words)", "pass"),
-        (
-            "is_cancellation and anyio.current_effective_deadline() != -math.inf:",
-            "is_cancellation:",
-        ),
-        ("self._event is None or self._event.is_set():", "self._event is None:"),
-        ("self._driver.release_soon(self._call.wait)", "pass"),
-        ("_wrap(stream, context, address.host)", "_wrap(stream, context, '')"),
-        ("if self._others and turn < _TURNS_IN_PROCESS:", "if False:"),
-        ("elif not self._sockets or not self._poll.poll(0):", "else:"),
-        ("self._poll.unregister(number)", "pass"),
-        ("async with self._sending:", "if True:"),
-        (
-            "return error if str(error) else ConnectionError",
-            "return error if True else ConnectionError",
-        ),
-        ("self._group.cancel_scope.cancel()", "pass"),
-        ("elif not isinstance(error, anyio.get_cancelled_exc_class()):", "else:"),
-        ("anyio.CapacityLimiter(self._max_jobs)", "anyio.CapacityLimiter(1)"),
-        (
-            "if errors: raise errors[0] call.wait.raise_error()",
-            "call.wait.raise_error()",
-        ),
-        ("stream.extra(SocketAttribute.raw_socket).fileno()", "-1"),
-        (
-            "if self._driver.is_running or self._driver.engine.closed:",
-            "if self._driver.is_running:",
-        ),
-        ("if self.wait.ready:", "if False:"),
-        (
-            "if self._tasks is not None and threading.get_ident() != self._thread:",
-            "if False:",
-        ),
-    ),
+    "engines": (("gearman_proto/engines",), ("tests/engines",)),
+    "jobs": (("gearman_proto/jobs",), ("tests/jobs",)),
+    "wire": (("gearman_proto/wire",), ("tests/wire",)),
 }
+# Seconds after which a test counts as hanging. No test takes nearly as long.
+_HANG: Final = 45.0
+# Address space of a test process in bytes, so that a runaway mutant cannot exhaust the machine.
+_MEMORY: Final = 6 * 1024**3
+_PR_SET_CHILD_SUBREAPER: Final = 36
 
-
-# What only an application sees that passes a wrong argument, or changes what it has passed.
-NOT_ON_THE_WIRE: Final = frozenset(
-    {
-        "raise type(self.error)(str(self.error), self.requests)",
-        "with checking(): server = self.pool.find(server)",
-        "tuple(requests)",
-        "link.server not in self.pool.servers",
-        "or request.priority is not priority",
-        # What other servers and clients do than those of this library.
-        "if event.function in link.registered:",
-        "job.listeners[link] += 1",
-        "self._under_way -= 1 self._ask_next()",
-        # How often something is asked that changes nothing.
-        "if job.since + seconds <= now",
-        "if now - link.since < _AT_ONCE else 0",
-    }
-)
+# Operators, and the ones that replace them.
+_OPERATORS: Final = """
+    Lt: LtE GtE, LtE: Lt Gt, Gt: GtE LtE, GtE: Gt Lt, Eq: NotEq, NotEq: Eq, Is: IsNot, IsNot: Is,
+    In: NotIn, NotIn: In, And: Or, Or: And, Add: Sub, Sub: Add, Mult: FloorDiv, FloorDiv: Mult,
+    Div: Mult, Mod: Mult, BitAnd: BitOr, BitOr: BitAnd, LShift: RShift, RShift: LShift
+"""
+_OTHERS: Final = {
+    getattr(ast, name.strip()): [getattr(ast, other)() for other in others.split()]
+    for name, _, others in (row.partition(":") for row in _OPERATORS.split(","))
+}
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault, and where it is."""
+    """One change to a module; `span` is in bytes, and a test can notice it on any of `lines`."""
 
-    number: int
-    package: str
-    path: Path  # in the tree
-    lines: range  # those that change, from 1 on
-    anchor: str
-    text: str  # the module with the fault
+    layer: str
+    path: str
+    function: str
+    lines: range
+    span: tuple[int, int]
+    before: str
+    after: str
+    key: str
 
+    def apply(self, source: bytes) -> bytes:
+        """Return the changed source of the module."""
+        return source[: self.span[0]] + self.after.encode() + source[self.span[1] :]
 
-def find_mutants(root: Path) -> list[Mutant]:
-    """The table's mutants, in the tree; ValueError for one that does not stand there once."""
-    sources = {
-        path.relative_to(root): path.read_text()
-        for package in PACKAGES
-        for path in sorted((root / package).rglob("*.py"))
-    }
-    mutants: list[Mutant] = []
-    for package, entries in MUTANTS.items():
-        for anchor, replacement in entries:
-            pattern = re.compile(r"\s+".join(map(re.escape, anchor.split())))
-            found = [
-                (path, match) for path, text in sources.items() for match in pattern.finditer(text)
-            ]
-            if len(found) != 1:
-                raise ValueError(f"{anchor!r} stands {len(found)} times in the packages, not once")
-            [(path, match)] = found
-            text = sources[path]
-            first, last = (text.count("\n", 0, at) + 1 for at in match.span())
-            changed = text[: match.start()] + replacement + text[match.end() :]
-            lines = range(first, last + 1)
-            mutants.append(Mutant(len(mutants) + 1, package, path, lines, anchor, changed))
-    return mutants
+    def __str__(self) -> str:
+        before, after = (" ".join(text.split()) for text in (self.before, self.after))
+        return f"{self.path}:{self.lines[-1]}  {before}  ->  {after}"
 
 
-def find_tests(mutant: Mutant, root: Path, data: coverage.CoverageData) -> list[str]:
-    """The tests that run through the lines of a mutant; else the directories of its package's."""
-    tests: set[str] = set()
-    for measured in data.measured_files():
-        if measured.endswith(f"/{mutant.path}"):
-            contexts = data.contexts_by_lineno(measured)
-            for line in mutant.lines:
-                tests.update(context.rpartition("|")[0] for context in contexts.get(line, ()))
-    home = next((_HOMES[package] for package in _HOMES if mutant.path.is_relative_to(package)), "")
-    known = [test for test in tests if test and (root / test.partition("::")[0]).exists()]
-    if known:
-        return sorted(known, key=lambda test: (_rank(test.split("/")[1], home), test))
-    if home:
-        return [f"tests/{home}"]
-    core = (path.parent.name for path in (root / "tests").glob("*/__init__.py"))
-    return [f"tests/{name}" for name in core if name not in _LATER]
+def find_mutants(layer: str, path: str, source: bytes) -> Iterator[Mutant]:
+    """Yield the mutants of one module."""
+    lines = source.splitlines(keepends=True)
+    starts = [0, *itertools.accumulate(map(len, lines))]
 
-
-def _rank(directory: str, home: str) -> int:
-    if "::" in directory:
-        return len(_LATER) + 1  # What is in no directory runs the examples and the pages.
-    return _LATER.index(directory) + 1 if directory in _LATER and directory != home else 0
-
-
-def judge(mutant: Mutant, root: Path, tests: list[str], limit: float) -> tuple[bool, str]:
-    """Put a mutant into a copy of the tree and run tests there.
-
-    Returns:
-        Whether it was killed; and by what, or how many tests it has outlived.
-    """
-    if "::" not in tests[0]:
-        limit *= _WHOLE_DIRECTORIES
-    end = time.monotonic() + limit
-    with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
-        tree = Path(scratch, "tree")
-        shutil.copytree(root, tree, ignore=_NOT_COPIED)
-        module = tree / mutant.path
-        original = module.read_text()
-        left = tests
-        flaky: list[str] = []
-        passed = 0
-        while left and (seconds := end - time.monotonic()) > 0:
-            module.write_text(mutant.text)
-            spared = [f"--deselect={test}" for test in flaky]
-            code = _run(tree, ["--cache-clear", *spared, *left[:_BATCH]], seconds)
-            module.write_text(original)
-            if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-                left = left[_BATCH:]
-                passed += _passed(tree)
-            elif code == _HANGS:
-                return True, "a test that hangs"
-            elif code is None:
-                passed += _passed(tree)
-            else:
-                failed = _last_failed(tree)
-                if _run(tree, failed or ["--collect-only", *left[:_BATCH]], limit) == 0:
-                    return True, failed[0] if failed else "an import that fails"
-                if not failed:
-                    raise RuntimeError((tree.parent / "log").read_text())
-                flaky += failed
-    return False, f"{passed} tests" + (", and then the time was over" if left else "")
-
-
-def judge_by(command: list[str], mutant: Mutant, root: Path, limit: float) -> tuple[bool, str]:
-    """Put a mutant into a copy of the tree and run a program there. Returns as `judge` does."""
-    with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
-        tree = Path(scratch, "tree")
-        shutil.copytree(root, tree, ignore=_NOT_COPIED)
-        (tree / mutant.path).write_text(mutant.text)
-        code = _run(tree, [], limit, command)
-        said = (tree.parent / "log").read_text().splitlines() or [""]
-    if code == 0:
-        return False, "the program"
-    return True, "a program that hangs" if code in (None, _HANGS) else said[-1][:200]
-
-
-def _run(
-    tree: Path, args: list[str], seconds: float, command: Sequence[str] = _PYTEST
-) -> int | None:
-    """Run pytest in a tree: its exit status, or _HANGS, or None when the time is over."""
-    log = tree.parent / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, *args],
-            cwd=tree,
-            env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    resource.prlimit(process.pid, resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    began = changed = time.monotonic()
-    size = 0
-    try:
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(0.1)
-            now = time.monotonic()
-            if log.stat().st_size != size:
-                size, changed = log.stat().st_size, now
-            if now - changed > _HANG:
-                return _HANGS
-            if now - began > seconds:
-                return None
-    finally:
-        # Its tests have started servers and workers, which are in sessions of their own.
-        for number, patience in ((signal.SIGINT, 10), (signal.SIGKILL, None)):
-            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, number)
-                process.wait(patience)
-
-
-def _passed(tree: Path) -> int:
-    return (tree.parent / "log").read_text().count(" PASSED ")
-
-
-def _last_failed(tree: Path) -> list[str]:
-    path = tree / ".pytest_cache/v/cache/lastfailed"
-    return list(json.loads(path.read_text())) if path.exists() else []
-
-
-def main() -> int:
-    """Judge the mutants that the command line asks for; 1 when one lives."""
-    parser = argparse.ArgumentParser(description="Put faults into the packages, and run the tests.")
-    parser.add_argument("--root", type=Path, default=Path(), help="the tree with the packages")
-    parser.add_argument("--data", default=".coverage", help="coverage data with a context per test")
-    parser.add_argument("--only", type=int, nargs="+", metavar="N", help="numbers of mutants")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="mutants at once")
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds of tests for a mutant")
-    parser.add_argument("--under", default="", metavar="PATH", help="only mutants of what is there")
-    parser.add_argument("--with", dest="command", metavar="COMMAND", help="what judges, for tests")
-    options = parser.parse_args()
-    root = options.root.resolve()
-    mutants = [m for m in find_mutants(root) if not options.only or m.number in options.only]
-    mutants = [mutant for mutant in mutants if mutant.path.is_relative_to(options.under)]
-    totals = {package: [0, 0] for package in MUTANTS}
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        if options.command is not None:
-            command = shlex.split(options.command)
-            mutants = [mutant for mutant in mutants if mutant.anchor not in NOT_ON_THE_WIRE]
-            verdicts = pool.map(
-                judge_by, repeat(command), mutants, repeat(root), repeat(options.limit)
+    def walk(node: Any, outer: Any, names: tuple[str, ...], is_test: bool) -> Iterator[Mutant]:
+        statement = node if isinstance(node, ast.stmt) else outer
+        for after in _changes(node, names, is_test):
+            start, end = (
+                starts[line - 1] + column
+                for line, column in (
+                    (node.lineno, node.col_offset),
+                    (node.end_lineno, node.end_col_offset),
+                )
             )
-        else:
-            data = coverage.CoverageData(options.data)
-            data.read()
-            chosen = [find_tests(mutant, root, data) for mutant in mutants]
-            verdicts = pool.map(judge, mutants, repeat(root), chosen, repeat(options.limit))
-        for mutant, (is_dead, why) in zip(mutants, verdicts, strict=True):
-            place = f"{mutant.path}:{mutant.lines[0]}"
-            end = f"killed by {why}" if is_dead else f"has outlived {why}"
-            print(f"{mutant.number:3}  {place:36}  {mutant.anchor}\n     {end}", flush=True)
-            totals[mutant.package][not is_dead] += 1
-    for package, (killed, alive) in totals.items():
-        print(f"{package}: {killed} of {killed + alive} killed")
-    return int(any(alive for _, alive in totals.values()))
+            before = source[start:end].decode()
+            line = lines[node.lineno - 1]
+            column = node.col_offset - (len(line) - len(line.lstrip()))
+            # The following lines keep their numbers.
+            text = after + "\n" * before.count("\n")
+            text = f"({text})" if isinstance(node, ast.expr) else text
+            where = f"{layer} {'.'.join(names)} {line.decode().strip()} {column}"
+            last = node.lineno if node is statement else node.end_lineno
+            yield Mutant(
+                layer,
+                path,
+                ".".join(names),
+                range(statement.lineno, last + 1),
+                (start, end),
+                before,
+                text,
+                f"{where} {before} {text.strip()}",
+            )
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            names = (*names, node.name)
+        tests = getattr(node, "ifs", [getattr(node, "test", None)])
+        for child in _children(node):
+            yield from walk(child, statement, names, child in tests)
+
+    return walk(ast.parse(source), None, (), False)
+
+
+def _children(node: Any) -> Iterable[Any]:
+    """Return the parts of a node that can be changed.
+
+    Annotations, assertions, texts, messages, `__repr__` and code for type checkers stay as is.
+    """
+    match node:
+        case ast.JoinedStr() | ast.Assert() | ast.Delete():
+            return ()
+        case ast.Call() if _is_message(node):
+            return ()
+        case ast.ClassDef():
+            return (*node.keywords, *node.body)
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            if node.name in ("__repr__", "__str__") or "overload" in map(
+                ast.unparse, node.decorator_list
+            ):
+                return ()
+            return (*node.args.defaults, *filter(None, node.args.kw_defaults), *node.body)
+        case ast.AnnAssign():
+            return filter(None, [node.value])
+        case ast.If() if "TYPE_CHECKING" in ast.unparse(node.test):
+            return node.orelse
+    return ast.iter_child_nodes(node)
+
+
+def _changes(node: Any, names: tuple[str, ...], is_test: bool) -> Iterator[str]:
+    """Yield the texts that can replace a node; `is_test` tells whether it is a condition."""
+    # Other operators negate comparisons and `not`.
+    if is_test and not isinstance(node, (ast.Compare, ast.UnaryOp, ast.Constant)):
+        yield f"not ({ast.unparse(node)})"
+    match node:
+        case ast.Compare(ops=ops):
+            for at, op in enumerate(ops):
+                for other in _OTHERS[type(op)]:
+                    yield _with(node, ops=[*ops[:at], other, *ops[at + 1 :]])
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            if not isinstance(operand, ast.Constant):
+                yield ast.unparse(operand)
+        case ast.BinOp(op=op, left=left, right=right):
+            # Outside of functions, `|` makes types.
+            is_type = isinstance(op, ast.BitOr) and not names
+            if not is_type and not _is_text(left) and not _is_text(right):
+                yield from (_with(node, op=other) for other in _OTHERS.get(type(op), ()))
+        case ast.BoolOp(op=op):
+            yield from (_with(node, op=other) for other in _OTHERS[type(op)])
+        case ast.Constant(value=bool(value)):
+            yield str(not value)
+        case ast.Constant(value=int(value)):
+            yield from (str(value + 1), str(value - 1))
+        case ast.Constant(value=float(value)):
+            yield str(value + 1)
+        case ast.Return(value=None) | ast.Delete():
+            yield "pass"
+        case ast.Return(value=value):
+            if not isinstance(value, ast.Constant) or value.value not in (None, False):
+                yield "return None"
+        case ast.Break():
+            yield "continue"
+        case ast.Continue():
+            yield "break"
+        case ast.Raise(exc=exc):
+            if exc is None or "NotImplementedError" not in ast.unparse(exc):
+                yield "pass"
+        case (
+            ast.Expr(value=ast.Call() as call) | ast.Expr(value=ast.Await(value=ast.Call() as call))
+        ):
+            if not _is_message(call):
+                yield "pass"
+        case ast.AugAssign(op=op, value=value):
+            yield "pass"
+            if not _is_text(value):
+                yield from (_with(node, op=other) for other in _OTHERS.get(type(op), ()))
+        case ast.Assign() | ast.AnnAssign(value=ast.expr()):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            # Nearly any test fails without a local variable or an attribute from `__init__`.
+            is_state = all(isinstance(each, (ast.Attribute, ast.Subscript)) for each in targets)
+            if is_state and names and names[-1] not in ("__init__", "__new__"):
+                yield "pass"
+
+
+def _with(node: Any, **fields: Any) -> str:
+    changed = copy.copy(node)
+    vars(changed).update(fields)
+    return ast.unparse(changed)
+
+
+def _is_text(node: ast.expr) -> bool:
+    is_constant = isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes))
+    return is_constant or isinstance(node, ast.JoinedStr)
+
+
+def _is_message(call: ast.Call) -> bool:
+    """Return whether a call logs or warns."""
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else call.func
+    name = ast.unparse(owner).rpartition(".")[2]
+    return name.lstrip("_") in ("log", "logger", "logging", "warnings")
+
+
+def find_all(root: Path) -> list[Mutant]:
+    """Return all mutants of all layers of the tree in `root`."""
+    owners: dict[str, str] = {}
+    for layer, (places, _) in LAYERS.items():
+        for place in (root / each for each in places):
+            for module in sorted(place.rglob("*.py")) or [place]:
+                owners.setdefault(str(module.relative_to(root)), layer)
+    found = (find_mutants(owners[path], path, (root / path).read_bytes()) for path in owners)
+    return list(itertools.chain.from_iterable(found))
+
+
+def sample(mutants: Iterable[Mutant], root: Path, seed: int, count: int) -> dict[str, Mutant]:
+    """Return the first `count` mutants in the order of their hashes, which are the keys."""
+    repeated: Counter[str] = Counter()
+    hashed: dict[str, Mutant] = {}
+    for mutant in mutants:
+        name = f"{seed} {repeated[mutant.key]} {mutant.key}"
+        hashed[hashlib.sha256(name.encode()).hexdigest()[:16]] = mutant
+        repeated[mutant.key] += 1
+    chosen: dict[str, Mutant] = {}
+    for key in sorted(hashed):
+        # Some changes are syntax errors.
+        with contextlib.suppress(SyntaxError):
+            mutant = hashed[key]
+            compile(mutant.apply((root / mutant.path).read_bytes()), mutant.path, "exec")
+            chosen[key] = mutant
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+class Recorder:
+    """A pytest plugin that records which tests execute which lines, and their durations.
+
+    Attributes:
+        seconds: Durations by test.
+        failed: Tests that fail without a mutant.
+    """
+
+    def __init__(self, modules: list[str]) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.failed: set[str] = set()
+        self._coverage = coverage.Coverage(data_file=None, config_file=False, include=modules)
+        self._caches: list[Any] = []
+
+    def tests_by_line(self) -> dict[str, dict[int, list[str]]]:
+        """Return the tests by line for each module, whose path is relative."""
+        data = self._coverage.get_data()
+        return {
+            os.path.relpath(each): data.contexts_by_lineno(each) for each in data.measured_files()
+        }
+
+    def pytest_sessionstart(self) -> None:
+        # Not earlier: tests/conftest.py would measure as well.
+        self._coverage.start()
+
+    def pytest_collection_finish(self) -> None:
+        modules = [vars(sys.modules[name]) for name in sys.modules if name.startswith("gearman")]
+        names = itertools.chain.from_iterable(module.values() for module in modules)
+        caches = [each for each in names if isinstance(each, functools._lru_cache_wrapper)]
+        self._caches = [each for each in caches if ".testing." not in each.__module__]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        _watch()
+        self._coverage.switch_context(nodeid)
+        # A cached function executes its lines in each test that calls it.
+        for cache in self._caches:
+            cache.cache_clear()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] += report.duration
+        if report.failed:
+            self.failed.add(report.nodeid)
+
+    def pytest_sessionfinish(self) -> None:
+        self._coverage.stop()
+
+
+class Chosen:
+    """A pytest plugin that runs the given tests in their order and writes each to a journal."""
+
+    def __init__(self, tests: list[str], journal: Path) -> None:
+        self._places = {test: place for place, test in enumerate(tests)}
+        self._journal = journal
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        chosen = (item for item in items if item.nodeid in self._places)
+        items[:] = sorted(chosen, key=lambda item: self._places[item.nodeid])
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        _watch()
+        self._journal.write_text(nodeid)
+
+
+def _watch() -> None:
+    """End this process unless it calls this again in time."""
+    faulthandler.dump_traceback_later(_HANG, exit=True, file=2)
+
+
+class Bench:
+    """A copy of the tree, and one process that runs tests there in forks of itself.
+
+    A fork has already imported the libraries that tests need.
+    """
+
+    def __init__(self, root: Path, scratch: Path) -> None:
+        self._root = root
+        self._scratch = Path(tempfile.mkdtemp(dir=scratch))
+        self._tree = self._scratch / "tree"
+        shutil.copytree(root, self._tree, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        # This process adopts the processes that a test does not end.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def record(self, layer: str) -> _Recorded:
+        """Return a layer's tests by line, and the durations of those that pass."""
+        places, tests = LAYERS[layer]
+        modules = [str(self._tree / place) + ("" if "." in place else "/*") for place in places]
+        outcome = self._scratch / layer
+
+        def work() -> int:
+            recorder = Recorder(modules)
+            code = _pytest(recorder, *tests)
+            result = (recorder.tests_by_line(), recorder.seconds, recorder.failed)
+            outcome.write_bytes(pickle.dumps(result))
+            return code
+
+        self._fork(work)
+        lines, seconds, failed = (
+            pickle.loads(outcome.read_bytes()) if outcome.exists() else 3 * [{}]
+        )
+        for test in failed:
+            print(f"{test} fails without a mutant", flush=True)
+            del seconds[test]
+        if not seconds:
+            log = (self._scratch / "log").read_text()
+            raise RuntimeError(f"no test of the layer {layer} passes without a mutant:\n{log}")
+        return lines, seconds
+
+    def judge(self, mutant: Mutant, tests: list[str], end: float) -> tuple[bool, str | None]:
+        """Return whether there was time for a mutant, and which test killed it."""
+        module = self._tree / mutant.path
+        original = (self._root / mutant.path).read_bytes()
+        while tests and time.monotonic() < end:
+            code, last = self._run(module, mutant.apply(original), tests)
+            if code == 0:
+                break
+            # A test that fails without the mutant as well says nothing.
+            if last is None or self._run(module, original, [last])[0] == 0:
+                return True, last or "an import"
+            tests = [test for test in tests if test != last]
+        return time.monotonic() < end, None
+
+    def _run(self, module: Path, source: bytes, tests: list[str]) -> tuple[int, str | None]:
+        """Run tests with a module's source until one fails. Return the exit code and the last."""
+        module.write_bytes(source)
+        # Python compares the times of files in whole seconds only.
+        Path(importlib.util.cache_from_source(module)).unlink(missing_ok=True)
+        journal = self._scratch / "journal"
+        journal.unlink(missing_ok=True)
+        files = sorted({test.partition("::")[0] for test in tests})
+        code = self._fork(lambda: _pytest(Chosen(tests, journal), "-x", *files))
+        return code, journal.read_text() if journal.exists() else None
+
+    def _fork(self, work: Callable[[], int]) -> int:
+        """Return the exit code of a fork of this process that does some work in the tree."""
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                os.setsid()
+                os.chdir(self._tree)
+                resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+                log = os.open(self._scratch / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                sys.modules.pop("tests", None)
+                sys.path[0] = os.environ["PYTHONPATH"] = str(self._tree)
+                _watch()
+                code = work()
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        while left := _child_processes():
+            for number in left:
+                os.kill(number, signal.SIGKILL)
+                os.waitpid(number, 0)
+        return os.waitstatus_to_exitcode(status)
+
+
+def _child_processes() -> list[int]:
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    return [number for number, parent in parents.items() if parent == os.getpid()]
+
+
+def _pytest(plugin: object, *args: str) -> int:
+    # Libraries that are imported before pytest loads them as plugins cannot be rewritten.
+    options = ("-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider", "-q")
+    return int(pytest.main([*options, "-m", "not slow", *args], plugins=[plugin]))
+
+
+def choose(mutant: Mutant, recorded: _Recorded, limit: float) -> list[str]:
+    """Return the tests for a mutant, the quickest first, that take `limit` seconds together.
+
+    These tests execute the mutant's line. If no test does, as for lines that run on import, all
+    tests of the layer qualify.
+    """
+    lines, seconds = recorded
+    known = {test for at in mutant.lines for test in lines.get(mutant.path, {}).get(at, ())}
+    tests = sorted((known & seconds.keys()) or seconds, key=lambda test: (seconds[test], test))
+    total = itertools.accumulate(seconds[test] for test in tests)
+    return [test for test, elapsed in zip(tests, total, strict=True) if elapsed < limit]
+
+
+# The Bench of each process in the pool.
+_benches: list[Bench] = []
+
+
+def _begin(root: Path, scratch: Path) -> None:
+    _benches.append(Bench(root, scratch))
+
+
+def _record(layer: str) -> _Recorded:
+    return _benches[0].record(layer)
+
+
+def _judge(mutant: Mutant, tests: list[str], end: float) -> tuple[bool, str | None]:
+    return _benches[0].judge(mutant, tests, end)
+
+
+def _judge_all(mutants: dict[str, Mutant], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the results of mutants in their order, until the time is over."""
+    end = time.monotonic() + 60 * options.minutes
+    with (
+        tempfile.TemporaryDirectory(prefix="mutants-") as scratch,
+        concurrent.futures.ProcessPoolExecutor(
+            options.jobs, multiprocessing.get_context("fork"), _begin, (options.root, Path(scratch))
+        ) as pool,
+    ):
+        os.environ["TMPDIR"] = scratch
+        recorded = dict(zip(options.layers, pool.map(_record, options.layers), strict=True))
+        tests = [choose(each, recorded[each.layer], options.limit) for each in mutants.values()]
+        judged = pool.map(_judge, mutants.values(), tests, itertools.repeat(end))
+        for (key, mutant), chosen, (was_run, killer) in zip(
+            mutants.items(), tests, judged, strict=True
+        ):
+            if not was_run:
+                break
+            yield {
+                "key": key,
+                "layer": mutant.layer,
+                "function": mutant.function,
+                "change": str(mutant),
+                "tests": len(chosen),
+                "killer": killer,
+            }
+
+
+def main() -> None:
+    """Try a sample of mutants and print the share that the tests kill."""
+    parser = argparse.ArgumentParser(description="Print the share of faults that the tests notice.")
+    parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="the tree")
+    parser.add_argument(
+        "--layers", nargs="+", default=[*LAYERS], choices=LAYERS, help="of the sample"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
+    parser.add_argument("--count", type=int, default=400, help="size of the sample")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that try mutants")
+    parser.add_argument("--limit", type=float, default=90, help="seconds of tests for a mutant")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this time")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--compare", type=Path, help="compare with the results in this file")
+    options = parser.parse_args()
+    population = find_all(options.root)
+    mutants = sample(population, options.root, options.seed, options.count)
+    mutants = {key: each for key, each in mutants.items() if each.layer in options.layers}
+    print(f"{len(mutants)} of {len(population)} mutants, seed {options.seed}", flush=True)
+    for name in ("anyio", "asyncio", "hypothesis.stateful", "rich", "trio", "typer"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    # The copies of the tree keep their bytecode.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, None
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTEST_ADDOPTS"):
+        os.environ.pop(name, None)
+    results: dict[str, dict[str, Any]] = {}
+    for result in _judge_all(mutants, options):
+        results[result["key"]] = result
+        if result["killer"] is None:
+            print("{key} survives {tests} tests: {change}".format(**result), flush=True)
+        if options.json:
+            options.json.write_text(
+                json.dumps({"seed": options.seed, "mutants": results}, indent=1)
+            )
+    for layer in options.layers:
+        print(_share(layer, [each for each in results.values() if each["layer"] == layer]))
+    print(_share("all layers", results.values()))
+    if options.compare:
+        print(*compare(json.loads(options.compare.read_text())["mutants"], results), sep="\n")
+
+
+def compare(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Yield lines about the mutants that are in both results."""
+    common = sorted(before.keys() & now.keys())
+    yield _share("in both, before", [before[key] for key in common])
+    yield _share("in both, now", [now[key] for key in common])
+    for key in common:
+        if before[key]["killer"] and not now[key]["killer"]:
+            yield "{key} survives now: {change}, was killed by {killer}".format(**before[key])
+
+
+def _share(name: str, results: Iterable[dict[str, Any]]) -> str:
+    killed = [each["killer"] is not None for each in results]
+    return f"{name}: {sum(killed)} of {len(killed)} killed, {sum(killed) / max(len(killed), 1):.1%}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
