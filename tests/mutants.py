@@ -3,9 +3,9 @@
     python -m tests.mutants --seed 22 --count 400 --jobs 2 --json now.json --compare before.json
 
 A mutant is a module with one change to its syntax tree. This program draws a sample of all mutants
-and tries each in a copy of the checkout. A mutant is killed if a test of its layer fails or hangs
-with the change and passes without it. The program first records which tests execute which lines; a
-mutant then meets only the tests that execute its line, quickest first.
+and tries each in a copy of the checkout. A mutant is killed if a test of its layer that passes
+without the change hangs or fails twice. The program first records which tests execute which lines.
+Each mutant then meets only the tests that execute its line, quickest first.
 
 The sample depends on the seed, the layer, the function and the text of the changed line. A mutant
 thus stays in the sample when other code changes, or when its code moves to another module.
@@ -34,6 +34,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import coverage
 import pytest
+from _pytest.runner import runtestprotocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -329,9 +331,17 @@ class Chosen:
         chosen = (item for item in items if item.nodeid in self._places)
         items[:] = sorted(chosen, key=lambda item: self._places[item.nodeid])
 
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        _watch()
-        self._journal.write_text(nodeid)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+        self._journal.write_text(item.nodeid)
+        # A test that fails once, under load, has not noticed the mutant.
+        for _ in range(2):
+            _watch()
+            reports = runtestprotocol(item, log=False, nextitem=nextitem)
+            if not any(report.failed for report in reports):
+                break
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        return True
 
 
 def _watch() -> None:
@@ -346,7 +356,6 @@ class Bench:
     """
 
     def __init__(self, root: Path, scratch: Path) -> None:
-        self._root = root
         self._scratch = Path(tempfile.mkdtemp(dir=scratch))
         self._tree = self._scratch / "tree"
         shutil.copytree(root, self._tree, ignore=shutil.ignore_patterns(".*", "__pycache__"))
@@ -380,28 +389,19 @@ class Bench:
 
     def judge(self, mutant: Mutant, tests: list[str], end: float) -> tuple[bool, str | None]:
         """Return whether there was time for a mutant, and which test killed it."""
+        if time.monotonic() > end or not tests:
+            return time.monotonic() < end, None
         module = self._tree / mutant.path
-        original = (self._root / mutant.path).read_bytes()
-        while tests and time.monotonic() < end:
-            code, last = self._run(module, mutant.apply(original), tests)
-            if code == 0:
-                break
-            # A test that fails without the mutant as well says nothing.
-            if last is None or self._run(module, original, [last])[0] == 0:
-                return True, last or "an import"
-            tests = [test for test in tests if test != last]
-        return time.monotonic() < end, None
-
-    def _run(self, module: Path, source: bytes, tests: list[str]) -> tuple[int, str | None]:
-        """Run tests with a module's source until one fails. Return the exit code and the last."""
-        module.write_bytes(source)
-        # Python compares the times of files in whole seconds only.
-        Path(importlib.util.cache_from_source(module)).unlink(missing_ok=True)
+        original = module.read_bytes()
         journal = self._scratch / "journal"
         journal.unlink(missing_ok=True)
         files = sorted({test.partition("::")[0] for test in tests})
+        _write(module, mutant.apply(original))
         code = self._fork(lambda: _pytest(Chosen(tests, journal), "-x", *files))
-        return code, journal.read_text() if journal.exists() else None
+        _write(module, original)
+        last = journal.read_text() if journal.exists() else "an import"
+        survived = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        return True, None if survived else last
 
     def _fork(self, work: Callable[[], int]) -> int:
         """Return the exit code of a fork of this process that does some work in the tree."""
@@ -419,6 +419,8 @@ class Bench:
                 sys.path[0] = os.environ["PYTHONPATH"] = str(self._tree)
                 _watch()
                 code = work()
+            except Exception:  # noqa: BLE001 - the log tells
+                traceback.print_exc()
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
@@ -427,6 +429,12 @@ class Bench:
                 os.kill(number, signal.SIGKILL)
                 os.waitpid(number, 0)
         return os.waitstatus_to_exitcode(status)
+
+
+def _write(module: Path, source: bytes) -> None:
+    module.write_bytes(source)
+    # Python compares the times of files in whole seconds only.
+    Path(importlib.util.cache_from_source(module)).unlink(missing_ok=True)
 
 
 def _child_processes() -> list[int]:
@@ -519,7 +527,14 @@ def main() -> None:
     mutants = sample(population, options.root, options.seed, options.count)
     mutants = {key: each for key, each in mutants.items() if each.layer in options.layers}
     print(f"{len(mutants)} of {len(population)} mutants, seed {options.seed}", flush=True)
-    for name in ("anyio", "asyncio", "hypothesis.stateful", "rich", "trio", "typer"):
+    for name in (
+        "anyio.pytest_plugin",
+        "hypothesis.stateful",
+        "rich",
+        "trio",
+        "typer",
+        "xdist.plugin",
+    ):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     # The copies of the tree keep their bytecode.
