@@ -15,12 +15,17 @@ from tests.mutants import LAYERS, Mutant, compare, find_mutants, sample
 ROOT = Path(__file__).parents[1]
 FUNCTION = "def f(x, y):\n    {}\n"
 TOY = "def is_small(x):\n    return x < 10\n"
+LETTER = 'LETTER = "ab"[1]\n'
 TOY_TEST = """
+from gearman_proto.wire.letter import LETTER
 from gearman_proto.wire.toy import is_small
 
 def test_small():
     assert is_small(9)
     assert not is_small(12)
+
+def test_letter():
+    assert LETTER == "b"
 """
 
 
@@ -132,12 +137,13 @@ def test_run_on_toy_package_tells_killed_from_surviving(tmp_path: Path) -> None:
             module.touch()
     (root / "gearman_proto/__init__.py").touch()
     (root / "gearman_proto/wire/toy.py").write_text(TOY)
+    (root / "gearman_proto/wire/letter.py").write_text(LETTER)
     (root / "tests/wire/test_toy.py").write_text(TOY_TEST)
     (root / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
     results = tmp_path / "results.json"
-    command = [sys.executable, "-m", "tests.mutants", "--root", str(root), "--layers", "wire"]
+    options = ["--root", str(root), "--layers", "wire", "--seed", "8", "--json", str(results)]
     done = subprocess.run(
-        [*command, "--json", str(results)],
+        [sys.executable, "-m", "tests.mutants", *options],
         cwd=ROOT,
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
@@ -145,18 +151,20 @@ def test_run_on_toy_package_tells_killed_from_surviving(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "all layers: 3 of 5 killed, 60.0%" in done.stdout
-    killers = {
-        each["change"].partition("->")[2].strip(): each["killer"]
+    assert "all layers: 5 of 7 killed, 71.4%" in done.stdout
+    verdicts = [
+        (each["change"].partition(":")[2], each["killer"])
         for each in json.loads(results.read_text())["mutants"].values()
-    }
-    test = "tests/wire/test_toy.py::test_small"
-    assert killers == {
-        "return None": test,
-        "(x >= 10)": test,
-        "(x <= 10)": None,
-        "(11)": None,
-        "(9)": test,
+    ]
+    # The first mutant breaks an import. The tree must not keep it.
+    assert verdicts[0] == ("1  1  ->  (2)", "an import")
+    assert dict(verdicts[1:]) == {
+        "1  1  ->  (0)": "tests/wire/test_toy.py::test_letter",
+        "2  return x < 10  ->  return None": "tests/wire/test_toy.py::test_small",
+        "2  x < 10  ->  (x >= 10)": "tests/wire/test_toy.py::test_small",
+        "2  x < 10  ->  (x <= 10)": None,
+        "2  10  ->  (11)": None,
+        "2  10  ->  (9)": "tests/wire/test_toy.py::test_small",
     }
     assert (root / "gearman_proto/wire/toy.py").read_text() == TOY
 
