@@ -1,11 +1,6 @@
-"""``python -m gearman_sync.migrate PATH...``: what has to change in a program that moves here.
+"""``python -m gearman_sync.migrate PATH...``: lists the changes that a program needs to move here.
 
-It reads the source of programs that were written for python-gearman, gearman3, pygearman,
-python3-gearman, py3gearman, gear or aiogear, and lists what is different here, with the line and
-what to do about it. Nothing of the program is run or changed. docs/howto/migrating.md explains the
-rules.
-
-`_rules` has them as a table, `_families` what the libraries are called and what they have,
-`_sources` finds the files, `_kinds` finds out what a name stands for, `_checks` and
-`_python_gearman` look at the code, and `_report` prints.
+It reads the source of programs for python-gearman and other libraries. Nothing is run or changed.
+`_rules` and `_names` are tables, `_sources` finds the files, `_kinds` resolves names, `_checks`
+applies the rules to a file and `_program` to all files, and `_report` prints the findings.
 """

@@ -1,374 +1,262 @@
-"""Goes through a file: what each name stands for, and what the rules say of each place."""
-
-# ruff: noqa: N815 - the methods and their names are ast.NodeVisitor's
+"""Applies the rules to one file."""
 
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+import re
+from typing import TYPE_CHECKING, Any, Final
 
+import gearman_sync
 from gearman_proto.foreign import shown
 
-from ._kinds import (
-    MANAGERS,
-    Function,
-    Guess,
-    Kind,
-    Knowledge,
-    Scope,
-    functions_in,
-    only,
-    parameters,
-)
+from . import _names as tables
+from ._kinds import Function, Names, dotted, instance, is_path, joined, parameters
 from ._rules import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
     from ._sources import Source
 
-#: Characters of a line that are shown.
+#: The number of characters of a line that are shown.
 _LONGEST: Final = 60
-#: The methods of a worker that get the job first.
-_HOOKS: Final = frozenset({"on_job_execute", "on_job_exception", "on_job_complete"})
-#: What a program looks at before it treats something as one thing or the other.
-_LOOKS: Final = frozenset({"isinstance", "hasattr", "type", "callable", "getattr"})
+#: Rules for attributes: kind.name where it is used, kind.name= where it is assigned. ``?`` is an
+#: unknown object, and ``manager`` a client, worker or admin client.
+_PATTERNS: Final = tables.table("""
+    manager.establish_worker_connections manager.establish_worker_connections=: worker-poll
+    ?.establish_worker_connections worker.poll_connections_until_stopped: worker-poll
+    manager.request_to_rotating_connection_queue: request-queue
+    ?.request_to_rotating_connection_queue: request-queue
+    manager.wait_until_any_job_completed: wait-any
+    manager.connection_class manager.connection_class=: connection-class
+    manager.add_connection manager.add_ssl_connection manager.connection_list=: connection-list
+    manager.current_connection manager.establish_admin_connection: admin-connection
+    manager.job_request_class manager.job_request_class=: job-class
+    job.to_dict: job-to-dict
+    request.result= request.exception= request.status=: request-assigned
+    request.job= request.gearman_job= request.data_updates= request.warning_updates=: request-fixed
+    updates.append updates.appendleft updates.extend updates.clear: request-fixed
+    name.decode: name-as-bytes
+    manager.do_task manager.do_taskset ?.do_taskset manager.dispatch_background_task: api-1x
+    ?.dispatch_background_task manager.register_function manager.register_class: api-1x
+""")
+#: Methods that take str of str, and bytes of bytes.
+_BOTH_METHODS: Final = re.compile(
+    "count|[lr]?find|[lr]?index|[lr]?strip|r?partition|r?split|join|replace|(starts|ends)with"
+)
+_LOGS: Final = re.compile("critical|debug|error|exception|info|log|print|warn|warning")
+#: The place of `background` among the arguments of a submit.
+_PLACES: Final = {"submit_job": 5, "submit_multiple_jobs": 2}
+_PATCHES: Final = frozenset({"patch", "import_module", "__import__", "setattr"})
+_MANAGERS: Final[dict[str, type]] = {
+    "client": gearman_sync.GearmanClient,
+    "worker": gearman_sync.GearmanWorker,
+    "admin": gearman_sync.GearmanAdminClient,
+    "manager": object,
+}
+_OLD_BUILTINS: Final = frozenset({"basestring", "raw_input", "unichr", "unicode", "xrange"})
+_OLD_METHODS: Final = {"has_key": 1, "iteritems": 0, "iterkeys": 0, "itervalues": 0}
 
 
-@dataclass(frozen=True)
-class _Later:
-    """A function, which is looked at when all names around it are known."""
-
-    function: Function
-    scope: Scope
-    owner: str | None
-    own: Kind | None
-
-
-class Checker(Guess, ast.NodeVisitor):
+class Checker(Names):
     """Looks at one file."""
 
-    def __init__(
-        self,
-        source: Source,
-        family: str,
-        modules: set[str],
-        knowledge: Knowledge,
-        check: Callable[[Checker, ast.AST], None],
-    ) -> None:
-        """Make a checker.
+    def __init__(self, source: Source, tree: ast.Module, *, is_encoded: bool) -> None:
+        super().__init__(source, tree, is_encoded=is_encoded)
+        self._source = source
+        self._findings: dict[tuple[int | str, str, str], Finding] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Call) and _last(node.func) == "register_task":
+                _, function = self._callback(node)
+                if function is not None:
+                    self.bind_callback(function)
 
-        Args:
-            source: The file, which has a tree.
-            family: Whose rules to apply: gearman, gear or aiogear.
-            modules: The libraries that it imports.
-            knowledge: What is known about it.
-            check: Says what the rules have to say of one node.
-        """
-        super().__init__(knowledge, family)
-        self.modules = modules
-        self._check = check
-        self.source = source
-        self.findings: set[Finding] = set()
-        #: Nodes of which something was said already.
-        self.done: set[ast.AST] = set()
-        #: What is logged, printed or raised: somebody reads it.
-        self.read_by_people: set[ast.AST] = set()
-        self._later: list[_Later] = []
-        assert source.tree is not None
-        #: The function that is looked at, or the module.
-        self.function: ast.AST = source.tree
-        self._name: str | None = None
-        #: All functions by name, with the class that they are in.
-        self.functions: dict[str, list[tuple[Function, str | None]]] = {}
-        #: The names of all attributes that the program assigns.
-        self.assigned: set[str] = set()
-        self._index(source.tree)
+    def run(self) -> Iterable[Finding]:
+        """Return the findings. A line has one for each rule and advice."""
+        for node in reversed(self.nodes):  # The code of the outermost node is shown.
+            self._check(node)
+        return self._findings.values()
 
-    def _index(self, tree: ast.Module) -> None:
-        in_classes: dict[ast.AST, str] = {}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                in_classes |= dict.fromkeys(functions_in(node.body), node.name)
-            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                self.functions.setdefault(node.name, []).append((node, in_classes.get(node)))
-            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-                self.assigned.add(node.attr)
-        self.all_encoded = "data_encoder" in self.assigned
-        self.defined = set(self.functions)
-
-    def run(self) -> None:
-        """Look at all of it."""
-        assert self.source.tree is not None
-        self._block(self.source.tree.body)
-        while self._later:
-            self._look_into(self._later.pop(0))
-
-    def found(self, rule: str, node: ast.AST, more: str = "", *, code: str | None = None) -> None:
-        """Note a finding."""
-        self.done.add(node)
-        code = ast.unparse(node) if code is None else code
-        line = getattr(node, "lineno", 1)
+    def _found(self, rule: str, node: Any, more: str = "", *, code: str = "") -> None:
+        code = code or ast.get_source_segment(self._source.text, node) or ""
         code = shown(" ".join(code.split()), _LONGEST)
-        self.findings.add(Finding(str(self.source.path), line, rule, code, more))
+        path = str(self._source.path)
+        line = code if rule == "name-taken" else node.lineno  # Say that once.
+        self._findings[line, rule, more] = Finding(path, node.lineno, rule, code, more)
 
-    # Statements.
+    def _check(self, node: ast.AST) -> None:
+        match node:
+            case ast.Import(names=names) | ast.ImportFrom(names=names, level=0):
+                module = getattr(node, "module", "")
+                for alias in names:
+                    code = f"{module}.{alias.name}".lstrip(".")
+                    self._name(joined(code), node, code, is_import=not module or "." in module)
+            case ast.Attribute():
+                self._attribute(node)
+            case ast.ClassDef():
+                self._class(node)
+            case ast.Call():
+                self._call(node)
+            case ast.Compare(left=left, comparators=others):
+                self._texts("data-compared", node, [left, *others])
+            case ast.BinOp(op=ast.Add(), left=left, right=right):
+                self._texts("data-as-text", node, [left, right])
+            case ast.AugAssign(target=target, value=value):
+                self._texts("data-as-text", node, [target, value])
+            case ast.BinOp(op=ast.Mod(), left=ast.Constant(value=str(text)), right=right):
+                if "%s" in text and "data" in map(self.kind, _elements(right)):
+                    self._shown(node)
+            case ast.FormattedValue(conversion=-1, value=value) if self.kind(value) == "data":
+                self._shown(self.parents[node])
+            case ast.Name(id=name) if name in _OLD_BUILTINS - self.bound and self.modules:
+                self._found("python-2", node)
+            case ast.Constant(value="last_time_received") if self.modules:
+                self._found("status-last-time", node)
 
-    def _block(self, statements: list[ast.stmt]) -> None:
-        for statement in statements:
-            self.visit(statement)
+    def _texts(self, rule: str, node: ast.AST, parts: list[ast.expr]) -> None:
+        kinds = {self.kind(part) for part in parts}
+        elements = [each for part in parts for each in _elements(part)]
+        has_bytes = any(isinstance(getattr(each, "value", 0), bytes) for each in elements)
+        if "data" in kinds and any(map(_is_text, elements)):
+            self._found(rule, node)
+        elif "name" in kinds and isinstance(node, ast.Compare) and has_bytes:
+            self._found("name-as-bytes", node)
 
-    def visit(self, node: ast.AST) -> None:
-        """Look at a node, and at what is in it."""
-        if isinstance(node, ast.expr | ast.stmt | ast.excepthandler):
-            self._check(self, node)
-        super().visit(node)
+    def _shown(self, node: ast.AST) -> None:
+        outer = self.parents[node]
+        is_logged = isinstance(outer, ast.Call) and _LOGS.fullmatch(_last(outer.func))
+        if not is_logged and not isinstance(self.parents.get(outer), ast.Raise):
+            self._found("data-shown", node)
 
-    def visit_Import(self, node: ast.Import) -> None:
-        self.bind_import(node)
+    def _name(self, path: str, node: Any, code: str = "", *, is_import: bool = False) -> None:
+        """Look at a dotted name, which may be in a library."""
+        root, *rest = path.lstrip("+").split(".")
+        first, last = (rest[0], rest[-1]) if rest else ("", "")
+        if root in tables.OTHERS:
+            self._found(root, node, code=code)
+        elif root in tables.DISTRIBUTIONS:
+            self._found("import-distribution", node, code=root)
+        elif root not in tables.GEARMAN or first in ("", "*"):
+            return
+        elif inner := [name for name in rest if name in tables.INNER_MODULES]:
+            self._found("inner-used", node, tables.INNER_MODULES[inner[0]], code=code)
+        elif advice := _advice(tables.INNER_PARTS, last):
+            self._found("inner-used", node, advice, code=code)
+        elif "GearmanConnection" in rest or last == "connection_class":
+            self._found("connection-class", node, code=code)
+        elif first in tables.OLD_NAMES:
+            self._found("api-1x", node, tables.OLD_NAMES[first], code=code)
+        elif first in tables.MODULES and (is_import or not hasattr(gearman_sync, first)):
+            self._found("import-module", node, tables.MODULES[first], code=f"{root}.{first}")
+        elif not hasattr(gearman_sync, first):
+            self._found("import-unknown", node, code=code)
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        self.bind_from(node)
+    def _attribute(self, node: ast.Attribute) -> None:
+        owner, name, outer = self.kind(node.value), node.attr, self.parents[node]
+        what, is_assigned = owner.lstrip("+"), not isinstance(node.ctx, ast.Load)
+        if is_path(owner):
+            is_inner = isinstance(outer, ast.Attribute) and is_path(self.kind(outer))
+            if not is_inner and not (owner[0] == "+" and dotted(node.value) == "self"):
+                self._name(f"{owner}.{name}", node)
+            return
+        is_super = dotted(getattr(node.value, "func", None)) == "super"
+        if not self.modules & set(tables.GEARMAN) or (name in self.functions and not is_super):
+            return
+        general = "manager" if what in _MANAGERS else what or "?"
+        pattern = name + "=" * is_assigned
+        rule = _PATTERNS.get(f"{general}.{pattern}") or _PATTERNS.get(f"{what}.{pattern}")
+        advice = _advice(tables.INNER_PARTS, name, is_known=what in _MANAGERS)
+        if rule:
+            self._found(rule, node, tables.OLD_NAMES.get(name, ""))
+        elif advice and general in ("manager", "?"):
+            self._found("inner-used", node, advice)
+        elif is_assigned and dotted(node.value) == "self":
+            self._taken(what, name, node, dotted(node))
 
-    def visit_Assign(self, node: ast.Assign) -> None:
-        self.visit(node.value)
-        kind = self.kind(node.value)
-        for target in node.targets:
-            self.visit(target)
-            self.assign(target, kind, node.value)
+    def _taken(self, what: str, name: str, node: ast.AST, code: str) -> None:
+        if hasattr(_MANAGERS.get(what, object), name) and not tables.OVERRIDDEN.fullmatch(name):
+            self._found("name-taken", node, code=code)
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
-            self.visit(node.value)
-        self.visit(node.target)
-        kind = self.annotation(node.annotation) or self.kind(node.value)
-        self.assign(node.target, kind, node.value)
+    def _class(self, node: ast.ClassDef) -> None:
+        what = instance(self.kind(node)).lstrip("+")
+        for each in node.body if what in _MANAGERS else ():
+            name = code = dotted(each.targets[0]) if isinstance(each, ast.Assign) else ""
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                name, code = each.name, f"def {each.name}"
+            if advice := _advice(tables.INNER_PARTS, name):
+                self._found("inner-overridden", each, advice, code=code)
+            elif rule := _PATTERNS.get(f"manager.{name}=", ""):
+                self._found(rule, each, code=code)
+            elif name:
+                self._taken(what, name, each, code)
 
-    def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        self.generic_visit(node)
-        if isinstance(node.target, ast.Name):
-            kind = self.kind(node.target)
-            if kind is None or kind.what not in ("requests", "rows"):
-                self.assign(node.target, None)
-
-    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
-        self.visit(node.value)
-        self.assign(node.target, self.kind(node.value), node.value)
-
-    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
-        self.visit(node.iter)
-        self.visit(node.target)
-        self._assign_items(node.target, node.iter)
-        self._block(node.body)
-        self._block(node.orelse)
-
-    visit_AsyncFor = visit_For
-
-    def _assign_items(self, target: ast.expr, iterated: ast.expr) -> None:
-        if (
-            isinstance(iterated, ast.Call)
-            and isinstance(iterated.func, ast.Name)
-            and iterated.func.id == "enumerate"
-            and iterated.args
-            and isinstance(target, ast.Tuple)
-            and len(target.elts) == 2
+    def _call(self, node: ast.Call) -> None:
+        name, path, arguments = _last(node.func), dotted(node.func), node.args
+        owner = getattr(node.func, "value", node)
+        given = {keyword.arg for keyword in node.keywords}
+        if self.modules and owner is not node and _OLD_METHODS.get(name) == len(arguments):
+            self._found("python-2", node)
+        has_data = "data" in map(self.kind, arguments)
+        has_text = any(map(_is_text, arguments))
+        if name in _PATCHES and arguments and isinstance(arguments[0], ast.Constant):
+            # patch("gearman.client.GearmanClient")
+            self._name(joined(str(arguments[0].value)), arguments[0], is_import=True)
+        elif name == "register_task" and self.modules:
+            self._register(node)
+        elif "py3gearman" in self.modules and (place := _PLACES.get(name)):
+            if len(arguments) < place and not given & {"background", None}:
+                self._found("background-default", node)
+        elif path in ("json.dump", "json.dumps"):
+            parts = {self.kind(part) for each in arguments[:1] for part in _elements(each)}
+            if parts & {"data", "rows"}:
+                self._found("data-as-text" if "data" in parts else "row-is-dict", node)
+        elif (
+            self.kind(owner) == "data"
+            and (name == "encode" or (_BOTH_METHODS.fullmatch(name) and has_text))
+        ) or (has_data and has_text and path.startswith(("re.", "os.path."))):
+            self._found("data-as-text", node)
+        elif has_data and (
+            (path == "str" and len(arguments) == 1) or (name == "format" and _is_text(owner))
         ):
-            target, iterated = target.elts[1], iterated.args[0]
-        self.assign(target, self.item(self.kind(iterated)))
+            self._shown(node)
 
-    def visit_comprehension(self, node: ast.comprehension) -> None:
-        self.visit(node.iter)
-        self._assign_items(node.target, node.iter)
-        for condition in node.ifs:
-            self.visit(condition)
+    def _callback(self, node: ast.Call) -> tuple[ast.expr, Function | None]:
+        """Return a callback, and its function if that is known."""
+        given = [each.value for each in node.keywords if "callback" in str(each.arg)]
+        found = [*given, *node.args[1:], node][0]
+        if isinstance(found, ast.Lambda):
+            return found, found
+        functions = self.functions.get(_last(found), [])
+        return found, functions[0] if len(functions) == 1 else None
 
-    def _visit_comprehension_of(self, node: ast.expr) -> None:
-        outer, self.scope = self.scope, Scope(self.scope, owner=self.scope.owner)
-        for part in getattr(node, "generators", []):
-            self.visit(part)
-        for name in ("key", "value", "elt"):
-            if hasattr(node, name):
-                self.visit(getattr(node, name))
-        self.scope = outer
-
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _visit_comprehension_of
-
-    def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
-        for item in node.items:
-            self.visit(item.context_expr)
-            if item.optional_vars is not None:
-                self.assign(item.optional_vars, self.kind(item.context_expr))
-        self._block(node.body)
-
-    visit_AsyncWith = visit_With
-
-    def visit_If(self, node: ast.If) -> None:
-        self.visit(node.test)
-        before = dict(self.scope.names)
-        self.guarded.append(_guards(node.test))
-        self._block(node.body)
-        after_body, self.scope.names = self.scope.names, before
-        self._block(node.orelse)
-        self.guarded.pop()
-        if node.body and not isinstance(
-            node.body[-1], ast.Return | ast.Raise | ast.Continue | ast.Break
-        ):
-            for name, kind in after_body.items():
-                same = self.scope.names.get(name, kind if name not in before else None) == kind
-                self.scope.names[name] = kind if same else None
-        elif guarded := _guards(node.test):
-            for name in guarded & self.scope.names.keys():
-                self.scope.names[name] = None  # `if not isinstance(data, bytes): return`
-
-    def visit_IfExp(self, node: ast.IfExp) -> None:
-        self.guarded.append(_guards(node.test))
-        self.generic_visit(node)
-        self.guarded.pop()
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        self.guarded.append(_guards(node))
-        self.generic_visit(node)
-        self.guarded.pop()
-
-    def visit_Return(self, node: ast.Return) -> None:
-        self.generic_visit(node)
-        if self._name is not None:
-            kinds = self.learned.returned.setdefault(self._name, set())
-            if not (isinstance(node.value, ast.Constant) or node.value is None):
-                kinds.add(self.kind(node.value))
-
-    def visit_Raise(self, node: ast.Raise) -> None:
-        if isinstance(node.exc, ast.Call):
-            self.read_by_people.update(node.exc.args)
-        self.generic_visit(node)
-
-    def visit_Call(self, node: ast.Call) -> None:
-        self.generic_visit(node)
-        function = node.func
-        name = function.id if isinstance(function, ast.Name) else None
-        if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
-            name = function.attr if function.value.id in ("self", "cls") else None
-        if name in self.functions:
-            for number, argument in enumerate(node.args):
-                self._learn_argument(name, number, argument)
-            for keyword in node.keywords:
-                if keyword.arg is not None:
-                    self._learn_argument(name, keyword.arg, keyword.value)
-
-    def _learn_argument(self, function: str, place: int | str, value: ast.expr) -> None:
-        if not (isinstance(value, ast.Constant) and value.value is None):
-            kinds = self.learned.arguments.setdefault((function, place), set())
-            kinds.add(self.kind(value))
-
-    # What has names of its own.
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        for expression in (*node.decorator_list, *node.bases):
-            self.visit(expression)
-        kind = class_kind(self, node)
-        self.scope.names[node.name] = kind
-        outer = self.scope
-        self.scope = Scope(outer, owner=node.name)
-        own = None if kind is None else Kind(kind.name, encoded=kind.encoded, own=True)
-        outside, self._later = self._later, []
-        self._block(node.body)
-        # Names of a class are not those of its methods.
-        self._later = outside + [
-            replace(later, scope=outer, own=own) if later.scope is self.scope else later
-            for later in self._later
-        ]
-        self.scope = outer
-
-    def _visit_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        for expression in (*node.decorator_list, *node.args.defaults):
-            self.visit(expression)
-        for default in node.args.kw_defaults:
-            if default is not None:
-                self.visit(default)
-        self.scope.names[node.name] = None
-        self._later.append(_Later(node, self.scope, self.scope.owner, None))
-
-    visit_FunctionDef = visit_AsyncFunctionDef = _visit_function
-
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        self._later.append(_Later(node, self.scope, self.scope.owner, None))
-
-    def _look_into(self, later: _Later) -> None:
-        node = later.function
-        self.scope = Scope(later.scope, owner=later.owner)
-        self.guarded = []
-        self.function = node
-        self._bind_parameters(node, later.own)
-        if isinstance(node, ast.Lambda):
-            self._name = None
-            self.visit(node.body)
-        else:
-            self._name = node.name
-            self._block(node.body)
-
-    def _bind_parameters(self, node: Function, own: Kind | None) -> None:
-        names = parameters(node)
-        everything = [*names, *node.args.kwonlyargs]
-        everything += [each for each in (node.args.vararg, node.args.kwarg) if each is not None]
-        for each in everything:
-            self.scope.names[each.arg] = self.annotation(each.annotation)
-        name = None if isinstance(node, ast.Lambda) else node.name
-        first = int(self.is_method(node))
-        if first and names:
-            self.scope.names[names[0].arg] = own
-        for number, each in enumerate(names[first:]):
-            if self.scope.names[each.arg] is None and name is not None:
-                kinds = set()
-                for place in (number, each.arg):
-                    kinds |= self.knowledge.arguments.get((name, place), set())
-                self.scope.names[each.arg] = only(kinds)
-        if own is not None and own.what == "worker" and name in _HOOKS:
-            self._bind(names, first, Kind("job", encoded=own.encoded))
-        if node in self.knowledge.callbacks:
-            encoded, before = self.knowledge.callbacks[node]
-            self._bind(names, first + before, Kind("worker", encoded=encoded, own=True))
-            self._bind(names, first + before + 1, Kind("job", encoded=encoded))
-
-    def _bind(self, names: list[ast.arg], number: int, kind: Kind) -> None:
-        if number < len(names):
-            self.scope.names[names[number].arg] = kind
-
-    def is_method(self, node: Function) -> bool:
-        """Whether a function gets the object before its arguments."""
-        if isinstance(node, ast.Lambda):
-            return False
-        owners = {owner for function, owner in self.functions[node.name] if function is node}
-        static = any(ast.unparse(each) == "staticmethod" for each in node.decorator_list)
-        return owners != {None} and not static
+    def _register(self, node: ast.Call) -> None:
+        if any(keyword.arg == "callback_function" for keyword in node.keywords):
+            self._found("register-keyword", node, code="callback_function=")
+        callback, function = self._callback(node)
+        if isinstance(function, ast.AsyncFunctionDef):
+            self._found("callback-async", callback)
+        if function is None or getattr(function, "decorator_list", []):
+            return
+        arguments, most = function.args, len(parameters(function))
+        is_wrong = most - len(arguments.defaults) > 2 or (most < 2 and arguments.vararg is None)
+        if is_wrong or None in arguments.kw_defaults:
+            self._found("callback-parameters", callback)
 
 
-def _guards(test: ast.expr) -> set[str]:
-    """What a condition looks at before the program treats it as one thing or the other."""
-    return {
-        ast.unparse(node.args[0])
-        for node in ast.walk(test)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id in _LOOKS
-        and node.args
-    }
+def _advice(names: dict[str, str], name: str, *, is_known: bool = True) -> str:
+    return names.get(name) or (names.get(f".{name}", "") if is_known else "")
 
 
-def class_kind(guess: Guess, node: ast.ClassDef) -> Kind | None:
-    """Return what a class of the program is, if it comes from one of a library."""
-    for base in node.bases:
-        kind = guess.kind(base)
-        if kind is not None and kind.what == "class":
-            encoded = kind.encoded or (kind.name in MANAGERS and _has_encoder(node))
-            return Kind("class", kind.name, encoded, own=True)
-    return None
+def _last(node: ast.expr) -> str:
+    return str(getattr(node, "attr", getattr(node, "id", "")))
 
 
-def _has_encoder(node: ast.ClassDef) -> bool:
-    return any(
-        (isinstance(each, ast.Name) and each.id == "data_encoder")
-        or (isinstance(each, ast.Attribute) and each.attr == "data_encoder")
-        for each in ast.walk(node)
-        if isinstance(getattr(each, "ctx", None), ast.Store)
-    )
+def _is_text(node: ast.expr) -> bool:
+    is_made = isinstance(node, ast.Call) and dotted(node.func) == "str"
+    return is_made or isinstance(node, ast.JoinedStr) or isinstance(getattr(node, "value", 0), str)
+
+
+def _elements(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.Dict):
+        return node.values
+    return node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]

@@ -1,451 +1,242 @@
-"""What a name in a program stands for: a guess from what is written, which rather knows nothing.
+"""Resolves the names of a file: imports, classes, objects, the parameters of callbacks.
 
-A `Kind` is a module of a library, a class of it, or what comes of these. `KINDS_OF_ATTRIBUTES` and
-the tables below it say what an attribute or a call of one kind is. Names are followed from line to
-line: what was data until ``data = data.decode()`` is nothing that is known after it.
+A kind is a text: a dotted name in a library such as ``gearman.GearmanClient``, or an object such
+as ``client`` or ``data``. A ``+`` in front marks a class that the program derives, and its objects.
+In libraries that are no fork of python-gearman, an object has the name of its class. A name has a
+kind if all assignments to it in its scope agree, so ``data`` has none where the program also has
+``data = data.decode()``.
 """
 
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ._families import ALL_MODULES, DISTRIBUTIONS, GEARMAN_MODULES
+from ._names import ALL_MODULES, OTHERS, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ._sources import Source
+
+#: (module without its package, name) -> kind
+Exports = dict[tuple[str, str], str]
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+#: The classes of python-gearman, and the kinds of their objects.
+_CLASSES: Final = table("""
+    GearmanAdminClient: admin
+    GearmanClient: client
+    GearmanConnectionManager: manager
+    GearmanJob: job
+    GearmanJobRequest: request
+    GearmanWorker: worker
+""")
+#: The kinds of attributes, results and items. ``?`` is an unknown object.
+_KINDS: Final = table("""
+    job.data request.result request.exception updates.popleft() data[]: data
+    job.task job.unique job.handle request.task request.unique request.handle: name
+    request.job request.gearman_job: job
+    request.data_updates request.warning_updates: updates
+    client.submit_job() ?.submit_job() client.get_job_status() ?.get_job_status(): request
+    requests[]: request
+    client.submit_multiple_jobs() ?.submit_multiple_jobs() client.get_job_statuses(): requests
+    client.submit_multiple_requests() ?.submit_multiple_requests(): requests
+    client.wait_until_jobs_completed() ?.wait_until_jobs_completed(): requests
+    admin.get_status() admin.get_workers(): rows
+""")
+#: Parameters that are a job wherever they are, and methods whose first parameter is one.
+_JOBS: Final = frozenset({"gearman_job", "current_job"})
+_HOOKS: Final = frozenset({"on_job_execute", "on_job_exception", "on_job_complete"})
+#: Functions with which a program checks the type of a value by itself.
+_LOOKS: Final = frozenset({"isinstance", "hasattr", "type", "callable", "getattr"})
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What something is.
+class Names:
+    """The names of one file."""
 
-    Attributes:
-        what: ``module``, ``class``, or what an object is: ``client``, ``request``, ``data``...
-        name: Of a module its whole name, of a class what its objects are.
-        encoded: Whether a data encoder makes something else of data than bytes.
-        own: Whether the class was made by the program, from one of the library, or may have been.
-    """
+    def __init__(self, source: Source, tree: ast.Module, *, is_encoded: bool) -> None:
+        #: True if a file of the program has a `data_encoder`. Then nothing is known about data.
+        self.is_encoded = is_encoded
+        self.tree = tree
+        package = source.path.stem == "__init__"
+        self._module = source.path.parent.name if package else source.path.stem
+        #: They win over assignments in the module: ``except ImportError: gearman = None``.
+        self.imports: dict[str, str] = {}
+        #: The libraries that the file uses.
+        self.modules: set[str] = set()
+        self.functions: dict[str, list[Function]] = {}
+        #: (function, class or module, name) -> kind.
+        self.known: dict[tuple[ast.AST, str], str] = {}
+        self.parents: dict[ast.AST, ast.AST] = {}
+        self._callbacks: dict[ast.arg, str] = {}
+        self._looked_at: set[tuple[ast.AST, str]] = set()
+        self._kinds: dict[ast.AST, str] = {}
+        self.nodes = list(ast.walk(tree))
+        self._bindings = [each for each in self.nodes if not isinstance(each, ast.Name | ast.Call)]
+        for node in self.nodes:
+            self.parents |= dict.fromkeys(ast.iter_child_nodes(node), node)
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    self.functions.setdefault(name, []).append(node)
+                    names = parameters(node)
+                    if [each.arg.rpartition("_")[2] for each in names[:2]] == ["worker", "job"]:
+                        self.bind_callback(node)
+                    for each in names:
+                        if each.arg in _JOBS or (name in _HOOKS and each is names[0]):
+                            self._callbacks[each] = "job"
+                case ast.Call(func=ast.Name(id=name), args=[value, *_]) if name in _LOOKS:
+                    self._looked_at.add((self.scope(node), dotted(value)))
 
-    what: str
-    name: str = ""
-    encoded: bool = False
-    own: bool = False
+    def bind_callback(self, function: Function) -> None:
+        """Note that a function is called with a worker and a job."""
+        self._callbacks |= zip(parameters(function), ("+worker", "job"))
 
+    def scope(self, node: ast.AST, *, of: Any = Function | ast.ClassDef) -> ast.AST:
+        """Return the innermost function or class around a node, or the module."""
+        while node is not self.tree:
+            node = self.parents[node]
+            if isinstance(node, of):
+                break
+        return node
 
-#: The classes of python-gearman, and what their objects are.
-CLASSES: Final = {
-    "GearmanAdminClient": "admin",
-    "GearmanClient": "client",
-    "GearmanConnection": "connection",
-    "GearmanConnectionManager": "manager",
-    "GearmanJob": "job",
-    "GearmanJobRequest": "request",
-    "GearmanWorker": "worker",
-    "DataEncoder": "encoder",
-}
-#: Those of gear and aiogear.
-OTHER_CLASSES: Final = {
-    "gear": {
-        "Client": "gear-client",
-        "Worker": "gear-client",
-        "TextWorker": "gear-client",
-        "Job": "gear-job",
-        "TextJob": "gear-job",
-        "WorkerJob": "gear-job",
-        "TextWorkerJob": "gear-job",
-        "Server": "gear-client",
-    },
-    "aiogear": {
-        "Admin": "aiogear-object",
-        "CallbackClient": "aiogear-object",
-        "Client": "aiogear-object",
-        "Worker": "aiogear-object",
-    },
-}
-MANAGERS: Final = frozenset({"client", "worker", "admin", "manager"})
+    def learn(self, exports: Exports) -> Exports:
+        """Find out the kinds of all names, one step further. Return what others may import."""
+        self._kinds.clear()
+        known: dict[tuple[ast.AST, str], str] = {}
+        for node in self._bindings:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                self._import(node, exports)
+            for name, kind in self._assigned(node) if self.modules or self._callbacks else ():
+                scope = self.scope(node, of=ast.ClassDef) if "." in name else self.scope(node)
+                known[scope, name] = kind if known.get((scope, name), kind) == kind else ""
+        self.known = known
+        self.bound = {*self.imports, *(name for _, name in known)}
+        paths = filter(is_path, self.imports.values())
+        self.modules = {path.lstrip("+").partition(".")[0] for path in paths}
+        kinds = {name: self._find(name, self.tree) for name in self.bound}
+        return {(self._module, name): kind for name, kind in kinds.items() if kind}
 
-#: What an attribute of something is.
-KINDS_OF_ATTRIBUTES: Final = {
-    **{(owner, "connection_list"): "connections" for owner in MANAGERS},
-    **{("job", name): "name" for name in ("task", "unique", "handle")},
-    **{("submitted", name): "name" for name in ("task", "unique", "handle")},
-    **{("request", name): "name" for name in ("task", "unique", "handle")},
-    ("job", "data"): "data",
-    ("request", "result"): "data",
-    ("request", "exception"): "data",
-    ("request", "job"): "submitted",
-    ("request", "gearman_job"): "submitted",
-    ("request", "status"): "status",
-    ("request", "data_updates"): "updates",
-    ("request", "warning_updates"): "updates",
-}
-#: What a call of a method returns.
-KINDS_OF_CALLS: Final = {
-    ("client", "submit_job"): "request",
-    ("client", "get_job_status"): "request",
-    ("client", "submit_multiple_jobs"): "requests",
-    ("client", "submit_multiple_requests"): "requests",
-    ("client", "wait_until_jobs_accepted"): "requests",
-    ("client", "wait_until_jobs_completed"): "requests",
-    ("client", "wait_until_any_job_completed"): "requests",
-    ("client", "get_job_statuses"): "requests",
-    ("admin", "get_status"): "rows",
-    ("admin", "get_workers"): "rows",
-    ("admin", "get_jobs"): "job-rows",
-    ("admin", "get_unique_jobs"): "unique-rows",
-    ("admin", "get_pid"): "pid",
-    ("updates", "popleft"): "data",
-    ("updates", "pop"): "data",
-    ("requests", "pop"): "request",
-    ("gear-client", "getJob"): "gear-job",
-}
-#: What the parts of something are.
-KINDS_OF_ITEMS: Final = {
-    "requests": "request",
-    "rows": "row",
-    "job-rows": "job-row",
-    "unique-rows": "unique-row",
-    "connections": "connection",
-    "updates": "data",
-}
-#: Calls that return what they are given, or the same with another length or order.
-_KEEPERS: Final = frozenset({"list", "tuple", "sorted", "set", "reversed", "iter"})
-
-
-@dataclass
-class Scope:
-    """The names of a function, a class or a module.
-
-    Attributes:
-        parent: The scope around it; a function's is never a class.
-        names: What they stand for; None if that is unknown.
-        owner: The class whose method this is.
-    """
-
-    parent: Scope | None = None
-    names: dict[str, Kind | None] = field(default_factory=dict)
-    owner: str | None = None
-
-    def find(self, name: str) -> Kind | None:
-        """Return what `name` stands for here."""
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.names:
-                return scope.names[name]
-            scope = scope.parent
-        return None
-
-
-@dataclass
-class Knowledge:
-    """What was found out about a program by reading it once, for when it is read again.
-
-    Attributes:
-        classes: Classes that come from the library, of all files: (name of the module, name of the
-            class) -> what they are.
-        attributes: (class, attribute) -> what was assigned to it.
-        returned: Name of a function -> what it returns.
-        arguments: (name of a function, number or name of a parameter) -> what it was called with.
-        callbacks: Function -> the encoded flag of the worker, and how many parameters come before
-            the worker and the job.
-        texts: Whether some file has a data encoder, so that data of unknown clients is unknown.
-    """
-
-    classes: dict[tuple[str, str], Kind] = field(default_factory=dict)
-    attributes: dict[tuple[str, str], set[Kind | None]] = field(default_factory=dict)
-    returned: dict[str, set[Kind | None]] = field(default_factory=dict)
-    arguments: dict[tuple[str, int | str], set[Kind | None]] = field(default_factory=dict)
-    callbacks: dict[Function, tuple[bool, int]] = field(default_factory=dict)
-    texts: bool = False
-
-
-def only(kinds: set[Kind | None] | None) -> Kind | None:
-    """Return the one kind that there is, if there is only one."""
-    return next(iter(kinds)) if kinds is not None and len(kinds) == 1 else None
-
-
-class Guess:
-    """Says what an expression stands for."""
-
-    def __init__(self, knowledge: Knowledge, family: str) -> None:
-        self.knowledge = knowledge
-        #: What is found out now; it takes the place of `knowledge` when this is over.
-        self.learned = Knowledge(knowledge.classes, texts=knowledge.texts)
-        #: ``gearman``, ``gear`` or ``aiogear``: where the methods' names come from.
-        self.family = family
-        self.scope = Scope()
-        #: What is written in an ``isinstance`` around the line: the program looks by itself.
-        self.guarded: list[set[str]] = []
-        #: The names of all functions and methods of the file.
-        self.defined: set[str] = set()
-        #: Whether the file gives some object a data encoder, nobody knows which.
-        self.all_encoded = False
-
-    def kind(self, node: ast.AST | None) -> Kind | None:
-        """Return what `node` stands for."""
-        found = self._kind(node)
-        if found is not None and found.what == "data" and (found.encoded or self.all_encoded):
-            return None
-        if found is not None and self.guarded and found.what in ("data", "name", "row"):
-            assert isinstance(node, ast.expr)
-            if any(ast.unparse(node) in guarded for guarded in self.guarded):
-                return None
-        return found
-
-    def _kind(self, node: ast.AST | None) -> Kind | None:
-        if isinstance(node, ast.Name):
-            return self.scope.find(node.id)
-        if isinstance(node, ast.Attribute):
-            return self._attribute(node)
-        if isinstance(node, ast.Call):
-            return self._call(node)
-        if isinstance(node, ast.Subscript):
-            return self._item(node)
-        if isinstance(node, ast.Await | ast.NamedExpr | ast.Starred):
-            return self.kind(node.value)
-        if isinstance(node, ast.IfExp):
-            return self._either([node.body, node.orelse])
-        if isinstance(node, ast.BoolOp):
-            return self._either(node.values)
-        if isinstance(node, ast.ListComp | ast.GeneratorExp | ast.SetComp):
-            return self._comprehension(node)
-        if isinstance(node, ast.List | ast.Tuple | ast.Set) and node.elts:
-            return self._list_of(only({self.kind(item) for item in node.elts}))
-        return None
-
-    def _either(self, nodes: list[ast.expr]) -> Kind | None:
-        known = [node for node in nodes if not isinstance(node, ast.Constant)]
-        return only({self.kind(node) for node in known}) if known else None
-
-    def _comprehension(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp) -> Kind | None:
-        inner = Scope(self.scope, owner=self.scope.owner)
-        outer, self.scope = self.scope, inner
-        try:
-            for part in node.generators:
-                self.assign(part.target, self.item(self.kind(part.iter)))
-            return self._list_of(self.kind(node.elt))
-        finally:
-            self.scope = outer
-
-    @staticmethod
-    def _list_of(item: Kind | None) -> Kind | None:
-        for many, one in KINDS_OF_ITEMS.items():
-            if item is not None and one == item.what and many != "updates":
-                return replace(item, what=many)
-        return None
-
-    @staticmethod
-    def item(kind: Kind | None) -> Kind | None:
-        """Return what the parts of something are."""
-        if kind is None or kind.what not in KINDS_OF_ITEMS:
-            return None
-        return replace(kind, what=KINDS_OF_ITEMS[kind.what], name="")
-
-    def _item(self, node: ast.Subscript) -> Kind | None:
-        whole = self.kind(node.value)
-        if whole is None:
-            return None
-        if isinstance(node.slice, ast.Slice):
-            return whole if whole.what in KINDS_OF_ITEMS or whole.what in ("data", "name") else None
-        return self.item(whole)
-
-    def _attribute(self, node: ast.Attribute) -> Kind | None:
-        return self._attribute_of(self.kind(node.value), node)
-
-    def _attribute_of(self, owner: Kind | None, node: ast.Attribute) -> Kind | None:
-        if owner is None:
-            return None
-        if owner.what == "module":
-            return self.member(owner, node.attr)
-        assigned = self._assigned(node)
-        if assigned is not None:
-            return assigned
-        found = KINDS_OF_ATTRIBUTES.get((owner.what, node.attr))
-        return None if found is None else replace(owner, what=found, name="")
-
-    def _assigned(self, node: ast.Attribute) -> Kind | None:
-        """What the program assigned to an attribute of its own."""
-        if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
-            found = self.knowledge.attributes.get((self.scope.owner or "", node.attr))
-            return only(found)
-        return None
-
-    def member(self, module: Kind, name: str) -> Kind | None:
-        """Return what `name` is in a module of a library."""
-        root = module.name.partition(".")[0]
-        if root in OTHER_CLASSES:
-            found = OTHER_CLASSES[root].get(name)
-            return None if found is None else Kind("class", found)
-        if name in CLASSES:
-            return Kind("class", CLASSES[name])
-        if name[:1].islower():
-            return Kind("module", f"{module.name}.{name}")
-        return None
-
-    def _call(self, node: ast.Call) -> Kind | None:
-        function = node.func
-        if isinstance(function, ast.Name):
-            if function.id in _KEEPERS and len(node.args) == 1:
-                kind = self.kind(node.args[0])
-                return kind if kind is not None and kind.what in KINDS_OF_ITEMS else None
-            if function.id == "super":
-                return self.scope.find("self")
-        owner = None
-        if isinstance(function, ast.Attribute):
-            # Once: in a chain of calls, twice each time would be for ever.
-            owner = self.kind(function.value)
-            called = self._attribute_of(owner, function)
-        else:
-            called = self.kind(function)
-        if called is not None and called.what == "class":
-            return replace(called, what=called.name, name="")
-        if isinstance(function, ast.Name):
-            return only(self.knowledge.returned.get(function.id))
-        if isinstance(function, ast.Attribute):
-            return self._method(owner, function)
-        return None
-
-    def _method(self, owner: Kind | None, function: ast.Attribute) -> Kind | None:
-        name = function.attr
-        if name in self.defined and (owner is None or owner.own):
-            return only(self.knowledge.returned.get(name))
-        if owner is None:
-            found = KINDS_OF_CALLS.get(("client", name))
-            if self.family != "gearman" or found is None:
-                return None
-            # Nobody else calls a method so. Whose class it is is unknown.
-            return Kind(found, encoded=self.knowledge.texts, own=True)
-        found = KINDS_OF_CALLS.get((owner.what, name))
-        return None if found is None else replace(owner, what=found, name="", own=False)
-
-    # Assigning.
-
-    def assign(self, target: ast.AST, kind: Kind | None, value: ast.expr | None = None) -> None:
-        """Remember what a name stands for from now on."""
-        if isinstance(target, ast.Name):
-            self.scope.names[target.id] = kind
-        elif isinstance(target, ast.Starred):
-            self.assign(target.value, None)
-        elif isinstance(target, ast.Tuple | ast.List):
-            parts = self._parts(value, len(target.elts))
-            for part, known in zip(target.elts, parts):
-                self.assign(part, known)
-        elif (
-            not isinstance(value, ast.Constant)  # self.client = None
-            and isinstance(target, ast.Attribute)
-            and isinstance(target.value, ast.Name)
-            and target.value.id == "self"
-            and self.scope.owner is not None
-        ):
-            key = self.scope.owner, target.attr
-            self.learned.attributes.setdefault(key, set()).add(kind)
-
-    def _parts(self, value: ast.expr | None, count: int) -> list[Kind | None]:
-        """What the parts are of what is assigned to a tuple."""
-        if isinstance(value, ast.Await):
-            value = value.value
-        if isinstance(value, ast.Tuple) and len(value.elts) == count:
-            return [self.kind(part) for part in value.elts]
-        made: Kind | None = None
-        if isinstance(value, ast.Call) and value.args and count == 2:
-            # asyncio: transport, protocol = await loop.create_connection(factory, host, port)
-            function, factory = value.func, value.args[0]
-            if isinstance(function, ast.Attribute) and function.attr == "create_connection":
-                if isinstance(factory, ast.Lambda):
-                    made = self.kind(factory.body)
-                elif (found := self.kind(factory)) is not None and found.what == "class":
-                    made = replace(found, what=found.name, name="")
-        return [None] * (count - 1) + [made]
-
-    def annotation(self, node: ast.expr | None) -> Kind | None:
-        """Return what is annotated."""
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            try:
-                node = ast.parse(node.value, mode="eval").body
-            except (SyntaxError, ValueError, RecursionError, MemoryError):
-                return None
-        kind = self.kind(node) if isinstance(node, ast.Name | ast.Attribute) else None
-        if kind is None or kind.what != "class":
-            return None
-        # A job in a program comes from a worker, and who knows what has decoded its data.
-        unknown = kind.encoded or self.knowledge.texts
-        return replace(kind, what=kind.name, name="", encoded=unknown)
-
-    # Importing.
-
-    def bind_import(self, node: ast.Import) -> None:
-        """Remember what an import makes known."""
+    def _import(self, node: ast.Import | ast.ImportFrom, exports: Exports) -> None:
+        module = getattr(node, "module", None) or ""
         for alias in node.names:
-            root = alias.name.partition(".")[0]
-            module = self._module(alias.name if alias.asname else root)
-            self.scope.names[alias.asname or root] = module
+            name, kind = alias.asname or alias.name.partition(".")[0], ""
+            if isinstance(node, ast.Import):
+                kind = alias.name if alias.asname else name
+            elif not node.level and is_path(module):
+                kind = joined(module, alias.name)
+            elif alias.name != "*":
+                kind = exports.get((module.rpartition(".")[2], alias.name), "")
+            if is_path(kind) or kind in _CLASSES.values():
+                self.imports[name] = kind  # Of try and except, the library's name wins.
+            if alias.name == "*" and is_path(module):
+                self.imports |= {each: joined(module, each) for each in _CLASSES}
 
-    def bind_from(self, node: ast.ImportFrom) -> None:
-        """Remember what a ``from ... import`` makes known."""
-        module = None if node.level else self._module(node.module or "")
-        for alias in node.names:
-            if module is not None:
-                found = self.member(module, alias.name)
-            else:
-                last = (node.module or "").rpartition(".")[2]
-                found = self.knowledge.classes.get((last, alias.name))
-            if alias.name != "*":
-                self.scope.names[alias.asname or alias.name] = found
-            elif module is not None and module.name.partition(".")[0] in GEARMAN_MODULES:
-                for name, kind in CLASSES.items():
-                    self.scope.names[name] = Kind("class", kind)
+    def _assigned(self, node: ast.AST) -> Iterator[tuple[str, str]]:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.arg(arg=name):
+                yield name, self.kind(node)
+            case ast.Assign(targets=targets, value=value):
+                for target in targets:
+                    yield from self._bound(target, value, self.kind(value))
+            case ast.AnnAssign() | ast.NamedExpr():
+                yield from self._bound(node.target, node.value, self.kind(node.value))
+            case ast.For() | ast.AsyncFor() | ast.comprehension():
+                kind = _KINDS.get(f"{self.kind(node.iter)}[]", "")
+                yield from self._bound(node.target, node.iter, kind)
+            case ast.withitem(context_expr=value, optional_vars=target) if target is not None:
+                yield from self._bound(target, value, self.kind(value))
 
-    @staticmethod
-    def _module(name: str) -> Kind | None:
-        root = name.partition(".")[0]
-        return Kind("module", name) if root in ALL_MODULES else None
+    def _bound(self, target: ast.AST, value: Any, kind: str) -> Iterator[tuple[str, str]]:
+        if isinstance(target, ast.Tuple | ast.List):
+            yield from ((dotted(each), "") for each in target.elts)
+        elif getattr(value, "value", value) is not None:  # Not for client = None.
+            yield dotted(target), kind
+
+    def kind(self, node: ast.AST | None) -> str:
+        """Return the kind of an expression, or nothing if it is unknown."""
+        if node is None:
+            return ""
+        if node not in self._kinds:
+            found = self._kind(node)
+            is_looked_at = (self.scope(node), dotted(node)) in self._looked_at
+            unknown = ("data", "name") if is_looked_at else ("data",) * self.is_encoded
+            self._kinds[node] = "" if found in unknown else found
+        return self._kinds[node]
+
+    def _kind(self, node: ast.AST) -> str:
+        match node:
+            case ast.Name(id=name):
+                return self._find(name, self.scope(node))
+            case ast.arg(arg="self"):
+                return instance(self.kind(self.scope(node, of=ast.ClassDef)))
+            case ast.arg(annotation=annotation):
+                return self._callbacks.get(node) or instance(self.kind(annotation))
+            case ast.ClassDef(bases=bases):
+                kinds = [kind.lstrip("+") for base in bases if is_path(kind := self.kind(base))]
+                return f"+{kinds[0]}" if kinds else ""
+            case ast.Attribute(value=value, attr=name):
+                key = self.scope(node, of=ast.ClassDef), dotted(node)
+                owner = self.kind(value).lstrip("+")
+                if key in self.known or not is_path(owner):
+                    return self.known.get(key, _KINDS.get(f"{owner}.{name}", ""))
+                return joined(owner, name)
+            case ast.Call(func=function):
+                return self._returned(function)
+            case ast.Subscript(value=value, slice=index):
+                whole = self.kind(value)
+                return whole if isinstance(index, ast.Slice) else _KINDS.get(f"{whole}[]", "")
+            case ast.Await(value=value) | ast.YieldFrom(value=value) | ast.NamedExpr(value=value):
+                return self.kind(value)
+        return ""
+
+    def _returned(self, function: ast.expr) -> str:
+        called = self.kind(function)
+        if called or not isinstance(function, ast.Attribute):
+            is_super = dotted(function) == "super"
+            return instance(
+                self.kind(self.scope(function, of=ast.ClassDef)) if is_super else called
+            )
+        owner = self.kind(function.value)
+        if function.attr in self.functions and owner[:1] in ("", "+"):
+            return ""  # The program may have a method of this name.
+        return _KINDS.get(f"{owner.lstrip('+') or '?'}.{function.attr}()", "")
+
+    def _find(self, name: str, scope: ast.AST) -> str:
+        while scope is not self.tree and (scope, name) not in self.known:
+            scope = self.scope(scope)
+        found = self.known.get((scope, name), "")
+        return self.imports.get(name, found) if scope is self.tree else found
 
 
-def family_of(tree: ast.Module) -> set[str]:
-    """Return which of the libraries a file imports."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names = [node.module or ""]
-        else:
-            continue
-        found |= {name.partition(".")[0] for name in names} & set(ALL_MODULES)
-    return found
+def is_path(kind: str) -> bool:
+    """Return True if a kind is a name in a library, or a class derived from one."""
+    return kind.lstrip("+").partition(".")[0] in ALL_MODULES
 
 
-def is_of_gearman(modules: set[str]) -> bool:
-    """Whether these are python-gearman and its forks."""
-    return not modules.isdisjoint(GEARMAN_MODULES + DISTRIBUTIONS)
+def joined(path: str, *names: str) -> str:
+    """Return the kind of a dotted name. libgearman is a module in the package gearman."""
+    path = ".".join([path, *names])
+    return path.removeprefix("gearman.") if path.startswith("gearman.libgearman") else path
 
 
-def positional(function: Function) -> tuple[int, int | None]:
-    """Return how many arguments a function needs by position, and takes at most."""
-    arguments = function.args
-    most = len(parameters(function))
-    least = most - len(arguments.defaults)
-    if any(default is None for default in arguments.kw_defaults):
-        return least, -1  # It needs one that nobody passes.
-    return least, None if arguments.vararg is not None else most
+def instance(kind: str) -> str:
+    """Return the kind of the object that a call of a class makes."""
+    own, path = kind[: kind.startswith("+")], kind.lstrip("+")
+    if path.partition(".")[0] in OTHERS:
+        return kind
+    made = _CLASSES.get(path.rpartition(".")[2], "")
+    return own + made if made else ""
+
+
+def dotted(node: ast.AST | None) -> str:
+    """Return a chain of names as text, or nothing if it is none."""
+    if isinstance(node, ast.Attribute):
+        owner = dotted(node.value)
+        return f"{owner}.{node.attr}" if owner else ""
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def parameters(function: Function) -> list[ast.arg]:
-    """Return the parameters that take arguments by position."""
-    return [*function.args.posonlyargs, *function.args.args]
-
-
-def functions_in(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Yield the functions of a class or module, those inside of ``if`` and so on too."""
-    for statement in body:
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield statement
-        elif not isinstance(statement, ast.ClassDef):
-            for name in ("body", "orelse", "finalbody", "handlers"):
-                for inner in getattr(statement, name, []):
-                    is_handler = isinstance(inner, ast.ExceptHandler)
-                    yield from functions_in(inner.body if is_handler else [inner])
+    """Return the parameters that take arguments by position, without `self`."""
+    names = [*function.args.posonlyargs, *function.args.args]
+    return names[1:] if names and names[0].arg in ("self", "cls") else names

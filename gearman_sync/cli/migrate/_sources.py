@@ -1,167 +1,89 @@
-"""Finds the programs, and reads them. Nothing of them is run."""
+"""Finds the files of a program, and reads them. Nothing of it is run."""
 
 from __future__ import annotations
 
-import ast
 import io
-import re
+import os
 import stat
 import tokenize
-import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-from ._families import ALL_MODULES
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: Bytes. Nobody writes more by hand.
+#: Bytes. A larger file was not written by hand.
 MAX_SIZE: Final = 5_000_000
-#: Folders of what is installed or made, and not of the program.
+#: Folders with installed or generated files.
 _SKIPPED: Final = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
-_IMPORTS: Final = re.compile(
-    r"^[ \t]*(?:from[ \t]+|import[ \t]+(?:[^\n#]*,[ \t]*)?)"
-    rf"(?:{'|'.join(ALL_MODULES)})\b(?![ \t]*=)",
-    re.MULTILINE,
-)
+_SUFFIXES: Final = (".py", ".pyw")
 
 
-class Unreadable(Exception):
-    """A path that can't be read, and why."""
-
-
-@dataclass
-class Source:
-    """A file of Python.
-
-    Attributes:
-        path: Where it is.
-        text: What is in it.
-        tree: The same, parsed; None if it can't be, or was not yet.
-        error: Why it can't be, and in which line.
-    """
+class Source(NamedTuple):
+    """A file of Python."""
 
     path: Path
     text: str
-    tree: ast.Module | None = None
-    error: tuple[int, str] = field(default=(0, ""))
-
-    def parse(self) -> None:
-        """Make the tree of the text, or say why not.
-
-        Raises:
-            RecursionError, MemoryError: It is nested too deeply.
-        """
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # "\\d" in a text, and so on.
-                self.tree = ast.parse(self.text)
-        except SyntaxError as error:
-            self.error = (error.lineno or 1, error.msg or "invalid syntax")
-        except ValueError as error:  # A NUL.
-            self.error = (1, str(error))
-
-    @property
-    def imports_library(self) -> bool:
-        """Whether a line looks like the import of one of the libraries."""
-        return _IMPORTS.search(self.text) is not None
 
 
-def find(paths: Iterable[str], problems: list[str], notes: list[str]) -> Iterator[Path]:
-    """Yield the files of Python at `paths`, each once; folders are searched.
+def read(names: Iterable[str], problems: list[str], notes: list[str]) -> Iterator[Source]:
+    """Yield the files of Python at these paths, each once. Search folders.
 
-    Args:
-        paths: Files and folders.
-        problems: Gets a line for each that can't be read.
-        notes: Gets a line for each folder without Python.
+    `problems` gets a line for each path that can't be read, `notes` for each without Python.
     """
     seen: set[tuple[int, int]] = set()
-    for name in paths:
-        try:
-            path = Path(name)
-            if stat.S_ISDIR(path.stat().st_mode):
-                before = len(seen)
-                yield from _walk(path, seen, problems)
-                if len(seen) == before:
-                    notes.append(f"{name}: there is no Python in this directory")
-            elif _is_new(path, seen):
-                yield path
-        except (OSError, ValueError) as error:
-            problems.append(f"{name}: {_reason(error)}")
-
-
-def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
-    status = path.stat()
-    key = status.st_dev, status.st_ino
-    if key in seen:
-        return False
-    seen.add(key)
-    return True
-
-
-def _walk(top: Path, seen: set[tuple[int, int]], problems: list[str]) -> Iterator[Path]:
-    folders: set[tuple[int, int]] = set()
-    waiting = [top]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            if not _is_new(folder, folders):
-                continue  # A link to a folder that was here already.
-            entries = sorted(folder.iterdir())
-        except OSError as error:
-            problems.append(f"{folder}: {_reason(error)}")
-            continue
-        inner = []
-        for path in entries:
-            if path.name.startswith(".") or path.name in _SKIPPED:
-                continue
+    for name in names:
+        before = len(seen), len(problems)
+        for path in _find(Path(name), seen, problems, is_named=True):
             try:
-                if stat.S_ISDIR(path.stat().st_mode):
-                    if not (path / "pyvenv.cfg").exists():
-                        inner.append(path)
-                elif _is_python(path) and _is_new(path, seen):
-                    yield path
+                yield Source(path, _text(path))
+            except (SyntaxError, UnicodeError, LookupError) as error:
+                problems.append(f"{path}: this is no text: {error}")
             except OSError as error:
-                if path.suffix in (".py", ".pyw"):
-                    problems.append(f"{path}: {_reason(error)}")
-        waiting += reversed(inner)
+                problems.append(f"{path}: {error.strerror or error}")
+        if os.path.isdir(name) and before == (len(seen) - 1, len(problems)):
+            notes.append(f"{name}: there is no Python in this directory")
 
 
-def _is_python(path: Path) -> bool:
-    if path.suffix in (".py", ".pyw"):
-        return True
-    if path.suffix or not stat.S_ISREG(path.stat().st_mode):
+def _find(
+    path: Path, seen: set[tuple[int, int]], problems: list[str], *, is_named: bool = False
+) -> Iterator[Path]:
+    """Yield `path` or, if it is a folder, the files in it."""
+    try:
+        status = path.stat()
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if is_folder and not is_named and (path / "pyvenv.cfg").exists():
+            return
+        if is_folder or is_named or path.suffix in _SUFFIXES or _is_script(path, status.st_mode):
+            if (status.st_dev, status.st_ino) in seen:
+                return  # There is a link to it.
+            seen.add((status.st_dev, status.st_ino))
+            if not is_folder:
+                yield path
+                return
+            entries = [each for each in path.iterdir() if each.name[0] != "."]
+            for each in sorted(entries, key=lambda each: (os.path.isdir(each), each)):
+                if each.name not in _SKIPPED:
+                    yield from _find(each, seen, problems)
+    except (OSError, ValueError) as error:  # A ValueError is for a NUL.
+        if is_named or path.suffix in _SUFFIXES or os.path.isdir(path):
+            problems.append(f"{path}: {getattr(error, 'strerror', None) or error}")
+
+
+def _is_script(path: Path, mode: int) -> bool:
+    if path.suffix or not stat.S_ISREG(mode):
         return False
-    with path.open("rb") as file:  # A script without a suffix.
+    with path.open("rb") as file:
         first = file.readline(200)
     return first.startswith(b"#!") and b"python" in first
 
 
-def read(path: Path) -> Source:
-    """Read a file.
-
-    Raises:
-        Unreadable: It is no text of Python's, or too large.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise Unreadable("this is no regular file")
-        if status.st_size > MAX_SIZE:
-            raise Unreadable(f"this is larger than {MAX_SIZE // 1_000_000} MB")
-        data = path.read_bytes()
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        text = io.TextIOWrapper(io.BytesIO(data), encoding).read()
-    except (OSError, SyntaxError, UnicodeError, LookupError) as error:
-        raise Unreadable(_reason(error)) from None
-    return Source(path, text)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeError | LookupError | SyntaxError):
-        return f"this is no text: {error}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error)
+def _text(path: Path) -> str:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("this is no regular file")
+    if status.st_size > MAX_SIZE:
+        raise OSError(f"this is larger than {MAX_SIZE // 1_000_000} MB")
+    data = path.read_bytes()
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    return io.TextIOWrapper(io.BytesIO(data), encoding).read()
