@@ -26,12 +26,8 @@ from gearman_proto.engines.jobqueue import FUNCTION_SIZE
 from gearman_proto.errors import ConnectionError, ServerUnavailable
 from gearman_proto.wire.events import (
     CanDo,
-    Event,
     GrabJobUniq,
     JobAssignUniq,
-    NoJob,
-    PreSleep,
-    WorkComplete,
 )
 from tests.profiles import examples, seeds
 
@@ -51,7 +47,6 @@ DAY = 24 * HOUR
 AWAY = 6 * HOUR
 # Long, on this clock; what takes so long hangs.
 EVER = 30 * DAY
-LIMITS = [0.25, HOUR]
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -127,9 +122,9 @@ def sleeper(seconds: float) -> Callable[..., Any]:
 # The client.
 
 
-@pytest.mark.parametrize("limit", LIMITS)
-async def test_poll_timeouts_of_jobs(server: JobServer, limit: float) -> None:
+async def test_poll_timeouts_of_jobs(server: JobServer) -> None:
     """There is no worker: each call ends at its time, and marks its requests."""
+    limit = HOUR
     job = {"task": "task", "data": b"ab"}
     async with client_of(server, heartbeat=None) as client:
         with takes(limit):
@@ -171,30 +166,6 @@ async def test_poll_timeouts_of_jobs(server: JobServer, limit: float) -> None:
         assert [r.result for r in [request, *requests]] == [b"ba"] * 4
 
 
-@pytest.mark.parametrize("limit", LIMITS)
-async def test_poll_timeouts_of_answers(limit: float) -> None:
-    """The server says nothing at all."""
-    async with (
-        scripted(hold) as silent,
-        GearmanClient(connect=silent.connect, heartbeat=None) as client,
-    ):
-        with takes(limit):
-            request = await client.submit_job("task", b"ab", background=True, poll_timeout=limit)
-        assert request.timed_out
-        assert request.state == gearman.JOB_PENDING
-        with takes(limit):
-            await client.wait_until_jobs_accepted([request], poll_timeout=limit)
-        with takes(limit):
-            await client.submit_job("task", b"ab", wait_until_complete=False, poll_timeout=limit)
-        asked = GearmanJobRequest.from_handle("H:1")
-        with takes(limit):
-            assert (await client.get_job_status(asked, poll_timeout=limit)).timed_out
-        others = [GearmanJobRequest.from_unique(f"u{number}") for number in range(3)]
-        with takes(limit):
-            await client.get_job_statuses(others, poll_timeout=limit)
-        assert all(request.timed_out for request in others)
-
-
 async def test_calls_do_not_end_each_other(server: JobServer) -> None:
     """A hundred at once, each with its own time."""
     ended: list[tuple[float, float]] = []
@@ -213,44 +184,8 @@ async def test_calls_do_not_end_each_other(server: JobServer) -> None:
     assert [limit for limit, _ in ended] == sorted(limits)
 
 
-async def test_job_that_ends_just_in_time(server: JobServer) -> None:
-    async with (
-        working(worker_of(server, tasks={"task": sleeper(HOUR)})),
-        client_of(server) as client,
-    ):
-        with takes(HOUR):
-            request = await client.submit_job("task", b"ab", poll_timeout=HOUR + 0.001)
-        assert request.result == b"ba"
-        with takes(HOUR - 0.001):
-            request = await client.submit_job("task", b"ab", poll_timeout=HOUR - 0.001)
-        assert request.timed_out
-        with takes(0.001):
-            await client.wait_until_jobs_completed([request])
-        assert request.result == b"ba"
-
-
-async def test_given_up_and_waited_for_again(server: JobServer) -> None:
-    """By the application's own time limits."""
-    async with (
-        working(worker_of(server, tasks={"task": sleeper(HOUR)})),
-        client_of(server) as client,
-    ):
-        request = GearmanJobRequest(gearman.GearmanJob(None, None, "task", None, b"ab"))
-        with takes(HOUR):
-            for _ in range(5):
-                with takes(10), anyio.move_on_after(10) as scope:
-                    await client.submit_multiple_requests([request])
-                assert scope.cancelled_caught
-            updates = client.updates(request)
-            with anyio.move_on_after(10):
-                await anext(updates)
-            assert [update async for update in updates] == [
-                gearman.JobEnded(gearman.JOB_COMPLETE, b"ba")
-            ]
-
-
-@pytest.mark.parametrize("limit", [0.5, 10.0, HOUR])
-async def test_connect_timeout(limit: float) -> None:
+async def test_connect_timeout() -> None:
+    limit = 10.0
     async with GearmanClient(["one:1"], connect=never, connect_timeout=limit) as client:
         for _ in range(2):
             with takes(limit), pytest.raises(ServerUnavailable, match="no connection within"):
@@ -269,202 +204,10 @@ async def test_connect_timeout(limit: float) -> None:
         await worker.work()
 
 
-async def test_connections_that_are_slow(server: JobServer) -> None:
-    """Just in time is in time."""
-
-    async def slow(address: Any) -> ByteStream:
-        await anyio.sleep(9.999)
-        return await server.connect(address)
-
-    worker = make_worker("one:1", tasks={"task": reverse}, connect=slow)
-    async with working(worker), GearmanClient(["one:1"], connect=slow) as client:
-        with takes(9.999):
-            assert (await client.submit_job("task", b"ab")).result == b"ba"
-
-
-async def test_server_that_can_not_be_reached_costs_its_time_once(server: JobServer) -> None:
-    """Then it cools down, for longer and longer, and jobs go to the other."""
-    attempts: list[float] = []
-
-    async def connect(address: Any) -> ByteStream:
-        if address.host == "good":
-            return await server.connect(address)
-        attempts.append(anyio.current_time())
-        raise OSError("not there")
-
-    worker = worker_of(server, tasks={"task": reverse})
-    async with working(worker), GearmanClient(["good:1", "bad:1"], connect=connect) as client:
-        with takes(200 * 0.1):
-            for _ in range(200):
-                assert (await client.submit_job("task", b"ab")).result == b"ba"
-                await anyio.sleep(0.1)
-    gaps = [after - before for before, after in itertools.pairwise(attempts)]
-    # 0.5, 1, 2, 4, ... seconds, by a chance of half; and its turn is every other job.
-    assert 3 <= len(gaps) <= 8
-    for number, gap in enumerate(gaps):
-        assert 0.25 * 2**number <= gap <= 0.5 * 2**number + 0.3
-
-
 # The worker.
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("outage", [0.0, 0.5, 60.0, 2 * HOUR])
-async def test_max_outage(outage: float) -> None:
-    """From the moment at which the last connection was lost."""
-    async with anyio.create_task_group() as tasks:
-        server = JobServer()
-
-        async def connect(address: Any) -> ByteStream:
-            return await server.connect(address)
-
-        worker = make_worker("one:1", tasks={"task": reverse}, max_outage=outage, connect=connect)
-        lost = 0.0
-
-        async def work() -> None:
-            with pytest.raises(ServerUnavailable, match="one:1"):
-                await worker.work()
-            assert anyio.current_time() - lost == pytest.approx(outage, abs=1e-6)
-
-        async with server:
-            tasks.start_soon(work)
-            await anyio.sleep(1000)
-            assert worker.connection_list[0].connected
-            lost = anyio.current_time()
-
-
-async def test_outage_that_is_over_in_time() -> None:
-    """Each one is counted by itself."""
-    servers = [JobServer() for _ in range(4)]
-    up: list[JobServer] = []
-
-    async def connect(address: Any) -> ByteStream:
-        if not up:
-            raise ConnectionRefusedError("down")
-        return await up[-1].connect(address)
-
-    worker = make_worker("one:1", tasks={"task": reverse}, max_outage=60, connect=connect)
-    async with anyio.create_task_group() as tasks:
-        for number, server in enumerate(servers):
-            async with server:
-                up.append(server)
-                if not number:
-                    tasks.start_soon(worker.work)
-                async with client_of(server) as client:
-                    assert (await client.submit_job("task", b"ab")).result == b"ba"
-                await anyio.sleep(100)
-                up.remove(server)
-                if number == len(servers) - 1:
-                    worker.stop()
-            await anyio.sleep(25)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["refused", "silent"])
-async def test_intervals_grow(kind: str) -> None:
-    """A server that is away for hours is tried ever more seldom, up to each half minute."""
-    attempts: list[float] = []
-    server = JobServer()
-
-    async def connect(address: Any) -> ByteStream:
-        attempts.append(anyio.current_time())
-        if len(attempts) > 1 and kind == "silent":
-            await anyio.sleep_forever()
-        return await server.connect(address)
-
-    worker = make_worker("one:1", tasks={"task": reverse}, max_outage=None, connect=connect)
-    async with anyio.create_task_group() as tasks:
-        async with server:
-            tasks.start_soon(worker.work)
-            await anyio.sleep(1)
-        attempts[0] = anyio.current_time()
-        await anyio.sleep(AWAY)
-        worker.stop()
-    wait = 10.0 if kind == "silent" else 0.0
-    gaps = [after - before for before, after in itertools.pairwise(attempts)]
-    gaps = [gap - wait * (number > 0) for number, gap in enumerate(gaps)]
-    for number, gap in enumerate(gaps):
-        longest = min(0.5 * 2 ** min(number, 9), 30)
-        assert longest / 2 - 1e-6 <= gap <= longest + 1e-6
-    assert AWAY / (30 + wait) < len(gaps) < AWAY / (15 + wait) + 10
-    # They are not all the same, so that many workers do not come back at the same moment.
-    assert len({round(gap, 3) for gap in gaps[10:]}) > len(gaps) / 2
-
-
-async def test_it_comes_back_after_a_long_outage() -> None:
-    servers = [JobServer(), JobServer()]
-    up: list[JobServer] = []
-
-    async def connect(address: Any) -> ByteStream:
-        if not up:
-            raise ConnectionRefusedError("down")
-        return await up[-1].connect(address)
-
-    worker = make_worker("one:1", tasks={"task": reverse}, max_outage=None, connect=connect)
-    async with anyio.create_task_group() as tasks:
-        async with servers[0]:
-            up.append(servers[0])
-            tasks.start_soon(worker.work)
-            await anyio.sleep(1)
-            up.clear()
-        await anyio.sleep(AWAY)
-        async with servers[1], client_of(servers[1]) as client:
-            up.append(servers[1])
-            request = await client.submit_job("task", b"ab", poll_timeout=30.001)
-            assert request.result == b"ba"
-            # After a success it begins anew.
-            assert worker.connection_list[0].failures == 0
-            worker.stop()
-
-
-class Forgetful:
-    """A script of a server that never wakes anybody, as gearmand does for jobs for later."""
-
-    def __init__(self) -> None:
-        self.grabs: list[float] = []
-        self.job: bytes | None = None
-        self.ends: list[tuple[float, Event]] = []
-
-    async def __call__(self, peer: Peer) -> None:
-        while True:
-            event = await peer.receive()
-            if isinstance(event, GrabJobUniq):
-                self.grabs.append(anyio.current_time())
-                if self.job is None:
-                    await peer.send(NoJob())
-                else:
-                    await peer.send(JobAssignUniq(b"H:1", b"task", b"u", self.job))
-                    self.job = None
-            elif isinstance(event, WorkComplete):
-                self.ends.append((anyio.current_time(), event))
-            else:
-                assert isinstance(event, (CanDo, PreSleep))
-
-
-@pytest.mark.parametrize("interval", [5.0, HOUR])
-async def test_look_again(interval: float) -> None:
-    forgetful = Forgetful()
-    async with scripted(forgetful) as server:
-        worker = make_worker(
-            "any:1", tasks={"task": reverse}, look_again=interval, connect=server.connect
-        )
-        async with working(worker, poll_timeout=None):
-            await anyio.sleep(200 * interval)
-            gaps = [b - a for a, b in itertools.pairwise(forgetful.grabs)]
-            assert all(0.8 * interval - 1e-6 <= gap <= 1.2 * interval + 1e-6 for gap in gaps)
-            assert 160 < len(gaps) < 250
-            assert max(gaps) - min(gaps) > 0.2 * interval
-            forgetful.job = b"ab"
-            asked = anyio.current_time()
-            await anyio.sleep(1.2 * interval)
-            ((when, event),) = forgetful.ends
-            assert event == WorkComplete(b"H:1", b"ba")
-            assert asked <= when <= asked + 1.2 * interval
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("limit", [0.0, 7.5, HOUR])
-async def test_stop_with_a_timeout(server: JobServer, limit: float) -> None:
+async def test_stop_with_a_timeout(server: JobServer) -> None:
     """The callback is cancelled at exactly that time, and the job is another worker's then."""
     cancelled: list[float] = []
 
@@ -481,62 +224,12 @@ async def test_stop_with_a_timeout(server: JobServer, limit: float) -> None:
         await anyio.sleep(1000)
         async with working(worker_of(server, tasks={"task": reverse})):
             await anyio.sleep(1000)
-            first.stop(timeout=limit)
+            first.stop(timeout=60)
             begun = anyio.current_time()
-            with takes(limit):
+            with takes(60):
                 await client.wait_until_jobs_completed([request])
         assert request.result == b"ba"
-    assert cancelled == [pytest.approx(begun + limit, abs=1e-6)]
-
-
-async def test_stop_waits_no_longer_than_the_jobs(server: JobServer) -> None:
-    worker = worker_of(server, tasks={"task": sleeper(HOUR)}, max_jobs=2)
-    async with client_of(server) as client:
-        first = await client.submit_job("task", b"ab", wait_until_complete=False)
-        async with working(worker) as it:
-            await anyio.sleep(1000)
-            second = await client.submit_job("task", b"cd", wait_until_complete=False)
-            await anyio.sleep(1000)
-            worker.stop(timeout=2 * HOUR)
-            with takes(HOUR - 1000):
-                await it.ended.wait()
-        with takes(0):
-            await client.wait_until_jobs_completed([first, second])
-        assert (first.result, second.result) == (b"ba", b"dc")
-
-
-async def test_stop_with_another_timeout(server: JobServer) -> None:
-    """The last one counts."""
-    worker = worker_of(server, tasks={"task": sleeper(DAY)})
-    async with client_of(server) as client:
-        await client.submit_job("task", b"ab", background=True)
-        async with working(worker) as it:
-            await anyio.sleep(10)
-            worker.stop()
-            await anyio.sleep(10)
-            worker.stop(timeout=HOUR)
-            await anyio.sleep(10)
-            worker.stop(timeout=5)
-            with takes(5):
-                await it.ended.wait()
-
-
-async def test_stop_where_the_server_is_silent() -> None:
-    """It is asked whether it has the last result, and given up when nothing moves for 30 s."""
-
-    async def script(peer: Peer) -> None:
-        await peer.expect(CanDo)
-        await peer.expect(GrabJobUniq)
-        await peer.send(JobAssignUniq(b"H:1", b"task", b"u", b""))
-        await peer.hold()
-
-    async def function(worker: GearmanWorker, job: WorkerJob) -> None:
-        worker.stop()
-
-    async with scripted(script) as server:
-        worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
-        with takes(30, abs=0.01):
-            await worker.work()
+    assert cancelled == [pytest.approx(begun + 60, abs=1e-6)]
 
 
 async def test_server_that_does_not_answer_is_given_up() -> None:
@@ -565,8 +258,7 @@ async def test_server_that_does_not_answer_is_given_up() -> None:
     assert times[1:-1] == [pytest.approx(30, abs=0.01)] * (len(times) - 2)
 
 
-@pytest.mark.parametrize("limit", LIMITS)
-async def test_poll_timeout_of_work(server: JobServer, limit: float) -> None:
+async def test_poll_timeout_of_work(server: JobServer) -> None:
     """`after_poll` is called each time that nothing has come for so long."""
     calls: list[tuple[float, bool]] = []
 
@@ -576,11 +268,11 @@ async def test_poll_timeout_of_work(server: JobServer, limit: float) -> None:
             return len(calls) < 20
 
     worker = worker_of(server, kind=Worker, tasks={"task": reverse}, look_again=EVER)
-    await worker.work(limit)
+    await worker.work(HOUR)
     idle = [when for when, active in calls if not active]
     assert len(idle) > 15
     for before, after in itertools.pairwise(idle):
-        assert after - before == pytest.approx(limit, abs=1e-6)
+        assert after - before == pytest.approx(HOUR, abs=1e-6)
 
 
 async def test_poll_timeout_of_what_callbacks_send() -> None:
@@ -607,131 +299,7 @@ async def test_poll_timeout_of_what_callbacks_send() -> None:
     assert waited.count(2.5) >= 4
 
 
-async def test_server_that_does_not_read_is_given_up() -> None:
-    """A callback that waits for it is told, and does not wait for ever."""
-    failed: list[float] = []
-
-    async def script(peer: Peer) -> None:
-        await peer.expect(CanDo)
-        await peer.expect(GrabJobUniq)
-        await peer.send(JobAssignUniq(b"H:1", b"task", b"u", b""))
-        await anyio.sleep_forever()
-
-    async def function(worker: GearmanWorker, job: WorkerJob) -> None:
-        begun = anyio.current_time()
-        with contextlib.suppress(ConnectionError):
-            while True:
-                await worker.send_job_data(job, bytes(1_000_000))
-        failed.append(anyio.current_time() - begun)
-        worker.stop()
-
-    async with scripted(script) as server:
-        worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
-        await worker.work()
-    # A megabyte may be in a tunnel, and has a second for each 20 kB.
-    assert failed == [pytest.approx(60 + 50, abs=0.1)]
-
-
-def slow_reader(pause: float, done: anyio.Event) -> Callable[[Peer], Any]:
-    """A script that takes a packet each `pause` seconds, and sets `done` at a job's end."""
-
-    async def script(peer: Peer) -> None:
-        await peer.expect(CanDo)
-        await peer.expect(GrabJobUniq)
-        await peer.send(JobAssignUniq(b"H:1", b"task", b"u", b""))
-        while not isinstance(await peer.receive(), WorkComplete):  # noqa: ASYNC110
-            await anyio.sleep(pause)
-        done.set()
-        await peer.hold()
-
-    return script
-
-
-async def test_slow_server_is_not_given_up() -> None:
-    """As long as it reads anything."""
-
-    async def function(worker: GearmanWorker, job: WorkerJob) -> None:
-        for _ in range(300):
-            await worker.send_job_data(job, bytes(100_000))
-
-    done = anyio.Event()
-    async with scripted(slow_reader(1, done)) as server:
-        worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
-        async with working(worker):
-            with takes(300):
-                await done.wait()
-    assert len(server.peers) == 1
-    assert len(server.about_jobs) == 301
-
-
-async def test_slow_server_is_not_given_up_behind_the_result() -> None:
-    """Nor where what is still to be read at the end of the job takes it more than 31 seconds."""
-
-    async def function(worker: GearmanWorker, job: WorkerJob) -> None:
-        for _ in range(10):
-            await worker.send_job_data(job, bytes(1_000_000))
-
-    done = anyio.Event()
-    async with scripted(slow_reader(5, done)) as server:
-        worker = make_worker("any:1", tasks={"task": function}, connect=server.connect)
-        async with working(worker):
-            with anyio.fail_after(HOUR):
-                await done.wait()
-    assert len(server.peers) == 1
-
-
 # The job server.
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("limit", [0.001, 1.5, HOUR])
-async def test_job_that_takes_too_long(server: JobServer, limit: float) -> None:
-    """It is given to another worker after exactly that time, a second at least.
-
-    The late result does not count.
-    """
-    slow = worker_of(server)
-    slow.register_task("task", sleeper(10 * HOUR), timeout=limit)
-    limit = max(limit, 1.0)
-    async with client_of(server) as client, working(slow, poll_timeout=None):
-        request = await client.submit_job("task", b"ab", wait_until_complete=False)
-        await anyio.wait_all_tasks_blocked()
-        assert slow.has_job_lock()
-        begun = anyio.current_time()
-
-        async def mine(worker: Any, job: WorkerJob) -> bytes:
-            assert anyio.current_time() - begun == pytest.approx(limit, abs=1e-6)
-            return b"another"
-
-        async with working(worker_of(server, tasks={"task": mine})):
-            with takes(limit):
-                await client.wait_until_jobs_completed([request])
-            assert request.result == b"another"
-        # The slow one goes on after its job, whose result nobody wants.
-        await anyio.sleep(10 * HOUR)
-        slow.register_task("task", reverse)
-        with takes(0):
-            assert (await client.submit_job("task", b"ab")).result == b"ba"
-
-
-@pytest.mark.parametrize("retries", [0, 2])
-async def test_job_that_takes_too_long_for_all(retries: int) -> None:
-    runs: list[float] = []
-
-    async def function(worker: Any, job: WorkerJob) -> None:
-        runs.append(anyio.current_time())
-        await anyio.sleep(DAY)
-
-    async with JobServer(job_retries=retries) as server, client_of(server) as client:
-        worker = worker_of(server, max_jobs=5)
-        worker.register_task("task", function, timeout=45)
-        async with working(worker):
-            await anyio.sleep(1)
-            begun = anyio.current_time()
-            with takes(45 * (retries + 1)):
-                request = await client.submit_job("task", b"ab")
-            assert request.state == gearman.JOB_FAILED
-    assert runs == [pytest.approx(begun + 45 * number) for number in range(retries + 1)]
 
 
 class Wall:
@@ -743,14 +311,9 @@ class Wall:
         return anyio.current_time() + self.ahead
 
 
-@pytest.fixture
-def wall() -> Wall:
-    return Wall()
-
-
-@pytest.mark.parametrize("later", [1, 59, 60, 61, 5000, int(DAY)])
-async def test_run_at(wall: Wall, later: int) -> None:
+async def test_run_at() -> None:
     """A sleeping worker is woken exactly when a job is due, and what comes meanwhile is done."""
+    wall, later = Wall(), 5000
     ran: dict[bytes, float] = {}
 
     async def function(worker: Any, job: WorkerJob) -> None:
@@ -772,35 +335,6 @@ async def test_run_at(wall: Wall, later: int) -> None:
         await anyio.sleep(0.002)
         assert ran[b"later"] == pytest.approx(now + later, abs=1e-6)
         assert not (await client.get_job_status(request)).status["known"]
-
-
-async def test_wall_clock_is_set(wall: Wall) -> None:
-    """Jobs for later follow it, within a minute."""
-    ran: dict[bytes, float] = {}
-
-    async def function(worker: Any, job: WorkerJob) -> None:
-        ran[job.data] = anyio.current_time()
-
-    async with (
-        JobServer(wall_clock=wall.time) as server,
-        client_of(server) as client,
-        working(worker_of(server, tasks={"task": function}, look_again=EVER)),
-    ):
-        now = wall.time()
-        for data in (b"one", b"two"):
-            when = now + (2 * HOUR if data == b"one" else 10 * HOUR)
-            await client.submit_job("task", data, background=True, run_at=when)
-        await anyio.sleep(30)
-        wall.ahead += 3 * HOUR
-        set_at = anyio.current_time()
-        await anyio.sleep(60)
-        assert set(ran) == {b"one"}
-        assert set_at <= ran[b"one"] <= set_at + 60
-        # Back by an hour: eight are left of ten, two of them gone.
-        wall.ahead -= HOUR
-        with takes(8 * HOUR + 60):
-            await anyio.sleep(8 * HOUR + 60)
-        assert ran[b"two"] == pytest.approx(8 * HOUR, abs=1e-3)
 
 
 async def test_last_words_are_not_waited_for_for_long(server: JobServer) -> None:
@@ -1072,7 +606,7 @@ async def schedule(chance: random.Random) -> None:
             assert request.result == request.job.data[::-1]
 
 
-@pytest.mark.parametrize("seed", seeds(20))
+@pytest.mark.parametrize("seed", seeds(9))
 async def test_schedules(seed: int) -> None:
     await schedule(random.Random(seed))
 

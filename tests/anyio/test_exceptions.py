@@ -13,7 +13,6 @@ import anyio.to_thread
 import pytest
 
 import gearman_anyio as gearman
-from gearman_anyio._streams import pipe
 from gearman_proto.engines.waits import Stream
 from gearman_proto.errors import ConnectionError, GearmanError, ServerUnavailable
 from tests.support import PATIENCE, black_hole, free_port
@@ -51,14 +50,10 @@ class OwnBase(BaseException):
 
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
-    "ValueError": ValueError,
     "Own": Own,
     "OwnBase": OwnBase,
-    "KeyboardInterrupt": KeyboardInterrupt,
     "SystemExit": lambda: SystemExit(3),
     "StopAsyncIteration": StopAsyncIteration,
-    "ServerUnavailable": lambda: ServerUnavailable("no server", []),
-    "ExceptionGroup": lambda: ExceptionGroup("mine", [ValueError(), Own()]),
     "group of one": lambda: ExceptionGroup("mine", [ValueError()]),
     "BaseExceptionGroup": lambda: BaseExceptionGroup("mine", [OwnBase(), ValueError()]),
 }
@@ -213,22 +208,6 @@ async def test_when_the_server_has_died(
             raise error
 
 
-async def test_when_gearmand_was_killed(
-    task: str, start_gearmand: Callable[..., Any], anyio_backend: str
-) -> None:
-    server = start_gearmand()
-    error = make_error("Own")
-    with raised(error):
-        async with gearman.GearmanClient([server.address]) as client:
-            request = await client.submit_job(task, "x", wait_until_complete=False)
-            server.kill()
-            await client.wait_until_jobs_completed([request])
-            assert request.state == gearman.JOB_UNKNOWN
-            with pytest.raises(ServerUnavailable):
-                await client.submit_job(task, "x")
-            raise error
-
-
 @each_error
 async def test_from_the_body_of_a_server(kind: str, task: str) -> None:
     error = make_error(kind)
@@ -281,17 +260,6 @@ async def test_nested_clients(kind: str, server: Any, task: str) -> None:
         assert request.state == gearman.JOB_CREATED
 
 
-async def test_from_a_call(server: Any, task: str) -> None:
-    """What a call raises may leave the body, too."""
-    with pytest.raises(ServerUnavailable) as caught:
-        async with gearman.GearmanClient([("127.0.0.1", free_port())]) as client:
-            await client.submit_job(task, "x")
-    assert len(list(caught.value.job_requests)) == 1
-    with pytest.raises(TypeError, match="data"):
-        async with gearman.GearmanClient([server.address]) as client:
-            await client.submit_job(task, 3)
-
-
 async def test_a_sibling_task_fails(server: Any, task: str) -> None:
     """The user's own task group does what it always does, once."""
     error = make_error("Own")
@@ -319,80 +287,6 @@ async def test_a_sibling_task_fails(server: Any, task: str) -> None:
         with pytest.raises(ExceptionGroup) as caught:
             await function()
         assert caught.value.exceptions == (error,)
-
-
-# Out of `work`.
-
-
-async def test_no_server_to_work_for(anyio_backend: str) -> None:
-    worker = gearman.GearmanWorker([("127.0.0.1", free_port())])
-    with pytest.raises(ServerUnavailable):
-        await worker.work()
-
-
-@pytest.mark.parametrize("is_async", [True, False])
-@pytest.mark.parametrize("hook", ["after_poll", "after_job"])
-async def test_hooks(hook: str, is_async: bool, server: Any, task: str) -> None:
-    error = make_error("Own")
-
-    async def fail(worker: gearman.GearmanWorker, *args: Any) -> bool:
-        raise error
-
-    def fail_at_once(worker: gearman.GearmanWorker, *args: Any) -> bool:
-        raise error
-
-    kind = type("Worker", (gearman.GearmanWorker,), {hook: fail if is_async else fail_at_once})
-    worker = kind([server.address])
-    worker.register_task(task, echo)
-    async with gearman.GearmanClient([server.address]) as client:
-        await client.submit_job(task, "x", background=True)
-    with raised(error), anyio.fail_after(PATIENCE):
-        await worker.work()
-    assert not worker.has_job_lock()
-
-
-async def test_a_callback_raises_what_is_no_exception(server: Any, task: str) -> None:
-    """Its job fails, and the worker goes on."""
-    error = make_error("OwnBase")
-
-    async def function(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> Any:
-        if job.data == b"good":
-            return job.data
-        raise error
-
-    async with (
-        working(server, {task: function}),
-        gearman.GearmanClient([server.address]) as client,
-    ):
-        request = await client.submit_job(task, "bad", poll_timeout=PATIENCE)
-        assert request.state == gearman.JOB_FAILED
-        assert list(request.warning_updates) == [b"tests.anyio.test_exceptions.OwnBase"]
-        assert (await client.submit_job(task, "good", poll_timeout=PATIENCE)).result == b"good"
-
-
-@pytest.mark.parametrize("kind", ["KeyboardInterrupt", "SystemExit"])
-async def test_a_callback_is_interrupted(
-    kind: str, gearmand: Any, task: str, anyio_backend: str
-) -> None:
-    """It ends the event loop, as itself."""
-    error = make_error(kind)
-
-    async def fail(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> None:
-        raise error
-
-    async def main() -> None:
-        worker = gearman.GearmanWorker([gearmand.address])
-        worker.register_task(task, fail)
-        async with gearman.GearmanClient([gearmand.address]) as client:
-            await client.submit_job(task, "x", background=True)
-            await worker.work()
-
-    def run() -> None:
-        with raised(error):
-            anyio.run(main, backend=anyio_backend)
-
-    # In an event loop of its own, which that ends.
-    await anyio.to_thread.run_sync(run)
 
 
 # Where a client does not work.
@@ -464,21 +358,6 @@ async def test_in_another_thread(server: Any, task: str, anyio_backend: str) -> 
         assert not client._driver.engine._waits
 
 
-async def test_a_worker_in_another_thread(server: Any, task: str) -> None:
-    async with working(server, {task: echo}) as worker:
-        for call in (
-            worker.stop,
-            functools.partial(worker.register_task, "another", echo),
-            functools.partial(worker.unregister_task, task),
-            functools.partial(worker.set_client_id, "me"),
-        ):
-            with pytest.raises(RuntimeError, match="another thread"):
-                await anyio.to_thread.run_sync(call)
-        worker.register_task(task, echo)
-        async with gearman.GearmanClient([server.address]) as client:
-            assert (await client.submit_job(task, "x")).result == b"x"
-
-
 async def test_entering_a_client_twice(server: Any, task: str) -> None:
     client = gearman.GearmanClient([server.address])
     async with client:
@@ -493,58 +372,6 @@ async def test_entering_a_client_twice(server: Any, task: str) -> None:
         pass
     with pytest.raises(RuntimeError, match="only once"):
         await unused.__aenter__()
-
-
-async def test_a_server_that_does_not_run(anyio_backend: str) -> None:
-    server = gearman.JobServer()
-    for when in ("before", "after"):
-        near, far = pipe()
-        with pytest.raises(RuntimeError, match="is not running"):
-            await server.handle(far)
-        with pytest.raises(anyio.EndOfStream):
-            await near.receive()  # It was closed all the same.
-        await near.aclose()
-        with pytest.raises(ConnectionRefusedError, match="is not running"):
-            await server.connect()
-        if when == "before":
-            for use in (server.wait, lambda: server.address):
-                with pytest.raises(RuntimeError, match="was not started"):
-                    await use()  # type: ignore[misc]
-            async with server:
-                with pytest.raises(RuntimeError, match="was started before"):
-                    await server.__aenter__()
-                await server.stop()
-                with pytest.raises(ConnectionRefusedError, match="is not running"):
-                    await server.connect()
-    # It has ended.
-    await server.stop()
-    await server.wait()
-    with pytest.raises(RuntimeError, match="was started before"):
-        await server.__aenter__()
-    stopped = gearman.JobServer()
-    await stopped.stop()
-    with pytest.raises(RuntimeError, match="started"):
-        await stopped.__aenter__()
-
-
-async def test_a_port_that_is_taken(anyio_backend: str) -> None:
-    async with gearman.JobServer() as server:
-        another = gearman.JobServer(port=server.address.port)
-        with pytest.raises(OSError, match=r"[Aa]ddress"):
-            await another.__aenter__()
-        with pytest.raises(OSError, match=r"[Aa]ddress"):
-            await gearman.serve(port=server.address.port)
-
-
-async def test_working_twice_at_once(server: Any, task: str) -> None:
-    async with working(server, {task: echo}) as worker:
-        with pytest.raises(gearman.errors.InvalidWorkerState):
-            await worker.work()
-        async with gearman.GearmanClient([server.address]) as client:
-            assert (await client.submit_job(task, "x")).result == b"x"
-    await worker.shutdown()
-    with pytest.raises(gearman.errors.InvalidWorkerState):
-        await worker.work()
 
 
 # Bugs in the engine.

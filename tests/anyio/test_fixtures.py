@@ -76,6 +76,7 @@ TESTS = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_fixtures_of_pytest_asyncio(tmp_path: Path) -> None:
     pytest.importorskip("pytest_asyncio")
     (tmp_path / "test_it.py").write_text(TESTS)

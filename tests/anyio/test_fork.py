@@ -252,7 +252,9 @@ PROGRAM = textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("callback", ["in_the_loop", "in_a_thread"])
+@pytest.mark.parametrize(
+    ("callback", "anyio_backend"), [("in_the_loop", "trio"), ("in_a_thread", "asyncio")]
+)
 async def test_job_of_a_killed_worker_is_given_away(
     server: Any, task: str, callback: str, anyio_backend: str
 ) -> None:
@@ -289,8 +291,10 @@ def leave(how: str) -> bytes:
     return b"of the child"
 
 
-@pytest.mark.parametrize("kind", ["async", "plain", "awaitable"])
-@pytest.mark.parametrize(("how", "status"), [("returns", 1), ("raises", 1), ("exits", 7)])
+@pytest.mark.parametrize(
+    ("kind", "how", "status"),
+    [("async", "returns", 1), ("plain", "raises", 1), ("awaitable", "exits", 7)],
+)
 async def test_child_ends_where_its_callback_does(
     server: Any, task: str, kind: str, how: str, status: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""JobServer in the event loop: its life, real peers, all kinds of streams, and of misbehaviour."""
+"""JobServer in the event loop: its life, all kinds of streams, and peers that misbehave."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import os
 import random
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -22,8 +21,7 @@ import pytest
 from anyio.abc import SocketAttribute
 
 import gearman_anyio as gearman
-import gearman_sync
-from gearman_anyio import GearmanClient, JobServer, WorkerJob, _sockets, serve
+from gearman_anyio import GearmanClient, JobServer, _sockets, serve
 from gearman_anyio._streams import pipe
 from gearman_proto import NEED_DATA, Connection, Role
 from gearman_proto.engines.jobqueue import FUNCTION_SIZE
@@ -34,15 +32,13 @@ from gearman_proto.wire.events import (
     Event,
     GrabJobUniq,
     JobAssignUniq,
-    PreSleep,
-    SubmitJob,
     SubmitJobBg,
 )
 from gearman_proto.wire.packets import MAGIC_REQUEST
 from gearman_sync.testing.sockets import linger_not
-from tests.support import PATIENCE, require
+from tests.support import PATIENCE
 
-from .support import admin, counted, make_worker, quiet, reverse, until, working
+from .support import admin, counted, make_worker, reverse, until, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -164,18 +160,6 @@ async def test_before_it_is_started() -> None:
         await server.__aenter__()
 
 
-async def test_enter_twice(server: JobServer) -> None:
-    with pytest.raises(RuntimeError, match="started before"):
-        await server.__aenter__()
-    await submits(server)
-    over = JobServer()
-    async with over:
-        pass
-    with pytest.raises(RuntimeError, match="started before"):
-        await over.__aenter__()
-    assert await refuses(over.address)
-
-
 async def test_port(server: JobServer) -> None:
     """It is taken, and free again as soon as the server has ended."""
     port = server.address.port
@@ -255,36 +239,6 @@ async def test_stop_at_once() -> None:
     assert open_files() == files
 
 
-async def test_exception_in_the_body() -> None:
-    """It comes out as it is, and the server has ended."""
-    error = ZeroDivisionError("mine")
-    server = JobServer()
-
-    async def body(error: BaseException) -> None:
-        async with server, linked(server) as link:
-            await link.echo()
-            raise error
-
-    with pytest.raises(ZeroDivisionError) as caught:
-        await body(error)
-    assert caught.value is error
-    assert await refuses(server.address)
-    server = JobServer()
-    with pytest.raises(KeyboardInterrupt):
-        await body(KeyboardInterrupt())
-    assert await refuses(server.address)
-
-
-async def test_cancelled_body() -> None:
-    with anyio.CancelScope() as scope:
-        async with JobServer() as server, linked(server) as link:
-            await link.echo()
-            scope.cancel()
-            await anyio.sleep_forever()
-    assert scope.cancelled_caught
-    assert await refuses(server.address)
-
-
 async def test_serve() -> None:
     async with anyio.create_task_group() as tasks:
         server = await tasks.start(functools.partial(serve, port=0, max_queue_size=1))
@@ -320,132 +274,6 @@ async def test_serve_until_it_ends(way: str) -> None:
             with anyio.fail_after(PATIENCE):
                 await until(lambda: ended)
     assert await refuses(server.address)
-
-
-async def test_nothing_is_left(task: str) -> None:
-    """Started and stopped again and again: no task, no file."""
-    files = open_files()
-    for _ in range(20):
-        async with JobServer() as server, GearmanClient([server.address]) as client:
-            await client.submit_job(task, b"", background=True)
-            async with linked(server) as link:
-                await link.echo()
-                await server.stop()
-        assert not server._driver._wires
-        assert not server._driver.is_running
-    assert open_files() == files
-
-
-async def test_a_bug_ends_it(
-    server: JobServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is logged, and nobody waits for a server that does nothing."""
-
-    def broken(*args: Any) -> None:
-        raise ZeroDivisionError("a bug")
-
-    waited: list[str] = []
-
-    async def wait() -> None:
-        with pytest.raises(gearman.errors.GearmanError, match="a bug"):
-            await server.wait()
-        waited.append("it raised")
-
-    async with linked(server) as link, anyio.create_task_group() as tasks:
-        await link.echo()
-        tasks.start_soon(wait)
-        await anyio.wait_all_tasks_blocked()
-        monkeypatch.setattr(server._driver.engine, "receive_data", broken)
-        await link.send(EchoReq(b""))
-        assert await link.rest() == b""
-    assert waited == ["it raised"]
-    assert await refuses(server.address)
-    assert "ZeroDivisionError: a bug" in caplog.text
-
-
-# Real peers.
-
-
-def run(*command: str, data: bytes = b"") -> bytes:
-    return subprocess.run(
-        command, input=data, capture_output=True, timeout=PATIENCE, check=True
-    ).stdout
-
-
-async def test_gearadmin(server: JobServer, task: str) -> None:
-    host, port = server.address
-    command = (require("gearadmin"), "-h", host, "-p", str(port))
-
-    async def ask(option: str) -> str:
-        out = await anyio.to_thread.run_sync(functools.partial(run, *command, option))
-        return out.decode()
-
-    worker = make_worker(server.address, tasks={task: reverse})
-    worker.set_client_id("me")
-    async with working(worker):
-        await counted(server, task, (0, 0, 1))
-        assert f"{task}\t0\t0\t1\n" in await ask("--status")
-        assert f" 127.0.0.1 me : {task}\n" in await ask("--workers")
-        assert "gearman-sansio-" in await ask("--server-version")
-        assert str(os.getpid()) in await ask("--getpid")
-
-
-async def test_blocking_client_and_worker(server: JobServer, task: str) -> None:
-    """gearman_sync's, in threads, with this one's."""
-
-    def function(worker: gearman_sync.GearmanWorker, job: WorkerJob) -> Any:
-        worker.send_job_status(job, 1, 2)
-        return job.data[::-1]
-
-    def submit() -> list[Any]:
-        with gearman_sync.GearmanClient([server.address]) as client:
-            requests = client.submit_multiple_jobs(
-                [
-                    {"task": name, "data": b"%d-" % number}
-                    for number in range(20)
-                    for name in (task, f"{task}-async")
-                ],
-                poll_timeout=PATIENCE,
-            )
-            return [request.result for request in requests]
-
-    blocking = gearman_sync.GearmanWorker([server.address], max_jobs=3)
-    blocking.register_task(task, function)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(functools.partial(anyio.to_thread.run_sync, blocking.work))
-        async with working(make_worker(server.address, tasks={f"{task}-async": reverse})):
-            results = await anyio.to_thread.run_sync(submit)
-            expected = [(b"%d-" % number)[::-1] for number in range(20) for _ in range(2)]
-            assert results == expected
-            async with GearmanClient([server.address]) as client:
-                request = await client.submit_job(task, b"ab")
-                assert request.result == b"ba"
-                assert list(request.status_updates) == [(1, 2)]
-            blocking.stop()
-    blocking.shutdown()
-
-
-@pytest.mark.slow
-async def test_many_clients(server: JobServer, task: str) -> None:
-    done = 0
-
-    async def use(number: int) -> None:
-        nonlocal done
-        async with GearmanClient([server.address]) as client:
-            for job in range(5):
-                data = b"%d-%d" % (number, job)
-                assert (await client.submit_job(task, data)).result == data[::-1]
-            done += 1
-
-    workers = [make_worker(server.address, tasks={task: reverse}, max_jobs=5) for _ in range(3)]
-    async with working(workers[0]), working(workers[1]), working(workers[2]):
-        async with anyio.create_task_group() as tasks:
-            for number in range(50):
-                tasks.start_soon(use, number)
-        await until(lambda: links(server) == 3)
-    assert done == 50
-    await until(lambda: links(server) == 0)
-    assert memory(server) == 0
 
 
 # Streams of other kinds.
@@ -605,85 +433,6 @@ async def healthy(server: JobServer, task: str) -> AsyncIterator[Callable[[], Aw
     await until(lambda: not memory(server), "the release of all memory")
 
 
-@pytest.mark.slow
-async def test_text_flood(server: JobServer, task: str) -> None:
-    """Lists that nobody reads cut off who has asked for them; others go on."""
-    async with (
-        JobServer(max_unread=MB) as limited,
-        healthy(limited, task) as check,
-        linked(limited) as peer,
-    ):
-        sent = 0
-        with contextlib.suppress(anyio.BrokenResourceError):
-            while sent < 10_000_000:
-                await peer.stream.send(b"workers\nstatus\nversion\n" * 1000)
-                sent += 3000
-                if sent % 30_000 == 0:
-                    await check()
-        assert sent < 10_000_000
-    async with healthy(server, task) as check, linked(server) as peer:
-        # Who reads is served, however much it asks.
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(peer.stream.send, b"version\n" * 20_000 + b"shutdown wrongly\n")
-            data = b""
-            while b"INVALID_ARGUMENTS" not in data:
-                data += await peer.stream.receive()
-        assert data.count(b"OK gearman-sansio-") == 20_000
-
-
-@pytest.mark.slow
-async def test_peers_that_do_not_read() -> None:
-    """They are cut off at `max_unread`, and nobody else waits for them."""
-    async with JobServer(max_unread=5 * MB) as server, linked(server) as other:
-        request = Connection(Role.CLIENT).send(EchoReq(bytes(10_000))) * 10
-        sent: list[int] = []
-
-        async def push() -> None:
-            total = 0
-            async with linked(server) as peer:
-                with contextlib.suppress(anyio.BrokenResourceError):
-                    while total < 1000 * MB:
-                        await peer.stream.send(request)
-                        total += len(request)
-            sent.append(total)
-
-        rounds = 0
-        async with anyio.create_task_group() as tasks:
-            for _ in range(3):
-                tasks.start_soon(push)
-            while len(sent) < 3:
-                await other.echo(b"%d" % rounds)
-                rounds += 1
-        assert all(5 * MB <= total < 100 * MB for total in sent)
-        assert rounds > 3
-        assert links(server) == 1
-        await until(lambda: not memory(server))
-
-
-async def test_does_not_read_what_workers_send(task: str) -> None:
-    """The worker is not to blame: its job ends as it should."""
-
-    async def function(worker: Any, job: WorkerJob) -> Any:
-        for _ in range(200):
-            await worker.send_job_data(job, bytes(100_000))
-        done.set()
-        return b""
-
-    done = anyio.Event()
-    async with (
-        JobServer(max_unread=2 * MB) as server,
-        linked(server) as peer,
-        working(make_worker(server.address, tasks={task: function})),
-    ):
-        await peer.send(SubmitJob(task.encode(), b"", b""))
-        with anyio.fail_after(PATIENCE):
-            await done.wait()
-        await counted(server, task, (0, 0, 1))
-        await until(lambda: links(server) == 1)
-        assert memory(server) < MB
-        assert len(await peer.rest()) < 20 * MB
-
-
 async def test_gone_before_they_are_accepted(
     server: JobServer, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -698,18 +447,6 @@ async def test_gone_before_they_are_accepted(
         await check()
         await until(lambda: links(server) == 2)
     assert not [record for record in caplog.records if record.exc_info]
-
-
-async def test_end_of_stream_that_came_before_it_looked(server: JobServer) -> None:
-    """As ``echo version | nc`` does, all at once."""
-    for _ in range(20):
-        sock = socket.create_connection(server.address)
-        sock.sendall(b"version\n")
-        sock.shutdown(socket.SHUT_WR)
-        sock.settimeout(PATIENCE)
-        with sock:
-            data = await anyio.to_thread.run_sync(sock.recv, 1000)
-        assert data.startswith(b"OK gearman-sansio-")
 
 
 async def test_out_of_file_descriptors(
@@ -780,54 +517,6 @@ async def test_really_out_of_file_descriptors(
 
 
 # Options.
-
-
-@pytest.mark.parametrize("retries", [0, 2])
-async def test_job_retries(task: str, retries: int) -> None:
-    runs = 0
-
-    async def function(worker: Any, job: WorkerJob) -> Any:
-        nonlocal runs
-        runs += 1
-        worker.stop(0)
-
-        await anyio.sleep_forever()
-
-    async with JobServer(job_retries=retries) as server, GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"", wait_until_complete=False)
-        worker = make_worker(server.address, tasks={task: function})
-        for number in range(retries + 1):
-            assert request.state == gearman.JOB_CREATED
-            await worker.work()
-            assert runs == number + 1
-        await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
-        assert request.state == gearman.JOB_FAILED
-
-
-async def test_idle_server_does_nothing(
-    server: JobServer, task: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With fifty peers, some of them asleep, and a job for later."""
-    async with contextlib.AsyncExitStack() as stack:
-        for number in range(50):
-            peer = await stack.enter_async_context(linked(server))
-            await peer.send(CanDo(b"task-%d" % number), PreSleep())
-            await peer.echo()
-        async with GearmanClient([server.address]) as client:
-            await client.submit_job(task, b"", background=True, run_at=time.time() + 1000)
-        await until(lambda: links(server) == 50)
-        calls: list[str] = []
-        engine = server._driver.engine
-        real = engine.next_deadline
-
-        def next_deadline() -> Any:
-            calls.append("asked")
-            return real()
-
-        monkeypatch.setattr(engine, "next_deadline", next_deadline)
-        await quiet(calls)
-        await peer.echo()
-        assert calls
 
 
 async def test_other_threads_are_told(server: JobServer) -> None:

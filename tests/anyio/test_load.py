@@ -1,4 +1,4 @@
-"""Many tasks, many jobs, many clients, and large jobs. Nothing here measures time."""
+"""Many tasks, jobs and clients, and connections that are slow. Nothing here measures time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,9 @@ from anyio.abc import ByteStream
 import gearman_anyio as gearman
 from gearman_anyio._driver import Driver
 from gearman_proto.wire.events import (
-    CanDo,
-    GrabJobUniq,
-    JobAssignUniq,
     JobCreated,
     SubmitJob,
     WorkComplete,
-    WorkData,
 )
 from tests.support import PATIENCE, deadlines_of, wait_for
 
@@ -46,7 +42,7 @@ if TYPE_CHECKING:
     from gearman_sync.testing import Peer
     from tests.support import Gearmand
 
-pytestmark = [pytest.mark.anyio, pytest.mark.both_streams]
+pytestmark = pytest.mark.anyio
 
 MEGABYTE = 1024 * 1024
 
@@ -236,60 +232,10 @@ async def test_twenty_clients(server: Any, task: str) -> None:
             tasks.start_soon(use, number)
 
 
-async def test_two_workers_and_a_client_in_each_callback(server: Any, task: str) -> None:
-    """Everything in one event loop, and each in the midst of another."""
-    inner = f"{task}-inner"
-
-    async def ask(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
-        async with gearman.GearmanClient([server.address]) as client:
-            result: bytes = (await client.submit_job(inner, job.data)).result
-            return b"outer " + result
-
-    async with (
-        working(server, {task: ask}, max_jobs=5),
-        working(server, {inner: echo}),
-        gearman.GearmanClient([server.address]) as client,
-    ):
-        jobs = [{"task": task, "data": f"job {number}"} for number in range(30)]
-        requests = await client.submit_multiple_jobs(jobs)
-        assert [request.result for request in requests] == [
-            b"outer job %d" % number for number in range(30)
-        ]
-
-
 # Large jobs, and those who are slow.
 
 
-@pytest.mark.slow
-async def test_large_jobs(server: Any, task: str) -> None:
-    """5 MB there and back, six at a time, with small ones in between."""
-
-    def payload(number: int) -> bytes:
-        return (b"%d" % number) * (5 * MEGABYTE)
-
-    async def send_back(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
-        data: bytes = job.data
-        if len(data) > MEGABYTE:
-            await worker.send_job_data(job, data[:MEGABYTE])
-        return data
-
-    async def large(client: gearman.GearmanClient, number: int) -> None:
-        request = await client.submit_job(task, payload(number))
-        assert request.result == payload(number)
-        assert list(request.data_updates) == [payload(number)[:MEGABYTE]]
-
-    async with (
-        working(server, {task: send_back}, max_jobs=3),
-        gearman.GearmanClient([server.address]) as client,
-    ):
-        with anyio.fail_after(2 * PATIENCE):
-            async with anyio.create_task_group() as tasks:
-                for number in range(6):
-                    tasks.start_soon(large, client, number)
-                    tasks.start_soon(submit_one, client, task, b"small %d" % number)
-        await assert_idle(client)
-
-
+@pytest.mark.both_streams
 async def test_cancelled_in_the_middle_of_a_large_job(server: Any, task: str) -> None:
     """What has begun to be sent is sent to its end: the next packet stands behind it."""
     data = b"x" * (3 * MEGABYTE)
@@ -356,53 +302,7 @@ async def test_a_slow_connection(server: Any, task: str) -> None:
         await assert_idle(client)
 
 
-async def test_a_server_that_does_not_read(
-    task: str,
-    start_server: Callable[..., Any],
-    anyio_backend: str,
-) -> None:
-    """A callback waits for it, gives up, and goes on: what arrives is whole, and in order."""
-    go_on = threading.Event()
-    parts = [b"%d" % number * (2 * MEGABYTE) for number in range(4)]
-    received: list[bytes] = []
-    ended = threading.Event()
-    waited: list[bool] = []
-
-    def script(peer: Peer) -> None:
-        peer.expect(CanDo)
-        peer.expect(GrabJobUniq)
-        peer.send(JobAssignUniq(b"H:x:1", task.encode(), b"unique", b"data"))
-        wait_for(go_on)
-        while True:
-            event = peer.receive()
-            if isinstance(event, WorkData):
-                received.append(event.data)
-            elif isinstance(event, WorkComplete):
-                received.append(event.data)
-                ended.set()
-                peer.hold()
-
-    async def send(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
-        for part in parts[:3]:
-            with anyio.move_on_after(0.02) as scope:
-                await worker.send_job_data(job, part)
-            waited.append(scope.cancelled_caught)
-        go_on.set()
-        await worker.send_job_data(job, parts[3])
-        return b"end"
-
-    server = start_server(script, receive_buffer=4096)
-    worker = gearman.GearmanWorker([server.address])
-    worker.register_task(task, send)
-    with anyio.fail_after(PATIENCE):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(worker.work)
-            await until(ended.is_set, "the end of the job")
-            tasks.cancel_scope.cancel()
-    assert any(waited)
-    assert received == [*parts, b"end"]
-
-
+@pytest.mark.both_streams
 async def test_a_server_that_does_not_read_what_a_client_sends(
     task: str, start_server: Callable[..., Any], anyio_backend: str
 ) -> None:

@@ -359,7 +359,7 @@ def test_threshold(backend: str) -> None:
         await anyio.sleep(HOUR)
         assert anyio.current_time() >= HOUR
 
-    name, options = virtual_clock(backend, autojump_threshold=0.5)
+    name, options = virtual_clock(backend, autojump_threshold=2.0)
     with near, far:
         anyio.run(main, backend=name, backend_options=options)
 

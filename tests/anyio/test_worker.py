@@ -1,4 +1,4 @@
-"""The worker on asyncio and trio: callbacks, hooks, ways out of `work`, and all that goes wrong."""
+"""The worker on asyncio and trio: callbacks in the event loop and in threads, and how they end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import functools
 import logging
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,7 +22,6 @@ from gearman_anyio._tasks import Tasks
 from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,
-    ServerUnavailable,
 )
 from gearman_proto.wire.events import (
     CanDo,
@@ -47,7 +45,6 @@ from .support import (
     make_worker,
     no_more_threads,
     plain_reverse,
-    quiet,
     reverse,
     until,
     working,
@@ -56,7 +53,6 @@ from .support import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anyio.abc import ByteStream
 
 pytestmark = pytest.mark.anyio
 
@@ -64,35 +60,6 @@ MB = 1_000_000
 
 
 # How callbacks run.
-
-
-@pytest.mark.parametrize("max_jobs", [1, 4])
-async def test_slots(server: Any, task: str, max_jobs: int) -> None:
-    """As many async callbacks as there are slots run at once; never more."""
-    inside: list[Any] = []
-    most: list[int] = []
-    full = anyio.Event()
-
-    async def function(worker: Any, job: WorkerJob) -> Any:
-        inside.append(job.handle)
-        most.append(len(inside))
-        if len(inside) == max_jobs:
-            full.set()
-        # The first ones can't end before all slots are taken.
-        await full.wait()
-        await anyio.sleep(0.001)
-        inside.remove(job.handle)
-        return job.data
-
-    worker = make_worker(server.address, tasks={task: function}, max_jobs=max_jobs)
-    async with GearmanClient([server.address]) as client:
-        jobs = [{"task": task, "data": b"%d" % number} for number in range(max_jobs * 10)]
-        requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-        async with working(worker):
-            with anyio.fail_after(PATIENCE):
-                await client.wait_until_jobs_completed(requests)
-    assert [request.result for request in requests] == [job["data"] for job in jobs]
-    assert max(most) == max_jobs
 
 
 async def test_threads(server: Any, task: str) -> None:
@@ -312,162 +279,7 @@ async def test_another_thread_is_told(server: Any, task: str) -> None:
     assert "x" not in worker.worker_abilities
 
 
-# Hooks.
-
-
-class Hooked(GearmanWorker):
-    """Writes down which hooks are called; they are async."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.calls: list[Any] = []
-
-    async def on_job_execute(self, current_job: WorkerJob) -> bool:
-        self.calls.append("execute")
-        done = await super().on_job_execute(current_job)
-        self.calls.append(done)
-        return done
-
-    async def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> bool:
-        self.calls.append(exc_info[0])
-        return await super().on_job_exception(current_job, exc_info)
-
-    async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
-        self.calls.append(job_result)
-        return await super().on_job_complete(current_job, job_result)
-
-    async def after_job(self) -> bool:
-        await anyio.lowlevel.checkpoint()
-        self.calls.append("after")
-        return True
-
-
-class PlainHooked(GearmanWorker):
-    """The same with plain hooks, which return what is to be awaited."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.calls: list[Any] = []
-
-    def on_job_execute(self, current_job: WorkerJob) -> Any:
-        self.calls.append("execute")
-        return super().on_job_execute(current_job)
-
-    def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> Any:
-        self.calls.append(exc_info[0])
-        return super().on_job_exception(current_job, exc_info)
-
-    def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Any:
-        self.calls.append(job_result)
-        return super().on_job_complete(current_job, job_result)
-
-    def after_job(self) -> Any:
-        self.calls.append("after")
-        return super().after_job()
-
-
-@pytest.mark.parametrize("hooks", [Hooked, PlainHooked])
-async def test_hooks(server: Any, task: str, hooks: Any) -> None:
-    async def function(worker: Any, job: WorkerJob) -> Any:
-        return {b"good": b"result", b"bad": 5}[job.data]
-
-    worker = make_worker(server.address, kind=hooks, tasks={task: function})
-    expected: list[Any] = []
-    async with working(worker), GearmanClient([server.address]) as client:
-        for data, state, calls in (
-            (b"good", gearman.JOB_COMPLETE, ["execute", b"result", True, "after"]),
-            (b"ugly", gearman.JOB_FAILED, ["execute", KeyError, False, "after"]),
-            (b"bad", gearman.JOB_FAILED, ["execute", 5, TypeError, False, "after"]),
-        ):
-            assert (await client.submit_job(task, data)).state == state
-            # Only the async one sees what its super has returned.
-            expected += [c for c in calls if hooks is Hooked or not isinstance(c, bool)]
-            await until(lambda: worker.calls == expected)  # noqa: B023 - it is called at once
-
-
 # Stopping.
-
-
-async def test_cancelled_work_gives_the_jobs_to_others(
-    server: Any, task: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    held = Held("async", 2)
-    worker = make_worker(server.address, tasks={task: held.callback}, max_jobs=2)
-    async with GearmanClient([server.address]) as client:
-        jobs = [{"task": task, "data": b"%d!" % number} for number in range(2)]
-        requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(worker.work)
-            await held.wait()
-            tasks.cancel_scope.cancel()
-        assert sorted(held.gone) == [b"0!", b"1!"]
-        assert not worker.has_job_lock()
-        await counted(server, task, (2, 0, 0))
-        # It can work again.
-        worker.register_task(task, reverse)
-        async with working(worker):
-            await client.wait_until_jobs_completed(requests)
-            assert [request.result for request in requests] == [b"!0", b"!1"]
-            assert not any(request.warning_updates for request in requests)
-    # Nothing has failed.
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
-
-
-async def test_move_on_after_around_work(server: Any, task: str) -> None:
-    """As somebody would do it who knows nothing of `stop`."""
-    worker = make_worker(server.address, tasks={task: reverse})
-    with anyio.move_on_after(0.05) as scope:
-        await worker.work()
-    assert scope.cancelled_caught
-    await counted(server, task, (0, 0, 0))
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_asyncio_cancellation(server: Any, task: str, anyio_backend: str) -> None:
-    """`Task.cancel`, which anyio knows nothing of."""
-    held = Held("async")
-    worker = make_worker(server.address, tasks={task: held.callback})
-    async with GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"ab", wait_until_complete=False)
-        work = asyncio.create_task(worker.work())
-        await held.wait()
-        work.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await work
-        assert held.gone == [b"ab"]
-        worker.register_task(task, reverse)
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(worker.work(), 0.2)
-        async with working(worker):
-            await client.wait_until_jobs_completed([request])
-            assert request.result == b"ba"
-
-
-async def test_shutdown_cancels_the_callbacks(server: Any, task: str) -> None:
-    """Their jobs are another worker's then."""
-    held = Held("async")
-    async with GearmanClient([server.address]) as client:
-        request = await client.submit_job(task, b"ab", wait_until_complete=False)
-        async with make_worker(server.address, tasks={task: held.callback}) as worker:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.work)
-                await held.wait()
-                await worker.shutdown()
-                await worker.shutdown()
-            assert held.gone == [b"ab"]
-        async with working(make_worker(server.address, tasks={task: reverse})):
-            await client.wait_until_jobs_completed([request])
-            assert request.result == b"ba"
-
-
-async def test_context_manager_ends_work(server: Any, task: str) -> None:
-    async with (
-        anyio.create_task_group() as tasks,
-        make_worker(server.address, tasks={task: reverse}) as worker,
-    ):
-        tasks.start_soon(worker.work)
-        await counted(server, task, (0, 0, 1))
-    await counted(server, task, (0, 0, 0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -499,31 +311,6 @@ async def raise_error(worker: Any, job: WorkerJob) -> Any:
     raise ZeroDivisionError("too\nbad")
 
 
-async def complete_and_raise(worker: GearmanWorker, job: WorkerJob) -> Any:
-    await worker.send_job_complete(job, "done")
-    raise ZeroDivisionError("afterwards")
-
-
-async def complete_twice(worker: GearmanWorker, job: WorkerJob) -> Any:
-    await worker.send_job_complete(job, "done")
-    await worker.send_job_complete(job, "again")
-
-
-async def fail_and_return(worker: GearmanWorker, job: WorkerJob) -> Any:
-    await worker.send_job_failure(job)
-    return "well"
-
-
-async def exception_and_fail(worker: GearmanWorker, job: WorkerJob) -> Any:
-    await worker.send_job_exception(job, "why")
-    await worker.send_job_failure(job)
-
-
-async def data_and_raise(worker: GearmanWorker, job: WorkerJob) -> Any:
-    await worker.send_job_data(job, "part")
-    raise KeyError("x")
-
-
 async def several(worker: Any, job: WorkerJob) -> Any:
     async def fail() -> None:
         raise KeyError("x")
@@ -544,16 +331,8 @@ async def cancels_itself(worker: Any, job: WorkerJob) -> Any:
     return "cancelled"
 
 
-async def unawaitable(worker: Any, job: WorkerJob) -> Any:
-    return object()
-
-
 def plain_exit(worker: Any, job: WorkerJob) -> Any:
     sys.exit(3)
-
-
-def plain_interrupt(worker: Any, job: WorkerJob) -> Any:
-    raise KeyboardInterrupt("in a thread")
 
 
 class Odd(BaseException):
@@ -572,87 +351,21 @@ def plain_stop_iteration(worker: Any, job: WorkerJob) -> Any:
     raise StopIteration("over")
 
 
-class Ascii(gearman.DataEncoder):
-    """An encoder that has no form for None, and can't read everything."""
-
-    @classmethod
-    def encode(cls, encodable_object: str) -> bytes:
-        return encodable_object.encode("ascii")
-
-    @classmethod
-    def decode(cls, decodable_string: bytes) -> str:
-        return decodable_string.decode("ascii")
-
-
-# What a callback does: its payload, what is on the wire, and the error in the log.
-CALLBACKS: dict[str, tuple[Callable[..., Any], bytes, list[Event], str | None]] = {
-    "none": (lambda worker, job: None, b"", [WorkComplete(b"H:1", b"")], None),
-    "raises": (raise_error, b"", failure(b"ZeroDivisionError: too\nbad"), "ZeroDivisionError"),
-    "returns what is not encodable": (
-        unawaitable,
-        b"",
-        failure(b"AttributeError: 'object' object has no attribute 'encode'"),
-        "AttributeError",
-    ),
-    "not decodable": (
-        reverse,
-        b"\xff",
-        failure(
-            b"UnicodeDecodeError: 'ascii' codec can't decode byte 0xff in position 0: "
-            b"ordinal not in range(128)"
-        ),
-        "UnicodeDecodeError",
-    ),
-    "completes and raises": (
-        complete_and_raise,
-        b"",
-        [WorkComplete(b"H:1", b"done")],
-        "ZeroDivisionError",
-    ),
-    "completes twice": (
-        complete_twice,
-        b"",
-        [WorkComplete(b"H:1", b"done")],
-        "InvalidWorkerState",
-    ),
-    "fails and returns": (fail_and_return, b"", [WorkFail(b"H:1")], None),
-    "exception and failure": (
-        exception_and_fail,
-        b"",
-        [WorkException(b"H:1", b"why")],
-        "InvalidWorkerState",
-    ),
-    "data and raises": (
-        data_and_raise,
-        b"",
-        [WorkData(b"H:1", b"part"), *failure(b"KeyError: 'x'")],
-        "KeyError",
-    ),
-    "a group": (several, b"", [], "ExceptionGroup"),
-    "times out": (times_out, b"", failure(b"TimeoutError"), "TimeoutError"),
-    "cancels itself": (cancels_itself, b"", [WorkComplete(b"H:1", b"cancelled")], None),
-    "exits in a thread": (plain_exit, b"", failure(b"SystemExit: 3"), "SystemExit"),
-    "interrupted in a thread": (
-        plain_interrupt,
-        b"",
-        failure(b"KeyboardInterrupt: in a thread"),
-        "KeyboardInterrupt",
-    ),
-    "odd in a thread": (
-        plain_odd,
-        b"",
-        failure(b"tests.anyio.test_worker.Odd: odd"),
-        "Odd",
-    ),
+# For each callback: the packets sent, and the error in the log.
+CALLBACKS: dict[str, tuple[Callable[..., Any], list[Event], str | None]] = {
+    "raises": (raise_error, failure(b"ZeroDivisionError: too\nbad"), "ZeroDivisionError"),
+    "a group": (several, [], "ExceptionGroup"),
+    "times out": (times_out, failure(b"TimeoutError"), "TimeoutError"),
+    "cancels itself": (cancels_itself, [WorkComplete(b"H:1", b"cancelled")], None),
+    "exits in a thread": (plain_exit, failure(b"SystemExit: 3"), "SystemExit"),
+    "odd in a thread": (plain_odd, failure(b"tests.anyio.test_worker.Odd: odd"), "Odd"),
     "generator exit in a thread": (
         plain_generator_exit,
-        b"",
         failure(b"GeneratorExit: out"),
         "GeneratorExit",
     ),
     "stop iteration in a thread": (
         plain_stop_iteration,
-        b"",
         failure(b"RuntimeError: coroutine raised StopIteration"),
         "RuntimeError",
     ),
@@ -664,19 +377,17 @@ CALLBACKS: dict[str, tuple[Callable[..., Any], bytes, list[Event], str | None]] 
 )
 async def test_one_end_per_job(caplog: pytest.LogCaptureFixture, what: str, max_jobs: int) -> None:
     """And the next job is done, too."""
-    callback, payload, sent, error = CALLBACKS[what]
+    callback, sent, error = CALLBACKS[what]
 
     async def function(worker: Any, job: WorkerJob) -> Any:
         return "next"
 
     class Worker(GearmanWorker):
-        data_encoder = Ascii
-
         async def on_job_execute(self, current_job: WorkerJob) -> bool:
             self.register_task("task", callback if current_job.handle == "H:1" else function)
             return await super().on_job_execute(current_job)
 
-    async with scripted(give(payload, b"next")) as server:
+    async with scripted(give(b"", b"next")) as server:
         worker = make_worker(
             "any:1",
             kind=Worker,
@@ -851,65 +562,6 @@ def test_base_exception_in_the_event_loop(backend: str, error: BaseException) ->
         assert seen == [error, False, (b"ba", [])]
 
 
-async def test_exceptions() -> None:
-    """WORK_EXCEPTION alone."""
-    async with scripted(give(b"1", b"2")) as server:
-        worker = make_worker(
-            "any:1", tasks={"task": raise_error}, exceptions=True, connect=server.connect
-        )
-        async with working(worker):
-            await until(lambda: len(server.about_jobs) == 2)
-    text = b"ZeroDivisionError: too\nbad"
-    assert server.about_jobs == [WorkException(b"H:1", text), WorkException(b"H:2", text)]
-
-
-# Connections that are lost.
-
-
-async def test_streams_that_fail(task: str) -> None:
-    """Whatever `connect` raises is a connection that could not be made."""
-    calls = 0
-
-    class Own(Exception):
-        pass
-
-    async def connect(address: Any) -> ByteStream:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise Own("mine")
-        if calls == 3:
-            raise anyio.BrokenResourceError
-        return await server.connect(address)
-
-    async with gearman.JobServer() as server:
-        worker = make_worker("any:1", tasks={task: reverse}, connect=connect)
-        async with working(worker), GearmanClient(connect=server.connect) as client:
-            assert (await client.submit_job(task, b"ab")).result == b"ba"
-        for reason in ("mine", "BrokenResourceError"):
-            with pytest.raises(ServerUnavailable, match=reason):
-                await worker.work()
-        async with working(worker), GearmanClient(connect=server.connect) as client:
-            assert (await client.submit_job(task, b"ab")).result == b"ba"
-
-
-async def test_refused_results_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.expect(CanDo)
-        await peer.expect(GrabJobUniq)
-        await peer.send(JobAssignUniq(b"H:1", b"task", b"u", b"ab"))
-        await peer.expect(WorkComplete)
-        await peer.stream.send(b"\0RES\0\0\0\x13\0\0\0\x0fJOB_NOT_FOUND\0no")
-        await peer.hold()
-
-    async with scripted(script) as server:
-        worker = make_worker("any:1", tasks={"task": reverse}, connect=server.connect)
-        async with working(worker) as it:
-            await until(lambda: caplog.records)
-            assert not it.ended.is_set()
-    assert "JOB_NOT_FOUND" in caplog.text
-
-
 # Much data, and none.
 
 
@@ -965,49 +617,6 @@ async def test_stream_to_a_server_that_reads_slowly(kind: str) -> None:
     assert len(sent) == 300
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_poll_timeout_of_what_is_sent(kind: str) -> None:
-    """It bounds how long a callback is held back; the packet is sent all the same."""
-    reading = anyio.Event()
-    waited: list[float] = []
-
-    async def script(peer: Peer) -> None:
-        await peer.expect(CanDo)
-        await peer.expect(GrabJobUniq)
-        await peer.send(JobAssignUniq(b"H:1", b"task", b"u", b""))
-        await reading.wait()
-        await peer.hold()
-
-    async def function(worker: Any, job: WorkerJob) -> Any:
-        for _ in range(8):
-            before = time.monotonic()
-            await worker.send_job_data(job, bytes(MB), poll_timeout=0.05)
-            waited.append(time.monotonic() - before)
-        reading.set()
-        return b"end"
-
-    def plain(worker: Any, job: WorkerJob) -> Any:
-        for _ in range(8):
-            before = time.monotonic()
-            worker.send_job_data(job, bytes(MB), poll_timeout=0.05)
-            waited.append(time.monotonic() - before)
-        anyio.from_thread.run_sync(reading.set)
-        return b"end"
-
-    async with scripted(script) as server:
-        worker = make_worker(
-            "any:1",
-            tasks={"task": plain if kind == "plain" else function},
-            connect=server.connect,
-        )
-        async with working(worker):
-            await until(lambda: WorkComplete(b"H:1", b"end") in server.about_jobs)
-    sizes = [len(event.data) for event in server.about_jobs if isinstance(event, WorkData)]
-    assert sizes == [MB] * 8
-    # The first ones fit into the pipe; clocks may differ a little.
-    assert waited[-1] >= 0.049
-
-
 async def test_cancelled_send(task: str) -> None:
     """A callback may give up sending: what it has sent is whole, and what follows is in order."""
     reading = anyio.Event()
@@ -1043,28 +652,6 @@ async def test_cancelled_send(task: str) -> None:
             await until(lambda: WorkComplete(b"H:1", b"1") in server.about_jobs)
     data = [event.data for event in server.about_jobs if isinstance(event, WorkData)]
     assert data == [b"%d" % number + bytes(MB) for number in range(10)]
-
-
-async def test_many_jobs(server: Any, task: str) -> None:
-    """Async and plain ones mixed, from several clients."""
-    worker = make_worker(
-        server.address, tasks={task: reverse, f"{task}-plain": plain_reverse}, max_jobs=8
-    )
-
-    async def run(number: int) -> None:
-        async with GearmanClient([server.address]) as client:
-            name = f"{task}-plain" if number % 2 else task
-            data = [b"%d-%d" % (number, job) for job in range(30)]
-            for each in data[:5]:
-                assert (await client.submit_job(name, each)).result == each[::-1]
-            requests = await client.submit_multiple_jobs([{"task": name, "data": d} for d in data])
-            assert [request.result for request in requests] == [d[::-1] for d in data]
-
-    async with working(worker):
-        with anyio.fail_after(PATIENCE):
-            async with anyio.create_task_group() as tasks:
-                for number in range(10):
-                    tasks.start_soon(run, number)
 
 
 async def test_job_without_a_thread_waits_for_one(
@@ -1176,30 +763,3 @@ async def test_one_cancellation() -> None:
             seen.append(error)
             raise
     assert [type(error) for error in seen] == [anyio.get_cancelled_exc_class()]
-
-
-async def test_idle_worker_does_nothing(
-    server: Any, task: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its engine is hardly ever asked."""
-    worker = make_worker(
-        server.address, tasks={task: reverse}, look_again=1000, connect=None, max_jobs=2
-    )
-    async with (
-        working(worker, poll_timeout=None),
-        GearmanClient([server.address]) as client,
-    ):
-        assert (await client.submit_job(task, b"ab")).result == b"ba"
-        calls: list[str] = []
-        engine = worker._driver.engine
-        real = engine.next_deadline
-
-        def next_deadline() -> Any:
-            calls.append("asked")
-            return real()
-
-        monkeypatch.setattr(engine, "next_deadline", next_deadline)
-        await quiet(calls)
-        # This would have shown it.
-        assert (await client.submit_job(task, b"cd")).result == b"dc"
-        assert calls
