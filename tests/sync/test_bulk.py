@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import gearman_sync as gearman
+from gearman_proto.errors import ExceededConnectionAttempts
+from gearman_proto.jobs.submitting import make_requests
 from gearman_proto.wire.events import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
 from gearman_sync import GearmanClient, GearmanJob, GearmanJobRequest
-from tests.support import Gearmand, spawn
+from tests.support import Gearmand, eventually, spawn, wait_for
 
 from .support import wait_for_leader
 
@@ -155,3 +158,40 @@ def test_outstanding_jobs_do_not_slow_others(
     assert waiting.iterations == before
     client.shutdown()
     assert call.result(20) is waiting
+
+
+@pytest.mark.slow
+def test_reads_slowly(start_server: StartServer, make_client: MakeClient) -> None:
+    """2,000 jobs of 1 MB are not 2 GB of memory, and replies are taken while writing is blocked."""
+
+    def script(peer: Peer) -> None:
+        for number in range(8):
+            peer.expect(SubmitJobBg)
+            peer.send(JobCreated(b"H:%d" % number))
+        read.set()
+        wait_for(measured)
+
+    read, measured = threading.Event(), threading.Event()
+    client = make_client(start_server(script, receive_buffer=65536).address)
+    payload = bytes(1_000_000)
+    requests = make_requests([{"task": "task", "data": payload}] * 2000, background=True)
+
+    def submit() -> None:
+        with pytest.raises(ExceededConnectionAttempts):
+            client.submit_multiple_requests(requests)
+
+    tracemalloc.start()
+    try:
+        call = spawn(submit)
+        wait_for(read)
+        peak = tracemalloc.get_traced_memory()[1]
+        # Closing with unread data is a reset, which may overtake the last reply.
+        eventually(lambda: requests[7].state == gearman.JOB_CREATED, "the last reply")
+    finally:
+        tracemalloc.stop()
+        measured.set()
+    call.result(20)
+    # This includes the scripted server's memory.
+    assert peak < 16_000_000
+    assert [request.state for request in requests[:8]] == [gearman.JOB_CREATED] * 8
+    assert {request.state for request in requests[8:]} == {gearman.JOB_UNKNOWN}

@@ -1,10 +1,9 @@
-"""JobServer over real sockets: its life, work, peers that misbehave, and what it costs."""
+"""JobServer over real sockets: its life, forks, a lack of descriptors, and its cost."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import socket
 import struct
@@ -27,21 +26,15 @@ from gearman_proto.errors import (
 )
 from gearman_proto.wire.events import (
     CanDo,
-    CanDoTimeout,
     EchoReq,
     EchoRes,
-    GrabJobUniq,
-    JobAssignUniq,
-    JobCreated,
     PreSleep,
-    SubmitJob,
     SubmitJobBg,
-    WorkComplete,
 )
 from gearman_proto.wire.packets import MAGIC_REQUEST
 from gearman_sync import GearmanClient, JobServer
-from gearman_sync.testing import Gate, ScriptedClient, ScriptedJob, ScriptedWorker, echo, reverse
-from tests.support import PATIENCE, ServerAt, eventually, spawn, wait_for
+from gearman_sync.testing import Gate, ScriptedClient, ScriptedWorker, echo
+from tests.support import PATIENCE, ServerAt, spawn, wait_for
 
 from .test_fork import Child
 
@@ -547,258 +540,7 @@ def test_forks_while_it_works(
     assert all(call.result(PATIENCE) for call in calls)
 
 
-# Work.
-
-
-@pytest.mark.slow
-def test_large_payloads(
-    server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker
-) -> None:
-    def work(job: ScriptedJob) -> bytes:
-        job.send_data(job.data)
-        return job.data
-
-    start_worker(server.address, {task: work})
-    payload = random.Random(1).randbytes(8 * MB)
-    requests = client.submit_multiple_jobs([{"task": task, "data": payload}] * 3)
-    for request in requests:
-        assert request.result == payload
-        assert list(request.data_updates) == [payload]
-
-
-@pytest.mark.slow
-def test_fifty_connections(server: JobServer, task: str, start_worker: StartWorker) -> None:
-    for _ in range(3):
-        start_worker(server.address, {task: reverse})
-    barrier = threading.Barrier(50)
-
-    def run(number: int) -> None:
-        with GearmanClient([server.address]) as client:
-            barrier.wait(PATIENCE)
-            for job in range(20):
-                data = b"%d-%d" % (number, job)
-                assert client.submit_job(task, data).result == data[::-1]
-
-    for call in [spawn(run, number) for number in range(50)]:
-        call.result(PATIENCE)
-    eventually(lambda: links(server) == 3)
-
-
-@pytest.mark.slow
-def test_twenty_threads(
-    server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker
-) -> None:
-    for _ in range(2):
-        start_worker(server.address, {task: reverse})
-
-    def run(thread: int) -> None:
-        data_list = [b"%d-%d" % (thread, number) for number in range(50)]
-        for data in data_list:
-            assert client.submit_job(task, data).result == data[::-1]
-        requests = client.submit_multiple_jobs([{"task": task, "data": d} for d in data_list])
-        assert [request.result for request in requests] == [data[::-1] for data in data_list]
-
-    for call in [spawn(run, thread) for thread in range(20)]:
-        call.result(PATIENCE)
-
-
-@pytest.mark.slow
-def test_run_at(
-    server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker
-) -> None:
-    """Unlike gearmand, it wakes a sleeping worker when the time has come."""
-    times: dict[bytes, float] = {}
-
-    def work(job: ScriptedJob) -> bytes:
-        times[job.data] = time.time()
-        return b""
-
-    start_worker(server.address, {task: work})
-    client.submit_job(task, b"warm up")
-    when = time.time() + 1.0
-    later = client.submit_job(task, b"later", background=True, run_at=when)
-    assert client.get_job_status(later).status["known"]
-    client.submit_job(task, b"now")
-    eventually(lambda: b"later" in times)
-    assert times[b"later"] >= when
-    eventually(lambda: counts(server, task) == (0, 0, 1))
-
-
-@pytest.mark.slow
-def test_worker_takes_too_long(
-    start_job_server: StartJobServer,
-    make_client: MakeClient,
-    task: str,
-    start_worker: StartWorker,
-) -> None:
-    server = start_job_server(job_retries=0)
-    client = make_client(server.address)
-    gate = Gate()
-    worker = start_worker(server.address, {task: gate})
-    worker.send(CanDoTimeout(task.encode(), b"1000"))
-    assert client.submit_job(task, b"slow").state == gearman.JOB_FAILED
-    assert counts(server, task) == (0, 0, 1)
-    # What it sends late disturbs nobody.
-    gate.open.set()
-    assert client.submit_job(task, b"fast").result == b"fast"
-
-
-@pytest.mark.slow
-def test_job_that_takes_too_long_is_run_again(
-    server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker, connect: Connect
-) -> None:
-    slow = connect(server.address)
-    slow.send(CanDoTimeout(task.encode(), b"1000"))
-    call = spawn(client.submit_job, task, b"data")
-    eventually(lambda: counts(server, task)[0] == 1)
-    slow.send(GrabJobUniq())
-    taken = slow.receive()
-    assert isinstance(taken, JobAssignUniq)
-    worker = start_worker(server.address, {task: reverse})
-    assert call.result(PATIENCE).result == b"atad"
-    assert worker.jobs[0].handle == taken.handle
-    slow.send(WorkComplete(taken.handle, b"late"))
-    slow.echo()
-
-
-# Peers that misbehave.
-
-
-@pytest.fixture
-def healthy(
-    server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker
-) -> Iterator[Callable[[], None]]:
-    """Makes sure that the server works; in the end also that it has forgotten everybody else."""
-    worker = start_worker(server.address, {task: reverse})
-
-    def check() -> None:
-        assert client.submit_job(task, b"data", poll_timeout=PATIENCE).result == b"atad"
-
-    check()
-    yield check
-    check()
-    client.shutdown()
-    worker.stop()
-    eventually(lambda: links(server) == 0, "the end of all connections")
-    eventually(lambda: memory(server) == 0, "the release of all memory")
-
-
-def test_packets_that_nobody_may_send(
-    server: JobServer, healthy: Callable[[], None], connect: Connect
-) -> None:
-    """They are answered with an ERROR, and the connection goes on."""
-    peer = connect(server.address)
-    for magic in (b"\0REQ", b"\0RES"):
-        peer.sock.sendall(magic + struct.pack(">II", JobCreated.packet.number, 3) + b"H:1")
-    healthy()
-    reply = b""
-    while reply.count(b"\0RES") < 2:
-        reply += peer.sock.recv(65536)
-    assert b"INVALID_COMMAND" in reply
-    assert b"INVALID_MAGIC" in reply
-    peer.sock.sendall(b"version\n")
-    assert peer.sock.recv(65536).startswith(b"OK ")
-
-
-def push(sock: socket.socket, data: bytes, limit: int) -> int:
-    """Send `data` again and again until the server has cut this off. Returns the bytes sent."""
-    sent = 0
-    try:
-        while sent < limit:
-            sent += sock.send(data)
-    except ConnectionError:
-        return sent
-    raise AssertionError(f"the server took {sent} bytes")
-
-
-def test_many_unfinished_packets(
-    start_job_server: StartJobServer, connect: Connect, make_client: MakeClient
-) -> None:
-    server = start_job_server(max_memory=4 * MB)
-    peers = [connect(server.address) for _ in range(20)]
-    for peer in peers:
-        with contextlib.suppress(ConnectionError):
-            peer.sock.sendall(header(2 * MB) + bytes(MB))
-    eventually(lambda: 2 * MB < memory(server) <= 4 * MB)
-    eventually(lambda: links(server) < 5)
-    for peer in peers:
-        peer.close()
-    eventually(lambda: memory(server) == 0)
-    request = make_client(server.address).submit_job("task", bytes(MB // 2), background=True)
-    assert request.state == gearman.JOB_CREATED
-
-
-@pytest.mark.slow
-def test_never_reads(start_job_server: StartJobServer, connect: Connect) -> None:
-    server = start_job_server(max_unread=20 * MB)
-    other = connect(server.address)
-    peer = connect(server.address)
-    request = Connection(Role.CLIENT).send(EchoReq(bytes(10_000)))
-    pushing = spawn(push, peer.sock, request * 10, 1000 * MB)
-    rounds = 0
-    while not pushing.done():
-        other.echo(b"%d" % rounds)
-        rounds += 1
-    assert pushing.result() >= 20 * MB
-    assert rounds > 3
-    other.echo()
-    assert links(server) == 1
-    eventually(lambda: memory(server) == 0)
-
-
-def test_never_reads_what_workers_send(
-    start_job_server: StartJobServer, connect: Connect, task: str, start_worker: StartWorker
-) -> None:
-    """The worker is not to blame: its job ends as it should."""
-    server = start_job_server(max_unread=2 * MB)
-
-    def work(job: ScriptedJob) -> bytes:
-        for _ in range(200):
-            job.send_data(bytes(100_000))
-        return b""
-
-    worker = start_worker(server.address, {task: work})
-    peer = connect(server.address)
-    peer.send(SubmitJob(task.encode(), b"", b""))
-    eventually(lambda: worker.jobs and counts(server, task) == (0, 0, 1))
-    assert links(server) == 1
-    assert memory(server) < MB
-    assert len(peer.rest()) < 20 * MB
-
-
-def test_reset_in_the_middle_of_much(server: JobServer, healthy: Callable[[], None]) -> None:
-    """While the server reads, and while it writes."""
-    request = Connection(Role.CLIENT).send(EchoReq(bytes(4 * MB)))
-    for number in range(10):
-        peer = ScriptedClient(server.address)
-        peer.sock.sendall(request[: (number + 1) * len(request) // 10])
-        if number == 9:
-            assert peer.sock.recv(1000)
-        healthy()
-        peer.reset()
-
-
-def test_replies_after_a_reset(
-    server: JobServer, healthy: Callable[[], None], task: str, start_worker: StartWorker
-) -> None:
-    """Jobs of a client that is no more: its connection, and those that share them, are told."""
-    gate = Gate()
-    name = f"{task}-slow"
-    worker = start_worker(server.address, {name: gate})
-    stays, leaves = ScriptedClient(server.address), ScriptedClient(server.address)
-    for peer in (stays, leaves):
-        peer.send(SubmitJob(name.encode(), b"unique", b"data"))
-        assert isinstance(peer.receive(), JobCreated)
-    leaves.send(SubmitJob(name.encode(), b"", b"of nobody"))
-    assert isinstance(leaves.receive(), JobCreated)
-    wait_for(gate.begun)
-    leaves.reset()
-    eventually(lambda: counts(server, name) == (1, 1, 1))
-    gate.open.set()
-    assert isinstance(stays.receive(), WorkComplete)
-    assert worker.order == [b"data"]
-    stays.close()
-    worker.stop()
+# Out of file descriptors.
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     StartWorker = Callable[..., ScriptedWorker]
-    MakeClient = Callable[..., GearmanClient]
 
 # As the documentation has them: name and default of each parameter, in order.
 REQUIRED = inspect.Parameter.empty

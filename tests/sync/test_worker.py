@@ -1,12 +1,10 @@
-"""The blocking worker where all goes well: busy, in forks, and as python-gearman's users had it."""
+"""The blocking worker where all goes well: in forks, and as python-gearman's users had it."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +17,7 @@ from gearman_sync import (
     WorkerJob,
 )
 from tests.contract.encoders import JsonEncoder
-from tests.support import PATIENCE, eventually, spawn, wait_for
+from tests.support import PATIENCE, eventually, spawn
 
 from .test_fork import Child
 
@@ -68,53 +66,6 @@ def test_an_async_callback() -> None:
         assert worker.worker_abilities == {}
 
 
-def test_after_poll_ends_a_busy_worker(
-    server: Server, make_client: MakeClient, work: Work, task: str
-) -> None:
-    class Worker(GearmanWorker):
-        polls = 0
-
-        def after_poll(self, any_activity: bool) -> bool:
-            self.polls += 1
-            return self.polls < 20
-
-    client = make_client(server.address)
-    client.submit_multiple_jobs([{"task": task, "data": b""}] * 500, background=True)
-    work(server.address, kind=Worker, tasks={task: reverse}).end()
-    assert server.counts(task)[0] > 400
-
-
-def test_unregister_while_jobs_are_held(
-    server: Server, make_client: MakeClient, work: Work, task: str
-) -> None:
-    """They are not taken away by it, and no more are begun."""
-    begun = threading.Barrier(4)
-    go_on = [threading.Event() for _ in range(3)]
-    runs: list[bytes] = []
-
-    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        runs.append(job.data)
-        number = len(runs) - 1
-        begun.wait(PATIENCE)
-        wait_for(go_on[number])
-        return job.data
-
-    client = make_client(server.address)
-    jobs = [{"task": task, "data": b"%d" % number} for number in range(6)]
-    requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    working = work(server.address, tasks={task: function, f"{task}-other": reverse}, max_jobs=3)
-    begun.wait(PATIENCE)
-    working.worker.unregister_task(task)
-    for number in range(3):
-        eventually(lambda: server.counts(task)[1] == 3 - number)  # noqa: B023 - called at once
-        go_on[number].set()
-        client.wait_until_jobs_completed([r for r in requests if r.job.data == runs[number]])
-    assert client.submit_job(f"{task}-other", b"ab").result == b"ba"
-    assert len(runs) == 3
-    eventually(lambda: server.counts(task) == (3, 0, 0))
-    assert [request.complete for request in requests] == [True] * 3 + [False] * 3
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_fork_in_a_callback(server: Server, make_client: MakeClient, work: Work, task: str) -> None:
@@ -137,8 +88,10 @@ def test_fork_in_a_callback(server: Server, make_client: MakeClient, work: Work,
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("place", ["work", "pool", "hook"])
-@pytest.mark.parametrize(("how", "status"), [("returns", 1), ("raises", 1), ("exits", 7)])
+@pytest.mark.parametrize(
+    ("place", "how", "status"),
+    [("work", "returns", 1), ("pool", "raises", 1), ("hook", "exits", 7)],
+)
 def test_child_ends_where_its_callback_does(
     gearmand: Server,
     make_client: MakeClient,
@@ -220,23 +173,6 @@ def test_work_in_a_fork(
     client.wait_until_jobs_completed(requests)
     results = [request.result.decode() for request in requests]
     assert results == [f"{task} {child}", f"{task} {os.getpid()}"]
-
-
-@pytest.mark.slow
-def test_run_at(server: Server, make_client: MakeClient, work: Work, task: str) -> None:
-    """Times are whole seconds on the wire."""
-    times: list[float] = []
-
-    def function(worker: GearmanWorker, job: WorkerJob) -> None:
-        times.append(time.time())
-
-    work(server.address, tasks={task: function}, look_again=0.05)
-    client = make_client(server.address)
-    when = time.time() + 0.001
-    client.submit_job(task, b"", background=True, run_at=when)
-    eventually(lambda: times)
-    assert times[0] >= when
-    assert server.counts(task)[2] == 1
 
 
 # As python-gearman's documentation has it.

@@ -14,14 +14,10 @@ from gearman_proto.wire.events import (
     GrabJobUniq,
     JobAssignUniq,
     NoJob,
-    Noop,
-    PreSleep,
     WorkComplete,
     WorkData,
 )
-from tests.support import PATIENCE, Gearmand, eventually, spawn, wait_for
-
-from .support import Script, Working, wait_for_leader
+from tests.support import PATIENCE, eventually, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +25,8 @@ if TYPE_CHECKING:
     from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
     from gearman_sync.testing import Peer, ScriptedServer
     from tests.support import Administered
+
+    from .support import Script, Working
 
     MakeClient = Callable[..., GearmanClient]
     MakeWorker = Callable[..., GearmanWorker]
@@ -38,10 +36,6 @@ if TYPE_CHECKING:
     Work = Callable[..., Working]
 
 MB = 1_000_000
-
-
-def reverse(worker: GearmanWorker, job: WorkerJob) -> Any:
-    return job.data[::-1]
 
 
 # Slots.
@@ -88,23 +82,6 @@ def test_updates_from_the_pool_stay_apart(
         assert list(request.data_updates) == [
             b"%s %d " % (data, number) + bytes(number * 20) for number in range(200)
         ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("max_jobs", [1, 4])
-def test_twenty_clients(
-    server: Server, make_client: MakeClient, work: Work, task: str, max_jobs: int
-) -> None:
-    work(server.address, tasks={task: reverse}, max_jobs=max_jobs)
-
-    def run(thread: int) -> None:
-        client = make_client(server.address)
-        for number in range(20):
-            data = b"%d-%d" % (thread, number)
-            assert client.submit_job(task, data).result == data[::-1]
-
-    for call in [spawn(run, thread) for thread in range(20)]:
-        call.result(30)
 
 
 # Big jobs.
@@ -161,35 +138,6 @@ def test_stream_to_a_server_that_reads_slowly(
     eventually(lambda: received == 200 * MB)
 
 
-def test_poll_timeout_of_what_is_sent(start_server: StartServer, work: Work) -> None:
-    """It bounds how long a callback is held back; the packet is sent all the same."""
-    waited: list[float] = []
-    measured = threading.Event()
-
-    def script(peer: Peer) -> None:
-        peer.expect(CanDo)
-        peer.expect(GrabJobUniq)
-        peer.send(JobAssignUniq(b"H:1", b"task", b"u", b""))
-        wait_for(measured)
-        peer.hold()
-
-    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        for _ in range(2):
-            before = time.monotonic()
-            worker.send_job_data(job, bytes(20 * MB), poll_timeout=0.1)
-            waited.append(time.monotonic() - before)
-        measured.set()
-        return b"end"
-
-    server = start_server(script, receive_buffer=65536)
-    work(server.address, tasks={"task": function})
-    wait_for(measured)
-    assert waited[1] >= 0.1
-    eventually(lambda: WorkComplete(b"H:1", b"end") in server.events)
-    sizes = [len(event.data) for event in server.events if isinstance(event, WorkData)]
-    assert sizes == [20 * MB] * 2
-
-
 # Doing nothing.
 
 
@@ -217,49 +165,3 @@ def test_idle_workers_use_no_cpu(
     before = float(script.ask())
     time.sleep(1)
     assert float(script.ask()) - before < 0.1
-
-
-@pytest.mark.slow
-def test_low_job_behind_one_for_later(
-    start_server: StartServer, make_client: MakeClient, gearmand: Gearmand, work: Work, task: str
-) -> None:
-    """gearmand 1.1 wakes, and has nothing to give, for ever: the worker does not spin."""
-    client = make_client(gearmand.address)
-    client.submit_job(task, b"later", background=True, run_at=time.time() + 1000)
-    client.submit_job(task, b"low", background=True, priority="LOW")
-    before = time.process_time()
-    working = work(gearmand.address, tasks={task: reverse, f"{task}-other": reverse})
-    wait_for_leader(working.worker)
-    time.sleep(0.5)
-    used = time.process_time() - before
-    assert used < 0.2
-    # What can be done is done, and the low job at last.
-    assert client.submit_job(f"{task}-other", b"ab").result == b"ba"
-    assert client.submit_job(task, b"cd").result == b"dc"
-    # That of gearmand 1.1 waits behind the other; 2.0 has run it.
-    assert gearmand.counts(task)[0] in (1, 2)
-
-
-@pytest.mark.slow
-def test_woken_for_nothing(start_server: StartServer, work: Work) -> None:
-    """What it sends where a server wakes it at once, and never has a job, does not pile up."""
-
-    def script(peer: Peer) -> None:
-        peer.expect(CanDo)
-        while True:
-            event = peer.receive()
-            if isinstance(event, GrabJobUniq):
-                peer.send(NoJob())
-            elif isinstance(event, PreSleep):
-                peer.send_anyway(Noop())
-
-    server = start_server(script)
-    work(server.address, tasks={"task": reverse})
-
-    def grabs() -> int:
-        return sum(isinstance(event, GrabJobUniq) for event in server.events)
-
-    eventually(lambda: grabs() > 3)
-    before = grabs()
-    time.sleep(0.5)
-    assert grabs() - before < 20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,12 +21,10 @@ from .support import Script, Working, wait_for_leader
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_sync.testing import ScriptedServer
     from tests.support import Administered
 
     MakeClient = Callable[..., GearmanClient]
     MakeWorker = Callable[..., GearmanWorker]
-    StartServer = Callable[..., ScriptedServer]
     StartScript = Callable[..., Script]
     Server = Administered
     Work = Callable[..., Working]
@@ -181,23 +178,6 @@ def test_keyboard_interrupt_in_the_middle_of_a_job(
     assert (out, status) == ("", 0)
     # With several slots, the callback has gone on.
     assert ("was lost" in errors) == (max_jobs > 1)
-
-
-def test_exit_in_a_callback(
-    server: Server, make_client: MakeClient, make_worker: MakeWorker, work: Work, task: str
-) -> None:
-    """With one slot, it leaves `work`, and the job is another worker's."""
-    client = make_client(server.address)
-    request = client.submit_job(task, b"ab", wait_until_complete=False)
-    worker = make_worker(server.address, tasks={task: lambda worker, job: sys.exit(7)})
-    with pytest.raises(SystemExit, match="7"):
-        worker.work()
-    assert not worker.has_job_lock()
-    worker.register_task(task, reverse)
-    work(worker)
-    client.wait_until_jobs_completed([request])
-    assert request.result == b"ba"
-    assert not request.warning_updates
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt("in the pool"), SystemExit("in the pool")])
