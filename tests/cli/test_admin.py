@@ -55,17 +55,8 @@ LISTS: dict[tuple[str, ...], Callable[[GearmanAdminClient], Any]] = {
     ("jobs",): GearmanAdminClient.get_jobs,
     ("jobs", "--unique"): unique_jobs,
 }
-#: What asks or tells a server something, with arguments that may be.
-COMMANDS = [
-    ("status",),
-    ("workers",),
-    ("jobs",),
-    ("version",),
-    ("ping",),
-    ("cancel", "H:h:1"),
-    ("maxqueue", "task", "1"),
-    ("shutdown",),
-]
+#: One of each kind: what lists, what asks each server, and what tells it something.
+COMMANDS = [("status",), ("ping",), ("cancel", "H:h:1")]
 
 
 @pytest.fixture
@@ -136,7 +127,6 @@ def test_workers_are_those_of_gearadmin(busy: Server) -> None:
     assert any(set(row[3].split(" ")) == {"free", "held"} for row in rows)
 
 
-@on_both
 @pytest.mark.parametrize("words", LISTS)
 def test_json(busy: Server, words: tuple[str, ...]) -> None:
     with GearmanAdminClient([busy.address]) as client:
@@ -208,7 +198,6 @@ def test_lists_are_sorted(
     assert [str([*row.values()][1]) for row in table] == [line.split("\t")[0] for line in lines]
 
 
-@on_both
 @pytest.mark.parametrize("words", [words for words in LISTS if words != ("workers",)])
 def test_empty_lists(launch: Launch, words: tuple[str, ...]) -> None:
     server = launch()
@@ -235,7 +224,6 @@ def test_what_would_end_a_field_is_escaped(launch: Launch) -> None:
 # Words.
 
 
-@on_both
 def test_version_as_json(server: Server) -> None:
     result = gearmanctl("version", "--json", at=server)
     (row,) = json.loads(result.output)
@@ -254,7 +242,6 @@ def test_ping(server: Server) -> None:
 # Commands.
 
 
-@on_both
 def test_cancel(
     server: Server,
     task: str,
@@ -287,7 +274,6 @@ def test_cancel_a_job_that_is_not_there(server: Server, task: str) -> None:
     assert result.error == "H:nowhere:1: no server knows this job"
 
 
-@on_both
 def test_cancel_some_that_are_not_there(server: Server, task: str) -> None:
     handles = [gearmanctl("submit", task, "", "-b", at=server).lines[0] for _ in range(2)]
     result = gearmanctl("cancel", handles[0], "H:nowhere:1", handles[1], "--json", at=server)
@@ -296,7 +282,6 @@ def test_cancel_some_that_are_not_there(server: Server, task: str) -> None:
     assert result.error == "H:nowhere:1: no server knows this job"
 
 
-@on_both
 def test_cancel_at_several_servers(launch: Launch) -> None:
     servers = (launch(), launch())
     (handle,) = gearmanctl("submit", "task", "", "-b", at=servers[1]).lines
@@ -306,7 +291,6 @@ def test_cancel_at_several_servers(launch: Launch) -> None:
     assert f"{address_of(servers[1])}\t{handle}" in result.lines
 
 
-@on_both
 def test_maxqueue(server: Server, task: str) -> None:
     def submit(*priorities: str | None) -> list[bool]:
         jobs = [{"task": task, "data": b"", "priority": priority} for priority in priorities]
@@ -381,7 +365,7 @@ def test_several_servers(launch: Launch) -> None:
     ]
 
 
-@pytest.mark.parametrize("words", COMMANDS[:5], ids=" ".join)
+@pytest.mark.parametrize("words", [("status",), ("ping",)], ids=" ".join)
 def test_one_of_several_servers_is_down(launch: Launch, words: tuple[str, ...]) -> None:
     server, down = launch(), ("127.0.0.1", free_port())
     assert gearmanctl("submit", "task", "", "-b", at=server).status == DONE

@@ -49,10 +49,15 @@ def interrupt(words: list[str], module: str, directory: Path) -> tuple[int, str]
 
 
 @pytest.mark.parametrize(
-    "module",
-    ["gearman_proto", "gearman_sync.worker", "gearman_sync.cli.app", "typer", "rich.console"],
+    ("program", "module"),
+    [
+        ("gearmanctl", "gearman_proto"),
+        ("gearmanctl", "gearman_sync.cli.app"),
+        ("gearmanctl", "rich.console"),
+        ("-m gearman_sync", "gearman_sync.worker"),
+        ("-m gearman_sync", "typer"),
+    ],
 )
-@pytest.mark.parametrize("program", ["gearmanctl", "-m gearman_sync"])
 def test_gearmanctl_interrupted_while_it_imports_ends_silently(
     program: str, module: str, tmp_path: Path
 ) -> None:

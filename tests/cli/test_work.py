@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Work = Callable[..., Running]
 
 LARGE = bytes(range(256)) * 20_000
-SIGNALS = [signal.SIGTERM, signal.SIGINT]
+each_signal = pytest.mark.parametrize(("number", "jobs"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
 #: A command that leaves a process running, which is in a session of its own and has its pipes.
 LEAVES = """
 import subprocess, sys, time
@@ -174,7 +174,6 @@ def test_environment(server: Server, work: Work, task: str) -> None:
     assert re.fullmatch(rf"{task},a b,H:\S+:\d+\n", result.output.decode())
 
 
-@on_both
 def test_client_id(server: Server, work: Work, task: str) -> None:
     work(server, task, "--client-id", f"id of {task}", "--", "cat")
     rows = [line.split("\t") for line in gearmanctl("workers", at=server).lines]
@@ -210,7 +209,6 @@ def test_a_command_that_fails_without_a_word(server: Server, work: Work, task: s
     assert (result.status, result.error) == (FAILED, "the job failed: exit status 1")
 
 
-@on_both
 def test_a_failure_without_exceptions(server: Server, work: Work, task: str) -> None:
     work(server, task, "--no-exceptions", "--", "sh", "-c", "echo no such thing >&2; exit 3")
     result = gearmanctl("submit", task, "", at=server)
@@ -268,7 +266,6 @@ def test_no_server() -> None:
     assert "Traceback" not in result.errors
 
 
-@on_both
 def test_a_server_that_comes_back(launch: Callable[[], Server], work: Work, task: str) -> None:
     server = launch()
     worker = work(server, task, "--", "rev")
@@ -293,8 +290,7 @@ def test_several_servers(launch: Callable[[], Server], start: Start, task: str) 
 # Signals.
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("jobs", [1, 2])
+@each_signal
 def test_a_signal_ends_an_idle_worker(
     server: Server, run_program: Start, task: str, number: int, jobs: int
 ) -> None:
@@ -308,8 +304,7 @@ def test_a_signal_ends_an_idle_worker(
     eventually(lambda: server.counts(task)[2] == 0)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("jobs", [1, 2])
+@each_signal
 def test_a_signal_lets_it_finish_its_jobs(
     server: Server,
     work: Work,
@@ -334,8 +329,7 @@ def test_a_signal_lets_it_finish_its_jobs(
     eventually(lambda: server.counts(task) == (1, 0, 0))
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("jobs", [1, 2])
+@each_signal
 def test_a_second_signal_stops_it(
     server: Server,
     work: Work,
@@ -414,7 +408,6 @@ def test_ctrl_c_is_not_for_the_command(
     assert results(client, request) == [b"data"]
 
 
-@on_both
 def test_a_worker_that_is_killed_has_not_done_its_job(
     server: Server,
     work: Work,
