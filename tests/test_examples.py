@@ -30,6 +30,13 @@ DOCS_WORKER = "examples/docs_worker.py"
 FUNCTIONS = "reverse, add, divide, refuse, slow"
 
 
+def quickly_with(name: str) -> pytest.MarkDecorator:
+    """Run a test of quickstarts with one of them, and with the others among the slow tests."""
+    others = [each for each in QUICKSTARTS if each != name]
+    slow = [pytest.param(each, marks=pytest.mark.slow) for each in others]
+    return pytest.mark.parametrize("quickstart", [name, *slow], indirect=True)
+
+
 @pytest.fixture(params=QUICKSTARTS)
 def quickstart(request: pytest.FixtureRequest) -> str:
     """The path of an example that does the main job."""
@@ -142,12 +149,14 @@ def test_what_the_readme_shows() -> None:
     assert {general(line) for line in shown.splitlines()} - {"..."} <= printed
 
 
+@quickly_with("quickstart_trio")
 def test_quickstart_without_arguments(quickstart: str) -> None:
     result = run(quickstart)
     assert result.returncode == 0, result.stderr
     assert re.search(r"^client: README.md has \d+ words$", result.stdout, re.MULTILINE)
 
 
+@quickly_with("quickstart")
 def test_quickstart_with_a_gearmand(quickstart: str, gearmand: Gearmand, tmp_path: Path) -> None:
     files = write_files(tmp_path)
     host, port = gearmand.address
@@ -156,6 +165,7 @@ def test_quickstart_with_a_gearmand(quickstart: str, gearmand: Gearmand, tmp_pat
     assert "--server" not in "".join(lines[-2:])
 
 
+@quickly_with("quickstart_asyncio")
 def test_quickstart_without_a_worker(quickstart: str) -> None:
     result = run(quickstart, "--workers", "0", "--timeout", "0.2", "README.md")
     assert result.returncode == 1
@@ -164,6 +174,7 @@ def test_quickstart_without_a_worker(quickstart: str) -> None:
     assert "0 of 1 jobs done" in result.stdout
 
 
+@quickly_with("quickstart_trio")
 def test_quickstart_with_a_worker_that_fails(
     quickstart: str,
     start_gearmand: Callable[..., Gearmand],
@@ -180,6 +191,7 @@ def test_quickstart_with_a_worker_that_fails(
     assert "client: README.md: FAILED\n0 of 1 jobs done" in result.stdout
 
 
+@quickly_with("quickstart")
 def test_quickstart_without_a_server(quickstart: str) -> None:
     result = run(quickstart, "--server", f"127.0.0.1:{free_port()}")
     assert result.returncode == 3

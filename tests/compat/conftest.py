@@ -19,7 +19,7 @@ from .support import Running
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support import EmbeddedServer, Gearmand
+    from tests.support import Gearmand
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +48,20 @@ def load(nothing: None) -> Callable[[str], Any]:
 
 
 @pytest.fixture
-def host(server: Gearmand | EmbeddedServer) -> str:
-    """The address of a server of either kind, as programs have it in their settings."""
+def server(gearmand: Gearmand) -> Gearmand:
+    """The shared gearmand. The test leaves it alive."""
+    return gearmand
+
+
+@pytest.fixture
+def launch(start_gearmand: Callable[..., Gearmand]) -> Callable[..., Gearmand]:
+    """Starts a gearmand for one test, which may be killed."""
+    return start_gearmand
+
+
+@pytest.fixture
+def host(server: Gearmand) -> str:
+    """The address of the server, as programs have it in their settings."""
     return "{}:{}".format(*server.address)
 
 
@@ -83,7 +95,7 @@ def work() -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
 
 
 @pytest.fixture
-def link(server: Gearmand | EmbeddedServer) -> Iterator[ScriptedClient]:
+def link(server: Gearmand) -> Iterator[ScriptedClient]:
     """A plain connection to the server."""
     link = ScriptedClient(server.address)
     yield link

@@ -40,7 +40,15 @@ STARTED: Final = {
 }
 
 
-@pytest.fixture(scope="module", params=[*SURFACES, "gearmand"])
+@pytest.fixture(
+    scope="module",
+    # All three adapters share an engine, and tests/contract runs each of them.
+    params=[
+        "sync",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SURFACES[1:]),
+        "gearmand",
+    ],
+)
 def address(request: pytest.FixtureRequest) -> Iterator[Address]:
     if request.param == "gearmand":
         gearmand: Gearmand = request.getfixturevalue("gearmand")

@@ -48,30 +48,30 @@ LISTS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 
 @each_server
-@pytest.mark.parametrize("option", LISTS)
-def test_lists_as_gearadmin_prints_them(busy: Both, number: int, option: str) -> None:  # noqa: F811
+def test_lists_as_gearadmin_prints_them(busy: Both, number: int) -> None:  # noqa: F811
     address = busy.addresses[number]
-    name, line_of = LISTS[option]
-    seen: list[list[str]] = []
 
-    def theirs() -> list[str]:
+    def theirs(option: str) -> list[str]:
         lines = gearadmin(address, option).stdout.splitlines()
         assert lines.pop() == "."
         if option == "--workers":
             lines = [f"FD {line.split(' ', 1)[1]}" for line in lines]
         return sorted(lines)
 
-    def ours() -> list[str]:
+    def ours(name: str, line_of: Callable[[Any], str]) -> list[str]:
         with GearmanAdminClient([address]) as client:
-            return sorted(line_of(record) for record in getattr(client, name)())
+            return sorted(map(line_of, getattr(client, name)()))
 
-    def are_the_same() -> bool:
-        # Connections that were closed just now may still be among the workers.
-        seen[:] = [theirs(), ours()]
-        return seen[0] == seen[1]
+    for option, (name, line_of) in LISTS.items():
+        seen: list[list[str]] = []
 
-    eventually(are_the_same, f"the same list, {seen},")
-    assert len(seen[0]) >= 3
+        def are_the_same() -> bool:
+            # Connections that were closed just now may still be among the workers.
+            seen[:] = [theirs(option), ours(name, line_of)]  # noqa: B023 - called at once
+            return seen[0] == seen[1]  # noqa: B023 - as above
+
+        eventually(are_the_same, f"the same list, {seen},")
+        assert len(seen[0]) >= 3
 
 
 @each_server

@@ -90,51 +90,37 @@ def busy(both: Both) -> Iterator[Both]:
         yield both
 
 
-@pytest.mark.parametrize(
-    ("option", "output"),
-    [
-        ("--status", ".\nfree\t0\t0\t1\nheld\t2\t1\t1\nidle\t4\t0\t0\n"),
-        ("--priority-status", ".\nfree\t0\t0\t0\t1\nheld\t0\t1\t0\t1\nidle\t2\t1\t1\t0\n"),
-        (
-            "--workers",
-            # gearadmin's own connection, the client's, and the worker's.
-            ".\nFD ADDRESS - :\nFD ADDRESS - :\nFD ADDRESS - : free held\n",
-        ),
-        ("--show-jobs", ".\n" + 6 * "HANDLE\t0\t0\t1\n"),
-        ("--show-unique-jobs", ".\nhigh 1\nhigh 2\nlow\nnormal\nqueued\nrunning\n"),
-    ],
-    ids=["status", "priority-status", "workers", "show-jobs", "show-unique-jobs"],
-)
-def test_lists(busy: Both, option: str, output: str) -> None:
-    assert busy.ask(option) == (0, output, "")
+LISTS = {
+    "--status": ".\nfree\t0\t0\t1\nheld\t2\t1\t1\nidle\t4\t0\t0\n",
+    "--priority-status": ".\nfree\t0\t0\t0\t1\nheld\t0\t1\t0\t1\nidle\t2\t1\t1\t0\n",
+    # gearadmin's own connection, the client's, and the worker's.
+    "--workers": ".\nFD ADDRESS - :\nFD ADDRESS - :\nFD ADDRESS - : free held\n",
+    "--show-jobs": ".\n" + 6 * "HANDLE\t0\t0\t1\n",
+    "--show-unique-jobs": ".\nhigh 1\nhigh 2\nlow\nnormal\nqueued\nrunning\n",
+}
 
 
-@pytest.mark.parametrize(
-    "option",
-    ["--status", "--priority-status", "--workers", "--show-jobs", "--show-unique-jobs"],
-)
-def test_empty_lists(both: Both, option: str) -> None:
-    own = "FD ADDRESS - :\n" if option == "--workers" else ""
-    assert both.ask(option) == (0, f".\n{own}", "")
+def test_lists(busy: Both) -> None:
+    for option, output in LISTS.items():
+        assert busy.ask(option) == (0, output, "")
 
 
-@pytest.mark.parametrize(
-    ("option", "pattern"),
-    [
+def test_empty_lists(both: Both) -> None:
+    for option in LISTS:
+        own = "FD ADDRESS - :\n" if option == "--workers" else ""
+        assert both.ask(option) == (0, f".\n{own}", "")
+
+
+def test_words(both: Both) -> None:
+    for option, pattern in (
         ("--server-version", r"\S+\n"),
         ("--server-verbose", r"[A-Z]+\n"),
         ("--getpid", r"\d+\n"),
-    ],
-    ids=["version", "verbose", "pid"],
-)
-def test_words(both: Both, option: str, pattern: str) -> None:
-    for address in both.addresses:
-        process = gearadmin(address, option)
-        assert (process.returncode, process.stderr) == (0, "")
-        assert re.fullmatch(pattern, process.stdout)
-
-
-def test_the_process_is_this_one(both: Both) -> None:
+    ):
+        for address in both.addresses:
+            process = gearadmin(address, option)
+            assert (process.returncode, process.stderr) == (0, "")
+            assert re.fullmatch(pattern, process.stdout)
     assert gearadmin(both.ours, "--getpid").stdout == f"{os.getpid()}\n"
 
 

@@ -1,4 +1,7 @@
-"""Every client gets its jobs done by every worker, through every server: where one is ours."""
+"""Every client gets its jobs done by every worker, through every server.
+
+Either the client or the worker is ours, or both are of the same project and the server is ours.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PAYLOADS = {
-    "text": b"some text",
-    "empty": b"",
-    "binary": b"\0\0\xff\xfe\0REQ\r\n.\n\0",
-    "300 kB": bytes(range(256)) * 1200,
-}
+PAYLOADS = [b"", b"\0\0\xff\xfe\0REQ\r\n.\n\0", bytes(range(256)) * 1200]
 
-OURS = {"JobServer", "gearman_sync"}
+OURS = "gearman_sync"
 # A server, a client and a worker.
 COMBINATIONS = [
-    names for names in itertools.product(SERVERS, CLIENTS, WORKERS) if not OURS.isdisjoint(names)
+    (server, client, worker)
+    for server, client, worker in itertools.product(SERVERS, CLIENTS, WORKERS)
+    if OURS in (client, worker) or (server == "JobServer" and client == worker)
 ]
 
 pytestmark = pytest.mark.usefixtures("no_hang", "names")
@@ -55,9 +55,9 @@ def prefix(peers: Peers, names: tuple[str, str, str]) -> str:
     return peers.worker(server, worker)
 
 
-@pytest.mark.parametrize("data", PAYLOADS.values(), ids=PAYLOADS)
-def test_result(client: Client, prefix: str, data: bytes) -> None:
-    assert client.run(prefix + "wrap", data) == b"<" + data + b">"
+def test_result(client: Client, prefix: str) -> None:
+    for data in PAYLOADS:
+        assert client.run(prefix + "wrap", data) == b"<" + data + b">"
 
 
 def test_jobs_one_after_the_other(client: Client, prefix: str) -> None:
