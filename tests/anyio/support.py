@@ -57,19 +57,6 @@ async def until(condition: Callable[[], object], what: str = "condition") -> Non
     assert condition(), f"{what} did not come true"
 
 
-async def quiet(calls: list[str]) -> None:
-    """Wait until there are hardly any new `calls` in 0.2 seconds.
-
-    Earlier activity may still cause some. A loop that spins never pauses.
-    """
-    with anyio.fail_after(PATIENCE):
-        while True:
-            before = len(calls)
-            await anyio.sleep(0.2)
-            if len(calls) - before < 5:
-                return
-
-
 async def happened(event: threading.Event, what: str = "event") -> None:
     """Wait for something in another thread."""
     await anyio.to_thread.run_sync(wait_for, event, what)

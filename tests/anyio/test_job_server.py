@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import pytest
-from anyio.abc import SocketAttribute
 
 import gearman_anyio as gearman
 from gearman_anyio import GearmanClient, JobServer, _sockets, serve
@@ -91,10 +90,6 @@ class Link:
                 while True:
                     data += await self.stream.receive()
         return bytes(data)
-
-    def reset(self) -> None:
-        """Let closing send a RST."""
-        linger_not(self.stream.extra(SocketAttribute.raw_socket))
 
 
 @contextlib.asynccontextmanager

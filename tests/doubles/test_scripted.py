@@ -234,7 +234,7 @@ def test_the_end_of_a_connection_may_be_expected() -> None:
 
 
 def test_what_did_not_come() -> None:
-    with ScriptedServer(timeout=0.05) as server, ScriptedClient(server.address) as client:
+    with ScriptedServer(timeout=1.0) as server, ScriptedClient(server.address) as client:
         server.expect(SubmitJob, function=b"f").answer(JobCreated(b"H:1"))
         server.expect(PreSleep).times(2)
         client.send(SUBMIT)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_sync import GearmanClient, GearmanWorker
-from tests.support import PATIENCE, EmbeddedServer
+from tests.support import PATIENCE
 
 from .support import Script, Working
 
@@ -33,19 +33,6 @@ def _clean(no_leak: None, no_hang: None) -> None:
 def server(gearmand: Gearmand) -> Gearmand:
     """The shared gearmand. The test leaves it alive."""
     return gearmand
-
-
-@pytest.fixture
-def launch() -> Iterator[Callable[[], EmbeddedServer]]:
-    """Starts a server for one test that may be killed."""
-    with contextlib.ExitStack() as stack:
-
-        def start() -> EmbeddedServer:
-            embedded = EmbeddedServer()
-            stack.callback(embedded.kill)
-            return embedded
-
-        yield start
 
 
 @pytest.fixture
