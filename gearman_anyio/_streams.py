@@ -130,7 +130,9 @@ def unacknowledged(sock: Any) -> int | None:
     """Return how many bytes written to `sock` the peer's system has not acknowledged, if known."""
     if sock is None or fcntl is None:
         return None
-    return keepalive.unacknowledged(sock, fcntl, termios)
+    with contextlib.suppress(OSError):
+        return keepalive.unacknowledged(sock, fcntl, termios)
+    return None
 
 
 class _Shared(ByteStream):

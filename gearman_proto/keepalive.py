@@ -53,16 +53,16 @@ def unacknowledged(sock: Any, fcntl: ModuleType, termios: ModuleType) -> int | N
         termios: The module.
 
     Returns:
-        The number of bytes. None if the system can't tell, or if the other end is on this host,
-        where a tunnel might acknowledge bytes that the server does not have.
+        The number of bytes. None if the other end is on this host, where a tunnel might acknowledge
+        bytes that the server does not have.
+
+    Raises:
+        OSError: The system can't tell.
     """
-    try:
-        here, there = sock.getsockname(), sock.getpeername()
-        if not isinstance(there, tuple) or here[0] == there[0] or there[0].startswith("127."):
-            return None
-        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except OSError:
+    here, there = sock.getsockname(), sock.getpeername()
+    if not isinstance(there, tuple) or here[0] == there[0] or there[0].startswith("127."):
         return None
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def socket_options(address: ServerAddress | None, socket: ModuleType) -> list[tuple[int, int, int]]:

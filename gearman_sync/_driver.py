@@ -29,7 +29,7 @@ Nested calls
 
 Exceptions of signal handlers
     A signal handler can raise an exception anywhere (see `_turns`), but only in the main thread.
-    Three rules make it harmless:
+    Four rules make it harmless:
 
     * `_busy` is true from before the engine or the sockets are used until they are consistent
       again. An exception in between leaves the contents of the selector uncertain, so
@@ -41,6 +41,9 @@ Exceptions of signal handlers
       `_released`. So every Wait of the engine is released in the end. Releasing a worker's Wait is
       what ends its work.
     * All later cleanup takes the lock, and is repeated if it is interrupted.
+    * It comes out of the call as the same object. So each ``except`` of a broad class (OSError, for
+      example) first calls `reraise_from_handler`, and the finalizer of a socket is a C function,
+      because exceptions that hit a finalizer in Python are lost.
 
 After a fork, the child can use nothing of this: sockets, selector and lock are shared with the
 parent or in an unknown state. The child drops them all without touching the connections, and
@@ -65,7 +68,7 @@ from gearman_proto.engines.driving import E_, W_, BaseDriver
 from ._poller import Listener, Poller
 from ._selector import READ, WRITE
 from ._transport import OPEN, Transport
-from ._turns import Bell, Lock, Turns, is_from_handler, sleep_until
+from ._turns import Bell, Lock, Turns, is_from_handler, reraise_from_handler, sleep_until
 
 if TYPE_CHECKING:
     import socket
@@ -130,6 +133,8 @@ class Driver(BaseDriver[E_]):
         self._writable: set[Any] = set()
         #: Called with the Wait of a finished Call, or None. Call `tidy` afterwards.
         self.over = self._released.append
+
+    _reraise = staticmethod(reraise_from_handler)
 
     # The driver's interface.
 
@@ -329,7 +334,7 @@ class Driver(BaseDriver[E_]):
 
     def _recover(self, error: BaseException) -> None:
         """Make the driver usable after `error` has ended the use of the engine or the sockets."""
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and not is_from_handler(error):
             self._check_descriptors(error)
         self._interrupted(error)
 
@@ -505,6 +510,7 @@ class Driver(BaseDriver[E_]):
             try:
                 data = transport.read()
             except _BROKEN as error:
+                reraise_from_handler(error)
                 self._lost(link, self.engine.connection_lost, _with_text(error), now)
                 return
             if data:
@@ -521,11 +527,10 @@ class Driver(BaseDriver[E_]):
         self._poller.suspend(link)  # The step may close sockets.
         try:
             done = bool(step(now))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - see below
             # It can be of any type: the system may have no memory or no thread left, and `ssl`
             # raises ValueError for some host names.
-            if is_from_handler(error):
-                raise
+            reraise_from_handler(error)
             self._lost(link, self.engine.connect_failed, _with_text(error), now)
             return False
         if done:
@@ -582,6 +587,7 @@ class Driver(BaseDriver[E_]):
             try:
                 transport.write(more, link)
             except _BROKEN as error:
+                reraise_from_handler(error)
                 self._lost(link, self.engine.connection_lost, _with_text(error), now)
                 lost = True
             if transport.is_blocked is not was_blocked:

@@ -25,6 +25,7 @@ from gearman_proto.records import record
 
 from ._selector import READ, Selector
 from ._transport import end
+from ._turns import reraise_from_handler
 from ._waker import CLOSED, ClosedWaker, Waker
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Poller:
                 for listener in self._listeners:
                     selector.register(listener.sock.fileno(), READ, listener)
         except OSError as error:
+            reraise_from_handler(error)
             raise ConnectionError(f"no descriptors to wait for servers with: {error}") from error
         self.selector, self.waker = selector, waker
 
@@ -178,6 +180,7 @@ class Poller:
             except BlockingIOError:
                 return
             except OSError as error:
+                reraise_from_handler(error)
                 if error.errno in _NO_RESOURCES:
                     # The connection stays in the backlog, so the selector would not sleep.
                     logger.warning("no connection can be accepted: %s", error)

@@ -16,7 +16,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from ._turns import is_from_handler
+from ._turns import reraise_from_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ def start_thread(name: str, function: Callable[..., object], *args: object, daem
 def _start(thread: threading.Thread) -> None:
     try:
         thread.start()
-    except RuntimeError:
+    except RuntimeError:  # In a thread of its own, which runs no signal handlers.
         thread.run()  # The system refuses another thread, so use this one.
 
 
@@ -78,6 +78,7 @@ class Pool:
         try:
             self._start_one()
         except RuntimeError as error:
+            reraise_from_handler(error)
             raise RuntimeError(
                 f"no thread for jobs: {error}. Raise the limit of threads (ulimit -u, or the "
                 "container's pids limit), or set max_jobs=1"
@@ -90,8 +91,7 @@ class Pool:
             try:
                 self._start_one()
             except RuntimeError as error:
-                if is_from_handler(error):
-                    raise
+                reraise_from_handler(error)
 
     def _start_one(self) -> None:
         start_thread(f"gearman-job_{self._count + 1}", self._run, daemon=False)

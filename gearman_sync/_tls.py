@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from gearman_proto.tls import handshake_failure
 
 from ._transport import Stage, Transport
+from ._turns import reraise_from_handler
 
 if TYPE_CHECKING:
     import socket
@@ -69,6 +70,7 @@ class SecureTransport(Transport):
             self.is_blocked = True
             return False
         except OSError as error:
+            reraise_from_handler(error)
             raise handshake_failure(error) from error
         return True
 

@@ -11,7 +11,6 @@ them has won, each address that was started has a socket.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import errno
 import os
@@ -24,7 +23,7 @@ from gearman_proto.keepalive import socket_options, unacknowledged
 
 from ._selector import READ, WRITE
 from ._threads import start_thread
-from ._turns import is_from_handler
+from ._turns import ignoring, reraise_from_handler
 
 try:
     import fcntl
@@ -73,10 +72,8 @@ class QuietSocket(socket.socket):
 
     __slots__ = ()
 
-    def __del__(self) -> None:
-        # If the system had no descriptor left, `__init__` failed and did not open anything.
-        if self.fileno() >= 0:
-            self.close()
+    #: A function in C: a signal handler's exception that hits a finalizer in Python is lost.
+    __del__ = socket.SocketType.close
 
 
 class Transport:
@@ -156,8 +153,9 @@ class Transport:
         """Begin to connect. For a host name, another thread calls `resolved` with the result."""
         host, port = self._address.host, self._address.port
         try:
+            # Of bytes, because Python's codec for names wraps a signal handler's exception.
             found = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+                host.encode(), port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
             )
         except socket.gaierror:
             start_thread("gearman-resolve", _resolve, host, port, resolved, daemon=True)
@@ -189,8 +187,7 @@ class Transport:
             sock.setblocking(False)
             code = sock.connect_ex(where)
         except OSError as error:
-            if is_from_handler(error):
-                raise
+            reraise_from_handler(error)
             self._race.fail(address, error)
         else:
             if code in _IN_PROGRESS:
@@ -290,7 +287,9 @@ class Transport:
         """Return how many bytes from `more` the peer's system has not acknowledged, if known."""
         if self.sock is None or fcntl is None:
             return None
-        size = unacknowledged(self.sock, fcntl, termios)
+        size = None
+        with ignoring():
+            size = unacknowledged(self.sock, fcntl, termios)
         return None if size is None else size + len(self._unsent)
 
     def close(self, *, in_child: bool = False) -> None:
@@ -323,7 +322,7 @@ class Transport:
 
 def end(sock: socket.socket) -> None:
     """Close a socket, and the connection too if other processes have copies of the descriptor."""
-    with contextlib.suppress(OSError):  # The socket is not connected.
+    with ignoring():  # The socket is not connected.
         sock.shutdown(socket.SHUT_RDWR)
     sock.close()
 
@@ -339,14 +338,15 @@ def _os_error(code: int) -> OSError:
 def _is_connected(sock: socket.socket) -> bool:
     try:
         sock.getpeername()
-    except OSError:
+    except OSError as error:
+        reraise_from_handler(error)
         return False
     return True
 
 
 def _set_options(sock: socket.socket, address: ServerAddress | None) -> None:
     for option in socket_options(address, socket):
-        with contextlib.suppress(OSError):  # Some kinds of sockets lack some options.
+        with ignoring():  # Some kinds of sockets lack some options.
             sock.setsockopt(*option)
 
 

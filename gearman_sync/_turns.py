@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     from gearman_proto import Wait
     from gearman_proto.engines.driving import T_
@@ -49,6 +50,11 @@ if TYPE_CHECKING:
 #: Maximum delay of a signal handler, in seconds.
 LONGEST_SLEEP: Final = 1.0
 _clock: Final = time.monotonic
+# Packages and modules whose functions run between a call of the application and a signal handler.
+_LIBRARY: Final = {
+    *("gearman_sync", "gearman_proto"),
+    *("contextlib", "enum", "logging", "selectors", "socket", "ssl", "threading", "traceback"),
+}
 
 
 def sleep_until(deadline: float) -> float:
@@ -97,26 +103,72 @@ class Lock(_RLock):  # type: ignore[misc]
         finally:
             # Don't check first whether the lock is held: a signal handler's exception could arrive
             # right after the check, and also before it, right after `acquire` has returned.
-            try:  # noqa: SIM105 - entering a Python function could be interrupted
+            try:
                 self.release()
-            except RuntimeError:
-                pass  # Another thread holds it.
+            except RuntimeError as error:
+                reraise_from_handler(error)  # Otherwise, another thread holds it.
 
 
-def is_from_handler(error: BaseException) -> bool:
-    """Return True if a signal handler raised `error`, so the interrupted function did not fail.
+def _path_to_handler(error: BaseException) -> list[str] | None:
+    """Return the modules of the frames up to the signal handler's that raised `error`.
 
-    In this case, the traceback contains a frame of the handler. A handler in C has no frame, but
-    Python's own, for Ctrl-C, raises KeyboardInterrupt, which is not an Exception.
+    Return None if no handler raised it. A handler in C has no frame, but Python's own, for Ctrl-C,
+    raises KeyboardInterrupt, which is not an Exception.
     """
+    traceback = error.__traceback__
+    if traceback is None or traceback.tb_next is None:
+        return None  # A C function raised it in the frame that has caught it.
     # The module is slow to import. A program that has not imported it has no handler.
     signal = sys.modules.get("signal")
     is_main = threading.current_thread() is threading.main_thread() and _is_main_interpreter()
     if signal is None or not is_main:
-        return False
+        return None
     handlers = map(signal.getsignal, signal.valid_signals())
     codes = {_code_of(handler) for handler in handlers if callable(handler)} - {None}
-    return any(frame.f_code in codes for frame, _ in walk_tb(error.__traceback__))
+    path: list[str] = []
+    for frame, _ in walk_tb(traceback):
+        if frame.f_code in codes:
+            return path
+        path.append(frame.f_globals.get("__name__", ""))
+    return None
+
+
+def is_from_handler(error: BaseException) -> bool:
+    """Return True if a signal handler raised `error`, so the interrupted function did not fail."""
+    return _path_to_handler(error) is not None
+
+
+def has_hit_the_library(error: BaseException) -> bool:
+    """Return True if a signal handler raised `error` while no function of the application ran.
+
+    If it has hit a callback, the application's function failed, and might have caught the error.
+    """
+    path = _path_to_handler(error)
+    return path is not None and all(name.partition(".")[0] in _LIBRARY for name in path)
+
+
+def reraise_from_handler(error: BaseException) -> None:
+    """Raise `error` again if a signal handler raised it. Every handler of a broad class calls this.
+
+    A program's handler may raise any exception to end a call, TimeoutError for example. It comes
+    out of the call as the same object, and is not mistaken for the failure of a system call.
+    """
+    if is_from_handler(error):
+        raise error
+
+
+class ignoring:  # noqa: N801 - used as a function is
+    """A context manager that ignores OSError, except from a signal handler."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        return isinstance(error, OSError) and not is_from_handler(error)
 
 
 def _code_of(handler: Any) -> object:
@@ -140,8 +192,8 @@ class Bell:
         try:
             if self._lock.locked():
                 self._lock.release()
-        except RuntimeError:
-            pass  # Two threads have rung at once.
+        except RuntimeError as error:
+            reraise_from_handler(error)  # Otherwise, two threads have rung at once.
 
     def sleep(self, lock: Lock) -> None:
         """Sleep without `lock` until the bell has rung since `mute`, or for `LONGEST_SLEEP`."""

@@ -16,12 +16,12 @@ because `send` works on sockets only.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from typing import Final
 
 from ._transport import QuietSocket
+from ._turns import ignoring, reraise_from_handler
 
 
 def _quiet(sock: socket.socket) -> QuietSocket:
@@ -39,7 +39,7 @@ class Waker:
         self._near.setblocking(False)
         self._far.setblocking(False)
         self.fileno = self._near.fileno
-        with contextlib.suppress(OSError):
+        with ignoring():
             self._inodes = self._current_inodes()
 
     def _current_inodes(self) -> list[tuple[int, int]]:
@@ -56,17 +56,18 @@ class Waker:
         """True if both descriptors are still this waker's own."""
         try:
             return self._inodes is None or self._inodes == self._current_inodes()
-        except OSError:
+        except OSError as error:
+            reraise_from_handler(error)
             return False
 
     def wake(self) -> None:
         """End the sleep, or the next one."""
-        with contextlib.suppress(OSError):  # The buffer is full, or the socket is closed.
+        with ignoring():  # The buffer is full, or the socket is closed.
             self._far.send(b"\0")
 
     def drain(self) -> None:
         """Let the selector sleep again."""
-        with contextlib.suppress(OSError):
+        with ignoring():
             self._near.recv(4096)
 
     def close(self) -> None:

@@ -36,6 +36,7 @@ from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWar
 from ._driver import Driver, chance
 from ._opened import Opened, SSLContext, load_ssl
 from ._threads import Pool
+from ._turns import has_hit_the_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +158,7 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
             errors.append(error)
 
     def _leaves(self, error: BaseException) -> bool:
-        return leaves(error, in_work=self._max_jobs == 1)
+        return leaves(error, in_work=self._max_jobs == 1) or has_hit_the_library(error)
 
     # Hooks.
 

@@ -110,6 +110,18 @@ _R = TypeVar("_R", bound=RequestsWait)
 _GREETING: Final = Aside(OptionReq(b"exceptions"))
 
 
+# The errors of a request that the application has changed since it was submitted. A signal
+# handler's exception, TimeoutError for example, is not the fault of a request.
+_CHANGED: Final = (
+    GearmanError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
+
 class ClientEngine(ConnectingEngine[ClientLink]):
     """Everything that a Gearman client decides.
 
@@ -526,7 +538,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                     item.sent()
                 else:
                     pieces = send(item.event, item)
-            except Exception as error:  # the application has changed the request
+            except _CHANGED as error:
                 if connection.unanswered != last:
                     raise  # A signal handler raised it after the packet was made.
                 self._unsendable(link, item, error)
@@ -860,7 +872,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Do with `request` what follows from the end of its link. Others do not depend on it."""
         try:
             step(request, *args, **options)
-        except Exception as error:  # noqa: BLE001 - whatever the application made of it
+        except _CHANGED as error:
             self._fail(request, _changed(error))
 
     def _lost_sent(

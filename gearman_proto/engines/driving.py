@@ -69,6 +69,7 @@ class BaseDriver(Generic[E_]):
             try:
                 self._posted[0](self.engine, now)
             except Exception as error:  # noqa: BLE001 - a bug, as in `_tell`
+                self._reraise(error)
                 self._log("internal error in %r", self._posted[0])
                 self.engine.crash(error)
             del self._posted[0]  # Only now: a signal's exception would lose it.
@@ -83,6 +84,7 @@ class BaseDriver(Generic[E_]):
         try:
             return call(*args)
         except Exception as error:  # noqa: BLE001 - whatever it is
+            self._reraise(error)
             self._log("internal error in %s", getattr(call, "__qualname__", call))
             self.engine.crash(error)
             return None
@@ -101,6 +103,10 @@ class BaseDriver(Generic[E_]):
         Return None if this is unknown.
         """
         return None
+
+    @staticmethod
+    def _reraise(error: Exception) -> None:
+        """Raise `error` again if it is no bug, but a signal handler's. Adapters know more."""
 
     def _interrupted(self, error: BaseException) -> None:
         """An exception has come out of the middle of the engine: a signal's, most likely."""

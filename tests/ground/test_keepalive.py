@@ -136,6 +136,7 @@ def test_unacknowledged_bytes_of_a_tunnel_are_not_known(here: Any, there: Any) -
     assert send_queue(here, there) is None
 
 
-def test_unacknowledged_bytes_are_not_known_where_the_system_refuses() -> None:
+def test_unacknowledged_bytes_where_the_system_refuses_raises_its_error() -> None:
     refused = OSError(25, "Inappropriate ioctl for device")
-    assert send_queue(("10.0.0.1", 9), ("10.0.0.2", 4730), refused) is None
+    with pytest.raises(OSError, match="Inappropriate"):
+        send_queue(("10.0.0.1", 9), ("10.0.0.2", 4730), refused)

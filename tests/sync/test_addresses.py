@@ -216,7 +216,7 @@ def test_an_address_that_fails_at_once(
     nowhere = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", "/nowhere/at/all")
 
     def getaddrinfo(name: Any, *args: Any, **kwargs: Any) -> Any:
-        return [nowhere, *answering(name, *args, **kwargs)] if name == "127.0.0.1" else [nowhere]
+        return [nowhere, *answering(name, *args, **kwargs)] if name == b"127.0.0.1" else [nowhere]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     client = make_client(gearmand.address)

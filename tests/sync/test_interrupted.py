@@ -65,6 +65,12 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def forget(errors: list[Exception]) -> None:
+    """Release the sockets that the frames of `errors` refer to, while warnings are ignored."""
+    errors.clear()
+    gc.collect()
+
+
 @pytest.fixture
 def address() -> Iterator[tuple[str, int]]:
     with JobServer() as server:
@@ -186,18 +192,37 @@ def test_client(make_client: MakeClient, address: tuple[str, int], scenario: Any
 
 
 @pytest.mark.usefixtures("echoing")
-@pytest.mark.parametrize("error", [TimeoutError, ValueError, InvalidClientState])
-def test_client_whose_handler_raises_an_exception(
+@pytest.mark.parametrize("error", [TimeoutError, RuntimeError, ValueError, InvalidClientState])
+def test_exception_of_a_signal_handler_comes_out_of_a_call_as_it_is(
     make_client: MakeClient, address: tuple[str, int], error: type[Exception]
 ) -> None:
-    """It is of a kind that the library raises and catches itself, and is not taken for its own."""
+    """The library raises and catches the same classes itself, and does not take it for its own."""
+    raised: list[Exception] = []
 
-    def handle() -> None:
-        raise error("of a signal handler")
+    def handle(*_: object) -> None:
+        raised[:] = [error("of a signal handler")]
+        raise raised[-1]
 
-    # In the middle of the client's work, it may come out as that of lost connections.
-    errors = (error, GearmanError)
-    assert interrupt_client(make_client(address), submit, None, handle, errors) > 60
+    def scenario(client: GearmanClient) -> None:
+        came_out = None
+        raised.clear()
+        try:
+            submit(client)
+        except errors as caught:
+            came_out = caught
+            raise
+        finally:
+            assert is_doubtful or raised == ([] if came_out is None else [came_out])
+
+    # An engine catches these where it reads a request, which the application may have changed.
+    is_doubtful = error in (ValueError, InvalidClientState)
+    errors: tuple[type[Exception], ...] = (error, GearmanError) if is_doubtful else (error,)
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        assert interrupt_client(make_client(address), scenario, None, handle, errors) > 60
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        forget(raised)
 
 
 @pytest.mark.usefixtures("echoing")
@@ -217,6 +242,49 @@ def test_client_beside_another_thread(
     assert interrupt_client(client, scenario, partner) > 60
     partner.end()
     assert not client._driver.engine._waits
+
+
+def test_exception_of_a_signal_handler_comes_out_of_work_unless_it_hits_the_callback(
+    make_client: MakeClient, make_worker: MakeWorker, address: tuple[str, int]
+) -> None:
+    raised: list[Exception] = []
+
+    def handle(*_: object) -> None:
+        raised[:] = [TimeoutError("of a signal handler")]
+        raise raised[-1]
+
+    class Worker(GearmanWorker):
+        def after_job(self) -> bool:
+            return False
+
+    client, worker = make_client(address), make_worker(address, kind=Worker, tasks={"echo": echo})
+    before = signal.getsignal(signal.SIGALRM)
+    places = 0
+    try:
+        for at in every_place(handle, step=3):
+            # No function lies between the library's and the handler, as with a signal.
+            signal.signal(signal.SIGALRM, at._look)  # type: ignore[arg-type]
+            (request,) = client.submit_multiple_jobs(JOBS[:1], wait_until_complete=False)
+            has_come_out = False
+            try:
+                with at:
+                    worker.work()
+            except TimeoutError as error:
+                has_come_out = error is raised[-1]
+            if at.where is not None:
+                places += 1
+                assert has_come_out != (" in echo\n" in at.where), at.where
+            # The result may be on its way. Otherwise, another worker does the job.
+            other = make_worker(address, tasks={"echo": echo})
+            others_work = spawn(other.work)
+            client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
+            assert request.complete, at.where
+            other.stop()
+            others_work.result(PATIENCE)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        forget(raised)
+    assert places > 60
 
 
 @pytest.mark.parametrize("max_jobs", [1, 3])
