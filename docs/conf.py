@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 _INSIDE = (
-    "Answer|BaseEngine|Callback|CallingNode|ConnectingEngine|Connector|End|ExcInfo|Fields|Function|"
-    "Buffers|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
+    "Answer|Asked|BaseEngine|Callback|CallingNode|ConnectingEngine|Connector|End|ExcInfo|Fields|"
+    "Function|Buffers|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
     "StatusWait|UpdateStream|Updates|Waited|Wanted|WorkStream"
 )
 
