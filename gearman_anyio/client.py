@@ -13,7 +13,6 @@ import anyio.lowlevel
 from gearman_proto import ClientEngine, Server, constants
 from gearman_proto.arguments import to_seconds
 from gearman_proto.engines.driving import T_
-from gearman_proto.jobs.submitting import check_requests
 from gearman_proto.surface.client import Client, Requests, make_job
 
 from ._callbacks import awaited
@@ -117,8 +116,7 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         wait_until_complete: bool = True,
         poll_timeout: float | None = None,
     ) -> Requests:
-        timeout = to_seconds(poll_timeout)
-        self._prepare(job_requests)
+        timeout = self._prepare(job_requests, poll_timeout)
         await self._open.run(
             ClientEngine.submit,
             job_requests,
@@ -137,23 +135,20 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
     async def wait_until_jobs_completed(
         self, job_requests: Requests, poll_timeout: float | None = None
     ) -> Requests:
-        timeout = to_seconds(poll_timeout)
-        check_requests(job_requests)
+        timeout = self._check(job_requests, poll_timeout)
         await self._open.run(ClientEngine.wait_completed, job_requests, timeout=timeout)
         return job_requests
 
     def as_completed(
         self, job_requests: Collection[GearmanJobRequest], poll_timeout: float | None = None
     ) -> AsyncIterator[GearmanJobRequest]:
-        timeout = to_seconds(poll_timeout)
-        check_requests(job_requests)
+        timeout = self._check(job_requests, poll_timeout)
         return _Items(self._open, ClientEngine.as_completed, job_requests, timeout)
 
     def updates(
         self, job_request: GearmanJobRequest, poll_timeout: float | None = None
     ) -> AsyncIterator[JobUpdate]:
-        timeout = to_seconds(poll_timeout)
-        check_requests([job_request])
+        timeout = self._check([job_request], poll_timeout)
         return _Items(self._open, ClientEngine.updates, job_request, timeout)
 
     async def get_job_status(

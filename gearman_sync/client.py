@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto import ClientEngine, InvalidClientState, Server, constants
 from gearman_proto.arguments import to_seconds
-from gearman_proto.jobs.submitting import check_requests
 from gearman_proto.surface.client import Client, Requests, make_job
 from gearman_proto.tls import make_contexts
 
@@ -82,8 +81,7 @@ class GearmanClient(Client[Server, SSLContext], Opened):
         wait_until_complete: bool = True,
         poll_timeout: float | None = None,
     ) -> Requests:
-        timeout = to_seconds(poll_timeout)
-        self._prepare(job_requests)
+        timeout = self._prepare(job_requests, poll_timeout)
         self._driver.run(
             ClientEngine.submit,
             job_requests,
@@ -102,23 +100,20 @@ class GearmanClient(Client[Server, SSLContext], Opened):
     def wait_until_jobs_completed(
         self, job_requests: Requests, poll_timeout: float | None = None
     ) -> Requests:
-        timeout = to_seconds(poll_timeout)
-        check_requests(job_requests)
+        timeout = self._check(job_requests, poll_timeout)
         self._driver.run(ClientEngine.wait_completed, job_requests, timeout=timeout)
         return job_requests
 
     def as_completed(
         self, job_requests: Collection[GearmanJobRequest], poll_timeout: float | None = None
     ) -> Iterator[GearmanJobRequest]:
-        timeout = to_seconds(poll_timeout)
-        check_requests(job_requests)
+        timeout = self._check(job_requests, poll_timeout)
         return self._iterate(ClientEngine.as_completed, job_requests, timeout=timeout)
 
     def updates(
         self, job_request: GearmanJobRequest, poll_timeout: float | None = None
     ) -> Iterator[JobUpdate]:
-        timeout = to_seconds(poll_timeout)
-        check_requests([job_request])
+        timeout = self._check([job_request], poll_timeout)
         return self._iterate(ClientEngine.updates, job_request, timeout=timeout)
 
     def _iterate(

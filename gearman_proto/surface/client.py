@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gearman_proto import constants
+from gearman_proto.arguments import to_seconds
 from gearman_proto.engines.queries import status_queries
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.jobs.submitting import prepare, supply_requests
+from gearman_proto.jobs.submitting import check_requests, prepare, supply_requests
 from gearman_proto.jobs.supply import Supply
 from gearman_proto.tls import parse_servers
 
@@ -397,12 +398,25 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         """What `submit_multiple_jobs` returns of what `submit_multiple_requests` did."""
         return requests.all() if type(requests) is Supply else requests
 
-    def _prepare(self, requests: Collection[GearmanJobRequest]) -> None:
-        """Encode what `requests` are about, so that they can be submitted."""
+    # The checks come before the call, so `as_completed` and `updates` do not leave them to `next`.
+
+    @staticmethod
+    def _check(requests: Collection[GearmanJobRequest], poll_timeout: float | None) -> float | None:
+        """Check the arguments of a call. Return the timeout in seconds."""
+        timeout = to_seconds(poll_timeout)
+        check_requests(requests)
+        return timeout
+
+    def _prepare(
+        self, requests: Collection[GearmanJobRequest], poll_timeout: float | None
+    ) -> float | None:
+        """Check the arguments of a submit, and encode the data. Return the timeout in seconds."""
+        timeout = to_seconds(poll_timeout)
         if type(requests) is not Supply or requests.requests:
             # A Supply has requests only if the application has read them, and might have changed
             # them.
             prepare(requests, self.data_encoder, self._max_packet_size)
+        return timeout
 
     def _status_queries(
         self, requests: Collection[GearmanJobRequest], by_unique: bool

@@ -149,7 +149,7 @@ def test_a_client_finds_its_servers() -> None:
 
 def submit(client: Any, requests: Any) -> RequestsWait:
     """Do what `submit_multiple_requests` does."""
-    client._prepare(requests)
+    assert client._prepare(requests, 5) == 5.0
     wait: RequestsWait = client._driver.run(ClientEngine.submit, requests, accepted_only=True)
     return wait
 
@@ -193,7 +193,7 @@ def test_many_jobs_that_somebody_changes_on_the_way() -> None:
     bad = client._requests_of(jobs, True, 2)
     bad[SLICE].unique = "u" * 100
     with pytest.raises(ValueError, match="unique"):
-        client._prepare(bad)
+        client._prepare(bad, None)
 
 
 def test_many_jobs_that_somebody_submits_again() -> None:
