@@ -50,11 +50,8 @@ if TYPE_CHECKING:
 #: Maximum delay of a signal handler, in seconds.
 LONGEST_SLEEP: Final = 1.0
 _clock: Final = time.monotonic
-# Packages and modules whose functions run between a call of the application and a signal handler.
-_LIBRARY: Final = {
-    *("gearman_sync", "gearman_proto"),
-    *("contextlib", "enum", "logging", "selectors", "socket", "ssl", "threading", "traceback"),
-}
+# Packages whose functions are not the application's.
+_LIBRARY: Final = {"gearman_sync", "gearman_proto", *sys.stdlib_module_names}
 
 
 def sleep_until(deadline: float) -> float:
@@ -148,10 +145,11 @@ def has_hit_the_library(error: BaseException) -> bool:
 
 
 def reraise_from_handler(error: BaseException) -> None:
-    """Raise `error` again if a signal handler raised it. Every handler of a broad class calls this.
+    """Raise `error` again if a signal handler raised it.
 
-    A program's handler may raise any exception to end a call, TimeoutError for example. It comes
-    out of the call as the same object, and is not mistaken for the failure of a system call.
+    A program's handler can end a call with any exception, TimeoutError for example. Each ``except``
+    of a broad class calls this, so that the exception is not mistaken for the failure of a system
+    call.
     """
     if is_from_handler(error):
         raise error

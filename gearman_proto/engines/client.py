@@ -110,18 +110,6 @@ _R = TypeVar("_R", bound=RequestsWait)
 _GREETING: Final = Aside(OptionReq(b"exceptions"))
 
 
-# The errors of a request that the application has changed since it was submitted. A signal
-# handler's exception, TimeoutError for example, is not the fault of a request.
-_CHANGED: Final = (
-    GearmanError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
-
-
 class ClientEngine(ConnectingEngine[ClientLink]):
     """Everything that a Gearman client decides.
 
@@ -205,10 +193,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Submit those of `requests` that are JOB_UNKNOWN, and wait for all of them.
 
         Args:
-            requests: They have been through `submitting.prepare`.
             now: The time.
             wake: Called once, when the wait is done.
-            accepted_only: Whether to wait for JOB_CREATED only.
+            requests: They have been through `submitting.prepare`.
+            accepted_only: True to wait only for JOB_CREATED.
             timeout: Seconds to wait at most, or None; see `arguments.to_seconds`.
 
         Returns:
@@ -349,10 +337,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Ask for the status of requests. Else like `submit`.
 
         Args:
-            requests: The requests, for the `job_requests` of errors.
-            asked: The packets and the servers, from `status_queries`.
             now: The time.
             wake: Called once, when the wait is done.
+            requests: The requests, for the `job_requests` of errors.
+            asked: The packets and the servers, from `status_queries`.
             timeout: Seconds to wait at most, or None.
         """
         wait = StatusWait([request for request, _, _ in asked], deadline_of(now, timeout), wake)
@@ -538,7 +526,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                     item.sent()
                 else:
                     pieces = send(item.event, item)
-            except _CHANGED as error:
+            except Exception as error:
+                self.reraise(error)
                 if connection.unanswered != last:
                     raise  # A signal handler raised it after the packet was made.
                 self._unsendable(link, item, error)
@@ -872,7 +861,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Do with `request` what follows from the end of its link. Others do not depend on it."""
         try:
             step(request, *args, **options)
-        except _CHANGED as error:
+        except Exception as error:  # noqa: BLE001 - whatever the application made of it
+            self.reraise(error)
             self._fail(request, _changed(error))
 
     def _lost_sent(

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, T
 
 from gearman_proto.errors import ConnectionError
 
+from .base import BaseEngine
+
 if TYPE_CHECKING:
     from .base import Engine
     from .waits import Wait
@@ -49,6 +51,8 @@ class BaseDriver(Generic[E_]):
 
     def __init__(self, engine: E_, log: Callable[..., object]) -> None:
         self.engine: E_ = engine
+        if isinstance(engine, BaseEngine):
+            engine.reraise = self._reraise
         self._log = log
         # Waits of calls that are over, for the engine to be told of, and calls that are to be made.
         # Appended to from anywhere. There are few at a time.
