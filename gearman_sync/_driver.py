@@ -41,9 +41,9 @@ Exceptions of signal handlers
       `_released`. So every Wait of the engine is released in the end. Releasing a worker's Wait is
       what ends its work.
     * All later cleanup takes the lock, and is repeated if it is interrupted.
-    * It comes out of the call as the same object. So each ``except`` of a broad class (OSError, for
-      example) first calls `reraise_from_handler`, and the finalizer of a socket is a C function,
-      because exceptions that hit a finalizer in Python are lost.
+    * The call raises the same object. So each ``except`` of a broad class (OSError, for example)
+      first calls `reraise_from_handler`, and the finalizer of a socket is a C function, because
+      exceptions that hit a finalizer in Python are lost.
 
 After a fork, the child can use nothing of this: sockets, selector and lock are shared with the
 parent or in an unknown state. The child drops them all without touching the connections, and
@@ -150,21 +150,13 @@ class Driver(BaseDriver[E_]):
             The Wait of the call, which is done.
         """
         call: Call[W_] = Call(self)
-        try:
+        with _Settling(self), _Settling(self):
             try:
-                try:
-                    self.begin(call, method, *args, **options)
-                    call.block()
-                finally:
-                    self.over(call.wait)
-                self.tidy()
-            except BaseException:
-                # A signal handler may have raised it. Then the engine still has the Wait.
-                self._settle()
-                raise
-        except BaseException:
-            self._settle()  # The cleanup above may have been interrupted itself.
-            raise
+                self.begin(call, method, *args, **options)
+                call.block()
+            finally:
+                self.over(call.wait)
+            self.tidy()
         call.wait.raise_error()
         return call.wait
 
@@ -184,20 +176,13 @@ class Driver(BaseDriver[E_]):
             options: As in `run`.
         """
         call: Call[W_] = Call(self)
-        try:
+        with _Settling(self), _Settling(self):
             try:
-                try:
-                    call.begin(method, *args, **options)
-                    value = body(call)
-                finally:
-                    self.over(call.wait)
-                self.tidy()
-            except BaseException:
-                self._settle()
-                raise
-        except BaseException:
-            self._settle()
-            raise
+                call.begin(method, *args, **options)
+                value = body(call)
+            finally:
+                self.over(call.wait)
+            self.tidy()
         return value
 
     def begin(
@@ -317,7 +302,7 @@ class Driver(BaseDriver[E_]):
                 "finalizers may be: nothing that waits can be called here"
             )
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Clean up after a call that an exception has ended."""
         if not self._lock.is_mine():
             self.call(lambda _engine, _now: None)
@@ -648,6 +633,25 @@ class Driver(BaseDriver[E_]):
             self._poller.close(in_child=True)
         if not was_closed:
             self._setup()
+
+
+class _Settling:
+    """A context manager around a call. It cleans up if an exception ends the call.
+
+    A signal handler may have raised it; then the engine still has the Wait. The cleanup may be
+    interrupted itself, so it is done twice.
+    """
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: Driver[Any]) -> None:
+        self._driver = driver
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self._driver.settle()
 
 
 class Call(Generic[W_]):
