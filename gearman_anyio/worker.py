@@ -256,8 +256,4 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     async def _send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
         for event in events:
-            # Not `run`, which lets other tasks run in any case: this one is about to end.
-            with self._driver.start(WorkerEngine.send, job, event, done=self._ends_at_once) as call:
-                if not call.wait.ready:
-                    await call.block()
-            call.wait.raise_error()
+            await self._driver.run(WorkerEngine.send, job, event, done=self._ends_at_once)
