@@ -180,9 +180,9 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         """Send a command.
 
         Args:
-            command: One of those in `wire.text`.
             now: The time.
             wake: Called once, when the question is done.
+            command: One of those in `wire.text`.
             timeout: Seconds to wait at most, or None; see `arguments.to_seconds`.
 
         Returns:

@@ -95,7 +95,7 @@ Asked: TypeAlias = "tuple[GearmanJobRequest, PacketEvent, list[Server]]"
 def status_queries(
     pool: ServerPool, requests: Collection[GearmanJobRequest], *, by_unique: bool = False
 ) -> list[Asked]:
-    """Return what to ask which servers of `pool` for the status of `requests`.
+    """Return the packets that ask servers of `pool` for the status of `requests`.
 
     Ask by handle (GET_STATUS) where there is one, else by unique (GET_STATUS_UNIQUE).
 

@@ -1,33 +1,33 @@
-"""Tier 2, the job server: everything that it decides, without I/O.
+"""The job server engine (tier 2): all decisions of a job server, without I/O.
 
 The module `jobqueue` has its jobs, and `accepted` its links.
 
-It does what gearmand 1.1.21 does, but for what are gearmand's faults: docs/reference/server.md has
-the list.
+The engine behaves as gearmand 1.1.21, except for gearmand's faults: docs/reference/server.md lists
+them.
 
 Order
-    Everything is carried out as it is received, one packet after the other, and each link has one
-    queue of what is to be sent on it. So answers come in the order of the requests, and nothing
-    about a job comes to a client before the JOB_CREATED of its submit.
+    The engine processes packets in the order in which they arrive, and each link has one queue of
+    packets to send. So answers have the order of the requests, and a client gets JOB_CREATED before
+    any other packet about its job.
 
 Turns
-    What is done for one link at a time is bounded, so that nobody waits long for another: `_left`
-    counts down from _TURN, by the packet and by what costs more than that. What is left to do for
-    the link is done in one of the next calls of `handle_timeout`, which has one turn in all; until
-    then it is `behind`, and in the queue of those. Text replies and the end of a link may take
-    several turns, which `link.work` does.
+    The work for one link at a time is limited, so that no link delays the others for long. `_left`
+    counts down from _TURN: one for each packet, more for expensive steps. Later calls of
+    `handle_timeout` do the rest, each with one turn for all links. Until then, `link.behind` is
+    true, and the link is queued in `_behind`. `link.work` is a text reply or the end of a link,
+    which may take several turns.
 
 Life
-    SERVER_LIVES is the server's. A link whose peer sends no more, or nonsense, is ENDING: it gets
-    what was on its way to it, and is closed then.
+    SERVER_LIVES has the states of the server. If a peer ends its stream or sends garbage, its link
+    is ENDING: the engine still sends the queued packets, and then closes the link.
 
 Memory
-    `queue.memory` counts what peers can make this server keep: jobs, functions, unfinished packets,
-    and what has not been read by those it is for. A submit that would lead over three quarters of
-    `max_memory` is refused with an ERROR, and so is a job of more than a quarter: that much is for
-    workers, and for the packets that bring jobs to their end. Where these lead over `max_memory`,
-    the link that holds most is cut off, and so is any link on which more than `max_unread` waits.
-    Links are cut off after the call that found it, never in the middle of something.
+    `queue.memory` counts the bytes that peers make the server keep: jobs, functions, unfinished
+    packets, and data that its receivers have not read. The engine refuses a submit beyond three
+    quarters of `max_memory` with an ERROR, and any job of more than a quarter. The last quarter is
+    for workers and for the packets that end jobs. If these exceed `max_memory`, the engine
+    disconnects the link that holds most, and also any link with more than `max_unread` unread
+    bytes. It disconnects after the call that has found the excess, never during other work.
 """
 
 from __future__ import annotations

@@ -1,34 +1,34 @@
-"""Tier 2, the worker: which server to ask for a job and when, and what becomes of the jobs.
+"""The worker engine (tier 2): which server to ask for jobs, and the states of these jobs.
 
 The module `phases` has the tables of its states.
 
 An open link is in one phase at a time. `_enter` is the only way into one.
 
 Slots
-    There are `max_jobs`. A job takes one from JOB_ASSIGN until its caller is done with it
-    (`job_done`, which is later than its end: hooks run in between), and so does a GRAB_JOB until it
-    is answered, since the answer may be a job. Links that want to grab take turns, so that all
-    servers are served alike. A server that leaves a grab unanswered does not keep its slot: after a
-    second others may have it, and after half a minute the link is given up.
+    There are `max_jobs`. A job occupies one from JOB_ASSIGN until `job_done`, which follows its end
+    because hooks run in between. A GRAB_JOB occupies one until it is answered, since the answer may
+    be a job. Links that want to grab take turns, so that all servers are served alike. If a server
+    leaves a grab unanswered, other links may use its slot after a second, and the engine closes the
+    link after half a minute.
 
-    A link in its turn sends one grab, and after each turn that has brought a job, if slots are
-    free, twice as many as in that, up to a few. So a queue that is long is taken in without a round
-    trip for each job, and one that is short is left to other workers as well. The turn is over when
-    all are answered, which servers do in order: if the last has brought none, the queue is empty.
+    A link sends one grab in its first turn. After each turn that has brought a job, it sends twice
+    as many, up to a few, if slots are free. So a long queue does not cost a round trip for each
+    job, and other workers get jobs of a short one. A turn is over when all its grabs are answered.
+    Servers answer in order: if the last grab has brought no job, the queue is empty.
 
 Time
-    A sleeping link grabs again now and then, without a NOOP: gearmand does not wake workers when a
-    job for later is due (recording 35_epoch), and a dead connection shows itself when a grab is not
-    answered. And where a job for later stands in the queue before jobs of low priority, gearmand
-    answers PRE_SLEEP with NOOP and GRAB_JOB with NO_JOB for ever; a link that is woken for nothing
-    again and again, at once, pauses in between.
+    A sleeping link grabs again now and then, without a NOOP. gearmand does not wake workers when a
+    job with a start time is due (recording 35_epoch), and an unanswered grab reveals a dead
+    connection. If such a job stands in the queue before jobs of low priority, gearmand answers
+    PRE_SLEEP with NOOP and GRAB_JOB with NO_JOB for ever. So a link that is repeatedly woken
+    without getting a job pauses in between.
 
 Stopping
-    Whatever ends `work` does it in the same way: no link grabs any more, jobs that are there are
-    done, and a link without any is closed. Where a result was sent on it, ECHO_REQ is sent first:
-    its answer shows that the server has taken the result, which closing might still have destroyed.
+    `work` always ends in the same way: the links stop grabbing, the current jobs are done, and a
+    link without jobs is closed. If a result was sent on the link, the engine first sends ECHO_REQ.
+    The answer shows that the server has received the result, which closing could still destroy.
 
-Losing a link loses the jobs on it: the server gives them to others, and nothing about them may be
+A lost link loses its jobs. The server gives them to other workers, and no packet about them may be
 sent over another connection.
 """
 
@@ -282,7 +282,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         Args:
             now: The time.
             wake: Called when there is news, or when the work is over.
-            timeout: Seconds after which it is called although nothing has come, or None.
+            timeout: Seconds without any event after which `wake` is called all the same, or None.
 
         Returns:
             The stream. It is refused if the engine is closed, or works already.
@@ -338,13 +338,13 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         """Send a packet about a job; the Wait is done when there is room for another.
 
         Args:
-            job: The job.
-            event: The packet, a WORK_*.
             now: The time.
             wake: Called once, when the Wait is done.
+            job: The job.
+            event: The packet, a WORK_*.
             timeout: Seconds after which the Wait is done in any case, or None.
-            done: Whether this is `job_done`, too, if `event` ends the job; what asks for another
-                job is then written together with the result.
+            done: True to call `job_done` as well if `event` ends the job. Then the result and the
+                next GRAB_JOB are written together.
 
         Returns:
             The Wait. It is refused with InvalidWorkerState if the job has ended, or is another
@@ -392,10 +392,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         """The caller is done with `job`. If it has not ended, it fails.
 
         Args:
-            job: The job.
             now: The time.
-            go_on: Whether to take more; else this is `stop`, too, unless the `work` that has taken
-                the job is over.
+            job: The job.
+            go_on: False to stop as well, unless the `work` that has received the job is over.
         """
         link: WorkerLink = job.link
         if not go_on and job in self._jobs:

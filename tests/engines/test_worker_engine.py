@@ -2073,6 +2073,14 @@ def test_abandon(phase: str) -> None:
         world.engine.job_done(world.now, job)
 
 
+@pytest.mark.parametrize("end", ["crash", "abandon"])
+def test_job_of_a_crashed_or_abandoned_engine_says_why_it_was_lost(end: str) -> None:
+    world, _, _, job = holding()
+    getattr(world.engine, end)(ConnectionError("the process was forked"))
+    with pytest.raises(ConnectionError, match=r"> was lost with .*: the process was forked"):
+        world.send(job, WorkStatus(b"H:1", b"1", b"2"))
+
+
 def test_crash_and_abandon_without_work() -> None:
     world = World()
     world.call(world.engine.crash, ValueError("a bug"))
