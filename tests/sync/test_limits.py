@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import _thread
 import importlib.util
-import math
 import signal
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
@@ -77,11 +77,10 @@ def test_connection_without_thread_or_memory_fails_alone(
 
 def begin_job(client: GearmanClient, task: str) -> concurrent.futures.Future[Any]:
     """Have another thread wait for a job at the client's first server, and lead."""
-    first, second = client.connection_list
+    first, _ = client.connection_list
     client.establish_connection(first)
-    second.cool_until = math.inf
-    request = client.submit_job(task, b"data", wait_until_complete=False)
-    second.cool_until = 0.0
+    with mock.patch.object(client._driver.engine.pool, "choose", return_value=first):
+        request = client.submit_job(task, b"data", wait_until_complete=False)
     assert request.connection == first.address
     call = spawn(client.wait_until_jobs_completed, [request])
     wait_for_leader(client)
