@@ -194,6 +194,18 @@ class Driver(BaseDriver[E_]):
         call.wait.raise_error()
         return call.wait
 
+    async def run_at_once(
+        self, method: Method[E_, P_, W_], *args: P_.args, **options: P_.kwargs
+    ) -> W_:
+        """Do the same as `run`, but let no other tasks run if the call ends at once."""
+        if self._ends.any():
+            await self._ends.look()
+        with self.start(method, *args, **options) as call:
+            if not call.wait.ready:
+                await call.block()
+        call.wait.raise_error()
+        return call.wait
+
     def start(self, method: Method[E_, P_, W_], *args: P_.args, **options: P_.kwargs) -> Call[W_]:
         """Begin a call as `run` does. The Call has to be used as a context manager.
 

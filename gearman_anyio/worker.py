@@ -256,4 +256,5 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     async def _send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
         for event in events:
-            await self._driver.run(WorkerEngine.send, job, event, done=self._ends_at_once)
+            # The job's task is about to end.
+            await self._driver.run_at_once(WorkerEngine.send, job, event, done=self._ends_at_once)
