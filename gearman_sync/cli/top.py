@@ -28,6 +28,7 @@ from rich.text import Text
 
 from gearman_proto.errors import GearmanError
 from gearman_proto.foreign import shown
+from gearman_sync._turns import sleep_until
 
 from . import exits
 from .board import Board, Order, Row, Site, sparkline
@@ -245,7 +246,7 @@ class _Screen:
                     self._next = time.monotonic() + self._interval
                     self._board.remember()
                 live.update(screen(self._board, view, console.width, console.height), refresh=True)
-                for ready, _ in selector.select(max(self._next - time.monotonic(), 0)):
+                for ready, _ in selector.select(sleep_until(self._next)):
                     if ready.fd == self._watch.bell:
                         os.read(self._watch.bell, 4096)
                     elif keys is not None:

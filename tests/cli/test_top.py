@@ -328,6 +328,24 @@ def test_signals_end_it_and_the_terminal_is_as_it_was(
         assert terminal.text == ""
 
 
+def test_top_ends_after_a_signal_that_does_not_end_its_sleep(server: Server) -> None:
+    """A signal that arrives just before `top` sleeps has the same effect, but can't be timed."""
+    program = """if True:
+        import signal, threading, time
+        from gearman_sync.cli import main, top
+
+        def look(self, address, client):
+            time.sleep(1)  # By now, the main thread probably sleeps.
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+        top._Watch._look = look
+        main()
+    """
+    command = (sys.executable, "-c", program, "top", "--interval", "3600")
+    with Terminal(*command, "--server", address_of(server)) as terminal:
+        assert terminal.wait_for_end() == 0
+
+
 def test_many_signals_end_it_as_one(server: Server) -> None:
     with top(server) as terminal:
         terminal.wait_for("functions: 0")
