@@ -113,11 +113,12 @@ class Wire(Protocol):  # type: ignore[misc]
 
 
 class Adapter:
-    """Runs an engine in a reactor."""
+    """Runs an engine in a reactor. `make_engine` also makes the successor of a broken engine."""
 
-    def __init__(self, reactor: Any, engine: Any) -> None:
+    def __init__(self, reactor: Any, make_engine: Callable[[], Any]) -> None:
         self.reactor = reactor
-        self.engine = engine
+        self.make_engine = make_engine
+        self.engine = make_engine()
         self.wires: dict[Any, Wire] = {}
         self.timer: Any = None
 
@@ -125,9 +126,13 @@ class Adapter:
         """Tell the engine what has happened, and do what it wants then."""
         try:
             call(*args, clock())
-        except Exception as error:  # noqa: BLE001 - a bug, but nobody is to hang
+        except Exception as error:  # noqa: BLE001 - a bug, but no call must hang
             log.failure("internal error")
-            self.engine.crash(error)
+            for wait in self.engine.abandon(error):
+                wait.wake()
+            while self.wires:
+                self.wires.popitem()[1].close()
+            self.engine = self.make_engine()
         self.pump()
 
     def pump(self) -> None:
@@ -188,7 +193,9 @@ class GearmanClient(Adapter):
 
     def __init__(self, reactor: Any, hosts: Iterable[HostSpec]) -> None:
         addresses = parse_host_list(hosts)
-        super().__init__(reactor, ClientEngine(addresses, rng=chance, wall_clock=time.time))
+        super().__init__(
+            reactor, partial(ClientEngine, addresses, rng=chance, wall_clock=time.time)
+        )
 
     def submit(
         self, task: str, data: bytes, timeout: float | None = None
@@ -205,8 +212,15 @@ class GearmanWorker(Adapter):
 
     def __init__(self, reactor: Any, hosts: Iterable[HostSpec], max_jobs: int = 1) -> None:
         addresses = parse_host_list(hosts)
-        super().__init__(reactor, WorkerEngine(addresses, rng=chance, max_jobs=max_jobs))
         self.callbacks: dict[str, Callable[[WorkerJob], Any]] = {}
+
+        def make_engine() -> WorkerEngine:
+            engine = WorkerEngine(addresses, rng=chance, max_jobs=max_jobs)
+            for task in self.callbacks:
+                engine.register(clock(), task.encode(), None)
+            return engine
+
+        super().__init__(reactor, make_engine)
 
     def register(self, task: str, callback: Callable[[WorkerJob], Any]) -> None:
         """`callback` gets a job, and returns its result, as bytes or as a Deferred of them."""

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Final
 from gearman_proto import text
 from gearman_proto.engines.base import LinkState
 from gearman_proto.errors import (
-    GearmanError,
     InvalidAdminClientState,
     RemoteProtocolError,
     ServerError,
@@ -96,7 +95,7 @@ class _Game(ConnectingGame[Peer]):
             self.sleep,
             self.sleep_to_deadline,
             self.close,
-            self.crash,
+            self.abandon,
         ]
 
     # The caller.
@@ -131,15 +130,9 @@ class _Game(ConnectingGame[Peer]):
                 assert isinstance(question.value, expected)
             except tuple(ERRORS):
                 pass
-            except GearmanError as error:
-                assert "internal error" in str(error)
-                assert self.has_crashed
 
     def disconnect(self) -> None:
         self.engine.disconnect(self.now, self.engine.server)
-
-    def crashed(self, *, forked: bool) -> None:
-        self.world.abandoned |= forked
 
     # The server.
 
@@ -206,7 +199,7 @@ class _Game(ConnectingGame[Peer]):
             assert link.connection.buffered <= engine._max_reply_size + 1024 * 1024
             if link.asked is not None and link.asked.reply is not None:
                 assert sum(map(len, link.asked.reply._lines)) <= engine._max_reply_size
-        assert len(engine._held) <= len(world.questions)
+        assert len(engine._waits) <= len(world.questions)
 
     def end(self) -> None:
         world = self.world

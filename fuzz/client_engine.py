@@ -144,7 +144,7 @@ class _Game(ConnectingGame[Peer]):
             self.sleep,
             self.sleep_to_deadline,
             self.close,
-            self.crash,
+            self.abandon,
         ]
 
     # The caller.
@@ -238,7 +238,7 @@ class _Game(ConnectingGame[Peer]):
             try:
                 wait.raise_error()
             except GearmanError as error:
-                assert self.has_crashed or "internal error" not in str(error), error
+                assert "internal error" not in str(error), error
 
     def drop(self) -> None:
         """The application forgets a request."""
@@ -255,12 +255,6 @@ class _Game(ConnectingGame[Peer]):
         for request in self.program.some(self.requests, 2):
             while next_update(request) is not None:
                 pass
-
-    def crashed(self, *, forked: bool) -> None:
-        if forked:
-            for wait in self.world.waits:
-                self.engine.release(wait, self.now)
-            self.world.waits.clear()
 
     # The servers.
 

@@ -68,6 +68,8 @@ class Game(Generic[P]):
             step = self.program.pick(self.steps)
             log.debug("%s", step.__name__)
             step()
+            if self.engine.is_abandoned:
+                return
             self.follow()
             self.check()
         self.end()
@@ -122,10 +124,6 @@ class Game(Generic[P]):
 class ConnectingGame(Game[S]):
     """One against an engine that asks for connections."""
 
-    def __init__(self, program: Program, world: Any) -> None:
-        super().__init__(program, world)
-        self.has_crashed = False
-
     def follow(self) -> None:
         self.world.pump()
 
@@ -169,18 +167,12 @@ class ConnectingGame(Game[S]):
         if self.program.byte() == 1:
             self.engine.close(self.now)
 
-    def crash(self) -> None:
-        """Rarely: what a driver does where a call has raised, or, after a fork, in the child."""
-        match self.program.byte():
-            case 1:
-                self.has_crashed = True
-                self.engine.crash(OSError("interrupted"))
-                self.crashed(forked=False)
-            case 2:
-                self.has_crashed = True
-                self.engine.abandon(OSError("forked"))
-                self.crashed(forked=True)
-
-    def crashed(self, *, forked: bool) -> None:
-        """What else is done then."""
-        raise NotImplementedError
+    def abandon(self) -> None:
+        """Rarely, do what a driver does if the engine was interrupted. That ends the game."""
+        if self.program.byte() == 1:
+            waits = self.engine.abandon(OSError("interrupted"))
+            assert all(wait.done for wait in waits)
+            assert not list(self.engine.links_to_write())
+            assert self.engine.next_action() is None
+            assert self.engine.next_deadline() is None
+            self.too_late()

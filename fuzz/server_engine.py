@@ -317,7 +317,7 @@ class _Game(Game[Peer]):
             case 1:
                 self.world.call(self.engine.close, self.now)
             case 2:
-                self.world.call(self.engine.crash, OSError("interrupted"))
+                self.engine.abandon(OSError("interrupted"))
 
     # What has to be true.
 

@@ -113,7 +113,7 @@ class _Game(ConnectingGame[Peer]):
             self.sleep,
             self.sleep_to_deadline,
             self.close,
-            self.crash,
+            self.abandon,
         ]
 
     # The caller.
@@ -205,12 +205,7 @@ class _Game(ConnectingGame[Peer]):
         try:
             stream.raise_error()
         except GearmanError as error:
-            assert self.has_crashed or "internal error" not in str(error), error
-
-    def crashed(self, *, forked: bool) -> None:  # noqa: ARG002
-        if self.stream is not None:
-            assert self.stream.done
-            self._return()
+            assert "internal error" not in str(error), error
 
     # The servers.
 

@@ -116,7 +116,7 @@ class Driver(BaseDriver[E_]):
     """An engine and its connections, which exist inside ``async with driver:``.
 
     Args:
-        engine: The engine.
+        make_engine: Makes the engine, and the engine that replaces it.
         open_stream: Opens the stream of a link; called with the link and a timeout in seconds.
         make_tasks: Creates the driver's task group; called with a function that the group calls
             with a task's exception.
@@ -124,11 +124,11 @@ class Driver(BaseDriver[E_]):
 
     def __init__(
         self,
-        engine: E_,
+        make_engine: Callable[[], E_],
         open_stream: Callable[[Any, float], Awaitable[ByteStream]] | None = None,
         make_tasks: Callable[[Callable[[BaseException], object]], Tasks] = hosted_tasks,
     ) -> None:
-        super().__init__(engine, logger.exception)
+        super().__init__(make_engine, logger.exception)
         self._open_stream = open_stream
         self._make_tasks = make_tasks
         # True while the engine is in use.
@@ -318,6 +318,13 @@ class Driver(BaseDriver[E_]):
         self._interrupted(error)
         self.close()
 
+    def _replace(self, error: Exception) -> None:
+        super()._replace(error)
+        for link in list(self._wires):
+            self._cut(link)
+        if self.engine.closed and self._listening is not None:
+            self._listening.cancel()
+
     def _feed(self, call: Callable[..., T_], *args: Any) -> T_ | None:
         """Notify the engine, and carry out its actions."""
         self._busy = True
@@ -345,10 +352,9 @@ class Driver(BaseDriver[E_]):
     def _act(self, tasks: Tasks) -> None:
         if self._released:
             self._release_all(self._now())
-        engine = self.engine
         again = True
         while again:
-            while (action := engine.next_action()) is not None:
+            while (action := self.engine.next_action()) is not None:
                 if isinstance(action, Connect):
                     tasks.start_soon(self._connect, action.link, action.timeout)
                 elif isinstance(action, Close):
@@ -357,7 +363,7 @@ class Driver(BaseDriver[E_]):
                     self._listening.cancel()
             again = self._write_all()
         alarm = self._alarm
-        deadline = engine.next_deadline()
+        deadline = self.engine.next_deadline()
         if alarm is not None and deadline is not None and deadline < alarm.deadline:
             alarm.deadline = deadline
 

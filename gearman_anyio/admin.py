@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.lowlevel
@@ -62,7 +63,7 @@ class GearmanAdminClient(AdminClient[Server, SSLContext], Opened[AdminEngine]):
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._connect)
-        self._driver = Driver(AdminEngine(addresses, **options), opener)
+        self._driver = Driver(functools.partial(AdminEngine, addresses, **options), opener)
 
     async def _ask(self, command: text.Command[T]) -> T:
         timeout = to_seconds(self.poll_timeout)

@@ -70,8 +70,11 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._connect)
-        engine = ClientEngine(addresses, rng=chance, wall_clock=time.time, **options)
-        self._driver = Driver(engine, opener)
+
+        def make_engine() -> ClientEngine:
+            return ClientEngine(addresses, rng=chance, wall_clock=time.time, **options)
+
+        self._driver = Driver(make_engine, opener)
 
     async def submit_job(
         self,

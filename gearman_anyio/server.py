@@ -44,14 +44,15 @@ class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
 
     def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
         self._context = check_context(ssl_context, load_ssl)
-        engine = ServerEngine(
+        make_engine = functools.partial(
+            ServerEngine,
             host=socket.gethostname(),
             pid=os.getpid(),
             wall_clock=self._wall_clock or time.time,
             rng=chance,
             **options,
         )
-        self._driver = Driver(engine)
+        self._driver = Driver(make_engine)
 
     async def __aenter__(self) -> Self:
         """Listen, and serve in the background.

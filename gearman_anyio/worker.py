@@ -10,6 +10,7 @@ read; only if `after_poll` is overridden, and so has a say, `work` itself is wok
 from __future__ import annotations
 
 import functools
+import weakref
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
@@ -89,10 +90,17 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._connect)
-        engine = WorkerEngine(addresses, rng=chance, **options)
+        introduction = weakref.WeakMethod(self._introduce)
+
+        def make_engine() -> WorkerEngine:
+            engine = WorkerEngine(addresses, rng=chance, **options)
+            if (introduce := introduction()) is not None:
+                introduce(engine)
+            return engine
+
         # The task of `work` enters and leaves the group. An exception of a job's task must cancel
         # that task.
-        self._driver = Driver(engine, opener, lambda _failed: Tasks())
+        self._driver = Driver(make_engine, opener, lambda _failed: Tasks())
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ Nested calls
     place       state of the thread                      a nested call there; an exception there
     ==========  =======================================  ==========================================
     outside     holds nothing                            is an ordinary call; ends nothing
-    inside      holds the lock                           is refused or posted; drops connections
+    inside      holds the lock                           is refused or posted; ends all calls
     leading     sleeps in the selector without the lock  leads (`_turns`); ends this call
     following   waits for its Bell without the lock      follows or leads; ends this call
     ==========  =======================================  ==========================================
@@ -32,10 +32,10 @@ Exceptions of signal handlers
     Four rules make it harmless:
 
     * `_busy` is true from before the engine or the sockets are used until they are consistent
-      again. An exception in between leaves the contents of the selector uncertain, so
-      `_interrupted` drops all connections and the selector, and ends all calls. `_busy` stays true
-      until that is done. If `_interrupted` is interrupted itself, the next thread that takes the
-      lock completes it.
+      again. After an exception in between, nobody knows their state, so `_interrupted` replaces the
+      engine, closes all connections and the selector, and ends all calls. `_busy` stays true until
+      that is done. If `_interrupted` is interrupted itself, the next thread that takes the lock
+      does it again.
     * A Wait is stored in its Call before the lock is released, that is, while `_busy` is true.
       Every Call ends with a `finally` whose first step is a single C call that adds the Wait to
       `_released`. So every Wait of the engine is released in the end. Releasing a worker's Wait is
@@ -119,7 +119,7 @@ class Driver(BaseDriver[E_]):
         _drivers.add(self)
 
     def _setup(self) -> None:
-        super().__init__(self._make_engine(), logger.exception)
+        super().__init__(self._make_engine, logger.exception)
         self._lock = Lock()
         # True while the engine and the sockets may be inconsistent.
         self._busy = False
@@ -318,24 +318,20 @@ class Driver(BaseDriver[E_]):
             raise
 
     def _recover(self, error: BaseException) -> None:
-        """Make the driver usable after `error` has ended the use of the engine or the sockets."""
-        if isinstance(error, OSError) and not is_from_handler(error):
-            self._check_descriptors(error)
-        self._interrupted(error)
-
-    def _check_descriptors(self, error: OSError) -> None:
-        """Drop all connections if `error` occurred because the program closed the descriptors.
+        """Make the driver usable after `error` has ended the use of the engine or the sockets.
 
         Raises:
-            ConnectionError: The program has closed them.
+            ConnectionError: The system call failed because the program has closed the descriptors.
         """
-        try:
-            self._poller.check()
-        except ConnectionError as taken:
-            self.engine.crash(taken)
-            self._busy = True
-            self._interrupted(taken)
-            raise taken from error
+        if isinstance(error, OSError) and not is_from_handler(error):
+            try:
+                self._poller.check()
+            except ConnectionError as closed:
+                self._replace(closed)
+                self._busy = True
+                self._interrupted(closed)
+                raise closed from error
+        self._interrupted(error)
 
     def _look(self) -> None:
         """Begin to use the engine, and process the sockets' events if no thread polls.
@@ -384,11 +380,9 @@ class Driver(BaseDriver[E_]):
             self._interrupted(InterruptedError("twice"))
 
     def _interrupted(self, error: BaseException) -> None:
-        """Recover from an exception. If it interrupted the engine, drop all connections."""
+        """Recover from an exception. If it interrupted the engine, replace the engine."""
         if self._busy:
             super()._interrupted(error)
-            self._rounds += 1
-            self._poller.renew(asleep=self._turns.is_asleep)
             self._pump()
             # All calls have ended, but the engine may have been interrupted before it rang the
             # Bells. Wake the leader; then each thread that returns hands over to the next.
@@ -396,6 +390,11 @@ class Driver(BaseDriver[E_]):
             self._busy = False
         self._turns.hand_over()
         self._close_poller()
+
+    def _replace(self, error: Exception) -> None:
+        super()._replace(error)
+        self._rounds += 1
+        self._poller.renew(asleep=self._turns.is_asleep)
 
     def _close_poller(self) -> None:
         """Close all sockets if the engine is closed. If a thread leads, wake it to do that."""

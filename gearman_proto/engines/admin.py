@@ -127,8 +127,8 @@ class AdminLink(OutgoingLink):
 
     @property
     def unsent(self) -> bool:
-        """Whether there is a question to send."""
-        return self.asked is not self.sent
+        """True if there is a question to send."""
+        return self.alive and self.asked is not self.sent
 
 
 class AdminEngine(ConnectingEngine[AdminLink]):
@@ -164,8 +164,6 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         self._max_reply_size = check_count("max_reply_size", max_reply_size, 1)
         # What was not asked yet. Those that nobody waits for any more are passed over.
         self._queue: deque[Question[Any]] = deque()
-        # The questions that somebody waits for.
-        self._held: set[Question[Any]] = set()
 
     # The caller's side.
 
@@ -207,7 +205,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
     def release(self, wait: Wait, now: float) -> None:
         """Nobody waits for `wait`, a question, any more, for whatever reason."""
         assert isinstance(wait, Question)
-        self._held.discard(wait)
+        self._waits.discard(wait)
         link = self._link
         if link is None or link.asked is not wait:
             self._timers.cancel(wait)
@@ -218,19 +216,11 @@ class AdminEngine(ConnectingEngine[AdminLink]):
     def close(self, now: float) -> None:
         """Close the connection. Nothing can be asked afterwards."""
         self.closed = True
-        self._give_up(InvalidAdminClientState("this admin client has been shut down"))
-
-    def crash(self, error: Exception) -> None:
-        """One of the calls raised, which is a bug: fail everybody who waits, with `error`."""
-        self._give_up(error)
-
-    def abandon(self, error: Exception) -> None:
-        """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""
-        self.closed = True
-        for question in self._held:
-            question.done = True
-        self._give_up(error)
-        self._actions.clear()
+        if self._link is not None:
+            self._interrupt(self._link)
+        self._queue.clear()
+        for question in list(self._waits):
+            self._fail(question, InvalidAdminClientState("this admin client has been shut down"))
 
     # The transport side, in.
 
@@ -275,9 +265,9 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         if self.closed:
             return question.refuse(InvalidAdminClientState("this admin client has been shut down"))
         link = self._link
-        if link is not None and link.asked is not None and link.asked not in self._held:
+        if link is not None and link.asked is not None and link.asked not in self._waits:
             self._interrupt(link)
-        self._held.add(question)
+        self._waits.add(question)
         self._queue.append(question)
         if question.deadline is not None:
             self._timers.set(question, question.deadline, self._expire)
@@ -293,7 +283,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
 
     def _is_wanted(self) -> bool:
         """Whether there is something to ask; it is the first in the queue then."""
-        while self._queue and self._queue[0] not in self._held:
+        while self._queue and self._queue[0] not in self._waits:
             self._queue.popleft()
         return bool(self._queue)
 
@@ -306,9 +296,9 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         self._forget(question)
 
     def _forget(self, question: Question[Any]) -> None:
-        # Behind its end: `crash` ends those that are held, where a signal has come in between.
+        # After its end, since `abandon` ends the others.
         self._timers.cancel(question)
-        self._held.discard(question)
+        self._waits.discard(question)
 
     def _expire(self, question: Question[Any], now: float) -> None:
         link = self._link
@@ -360,7 +350,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             return
         if not isinstance(error, RemoteProtocolError):
             error = ServerUnavailable(f"{link.address} did not answer: {error}")
-        if is_of_another and asked in self._held:
+        if is_of_another and asked is not None and asked in self._waits:
             self._queue.appendleft(asked)
         elif asked is not None:
             self._fail(asked, error)
@@ -368,14 +358,6 @@ class AdminEngine(ConnectingEngine[AdminLink]):
 
     def _unavailable(self, reason: object) -> ServerUnavailable:
         return ServerUnavailable(f"no server could be reached: {self.server.address} ({reason})")
-
-    def _give_up(self, error: Exception) -> None:
-        if self._link is not None:
-            self._interrupt(self._link)
-        self._queue.clear()
-        for question in list(self._held):
-            self._fail(question, error)
-        self._timers.clear()  # A signal may have hit where one was set.
 
     # Events.
 

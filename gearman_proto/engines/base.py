@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
@@ -87,7 +88,7 @@ LINK_STATES: Final[StateTable[LinkState]] = {
         LinkState.GONE: "connection_lost, receive_eof, garbage, close",
     },
     LinkState.ENDING: {LinkState.GONE: "all is written, or nothing has moved for five seconds"},
-    LinkState.GONE: {LinkState.GONE: "crash, where a signal has hit its end"},
+    LinkState.GONE: {},
 }
 
 
@@ -180,14 +181,18 @@ class Engine(Protocol[L]):
     of the transport side last.
 
     A call that waits returns a Wait. If the engine refuses the call, for example because it is
-    closed, the Wait is done at once and `raise_error` raises the reason; nothing has changed. Any
-    exception from an engine is a bug or a signal handler's. The driver passes it to `crash`, so
-    that no call hangs.
+    closed, the Wait is done at once and `raise_error` raises the reason; nothing has changed.
+
+    Any exception from an engine is a bug or a signal handler's. It leaves the engine in an unknown
+    state, so the driver does not use the engine any further. It calls `abandon`, calls `wake` of
+    the returned Waits, closes all connections, and makes a new engine unless the old one is
+    `closed`. (A server's engine is closed then: a new one would have lost the jobs.) The driver
+    does the same in the child of a fork, except that it wakes nobody.
     """
 
     @property
     def closed(self) -> bool:
-        """True if the engine has ended, by `close`, by `abandon`, or on its own."""
+        """True if the engine has ended, by `close` or on its own, so it needs no successor."""
 
     def connected(self, link: L, now: float) -> None:
         """Report that the connection of `link` is open, including its TLS handshake."""
@@ -245,11 +250,16 @@ class Engine(Protocol[L]):
     def close(self, now: float) -> None:
         """Close all connections, for good. Everybody who waits is woken."""
 
-    def crash(self, error: Exception) -> None:
-        """One of these calls raised, which is a bug: fail everybody who waits, with `error`."""
+    def abandon(self, error: Exception) -> list[Wait]:
+        """End all calls and requests, from any state, for an engine that will not run again.
 
-    def abandon(self, error: Exception) -> None:
-        """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""
+        Args:
+            error: The reason. The calls raise it.
+
+        Returns:
+            The Waits of all calls. They are done, but nobody was woken. Repeating this after an
+            interruption returns them again.
+        """
 
 
 def _ignore(error: Exception) -> None:
@@ -257,13 +267,17 @@ def _ignore(error: Exception) -> None:
 
 
 class BaseEngine:
-    """The pending actions and the deadlines that every engine has."""
+    """The pending actions, the deadlines, and the waiting calls that every engine has."""
 
     def __init__(self) -> None:
         self.reraise: Callable[[Exception], object] = _ignore
+        #: True if `abandon` was called. Requests of this engine are lost.
+        self.is_abandoned: bool = False
         # Engines and links have few of these, and an empty deque takes 760 bytes instead of 56.
         self._actions: MutableSequence[Action] = []
         self._timers: Timers = Timers()
+        # The Waits of calls that block, or might.
+        self._waits: set[Any] = set()
 
     def connecting(self, link: Any, now: float) -> None:
         """Ignore the progress of `link`. Engines that open connections override this."""
@@ -283,6 +297,24 @@ class BaseEngine:
     def handle_timeout(self, now: float) -> None:
         """Run the callbacks of the deadlines that have passed at `now`."""
         self._timers.expire(now)
+
+    def abandon(self, error: Exception) -> list[Wait]:
+        """End all calls, from any state. See `Engine.abandon`."""
+        self.is_abandoned = True
+        self._timers.clear()
+        self._actions.clear()
+        for link in self._links():
+            link.state = GONE
+        waits: list[Wait] = list(self._waits)
+        for wait in waits:
+            if not wait.done:
+                wait.note(error)
+                wait.done = True
+        return waits
+
+    @abstractmethod
+    def _links(self) -> list[Any]:
+        """Return all live links."""
 
     def _is_due(self, link: Any, now: float) -> bool:
         """Return whether the engine is about to judge `link`, which is open, at `now`."""

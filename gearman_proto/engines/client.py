@@ -68,7 +68,7 @@ from gearman_proto.names import to_wire
 from gearman_proto.wire.events import OptionReq
 
 from .answers import Answers
-from .base import CONNECTING, GONE, OPEN, WAITING
+from .base import CONNECTING, OPEN, WAITING
 from .clientlink import (
     ITEM_COST,
     LARGE,
@@ -161,7 +161,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             check_seconds("heartbeat", heartbeat, constants.MIN_HEARTBEAT)
         check_count("max_abandoned", max_abandoned, 0)
         self.pool: ServerPool = ServerPool(addresses, rng, routing)
-        #: True once `close` or `abandon` was called.
+        #: True once `close` was called.
         self.closed: bool = False
         #: References to requests that nobody holds any more. Appended to from anywhere.
         self.dropped: deque[RequestRef | LoneRef] = deque()
@@ -173,7 +173,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._max_abandoned = max_abandoned
         # At least as many bytes as are kept for any server that no call waits for any more.
         self._abandoned = 0
-        self._waits: set[Wait] = set()
         self._watchers: set[Stream] = set()
         # The requests that the current call keeps from other engines.
         self._claimed: Sequence[GearmanJobRequest] = ()
@@ -222,41 +221,39 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._claim(wait.members)
         except InvalidClientState as error:
             return wait.refuse(error)
-        try:
-            # All requests share this tuple. An attribute of `wait` would make a reference cycle.
-            alone = (wait,)
-            unsent = []
-            for request in wait.members:
-                # A request that was lost after `prepare` had checked it has no payload, and is
-                # returned as lost. A request that is in the list twice already has this wait.
-                if request.state != JOB_UNKNOWN or request.payload is None:
-                    self._join(request, wait)
-                elif request.waits is not alone:
-                    if (
-                        request.error is not None
-                        or request.connection_attempts
-                        or request.handle is not None
-                    ):
-                        request.renew()
-                    request.waits = alone
-                    unsent.append(request)
-            wait.unaccepted += len(unsent)
-            wait.open += len(unsent)
-            uniques = self._make_uniques(len(unsent))
-            full = self._full_servers() if self._abandoned > self._max_abandoned else ()
-            link = self._only_link(now) if unsent and not full else None
-            for request in unsent:
-                if not request.unique:
-                    request.unique = request.generated_unique = next(uniques)
-                if link is None:
-                    if full:
-                        request.tried = full
-                    self._assign(request, now)
-            if link is not None:
-                self._put(unsent, link, now)
-            wait.check()
-        finally:
-            self._unclaim()
+        # All requests share this tuple. An attribute of `wait` would make a reference cycle.
+        alone = (wait,)
+        unsent = []
+        for request in wait.members:
+            # A request that was lost after `prepare` had checked it has no payload, and is
+            # returned as lost. A request that is in the list twice already has this wait.
+            if request.state != JOB_UNKNOWN or request.payload is None:
+                self._join(request, wait)
+            elif request.waits is not alone:
+                if (
+                    request.error is not None
+                    or request.connection_attempts
+                    or request.handle is not None
+                ):
+                    request.renew()
+                request.waits = alone
+                unsent.append(request)
+        wait.unaccepted += len(unsent)
+        wait.open += len(unsent)
+        uniques = self._make_uniques(len(unsent))
+        full = self._full_servers() if self._abandoned > self._max_abandoned else ()
+        link = self._only_link(now) if unsent and not full else None
+        for request in unsent:
+            if not request.unique:
+                request.unique = request.generated_unique = next(uniques)
+            if link is None:
+                if full:
+                    request.tried = full
+                self._assign(request, now)
+        if link is not None:
+            self._put(unsent, link, now)
+        wait.check()
+        self._unclaim()
         return self._start(wait)
 
     def wait_completed(
@@ -404,36 +401,29 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         for wait in list(self._waits):
             wait.finish()
 
-    def crash(self, error: Exception) -> None:
-        """One of the calls raised, which is a bug: fail everybody who waits, with `error`.
+    def abandon(self, error: Exception) -> list[Wait]:
+        """End all calls and requests, from any state. See `Engine.abandon`.
 
-        All connections are given up. What can be done with the engine afterwards is as good as the
-        bug is small.
+        A request that no call waits for can be in no place at all if the engine was interrupted.
+        `_claim` ends it, should the application use it again.
         """
+        for request in self._all_requests():
+            link = request.link
+            if link.engine is self if link is not None else request.state is JOB_PENDING:
+                request.lose(error)
         self._unclaim()
-        while self._waits:
-            wait = self._waits.pop()
-            wait.error = error
-            wait.finish()
+        return super().abandon(error)
+
+    def _all_requests(self) -> Iterator[GearmanJobRequest]:
+        """Yield the requests of the current call, of all Waits, and of all links."""
+        yield from self._claimed
+        for wait in self._waits:
+            if isinstance(wait, RequestsWait):
+                yield from wait.members
         for link in self.pool.links():
-            self._tell_close(link)
-        self._give_up_links(error)
-        self._timers.clear()  # Nobody may be left to release what a signal has hit.
-
-    def abandon(self, error: Exception) -> None:
-        """Nobody will run this engine any more: its requests are lost, and nobody is told.
-
-        For the child of a fork, whose engine the parent runs, and which has no other thread.
-        """
-        self.closed = True
-        self._give_up_links(error)
-
-    def _give_up_links(self, error: Exception) -> None:
-        for link in self.pool.links():
-            for item in self._empty(link):
-                if isinstance(item, GearmanJobRequest):
-                    item.waits = ()
-                    item.leave(JOB_UNKNOWN, error)
+            for item in link.items():
+                yield from requests_of(item)
+            yield from link.jobs.give_up()
 
     def _empty(self, link: ClientLink) -> list[GearmanJobRequest | Query]:
         """Drop `link`, and return what was under way on it."""
@@ -548,13 +538,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     def _claim(self, requests: Sequence[GearmanJobRequest]) -> None:
         """Claim `requests` for this engine until they are marked `unclaimed` again.
 
-        Requests of closed clients become JOB_UNKNOWN. So do requests of this engine that are in no
-        place, because a signal's exception interrupted the end of their link before a `crash`.
+        Requests of engines that have ended become JOB_UNKNOWN.
 
         Raises:
             InvalidClientState: Another engine has one of the requests. No request is changed.
         """
-        homeless = False
+        are_stranded = False
         self._claimed = requests
         remaining = iter(requests)
         try:
@@ -563,10 +552,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 # CPython checks and deletes atomically, so only one thread succeeds.
                 del request.unclaimed
                 link = request.link
-                if link is not None and (link.engine is not self or link.state is GONE):
-                    if link.engine is not self and not request.is_stranded:
+                if link is not None and link.engine is not self:
+                    if not request.is_stranded:
                         raise InvalidClientState(f"{request!r} is under way in another client")
-                    homeless = True
+                    are_stranded = True
         except BaseException as error:
             is_taken = isinstance(error, AttributeError)
             # A counter in the loop would take as long as the claims themselves.
@@ -580,15 +569,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 raise InvalidClientState(f"{request!r} is under way in another client") from None
             self._claim(each)  # The list has a request twice.
             return
-        if homeless:
+        if are_stranded:
             for request in requests:
-                link = request.link
-                if link is not None and link.engine is self and link.state is GONE:
-                    _homeless(request)
                 request.settle()
 
     def _unclaim(self) -> None:
-        """Let other engines claim the requests again; `crash` does so if a signal ends this."""
+        """Let other engines claim the requests. `abandon` does this after an interruption."""
         for request in self._claimed:
             request.unclaimed = True
         self._claimed = ()
@@ -598,12 +584,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._claim(wait.members)
         except InvalidClientState as error:
             return wait.refuse(error)
-        try:
-            # A stream yields each request once. An application's subclass might not be hashable.
-            for request in {id(request): request for request in wait.members}.values():
-                self._join(request, wait)
-        finally:
-            self._unclaim()
+        # A stream yields each request once. An application's subclass might not be hashable.
+        for request in {id(request): request for request in wait.members}.values():
+            self._join(request, wait)
+        self._unclaim()
         wait.check()
         return wait
 
@@ -631,8 +615,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait.unaccepted += request.state == JOB_PENDING
             request.waits = (*request.waits, wait)
         else:
-            if request.state is JOB_PENDING:  # A signal has hit it between its states.
-                _homeless(request)
             wait.request_was_over(request)
 
     # Requests.
@@ -965,12 +947,3 @@ def _changed(error: Exception) -> LocalProtocolError:
     # Another's text may itself be an error: it has a number of ten thousand digits, say.
     reason = error if isinstance(error, GearmanError) else type(error).__name__
     return LocalProtocolError(f"changed since it was submitted: {reason}")
-
-
-def _homeless(request: GearmanJobRequest) -> None:
-    """`request` is in no place any more, though it has not left: it is lost, or was about to."""
-    request.waits = ()
-    if request.complete:
-        request.let_go(request.state)
-    else:
-        request.leave(JOB_UNKNOWN, ConnectionError("its call was interrupted by a signal"))

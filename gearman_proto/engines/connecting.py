@@ -186,10 +186,6 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         self._timers.cancel(link)
 
     @abstractmethod
-    def _links(self) -> list[L]:
-        """Return all live links."""
-
-    @abstractmethod
     def _opened(self, link: L, now: float) -> None:
         """`link` has become OPEN."""
 

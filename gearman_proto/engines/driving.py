@@ -1,9 +1,9 @@
 """The common part of the drivers of all adapters. It does no I/O either.
 
-A driver relies on the rules of `Engine`, except in two cases: an engine may have a bug, and the
-exception of a signal handler (KeyboardInterrupt) may interrupt it anywhere. After either, a packet
-may have been taken but not applied, or made but not written. If the driver went on, requests could
-get each other's answers. So it gives up all connections, and each waiting call raises the reason.
+An engine may have a bug, and the exception of a signal handler, KeyboardInterrupt for example, may
+interrupt it anywhere. After either, a packet may have been received but not processed, or created
+but not sent, and requests could get each other's answers. So the driver replaces the engine and
+closes all connections, and each waiting call raises the reason.
 
 A signal handler, or a finalizer that the garbage collector runs, can also call the engine in the
 middle of another call. The driver posts such a call, and makes it after the interrupted one.
@@ -45,19 +45,34 @@ class BaseDriver(Generic[E_]):
     """The base of drivers.
 
     Args:
-        engine: The engine.
-        log: Writes down an exception that is being handled, as `logging.Logger.exception` does.
+        make_engine: Makes the engine, and the engine that replaces it.
+        log: Logs the exception that is being handled, as `logging.Logger.exception` does.
     """
 
-    def __init__(self, engine: E_, log: Callable[..., object]) -> None:
-        self.engine: E_ = engine
-        if isinstance(engine, BaseEngine):
-            engine.reraise = self._reraise
+    def __init__(self, make_engine: Callable[[], E_], log: Callable[..., object]) -> None:
+        self._make_engine = make_engine
+        self.engine: E_ = self._new_engine()
         self._log = log
         # Waits of calls that are over, for the engine to be told of, and calls that are to be made.
         # Appended to from anywhere. There are few at a time.
         self._released: list[Wait | None] = []
         self._posted: list[Callable[[E_, float], object]] = []
+
+    def _new_engine(self) -> E_:
+        engine = self._make_engine()
+        if isinstance(engine, BaseEngine):
+            engine.reraise = self._reraise
+        return engine
+
+    def _replace(self, error: Exception) -> None:
+        """End all calls with `error`, which has left the engine in an unknown state.
+
+        Replace the engine, unless it is closed. Adapters close the connections as well.
+        """
+        for wait in self.engine.abandon(error):
+            wait.wake()
+        if not self.engine.closed:
+            self.engine = self._new_engine()
 
     def _release_all(self, now: float) -> None:
         while self._released:
@@ -75,22 +90,22 @@ class BaseDriver(Generic[E_]):
             except Exception as error:  # noqa: BLE001 - a bug, as in `_tell`
                 self._reraise(error)
                 self._log("internal error in %r", self._posted[0])
-                self.engine.crash(error)
+                self._replace(error)
             del self._posted[0]  # Only now: a signal's exception would lose it.
         return True
 
     def _tell(self, call: Callable[..., T_], *args: Any) -> T_ | None:
-        """Make a call of the engine's transport side. If it raises, which is a bug, nobody hangs.
+        """Make a call of the engine's transport side. If it raises, replace the engine.
 
         Returns:
-            What it has returned; None if it has raised.
+            The call's result, or None if it has raised.
         """
         try:
             return call(*args)
         except Exception as error:  # noqa: BLE001 - whatever it is
             self._reraise(error)
             self._log("internal error in %s", getattr(call, "__qualname__", call))
-            self.engine.crash(error)
+            self._replace(error)
             return None
 
     def _expire(self, now: float) -> None:
@@ -113,5 +128,5 @@ class BaseDriver(Generic[E_]):
         """Raise `error` again if it is no bug, but a signal handler's. Adapters know more."""
 
     def _interrupted(self, error: BaseException) -> None:
-        """An exception has come out of the middle of the engine: a signal's, most likely."""
-        self.engine.crash(ConnectionError(f"interrupted by {error!r}"))
+        """Replace the engine, because `error`, usually a signal handler's, has interrupted it."""
+        self._replace(ConnectionError(f"interrupted by {error!r}"))

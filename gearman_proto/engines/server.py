@@ -232,7 +232,6 @@ class ServerEngine(BaseEngine):
         self._turn_size = _TURN
         self._left = _TURN
         self._behind_since = 0.0
-        self._waits: set[Wait] = set()
         # They get the link, the class of the event, the arguments of the packet, and the time.
         self._handlers: dict[Any, Callable[[ServerLink, Any, Any, float], None]] = {
             CanDo: self._on_can_do,
@@ -333,16 +332,15 @@ class ServerEngine(BaseEngine):
             self._actions.append(Close(link))
         self._end()
 
-    def crash(self, error: Exception) -> None:
-        """One of the calls raised, which is a bug: the server ends."""
-        for wait in self._waits:
-            wait.error = error
-        self.close(0.0)
-
-    def abandon(self, error: Exception) -> None:
-        """Nobody will run this engine any more, as in the child of a fork."""
-        self._turn(ServerLife.ENDED)
+    def abandon(self, error: Exception) -> list[Wait]:
+        """End the server, from any state. See `Engine.abandon`."""
+        self._life = ServerLife.ENDED
+        waits = super().abandon(error)
         self._give_up_links()
+        return waits
+
+    def _links(self) -> list[ServerLink]:
+        return list(self.links)
 
     # The transport side, in.
 
@@ -616,7 +614,8 @@ class ServerEngine(BaseEngine):
     def _give_up_links(self) -> list[ServerLink]:
         links = list(self.links)
         for link in links:
-            link.turn(LinkState.GONE)
+            if link.alive:
+                link.turn(LinkState.GONE)
             link.unsent.clear()
             link.work = None
         self.links.clear()

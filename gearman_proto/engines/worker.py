@@ -76,7 +76,7 @@ from gearman_proto.wire.events import (
     WorkFail,
 )
 
-from .base import Close, take_chunk
+from .base import take_chunk
 from .connecting import ConnectingEngine, server_error
 from .delivery import MAX_HIDDEN, RATE
 from .phases import (
@@ -243,7 +243,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended, by `close` or `abandon`."""
+        """True once `close` was called."""
         return self._life is WorkerLife.CLOSED
 
     # The caller's side: what it can do.
@@ -293,6 +293,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if self._stream is not None:
             return stream.refuse(InvalidWorkerState("this worker works already"))
         self._stream = stream
+        self._waits.add(stream)
         if self._life is WorkerLife.TOLD_TO_STOP:
             self._turn(WorkerLife.STOPPING)
             stream.finish()
@@ -384,6 +385,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if not link.waits:
             self._watch_stall(link, now)
         link.waits.append(wait)
+        self._waits.add(wait)
         if wait.deadline is not None:
             self._timers.set(wait, wait.deadline, Wait.expire)
         return wait
@@ -453,6 +455,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         """The caller of `wait` is no longer blocked, for whatever reason; `work` is over then."""
         if wait is self._stream:
             self.end_work(now)
+        self._waits.discard(wait)
         self._timers.cancel(wait)
         for link in self.pool.links():
             if wait in link.waits:
@@ -466,36 +469,12 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if stream is not None:
             stream.finish()
 
-    def crash(self, error: Exception) -> None:
-        """One of the calls raised, which is a bug: fail everybody who waits, with `error`."""
-        for link in self.pool.links():
-            self._actions.append(Close(link))
-            link.reason = str(error)
-            self._drop(link)
-            for wait in link.waits:
-                wait.error = error
-            self._end_waits(link)
-        self._grabs = 0  # A signal may have hit where they are counted.
-        stream = self._stream
-        self.end_work(0.0)  # A signal may have hit the first one, or `work`: nobody ends it then.
-        self._timers.clear()
-        if stream is not None:
-            stream.error = error
-            stream.finish()
-
-    def abandon(self, error: Exception) -> None:
-        """Nobody will run this engine any more, as in the child of a fork; nobody is woken."""
-        self._turn(WorkerLife.CLOSED)
+    def abandon(self, error: Exception) -> list[Wait]:
+        """End all calls, from any state. See `Engine.abandon`."""
         for link in self.pool.links():
             link.reason = str(error)
-            self._drop(link)
-            waits, link.waits = link.waits, []
-            for wait in waits:
-                wait.error, wait.done = error, True
-        if self._stream is not None:
-            # A job may have forked: the child returns from it to a `work` without an engine.
-            self._stream.error = error
-            self._stream.done = True
+            link.unsent.clear()
+        return super().abandon(error)
 
     # The transport side, in.
 

@@ -125,7 +125,11 @@ class _Stranded:
     Never instantiated: as with `Missing`, the class itself is the value.
     """
 
-    engine: Final = None
+    is_abandoned: Final = True
+    engine: ClassVar[type[_Stranded]]
+
+
+_Stranded.engine = _Stranded
 
 
 class GearmanJobRequest(Fields):
@@ -322,15 +326,23 @@ class GearmanJobRequest(Fields):
 
     @property
     def is_stranded(self) -> bool:
-        """True if the request's client ended while the request was in flight."""
-        return self.link is _Stranded
+        """True if the request's engine ended while the request was in flight."""
+        return self.link is not None and self.link.engine.is_abandoned
 
     def settle(self) -> None:
         """Set a stranded request to JOB_UNKNOWN; for engines, before they use it."""
         if self.is_stranded:
             payload = self.payload  # `prepare` might have set it meanwhile.
-            self.leave(JOB_UNKNOWN, ConnectionError(_STRANDED))
+            self.lose(ConnectionError(_STRANDED))
             self.payload = payload
+
+    def lose(self, error: Exception) -> None:
+        """End a request whose engine has ended, from any state; for engines."""
+        self.waits = ()
+        if self.complete:
+            self.let_go(self.state)
+        else:
+            self.leave(JOB_UNKNOWN, error)
 
     @classmethod
     def from_handle(cls, handle: str | bytes, server: HostSpec | None = None) -> GearmanJobRequest:

@@ -90,7 +90,7 @@ def audit_idle(node: Node) -> None:
         assert engine._grabs == 0
         assert engine.next_deadline() is None
     elif isinstance(engine, AdminEngine):
-        assert not engine._held
+        assert not engine._waits
         assert not engine._queue
         assert engine.next_deadline() is None
     assert not node.ends

@@ -80,7 +80,7 @@ async def assert_usable(client: GearmanAdminClient, task: str) -> None:
         await get_pid(client, task)
         await get_status(client, task)
     engine = client._driver.engine
-    assert not engine._held
+    assert not engine._waits
     assert not engine._queue
     assert engine._link is not None
     assert engine._link.asked is None
@@ -100,7 +100,7 @@ async def test_cancelled_with_a_connection(operation: Operation, server: Any, ta
         await assert_usable(client, task)
         for attempt in attempts():
             await attempt(operation(client, task))
-            assert not client._driver.engine._held
+            assert not client._driver.engine._waits
             await assert_usable(client, task)
 
 

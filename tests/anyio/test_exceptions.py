@@ -468,7 +468,7 @@ async def test_a_bug(
         assert [request.state for request in requests] == 3 * [gearman.JOB_UNKNOWN]
         assert [request.waits for request in requests] == 3 * [()]
         assert_logged(caplog)
-        assert not engine._waits
+        assert not client._driver.engine._waits
         # It goes on.
         if name in ("receive_eof", "connect_failed"):
             with pytest.raises(ServerUnavailable):

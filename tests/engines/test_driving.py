@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gearman_proto import ConnectionError
+from gearman_proto.engines.base import BaseEngine
 from gearman_proto.engines.driving import BaseDriver
 from gearman_proto.engines.waits import Wait
 
@@ -14,15 +15,25 @@ from gearman_proto.engines.waits import Wait
 class Engine:
     """An engine that writes down what it is told."""
 
-    def __init__(self) -> None:
-        self.crashes: list[Exception] = []
+    def __init__(self, *, closed: bool = False) -> None:
+        self.closed = closed
+        self.errors: list[Exception] = []
+        self.waits: list[Wait] = []
         self.released: list[tuple[Wait, float]] = []
 
-    def crash(self, error: Exception) -> None:
-        self.crashes.append(error)
+    def abandon(self, error: Exception) -> list[Wait]:
+        self.errors.append(error)
+        return self.waits
 
     def release(self, wait: Wait, now: float) -> None:
         self.released.append((wait, now))
+
+
+class BaseEngineWithoutLinks(BaseEngine):
+    closed = False
+
+    def _links(self) -> list[Any]:
+        return []
 
 
 def a_wait() -> Wait:
@@ -36,12 +47,12 @@ def logged() -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def driver(logged: list[tuple[Any, ...]]) -> BaseDriver[Any]:
-    return BaseDriver[Any](Engine(), lambda *args: logged.append(args))
+    return BaseDriver[Any](Engine, lambda *args: logged.append(args))
 
 
 def test_a_call_of_the_engine(driver: BaseDriver[Any], logged: list[Any]) -> None:
     assert driver._tell(lambda link, now: (link, now), "link", 1.5) == ("link", 1.5)
-    assert not driver.engine.crashes
+    assert not driver.engine.errors
     assert not logged
 
 
@@ -49,9 +60,11 @@ def test_a_bug_of_the_engine(driver: BaseDriver[Any], logged: list[Any]) -> None
     def broken() -> None:
         raise ZeroDivisionError
 
+    broken_engine = driver.engine
     assert driver._tell(broken) is None
-    (error,) = driver.engine.crashes
+    (error,) = broken_engine.errors
     assert isinstance(error, ZeroDivisionError)
+    assert driver.engine is not broken_engine
     assert logged == [("internal error in %s", broken.__qualname__)]
 
 
@@ -61,15 +74,34 @@ def test_what_is_no_bug_is_not_kept(driver: BaseDriver[Any], logged: list[Any]) 
 
     with pytest.raises(KeyboardInterrupt):
         driver._tell(interrupted)
-    assert not driver.engine.crashes
+    assert not driver.engine.errors
     assert not logged
 
 
 def test_a_signal_in_the_middle_of_the_engine(driver: BaseDriver[Any]) -> None:
+    interrupted = driver.engine
+    interrupted.waits.append(Wait(None, lambda: woken.append(driver.engine)))
+    woken: list[Any] = []
     driver._interrupted(KeyboardInterrupt())
-    (error,) = driver.engine.crashes
+    assert woken == [interrupted]
+    assert driver.engine is not interrupted
+    (error,) = interrupted.errors
     assert isinstance(error, ConnectionError)
     assert str(error) == "interrupted by KeyboardInterrupt()"
+
+
+def test_each_engine_learns_how_to_raise_a_handlers_exception_again() -> None:
+    driver = BaseDriver[Any](BaseEngineWithoutLinks, lambda *args: None)
+    for _ in range(2):
+        assert driver.engine.reraise is driver._reraise
+        driver._interrupted(KeyboardInterrupt())
+
+
+def test_a_closed_engine_gets_no_successor() -> None:
+    driver = BaseDriver[Any](lambda: Engine(closed=True), lambda *args: None)
+    engine = driver.engine
+    driver._interrupted(KeyboardInterrupt())
+    assert driver.engine is engine
 
 
 def test_waits_that_are_over(driver: BaseDriver[Any]) -> None:
@@ -111,8 +143,9 @@ def test_a_posted_call_with_a_bug(driver: BaseDriver[Any], logged: list[Any]) ->
         raise ZeroDivisionError
 
     driver._posted.append(broken)
+    broken_engine = driver.engine
     assert driver._do_posted(1.5)
-    (error,) = driver.engine.crashes
+    (error,) = broken_engine.errors
     assert isinstance(error, ZeroDivisionError)
     assert len(logged) == 1
     assert not driver._posted
@@ -164,5 +197,5 @@ def test_late_links_are_measured_before_the_time_passes(
     kind: type[BaseDriver[Any]], figures: list[Any]
 ) -> None:
     engine = LateEngine()
-    kind(engine, lambda *_args: None)._expire(8.0)
+    kind(lambda: engine, lambda *_args: None)._expire(8.0)
     assert engine.told == [8.0, *figures, "time"]

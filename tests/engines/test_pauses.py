@@ -363,12 +363,10 @@ def test_to_be_shut_down_while_a_retry_waits() -> None:
 
 def test_a_bug_while_a_retry_waits() -> None:
     world, request, wait = waiting()
-    world.call(world.engine.crash, KeyError("a bug"))
+    assert world.engine.abandon(KeyError("a bug")) == [wait]
     assert wait.done
     assert request.state == JOB_UNKNOWN
-    assert world.engine.pool.links() == []
-    world.sleep(LONGEST_COOL_DOWN)
-    assert world.act() == []
+    assert world.engine.next_deadline() is None
 
 
 def test_refused_when_its_time_has_come() -> None:

@@ -1597,25 +1597,19 @@ def test_released_wait_is_not_woken() -> None:
     assert not wait.done
 
 
-def test_crash() -> None:
+def test_abandon_ends_the_server() -> None:
     world = World()
     wait = waiting(world)
-    client = world.connect()
-    world.call(world.engine.crash, IndexError("a bug"))
-    assert client.closed
-    assert wait.done
-    with pytest.raises(GearmanError, match="a bug"):
-        wait.raise_error()
-
-
-def test_abandon() -> None:
-    world = World()
     client = world.connect(reads=False)
     client.send(EchoReq(b"x"))
-    world.engine.abandon(RuntimeError("forked"))
+    assert world.engine.abandon(IndexError("a bug")) == [wait]
+    with pytest.raises(GearmanError, match="a bug"):
+        wait.raise_error()
     assert world.engine.closed
+    assert not world.engine.links
     assert not world.engine.data_to_send(client.link, world.now)
     assert world.engine.next_action() is None
+    assert world.engine.next_deadline() is None
 
 
 # Links.

@@ -228,16 +228,13 @@ def test_the_first_leave_before_the_last_are_made() -> None:
     assert {kind for kind, _, _ in play.seen} == {SubmitJobBg}
 
 
-@pytest.mark.parametrize("end", ["crash", "abandon"])
-def test_what_is_not_made_when_the_engine_is_given_up_never_is(end: str) -> None:
-    """Nobody has them: the call raises, or is gone."""
+def test_abandon_makes_no_more_requests() -> None:
+    """Nobody can have them, because the call raises an error."""
     play = Play(at_once=False)
     wait = play.submit()
     play.answer(play.world.serve())
-    getattr(play.world.engine, end)(GearmanError("given up"))
-    play.world.act()
-    assert not play.world.peers[0].link.supplies
-    assert wait.done is (end == "crash")
+    play.world.engine.abandon(GearmanError("given up"))
+    assert wait.done
     assert 0 < len(play.supplies[0].requests) < MANY
 
 

@@ -2037,59 +2037,60 @@ def test_close(phase: str) -> None:
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_crash(phase: str) -> None:
-    """A bug, or an interrupt in the middle of something."""
+def test_abandon_ends_all_calls_in_any_phase(phase: str) -> None:
     world, stream, job = in_phase(phase)
     up = [peer for peer in world.peers if peer.link.alive]
     waiting = [wait for wait in world.waits if not wait.done]
-    world.call(world.engine.crash, ValueError("a bug"))
-    assert all(peer.closed for peer in up)
+    rung = wakes(stream)
+    assert {stream, *waiting} <= set(world.engine.abandon(ConnectionError("forked")))
+    assert wakes(stream) == rung
     for wait in (stream, *waiting):
         assert wait.done
-        with pytest.raises(GearmanError, match="a bug"):
+        with pytest.raises(ConnectionError, match="forked"):
             wait.raise_error()
-    world.end_work()
-    check_that_it_works_again(world, job)
-
-
-@pytest.mark.parametrize("phase", PHASES)
-def test_abandon(phase: str) -> None:
-    """In the child of a fork, which might be in the middle of a job."""
-    world, stream, job = in_phase(phase)
-    up = [peer for peer in world.peers if peer.link.alive]
-    rung = wakes(stream)
-    world.engine.abandon(ConnectionError("the process was forked"))
-    assert world.engine.closed
-    assert wakes(stream) == rung
-    assert stream.done
-    with pytest.raises(ConnectionError, match="forked"):
-        stream.raise_error()
+    assert not world.engine.closed
     assert world.engine.next_action() is None
     for peer in up:
         assert not peer.closed
+        world.engine.receive_data(peer.link, raw(Noop()), world.now)
         assert world.engine.data_to_send(peer.link, world.now) == b""
     if job is not None and not job.ended:
         assert job.is_lost
         world.engine.job_done(world.now, job)
 
 
-@pytest.mark.parametrize("end", ["crash", "abandon"])
-def test_job_of_a_crashed_or_abandoned_engine_says_why_it_was_lost(end: str) -> None:
+def test_job_of_an_abandoned_engine_says_why_it_was_lost() -> None:
     world, _, _, job = holding()
-    getattr(world.engine, end)(ConnectionError("the process was forked"))
+    world.engine.abandon(ConnectionError("the process was forked"))
     with pytest.raises(ConnectionError, match=r"> was lost with .*: the process was forked"):
         world.send(job, WorkStatus(b"H:1", b"1", b"2"))
 
 
-def test_crash_and_abandon_without_work() -> None:
+def test_release_ends_the_work() -> None:
+    """So a driver only has to release the Wait, however the caller of `work` was interrupted."""
     world = World()
-    world.call(world.engine.crash, ValueError("a bug"))
     stream = world.work()
-    assert not stream.done
-    world.end_work()
-    world.engine.abandon(ConnectionError("forked"))
-    with pytest.raises(InvalidWorkerState):
-        world.work()
+    server = world.serve()
+    server.assign()
+    world.release(stream)
+    assert server.closed
+    assert not world.engine.has_jobs()
+    again = world.work()
+    world.release(stream)  # This is not the current call any more.
+    assert not again.done
+    world.serve().assign(2)
+    assert world.engine.has_jobs()
+
+
+def test_job_of_an_earlier_call_stops_nothing() -> None:
+    world = World()
+    stream = world.work()
+    job = world.serve().assign()
+    world.release(stream)
+    again = world.work()
+    world.job_done(job, go_on=False)
+    assert not again.done
+    assert world.serve().take()[-1] == GrabJobUniq()
 
 
 def test_close_without_work() -> None:
@@ -2332,13 +2333,9 @@ class WorkerMachine(RuleBasedStateMachine):
         self.stream = None
 
     @precondition(lambda self: self.stream is not None)
-    @rule(chance=st.integers(0, 9), error=st.booleans())
-    def leave_work(self, chance: int, error: bool) -> None:
+    @rule(chance=st.integers(0, 9))
+    def leave_work(self, chance: int) -> None:
         if chance == 0:
-            if error:
-                self.world.call(self.world.engine.crash, ValueError("a bug"))
-                assert self.stream is not None
-                assert self.stream.done
             self.return_from_work()
 
     @rule()

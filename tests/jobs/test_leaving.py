@@ -58,6 +58,18 @@ def test_who_waits_is_told_once(state: str, following: str, told: str) -> None:
     assert [request.timed_out, request.error] == [False, None]
 
 
+def test_lose_keeps_the_state_of_an_ended_request_and_notifies_no_wait() -> None:
+    ended, created = make_requests([{"task": "t", "data": b""}] * 2)
+    waits = Told()
+    for request, state in ((ended, JOB_COMPLETE), (created, JOB_CREATED)):
+        request.state, request.waits, request.link = state, (waits,), object()
+        request.lose(ServerError("code", "text"))
+        assert [request.waits, request.link] == [(), None]
+    assert [ended.state, ended.error] == [JOB_COMPLETE, None]
+    assert [created.state, str(created.error)] == [JOB_UNKNOWN, "code: text"]
+    assert waits.calls == []
+
+
 def test_why_is_kept() -> None:
     request = make_requests([{"task": "t", "data": b""}])[0]
     error = ServerError("QUEUE_ERROR")

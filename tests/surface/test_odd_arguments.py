@@ -165,7 +165,7 @@ class Driver:
         try:
             return function(self.engine, 0.0)
         except BaseException as error:
-            self.engine.crash(error)  # type: ignore[arg-type]
+            self.engine.abandon(error)  # type: ignore[arg-type]
             raise
 
     def begin(self, call: Any, method: Any, *args: Any, **options: Any) -> None:
@@ -360,7 +360,7 @@ class WorkerDriver:
         try:
             return function(self.engine, 0.0)
         except BaseException as error:
-            self.engine.crash(error)  # type: ignore[arg-type]
+            self.engine.abandon(error)  # type: ignore[arg-type]
             raise
 
     tell = call

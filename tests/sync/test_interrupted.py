@@ -112,7 +112,7 @@ def watch(client: GearmanClient) -> None:
 
 
 def disconnect(client: GearmanClient) -> None:
-    client._driver.call(lambda engine, now: engine.crash(ConnectionError("for this test")))
+    client._driver.call(lambda engine, now: engine.disconnect(now, engine.pool.servers[0]))
 
 
 def whole_job(client: GearmanClient) -> None:

@@ -34,12 +34,12 @@ def test_waits_of_a_client() -> None:
     check_wait(client.connect(1.0, lambda: None, client.pool.servers[0]))
 
 
-def test_waits_of_a_client_that_has_crashed() -> None:
+def test_waits_of_a_client_that_is_abandoned() -> None:
     client = engine()
     requests = make_requests([{"task": "f", "data": b""}])
     prepare(requests, NoopEncoder)
     wait = client.submit(0.0, lambda: None, requests)
-    client.crash(RuntimeError("bug"))
+    client.abandon(RuntimeError("bug"))
     check_wait(wait)
     wait.done = False
     with pytest.raises(AssertionError):
