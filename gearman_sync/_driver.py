@@ -382,6 +382,8 @@ class Driver(BaseDriver[E_]):
     def _interrupted(self, error: BaseException) -> None:
         """Recover from an exception. If it interrupted the engine, replace the engine."""
         if self._busy:
+            # First: the leader completes this, should it be interrupted.
+            self._poller.waker.wake()
             super()._interrupted(error)
             self._pump()
             # All calls have ended, but the engine may have been interrupted before it rang the

@@ -23,8 +23,9 @@ Signals
     * One assignment sets the leader, and a ``finally`` restores it with another.
     * Ringing a Bell releases a lock that the sleeper waits for.
 
-    A signal can arrive after Python's last check and just before a thread sleeps in a system call.
-    It does not end the sleep, and its handler runs only afterwards. So every sleep is short.
+    A signal can arrive after Python's last check and just before the main thread sleeps in a system
+    call. It does not end the sleep, and its handler runs only afterwards. So each sleep of the main
+    thread is short. Handlers run in no other thread.
 
     Longer operations, such as handing over, can be interrupted and are safe to repeat. Every thread
     that releases the lock ensures that a thread leads while there are followers (`Driver` calls
@@ -34,6 +35,7 @@ Signals
 from __future__ import annotations
 
 import _thread
+import math
 import sys
 import threading
 import time
@@ -47,16 +49,19 @@ if TYPE_CHECKING:
     from gearman_proto import Wait
     from gearman_proto.engines.driving import T_
 
-#: Maximum delay of a signal handler, in seconds.
-LONGEST_SLEEP: Final = 1.0
+# Maximum delay of a signal handler, in seconds.
+_LONGEST_DELAY: Final = 1.0
+# Seconds. All systems can sleep that long.
+_LONGEST_SLEEP: Final = 1_000_000.0
 _clock: Final = time.monotonic
 # Packages whose functions are not the application's.
 _LIBRARY: Final = {"gearman_sync", "gearman_proto", *sys.stdlib_module_names}
 
 
 def sleep_until(deadline: float) -> float:
-    """Return the seconds that a thread sleeps now if it has nothing to do before `deadline`."""
-    return min(max(deadline - _clock(), 0.0), LONGEST_SLEEP)
+    """Return the seconds that this thread sleeps now if it has nothing to do before `deadline`."""
+    is_main = _this_thread() == threading.main_thread().ident
+    return min(max(deadline - _clock(), 0.0), _LONGEST_DELAY if is_main else _LONGEST_SLEEP)
 
 
 # Any, because type checkers take the class for final and do not know its private methods.
@@ -194,8 +199,8 @@ class Bell:
             reraise_from_handler(error)  # Otherwise, two threads have rung at once.
 
     def sleep(self, lock: Lock) -> None:
-        """Sleep without `lock` until the bell has rung since `mute`, or for `LONGEST_SLEEP`."""
-        lock.sleep(self._lock.acquire, True, LONGEST_SLEEP)
+        """Sleep without `lock` until the bell has rung since `mute`, or until `sleep_until`."""
+        lock.sleep(self._lock.acquire, True, sleep_until(math.inf))
 
     def mute(self) -> None:
         """Clear an earlier ring."""
