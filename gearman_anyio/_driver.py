@@ -50,6 +50,7 @@ import anyio.lowlevel
 
 from gearman_proto import Close, Connect, ConnectionError
 from gearman_proto.engines.driving import E_, LISTEN_AGAIN, READ_SIZE, BaseDriver
+from gearman_proto.handlers import is_from_handler, reraise_from_handler
 
 from . import _sockets
 from ._calls import Bell, Call, Event
@@ -417,6 +418,7 @@ class Driver(BaseDriver[E_]):
             try:
                 stream = await self._open_stream(link, timeout)
             except BaseException as error:  # noqa: BLE001 - `connect=` is the application's
+                reraise_from_handler(error)
                 why = reason(failure(error))
                 if self._cut(link):
                     self._feed(self.engine.connect_failed, link, why)
@@ -433,6 +435,7 @@ class Driver(BaseDriver[E_]):
                     try:
                         sock = await _sockets.accept(listener)
                     except Exception as error:  # noqa: BLE001 - backends differ
+                        reraise_from_handler(error)
                         logger.warning("no connection can be accepted: %s", reason(error))
                         await anyio.sleep(LISTEN_AGAIN)
                         continue
@@ -443,7 +446,8 @@ class Driver(BaseDriver[E_]):
     async def _handle(self, sock: socket.socket, handle: Handler) -> None:
         try:
             stream = await socket_stream(sock)
-        except Exception:  # noqa: BLE001 - the peer has gone; backends differ
+        except Exception as error:  # noqa: BLE001 - the peer has gone; backends differ
+            reraise_from_handler(error)
             return
         set_options(stream, None)
         await handle(stream)
@@ -481,6 +485,7 @@ class Driver(BaseDriver[E_]):
                         stream = await secure(stream)
                     except BaseException as error:  # noqa: BLE001 - streams may be anybody's
                         await end_stream(stream)
+                        reraise_from_handler(error)
                         self._lost(link, failure(error))
                         return
                     self._feed(self.engine.connected, link)
@@ -509,6 +514,7 @@ class Driver(BaseDriver[E_]):
             try:
                 await end_stream(stream)
             except Exception as error:  # noqa: BLE001 - the connection has ended in any case
+                reraise_from_handler(error)
                 logger.warning("closing %r failed: %r", link, error)
 
     async def _read(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
@@ -519,6 +525,7 @@ class Driver(BaseDriver[E_]):
                 self._received(link, wire, b"")
                 return
             except BaseException as error:  # noqa: BLE001 - streams may be anybody's
+                reraise_from_handler(error)
                 self._lost(link, failure(error))
                 return
             self._received(link, wire, data)
@@ -535,12 +542,12 @@ class Driver(BaseDriver[E_]):
             self._received(link, wire, data)
         except BlockingIOError:
             pass
-        except OSError as error:
-            stream.unwatch()
-            self._lost(link, error)
         except BaseException as error:
-            # A signal handler may have raised it. The received data may be lost, and asyncio
-            # continues.
+            if isinstance(error, OSError) and not is_from_handler(error):
+                stream.unwatch()
+                self._lost(link, error)
+                return
+            # A signal handler has raised it. The received data may be lost, and asyncio continues.
             self._interrupted(error)
             self._pump()
             raise
@@ -567,6 +574,7 @@ class Driver(BaseDriver[E_]):
                     await stream.send(piece)  # type: ignore[arg-type] # any buffer will do
                     wire.rest = wire.rest[len(piece) :]
             except BaseException as error:  # noqa: BLE001 - streams may be anybody's
+                reraise_from_handler(error)
                 self._lost(link, failure(error))
                 return
 

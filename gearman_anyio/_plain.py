@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
+from gearman_proto.handlers import reraise_from_handler
+
 from ._sockets import end
 from ._streams import socket_stream
 from ._tasks import is_asyncio
@@ -65,7 +67,8 @@ class Plain(ByteStream):
         """
         try:
             sent = self._sock.send(data)
-        except OSError:
+        except OSError as error:
+            reraise_from_handler(error)
             return data
         return b"" if sent == len(data) else memoryview(data)[sent:]
 

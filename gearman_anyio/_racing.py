@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from gearman_proto.engines.racing import Race
+from gearman_proto.handlers import reraise_from_handler
 
 from ._streams import end_stream, reason
 from ._tasks import Tasks
@@ -52,6 +53,7 @@ async def connect(
         try:
             stream = await attempt(found)
         except Exception as error:  # noqa: BLE001 - TLS may raise anything
+            reraise_from_handler(error)
             racing.fail(found, reason(error))
         else:
             racing.won(found)

@@ -16,6 +16,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.stapled import StapledObjectStream
 
 from gearman_proto import errors, keepalive
+from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.keepalive import socket_options
 from gearman_proto.tls import handshake_failure
 
@@ -91,6 +92,7 @@ async def _secure(
     try:
         return await _wrap(stream, context, address.host)
     except Exception as error:  # noqa: BLE001 - streams may be anybody's
+        reraise_from_handler(error)
         raise handshake_failure(reason(error)) from None
 
 

@@ -64,11 +64,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic
 
 from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError, ServerAddress
 from gearman_proto.engines.driving import E_, W_, BaseDriver
+from gearman_proto.handlers import is_from_handler, reraise_from_handler
 
 from ._poller import Listener, Poller
 from ._selector import READ, WRITE
 from ._transport import OPEN, Transport
-from ._turns import Bell, Lock, Turns, is_from_handler, reraise_from_handler, sleep_until
+from ._turns import Bell, Lock, Turns, sleep_until
 
 if TYPE_CHECKING:
     import socket
@@ -133,8 +134,6 @@ class Driver(BaseDriver[E_]):
         self._writable: set[Any] = set()
         #: Called with the Wait of a finished Call, or None. Call `tidy` afterwards.
         self.over = self._released.append
-
-    _reraise = staticmethod(reraise_from_handler)
 
     # The driver's interface.
 

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.engines.driving import LISTEN_AGAIN
 from gearman_proto.errors import ConnectionError
+from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.records import record
 
 from ._selector import READ, Selector
 from ._transport import end
-from ._turns import reraise_from_handler
 from ._waker import CLOSED, ClosedWaker, Waker
 
 if TYPE_CHECKING:

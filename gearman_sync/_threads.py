@@ -16,7 +16,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from ._turns import reraise_from_handler
+from gearman_proto.handlers import reraise_from_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable

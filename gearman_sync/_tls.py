@@ -5,10 +5,10 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, ClassVar
 
+from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.tls import handshake_failure
 
 from ._transport import Stage, Transport
-from ._turns import reraise_from_handler
 
 if TYPE_CHECKING:
     import socket

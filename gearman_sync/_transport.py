@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gearman_proto.engines.driving import READ_SIZE
 from gearman_proto.engines.racing import Race
+from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.keepalive import socket_options, unacknowledged
 
 from ._selector import READ, WRITE
 from ._threads import start_thread
-from ._turns import ignoring, reraise_from_handler
+from ._turns import ignoring
 
 try:
     import fcntl

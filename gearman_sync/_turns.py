@@ -34,13 +34,12 @@ Signals
 
 from __future__ import annotations
 
-import _thread
 import math
-import sys
 import threading
 import time
-from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final
+
+from gearman_proto.handlers import is_from_handler, reraise_from_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,8 +53,6 @@ _LONGEST_DELAY: Final = 1.0
 # Seconds. All systems can sleep that long.
 _LONGEST_SLEEP: Final = 1_000_000.0
 _clock: Final = time.monotonic
-# Packages whose functions are not the application's.
-_LIBRARY: Final = {"gearman_sync", "gearman_proto", *sys.stdlib_module_names}
 
 
 def sleep_until(deadline: float) -> float:
@@ -66,8 +63,6 @@ def sleep_until(deadline: float) -> float:
 
 # Any, because type checkers take the class for final and do not know its private methods.
 _RLock: Final[Any] = type(threading.RLock())
-# Python lacks this function before 3.12, and does not need it: sub-interpreters share everything.
-_is_main_interpreter: Final = getattr(_thread, "_is_main_interpreter", lambda: True)
 # A C function. Calling it as `threading.get_ident` would take two lookups.
 _this_thread: Final = threading.get_ident
 
@@ -111,55 +106,6 @@ class Lock(_RLock):  # type: ignore[misc]
                 reraise_from_handler(error)  # Otherwise, another thread holds it.
 
 
-def _path_to_handler(error: BaseException) -> list[str] | None:
-    """Return the modules of the frames up to the signal handler's that raised `error`.
-
-    Return None if no handler raised it. A handler in C has no frame, but Python's own, for Ctrl-C,
-    raises KeyboardInterrupt, which is not an Exception.
-    """
-    traceback = error.__traceback__
-    if traceback is None or traceback.tb_next is None:
-        return None  # A C function raised it in the frame that has caught it.
-    # The module is slow to import. A program that has not imported it has no handler.
-    signal = sys.modules.get("signal")
-    is_main = threading.current_thread() is threading.main_thread() and _is_main_interpreter()
-    if signal is None or not is_main:
-        return None
-    handlers = map(signal.getsignal, signal.valid_signals())
-    codes = {_code_of(handler) for handler in handlers if callable(handler)} - {None}
-    path: list[str] = []
-    for frame, _ in walk_tb(traceback):
-        if frame.f_code in codes:
-            return path
-        path.append(frame.f_globals.get("__name__", ""))
-    return None
-
-
-def is_from_handler(error: BaseException) -> bool:
-    """Return True if a signal handler raised `error`, so the interrupted function did not fail."""
-    return _path_to_handler(error) is not None
-
-
-def has_hit_the_library(error: BaseException) -> bool:
-    """Return True if a signal handler raised `error` while no function of the application ran.
-
-    If it has hit a callback, the application's function failed, and might have caught the error.
-    """
-    path = _path_to_handler(error)
-    return path is not None and all(name.partition(".")[0] in _LIBRARY for name in path)
-
-
-def reraise_from_handler(error: BaseException) -> None:
-    """Raise `error` again if a signal handler raised it.
-
-    A program's handler can end a call with any exception, TimeoutError for example. Each ``except``
-    of a broad class calls this, so that the exception is not mistaken for the failure of a system
-    call.
-    """
-    if is_from_handler(error):
-        raise error
-
-
 class ignoring:  # noqa: N801 - used as a function is
     """A context manager that ignores OSError, except from a signal handler."""
 
@@ -172,14 +118,6 @@ class ignoring:  # noqa: N801 - used as a function is
         traceback: TracebackType | None,
     ) -> bool:
         return isinstance(error, OSError) and not is_from_handler(error)
-
-
-def _code_of(handler: Any) -> object:
-    while hasattr(handler, "func"):  # A partial.
-        handler = handler.func
-    if not hasattr(handler, "__code__"):  # A method has its function's.
-        handler = type(handler).__call__
-    return getattr(handler, "__code__", None)
 
 
 class Bell:

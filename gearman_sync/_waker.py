@@ -20,8 +20,10 @@ import os
 import socket
 from typing import Final
 
+from gearman_proto.handlers import reraise_from_handler
+
 from ._transport import QuietSocket
-from ._turns import ignoring, reraise_from_handler
+from ._turns import ignoring
 
 
 def _quiet(sock: socket.socket) -> QuietSocket:

@@ -28,6 +28,7 @@ from gearman_proto.engines.outcomes import (
     leaves,
     to_send,
 )
+from gearman_proto.handlers import has_hit_the_library
 from gearman_proto.jobs.results import status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
 from gearman_proto.tls import make_contexts
@@ -36,7 +37,6 @@ from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWar
 from ._driver import Driver, chance
 from ._opened import Opened, SSLContext, load_ssl
 from ._threads import Pool
-from ._turns import has_hit_the_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable

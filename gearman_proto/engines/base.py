@@ -13,7 +13,7 @@ from .states import State, StateTable, turn
 from .timers import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableSequence
+    from collections.abc import Iterable, MutableSequence
 
     from gearman_proto.wire.connection import Connection
 
@@ -168,8 +168,6 @@ class Engine(Protocol[L]):
     * Optional: `measured` for each of `links_to_measure`, before `handle_timeout`. Without it, an
       engine can't see bytes leave the system's send queue, so after a large write it waits longer
       before it disconnects a server (see `delivery`).
-    * Optional: set `reraise`, which raises the exception of a signal handler again. Otherwise, an
-      engine that reads a request might mistake it for an error of the application's request.
 
     A driver gets each `link` from a `Connect`, or from a server's `accept`. While `link.behind` is
     true, the engine has unprocessed data from that link. The driver must not read from the link
@@ -262,15 +260,10 @@ class Engine(Protocol[L]):
         """
 
 
-def _ignore(error: Exception) -> None:
-    """Do nothing, where no signal handler raises exceptions."""
-
-
 class BaseEngine:
     """The pending actions, the deadlines, and the waiting calls that every engine has."""
 
     def __init__(self) -> None:
-        self.reraise: Callable[[Exception], object] = _ignore
         #: True if `abandon` was called. Requests of this engine are lost.
         self.is_abandoned: bool = False
         # Engines and links have few of these, and an empty deque takes 760 bytes instead of 56.

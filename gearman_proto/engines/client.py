@@ -61,6 +61,7 @@ from gearman_proto.errors import (
     RemoteProtocolError,
     ServerUnavailable,
 )
+from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import SLICE, check_requests, submit_event
 from gearman_proto.jobs.supply import Supply
@@ -517,7 +518,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 else:
                     pieces = send(item.event, item)
             except Exception as error:
-                self.reraise(error)
+                reraise_from_handler(error)
                 if connection.unanswered != last:
                     raise  # A signal handler raised it after the packet was made.
                 self._unsendable(link, item, error)
@@ -844,7 +845,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         try:
             step(request, *args, **options)
         except Exception as error:  # noqa: BLE001 - whatever the application made of it
-            self.reraise(error)
+            reraise_from_handler(error)
             self._fail(request, _changed(error))
 
     def _lost_sent(

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeAlias, TypeVar
 
 from gearman_proto.errors import ConnectionError
-
-from .base import BaseEngine
+from gearman_proto.handlers import reraise_from_handler
 
 if TYPE_CHECKING:
     from .base import Engine
@@ -51,18 +50,12 @@ class BaseDriver(Generic[E_]):
 
     def __init__(self, make_engine: Callable[[], E_], log: Callable[..., object]) -> None:
         self._make_engine = make_engine
-        self.engine: E_ = self._new_engine()
+        self.engine: E_ = make_engine()
         self._log = log
         # Waits of calls that are over, for the engine to be told of, and calls that are to be made.
         # Appended to from anywhere. There are few at a time.
         self._released: list[Wait | None] = []
         self._posted: list[Callable[[E_, float], object]] = []
-
-    def _new_engine(self) -> E_:
-        engine = self._make_engine()
-        if isinstance(engine, BaseEngine):
-            engine.reraise = self._reraise
-        return engine
 
     def _replace(self, error: Exception) -> None:
         """End all calls with `error`, which has left the engine in an unknown state.
@@ -72,7 +65,7 @@ class BaseDriver(Generic[E_]):
         for wait in self.engine.abandon(error):
             wait.wake()
         if not self.engine.closed:
-            self.engine = self._new_engine()
+            self.engine = self._make_engine()
 
     def _release_all(self, now: float) -> None:
         while self._released:
@@ -88,7 +81,7 @@ class BaseDriver(Generic[E_]):
             try:
                 self._posted[0](self.engine, now)
             except Exception as error:  # noqa: BLE001 - a bug, as in `_tell`
-                self._reraise(error)
+                reraise_from_handler(error)
                 self._log("internal error in %r", self._posted[0])
                 self._replace(error)
             del self._posted[0]  # Only now: a signal's exception would lose it.
@@ -103,7 +96,7 @@ class BaseDriver(Generic[E_]):
         try:
             return call(*args)
         except Exception as error:  # noqa: BLE001 - whatever it is
-            self._reraise(error)
+            reraise_from_handler(error)
             self._log("internal error in %s", getattr(call, "__qualname__", call))
             self._replace(error)
             return None
@@ -122,10 +115,6 @@ class BaseDriver(Generic[E_]):
         Return None if this is unknown.
         """
         return None
-
-    @staticmethod
-    def _reraise(error: Exception) -> None:
-        """Raise `error` again if it is no bug, but a signal handler's. Adapters know more."""
 
     def _interrupted(self, error: BaseException) -> None:
         """Replace the engine, because `error`, usually a signal handler's, has interrupted it."""

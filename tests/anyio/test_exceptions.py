@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import logging
+import signal
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -477,6 +479,48 @@ async def test_a_bug(
         async with working(first, {task: echo}):
             request = await client.submit_job(task, "y", poll_timeout=PATIENCE)
         assert request.result == b"y"
+
+
+class Limit(TimeoutError):
+    """The exception of a signal handler, as a time limit raises it."""
+
+
+async def test_exception_of_a_signal_handler_in_the_engine_is_no_internal_error(
+    server: Any,
+    task: str,
+    anyio_backend_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """trio raises it. asyncio continues, so the call raises an error that names it."""
+    limit = Limit("one second")
+
+    def on_signal(number: int, frame: object) -> None:
+        raise limit
+
+    def interrupted(*args: Any) -> None:
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGUSR1)
+
+    async def submit() -> None:
+        async with gearman.GearmanClient([server.address]) as client:
+            monkeypatch.setattr(client._driver.engine, "receive_data", interrupted)
+            await client.submit_job(task, "x", background=True)
+
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    is_asyncio = anyio_backend_name == "asyncio"
+    reported: list[object] = []
+    if is_asyncio:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, context: reported.append(context["exception"])
+        )
+    try:
+        with pytest.raises(ConnectionError if is_asyncio else Limit, match="one second") as caught:
+            await submit()
+        assert (reported if is_asyncio else [caught.value]) == [limit]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not [each for each in caplog.records if each.name == "gearman"]
 
 
 async def wait_a_moment(

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from gearman_proto import ConnectionError
-from gearman_proto.engines.base import BaseEngine
 from gearman_proto.engines.driving import BaseDriver
 from gearman_proto.engines.waits import Wait
 
@@ -27,13 +26,6 @@ class Engine:
 
     def release(self, wait: Wait, now: float) -> None:
         self.released.append((wait, now))
-
-
-class BaseEngineWithoutLinks(BaseEngine):
-    closed = False
-
-    def _links(self) -> list[Any]:
-        return []
 
 
 def a_wait() -> Wait:
@@ -88,13 +80,6 @@ def test_a_signal_in_the_middle_of_the_engine(driver: BaseDriver[Any]) -> None:
     (error,) = interrupted.errors
     assert isinstance(error, ConnectionError)
     assert str(error) == "interrupted by KeyboardInterrupt()"
-
-
-def test_each_engine_learns_how_to_raise_a_handlers_exception_again() -> None:
-    driver = BaseDriver[Any](BaseEngineWithoutLinks, lambda *args: None)
-    for _ in range(2):
-        assert driver.engine.reraise is driver._reraise
-        driver._interrupted(KeyboardInterrupt())
 
 
 def test_a_closed_engine_gets_no_successor() -> None:
