@@ -23,8 +23,7 @@ from unittest import mock
 from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 from gearman_proto.engines import client as client_module
 from gearman_proto.engines.base import LinkState
-from gearman_proto.engines.heartbeat import Aside
-from gearman_proto.engines.queries import StatusWait
+from gearman_proto.engines.queries import Probe, StatusWait
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.errors import GearmanError, InvalidClientState, LocalProtocolError
 from gearman_proto.jobs.encoder import NoopEncoder
@@ -327,7 +326,11 @@ class _Game(ConnectingGame[Peer]):
         assert link.connection.buffered <= _MAX_PACKET_SIZE + 12
         if link.state in (LinkState.WAITING, LinkState.CONNECTING):
             assert link in self.engine._timers
-        asked = [t for t in link.connection.unanswered_tokens() if not isinstance(t, Aside)]
+        asked = [
+            t
+            for t in link.connection.unanswered_tokens()
+            if not isinstance(t, Probe) or t.is_awaited
+        ]
         if self.engine._heartbeat != float("inf") and (asked or link.jobs):
             assert link.heartbeat.due is not None
             assert link in self.engine._timers

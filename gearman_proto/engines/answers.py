@@ -33,8 +33,7 @@ from gearman_proto.wire.packets import number
 from .clientlink import requests_of
 from .connecting import server_error
 from .foreground import Submit
-from .heartbeat import JobQuestion
-from .queries import Query
+from .queries import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.request import JobStatus
     from gearman_proto.jobs.updates import Updates
 
-    from .clientlink import ClientLink, Trial
+    from .clientlink import ClientLink
 
 
 class Answers:
@@ -123,38 +122,17 @@ class Answers:
             link.jobs.answered(item, None)
         for request in requests_of(item):
             request.leave(JOB_FAILED, error)
-        if isinstance(item, Query):
+        if isinstance(item, Probe):
             item.fail(error)
-        elif isinstance(item, JobQuestion):
-            link.heartbeat.answered()
 
     def _on_unanswered(self, link: ClientLink, event: Unanswered) -> None:
-        item = event.answers
-        if isinstance(item, Query):
-            item.fail(
-                ServerError("UNANSWERED", f"{link.address} does not answer {event.packet.name}")
-            )
+        text = f"{link.address} does not answer {event.packet.name}"
+        event.answers.fail(ServerError("UNANSWERED", text))
 
     def _on_status_res(self, link: ClientLink, event: StatusRes | StatusResUnique) -> None:
-        item: Query | JobQuestion | Trial = event.answers
-        known = number(event.known) != 0
-        if isinstance(event, StatusRes) and not known:
+        if isinstance(event, StatusRes) and not number(event.known):
             self._lost_job(link, event.handle)
-        if isinstance(item, JobQuestion):
-            link.heartbeat.answered()
-        if not isinstance(item, Query):
-            return
-        status: JobStatus = {
-            "handle": item.request.handle,
-            "known": known,
-            "running": number(event.running) != 0,
-            "numerator": number(event.numerator),
-            "denominator": number(event.denominator),
-            "time_received": self._wall_clock(),
-        }
-        if isinstance(event, StatusResUnique):
-            status["client_count"] = number(event.clients)
-        item.answer(status)
+        event.answers.answer(event, self._wall_clock())
 
     @staticmethod
     def _lost_job(link: ClientLink, handle: bytes) -> None:

@@ -81,9 +81,8 @@ from .clientlink import (
 )
 from .connecting import ConnectingEngine
 from .foreground import LoneRef, RequestRef, Submit
-from .heartbeat import Aside
 from .pool import Server, ServerPool
-from .queries import Asked, Query, StatusWait
+from .queries import Asked, Probe, Query, StatusWait
 from .waits import RequestsWait, Stream, UpdateStream, Wait
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ _R = TypeVar("_R", bound=RequestsWait)
 
 
 # Asks for exceptions; it is the first thing in a link's outbox.
-_GREETING: Final = Aside(OptionReq(b"exceptions"))
+_GREETING: Final = Probe(OptionReq(b"exceptions"))
 
 
 class ClientEngine(ConnectingEngine[ClientLink]):
@@ -390,7 +389,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._make_rest(link, now)
             self._tell_close(link)
             for item in self._empty(link):
-                if isinstance(item, Query):
+                if isinstance(item, Probe):
                     item.fail(self._unavailable())
                 elif not item.waits:
                     item.strand()
@@ -426,11 +425,11 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 yield from requests_of(item)
             yield from link.jobs.give_up()
 
-    def _empty(self, link: ClientLink) -> list[GearmanJobRequest | Query]:
+    def _empty(self, link: ClientLink) -> list[GearmanJobRequest | Probe]:
         """Drop `link`, and return what was under way on it."""
-        here: list[GearmanJobRequest | Query] = []
+        here: list[GearmanJobRequest | Probe] = []
         for item in link.items():
-            here += (item,) if isinstance(item, Query) else requests_of(item)
+            here += (item,) if isinstance(item, Probe) else requests_of(item)
         here += link.jobs.give_up()
         link.outbox.clear()
         link.supplies.clear()
@@ -493,7 +492,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         send = connection.send_with_data_passthrough
         while ahead:
             question = ahead.popleft()
-            if not isinstance(question, Aside):
+            if isinstance(question, memoryview):
                 link.delivery.handed += len(question)
                 return bytes(question)
             packets += send(question.event, question)
@@ -829,13 +828,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         for item in link.connection.unanswered_tokens():
             for request in requests_of(item):
                 self._go_on(self._lost_sent, request, server, error, now)
-            if isinstance(item, Query):
-                self._lost_query(item, server, error, now, was_up=True)
+            if isinstance(item, Probe) and item.lost(server, error, was_up=True):
+                self._link_to(server, now).outbox.append(item)
         for item in outbox:
             for request in requests_of(item):
                 self._go_on(self._lost_unsent, request, server, error, now, was_up=was_up)
-            if isinstance(item, Query):
-                self._lost_query(item, server, error, now, was_up=was_up)
+            if isinstance(item, Probe) and item.lost(server, error, was_up=was_up):
+                self._link_to(server, now).outbox.append(item)
         self._tell_waits(link, error)
 
     def _go_on(
@@ -927,16 +926,6 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Forget the requests that nobody holds any more."""
         while self.dropped:
             self.dropped.popleft().forget()
-
-    def _lost_query(
-        self, query: Query, server: Server, error: Exception, now: float, *, was_up: bool
-    ) -> None:
-        """Ask again, once: the connection may have been dead for long without anybody noticing."""
-        if was_up and not query.answered and server not in query.retried:
-            query.retried.add(server)
-            self._link_to(server, now).outbox.append(query)
-        else:
-            query.fail(ServerUnavailable(f"{server.address} did not answer: {error}"))
 
 
 def _shut_down() -> InvalidClientState:

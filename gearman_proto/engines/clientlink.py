@@ -13,8 +13,8 @@ from gearman_proto.wire.packets import HEADER_SIZE, Role
 
 from .connecting import OutgoingLink
 from .foreground import ForegroundJobs, Submit
-from .heartbeat import Aside, Heartbeat
-from .queries import Query
+from .heartbeat import Heartbeat
+from .queries import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,13 +35,8 @@ LARGE: Final = 2 * _PIECE
 ITEM_COST: Final = 1024
 
 
-class Trial:
-    """A probe of a server that has failed. Every server answers it."""
-
-    event: Final = GetStatus(b"H:trial:0")
-
-
-TRIAL: Final = Trial()
+#: Asks a server that has failed. Every server answers this.
+TRIAL: Final = Probe(GetStatus(b"H:trial:0"), is_awaited=True)
 
 
 class ClientLink(OutgoingLink):
@@ -71,11 +66,11 @@ class ClientLink(OutgoingLink):
     ) -> None:
         super().__init__(server, Role.CLIENT, max_packet_size)
         self.engine: BaseEngine = engine
-        self.outbox: deque[GearmanJobRequest | Submit | Query | Aside | Trial] = deque()
+        self.outbox: deque[GearmanJobRequest | Submit | Probe] = deque()
         self.supplies: list[tuple[Supply, tuple[RequestsWait, ...]]] = []
         self.jobs: ForegroundJobs = ForegroundJobs(dropped)
         self.waits: list[Wait] = []
-        self.ahead: deque[memoryview | Aside] = deque()
+        self.ahead: deque[memoryview | Probe] = deque()
         self.heartbeat: Heartbeat = Heartbeat(
             heartbeat, self.jobs, self.delivery, self.ahead.append
         )
@@ -92,14 +87,16 @@ class ClientLink(OutgoingLink):
 
     def is_awaited(self) -> bool:
         """Return whether the client waits for anything from the server."""
-        return bool(self.jobs) or any(not isinstance(item, Aside) for item in self.items())
+        return bool(self.jobs) or any(
+            not isinstance(item, Probe) or item.is_awaited for item in self.items()
+        )
 
     def abandoned(self) -> int:
         """Return the approximate number of bytes buffered for the server by abandoned calls."""
         size = 0
         for item in self.items():
             size += sum(map(abandoned_size, requests_of(item)))
-            if isinstance(item, Query) and item.wait.done:
+            if isinstance(item, Probe) and item.is_abandoned:
                 size += ITEM_COST
         return size
 

@@ -41,11 +41,14 @@ from typing import TYPE_CHECKING, Final
 
 from gearman_proto import constants
 from gearman_proto.names import to_wire
-from gearman_proto.records import record
-from gearman_proto.wire.events import EchoReq, GetStatus, PacketEvent
+from gearman_proto.wire.events import EchoReq, GetStatus
+
+from .queries import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from gearman_proto.wire.events import PacketEvent, StatusRes, StatusResUnique
 
     from .delivery import Delivery
     from .foreground import ForegroundJobs, Job, LoneRef
@@ -58,20 +61,25 @@ _LATE: Final = 1.0
 _MIN_GROWTH: Final = 1024
 
 
-@record(eq=False)
-class Aside:
-    """A packet that the engine sends on its own, so no call waits for the answer."""
-
-    event: PacketEvent
-
-
-class JobQuestion(Aside):
+class JobProbe(Probe):
     """A question whether the server has a job."""
 
-    __slots__ = ()
+    __slots__ = ("_on_end",)
+
+    def __init__(self, event: PacketEvent, on_end: Callable[[], object]) -> None:
+        super().__init__(event)
+        self._on_end = on_end
+
+    def answer(self, event: StatusRes | StatusResUnique, now: float) -> None:  # noqa: ARG002
+        """Ask about the next job."""
+        self._on_end()
+
+    def fail(self, error: Exception) -> None:  # noqa: ARG002
+        """Ask about the next job."""
+        self._on_end()
 
 
-_ECHO: Final = Aside(EchoReq(b"heartbeat"))
+_ECHO: Final = Probe(EchoReq(b"heartbeat"))
 
 
 class Heartbeat:
@@ -111,7 +119,7 @@ class Heartbeat:
         seconds: float,
         jobs: ForegroundJobs,
         delivery: Delivery,
-        ask: Callable[[Aside], object],
+        ask: Callable[[Probe], object],
     ) -> None:
         self._seconds = seconds
         self._jobs = jobs
@@ -180,8 +188,8 @@ class Heartbeat:
         self._ask(_ECHO)
         return True
 
-    def answered(self) -> None:
-        """Note that the server has answered a JobQuestion."""
+    def _answered(self) -> None:
+        """Note that the server has answered a JobProbe."""
         self._under_way -= 1
         self._ask_next()
 
@@ -199,7 +207,7 @@ class Heartbeat:
         for job in self._round:
             handle = to_wire(job.handle)
             if self._jobs.get(job.handle) is job and len(handle) <= constants.MAX_HANDLE_SIZE:
-                self._ask(JobQuestion(GetStatus(handle)))
+                self._ask(JobProbe(GetStatus(handle), self._answered))
                 self._under_way += 1
                 return True
         return False

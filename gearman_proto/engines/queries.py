@@ -1,14 +1,15 @@
-"""Questions for the status of jobs (GET_STATUS, GET_STATUS_UNIQUE), to one server or to several."""
+"""Questions to servers, above all for the status of jobs (GET_STATUS, GET_STATUS_UNIQUE)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gearman_proto import constants
-from gearman_proto.errors import InvalidClientState
+from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.submitting import check_requests
 from gearman_proto.names import check_name
-from gearman_proto.wire.events import GetStatus, GetStatusUnique
+from gearman_proto.wire.events import GetStatus, GetStatusUnique, StatusResUnique
+from gearman_proto.wire.packets import number
 
 from .waits import RequestsWait
 
@@ -16,20 +17,61 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
-    from gearman_proto.wire.events import PacketEvent
+    from gearman_proto.wire.events import PacketEvent, StatusRes
 
     from .pool import Server, ServerPool
 
 
-class Query:
-    """A question for the status of one request, to one server or to several."""
+class Probe:
+    """A question that the engine asks for itself, so no call waits for the answer.
 
-    __slots__ = ("answered", "error", "event", "open", "request", "retried", "wait")
+    Args:
+        event: The packet.
+        is_awaited: True if the server is dead unless it answers.
+    """
+
+    __slots__ = ("event", "is_awaited")
+
+    def __init__(self, event: PacketEvent, *, is_awaited: bool = False) -> None:
+        self.event: PacketEvent = event
+        self.is_awaited: bool = is_awaited
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True if a call asked this and has given up."""
+        return False
+
+    def answer(self, event: StatusRes | StatusResUnique, now: float) -> None:
+        """Process an answer to GET_STATUS or GET_STATUS_UNIQUE.
+
+        Args:
+            event: The answer.
+            now: Seconds since 1970.
+        """
+
+    def fail(self, error: Exception) -> None:
+        """Process the failure of the question at one server."""
+
+    def lost(self, server: Server, error: Exception, *, was_up: bool) -> bool:  # noqa: ARG002
+        """Process the loss of a connection. Return True if the engine should ask again.
+
+        Args:
+            server: The server.
+            error: The reason.
+            was_up: True if the connection had been open.
+        """
+        return False
+
+
+class Query(Probe):
+    """A call's question for the status of one request, to one server or to several."""
+
+    __slots__ = ("answered", "error", "open", "request", "retried", "wait")
 
     def __init__(self, request: GearmanJobRequest, wait: StatusWait, event: PacketEvent) -> None:
+        super().__init__(event, is_awaited=True)
         self.request: GearmanJobRequest = request
         self.wait: StatusWait = wait
-        self.event: PacketEvent = event
         #: How many servers have not answered.
         self.open: int = 0
         #: True once `request` has its status, or will not get one.
@@ -39,11 +81,26 @@ class Query:
         #: The servers that were asked a second time, after a lost connection.
         self.retried: set[Server] = set()
 
-    def answer(self, status: JobStatus) -> None:
-        """A server has answered. It counts if it knows the job, or if it is the last one."""
+    @property
+    def is_abandoned(self) -> bool:
+        """True if the call has given up."""
+        return self.wait.done
+
+    def answer(self, event: StatusRes | StatusResUnique, now: float) -> None:
+        """Process the answer of a server that knows the job, or of the last server."""
         self.open -= 1
         if self.answered:
             return
+        status: JobStatus = {
+            "handle": self.request.handle,
+            "known": number(event.known) != 0,
+            "running": number(event.running) != 0,
+            "numerator": number(event.numerator),
+            "denominator": number(event.denominator),
+            "time_received": now,
+        }
+        if isinstance(event, StatusResUnique):
+            status["client_count"] = number(event.clients)
         if status["known"] or (not self.open and self.error is None):
             self.request.set_status(status)
             self._finish()
@@ -51,10 +108,18 @@ class Query:
             self._check()
 
     def fail(self, error: Exception) -> None:
-        """A server will not answer. It may be the one that knows the job."""
+        """Note that a server will not answer. It might be the one that knows the job."""
         self.open -= 1
         self.error = self.error or error
         self._check()
+
+    def lost(self, server: Server, error: Exception, *, was_up: bool) -> bool:
+        """Ask once more if the connection was open: it might have been dead for long."""
+        if was_up and not self.answered and server not in self.retried:
+            self.retried.add(server)
+            return True
+        self.fail(ServerUnavailable(f"{server.address} did not answer: {error}"))
+        return False
 
     def _check(self) -> None:
         if not self.open and not self.answered and self.error is not None:
