@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.errors import InvalidWorkerState, LocalProtocolError
+from gearman_proto.errors import GearmanError, InvalidWorkerState, LocalProtocolError
 from gearman_proto.jobs.encoder import DataEncoder
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
 from gearman_proto.wire.events import (
@@ -106,6 +106,24 @@ async def test_what_a_server_is_told(kit: Kit, start_server: StartServer) -> Non
     assert SetClientId("mé".encode()) in events
     functions = [event for event in events if isinstance(event, (CanDo, CanDoTimeout))]
     assert functions == [CanDo(b"b"), CanDoTimeout(b"c", b"1500"), CanDoTimeout(b"d", b"2000")]
+
+
+async def test_worker_keeps_its_abilities_and_client_id_after_a_bug(
+    kit: Kit, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server(give())
+    worker = await kit.make_worker(server.address, tasks={"a": echo})
+    worker.set_client_id("me")
+
+    def broken(*args: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(worker._driver.engine, "connected", broken)
+    with pytest.raises(GearmanError, match="internal error: ZeroDivisionError"):
+        await worker.work()
+    await kit.work(worker)
+    await kit.eventually(lambda: GrabJobUniq() in server.events)
+    assert server.events[: server.events.index(GrabJobUniq())] == [SetClientId(b"me"), CanDo(b"a")]
 
 
 @pytest.mark.both_servers
