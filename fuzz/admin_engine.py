@@ -27,7 +27,7 @@ from gearman_proto.errors import (
     ServerError,
     ServerUnavailable,
 )
-from gearman_proto.wire.events import EchoReq, EchoRes, Error, Event, InvalidRequest
+from gearman_proto.wire.packets import EchoReq, EchoRes, Error, Event, InvalidRequest
 from tests.engines.admin_harness import Peer
 
 from .game import TIMEOUTS, ConnectingGame, with_peer

@@ -30,7 +30,7 @@ from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import next_update
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.jobs.supply import Supply
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     EchoReq,
     EchoRes,
     Error,

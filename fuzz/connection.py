@@ -17,26 +17,24 @@ from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.testing import pack
 from gearman_proto.wire import connection
 from gearman_proto.wire.connection import Connection
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    BY_NAME,
+    BY_NUMBER,
     EVENT_CLASSES,
+    HEADER,
+    HEADER_SIZE,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    PACKETS,
     ConnectionClosed,
     Event,
     InvalidRequest,
     JobCreated,
     OptionReq,
     PacketEvent,
+    Role,
     TextLine,
     Unanswered,
-)
-from gearman_proto.wire.packets import (
-    BY_NAME,
-    BY_NUMBER,
-    HEADER,
-    HEADER_SIZE,
-    MAGIC_REQUEST,
-    MAGIC_RESPONSE,
-    PACKETS,
-    Role,
 )
 
 from . import Failure

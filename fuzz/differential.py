@@ -23,14 +23,17 @@ from typing import TYPE_CHECKING, Any, Final
 from gearman_proto import text
 from gearman_proto.errors import GearmanError, LocalProtocolError, RemoteProtocolError
 from gearman_proto.wire.connection import NEED_DATA, Connection
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    PACKETS,
     SUBMITS,
     CanDo,
     JobCreated,
     OptionReq,
+    Role,
     SubmitJob,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, PACKETS, Role
 from tests.engines import admin_harness, server_harness
 from tests.engines.server_replay import LEFT_OUT, Replay
 from tests.recordings import VECTORS

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from gearman_proto.wire.events import EVENT_CLASSES
-from gearman_proto.wire.packets import PACKETS, Role
+from gearman_proto.wire.packets import EVENT_CLASSES, PACKETS, Role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gearman_proto.wire.events import PacketEvent
-    from gearman_proto.wire.packets import PacketType
+    from gearman_proto.wire.packets import PacketEvent, PacketType
 
 T = TypeVar("T")
 

@@ -25,7 +25,13 @@ from typing import TYPE_CHECKING, Final
 
 from gearman_proto.engines.server import _FEW_BYTES, ServerEngine
 from gearman_proto.errors import LocalProtocolError
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    BY_NUMBER,
+    HEADER,
+    HEADER_SIZE,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    PACKETS,
     CanDo,
     Error,
     Event,
@@ -38,6 +44,7 @@ from gearman_proto.wire.events import (
     JobCreated,
     NoJob,
     PacketEvent,
+    Role,
     SubmitJob,
     SubmitJobHigh,
     SubmitJobLow,
@@ -49,15 +56,6 @@ from gearman_proto.wire.events import (
     WorkFail,
     WorkStatus,
     WorkWarning,
-)
-from gearman_proto.wire.packets import (
-    BY_NUMBER,
-    HEADER,
-    HEADER_SIZE,
-    MAGIC_REQUEST,
-    MAGIC_RESPONSE,
-    PACKETS,
-    Role,
     parse,
 )
 from tests.engines.harness import Bell

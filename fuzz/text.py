@@ -28,8 +28,14 @@ from gearman_proto.errors import RemoteProtocolError, ServerError
 from gearman_proto.foreign import shown
 from gearman_proto.names import to_text
 from gearman_proto.wire.connection import NEED_DATA, Connection
-from gearman_proto.wire.events import SubmitJob, SubmitJobBg, SubmitJobEpoch, TextLine
-from gearman_proto.wire.packets import Role, number
+from gearman_proto.wire.packets import (
+    Role,
+    SubmitJob,
+    SubmitJobBg,
+    SubmitJobEpoch,
+    TextLine,
+    number,
+)
 from gearman_proto.wire.text import Command, Reply
 from gearman_sync.cli.lines import split_lines
 from tests.engines.server_harness import World

@@ -25,7 +25,8 @@ from gearman_proto.errors import (
     InvalidWorkerState,
     LocalProtocolError,
 )
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    PACKETS,
     EchoReq,
     EchoRes,
     Error,
@@ -37,7 +38,6 @@ from gearman_proto.wire.events import (
     Noop,
     PacketEvent,
 )
-from gearman_proto.wire.packets import PACKETS
 from tests.engines.harness import Bell
 from tests.engines.worker_harness import Peer
 

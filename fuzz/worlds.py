@@ -12,7 +12,7 @@ from gearman_proto.wire.packets import MAGIC_RESPONSE
 from tests.engines import admin_harness, harness, server_harness, worker_harness
 
 if TYPE_CHECKING:
-    from gearman_proto.wire.events import PacketEvent
+    from gearman_proto.wire.packets import PacketEvent
 
 
 class _Told:

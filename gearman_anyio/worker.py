@@ -21,7 +21,7 @@ from gearman_proto.arguments import to_seconds
 from gearman_proto.engines.outcomes import Ending, Happened, Watch, exc_info_of, leaves, to_send
 from gearman_proto.jobs.results import status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
-from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWarning
+from gearman_proto.wire.packets import WorkData, WorkException, WorkFail, WorkWarning
 
 from ._callbacks import NO_GUARD, Escaped, Host, awaited, call_back, guard
 from ._driver import Driver, chance
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gearman_proto import HostSpec, ServerAddress
     from gearman_proto.engines.worker import WorkStream
     from gearman_proto.jobs.results import ExcInfo
-    from gearman_proto.wire.events import PacketEvent
+    from gearman_proto.wire.packets import PacketEvent
 
     from ._calls import Call
     from ._streams import Connector

@@ -62,7 +62,8 @@ from .jobs import (
     prepare,
 )
 from .jobs.encoder import DataEncoder, NoopEncoder
-from .wire import events, text
+from .wire import packets as events
+from .wire import text
 from .wire.connection import NEED_DATA, Connection
 from .wire.packets import PACKETS, PacketType, Role
 from .wire.text import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus

@@ -32,7 +32,7 @@ from gearman_proto.handlers import has_hit_the_library
 from gearman_proto.jobs.results import status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
 from gearman_proto.tls import make_contexts
-from gearman_proto.wire.events import WorkData, WorkException, WorkFail, WorkWarning
+from gearman_proto.wire.packets import WorkData, WorkException, WorkFail, WorkWarning
 
 from ._driver import Driver, chance
 from ._opened import Opened, SSLContext, load_ssl
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from gearman_proto import ServerAddress
     from gearman_proto.engines.worker import WorkStream
     from gearman_proto.jobs.results import ExcInfo
-    from gearman_proto.wire.events import PacketEvent
+    from gearman_proto.wire.packets import PacketEvent
 
     from ._driver import Call
 

@@ -16,7 +16,7 @@ from gearman_proto.testing import jobs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto.wire.events import PacketEvent
+    from gearman_proto.wire.packets import PacketEvent
 
 
 class JobDouble(jobs.JobDouble):

@@ -35,8 +35,7 @@ from gearman_proto.errors import (
     ServerUnavailable,
 )
 from gearman_proto.wire.connection import NEED_DATA
-from gearman_proto.wire.events import EchoReq, EchoRes, Error, TextLine
-from gearman_proto.wire.packets import Role
+from gearman_proto.wire.packets import EchoReq, EchoRes, Error, Role, TextLine
 from gearman_proto.wire.text import DEFAULT_MAX_REPLY_SIZE, Command, Reply
 
 from .base import Close
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from gearman_proto.address import ServerAddress
-    from gearman_proto.wire.events import Event
+    from gearman_proto.wire.packets import Event
 
 T = TypeVar("T")
 

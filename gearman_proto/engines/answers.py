@@ -13,7 +13,7 @@ from gearman_proto.jobs.request import leave_together
 from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
 from gearman_proto.names import to_text
 from gearman_proto.wire.connection import NEED_DATA
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     EchoRes,
     Error,
     JobCreated,
@@ -27,8 +27,8 @@ from gearman_proto.wire.events import (
     WorkFail,
     WorkStatus,
     WorkWarning,
+    number,
 )
-from gearman_proto.wire.packets import number
 
 from .clientlink import requests_of
 from .connecting import server_error

@@ -66,7 +66,7 @@ from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import SLICE, check_requests, submit_event
 from gearman_proto.jobs.supply import Supply
 from gearman_proto.names import to_wire
-from gearman_proto.wire.events import OptionReq
+from gearman_proto.wire.packets import OptionReq
 
 from .answers import Answers
 from .base import CONNECTING, OPEN, WAITING

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gearman_proto.constants import JOB_PENDING
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.names import check_task
-from gearman_proto.wire.events import SUBMITS, GetStatus
-from gearman_proto.wire.packets import HEADER_SIZE, Role
+from gearman_proto.wire.packets import HEADER_SIZE, SUBMITS, GetStatus, Role
 
 from .connecting import OutgoingLink
 from .foreground import ForegroundJobs, Submit
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gearman_proto.jobs.supply import Supply
-    from gearman_proto.wire.events import PlainSubmit
+    from gearman_proto.wire.packets import PlainSubmit
 
     from .base import BaseEngine
     from .foreground import LoneRef, RequestRef

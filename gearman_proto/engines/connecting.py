@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gearman_proto.address import ServerAddress
-    from gearman_proto.wire.events import Error
-    from gearman_proto.wire.packets import Role
+    from gearman_proto.wire.packets import Error, Role
 
     from .pool import Server
 

@@ -41,14 +41,14 @@ from typing import TYPE_CHECKING, Final
 
 from gearman_proto import constants
 from gearman_proto.names import to_wire
-from gearman_proto.wire.events import EchoReq, GetStatus
+from gearman_proto.wire.packets import EchoReq, GetStatus
 
 from .queries import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gearman_proto.wire.events import PacketEvent, StatusRes, StatusResUnique
+    from gearman_proto.wire.packets import PacketEvent, StatusRes, StatusResUnique
 
     from .delivery import Delivery
     from .foreground import ForegroundJobs, Job, LoneRef

@@ -17,7 +17,7 @@ from gearman_proto import constants
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.results import failure_events, result_event
 from gearman_proto.records import record
-from gearman_proto.wire.events import WorkFail
+from gearman_proto.wire.packets import WorkFail
 
 from .states import State
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.jobs.results import ExcInfo
-    from gearman_proto.wire.events import PacketEvent
+    from gearman_proto.wire.packets import PacketEvent
 
 
 class Happened(State):

@@ -8,8 +8,7 @@ from gearman_proto import constants
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.submitting import check_requests
 from gearman_proto.names import check_name
-from gearman_proto.wire.events import GetStatus, GetStatusUnique, StatusResUnique
-from gearman_proto.wire.packets import number
+from gearman_proto.wire.packets import GetStatus, GetStatusUnique, StatusResUnique, number
 
 from .waits import RequestsWait
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
-    from gearman_proto.wire.events import PacketEvent, StatusRes
+    from gearman_proto.wire.packets import PacketEvent, StatusRes
 
     from .pool import Server, ServerPool
 

@@ -40,7 +40,7 @@ from gearman_proto.arguments import check_count, check_packet_size
 from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
 from gearman_proto.wire.connection import NEED_DATA, Connection
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     SUBMITS,
     AllYours,
     CanDo,
@@ -67,6 +67,7 @@ from gearman_proto.wire.events import (
     PacketEvent,
     PreSleep,
     ResetAbilities,
+    Role,
     SetClientId,
     StatusRes,
     StatusResUnique,
@@ -81,8 +82,8 @@ from gearman_proto.wire.events import (
     WorkFail,
     WorkStatus,
     WorkWarning,
+    number,
 )
-from gearman_proto.wire.packets import Role, number
 
 from .accepted import SERVER_LIVES, SERVING, ServerLife, ServerLink
 from .base import GONE, OPEN, BaseEngine, Close, LinkState, StopListening, take_chunk

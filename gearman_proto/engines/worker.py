@@ -55,7 +55,7 @@ from gearman_proto.errors import (
 )
 from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.wire.connection import NEED_DATA
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     CanDoTimeout,
     CantDo,
@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from gearman_proto.address import ServerAddress
-    from gearman_proto.wire.events import Event, PacketEvent
+    from gearman_proto.wire.packets import Event, PacketEvent
 
 
 # Seconds after which an unanswered grab no longer keeps its slot.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.names import to_text
-from gearman_proto.wire.events import WorkComplete, WorkData, WorkException, WorkWarning
+from gearman_proto.wire.packets import WorkComplete, WorkData, WorkException, WorkWarning
 
 if TYPE_CHECKING:
-    from gearman_proto.wire.events import PacketEvent
+    from gearman_proto.wire.packets import PacketEvent
 
 #: Names for the payloads of a worker's packets, used in error messages.
 CARRIED: Final[dict[type[PacketEvent], str]] = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from gearman_proto import constants
 from gearman_proto.names import to_text
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     WorkComplete,
     WorkData,
     WorkException,
@@ -26,7 +26,7 @@ from .updates import MAX_REASON
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from gearman_proto.wire.events import PacketEvent
+    from gearman_proto.wire.packets import PacketEvent
 
 _Work = TypeVar("_Work", bound="WorkData | WorkWarning | WorkComplete | WorkException")
 

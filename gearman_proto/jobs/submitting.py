@@ -12,8 +12,8 @@ from gearman_proto.arguments import check_count
 from gearman_proto.constants import JOB_UNKNOWN
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 from gearman_proto.names import check_name, to_text, to_wire
-from gearman_proto.wire import events
-from gearman_proto.wire.events import SUBMITS
+from gearman_proto.wire import packets as events
+from gearman_proto.wire.packets import SUBMITS
 
 from .encoder import NoopEncoder, encode_data
 from .request import GearmanJobRequest

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gearman_proto.address import HostSpec
     from gearman_proto.jobs.assigned import WorkerJob
     from gearman_proto.jobs.results import ExcInfo
-    from gearman_proto.wire.events import (
+    from gearman_proto.wire.packets import (
         PacketEvent,
         WorkComplete,
         WorkData,

@@ -21,12 +21,19 @@ from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarnin
 from gearman_proto.names import check_name, check_task, to_text
 from gearman_proto.records import record
 from gearman_proto.wire.connection import Connection
-from gearman_proto.wire.events import WorkComplete, WorkData, WorkFail, WorkStatus, WorkWarning
-from gearman_proto.wire.packets import Role, number
+from gearman_proto.wire.packets import (
+    Role,
+    WorkComplete,
+    WorkData,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+    number,
+)
 
 if TYPE_CHECKING:
     from gearman_proto.jobs.updates import JobUpdate
-    from gearman_proto.wire.events import PacketEvent
+    from gearman_proto.wire.packets import PacketEvent
 
 _HANDLE: Final = b"H:test:1"
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from gearman_proto.arguments import check_type
 from gearman_proto.errors import ArgumentValueError
-from gearman_proto.wire.events import Event, PacketEvent, TextLine
-from gearman_proto.wire.packets import HEADER, MAGIC_REQUEST
+from gearman_proto.wire.packets import HEADER, MAGIC_REQUEST, Event, PacketEvent, TextLine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from gearman_proto.constants import DEFAULT_MAX_PACKET_SIZE, MAX_BODY_SIZE
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 from gearman_proto.records import hidden, record
 from gearman_proto.wire.connection import Connection
-from gearman_proto.wire.events import ConnectionClosed, Event
+from gearman_proto.wire.packets import ConnectionClosed, Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

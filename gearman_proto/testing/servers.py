@@ -14,7 +14,7 @@ from gearman_proto.constants import DEFAULT_JOB_RETRIES, PRIORITY_HIGH, PRIORITY
 from gearman_proto.engines.jobqueue import Function, JobState, QueuedJob
 from gearman_proto.engines.server import ServerEngine
 from gearman_proto.engines.server_commands import Listing, reply
-from gearman_proto.wire.events import SUBMITS
+from gearman_proto.wire.packets import SUBMITS
 
 from .books import EPSILON
 from .nodes import Node

@@ -20,7 +20,7 @@ from gearman_proto.errors import ServerUnavailable
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.records import record
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     PacketEvent,
     WorkComplete,
     WorkData,

@@ -43,15 +43,6 @@ from gearman_proto import constants
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError, UnknownCommandError
 
 from .buffer import ReceiveBuffer
-from .events import (
-    ConnectionClosed,
-    Event,
-    InvalidRequest,
-    PacketEvent,
-    PlainSubmit,
-    TextLine,
-    Unanswered,
-)
 from .packets import (
     BY_NAME,
     BY_NUMBER,
@@ -61,7 +52,14 @@ from .packets import (
     MAGIC_REQUEST,
     MAGIC_RESPONSE,
     NUMBER,
+    ConnectionClosed,
+    Event,
+    InvalidRequest,
+    PacketEvent,
+    PlainSubmit,
     Role,
+    TextLine,
+    Unanswered,
     parse,
 )
 from .rows import MAX_PLAIN_SIZE, QUICK_SIZE, Row, prepared, size_limit

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
 
-from .events import EVENT_CLASSES
 from .packets import (
     BY_NAME,
+    EVENT_CLASSES,
     MAGIC_REQUEST,
     MAGIC_RESPONSE,
     NUMBER,
@@ -22,7 +22,7 @@ from .special import SPECIAL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .events import Event
+    from .packets import Event
 
 # A packet without a payload is made of names and numbers. gearmand's fit its buffer of 8192 bytes;
 # this leaves room for servers with longer names, and none for a damaged size.

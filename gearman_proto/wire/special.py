@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from gearman_proto import constants
 from gearman_proto.errors import LocalProtocolError
 
-from .events import CanDoTimeout, Event, SubmitJobEpoch, WorkFail
+from .packets import CanDoTimeout, Event, SubmitJobEpoch, WorkFail
 
 if TYPE_CHECKING:
     from .packets import PacketType

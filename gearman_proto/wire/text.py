@@ -32,7 +32,7 @@ from gearman_proto.errors import RemoteProtocolError, ServerError
 from gearman_proto.names import check_name, to_text
 from gearman_proto.records import record
 
-from .events import TextLine
+from .packets import TextLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

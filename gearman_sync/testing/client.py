@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from gearman_proto import Connection, Role
-from gearman_proto.wire.events import EchoReq, EchoRes
+from gearman_proto.wire.packets import EchoReq, EchoRes
 
 from .conversation import Conversation
 from .sockets import check_buffer, check_timeout, host_and_port, socket_for

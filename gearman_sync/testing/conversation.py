@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import NEED_DATA, Connection, Role
 from gearman_proto.testing.packing import pack_event
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
     ConnectionClosed,
     Event,
     OptionReq,
@@ -15,7 +17,6 @@ from gearman_proto.wire.events import (
     PacketEvent,
     TextLine,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 
 from .matching import matcher
 from .sockets import linger_not

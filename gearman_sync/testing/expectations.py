@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gearman_proto.arguments import check_callable, check_count, check_type
-from gearman_proto.wire.events import Event
+from gearman_proto.wire.packets import Event
 
 from .matching import Wanted, matcher
 

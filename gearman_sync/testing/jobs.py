@@ -11,7 +11,7 @@ from gearman_sync.worker import GearmanWorker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto.wire.events import PacketEvent
+    from gearman_proto.wire.packets import PacketEvent
 
 
 class JobDouble(jobs.JobDouble):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from gearman_proto.wire.events import Event
+from gearman_proto.wire.packets import Event
 
 #: How one says which events are meant: a class; an event that is equal; or a function of an event.
 Wanted: TypeAlias = type[Event] | Event | Callable[[Any], object]

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from gearman_proto.arguments import check_type
 from gearman_proto.testing.packing import pack_event
-from gearman_proto.wire.events import EchoReq, EchoRes
-from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
+from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, EchoReq, EchoRes
 
 from .recording import Cutter, Element, Recording, Replies, decode, is_whole_reply
 from .sockets import check_timeout, host_and_port, linger_not

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from gearman_proto import NEED_DATA, Connection, Role
 from gearman_proto.arguments import check_type
 from gearman_proto.errors import RemoteProtocolError
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     ConnectionClosed,
     EchoReq,
     EchoRes,

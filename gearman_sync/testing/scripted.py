@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto.arguments import check_callable
 from gearman_proto.errors import RemoteProtocolError
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     ConnectionClosed,
     EchoReq,
     EchoRes,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gearman_proto import Role
 from gearman_proto.arguments import check_callable, check_type
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     Event,
     GrabJobAll,

@@ -9,7 +9,7 @@ import anyio
 
 from gearman_anyio._streams import pipe
 from gearman_proto import NEED_DATA, Connection, Role
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     ConnectionClosed,
     EchoReq,
     EchoRes,

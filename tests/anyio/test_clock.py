@@ -24,7 +24,7 @@ from gearman_anyio import GearmanClient, GearmanJobRequest, GearmanWorker, JobSe
 from gearman_anyio.testing import virtual_clock
 from gearman_proto.engines.jobqueue import FUNCTION_SIZE
 from gearman_proto.errors import ConnectionError, ServerUnavailable
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     GrabJobUniq,
     JobAssignUniq,

@@ -18,7 +18,7 @@ from gearman_anyio import _plain
 from gearman_anyio._streams import pipe
 from gearman_proto.engines.pool import FIRST_COOL_DOWN
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     JobCreated,
     SubmitJob,
     SubmitJobBg,

@@ -24,7 +24,8 @@ from gearman_anyio import GearmanClient, JobServer, _sockets, serve
 from gearman_anyio._streams import pipe
 from gearman_proto import NEED_DATA, Connection, Role
 from gearman_proto.engines.jobqueue import FUNCTION_SIZE
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
     CanDo,
     EchoReq,
     EchoRes,
@@ -33,7 +34,6 @@ from gearman_proto.wire.events import (
     JobAssignUniq,
     SubmitJobBg,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST
 from gearman_sync.testing.sockets import linger_not
 from tests.support import PATIENCE
 

@@ -19,7 +19,7 @@ from anyio.abc import ByteStream
 
 import gearman_anyio as gearman
 from gearman_anyio._driver import Driver
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     JobCreated,
     SubmitJob,
     WorkComplete,

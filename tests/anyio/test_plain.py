@@ -21,7 +21,7 @@ from gearman_anyio._plain import Plain, PlainOnAsyncio
 from gearman_proto import ClientEngine, ServerAddress
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.submitting import make_requests
-from gearman_proto.wire.events import JobCreated, SubmitJob, SubmitJobBg
+from gearman_proto.wire.packets import JobCreated, SubmitJob, SubmitJobBg
 from tests.support import PATIENCE, server_context
 
 from .stepping import attempts, echo, nothing_left, working

@@ -20,7 +20,7 @@ import gearman_anyio as gearman
 from gearman_anyio import _sockets
 from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
 from gearman_proto.jobs.submitting import make_requests
-from gearman_proto.wire.events import JobCreated, SubmitJob, WorkComplete, WorkData
+from gearman_proto.wire.packets import JobCreated, SubmitJob, WorkComplete, WorkData
 from tests.support import PATIENCE, black_hole, free_port, has_address, resolve_to, wait_for
 
 from .conftest import open_sockets

@@ -23,7 +23,7 @@ from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,
 )
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     Event,
     GrabJobUniq,

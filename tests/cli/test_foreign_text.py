@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     Error,
     GrabJob,

@@ -15,7 +15,7 @@ from gearman_proto.errors import (
     ServerError,
     ServerUnavailable,
 )
-from gearman_proto.wire.events import EchoReq, EchoRes, TextLine
+from gearman_proto.wire.packets import EchoReq, EchoRes, TextLine
 from gearman_proto.wire.text import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
 from gearman_sync.testing import Peer, ScriptedServer
 from tests.support import PATIENCE, Gearmand, black_hole, free_port, wait_for

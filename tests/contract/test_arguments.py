@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError, InvalidClientState
-from gearman_proto.wire.events import SubmitJobBg
+from gearman_proto.wire.packets import SubmitJobBg
 from tests.support import odd
 
 from .kit import Kit, reverse

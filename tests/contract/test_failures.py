@@ -18,7 +18,7 @@ from gearman_proto.errors import (
     ServerUnavailable,
 )
 from gearman_proto.jobs.updates import JobEnded
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     Error,
     JobCreated,
     SubmitJob,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.wire.events import CanDo, Error, GrabJob, GrabJobUniq, SubmitJob
+from gearman_proto.wire.packets import CanDo, Error, GrabJob, GrabJobUniq, SubmitJob
 from tests.support import hostile
 
 from .kit import Kit, reverse

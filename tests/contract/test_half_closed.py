@@ -9,8 +9,7 @@ import pytest
 
 from gearman_proto.errors import ExceededConnectionAttempts
 from gearman_proto.wire.connection import Connection
-from gearman_proto.wire.events import CanDo, JobCreated, SubmitJob
-from gearman_proto.wire.packets import Role
+from gearman_proto.wire.packets import CanDo, JobCreated, Role, SubmitJob
 from gearman_sync.testing import Peer, ScriptedServer
 from tests.support import PATIENCE
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto import Connection, Role
-from gearman_proto.wire.events import CanDo, GrabJobUniq, JobAssignUniq, WorkComplete
+from gearman_proto.wire.packets import CanDo, GrabJobUniq, JobAssignUniq, WorkComplete
 from gearman_sync.testing import ScriptedServer
 
 from .kit import Hooks, Kit, Server, echo, settled

@@ -13,7 +13,9 @@ import pytest
 
 from gearman_proto import Connection, Role
 from gearman_proto.errors import GearmanError, ServerError, ServerUnavailable
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
     CanDo,
     EchoReq,
     EchoRes,
@@ -28,7 +30,6 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkData,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 from gearman_sync.testing import ScriptedClient
 from tests.support import PATIENCE, Program, require
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from gearman_proto import WorkerJob
-    from gearman_proto.wire.events import Event
+    from gearman_proto.wire.packets import Event
 
     Connect = Callable[..., ScriptedClient]
 

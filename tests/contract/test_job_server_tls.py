@@ -16,7 +16,7 @@ from gearman_proto.errors import (
     GearmanError,
     ServerUnavailable,
 )
-from gearman_proto.wire.events import CanDo, GrabJobUniq, JobAssignUniq, SubmitJob
+from gearman_proto.wire.packets import CanDo, GrabJobUniq, JobAssignUniq, SubmitJob
 from gearman_sync.testing import ScriptedClient
 from gearman_sync.testing.sockets import linger_not
 from tests.support import PATIENCE, make_certificates

@@ -10,7 +10,7 @@ import pytest
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.wire.events import GetStatus, StatusRes
+from gearman_proto.wire.packets import GetStatus, StatusRes
 from tests.support import free_port
 
 from .test_submitting import new_request

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ConnectionError, InvalidWorkerState, ServerUnavailable
-from gearman_proto.wire.events import CanDo, GrabJobUniq, NoJob, PreSleep
+from gearman_proto.wire.packets import CanDo, GrabJobUniq, NoJob, PreSleep
 from tests.support import PATIENCE, free_port
 
 from .kit import Hooks, Kit, Server, echo, make_kit, reverse

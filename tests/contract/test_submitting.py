@@ -13,7 +13,7 @@ import pytest
 from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import SLICE
-from gearman_proto.wire.events import JobCreated, SubmitJobBg
+from gearman_proto.wire.packets import JobCreated, SubmitJobBg
 
 from .encoders import JsonEncoder, PickleEncoder, WordEncoder
 from .kit import Kit, Server, echo, reverse

@@ -12,7 +12,7 @@ import pytest
 from gearman_proto.errors import GearmanError, InvalidWorkerState, LocalProtocolError
 from gearman_proto.jobs.encoder import DataEncoder
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     CanDoTimeout,
     EchoReq,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gearman_proto import WorkerJob
-    from gearman_proto.wire.events import Event
+    from gearman_proto.wire.packets import Event
     from gearman_sync.testing import Peer, ScriptedServer
 
     Launch = Callable[[], Awaitable[Server]]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import InvalidWorkerState
-from gearman_proto.wire.events import EchoReq, SubmitJob
+from gearman_proto.wire.packets import EchoReq, SubmitJob
 from gearman_sync import GearmanClient, GearmanWorker, JobServer
 from gearman_sync.testing import (
     Bandwidth,

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gearman_proto.testing import pack_event
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
     CanDo,
     EchoReq,
     EchoRes,
@@ -30,7 +32,6 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkData,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 from gearman_sync import GearmanAdminClient, GearmanClient, JobServer
 from gearman_sync.testing import (
     Element,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from gearman_proto.wire.events import Event, PacketEvent
+    from gearman_proto.wire.packets import Event, PacketEvent
 
     Server = Gearmand | EmbeddedServer
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     ConnectionClosed,
     EchoReq,
@@ -33,7 +33,7 @@ from tests.support import spawn, wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto.wire.events import Event
+    from gearman_proto.wire.packets import Event
 
 pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
 

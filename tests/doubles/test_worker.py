@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.constants import JOB_FAILED
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     EchoReq,
     Error,

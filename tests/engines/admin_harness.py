@@ -11,7 +11,7 @@ from gearman_proto import text
 from gearman_proto.address import parse_host_list
 from gearman_proto.engines.admin import AdminEngine, AdminLink, Question
 from gearman_proto.wire.connection import NEED_DATA
-from gearman_proto.wire.events import Event, TextLine
+from gearman_proto.wire.packets import Event, TextLine
 
 from . import links
 from .harness import Bell, wakes

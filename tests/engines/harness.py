@@ -28,8 +28,14 @@ from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.testing import audit, pack
 from gearman_proto.wire.connection import NEED_DATA
-from gearman_proto.wire.events import Event, JobCreated, OptionReq, OptionRes, PacketEvent
-from gearman_proto.wire.packets import MAGIC_RESPONSE
+from gearman_proto.wire.packets import (
+    MAGIC_RESPONSE,
+    Event,
+    JobCreated,
+    OptionReq,
+    OptionRes,
+    PacketEvent,
+)
 
 from . import links
 

@@ -34,8 +34,15 @@ from gearman_proto.engines.server import (
 from gearman_proto.testing import pack
 from gearman_proto.testing.audit import check_function, check_job, count_memory
 from gearman_proto.wire.connection import NEED_DATA
-from gearman_proto.wire.events import CanDo, Event, GrabJob, JobCreated, PacketEvent
-from gearman_proto.wire.packets import MAGIC_REQUEST, Role
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
+    CanDo,
+    Event,
+    GrabJob,
+    JobCreated,
+    PacketEvent,
+    Role,
+)
 
 from . import links
 from .harness import EPOCH

@@ -14,7 +14,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     JobAssign,
     JobAssignUniq,
     JobCreated,

@@ -19,7 +19,7 @@ from gearman_proto.errors import (
     ServerError,
     ServerUnavailable,
 )
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     EchoReq,
     EchoRes,
     Error,

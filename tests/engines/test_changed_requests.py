@@ -9,7 +9,7 @@ import pytest
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.errors import ConnectionError, LocalProtocolError
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     Error,
     GetStatus,
     JobCreated,

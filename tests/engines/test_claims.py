@@ -16,7 +16,7 @@ from gearman_proto.errors import InvalidClientState
 from gearman_proto.jobs.encoder import DataEncoder, NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests, prepare
-from gearman_proto.wire.events import JobCreated, WorkComplete
+from gearman_proto.wire.packets import JobCreated, WorkComplete
 
 from .harness import World
 

@@ -37,7 +37,8 @@ from gearman_proto.jobs.request import GearmanJobRequest, next_update
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
 from gearman_proto.testing import pack
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
     Error,
     Event,
     GetStatus,
@@ -56,7 +57,6 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST
 
 from .harness import EPOCH, Bell, Peer, World, raw, wakes, wire
 

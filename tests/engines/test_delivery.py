@@ -23,7 +23,7 @@ from gearman_proto.engines.worker import WorkerEngine
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.wire.connection import NEED_DATA, Connection
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     EchoReq,
     EchoRes,
     Event,
@@ -32,12 +32,12 @@ from gearman_proto.wire.events import (
     JobAssignUniq,
     JobCreated,
     NoJob,
+    Role,
     StatusRes,
     SubmitJob,
     WorkComplete,
     WorkData,
 )
-from gearman_proto.wire.packets import Role
 
 if TYPE_CHECKING:
     from gearman_proto.jobs.assigned import WorkerJob

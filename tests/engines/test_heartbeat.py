@@ -23,7 +23,7 @@ from gearman_proto.errors import (
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import prepare
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     EchoReq,
     EchoRes,
     Event,

@@ -18,7 +18,7 @@ from gearman_proto.constants import JOB_COMPLETE, JOB_UNKNOWN
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import prepare
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     EchoReq,
     GrabJob,

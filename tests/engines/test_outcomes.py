@@ -31,7 +31,7 @@ from gearman_proto.engines.pool import Server
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.jobs.encoder import NoopEncoder
-from gearman_proto.wire.events import WorkComplete, WorkException, WorkFail, WorkWarning
+from gearman_proto.wire.packets import WorkComplete, WorkException, WorkFail, WorkWarning
 
 LOGGER: Final = logging.getLogger("gearman")
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "worker.md"

@@ -13,7 +13,7 @@ from gearman_proto.engines.base import LinkState
 from gearman_proto.engines.pool import FIRST_COOL_DOWN, LONGEST_COOL_DOWN
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
 from gearman_proto.wire.connection import Connection
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     Error,
     GrabJob,
     GrabJobUniq,
@@ -23,10 +23,10 @@ from gearman_proto.wire.events import (
     NoJob,
     Noop,
     OptionReq,
+    Role,
     SubmitJob,
     WorkComplete,
 )
-from gearman_proto.wire.packets import Role
 
 from . import harness, worker_harness
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from typing import TYPE_CHECKING
 
-from gearman_proto.wire.events import JobAssignUniq, WorkComplete
+from gearman_proto.wire.packets import JobAssignUniq, WorkComplete
 
 from .harness import World
 from .test_worker_engine import holding

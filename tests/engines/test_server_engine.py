@@ -16,8 +16,9 @@ from gearman_proto.engines.accepted import ServerLink
 from gearman_proto.engines.server import ServerEngine
 from gearman_proto.errors import GearmanError, LocalProtocolError
 from gearman_proto.testing import pack
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     EVENT_CLASSES,
+    MAGIC_REQUEST,
     AllYours,
     CanDo,
     CanDoTimeout,
@@ -41,6 +42,7 @@ from gearman_proto.wire.events import (
     PacketEvent,
     PreSleep,
     ResetAbilities,
+    Role,
     SetClientId,
     StatusRes,
     StatusResUnique,
@@ -62,7 +64,6 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST, Role
 
 from .harness import EPOCH, Bell
 from .server_harness import Peer, World, raw

@@ -8,7 +8,7 @@ import pytest
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.errors import LocalProtocolError, ServerUnavailable
-from gearman_proto.wire.events import JobCreated, SubmitJob, WorkComplete
+from gearman_proto.wire.packets import JobCreated, SubmitJob, WorkComplete
 
 from .harness import World
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from gearman_proto.testing import check_chunking
 from gearman_proto.testing.strategies import chunked
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     CanDoTimeout,
     CantDo,

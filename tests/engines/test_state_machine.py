@@ -32,7 +32,7 @@ from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.testing import check_chunking
 from gearman_proto.testing.strategies import chunked
 from gearman_proto.wire.connection import NEED_DATA
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     EchoReq,
     EchoRes,
     Error,

@@ -15,7 +15,7 @@ import pytest
 from gearman_proto.engines import client
 from gearman_proto.errors import GearmanError, ServerUnavailable
 from gearman_proto.jobs.supply import Supply
-from gearman_proto.wire.events import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
+from gearman_proto.wire.packets import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
 
 from .harness import Bell, World
 

@@ -55,7 +55,7 @@ from gearman_proto.jobs.request import next_update
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.testing.audit import check_function, check_job, check_places, count_memory
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     PacketEvent,
     WorkComplete,
     WorkData,

@@ -29,7 +29,8 @@ from gearman_proto.errors import (
 from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.testing.packing import pack_event
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_RESPONSE,
     CanDo,
     CanDoTimeout,
     CantDo,
@@ -52,7 +53,6 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.wire.packets import MAGIC_RESPONSE
 from tests.profiles import examples
 
 from .harness import Bell, raw, wakes
@@ -60,7 +60,7 @@ from .worker_harness import Peer, World
 
 if TYPE_CHECKING:
     from gearman_proto.engines.worker import WorkStream
-    from gearman_proto.wire.events import Event, PacketEvent
+    from gearman_proto.wire.packets import Event, PacketEvent
 
 GRAB = GrabJobUniq()
 MEGABYTE = 1024 * 1024

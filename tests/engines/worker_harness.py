@@ -28,7 +28,7 @@ from gearman_proto.address import parse_host_list
 from gearman_proto.engines.phases import Phase, WorkerLife
 from gearman_proto.engines.worker import _ASKING, _MAX_UNSENT, _STALL, MOST_GRABS, WorkerEngine
 from gearman_proto.wire.connection import NEED_DATA
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     CanDoTimeout,
     CantDo,

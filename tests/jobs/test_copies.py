@@ -19,7 +19,7 @@ from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.jobs.updates import UpdateQueue
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     Error,
     JobCreated,
     WorkComplete,
@@ -34,7 +34,7 @@ from tests.engines.harness import World
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto.wire.events import Event
+    from gearman_proto.wire.packets import Event
 
 
 class Upper(NoopEncoder):

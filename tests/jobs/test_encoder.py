@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gearman_proto.jobs.encoder import DataEncoder, NoopEncoder, encode_data
-from gearman_proto.wire.events import WorkComplete, WorkData, WorkException, WorkWarning
+from gearman_proto.wire.packets import WorkComplete, WorkData, WorkException, WorkWarning
 
 
 class Bytes(bytes):

@@ -9,7 +9,7 @@ import pytest
 
 from gearman_proto.jobs.encoder import DataEncoder, NoopEncoder
 from gearman_proto.jobs.results import data_event, failure_events, result_event, status_event
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     WorkComplete,
     WorkData,
     WorkException,

@@ -22,8 +22,7 @@ from gearman_proto.testing import (
     check_time,
     pack_event,
 )
-from gearman_proto.wire.events import WorkComplete
-from gearman_proto.wire.packets import MAGIC_RESPONSE, Role
+from gearman_proto.wire.packets import MAGIC_RESPONSE, Role, WorkComplete
 from gearman_sync import GearmanClient
 from tests.support import EmbeddedServer, require_module
 

@@ -12,7 +12,7 @@ from gearman_proto import AdminEngine, WorkerEngine, text
 from gearman_proto.engines.base import Connect
 from gearman_proto.errors import GearmanError
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.wire.events import Error, JobAssignUniq, JobCreated, PacketEvent, WorkFail
+from gearman_proto.wire.packets import Error, JobAssignUniq, JobCreated, PacketEvent, WorkFail
 from tests.engines.harness import World, raw
 from tests.profiles import examples
 from tests.support import hostile

@@ -33,7 +33,7 @@ from gearman_proto.jobs.supply import Supply
 from gearman_proto.surface.client import make_job
 from gearman_proto.surface.worker import Ability, handle_of
 from gearman_proto.wire.connection import Connection
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     CanDoTimeout,
     Event,
@@ -41,13 +41,13 @@ from gearman_proto.wire.events import (
     GetStatusUnique,
     GrabJobUniq,
     JobAssignUniq,
+    Role,
     SetClientId,
     WorkComplete,
     WorkData,
     WorkException,
     WorkWarning,
 )
-from gearman_proto.wire.packets import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable

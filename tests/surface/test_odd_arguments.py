@@ -20,7 +20,7 @@ import gearman_anyio
 import gearman_sync
 from gearman_proto import GearmanError, GearmanJobRequest, WorkerEngine
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     EchoReq,
     EchoRes,
     GetStatus,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import ServerAddress
-    from gearman_proto.wire.events import Event
+    from gearman_proto.wire.packets import Event
 
 CLEAR: Final = (TypeError, ValueError, GearmanError, odd.StubbornError)
 

@@ -12,7 +12,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidAdminClientState, ServerUnavailable
-from gearman_proto.wire.events import TextLine
+from gearman_proto.wire.packets import TextLine
 from gearman_sync import GearmanAdminClient, GearmanClient
 from gearman_sync.testing import Peer, ScriptedServer, ScriptedWorker, echo
 from tests.support import PATIENCE, Gearmand, eventually, spawn, wait_for

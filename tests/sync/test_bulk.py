@@ -11,7 +11,7 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto.errors import ExceededConnectionAttempts
 from gearman_proto.jobs.submitting import make_requests
-from gearman_proto.wire.events import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
+from gearman_proto.wire.packets import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
 from gearman_sync import GearmanClient, GearmanJob, GearmanJobRequest
 from tests.support import Gearmand, eventually, spawn, wait_for
 

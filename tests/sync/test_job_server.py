@@ -24,14 +24,14 @@ from gearman_proto.errors import (
     ExceededConnectionAttempts,
     ServerUnavailable,
 )
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
     CanDo,
     EchoReq,
     EchoRes,
     PreSleep,
     SubmitJobBg,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST
 from gearman_sync import GearmanClient, JobServer
 from gearman_sync.testing import Gate, ScriptedClient, ScriptedWorker, echo
 from tests.support import PATIENCE, ServerAt, spawn, wait_for

@@ -14,7 +14,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState, InvalidWorkerState
-from gearman_proto.wire.events import JobCreated, NoJob
+from gearman_proto.wire.packets import JobCreated, NoJob
 from gearman_sync import GearmanClient, GearmanWorker, JobServer, WorkerJob
 from gearman_sync.testing import Gate, ScriptedWorker, echo
 from tests.support import PATIENCE, Gearmand, deadlines_of, eventually, spawn

@@ -12,7 +12,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidWorkerState
-from gearman_proto.wire.events import NoJob
+from gearman_proto.wire.packets import NoJob
 from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
 from tests.support import PATIENCE, eventually, spawn, wait_for
 

@@ -22,7 +22,7 @@ from gearman_proto import (
 )
 from gearman_proto.errors import ConnectionError, InvalidWorkerState, LocalProtocolError
 from gearman_proto.testing import jobs
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     WorkComplete,
     WorkData,
     WorkException,

@@ -35,8 +35,7 @@ from gearman_proto.testing.faults import KINDS
 from gearman_proto.testing.trace import describe
 from gearman_proto.wire import text
 from gearman_proto.wire.connection import NEED_DATA, Connection
-from gearman_proto.wire.events import EchoReq, EchoRes
-from gearman_proto.wire.packets import Role
+from gearman_proto.wire.packets import EchoReq, EchoRes, Role
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -32,8 +32,7 @@ from gearman_proto.testing import Fault, Faults, Network, ServerNode, Simulation
 from gearman_proto.testing.books import Execution
 from gearman_proto.wire import text
 from gearman_proto.wire.connection import Connection
-from gearman_proto.wire.events import PreSleep, SubmitJobBg
-from gearman_proto.wire.packets import Role
+from gearman_proto.wire.packets import PreSleep, Role, SubmitJobBg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -21,18 +21,21 @@ from gearman_proto.testing import (
     pack_event,
     parse,
 )
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    BY_NAME,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
     CanDo,
     ConnectionClosed,
     EchoReq,
     EchoRes,
     GrabJob,
     NoJob,
+    Role,
     TextLine,
     Unanswered,
     WorkFail,
 )
-from gearman_proto.wire.packets import BY_NAME, MAGIC_REQUEST, MAGIC_RESPONSE, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

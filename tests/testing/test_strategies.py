@@ -41,8 +41,11 @@ from gearman_proto.testing.strategies import (
     values,
 )
 from gearman_proto.wire.connection import Connection
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     EVENT_CLASSES,
+    HEADER_SIZE,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
     AllYours,
     CanDo,
     ConnectionClosed,
@@ -59,6 +62,7 @@ from gearman_proto.wire.events import (
     PacketEvent,
     PreSleep,
     ResetAbilities,
+    Role,
     SetClientId,
     SubmitJob,
     SubmitJobBg,
@@ -67,7 +71,6 @@ from gearman_proto.wire.events import (
     WorkException,
     WorkFail,
 )
-from gearman_proto.wire.packets import HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE, Role
 from gearman_proto.wire.packets import parse as parse_packet
 from gearman_proto.wire.text import FunctionStatus, JobRecord, WorkerStatus
 from tests.wire.replies import Replies

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto.testing import ConnectionParser
-from gearman_proto.wire.events import TextLine
-from gearman_proto.wire.packets import Role
+from gearman_proto.wire.packets import Role, TextLine
 from gearman_proto.wire.text import Reply
 
 if TYPE_CHECKING:

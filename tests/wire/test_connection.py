@@ -34,8 +34,12 @@ from gearman_proto.testing.strategies import (
 )
 from gearman_proto.wire import packets
 from gearman_proto.wire.connection import NEED_DATA, Connection
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    BY_NAME,
     EVENT_CLASSES,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    PACKETS,
     AllYours,
     CanDo,
     CanDoTimeout,
@@ -62,6 +66,7 @@ from gearman_proto.wire.events import (
     PacketEvent,
     PreSleep,
     ResetAbilities,
+    Role,
     SetClientId,
     StatusRes,
     StatusResUnique,
@@ -76,7 +81,6 @@ from gearman_proto.wire.events import (
     WorkFail,
     WorkStatus,
 )
-from gearman_proto.wire.packets import BY_NAME, MAGIC_REQUEST, MAGIC_RESPONSE, PACKETS, Role
 from tests.profiles import examples
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import pytest
 from fuzz import Failure, mutating
 from fuzz import connection as fuzz
 from gearman_proto.wire.connection import Connection
-from gearman_proto.wire.events import CanDo, EchoReq, Event
-from gearman_proto.wire.packets import Role
+from gearman_proto.wire.packets import CanDo, EchoReq, Event, Role
 
 if TYPE_CHECKING:
     from gearman_proto.wire.buffer import ReceiveBuffer

@@ -16,7 +16,11 @@ from gearman_proto.testing.strategies import hostile_streams, streams
 from gearman_proto.wire import connection
 from gearman_proto.wire.buffer import ReceiveBuffer
 from gearman_proto.wire.connection import Connection
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    HEADER,
+    HEADER_SIZE,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
     ConnectionClosed,
     EchoReq,
     EchoRes,
@@ -24,6 +28,7 @@ from gearman_proto.wire.events import (
     GrabJobUniq,
     JobAssignUniq,
     JobCreated,
+    Role,
     SubmitJob,
     SubmitJobEpoch,
     SubmitReduceJob,
@@ -33,7 +38,6 @@ from gearman_proto.wire.events import (
     WorkData,
     WorkFail,
 )
-from gearman_proto.wire.packets import HEADER, HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE, Role
 from tests.profiles import examples
 
 MB = 1024 * 1024

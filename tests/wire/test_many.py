@@ -14,7 +14,9 @@ from gearman_proto.testing import pack, pack_event
 from gearman_proto.testing.strategies import hostile_streams, packets
 from gearman_proto.wire import connection
 from gearman_proto.wire.connection import NEED_DATA, Connection
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
     SUBMITS,
     AllYours,
     CanDo,
@@ -32,6 +34,7 @@ from gearman_proto.wire.events import (
     PacketEvent,
     PlainSubmit,
     PreSleep,
+    Role,
     StatusRes,
     SubmitJob,
     SubmitJobBg,
@@ -39,7 +42,6 @@ from gearman_proto.wire.events import (
     WorkComplete,
     WorkFail,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, Role
 from tests.profiles import examples
 
 if TYPE_CHECKING:

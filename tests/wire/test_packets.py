@@ -8,16 +8,18 @@ import pytest
 
 from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.testing import pack
-from gearman_proto.wire.events import EVENT_CLASSES, PacketEvent, WorkFail
 from gearman_proto.wire.packets import (
     BY_NAME,
     BY_NUMBER,
+    EVENT_CLASSES,
     HEADER,
     LAST_NUMBER,
     MAGIC_RESPONSE,
     PACKETS,
+    PacketEvent,
     PacketType,
     Role,
+    WorkFail,
     number,
     parse,
 )

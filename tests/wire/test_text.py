@@ -16,8 +16,7 @@ from gearman_proto.errors import RemoteProtocolError, ServerError
 from gearman_proto.testing import Outcome, check_chunking, check_exceptions, parse
 from gearman_proto.testing.strategies import admin_replies, chunked, hostile_replies
 from gearman_proto.wire.connection import NEED_DATA, Connection
-from gearman_proto.wire.events import CanDo, Event, SetClientId, SubmitJobBg, TextLine
-from gearman_proto.wire.packets import Role
+from gearman_proto.wire.packets import CanDo, Event, Role, SetClientId, SubmitJobBg, TextLine
 from gearman_proto.wire.text import (
     Command,
     FunctionStatus,

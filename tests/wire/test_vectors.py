@@ -14,7 +14,9 @@ import pytest
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError, UnknownCommandError
 from gearman_proto.testing import pack_event
 from gearman_proto.wire.connection import NEED_DATA, Connection
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
     AllYours,
     Error,
     Event,
@@ -24,13 +26,13 @@ from gearman_proto.wire.events import (
     PacketEvent,
     PreSleep,
     ResetAbilities,
+    Role,
     SetClientId,
     SubmitJob,
     SubmitJobBg,
     TextLine,
     WorkFail,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, Role
 from tests.recordings import VECTORS
 
 # The connections on which the recorded peer sent what ends them, and the error. Nothing sound came

@@ -14,7 +14,7 @@ from gearman_proto.arguments import check_type
 from gearman_proto.names import to_text
 from gearman_proto.records import record
 from gearman_proto.wire import text
-from gearman_proto.wire.events import TextLine
+from gearman_proto.wire.packets import TextLine
 from gearman_proto.wire.text import (
     Command,
     FunctionStatus,

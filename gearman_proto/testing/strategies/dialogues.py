@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import strategies as st
 
 from gearman_proto.records import record, replaced
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    BY_NAME,
     EVENT_CLASSES,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
     AllYours,
     Event,
     GrabJob,
@@ -29,6 +32,7 @@ from gearman_proto.wire.events import (
     OptionRes,
     PacketEvent,
     PreSleep,
+    Role,
     SubmitJob,
     SubmitJobHigh,
     TextLine,
@@ -39,7 +43,6 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.wire.packets import BY_NAME, MAGIC_REQUEST, MAGIC_RESPONSE, Role
 
 from ..packing import pack_event  # noqa: TID252
 from .admin import admin_commands, admin_lines, admin_replies

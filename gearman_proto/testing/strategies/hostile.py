@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import DrawFn, SearchStrategy
 
-    from gearman_proto.wire.events import Event
+    from gearman_proto.wire.packets import Event
 
 
 @record(frozen=True)

@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 
 from gearman_proto import constants
 from gearman_proto.arguments import check_count, check_type
-from gearman_proto.wire.events import EVENT_CLASSES, PacketEvent
-from gearman_proto.wire.packets import HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE, Role
+from gearman_proto.wire.packets import (
+    EVENT_CLASSES,
+    HEADER_SIZE,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    PacketEvent,
+    Role,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -11,7 +11,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.wire.events import JobCreated, PreSleep, WorkComplete
+from gearman_proto.wire.packets import JobCreated, PreSleep, WorkComplete
 from gearman_sync.testing.matching import shortened
 
 from .case import Closed, Failed, Suite, Unsupported, demand

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import Role
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     CanDo,
     EchoReq,
     EchoRes,
@@ -36,8 +36,8 @@ from gearman_proto.wire.events import (
     SubmitJobBg,
     TextLine,
     WorkComplete,
+    number,
 )
-from gearman_proto.wire.packets import number
 from gearman_sync.testing import ScriptedClient
 from gearman_sync.testing.matching import shortened
 from gearman_sync.testing.recording import Cutter, packet_of

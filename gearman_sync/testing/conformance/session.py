@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
 from gearman_proto.testing.packing import pack_event
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_RESPONSE,
     CanDo,
     CanDoTimeout,
     CantDo,
@@ -40,7 +41,6 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.wire.packets import MAGIC_RESPONSE
 from gearman_sync.testing import Peer
 from gearman_sync.testing.matching import shortened
 

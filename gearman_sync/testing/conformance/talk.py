@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from gearman_proto.errors import RemoteProtocolError
-from gearman_proto.wire.events import Event, Unanswered
+from gearman_proto.wire.packets import Event, Unanswered
 from gearman_sync.testing import Conversation, Disconnected
 from gearman_sync.testing.matching import matcher, shortened
 

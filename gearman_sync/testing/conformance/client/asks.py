@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gearman_proto.wire.events import EchoReq, JobCreated, OptionReq, WorkComplete
+from gearman_proto.wire.packets import EchoReq, JobCreated, OptionReq, WorkComplete
 from gearman_sync.testing.conformance.case import INFO, Failed
 from gearman_sync.testing.conformance.programkit import HANDLE, ClientKit, client_case
 

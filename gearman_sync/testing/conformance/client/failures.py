@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from gearman_proto.wire.events import Error, WorkData, WorkException, WorkFail
-from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    Error,
+    WorkData,
+    WorkException,
+    WorkFail,
+)
 from gearman_sync.testing.conformance.case import INFO, MUST, SHOULD
 from gearman_sync.testing.conformance.programkit import HANDLE, ClientKit, client_case
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gearman_proto.wire.events import JobCreated, WorkComplete
-from gearman_proto.wire.packets import HEADER, MAGIC_RESPONSE
+from gearman_proto.wire.packets import HEADER, MAGIC_RESPONSE, JobCreated, WorkComplete
 from gearman_sync.testing.conformance.case import INFO, MUST, SHOULD
 from gearman_sync.testing.conformance.programkit import HANDLE, ClientKit, client_case
 

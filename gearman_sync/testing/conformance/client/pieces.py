@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearman_proto.wire.events import JobCreated, WorkComplete, WorkStatus
+from gearman_proto.wire.packets import JobCreated, WorkComplete, WorkStatus
 from gearman_sync.testing.conformance.case import MUST
 from gearman_sync.testing.conformance.programkit import HANDLE, ClientKit, client_case
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearman_proto.wire.events import JobCreated, WorkComplete, WorkData, WorkStatus, WorkWarning
+from gearman_proto.wire.packets import JobCreated, WorkComplete, WorkData, WorkStatus, WorkWarning
 from gearman_sync.testing.conformance.case import INFO, MUST, SHOULD, Failed, demand
 from gearman_sync.testing.conformance.programkit import HANDLE, ClientKit, client_case
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     Event,
     PacketEvent,
     SubmitJob,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Final
 
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     EchoReq,
     EchoRes,
     GrabJob,

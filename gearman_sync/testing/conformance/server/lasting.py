@@ -6,7 +6,8 @@ import contextlib
 from typing import Final
 
 from gearman_proto.testing.packing import pack_event
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
     EchoReq,
     GetStatus,
     SetClientId,
@@ -14,7 +15,6 @@ from gearman_proto.wire.events import (
     SubmitJobBg,
     WorkComplete,
 )
-from gearman_proto.wire.packets import MAGIC_REQUEST
 from gearman_sync.testing.conformance.case import INFO, MUST, SHOULD, demand
 from gearman_sync.testing.conformance.serverkit import ServerKit, case
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     SubmitJobBg,
     WorkComplete,
     WorkStatus,

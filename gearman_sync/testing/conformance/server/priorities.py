@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
     SubmitJob,
     SubmitJobBg,
     SubmitJobHigh,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gearman_proto.wire.events import Error, JobCreated, SubmitJobBg
+from gearman_proto.wire.packets import Error, JobCreated, SubmitJobBg
 from gearman_sync.testing.conformance.case import SHOULD, demand
 from gearman_sync.testing.conformance.serverkit import ServerKit, case
 

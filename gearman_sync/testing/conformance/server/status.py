@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.packing import pack
-from gearman_proto.wire.events import GetStatus, SubmitJobBg, WorkFail, WorkStatus
-from gearman_proto.wire.packets import BY_NAME, HEADER_SIZE, MAGIC_REQUEST, number
+from gearman_proto.wire.packets import (
+    BY_NAME,
+    HEADER_SIZE,
+    MAGIC_REQUEST,
+    GetStatus,
+    SubmitJobBg,
+    WorkFail,
+    WorkStatus,
+    number,
+)
 from gearman_sync.testing.conformance.case import INFO, MUST, SHOULD, demand
 from gearman_sync.testing.conformance.serverkit import ServerKit, case
 
 if TYPE_CHECKING:
-    from gearman_proto.wire.events import StatusRes, StatusResUnique
+    from gearman_proto.wire.packets import StatusRes, StatusResUnique
 
 _KNOWN: Final = 'STATUS_RES: "known status, this is 0 (false) or 1 (true)"'
 _STORED: Final = 'WORK_STATUS: "The job server should store this information"'

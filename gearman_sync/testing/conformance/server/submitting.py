@@ -7,7 +7,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.packing import pack
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    BY_NAME,
+    MAGIC_REQUEST,
     EchoReq,
     GrabJobAll,
     JobAssignAll,
@@ -28,12 +30,11 @@ from gearman_proto.wire.events import (
     WorkStatus,
     WorkWarning,
 )
-from gearman_proto.wire.packets import BY_NAME, MAGIC_REQUEST
 from gearman_sync.testing.conformance.case import INFO, MUST, SHOULD, demand
 from gearman_sync.testing.conformance.serverkit import ServerKit, case
 
 if TYPE_CHECKING:
-    from gearman_proto.wire.events import PlainSubmit
+    from gearman_proto.wire.packets import PlainSubmit
 
 _CREATED: Final = 'SUBMIT_JOB: "assign a job handle and respond with a JOB_CREATED packet"'
 _DETACHED: Final = 'SUBMIT_JOB_BG: "the client is not updated with status or notified"'

@@ -6,7 +6,11 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.packing import pack, pack_event
-from gearman_proto.wire.events import (
+from gearman_proto.wire.packets import (
+    BY_NAME,
+    HEADER,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
     AllYours,
     EchoReq,
     EchoRes,
@@ -22,7 +26,6 @@ from gearman_proto.wire.events import (
     TextLine,
     WorkComplete,
 )
-from gearman_proto.wire.packets import BY_NAME, HEADER, MAGIC_REQUEST, MAGIC_RESPONSE
 from gearman_sync.testing.conformance.case import INFO, MUST, SHOULD, demand
 from gearman_sync.testing.conformance.serverkit import ServerKit, case
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearman_proto.wire.events import CanDo, CanDoTimeout, NoJob, PreSleep, SetClientId
+from gearman_proto.wire.packets import CanDo, CanDoTimeout, NoJob, PreSleep, SetClientId
 from gearman_sync.testing.conformance.case import INFO, MUST, SHOULD, demand
 from gearman_sync.testing.conformance.programkit import WorkerKit, worker_case
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearman_proto.wire.events import WorkFail
+from gearman_proto.wire.packets import WorkFail
 from gearman_sync.testing.conformance.case import MUST, SHOULD, demand
 from gearman_sync.testing.conformance.programkit import WorkerKit, worker_case
 

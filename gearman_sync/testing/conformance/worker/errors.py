@@ -5,7 +5,7 @@ Some known workers close the connection then, and connect again; Perl's ends.
 
 from __future__ import annotations
 
-from gearman_proto.wire.events import Error, OptionReq
+from gearman_proto.wire.packets import Error, OptionReq
 from gearman_sync.testing.conformance.case import SHOULD
 from gearman_sync.testing.conformance.programkit import WorkerKit, worker_case
 

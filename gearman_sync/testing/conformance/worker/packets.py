@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearman_proto.wire.events import EchoReq, EchoRes, StatusRes
+from gearman_proto.wire.packets import EchoReq, EchoRes, StatusRes
 from gearman_sync.testing.conformance.case import INFO, MUST, SHOULD
 from gearman_sync.testing.conformance.programkit import WorkerKit, worker_case
 

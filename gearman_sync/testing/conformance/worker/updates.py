@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gearman_proto.wire.events import WorkStatus
+from gearman_proto.wire.packets import WorkStatus
 from gearman_sync.testing.conformance.case import MUST, SHOULD, demand
 from gearman_sync.testing.conformance.programkit import WorkerKit, worker_case
 
 if TYPE_CHECKING:
-    from gearman_proto.wire.events import Event
+    from gearman_proto.wire.packets import Event
 
 
 @worker_case(
