@@ -280,7 +280,7 @@ class _Game(ConnectingGame[Peer]):
         world.waits = [wait for wait in world.waits if not wait.done]
         for link in engine.pool.links():
             assert link.connection.buffered <= _MAX_PACKET_SIZE + 12
-            assert len(link.connection._asked) <= 100
+            assert link.connection.unanswered <= 100
         if engine._life is WorkerLife.WORKING and self.stream is not None and not self.stream.done:
             # A work that waits for servers has something that will go on.
             assert engine.pool.servers

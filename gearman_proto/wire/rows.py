@@ -1,4 +1,8 @@
-"""The table of packets, prepared for a Connection: what of a row each packet needs, at hand."""
+"""The table of packets, prepared for the two ends of a connection.
+
+`Connection` looks up one `Row` for each packet. A row holds everything that sending or receiving
+the packet needs, so that the code for each packet reads attributes and computes nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
+from gearman_proto.errors import LocalProtocolError
 
 from .packets import (
     BY_NAME,
@@ -14,28 +19,26 @@ from .packets import (
     MAGIC_RESPONSE,
     NUMBER,
     PACKETS,
+    AllYours,
+    CanDoTimeout,
+    Event,
     PacketType,
     Role,
+    SubmitJobEpoch,
+    WorkFail,
 )
-from .special import SPECIAL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from .packets import Event
-
-# A packet without a payload is made of names and numbers. gearmand's fit its buffer of 8192 bytes;
-# this leaves room for servers with longer names, and none for a damaged size.
+# A packet without a payload contains only names and numbers. In gearmand's packets these fit a
+# buffer of 8192 bytes. This limit allows longer names, but refuses the size in a damaged header.
 MAX_PLAIN_SIZE: Final = 65536
-# What is larger is neither taken nor made by the quick paths of a server: there it is the bytes
-# that take time, and not the events.
+# The quick paths of a server skip larger packets. Such a packet takes most of its time for copying
+# bytes, so skipping the event would save little.
 QUICK_SIZE: Final = 4096
-#: The numbers of the packets that answer a request.
-_ANSWERS: Final = frozenset(BY_NAME[name].number for p in PACKETS for name in p.answers) | {
-    BY_NAME["ERROR"].number
-}
 
-#: Sizes in bytes of what clients and workers send, by argument.
+#: Maximum size of a request's arguments in bytes, by name.
 _SIZES: Final = {
     "function": constants.MAX_FUNCTION_SIZE,
     "unique": constants.MAX_UNIQUE_SIZE,
@@ -48,26 +51,26 @@ _SIZES: Final = {
 
 
 def size_limit(packet: PacketType | None, max_packet_size: int) -> int:
-    """The largest body to take for `packet`; None is a type that is not known."""
+    """Return the maximum body size to accept for `packet`, or for an unknown type (None)."""
     if packet is None or packet.opaque:
         return max_packet_size
     return min(max_packet_size, MAX_PLAIN_SIZE)
 
 
 class Row:
-    """A row of the packet table, prepared for the two paths that every job takes."""
+    """A packet, prepared for one role."""
 
     __slots__ = (
         "accepts",
         "alone",
         "answers_something",
+        "check",
         "count",
         "enough",
         "event_class",
         "get_args",
         "head",
         "ignorable",
-        "is_special",
         "limits",
         "max_size",
         "nuls",
@@ -75,12 +78,13 @@ class Row:
         "opaque",
         "owes",
         "packet",
+        "pairs_received",
+        "pairs_sent",
         "quick_size",
-        "repeated",
         "single",
     )
 
-    def __init__(self, packet: PacketType, max_packet_size: int) -> None:
+    def __init__(self, packet: PacketType, max_packet_size: int, *, of_server: bool) -> None:
         self.packet: PacketType = packet
         self.number: int = packet.number
         self.opaque: bool = packet.opaque
@@ -89,55 +93,131 @@ class Row:
         self.get_args: Any = self.event_class.arguments
         self.max_size: int = size_limit(packet, max_packet_size)
         self.quick_size: int = min(self.max_size, QUICK_SIZE)
-        #: How the packet begins that a server sends: magic and number.
-        self.head: bytes = MAGIC_RESPONSE + NUMBER.pack(packet.number)
+        #: The first bytes of the packet when this end sends it: magic and number.
+        self.head: bytes = (MAGIC_RESPONSE if of_server else MAGIC_REQUEST) + NUMBER.pack(
+            packet.number
+        )
         self.count: int = len(packet.args)
-        #: The numbers of what answers it, without ERROR.
+        #: The numbers of the packets that answer it, without ERROR.
         self.accepts: frozenset[int] = frozenset(BY_NAME[name].number for name in packet.answers)
-        #: Its entry in the queue of what was asked, if the answer repeats nothing of it.
-        self.alone: tuple[Row, bytes | None] = (self, None)
-        #: What a server owes for it: the numbers of what answers it, and its name; or None.
+        #: The server's debt for it: the numbers of its answers, and its name. None if it has none.
         self.owes: tuple[frozenset[int], str] | None = None
-        if packet.answers or packet.name == "ALL_YOURS":
+        if packet.answers or self.event_class is AllYours:
             self.owes = self.accepts, packet.name
-        #: True if its first argument comes back in the answer.
-        self.repeated: bool = bool(packet.answers and packet.args and not packet.is_submit)
-        self.answers_something: bool = packet.number in _ANSWERS
+        #: Its entry in the queue of unanswered requests. None if the answer repeats its first
+        #: argument, which then is a part of the entry.
+        self.alone: tuple[Row, None] | None = (self, None)
+        if packet.answers and packet.args and not packet.is_submit:
+            self.alone = None
+        self.answers_something: bool = hasattr(self.event_class, "answers")
         #: True if its body is one plain argument.
-        self.single: bool = len(packet.args) == 1 and not packet.opaque
-        sizes = dict(_SIZES)
-        if packet.name == "GET_STATUS":
-            # Other packets repeat the handle that a server gave, whatever its size.
-            sizes["handle"] = constants.MAX_HANDLE_SIZE
-        plain = packet.args[: len(packet.args) - packet.opaque]
-        #: The largest size of each plain argument of a request.
-        self.limits: tuple[int, ...] = tuple(sizes.get(name, MAX_PLAIN_SIZE) for name in plain)
-        #: How many NULs stand before the payload, or in all if there is none.
-        self.nuls: int = max(len(packet.args) - 1, 0)
-        #: Plain arguments that are no larger together are not too large.
-        self.enough: int = min(self.limits, default=0)
-        #: True if it may be sent only with certain values, or never.
-        self.is_special: bool = packet.name in SPECIAL
+        self.single: bool = self.count == 1 and not packet.opaque
+        #: Checks the values of a request. None if servers accept all of them.
+        self.check: Callable[[PacketType, Any], None] | None = _CHECKS.get(self.event_class)
+        #: Maximum size of each plain argument.
+        self.limits: tuple[int, ...] = tuple(
+            # A server repeats names that were within its client's limits.
+            constants.MAX_BODY_SIZE if of_server else _limit(packet, name)
+            for name in packet.args[: self.count - packet.opaque]
+        )
+        #: If all plain arguments together are not larger, none is too large.
+        self.enough: int = constants.MAX_BODY_SIZE if of_server else min(self.limits, default=0)
+        #: The number of NULs before the payload, or in the whole body if it has no payload.
+        self.nuls: int = max(self.count - 1, 0)
+        #: True if the end must be notified before it sends the packet.
+        self.pairs_sent: bool = (
+            self.answers_something if of_server else bool(self.accepts or self.check)
+        )
+        #: True if the end must be notified when it has received the packet.
+        self.pairs_received: bool = self.owes is not None if of_server else self.answers_something
 
     def is_sound(self, args: Sequence[bytes]) -> bool:
-        """Whether there are NULs only where they may be, in a payload."""
+        """Return True if only the payload contains NULs."""
         return self.opaque and not any(0 in value for value in args[:-1])
+
+    def check_args(self, args: tuple[bytes, ...]) -> None:
+        """Raise LocalProtocolError if a plain argument contains a NUL or is too large."""
+        for name, value, limit in zip(self.packet.args, args, self.limits):
+            if 0 in value:
+                raise LocalProtocolError(f"{self.packet.name}: a NUL in the {name} {value[:80]!r}")
+            if len(value) > limit:
+                raise LocalProtocolError(
+                    f"{self.packet.name}: the {name} has {len(value)} bytes, more than the {limit} "
+                    "that servers take"
+                )
+
+    def too_large(self, size: int) -> LocalProtocolError:
+        """Return the error for a body of `size` bytes."""
+        return LocalProtocolError(f"{self.packet.name}: {size} bytes do not fit a packet")
+
+
+def _limit(packet: PacketType, name: str) -> int:
+    if name == "handle" and packet.name == "GET_STATUS":
+        # Other packets repeat the handle from a server, which can have any size.
+        return constants.MAX_HANDLE_SIZE
+    return _SIZES.get(name, MAX_PLAIN_SIZE)
+
+
+def _check_timeout(packet: PacketType, event: CanDoTimeout) -> None:
+    _check_number(packet, event.timeout, constants.MAX_CAN_DO_TIMEOUT)
+
+
+def _check_epoch(packet: PacketType, event: SubmitJobEpoch) -> None:
+    _check_number(packet, event.epoch, constants.MAX_EPOCH)
+
+
+def _check_number(packet: PacketType, text: bytes, largest: int) -> None:
+    if not text.isdigit() or len(text) > 19 or int(text) > largest:
+        raise LocalProtocolError(
+            f"{packet.name}: {text[:80]!r} is not a number from 0 to {largest}"
+        )
+
+
+def _check_reason(_packet: PacketType, event: WorkFail) -> None:
+    if event.reason is not None:
+        raise LocalProtocolError(
+            "WORK_FAIL with anything after the handle hangs libgearman's clients"
+        )
+
+
+def _refuse(_packet: PacketType, _event: AllYours) -> None:
+    raise LocalProtocolError(
+        "no server acts on ALL_YOURS, and gearmand's ERROR to it would pass for the "
+        "answer to another request"
+    )
+
+
+#: The requests that servers accept only with certain values, or never.
+_CHECKS: Final[dict[type[Event], Callable[[PacketType, Any], None]]] = {
+    CanDoTimeout: _check_timeout,
+    SubmitJobEpoch: _check_epoch,
+    WorkFail: _check_reason,
+    AllYours: _refuse,
+}
+
+
+def has_too_many_words(command: bytes) -> bool:
+    """Return True if servers would refuse a line of text because of its number of words."""
+    return sum(1 for word in command.split(b" ") if word) > constants.MAX_COMMAND_WORDS
 
 
 @functools.lru_cache(maxsize=16)
 def prepared(
     role: Role, max_packet_size: int
 ) -> tuple[dict[type[Event], Row], dict[int, Row], dict[bytes, Row]]:
-    """What `role` may send, by event class, and what it may receive, by number.
+    """Return the rows of one role.
 
-    The last is what a server may receive, by how it begins: magic and number.
+    Args:
+        role: The role of this end.
+        max_packet_size: Maximum body size of a received packet in bytes.
+
+    Returns:
+        The outgoing packets by class; the incoming packets by number; and, for a server, the
+        incoming packets by their first bytes (magic and number).
     """
-    rows = [Row(packet, max_packet_size) for packet in PACKETS]
-    if role is Role.SERVER:
-        for row in rows:
-            # What a server repeats has passed its peer's limits.
-            row.enough = constants.MAX_BODY_SIZE
-    to_send = {row.event_class: row for row in rows if row.packet.sender & role}
-    to_receive = {row.number: row for row in rows if row.packet.receiver & role}
-    requests = to_receive if role is Role.SERVER else {}
-    return to_send, to_receive, {MAGIC_REQUEST + NUMBER.pack(n): requests[n] for n in requests}
+    of_server = role is Role.SERVER
+    rows = [Row(packet, max_packet_size, of_server=of_server) for packet in PACKETS]
+    outgoing = {row.event_class: row for row in rows if row.packet.sender & role}
+    incoming = {row.number: row for row in rows if row.packet.receiver & role}
+    requests = {MAGIC_REQUEST + NUMBER.pack(n): row for n, row in incoming.items() if of_server}
+    return outgoing, incoming, requests

@@ -12,7 +12,7 @@ from gearman_proto import constants
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
 from gearman_proto.testing import pack, pack_event
 from gearman_proto.testing.strategies import hostile_streams, packets
-from gearman_proto.wire import connection
+from gearman_proto.wire import batches
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.packets import (
     MAGIC_REQUEST,
@@ -107,7 +107,7 @@ def test_of_submits_that_are_refused_none_was_sent(function: bytes, unique: byte
 
 
 def test_submits_that_do_not_fit_a_packet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_MAX_BODY_SIZE", 100)
+    monkeypatch.setattr(batches, "_MAX_BODY_SIZE", 100)
     client = Connection(Role.CLIENT)
     assert client.send_submits(SubmitJob, b"f", [(b"u", b"x" * 96)], [1])
     with pytest.raises(LocalProtocolError, match="101 bytes do not fit a packet"):
