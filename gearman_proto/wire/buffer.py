@@ -1,14 +1,14 @@
-"""What a connection has received and not yet parsed.
+"""The received bytes of a connection that are not yet parsed.
 
-Two pieces. `data[start:]` is contiguous and is what gets parsed; parsing a packet moves `start`
-and deletes nothing. What arrives while `data` still holds bytes goes to the tail, and both are
-joined only when the piece that is wanted is complete. So a chunk that holds whole packets is never
-copied, a byte is joined once for each packet it waited for, and an endless trickle of single bytes
-costs the same.
+The buffer has two pieces. The parser reads `data[start:]`, which is contiguous. Parsing a packet
+moves `start` and deletes nothing. While `data` contains unparsed bytes, the buffer appends new ones
+to the tail, and joins the two pieces only if the next packet is complete. A chunk of whole packets
+is therefore never copied. Other bytes are copied once for each packet that they wait for, even if
+they arrive one by one.
 
-A large payload is a third piece, once it is known where it begins: it is collected apart, in memory
-that grows with what has come, and is handed out as it is. `data` is empty meanwhile, and the tail
-has what comes behind it.
+A large payload is a third piece. The buffer collects it in a separate object, which grows with the
+received bytes, and returns it without another copy. Meanwhile `data` is empty, and the tail
+receives the bytes that follow the payload.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import io
 
 
 class ReceiveBuffer:
-    """Bytes in, contiguous pieces out."""
+    """A buffer that returns received bytes in contiguous pieces."""
 
     __slots__ = ("_apart", "_front", "_missing", "_scanned", "_tail", "data", "start")
 
     def __init__(self) -> None:
         self.data: bytes = b""
         self.start: int = 0
-        # A bytearray, unless it is empty.
+        # A bytearray unless it is empty.
         self._tail: bytes | bytearray = b""
-        # How many of the unparsed bytes are known to hold no line feed.
+        # The number of bytes that `line_size` has already searched.
         self._scanned = 0
-        # What is collected apart, if anything; how many bytes of it are still to come; and how many
-        # came before it that belong to it.
+        # The payload that the buffer collects, the number of its missing bytes, and the size of the
+        # dropped bytes before it, for `len`.
         self._apart: io.BytesIO | None = None
         self._missing = 0
         self._front = 0
@@ -63,9 +63,9 @@ class ReceiveBuffer:
                 self._feed_tail(view[taken:])
 
     def has(self, size: int) -> bool:
-        """Whether `size` bytes are there. If so, they are in one piece at `data[start:]`.
+        """Return True if the buffer has `size` bytes, and make them contiguous at `data[start:]`.
 
-        Never, if there are none in `data`, while something is collected apart.
+        While the buffer collects a payload, return False unless `size` is 0.
         """
         held = len(self.data) - self.start
         if held >= size:
@@ -78,7 +78,7 @@ class ReceiveBuffer:
         return True
 
     def line_size(self) -> int:
-        """The size of the first line with its line feed, or 0 while it is incomplete."""
+        """Return the size of the first line with its line feed, or 0 if it is incomplete."""
         held = len(self.data) - self.start
         if self._scanned < held:
             at = self.data.find(b"\n", self.start + self._scanned)
@@ -92,7 +92,7 @@ class ReceiveBuffer:
         return 0
 
     def take(self, size: int) -> bytes:
-        """Remove and return the first `size` bytes, which `has` said are there."""
+        """Remove and return the first `size` bytes. `has(size)` must have returned True."""
         end = self.start + size
         piece = self.data[self.start : end]
         self.start = end
@@ -100,9 +100,12 @@ class ReceiveBuffer:
         return piece
 
     def collect(self, front: int, size: int) -> None:
-        """Collect apart the `size` bytes that come behind the first `front`.
+        """Start to collect a payload.
 
-        Those first ones, which are in `data`, are dropped; of the others some are still to come.
+        Args:
+            front: The number of bytes before the payload. They must be in `data`. The buffer drops
+                them.
+            size: The size of the payload in bytes, including bytes that have not yet arrived.
         """
         data, begin, tail = self.data, self.start + front, self._tail
         self.clear()
@@ -115,15 +118,15 @@ class ReceiveBuffer:
 
     @property
     def collected(self) -> bytes | None:
-        """What is collected apart, once it is complete, in the memory that it was collected in."""
+        """The collected payload, or None while it is incomplete. This makes no copy."""
         return self._apart.getvalue() if self._apart is not None and not self._missing else None
 
     def end_collecting(self) -> None:
-        """Go on with what comes behind what was collected apart."""
+        """Continue with the bytes that follow the collected payload."""
         self._apart = None
 
     def is_spent(self) -> bool:
-        """Whether nothing is left. What has been parsed is let go of then, as by `shrink`."""
+        """Return True if the buffer is empty, and release the memory of parsed bytes if it is."""
         if self.start < len(self.data) or self._tail or self._apart is not None:
             return False
         self.data = b""
@@ -131,10 +134,10 @@ class ReceiveBuffer:
         return True
 
     def shrink(self) -> bool:
-        """Let go of what has been parsed: there may be no more data for long.
+        """Release the memory of parsed bytes, because the next data might arrive much later.
 
         Returns:
-            Whether nothing is left, unless something is collected apart.
+            True if the buffer is empty, apart from a collected payload.
         """
         if self.start:
             self.data = self.data[self.start :]
@@ -142,7 +145,7 @@ class ReceiveBuffer:
         return not self.data and not self._tail
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Remove all bytes."""
         self.data = b""
         self.start = 0
         self._tail = b""

@@ -358,9 +358,9 @@ class WorkComplete(PacketEvent):
 class WorkFail(PacketEvent):
     """End a job that failed.
 
-    `reason` is the text after a NUL that follows the handle. The protocol has only a bare handle,
-    for which `reason` is None. gearmand sends ``b""`` in place of an exception that the client did
-    not ask for, and some workers send a text.
+    `reason` is the text after a NUL that follows the handle. In a correct packet only the handle
+    exists, and `reason` is None. gearmand sends ``b""`` in place of an exception that the client
+    did not ask for, and some workers send a text.
     """
 
     handle: bytes
@@ -531,8 +531,8 @@ class Error(PacketEvent):
     answers: Any = hidden(default=None, compare=False)
 
 
-#: The ERROR codes with which servers refuse a WORK_* packet (gearmand's, as in recording
-#: 23_work_for_unknown_handle; the Perl server's).
+#: The ERROR codes that refuse a WORK_* packet: gearmand's (recording 23_work_for_unknown_handle),
+#: and the Perl server's.
 WORK_ERRORS: Final = frozenset({b"JOB_NOT_FOUND", b"not_worker"})
 
 

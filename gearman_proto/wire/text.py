@@ -1,24 +1,23 @@
-"""The text commands of a job server and their replies: a line out, typed records in, no I/O.
+"""The text commands of a job server, and their replies as typed records.
 
-A `Command` is what to send and how its reply is read. A reply is one line, or a list of lines that
-ends with a line of a single dot; either may be an ``ERR`` line instead. `Reply` collects the lines
-until they are complete, and reads them then.
+A `Command` has the line to send, and the function that reads the reply. A reply is one line, or a
+list of lines that ends with a single dot. A server can also reply with an ``ERR`` line. `Reply`
+collects lines until the reply is complete.
 
-What can't be told apart
-    Servers print names as they are, and a name may hold whatever separates names. The lists are
-    read so that only these go wrong:
+Ambiguous names
+    Servers print names without escaping them, and a name can contain the separators. This module
+    reads the lists so that only the following cases are wrong:
 
-    * ``workers``: functions are separated by blanks, so one with a blank in its name counts as two.
-      A client's id ends at the first blank and colon that a blank or the line's end follows. A line
-      that does not begin like an entry belongs to the entry before, as part of a name that has line
-      feeds; one that does begin like an entry is one.
-    * ``status``, ``prioritystatus``, ``show jobs``: the numbers are the last columns, so blanks,
-      tabs and line feeds stay in the name, except where a line of a name ends in numbers itself.
-    * ``show unique jobs``: a unique with a line feed counts as several, and one that is a dot as
-      the end of the list.
+    * ``workers``: blanks separate functions, so a function with a blank in its name counts as two.
+      A client id ends at the first " :" before a blank or the end of the line. A line that begins
+      like an entry is an entry. Any other line continues a name that contains a line feed.
+    * ``status``, ``prioritystatus``, ``show jobs``: the last columns are numbers, so names keep
+      their blanks, tabs and line feeds, unless a line in a name ends in numbers itself.
+    * ``show unique jobs``: a unique with a line feed counts as several, and the unique "." ends the
+      list.
 
-    gearmand prints the addresses of IPv6 peers wrong (``::3539:3436:3600:0%2078575408``): `ip` is
-    what it prints.
+    gearmand prints the addresses of IPv6 peers incorrectly (``::3539:3436:3600:0%2078575408``). The
+    field `ip` has the printed text.
 """
 
 from __future__ import annotations
@@ -63,26 +62,26 @@ __all__ = [
 T = TypeVar("T")
 _R = TypeVar("_R", bound="Record")
 
-#: Bytes that one reply may take unless told otherwise: ``show jobs`` of two million jobs.
+#: Default limit for one reply in bytes, enough for ``show jobs`` with two million jobs.
 DEFAULT_MAX_REPLY_SIZE: Final = 128 * 1024 * 1024
-# Bytes that a line takes beside its own: many short ones must not take many times as much.
+# The overhead of a line in bytes, so that many short lines can't exceed the limit.
 _LINE_OVERHEAD: Final = 40
 
-# The largest number that gearmand's lists hold has ten digits.
+# The largest number in gearmand's lists has ten digits.
 _MAX_DIGITS: Final = 20
-# How an entry of ``workers`` begins: the number of its socket, and an address.
-# (What is connected within the process has no socket.)
+# An entry of ``workers`` begins with a socket number and an address. (The number is negative for
+# connections within the server's process.)
 _ENTRY: Final = re.compile(rb"(-?\d{1,20}) ([^ ]*) ")
-# What ends a client's id: a blank and a colon, and then a blank or nothing more.
+# A client id ends before " :", if a blank or the end of the line follows.
 _END_OF_ID: Final = re.compile(rb" :(?= |\Z)")
-# gearmand refuses some commands with a code, and some with a sentence.
+# Matches a code. gearmand refuses some commands with a code, and some with a sentence.
 _CODE: Final = re.compile(r"[A-Z]{2,}|[A-Za-z]+(_[A-Za-z]+)+")
 
 
 class Record(Mapping[str, Any]):
-    """A line of a list: its fields are attributes, and keys as in python-gearman's dicts.
+    """A line of a list. Its fields are attributes, and keys as in python-gearman's dicts.
 
-    It is equal to a dict with the same keys and values.
+    A record is equal to a dict with the same keys and values.
     """
 
     __slots__ = ()
@@ -101,13 +100,13 @@ class Record(Mapping[str, Any]):
 
 @record(frozen=True, eq=False)
 class FunctionStatus(Record):
-    """A function at a server (``status``).
+    """A function on a server (``status``).
 
     Attributes:
-        task: Its name.
-        queued: How many jobs of it there are, those that run included.
-        running: How many of them run.
-        workers: How many connections can do it.
+        task: The name of the function.
+        queued: The number of its jobs, including running ones.
+        running: The number of its running jobs.
+        workers: The number of connections that have registered for it.
     """
 
     task: str
@@ -121,11 +120,11 @@ class PriorityStatus(Record):
     """The queue of a function (``prioritystatus``).
 
     Attributes:
-        task: Its name.
-        high: How many jobs of high priority wait.
-        normal: The same for those without a priority.
-        low: The same for low priority.
-        workers: How many connections can do it.
+        task: The name of the function.
+        high: The number of waiting jobs of high priority.
+        normal: The number of waiting jobs of normal priority.
+        low: The number of waiting jobs of low priority.
+        workers: The number of connections that have registered for the function.
     """
 
     task: str
@@ -137,13 +136,13 @@ class PriorityStatus(Record):
 
 @record(frozen=True, eq=False)
 class WorkerStatus(Record):
-    """A connection at a server (``workers``); those of clients are in the list, too.
+    """A connection to a server (``workers``). The list includes the connections of clients.
 
     Attributes:
-        file_descriptor: The number of its socket in the server.
-        ip: The address of its other end, as the server prints it.
-        client_id: What it is called (SET_CLIENT_ID); ``-`` if nothing was said.
-        tasks: The functions that it can do.
+        file_descriptor: The server's file descriptor for the connection.
+        ip: The address of the peer, as the server prints it.
+        client_id: The name from SET_CLIENT_ID, by default ``-``.
+        tasks: The functions that the peer has registered for.
     """
 
     file_descriptor: int
@@ -154,13 +153,13 @@ class WorkerStatus(Record):
 
 @record(frozen=True, eq=False)
 class JobRecord(Record):
-    """A job at a server (``show jobs``).
+    """A job on a server (``show jobs``).
 
     Attributes:
-        handle: Its handle.
-        retries: How often it was given out and came back.
-        ignored: Whether nobody wants it any more: it was cancelled, or its clients have left.
-        queued: Whether it is a background job, which the server keeps in its queue's store.
+        handle: The handle of the job.
+        retries: The number of times that the server had to requeue it.
+        ignored: True if the job was cancelled, or if all its clients have disconnected.
+        queued: True for a background job, which the server can store in its persistent queue.
     """
 
     handle: str
@@ -171,13 +170,13 @@ class JobRecord(Record):
 
 @record(frozen=True)
 class Command(Generic[T]):
-    """A command, and how its reply becomes a `T`.
+    """A command, and the function that converts its reply to a `T`.
 
     Attributes:
-        line: The command, without its line end.
-        read: Gets the lines of the reply, without their line feeds.
-        is_list: Whether the reply is a list, which ends with a line of a single dot.
-        hint: What to add to the server's words if it does not know the command.
+        line: The command, without a line ending.
+        read: Converts the lines of the reply, which have no line feeds.
+        is_list: True if the reply is a list, which ends with a single dot.
+        hint: Advice for the error message if the server does not know the command.
     """
 
     line: bytes
@@ -190,16 +189,16 @@ class Command(Generic[T]):
 
     @property
     def event(self) -> TextLine:
-        """What to send. It ends in CRLF; see TextLine."""
+        """The line to send. It ends in CRLF; see TextLine."""
         return TextLine(self.line)
 
 
 class Reply(Generic[T]):
-    """The lines that have come in answer to a command.
+    """The received lines of the reply to a command.
 
     Args:
         command: The command.
-        max_size: Bytes, 40 for each line beside its own. A larger reply is an error.
+        max_size: Maximum size in bytes. Each line counts with its own bytes and 40 more.
     """
 
     def __init__(self, command: Command[T], max_size: int = DEFAULT_MAX_REPLY_SIZE) -> None:
@@ -208,10 +207,10 @@ class Reply(Generic[T]):
         self._lines: list[bytes] = []
 
     def receive_line(self, event: TextLine) -> bool:
-        """Take `event`, a line of the reply. Returns whether it was the last one.
+        """Add a line to the reply. Return True if the reply is complete.
 
         Raises:
-            ServerError: It refuses the command. It was the last one.
+            ServerError: The line is a refusal, which completes the reply.
             RemoteProtocolError: The reply is too long.
         """
         line = event.line
@@ -221,7 +220,7 @@ class Reply(Generic[T]):
         if is_list and line == b".":
             return True
         if is_list and _ends_crlf(event):
-            line += b"\r"  # The lines of lists end in LF, so it belongs to a name.
+            line += b"\r"  # Lines of lists end in LF, so the CR belongs to a name.
         self._room -= len(line) + _LINE_OVERHEAD
         if self._room < 0:
             raise RemoteProtocolError(f"the reply to {self._command!r} is too long")
@@ -229,10 +228,10 @@ class Reply(Generic[T]):
         return not is_list
 
     def value(self) -> T:
-        """What the complete reply says.
+        """Return the value of the complete reply.
 
         Raises:
-            RemoteProtocolError: It is not what a server answers to this command.
+            RemoteProtocolError: The reply does not fit the command.
         """
         return self._command.read(self._lines)
 
@@ -248,11 +247,11 @@ def _ends_crlf(event: TextLine) -> bool:
 
 
 def server_error(line: bytes) -> ServerError:
-    """The error that an ``ERR`` line is.
+    """Return the error for an ``ERR`` line.
 
-    Its `code` is the word behind ERR, or ERR itself where there is only a sentence.
+    The error's `code` is the word after ERR. If the line has only a sentence, the code is ERR.
     """
-    # It takes as long to import as this module.
+    # Importing this takes as long as importing the rest of this module.
     from urllib.parse import unquote_plus  # noqa: PLC0415
 
     code, _, text = to_text(line[4:]).partition(" ")
@@ -265,42 +264,42 @@ def server_error(line: bytes) -> ServerError:
 
 
 def status() -> Command[tuple[FunctionStatus, ...]]:
-    """All functions, and how many jobs and workers each has (``status``)."""
+    """List all functions, with the numbers of their jobs and workers (``status``)."""
     return Command(b"status", _read_status, is_list=True)
 
 
 def prioritystatus() -> Command[tuple[PriorityStatus, ...]]:
-    """All functions, and what waits for them by priority (``prioritystatus``)."""
+    """List all functions, with their waiting jobs by priority (``prioritystatus``)."""
     return Command(b"prioritystatus", _read_prioritystatus, is_list=True)
 
 
 def workers() -> Command[tuple[WorkerStatus, ...]]:
-    """All connections, those of clients too (``workers``)."""
+    """List all connections, including those of clients (``workers``)."""
     return Command(b"workers", _read_workers, is_list=True)
 
 
 def show_jobs() -> Command[tuple[JobRecord, ...]]:
-    """All jobs (``show jobs``)."""
+    """List all jobs (``show jobs``)."""
     return Command(b"show jobs", _read_jobs, is_list=True)
 
 
 def show_unique_jobs() -> Command[tuple[str, ...]]:
-    """The uniques of all jobs (``show unique jobs``)."""
+    """List the uniques of all jobs (``show unique jobs``)."""
     return Command(b"show unique jobs", _read_uniques, is_list=True)
 
 
 def version() -> Command[str]:
-    """The server's version, as the line that it sends (``version``)."""
+    """Get the line with the server's version (``version``)."""
     return Command(b"version", _read_line)
 
 
 def getpid() -> Command[int]:
-    """The number of the server's process (``getpid``)."""
+    """Get the process ID of the server (``getpid``)."""
     return Command(b"getpid", _read_number)
 
 
 def verbose() -> Command[str]:
-    """How much the server logs, as a word such as ``ERROR`` (``verbose``)."""
+    """Get the server's log level, such as ``ERROR`` (``verbose``)."""
     return Command(b"verbose", _read_word)
 
 
@@ -308,15 +307,15 @@ def maxqueue(task: str | bytes, max_size: int | Iterable[int | None] | None) -> 
     """Limit the queue of a function (``maxqueue``).
 
     Args:
-        task: Its name.
-        max_size: How many jobs it may have; or a sequence of three such numbers, for those of high,
-            normal and low priority. 0 and None are no limit.
+        task: The name of the function.
+        max_size: Maximum number of waiting jobs, or a sequence of three such numbers, for high,
+            normal and low priority. 0 and None mean unlimited.
 
     Raises:
-        TypeError: `max_size` is something else.
-        ValueError: Servers do not take this, or the name can't be a word of a command.
+        TypeError: `max_size` has another type.
+        ValueError: `max_size` is out of range, or the name can't be a word of a command.
     """
-    # Bytes are a sequence of numbers, too.
+    # Bytes also are a sequence of numbers.
     is_sequence = isinstance(max_size, Iterable) and not isinstance(max_size, (str, bytes))
     given: Iterable[object] = max_size if is_sequence else (max_size,)  # type: ignore[assignment]
     sizes = [_check_size(size) for size in given]
@@ -327,27 +326,27 @@ def maxqueue(task: str | bytes, max_size: int | Iterable[int | None] | None) -> 
 
 
 def cancel_job(handle: str | bytes) -> Command[str]:
-    """Take the job of `handle` out of the queue (``cancel job``).
+    """Remove the job of `handle` from the queue (``cancel job``).
 
     Raises:
-        TypeError: `handle` is no name.
-        ValueError: It can't be a handle.
+        TypeError: `handle` is neither `str` nor `bytes`.
+        ValueError: `handle` can't be a word of a command, or is too long.
     """
     return _ok(b"cancel job", _word("handle", handle, constants.MAX_HANDLE_SIZE))
 
 
 def create_function(task: str | bytes) -> Command[str]:
-    """Have the function `task` in the lists (``create function``).
+    """Add the function `task` to the lists (``create function``).
 
     Raises:
-        TypeError: `task` is no name.
-        ValueError: It can't be a word of a command: it has a blank, say.
+        TypeError: `task` is neither `str` nor `bytes`.
+        ValueError: `task` can't be a word of a command, for example because it contains a blank.
     """
     return _ok(b"create function", _word("task", task))
 
 
 def drop_function(task: str | bytes) -> Command[str]:
-    """Take the function `task` out of the lists (``drop function``).
+    """Remove the function `task` from the lists (``drop function``).
 
     Raises:
         TypeError, ValueError: As in `create_function`.
@@ -356,7 +355,7 @@ def drop_function(task: str | bytes) -> Command[str]:
 
 
 def shutdown(*, graceful: bool) -> Command[str]:
-    """End the server (``shutdown``); `graceful`: when its jobs are done."""
+    """Stop the server (``shutdown``). If `graceful`, the server finishes its jobs first."""
     return Command(
         b"shutdown graceful" if graceful else b"shutdown",
         _read_ok,
@@ -370,7 +369,7 @@ def _ok(*words: bytes) -> Command[str]:
 
 
 def _word(what: str, name: str | bytes, limit: int = constants.MAX_FUNCTION_SIZE) -> bytes:
-    """A name as a word of a command."""
+    """Return a name as a word of a command."""
     wire = check_name(what, name, limit)
     if not wire or b" " in wire or b"\n" in wire or wire.endswith(b"\r"):
         raise ValueError(
@@ -425,7 +424,10 @@ def _is_number(word: bytes) -> bool:
 
 
 def _read_columns(lines: Sequence[bytes], make: Callable[..., _R], count: int) -> tuple[_R, ...]:
-    """Read a table: a name and `count` numbers. What is no row begins a name with line feeds."""
+    """Read a table whose rows have a name and `count` numbers.
+
+    Any other line is the beginning of a name that contains a line feed.
+    """
     records = []
     begun: list[bytes] = []
     for line in lines:
@@ -474,7 +476,7 @@ def _read_workers(lines: Sequence[bytes]) -> tuple[WorkerStatus, ...]:
 
 def _read_worker(entry: bytes) -> WorkerStatus:
     start = _ENTRY.match(entry)
-    assert start is not None  # It is what entries are told apart by.
+    assert start is not None  # `_read_workers` splits the lines with this pattern.
     end = _END_OF_ID.search(entry, start.end())
     if end is None:
         _bad(entry, "a number, an address, an id and functions")
