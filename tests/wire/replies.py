@@ -1,4 +1,4 @@
-"""The reply to a command, as a parser that the properties take."""
+"""A parser of replies, for the properties in gearman_proto.testing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Replies:
-    """Gives the value of the reply to `command`, once, or the packet that comes in its place."""
+    """A parser that yields the value of the reply to `command`, or a packet in its place."""
 
     def __init__(self, command: Command[Any], max_size: int = 10**6) -> None:
         self._parser = ConnectionParser(Role.CLIENT, [command.event])

@@ -1,4 +1,4 @@
-"""ReceiveBuffer gives back what went in, in one piece, whatever the chunks were."""
+"""Tests of ReceiveBuffer, which returns received bytes in contiguous pieces."""
 
 from __future__ import annotations
 
@@ -11,41 +11,7 @@ from gearman_proto.wire.buffer import ReceiveBuffer
 from tests.profiles import examples
 
 
-def test_empty() -> None:
-    buffer = ReceiveBuffer()
-    assert len(buffer) == 0
-    assert buffer.has(0)
-    assert not buffer.has(1)
-    assert buffer.line_size() == 0
-
-
-def test_joins_chunks() -> None:
-    buffer = ReceiveBuffer()
-    for chunk in (b"ab", b"c", b"defg"):
-        buffer.feed(chunk)
-    assert len(buffer) == 7
-    assert buffer.has(2)
-    assert not buffer.has(8)
-    assert buffer.has(5)
-    assert buffer.data[buffer.start :] == b"abcdefg"
-    assert buffer.take(5) == b"abcde"
-    assert len(buffer) == 2
-    assert buffer.has(2)
-    assert buffer.take(2) == b"fg"
-    assert len(buffer) == 0
-
-
-def test_later_chunks_stay_behind_earlier_ones() -> None:
-    buffer = ReceiveBuffer()
-    buffer.feed(b"ab")
-    buffer.feed(b"cd")
-    assert buffer.take(2) == b"ab"
-    buffer.feed(b"ef")
-    assert buffer.has(4)
-    assert buffer.take(4) == b"cdef"
-
-
-def test_a_chunk_of_whole_packets_is_not_copied() -> None:
+def test_buffer_chunk_of_whole_packets_is_not_copied() -> None:
     buffer = ReceiveBuffer()
     chunk = b"one two"
     buffer.feed(chunk)
@@ -55,7 +21,7 @@ def test_a_chunk_of_whole_packets_is_not_copied() -> None:
     assert buffer.data is chunk
 
 
-def test_keeps_no_view_of_what_it_was_fed() -> None:
+def test_buffer_mutable_chunk_is_copied() -> None:
     buffer = ReceiveBuffer()
     for fed in (bytearray(b"abc"), memoryview(bytearray(b"def"))):
         buffer.feed(fed)  # type: ignore[arg-type]
@@ -64,7 +30,7 @@ def test_keeps_no_view_of_what_it_was_fed() -> None:
     assert buffer.take(6) == b"abcdef"
 
 
-def test_line_over_both_pieces() -> None:
+def test_line_size_line_in_both_pieces_is_found() -> None:
     buffer = ReceiveBuffer()
     buffer.feed(b"xab")
     assert buffer.take(1) == b"x"
@@ -73,22 +39,11 @@ def test_line_over_both_pieces() -> None:
     assert buffer.line_size() == 0
     buffer.feed(b"e\nf\n")
     assert buffer.line_size() == 6
-    # Asking changes nothing.
+    # `line_size` changes nothing.
     assert buffer.line_size() == 6
     assert buffer.has(6)
     assert buffer.take(6) == b"abcde\n"
     assert buffer.line_size() == 2
-
-
-def test_clear() -> None:
-    buffer = ReceiveBuffer()
-    buffer.feed(b"ab")
-    buffer.feed(b"cd")
-    assert buffer.line_size() == 0
-    buffer.clear()
-    assert len(buffer) == 0
-    buffer.feed(b"\n")
-    assert buffer.line_size() == 1
 
 
 OPERATIONS = st.lists(
@@ -106,7 +61,7 @@ OPERATIONS = st.lists(
 
 @given(OPERATIONS)
 @examples(3)
-def test_against_bytes(operations: list[tuple[str, Any]]) -> None:
+def test_buffer_any_operations_match_bytes(operations: list[tuple[str, Any]]) -> None:
     buffer = ReceiveBuffer()
     model = b""
     for name, value in operations:
@@ -138,7 +93,7 @@ def test_against_bytes(operations: list[tuple[str, Any]]) -> None:
     assert buffer.take(size) == model
 
 
-def test_what_was_parsed_is_let_go() -> None:
+def test_shrink_parsed_bytes_are_released() -> None:
     buffer = ReceiveBuffer()
     buffer.feed(b"a" * 1000 + b"rest")
     buffer.take(1000)
@@ -155,7 +110,7 @@ def test_what_was_parsed_is_let_go() -> None:
 
 @given(st.binary(max_size=12), st.integers(1, 20), st.lists(st.binary(max_size=9), max_size=9))
 @examples(3)
-def test_what_is_collected_apart(begun: bytes, size: int, chunks: list[bytes]) -> None:
+def test_collect_any_chunks_return_payload(begun: bytes, size: int, chunks: list[bytes]) -> None:
     buffer = ReceiveBuffer()
     buffer.feed(b"before" + begun[:size])
     buffer.take(1)
@@ -180,7 +135,7 @@ def test_what_is_collected_apart(begun: bytes, size: int, chunks: list[bytes]) -
     assert buffer.take(len(everything)) == everything
 
 
-def test_what_is_collected_apart_is_copied_once() -> None:
+def test_collected_payload_is_not_copied() -> None:
     buffer = ReceiveBuffer()
     buffer.feed(b"abc")
     buffer.collect(1, 4)

@@ -1,4 +1,4 @@
-"""The invariant of the target `connection` holds for fixed inputs, and would be missed."""
+"""Tests of the fuzz target `connection`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from gearman_proto.wire.buffer import ReceiveBuffer
 
 
-def test_seeds() -> None:
+def test_seeds_yield_many_events() -> None:
     seeds = mutating.load("connection")
-    # More events than inputs: the requests and the answers to them are understood.
+    # Otherwise the seeds would contain no answers that fit their requests.
     assert sum(fuzz.check(data) for data in seeds) > 8 * len(seeds) > 300
 
 
 @pytest.mark.unmeasured
-def test_fixed_inputs() -> None:
+def test_generated_inputs_hold_invariant() -> None:
     rng = random.Random(1)
     seeds = mutating.load("connection")
     events = sum(fuzz.check(fuzz.generate(rng, seeds)) for _ in range(600))
     assert events > 3000
 
 
-def test_same_seed_same_inputs() -> None:
+def test_generate_same_seed_makes_same_inputs() -> None:
     seeds = mutating.load("connection")
     first, second = random.Random(2), random.Random(2)
     for _ in range(50):
@@ -40,13 +40,13 @@ def test_same_seed_same_inputs() -> None:
 ECHO = b"\0REQ\0\0\0\x10\0\0\0\x02ab"
 
 
-def test_notices_a_packet_that_comes_out_different(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_changed_packet_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EchoReq, "arguments", staticmethod(lambda event: (event.data[::-1],)))
     with pytest.raises(Failure, match="became"):
         fuzz.check(ECHO)
 
 
-def test_notices_what_depends_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_chunk_dependent_result_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def receive_data(self: Connection, data: bytes) -> None:
         buffer: ReceiveBuffer = self._buffer
         buffer.feed(data.upper() if len(data) == 1 else data)
@@ -56,7 +56,7 @@ def test_notices_what_depends_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> 
         fuzz.check(ECHO)
 
 
-def test_notices_other_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_other_exception_propagates(monkeypatch: pytest.MonkeyPatch) -> None:
     def next_event(self: Connection) -> Event:
         raise IndexError
 
@@ -65,7 +65,7 @@ def test_notices_other_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
         fuzz.check(ECHO)
 
 
-def test_notices_lost_bytes() -> None:
+def test_check_lost_bytes_fail() -> None:
     with pytest.raises(Failure, match="became"):
         fuzz.check_bytes(Role.SERVER, ECHO, [EchoReq(b"xy")])
     assert fuzz.check_bytes(Role.SERVER, ECHO, [EchoReq(b"ab")]) == len(ECHO)

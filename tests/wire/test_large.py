@@ -1,4 +1,4 @@
-"""Payloads that are not copied: the same bytes, events, errors and state as those that are."""
+"""Tests of large payloads, which Connection does not copy."""
 
 from __future__ import annotations
 
@@ -47,8 +47,10 @@ LARGE = b"x" * 100_000
 def receive(
     end: Connection, stream: bytes, size: int, *, in_runs: bool = False, closed: bool = True
 ) -> tuple[Any, ...]:
-    """Give `stream` to `end` in pieces of `size`: its events and their answers, its error, and what
-    there is left of it."""
+    """Feed `stream` to `end` in pieces of `size`.
+
+    Return the events with their tokens, the error, and the state of the end.
+    """
     found: list[Any] = []
     error = None
     try:
@@ -80,7 +82,7 @@ def assign(payload: bytes, *, function: bytes = b"f") -> bytes:
 
 
 @pytest.mark.parametrize("size", [1000, 4096 + HEADER_SIZE, 65536, 300_000])
-def test_a_large_payload_between_others(size: int) -> None:
+def test_large_payload_between_small_ones_arrives(size: int) -> None:
     worker = Connection(Role.WORKER)
     for _ in range(3):
         worker.send(GrabJobUniq(), "grab")
@@ -91,7 +93,7 @@ def test_a_large_payload_between_others(size: int) -> None:
     assert (error, left, buffered) == (None, [], 0)
 
 
-def test_a_large_result_to_a_server() -> None:
+def test_large_result_at_server_arrives() -> None:
     server = Connection(Role.SERVER)
     result = WorkComplete(b"H:1", LARGE)
     stream = Connection(Role.WORKER).send(result)
@@ -100,7 +102,7 @@ def test_a_large_result_to_a_server() -> None:
     assert server.unanswered == 0
 
 
-def test_what_is_there_of_a_large_packet_is_buffered() -> None:
+def test_buffered_incomplete_large_packet_counts_all_bytes() -> None:
     server = Connection(Role.SERVER)
     stream = SubmitJob(b"f", b"", LARGE)
     data = Connection(Role.CLIENT).send(stream) + b"status\n"
@@ -110,13 +112,13 @@ def test_what_is_there_of_a_large_packet_is_buffered() -> None:
         if end < len(data):
             assert server.next_event() is connection.NEED_DATA
             assert server.buffered == end
-    assert server.buffered == len(data)  # It is not looked at before the next event is asked for.
+    assert server.buffered == len(data)
     assert server.next_event() == stream
     assert server.next_event() == TextLine(b"status", b"\n")
     assert server.buffered == 0
 
 
-def test_an_unanswered_request_before_a_large_packet() -> None:
+def test_large_answer_after_ignored_request_finds_its_request() -> None:
     worker = Connection(Role.WORKER)
     echo = EchoReq(b"x")
     worker.send(echo)
@@ -127,7 +129,7 @@ def test_an_unanswered_request_before_a_large_packet() -> None:
     assert (error, left, buffered) == (None, [], 0)
 
 
-def test_a_large_packet_that_is_out_of_step() -> None:
+def test_large_answer_without_request_is_refused() -> None:
     worker = Connection(Role.WORKER)
     found, error, _, buffered = receive(worker, assign(LARGE), 65536)
     assert (found, error, buffered) == ([], "JOB_ASSIGN_UNIQ answers nothing", 0)
@@ -135,7 +137,7 @@ def test_a_large_packet_that_is_out_of_step() -> None:
         worker.next_event()
 
 
-def test_a_large_packet_that_is_torn() -> None:
+def test_eof_inside_large_packet_is_error() -> None:
     client = Connection(Role.CLIENT)
     result = pack(WorkComplete.packet, (b"H:1", LARGE), MAGIC_RESPONSE)[:70_000]
     found, error, _, buffered = receive(client, result, 65536)
@@ -144,7 +146,7 @@ def test_a_large_packet_that_is_torn() -> None:
 
 
 @pytest.mark.parametrize("role", [Role.CLIENT, Role.SERVER])
-def test_a_large_packet_without_its_names(role: Role) -> None:
+def test_large_packet_without_nuls_is_refused(role: Role) -> None:
     magic = MAGIC_REQUEST if role is Role.SERVER else MAGIC_RESPONSE
     stream = HEADER.pack(magic, WorkData.packet.number, 70_000) + b"x" * 70_000
     found, error, _, _ = receive(Connection(role), stream, 10_000)
@@ -152,7 +154,7 @@ def test_a_large_packet_without_its_names(role: Role) -> None:
     assert error == "WORK_DATA has 0 NULs in its body of 70000 bytes, 1 expected"
 
 
-def test_names_that_are_longer_than_any_server_takes() -> None:
+def test_large_packet_with_long_name_arrives() -> None:
     worker = Connection(Role.WORKER)
     worker.send(GrabJobUniq())
     name = b"f" * 10_000
@@ -169,7 +171,7 @@ def peak(call: Any, *args: Any) -> int:
         tracemalloc.stop()
 
 
-def test_a_large_payload_is_there_once() -> None:
+def test_receiving_large_payload_copies_nothing() -> None:
     client = Connection(Role.CLIENT)
     chunk = b"x" * 65536
     kept: list[Any] = []
@@ -185,7 +187,7 @@ def test_a_large_payload_is_there_once() -> None:
     assert kept[-1] == WorkComplete(b"H:1", b"x" * 4 * MB)
 
 
-def test_the_size_that_a_header_claims_takes_no_memory() -> None:
+def test_claimed_size_allocates_no_memory() -> None:
     server = Connection(Role.SERVER, max_packet_size=2**31)
 
     def run() -> None:
@@ -199,8 +201,8 @@ def test_the_size_that_a_header_claims_takes_no_memory() -> None:
 @pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER, Role.SERVER, Role.CLIENT | Role.WORKER])
 @examples(4)
 @given(st.data())
-def test_it_makes_no_difference_what_is_large(role: Role, data: st.DataObject) -> None:
-    """Any packets in any pieces: a limit so low that they are large changes nothing."""
+def test_any_stream_does_not_depend_on_limit_of_large(role: Role, data: st.DataObject) -> None:
+    """With lower limits, the same packets use the path of large ones."""
     stream = data.draw(streams(role) | hostile_streams(role))
     size = data.draw(st.integers(1, len(stream.data) + 1))
     closed = data.draw(st.booleans())
@@ -227,7 +229,7 @@ def test_it_makes_no_difference_what_is_large(role: Role, data: st.DataObject) -
         SubmitReduceJob(b"f", b"u", b"r", b"", LARGE),
     ],
 )
-def test_a_large_payload_is_passed_through(event: Any) -> None:
+def test_passthrough_large_payload_is_same_object(event: Any) -> None:
     client, other = Connection(Role.CLIENT), Connection(Role.CLIENT)
     front, payload = client.send_with_data_passthrough(event)
     assert payload is event.data
@@ -245,13 +247,13 @@ def test_a_large_payload_is_passed_through(event: Any) -> None:
     "event",
     [SubmitJob(b"f", b"u", LARGE[:65536]), EchoReq(LARGE), EchoReq(b""), TextLine(b"status")],
 )
-def test_anything_else_is_one_piece(event: Any) -> None:
+def test_passthrough_other_event_is_one_piece(event: Any) -> None:
     assert Connection(Role.CLIENT).send_with_data_passthrough(event) == [
         Connection(Role.CLIENT).send(event)
     ]
 
 
-def test_a_large_echo_is_compared() -> None:
+def test_large_echo_is_paired() -> None:
     client = Connection(Role.CLIENT)
     client.send_with_data_passthrough(EchoReq(LARGE))
     stream = pack(EchoRes.packet, (LARGE,), MAGIC_RESPONSE)
@@ -269,7 +271,7 @@ def test_a_large_echo_is_compared() -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["send", "send_with_data_passthrough"])
-def test_what_is_refused_with_a_large_payload(event: Any, name: str) -> None:
+def test_send_bad_event_with_large_payload_is_refused(event: Any, name: str) -> None:
     client = Connection(Role.CLIENT)
     small = type(event)(*event.arguments(event)[:-1], b"")
     with pytest.raises(LocalProtocolError) as refused:
@@ -280,14 +282,14 @@ def test_what_is_refused_with_a_large_payload(event: Any, name: str) -> None:
     assert client.unanswered == 0
 
 
-def test_a_large_reason_is_refused() -> None:
+def test_send_large_reason_is_refused() -> None:
     with pytest.raises(LocalProtocolError, match="hangs"):
         Connection(Role.WORKER).send(WorkFail(b"H:1", LARGE))
     with pytest.raises(LocalProtocolError, match="handle"):
         Connection(Role.WORKER).send(WorkFail(b"h" * 100_000))
 
 
-def test_a_large_payload_that_does_not_fit_a_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_send_payload_too_large_for_header_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_MAX_BODY_SIZE", 100_004)
     client = Connection(Role.CLIENT)
     client.send(SubmitJob(b"f", b"u", LARGE))
@@ -297,7 +299,7 @@ def test_a_large_payload_that_does_not_fit_a_packet(monkeypatch: pytest.MonkeyPa
     assert client.unanswered == 1
 
 
-def test_a_large_payload_is_joined_once() -> None:
+def test_sending_large_payload_copies_at_most_once() -> None:
     payload = b"x" * 4 * MB
     event = SubmitJob(b"f", b"u", payload)
     assert peak(Connection(Role.CLIENT).send, event) < 4 * MB * 1.1
@@ -305,7 +307,7 @@ def test_a_large_payload_is_joined_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["send", "send_with_data_passthrough"])
-def test_a_large_payload_that_may_change_is_copied(name: str) -> None:
+def test_send_mutable_payload_is_copied(name: str) -> None:
     client = Connection(Role.CLIENT)
     payload: Any = bytearray(LARGE)
     sent = getattr(client, name)(SubmitJob(b"f", b"u", payload))
@@ -317,10 +319,10 @@ def test_a_large_payload_that_may_change_is_copied(name: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["feed", "has"])
-def test_received_bytes_without_memory_for_them_are_the_end(
+def test_memory_error_in_buffer_fails_connection(
     monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """What follows has no meaning, as some of the bytes may be lost."""
+    """Bytes might be lost, so the connection can't continue."""
     connection = Connection(Role.CLIENT)
 
     def no_memory(self: ReceiveBuffer, argument: object) -> None:

@@ -1,4 +1,4 @@
-"""Many packets at once: the same bytes, events and errors as one by one."""
+"""Tests of the quick paths: their results equal those of `send` and `next_event`."""
 
 from __future__ import annotations
 
@@ -69,16 +69,9 @@ def at_once(
 # Sending.
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_submits_at_once(kind: type[PlainSubmit]) -> None:
-    jobs = [(b"one", b"data"), (b"two", b"data"), (b"", b"da\0ta"), (b"u" * 63, b"x" * 100_000)]
-    assert at_once(kind, b"f", jobs) == by_one(kind, b"f", jobs)
-    assert at_once(kind, b"f", []) == (b"", [])
-
-
 @examples(10)
 @given(st.sampled_from(KINDS), names, st.lists(st.tuples(names, st.binary())))
-def test_submits_at_once_are_those_by_one(
+def test_send_submits_any_jobs_match_send(
     kind: type[PlainSubmit], function: bytes, jobs: list[tuple[bytes, bytes]]
 ) -> None:
     outcomes: list[Any] = []
@@ -99,14 +92,14 @@ def test_submits_at_once_are_those_by_one(
         (b"f", b"u" * 64),
     ],
 )
-def test_of_submits_that_are_refused_none_was_sent(function: bytes, unique: bytes) -> None:
+def test_send_submits_bad_name_sends_nothing(function: bytes, unique: bytes) -> None:
     client = Connection(Role.CLIENT)
     with pytest.raises(LocalProtocolError, match=r"SUBMIT_JOB: "):
         client.send_submits(SubmitJob, function, [(b"good", b""), (unique, b"")], [1, 2])
     assert client.unanswered == 0
 
 
-def test_submits_that_do_not_fit_a_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_send_submits_too_large_for_header_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_MAX_BODY_SIZE", 100)
     client = Connection(Role.CLIENT)
     assert client.send_submits(SubmitJob, b"f", [(b"u", b"x" * 96)], [1])
@@ -116,12 +109,12 @@ def test_submits_that_do_not_fit_a_packet(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("role", [Role.WORKER, Role.SERVER])
-def test_submits_that_are_not_for_this_role(role: Role) -> None:
+def test_send_submits_by_other_role_is_refused(role: Role) -> None:
     with pytest.raises(LocalProtocolError, match="is not for"):
         Connection(role).send_submits(SubmitJob, b"f", [(b"u", b"")], [1])
 
 
-def test_submits_on_a_connection_that_has_failed() -> None:
+def test_send_submits_after_error_is_refused() -> None:
     client = Connection(Role.CLIENT)
     client.receive_data(b"garbage that is no packet")
     with pytest.raises(RemoteProtocolError):
@@ -129,6 +122,12 @@ def test_submits_on_a_connection_that_has_failed() -> None:
     assert client.next_created() == ([], [])
     with pytest.raises(LocalProtocolError, match="has failed"):
         client.send_submits(SubmitJob, b"f", [(b"u", b"")], [1])
+
+
+def test_send_submits_equal_and_different_sizes_match_send() -> None:
+    jobs = [(b"one", b"data"), (b"two", b"data"), (b"", b"da\0ta"), (b"u" * 63, b"x" * 100_000)]
+    assert at_once(SubmitJob, b"f", jobs) == by_one(SubmitJob, b"f", jobs)
+    assert at_once(SubmitJob, b"f", []) == (b"", [])
 
 
 # Receiving.
@@ -153,17 +152,7 @@ def submits(count: int) -> list[Event]:
     return [SubmitJobBg(b"f", b"u", b"")] * count
 
 
-def test_a_run() -> None:
-    client = asking(*submits(4))
-    client.receive_data(created(b"H:1", b"H:2", b"H:3", b"H:10"))
-    assert client.next_created() == ([b"H:1", b"H:2", b"H:3"], [0, 1, 2])
-    assert client.next_created() == ([], [])  # It is the last one, of another size.
-    last = client.next_event()
-    assert (last, last.answers) == (JobCreated(b"H:10"), 3)  # type: ignore[union-attr]
-    assert (client.unanswered, client.buffered) == (0, 0)
-
-
-def test_what_ends_a_run() -> None:
+def test_next_created_ends_at_other_packets() -> None:
     client = asking(*submits(2), GetStatus(b"H:9"), *submits(3), EchoReq(b"x"), *submits(2))
     status = answer(StatusRes, b"H:9", b"1", b"0", b"0", b"0")
     client.receive_data(created(b"H:1", b"H:2") + status + created(b"H:3", b"H:4", b"H:5")[:-1])
@@ -172,13 +161,13 @@ def test_what_ends_a_run() -> None:
     assert client.next_event() == StatusRes(b"H:9", b"1", b"0", b"0", b"0")
     assert client.next_created() == ([b"H:3", b"H:4"], [3, 4])
     client.receive_data(b"5" + answer(EchoRes, b"x") + created(b"H:6", b"H:7"))
-    assert client.next_created() == ([], [])  # One is no run.
+    assert client.next_created() == ([], [])  # One packet is not enough.
     assert client.next_event() == JobCreated(b"H:5")
     assert client.next_event() == EchoRes(b"x")
     assert client.next_created() == ([b"H:6", b"H:7"], [7, 8])
 
 
-def test_a_run_that_answers_less_than_it_has() -> None:
+def test_next_created_ends_at_other_request() -> None:
     client = asking(*submits(2), GetStatus(b"H:9"))
     client.receive_data(created(b"H:1", b"H:2", b"H:3"))
     assert client.next_created() == ([b"H:1", b"H:2"], [0, 1])
@@ -186,15 +175,7 @@ def test_a_run_that_answers_less_than_it_has() -> None:
         client.next_event()
 
 
-def test_a_run_with_a_nul_in_it() -> None:
-    client = asking(*submits(3))
-    client.receive_data(created(b"H:1", b"H\0x", b"H:2"))
-    assert client.next_created() == ([b"H:1"], [0])
-    with pytest.raises(RemoteProtocolError, match="a NUL"):
-        client.next_event()
-
-
-def test_a_run_of_handles_that_are_too_large() -> None:
+def test_next_created_leaves_too_large_handles() -> None:
     client = asking(*submits(2))
     client.receive_data(created(b"H" * 65537, b"I" * 65537))
     assert client.next_created() == ([], [])
@@ -202,7 +183,7 @@ def test_a_run_of_handles_that_are_too_large() -> None:
         client.next_event()
 
 
-def test_a_server_has_no_runs() -> None:
+def test_next_created_of_server_is_empty() -> None:
     server = Connection(Role.SERVER)
     server.receive_data(created(b"H:1", b"H:2"))
     assert server.next_created() == ([], [])
@@ -210,8 +191,7 @@ def test_a_server_has_no_runs() -> None:
 
 @examples(10)
 @given(st.data())
-def test_runs_are_what_comes_one_by_one(data: st.DataObject) -> None:
-    """Whatever else is between, and however the bytes are cut."""
+def test_next_created_any_stream_matches_next_event(data: st.DataObject) -> None:
     pieces = st.sampled_from(
         [
             created(b"H:1"),
@@ -246,7 +226,7 @@ def test_runs_are_what_comes_one_by_one(data: st.DataObject) -> None:
     assert outcomes[0] == outcomes[1]
 
 
-# A server's requests and answers, without events.
+# The requests and answers of a server, without events.
 
 
 def request(kind: type[PacketEvent], *args: bytes) -> bytes:
@@ -259,7 +239,7 @@ def serving(data: bytes) -> Connection:
     return server
 
 
-def test_requests() -> None:
+def test_requests_yield_ordinary_packets() -> None:
     server = serving(
         request(SubmitJob, b"f", b"u", b"a\0b")
         + request(SubmitJob, b"g", b"v", b"a\0b")
@@ -284,7 +264,7 @@ def test_requests() -> None:
     assert list(server.requests()) == []
 
 
-def test_requests_are_taken_one_by_one() -> None:
+def test_requests_abandoned_keeps_the_rest() -> None:
     server = serving(request(GrabJob) * 3)
     for _ in server.requests():
         assert (server.unanswered, server.buffered) == (1, 24)
@@ -307,14 +287,14 @@ def test_requests_are_taken_one_by_one() -> None:
         b"",
     ],
 )
-def test_what_ends_the_requests(odd: bytes) -> None:
-    """It is left as it is."""
+def test_requests_end_at_odd_packet(odd: bytes) -> None:
+    """`requests` leaves the odd packet in the buffer."""
     server = serving(request(CanDo, b"g") + odd)
     assert list(server.requests()) == [(CanDo, [b"g"])]
     assert server.buffered == len(odd)
 
 
-def test_drained() -> None:
+def test_is_drained_follows_buffer() -> None:
     server = serving(b"")
     assert server.is_drained()
     server.receive_data(request(GrabJob) + request(CanDo, b"f"))
@@ -333,7 +313,7 @@ def test_drained() -> None:
     assert not server.is_drained()
 
 
-def test_not_drained_in_the_middle_of_a_large_packet() -> None:
+def test_is_drained_inside_large_packet_is_false() -> None:
     server = serving(request(SubmitJob, b"f", b"u", b"x" * 100_000)[:-1])
     assert server.next_event() is NEED_DATA
     assert not server.is_drained()
@@ -342,14 +322,7 @@ def test_not_drained_in_the_middle_of_a_large_packet() -> None:
     assert server.is_drained()
 
 
-def test_not_drained_after_an_error() -> None:
-    server = serving(b"\0XXX" + bytes(8))
-    with pytest.raises(RemoteProtocolError):
-        server.next_event()
-    assert not server.is_drained()
-
-
-def test_only_a_server_has_requests() -> None:
+def test_requests_of_client_is_empty() -> None:
     client = Connection(Role.CLIENT | Role.WORKER)
     client.receive_data(request(GrabJob))
     assert list(client.requests()) == []
@@ -357,7 +330,7 @@ def test_only_a_server_has_requests() -> None:
 
 
 def take(connection: Connection, found: list[Any], *, quickly: bool) -> None:
-    """Take what there is."""
+    """Append all events to `found`."""
     while True:
         if quickly:
             found += [kind(*args) for kind, args in connection.requests()]
@@ -370,8 +343,7 @@ def take(connection: Connection, found: list[Any], *, quickly: bool) -> None:
 
 @examples(4)
 @given(st.data())
-def test_requests_are_what_comes_one_by_one(data: st.DataObject) -> None:
-    """Whatever else is between, and however the bytes are cut."""
+def test_requests_any_stream_matches_next_event(data: st.DataObject) -> None:
     usual = st.sampled_from(
         [request(SubmitJob, b"f", b"u", b"x"), request(GrabJob), request(WorkComplete, b"H:1", b"")]
     )
@@ -425,15 +397,13 @@ ASKED = {
     "a submit": request(SubmitJob, b"f", b"", b""),
     "a grab and a submit": request(GrabJob) + request(SubmitJob, b"f", b"", b""),
     "three": request(GrabJob) * 2 + request(AllYours),
-    "what no server takes": request(Noop),
+    "an invalid request": request(Noop),
 }
 
 
 @pytest.mark.parametrize("asked", ASKED)
 @pytest.mark.parametrize(("kind", "args"), [(kind, args) for kind, *args in ARGUMENTS])
-def test_arguments_are_sent_as_their_event_is(
-    asked: str, kind: type[PacketEvent], args: list[bytes]
-) -> None:
+def test_send_args_matches_send(asked: str, kind: type[PacketEvent], args: list[bytes]) -> None:
     outcomes: list[Any] = []
     for quickly in (False, True):
         server = serving(ASKED[asked])
@@ -447,13 +417,13 @@ def test_arguments_are_sent_as_their_event_is(
     assert outcomes[0] == outcomes[1]
 
 
-def test_arguments_that_others_send() -> None:
+def test_send_args_of_client_makes_event() -> None:
     client = Connection(Role.CLIENT)
     assert client.send_args(EchoReq, [b"x"]) == request(EchoReq, b"x")
     assert list(client.unanswered_tokens()) == [EchoReq(b"x")]
 
 
-def test_arguments_on_a_connection_that_has_failed() -> None:
+def test_send_args_after_error_is_refused() -> None:
     server = serving(b"\0garbage 12 bytes")
     with pytest.raises(RemoteProtocolError):
         server.next_event()
