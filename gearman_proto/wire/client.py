@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .packets import InvalidRequest, PacketType
     from .rows import Row
 
-# The ERROR codes with which gearmand refuses only submits (recordings 27_queue_full and
+# The ERROR codes that gearmand sends only for submits (recordings 27_queue_full and
 # 28_pipelined_submits_with_error).
 _SUBMIT_ERRORS: Final = frozenset({b"QUEUE_ERROR", b"ARGUMENT_TOO_LARGE"})
 _ERROR: Final = Error.packet.number

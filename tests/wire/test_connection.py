@@ -888,6 +888,12 @@ def test_unexpected_text_is_refused_at_once(data: bytes, client: Pair) -> None:
     assert repr(data[:8])[2:-1] in str(info.value)
 
 
+def test_tls_alert_is_recognized(client: Pair) -> None:
+    client.near.receive_data(b"\x15\3\3\0\2\2\x46")
+    with pytest.raises(RemoteProtocolError, match="not speak Gearman, but TLS"):
+        client.near.next_event()
+
+
 def test_refused_line_does_not_allow_text(client: Pair) -> None:
     with pytest.raises(LocalProtocolError):
         client.near.send(TextLine(b"1 2 3 4 5 6"))
