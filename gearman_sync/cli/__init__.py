@@ -1,7 +1,7 @@
 """gearmanctl: Gearman from the command line.
 
-It needs the extra ``gearman-sansio[cli]``. The rest of this package does not, and neither does
-`migrate`, which is a separate program: ``python -m gearman_sync.migrate``.
+gearmanctl needs the extra ``gearman-sansio[cli]``. The rest of gearman_sync works without the
+extra, and so does `migrate`, a separate program: ``python -m gearman_sync.migrate``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ _NEEDED = ("typer", "rich")
 
 
 def main() -> None:
-    """Run gearmanctl with the arguments of this process, and exit."""
-    _interrupts.exit_silently()  # Until `run` has begun, and from its end on.
-    # Replace streams that the shell has closed (`<&-`), so that no socket gets their numbers.
+    """Run gearmanctl with this process's arguments, then exit."""
+    _interrupts.exit_silently()  # Covers the time before `run` starts and after it returns.
+    # If the shell has closed a standard stream (`<&-`), open a replacement. Otherwise a socket
+    # could get the stream's descriptor.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             number = os.open(os.devnull, os.O_RDWR)
@@ -33,24 +34,24 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    from .app import run  # noqa: PLC0415 - after looking for what it imports
+    from .app import run  # noqa: PLC0415 - `app` imports the packages checked above
 
     sys.exit(run())
 
 
 def _installation() -> str:
-    """The command that installs what the extra does.
+    """Return the command that installs the packages of the extra ``cli``.
 
-    It does not name the extra: which project, directory or archive has that depends on how this was
-    installed, and may be gone. What the extra needs is known in any case.
+    The command names the packages, not the extra. The name of the project, directory or archive
+    that has the extra depends on how this library was installed, and the source might be gone.
     """
-    import importlib.metadata  # noqa: PLC0415 - takes long, and only this needs it
+    import importlib.metadata  # noqa: PLC0415 - a slow import that only this function needs
     import re  # noqa: PLC0415
     import shlex  # noqa: PLC0415
 
     try:
         requirements = importlib.metadata.requires("gearman-sansio") or []
-    except importlib.metadata.PackageNotFoundError:  # It is run from its source.
+    except importlib.metadata.PackageNotFoundError:  # The package runs from its source tree.
         requirements = []
     extra = re.compile(r"""\s*;\s*extra\s*==\s*["']cli["']\s*$""")
     needed = [extra.sub("", one) for one in requirements if extra.search(one)] or list(_NEEDED)

@@ -1,4 +1,4 @@
-"""The commands that ask servers about themselves, or tell them what to do."""
+"""Commands that query servers or send them administrative commands."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _show_all(
     *,
     as_json: bool,
 ) -> int:
-    """Show what the servers have answered, and complain of those that have not."""
+    """Show the servers' answers, and report the servers that failed."""
     rows: list[dict[str, Any]] = []
     status = exits.DONE
     for address, answer in answers:
@@ -66,10 +66,10 @@ def _lister(
     *columns: str,
     by: Sequence[str] = (),
 ) -> Callable[[Servers, float, bool], int]:
-    """What a command does that shows one of the servers' lists.
+    """Return the implementation of a command that shows one list of each server.
 
-    It is sorted by some columns, or by the first one: a server's own order is often that of a hash
-    table.
+    The rows are sorted by the columns `by`, or by the first of `columns`. A server often sends its
+    rows in the order of a hash table.
     """
 
     def ask(client: GearmanAdminClient) -> Sequence[Mapping[str, Any]]:
@@ -245,7 +245,7 @@ def maxqueue(
       gearmanctl maxqueue resize 100 1000 0
     """
     size = sizes[0] if len(sizes) == 1 else sizes
-    return _tell(servers, lambda client: client.send_maxqueue(task, size), timeout, as_json)
+    return _send(servers, lambda client: client.send_maxqueue(task, size), timeout, as_json)
 
 
 @for_servers
@@ -265,11 +265,11 @@ def shutdown(
     Example:
       gearmanctl shutdown -s localhost:4731
     """
-    return _tell(servers, lambda client: client.send_shutdown(not now), timeout, as_json)
+    return _send(servers, lambda client: client.send_shutdown(not now), timeout, as_json)
 
 
-def _tell(
-    servers: Servers, tell: Callable[[GearmanAdminClient], str], timeout: float, as_json: bool
+def _send(
+    servers: Servers, send: Callable[[GearmanAdminClient], str], timeout: float, as_json: bool
 ) -> int:
-    answers = servers.ask_all(lambda client: [{"reply": tell(client)}], timeout)
+    answers = servers.ask_all(lambda client: [{"reply": send(client)}], timeout)
     return _show_all(servers, answers, ["reply"], as_json=as_json)

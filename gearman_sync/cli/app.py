@@ -1,4 +1,4 @@
-"""The program: its commands, and what becomes of errors."""
+"""The program's commands and its error handling."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "gearmanctl"
 
-# The base of all errors in a command line. typer does not export it, but one that comes from it: it
-# is the first that has what is asked of them here.
+# The base class of all command line errors. typer does not export it, but exports a subclass. Of
+# that subclass's ancestors, it is the topmost one with the method used here.
 _CommandLineError: Any = next(
     base for base in reversed(typer.BadParameter.__mro__) if hasattr(base, "format_message")
 )
@@ -67,11 +67,11 @@ def options(
         ),
     ] = None,
 ) -> None:
-    """What stands before the command."""
+    """Accept the options that precede the command."""
 
 
 def _help(command: Callable[..., int]) -> str:
-    """A command's docstring, with its examples a line each."""
+    """Return a command's docstring, formatted to keep each example on its own line."""
     return re.sub(
         r"(?m)^Examples?:$", lambda match: f"\b\n{match[0]}", inspect.getdoc(command) or ""
     )
@@ -99,16 +99,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program.
 
     Args:
-        arguments: Those of the command line; None for those of this process.
+        arguments: The command line arguments; None for those of this process.
 
     Returns:
-        The exit status. Errors have been written to standard error, a line each.
+        The exit status. Each error has been written to standard error as one line.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(f"{PROGRAM}: %(message)s"))
     logging.basicConfig(handlers=[handler])
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # A terminal need not have all characters.
+        sys.stdout.reconfigure(errors="replace")  # The terminal's encoding can lack characters.
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         _interrupts.raise_again()
@@ -126,17 +126,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return exits.SIGNALLED + signal.SIGINT
     except BrokenPipeError:
-        return exits.FAILED  # Whoever read this has had enough, as `head` has.
+        return exits.FAILED  # The reader has closed the pipe, as `head` does.
     except (GearmanError, OSError, ValueError) as error:
         complain(_reason(error))
         return exits.status_of(error)
     finally:
         _interrupts.exit_silently()
-        _forget_output()
+        _discard_output()
 
 
-def _forget_output() -> None:
-    """Throw away what could not be written: Python would try once more, and complain."""
+def _discard_output() -> None:
+    """Discard unwritten output.
+
+    At exit, Python would try again to write it, and report the error.
+    """
     try:
         flush()
     except OSError:
@@ -144,7 +147,7 @@ def _forget_output() -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What to say of an error, in one line."""
+    """Describe an error in one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     text = (isinstance(error, OSError) and error.strerror) or str(error)
@@ -152,7 +155,7 @@ def _reason(error: Exception) -> str:
 
 
 def _complain_of_usage(error: Any) -> int:
-    """Say in one line what is wrong with the command line."""
+    """Report a usage error in one line."""
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else PROGRAM
     complain(f"{' '.join(error.format_message().split())} (see {where} --help)")
@@ -160,7 +163,7 @@ def _complain_of_usage(error: Any) -> int:
 
 
 class _Formatter(logging.Formatter):
-    """Omits the tracebacks of the library's records, which are for developers."""
+    """A formatter that omits the tracebacks in the library's records, which are for developers."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.name == "gearman":

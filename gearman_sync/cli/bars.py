@@ -1,8 +1,8 @@
-"""Progress bars on a terminal, from what jobs report.
+"""Progress bars on a terminal, driven by the jobs' progress reports.
 
-They are drawn on standard error. Where that is no terminal, nothing is drawn. What is written to
-standard output meanwhile goes above them if both are the same terminal: then it is written in whole
-lines, since a bar would overwrite a line that is not finished.
+The bars are drawn on standard error, and only if it is a terminal. If standard output is the same
+terminal, output appears above the bars. It is then written in whole lines, since a bar would
+overwrite an unfinished line.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from gearman_proto.names import to_text
 
 from . import exits
 from .output import flush, write, write_errors
-from .signals import handled, heeded
+from .signals import handled, not_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
 
-# Lines of the terminal that are not for the bars of jobs: the total, and what is above.
+# Terminal lines reserved for the total and for the output above the bars.
 _RESERVED: Final = 3
-# Columns of the terminal that a name may take.
+# Maximum width of a job's name, in columns.
 _NAME: Final = 24
 
 
 class _InOrder(Progress):
-    """Bars that are sorted, whichever of the jobs began first."""
+    """Progress bars sorted by place, not by the time at which the jobs started."""
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         return super().make_tasks_table(sorted(tasks, key=lambda task: task.fields["place"]))
 
 
 class Bars:
-    """A bar for each job that reports progress, as many as there is room for, and a total.
+    """A bar for each job that reports progress, as far as the terminal has room, and a total.
 
     Args:
-        total: Whether there is a bar for all jobs together.
+        total: True to show a bar for all jobs together.
     """
 
     def __init__(self, *, total: bool = False) -> None:
@@ -64,9 +64,9 @@ class Bars:
         self._has_total = total
         self._total: TaskID | None = None
         self._tasks: dict[object, TaskID] = {}
-        # What was to be written above the bars and is not a whole line yet.
+        # An unfinished line, held back until it can be written above the bars.
         self._begun = b""
-        # Whether the line that was written last on a terminal is not whole.
+        # True if the last line written to a terminal is unfinished.
         self._is_open = False
         self._on_terminal = sys.stdout.isatty()
         self._is_same = self._on_terminal and os.path.sameopenfile(
@@ -74,10 +74,10 @@ class Bars:
         )
         self._signals: list[int] = []
         self._handling = contextlib.ExitStack()
-        # rich takes a pipe for a terminal if the environment says so.
+        # The environment can make rich treat a pipe as a terminal.
         if sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal:
             self._progress = _InOrder(
-                # It may be anything.
+                # A name can be any text.
                 TextColumn(
                     "{task.description}",
                     markup=False,
@@ -88,14 +88,14 @@ class Bars:
                 TimeElapsedColumn(),
                 console=console,
                 transient=True,
-                # Both are written by `write` and `complain`.
+                # `write` and `complain` write above the bars.
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
 
     def __enter__(self) -> Self:
         if self._progress is not None:
-            self._signals = heeded((signal.SIGINT, signal.SIGTERM))
+            self._signals = not_ignored((signal.SIGINT, signal.SIGTERM))
             self._handling.enter_context(handled(self._signals, self._on_signal))
             self._progress.start()
             if self._has_total:
@@ -120,19 +120,19 @@ class Bars:
         raise exits.Exit(exits.SIGNALLED + number)
 
     def _ignore_signals(self) -> None:
-        """Let nothing interrupt the end of this: the terminal is to be as it was."""
+        """Ignore signals from now on, so that the terminal is always restored."""
         for number in self._signals:
             signal.signal(number, signal.SIG_IGN)
 
     @property
     def are_drawn(self) -> bool:
-        """Whether there is a terminal for them."""
+        """True if there is a terminal to draw on."""
         return self._progress is not None
 
     def report(
         self, job: object, name: str, numerator: int, denominator: int, *, place: int = 1
     ) -> None:
-        """A job has reported how far it is. Bars are in the order of their `place`s, from 1."""
+        """Show a job's progress. The bars are sorted by `place`, which starts at 1."""
         progress = self._progress
         if progress is None:
             return
@@ -144,13 +144,13 @@ class Bars:
         progress.update(task, completed=numerator, total=denominator or None)
 
     def end(self, job: object) -> None:
-        """A job has ended: its place is free."""
+        """Remove the bar of an ended job."""
         task = self._tasks.pop(job, None)
         if task is not None and self._progress is not None:
             self._progress.remove_task(task)
 
     def count(self, done: int, total: int | None) -> None:
-        """So many jobs are done, of so many, if that is known."""
+        """Show in the total that `done` jobs of `total` are done. `total` is None if unknown."""
         if self._progress is not None and self._total is not None:
             self._progress.update(self._total, completed=done, total=total)
 

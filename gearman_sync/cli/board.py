@@ -1,10 +1,10 @@
-"""What ``gearmanctl top`` knows, from the lists of the servers; it neither asks nor draws.
+"""The model of ``gearmanctl top``, computed from the servers' lists. It does no I/O.
 
 Jobs per second
-    Servers do not count the jobs that are done, so this counts by how much a function's queue has
-    shrunk from one look to the next, and adds that up over the last seconds. What comes and goes
-    between two looks is not seen: the true rate is at least this one. It is exact where a queue is
-    only worked off, and all the better the more often one looks.
+    Servers do not count finished jobs. The model therefore counts how much a function's queue
+    shrinks between two samples, and sums that up over the last seconds. A job that is queued and
+    finished between two samples is not counted, so the true rate is at least the one shown. The
+    rate is exact for a queue that only shrinks, and more frequent samples make it more accurate.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from gearman_proto import FunctionStatus
 
-#: Seconds over which rates are taken.
+#: Length in seconds of the window over which rates are computed.
 WINDOW: Final = 5.0
-#: Looks at a queue that are remembered.
+#: Number of samples to keep of each queue.
 HISTORY: Final = 200
 
 
 class Order(enum.Enum):
-    """What rows are sorted by."""
+    """A sort order of the rows."""
 
     FUNCTION = "task"
     QUEUED = "queued"
@@ -37,7 +37,7 @@ class Order(enum.Enum):
 
 @dataclass
 class Row:
-    """A function at all servers together."""
+    """The totals of a function over all servers."""
 
     task: str
     queued: int = 0
@@ -51,33 +51,33 @@ class Site:
     """A server."""
 
     functions: dict[str, FunctionStatus] = field(default_factory=dict)
-    #: Why there is no answer, or nothing.
+    #: The reason for the last failure; empty if the server answered.
     error: str = ""
-    #: When it answered last, and first since it was away.
-    looked: float | None = None
-    since: float | None = None
-    #: When jobs were done, how many, and of what.
+    #: When the server last answered, and when it first answered since its last failure.
+    last_answer: float | None = None
+    first_answer: float | None = None
+    #: Finished jobs as (time, function, number of jobs).
     done: deque[tuple[float, str, int]] = field(default_factory=deque)
 
 
 class Board:
-    """All functions at all servers.
+    """The functions of all servers.
 
     Args:
-        sites: What the servers are known by.
+        sites: Keys that identify the servers.
     """
 
     def __init__(self, sites: Iterable[Hashable]) -> None:
         self.sites: dict[Hashable, Site] = {name: Site() for name in sites}
-        #: The last sizes of each function's queue.
+        #: The latest sizes of each function's queue.
         self.history: dict[str, deque[int]] = {}
 
     def answered(self, name: Hashable, functions: Iterable[FunctionStatus], now: float) -> None:
-        """A server has sent its list."""
+        """Process the list of functions that a server has sent."""
         site = self.sites[name]
         new = {function.task: function for function in functions}
-        if site.since is None:
-            site.since = now
+        if site.first_answer is None:
+            site.first_answer = now
         for task, before in site.functions.items():
             done = before.queued - (new[task].queued if task in new else 0)
             if done > 0:
@@ -85,23 +85,29 @@ class Board:
         while site.done and site.done[0][0] <= now - WINDOW:
             site.done.popleft()
         site.functions = new
-        site.looked = now
+        site.last_answer = now
         site.error = ""
 
     def failed(self, name: Hashable, error: str) -> None:
-        """A server has not answered: nothing is known of it, and its jobs are not done."""
+        """Mark a server as failed.
+
+        Its earlier answers are discarded, and its jobs do not count as done.
+        """
         self.sites[name] = Site(error=error)
 
     def remember(self) -> None:
-        """Take the queues as they are into the history."""
+        """Add the current size of each queue to the history."""
         sizes = {row.task: row.queued for row in self.rows(Order.FUNCTION)}
         for task in [task for task in self.history if task not in sizes]:
             del self.history[task]
         for task, size in sizes.items():
             self.history.setdefault(task, deque(maxlen=HISTORY)).append(size)
 
-    def rows(self, order: Order, *, upside_down: bool = False) -> list[Row]:
-        """The functions, the largest first, or by name; `upside_down`: the other way round."""
+    def rows(self, order: Order, *, is_reversed: bool = False) -> list[Row]:
+        """Return a row for each function: the largest first, or by name.
+
+        `is_reversed` reverses the order.
+        """
         rows: dict[str, Row] = {}
         for site in self.sites.values():
             for task, function in site.functions.items():
@@ -109,25 +115,25 @@ class Board:
                 row.queued += function.queued
                 row.running += function.running
                 row.workers += function.workers
-            if site.since is None or site.looked is None:
+            if site.first_answer is None or site.last_answer is None:
                 continue
-            span = min(site.looked - site.since, WINDOW)
+            span = min(site.last_answer - site.first_answer, WINDOW)
             for _, task, count in site.done:
                 if task in rows and span > 0:
                     rows[task].rate += count / span
         by_name = sorted(rows.values(), key=lambda row: row.task)
         if order is Order.FUNCTION:
-            return by_name[::-1] if upside_down else by_name
-        return sorted(by_name, key=lambda row: getattr(row, order.value), reverse=not upside_down)
+            return by_name[::-1] if is_reversed else by_name
+        return sorted(by_name, key=lambda row: getattr(row, order.value), reverse=not is_reversed)
 
 
-# From empty to full. A queue with anything in it is not shown as empty.
+# From empty to full. A queue that has jobs is never shown as empty.
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(sizes: Iterable[int], width: int) -> str:
-    """The last `width` sizes as so many columns, the highest of which is the largest of them."""
-    shown = list(sizes)[-width:] if width > 0 else []
-    top = max(shown, default=0) or 1
-    # Rounded up.
-    return "".join(_LEVELS[-(-size * (len(_LEVELS) - 1) // top)] for size in shown)
+    """Draw the last `width` sizes as columns. The highest column is the largest of these sizes."""
+    latest = list(sizes)[-width:] if width > 0 else []
+    top = max(latest, default=0) or 1
+    # Round up.
+    return "".join(_LEVELS[-(-size * (len(_LEVELS) - 1) // top)] for size in latest)

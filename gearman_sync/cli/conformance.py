@@ -1,4 +1,4 @@
-"""``gearmanctl conformance``: judge servers, workers and clients."""
+"""``gearmanctl conformance``: test servers, workers and clients against the protocol."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import typer
 from . import exits
 from .bars import Bars
 from .options import check_seconds
-from .signals import handled, heeded
+from .signals import handled, not_ignored
 
 
 def _on_signal(number: int) -> None:
-    # An Exception would be one of the case's.
+    # An Exception would be caught as a failure of the running case.
     raise SystemExit(exits.SIGNALLED + number)
 
 
 class Side(enum.StrEnum):
-    """What is judged."""
+    """The kind of program to test."""
 
     SERVER = "server"
     WORKER = "worker"
@@ -93,7 +93,7 @@ def conformance(
       gearmanctl conformance client -- ./submit {address} {function} {payload}
       gearmanctl conformance list
     """
-    # Here, since the cases, and all that they need, take longer to import than other commands do.
+    # The cases and their dependencies import more slowly than all other commands.
     from gearman_sync.testing.conformance import command  # noqa: PLC0415
 
     forms = {"json": as_json, "junit": junit, "markdown": markdown, "verbose": verbose}
@@ -114,8 +114,8 @@ def conformance(
         if side is Side.LIST:
             print(command.listing(options))  # noqa: T201
             return exits.DONE
-        # What was started has to be ended.
-        with Bars(total=True) as bars, handled(heeded([signal.SIGTERM]), _on_signal):
+        # On SIGTERM, end the started programs.
+        with Bars(total=True) as bars, handled(not_ignored([signal.SIGTERM]), _on_signal):
             text, is_good = command.run(options, bars.count)
     except command.Gone as gone:
         raise exits.Exit(exits.NO_SERVER, str(gone)) from None

@@ -1,4 +1,4 @@
-"""What gearmanctl's exit statuses mean, and which one an error has."""
+"""The exit statuses of gearmanctl."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ DONE: Final = 0
 FAILED: Final = 1
 #: The command line is wrong.
 USAGE: Final = 2
-#: No server could be reached, the connection was lost, or what is there is no Gearman server.
+#: No server could be reached, the connection was lost, or the peer is not a Gearman server.
 NO_SERVER: Final = 3
 TIMED_OUT: Final = 4
-#: What a shell adds to the number of the signal that has ended a program.
+#: A shell adds this to the number of the signal that ended a program.
 SIGNALLED: Final = 128
 
 _NO_SERVER: Final = (
@@ -37,7 +37,7 @@ _NO_SERVER: Final = (
 
 
 class Exit(Exception):
-    """Ends the program with a status and, unless it is empty, a line that says why."""
+    """Ends the program with `status`. A message that is not empty is printed first."""
 
     def __init__(self, status: int, message: str = "") -> None:
         super().__init__(message)
@@ -45,21 +45,25 @@ class Exit(Exception):
 
 
 def status_of(error: Exception) -> int:
-    """The exit status of a program that ends with `error`."""
+    """Return the exit status of a program that ends with `error`."""
     if isinstance(error, Exit):
         return error.status
     if isinstance(error, _NO_SERVER):
         return NO_SERVER
-    # An admin client's state is invalid when its server has not answered in time.
+    # An admin client becomes invalid when its server does not answer in time.
     if isinstance(error, InvalidAdminClientState):
         return TIMED_OUT
-    # What the library does not take, and a file that can't be opened, was on the command line.
+    # A value that the library rejects, or a file that can't be opened, is a mistake in the command
+    # line.
     is_usage = isinstance(error, ValueError) or getattr(error, "filename", None)
     return USAGE if is_usage else FAILED
 
 
 def outcome(request: GearmanJobRequest, *, timed_out: bool) -> tuple[int, str]:
-    """The exit status for a request that nobody waits for any more, and why it is not DONE."""
+    """Return the exit status for a request, and the reason if it is not DONE.
+
+    The request has ended or timed out.
+    """
     if timed_out:
         return TIMED_OUT, f"{request.handle or 'the job'} has not ended in time"
     if request.state == JOB_UNKNOWN:

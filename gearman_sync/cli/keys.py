@@ -1,4 +1,4 @@
-"""Keys that are pressed on a terminal, one at a time."""
+"""Reads single key presses from a terminal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 try:
     import termios
-except ImportError:  # Not this kind of system: there are no keys but Ctrl-C.
+except ImportError:  # The platform has no termios. Only Ctrl-C works.
     termios = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The end of input, as a key.
+#: The key that stands for the end of input.
 END: Final = "end"
 _SEQUENCES: Final = {
     b"\x1b[A": "up",
@@ -26,28 +26,32 @@ _SEQUENCES: Final = {
     b"\x1bOA": "up",
     b"\x1bOB": "down",
 }
-# What keys send that are no characters, and how that begins.
+# The escape sequence of a special key, and an incomplete one.
 _SEQUENCE: Final = re.compile(rb"\x1b[\[O][0-?]*[ -/]*[@-~]")
 _BEGUN: Final = re.compile(rb"\x1b[\[O][0-?]*[ -/]*\Z")
 
 
 @contextlib.contextmanager
 def raw_keys() -> Iterator[Keys | None]:
-    """Let keys come at once, and unseen. Yields the keys, or None if there are none."""
+    """Make the terminal deliver each key at once, without echo.
+
+    Yields:
+        The keys, or None if standard input is not a terminal.
+    """
     if termios is None or not sys.stdin.isatty():
         yield None
         return
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     mode = termios.tcgetattr(descriptor)
-    # Ctrl-C stays as it is, but does not throw away what is being written.
+    # Keep Ctrl-C, but don't let it discard pending output.
     mode[3] = mode[3] & ~(termios.ICANON | termios.ECHO) | termios.NOFLSH
     termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
     try:
         yield Keys(descriptor)
     finally:
-        # What was typed ahead is not for the shell.
-        with contextlib.suppress(termios.error):  # The terminal is no more.
+        # Discard keys typed ahead, so that the shell does not read them.
+        with contextlib.suppress(termios.error):  # The terminal is gone.
             termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
 
 
@@ -55,24 +59,24 @@ class Keys:
     """The keys of a terminal.
 
     Args:
-        descriptor: What to read from.
+        descriptor: The file descriptor to read from.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor: Final = descriptor
-        # The beginning of what a key sends.
+        # The incomplete escape sequence of a key.
         self._begun = b""
 
     def read(self) -> list[str]:
-        """The keys that were pressed: characters, or names as ``up``; ``end`` if it is closed."""
+        """Read the pressed keys: characters, names like ``up``, or ``end`` at the end of input."""
         try:
             data = os.read(self.descriptor, 1024)
-        except OSError:  # The terminal is no more.
+        except OSError:  # The terminal is gone.
             data = b""
         return self.parse(data) if data else [END]
 
     def parse(self, data: bytes) -> list[str]:
-        """The keys that send `data`. Those without a name here are left out."""
+        """Return the keys that send `data`, without the special keys that have no name here."""
         data, self._begun = self._begun + data, b""
         keys = []
         while data:

@@ -1,16 +1,16 @@
-"""``gearmanctl submit --lines``: a job for each line, and only so many at once.
+"""``gearmanctl submit --lines``: submits a job for each line, with a limit on jobs in flight.
 
     reader's thread:   lines -> Room.enter -> submit -> queue
     main thread:       queue -> wait -> write the results -> Room.leave
-    listener's thread: tells the main thread that something came from a server
+    listener's thread: notifies the main thread of activity on a connection
 
-A line enters when there is room, and leaves when its result is written. So neither a slow server,
-nor a slow reader of the results, nor, where results keep their order, a slow first job makes more
-lines be read. As many lines are submitted at once as have come and have room.
+A line occupies room from its submission until its result is written. So reading pauses while the
+server is slow, while the reader of the results is slow, or, with ordered results, while an early
+job is slow. Each submission takes all lines that have been read and fit.
 
-The reader may wait for its next line (``tail -f``) while results come, which is why it has a thread
-of its own. That is left behind when the program ends. The main thread waits for the reader and for
-the servers at once, and so for an event that both of them set.
+Waiting for the next line (``tail -f``) must not delay results, so the reader has its own thread.
+That thread is not joined when the program ends. The main thread waits for the reader and for the
+servers at the same time, on an event that both of them set.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ if TYPE_CHECKING:
 
     from .options import Servers
 
-# Bytes of lines that may be under way at once, unless it is a single line.
+# Maximum bytes of lines in flight, unless there is only one line.
 _MAX_BYTES: Final = 64 * 1024 * 1024
-# Which of several failures the exit status tells of.
+# If jobs fail for several reasons, the exit status is the first of these.
 _WORST_FIRST: Final = (exits.NO_SERVER, exits.TIMED_OUT, exits.FAILED, exits.DONE)
 
 
 @dataclass(eq=False)
 class Entry:
-    """A line that was submitted."""
+    """A submitted line."""
 
     number: int
     size: int
     request: GearmanJobRequest
-    #: When to wait no longer, by the monotonic clock.
+    #: The monotonic time at which the wait for the job times out.
     deadline: float
 
     @property
     def has_ended(self) -> bool:
-        """Whether there is nothing to wait for."""
+        """True if the job has ended or timed out."""
         request = self.request
         return (
             request.complete
@@ -68,7 +68,7 @@ class Entry:
 
 
 class Room:
-    """What may be under way at once: so many lines, and so many bytes or a single line."""
+    """A limit on the lines in flight, and on their bytes unless there is only one line."""
 
     def __init__(self, lines: int, size: int = _MAX_BYTES) -> None:
         self._lines = lines
@@ -77,7 +77,7 @@ class Room:
         self._changed = threading.Condition()
 
     def enter(self, lines: deque[bytes]) -> list[bytes]:
-        """Wait for room, and take what there is room for from the front of `lines`."""
+        """Wait for room. Remove the lines that fit from the front of `lines`, and return them."""
         taken: list[bytes] = []
         with self._changed:
             self._changed.wait_for(lambda: self._fits(lines[0]))
@@ -89,7 +89,7 @@ class Room:
         return taken
 
     def leave(self, entries: Iterable[Entry]) -> None:
-        """These are no longer under way."""
+        """Release the room of these entries."""
         with self._changed:
             for entry in entries:
                 self._lines += 1
@@ -104,11 +104,7 @@ class Room:
 def split_lines(
     chunks: Iterable[bytes], max_size: int = DEFAULT_MAX_PACKET_SIZE
 ) -> Iterator[deque[bytes]]:
-    """Yield the lines in `chunks`, without their line feeds, as many together as come together.
-
-    Raises:
-        ValueError: A line has more than `max_size` bytes.
-    """
+    """Yield all complete lines of each chunk together, without their line feeds."""
     begun: list[bytes] = []
     size = 0
     for chunk in chunks:
@@ -126,15 +122,15 @@ def split_lines(
 
 
 class _Reader:
-    """Submits the lines, in a thread of its own.
+    """Reads and submits lines in its own thread.
 
     Args:
         client: The client.
-        job: What all jobs have in common.
-        chunks: Where the lines are.
-        room: What may be under way.
-        news: Set when something was submitted, and at the end.
-        background: Whether they are background jobs.
+        job: The options of all jobs.
+        chunks: The input.
+        room: The limit on lines in flight.
+        news: An event to set after each submission, and at the end.
+        background: True to submit background jobs.
         timeout: Seconds to wait for each job, or None.
     """
 
@@ -149,9 +145,9 @@ class _Reader:
         background: bool,
         timeout: float | None,
     ) -> None:
-        #: What was submitted; None is the end.
+        #: The submitted entries. None marks the end.
         self.submitted: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
-        #: Why it is the end, if there may be more lines.
+        #: The error that ended the reading, or None at the end of the input.
         self.error: BaseException | None = None
         self._client = client
         self._job = job
@@ -191,7 +187,7 @@ class _Reader:
                 requests, wait_until_complete=False, poll_timeout=self._timeout
             )
         except SubmitError:
-            # What has got to a server goes on.
+            # Requests that have reached a server continue.
             entries = [entry for entry in entries if entry.request.state != JOB_UNKNOWN]
             self._pass_on(entries)
             raise
@@ -199,15 +195,15 @@ class _Reader:
 
 
 class _Listener:
-    """Tells when something comes from a server, in a thread of its own, until the client is closed.
+    """Waits for activity on the client's connections in its own thread, until the client is closed.
 
     Args:
         client: The client.
-        news: Set when something has come.
+        news: An event to set at each activity.
     """
 
     def __init__(self, client: GearmanClient, news: threading.Event) -> None:
-        #: Why it does not listen any more.
+        #: The error that ended the listening.
         self.error: GearmanError | None = None
         self._client = client
         self._news = news
@@ -215,12 +211,12 @@ class _Listener:
 
     def _run(self) -> None:
         try:
-            self._client.poll_connections_until_stopped((), self._tell)
+            self._client.poll_connections_until_stopped((), self._notify)
         except GearmanError as error:
             self.error = error
             self._news.set()
 
-    def _tell(self, any_activity: bool) -> bool:  # noqa: ARG002
+    def _notify(self, any_activity: bool) -> bool:  # noqa: ARG002
         self._news.set()
         return True
 
@@ -244,23 +240,23 @@ class _Writer:
         self._news = news
         self._bars = bars
         self._ordered = ordered
-        self._under_way: deque[Entry] = deque()
+        self._in_flight: deque[Entry] = deque()
         self._written = 0
         self._submitted = 0
         self._is_complete = False
         self._statuses: set[int] = set()
 
     def run(self) -> int:
-        """Return the exit status when there are no more lines."""
+        """Write the results until the input has ended. Return the exit status."""
         while True:
-            self._take()
-            ended = self._ended()
+            self._collect_submitted()
+            ended = self._pop_ended()
             if ended:
                 for entry in ended:
                     self._write(entry)
                 self._room.leave(ended)
                 self._count()
-            elif self._is_complete and not self._under_way:
+            elif self._is_complete and not self._in_flight:
                 break
             else:
                 self._report()
@@ -270,8 +266,8 @@ class _Writer:
             raise self._reader.error
         return next((status for status in _WORST_FIRST if status in self._statuses), exits.DONE)
 
-    def _take(self) -> None:
-        """Take what was submitted."""
+    def _collect_submitted(self) -> None:
+        """Take over the submitted entries from the reader."""
         while not self._is_complete:
             try:
                 entries = self._reader.submitted.get(block=False)
@@ -280,33 +276,36 @@ class _Writer:
             if entries is None:
                 self._is_complete = True
             else:
-                self._under_way += entries
+                self._in_flight += entries
                 self._submitted += len(entries)
             self._count()
 
-    def _ended(self) -> list[Entry]:
-        """Take out what has ended and can be written now."""
+    def _pop_ended(self) -> list[Entry]:
+        """Remove and return the ended entries that can be written now."""
         ended: list[Entry] = []
         if self._ordered:
-            while self._under_way and self._under_way[0].has_ended:
-                ended.append(self._under_way.popleft())
+            while self._in_flight and self._in_flight[0].has_ended:
+                ended.append(self._in_flight.popleft())
         else:
             others: deque[Entry] = deque()
-            for entry in self._under_way:
+            for entry in self._in_flight:
                 (ended if entry.has_ended else others).append(entry)
-            self._under_way = others
+            self._in_flight = others
         return ended
 
     def _wait(self) -> None:
-        """Wait for news, or for the first job to time out: they do in the order of the lines."""
+        """Wait for news or for the first job to time out.
+
+        Jobs time out in the order of the lines.
+        """
         if self._listener.error is not None:
             raise self._listener.error
-        self._news.wait(sleep_until(self._under_way[0].deadline if self._under_way else math.inf))
+        self._news.wait(sleep_until(self._in_flight[0].deadline if self._in_flight else math.inf))
         self._news.clear()
 
     def _report(self) -> None:
         if self._bars.are_drawn:
-            for entry in self._under_way:
+            for entry in self._in_flight:
                 status = entry.request.status
                 if status:
                     name = f"line {entry.number}"
@@ -331,11 +330,11 @@ class _Writer:
             return
         self._bars.complain(f"gearmanctl: line {entry.number}: {reason}")
         if self._ordered:
-            self._bars.write(b"\n")  # The nth line is still that of the nth job.
+            self._bars.write(b"\n")  # Keep the result of the nth job on the nth line.
 
 
 def result_of(request: GearmanJobRequest) -> bytes:
-    """All that a job has sent; the handle of a background job."""
+    """Return all data that a job has sent, or the handle of a background job."""
     if request.background:
         return shown(request.handle or "").encode()
     return b"".join([*request.data_updates, request.result or b""])
@@ -354,21 +353,22 @@ def submit_lines(
     """Submit a job for each line, and write the results.
 
     Args:
-        servers: Where to.
-        job: What all jobs have in common.
-        chunks: Where the lines are.
-        background: Whether they are background jobs; their handles are written.
-        ordered: Whether results are written in the order of the lines, or as the jobs end.
-        in_flight: How many jobs may be under way at once.
+        servers: The servers to submit to.
+        job: The options of all jobs.
+        chunks: The input.
+        background: True to submit background jobs and write their handles.
+        ordered: True to write the results in the order of the lines, False to write them as jobs
+            end.
+        in_flight: Maximum number of jobs in flight.
         timeout: Seconds to wait for each job, or None.
 
     Returns:
         The exit status: of several failures, the worst.
 
     Raises:
-        GearmanError: No server could be reached any more.
+        GearmanError: No server can be reached.
         OSError: The lines can't be read.
-        ValueError: A line is too long, or something is wrong with the job.
+        ValueError: A line is too long, or an option of the job is invalid.
     """
     room = Room(in_flight)
     news = threading.Event()

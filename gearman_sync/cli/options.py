@@ -1,4 +1,4 @@
-"""What several commands have: the options that name servers, functions, and numbers of seconds."""
+"""Options that several commands share: servers, functions and durations."""
 
 from __future__ import annotations
 
@@ -26,35 +26,38 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The environment variable that names the servers, as for libgearman: separated by commas.
+#: The environment variable that names the servers, separated by commas. libgearman uses it too.
 VARIABLE: Final = "GEARMAN_SERVERS"
 _DEFAULT: Final = "localhost:4730"
-# Seconds. Somebody has pressed a key, and waits.
+# Seconds to wait for a completion. The user has pressed a key and is waiting.
 _PATIENCE: Final = 0.5
-# Names that every shell takes for one plain word. Some shells evaluate a completion, others insert
-# it unquoted, and any worker can register any name. A leading "-" would make it an option.
+# Names that every shell treats as one plain word. Some shells evaluate a completion, others insert
+# it unquoted, and any worker can register any name. A leading "-" would make the name an option.
 _COMPLETABLE: Final = re.compile(r"(?!-)[A-Za-z0-9_./:@+,=%-]+")
 _FILES: Final = FileNames("--tls-ca", "--tls-cert", "--tls-key", way_out="")
 
 
 @dataclass(frozen=True)
 class Servers:
-    """The servers that a command is about."""
+    """The servers that a command uses."""
 
     addresses: list[ServerAddress]
 
     def client(self) -> GearmanClient:
-        """A client of all of them."""
+        """Return a client of all servers."""
         return GearmanClient(self.addresses)
 
     def admin_client(self, address: ServerAddress, timeout: float) -> GearmanAdminClient:
-        """An admin client of one of them."""
+        """Return an admin client of one server."""
         return GearmanAdminClient([address], timeout)
 
     def ask_all(
         self, ask: Callable[[GearmanAdminClient], T], timeout: float
     ) -> list[tuple[ServerAddress, T | GearmanError]]:
-        """Ask all servers at once, so that one that is down delays nobody else's answer."""
+        """Query all servers concurrently.
+
+        A server that is down does not delay the others' answers.
+        """
 
         def ask_one(client: GearmanAdminClient) -> T | GearmanError:
             try:
@@ -64,7 +67,8 @@ class Servers:
 
         with contextlib.ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(len(self.addresses)))
-            # They are closed before the threads are waited for: Ctrl-C ends their calls.
+            # The clients are closed before the threads are joined, which ends pending calls on
+            # Ctrl-C.
             clients = [
                 stack.enter_context(self.admin_client(address, timeout))
                 for address in self.addresses
@@ -73,10 +77,10 @@ class Servers:
 
 
 def find_servers(names: Iterable[str] | None) -> list[ServerAddress]:
-    """The servers of that many ``--server`` options, or of the environment.
+    """Return the servers of the ``--server`` options, or else of the environment.
 
     Raises:
-        ValueError: One of them is no address.
+        ValueError: A name is not a valid address.
     """
     given = names or filter(None, re.split(r"[\s,]+", os.environ.get(VARIABLE, "")))
     addresses = [parse_address(name) for name in given]
@@ -104,15 +108,15 @@ def _make(
 def load_files(
     create: Callable[..., ssl.SSLContext], ca: Path | None, cert: Path | None, key: Path | None
 ) -> ssl.SSLContext:
-    """The context that `create` makes, with what the files of the command line hold.
+    """Return the context that `create` makes with the files from the command line.
 
     Raises:
-        ValueError: One can't be read, or does not hold what it should.
+        ValueError: A file can't be read or has the wrong content.
     """
     ca_certs, certfile, keyfile = (None if path is None else str(path) for path in (ca, cert, key))
     try:
         context: ssl.SSLContext = load_context(create, ca_certs, certfile, keyfile, _FILES)
-    except OSError as error:  # ssl.SSLError is one, too.
+    except OSError as error:  # Also covers ssl.SSLError.
         raise ValueError(error.strerror or str(error)) from None
     return context
 
@@ -161,9 +165,10 @@ _DEFAULTS: Final[dict[str, Any]] = {"tls": False}
 
 
 def for_servers(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the options that name servers; its first argument is what they name.
+    """Give a command the options that name servers. Its first argument receives the servers.
 
-    typer makes options of a function's parameters, and there is one set of them for all commands.
+    typer derives options from a function's parameters. This decorator adds the same ones to each
+    command.
     """
 
     @functools.wraps(command)
@@ -203,7 +208,7 @@ def complete_task(incomplete: str) -> list[str]:
         servers = Servers(find_servers(None))
         answers = servers.ask_all(lambda client: client.get_status(), _PATIENCE)
     except (GearmanError, ValueError):
-        return []  # There is nothing to say to somebody who has pressed a key.
+        return []  # The user has pressed a key, and can't use an error message.
     names = {
         row.task
         for _, rows in answers
@@ -241,10 +246,10 @@ TaskName = Annotated[
 
 
 def check_seconds(value: float | None) -> float | None:
-    """Return the value of an option. The option's bounds do not see what is no number at all.
+    """Return the value of an option. The bounds of an option do not reject NaN.
 
     Raises:
-        typer.BadParameter: It is "nan".
+        typer.BadParameter: The value is NaN.
     """
     if value is not None and math.isnan(value):
         raise typer.BadParameter(f"{value} is not a number of seconds.")

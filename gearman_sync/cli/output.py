@@ -1,4 +1,4 @@
-"""What gearmanctl writes: tables for a terminal, tab-separated lines for a pipe, or JSON."""
+"""The output of gearmanctl: tables on a terminal, tab-separated lines in a pipe, or JSON."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def complain(message: str) -> None:
 
 
 def write_errors(data: bytes) -> None:
-    """Write to standard error, if it can be written to.
+    """Write to standard error, ignoring errors.
 
-    A signal handler may do that, and so it is written past the buffer, which might be in use.
+    Signal handlers call this function, so it bypasses the buffer, which the interrupted code might
+    be using.
     """
     # If an error message can't be written, don't raise another error.
     with contextlib.suppress(OSError):
@@ -44,17 +45,17 @@ def write(data: bytes) -> None:
 
 
 def flush() -> None:
-    """Let others see what was written."""
+    """Flush standard output."""
     sys.stdout.flush()
 
 
 def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, as_json: bool) -> None:
-    """Write rows in the form that whoever reads them wants.
+    """Write rows in the form that suits the reader.
 
     Args:
-        rows: What there is to show; JSON has all of it.
+        rows: The rows. JSON contains them completely.
         columns: The keys that the other forms show, in this order.
-        as_json: Whether it is to be JSON.
+        as_json: True to write JSON.
     """
     names = list(columns)
     if as_json:
@@ -69,27 +70,29 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, as_json: 
         Console().print(table)
     else:
         for row in rows:
-            # With its backslashes doubled, a field tells what it was.
+            # Doubled backslashes make the escapes of a field reversible.
             cells = [_cell(row[name], as_digit=True).replace("\\", r"\\") for name in names]
             write("\t".join(map(shown, cells)).encode() + b"\n")
     flush()
 
 
 def in_order(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> list[Mapping[str, Any]]:
-    """Rows by the first of these columns, then by the next.
+    """Sort rows by the given columns.
 
-    A number within a text counts as one, so that H:h:9 and 10.0.0.9 come before H:h:10 and
-    10.0.0.10.
+    Numbers within a text compare as numbers, so H:h:9 and 10.0.0.9 precede H:h:10 and 10.0.0.10.
     """
     names = list(columns)
     return sorted(rows, key=lambda row: [_natural(_cell(row[name])) for name in names])
 
 
 def _natural(text: str) -> list[str | tuple[int, str]]:
-    """What to sort `text` by. Texts and digits alternate, so that like is compared with like."""
+    """Return a sort key for `text`.
+
+    Texts and digits alternate, so a text is never compared with digits.
+    """
     parts: list[str | tuple[int, str]] = [*re.split(r"([0-9]+)", text)]
     for index in range(1, len(parts), 2):
-        # Not as an int: a server may send more digits than Python makes one of.
+        # Don't convert to int: a server can send more digits than Python converts.
         digits = str(parts[index]).lstrip("0")
         parts[index] = (len(digits), digits)
     return parts

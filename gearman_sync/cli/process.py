@@ -1,7 +1,7 @@
 """Commands that are run for jobs.
 
-A command has a session of its own, so that a Ctrl-C on the terminal is for gearmanctl alone, and so
-that whatever it has started can be killed with it.
+Each command runs in its own session. So Ctrl-C on the terminal interrupts only gearmanctl, and the
+processes that a command has started can be killed with it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # Bytes to read or write at a time.
 _CHUNK_SIZE: Final = 65536
-# Seconds to continue reading after the command's end. A process that it leaves running can keep the
-# pipes open forever.
+# Seconds to continue reading after the command has ended. A process that it leaves running can keep
+# the pipes open forever.
 _MOMENT: Final = 1.0
 # Seconds to wait for a killed command. A command that runs as another user can't be killed.
 _KILL_TIMEOUT: Final = 5.0
@@ -55,11 +55,11 @@ class Outcome:
 
 
 class Processes:
-    """Runs a command, in any number of threads.
+    """Runs a command. Several threads can use it at the same time.
 
     Args:
         command: The program and its arguments.
-        max_output: Bytes. A command that writes more is killed.
+        max_output: Maximum bytes of output. A command that writes more is killed.
     """
 
     def __init__(self, command: list[str], max_output: int = DEFAULT_MAX_PACKET_SIZE) -> None:
@@ -71,11 +71,11 @@ class Processes:
     def run(self, data: bytes, environment: Mapping[str, str]) -> Outcome:
         """Run the command with `data` on its standard input, and wait until it ends.
 
-        Reading stops soon after the end, even if a process that the command left running holds the
-        pipes.
+        Reading stops shortly after the command has ended, even if a process that it left running
+        keeps the pipes open.
         """
         try:
-            process = subprocess.Popen(  # noqa: S603 - it is what the user has asked for
+            process = subprocess.Popen(  # noqa: S603 - the command is the user's own
                 self._command,
                 bufsize=0,
                 stdin=subprocess.PIPE,
@@ -96,9 +96,9 @@ class Processes:
             self._running.discard(process)
 
     def kill(self) -> None:
-        """Kill all commands, and those that are about to be run.
+        """Kill all running commands, and those about to start.
 
-        This never blocks: it may be called in a signal handler.
+        This method never blocks, so a signal handler can call it.
         """
         self._killed = True
         for process in list(self._running):
@@ -136,7 +136,7 @@ class Processes:
 
 
 class _Pipes:
-    """The pipes to and from one process, which are closed at the end of the context.
+    """The pipes to and from one process. Leaving the context closes them.
 
     Args:
         process: The process. Its pipes must be unbuffered.
@@ -178,7 +178,7 @@ class _Pipes:
 
     @property
     def are_readable(self) -> bool:
-        """True while the process, or a process that it has started, can write."""
+        """True while the process or one of its children can still write."""
         return not all(stream.closed for stream in self._outputs)
 
     def move(self, timeout: float) -> None:
@@ -194,7 +194,7 @@ class _Pipes:
             self._data = self._data[os.write(descriptor, self._data[:_CHUNK_SIZE]) :]
         except BlockingIOError:
             return True
-        except BrokenPipeError:  # A command need not read its data.
+        except BrokenPipeError:  # The command does not read all of its data.
             return False
         return len(self._data) > 0
 
@@ -218,15 +218,15 @@ class _Pipes:
 def _name_of(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # Most of the real-time ones have no name.
+    except ValueError:  # Most real-time signals have no name.
         return f"signal {number}"
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
-    """Wait until a process ends, but not longer than a moment."""
+    """Wait until a process ends, up to `_MOMENT` seconds."""
     try:
         descriptor = os.pidfd_open(process.pid)
-    except (AttributeError, OSError):  # Only Linux has it, from 5.3 on.
+    except (AttributeError, OSError):  # pidfd_open requires Linux 5.3.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_MOMENT)
         return
@@ -240,5 +240,5 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(OSError):  # It has ended, or runs as another user.
+    with contextlib.suppress(OSError):  # The process has ended, or runs as another user.
         os.killpg(process.pid, signal.SIGKILL)

@@ -89,9 +89,9 @@ def serve(
             )
             server.wait()
     except KeyboardInterrupt:
-        pass  # It was asked to end, and has.
+        pass  # The requested shutdown is complete.
     except OSError as error:
-        # Python's own text for a port in use has the address in it.
+        # Python's own message for a port in use contains the address.
         reason = os.strerror(errno) if (errno := error.errno or 0) > 0 else error.strerror
         raise exits.Exit(exits.FAILED, f"can't listen at {host}:{port}: {reason}") from None
     return exits.DONE

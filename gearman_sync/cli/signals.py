@@ -1,4 +1,4 @@
-"""Signals that a command takes care of while it runs."""
+"""Signal handlers for the duration of a command."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 
-def heeded(numbers: Iterable[int]) -> list[int]:
-    """Those that are not ignored: what is ignored, as with nohup, is to stay so."""
+def not_ignored(numbers: Iterable[int]) -> list[int]:
+    """Return the signals that are not ignored.
+
+    A signal that is ignored, as under nohup, stays ignored.
+    """
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextlib.contextmanager
 def handled(numbers: Iterable[int], handler: Callable[[int], None]) -> Iterator[None]:
-    """Call `handler` with the number of each of these that comes. At the end all is as before."""
+    """Call `handler` with the number of each of these signals.
+
+    Restore the old handlers at the end.
+    """
     before = {
         number: signal.signal(number, lambda number, _frame: handler(number)) for number in numbers
     }

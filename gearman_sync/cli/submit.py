@@ -1,4 +1,4 @@
-"""``gearmanctl submit``: a job, or a job for each line."""
+"""``gearmanctl submit``: submits one job, or a job for each line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STANDARD_INPUT: Final = "-"
 
 
 class Priority(enum.StrEnum):
-    """What comes before what."""
+    """The priority of a job."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -178,10 +178,10 @@ def _submit_one(
 
 
 def parse_time(text: str, now: float) -> float:
-    """What ``--at`` means, in seconds since 1970.
+    """Return the time that ``--at`` names, in seconds since 1970.
 
     Raises:
-        ValueError: It is no time.
+        ValueError: `text` is not a time.
     """
     try:
         if text.startswith("+"):
@@ -196,7 +196,7 @@ def parse_time(text: str, now: float) -> float:
 
 
 def _chunks(data: str | None, file: Path | None) -> Iterator[bytes]:
-    """The data in pieces as they come."""
+    """Yield the data in pieces as it is read."""
     if file is not None:
         return _read_file(file)
     if data is not None and data != _STANDARD_INPUT:
@@ -212,6 +212,6 @@ def _read_file(file: Path) -> Iterator[bytes]:
 
 
 def _read(descriptor: int) -> Iterator[bytes]:
-    # Not sys.stdin's buffer: a thread that waits in there can't be left behind at the end.
+    # Don't use sys.stdin's buffer: the program can't exit while a thread is blocked in it.
     while chunk := os.read(descriptor, _CHUNK_SIZE):
         yield chunk

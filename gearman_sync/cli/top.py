@@ -1,10 +1,10 @@
-"""``gearmanctl top``: what servers have to do, as it changes.
+"""``gearmanctl top``: shows the load of servers and refreshes it continuously.
 
     a thread for each server: GearmanAdminClient.get_status -> reports
     main thread:              reports, keys -> Board -> the screen
 
-A server that does not answer delays nobody. All that is decided about the lists is in `Board`, and
-all that is decided about keys in `View`.
+A server that does not answer delays no other. `Board` contains all logic about the lists, and
+`View` all logic about keys.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .board import Board, Order, Row, Site, sparkline
 from .keys import END, Keys, raw_keys
 from .options import Servers, check_seconds, for_servers
 from .output import complain
-from .signals import handled, heeded
+from .signals import handled, not_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
     from gearman_proto import FunctionStatus, ServerAddress
     from gearman_sync import GearmanAdminClient
 
-# Columns of the screen that a queue's history takes, at most and of so many columns of the screen.
+# Width of a queue's history: at most this many columns, and this fraction of the screen.
 _SPARK, _SPARK_SHARE = 40, 4
-# Columns that a name and a number take at least. Numbers that there is no room for are left out.
+# Minimum width of a name and of a number. Numbers that do not fit are left out.
 _NAME, _NUMBER = 16, 9
-# Lines for servers at most.
+# Maximum number of lines for servers.
 _SITES: Final = 6
 # Seconds to wait for an answer before a server counts as down.
 _PATIENCE: Final = 5.0
 
-# Signals. Not all systems have all of them.
+# Not all platforms have all of these signals.
 _ENDS: Final = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -70,26 +70,26 @@ _ORDERS: Final = {
 
 @dataclass
 class View:
-    """What of the board is seen, as keys have it."""
+    """The visible part of the board, as selected with keys."""
 
     order: Order = Order.QUEUED
-    upside_down: bool = False
-    #: The number of the first row.
+    is_reversed: bool = False
+    #: The index of the first visible row.
     first: int = 0
-    is_over: bool = False
-    #: Whether the shell is to have the terminal meanwhile.
+    is_finished: bool = False
+    #: True if the user has asked to suspend the program.
     is_suspended: bool = False
 
     def press(self, key: str, page: int) -> None:
-        """A key was pressed; a page has so many rows."""
+        """Handle a key. A page has `page` rows."""
         steps = {"up": -1, "down": 1, "page up": -page, "page down": page}
         if key in ("q", "Q", END):
-            self.is_over = True
+            self.is_finished = True
         elif key in steps:
             self.first = max(self.first + steps[key], 0)
         elif key in _ORDERS:
             order = _ORDERS[key]
-            self.upside_down = order is self.order and not self.upside_down
+            self.is_reversed = order is self.order and not self.is_reversed
             self.order = order
             self.first = 0
 
@@ -121,7 +121,7 @@ def top(
     Example:
       gearmanctl top -s one:4730 -s two:4730
     """
-    # Forced: when the terminal is closed, writing is to fail.
+    # Forced, so that writing fails when the terminal is closed.
     console = Console(force_terminal=True)
     if not sys.stdout.isatty() or console.is_dumb_terminal:
         raise exits.Exit(exits.USAGE, "top needs a terminal; status does not")
@@ -132,45 +132,45 @@ def top(
         for error in failures:
             complain(str(error))
         return exits.status_of(failures[0])
-    watch = _Watch(servers, interval)
+    poller = _Poller(servers, interval)
     for address, answer in answers:
-        watch.report(address, answer)
+        poller.report(address, answer)
     try:
-        return _Screen(console, board, watch, interval).run()
+        return _Screen(console, board, poller, interval).run()
     except KeyboardInterrupt:
         return exits.DONE
     finally:
-        watch.stop()
+        poller.stop()
 
 
-class _Watch:
-    """Looks at the servers, each in a thread of its own."""
+class _Poller:
+    """Polls each server in its own thread."""
 
     def __init__(self, servers: Servers, interval: float) -> None:
-        #: What was seen, and when.
+        #: (server, time, answer).
         self.reports: queue.SimpleQueue[
             tuple[ServerAddress, float, Sequence[FunctionStatus] | GearmanError]
         ] = queue.SimpleQueue()
-        #: Readable when there are reports.
+        #: The read end of a pipe, readable when there are reports.
         self.bell, self._ringer = os.pipe()
         self._interval = interval
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._clients = [
             (address, servers.admin_client(address, _PATIENCE)) for address in servers.addresses
         ]
         self._threads = [
-            threading.Thread(target=self._look, args=client, daemon=True)
+            threading.Thread(target=self._poll, args=client, daemon=True)
             for client in self._clients
         ]
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start polling."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
-        self._over.set()
+        """Stop polling."""
+        self._stopped.set()
         for _, client in self._clients:
             client.shutdown()
         for thread in self._threads:
@@ -182,45 +182,45 @@ class _Watch:
     def report(
         self, address: ServerAddress, answer: Sequence[FunctionStatus] | GearmanError
     ) -> None:
-        """Pass on an answer."""
+        """Queue an answer for the main thread."""
         self.reports.put((address, time.monotonic(), answer))
         self.ring()
 
     def ring(self) -> None:
-        """Wake whoever waits for the bell."""
+        """Wake the thread that waits for the bell."""
         os.write(self._ringer, b"\0")
 
-    def _look(self, address: ServerAddress, client: GearmanAdminClient) -> None:
-        while not self._over.wait(self._interval):
+    def _poll(self, address: ServerAddress, client: GearmanAdminClient) -> None:
+        while not self._stopped.wait(self._interval):
             answer: Sequence[FunctionStatus] | GearmanError
             try:
                 answer = client.get_status()
             except GearmanError as error:
                 answer = error
-            if not self._over.is_set():
+            if not self._stopped.is_set():
                 self.report(address, answer)
 
 
 class _Screen:
-    """Shows a board on the terminal until somebody has seen enough."""
+    """Shows a board on the terminal until the user quits."""
 
-    def __init__(self, console: Console, board: Board, watch: _Watch, interval: float) -> None:
+    def __init__(self, console: Console, board: Board, poller: _Poller, interval: float) -> None:
         self._console = console
         self._board = board
-        self._watch = watch
+        self._poller = poller
         self._interval = interval
         self._view = View()
-        # When the queues are to be remembered again.
+        # When to sample the queues again.
         self._next = time.monotonic()
 
     def run(self) -> int:
-        """Return the exit status. The terminal is as it was."""
-        with self._told_by_signals():
-            self._watch.start()
-            while not self._view.is_over:
+        """Run until the user quits, then restore the terminal. Return the exit status."""
+        with self._handling_signals():
+            self._poller.start()
+            while not self._view.is_finished:
                 with raw_keys() as keys, self._live() as live:
                     self._show(keys, live)
-                if self._view.is_suspended and not self._view.is_over:
+                if self._view.is_suspended and not self._view.is_finished:
                     self._view.is_suspended = False
                     _suspend()
         return exits.DONE
@@ -237,55 +237,55 @@ class _Screen:
     def _show(self, keys: Keys | None, live: Live) -> None:
         view, console = self._view, self._console
         with selectors.DefaultSelector() as selector:
-            selector.register(self._watch.bell, selectors.EVENT_READ)
+            selector.register(self._poller.bell, selectors.EVENT_READ)
             if keys is not None:
                 selector.register(keys.descriptor, selectors.EVENT_READ)
-            while not (view.is_over or view.is_suspended):
-                self._take()
+            while not (view.is_finished or view.is_suspended):
+                self._process_reports()
                 if time.monotonic() >= self._next:
                     self._next = time.monotonic() + self._interval
                     self._board.remember()
                 live.update(screen(self._board, view, console.width, console.height), refresh=True)
                 for ready, _ in selector.select(sleep_until(self._next)):
-                    if ready.fd == self._watch.bell:
-                        os.read(self._watch.bell, 4096)
+                    if ready.fd == self._poller.bell:
+                        os.read(self._poller.bell, 4096)
                     elif keys is not None:
                         for key in keys.read():
                             view.press(key, max(console.height // 2, 1))
 
-    def _take(self) -> None:
-        """Take what was seen of the servers."""
-        while not self._watch.reports.empty():
-            address, now, answer = self._watch.reports.get()
+    def _process_reports(self) -> None:
+        """Process the reports of the servers."""
+        while not self._poller.reports.empty():
+            address, now, answer = self._poller.reports.get()
             if isinstance(answer, GearmanError):
                 self._board.failed(address, str(answer))
             else:
                 self._board.answered(address, answer, now)
 
     @contextlib.contextmanager
-    def _told_by_signals(self) -> Iterator[None]:
-        """Let signals end this, but nowhere where the terminal would not be left as it was."""
+    def _handling_signals(self) -> Iterator[None]:
+        """Let signals end the program, but only where the terminal gets restored."""
 
         def on_signal(number: int) -> None:
             if number in _ENDS:
-                self._view.is_over = True
+                self._view.is_finished = True
             elif number == _SUSPENDS:
                 self._view.is_suspended = True
-            self._watch.ring()
+            self._poller.ring()
 
-        with handled(heeded(filter(None, (*_ENDS, _SUSPENDS, _RESIZES))), on_signal):
+        with handled(not_ignored(filter(None, (*_ENDS, _SUSPENDS, _RESIZES))), on_signal):
             yield
 
 
 def _suspend() -> None:
-    """Stop, as a program that knows nothing of this signal does, until the shell goes on."""
+    """Stop the process as the default handler would, until the shell continues it."""
     assert _SUSPENDS is not None
     handler = signal.signal(_SUSPENDS, signal.SIG_DFL)
     signal.raise_signal(_SUSPENDS)
     signal.signal(_SUSPENDS, handler)
 
 
-# The screen.
+# Drawing the screen.
 
 _NUMBERS: Final = (
     (Order.QUEUED, "jobs"),
@@ -297,16 +297,16 @@ _QUEUE: Final = "queue"
 
 
 def screen(board: Board, view: View, width: int, height: int) -> Group:
-    """The board as a screen of so many columns and lines."""
-    rows = board.rows(view.order, upside_down=view.upside_down)
-    # Beside the rows: their heading, and the keys.
+    """Draw the board as a screen of `width` columns and `height` lines."""
+    rows = board.rows(view.order, is_reversed=view.is_reversed)
+    # The heading and the list of keys occupy the rest.
     head = _head(board)[: max(height - 3, 0)]
     room = max(height - len(head) - 2, 1)
     view.first = max(min(view.first, len(rows) - room), 0)
     numbers = _NUMBERS[: max((width - _NAME) // _NUMBER, 1)]
     spark = min(width // _SPARK_SHARE, _SPARK, width - _NAME - _NUMBER * len(_NUMBERS))
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False)
-    arrow = "▴" if view.upside_down != (view.order is Order.FUNCTION) else "▾"
+    arrow = "▴" if view.is_reversed != (view.order is Order.FUNCTION) else "▾"
     for order, title in ((Order.FUNCTION, "function"), *numbers):
         is_name = order is Order.FUNCTION
         table.add_column(
@@ -343,10 +343,10 @@ def _number(row: Row, order: Order) -> Text:
 
 
 def _head(board: Board) -> list[Text]:
-    """What there is to say of the servers."""
+    """Return the lines about the servers."""
     sites = list(board.sites.items())
     if len(sites) > _SITES:
-        # Those that do not answer are the ones to see.
+        # Show failing servers first.
         sites.sort(key=lambda item: not item[1].error)
     seen = sites if len(sites) <= _SITES else sites[: _SITES - 1]
     texts = [_site_text(shown(str(name)), site) for name, site in seen]
@@ -358,7 +358,7 @@ def _head(board: Board) -> list[Text]:
 def _site_text(name: str, site: Site) -> Text:
     if site.error:
         return Text(f"{name}  {shown(site.error)}", style="red")
-    if site.looked is None:
+    if site.last_answer is None:
         return Text(f"{name}  …")
     functions = site.functions.values()
     queued, running = (sum(getattr(f, what) for f in functions) for what in ("queued", "running"))

@@ -1,4 +1,4 @@
-"""``gearmanctl work``: a worker that runs a command for each job."""
+"""``gearmanctl work``: runs a worker that starts a command for each job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from gearman_sync import WorkerJob
 
-# What commands find in their environment.
+# Environment variables of a command.
 _HANDLE, _TASK, _UNIQUE = "GEARMAN_HANDLE", "GEARMAN_TASK", "GEARMAN_UNIQUE"
 
 
@@ -100,7 +100,7 @@ def work(
 
 @contextlib.contextmanager
 def _stopped_by_signals(worker: GearmanWorker, processes: Processes) -> Iterator[list[int]]:
-    """Let signals stop the worker. Yields a list whose only item is the exit status."""
+    """Let signals stop the worker. Yield a list whose only item is the exit status."""
     status = [exits.DONE]
     is_stopping = False
 
@@ -113,7 +113,8 @@ def _stopped_by_signals(worker: GearmanWorker, processes: Processes) -> Iterator
                 complain("stops when its jobs are done; a second signal stops it at once")
         else:
             status[0] = exits.SIGNALLED + number
-            # In this order: what a command that was killed has written is nobody's result.
+            # The order matters: after the shutdown, the output of a killed command can't be sent as
+            # a result.
             worker.shutdown()
             processes.kill()
 

@@ -39,8 +39,8 @@ def board_of(*functions: FunctionStatus) -> Board:
     return board
 
 
-def tasks(board: Board, order: Order, *, upside_down: bool = False) -> str:
-    return " ".join(row.task for row in board.rows(order, upside_down=upside_down))
+def tasks(board: Board, order: Order, *, is_reversed: bool = False) -> str:
+    return " ".join(row.task for row in board.rows(order, is_reversed=is_reversed))
 
 
 def rate(board: Board, task: str) -> float:
@@ -67,21 +67,21 @@ def test_rows_are_sorted_by_name_or_the_largest_first(order: Order, expected: st
         function("c", 9, 1, 3),
     )
     assert tasks(board, order) == expected
-    assert tasks(board, order, upside_down=True) == expected[::-1]
+    assert tasks(board, order, is_reversed=True) == expected[::-1]
 
 
 def test_rows_are_sorted_by_rate() -> None:
     board = board_of(function("a", 10), function("b", 10), function("c", 10))
     board.answered("one", [function("a", 9), function("b", 2), function("c", 10)], 1.0)
     assert tasks(board, Order.RATE) == "b a c"
-    assert tasks(board, Order.RATE, upside_down=True) == "c a b"
+    assert tasks(board, Order.RATE, is_reversed=True) == "c a b"
 
 
 @pytest.mark.parametrize("order", [Order.QUEUED, Order.RUNNING, Order.WORKERS, Order.RATE])
-@pytest.mark.parametrize("upside_down", [False, True])
-def test_rows_that_are_alike_are_sorted_by_name(order: Order, upside_down: bool) -> None:
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_rows_that_are_alike_are_sorted_by_name(order: Order, is_reversed: bool) -> None:
     board = board_of(*(function(task, 1, 1, 1) for task in "bdac"))
-    assert tasks(board, order, upside_down=upside_down) == "a b c d"
+    assert tasks(board, order, is_reversed=is_reversed) == "a b c d"
 
 
 def test_servers_are_added_up() -> None:
@@ -300,7 +300,7 @@ def test_the_end_of_input_is_a_key() -> None:
 def test_what_ends_it(key: str) -> None:
     view = View()
     view.press(key, 10)
-    assert view.is_over
+    assert view.is_finished
 
 
 def test_a_sort_key_that_is_pressed_again_turns_the_list_over() -> None:
@@ -308,7 +308,7 @@ def test_a_sort_key_that_is_pressed_again_turns_the_list_over() -> None:
     seen = []
     for key in "jjfffw":
         view.press(key, 10)
-        seen.append((view.order, view.upside_down))
+        seen.append((view.order, view.is_reversed))
     assert seen == [
         (Order.QUEUED, True),  # It is sorted by that at first.
         (Order.QUEUED, False),

@@ -20,7 +20,7 @@ from gearman_proto.address import parse_address
 from gearman_sync import GearmanClient
 from gearman_sync.cli import top as top_module
 from gearman_sync.cli.options import Servers
-from gearman_sync.cli.top import _Watch
+from gearman_sync.cli.top import _Poller
 from gearman_sync.testing import Peer, ScriptedServer, ScriptedWorker
 from tests.support import PATIENCE, Gearmand, eventually, free_port, spawn
 
@@ -338,7 +338,7 @@ def test_top_ends_after_a_signal_that_does_not_end_its_sleep(server: Server) -> 
             time.sleep(1)  # By now, the main thread probably sleeps.
             signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
-        top._Watch._look = look
+        top._Poller._poll = look
         main()
     """
     command = (sys.executable, "-c", program, "top", "--interval", "3600")
@@ -478,10 +478,10 @@ def test_the_end_does_not_wait_for_answers(
 ) -> None:
     monkeypatch.setattr(top_module, "_PATIENCE", 3600)
     server = start_server(Peer.hold)
-    watch = _Watch(Servers([parse_address(server.address)]), 0.001)
-    watch.start()
+    poller = _Poller(Servers([parse_address(server.address)]), 0.001)
+    poller.start()
     eventually(lambda: any(peer.events for peer in server.peers), "a question")
-    call = spawn(watch.stop)
+    call = spawn(poller.stop)
     call.result(PATIENCE)
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from ._sources import Source
 
-#: The number of characters of a line that are shown.
+#: Maximum number of characters to show of a line.
 _LONGEST: Final = 60
-#: Rules for attributes: kind.name where it is used, kind.name= where it is assigned. ``?`` is an
-#: unknown object, and ``manager`` a client, worker or admin client.
+#: Rules for attributes: ``kind.name`` where the attribute is used, ``kind.name=`` where it is
+#: assigned. ``?`` is an unknown object, and ``manager`` a client, worker or admin client.
 _PATTERNS: Final = tables.table("""
     manager.establish_worker_connections manager.establish_worker_connections=: worker-poll
     ?.establish_worker_connections worker.poll_connections_until_stopped: worker-poll
@@ -40,12 +40,12 @@ _PATTERNS: Final = tables.table("""
     manager.do_task manager.do_taskset ?.do_taskset manager.dispatch_background_task: api-1x
     ?.dispatch_background_task manager.register_function manager.register_class: api-1x
 """)
-#: Methods that take str of str, and bytes of bytes.
+#: Methods whose arguments have the type of the object: str for str, bytes for bytes.
 _BOTH_METHODS: Final = re.compile(
     "count|[lr]?find|[lr]?index|[lr]?strip|r?partition|r?split|join|replace|(starts|ends)with"
 )
 _LOGS: Final = re.compile("critical|debug|error|exception|info|log|print|warn|warning")
-#: The place of `background` among the arguments of a submit.
+#: The position of `background` among the arguments of a submit.
 _PLACES: Final = {"submit_job": 5, "submit_multiple_jobs": 2}
 _PATCHES: Final = frozenset({"patch", "import_module", "__import__", "setattr"})
 _MANAGERS: Final[dict[str, type]] = {
@@ -59,7 +59,7 @@ _OLD_METHODS: Final = {"has_key": 1, "iteritems": 0, "iterkeys": 0, "itervalues"
 
 
 class Checker(Names):
-    """Looks at one file."""
+    """The checks of one file."""
 
     def __init__(self, source: Source, tree: ast.Module, *, is_encoded: bool) -> None:
         super().__init__(source, tree, is_encoded=is_encoded)
@@ -72,8 +72,9 @@ class Checker(Names):
                     self.bind_callback(function)
 
     def run(self) -> Iterable[Finding]:
-        """Return the findings. A line has one for each rule and advice."""
-        for node in reversed(self.nodes):  # The code of the outermost node is shown.
+        """Return the findings. A line has at most one finding for each rule and advice."""
+        # Later findings replace earlier ones, so the code of the outermost node is shown.
+        for node in reversed(self.nodes):
             self._check(node)
         return self._findings.values()
 
@@ -81,7 +82,7 @@ class Checker(Names):
         code = code or ast.get_source_segment(self._source.text, node) or ""
         code = shown(" ".join(code.split()), _LONGEST)
         path = str(self._source.path)
-        line = code if rule == "name-taken" else node.lineno  # Say that once.
+        line = code if rule == "name-taken" else node.lineno  # Report each name once.
         self._findings[line, rule, more] = Finding(path, node.lineno, rule, code, more)
 
     def _check(self, node: ast.AST) -> None:
@@ -129,7 +130,7 @@ class Checker(Names):
             self._found("data-shown", node)
 
     def _name(self, path: str, node: Any, code: str = "", *, is_import: bool = False) -> None:
-        """Look at a dotted name, which may be in a library."""
+        """Check a dotted name that could belong to a library."""
         root, *rest = path.lstrip("+").split(".")
         first, last = (rest[0], rest[-1]) if rest else ("", "")
         if root in tables.OTHERS:
@@ -221,7 +222,7 @@ class Checker(Names):
             self._shown(node)
 
     def _callback(self, node: ast.Call) -> tuple[ast.expr, Function | None]:
-        """Return a callback, and its function if that is known."""
+        """Return a callback, and its function if known."""
         given = [each.value for each in node.keywords if "callback" in str(each.arg)]
         found = [*given, *node.args[1:], node][0]
         if isinstance(found, ast.Lambda):

@@ -1,10 +1,10 @@
 """Resolves the names of a file: imports, classes, objects, the parameters of callbacks.
 
-A kind is a text: a dotted name in a library such as ``gearman.GearmanClient``, or an object such
-as ``client`` or ``data``. A ``+`` in front marks a class that the program derives, and its objects.
-In libraries that are no fork of python-gearman, an object has the name of its class. A name has a
-kind if all assignments to it in its scope agree, so ``data`` has none where the program also has
-``data = data.decode()``.
+A kind is a string: a dotted name in a library such as ``gearman.GearmanClient``, or an object such
+as ``client`` or ``data``. A leading ``+`` marks a class that the program derives, and its objects.
+In libraries that are not forks of python-gearman, an object has the name of its class. A name has a
+kind only if all assignments to it in its scope agree. So ``data`` has no kind if the program also
+contains ``data = data.decode()``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: (module without its package, name) -> kind
 Exports = dict[tuple[str, str], str]
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-#: The classes of python-gearman, and the kinds of their objects.
+#: The classes of python-gearman, and the kinds of their instances.
 _CLASSES: Final = table("""
     GearmanAdminClient: admin
     GearmanClient: client
@@ -44,25 +44,26 @@ _KINDS: Final = table("""
     client.wait_until_jobs_completed() ?.wait_until_jobs_completed(): requests
     admin.get_status() admin.get_workers(): rows
 """)
-#: Parameters that are a job wherever they are, and methods whose first parameter is one.
+#: Names of parameters that are always a job, and methods whose first parameter is a job.
 _JOBS: Final = frozenset({"gearman_job", "current_job"})
 _HOOKS: Final = frozenset({"on_job_execute", "on_job_exception", "on_job_complete"})
-#: Functions with which a program checks the type of a value by itself.
+#: Functions that programs use to check the type of a value.
 _LOOKS: Final = frozenset({"isinstance", "hasattr", "type", "callable", "getattr"})
 
 
 class Names:
-    """The names of one file."""
+    """The names in one file."""
 
     def __init__(self, source: Source, tree: ast.Module, *, is_encoded: bool) -> None:
-        #: True if a file of the program has a `data_encoder`. Then nothing is known about data.
+        #: True if a file of the program has a `data_encoder`. The types of data are unknown then.
         self.is_encoded = is_encoded
         self.tree = tree
         package = source.path.stem == "__init__"
         self._module = source.path.parent.name if package else source.path.stem
-        #: They win over assignments in the module: ``except ImportError: gearman = None``.
+        #: Imports override assignments in the module, such as ``except ImportError: gearman =
+        #: None``.
         self.imports: dict[str, str] = {}
-        #: The libraries that the file uses.
+        #: The libraries that the file imports.
         self.modules: set[str] = set()
         self.functions: dict[str, list[Function]] = {}
         #: (function, class or module, name) -> kind.
@@ -88,7 +89,7 @@ class Names:
                     self._looked_at.add((self.scope(node), dotted(value)))
 
     def bind_callback(self, function: Function) -> None:
-        """Note that a function is called with a worker and a job."""
+        """Record that a function is called with a worker and a job."""
         self._callbacks |= zip(parameters(function), ("+worker", "job"))
 
     def scope(self, node: ast.AST, *, of: Any = Function | ast.ClassDef) -> ast.AST:
@@ -100,7 +101,10 @@ class Names:
         return node
 
     def learn(self, exports: Exports) -> Exports:
-        """Find out the kinds of all names, one step further. Return what others may import."""
+        """Resolve the kinds of all names, one step further.
+
+        Return the names that others can import.
+        """
         self._kinds.clear()
         known: dict[tuple[ast.AST, str], str] = {}
         for node in self._bindings:
@@ -149,11 +153,11 @@ class Names:
     def _bound(self, target: ast.AST, value: Any, kind: str) -> Iterator[tuple[str, str]]:
         if isinstance(target, ast.Tuple | ast.List):
             yield from ((dotted(each), "") for each in target.elts)
-        elif getattr(value, "value", value) is not None:  # Not for client = None.
+        elif getattr(value, "value", value) is not None:  # Ignore client = None.
             yield dotted(target), kind
 
     def kind(self, node: ast.AST | None) -> str:
-        """Return the kind of an expression, or nothing if it is unknown."""
+        """Return the kind of an expression, or an empty string if it is unknown."""
         if node is None:
             return ""
         if node not in self._kinds:
@@ -198,7 +202,7 @@ class Names:
             )
         owner = self.kind(function.value)
         if function.attr in self.functions and owner[:1] in ("", "+"):
-            return ""  # The program may have a method of this name.
+            return ""  # The method could be the program's own.
         return _KINDS.get(f"{owner.lstrip('+') or '?'}.{function.attr}()", "")
 
     def _find(self, name: str, scope: ast.AST) -> str:
@@ -220,7 +224,7 @@ def joined(path: str, *names: str) -> str:
 
 
 def instance(kind: str) -> str:
-    """Return the kind of the object that a call of a class makes."""
+    """Return the kind of an instance of a class."""
     own, path = kind[: kind.startswith("+")], kind.lstrip("+")
     if path.partition(".")[0] in OTHERS:
         return kind
@@ -229,7 +233,7 @@ def instance(kind: str) -> str:
 
 
 def dotted(node: ast.AST | None) -> str:
-    """Return a chain of names as text, or nothing if it is none."""
+    """Return a chain of names as text, or an empty string if `node` is something else."""
     if isinstance(node, ast.Attribute):
         owner = dotted(node.value)
         return f"{owner}.{node.attr}" if owner else ""
@@ -237,6 +241,6 @@ def dotted(node: ast.AST | None) -> str:
 
 
 def parameters(function: Function) -> list[ast.arg]:
-    """Return the parameters that take arguments by position, without `self`."""
+    """Return the positional parameters without `self`."""
     names = [*function.args.posonlyargs, *function.args.args]
     return names[1:] if names and names[0].arg in ("self", "cls") else names

@@ -1,16 +1,16 @@
-"""The names that other libraries have, and what to use here in place of each."""
+"""The names in other libraries, and the replacement for each."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-#: The modules of python-gearman and its forks. gearman3 and pygearman are imported as gearman.
+#: The modules of python-gearman and its forks. gearman3 and pygearman are imported as ``gearman``.
 GEARMAN: Final = ("gearman", "python3_gearman", "py3gearman")
-#: Names that pip knows, and that programs import by mistake.
+#: Names of distributions that programs import by mistake.
 DISTRIBUTIONS: Final = ("pygearman", "gearman3")
-#: Libraries that are no forks of python-gearman. All their names are others. libgearman is
-#: imported from the package gearman.
+#: Libraries that are not forks of python-gearman and share none of its names. libgearman is
+#: imported from the package ``gearman``.
 OTHERS: Final = ("gear", "aiogear", "aiogearman", "pygear", "libgearman")
 ALL_MODULES: Final = (*GEARMAN, *DISTRIBUTIONS, *OTHERS)
 
@@ -24,7 +24,8 @@ def table(rows: str) -> dict[str, str]:
     return found
 
 
-#: python-gearman's modules that exist with `install_as_gearman`, and what to import without it.
+#: The modules of python-gearman that `install_as_gearman` provides, and the imports to use without
+#: it.
 MODULES: Final = table("""
     admin_client: import GearmanAdminClient from gearman_sync
     client worker: import from gearman_sync, and exceptions from gearman_sync.errors
@@ -36,7 +37,7 @@ MODULES: Final = table("""
     protocol: the protocol's packets are in gearman_proto.events
     util: it has nothing that is needed here: time.monotonic() measures time
 """)
-#: Modules and classes that are not here at all.
+#: Modules and classes that have no equivalent here.
 INNER_MODULES: Final = table("""
     admin_client_handler client_handler command_handler: see docs/reference/core.md
     worker_handler GearmanCommandHandler GearmanWorkerCommandHandler: see docs/reference/core.md
@@ -45,8 +46,8 @@ INNER_MODULES: Final = table("""
     connection_poller io GearmanConnectionPoller: the library polls by itself
     version: the version is gearman_sync.__version__
 """)
-#: Internal attributes and methods of python-gearman's classes. A name that other libraries use as
-#: well starts with a dot. It counts only where the object is known.
+#: Internal attributes and methods of python-gearman's classes. A leading dot marks a name that
+#: other libraries use as well. Such a name counts only if the kind of its object is known.
 INNER_PARTS: Final = table("""
     command_handler_class connection_to_handler_map: see docs/reference/core.md
     handler_to_connection_map .read_command: see docs/reference/core.md

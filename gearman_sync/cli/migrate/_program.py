@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ._kinds import Exports
     from ._sources import Source
 
-#: The steps of a chain that are followed: a client, its request, the result, a name for that.
+#: Steps to follow in a chain: a client, its request, the result, a name for the result.
 _ROUNDS: Final = 4
 _IMPORTS: Final = re.compile(
     rf"^[ \t]*(from|import( [\w., ]+,)?)[ \t]+({'|'.join(ALL_MODULES)})\b(?! *=)", re.MULTILINE
@@ -28,19 +28,19 @@ class Program:
     """All files of a program, with their findings."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
-        #: The files that use a library, with the libraries.
+        #: The libraries that each file uses, by file.
         self.users: dict[str, set[str]] = {}
         self.findings: list[Finding] = []
-        #: A line for each file that is nested too deeply to be read.
+        #: A line for each file whose nesting is too deep to parse.
         self.problems: list[str] = []
         words = {source: set(re.findall(r"\w+", source.text)) for source in sources}
         self.files = len(words)
-        #: True if the program calls install_as_gearman() already.
+        #: True if the program already calls install_as_gearman().
         self.is_installed = any("install_as_gearman" in each for each in words.values())
         self._is_encoded = any("data_encoder" in each for each in words.values())
         self._exports: Exports = {}
         self._checkers: dict[Source, Checker] = {}
-        # Files are parsed if they have the name of a library, or of what others make of one.
+        # Parse only files that contain the name of a library, or a name that a parsed file exports.
         wanted = set(ALL_MODULES)
         while found := [each for each in words if words[each] & wanted]:
             for source in found:
@@ -57,10 +57,10 @@ class Program:
     def _parse(self, source: Source) -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # "\\d" in a text, and so on.
+                warnings.simplefilter("ignore")  # Invalid escapes such as "\\d", for example.
                 tree = ast.parse(source.text)
             self._checkers[source] = Checker(source, tree, is_encoded=self._is_encoded)
-        except (SyntaxError, ValueError) as error:  # A ValueError is for a NUL.
+        except (SyntaxError, ValueError) as error:  # ValueError: the file contains a NUL.
             if _IMPORTS.search(source.text):
                 self.users[str(source.path)] = set()
                 line = getattr(error, "lineno", 1) or 1

@@ -1,4 +1,4 @@
-"""The command: its arguments, and what it prints."""
+"""The migrate command: its arguments and its output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOTHING, _BY_HAND, _TROUBLE = 0, 1, 2
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command, and return its exit status."""
+    """Run the command. Return its exit status."""
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
         description="List what has to change in a program for python-gearman or another library, "
@@ -42,10 +42,10 @@ def main(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(options.paths, as_json=options.json)
-    except OSError as error:  # Only writing the output raises it.
-        # At exit, Python would flush the rest, and fail again.
+    except OSError as error:  # Only writing the output raises OSError.
+        # At exit, Python would flush the rest and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # With `| head`, for example.
+        if not isinstance(error, BrokenPipeError):  # `| head` closes the pipe early.
             _complain(f"{_PROGRAM}: can't write the findings: {error.strerror}")
         return _TROUBLE
 
@@ -67,7 +67,7 @@ def _run(paths: Sequence[str], *, as_json: bool) -> int:
         lines += ["", _summary(program, counts, has_problems=bool(problems))][not found :]
     for line in lines:
         print(line)  # noqa: T201
-    if sys.stdout is not None:  # The shell's `>&-` closes it.
+    if sys.stdout is not None:  # The shell's `>&-` closes standard output.
         sys.stdout.flush()
     for line in notes + problems:
         _complain(shown(line))

@@ -1,4 +1,4 @@
-"""The rules, as a table. docs/howto/migrating.md has a row for each of them, under the same key."""
+"""The table of rules. docs/howto/migrating.md has a row for each rule, under the same key."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any, Final, NamedTuple
 
 from ._names import OTHERS
 
-INSTALL: Final = "install"  # It runs with install_as_gearman(); without that, it has to change.
-CHANGE: Final = "change"  # It has to be changed by hand.
+INSTALL: Final = "install"  # Runs with install_as_gearman(); otherwise it has to change.
+CHANGE: Final = "change"  # Has to be changed by hand.
 
-#: Two lines for each rule: its key, verdict and the problem with ``{code}``; and the cure, for
-#: INSTALL without the mode. ``{more}`` is the advice for the name in the code.
+#: Two lines for each rule: first its key, verdict and problem (with ``{code}``), then the cure. For
+#: INSTALL, the cure is for programs without the mode. ``{more}`` is the advice for the name in the
+#: code.
 _TABLE: Final = """
 import-module install: {code} is a module that only the mode has
     {more}
@@ -82,12 +83,12 @@ def _rules() -> dict[str, tuple[str, str, str]]:
     return rules
 
 
-#: Key -> verdict, problem, cure.
+#: Verdict, problem and cure, by key.
 RULES: Final = _rules()
 
 
 class Finding(NamedTuple):
-    """A line of a file, and the rule that applies to its `code`."""
+    """A line of a file, and the rule that its `code` matches."""
 
     file: str
     line: int

@@ -1,4 +1,4 @@
-"""Finds the files of a program, and reads them. Nothing of it is run."""
+"""Finds and reads the files of a program, without running any of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: Bytes. A larger file was not written by hand.
+#: Maximum bytes of a file. Larger files were not written by hand.
 MAX_SIZE: Final = 5_000_000
 #: Folders with installed or generated files.
 _SKIPPED: Final = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
@@ -20,16 +20,16 @@ _SUFFIXES: Final = (".py", ".pyw")
 
 
 class Source(NamedTuple):
-    """A file of Python."""
+    """A Python file."""
 
     path: Path
     text: str
 
 
 def read(names: Iterable[str], problems: list[str], notes: list[str]) -> Iterator[Source]:
-    """Yield the files of Python at these paths, each once. Search folders.
+    """Find the Python files at these paths, and search folders. Yield each file once.
 
-    `problems` gets a line for each path that can't be read, `notes` for each without Python.
+    Add a line to `problems` for each unreadable path, and to `notes` for each path without Python.
     """
     seen: set[tuple[int, int]] = set()
     for name in names:
@@ -56,7 +56,7 @@ def _find(
             return
         if is_folder or is_named or path.suffix in _SUFFIXES or _is_script(path, status.st_mode):
             if (status.st_dev, status.st_ino) in seen:
-                return  # There is a link to it.
+                return  # A link or another path has led to the same file.
             seen.add((status.st_dev, status.st_ino))
             if not is_folder:
                 yield path
@@ -65,7 +65,7 @@ def _find(
             for each in sorted(entries, key=lambda each: (os.path.isdir(each), each)):
                 if each.name not in _SKIPPED:
                     yield from _find(each, seen, problems)
-    except (OSError, ValueError) as error:  # A ValueError is for a NUL.
+    except (OSError, ValueError) as error:  # ValueError: the path contains a NUL.
         if is_named or path.suffix in _SUFFIXES or os.path.isdir(path):
             problems.append(f"{path}: {getattr(error, 'strerror', None) or error}")
 
