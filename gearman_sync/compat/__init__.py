@@ -1,16 +1,16 @@
-"""What `gearman` was, for programs that were written for python-gearman and its forks.
+"""The `gearman` module, for programs written for python-gearman and its forks.
 
-`gearman_sync.install_as_gearman` lets ``import gearman`` mean this package. Its modules have the
-names of python-gearman's, and its classes are those of gearman_sync, with what such programs use
-beyond the documentation:
+`gearman_sync.install_as_gearman` makes ``import gearman`` import this package. Its modules have the
+names of python-gearman's modules. Its classes derive from those of gearman_sync, and add the
+undocumented parts that such programs use:
 
-* `connection_manager` has the base of client, worker and admin client. There, `connection_list` is
-  a list of GearmanConnections that may be changed until the first connection is made.
+* `connection_manager` has the base class of client, worker and admin client. Its `connection_list`
+  is a list of GearmanConnections, which can be changed until the first connection is made.
 * `connection` has GearmanConnection, whose class attributes are settings.
-* `worker` has the functions that copies of python-gearman's `work` are made of.
-* `job` has jobs and requests that tests make by hand, with names that can be decoded.
+* `worker` has the methods that python-gearman's `work` consists of, for programs that copy it.
+* `job` has jobs and requests that tests can create, with names that can be decoded.
 
-Nothing here is imported by the other modules of gearman_sync.
+No other module of gearman_sync imports this package.
 """
 
 from __future__ import annotations

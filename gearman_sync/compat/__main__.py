@@ -11,7 +11,7 @@ from gearman_sync import install_as_gearman
 
 
 def main() -> None:
-    """Run a program in which ``import gearman`` means this library."""
+    """Run a program for which ``import gearman`` imports this library."""
     parser = argparse.ArgumentParser(
         prog="python -m gearman_sync.compat",
         description="Run a program that was written for python-gearman.",
@@ -27,7 +27,7 @@ def main() -> None:
         parser.error(f"there is no file {program!r}")
     install_as_gearman(arguments.name)
     sys.argv = [program, *arguments.arguments]
-    # Where Python looks first: the program's directory, or with -m the one that it is run in.
+    # The first entry of the path is the program's directory, or with -m the current one.
     sys.path[0] = str(Path.cwd() if arguments.module else Path(program).resolve().parent)
     if arguments.module:
         runpy.run_module(program, run_name="__main__", alter_sys=True)

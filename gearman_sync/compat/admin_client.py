@@ -1,4 +1,4 @@
-"""The admin client (`gearman.admin_client`): rows are dicts, with python-gearman's keys."""
+"""The admin client (`gearman.admin_client`), whose rows are dicts with python-gearman's keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEFAULT_ADMIN_CLIENT_TIMEOUT: Final = DEFAULT_ADMIN_TIMEOUT
 
 
 class GearmanAdminClient(GearmanConnectionManager, gearman_sync.admin.GearmanAdminClient):
-    """Asks one Gearman server about itself (python-gearman: `GearmanAdminClient`)."""
+    """A client for the admin commands of one server (python-gearman: `GearmanAdminClient`)."""
 
     @staticmethod
     def _servers_of(engine: Any) -> list[Server]:
@@ -41,17 +41,20 @@ class GearmanAdminClient(GearmanConnectionManager, gearman_sync.admin.GearmanAdm
         return connection
 
     def establish_admin_connection(self) -> None:
-        """Connect to the server. Raises what `ping_server` does."""
+        """Connect to the server.
+
+        Raises the same exceptions as `ping_server`.
+        """
         self.ping_server()
 
     def get_status(self) -> tuple[dict[str, Any], ...]:  # type: ignore[override]
-        """Ask for all functions: dicts with `task`, `queued`, `running` and `workers`."""
+        """Return all functions: dicts with `task`, `queued`, `running` and `workers`."""
         return tuple(dict(record) for record in super().get_status())
 
     def get_workers(self) -> tuple[dict[str, Any], ...]:  # type: ignore[override]
-        """Ask for all connections: dicts with `file_descriptor`, `ip`, `client_id` and `tasks`.
+        """Return all connections: dicts with `file_descriptor`, `ip`, `client_id` and `tasks`.
 
-        The first is text, as in python-gearman.
+        The file descriptor is text, as in python-gearman.
         """
         return tuple(
             {**record, "file_descriptor": str(record.file_descriptor)}
@@ -59,10 +62,10 @@ class GearmanAdminClient(GearmanConnectionManager, gearman_sync.admin.GearmanAdm
         )
 
     def get_jobs(self) -> tuple[dict[str, Any], ...]:  # type: ignore[override]
-        """Ask for all jobs: dicts with `handle`, `queued`, `canceled` and `enabled`.
+        """Return all jobs: dicts with `handle`, `queued`, `canceled` and `enabled`.
 
-        These are the names that python-gearman has for a job's retries, whether it is ignored, and
-        whether it is queued.
+        With these names, python-gearman reports the number of the job's retries, whether it is
+        ignored, and whether it is queued.
         """
         return tuple(
             {
@@ -75,9 +78,9 @@ class GearmanAdminClient(GearmanConnectionManager, gearman_sync.admin.GearmanAdm
         )
 
     def get_unique_jobs(self) -> tuple[dict[str, Any], ...]:  # type: ignore[override]
-        """Ask for the uniques of all jobs: dicts with `unique`."""
+        """Return the uniques of all jobs: dicts with `unique`."""
         return tuple({"unique": unique} for unique in super().get_unique_jobs())
 
     def get_pid(self) -> str:  # type: ignore[override]
-        """Ask for the number of the server's process. Returns the server's line, ``OK 4711``."""
+        """Return the server's process id, as the server's line ``OK 4711``."""
         return f"OK {super().get_pid()}"

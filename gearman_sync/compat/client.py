@@ -47,15 +47,15 @@ RANDOM_UNIQUE_BYTES: Final = 16
 
 
 class GearmanClient(GearmanConnectionManager, gearman_sync.client.GearmanClient):
-    """Submits jobs to Gearman servers, and waits for them (python-gearman: `GearmanClient`)."""
+    """Submits jobs to Gearman servers and waits for them (python-gearman: `GearmanClient`)."""
 
     _transient: ClassVar[tuple[str, ...]] = ("_queues",)
-    # What copies of `wait_until_jobs_completed` take requests out of.
+    # Copies of `wait_until_jobs_completed` remove requests from this mapping.
     _queues: MutableMapping[Any, Any] | None = None
 
     @property
     def request_to_rotating_connection_queue(self) -> MutableMapping[Any, Any]:
-        """Empty: which servers a request may go to is not kept here (python-gearman)."""
+        """An empty mapping. The engine keeps each request's servers (python-gearman)."""
         if self._queues is None:
             self._queues = weakref.WeakKeyDictionary()
         return self._queues
@@ -70,8 +70,8 @@ class GearmanClient(GearmanConnectionManager, gearman_sync.client.GearmanClient)
     ) -> list[GearmanJobRequest]:
         """Submit many jobs at once, as in gearman_sync.
 
-        As in python-gearman, a unique that is False or empty is none, and unknown keys are passed
-        over.
+        As in python-gearman, a unique that is False or empty means no unique, and unknown keys are
+        ignored.
         """
         if isinstance(jobs_to_submit, (list, tuple, set)):
             jobs_to_submit = [_known(job) for job in jobs_to_submit]
@@ -90,11 +90,11 @@ class GearmanClient(GearmanConnectionManager, gearman_sync.client.GearmanClient)
     def wait_until_any_job_completed(
         self, job_requests: Requests, poll_timeout: float | None = None
     ) -> Requests:
-        """Wait until one of the requests has ended, or is lost.
+        """Wait until one of the requests has ended or is lost.
 
         Args:
             job_requests: A list, tuple or set of requests.
-            poll_timeout: Seconds to wait at most.
+            poll_timeout: Maximum seconds to wait.
 
         Returns:
             `job_requests`.
@@ -109,24 +109,24 @@ class GearmanClient(GearmanConnectionManager, gearman_sync.client.GearmanClient)
         callback_fxn: Callable[[bool], object],
         timeout: float | None = None,
     ) -> bool:
-        """Wait for input until a callback has had enough, as in gearman_sync.
+        """Wait for input until a callback returns False, as in gearman_sync.
 
         Raises:
-            ServerUnavailable: None of `submitted_connections` is connected (any more).
+            ServerUnavailable: None of `submitted_connections` is connected.
         """
         connections = list(submitted_connections)
         connected = True
 
-        def goes_on(any_activity: bool) -> bool:
+        def callback(any_activity: bool) -> bool:
             nonlocal connected
             wanted = bool(callback_fxn(any_activity))
             connected = any(connection.connected for connection in connections)
             return wanted and connected
 
-        goes_on_after = super().poll_connections_until_stopped((), goes_on, timeout)
+        wants_more = super().poll_connections_until_stopped((), callback, timeout)
         if not connected:
             raise ServerUnavailable(f"found no valid connections in list: {self.connection_list}")
-        return goes_on_after
+        return wants_more
 
     def _find(self, connection: GearmanConnection | Server | HostSpec) -> Server:
         return super()._find(specified(connection))
@@ -136,13 +136,17 @@ class GearmanClient(GearmanConnectionManager, gearman_sync.client.GearmanClient)
         connection: GearmanConnection | Server | HostSpec,
         poll_timeout: float | None = None,
     ) -> GearmanConnection:
-        """Connect to a server now, as in gearman_sync. Returns its connection."""
+        """Connect to a server now, as in gearman_sync.
+
+        Returns:
+            The connection.
+        """
         server = super().establish_connection(connection, poll_timeout)  # type: ignore[arg-type]
         return self.connection_of(server)
 
 
 def _known(job: Any) -> Any:
-    """Return the dict of a job without what python-gearman passes over."""
+    """Return the dict of a job without the keys that python-gearman ignores."""
     if not isinstance(job, Mapping):
         return job
     known = {key: job[key] for key in JOB_KEYS if key in job}

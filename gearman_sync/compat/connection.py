@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionError", "GearmanConnection"]
 
-# The settings of GearmanConnection, and the attributes of a ServerAddress that they are.
+# The settings of GearmanConnection, and the corresponding attributes of a ServerAddress.
 _SETTINGS: Final = {
     "keepalive": "keepalive",
     "keepalive_idle": "keepidle",
@@ -26,44 +26,45 @@ _DEFAULT: Final = ServerAddress("localhost")
 
 
 class Manager(Protocol):
-    """What has connections: a client, say."""
+    """The owner of connections, such as a client."""
 
     def server_of(self, connection: GearmanConnection) -> Server | None:
-        """The server that `connection` is to; None if it is none of this one's."""
+        """Return the server of `connection`, or None if the manager has no such server."""
 
     def close_connection(self, connection: GearmanConnection) -> None:
         """Close the connection."""
 
 
 class GearmanConnection:
-    """A server of a client or worker, and whether that is connected to it.
+    """A server of a client or worker, and the state of its connection.
 
-    From python-gearman (`GearmanConnection`). It has no socket and sends nothing; the client or
-    worker that has it in its `connection_list` does. Two to the same host and port are equal.
+    From python-gearman (`GearmanConnection`). The object has no socket and sends nothing: the
+    client or worker whose `connection_list` contains it does. Connections to the same host and port
+    are equal.
 
-    The attributes of the class are settings for all its connections, as in forks of python-gearman:
-    set them in a subclass, and set that as the `connection_class` of a client or worker. None is
-    what the library has without it.
+    The class attributes are settings for all connections of the class, as in forks of
+    python-gearman. Set them in a subclass, and make that the `connection_class` of a client or
+    worker. None means the default of the library.
 
     Args:
         host: The server's host.
-        port: Its port.
+        port: The server's port.
         keyfile: Path of the client's private key.
         certfile: Path of the client's certificate.
-        ca_certs: Path of the certificates that the server's is verified with.
+        ca_certs: Path of the CA certificates that verify the server's certificate.
 
     Raises:
-        TypeError: This is no host, or no port.
-        ValueError: It can't be one.
+        TypeError: The host or the port has a wrong type.
+        ValueError: The host or the port has an invalid value.
 
     Attributes:
         connect_timeout: Seconds to wait for a connection.
-        keepalive: Whether the system asks, in silence, whether the server is there.
-        keepalive_idle: Seconds of silence before it asks.
-        keepalive_interval: Seconds between two such questions.
-        keepalive_count: How many of them may stay unanswered.
+        keepalive: True to let the kernel send keepalive probes on an idle connection.
+        keepalive_idle: Seconds of silence before the first probe.
+        keepalive_interval: Seconds between two probes.
+        keepalive_count: Number of unanswered probes after which the connection is lost.
         gearman_host: The server's host.
-        gearman_port: Its port.
+        gearman_port: The server's port.
     """
 
     connect_timeout: float | None = None
@@ -85,7 +86,7 @@ class GearmanConnection:
 
     @classmethod
     def to(cls, address: ServerAddress) -> GearmanConnection:
-        """Return one to `address`."""
+        """Return a connection to `address`."""
         connection = cls.__new__(cls)
         connection.__setstate__(address)
         return connection
@@ -97,20 +98,21 @@ class GearmanConnection:
         self._address = address
         self.gearman_host: str = address.host
         self.gearman_port: int = address.port
-        # What has it in its list. Weak: that has sockets, which end with its last reference.
+        # The owner of the list that contains this connection. The reference is weak, because the
+        # owner's sockets are closed when its last reference is dropped.
         self._manager: weakref.ref[Manager] | None = None
 
     def belong_to(self, manager: Manager) -> None:
-        """Be one of the connections of `manager`."""
+        """Make `manager` the owner of this connection."""
         self._manager = weakref.ref(manager)
 
     @property
     def address(self) -> ServerAddress:
-        """Where the server is, and with what settings."""
+        """The server's address, including its settings."""
         changes: dict[str, Any] = {}
         for setting, name in _SETTINGS.items():
             value = getattr(self, setting)
-            # What stands in a server's own dict comes before the settings of the class.
+            # Settings in a server's own dict override those of the class.
             if value is not None and getattr(self._address, name) == getattr(_DEFAULT, name):
                 changes[name] = value
         return replaced(self._address, **changes)
@@ -122,16 +124,16 @@ class GearmanConnection:
 
     @property
     def link(self) -> Any:
-        """The connection that there is, or the attempt to make one; None if there is neither."""
+        """The current connection, or the current attempt to connect, or None."""
         return None if self._server is None else self._server.link
 
     @property
     def connected(self) -> bool:
-        """Whether there is a working connection to the server."""
+        """True if the server is connected."""
         return self._server is not None and self._server.connected
 
     def close(self) -> None:
-        """Close the connection, if there is one. The next call that needs it connects again."""
+        """Close the connection, if any. The next call that needs it connects again."""
         manager = None if self._manager is None else self._manager()
         if manager is not None:
             manager.close_connection(self)

@@ -1,4 +1,4 @@
-"""Jobs and requests (`gearman.job`), whose names are str and can be decoded."""
+"""Jobs and requests (`gearman.job`). Their names are str and can be decoded."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ __all__ = [
 
 
 class _Name(str):
-    """A name: a str that also has what programs for gearman3 do with bytes.
+    """A str that also supports the operations that programs for gearman3 use on bytes.
 
-    It can be decoded, and is equal to the bytes that it is on the wire.
+    A name can be decoded, and is equal to its bytes on the wire.
     """
 
     __slots__ = ()
 
     @classmethod
     def of(cls, name: str | None) -> Self | None:
-        """Return `name` as one of these; None if it is None."""
+        """Return `name` as a _Name, or None if it is None."""
         return None if name is None else cls(name)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Return it as a plain str, as `bytes.decode` would."""
+        """Return the name as a plain str, as `bytes.decode` would."""
         return to_wire(self).decode(encoding, errors)
 
     def __eq__(self, other: object) -> bool:
@@ -60,16 +60,16 @@ class _Name(str):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    # CPython gives the same hash to bytes of ASCII, so that either finds the other in a dict.
+    # CPython hashes ASCII bytes like the equal str, so a dict finds one by the other.
     __hash__ = str.__hash__
 
 
-def _same(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
 def _address_of(connection: GearmanConnection | HostSpec | None) -> ServerAddress | None:
-    """Return what a job is to have for its server, whatever a program has for it."""
+    """Return the server's address for a job, from any form that a program can have."""
     if connection is None:
         return None
     if isinstance(connection, GearmanConnection):
@@ -77,16 +77,16 @@ def _address_of(connection: GearmanConnection | HostSpec | None) -> ServerAddres
     return parse_address(connection)
 
 
-def _changed(
-    kind: Any, name: str, change: Callable[[Any], Any], back: Callable[[Any], Any] = _same
+def _converted(
+    kind: Any, name: str, change: Callable[[Any], Any], back: Callable[[Any], Any] = _unchanged
 ) -> Any:
-    """Return a property with what the attribute `name` of `kind` has.
+    """Return a property that converts the values of the attribute `name` of `kind`.
 
     Args:
         kind: The class that has the attribute.
-        name: Its name.
-        change: Makes what is read of what is there.
-        back: Makes what is put there of what is assigned.
+        name: The attribute's name.
+        change: Converts a value when it is read.
+        back: Converts a value when it is assigned.
     """
     attribute = getattr(kind, name)
 
@@ -100,34 +100,34 @@ def _changed(
 
 
 def _settable(name: str, put: Callable[[Any, Any], None]) -> Any:
-    """Return a property of requests that was read-only, and now is set by `put`."""
+    """Return a property for a read-only attribute of requests that calls `put` to set it."""
     read_only: Any = getattr(jobs.GearmanJobRequest, name)
     return property(read_only.fget, put)
 
 
 class GearmanJob(jobs.GearmanJob):
-    """A job (python-gearman: `GearmanJob`). Tests of workers make some by hand.
+    """A job (python-gearman: `GearmanJob`). Tests of workers can create jobs.
 
     Args:
-        connection: One of a client's `connection_list`, or the address of a server, or None.
-        handle: The server's name for it, or None.
-        task: The function that it is for, or None.
-        unique: The submitter's name for it, or None.
-        data: What to do it with.
+        connection: An item of a client's `connection_list`, the address of a server, or None.
+        handle: The job's handle, assigned by the server, or None.
+        task: The name of the function, or None.
+        unique: The job's unique, assigned by the submitter, or None.
+        data: The job's data.
     """
 
     __slots__ = ()
 
-    connection: Any = _changed(
+    connection: Any = _converted(
         jobs.GearmanJob,
         "connection",
         lambda address: None if address is None else GearmanConnection.to(address),
         _address_of,
     )
-    handle: Any = _changed(jobs.GearmanJob, "handle", _Name.of)
-    # Without a task it is empty: that is what a request without one has.
-    task: Any = _changed(jobs.GearmanJob, "task", lambda task: _Name.of(task or None))
-    unique: Any = _changed(jobs.GearmanJob, "unique", _Name.of)
+    handle: Any = _converted(jobs.GearmanJob, "handle", _Name.of)
+    # A request without a task has an empty task.
+    task: Any = _converted(jobs.GearmanJob, "task", lambda task: _Name.of(task or None))
+    unique: Any = _converted(jobs.GearmanJob, "unique", _Name.of)
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class GearmanJob(jobs.GearmanJob):
         super().__init__(_address_of(connection), handle, task or "", unique, data)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return its fields."""
+        """Return the job's fields as a dict."""
         return {
             "task": self.task,
             "job_handle": self.handle,
@@ -150,30 +150,30 @@ class GearmanJob(jobs.GearmanJob):
 
 
 class WorkerJob(jobs.WorkerJob, GearmanJob):
-    """A job as a callback gets it."""
+    """A job for a callback."""
 
     __slots__ = ()
 
 
 class GearmanJobRequest(jobs.GearmanJobRequest):
-    """A request (python-gearman: `GearmanJobRequest`). Tests of clients make some by hand.
+    """A request (python-gearman: `GearmanJobRequest`). Tests of clients can create requests.
 
-    While it is not under way, its `result`, `exception`, `status` and `state` can be set.
+    While a request is not in flight, its `result`, `exception`, `status` and `state` can be set.
 
     Args:
-        gearman_job: The job. Anything else, such as a mock, is what `job` returns.
+        gearman_job: The job. `job` returns any other object, such as a mock, as it is.
         initial_priority: As in gearman_sync.
         background: As in gearman_sync.
-        max_attempts: As in gearman_sync. It may be 0.
+        max_attempts: As in gearman_sync, and can be 0.
     """
 
     _job_class = GearmanJob
-    # What stands for the job, if that is none.
+    # The object given instead of a job, if any.
     _stand_in: Any = None
 
-    handle: Any = _changed(jobs.GearmanJobRequest, "handle", _Name.of)
-    task: Any = _changed(jobs.GearmanJobRequest, "task", _Name)
-    unique: Any = _changed(jobs.GearmanJobRequest, "unique", _Name.of)
+    handle: Any = _converted(jobs.GearmanJobRequest, "handle", _Name.of)
+    task: Any = _converted(jobs.GearmanJobRequest, "task", _Name)
+    unique: Any = _converted(jobs.GearmanJobRequest, "unique", _Name.of)
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The numbers of the packets, and the text commands, by the names in `gearman.protocol`."""
+"""The packet numbers and the text commands, under their names in `gearman.protocol`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from gearman_proto.wire.packets import PACKETS
 
-#: What a packet's number is called.
+#: The name of each packet number.
 GEARMAN_COMMAND_TO_NAME: Final = {
     packet.number: f"GEARMAN_COMMAND_{packet.name}" for packet in PACKETS
 }
@@ -26,5 +26,5 @@ globals().update({name: number for number, name in GEARMAN_COMMAND_TO_NAME.items
 
 
 def get_command_name(cmd_type: int) -> str:
-    """Return what a packet's number is called; the number, as text, if there is no such packet."""
+    """Return the name of a packet number, or the number as text if there is no such packet."""
     return GEARMAN_COMMAND_TO_NAME.get(cmd_type, str(cmd_type))

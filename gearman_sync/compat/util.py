@@ -1,4 +1,4 @@
-"""What programs use of `gearman.util`."""
+"""The functions of `gearman.util` that programs use."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Keeps track of the time that is left (python-gearman: `Stopwatch`).
+    """A countdown (python-gearman: `Stopwatch`).
 
     Args:
-        time_remaining: Seconds that are left, or None for any number.
+        time_remaining: The remaining seconds, or None for no limit.
     """
 
     def __init__(self, time_remaining: float | None) -> None:
         self._end = None if time_remaining is None else time.monotonic() + time_remaining
 
     def get_time_remaining(self) -> float | None:
-        """Return the seconds that are left, 0.0 at least; None if there is no end."""
+        """Return the remaining seconds, at least 0.0, or None if there is no limit."""
         return None if self._end is None else max(self._end - time.monotonic(), 0.0)
 
     def has_time_remaining(self) -> bool:
-        """Return whether any are left."""
+        """Return True if any time is left."""
         return self.get_time_remaining() != 0.0
 
 
 def disambiguate_server_parameter(hostport_tuple: HostSpec) -> tuple[str, int]:
-    """Return the host and the port of a server's address in any form that a host list takes.
+    """Return the host and port of a server's address, in any form that a host list accepts.
 
     Raises:
-        TypeError, ValueError: It is none.
+        TypeError, ValueError: `hostport_tuple` is not an address.
     """
     address = parse_address(hostport_tuple)
     return address.host, address.port
 
 
 def unlist(given_list: Sequence[T]) -> T | None:
-    """Return what is in a list of one; None if it is empty.
+    """Return the item of a list of one, or None if the list is empty.
 
     Raises:
-        ValueError: There is more.
+        ValueError: The list has several items.
     """
     if len(given_list) > 1:
         raise ValueError(len(given_list))

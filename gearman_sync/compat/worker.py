@@ -1,12 +1,12 @@
 """The worker (`gearman.worker`).
 
-python-gearman's `work` is a loop of three functions, and there are programs with copies of it:
-`establish_worker_connections`, `poll_connections_until_stopped`, and `close` of each connection. A
-worker that is used so works from the first of them until the last connection is closed (`_call`,
-which is what `work` has, too), but only does anything while it is polled. A job that has come is
-held, with `has_job_lock` true, until the callback has been told of it; then it is done, and the
-callback is told again, so that copies of `work` see that a job is over and call `after_job`. Only
-then is the next one asked for.
+python-gearman's `work` is a loop over three methods: `establish_worker_connections`,
+`poll_connections_until_stopped`, and `close` of each connection. Some programs contain copies of
+that loop. For them, a worker works from the first method until the last connection is closed
+(`_call`, as in `work`), but only makes progress while the program polls. A received job is held,
+with `has_job_lock` true, until the callback has returned once. After the job is done, the callback
+is called again. So copies of `work` see that the job has ended and call `after_job`. Only then does
+the worker request the next job.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ __all__ = [
     "GearmanWorker",
 ]
 
-# Seconds between two looks at servers that have not answered yet, while connections are made.
-_LOOK: Final = 0.05
+# Seconds between checks for connected servers while `establish_worker_connections` waits.
+_POLL_INTERVAL: Final = 0.05
 
 
 class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker):
-    """Does the jobs of Gearman servers (python-gearman: `GearmanWorker`)."""
+    """Does jobs of Gearman servers (python-gearman: `GearmanWorker`)."""
 
     _engine_options: ClassVar[dict[str, Any]] = {"job_class": WorkerJob}
 
-    _transient: ClassVar[tuple[str, ...]] = ("_call", "_held", "_over", "_polled")
-    # The work that goes on while the program polls; the job that has come; the job that is over;
-    # the connections that were polled last.
+    _transient: ClassVar[tuple[str, ...]] = ("_call", "_held_job", "_finished_job", "_polled")
+    # The call that runs while the program polls, the received job, the finished job, and the
+    # connections polled last.
     _call: Call[WorkStream] | None = None
-    _held: WorkerJob | None = None
-    _over: WorkerJob | None = None
+    _held_job: WorkerJob | None = None
+    _finished_job: WorkerJob | None = None
     _polled: Collection[GearmanConnection] = ()
 
     def register_task(
@@ -62,60 +62,62 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         callback_function: Callable[[Any, Any], Any],
         timeout: float | None = None,
     ) -> str:
-        """Do jobs of a task, as in gearman_sync."""
+        """Register a function, as in gearman_sync."""
         return super().register_task(task, callback_function, timeout)
 
     def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
-        """Do jobs until a hook or `shutdown` ends it, as in gearman_sync."""
-        self._leave()
+        """Do jobs until a hook or `shutdown` ends the work, as in gearman_sync."""
+        self._stop_working()
         super().work(poll_timeout)
 
     def shutdown(self) -> None:
-        """Close all connections at once, for good."""
+        """Close all connections at once and permanently."""
         super().shutdown()
-        self._leave(at_once=True)
+        self._stop_working(at_once=True)
 
     def has_job_lock(self) -> bool:
-        """Whether a job is being done, or is about to be."""
-        return super().has_job_lock() if self._call is None else self._held is not None
+        """Return True if a job is running or about to run."""
+        return super().has_job_lock() if self._call is None else self._held_job is not None
 
-    # What copies of python-gearman's `work` are made of.
+    # The methods that python-gearman's `work` consists of.
 
     def establish_worker_connections(self) -> list[GearmanConnection]:
         """Connect to all servers (python-gearman: `establish_worker_connections`).
 
-        It does not wait for slow servers when there is a job to do.
+        If a job has been received, the method does not wait for slow servers.
 
         Returns:
-            The connections that there are then, in any order.
+            The current connections, in any order.
         """
         call = self._call
-        # It has no Wait yet if a signal's exception came before it had begun.
+        # The call has no Wait if a signal's exception interrupted it before it began.
         if call is not None and (call.wait is None or call.wait.done):
-            self._leave()
+            self._stop_working()
             call = None
         if call is None:
             call = Call(self._driver)
             self._call = call
             call.begin(WorkerEngine.work)
-            self._ends_at_once = False  # The program is told in between.
+            self._ends_at_once = False  # Let the program's callback run between jobs.
         while not call.wait.done and any(map(_is_connecting, self.connection_list)):
-            self._await(_LOOK)
-            if self._held is not None:
+            self._wait_for_activity(_POLL_INTERVAL)
+            if self._held_job is not None:
                 break
         return [connection for connection in self.connection_list if connection.connected]
 
     def establish_connection(
         self, current_connection: GearmanConnection | Server | HostSpec
     ) -> GearmanConnection:
-        """Connect to one server, and to the others (python-gearman: `establish_connection`).
+        """Connect to all servers, and return the connection to one of them.
+
+        python-gearman: `establish_connection`.
 
         Returns:
-            Its connection.
+            The connection to `current_connection`.
 
         Raises:
-            ConnectionError: It could not be reached.
-            InvalidWorkerState: It is not one of this worker's.
+            ConnectionError: The server could not be reached.
+            InvalidWorkerState: The server is not one of this worker's.
         """
         server = self._driver.engine.pool.find(specified(current_connection))
         self.establish_worker_connections()
@@ -129,16 +131,16 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         callback_fxn: Callable[[bool], object],
         timeout: float | None = None,
     ) -> bool:
-        """Do jobs until a callback has had enough (python-gearman).
+        """Do jobs until a callback returns False (python-gearman).
 
         Args:
-            submitted_connections: What `establish_worker_connections` has returned.
-            callback_fxn: Called with whether anything came, at first with False, when a job has
-                come, and when it is done.
-            timeout: Seconds after which to return although it goes on.
+            submitted_connections: The result of `establish_worker_connections`.
+            callback_fxn: Called at the start with False, then after each received job and each
+                finished job. Its argument is True if data was received.
+            timeout: Seconds after which to return even if the work continues.
 
         Returns:
-            Whether it would go on: False if the callback ended it, True if the timeout did.
+            True if the timeout has passed, False if the callback has ended the work.
 
         Raises:
             ServerUnavailable: None of the connections is left.
@@ -148,78 +150,80 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         active = False
         while callback_fxn(active):
             if self._call is None or not any(each.connected for each in connections):
-                self._leave()
+                self._stop_working()
                 raise ServerUnavailable(
                     f"found no valid connections in list: {self.connection_list}"
                 )
-            if self._held is not None:
-                self._do_held(self._held)
+            if self._held_job is not None:
+                self._do_held_job(self._held_job)
                 active = True
                 continue
             now = time.monotonic()
             if deadline is not None and deadline <= now:
                 return True
-            active = self._await(None if deadline is None else deadline - now)
+            active = self._wait_for_activity(None if deadline is None else deadline - now)
         return False
 
-    def _await(self, seconds: float | None) -> bool:
-        """Let something come, for so many seconds at most. Returns whether anything has."""
+    def _wait_for_activity(self, seconds: float | None) -> bool:
+        """Wait up to `seconds` seconds for activity. Return True if there was any."""
         call = self._call
         if call is None:
-            return True  # Another thread has shut this down.
+            return True  # Another thread has shut the worker down.
         stream = call.wait
         stream.timeout = seconds
-        self._take()
-        if self._held is None:
+        self._next_job()
+        if self._held_job is None:
             call.block()
-            self._take()
+            self._next_job()
         self._log()
         active, stream.active = stream.active, False
         return active
 
-    def _take(self) -> None:
-        """Be done with the job that is over, and hold the next one if there is one."""
+    def _next_job(self) -> None:
+        """Finish the job that is done, and hold the next one if there is one."""
 
-        # All of it while the driver is busy: a signal's exception must not come between the engine
-        # and what is kept here, or a job would be neither held nor over, and never end.
+        # All of this runs while the driver is busy. A signal's exception between the engine's step
+        # and the assignment here would leave a job neither held nor finished, so it would never
+        # end.
         def take(engine: WorkerEngine, now: float) -> None:
-            if self._over is not None:
-                engine.job_done(now, self._over)
-                self._over = None
-            if self._held is None:
+            if self._finished_job is not None:
+                engine.job_done(now, self._finished_job)
+                self._finished_job = None
+            if self._held_job is None:
                 held: Any = engine.next_job(now)
-                self._held = held
+                self._held_job = held
 
         self._driver.call(take)
 
-    def _do_held(self, job: WorkerJob) -> None:
+    def _do_held_job(self, job: WorkerJob) -> None:
         try:
-            if job.link.alive:  # Else it is somebody else's by now.
+            if job.link.alive:  # Otherwise the server has given the job to another worker.
                 self._do(job)
         except BaseException:
-            self._leave(at_once=True)
+            self._stop_working(at_once=True)
             raise
-        self._held, self._over = None, job
+        self._held_job, self._finished_job = None, job
 
-    def _leave(self, *, at_once: bool = False) -> None:
-        """Close all connections; servers give a job that is held to other workers."""
+    def _stop_working(self, *, at_once: bool = False) -> None:
+        """Close all connections. Servers give a held job to another worker."""
         if self._call is None:
             return
-        driver = self._old_driver
-        # From here to the `try` nothing is called, so that no signal's exception comes.
+        driver = self._current_driver
+        # Nothing is called between here and the `try`, so no signal handler can raise.
         call, self._call = self._call, None
-        held, self._held = self._held, None
-        over, self._over = self._over, None
+        held, self._held_job = self._held_job, None
+        finished, self._finished_job = self._finished_job, None
         if call is None:
-            return  # Another thread was quicker.
+            return  # Another thread was faster.
         wait = call.wait
         try:
-            # If it is over by itself, the engine may be another one by now, as after a fork.
+            # If the call ended on its own, the engine might have been replaced, after a fork for
+            # example.
             if held is None and not at_once and wait is not None and not wait.done:
                 driver.call(WorkerEngine.stop)
-                if over is not None:
-                    driver.call(WorkerEngine.job_done, over)
-                # A job that comes now is for another worker.
+                if finished is not None:
+                    driver.call(WorkerEngine.job_done, finished)
+                # Leave newly received jobs to other workers.
                 while driver.call(WorkerEngine.next_job) is None:
                     if call.block().done:
                         break
@@ -229,13 +233,14 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
             self._log()
 
     def close_connection(self, connection: GearmanConnection) -> None:
-        """Close a connection of this; see `GearmanConnection.close`."""
-        # The program does not know of one that was made since, and so would never close it.
+        """Close a connection; see `GearmanConnection.close`."""
+        # The program does not know connections made since it last polled, and would never close
+        # them.
         known = self._polled or self.connection_list
         if any(other.connected for other in known if other is not connection):
             super().close_connection(connection)
         else:
-            self._leave()
+            self._stop_working()
 
 
 def _is_connecting(connection: GearmanConnection) -> bool:
