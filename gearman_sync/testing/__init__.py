@@ -1,4 +1,4 @@
-"""Tools to test what speaks Gearman over real sockets, and applications."""
+"""Tools to test Gearman programs, and applications that use Gearman, over real sockets."""
 
 from gearman_proto.testing.runs import JobRun
 

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class ScriptedClient(Conversation):
-    """A connection to a job server, for a test that sends each packet itself.
+    """A connection to a job server, controlled packet by packet.
 
-    It can also send CAN_DO and other packets of workers, because servers allow one connection to
-    be both.
+    The client can also send CAN_DO and other packets of workers, because a connection can be a
+    client and a worker.
 
     Args:
         address: The address of the server, in any form that GearmanClient takes.
-        role: The role, which decides the events to send and to receive. By default, the connection
-            is a client and a worker.
+        role: The role, which determines the events that the client can send and receive. By
+            default, the connection is a client and a worker.
         timeout: Seconds after which receiving an event raises TimeoutError.
         receive_buffer: Size of the kernel's receive buffer in bytes; 0 leaves it to the system.
         context: An `ssl.SSLContext` for a server that uses TLS and has a certificate for
@@ -49,7 +49,7 @@ class ScriptedClient(Conversation):
         place = host_and_port(address)
         check_timeout(timeout)
         check_buffer("receive_buffer", receive_buffer)
-        Connection(role)  # Raises for a bad role, before a socket is open.
+        Connection(role)  # Check the role before creating a socket.
         sock = socket_for(place[0])
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

@@ -1,4 +1,4 @@
-"""A scripted end of a connection over a real socket, and that of a server."""
+"""A scripted end of a connection over a real socket, and the server's end."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Disconnected(ConnectionError):
 
 
 class Conversation:
-    """One end of a connection.
+    """One end of a connection, which sends and receives events of `gearman_proto.events`.
 
-    It sends and receives events of `gearman_proto.events`. Its `gearman_proto.Connection` checks
-    their order, and raises an error if the test or the peer sends an event that is not allowed. Use
-    `send_anyway` and `send_raw` to send wrong packets on purpose.
+    A `gearman_proto.Connection` checks the order of the events. It raises an error if the test or
+    the peer sends an event that is not allowed. Use `send_anyway` and `send_raw` to send wrong
+    packets on purpose.
 
     Args:
         sock: A connected socket.
@@ -94,7 +94,7 @@ class Conversation:
             fields: Expected values of some fields of the event.
 
         Raises:
-            AssertionError: It is another event.
+            AssertionError: The received event is another one.
             Disconnected: The peer has closed the connection.
         """
         matches, wanted = matcher(kind, fields)
@@ -147,7 +147,7 @@ class Conversation:
 
 
 class Peer(Conversation):
-    """A scripted server's end of one connection, the argument of a script.
+    """The server's end of one connection, for scripts of a ScriptedServer.
 
     Args:
         sock: A connected socket.
@@ -165,7 +165,7 @@ class Peer(Conversation):
         self.grants_options: bool = True
 
     def receive(self) -> Event:
-        """Receive the next packet or line of text, except OPTION_REQ, which is answered here.
+        """Receive the next packet or line of text. Handle OPTION_REQ without returning it.
 
         Raises:
             Disconnected: The peer has closed the connection.
@@ -182,6 +182,10 @@ class Peer(Conversation):
         return super().receive()
 
     def hold(self) -> None:
-        """Receive and ignore events until the peer closes, which raises `Disconnected`."""
+        """Receive and ignore events until the peer closes the connection.
+
+        Raises:
+            Disconnected: The peer has closed the connection.
+        """
         while True:
             self.receive()

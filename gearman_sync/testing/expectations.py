@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .conversation import Peer
 
-#: An answer: an event, or a function that gets the received event and returns one or several.
+#: An answer: an event, or a function that takes the received event and returns one or several.
 Answer: TypeAlias = "Event | Callable[[Any], Event | Iterable[Event]]"
 
 
@@ -64,7 +64,7 @@ class Expectation:
         """Send answers.
 
         Args:
-            answers: Events, or functions that get the received event and return one or several.
+            answers: Events, or functions that take the received event and return one or several.
 
         Raises:
             TypeError: An answer is neither.
@@ -78,7 +78,7 @@ class Expectation:
         return self.then(lambda peer, event: peer.send_anyway(*_made(answers, event)))
 
     def send_raw(self, data: bytes | Callable[[Any], bytes]) -> Self:
-        """Send any bytes, or those that a function returns, which gets the received event.
+        """Send any bytes, or the bytes that a function of the received event returns.
 
         Raises:
             TypeError: `data` is neither.
@@ -87,7 +87,7 @@ class Expectation:
         return self.then(lambda peer, event: peer.send_raw(data(event) if callable(data) else data))
 
     def silence(self) -> Self:
-        """Send nothing. Calling this method only tells the reader of the test so."""
+        """Send nothing. The call documents that the silence is intended."""
         return self
 
     def close(self) -> Self:
@@ -101,8 +101,8 @@ class Expectation:
     def then(self, action: Callable[[Peer, Any], object]) -> Self:
         """Call `action` with the `Peer` and the received event, in the server's thread.
 
-        The function can wait, for a `threading.Event` of the test, for example. Later events of
-        this connection wait meanwhile.
+        The function can wait, for example for a `threading.Event` of the test. It delays later
+        events of this connection.
 
         Raises:
             TypeError: `action` can't be called.

@@ -29,21 +29,21 @@ class JobDouble(jobs.JobDouble):
 
     @staticmethod
     def _run(_: object, job: JobDouble, event: PacketEvent, **__: object) -> None:
-        """Stand in for `Driver.run`."""
+        """Replace `Driver.run`."""
         job.take_down(event)
 
     def call(self, callback: Callable[[Any, Any], Any]) -> Any:
         """Call `callback` with the worker and this job, and complete the job.
 
         Returns:
-            The result as the client gets it, encoded and decoded. None if the callback has ended
-            the job as failed.
+            The result as the client receives it, encoded and decoded, or None if the callback has
+            failed the job.
 
         Raises:
-            Exception: The callback, or the encoder of its result, has raised it. In a worker, it
-                would have failed the job.
+            Exception: Any exception of the callback or of the encoder. In a worker, it would have
+                failed the job.
             TypeError: The callback is async, or can't be called.
-            InvalidWorkerState: The job has ended, so it can't be done again.
+            InvalidWorkerState: The job has already ended.
         """
         self._check_call(callback)
         if is_async(callback):

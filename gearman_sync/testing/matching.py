@@ -1,4 +1,4 @@
-"""What an event may be, said by a class, by an event, by some fields, or by a function."""
+"""Patterns for events: a class, an event, a class with some fields, or a function."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any, TypeAlias
 
 from gearman_proto.wire.packets import Event
 
-#: How one says which events are meant: a class; an event that is equal; or a function of an event.
+#: A pattern: a class of events, an equal event, or a predicate of an event.
 Wanted: TypeAlias = type[Event] | Event | Callable[[Any], object]
 
-# Characters of an event that are shown.
+# Maximum number of characters to show of an event.
 _SHOWN = 200
 
 
 def matcher(what: Wanted, fields: dict[str, object]) -> tuple[Callable[[Event], bool], str]:
-    """Return a function that tells whether an event is meant, and what to call that.
+    """Return a predicate of events, and a description of the events that it accepts.
 
     Raises:
-        TypeError: `what` says nothing about events, or its events have no such field.
+        TypeError: `what` is not a pattern, or its events have no such field.
     """
     if isinstance(what, type) and issubclass(what, Event):
         kind: type[Event] = what
@@ -46,6 +46,6 @@ def matcher(what: Wanted, fields: dict[str, object]) -> tuple[Callable[[Event], 
 
 
 def shortened(event: object) -> str:
-    """An event as it is shown."""
+    """Return an event as text, cut to a maximum length."""
     text = repr(event)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

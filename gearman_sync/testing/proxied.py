@@ -2,11 +2,11 @@
 
 Theory of operation
     Each direction has a task that reads, applies the toxics that are due, and writes. A toxic sets
-    a field of the direction, and the task checks the fields before it forwards each piece. It does
-    not read ahead. So while a direction stalls, the bytes stay in the sockets' buffers, and when
-    these are full, with the sender, as in a real network. With latency, a second task reads ahead
-    and notes the arrival time of each piece, because latency delays bytes without limiting the
-    rate.
+    a field of the direction, and the task checks the fields before it forwards each piece. Without
+    latency, the task does not read ahead. So while a direction stalls, the bytes stay in the
+    sockets' buffers and, when these are full, with the sender, as in a real network. With latency,
+    a second task reads ahead and notes the arrival time of each piece, because latency delays bytes
+    without limiting the rate.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ KINDS = (
 # Bytes to read at a time.
 _PIECE = 65536
 # Pieces to read ahead for latency.
-_AHEAD = 64
+_MAX_AHEAD = 64
 # Passed bytes to keep.
 _TAIL = 16
 # Maximum time that a piece takes on a limited link, in seconds.
@@ -66,10 +66,10 @@ class Stream:
         self.rng = rng
         #: The number of bytes that were forwarded or discarded.
         self.passed = 0
-        #: The last of these bytes.
+        #: The last of these bytes, for the journal.
         self.tail = b""
-        #: Pending toxics, each with the number of bytes that pass before; the next one is the last.
-        self.to_come: list[tuple[int, Toxic]] = []
+        #: Pending toxics, each with the value of `passed` at which it begins. The next one is last.
+        self.pending: list[tuple[int, Toxic]] = []
         #: The toxics in effect.
         self.active: list[Toxic] = []
         #: True if all bytes are discarded from now on.
@@ -94,19 +94,19 @@ class Stream:
 
     def expect(self, toxic: Toxic, after: int) -> None:
         """Schedule a toxic for when `after` more bytes have passed."""
-        self.to_come.append((self.passed + after, toxic))
-        self.to_come.sort(key=lambda pair: pair[0], reverse=True)
+        self.pending.append((self.passed + after, toxic))
+        self.pending.sort(key=lambda pair: pair[0], reverse=True)
 
     def end(self, toxic: Toxic) -> bool:
-        """End the effect of a toxic. Return True if it was in effect."""
+        """Deactivate a toxic. Return True if it was in effect."""
         left = [each for each in self.active if each is not toxic]
-        went_on, self.active = len(left) < len(self.active), left
-        return went_on
+        was_active, self.active = len(left) < len(self.active), left
+        return was_active
 
     def room(self, size: int) -> int:
-        """Return how many of `size` bytes pass as one piece."""
-        if self.to_come:
-            size = min(size, self.to_come[-1][0] - self.passed)
+        """Return the number of bytes, at most `size`, that pass as one piece."""
+        if self.pending:
+            size = min(size, self.pending[-1][0] - self.passed)
         for slicer in self.of(Slicer):
             variation = self.rng.randint(-slicer.size_variation, slicer.size_variation)
             size = min(size, slicer.average_size + variation)
@@ -121,7 +121,7 @@ class Stream:
     def send_until(self, size: int, now: float) -> float:
         """Reserve the limited link for `size` bytes, and return when the last one has passed it.
 
-        Up to one tick of idle time counts, so that a late event loop does not lower the rate.
+        Up to one tick of idle time is credited, so that a late event loop does not lower the rate.
         """
         seconds = sum(size / limit.rate for limit in self.of(Bandwidth))
         if seconds:
@@ -144,8 +144,8 @@ class Proxied:
         upstream: The host and port of the server.
         seed: The random seed.
         toxics: The toxics to apply.
-        note: Called with each toxic that takes effect, and the bytes before it.
-        tap: Called with bytes right before they pass.
+        note: Called when a toxic takes effect, with the toxic and the bytes before it.
+        tap: Called with each piece right before it passes.
         buffer: Limit of the kernel's buffers in bytes; 0 leaves them to the system.
     """
 
@@ -168,7 +168,7 @@ class Proxied:
         self._upstream = upstream
         self._note = note
         self._tap = tap
-        #: Decides which toxics affect the connection.
+        #: The random generator that decides which toxics affect the connection.
         self.rng: random.Random = random.Random(seed)  # noqa: S311 - it has to be repeatable
         self.streams: dict[Direction, Stream] = {
             direction: Stream(
@@ -212,40 +212,40 @@ class Proxied:
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for error in results:
             if isinstance(error, Exception):
-                # The tap has raised: a CancelledError is no Exception.
+                # The tap has raised. CancelledError is not an Exception.
                 linger_not(self.near)
                 linger_not(self.far)
                 raise error
 
     def close(self) -> None:
-        """Close both sockets. No task may be left.
+        """Close both sockets. No task must be left.
 
-        A task that waited for a closed socket would wait for the next file with its number.
+        A task that waits for a closed socket would wait for the next file with the same descriptor.
         """
         self.near.close()
         self.far.close()
 
     def expect(self, toxic: Toxic) -> None:
-        """Schedule a toxic, unless its toxicity spares this connection."""
+        """Schedule a toxic, unless its toxicity excludes this connection."""
         if self.rng.random() < toxic.toxicity:
             self.streams[toxic.direction].expect(toxic, toxic.begins)
 
     def inject(self, toxic: Toxic) -> None:
         """Schedule a toxic, and let it take effect at once if it is due."""
         self.expect(toxic)
-        self._let_happen(self.streams[toxic.direction])
+        self._apply_due(self.streams[toxic.direction])
 
     def remove(self, toxic: Toxic) -> None:
         """Remove a toxic."""
         stream = self.streams[toxic.direction]
-        stream.to_come = [pair for pair in stream.to_come if pair[1] is not toxic]
+        stream.pending = [pair for pair in stream.pending if pair[1] is not toxic]
         if stream.end(toxic) and isinstance(toxic, Timeout):
             # Bytes were lost, so the bytes after them would be misinterpreted.
             self.end(reset=False)
 
     async def _pass_on(self, stream: Stream) -> None:
         loop = asyncio.get_running_loop()
-        while not self._let_happen(stream):
+        while not self._apply_due(stream):
             data, came = await self._read(stream)
             if isinstance(data, OSError):
                 if not stream.swallows:
@@ -261,7 +261,7 @@ class Proxied:
                     with contextlib.suppress(OSError):
                         stream.sink.shutdown(socket.SHUT_WR)
                 return
-            while data and not self._let_happen(stream):
+            while data and not self._apply_due(stream):
                 room = stream.room(len(data))
                 if stream.corrupt is not None:
                     self._note(stream.corrupt, stream.tail)
@@ -293,7 +293,7 @@ class Proxied:
         read = await self._receive(stream)
         if stream.of(Latency):
             # The task runs until the connection ends: cancelling it could lose received bytes.
-            stream.ahead = asyncio.Queue(_AHEAD)
+            stream.ahead = asyncio.Queue(_MAX_AHEAD)
             self.readers.append(asyncio.create_task(self._read_ahead(stream, stream.ahead)))
         return read
 
@@ -315,7 +315,7 @@ class Proxied:
 
     @staticmethod
     async def _wait(due: float, stream: Stream, size: int) -> None:
-        """Wait until a piece of `size` bytes may pass, at `due` or as long as toxics delay it."""
+        """Wait until `due`, or longer if toxics delay a piece of `size` bytes."""
         loop = asyncio.get_running_loop()
         if pause := stream.pause():
             await asyncio.sleep(pause)
@@ -325,18 +325,18 @@ class Proxied:
         if (left := stream.stalled_until - loop.time()) > 0:
             await asyncio.sleep(left)
 
-    def _let_happen(self, stream: Stream) -> bool:
+    def _apply_due(self, stream: Stream) -> bool:
         """Apply the toxics that are due. Return True if the connection has ended."""
-        while not self.ended and stream.to_come and stream.to_come[-1][0] <= stream.passed:
-            self._happen(stream, stream.to_come.pop()[1])
+        while not self.ended and stream.pending and stream.pending[-1][0] <= stream.passed:
+            self._apply(stream, stream.pending.pop()[1])
         return self.ended
 
-    def _happen(self, stream: Stream, toxic: Toxic) -> None:
+    def _apply(self, stream: Stream, toxic: Toxic) -> None:
         if isinstance(toxic, Corrupt):
-            stream.corrupt = toxic  # It takes effect on the next byte.
+            stream.corrupt = toxic  # The toxic changes the next byte.
             return
         if isinstance(toxic, Slicer) and toxic.length and stream.end(toxic):
-            return  # All bytes that it has to split have passed.
+            return  # All bytes to be split have passed.
         self._note(toxic, b"")
         loop = asyncio.get_running_loop()
         match toxic:

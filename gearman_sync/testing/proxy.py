@@ -1,7 +1,6 @@
 """A TCP proxy that simulates faulty networks.
 
-It needs only the standard library, does not interpret the data that it forwards, and runs in a
-thread of its own::
+The proxy needs only the standard library, forwards any data, and runs in its own thread::
 
     with FaultyProxy(("127.0.0.1", 4730)) as proxy:
         client = GearmanClient([proxy.address])
@@ -45,8 +44,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T", bound=Toxic)
 _Plan = Callable[[int], Iterable[Toxic]]
 
-# Seconds between checks that the proxy still runs.
-_LOOK: Final = 1.0
+# Seconds between checks that the proxy is still running.
+_CHECK_INTERVAL: Final = 1.0
 # The description of a toxic, for error messages.
 _TOXIC: Final = "one of the kinds of toxics, such as Latency()"
 
@@ -58,8 +57,8 @@ class Happened:
     Attributes:
         when: The time in seconds, from `time.monotonic`.
         connection: The connection's number, or -1 for all new ones.
-        what: A toxic, or "refuse", "ignore", "accept", "end", "unreachable".
-        before: If a byte was changed, the bytes that passed right before it, at most 16.
+        what: A toxic, or one of "refuse", "ignore", "accept", "end", "unreachable".
+        before: The bytes, at most 16, that passed right before a changed byte.
     """
 
     when: float
@@ -79,15 +78,15 @@ class FaultyProxy:
     Args:
         upstream: The address of the server, in any form that GearmanClient takes. If no server
             listens there, the proxy resets connections.
-        plan: Called in the proxy's thread with the number of each accepted connection, from 0.
-            Returns a list of the connection's toxics. So with the same plan, a connection has the
-            same toxics in every run. None means that only added toxics take effect.
-        seed: The random seed of jitter, sizes and toxicity. With the same seed, connections of the
-            same number get the same ones.
-        tap: Called in the proxy's thread right before bytes pass, with the connection's number,
-            the direction, and the bytes. They are empty if the sender ends its stream or resets the
-            connection. The function can call the proxy's methods, except `stop`. If it adds a toxic
-            that ends the connection, the bytes do not pass.
+        plan: Called in the proxy's thread with the number of each accepted connection, from 0, and
+            returns a list of the connection's toxics. With the same plan, a connection has the same
+            toxics in every run. None means that only added toxics take effect.
+        seed: The random seed of jitter, sizes and toxicity. With the same seed, connections with
+            the same number get the same values.
+        tap: Called in the proxy's thread right before bytes pass, with the connection's number, the
+            direction, and the bytes. The bytes are empty if the sender ends its stream or resets
+            the connection. The function can call the proxy's methods, except `stop`. If it adds a
+            toxic that ends the connection, the bytes do not pass.
         host: The address to listen on. The system chooses a free port.
         buffer: Limit of the kernel's send and receive buffers of the proxy's sockets, in bytes; 0
             leaves them to the system, which buffers megabytes. With `Bandwidth`, use a small one,
@@ -140,7 +139,7 @@ class FaultyProxy:
         #: Exceptions of `plan` and `tap`.
         self._errors: list[BaseException] = []
         #: Seconds that `stop` waits for connections to end on their own.
-        self._patience = 0.0
+        self._grace = 0.0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="faulty proxy", daemon=True)
 
@@ -157,7 +156,7 @@ class FaultyProxy:
             # The test's exception might be a consequence of this one.
             error.add_note(f"plan or tap of the proxy has raised {own!r}")
 
-    # For all threads.
+    # Methods for all threads.
 
     def start(self) -> None:
         """Start the proxy's thread, and listen.
@@ -174,8 +173,8 @@ class FaultyProxy:
         """End all connections and the proxy's thread.
 
         Raises:
-            RuntimeError: The proxy does not run, or `plan` or `tap` has called this method.
-            Exception: `plan` or `tap` has raised it.
+            RuntimeError: The proxy is not running, or `plan` or `tap` has called this method.
+            Exception: Any exception that `plan` or `tap` has raised.
         """
         self._stop()
         self._raise_error()
@@ -215,7 +214,7 @@ class FaultyProxy:
 
         Raises:
             TypeError: `toxic` is not a toxic.
-            RuntimeError: The proxy does not run. (This applies to all methods below.)
+            RuntimeError: The proxy is not running. (This applies to all methods below.)
         """
         check_type("a toxic", toxic, KINDS, _TOXIC)
 
@@ -230,7 +229,7 @@ class FaultyProxy:
     def remove(self, toxic: Toxic) -> None:
         """Stop applying an added toxic.
 
-        This does not undo the toxic's effects: a connection stays cut after `HalfOpen`.
+        Past effects of the toxic remain: a connection stays cut after `HalfOpen`.
 
         Raises:
             ValueError: The toxic was not added, or was removed already.
@@ -291,13 +290,13 @@ class FaultyProxy:
             self.remove(toxic)
         self.up()
 
-    # In the proxy's thread.
+    # Methods that run in the proxy's thread.
 
     def _note(self, connection: int, what: Toxic | str, before: bytes = b"") -> None:
         self.journal.append(Happened(time.monotonic(), connection, what, before))
 
     def _call(self, function: Callable[[], None]) -> None:
-        """Call `function` in the proxy's thread, and return when it has returned."""
+        """Call `function` in the proxy's thread, and wait until it returns."""
         self._check_runs()
         if threading.current_thread() is self._thread:
             function()
@@ -314,7 +313,7 @@ class FaultyProxy:
 
         self._loop.call_soon_threadsafe(call)
         # Another thread could stop the proxy meanwhile.
-        while not concurrent.futures.wait([done], _LOOK).done:
+        while not concurrent.futures.wait([done], _CHECK_INTERVAL).done:
             self._check_runs()
         done.result()
 
@@ -330,25 +329,26 @@ class FaultyProxy:
         sock.bind(address)
         return sock
 
-    def _listen(self, taking: bool | None, name: str) -> None:
+    def _listen(self, accepting: bool | None, name: str) -> None:
         """Accept new connections, or ignore them (False), or refuse them (None)."""
         self._note(-1, name)
         # Don't use a task that waits for `sock_accept`: cancelling it can lose a connection, and in
         # Python 3.11 it can raise in the loop.
         if self._listener is not None:
             self._loop.remove_reader(self._listener)
-        if taking is None:
+        if accepting is None:
             if self._listener is not None:
                 self._listener.close()
                 self._listener = None
             return
         if self._listener is None:
             self._listener = self._bind(self.address)
-            # Accepted sockets inherit the buffers; set later, they would not limit the window.
+            # Accepted sockets inherit the buffer sizes. Setting them later would not limit the
+            # window.
             set_buffers(self._listener, self._buffer)
             self._listener.listen(128)
             self._listener.setblocking(False)
-        if taking:
+        if accepting:
             self._loop.add_reader(self._listener, self._accept, self._listener)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -395,8 +395,8 @@ class FaultyProxy:
     async def _end(self) -> None:
         self._listen(None, "end")
         tasks = list(self._connections.values())
-        if self._patience and tasks:
-            await asyncio.wait(tasks, timeout=self._patience)
+        if self._grace and tasks:
+            await asyncio.wait(tasks, timeout=self._grace)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,14 +14,14 @@ from .toxics import Direction
 if TYPE_CHECKING:
     from gearman_proto.address import HostSpec
 
-# Seconds to wait at the end, so that the ends of connections are recorded too.
+# Seconds to wait at the end, in order to record the ends of connections.
 _PATIENCE: Final = 0.5
 
 _EPOCH: Final = BY_NAME["SUBMIT_JOB_EPOCH"]
 
 
 class _Recorded:
-    """The recorded part of one connection."""
+    """The recorder's state for one connection."""
 
     def __init__(self) -> None:
         self.cutters = {direction: Cutter() for direction in Direction}
@@ -32,9 +32,10 @@ class _Recorded:
 class Recorder(FaultyProxy):
     """A proxy for a job server that records the exchange.
 
-    Use it like any `FaultyProxy`, in a ``with`` block. It can have toxics, and records the bytes
-    that have passed. Clients, workers and admins connect to its `address`. The bytes of clients are
-    recorded as packets and lines. How the network split them is not recorded.
+    Use it like any `FaultyProxy`, in a ``with`` block. The recorder can have toxics, and records
+    the bytes that have passed. Clients, workers and admins connect to its `address`. The bytes of
+    clients are recorded as packets and lines. The recording does not show how the network split the
+    bytes.
 
     Args:
         upstream: The address of the server, in any form that GearmanClient takes.
@@ -54,9 +55,9 @@ class Recorder(FaultyProxy):
         host: str = "127.0.0.1",
     ) -> None:
         super().__init__(upstream, tap=self._pass, host=host)
-        self._patience = _PATIENCE
+        self._grace = _PATIENCE
         self._described = name, description, server
-        #: The pieces: the connection, the direction, the bytes (empty at the end), the pause.
+        #: The recorded pieces: connection, direction, bytes (empty at the end), pause.
         self._passed: list[tuple[int, Direction, bytes, float]] = []
         self._recorded: dict[int, _Recorded] = {}
         self._pauses = Pauses()
@@ -66,8 +67,8 @@ class Recorder(FaultyProxy):
     def recording(self) -> Recording:
         """The recording of the exchange so far, without incomplete packets.
 
-        The packets of a connection show whether it is that of a client, a worker or an admin. The
-        connections of each kind are numbered in the order of connecting.
+        The packets of a connection determine whether it belongs to a client, a worker or an admin.
+        The connections of each kind are numbered in the order of connecting.
         """
         passed = list(self._passed)
         requests: dict[int, list[bytes]] = {number: [] for number, *_ in passed}
@@ -88,7 +89,7 @@ class Recorder(FaultyProxy):
         name, description, server = self._described
         return Recording(exchange, name, description, server, epoch_base=self._epoch_base)
 
-    # In the proxy's thread.
+    # Methods that run in the proxy's thread.
 
     def _pass(self, number: int, direction: Direction, data: bytes) -> None:
         recorded = self._recorded.setdefault(number, _Recorded())
@@ -115,7 +116,7 @@ class Recorder(FaultyProxy):
 
 
 def _side(sent: list[bytes]) -> str:
-    """What has sent this, as far as that can be told."""
+    """Guess the kind of the sender from its packets."""
     if any(packet.sender == Role.WORKER for unit in sent if (packet := packet_of(unit))):
         return "worker"
     begins = {unit[:1] for unit in sent if unit}

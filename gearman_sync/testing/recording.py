@@ -1,18 +1,19 @@
-"""An exchange between a job server and its clients, workers and admins, as a file keeps it.
+"""A recorded exchange between a job server and its peers, and its file format.
 
-The file is JSON, one object: ``name``, ``description``, ``server`` and ``server_args`` say where it
-comes from, ``notes`` and ``epoch_base`` are there where they are needed, and ``exchange`` is the
-list of its elements, in the order in which the recorder saw them. An element has
+The file contains one JSON object. ``name``, ``description``, ``server`` and ``server_args``
+describe its origin. ``notes`` and ``epoch_base`` are optional. ``exchange`` is the list of
+elements, in the order of recording. An element has
 
 * ``from``: "client", "worker", "admin" or "server";
 * ``conn``: the name of the connection: "client", "client2", "worker" and so on;
-* ``hex``: the bytes: from the server a packet or a whole reply of text, from the others what was
-  written at once, as far as the recorder could see;
-* ``decoded``: the same for reading;
-* ``event``: "close" where that side has closed;
-* ``pause``: how many seconds had passed, where they were more than a moment.
+* ``hex``: the bytes: from the server one packet or one complete text reply, from other senders the
+  bytes of one write, as far as the recorder could see;
+* ``decoded``: the bytes in readable form;
+* ``event``: "close" if the sender has closed the connection;
+* ``pause``: the seconds since the previous element, if they are significant.
 
-Within a connection the order is that of the wire. A server may serve two connections in any order.
+The elements of one connection have the order of the wire. A server can serve different connections
+in any order.
 """
 
 from __future__ import annotations
@@ -38,28 +39,28 @@ if TYPE_CHECKING:
 
     from gearman_proto.wire.packets import PacketType
 
-#: The sender of what a server sends.
+#: The `sender` of a server's packets and replies.
 SERVER: Final = "server"
-# Seconds that are more than a moment.
+# Minimum seconds of a significant pause.
 _PAUSE: Final = 0.25
-# Bytes of a packet's body that are not all shown, and how many of them are.
+# The length of a body above which it is shortened, and the number of bytes that remain.
 _LONG: Final = 200
 _FRONT: Final = 60
-# The commands whose replies are lists, but for those that are refused.
+# Commands whose replies are lists, unless the server refuses the command.
 _LISTS: Final = frozenset({b"status", b"prioritystatus", b"workers", b"show"})
 
 
 @dataclass
 class Element:
-    """A part of an exchange.
+    """An element of an exchange.
 
     Attributes:
-        sender: Whose it is: "client", "worker", "admin" or "server".
+        sender: The sender: "client", "worker", "admin" or "server".
         conn: The name of the connection.
         data: The bytes.
-        closes: Whether the sender has closed the connection; then there are no bytes.
-        pause: Seconds that had passed before, where that means something.
-        decoded: The bytes for reading.
+        closes: True if the sender has closed the connection. Then `data` is empty.
+        pause: The seconds since the previous element, or 0 if they are insignificant.
+        decoded: The bytes in readable form.
     """
 
     sender: str
@@ -74,12 +75,12 @@ class Element:
 
     @property
     def of_server(self) -> bool:
-        """Whether the server has sent it."""
+        """True if the server is the sender."""
         return self.sender == SERVER
 
     @classmethod
     def from_json(cls, item: dict[str, Any]) -> Self:
-        """Return what an object of a file says."""
+        """Return the element of a JSON object."""
         return cls(
             item["from"],
             item["conn"],
@@ -90,7 +91,7 @@ class Element:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return an object for a file."""
+        """Return the element as a JSON object."""
         item: dict[str, Any] = {"from": self.sender, "conn": self.conn, "hex": self.data.hex()}
         if self.closes:
             item["event"] = "close"
@@ -102,17 +103,17 @@ class Element:
 
 @dataclass
 class Recording:
-    """An exchange.
+    """A recorded exchange.
 
     Attributes:
-        exchange: Its elements, oldest first.
-        name: What it is called.
-        description: What it shows.
-        server: The server, and its version.
-        server_args: What the server was started with, where that matters.
-        notes: What else has to be known.
-        epoch_base: The second, since 1970, at which the first job for later was submitted. None:
-            there is none, or it is not known.
+        exchange: The elements, oldest first.
+        name: The name of the recording.
+        description: The subject of the recording.
+        server: The name of the server, and its version.
+        server_args: The relevant command line arguments of the server.
+        notes: Further remarks.
+        epoch_base: The time, in seconds since 1970, at which the first scheduled job was submitted.
+            None if there is no such job or the time is unknown.
     """
 
     exchange: list[Element]
@@ -125,11 +126,11 @@ class Recording:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Return what a file says.
+        """Load a recording from a file.
 
         Raises:
-            OSError: It can't be read.
-            ValueError: It is not such a file.
+            OSError: The file can't be read.
+            ValueError: The file does not contain a recording.
         """
         try:
             value = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -139,10 +140,10 @@ class Recording:
             raise ValueError(f"{path} is no recording: {error!r}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it into a file.
+        """Save the recording to a file.
 
         Raises:
-            OSError: It can't be written.
+            OSError: The file can't be written.
         """
         value: dict[str, Any] = {
             "name": self.name,
@@ -164,13 +165,13 @@ class Recording:
 
 
 class Pauses:
-    """Tells the pauses between what passes, which a replay has to make as well."""
+    """Measures the significant pauses between pieces, which a replay repeats."""
 
     def __init__(self) -> None:
         self._latest: float | None = None
 
     def next(self) -> float:
-        """Return how many seconds have passed since the last call, if that is a pause; else 0."""
+        """Return the seconds since the last call, or 0 if they are not a significant pause."""
         before, self._latest = self._latest, time.monotonic()
         pause = 0.0 if before is None else round(self._latest - before, 2)
         return pause if pause >= _PAUSE else 0.0
@@ -180,13 +181,13 @@ class Cutter:
     """Cuts one direction of a connection into packets and lines of text."""
 
     def __init__(self) -> None:
-        #: What is not complete.
+        #: The bytes of an incomplete packet or line.
         self.rest: bytes = b""
-        #: Whether that will never be complete, since it is no packet.
+        #: True if `rest` is not the beginning of a valid packet, so it can't be completed.
         self.lost: bool = False
 
     def cut(self, data: bytes) -> list[bytes]:
-        """Return the packets and lines that are complete with these bytes."""
+        """Add bytes. Return the packets and lines that they complete."""
         self.rest += data
         units: list[bytes] = []
         while (size := self._size()) and size <= len(self.rest):
@@ -195,7 +196,10 @@ class Cutter:
         return units
 
     def take(self, data: bytes) -> list[bytes]:
-        """The same, where no data is the end, and what will never be complete is one, too."""
+        """Add bytes, empty at the end of the stream. Return the complete packets and lines.
+
+        At the end, or after invalid bytes, the rest counts as complete.
+        """
         units = self.cut(data)
         if self.rest and (self.lost or not data):
             units.append(self.rest)
@@ -203,7 +207,7 @@ class Cutter:
         return units
 
     def _size(self) -> int:
-        """How long the first unit is. 0: that is not known."""
+        """Return the length of the first packet or line, or 0 if it is not known yet."""
         if self.lost or not self.rest:
             return 0
         if self.rest[0]:
@@ -217,29 +221,29 @@ class Cutter:
 
 
 def packet_of(unit: bytes) -> PacketType | None:
-    """Return what packet it is. None: text, or no packet that is known."""
+    """Return the type of a packet, or None for text and unknown packets."""
     if unit[:1] != b"\0" or len(unit) < HEADER_SIZE:
         return None
     return BY_NUMBER.get(HEADER.unpack_from(unit)[1])
 
 
 class Replies:
-    """Puts together the lines of what a server sends."""
+    """Joins lines of text from the server to complete replies."""
 
     def __init__(self) -> None:
-        #: The commands that are not answered yet.
+        #: The commands that the server has not answered completely.
         self.commands: deque[bytes] = deque()
         self._lines = b""
 
     def put(self, unit: bytes) -> bytes:
-        """Return a packet, or a whole reply, if it is one with this line. Else nothing."""
+        """Add a packet or line. Return a packet, or the reply that the line completes, or b""."""
         if not unit[0] or not self.commands:
             return unit
         self._lines += unit
         return self.end() if is_whole_reply(self.commands[0], self._lines) else b""
 
     def end(self) -> bytes:
-        """Return the lines of a reply of which no more will come, if there are any."""
+        """Return the lines of an incomplete reply at the end of the stream, or b""."""
         if self._lines:
             self.commands.popleft()
         lines, self._lines = self._lines, b""
@@ -247,7 +251,7 @@ class Replies:
 
 
 def decode(data: bytes) -> str:
-    """Bytes for reading: packets by their names, and lines of text."""
+    """Return bytes in readable form: packets by their names, and lines of text."""
     cutter = Cutter()
     parts = []
     for unit in cutter.cut(data):
@@ -269,7 +273,7 @@ def _shown(data: bytes) -> str:
 
 
 def is_whole_reply(command: bytes, reply: bytes) -> bool:
-    """Whether these lines are all that a server says to a command."""
+    """Return True if `reply` is a complete reply to `command`."""
     words = command.split()
     if words and words[0].lower() in _LISTS and not reply.startswith(b"ERR"):
         return reply == b".\n" or reply.endswith(b"\n.\n")

@@ -2,12 +2,12 @@
 
 Theory of operation
     The elements are played in order, with a socket for each connection. The replay waits for each
-    recorded answer of the server, so that later elements follow it here as well. Packets without an
-    answer do not show when the server has processed them. So before another connection sends
-    anything, the replay sends ECHO_REQ on each connection that has sent since its last echo, and
-    waits for the answer. These echoes are not part of the recording. They also reveal packets of
-    the server that were not recorded. After closing a connection, the replay polls the server's
-    list of connections until it has become shorter.
+    recorded answer of the server, so that later elements follow it here as well. The replay can't
+    see when the server has processed a packet that has no answer. So before another connection
+    sends anything, the replay sends ECHO_REQ on each connection that has sent data since its last
+    echo, and waits for the answer. These echoes are not part of the recording. They also reveal
+    packets of the server that were not recorded. After closing a connection, the replay polls the
+    server's list of connections until the list becomes shorter.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ANSWER: Final = pack_event(EchoRes(b"settled?"), MAGIC_RESPONSE)
 # Seconds to wait for a server to report the number of its connections.
 _COUNT: Final = 1.0
 # Seconds to wait for a server that answers no echoes to process the sent packets.
-_WHILE: Final = 0.05
+_PROCESSING_TIME: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Difference:
     """A difference between an exchange and its recording.
 
     Attributes:
-        at: The number of the element in the recording. For an additional event, it is one more than
-            that of the last element.
+        at: The index of the element in the recording. An additional event has the index after that
+            of the last element.
         conn: The name of the connection.
         expected: The recorded event, as text.
         got: The received event, as text.
@@ -75,8 +75,8 @@ def replay(recording: Recording, address: HostSpec, *, timeout: float = 5.0) -> 
         timeout: Seconds to wait for each answer.
 
     Returns:
-        The differences between the server's packets and the recording. If an answer does not arrive
-        in time, the rest of its connection is not compared.
+        The differences between the server's packets and the recording. After an answer that does
+        not arrive in time, the rest of the connection is not compared.
 
     Raises:
         TypeError, ValueError: An argument has a wrong type or value.
@@ -98,26 +98,26 @@ class _Line:
         #: The received packets and replies.
         self.inbox: deque[bytes] = deque()
         self._cutter = Cutter()
-        #: Cuts the sent bytes into packets, to find their ends.
+        #: Splits the sent bytes into packets, to find their ends.
         self.sent = Cutter()
         self._replies = Replies()
         #: True if data was sent since the last echo.
-        self.is_unsettled = False
+        self.needs_echo = False
         #: True once either side has closed the connection.
         self.closed = False
-        #: True after an answer did not arrive: later ones can't be assigned.
+        #: True after an answer was missing, because later answers can't be assigned.
         self.lost = False
 
     def send(self, data: bytes) -> None:
         for unit in self.sent.cut(data):
             if unit[0]:
                 self._replies.commands.append(unit)
-        self.is_unsettled = True
+        self.needs_echo = True
         with contextlib.suppress(OSError):
             self.sock.sendall(data)
 
     def next(self) -> bytes:
-        """Return the next packet or complete text reply, or b"" if the server has closed."""
+        """Return the next packet or complete text reply, or b"" at the end of the stream."""
         while not self.inbox and not self.closed:
             data = b""
             with contextlib.suppress(ConnectionError):
@@ -129,14 +129,14 @@ class _Line:
             self.inbox += filter(None, came)
         return self.inbox.popleft() if self.inbox else b""
 
-    def settle(self) -> bool:
-        """Wait until the server has processed the sent data, and keep its packets.
+    def synchronize(self) -> bool:
+        """Wait until the server has processed the sent data. Keep its packets in the inbox.
 
-        Returns False if the server does not answer the echo.
+        Return False if the server does not answer the echo.
         """
-        if not self.is_unsettled or self.closed or self.lost or self.sent.rest:
+        if not self.needs_echo or self.closed or self.lost or self.sent.rest:
             return True
-        self.is_unsettled = False
+        self.needs_echo = False
         with contextlib.suppress(OSError):
             self.sock.sendall(_QUESTION)
         came = []
@@ -157,7 +157,7 @@ class _Replay:
         self._timeout = timeout
         self._varying = Varying(recording.epoch_base)
         self._lines: dict[str, _Line] = {}
-        #: Whether the server answers echoes.
+        #: True while the server answers echoes.
         self._echoes = True
 
     def __enter__(self) -> Self:
@@ -180,22 +180,22 @@ class _Replay:
             if element.of_server:
                 self._expect(at, line, element)
                 continue
-            self._settle([other for other in self._lines.values() if other is not line])
+            self._synchronize([other for other in self._lines.values() if other is not line])
             if element.closes:
                 self._close(line)
             else:
                 self._send(line, element.data)
-        self._settle(self._lines.values())
+        self._synchronize(self._lines.values())
         for line in self._lines.values():
             while line.inbox and not line.lost:
                 self._differ(len(exchange), line, "nothing more", decode(line.next()))
 
-    def _settle(self, lines: Iterable[_Line]) -> None:
-        """Wait until the server has processed the data that was sent on these connections."""
+    def _synchronize(self, lines: Iterable[_Line]) -> None:
+        """Wait until the server has processed the data sent on these connections."""
         if self._echoes:
-            self._echoes = all(line.settle() for line in lines)
+            self._echoes = all(line.synchronize() for line in lines)
         else:
-            time.sleep(_WHILE)
+            time.sleep(_PROCESSING_TIME)
 
     def _send(self, line: _Line, data: bytes) -> None:
         cutter = Cutter()
@@ -205,7 +205,7 @@ class _Replay:
         line.send(b"".join([self._varying.request(unit) for unit in units]) + rest)
 
     def _close(self, line: _Line) -> None:
-        self._settle([line])
+        self._synchronize([line])
         before = self._count()
         line.sock.close()
         line.closed = True
@@ -220,7 +220,7 @@ class _Replay:
             sock.sendall(b"workers\r\n")
             while not is_whole_reply(b"workers", reply) and (data := sock.recv(1 << 16)):
                 reply += data
-            # The server must not count this connection any longer.
+            # Close this connection with a reset, so that the server stops counting it at once.
             linger_not(sock)
         return reply.count(b"\n")
 
@@ -249,7 +249,7 @@ class _Replay:
 
 
 def _answers(data: bytes) -> list[bytes]:
-    """Cut `data` into packets and text replies, which can have several lines."""
+    """Split `data` into packets and text replies, which can have several lines."""
     cutter = Cutter()
     answers: list[bytes] = []
     for unit in cutter.cut(data):

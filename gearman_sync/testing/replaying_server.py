@@ -2,11 +2,11 @@
 
 Theory of operation
     Each recorded connection is a list of steps: events of the peer, and packets of the server. A
-    new connection is assigned to the first free recorded one that begins with the same event. Its
-    thread only receives events. After each event, all connections advance as far as they can, under
-    one lock. A step of the peer is done when its event was received. A step of the server is done
-    once all events that precede it in the recording, on any connection, were received. So the
-    threads only ever wait for bytes.
+    new connection is assigned to the first free recorded one that begins with the same event. A
+    connection's thread only receives events. After each event, all connections advance as far as
+    they can, under one lock. A step of the peer is done when its event has been received. A step of
+    the server is done once all events that precede it in the recording, on any connection, were
+    received. So threads only block to receive bytes.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from .varying import learn, rewritten
 if TYPE_CHECKING:
     from .conversation import Peer
 
-# Packets that a client or worker may send in addition to the recorded ones. They depend on time, or
-# on its settings.
-_BESIDE: Final = (EchoReq, OptionReq, SetClientId)
-# Uniques that are not replaced: the empty one, and the one that stands for the data.
+# Packets that a client or worker can send in addition to the recorded ones, depending on time or on
+# its settings.
+_ADDITIONAL: Final = (EchoReq, OptionReq, SetClientId)
+# Uniques that are not replaced: the empty one, and "-", which stands for the data.
 _NO_UNIQUES: Final = (b"", b"-")
 
-#: The number of an element, and the peer's event, or the server's bytes (empty to close).
+#: The index of an element, and the peer's event or the server's bytes (empty to close).
 _Step: TypeAlias = tuple[int, Event | bytes]
 
 
@@ -56,8 +56,8 @@ class _Wire:
         #: The remaining steps.
         self.steps = deque(steps)
         #: Received events that have not been compared yet.
-        self.came: deque[Event] = deque()
-        #: The connection that is assigned to this one, if any.
+        self.received: deque[Event] = deque()
+        #: The connection that replays this one, if any.
         self.peer: Peer | None = None
         #: True once a difference was recorded.
         self.failed = False
@@ -96,7 +96,7 @@ class ReplayServer(ScriptedServer):
         self._recording = recording
         self._wires = [_Wire(name, _steps(recording, name)) for name in recording.connections]
         #: The elements that the peers have not sent yet.
-        self._to_come = {
+        self._unreceived = {
             number for wire in self._wires for number, step in wire.steps if isinstance(step, Event)
         }
         self._uniques: dict[bytes, bytes] = {}
@@ -118,14 +118,14 @@ class ReplayServer(ScriptedServer):
     def _report(self) -> str:
         with self._changed:
             lines = [str(difference) for difference in self.differences]
-            if not lines and self._to_come:
-                number = min(self._to_come)
+            if not lines and self._unreceived:
+                number = min(self._unreceived)
                 element = self._recording.exchange[number]
                 what = element.decoded or "the end of the connection"
                 lines = [f"element {number}, {element.conn}: {what} did not come"]
         return "\n".join(["the exchange is not the recorded one:", *lines]) if lines else ""
 
-    # In the server's threads.
+    # Methods that run in the server's threads.
 
     def _play(self, peer: Peer) -> None:
         wire: _Wire | None = None
@@ -135,7 +135,7 @@ class ReplayServer(ScriptedServer):
                 if wire is None:
                     wire = self._wire_for(peer, event)
                 awaited = None if wire is None else wire.awaited
-                if isinstance(event, _BESIDE) and type(event) is not type(awaited):
+                if isinstance(event, _ADDITIONAL) and type(event) is not type(awaited):
                     self._answer(peer, event)
                     continue
                 if isinstance(event, ConnectionClosed) and awaited is None:
@@ -143,8 +143,8 @@ class ReplayServer(ScriptedServer):
                 if wire is None:
                     self._differ_at_end("what a recorded connection begins with", event)
                     return
-                wire.came.append(event)
-                self._go_on()
+                wire.received.append(event)
+                self._advance()
                 if wire.failed or isinstance(event, ConnectionClosed):
                     return
 
@@ -173,7 +173,7 @@ class ReplayServer(ScriptedServer):
         elif isinstance(event, OptionReq):
             peer.send_anyway(OptionRes(event.option))
 
-    def _go_on(self) -> None:
+    def _advance(self) -> None:
         """Advance all connections as far as possible."""
         while any(self._step(wire) for wire in self._wires):
             pass
@@ -184,30 +184,30 @@ class ReplayServer(ScriptedServer):
         if wire.peer is None or wire.failed:
             return False
         if not wire.steps:
-            if wire.came and not isinstance(wire.came[0], ConnectionClosed):
-                self._differ_at_end("nothing more", wire.came[0])
+            if wire.received and not isinstance(wire.received[0], ConnectionClosed):
+                self._differ_at_end("nothing more", wire.received[0])
                 self._close(wire, wire.peer)
             return False
         number, step = wire.steps[0]
         if isinstance(step, Event):
-            if not wire.came:
+            if not wire.received:
                 return False
-            event = wire.came.popleft()
+            event = wire.received.popleft()
             if not self._same(step, event):
                 self._differ(Difference(number, wire.name, shortened(step), shortened(event)))
                 self._close(wire, wire.peer)
                 return False
-        elif min(self._to_come, default=number) < number:
+        elif min(self._unreceived, default=number) < number:
             return False
         elif step:
-            # If the peer has disconnected, its own thread notices.
+            # If the peer has disconnected, its own thread detects it.
             with contextlib.suppress(OSError):
                 wire.peer.send_raw(self._with_uniques(step))
         else:
             self._close(wire, wire.peer)
         wire.steps.popleft()
         if not wire.steps or wire.steps[0][0] != number:
-            self._to_come.discard(number)
+            self._unreceived.discard(number)
         return True
 
     @staticmethod
@@ -222,11 +222,11 @@ class ReplayServer(ScriptedServer):
             self._changed.notify_all()
 
     def _differ_at_end(self, expected: str, got: object) -> None:
-        """Record a difference that belongs to no element."""
+        """Record a difference that is not at an element."""
         at = len(self._recording.exchange)
         self._differ(Difference(at, "no connection", expected, shortened(got)))
 
-    # Allowed differences.
+    # Methods that allow differences.
 
     def _same(self, recorded: Event, event: Event) -> bool:
         if type(recorded) is not type(event):
@@ -244,7 +244,7 @@ class ReplayServer(ScriptedServer):
         return True
 
     def _with_uniques(self, data: bytes) -> bytes:
-        """Return the server's bytes with the uniques of this run."""
+        """Return the server's bytes with the uniques of this replay."""
 
         def change(field: str, value: bytes) -> bytes:
             return self._uniques.get(value, value) if field == "unique" else value

@@ -1,8 +1,8 @@
 """A worker under test in the test's process: a real worker on a real server.
 
 Outside of ``with``, `drain` calls the worker's `work` in the test's thread. Inside, a separate
-thread does that, in successive phases. One phase serves jobs until it is stopped. `drain` stops it,
-waits for a phase that works until the queue is empty, and starts to serve again.
+thread calls `work`, in successive phases. A serving phase does jobs until it is stopped. `drain`
+stops it, runs a phase that works until the queue is empty, and starts a new serving phase.
 """
 
 # ruff: noqa: D102 - the documentation of methods is inherited
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
     """A worker that does a server's jobs in the test's process.
 
-    Outside of ``with``, `drain` does all queued jobs, in the thread that calls it::
+    Outside of ``with``, `drain` does all queued jobs in the calling thread::
 
         worker = WorkerUnderTest({"resize": resize}, server.address)
         upload("cat.png")  # submits a background job
@@ -38,13 +38,13 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
         assert thumbnail_of("cat.png")
 
     Inside, the worker runs in a thread, so that the test can wait for results. The end of ``with``
-    drains the queue too, unless the test has failed::
+    also drains the queue, unless the test has failed::
 
         with WorkerUnderTest({"resize": resize}, server.address):
             assert client.submit_job("resize", "cat.png").result == b"cat-small.png"
 
-    As always, a callback's exception fails its job. `drain`, or the end of ``with``, then raises it
-    in the test.
+    As in any worker, a callback's exception fails its job. `drain` or the end of ``with`` then
+    raises the exception in the test.
     """
 
     _worker_class = GearmanWorker
@@ -62,7 +62,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
             try:
                 with _alarm(self._timeout):
                     self._empty()
-            except _TimeIsUp:
+            except _TimedOut:
                 raise self._recorder.too_late() from None
             finally:
                 self._recorder.detach()
@@ -79,7 +79,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
                 self._end_serving()
                 self._wait(_Phase(self._empty))
             else:
-                with contextlib.suppress(Exception):  # The test has an exception already.
+                with contextlib.suppress(Exception):  # The test has already raised an exception.
                     self._end_serving()
         finally:
             self._serving = None
@@ -94,7 +94,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
             for _ in rounds:
                 self.worker.work(None)
         except BaseException:
-            # It is raised in the test, which may wait for a result for ever, though.
+            # `drain` raises the exception too, but the test might be waiting for a result forever.
             logger.exception("the worker under test has ended")
             raise
 
@@ -103,7 +103,7 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
         for _ in self._recorder.rounds(lambda: time.monotonic() > deadline):
             self.worker.work(None)
 
-    # From one to the next.
+    # Changing the phase.
 
     def _begin_serving(self) -> None:
         rounds = self._recorder.serve()
@@ -116,13 +116,14 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
 
     def _wait(self, phase: _Phase) -> None:
         if not phase.wait(self._timeout):
-            # The thread is beyond help. Its job is another worker's, if there is one.
+            # The thread hangs and can't be ended. After the shutdown, the server gives its job to
+            # another worker.
             self.worker.shutdown()
             raise self._recorder.too_late()
 
 
 class _Phase:
-    """A thread, and what it has raised."""
+    """A thread, and the exception that ended it."""
 
     def __init__(self, function: Callable[[], None]) -> None:
         self._error: BaseException | None = None
@@ -134,27 +135,28 @@ class _Phase:
     def _run(self, function: Callable[[], None]) -> None:
         try:
             function()
-        except BaseException as error:  # noqa: BLE001 - it is raised by `wait`
+        except BaseException as error:  # noqa: BLE001 - raised by `wait`
             self._error = error
 
     def wait(self, seconds: float) -> bool:
-        """Return whether it has ended in time. If it has raised, this raises the same."""
+        """Wait for the thread, and raise its exception. Return True if it ended in time."""
         self._thread.join(seconds)
         if self._error is not None:
             raise self._error
         return not self._thread.is_alive()
 
 
-class _TimeIsUp(KeyboardInterrupt):
-    """Leaves `work`, and whatever callback runs in it."""
+class _TimedOut(KeyboardInterrupt):
+    """Raised to end `work` and the callback that runs in it."""
 
 
 @contextlib.contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raise _TimeIsUp in this thread after so many seconds.
+    """Raise _TimedOut in this thread after `seconds` seconds.
 
-    Only the main thread can be hit like that, on systems that have SIGALRM, and only one timer can
-    be set for it: if somebody has, it is left alone.
+    SIGALRM can interrupt only the main thread, is not available on all systems, and has only one
+    timer. If the timer is in use, it stays unchanged. In all these cases, the function does
+    nothing.
     """
     if (
         not hasattr(signal, "setitimer")
@@ -164,10 +166,10 @@ def _alarm(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def ring(*_: object) -> NoReturn:
-        raise _TimeIsUp
+    def on_alarm(*_: object) -> NoReturn:
+        raise _TimedOut
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, on_alarm)
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds)
         try:

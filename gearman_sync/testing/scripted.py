@@ -1,4 +1,4 @@
-"""A scripted job server for tests. It has a thread of its own, and one for each connection.
+"""A scripted job server for tests, with one thread and another for each connection.
 
 A test can define the server's reactions in two ways. One is a list of expectations, which the end
 of the ``with`` block checks::
@@ -9,8 +9,8 @@ of the ``with`` block checks::
         client = GearmanClient([server.address])
         ...
 
-The other is a script, a function that is called with the `Peer` of each connection. The connection
-is closed when the script returns. With a script, the test describes the exchange as a program::
+The other is a script, a function that is called with the `Peer` of each connection and describes
+the exchange as a program. When the script returns, the server closes the connection::
 
     def script(peer):
         for number in range(3):
@@ -23,11 +23,11 @@ is closed when the script returns. With a script, the test describes the exchang
 
 Theory of operation
     One lock guards the expectations. An event on a connection is compared with the first remaining
-    expectation that is for this connection or for any. If that does not match, the last matching
-    ``whenever`` applies. So the order of the test counts within each connection, and across
-    connections where the test names none. An event that matches nothing is a failure. It ends all
-    connections, so that the test does not wait for events that will never arrive. The actions of
-    expectations run without the lock, because they can wait.
+    expectation that is for this connection or for any. If the event does not match, the last
+    matching ``whenever`` applies. So the order of expectations matters within each connection and,
+    if they name no connection, across connections. An event that matches nothing is a failure. It
+    ends all connections, so that the test does not wait for events that will never arrive. The
+    actions of expectations run without the lock, because they can wait.
 """
 
 from __future__ import annotations
@@ -61,17 +61,16 @@ if TYPE_CHECKING:
 
 
 class ScriptedServer:
-    """A job server that behaves as the test says.
+    """A job server that a test scripts.
 
-    It listens from `start` to `stop`, or inside a ``with`` block, which calls `check` at its end.
-    Without a script, the server grants OPTION_REQ and answers ECHO_REQ, unless the test changes
-    that with `expect` or `whenever`.
+    The server listens from `start` to `stop`, or inside a ``with`` block, which calls `check` at
+    its end. Without a script, the server grants OPTION_REQ and answers ECHO_REQ, unless the test
+    changes that with `expect` or `whenever`.
 
     Args:
-        script: Called with the `Peer` of each connection, in a thread of its own. The connection
-            is closed when the script returns. `stop` raises the script's exception, except if it
-            says that the peer has disconnected. None means that the server follows `expect` and
-            `whenever`.
+        script: Called with the `Peer` of each connection, in a separate thread. The connection is
+            closed when the script returns. `stop` raises the script's exception, unless the peer
+            has disconnected. If `script` is None, the server follows `expect` and `whenever`.
         host: The address to listen on. The system chooses a free port.
         timeout: Seconds that `check` waits for expected events, and `stop` for scripts.
         receive_buffer: Size of the kernel's receive buffers in bytes; 0 leaves it to the system.
@@ -102,7 +101,7 @@ class ScriptedServer:
         self._rules: list[Expectation] = []
         self._acting = 0
         #: The received events and the failures, as text.
-        self._story: list[str] = []
+        self._received: list[str] = []
         self._errors: list[Exception] = []
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
@@ -150,7 +149,7 @@ class ScriptedServer:
         Args:
             what: A class of events, an equal event, or a function that returns true for the event.
                 `gearman_proto.events.ConnectionClosed` is the end of a connection. A connection can
-                also end unexpectedly.
+                also end without being expected to.
             connection: The number of the event's connection, from 0, in the order of connecting.
                 None means any connection.
             fields: Values of some fields of the event, if `what` is a class.
@@ -159,7 +158,7 @@ class ScriptedServer:
             The expectation. Its methods define the server's reaction.
 
         Raises:
-            TypeError: `what` does not describe events, or the events have no such field, or the
+            TypeError: `what` is not a pattern for events, the events have no such field, or the
                 server has a script.
             RuntimeError: The server was stopped.
         """
@@ -168,9 +167,10 @@ class ScriptedServer:
     def whenever(
         self, what: Wanted, *, connection: int | None = None, **fields: object
     ) -> Expectation:
-        """Define the reaction to events that are not expected and can arrive any number of times.
+        """Define the reaction to events that can arrive at any time and any number of times.
 
-        Arguments, result and exceptions are those of `expect`. If several match, the last applies.
+        Arguments, result and exceptions are those of `expect`. If several reactions match, the last
+        one applies.
         """
         return self._add(self._rules, what, connection, fields)
 
@@ -198,13 +198,13 @@ class ScriptedServer:
         Raises:
             AssertionError: An unexpected event was received, or an expected one was not received
                 in time. The message lists the received and the missing events.
-            Exception: A script, or a function of an expectation, has raised it.
+            Exception: Any exception that a script or a function of an expectation has raised.
             RuntimeError: A script, or a function of an expectation, has called this method.
         """
         self._check_outside("check")
         with self._changed:
             self._changed.wait_for(
-                lambda: self._failed or self._errors or not (self._left() or self._acting),
+                lambda: self._failed or self._errors or not (self._missing() or self._acting),
                 self._timeout,
             )
         if self._errors:
@@ -232,13 +232,13 @@ class ScriptedServer:
             raising: True to raise the exceptions of scripts.
 
         Raises:
-            AssertionError: A script does not end, although its connection is closed.
-            Exception: A script has raised it.
+            AssertionError: A script does not end although its connection is closed.
+            Exception: Any exception that a script has raised.
             RuntimeError: A script, or a function of an expectation, has called this method.
         """
         self._check_outside("stop")
         self._stopped = True
-        # Closing the listening socket does not end a blocked accept, but a connection does.
+        # Closing the listening socket does not interrupt a blocked accept. Connecting does.
         with contextlib.suppress(OSError), socket.create_connection(self.address, self._timeout):
             pass
         for thread in self._threads[:1]:
@@ -266,7 +266,7 @@ class ScriptedServer:
             with contextlib.suppress(OSError):
                 peer.sock.shutdown(socket.SHUT_RDWR)
 
-    # In the server's threads.
+    # Methods that run in the server's threads.
 
     def _run(self, function: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=function, args=args, name="scripted server", daemon=True)
@@ -305,7 +305,7 @@ class ScriptedServer:
                 return
             except (Disconnected, OSError):
                 event = ConnectionClosed()
-            expectation = self._meeting(peer, event)
+            expectation = self._expectation_for(peer, event)
             if expectation is None:
                 return
             try:
@@ -317,7 +317,7 @@ class ScriptedServer:
             if isinstance(event, ConnectionClosed):
                 return
 
-    def _meeting(self, peer: Peer, event: Event) -> Expectation | None:
+    def _expectation_for(self, peer: Peer, event: Event) -> Expectation | None:
         """Return the expectation that matches `event`, or None to end the connection."""
         with self._changed:
             here = (None, peer.number)
@@ -336,28 +336,28 @@ class ScriptedServer:
                 wanted = "nothing" if first is None else first.wanted
                 self._fail(f"{came} - where {wanted} was expected")
             else:
-                self._story.append(came)
+                self._received.append(came)
             return met
 
     def _fail(self, complaint: str) -> None:
         with self._changed:
-            self._story.append(complaint)
+            self._received.append(complaint)
             self._failed = True
             self._changed.notify_all()
         self._shut()
 
-    def _left(self) -> list[str]:
+    def _missing(self) -> list[str]:
         """Return descriptions of the events that are still expected."""
         return [expected.wanted for expected in self._expected for _ in range(expected.left)]
 
     def _report(self) -> str:
         """Return the received and the missing events, or "" if all expectations were met."""
         with self._changed:
-            left = self._left()
+            left = self._missing()
             if not left and not self._failed:
                 return ""
             lines = ["the exchange is not what was expected. What came:"]
-            lines += [f"  {line}" for line in self._story or ["nothing"]]
+            lines += [f"  {line}" for line in self._received or ["nothing"]]
             if left:
                 lines += ["What was expected and did not come:", *[f"  {line}" for line in left]]
             return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What is done to sockets in more than one place here."""
+"""Functions for sockets that several modules share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gearman_proto.arguments import FOR_EVER, check_count, check_seconds, check_
 if TYPE_CHECKING:
     from gearman_proto.address import HostSpec
 
-#: The shortest timeout, in seconds.
-_SHORTEST: Final = 0.001
-# In bytes. No system has larger buffers.
-_LARGEST_BUFFER: Final = 1 << 30
+#: Minimum timeout in seconds.
+_MIN_TIMEOUT: Final = 0.001
+# Maximum buffer size in bytes. No system has larger buffers.
+_MAX_BUFFER: Final = 1 << 30
 
-_NOT_AT_ALL: Final = struct.pack("ii", 1, 0)
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 def host_and_port(spec: HostSpec) -> tuple[str, int]:
@@ -36,18 +36,18 @@ def check_timeout(timeout: float, name: str = "timeout") -> float:
     """Return `timeout` if it is a number of seconds that threads and sockets can wait.
 
     Raises:
-        TypeError, ValueError: It is not.
+        TypeError, ValueError: `timeout` has a wrong type or value.
     """
-    return check_seconds(name, timeout, _SHORTEST, FOR_EVER)
+    return check_seconds(name, timeout, _MIN_TIMEOUT, FOR_EVER)
 
 
 def check_buffer(name: str, size: int) -> int:
     """Return `size` if it is a valid size of a kernel buffer in bytes, or 0 for the default.
 
     Raises:
-        TypeError, ValueError: It is not.
+        TypeError, ValueError: `size` has a wrong type or value.
     """
-    return check_count(name, size, 0, _LARGEST_BUFFER)
+    return check_count(name, size, 0, _MAX_BUFFER)
 
 
 def listening_socket(host: str) -> socket.socket:
@@ -60,22 +60,22 @@ def listening_socket(host: str) -> socket.socket:
 
 
 def socket_for(host: str) -> socket.socket:
-    """Return a TCP socket for an address, of IPv4 or IPv6."""
+    """Return a TCP socket for an IPv4 or IPv6 address."""
     return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
 def set_buffers(sock: socket.socket, size: int) -> None:
     """Limit the kernel's buffers of an unconnected socket to `size` bytes each.
 
-    0 leaves them to the system.
+    A size of 0 leaves the buffers to the system.
     """
     if size:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            # Linux doubles the value, for its own bookkeeping.
+            # Linux doubles the value for its own bookkeeping.
             sock.setsockopt(socket.SOL_SOCKET, option, size)
 
 
 def linger_not(sock: socket.socket) -> None:
-    """Make `close` send a reset (RST), as after the crash of a process."""
+    """Make `close` send a reset (RST), as if the process had crashed."""
     with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOT_AT_ALL)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

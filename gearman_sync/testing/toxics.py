@@ -1,9 +1,8 @@
 """Network faults of a connection, as values, with the names that toxiproxy uses.
 
 A toxic affects one direction of one connection, and begins when a number of bytes have passed in
-that direction. It does not affect the other direction, unless it ends the connection. Toxics are
-immutable and comparable, so that a test can write down a plan of toxics, generate it from a seed,
-and compare it.
+that direction. Only a toxic that ends the connection affects both directions. Toxics are immutable
+and comparable, so a test can write down a plan of toxics, generate it from a seed, or compare it.
 
 Seven toxics are those of toxiproxy:
 
@@ -87,7 +86,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], object]]] = {
 
 @dataclass(frozen=True)
 class Toxic:
-    """A network fault of a connection. All kinds take these attributes as keyword arguments.
+    """A network fault of a connection. All kinds accept these attributes as keyword arguments.
 
     Raises:
         TypeError, ValueError: An attribute has a wrong type or value.
@@ -96,9 +95,9 @@ class Toxic:
         direction: The direction whose bytes are counted and affected; by default those of the
             server.
         after: The number of bytes that pass in this direction before the toxic takes effect. 0
-            means at once, before the first byte.
-        toxicity: The probability, from 0 to 1, that the toxic affects a connection. The proxy's
-            seed decides that for each connection.
+            means before the first byte.
+        toxicity: The probability, from 0 to 1, that the toxic affects a connection. The outcome for
+            each connection depends on the proxy's seed.
     """
 
     direction: Direction = field(default=Direction.DOWN, kw_only=True)
@@ -112,7 +111,7 @@ class Toxic:
 
     @property
     def begins(self) -> int:
-        """How many bytes pass before it does something."""
+        """The number of bytes that pass before the toxic takes effect."""
         return self.after
 
 
@@ -122,8 +121,8 @@ class Latency(Toxic):
 
     Attributes:
         latency: The delay in seconds.
-        jitter: The maximum deviation of a piece from `latency`, in seconds. The proxy's seed
-            decides the deviations.
+        jitter: The maximum deviation of a piece from `latency`, in seconds. The deviations depend
+            on the proxy's seed.
     """
 
     latency: float = 0.1
@@ -134,12 +133,13 @@ class Latency(Toxic):
 class Bandwidth(Toxic):
     """A limit of the bytes per second.
 
-    Bytes that have not passed yet wait in the buffers of the two systems and of the proxy. Give the
-    proxy a small `buffer` if the sender has to notice that the link is slow, as it does in a real
-    network.
+    Bytes that have not passed yet wait in the buffers of the two systems and of the proxy. If the
+    sender has to notice that the link is slow, as in a real network, give the proxy a small
+    `buffer`.
 
     Attributes:
-        rate: Bytes per second, at least 1. After a pause, the bytes of 0.05 seconds pass at once.
+        rate: Bytes per second, at least 1. After a pause, the first bytes, worth 0.05 seconds, pass
+            at once.
     """
 
     rate: float = 100_000.0
@@ -151,8 +151,8 @@ class Slicer(Toxic):
 
     Attributes:
         average_size: The average size of a piece, in bytes.
-        size_variation: The maximum deviation of a piece from `average_size`, in bytes. The proxy's
-            seed decides the deviations.
+        size_variation: The maximum deviation of a piece from `average_size`, in bytes. The
+            deviations depend on the proxy's seed.
         delay: Seconds before each piece.
         length: The number of bytes to split; 0 means all.
     """
@@ -169,7 +169,7 @@ class Slicer(Toxic):
 
 @dataclass(frozen=True)
 class Timeout(Toxic):
-    """A loss of all bytes and of the end of the stream.
+    """The loss of all bytes and of the end of the stream.
 
     Neither side is notified. A cut cable looks like this, and so does a firewall that has forgotten
     the connection. When this toxic is removed from a proxy, the connections that it has affected
@@ -205,7 +205,7 @@ class LimitData(Toxic):
 
     @property
     def begins(self) -> int:
-        """How many bytes pass before it does something."""
+        """The number of bytes that pass before the stream ends."""
         return self.after + self.bytes
 
 
@@ -242,8 +242,7 @@ class Corrupt(Toxic):
 
     Attributes:
         mask: The mask of the exclusive or, from 1 to 255. The default turns ASCII into non-ASCII
-            bytes, so that a changed name or number can't be another valid one, and is recognised
-            as changed.
+            bytes, so that a changed name or number can't be mistaken for another valid one.
     """
 
     mask: int = 0x80

@@ -1,8 +1,8 @@
-"""What is different each time that an exchange takes place, and so is no difference.
+"""The values that differ between two runs of the same exchange.
 
-A server gives out handles as it likes, clients choose uniques, file descriptors and times are as
-they happen to be, and some lists have no order. Here a recorded packet or reply becomes what it
-has to be this time.
+Servers choose handles and clients choose uniques. File descriptors and times depend on the run, and
+some lists have no order. This module translates a recorded packet or reply to the values of the
+current run.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from .recording import packet_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How a line of ``workers`` begins: with the number of a socket.
+# The beginning of a line of ``workers``: the file descriptor.
 _SOCKET: Final = re.compile(rb"^-?\d+ (?=[0-9a-fA-F.:]+ )")
 # The answers to ``version`` and ``getpid``.
 _OWN: Final = re.compile(rb"^OK \S+(?=\r?\n$)")
 
 
 class Varying:
-    """What has been seen of one exchange.
+    """The translation of one recorded exchange.
 
     Args:
-        epoch_base: The second that the recorded times of jobs for later are counted from. None:
-            they stay as they are.
+        epoch_base: The time, in seconds since 1970, that the recorded times of scheduled jobs are
+            relative to. None keeps them unchanged.
     """
 
     def __init__(self, epoch_base: int | None) -> None:
-        #: What each recorded handle is this time.
+        #: The current handle for each recorded one.
         self.handles: dict[bytes, bytes] = {}
         self._recorded_base = epoch_base
         self._base: int | None = None
 
     def request(self, unit: bytes) -> bytes:
-        """What a recorded packet or line of a client or worker is this time."""
+        """Translate a recorded packet or line of a client or worker."""
         if unit[0]:
             return b" ".join([self._handle(word) for word in unit.split(b" ")])
 
@@ -52,7 +52,7 @@ class Varying:
         return rewritten(unit, change)
 
     def reply(self, recorded: bytes, actual: bytes) -> bytes:
-        """What a recorded packet or reply of the server is this time, as `actual` shows."""
+        """Translate a recorded packet or reply of the server, using the values in `actual`."""
         if recorded[0]:
             return self._text(recorded, actual)
         fields = _fields(actual) if actual[:8] == recorded[:8] else {}
@@ -85,16 +85,16 @@ class Varying:
             for line in recorded.splitlines(keepends=True)
         ]
         actual_lines = actual.splitlines(keepends=True)
-        # The same lines in another order, and with other sockets.
+        # The lines are the same, in another order or with other descriptors.
         if sorted(lines) == sorted(_SOCKET.sub(b"", line) for line in actual_lines):
             return actual
         return b"".join(lines)
 
 
 def learn(names: dict[bytes, bytes], recorded: bytes, actual: bytes) -> bool:
-    """Take note of what a recorded name is this time. Returns whether that fits what is known.
+    """Record the current name for a recorded one. Return True if that is consistent.
 
-    What were two names are two, and what was one is one.
+    Different names must stay different, and equal names must stay equal.
     """
     if recorded not in names and actual not in names.values():
         names[recorded] = actual
@@ -102,7 +102,10 @@ def learn(names: dict[bytes, bytes], recorded: bytes, actual: bytes) -> bool:
 
 
 def rewritten(unit: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
-    """A packet with other fields: `change` gets the name and the value of each. Text stays."""
+    """Return a packet whose fields have the values that `change(name, value)` returns.
+
+    Text is returned unchanged.
+    """
     packet, fields = packet_of(unit), _fields(unit)
     if packet is None or not fields:
         return unit
@@ -110,7 +113,7 @@ def rewritten(unit: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
 
 
 def _fields(unit: bytes) -> dict[str, bytes]:
-    """The fields of a packet; none of text, and of what is no known packet."""
+    """Return the fields of a packet, or an empty dict for text and unknown packets."""
     packet = packet_of(unit)
     if packet is None or not packet.args:
         return {}

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 
 class Failed(Exception):
-    """Raised by a worker's function: the job ends with WORK_FAIL."""
+    """Raised by a worker's function to end the job with WORK_FAIL."""
 
 
 class Raised(Exception):
-    """Raised by a worker's function: the job ends with WORK_EXCEPTION.
+    """Raised by a worker's function to end the job with WORK_EXCEPTION.
 
     Args:
         data: The data of WORK_EXCEPTION.
@@ -58,12 +58,12 @@ class Raised(Exception):
 
 @dataclass
 class ScriptedJob:
-    """A job, as a scripted worker's function gets it.
+    """A job for a scripted worker's function.
 
     Attributes:
         worker: The worker. ``job.worker.send(event)`` sends any packet.
         handle: The job's handle.
-        function: The name of its function.
+        function: The name of the job's function.
         unique: The job's unique.
         data: The job's data.
         reducer: The name of the job's reducer, if it has one.
@@ -92,9 +92,9 @@ class ScriptedJob:
 class ScriptedWorker(ScriptedClient):
     """A worker in a thread, whose functions script the course of each job.
 
-    A function is called with a `ScriptedJob` and returns the result. It can send any packets
-    before, close the connection, and raise `Failed` or `Raised`. Any other exception fails the job
-    as well, and `stop` raises it. A `Gate` makes a function wait.
+    A function is called with a `ScriptedJob` and returns the result. Before that, the function can
+    send any packets. It can also close the connection, or raise `Failed` or `Raised`. Any other
+    exception fails the job as well, and `stop` raises it. A `Gate` makes a function wait.
 
     The constructor returns when the worker has registered with the server. `stop`, or the end of
     the ``with`` block, ends the worker.
@@ -148,16 +148,16 @@ class ScriptedWorker(ScriptedClient):
 
     @property
     def order(self) -> list[bytes]:
-        """The data of the jobs, in the order of their beginning."""
+        """The data of all jobs, in the order in which they began."""
         return [job.data for job in self.jobs]
 
     def stop(self) -> None:
         """Close the connection, and end the thread.
 
         Raises:
-            AssertionError: A function does not end, or the server sent a packet that is not for
+            AssertionError: A function does not end, or the server has sent a packet that is not for
                 workers.
-            Exception: A function has raised it, and it is neither `Failed` nor `Raised`.
+            Exception: Any exception that a function has raised, except `Failed` and `Raised`.
             RuntimeError: A function has called this method.
         """
         if threading.current_thread() is self._thread:
@@ -172,7 +172,7 @@ class ScriptedWorker(ScriptedClient):
         if self._error is not None:
             raise self._error
 
-    # In the worker's thread.
+    # Methods that run in the worker's thread.
 
     def _run(self) -> None:
         try:
@@ -233,18 +233,18 @@ def reverse(job: ScriptedJob) -> bytes:
 
 
 class Gate:
-    """A function for a scripted worker that reports when a job begins, and holds it until opened.
+    """A function for a scripted worker that reports when a job begins, and blocks it until opened.
 
     Args:
         function: The function to call when the gate is open.
-        timeout: Seconds after which a job that is still held raises an AssertionError.
+        timeout: Seconds after which a blocked job raises an AssertionError.
 
     Raises:
         TypeError, ValueError: An argument has a wrong type or value.
 
     Attributes:
-        begun: Set when a job has begun.
-        open: Set this event to let the job continue.
+        begun: An event that is set when a job has begun.
+        open: An event to set in order to let the job continue.
     """
 
     def __init__(

@@ -200,6 +200,6 @@ def test_black_hole() -> None:
 
 
 def test_no_black_hole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gearman_sync.testing.unreachable._MOST", 0)
+    monkeypatch.setattr("gearman_sync.testing.unreachable._MAX_BACKLOG", 0)
     with pytest.raises(OSError, match="can't be filled"), black_hole():
         pass
