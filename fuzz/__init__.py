@@ -1,10 +1,10 @@
-"""Fuzz targets: one module each, whose first line says what must hold; README.md says how to run.
+"""Fuzz targets, one module each. See README.md for how to run them.
 
-A target's `check(data)` raises unless that holds for the bytes `data`. pytest, atheris and the
-plain runner call it alike. A target may have a `generate(rng, seeds)` of its own, too, which the
-plain runner takes its inputs from.
+The first line of a module states its invariant. `check(data)` raises if the invariant does not hold
+for the bytes `data`. pytest, atheris and the plain runner all call it. A target can also define
+`generate(rng, seeds)`, which produces the inputs for the plain runner.
 """
 
 
 class Failure(AssertionError):
-    """What must hold does not."""
+    """Raised when an invariant does not hold."""

@@ -1,10 +1,11 @@
-"""Run fuzz targets: by chance, guided by coverage, or one input again. See README.md.
+"""Run fuzz targets: on random inputs, guided by coverage, or on one saved input. See README.md.
 
 python -m fuzz --list
 python -m fuzz [TARGET …] --seconds 60              plain Python; all targets if none is named
 python -m fuzz TARGET --atheris [libFuzzer options] guided by coverage
-python -m fuzz TARGET --replay FILE|HEX             one input again, with its steps
-python -m fuzz TARGET --minimise FILE               a smaller one that fails in the same place
+python -m fuzz TARGET --replay FILE|HEX             check one input again, and log its steps
+python -m fuzz TARGET --minimise FILE               find a smaller input that fails in the same
+place
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TARGETS = (
     "differential",
     "simulation",
 )
-#: What atheris is to watch.
+#: The packages that atheris instruments.
 WATCHED = ["gearman_proto", "gearman_sync.cli.lines"]
 
 
@@ -46,7 +47,10 @@ def load(target: str) -> ModuleType:
 
 
 def place_of(check: Callable[[bytes], object], data: bytes) -> tuple[str, str, int] | None:
-    """Return where `check` fails for `data`: the exception, and the file and line; or None."""
+    """Return the place where `check` fails for `data`: exception, file and line.
+
+    Return None if it passes.
+    """
     try:
         check(data)
     except Exception as error:  # noqa: BLE001
@@ -56,14 +60,14 @@ def place_of(check: Callable[[bytes], object], data: bytes) -> tuple[str, str, i
 
 
 def report(target: str, data: bytes) -> None:
-    """Print the exception that is being handled, and how to have it again."""
+    """Print the current exception, and the command that reproduces it."""
     traceback.print_exc()
     print(f"input: {data.hex()}")
     print(f"replay: python -m fuzz {target} --replay {data.hex() or repr('')}")
 
 
 def run_plain(target: str, seconds: float, seed: int) -> int:
-    """Check inputs made by chance; return the exit status."""
+    """Check random inputs. Return the exit status."""
     module = load(target)
     generate = getattr(module, "generate", mutating.generate)
     rng = random.Random(seed)
@@ -71,7 +75,7 @@ def run_plain(target: str, seconds: float, seed: int) -> int:
     inputs = 0
     begin = time.monotonic()
     while (elapsed := time.monotonic() - begin) < seconds:
-        # Those of the corpus first, as they are.
+        # Check the corpus first, unchanged.
         data = seeds[inputs] if inputs < len(seeds) else generate(rng, seeds)
         try:
             module.check(data)
@@ -85,9 +89,9 @@ def run_plain(target: str, seconds: float, seed: int) -> int:
 
 
 def run_atheris(target: str, options: list[str]) -> None:
-    """Let libFuzzer choose the inputs. It ends the process."""
+    """Run libFuzzer, which chooses the inputs and ends the process."""
     atheris: Any = importlib.import_module("atheris")
-    # What decides is to be watched, and not the tests that look at it.
+    # Instrument the product only, not the test code that checks it.
     with atheris.instrument_imports(include=WATCHED):
         check = load(target).check
 
@@ -103,7 +107,7 @@ def run_atheris(target: str, options: list[str]) -> None:
 
 
 def replay(target: str, data: bytes) -> int:
-    """Check one input, and log its steps; return the exit status."""
+    """Check one input and log its steps. Return the exit status."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("fuzz").setLevel(logging.DEBUG)
     try:
@@ -116,7 +120,7 @@ def replay(target: str, data: bytes) -> int:
 
 
 def run_minimise(target: str, path: Path) -> int:
-    """Print a smaller input than the one in `path`, and write it beside that."""
+    """Print a smaller input than the one in `path`, and write it next to `path`."""
     check = load(target).check
     data = path.read_bytes()
     place = place_of(check, data)
@@ -131,14 +135,14 @@ def run_minimise(target: str, path: Path) -> int:
 
 
 def read_input(text: str) -> bytes:
-    """Return the input that `text` names: a file, or the hex of its bytes."""
+    """Return the input that `text` names: the content of a file, or bytes in hex."""
     with contextlib.suppress(OSError, ValueError):
         return Path(text).read_bytes()
     return bytes.fromhex(text)
 
 
 def main() -> int:
-    """Do what the command line says; return the exit status."""
+    """Run the command line. Return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m fuzz", description=(__doc__ or "").splitlines()[0]
     )
@@ -151,7 +155,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="the targets, and what must hold")
     options, rest = parser.parse_known_args()
     if options.atheris:
-        # What libFuzzer is given besides options are folders.
+        # libFuzzer's arguments that are not options are folders.
         target, *folders = options.targets
         run_atheris(target, [*rest, *folders])
         return 0

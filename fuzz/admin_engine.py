@@ -1,18 +1,18 @@
-"""Whatever comes, an admin client's engine raises nothing, keeps its books, and each question ends.
+"""For any input, an admin client's engine does not raise, stays consistent and ends every query.
 
-The input is a program (see `program`): the caller asks, gives up and closes; the server answers,
-answers wrongly, and sends any bytes; links fail, and time passes. After each step:
+The input is a program (see `program`). The caller queries, gives up and closes. The server answers
+correctly or wrongly, and sends any bytes. Links fail and time passes. After each step:
 
-* no call has raised but those of the caller's side, and those only what ALLOWED has;
-* one link at most is alive, and dead ones hold nothing (`tests.engines.admin_harness`);
-* a question that is not done has a deadline, or is in the queue of an engine that connects or asks,
-  or is under way on the living link;
-* `next_deadline` has moved on behind the time that `handle_timeout` was told;
-* what the engine has written is read by a server's Connection: one question at a time;
-* an answer is of the type that its command has, and an error is one of ERRORS;
-* what is kept of a reply is bounded by `max_reply_size`.
+* Only calls of the caller's side have raised, and only exceptions in ALLOWED.
+* At most one link is alive, and dead links hold nothing (`tests.engines.admin_harness`).
+* A pending query has a deadline, is queued in an engine that connects or asks, or is in flight on
+  the living link.
+* After `handle_timeout`, `next_deadline` is later than the time passed to it.
+* A server's Connection accepts the engine's output, one query at a time.
+* An answer has the type of its command, and an error is in ERRORS.
+* The bytes buffered for a reply are bounded by `max_reply_size`.
 
-At the end the server fails, and then every question is done.
+At the end, the server fails. Then all queries are done.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
     from gearman_proto.engines.admin import AdminEngine, Question
 
-#: What a call of the caller's side may raise.
+#: The exceptions that a call of the caller's side can raise.
 ALLOWED: Final[dict[type[Exception], str]] = {InvalidAdminClientState: "the engine is closed"}
-#: What a question may end with in place of an answer.
+#: The errors that a query can end with.
 ERRORS: Final[dict[type[Exception], str]] = {
     InvalidAdminClientState: "there was no answer in time, or the engine was closed",
     RemoteProtocolError: "the server answered something else",
@@ -60,12 +60,12 @@ _COMMANDS: Final[list[tuple[text.Command[Any], type, bytes]]] = [
     (text.shutdown(graceful=True), str, b"ERR UNKNOWN_COMMAND Unknown+server+command\r\n"),
 ]
 _MAX_REPLY_SIZE: Final = 300
-# More questions that are done say no more than these.
+# Maximum number of finished queries to keep. More would not find more.
 _MAX_DONE: Final = 4
 
 
 class _Game(ConnectingGame[Peer]):
-    """An admin client, and everybody who is against it."""
+    """An admin client and its adversaries."""
 
     world: AdminWorld
     engine: AdminEngine
@@ -73,7 +73,7 @@ class _Game(ConnectingGame[Peer]):
     def __init__(self, program: Program) -> None:
         size = program.pick([_MAX_REPLY_SIZE, 10**6])
         super().__init__(program, AdminWorld(connect_timeout=3.0, max_reply_size=size))
-        #: What each question was, as an index of _COMMANDS; -1 is a ping.
+        #: The index in _COMMANDS of each query; -1 is a ping.
         self.asked: dict[int, int] = {}
         self.unanswered: dict[Peer, Event] = {}
         self.steps = [
@@ -137,7 +137,7 @@ class _Game(ConnectingGame[Peer]):
     # The server.
 
     def peer(self, *, up: bool = True) -> Peer | None:
-        # There is one at most, and so nothing to choose.
+        # There is at most one link, so nothing to choose.
         return next((peer for peer in self.world.alive() if peer.link.is_up is up), None)
 
     def give(self, peer: Peer, data: bytes) -> None:
@@ -169,7 +169,7 @@ class _Game(ConnectingGame[Peer]):
 
     @with_peer
     def say(self, peer: Peer) -> None:
-        """The server says something that may be out of place."""
+        """Let the server send a reply that might be out of order."""
         if self.program.flag():
             self.give(peer, self.program.pick(_COMMANDS)[2])
         elif self.program.flag():
@@ -177,7 +177,7 @@ class _Game(ConnectingGame[Peer]):
         else:
             self.give(peer, packed(self.program.event(FROM_SERVER, [b"H:1"])))
 
-    # What has to be true.
+    # Invariants.
 
     def check(self) -> None:
         super().check()
@@ -216,5 +216,5 @@ class _Game(ConnectingGame[Peer]):
 
 
 def check(data: bytes) -> None:
-    """Raise unless the invariant holds for the program `data`."""
+    """Raise if the invariant does not hold for the program `data`."""
     _Game(Program(data)).play()

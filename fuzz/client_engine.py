@@ -1,17 +1,19 @@
-"""Whatever comes, a client's engine raises nothing, keeps its books, and each of its calls ends.
+"""For any input, a client's engine does not raise, stays consistent and ends every call.
 
-The input is a program (see `program`): the caller submits, waits, asks, gives up and closes;
-servers answer, answer wrongly, and send any bytes; links fail, and time passes. After each step:
+The input is a program (see `program`). The caller submits, waits, queries, gives up and closes.
+Servers answer correctly or wrongly, and send any bytes. Links fail and time passes. After each
+step:
 
-* no call has raised but those of the caller's side, and those only what ALLOWED has;
-* each request is in one place, and each call's count of them is right (`tests.engines.harness`);
-* a call that is not done has a deadline, or something on a living link that will end it;
-* `next_deadline` has moved on behind the time that `handle_timeout` was told;
-* what the engine has written is read by a server's Connection, and no part of it is refused;
-* timers and received bytes that are kept are bounded.
+* Only calls of the caller's side have raised, and only exceptions in ALLOWED.
+* Each request is in exactly one place, and each call counts its requests correctly
+  (`tests.engines.harness`).
+* A pending call has a deadline, or an item on a living link that will end it.
+* After `handle_timeout`, `next_deadline` is later than the time passed to it.
+* A server's Connection accepts the engine's whole output.
+* The numbers of timers and of buffered bytes are bounded.
 
-At the end servers fail until no link is left, and then every call is done, but for those that wait
-for what only `close` ends.
+At the end, servers fail until no link is left. Then all calls are done, except those that only
+`close` ends.
 """
 
 from __future__ import annotations
@@ -58,13 +60,13 @@ if TYPE_CHECKING:
     from gearman_proto.engines.clientlink import ClientLink
     from gearman_proto.jobs.request import GearmanJobRequest
 
-#: What a call of the caller's side may raise.
+#: The exceptions that a call of the caller's side can raise.
 ALLOWED: Final[dict[type[Exception], str]] = {
     InvalidClientState: "the engine is closed; or a request has neither handle nor unique",
     LocalProtocolError: "a request was changed to what servers do not take",
 }
 _MAX_PACKET_SIZE: Final = 4096
-#: What an application may do to a request.
+#: Changes that an application can make to a request.
 _CHANGES: Final[tuple[tuple[str, Any], ...]] = (
     ("task", "g"),
     ("task", 7),
@@ -84,15 +86,15 @@ _CHANGES: Final[tuple[tuple[str, Any], ...]] = (
     ("payload", b"other"),
 )
 _ABOUT_JOBS: Final = [p for p in FROM_SERVER if p.name.startswith("WORK_")]
-# It is written in pieces.
+# Large enough to be written in pieces.
 _LARGE: Final = b"z" * 600_000
 _IS_LARGE: Final = 255
-# More calls that are done say no more than these.
+# Maximum number of finished calls to keep. More would not find more.
 _MAX_DONE: Final = 4
 
 
 class _Game(ConnectingGame[Peer]):
-    """A client, and everybody who is against it."""
+    """A client and its adversaries."""
 
     world: ClientWorld
     engine: ClientEngine
@@ -179,7 +181,7 @@ class _Game(ConnectingGame[Peer]):
         try:
             prepare(requests, NoopEncoder)
         except (TypeError, ValueError):
-            return  # It was changed to what can't be submitted.
+            return  # The application has changed the request to an invalid one.
         self._call(self.world.submit, *requests, accepted_only=program.flag())
         self.requests += requests
 
@@ -223,7 +225,7 @@ class _Game(ConnectingGame[Peer]):
         self._waiting(self.engine.connect, self.program.pick(self.engine.pool.servers))
 
     def release(self) -> None:
-        """A call returns or gives up."""
+        """Let a call return or give up."""
         if not self.world.waits:
             return
         self._release(self.program.pick(self.world.waits))
@@ -240,12 +242,12 @@ class _Game(ConnectingGame[Peer]):
                 assert "internal error" not in str(error), error
 
     def drop(self) -> None:
-        """The application forgets a request."""
+        """Let the application drop a request."""
         if self.requests:
             del self.requests[self.program.byte() % len(self.requests)]
 
     def change(self) -> None:
-        """The application changes a request, whether or not it is under way."""
+        """Let the application change a request, even one in flight."""
         if self.requests:
             name, value = self.program.pick(_CHANGES)
             setattr(self.program.pick(self.requests), name, value)
@@ -264,7 +266,7 @@ class _Game(ConnectingGame[Peer]):
 
     @with_peer
     def read(self, peer: Peer) -> None:
-        """A server reads all that there is, or one chunk of it."""
+        """Let a server read one chunk, or everything."""
         all_of_it = self.program.flag()
         while data := peer.pull():
             for event in peer.read(data):
@@ -275,7 +277,7 @@ class _Game(ConnectingGame[Peer]):
 
     @with_peer
     def answer(self, peer: Peer) -> None:
-        """A server answers its oldest questions, if the link has any."""
+        """Let a server answer its oldest queries, if the link has any."""
         questions = self.questions[peer]
         data = b""
         for _ in range(1 + self.program.below(5)):
@@ -302,11 +304,11 @@ class _Game(ConnectingGame[Peer]):
 
     @with_peer
     def say(self, peer: Peer) -> None:
-        """A server says something, mostly about a job, that may be out of place."""
+        """Let a server send a packet that might be out of order, usually about a job."""
         kinds = _ABOUT_JOBS if self.program.byte() < 200 else FROM_SERVER
         self.give(peer, packed(self.program.event(kinds, self.handles)))
 
-    # What has to be true.
+    # Invariants.
 
     def check(self) -> None:
         super().check()
@@ -373,6 +375,6 @@ class _Game(ConnectingGame[Peer]):
 
 
 def check(data: bytes) -> None:
-    """Raise unless the invariant holds for the program `data`."""
+    """Raise if the invariant does not hold for the program `data`."""
     with mock.patch.object(client_module, "SLICE", 3):
         _Game(Program(data)).play()

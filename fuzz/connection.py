@@ -1,11 +1,10 @@
-"""Any bytes, however they are taken in, give equal events, which pack back to them, and errors.
+"""Any bytes, received in any pieces, yield the same events or error, and events pack to the bytes.
 
-Whole, one by one, in runs, and with nearly every payload being a large one.
-
-That holds for a Connection in each role, for requests and for answers that were asked for, and no
-exception but RemoteProtocolError comes out. Three tolerances are allowed for: a body on a packet
-that takes none is dropped, a packet that no server takes comes out as the ERROR to answer it with,
-and clients take either magic.
+The pieces are all bytes at once, single bytes, and runs. One setup treats nearly every payload as
+large. The invariant holds for a Connection in each role, for requests and for expected answers.
+RemoteProtocolError is the only exception. There are three tolerances: a body is dropped from a
+packet type that has none, a packet that no server accepts yields the ERROR to answer it with, and
+clients accept either magic.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-# Small, so that the generator meets it.
+# Small enough for the generator to exceed it.
 MAX_PACKET_SIZE = 4096
-#: Each with: whether what the input answers has been asked, whether text has, and whether requests
-#: that the server ignores stand in between.
+#: Each setup: the role, and whether the expected answers were requested, whether text replies were,
+#: and whether requests that the server ignores are among the requests.
 SETUPS = [
     (Role.SERVER, False, False, False),
     (Role.CLIENT, False, False, False),
@@ -56,7 +55,7 @@ SETUPS = [
     (Role.CLIENT | Role.WORKER, True, False, False),
     (Role.CLIENT | Role.WORKER, True, True, True),
 ]
-#: The requests that are answered by a packet of this number.
+#: The requests that a packet with this number answers.
 ASKING = {
     answer.number: [packet for packet in PACKETS if answer.name in packet.answers]
     for answer in PACKETS
@@ -64,7 +63,7 @@ ASKING = {
 
 
 def requests_for(data: bytes, *, ignored: bool) -> Iterator[Event]:
-    """Yield what to ask so that the answers in `data` find their requests."""
+    """Yield the requests that the answers in `data` belong to."""
     at = 0
     while at + HEADER_SIZE <= len(data):
         if data[at]:
@@ -102,7 +101,7 @@ def run(
             if isinstance(request, PacketEvent) and request.packet.sender & role:
                 end.send(request, request)
     events: list[Event] = []
-    # After the last chunk comes the end of the stream.
+    # The last chunk is followed by the end of the stream.
     for at in range(0, len(data) + step, step):
         if at < len(data):
             end.receive_data(data[at : at + step])
@@ -124,7 +123,7 @@ def run(
 
 
 def check_bytes(role: Role, data: bytes, events: list[Event]) -> int:
-    """Compare the events with what they came from; return how much that was."""
+    """Compare the events with their bytes. Return the number of these bytes."""
     at = 0
     for event in events:
         if isinstance(event, (Unanswered, ConnectionClosed)):
@@ -155,10 +154,10 @@ def check_bytes(role: Role, data: bytes, events: list[Event]) -> int:
 
 
 def check(data: bytes) -> int:
-    """Raise Failure, or whatever a Connection raised, unless the invariant holds for `data`.
+    """Raise Failure, or an exception of Connection, if the invariant does not hold for `data`.
 
     Returns:
-        How many events there were.
+        The number of events.
     """
     count = 0
     for setup in SETUPS:
@@ -207,7 +206,7 @@ def random_packet(rng: random.Random) -> bytes:
 
 
 def random_run(rng: random.Random) -> Iterator[bytes]:
-    """Yield answers to submits, or requests, most of them of one size."""
+    """Yield answers to submits, or requests, mostly of the same size."""
     if rng.random() < 0.5:
         data = rng.choice([b"", b"1", b"\0"])
         for kind in rng.choices(["SUBMIT_JOB", "WORK_COMPLETE", "GRAB_JOB"], k=rng.randrange(2, 9)):
@@ -229,7 +228,7 @@ def random_text(rng: random.Random) -> bytes:
 
 
 def generate(rng: random.Random, seeds: list[bytes]) -> bytes:
-    """Return packets, lines and runs of answers, mostly sound, and some of `seeds`."""
+    """Return packets, lines and runs of answers, mostly valid, and some of `seeds`."""
     parts = []
     for _ in range(rng.randrange(1, 6)):
         kind = rng.random()

@@ -1,18 +1,18 @@
-"""Two ways to do the same give the same: many at once or one by one, whole or in pieces.
+"""Two ways of doing the same give equal results: batched or single, whole or in pieces.
 
-The first byte of the input chooses the two ways; the others are a program (see `program`):
+The first byte of the input chooses the pair, the rest is a program (see `program`):
 
-* submits: `Connection.send_submits` against `send` of each;
-* answers: `Connection.send_args` against `send` of each event, for a server;
-* replies: `next_created`, and then `next_event`, against `next_event` alone, as the same packets
-  come in the same pieces, and more is asked in between;
-* client, worker, server, admin: what an engine makes of a stream, and sends, if the stream comes
-  whole, against what it does if it comes byte by byte and in pieces;
-* recording: a recorded exchange with gearmand, with our server in its place, in which the
-  beginnings of later packets come earlier, on their own connections: what is sent on each
-  connection is what was recorded (or, where it is meant to be different, that);
-* shuffled: the same with whole packets in any order among the connections, from now on without
-  gearmand's answers to compare with: what `server_engine` has as its books is right all the time.
+* submits: `Connection.send_submits` and `send` of each request.
+* answers: `Connection.send_args` and `send` of each event, for a server.
+* replies: `next_created` followed by `next_event`, and `next_event` alone. Both receive the same
+  pieces, and more requests are sent in between.
+* client, worker, server, admin: the results and the output of an engine that receives a stream
+  whole, byte by byte, and in pieces.
+* recording: a recorded exchange with gearmand and the same exchange with our server, in which parts
+  of later packets arrive early on their own connections. The output on each connection is the
+  recorded one, or the expected deviation.
+* shuffled: the same with whole packets in any order across connections. There are no answers of
+  gearmand to compare with, so the invariants of `server_engine` are checked instead.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _HANDLES: Final = (b"H:1", b"H:2", b"H:3", b"")
 _ABOUT_JOBS: Final = [p for p in FROM_SERVER if p.name.startswith(("WORK_", "JOB_C"))]
 _FOR_WORKERS: Final = [p for p in FROM_SERVER if p.name.startswith(("JOB_A", "NO"))]
 _LARGEST: Final = 5000
-#: The recordings that are replayed whole; the largest takes too long.
+#: The recordings to replay completely. The largest takes too long.
 _RECORDINGS: Final = sorted(VECTORS.keys() - LEFT_OUT.keys() - {"50_large_payload"})
 
 
@@ -64,7 +64,7 @@ def _compare(what: object, one: object, other: object) -> None:
 
 
 def _outcome(call: Callable[..., Any], *args: Any) -> Any:
-    """What `call` returns, or what it refuses."""
+    """Return the result or the exception of a call."""
     try:
         return call(*args)
     except LocalProtocolError as error:
@@ -127,7 +127,7 @@ def check_replies(program: Program) -> None:
                     submit = SubmitJob(b"f", b"%d" % number, b"")
                     request = submit if program.below(8) else OptionReq(b"exceptions")
                     for connection in (one, other):
-                        # Once one has failed, both have.
+                        # If one connection has failed, both have.
                         _outcome(connection.send, request, number)
             case 1:
                 data = b""
@@ -164,7 +164,7 @@ def _take_both(one: Connection, other: Connection, data: bytes) -> None:
 
 
 def _stream(program: Program, kinds: Any, magic: bytes = MAGIC_RESPONSE) -> list[bytes]:
-    """Packets and, perhaps, something else."""
+    """Return packets and, perhaps, other bytes."""
     parts: list[bytes] = []
     while program and sum(map(len, parts)) < _LARGEST:
         if program.below(16) == 0:
@@ -175,7 +175,7 @@ def _stream(program: Program, kinds: Any, magic: bytes = MAGIC_RESPONSE) -> list
 
 
 def _in_pieces(converse: Callable[[list[bytes]], Any], parts: list[bytes], size: int) -> None:
-    """Compare what `converse` makes of the parts of a stream, and of these in pieces."""
+    """Compare the results of `converse` for the parts of a stream and for smaller pieces."""
     whole = converse(parts)
     for step in (1, size):
         pieces = [part[at : at + step] for part in parts for at in range(0, len(part), step)]
@@ -183,7 +183,7 @@ def _in_pieces(converse: Callable[[list[bytes]], Any], parts: list[bytes], size:
 
 
 def _client(parts: list[bytes]) -> Any:
-    """What becomes of a client's requests; the first two are one job."""
+    """Return the outcome of a client's requests. The first two share a unique."""
     world = ClientWorld(exceptions=False, max_packet_size=4096)
     requests = [world.request(unique=unique) for unique in ("a", "a", "b", "c")]
     requests += [world.request(), world.request(background=True)]
@@ -200,12 +200,12 @@ def _client(parts: list[bytes]) -> Any:
 
 
 def _updates(request: Any) -> list[Any]:
-    """All that has come of a request."""
+    """Return all updates of a request."""
     return [list(request.data_updates), list(request.warning_updates)]
 
 
 def _worker(parts: list[bytes]) -> Any:
-    """What a worker of two slots gets and sends."""
+    """Return the jobs and the output of a worker with two slots."""
     world = WorkerWorld(max_jobs=2, max_packet_size=4096)
     stream = world.work()
     server = world.serve()
@@ -214,7 +214,7 @@ def _worker(parts: list[bytes]) -> Any:
 
     for part in parts:
         server.send_raw(part)
-        # A caller that comes at once, and takes no time.
+        # The caller takes each job at once, and finishes it without delay.
         while stream.ready and not stream.done and (job := world.next_job()) is not None:
             jobs.append((job.wire_handle, job.wire_task, job.unique, job.data))
             if job.link.alive:
@@ -226,7 +226,7 @@ def _worker(parts: list[bytes]) -> Any:
 
 
 def _server(parts: list[bytes]) -> Any:
-    """What a server answers."""
+    """Return a server's output."""
     world = ServerWorld(max_packet_size=4096)
     peer = world.connect()
     peer.send(CanDo(b"f"))
@@ -237,7 +237,7 @@ def _server(parts: list[bytes]) -> Any:
 
 
 def _admin(parts: list[bytes]) -> Any:
-    """What becomes of an admin client's question."""
+    """Return the outcome of an admin client's query."""
     world = admin_harness.World(max_reply_size=1000)
     question = world.ask(text.status())
     server = world.serve()
@@ -285,7 +285,7 @@ def check_admin(program: Program) -> None:
 
 @functools.cache
 def _ends(name: str) -> dict[str, list[int]]:
-    """For each connection, behind which of the bytes that its peer sent a server has an event."""
+    """Return each connection's offsets in its peer's stream at which a server has an event."""
     streams: dict[str, bytes] = {}
     for element in VECTORS[name].exchange:
         if not element.of_server:
@@ -306,13 +306,12 @@ def _ends(name: str) -> dict[str, list[int]]:
 
 
 class _Interleaved(Replay):
-    """A recorded exchange in which beginnings of packets come before it is their turn."""
+    """A replay in which parts of packets arrive early."""
 
     def __init__(self, name: str, program: Program) -> None:
         super().__init__(name, world=ServerWorld)
         self.program = program
-        #: For each connection, how many bytes its peer has sent in all, and how many of these
-        #: before it was their turn.
+        #: The number of bytes each peer has sent, and the number of bytes sent early.
         self.sent: dict[str, int] = {}
         self.early: dict[str, int] = {}
 
@@ -329,7 +328,7 @@ class _Interleaved(Replay):
         super().step(at, element, data)
 
     def _send_early(self, at: int, conn: str, size: int) -> None:
-        """Send up to `size` bytes of the next of `conn`, but no whole packet."""
+        """Send up to `size` bytes of the next packet on `conn`, but not all of it."""
         for element in self.exchange[at:]:
             if element.conn == conn and not element.of_server:
                 break
@@ -354,7 +353,7 @@ def check_recording(program: Program) -> None:
 
 
 def check_shuffled(program: Program) -> None:
-    """Check that a server keeps its books with what was sent in any other order."""
+    """Check that a server stays consistent if the packets arrive in another order."""
     name = program.pick(_RECORDINGS)
     left: dict[str, list[bytes]] = {}
     for element in VECTORS[name].exchange:
@@ -393,6 +392,6 @@ _CHECKS: Final = (
 
 
 def check(data: bytes) -> None:
-    """Raise unless the two ways do the same for the program `data`."""
+    """Raise if the two ways differ for the program `data`."""
     program = Program(data)
     program.pick(_CHECKS)(program)

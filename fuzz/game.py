@@ -1,6 +1,6 @@
-"""A game against an engine, and the steps that those against all engines share.
+"""A game against an engine, and the steps that the games against all engines share.
 
-A game's `steps` are what a program chooses from. They have an order, on which the corpus counts.
+A program chooses from the game's `steps`. The corpus depends on their order.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .program import SECONDS, Program
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: Seconds that are given for a call, or None.
+#: Timeouts for a call, in seconds or None.
 TIMEOUTS: Final = (None, None, *SECONDS)
-# A longer program says nothing that a shorter one can't, and takes long.
+# Maximum number of steps. Longer programs are slower and no better.
 _MAX_STEPS: Final = 80
-# More dead links say no more than these.
+# Maximum number of dead links to keep. More would not find more.
 _MAX_DEAD: Final = 4
 
 P = TypeVar("P", bound=links.Peer)
@@ -32,7 +32,7 @@ log = logging.getLogger("fuzz")
 
 
 def with_peer(step: Callable[[G, Any], None]) -> Callable[[G], None]:
-    """Make a step of what is done with one of the peers, which is not done if there is none."""
+    """Turn a function of a game and a peer into a step. Without a peer, the step does nothing."""
 
     @functools.wraps(step)
     def do(game: G) -> None:
@@ -44,7 +44,7 @@ def with_peer(step: Callable[[G, Any], None]) -> Callable[[G], None]:
 
 
 class Game(Generic[P]):
-    """An engine in its world, and everybody who is against it."""
+    """An engine in its world, and its adversaries."""
 
     world: Any
     engine: Any
@@ -61,7 +61,7 @@ class Game(Generic[P]):
         return now
 
     def play(self) -> None:
-        """Do the steps of the program, as many as there are, and look behind each."""
+        """Do the steps of the program, and check the invariants after each."""
         for _ in range(_MAX_STEPS):
             if not self.program:
                 break
@@ -75,39 +75,39 @@ class Game(Generic[P]):
         self.end()
 
     def peer(self) -> P | None:
-        """One of the peers to which a connection is open, if there is any."""
+        """Return a peer with an open connection, if there is any."""
         raise NotImplementedError
 
     def follow(self) -> None:
-        """What the driver, and others, do behind each step."""
+        """Do the work of the driver and of others after each step."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """What has to be true at any time."""
+        """Check the invariants."""
         self.world.look()
         self.forget(self.dead())
         timers = self.engine._timers
         assert len(timers._heap) <= 128 + 2 * len(timers)
 
     def end(self) -> None:
-        """All comes to its end."""
+        """End the game, and check that everything ends."""
         raise NotImplementedError
 
     def dead(self) -> list[P]:
         return [peer for peer in self.world.peers if not peer.link.alive]
 
     def forget(self, dead: Sequence[P]) -> None:
-        """Forget the dead ones, but for the last."""
+        """Remove dead peers, except the last few."""
         for peer in dead[:-_MAX_DEAD]:
             self.world.peers.remove(peer)
 
     def give(self, peer: P, data: bytes) -> None:
-        """Let `data` come, perhaps in pieces."""
+        """Let the engine receive `data`, possibly in pieces."""
         for piece in self.program.pieces(data):
             peer.send_raw(piece)
 
     def too_late(self) -> None:
-        """What a driver says about a link that is no more changes nothing."""
+        """Check that events on a dead link, as a driver reports them, change nothing."""
         dead = self.dead()
         if dead:
             engine, peer = self.engine, self.program.pick(dead)
@@ -122,7 +122,7 @@ class Game(Generic[P]):
 
 
 class ConnectingGame(Game[S]):
-    """One against an engine that asks for connections."""
+    """A game against an engine that requests connections."""
 
     def follow(self) -> None:
         self.world.pump()
@@ -163,7 +163,7 @@ class ConnectingGame(Game[S]):
         self.engine.disconnect(self.now, self.program.pick(self.engine.pool.servers))
 
     def close(self) -> None:
-        # Rarely, as nothing can be done behind it.
+        # Rarely, because a closed engine ends the game.
         if self.program.byte() == 1:
             self.engine.close(self.now)
 

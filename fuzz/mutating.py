@@ -1,4 +1,4 @@
-"""What the plain runner makes inputs of: those of the corpus, changed, and bytes by chance."""
+"""The inputs of the plain runner: mutated inputs of the corpus, and random bytes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _LONGEST: Final = 600
 
 
 def load(target: str) -> list[bytes]:
-    """Return the inputs of the corpus of a target."""
+    """Return the corpus of a target."""
     folder = CORPUS / target
     return [path.read_bytes() for path in sorted(folder.glob("*"))] if folder.is_dir() else []
 
 
 def generate(rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """Return an input: one of `seeds`, changed, or bytes by chance."""
+    """Return an input: one of `seeds` with a change, or random bytes."""
     if not seeds or rng.random() < 0.4:
         return rng.randbytes(rng.choice([20, 60, 200, _LONGEST]))
     data = rng.choice(seeds)
@@ -50,11 +50,11 @@ def mutate(rng: random.Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
 
 
 def minimise(data: bytes, fails: Callable[[bytes], bool]) -> bytes:
-    """Return a smaller input that fails as `data` does: first chunks go, then bytes become zeros.
+    """Return a smaller input that also fails. Remove chunks first, then replace bytes by zeros.
 
     Args:
-        data: An input for which `fails` is true.
-        fails: Whether an input fails.
+        data: A failing input.
+        fails: A predicate that tells whether an input fails.
     """
     size = len(data) // 2
     while size:

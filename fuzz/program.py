@@ -1,7 +1,7 @@
-"""The bytes of an input as a program: each byte chooses a step, or what a step is done with.
+"""The bytes of an input as a program. Each byte chooses a step, or an argument of a step.
 
-So a fuzzer that cuts, repeats and exchanges bytes cuts, repeats and exchanges steps. Any bytes are
-a program, and where they end in the middle of a step, what is missing is zeros.
+A fuzzer that cuts, repeats and swaps bytes therefore cuts, repeats and swaps steps. Any bytes are a
+valid program. If they end in the middle of a step, zeros follow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A byte from here on is no choice out of a pool: so many bytes follow, less this.
+# A smaller byte is an index into a pool. This byte and larger ones are followed by (byte - _OWN)
+# literal bytes.
 _OWN: Final = 240
 
 
@@ -35,15 +36,15 @@ _POOLS: Final[dict[str, Sequence[bytes]]] = {
     "code": (b"QUEUE_ERROR", b"JOB_NOT_FOUND", b"UNKNOWN_OPTION", b"not_worker", b"X"),
     "text": (b"", b"some+text", b"NUL\0"),
 }
-#: What comes to a server, and from one.
+#: The packets for a server, and those from a server.
 TO_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.receiver]
 FROM_SERVER: Final = [packet for packet in PACKETS if Role.SERVER in packet.sender]
-#: Seconds that may pass, or be given for a call.
+#: Durations and timeouts, in seconds.
 SECONDS: Final = (0.0, 0.01, 0.3, 1.0, 4.0, 11.0, 35.0, 400.0)
 
 
 class Program:
-    """What is left of a program."""
+    """The rest of a program."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -53,39 +54,39 @@ class Program:
         return self._at < len(self._data)
 
     def byte(self) -> int:
-        """The next byte."""
+        """Return the next byte."""
         self._at += 1
         return self._data[self._at - 1] if self._at <= len(self._data) else 0
 
     def below(self, count: int) -> int:
-        """A number from 0 to `count` - 1."""
+        """Return a number from 0 to `count` - 1."""
         return self.byte() % count
 
     def flag(self) -> bool:
-        """A choice of two."""
+        """Return True or False."""
         return self.byte() % 2 == 1
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of `items`, of which there are some."""
+        """Return one of `items`, which must not be empty."""
         return items[self.byte() % len(items)]
 
     def some(self, items: Sequence[T], most: int) -> list[T]:
-        """None to `most` of `items`, of which any may be there again."""
+        """Return up to `most` of `items`, possibly with repetitions."""
         count = self.byte() % (most + 1) if items else 0
         return [self.pick(items) for _ in range(count)]
 
     def raw(self, size: int) -> bytes:
-        """The next bytes, as they are."""
+        """Return the next bytes unchanged."""
         self._at += size
         return self._data[self._at - size : self._at]
 
     def value(self, pool: Sequence[bytes]) -> bytes:
-        """One of `pool`, or up to 15 bytes of its own."""
+        """Return one of `pool`, or up to 15 literal bytes."""
         byte = self.byte()
         return pool[byte % len(pool)] if byte < _OWN else self.raw(byte - _OWN)
 
     def event(self, kinds: Sequence[PacketType], handles: Sequence[bytes]) -> PacketEvent:
-        """A packet of one of `kinds`, about one of `handles` if it is about a job."""
+        """Return a packet of one of `kinds`, with one of `handles` if it has a handle."""
         packet = self.pick(kinds)
         args: list[bytes] = []
         for name in packet.args:
@@ -95,6 +96,6 @@ class Program:
         return EVENT_CLASSES[packet.number](*args)
 
     def pieces(self, data: bytes) -> list[bytes]:
-        """`data` as it is, or in pieces, of which there are not very many."""
+        """Return `data` whole, or in a moderate number of pieces."""
         size = max(self.pick([len(data), len(data), 1, 7]), len(data) // 40, 1)
         return [data[at : at + size] for at in range(0, len(data), size)]

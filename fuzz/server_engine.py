@@ -1,20 +1,18 @@
-"""Whatever comes, a job server's engine raises nothing, keeps its books, and loses nobody's job.
+"""For any input, a job server's engine does not raise, stays consistent and loses no job.
 
-The input is a program (see `program`): clients, workers and admins connect, ask, send any bytes,
-do not read, shut one side down or vanish; both clocks go on, and the wall clock jumps. After each
-step:
+The input is a program (see `program`). Clients, workers and admins connect, send requests and any
+bytes, stop reading, shut down one direction, or vanish. Both clocks advance, and the wall clock
+jumps. After each step:
 
-* no call has raised: the caller's side of a server has nothing to refuse, but for `serve` when the
-  server has ended;
-* functions, jobs, links, timers and memory are in accord, byte by byte
-  (`tests.engines.server_harness`);
-* memory is not over `max_memory` by more than what links may have that are not worth cutting off;
-* `next_deadline` has moved on behind the time that `handle_timeout` was told;
-* whoever sends requests only gets answers in order, each job's end once, and nothing about a job
-  that it does not wait for; what those get that send other bytes is packets and lines, too.
+* No call has raised, except `serve` after the server has ended.
+* Functions, jobs, links, timers and memory agree, byte by byte (`tests.engines.server_harness`).
+* Memory exceeds `max_memory` at most by the bytes of links that are too small to disconnect.
+* After `handle_timeout`, `next_deadline` is later than the time passed to it.
+* A peer that sends only valid requests receives answers in order, the end of each of its jobs once,
+  and nothing about other jobs. Peers that send other bytes also receive valid packets and lines.
 
-At the end a good worker does what is left, and nobody's foreground job is without its end; then the
-server shuts down, and `serve` is over.
+At the end, a good worker does the remaining jobs, and every foreground job has ended. Then the
+server shuts down, and `serve` returns.
 """
 
 from __future__ import annotations
@@ -68,7 +66,7 @@ from .worlds import ServerWorld, packed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: What a server's `Connection` may refuse a client for: such a request goes out as it is.
+#: Reasons why a server's `Connection` refuses a client's request. Such a request is sent as it is.
 ALLOWED: Final[dict[type[Exception], str]] = {
     LocalProtocolError: "servers would not take it; gearmand would close, say"
 }
@@ -95,27 +93,27 @@ _LINES: Final = (
     b"getpid",
     b"verbose",
 )
-#: All servers of a World give out the same handles.
+#: The handles. All servers in a World assign the same ones.
 _HANDLES: Final = list(itertools.islice(ServerWorld().engine.queue._handles, 6))
 _MAX_PEERS: Final = 8
 
 
 class _Heard:
-    """What a peer has heard."""
+    """The expected and received data of a peer."""
 
     def __init__(self) -> None:
-        #: Handles that it waits for the end of, and for how many of its submits.
+        #: The number of the peer's submits that wait for the end of each handle.
         self.waits_for: Counter[bytes] = Counter()
-        #: Whether it has sent anything that its Connection does not know of.
+        #: True if the peer has sent bytes that its Connection does not know of.
         self.is_wild = False
-        #: Whether it may still send.
+        #: False once the peer has shut down its sending side.
         self.may_send = True
-        #: What is not a whole packet or line yet.
+        #: An incomplete packet or line.
         self.rest = b""
 
 
 class _Game(Game[Peer]):
-    """A server, and everybody who is against it."""
+    """A server and its adversaries."""
 
     world: ServerWorld
     engine: ServerEngine
@@ -163,7 +161,7 @@ class _Game(Game[Peer]):
             self.close,
         ]
 
-    # Those who connect.
+    # The peers.
 
     def living(self) -> list[Peer]:
         return [peer for peer in self.world.peers if not peer.closed]
@@ -178,7 +176,7 @@ class _Game(Game[Peer]):
             self.heard[peer] = _Heard()
 
     def shake_hands(self) -> None:
-        """One that is to shake hands connects, or it has done so, or has failed to."""
+        """Let a peer start a handshake, or let a handshake succeed or fail."""
         world = self.world
         waiting = [p for p in self.living() if not p.link.is_up and p.link in self.engine.links]
         choice = self.program.below(3)
@@ -207,16 +205,16 @@ class _Game(Game[Peer]):
 
     @with_peer
     def stall(self, peer: Peer) -> None:
-        """A peer stops to read, or goes on."""
+        """Let a peer stop or resume reading."""
         if peer.reads:
             peer.stop_reading()
         else:
             peer.read_on()
 
-    # What they send.
+    # The peers' packets.
 
     def _send(self, peer: Peer, *events: Event) -> None:
-        """Send it, through the peer's Connection if that takes it."""
+        """Send events, through the peer's Connection if it accepts them."""
         data = b""
         for event in events:
             try:
@@ -238,7 +236,7 @@ class _Game(Game[Peer]):
 
     @with_peer
     def say_of_job(self, peer: Peer) -> None:
-        """A worker says something about a job that is its own, as it should."""
+        """Let a worker send a valid packet about one of its jobs."""
         if peer.link.jobs:
             kinds = [p for p in _OF_WORKERS if p.name.startswith("WORK_")]
             event = self.program.event(kinds, list(peer.link.jobs))
@@ -251,7 +249,7 @@ class _Game(Game[Peer]):
 
     @with_peer
     def work(self, peer: Peer) -> None:
-        """A worker that knows what it does."""
+        """Let a well-behaved worker do a job."""
         if not peer.reads or self.heard[peer].is_wild:
             return
         self._send(peer, CanDo(b"f"), CanDo(b"g"), GrabJobUniq())
@@ -268,7 +266,7 @@ class _Game(Game[Peer]):
 
     @with_peer
     def send_packet(self, peer: Peer) -> None:
-        """A packet that nobody should send to a server, or whose size or magic is not right."""
+        """Send a packet that is not for servers, or whose size or magic is wrong."""
         self.heard[peer].is_wild = True
         event = self.program.event(PACKETS, _HANDLES)
         magic = MAGIC_RESPONSE if self.program.below(4) == 0 else MAGIC_REQUEST
@@ -289,7 +287,7 @@ class _Game(Game[Peer]):
         self.world.wait(self.program.pick(SECONDS))
 
     def sleep(self) -> None:
-        """Time passes, and the driver comes late."""
+        """Let time pass, and let the driver be late."""
         world = self.world
         world.now += self.program.pick(SECONDS)
         world.call(self.engine.handle_timeout, world.now)
@@ -298,26 +296,26 @@ class _Game(Game[Peer]):
         self.world.ahead += self.program.pick([-100.0, -1.0, 1.0, 100.0])
 
     def let_one_turn_pass(self) -> None:
-        """Those that are behind stay so from now on, or go on."""
+        """Keep links with a backlog waiting from now on, or let them continue."""
         world = self.world
         if world.is_behind:
             world.turn()
         world.goes_on = not world.goes_on
 
     def shut_down(self) -> None:
-        # Rarely, as nothing can be done behind it.
+        # Rarely, because a server that has shut down ends the game.
         if self.program.byte() == 1 and not self.engine.closed:
             self.world.shut_down(graceful=self.program.flag())
 
     def close(self) -> None:
-        """Rarely: it is over; with an error, or in the child of a fork."""
+        """Close the engine, rarely, or make it crash."""
         match self.program.byte():
             case 1:
                 self.world.call(self.engine.close, self.now)
             case 2:
                 self.engine.abandon(OSError("interrupted"))
 
-    # What has to be true.
+    # Invariants.
 
     def follow(self) -> None:
         self.hear()
@@ -344,7 +342,7 @@ class _Game(Game[Peer]):
             assert event.code.isupper(), event
 
     def _hear_any(self, peer: Peer) -> None:
-        """Packets and lines, whatever they answer."""
+        """Check that a peer's input consists of packets and lines, regardless of its requests."""
         heard = self.heard[peer]
         data = heard.rest + peer.take_raw()
         while data:
@@ -405,7 +403,7 @@ class _Game(Game[Peer]):
         world.wait(61.0)
         for peer in self.living():
             if self.heard[peer].is_wild or not self.heard[peer].may_send:
-                peer.close()  # It may have stopped in the middle of a packet.
+                peer.close()  # The peer might have stopped in the middle of a packet.
             elif peer.link.is_up:
                 peer.send_raw(raw(*[WorkComplete(handle, b"") for handle in list(peer.link.jobs)]))
         self.hear()
@@ -426,7 +424,7 @@ class _Game(Game[Peer]):
                 assert not self.heard[peer].waits_for.total(), peer
 
     def _do_one(self, worker: Peer, function: bytes) -> None:
-        """A good worker comes, does what there is of a function, and leaves."""
+        """Let a good worker connect, do all jobs of a function, and disconnect."""
         worker.send_raw(raw(CanDo(function)))
         while not worker.closed:
             worker.connection.send(GrabJob())
@@ -441,5 +439,5 @@ class _Game(Game[Peer]):
 
 
 def check(data: bytes) -> None:
-    """Raise unless the invariant holds for the program `data`."""
+    """Raise if the invariant does not hold for the program `data`."""
     _Game(Program(data)).play()

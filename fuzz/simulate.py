@@ -1,12 +1,12 @@
-"""Run simulations one after the other, each from a seed of its own, until the time is over.
+"""Run simulations one after the other, each with its own seed, until the time is up.
 
-    python -m fuzz.simulate --minutes 20            new seeds; --seconds, too
+    python -m fuzz.simulate --minutes 20            new seeds; also --seconds
     python -m fuzz.simulate --seconds 20 --seed 7   the seeds 7, 8, 9, ...
-    python -m fuzz.simulate --replay FILE           a plan, as a failure prints it
+    python -m fuzz.simulate --replay FILE           a plan, as printed by a failure
 
-What a run does, and what it looks for, is in `simulation` and in `gearman_proto.testing.network`. A
-failure ends it, with the seed, the last steps, and the plan, of which all is taken away that the
-failure does not need; the exit status is 1.
+`simulation` and `gearman_proto.testing.network` describe a run and its checks. A failure ends the
+program with exit status 1. It prints the seed, the last steps, and the plan, reduced to the steps
+that the failure needs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from gearman_proto.testing.simulation import SimulationError
 if TYPE_CHECKING:
     from fuzz.simulation import Plan
 
-# Seconds of each stretch of which the speed is printed.
+# Seconds between two reports of the speed.
 _STRETCH = 20.0
 
 
 def main() -> int:
-    """Do what the command line asks for; return the exit status."""
+    """Run the command line. Return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--seconds", type=float, default=0.0)
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def simulate(seconds: float, seed: int, *, is_to_shrink: bool = True) -> int:
-    """Run the seeds from `seed` on for so many seconds; return the exit status."""
+    """Run the seeds from `seed` on for `seconds` seconds. Return the exit status."""
     begun, first = time.monotonic(), seed
     said = begun
     steps = 0
@@ -84,12 +84,12 @@ def simulate(seconds: float, seed: int, *, is_to_shrink: bool = True) -> int:
 
 
 def report(plan: Plan, error: SimulationError, seed: int, *, is_to_shrink: bool) -> None:
-    """Print what was found, and as little of the plan as will do."""
+    """Print a failure and a reduced plan."""
     print(f"plan of seed {seed}, {len(plan)} steps: {error}", flush=True)
     if not is_to_shrink:
         return
     kind = error.problem[:20]
-    # Without those that do the jobs, any plan fails.
+    # Without servers and workers, any plan fails.
     kept = [step for step in plan if step[0] in ("network", "server", "worker")]
 
     def still(steps: Plan) -> bool:
@@ -104,12 +104,12 @@ def report(plan: Plan, error: SimulationError, seed: int, *, is_to_shrink: bool)
 
 
 def read(text: str) -> Plan:
-    """Return the plan that stands in `text`, a step in each line."""
+    """Return the plan in `text`, which has one step on each line."""
     return [ast.literal_eval(line) for line in text.splitlines() if line.strip()]
 
 
 def replay(plan: Plan) -> int:
-    """Run a plan; return the exit status."""
+    """Run a plan. Return the exit status."""
     error = fails(plan)
     if error is None:
         print("nothing was found")

@@ -1,10 +1,10 @@
-"""Clients, workers, servers and admin clients keep their promises in any network, whatever happens.
+"""In any network, clients, workers, servers and admin clients keep their promises.
 
-A plan is a list of steps, each a tuple that Python can read again: what there is, what its
-applications do and when, and what goes wrong and when. It is drawn from a seed or from bytes; any
-part of it is a plan, too, so it can be shrunk.
+A plan is a list of steps, which are tuples of Python literals: the nodes, the actions of their
+applications, the faults, and the time of each. A plan is generated from a seed or from bytes. Any
+part of a plan is a plan too, so plans can be shrunk.
 
-`check` is for atheris and pytest; `simulate` runs plans one after the other.
+`check` is for atheris and pytest. `simulate` runs plans one after the other.
 """
 
 from __future__ import annotations
@@ -45,15 +45,17 @@ COMMANDS: Final[dict[str, text.Command[Any]]] = {
     "create": text.create_function("other"),
     "drop": text.drop_function("other"),
 }
-# Share of the plans that have slow links; maximum size of all their large payloads, in bytes.
+# The fraction of plans with slow links, and the maximum total size of their large payloads in
+# bytes.
 _SLOW: Final = 0.4
 _MOST_BYTES: Final = 12_000_000
-# Bytes of data that lets the plan be drawn from them; the rest is drawn from a sum of all.
+# Number of bytes for each random number. After the bytes are used up, a hash of them seeds the
+# rest.
 _WORD: Final = 2
 
 
 class Bytes(random.Random):
-    """Chance that comes from bytes, as long as there are some.
+    """A random generator that draws from given bytes as long as there are any.
 
     Args:
         data: The bytes.
@@ -75,16 +77,16 @@ class Bytes(random.Random):
         return super().random() if number is None else number
 
     def getrandbits(self, k: int) -> int:
-        """Return a number of so many bits."""
+        """Return a number of `k` bits."""
         number = self._take()
         return super().getrandbits(k) if number is None else int(number * 2**k)
 
 
-# What the jobs do: their data says it.
+# The work of a job, as described by its data.
 
 
 def work(job: WorkerJob) -> bytes | Iterator[Step]:
-    """Do what the data of the job says."""
+    """Do the work that the job's data describes."""
     number, seconds, updates, end, _ = job.data.split(b" ", 4)
     end, _, more = end.partition(b"+")
     result = b"%s by %s" % (number, job.wire_handle) + b"." * int(more or b"0")
@@ -117,11 +119,11 @@ def _finish(end: bytes, result: bytes) -> bytes:
 
 
 def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
-    """Draw a plan.
+    """Generate a plan.
 
     Args:
-        rng: Where chance comes from.
-        size: How many actions of applications it has at most.
+        rng: The random generator.
+        size: Maximum number of actions of applications.
     """
     chance = rng.random
     calm = chance() < 0.2
@@ -134,7 +136,7 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
     }
     plan: Plan = [("network", rng.getrandbits(32), network)]
     servers = [f"s{number}" for number in range(rng.choice([1, 1, 1, 2, 3]))]
-    # A job that always takes too long is run again and again.
+    # A job that always times out is retried again and again.
     limits = [1.5, 3.0] if chance() < 0.3 else [None]
     retries = [None, None, None, 10, 0] if limits == [None] else [2, 1, 0]
     for name in servers:
@@ -148,7 +150,7 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
         if len(servers) > 1:
             options["routing"] = rng.choice(["random", "unique"])
         if options["heartbeat"] is None and not calm:
-            options["heartbeat"] = 5.0  # A connection that is silent would never end.
+            options["heartbeat"] = 5.0  # Otherwise, a call on a silent connection would never end.
         plan.append(("client", name, _some(rng, servers), options))
     workers = [f"w{number}" for number in range(rng.randrange(1, 4))]
     for name in workers:
@@ -201,7 +203,7 @@ def _slowed(rng: random.Random, plan: Plan, clients: list[str], workers: list[st
         "tunnel": rng.choice([0, 0, 0, 65_536, 2_000_000]),
     }
     if rng.random() < 0.5:
-        # Only a connection that nothing has happened to must be kept.
+        # Only connections without faults are required to survive.
         steps = [step for step in steps if step[0] != "fault" or " throttle " in step[2]]
     horizon = rng.choice([30.0, 300.0, 1000.0])
     most = _MOST_BYTES
@@ -270,7 +272,7 @@ def _action(
         worker = rng.choice(workers)
         if rng.random() < 0.5:
             return [("stop", at, worker), ("work", round(at + rng.uniform(0.0, 10.0), 6), worker)]
-        # The first one does everything, so that nothing is left that nobody does.
+        # The first worker does all functions, so that no job is left over.
         function = rng.choice(FUNCTIONS)
         return [
             (
@@ -289,7 +291,7 @@ def _action(
         }
         jobs = [_job(rng, kind) for _ in range(rng.randrange(1, 2 * burst))]
         if jobs[0].get("unique") == "-":
-            # The unique of one is the data of another, which is no reason to join them.
+            # Use the data of one job as the unique of another. The server must not coalesce them.
             jobs.append({**jobs[0], "unique": jobs[0]["data"][:60].decode()})
         return [
             (
@@ -325,12 +327,15 @@ def _job(rng: random.Random, kind: str) -> dict[str, Any]:
 
 
 def _padded(*, data: bytes, more: int = 0, **job: Any) -> dict[str, Any]:
-    """Return a job of a plan with all its data, which would make the plan hard to read."""
+    """Return a job of a plan with padded data.
+
+    In the plan itself, the padding would be hard to read.
+    """
     return {**job, "data": data + b"x" * more}
 
 
 def _size_of(job: dict[str, Any]) -> int:
-    """Return how many bytes go from one node to another because of a job of a plan, roughly."""
+    """Return the approximate number of bytes that nodes exchange because of a job."""
     _, _, updates, end, _ = job["data"].split(b" ", 4)
     more = int(end.partition(b"+")[2] or b"0")
     size: int = len(job["data"]) + job.get("more", 0) + (1 + int(updates)) * more
@@ -344,7 +349,7 @@ class Run:
     """A run of a plan.
 
     Args:
-        plan: The plan, or a part of one.
+        plan: A plan, or a part of one.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -358,21 +363,22 @@ class Run:
         )
         self.horizon = 0.0
         self._jobs = 0
-        # Seconds that all payloads take on the slowest link, each way.
+        # Seconds that all payloads need on the slowest link, in each direction.
         self._transfers = 0.0
         self._calls: dict[str, list[Call]] = {}
-        # What nodes have to do that are stopped, in order.
+        # Delayed actions of stopped nodes, in order.
         self._held: dict[str, list[tuple[int, str, tuple[Any, ...]]]] = {}
         for step in plan[1:]:
             self._plan(*step)
 
     def run(self) -> None:
-        """Run it, to its end."""
+        """Run the plan to its end."""
         self.net.run(self.horizon)
         for node in list(self.net.nodes.values()):
             if isinstance(node, WorkerNode):
                 self._do("work", node.name)
-        # Each job may take ten seconds, and one worker may have all of them. Some are sent again.
+        # Each job can take ten seconds, one worker might have to do all of them, and some jobs are
+        # retried.
         self.net.check(PATIENCE + 10.0 * self._jobs + 20.0 * self._transfers)
 
     def _plan(self, kind: str, *args: Any) -> None:
@@ -472,7 +478,7 @@ class Run:
             node.updates(call.requests[0], timeout=timeout)
 
     def _then(self, node: ClientNode, call: Call, then: str) -> None:
-        """A submit is over."""
+        """Continue after the end of a submit."""
         if not node.is_up:
             return
         if then == "forget":
@@ -482,10 +488,13 @@ class Run:
 
 
 def check(data: bytes) -> int:
-    """Run a simulation whose plan comes from `data`. Returns how many steps it took.
+    """Run a simulation whose plan is generated from `data`.
+
+    Returns:
+        The number of steps.
 
     Raises:
-        SimulationError: Something was found that must not be.
+        SimulationError: An invariant does not hold.
     """
     run = Run(plan_of(Bytes(data), size=20))
     run.run()
@@ -493,7 +502,7 @@ def check(data: bytes) -> int:
 
 
 def fails(plan: Plan) -> SimulationError | None:
-    """Run `plan`, and return what was found, if anything."""
+    """Run `plan`. Return the failure, or None."""
     try:
         Run(plan).run()
     except SimulationError as error:

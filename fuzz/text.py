@@ -1,18 +1,16 @@
-"""Any text is read, refused by the documented exceptions, or shown, in any pieces alike.
+"""Any text is parsed, refused with a documented exception, or printed, in any pieces alike.
 
-The first byte of the input chooses what the others are; ALLOWED has what may be raised:
+The first byte of the input chooses the kind of text. ALLOWED lists the exceptions.
 
-* the reply to an admin command: whole, byte by byte and in pieces it is the same value or error,
-  and a list that is written again as a server writes it is the same list, and the same bytes;
-* names of functions: the list in which a server writes them is read as those names;
-* a line for our server: its reply is what an admin client can read, as it is for a server that has
-  functions, jobs and workers, and is whole lines;
-* a name for a command of an admin client: the server finds the same name in the line;
-* a server's address, or a list of them: what is taken says where it is in a form that means the
-  same again;
-* foreign text: it is shown as one printable line, which is shown as itself;
-* the lines of a file for ``gearmanctl submit --lines``: the chunks that it is read in do not
-  matter, and nothing is lost.
+* Reply to an admin command: whole, byte by byte and in pieces, it gives the same value or error. A
+  list that is formatted like a server's reply is parsed to an equal list, and has the same bytes.
+* Names of functions: a list that a server has formatted contains these names.
+* Line for our server: an admin client can parse the reply, which consists of whole lines. This also
+  holds for a server that has functions, jobs and workers.
+* Name for a command of an admin client: the server finds the same name in the line.
+* Address of a server, or a list of addresses: parsing the printed form gives the same address.
+* Foreign text: its printable form is one printable line, and is its own printable form.
+* Lines of a file for ``gearmanctl submit --lines``: the chunks do not matter, and no byte is lost.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ from . import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What may be raised, by what is called. (For a reply it is ServerError, RemoteProtocolError.)
+#: The exceptions of each operation. (For a reply they are ServerError and RemoteProtocolError.)
 ALLOWED: Final[dict[str, tuple[type[Exception], ...]]] = {
     "a name or a number of a command": (TypeError, ValueError),
     "an address": (TypeError, ValueError),
@@ -63,7 +61,7 @@ _COMMANDS: Final[list[Command[Any]]] = [
     text.cancel_job("H:1"),
     text.shutdown(graceful=True),
 ]
-#: Whose lists are written as they were read.
+#: Commands whose lists are formatted exactly as they were received.
 _FAITHFUL: Final = (text.status(), text.prioritystatus(), text.show_unique_jobs())
 _NAMED: Final[list[Callable[[bytes], Command[Any]]]] = [
     text.cancel_job,
@@ -75,7 +73,10 @@ _MAX_SIZE: Final = 2000
 
 
 def _read(command: Command[Any], data: bytes, step: int) -> Any:
-    """What `data`, in pieces of `step` bytes, is in answer to `command`: a value, or an error."""
+    """Parse `data`, received in pieces of `step` bytes, as the reply to `command`.
+
+    Return a value or an error.
+    """
     connection = Connection(Role.CLIENT)
     connection.send(command.event)
     answer = Reply(command, _MAX_SIZE)
@@ -90,7 +91,7 @@ def _read(command: Command[Any], data: bytes, step: int) -> Any:
     except ServerError as error:
         return error.code, error.text, ServerError
     except RemoteProtocolError:
-        return RemoteProtocolError  # What it says may be less where less has come.
+        return RemoteProtocolError  # The text of the error depends on the bytes received so far.
     return None
 
 
@@ -117,7 +118,7 @@ def _check_list(command: Command[Any], value: tuple[Any, ...]) -> None:
 
 
 def _check_bytes(command: Command[Any], data: bytes, value: tuple[Any, ...]) -> None:
-    """Check that no byte of a list is lost, but for zeros before numbers and the ends of rows."""
+    """Check that a list keeps all bytes, except leading zeros of numbers and the ends of lines."""
     lines = data.split(b"\n")
     end = next(at for at, line in enumerate(lines) if line in (b".", b".\r"))
     listed = b"".join(line + b"\n" for line in lines[:end])
@@ -127,13 +128,13 @@ def _check_bytes(command: Command[Any], data: bytes, value: tuple[Any, ...]) -> 
 
 
 def check_names(data: bytes) -> None:
-    """Check that names are found in the list in which a server writes them."""
+    """Check that parsing a list, as a server formats it, finds all names."""
     names = [
         text.FunctionStatus(to_text(name), 1, 20, 0)
         for name in data.replace(b"\0", b"").split(b";")
     ]
     written = b"".join(_line(each) for each in names)
-    # What can't be told apart is left out: a line of a name that is a row, or the end, or ERR.
+    # Skip ambiguous lists, where a name looks like a row, the end, or ERR.
     rows = re.findall(rb"\t\d+\t\d+\t\d+\r?$", written, re.MULTILINE)
     if len(rows) > len(names) or re.search(rb"^\.\r?$|\AERR( |\r?$)", written, re.MULTILINE):
         return
@@ -148,7 +149,7 @@ def _plain(listed: bytes) -> bytes:
 
 
 def _line(each: Any) -> bytes:
-    """An element of a list as a server writes it."""
+    """Return an element of a list as a server formats it."""
     if isinstance(each, str):
         return each.encode("utf-8", "surrogateescape") + b"\n"
     if isinstance(each, text.WorkerStatus):
@@ -161,7 +162,7 @@ def _line(each: Any) -> bytes:
 
 @functools.cache
 def _server() -> World:
-    """A server that has something to list. No line that is asked here changes that."""
+    """Return a server that has something to list. No line in the test changes that."""
     world = World()
     world.worker(b"f", b"two words", b"\xff\n")
     client = world.connect()
@@ -189,7 +190,7 @@ def check_command(data: bytes) -> None:
 
 
 def check_name(data: bytes) -> None:
-    """Check that a server finds the name that a command was made of."""
+    """Check that a server finds the name that a command was created with."""
     make = _NAMED[data[0] % len(_NAMED)] if data else _NAMED[0]
     name = data[1:]
     try:
@@ -204,13 +205,13 @@ def check_name(data: bytes) -> None:
         raise Failure(f"{name!r} came out of {event!r}")
     if server.next_event() is not NEED_DATA:
         raise Failure(f"{name!r} is more than one line: {sent!r}")
-    # A number is read as far as it is one.
+    # The server ignores what follows the number.
     if abs(number(name)) >= 10**19:
         raise Failure(f"{name!r} is {number(name)}")
 
 
 def check_address(data: bytes) -> None:
-    """Check what is said of a server's address."""
+    """Check the parser of server addresses."""
     spec: Any = data.decode("utf-8", "surrogateescape")
     host, comma, port = spec.partition(",")
     specs: list[Any] = [spec, data]
@@ -236,7 +237,7 @@ def check_address(data: bytes) -> None:
 
 
 def check_shown(data: bytes) -> None:
-    """Check how foreign text is shown."""
+    """Check the printable form of foreign text."""
     line = shown(data)
     if not line.isprintable() or shown(line) != line:
         raise Failure(f"{data!r} is shown as {line!r}")
@@ -251,7 +252,7 @@ def check_shown(data: bytes) -> None:
 
 
 def check_lines(data: bytes) -> None:
-    """Check that the chunks do not matter that lines come in."""
+    """Check that the lines are the same for any chunks."""
     step = 1 + (data[0] if data else 0)
     data = data[1:]
     outcomes = []
@@ -282,5 +283,5 @@ _CHECKS: Final = (
 
 
 def check(data: bytes) -> None:
-    """Raise unless the invariant holds for `data`."""
+    """Raise if the invariant does not hold for `data`."""
     _CHECKS[data[0] % len(_CHECKS) if data else 0](data[1:])

@@ -1,17 +1,17 @@
-"""Whatever comes, a worker's engine raises nothing, keeps its books, and its work and calls end.
+"""For any input, a worker's engine does not raise, stays consistent and ends its work and calls.
 
-The input is a program (see `program`): the caller registers, works, takes jobs, sends what it likes
-about them and stops; servers give jobs, answer wrongly, do not read, and send any bytes; links
-fail, and time passes. After each step:
+The input is a program (see `program`). The caller registers functions, works, takes jobs, sends any
+packets about them, and stops. Servers assign jobs, answer wrongly, stop reading, and send any
+bytes. Links fail and time passes. After each step:
 
-* no call has raised but those of the caller's side, and those only what ALLOWED has;
-* phases, slots, jobs and timers are in accord (`tests.engines.worker_harness`);
-* a call that is not done has a deadline, or stands on a living link that is watched;
-* `next_deadline` has moved on behind the time that `handle_timeout` was told;
-* what the engine has written is read by a server's Connection, and no part of it is refused;
-* timers, notices and received bytes that are kept are bounded.
+* Only calls of the caller's side have raised, and only exceptions in ALLOWED.
+* Phases, slots, jobs and timers agree (`tests.engines.worker_harness`).
+* A pending call has a deadline, or depends on a living link that is monitored.
+* After `handle_timeout`, `next_deadline` is later than the time passed to it.
+* A server's Connection accepts the engine's whole output.
+* The numbers of timers, notices and buffered bytes are bounded.
 
-At the end the worker is told to stop, and with time its work is over, whatever servers do.
+At the end, the worker is stopped. After some time its work ends, whatever servers do.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from gearman_proto.engines.worker import WorkerEngine
     from gearman_proto.jobs.assigned import WorkerJob
 
-#: What a call of the caller's side may raise.
+#: The exceptions that a call of the caller's side can raise.
 ALLOWED: Final[dict[type[Exception], str]] = {
     InvalidWorkerState: "it works already, is closed; or the job has ended",
     ConnectionError: "the job was lost with its connection",
@@ -59,12 +59,12 @@ _MAX_PACKET_SIZE: Final = 4096
 _ABOUT_JOBS: Final = [p for p in PACKETS if p.name.startswith("WORK_")]
 _HANDLES: Final = (b"H:1", b"H:2", b"H:3", b"")
 _FUNCTIONS: Final = (b"f", b"g", b"h", b"f" * 100)
-# More than may be on a link before those who send have to wait.
+# Larger than a link's buffers, so senders have to wait.
 _LARGE: Final = b"z" * 700_000
 
 
 class _Game(ConnectingGame[Peer]):
-    """A worker, and everybody who is against it."""
+    """A worker and its adversaries."""
 
     world: WorkerWorld
     engine: WorkerEngine
@@ -158,7 +158,7 @@ class _Game(ConnectingGame[Peer]):
             assert isinstance(wait.error, tuple(ALLOWED))
 
     def _about(self, job: WorkerJob) -> tuple[Any, list[bytes]]:
-        """What may be said of `job`: the class of a packet, and its arguments."""
+        """Return a packet class and arguments for a packet about `job`."""
         event = self.program.event(_ABOUT_JOBS, [job.wire_handle])
         return type(event), [job.wire_handle, *type(event).arguments(event)[1:]]
 
@@ -193,7 +193,7 @@ class _Game(ConnectingGame[Peer]):
             self.engine.stop(self.now, timeout=self.program.pick(TIMEOUTS))
 
     def return_from_work(self) -> None:
-        """`work` is over, or gives up."""
+        """Let `work` return or give up."""
         if self.stream is not None and (self.stream.done or self.program.below(8) == 0):
             self._return()
 
@@ -216,12 +216,12 @@ class _Game(ConnectingGame[Peer]):
 
     @with_peer
     def stall(self, peer: Peer) -> None:
-        """A server stops to read, or goes on."""
+        """Let a server stop or resume reading."""
         peer.reads = not peer.reads
 
     @with_peer
     def answer(self, peer: Peer) -> None:
-        """A server answers its oldest questions, if the link has any."""
+        """Let a server answer its oldest requests, if the link has any."""
         data = b""
         for _ in range(1 + self.program.below(3)):
             if peer.questions:
@@ -243,24 +243,24 @@ class _Game(ConnectingGame[Peer]):
 
     @with_peer
     def answer_wrongly(self, peer: Peer) -> None:
-        """An ERROR that is, or is not, about what was sent of a job."""
+        """Send an ERROR that might or might not be about a packet of a job."""
         code = self.program.pick([b"JOB_NOT_FOUND", b"not_worker", b"X"])
         self.give(peer, packed(Error(code, b"no")))
 
     @with_peer
     def say(self, peer: Peer) -> None:
-        """A server says something that may be out of place: mostly NOOP."""
+        """Let a server send a packet, usually NOOP, that might be out of order."""
         kinds = FROM_SERVER[:1] if self.program.byte() < 200 else FROM_SERVER
         self.give(peer, packed(self.program.event(kinds, _HANDLES)))
 
     @with_peer
     def flood(self, peer: Peer) -> None:
-        """A server says NOOP again and again, and the caller looks each time."""
+        """Let a server repeat NOOP while the caller polls each time."""
         for _ in range(self.program.byte()):
             peer.send_raw(packed(Noop()))
             self.take_job()
 
-    # What has to be true.
+    # Invariants.
 
     def follow(self) -> None:
         super().follow()
@@ -282,7 +282,7 @@ class _Game(ConnectingGame[Peer]):
             assert link.connection.buffered <= _MAX_PACKET_SIZE + 12
             assert link.connection.unanswered <= 100
         if engine._life is WorkerLife.WORKING and self.stream is not None and not self.stream.done:
-            # A work that waits for servers has something that will go on.
+            # While work waits for servers, something will make it continue.
             assert engine.pool.servers
             assert engine.pool.links() or engine.next_deadline() is not None
 
@@ -296,7 +296,7 @@ class _Game(ConnectingGame[Peer]):
             engine.job_done(self.now, job)
         self.take_job()
         engine.stop(self.now)
-        # A server that hangs may have the time for 8 MiB of results in a tunnel: 450 seconds.
+        # With a slow link, a server that hangs has up to 450 seconds for 8 MiB of results.
         for _ in range(250):
             if self.stream.done:
                 break
@@ -317,5 +317,5 @@ class _Game(ConnectingGame[Peer]):
 
 
 def check(data: bytes) -> None:
-    """Raise unless the invariant holds for the program `data`."""
+    """Raise if the invariant does not hold for the program `data`."""
     _Game(Program(data)).play()

@@ -1,6 +1,6 @@
-"""The worlds of the engines' own tests, looked at when they are told to be.
+"""The worlds of the engines' own tests, with consistency checks on demand.
 
-There they look at the whole engine in each call, which would take most of a fuzzer's time.
+The tests' own worlds check the whole engine in each call, which would be too slow for a fuzzer.
 """
 
 from __future__ import annotations
@@ -16,35 +16,38 @@ if TYPE_CHECKING:
 
 
 class _Told:
-    """It looks at the whole engine when it is told to."""
+    """A mixin that checks the engine only on demand."""
 
     def check(self) -> None: ...
 
     def look(self) -> None:
-        """Look at the whole engine."""
+        """Check the whole engine."""
         super().check()  # type: ignore[misc]
 
 
 class ClientWorld(_Told, harness.World):
-    """A client's."""
+    """A client's world."""
 
 
 class WorkerWorld(_Told, worker_harness.World):
-    """A worker's."""
+    """A worker's world."""
 
 
 class ServerWorld(_Told, server_harness.World):
-    """A job server's."""
+    """A job server's world."""
 
 
 class AdminWorld(admin_harness.World):
-    """An admin client's, which is so small that it is looked at in each call, too."""
+    """An admin client's world. The engine is small enough to be checked in each call."""
 
     def look(self) -> None:
-        """Look at the whole engine."""
+        """Check the whole engine."""
         self.check()
 
 
 def packed(event: PacketEvent, magic: bytes = MAGIC_RESPONSE) -> bytes:
-    """The packet as a server sends it (or, with a request's magic, others), in order or not."""
+    """Return a packet as a server sends it.
+
+    With the magic of requests, return it as another peer sends it.
+    """
     return pack(event.packet, type(event).arguments(event), magic)
