@@ -1,7 +1,7 @@
-"""Measures what this library costs, beside others that do the same: ``python -m bench``.
+"""Benchmarks of this library and of others that do the same: ``python -m bench``.
 
-Each measure is a module of its own, and a row in `bench.__main__`; it returns tables (`tables`).
-What is measured runs in processes of its own (`processes`, `child`), and those that are compared
-take turns (`rounds`), so that what disturbs the machine disturbs them all. ``python -m
-bench.instructions`` counts instead of timing: what needs no I/O (`stages`), for CI.
+Each benchmark is a module and a row in `bench.__main__`, and returns tables (`tables`). The
+measured code runs in separate processes (`processes`, `child`). Subjects that are compared take
+turns (`rounds`), so a disturbance of the machine affects all of them. For CI, ``python -m
+bench.instructions`` counts instructions of the code that does no I/O (`stages`).
 """

@@ -1,4 +1,4 @@
-"""Runs the measures, and prints their tables.
+"""Runs benchmarks and prints their tables.
 
 python -m bench [NAME …] [--jobs N] [--rounds N] [--quick] [--json FILE] [--plot FILE.svg]
 python -m bench --list
@@ -22,7 +22,7 @@ from .rounds import Settings
 if TYPE_CHECKING:
     from .tables import Table
 
-#: The measures, and whether they need gearmand.
+#: The benchmarks, with True for those that need gearmand.
 MEASURES = {
     "bulk": True,
     "single": True,
@@ -63,7 +63,7 @@ def main() -> None:
     settings = Settings(arguments.jobs or usual.jobs, arguments.rounds or usual.rounds)
     if min(settings.jobs, settings.rounds) < 1:
         parser.error("there is at least one job, and one round")
-    # So that what was started ends, too.
+    # End started processes as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     facts = machine.facts()
     print("\n".join(f"{name}: {fact}" for name, fact in facts.items()))

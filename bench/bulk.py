@@ -1,9 +1,9 @@
-"""Many jobs in one call: `submit_multiple_jobs` beside a raw socket, pygearman and libgearman.
+"""Many jobs in one call: `submit_multiple_jobs`, a raw socket, pygearman and libgearman.
 
-The raw socket writes packets that are made before the clock starts, and counts the replies: nothing
-that submits over one connection can be faster. Each measurement has a process and a gearmand of its
-own, and a raw socket in another process does the foreground jobs. "memory" is how far the process
-grew during the call, by the job. The slow peers get fewer jobs.
+The raw socket writes packets that are built before the clock starts, and counts the replies. No
+client that submits over one connection can be faster. Each measurement has its own process and its
+own gearmand. A raw socket in another process does the foreground jobs. "memory" is the growth of
+the process during the call, per job. The slow peers get fewer jobs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run(settings: Settings) -> Iterator[Table]:
 
 
 def subjects(kind: str) -> dict[str, tuple[Callable[[int], Child], int]]:
-    """What starts each, given the port, and for how many jobs it gets one."""
+    """Return, for each subject, a function that starts it on a port, and a divisor of `jobs`."""
     background = kind == "background"
 
     def ours(function: Any, **options: Any) -> Callable[[int], Child]:
@@ -78,12 +78,12 @@ def _measure(start: Callable[[int], Child], count: int, *, background: bool) -> 
             child.ask(1)
             return child.ask(count)
         with processes.python(processes.work, port=server.port):
-            # So that everybody starts with a connection.
+            # Let every subject connect before the measurement.
             child.ask(1)
             return child.ask(count)
 
 
-# In the child processes.
+# Code for the child processes.
 
 
 def raw_socket(port: int, *, background: bool) -> None:
@@ -97,7 +97,10 @@ def raw_socket(port: int, *, background: bool) -> None:
 
 
 def blocking(port: int, *, background: bool, module: str) -> None:
-    """`gearman_sync`, or pygearman, which does not wait without a `poll_timeout`."""
+    """Submit with `gearman_sync` or pygearman.
+
+    pygearman does not wait without a `poll_timeout`.
+    """
     import importlib  # noqa: PLC0415
 
     client = importlib.import_module(module).GearmanClient([f"127.0.0.1:{port}"])

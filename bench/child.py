@@ -1,8 +1,8 @@
-"""A process in which something is measured, from within: ``python -m bench.child MODULE FUNCTION``.
+"""A process that measures a function: ``python -m bench.child MODULE FUNCTION``.
 
-It does what it is told in lines on standard input, each of them a number, and answers each with a
-line of figures. It ends with its input, and so with whoever started it. A function with an option
-`loop` is async, and runs on that event loop.
+The process reads numbers from standard input, one per line, and answers each with a line of
+figures. It ends with its input, and so with its parent. A function with an option `loop` is async
+and runs on that event loop.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def main() -> None:
     if (loop := options.pop("loop", None)) is None:
         function(**options)
         return
-    import anyio  # noqa: PLC0415 - it may not be there
+    import anyio  # noqa: PLC0415 - an optional dependency
 
     anyio.run(partial(function, **options), backend=loop)
 
 
 def orders() -> Iterator[int]:
-    """Yield the numbers that come, until there are no more."""
+    """Yield the received numbers until the end of input."""
     for line in sys.stdin:
         yield int(line)
 
@@ -44,13 +44,13 @@ def answer(figures: dict[str, float]) -> None:
 
 
 def resident(pid: int | str = "self") -> int:
-    """How many bytes of memory a process takes."""
+    """Return the resident memory of a process in bytes."""
     with open(f"/proc/{pid}/statm") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
 
 
 def peak(pid: int | str = "self") -> int:
-    """How many it has taken at most, since its start or `forget_peak`."""
+    """Return the peak resident memory of a process, since its start or `forget_peak`, in bytes."""
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
@@ -61,15 +61,18 @@ def forget_peak(pid: int | str = "self") -> None:
 
 
 class Clock:
-    """What passes between entering and leaving; garbage is collected before.
+    """The time, CPU time and memory used between entering and leaving the context.
+
+    The garbage collector runs before.
 
     Args:
-        pid: Whose CPU time and memory to look at: another process, or None for this one.
+        pid: The process whose CPU time and memory to measure, or None for this process.
     """
 
     def __init__(self, pid: int | None = None) -> None:
         self._pid = pid or os.getpid()
-        # clock_getcpuclockid(3), which Python does not have; /proc counts in hundredths of seconds.
+        # Compute clock_getcpuclockid(3), which Python lacks. /proc counts in hundredths of a
+        # second.
         self._cpu_clock = (~self._pid << 3) | 2
 
     def __enter__(self) -> Self:
@@ -85,7 +88,7 @@ class Clock:
         self.cpu = time.clock_gettime(self._cpu_clock) - self.cpu
 
     def result(self, jobs: float) -> dict[str, float]:
-        """Seconds, and bytes at the peak, by the job."""
+        """Return seconds and peak bytes per job."""
         memory = max(peak(self._pid) - self.before, 0)
         return {
             "jobs": jobs,
@@ -96,7 +99,7 @@ class Clock:
 
 
 def jobs_for(count: int) -> list[dict[str, Any]]:
-    """What `submit_multiple_jobs` takes."""
+    """Return an argument for `submit_multiple_jobs`."""
     from .raw import DATA, TASK  # noqa: PLC0415 - not every child needs it
 
     return [{"task": TASK, "data": DATA} for _ in range(count)]

@@ -1,6 +1,6 @@
 /*
- * libgearman's client, as `child` wants it: a number on standard input is how many jobs to submit,
- * and each is answered by a line of JSON with the seconds by the job.
+ * libgearman's client, with the interface of `child`. It reads numbers of jobs from standard input,
+ * submits that many jobs, and answers each number with a line of JSON: the seconds per job.
  *
  *     client PORT (bulk|single) (background|foreground)
  *     client --version

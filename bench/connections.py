@@ -1,6 +1,6 @@
-"""A background job on one of few or many connections of a server; the others are idle.
+"""A background job on one of few or many connections of a server. The others are idle.
 
-Client and connections are raw sockets, and the CPU time is the server's.
+The client and the connections are raw sockets. The CPU time is the server's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .tables import Table
 
 _LEVELS = (1, 100, 1000, 5000)
-# Descriptors that a process needs for other things.
+# Descriptors that a process needs for other purposes.
 _OTHERS = 50
 
 
@@ -42,12 +42,12 @@ def _start(kind: str, connections: int) -> Iterator[Child]:
 
 
 def submit(port: int, connections: int, server: int) -> None:
-    """In the child process."""
+    """Submit jobs in the child process."""
     with contextlib.ExitStack() as stack:
         socks = []
         for _ in range(connections):
             socks.append(stack.enter_context(raw.connect(port)))
-            # So that no more connect than the server has accepted.
+            # Wait until the server has accepted the connection.
             raw.exchange(socks[-1], raw.packet(raw.Packet.ECHO_REQ, b"echo"), 1)
         for count in orders():
             packets = [raw.submit_packet(background=True) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""What the core does with a job, stage by stage, without I/O: see `stages`."""
+"""The cost of a job in the core, stage by stage, without I/O. See `stages`."""
 
 from __future__ import annotations
 

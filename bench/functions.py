@@ -1,7 +1,7 @@
-"""GRAB_JOB, where a worker has registered for few or many functions, of which ten have jobs.
+"""GRAB_JOB of a worker that has registered few or many functions, ten of them with jobs.
 
-The worker is a raw socket with 64 grabs under way; what is measured is a grab, and the CPU time is
-the server's.
+The worker is a raw socket with 64 grabs in flight. Each figure is for one grab. The CPU time is the
+server's.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _start(kind: str, functions: int) -> Iterator[Child]:
 
 
 def grab(port: int, functions: int, server: int) -> None:
-    """In the child process."""
+    """Grab jobs in the child process."""
     names = [b"function-%d" % number for number in range(functions)]
     with raw.connect(port) as sock:
         sock.sendall(b"".join(packet(Packet.CAN_DO, name) for name in names))

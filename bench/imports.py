@@ -1,4 +1,4 @@
-"""What an import costs: the CPU time of a Python that imports something, over one that does not."""
+"""The cost of an import: the CPU time of an interpreter with the import, minus that without it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .rounds import Settings
 
-# Programs in a measurement.
+# Interpreters per measurement.
 _TIMES = 5
 
 
@@ -51,7 +51,7 @@ def _cpu() -> float:
 
 
 def _medians(results: Results, name: str, other: str) -> tuple[float, float]:
-    """Without the first round, which compiles."""
+    """Return the medians, without the first round, which compiles the modules."""
     pairs = list(zip(results[name], results[other]))[1:]
     return (
         statistics.median(mine["cpu"] for mine, _ in pairs),

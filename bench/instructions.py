@@ -1,21 +1,21 @@
-"""Counts instructions of the stages of `stages`, and compares them with those that are known.
+"""Counts the instructions of each stage in `stages`, and compares them with recorded counts.
 
     python -m bench.instructions [--write]
 
-Unlike times, instructions are the same on each run: nothing else on the machine changes them. They
-are counted by callgrind (Debian: ``apt-get install valgrind``), in one process for all stages, with
-the collector off and hashes that do not change. A stage fails that takes 5 % more than is known.
+Unlike times, instruction counts are the same in each run, whatever else the machine does. callgrind
+counts them (Debian: ``apt-get install valgrind``), in one process for all stages, with the garbage
+collector off and hash randomization disabled. A stage fails if its count exceeds the recorded one
+by 5 %.
 
-How many instructions the same source takes depends on the interpreter. So what is kept, in
-``instructions.json``, and compared is the ratio to a piece of plain Python of fixed size
-(`stages.calibrate`) that runs in the same process. That takes away nearly all of what differs
-between machines, and most of what differs between builds of one version: what is left of that is up
-to 9 %, as optimizers do not help all stages alike. So there may be entries for several builds of a
-version, which are told apart by what that piece takes; where none is of a build like this one, a
-stage fails at 15 %.
+The same source takes a different number of instructions in another interpreter. So
+``instructions.json`` records, and this program compares, the ratio to a fixed piece of plain Python
+(`stages.calibrate`) that runs in the same process. The ratio removes nearly all differences between
+machines, and most differences between builds of one version. Up to 9 % remain, since optimizers do
+not speed up all stages equally. So a version can have entries for several builds, distinguished by
+the count of the calibration. If no entry is from a similar build, a stage fails at 15 %.
 
-Whoever makes a stage faster or, for good reasons, slower, renews the file: ``--write`` does, for
-the interpreter that it is run with. Run it with each version that CI has.
+After making a stage faster or, for good reasons, slower, update the file. ``--write`` does that for
+the current interpreter. Run it with each version that CI uses.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from .stages import STAGES, calibrate
 _FILE = Path(__file__).with_suffix(".json")
 _CALIBRATION = "calibration"
 _ALL = {_CALIBRATION: calibrate, **STAGES}
-# Jobs in each stage, and before it, so that the interpreter has adapted itself.
+# Jobs in each stage, and jobs before that, which let the interpreter specialize its bytecode.
 _COUNT = 400
 _WARM_UP = 100
-# How much more instructions a stage may take, and where the interpreter is built in another way;
-# and how much more or less the calibration takes in one that is built in the same way.
+# The tolerated increase of a stage's instructions, the same for a different build of the
+# interpreter, and the difference of the calibration above which a build counts as different.
 _BOUND = 0.05
 _LOOSE = 0.15
 _ALIKE = 0.01
 
-#: Instructions by the job.
+#: Instructions per job.
 Counts = dict[str, float]
 
 
@@ -74,12 +74,12 @@ def _version() -> str:
 
 
 def _distance(entry: dict[str, Any], counts: Counts) -> float:
-    """How differently from this interpreter that of an entry was built."""
+    """Return the relative difference of the calibrations of an entry and this interpreter."""
     return abs(counts[_CALIBRATION] / float(entry[_CALIBRATION]) - 1)
 
 
 def renewed(known: list[dict[str, Any]], counts: Counts) -> list[dict[str, Any]]:
-    """The entries with one of these counts, in the place of the one for the same interpreter."""
+    """Return the entries with `counts` added, or in place of the entry for the same interpreter."""
     entry = {
         "python": _version(),
         "build": f"{platform.python_version()}, {platform.python_compiler()}",
@@ -95,7 +95,7 @@ def renewed(known: list[dict[str, Any]], counts: Counts) -> list[dict[str, Any]]
 
 
 def compare(known: list[dict[str, Any]], counts: Counts) -> tuple[list[str], bool]:
-    """What to say of these counts, and whether they are good."""
+    """Return a report about the counts, and True if they pass."""
     entries = [entry for entry in known if entry["python"] == _version()]
     renew = "python -m bench.instructions --write"
     if not entries:
@@ -128,12 +128,12 @@ def compare(known: list[dict[str, Any]], counts: Counts) -> tuple[list[str], boo
 
 
 def count() -> Counts:
-    """Count the instructions of each stage, by the job."""
+    """Count the instructions of each stage, per job."""
     variables = {**environment(), "PYTHONHASHSEED": "0"}
-    # Without site-packages.
+    # Run without site-packages.
     run = [sys.executable, "-S", "-m", "bench.child", "bench.instructions", "work", "{}"]
     out = scratch() / "callgrind.out"
-    # Each call of getppid, which nothing else calls, ends a part.
+    # Each call of getppid ends a part of the output. Nothing else calls getppid.
     options = ["--tool=callgrind", f"--callgrind-out-file={out}", "--dump-before=getppid"]
     for command in (run, ["valgrind", *options, *run]):
         result = subprocess.run(
@@ -153,7 +153,7 @@ def _total(path: Path) -> int:
 
 
 def work() -> None:
-    """In the process that is counted."""
+    """Run all stages in the measured process."""
     gc.collect()
     gc.disable()
     for stage in _ALL.values():

@@ -1,9 +1,8 @@
-"""How long a connection waits while another asks a server about 10,000 functions.
+"""The delay of a connection while another one queries a server about 10,000 functions.
 
-One connection asks for a list, with the command ``status``, or for the status of a thousand uniques
-that there are not, with GET_STATUS_UNIQUE; meanwhile another sends ECHO_REQ again and again. "wait"
-is the longest time that one of these took, "answer" how long the first one waited for all of its
-answers.
+One connection sends the command ``status``, or GET_STATUS_UNIQUE for a thousand uniques that do not
+exist. Meanwhile another connection sends ECHO_REQ repeatedly. "wait" is the longest time of an
+ECHO_REQ. "answer" is the time until the first connection has received all answers.
 """
 
 from __future__ import annotations
@@ -55,13 +54,13 @@ def _measure(kind: str, question: str, functions: int) -> Figures:
         return child.ask(functions)
 
 
-# In the child processes.
+# Code for the child processes.
 
 
 def ask(port: int, question: str) -> None:
     with raw.connect(port) as asking, raw.connect(port) as other:
         for functions in orders():
-            # A job of each.
+            # Create a job of each function.
             asking.sendall(
                 b"".join(
                     packet(Packet.SUBMIT_JOB_BG, b"function-%d" % number, b"%d" % number, DATA)

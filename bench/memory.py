@@ -1,7 +1,8 @@
-"""What is kept in memory (resident), and how many descriptors: requests, clients, connections.
+"""Resident memory and descriptors per request, client and connection.
 
-A foreground request is under way: acknowledged, and nobody does it. A client has a connection, and
-nothing to do. Thousands of each are made, and what the process has grown by is divided by them.
+A foreground request is in flight: the server has acknowledged it, and no worker does it. A client
+is connected and idle. The benchmark creates thousands of each, and divides the growth of the
+process by their number.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def run(settings: Settings) -> Iterator[Table]:
 
 
 def _subjects(jobs: int, clients: int) -> dict[str, Any]:
-    # JobServer serves for this, too: it is the client that is measured.
+    # JobServer will do too, because the subject is the client.
     server = "gearmand" if has("gearmand") else "JobServer"
     subjects = {
         "a foreground request, gearman_sync": partial(_measure, server, requests, jobs),
@@ -75,11 +76,11 @@ def _connections(kind: str, count: int) -> Figures:
         return {"memory": (connect(count) - before) / count}
 
 
-# In the child processes.
+# Code for the child processes.
 
 
 class _Growth:
-    """How much memory and how many descriptors more there are."""
+    """The growth of this process in memory and descriptors."""
 
     def __init__(self) -> None:
         gc.collect()

@@ -1,11 +1,12 @@
-"""Jobs with 64 MB: how often a payload is in memory at the peak, and how fast it goes.
+"""Jobs with 64 MB: copies of a payload in memory at the peak, and throughput.
 
-* ``send``: a client submits it, in a background job; beside what the application holds itself.
-* ``receive``: a client gets it as a result.
-* ``worker``: a worker gets it, and gives back nothing.
-* ``server``: a job server takes it from a client, and gives it to a worker.
+* ``send``: a client submits the payload in a background job. The application's own copy does not
+  count.
+* ``receive``: a client receives the payload as a result.
+* ``worker``: a worker receives the payload and returns an empty result.
+* ``server``: a job server receives the payload from a client and sends it to a worker.
 
-"copies" is how far the process grew, in payloads. The peers are raw sockets.
+"copies" is the growth of the process in payloads. The peers are raw sockets.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def _submit(port: int, size: int, *, background: bool) -> None:
         raw.exchange(sock, packet, 1 if background else 2)
 
 
-# In the child processes. A worker has one job, and stops.
+# Code for the child processes. A worker does one job and stops.
 
 
 def blocking(port: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""What the library is compared with: what of it there is, in which version, or how to get it."""
+"""The programs and libraries to compare with: their availability, version and installation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .processes import GEARMAND, compiled
 
 
 class Peer(NamedTuple):
-    """A program or library.
+    """A program or library to compare with.
 
     Attributes:
-        module: The module of a library of Python, or nothing.
-        remedy: How to get it.
+        module: The Python module of a library, or "".
+        remedy: The way to install it.
     """
 
     module: str
@@ -38,7 +38,7 @@ PEERS = {
 
 @functools.cache
 def has(name: str) -> bool:
-    """Whether a peer is installed."""
+    """Return True if a peer is installed."""
     if name == "gearmand":
         return GEARMAND is not None
     if name == "libgearman":
@@ -49,12 +49,12 @@ def has(name: str) -> bool:
 
 
 def missing() -> dict[str, str]:
-    """What is not installed, and how to get it."""
+    """Return the missing peers, each with the way to install it."""
     return {name: peer.remedy for name, peer in PEERS.items() if not has(name)}
 
 
 def versions() -> dict[str, str]:
-    """The version of each that is installed."""
+    """Return the version of each installed peer."""
     return {name: version for name in PEERS if has(name) and (version := _version(name))}
 
 
@@ -71,7 +71,7 @@ def _version(name: str) -> str:
 
 
 def loops() -> list[str]:
-    """The event loops that `gearman_anyio` can be measured on."""
+    """Return the event loops that `gearman_anyio` can be measured on."""
     if not has("anyio"):
         return []
     return ["asyncio", "trio"] if has("trio") else ["asyncio"]

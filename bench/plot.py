@@ -1,4 +1,4 @@
-"""Draws tables as bars, in an SVG that is readable on light and dark pages."""
+"""Draws tables as bar charts, in an SVG that is readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _HEAD = 44
 
 
 def drawn(tables: Sequence[Table], caption: str) -> str:
-    """An SVG with a panel for each table that says what of it is drawn, in two columns."""
+    """Return an SVG with two columns of panels, one for each table with a column to draw."""
     heights = [_HEAD, _HEAD]
     panels = []
     for table in tables:
@@ -68,7 +68,7 @@ def _panel(table: Table, left: int, top: int) -> list[str]:
     for number, (name, value) in enumerate(found):
         y = top + _TITLE + number * _ROW
         size = max(value / most * _BARS, 1)
-        # What is ours is named as its package, or is the server.
+        # Our own subjects are named after a package or are the server.
         kind = "ours" if name.startswith(("gearman_", "JobServer")) else "other"
         place = f'x="{left + _NAMES}" y="{y + 2}" width="{size:.1f}" height="{_ROW - 5}" rx="2"'
         parts += [

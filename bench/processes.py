@@ -1,4 +1,4 @@
-"""Starts what is measured, and its peers, in processes of their own, and talks to it."""
+"""Starts subjects and their peers in separate processes, and communicates with them."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from .rounds import Figures
 
 ROOT = Path(__file__).parent.parent
-# Users seldom have the place in their PATH where Debian puts it.
+# Debian installs gearmand into a directory that users' PATH seldom contains.
 GEARMAND = shutil.which("gearmand") or shutil.which("gearmand", path="/usr/sbin:/usr/local/sbin")
-# Its hash table is large enough, and one I/O thread is the quickest.
+# A hash table that is large enough, and one I/O thread, which is the fastest setup.
 _OPTIONS = ("-L", "127.0.0.1", "-l", os.devnull, "--hashtable-buckets", "2000003", "-t", "1")
-# Seconds that anything may take that is asked for.
+# Seconds to wait for any answer.
 _PATIENCE = 300.0
 
 
 def environment() -> dict[str, str]:
-    """What a Python of ours gets: it keeps byte-code, though elsewhere, whatever this one does."""
+    """Return the environment for a Python process. It caches bytecode, in a temporary directory."""
     variables = {**os.environ, "PYTHONPYCACHEPREFIX": str(scratch() / "code")}
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     return variables
 
 
 class Child:
-    """A process that does what it is told, as `child` says."""
+    """A process that does measurements on request. See `child`."""
 
     def __init__(self, *command: str) -> None:
         self.process = subprocess.Popen(
@@ -62,7 +62,7 @@ class Child:
         self.end()
 
     def end(self) -> None:
-        """End it, if it has not."""
+        """Kill the process if it is running."""
         self.process.kill()
         self.process.communicate()
 
@@ -71,7 +71,7 @@ class Child:
         return self.process.pid
 
     def ask(self, number: int) -> Figures:
-        """Tell it a number, and return what it answers."""
+        """Send a number, and return the figures that the process answers."""
         assert self.process.stdin
         self.process.stdin.write(b"%d\n" % number)
         return self.answer()
@@ -88,24 +88,24 @@ class Child:
 
 
 def python(function: Any, **options: Any) -> Child:
-    """A process that runs a function of a module of ours."""
+    """Start a process that runs a function of one of our modules."""
     command = [sys.executable, "-m", "bench.child", function.__module__, function.__name__]
     return Child(*command, json.dumps(options))
 
 
 class Server:
-    """A job server that listens."""
+    """A running job server."""
 
     def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
         self.port = port
         self.pid = process.pid
-        #: Ends it.
+        #: Kills the server.
         self.end = process.kill
 
 
 @contextlib.contextmanager
 def serving(kind: str = "gearmand", processors: set[int] | None = None) -> Iterator[Server]:
-    """Run a gearmand, `gearman_sync.JobServer` or gear's server on a free port."""
+    """Run gearmand, `gearman_sync.JobServer` or gear's server on a free port."""
     port = free_port()
     with on(processors):
         if kind == "gearmand":
@@ -132,7 +132,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def on(processors: set[int] | None) -> Iterator[None]:
-    """What is started here runs on these processors; anywhere if there are none."""
+    """Run processes started in this context on these processors.
+
+    An empty set means no restriction.
+    """
     if not processors:
         yield
         return
@@ -145,17 +148,17 @@ def on(processors: set[int] | None) -> Iterator[None]:
 
 
 def processors() -> tuple[set[int], set[int]]:
-    """One processor for what is measured, and all the others for its peers.
+    """Return one processor for the subject, and all others for its peers.
 
-    Whether both share one is else up to the system, and makes a round trip half as long, or twice.
-    Both are empty where there are no others.
+    If both share a processor, a round trip takes half as long, or twice as long. Otherwise, that
+    would be up to the system. Both sets are empty if there is only one processor.
     """
     first, *others = sorted(os.sched_getaffinity(0))
     return ({first}, set(others)) if others else (set(), set())
 
 
 def raise_descriptors() -> int:
-    """Allow as many descriptors as the system does, and return how many these are."""
+    """Raise the limit of descriptors to the maximum, and return it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
@@ -163,7 +166,10 @@ def raise_descriptors() -> int:
 
 @functools.cache
 def compiled(name: str) -> str | None:
-    """The path of a program of ours in C, with libgearman; None if it can't be compiled here."""
+    """Compile one of our C programs with libgearman.
+
+    Return its path, or None if that is impossible here.
+    """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None
@@ -176,7 +182,7 @@ def compiled(name: str) -> str | None:
 
 @functools.cache
 def scratch() -> Path:
-    """A directory that is gone at the end."""
+    """Return a temporary directory that is deleted at exit."""
     return Path(_DIRECTORIES.enter_context(tempfile.TemporaryDirectory()))
 
 
@@ -184,7 +190,7 @@ _DIRECTORIES = contextlib.ExitStack()
 atexit.register(_DIRECTORIES.close)
 
 
-# In the processes of servers and workers.
+# Code for the processes of servers and workers.
 
 
 def serve(port: int) -> None:
@@ -198,14 +204,14 @@ def serve(port: int) -> None:
 def serve_gear(port: int) -> None:
     import gear  # noqa: PLC0415
 
-    # It complains of OPTION_REQ, which it does not know.
+    # The server complains about OPTION_REQ, which it does not know.
     logging.getLogger("gear").setLevel(logging.CRITICAL)
     gear.Server(port=port, host="127.0.0.1")
     sys.stdin.read()
-    # Its threads would go on.
+    # The server's threads would keep the process alive.
     os._exit(0)
 
 
 def work(port: int, **options: Any) -> None:
-    """Do jobs with a raw socket until the server ends."""
+    """Do jobs with a raw socket until the server disconnects."""
     answer({"idle": raw.work(port, **options)})

@@ -1,6 +1,6 @@
-"""Raw sockets that do as little as possible: what is measured against, and what plays the peers.
+"""Raw sockets that do as little as possible, as baselines and as peers.
 
-None of them takes packets apart that it can count.
+Packets that only have to be counted are not parsed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ READ: Final = 262144
 
 
 class Packet(enum.IntEnum):
-    """The types of packets that are used here."""
+    """The packet types that the benchmarks use."""
 
     CAN_DO = 1
     PRE_SLEEP = 4
@@ -52,18 +52,18 @@ def packet(kind: Packet, *arguments: bytes, magic: bytes = REQUEST) -> bytes:
 
 
 def submit_packet(*, background: bool, data: bytes = DATA) -> bytes:
-    """A job with a unique of its own."""
+    """Return a job with its own unique."""
     kind = Packet.SUBMIT_JOB_BG if background else Packet.SUBMIT_JOB
     return packet(kind, TASK.encode(), os.urandom(16).hex().encode(), data)
 
 
 def head(kind: Packet) -> bytes:
-    """What all replies of a type begin with."""
+    """Return the first bytes of all replies of a type."""
     return RESPONSE + kind.to_bytes(4, "big")
 
 
 def connect(port: int) -> socket.socket:
-    """Connect as soon as the server listens."""
+    """Connect to a server, retrying until it listens."""
     for _ in range(500):
         try:
             sock = socket.create_connection(("127.0.0.1", port))
@@ -76,28 +76,28 @@ def connect(port: int) -> socket.socket:
 
 
 def received(sock: socket.socket, *, quick: bool = False) -> bytes:
-    """What has come, of which there has to be some.
+    """Receive some data, which must not be empty.
 
     Args:
         sock: The socket.
-        quick: Whether to acknowledge it at once.
+        quick: True to acknowledge the data at once.
     """
     data = sock.recv(READ)
     if not data:
         sys.exit("the server closed the connection")
     if quick:
-        # The system forgets it.
+        # The kernel resets this option, so set it each time.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     return data
 
 
 def receive_packets(sock: socket.socket, kind: Packet, count: int) -> None:
-    """Receive so many packets of one type; others are let by."""
+    """Receive `count` packets of one type. Ignore other packets."""
     data = b""
     while count:
         data += received(sock)
         count -= data.count(head(kind))
-        # Not a head that was counted.
+        # Keep the end, which can be a part of a head, but not a head that was counted.
         data = data[-7:] if not data.endswith(head(kind)) else b""
 
 
@@ -112,16 +112,16 @@ def pump(
     seconds: float = 0.0,
     quick: bool = False,
 ) -> int:
-    """Submit packets of one size, wait for their jobs, and return how many there were.
+    """Submit packets of one size, and wait for their jobs. Return the number of jobs.
 
     Args:
-        sock: A socket that does not block.
+        sock: A non-blocking socket.
         packets: All packets.
-        count: How many these are.
-        background: Whether JOB_CREATED ends a job, and not WORK_COMPLETE.
-        window: How many jobs are under way at most; 0 for any number.
-        batch: How many of them end before more follow.
-        seconds: After how long to submit no more; 0 for never.
+        count: The number of packets.
+        background: True if JOB_CREATED ends a job, False if WORK_COMPLETE does.
+        window: Maximum number of jobs in flight; 0 means unlimited.
+        batch: Number of jobs that have to end before more are submitted.
+        seconds: Seconds after which to stop submitting; 0 means never.
         quick: As in `received`.
     """
     size = len(packets) // count
@@ -130,7 +130,7 @@ def pump(
     tail = b""
     deadline = time.perf_counter() + seconds
     while complete < count:
-        # In batches: a job that is complete is not worth a call of its own.
+        # Submit in batches: a send for each completed job would be too slow.
         end = min(complete // batch * batch + window, count) * size if window else count * size
         readable, writable, _ = select.select([sock], [sock] if sent < end else [], [])
         if writable:
@@ -148,7 +148,7 @@ def pump(
 
 
 def exchange(sock: socket.socket, packet: bytes, replies: int) -> None:
-    """Send a packet, and receive so many whole ones."""
+    """Send a packet, and receive `replies` complete packets."""
     sock.sendall(packet)
     data = b""
     while replies:
@@ -159,7 +159,7 @@ def exchange(sock: socket.socket, packet: bytes, replies: int) -> None:
 
 
 def packets_of(sock: socket.socket, *, quick: bool = False) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield what comes until the server closes, as lists of packets: a type and a body."""
+    """Yield lists of received packets, each a type and a body, until the server disconnects."""
     data = bytearray()
     while True:
         found = []
@@ -189,13 +189,13 @@ def packets_of(sock: socket.socket, *, quick: bool = False) -> Iterator[list[tup
 
 
 def work(port: int, *, grabs: int = 64, quick: bool = False, size: int = -1) -> int:
-    """Do jobs until the server ends; return how many grabs were answered NO_JOB.
+    """Do jobs until the server disconnects. Return the number of grabs that were answered NO_JOB.
 
     Args:
-        port: The server's.
-        grabs: How many grabs are under way at most.
+        port: The server's port.
+        grabs: Maximum number of grabs in flight.
         quick: As in `received`.
-        size: Bytes of each result; -1 gives back what was submitted.
+        size: Bytes of each result; -1 returns the job's data.
     """
     grab = packet(Packet.GRAB_JOB_UNIQ)
     idle, under_way = 0, 1
@@ -217,14 +217,14 @@ def work(port: int, *, grabs: int = 64, quick: bool = False, size: int = -1) -> 
                     under_way -= 1
                     idle += 1
                 elif kind == Packet.NOOP:
-                    # It may be late, and about a job that was grabbed meanwhile.
+                    # The NOOP might be late, and about a job that was grabbed meanwhile.
                     wanted = wanted or 1
             if wanted > under_way:
                 out.append(grab * (wanted - under_way))
                 under_way = wanted
             elif idle > before and not under_way:
-                # Whenever no grab is under way this is the last packet sent: the server owes a NOOP
-                # for any job that it has or gets.
+                # Whenever no grab is in flight, PRE_SLEEP is the last packet sent. So the server
+                # owes a NOOP for any job that it has or receives.
                 out.append(packet(Packet.PRE_SLEEP))
             if out:
                 try:

@@ -1,4 +1,4 @@
-"""How much to measure, in interleaved rounds, and what they come to."""
+"""The extent of a measurement, its interleaved rounds, and their statistics."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
     from .processes import Child
 
-#: What one measurement of one subject has found.
+#: The figures of one subject in one round.
 Figures: TypeAlias = dict[str, float]
-#: By subject, what each round has found.
+#: The figures of all rounds, by subject.
 Results: TypeAlias = dict[str, list[Figures]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much to measure.
+    """The extent of a measurement.
 
     Attributes:
-        jobs: Jobs in one call; what is slower gets a fixed share of them.
+        jobs: Jobs in one call. Slower subjects get a fixed fraction of them.
         rounds: Rounds of each measurement.
     """
 
@@ -33,7 +33,7 @@ class Settings:
     rounds: int = 7
 
     def share(self, part: int) -> int:
-        """One for so many jobs, and two at least."""
+        """Return the jobs divided by `part`, but at least two."""
         return max(self.jobs // part, 2)
 
 
@@ -44,13 +44,13 @@ def interleaved(subjects: Mapping[str, Callable[[], Figures]], rounds: int) -> R
     for _ in range(rounds):
         for name in names:
             results[name].append(subjects[name]())
-        # Whoever follows another is followed by it in the next round.
+        # Reverse the order, so that no subject always runs after the same one.
         names.reverse()
     return results
 
 
 def asked(starts: Mapping[str, AbstractContextManager[Child]], count: int, rounds: int) -> Results:
-    """Start all subjects, warm them up, and in each round have each of them do so many jobs."""
+    """Start and warm up all subjects. In each round, let each subject do `count` jobs."""
     with ExitStack() as stack:
         children = {name: stack.enter_context(start) for name, start in starts.items()}
         for child in children.values():
@@ -67,13 +67,13 @@ def at_levels(
     count: int,
     rounds: int,
 ) -> dict[str, Results]:
-    """What `asked` finds of each subject at each level; `start` gets its name and the level."""
+    """Measure each subject at each level with `asked`. `start` takes the name and the level."""
     starts = {f"{name} {level}": start(name, level) for level in levels for name in names}
     return by_level(asked(starts, count, rounds), names, levels)
 
 
 def by_level(results: Results, names: list[str], levels: list[int]) -> dict[str, Results]:
-    """The results of subjects that are called a name and a level, by name and level."""
+    """Return the results by name and level. The keys of `results` consist of a name and a level."""
     return {name: {str(level): results[f"{name} {level}"] for level in levels} for name in names}
 
 
@@ -82,5 +82,5 @@ def median(found: list[Figures], what: str) -> float:
 
 
 def ratio(found: list[Figures], other: list[Figures], what: str) -> float:
-    """The median of the ratios within each round: these are pairs that had the same weather."""
+    """Return the median of the ratios within each round, whose conditions were the same."""
     return statistics.median(mine[what] / its[what] for mine, its in zip(found, other))

@@ -1,17 +1,19 @@
 """Foreground jobs through three job servers: gearmand, `gearman_sync.JobServer` and gear's.
 
-The client and the worker are raw sockets that do as little as possible, the same for all servers.
+The client and the worker are raw sockets that do as little as possible, and are the same for all
+servers.
 
-* ``pipelined``: the client keeps up to 1,000 jobs under way, and the worker up to 64 grabs.
-* ``one at a time``: the client submits a job when the last is complete, and the worker grabs one.
-* ``quick ACKs``: the same with peers that ask their system to acknowledge at once what it receives;
-  else it does so when it sends something, or after 40 ms. A server that leaves Nagle's algorithm
-  on, as gear's does, waits for that between two packets to one peer. Hardly any peer asks: this
-  shows what gear's server could do.
+* ``pipelined``: the client keeps up to 1,000 jobs in flight, and the worker up to 64 grabs.
+* ``one at a time``: the client submits a job when the previous one is complete, and the worker has
+  one grab in flight.
+* ``quick ACKs``: as before, but the peers make the kernel acknowledge received data at once. By
+  default, the kernel does so with the next data that it sends, or after 40 ms. A server that leaves
+  Nagle's algorithm on, as gear's does, waits for the acknowledgement between two packets to one
+  peer. Hardly any real peer sets this option. The mode shows the potential of gear's server.
 * ``our client and worker``: `GearmanClient.submit_multiple_jobs` and `GearmanWorker`.
 
-They stop after two seconds if a server is slow. The CPU time is the server's; "idle" is how many
-grabs were answered NO_JOB, by the job. In the slower modes there are fewer jobs.
+With a slow server, the client stops after two seconds. The CPU time is the server's. "idle" is the
+number of grabs per job that were answered NO_JOB. The slower modes have fewer jobs.
 """
 
 from __future__ import annotations
@@ -37,14 +39,14 @@ _WARM_UP = 100
 
 
 class Mode(NamedTuple):
-    """How a client and a worker go about it.
+    """The behaviour of a client and a worker.
 
     Attributes:
-        share: For how many jobs of ``--jobs`` there is one.
-        window: How many jobs are under way.
-        batch: How many of them end before more follow.
-        grabs: How many grabs are under way.
-        quick: Whether to acknowledge at once what is received.
+        share: The divisor of ``--jobs``.
+        window: Maximum number of jobs in flight.
+        batch: Number of jobs that have to end before more are submitted.
+        grabs: Maximum number of grabs in flight.
+        quick: True to acknowledge received data at once.
     """
 
     share: int
@@ -65,7 +67,7 @@ MODES = {
 
 
 def kinds(*, gear: bool = False) -> list[str]:
-    """The servers that there are here; gear's, which knows less and is slow, only if asked for."""
+    """Return the available servers. gear's is slow and knows fewer packets, so it is optional."""
     found = ["gearmand"] if has("gearmand") else []
     return [*found, "JobServer", *(["gear"] if gear and has("gear") else [])]
 
@@ -105,7 +107,7 @@ def _measure(kind: str, mode: str, count: int) -> Figures:
             return figures
 
 
-# In the child processes.
+# Code for the child processes.
 
 
 def client_of(port: int, mode: str, server: int) -> None:
@@ -130,7 +132,7 @@ def _submit_raw(mode: Mode, port: int, clock: Clock) -> None:
         sock.setblocking(False)
         for count in orders():
             packets = b"".join(raw.submit_packet(background=False) for _ in range(count))
-            # Whoever is slow need not be slow for long before it is measured.
+            # Keep the warm-up of slow servers short.
             seconds = _SECONDS if count != _WARM_UP else 0.1
             with clock:
                 done = raw.pump(

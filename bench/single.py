@@ -1,10 +1,10 @@
-"""Jobs one at a time: each is submitted when the last is acknowledged, or complete.
+"""Jobs one at a time: each is submitted when the previous one is acknowledged or complete.
 
-Blocking clients are put beside a raw socket, those on an event loop beside a bare anyio stream on
-the same loop; both send packets that are ready-made and receive as many replies: JOB_CREATED, and
-for foreground jobs WORK_COMPLETE, from a raw socket in another process. What is measured has a
-process of its own for all rounds, and all of them take turns on one processor; gearmand and the
-worker have the others.
+Blocking clients are compared with a raw socket, clients on an event loop with a bare anyio stream
+on the same loop. Both send prebuilt packets and receive as many replies: JOB_CREATED and, for
+foreground jobs, WORK_COMPLETE. A raw socket in another process does the jobs. Each subject has one
+process for all rounds, and all subjects take turns on one processor. gearmand and the worker use
+the other processors.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run(settings: Settings) -> Iterator[Table]:
 
 
 def _start(port: int, kind: str) -> tuple[dict[str, Child], dict[str, str]]:
-    """Start all that can be; return them, and what each is put beside."""
+    """Start all available subjects. Return them, and the baseline of each."""
     background = kind == "background"
 
     def ours(function: Any, **options: Any) -> Child:
@@ -73,7 +73,7 @@ def _start(port: int, kind: str) -> tuple[dict[str, Child], dict[str, str]]:
     return children, floors
 
 
-# In the child processes.
+# Code for the child processes.
 
 
 def raw_socket(port: int, *, background: bool) -> None:
@@ -135,7 +135,7 @@ async def of_aiogear(port: int, *, background: bool) -> None:
 
     loop = asyncio.get_running_loop()
     for count in orders():
-        # It keeps something of each job for ever, and looks through all of that for each answer.
+        # The client stores each job forever, and searches all of them for each answer.
         _, made = await loop.create_connection(aiogear.Client, "127.0.0.1", port)
         client: Any = made
         async with client:

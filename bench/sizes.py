@@ -1,6 +1,7 @@
-"""Background jobs in one call, from few to many: what one job costs, beside one among few.
+"""Background jobs in one call, from few to many: the cost of a job by the size of the call.
 
-CPU time is what counts here. Calls with few jobs are repeated, for so many jobs in all.
+CPU time is the relevant figure. Calls with few jobs are repeated, up to a fixed total number of
+jobs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What the core does with a job, stage by stage, without I/O: for `core` and `instructions`.
+"""The core's work for a job, stage by stage, without I/O, for `core` and `instructions`.
 
-A stage is a function that prepares so many jobs, and returns what does the stage's work for all of
-them. That returns what it has made, so that the end of these objects is not part of the stage.
+A stage is a function that prepares `count` jobs and returns a function, which does the stage's work
+for all of them. That function returns the objects it has created, so that their deletion is not
+part of the stage.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from .raw import DATA, RESPONSE, TASK, Packet, packet
 
 Stage: TypeAlias = Callable[[int], Callable[[], object]]
 
-# Bytes that an engine gets at a time.
+# Bytes that an engine receives at a time.
 _READ = 65536
 _NAME = TASK.encode()
 
@@ -68,7 +69,7 @@ def _jobs(count: int) -> list[dict[str, Any]]:
 
 
 class _Client:
-    """A client's engine with a connection; what is on the other end is up to the stage."""
+    """A client's engine with a connection. The stage plays the server."""
 
     def __init__(self) -> None:
         self.engine = ClientEngine(
@@ -214,7 +215,7 @@ def serve(count: int) -> Callable[[], object]:
     client, worker = (engine.accept("bench", number, 0.0) for number in range(2))
 
     def exchange(link: ServerLink, data: bytes) -> dict[ServerLink, bytes]:
-        """What is sent to whom because `link` has sent `data`."""
+        """Return the data sent to each link after `link` has sent `data`."""
         replies = {client: b"", worker: b""}
         engine.receive_data(link, data, 0.0)
         while True:
@@ -231,7 +232,7 @@ def serve(count: int) -> Callable[[], object]:
             packet(Packet.SUBMIT_JOB, _NAME, b"%032x" % number, DATA) for number in range(count)
         )
     )
-    # As many as a worker of `raw` has under way.
+    # The same number of grabs as a worker of `raw` has in flight.
     grabs = [packet(Packet.GRAB_JOB_UNIQ) * some for some in _parts(count, 64)]
 
     def run() -> object:
@@ -312,7 +313,7 @@ def make_complete(count: int) -> Callable[[], object]:
     return lambda: [connection.send(events.WorkComplete(handle, DATA)) for handle in handles]
 
 
-#: What each is called in tables, and in the file of `instructions`.
+#: The stages, by their names in tables and in the file of `instructions`.
 STAGES: dict[str, Stage] = {
     "make_requests": make,
     "prepare": prepare_requests,
@@ -333,7 +334,8 @@ STAGES: dict[str, Stage] = {
     "Connection: WORK_COMPLETE": make_complete,
 }
 
-# What the core does most, in plain Python: calls, attributes, dicts, deques, bytes, numbers.
+# The core's most frequent operations in plain Python: calls, attributes, dicts, deques, bytes,
+# numbers.
 
 
 class _Item:
@@ -350,7 +352,7 @@ class _Item:
 
 
 def calibrate(count: int) -> Callable[[], object]:
-    """Work of a fixed size that no change of the library makes more or less."""
+    """Do work of a fixed size that does not depend on the library."""
     header = struct.Struct(">4sII")
     names = [b"%032x" % number for number in range(count)]
 

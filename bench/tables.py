@@ -1,4 +1,4 @@
-"""Tables: what a measure returns, as text and as JSON."""
+"""Tables, the result of a benchmark, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _FORMATS: dict[str, Callable[[float], str]] = {
 
 @dataclass
 class Table:
-    """What was measured.
+    """A table of results.
 
     Attributes:
-        title: What it is about.
-        columns: The heading of each, and its unit: a key of _FORMATS. Values are in seconds, bytes
-            or numbers.
-        rows: The name of each, and its values; None is none.
-        drawn: The heading of the column that the plot shows, or nothing.
+        title: The title.
+        columns: The heading and the unit of each column. The unit is a key of _FORMATS. Values are
+            seconds, bytes or numbers.
+        rows: The name and the values of each row. None means no value.
+        drawn: The heading of the column to plot, or "".
     """
 
     title: str
@@ -42,7 +42,7 @@ class Table:
         self.rows.append((name, list(values)))
 
     def column(self, heading: str) -> list[tuple[str, float]]:
-        """The names and values of a column, where there are any."""
+        """Return the names and values of a column, without rows that have no value there."""
         at = [name for name, _ in self.columns].index(heading)
         return [(name, found) for name, row in self.rows if (found := row[at]) is not None]
 
@@ -72,9 +72,9 @@ class Beside(NamedTuple):
     """A column of ratios to other subjects.
 
     Attributes:
-        heading: Its heading.
-        what: "wall", "cpu", or "rate": how many times as many jobs in the same time.
-        floors: For each subject the one that it is put beside; those without one have no ratio.
+        heading: The heading.
+        what: "wall", "cpu", or "rate" (jobs in the same time).
+        floors: The baseline of each subject. A subject without a baseline has no ratio.
     """
 
     heading: str
@@ -97,13 +97,13 @@ def compared(
     *,
     more: Iterable[tuple[str, str, str]] = (),
 ) -> Table:
-    """A table of wall and CPU time by the job, beside those of other subjects.
+    """Return a table of wall and CPU time per job, with ratios to other subjects.
 
     Args:
-        title: Its title.
-        results: What was measured, with `wall` and `cpu` in seconds by the job, and `jobs`.
-        besides: Its last columns.
-        more: Columns before these: the heading, the unit and the key of each.
+        title: The title.
+        results: The figures, with `wall` and `cpu` in seconds per job, and `jobs`.
+        besides: The last columns.
+        more: The columns before these: heading, unit and key of each.
     """
     besides, more = list(besides), list(more)
     columns = [("jobs", "n"), ("jobs/s", "n"), ("wall", "us"), ("CPU", "us")]
@@ -124,12 +124,12 @@ def compared(
 
 
 def growing(title: str, unit: str, results: Mapping[str, Results]) -> Table:
-    """A table of what a job costs at several levels, by subject, and how much more at the last.
+    """Return a table of the cost of a job at several levels, with its growth to the last level.
 
     Args:
-        title: Its title.
-        unit: What the levels count.
-        results: By subject, what was measured at each level, with `wall` and `cpu`.
+        title: The title.
+        unit: The unit of the levels.
+        results: The figures of each subject at each level, with `wall` and `cpu`.
     """
     table = Table(title, [(unit, "n"), ("wall", "us"), ("CPU", "us"), ("growth", "x")])
     for name, levels in results.items():

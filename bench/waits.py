@@ -1,6 +1,6 @@
-"""A job on a client on which few or many other calls wait, each in a task and with a timeout.
+"""A job on a client while few or many other calls wait, each in a task and with a timeout.
 
-What is measured is a background job, one at a time, on the same client as those.
+The measured calls are background jobs, one at a time, on the same client.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _start(loop: str, waits: int) -> Iterator[Child]:
             yield child
 
 
-# In the child processes.
+# Code for the child processes.
 
 
 async def wait(port: int, waits: int) -> None:

@@ -1,6 +1,7 @@
 /*
- * libgearman's worker, as `child` wants it: a number on standard input is how many jobs to do, and
- * each is answered by a line of JSON with the seconds by the job, from the first to the last.
+ * libgearman's worker, with the interface of `child`. It reads numbers of jobs from standard input,
+ * does that many jobs, and answers each number with a line of JSON: the seconds per job, from the
+ * first job to the last.
  *
  *     worker PORT
  */

@@ -1,8 +1,8 @@
-"""Empty jobs that a worker does: `GearmanWorker` beside libgearman's.
+"""Empty jobs of a worker: `GearmanWorker` compared with libgearman's.
 
-A gearmand has that many background jobs before the worker comes, which has a processor and a
-process of its own, and is measured from its first job to its last. Slots are how many jobs it may
-have at once (`max_jobs`): threads in the blocking worker, async functions in the others.
+gearmand has all background jobs before the worker connects. The worker runs in its own process on
+its own processor, and is measured from its first job to its last. Slots are the maximum number of
+concurrent jobs (`max_jobs`): threads in the blocking worker, async functions in the others.
 """
 
 from __future__ import annotations
@@ -72,21 +72,22 @@ def _measure(start: Callable[[int], Child], count: int) -> Figures:
             return child.ask(count)
 
 
-# In the child processes.
+# Code for the child processes.
 
 
 class _Counter:
-    """The clock goes from the first job to the last."""
+    """A job counter that runs the clock from the first job to the last."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.clock = Clock()
         self._done = 0
-        # Threads may share it, and the last job may come while the clock is being started.
+        # Threads can share the counter, and the last job can begin while the clock is being
+        # started.
         self._lock = threading.Lock()
 
     def job(self) -> bool:
-        """Another job; returns whether it is the last."""
+        """Count a job. Return True if it is the last."""
         with self._lock:
             self._done += 1
             if self._done == 1:
@@ -109,7 +110,7 @@ def blocking(port: int, slots: int) -> None:
 
         def work(_: object, __: object, counter: _Counter = counter) -> bytes:
             if counter.job():
-                worker.stop()  # noqa: B023 - it is over before there is another
+                worker.stop()  # noqa: B023 - it has ended before the next one exists
             return b""
 
         worker.register_task(TASK, work)
@@ -126,7 +127,7 @@ async def waiting(port: int, slots: int) -> None:
 
         async def work(_: object, __: object, counter: _Counter = counter) -> bytes:
             if counter.job():
-                worker.stop()  # noqa: B023 - it is over before there is another
+                worker.stop()  # noqa: B023 - it has ended before the next one exists
             return b""
 
         worker.register_task(TASK, work)
