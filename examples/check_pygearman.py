@@ -1,4 +1,4 @@
-"""Puts the parser of another library, pygearman 0.2.6, through a property, which does not hold."""
+"""Test the parser of another library, pygearman 0.2.6, with a property that it violates."""
 
 from gearman.connection import GearmanConnection, ProtocolError
 from hypothesis import HealthCheck, given, settings

@@ -1,9 +1,9 @@
-"""A Django site that gives work to Gearman, in one file.
+"""A Django site that submits jobs to Gearman, in one file.
 
     python examples/django_site.py runserver --noreload
     python examples/django_site.py gearman_worker
 
-In a project, `Command` is the file management/commands/gearman_worker.py of an app.
+In a project, `Command` is in the file management/commands/gearman_worker.py of an app.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def get_client() -> gearman.GearmanClient:
 
 @require_POST
 def count_now(request: HttpRequest) -> JsonResponse:
-    """Wait for the result, but not for long."""
+    """Wait for the result, but only for two seconds."""
     try:
         job = get_client().submit_job("count-words", request.body, poll_timeout=2)
     except gearman.errors.ServerUnavailable:
@@ -66,9 +66,9 @@ def count_now(request: HttpRequest) -> JsonResponse:
 
 @require_POST
 def count_later(request: HttpRequest) -> JsonResponse:
-    """Leave the work to a background job, and say where its result will be."""
+    """Submit a background job, and return the URL of its result."""
     name = uuid.uuid4().hex
-    # Not sooner: the worker might look for what this request has not committed yet.
+    # Submit after the commit: the worker might look for data that is not committed yet.
     transaction.on_commit(
         lambda: get_client().submit_job(
             "count-words", request.body, name, background=True, poll_timeout=2
@@ -97,7 +97,7 @@ def count_words(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
 
 
 class DjangoWorker(gearman.GearmanWorker):
-    """A worker whose jobs get connections to the database as requests do."""
+    """A worker that manages database connections for each job as Django does for each request."""
 
     def on_job_execute(self, current_job: gearman.WorkerJob) -> bool:
         close_old_connections()

@@ -1,9 +1,10 @@
-"""The worker that the examples in README.md and docs/ need.
+"""The worker for the examples in README.md and docs/.
 
     python examples/docs_worker.py [--server HOST:PORT]
 
-It does the functions that they name at the server on this machine at port 4730, until Ctrl-C. Where
-nobody listens there, it brings a job server, which ends with it: then nothing but Python is needed.
+The worker does the examples' functions, for the server on this machine at port 4730, until Ctrl-C.
+If no server listens there, the program starts a job server, so only Python is needed. That server
+ends with the program.
 """
 
 # ruff: noqa: ARG001 - all callbacks have the same parameters
@@ -33,40 +34,40 @@ if TYPE_CHECKING:
 HERE = ("localhost", "127.0.0.1", "::1")
 
 
-# The functions. Each gets the data of a job as bytes, and returns its result.
+# The functions. Each receives the data of a job as bytes, and returns its result.
 
 
 def reverse(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
-    """The data back to front."""
+    """Return the data in reverse order."""
     data: bytes = job.data
     return data[::-1]
 
 
 def add(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
-    """The sum of a list of numbers, in JSON."""
+    """Return the sum of a list of numbers, in JSON."""
     return json.dumps({"sum": sum(json.loads(job.data))})
 
 
 def divide(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
-    """What "6 by 3" is. "1 by 0" fails."""
+    """Divide the numbers in a text like "6 by 3". "1 by 0" fails."""
     numerator, denominator = map(int, job.data.split(b" by "))
     return str(numerator // denominator)
 
 
 def refuse(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> None:
-    """Fails always."""
+    """Fail always."""
     raise ValueError("not today")
 
 
 def slow(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
-    """The data, after two seconds."""
+    """Return the data after two seconds."""
     time.sleep(2)
     data: bytes = job.data
     return data
 
 
-# Two workers with one job at a time each: so nobody waits for `slow`, and the results of all others
-# come in the order of their jobs.
+# Two workers with one job at a time each. So `slow` delays no other function, and all other results
+# arrive in the order of their jobs.
 WORKERS: dict[str, tuple[Callback, ...]] = {
     "docs-worker": (reverse, add, divide, refuse),
     "docs-worker-slow": (slow,),
@@ -75,10 +76,10 @@ WORKERS: dict[str, tuple[Callback, ...]] = {
 
 @contextlib.contextmanager
 def working(servers: Sequence[Any]) -> Iterator[None]:
-    """The workers, in threads of their own."""
+    """Run the workers in their own threads."""
     with contextlib.ExitStack() as stack:
         for name, callbacks in WORKERS.items():
-            # They wait for a server that is restarted for as long as it takes.
+            # While a server restarts, the workers retry without a limit.
             worker = gearman.GearmanWorker(servers, max_outage=None, look_again=1.0)
             worker.set_client_id(name)
             for callback in callbacks:
@@ -92,7 +93,7 @@ def working(servers: Sequence[Any]) -> Iterator[None]:
 
 
 def bring_server(address: ServerAddress) -> contextlib.AbstractContextManager[object]:
-    """A job server, if nobody listens there, and it is this machine."""
+    """Start a job server if `address` is on this machine and no server listens there."""
     try:
         with gearman.GearmanAdminClient([address]) as admin:
             admin.ping_server()
@@ -117,8 +118,8 @@ def main() -> int:
         with bring_server(address), working([address]):
             functions = ", ".join(one.__name__ for some in WORKERS.values() for one in some)
             say(f"worker: doing {functions} at {address}; Ctrl-C ends it")
-            # In short sleeps: a signal that comes just before one does not end it, and its handler
-            # is run behind it. (An Event's `set` may not be called in one.)
+            # Sleep in short intervals. A signal that arrives just before a sleep does not interrupt
+            # it, and its handler runs only afterwards. (A handler must not call `set` of an Event.)
             while not signals:
                 time.sleep(0.2)
     except gearman.errors.ServerUnavailable as error:

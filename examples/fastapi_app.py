@@ -1,4 +1,4 @@
-"""A FastAPI application that gives work to Gearman.
+"""A FastAPI application that submits jobs to Gearman.
 
 uvicorn examples.fastapi_app:app
 python examples/fastapi_app.py          # The worker.
@@ -33,7 +33,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/now")
 async def count_now(text: Text, request: Request) -> dict[str, int]:
-    """Wait for the result, but not for long."""
+    """Wait for the result, but only for two seconds."""
     try:
         job = await request.state.gearman.submit_job("count-words", text, poll_timeout=2)
     except gearman.errors.ServerUnavailable as error:
@@ -45,7 +45,7 @@ async def count_now(text: Text, request: Request) -> dict[str, int]:
 
 @app.post("/later", status_code=202)
 async def count_later(text: Text, request: Request) -> dict[str, str]:
-    """Leave the work to a background job."""
+    """Submit a background job."""
     name = uuid.uuid4().hex
     await request.state.gearman.submit_job(
         "count-words", text, name, background=True, poll_timeout=2

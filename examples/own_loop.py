@@ -1,13 +1,14 @@
-"""The core in a loop of one's own: a client engine over non-blocking sockets and `selectors`.
+"""The core in a custom event loop: a client engine with non-blocking sockets and `selectors`.
 
     python examples/own_loop.py [--server HOST:PORT] [--jobs N] [--size BYTES] [--timeout S]
 
-`Adapter` is all that such a loop needs, and it uses nothing but `gearman_proto`. It runs any engine
-that makes connections. It has no TLS, and takes addresses, not names: looking up names blocks.
+`Adapter` is all that such a loop needs. It imports nothing but `gearman_proto` and the standard
+library, and runs any engine that makes connections. It does not support TLS. It connects to
+addresses only, because resolving names blocks.
 
-The rest of the program uses it: jobs for the function `reverse` are submitted, and each is printed
-as it ends. Whatever worker the server has does them; without --server, this program brings a job
-server and a worker, in threads of their own.
+The rest of the program uses the adapter. It submits jobs for the function `reverse`, and prints
+each when it ends. With --server, any worker of that server does the jobs. Without it, the program
+runs its own job server and worker in threads.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Adapter:
         self.unsent: dict[Any, memoryview] = {}
 
     def pump(self) -> None:
-        """Do what the engine wants. It may want something after each call of it."""
+        """Do the work that the engine has requested. Each call of the engine can request more."""
         while True:
             for link in self.engine.links_to_write():
                 if not self.unsent[link]:
@@ -80,7 +81,7 @@ class Adapter:
             sock.setblocking(False)
             sock.connect((host, port))
         except BlockingIOError:
-            pass  # Under way.
+            pass  # The connection is in progress.
         except OSError as error:
             self.drop(link)
             self.engine.connect_failed(link, error, clock())
@@ -104,7 +105,7 @@ class Adapter:
             if events & EVENT_READ:
                 data = self.socks[link].recv(65536)
                 if not data:
-                    self.engine.receive_eof(link, clock())  # It has the link closed.
+                    self.engine.receive_eof(link, clock())  # The engine now wants the link closed.
                     return
                 self.engine.receive_data(link, data, clock())
             if events & EVENT_WRITE:
@@ -113,7 +114,7 @@ class Adapter:
                 if not self.unsent[link]:
                     self.refill(link)
         except BlockingIOError:
-            pass  # It was not ready after all.
+            pass  # The socket was not ready after all.
         except OSError as error:
             self.drop(link)
             self.engine.connection_lost(link, error, clock())
@@ -170,9 +171,9 @@ def run(engine: ClientEngine, adapter: Adapter, data: list[bytes], timeout: floa
 def submit(
     engine: ClientEngine, adapter: Adapter, requests: list[GearmanJobRequest], timeout: float
 ) -> Iterator[GearmanJobRequest]:
-    """Submit requests, and yield each as it ends."""
+    """Submit requests, and yield each one when it ends."""
     prepare(requests, NoopEncoder)
-    # The stream waits for the requests, so nobody does for the submit.
+    # The stream waits for the requests, so the submit's own Wait is not needed.
     engine.release(engine.submit(clock(), wake, requests), clock())
     stream = engine.as_completed(clock(), wake, requests, timeout=timeout)
     try:
@@ -191,11 +192,11 @@ def submit(
 
 
 def wake() -> None:
-    """There is nobody to wake: the loop looks at the Wait each time."""
+    """Do nothing: the loop checks the Wait in each round."""
 
 
 def run_until_ready(adapter: Adapter, wait: Wait) -> None:
-    """The loop. Other sockets may be in the selector, too."""
+    """Run the loop. The selector can contain other sockets too."""
     adapter.pump()
     while not wait.ready:
         deadline = adapter.engine.next_deadline()
@@ -211,7 +212,7 @@ def client(server: str) -> Iterator[tuple[ClientEngine, Adapter]]:
     (address,) = parse_host_list([server])
     found: list[Any] = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     engine = ClientEngine(
-        # Several addresses of a name are several servers: the next one is for where one refuses.
+        # Each address of a name counts as a server. If one refuses, the client tries the next.
         parse_host_list([where[:2] for *_, where in found]),
         rng=random.SystemRandom(),
         wall_clock=time.time,

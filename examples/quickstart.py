@@ -1,11 +1,11 @@
-"""The main job: a client submits jobs, workers do them, and the results come back.
+"""The basic case: a client submits jobs, workers do them, and the client receives the results.
 
     python examples/quickstart.py [--server HOST:PORT] [--workers N] [FILE ...]
 
-All of it in one process: a job server, two workers in threads of their own, and a client. With
---server, that gearmand takes the place of the job server. Each FILE (the project's own pages, if
-none is given) becomes a job for the function `count-words`. With --workers 0 any worker does them
-that has registered for that function, such as
+Everything runs in one process: a job server, two workers in their own threads, and a client. With
+--server, the program uses that gearmand instead of its own job server. Each FILE (by default the
+project's own pages) becomes a job for the function `count-words`. With --workers 0, any other
+worker that has registered the function does the jobs, such as
 
     gearman -w -h localhost -p 4730 -f count-words -- wc -w
 
@@ -73,7 +73,7 @@ def run(
 
 
 class Worker:
-    """A worker in a thread of its own."""
+    """A worker in its own thread."""
 
     def __init__(self, name: str, server: str, gate: Gate) -> None:
         self.worker = gearman.GearmanWorker([server])
@@ -98,7 +98,10 @@ def count_words(gate: Gate, worker: gearman.GearmanWorker, job: gearman.WorkerJo
 
 
 class Gate:
-    """Holds the first jobs until each worker has one: else the first worker may do them all."""
+    """Holds the first jobs until each worker has one.
+
+    Otherwise the first worker might do all jobs.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -108,7 +111,7 @@ class Gate:
     def wait(self, worker: str | None) -> None:
         self.with_a_job.add(worker)
         if len(self.with_a_job) < self.workers:
-            # Not for ever: workers of somebody else may have taken the other jobs.
+            # Use a timeout: other workers might have taken the other jobs.
             self.open.wait(PATIENCE)
         self.open.set()
 
@@ -163,7 +166,7 @@ def short(path: str | Path) -> str:
 
 
 def say(line: str) -> None:
-    # In one piece, as several threads talk.
+    # Print with one call, because several threads print.
     print(f"{line}\n", end="", flush=True)
 
 

@@ -1,10 +1,10 @@
-"""The main job on asyncio: a client submits jobs, workers do them, and the results come back.
+"""The basic case on asyncio: a client submits jobs, workers do them, and the results return.
 
     python examples/quickstart_asyncio.py [--server HOST:PORT] [--workers N] [FILE ...]
 
-The client and each worker are tasks. The callback is that of quickstart.py, a plain function: it
-runs in a thread, so that one that computes or blocks does not hold up the event loop. The command
-line and what is printed are those of quickstart.py, too.
+The client and each worker are tasks. The callback is the plain function of quickstart.py. It runs
+in a thread, so it can compute or block without delaying the event loop. The command line and the
+output are those of quickstart.py.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def run(server: str, jobs: dict[str, dict[str, Any]], arguments: argparse.
         for request, name in names.items():
             say(f"client: submitted {name} as {request.handle or 'nothing yet'}")
         gate = Gate(min(arguments.workers, len(jobs)))
-        # asyncio.TaskGroup has nothing that ends its tasks: this has.
+        # asyncio.TaskGroup can't cancel its tasks. An anyio task group can.
         async with anyio.create_task_group() as tasks:
             for number in range(arguments.workers):
                 tasks.start_soon(work, f"worker {number + 1}", server, gate)

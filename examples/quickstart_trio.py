@@ -1,9 +1,9 @@
-"""The main job on trio: a client submits jobs, workers do them, and the results come back.
+"""The basic case on trio: a client submits jobs, workers do them, and the results return.
 
     python examples/quickstart_trio.py [--server HOST:PORT] [--workers N] [FILE ...]
 
-The client and each worker are tasks, and so is each job: its callback is an async function. The
-command line and what is printed are those of quickstart.py.
+The client, each worker and each job are tasks, and the callback is an async function. The command
+line and the output are those of quickstart.py.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ async def count_words(gate: Gate, worker: gearman.GearmanWorker, job: gearman.Wo
 
 
 class Gate:
-    """Holds the first jobs until each worker has one: else the first worker may do them all."""
+    """Holds the first jobs until each worker has one.
+
+    Otherwise the first worker might do all jobs.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -79,7 +82,7 @@ class Gate:
     async def wait(self, worker: str | None) -> None:
         self.with_a_job.add(worker)
         if len(self.with_a_job) < self.workers:
-            # Not for ever: workers of somebody else may have taken the other jobs.
+            # Use a timeout: other workers might have taken the other jobs.
             with trio.move_on_after(PATIENCE):
                 await self.open.wait()
         self.open.set()

@@ -3,13 +3,13 @@
     python examples/twisted_client.py [--server HOST:PORT] [--jobs N] [--size BYTES]
         [--timeout S] [--no-worker]
 
-`Adapter` runs any engine that makes connections, and uses nothing but `gearman_proto` and Twisted.
-`GearmanClient` and `GearmanWorker` are it, with the methods that an application calls. It has no
-TLS.
+`Adapter` runs any engine that makes connections, and imports nothing but `gearman_proto` and
+Twisted. `GearmanClient` and `GearmanWorker` add the methods that an application calls. The adapter
+does not support TLS.
 
-The rest of the program uses both: jobs for the function `reverse` are submitted, the worker does
-two of them at a time, and each is printed as it ends. Without --server, this program brings a job
-server, in a thread of its own.
+The rest of the program uses both. It submits jobs for the function `reverse`, and prints each when
+it ends. The worker does two jobs at a time. Without --server, the program runs its own job server
+in a thread.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from gearman_proto import GearmanJobRequest, HostSpec, WorkerJob
 
-# Not the reactor's clock, which goes back when somebody sets the time of day.
+# Don't use the reactor's clock, which jumps when the system time is set.
 clock = time.monotonic
 chance = random.SystemRandom()
 log = Logger()
@@ -62,7 +62,7 @@ log = Logger()
 
 
 class Wire(Protocol):  # type: ignore[misc]
-    """The transport of one of the engine's links. It has to say when it takes no more."""
+    """The transport of a link, which reports back-pressure to the engine."""
 
     def __init__(self, adapter: Adapter, link: Any) -> None:
         self.adapter = adapter
@@ -87,7 +87,7 @@ class Wire(Protocol):  # type: ignore[misc]
         self.adapter.pump()
 
     def stopProducing(self) -> None:
-        """The connection was lost; `connectionLost` follows."""
+        """Do nothing: the connection was lost, and `connectionLost` follows."""
 
     def connectionLost(self, reason: Failure) -> None:
         if self.last_call is not None and self.last_call.active():
@@ -103,7 +103,7 @@ class Wire(Protocol):  # type: ignore[misc]
         self.adapter.tell(self.adapter.engine.connect_failed, self.link, reason.value)
 
     def close(self) -> None:
-        """Stop connecting; or close when all is written, or after five seconds."""
+        """Stop connecting, or close after all data is written, or after five seconds."""
         if self.transport is None:
             self.attempt.cancel()
         else:
@@ -123,7 +123,7 @@ class Adapter:
         self.timer: Any = None
 
     def tell(self, call: Callable[..., object], *args: Any) -> None:
-        """Tell the engine what has happened, and do what it wants then."""
+        """Report an event to the engine, and do the work that it then requests."""
         try:
             call(*args, clock())
         except Exception as error:  # noqa: BLE001 - a bug, but no call must hang
@@ -136,7 +136,7 @@ class Adapter:
         self.pump()
 
     def pump(self) -> None:
-        """Do what the engine wants. It may want something after each call of it."""
+        """Do the work that the engine has requested. Each call of the engine can request more."""
         while True:
             for link in self.engine.links_to_write():
                 wire = self.wires[link]
@@ -165,7 +165,7 @@ class Adapter:
         wire.attempt.addErrback(wire.connectionFailed)
 
     def run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Deferred[None]:
-        """Begin a call that waits. It may be cancelled."""
+        """Begin a call that waits, and return its Deferred, which can be cancelled."""
         wait: Any = None
 
         def finish() -> None:
@@ -179,7 +179,7 @@ class Adapter:
                     done.callback(None)
 
         done: Deferred[None] = Deferred(lambda _: self.tell(self.engine.release, wait))
-        # The engine may not be called in `wake`, and whoever has the Deferred may do that.
+        # `wake` must not call the engine, but the Deferred's callbacks might.
         wait = method(clock(), lambda: self.reactor.callLater(0, finish), *args, **options)
         self.pump()
         return done
@@ -200,7 +200,7 @@ class GearmanClient(Adapter):
     def submit(
         self, task: str, data: bytes, timeout: float | None = None
     ) -> Deferred[GearmanJobRequest]:
-        """Submit a job. What comes is its request, when it has ended or `timeout` is over."""
+        """Submit a job. The Deferred fires with its request at the job's end or after `timeout`."""
         (request,) = requests = make_requests([{"task": task, "data": data}])
         prepare(requests, NoopEncoder)
         done = self.run(self.engine.submit, requests, timeout=timeout)
@@ -223,13 +223,13 @@ class GearmanWorker(Adapter):
         super().__init__(reactor, make_engine)
 
     def register(self, task: str, callback: Callable[[WorkerJob], Any]) -> None:
-        """`callback` gets a job, and returns its result, as bytes or as a Deferred of them."""
+        """Register a callback, which takes a job and returns bytes or a Deferred of bytes."""
         self.callbacks[task] = callback
         self.engine.register(clock(), task.encode(), None)
         self.pump()
 
     def work(self) -> Deferred[None]:
-        """Work until `stop` is called, and the jobs that are there are done."""
+        """Work until `stop` is called and the current jobs are done."""
         self.over: Deferred[None] = Deferred()
         self.stream = self.engine.work(clock(), lambda: self.reactor.callLater(0, self.look))
         self.pump()
@@ -239,7 +239,7 @@ class GearmanWorker(Adapter):
         self.tell(self.engine.stop)
 
     def look(self) -> None:
-        """There is news: jobs to do, or the end of the work."""
+        """Process new jobs, or the end of the work."""
         while (job := self.engine.next_job(clock())) is not None:
             self.do(job)
         if self.stream.done and not self.over.called:
@@ -259,7 +259,7 @@ class GearmanWorker(Adapter):
 
         done = maybeDeferred(self.callbacks[job.task], job).addCallback(complete)
         done.addErrback(lambda failure: log.failure("{job} failed", failure, job=job))
-        # If it has not ended, it fails.
+        # Fail a job that has not ended.
         done.addBoth(lambda _: self.tell(partial(self.engine.job_done, job=job)))
 
 
@@ -304,12 +304,12 @@ async def run(reactor: Any, arguments: argparse.Namespace) -> None:
 
 
 def reverse(reactor: Any, job: WorkerJob) -> Deferred[bytes]:
-    """A callback that takes time, and lets others run meanwhile."""
+    """Return the job's data in reverse order, without blocking the reactor."""
     return deferLater(reactor, 0.01, lambda: job.data[::-1])
 
 
 async def one(client: GearmanClient, number: int, arguments: argparse.Namespace) -> bool:
-    """Submit a job, say what has become of it, and return whether it is well."""
+    """Submit a job and report its end. Return True if it succeeded."""
     data = f"job {number} ".encode().ljust(arguments.size)
     try:
         request = await client.submit("reverse", data, arguments.timeout)
