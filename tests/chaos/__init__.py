@@ -1,5 +1,5 @@
-"""Chaos: clients and workers of all surfaces, through a proxy with faults, with servers that die.
+"""Chaos tests: clients and workers of all surfaces use faulty proxies and dying servers.
 
-README.md beside this file says how it is run, and what it shows. `proxy` and `faults` depend on
-nothing else in here.
+README.md describes their use and their checks. `proxy` and `faults` depend on nothing else in this
+package.
 """

@@ -13,7 +13,7 @@ from .run import Chaos
 
 
 def main() -> int:
-    """Run it. Returns the exit status."""
+    """Run the command line. Return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each run (20)")
     parser.add_argument("--seed", type=int, help="of the first run; random if not given")
@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--show", action="store_true", help="show the plan, and do nothing")
     options = parser.parse_args()
     first = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
-    # Whoever ends this ends its servers, too.
+    # SIGTERM has to end the servers, too.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     bad = []
     for seed in range(first, first + options.runs):

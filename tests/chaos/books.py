@@ -1,22 +1,19 @@
-"""The books: what was submitted, what ran, what was told to whom; and whether that can be.
+"""Records of all submits, runs and outcomes, and a checker of their consistency.
 
-They are kept outside of the library, by those who call it and by those whom it calls. The checker
-is that of Jepsen's total-queue, for jobs in place of elements:
+The callers and the callbacks keep the records, independently of the library. The checker is that of
+Jepsen's total-queue, with jobs instead of elements:
 
-* **lost**: jobs in the background that were acknowledged and did not run to their end, although
-  nothing has happened that docs/explanation/reliability.md allows to lose them. There must be none.
-  What may lose them is the end of a server that keeps its queue in memory; and on the server whose
-  bytes are changed, anything.
-* **unexpected**: runs and results of what nobody has submitted, results of other jobs, ends that
-  the worker did not send. There must be none. On the server whose bytes are changed, what is
-  recognised as changed is counted apart; what is whole and wrong is unexpected there, too, unless
+* **lost**: acknowledged background jobs that did not run to their end, although no event has
+  happened after which docs/explanation/reliability.md allows a loss. None is allowed. A loss is
+  permitted if a server ended that keeps its queue in memory, and on the server with changed bytes.
+* **unexpected**: runs and results of jobs that were never submitted, results of other jobs, and
+  outcomes that the worker did not send. None is allowed. On the server with changed bytes,
+  recognised changes are counted separately. Intact but wrong data is unexpected there too, unless
   the size of a packet of its connection was changed (`of_another`).
-* **duplicates**: runs beyond the first of a job that was submitted once. They are allowed, and
-  counted.
-* **late**: calls that have returned after their time. There must be none.
-* **hung**: requests that had no end although nothing was left to wait for. There must be none.
-* **given up**: connections to the slow server that were lost. Nothing is wrong there except that
-  bytes take their time, so there must be none.
+* **duplicates**: additional runs of a job that was submitted once. They are allowed and counted.
+* **late**: calls that returned after their timeout. None is allowed.
+* **hung**: requests that did not end although nothing was left to wait for. None is allowed.
+* **given up**: lost connections to the slow server. This server is only slow, so none is allowed.
 """
 
 from __future__ import annotations
@@ -35,15 +32,15 @@ from .payloads import Job, unseal
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-# Seconds that a client's connection lasts at most.
+# Maximum age of a client's connection in seconds.
 _CONNECTION = 20.0
-# Problems that are shown in full.
+# Number of problems to report in full.
 _SHOWN = 10
 
 
 @dataclass
 class Entry:
-    """A submit, from before the call that makes it."""
+    """The record of a submit, created before the call."""
 
     job: Job
     background: bool
@@ -51,45 +48,45 @@ class Entry:
     client: str
     #: When the call began.
     begun: float
-    #: The server that has acknowledged it.
+    #: The server that has acknowledged the job.
     server: str | None = None
-    #: Whether it was acknowledged.
+    #: True if a server has acknowledged the job.
     acknowledged: bool = False
 
 
 @dataclass
 class Run:
-    """A job was given to a worker."""
+    """A run of a job by a worker."""
 
     number: int
     worker: str
     server: str
     when: float
-    #: Whether its callback has come to its end, and was not cancelled.
+    #: True if the callback has ended without being cancelled.
     finished: bool = False
 
 
 @dataclass
 class Books:
-    """All that is written down. Every method may be called from any thread."""
+    """All records. Any thread can call any method."""
 
-    #: The server whose bytes are changed.
+    #: The server with changed bytes.
     dirty: str
     entries: list[Entry] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
-    #: When each server was killed or died.
+    #: The times at which each server was killed or died.
     kills: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    #: What must not be: its kind, and what it is.
+    #: Violations, as (kind, description).
     problems: list[tuple[str, str]] = field(default_factory=list)
-    #: Whole results and data of other jobs, from the server whose bytes are changed: since when the
-    #: request was under way, until when, and what it is.
+    #: Intact results and data of other jobs, from the server with changed bytes: the beginning and
+    #: the end of the request's time in flight, and a description.
     of_another: list[tuple[float, float, str]] = field(default_factory=list)
-    #: What is counted and allowed.
+    #: Counts of permitted events.
     counts: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def submitted(self, job: Job, client: str, *, background: bool) -> Entry:
-        """A job is about to be submitted."""
+        """Record a submit that is about to start."""
         entry = Entry(job, background, client, time.monotonic())
         with self._lock:
             self.entries.append(entry)
@@ -97,7 +94,7 @@ class Books:
 
     @contextlib.contextmanager
     def running(self, job: Job | None, worker: str, server: str) -> Iterator[None]:
-        """A worker was given a job, and does it inside; None is one that is not what was sent."""
+        """Record a worker's run of a job inside the context. None means a job with changed data."""
         if job is None:
             self.changed(server, f"{worker} was given data that nobody has sent")
             yield
@@ -113,51 +110,51 @@ class Books:
         run.finished = True
 
     def killed(self, server: str) -> None:
-        """A server has ended, with all that it had queued."""
+        """Record the end of a server, which has lost its queue."""
         with self._lock:
             self.kills[server].append(time.monotonic())
 
     def count(self, what: str, number: int = 1) -> None:
-        """Count what is allowed."""
+        """Count a permitted event."""
         with self._lock:
             self.counts[what] += number
 
     def problem(self, kind: str, text: str) -> None:
-        """Something is that must not be."""
+        """Record a violation."""
         with self._lock:
             self.problems.append((kind, text))
 
     def problem_once(self, kind: str, text: str) -> None:
-        """Note a problem that several requests report."""
+        """Record a violation that several requests report."""
         with self._lock:
             if (kind, text) not in self.problems:
                 self.problems.append((kind, text))
 
     def changed(self, server: str | None, text: str) -> None:
-        """Something is not what was sent, and was recognised as such."""
+        """Record data that was recognised as changed."""
         if server == self.dirty:
             self.count("recognised as changed")
         else:
             self.problem("unexpected", f"{text} (from {server})")
 
     def _wrong(self, entry: Entry, server: str | None, text: str) -> None:
-        """Something is whole, and of another job."""
+        """Record intact data that belongs to another job."""
         if server == self.dirty:
             with self._lock:
                 self.of_another.append((entry.begun, time.monotonic(), text))
         else:
             self.problem("unexpected", text)
 
-    # What a client was told.
+    # Outcomes for clients.
 
     def told(self, entry: Entry, request: Any, server: str | None, *, returned: bool) -> None:
-        """A call is over: what it says of a request of this client.
+        """Record the state of a request at the end of a call.
 
         Args:
-            entry: What was submitted.
+            entry: The record of the submit.
             request: The request.
-            server: The server that it is at, or was at last.
-            returned: Whether the call has returned, and was not cancelled, and raised nothing.
+            server: The request's current or last server.
+            returned: True if the call returned, without being cancelled and without an exception.
         """
         state = request.state
         who = f"{entry.client}: {request!r} of {entry.job}"
@@ -212,16 +209,16 @@ class Books:
         with self._lock:
             return [run for run in self.runs if run.number == number and run.server == server]
 
-    # At the end.
+    # The final check.
 
     def check(self, sizes_changed: Iterable[float] = ()) -> None:
-        """Look for what is lost, for what is unexpected, and for duplicates.
+        """Check for lost jobs, unexpected events, and duplicates.
 
         Args:
-            sizes_changed: When the size of a packet was changed, on its way from or to a client.
-                The packets behind it are then taken for its payload. If that ends where another
-                packet begins, and a JOB_CREATED was among them, each submit behind it is answered
-                by the JOB_CREATED of a later one, which no client can find out.
+            sizes_changed: The times at which the size of a packet from or to a client was changed.
+                The receiver then treats the following packets as part of its payload. If that ends
+                at the beginning of another packet, and the payload contained a JOB_CREATED, each
+                later submit receives the JOB_CREATED of its successor. No client can detect that.
         """
         times = list(sizes_changed)
         for since, until, text in self.of_another:
@@ -253,7 +250,7 @@ class Books:
             self.problem("lost", f"{entry} was acknowledged, and never ran to its end")
 
     def report(self) -> str:
-        """The figures, and what must not be."""
+        """Return the statistics and the violations."""
         background = sum(entry.background for entry in self.entries)
         kinds = Counter(kind for kind, _ in self.problems)
         lines = [

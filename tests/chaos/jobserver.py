@@ -16,7 +16,7 @@ async def _serve(port: int) -> None:
 
 
 def main() -> None:
-    """Run it until it is killed."""
+    """Run the server until it is killed."""
     adapter, port = sys.argv[1], int(sys.argv[2])
     if adapter == "sync":
         with gearman_sync.JobServer(port=port, job_retries=None) as server:

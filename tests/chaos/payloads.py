@@ -1,4 +1,4 @@
-"""What jobs carry, such that whoever reads it knows whose it is, and whether it is whole."""
+"""The jobs' data, from which a reader can tell the job and detect changes."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from typing import Final
 #: The jobs' function.
 TASK: Final = "chaos"
 
-#: What a worker makes of a job: a result, a failure, or a result behind some data and progress.
+#: The outcome of a job: a result, a failure, or a result after some data and progress.
 KINDS: Final = ("ok", "fail", "parts")
 
 
 def seal(text: str) -> bytes:
-    """Put a checksum behind a text."""
+    """Append a checksum to a text."""
     data = text.encode()
     return data + b"#%08x" % zlib.crc32(data)
 
 
 def unseal(data: bytes) -> str | None:
-    """The text of `seal`, or None if a byte of it was changed, lost or added."""
+    """Return the text of `seal`, or None if a byte was changed, lost or added."""
     text, mark, checksum = data.rpartition(b"#")
     return text.decode() if mark and checksum == b"%08x" % zlib.crc32(text) else None
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a job says of itself."""
+    """The description of a job, contained in its data."""
 
     number: int
     kind: str
-    #: Milliseconds that its worker takes for it.
+    #: Milliseconds that the worker needs.
     takes: int
-    #: Bytes that it is longer than it needs to be.
+    #: Additional bytes of the data.
     padding: int = 0
-    #: Bytes that its result, or all its parts together, are longer than they need to be.
+    #: Additional bytes of the result, or of all its parts together.
     grows: int = 0
 
     def pack(self) -> bytes:
-        """The job's data."""
+        """Return the job's data."""
         said = f"{self.number} {self.kind} {self.takes} {self.padding} {self.grows}"
         return seal(f"{said} {'x' * self.padding}")
 
     @staticmethod
     def unpack(data: bytes) -> Job | None:
-        """Read it; None if it is not what was sent."""
+        """Parse a job's data. Return None if it was changed."""
         text = unseal(data)
         if text is None:
             return None
@@ -54,11 +54,11 @@ class Job:
 
     @property
     def result(self) -> bytes:
-        """What its worker returns."""
+        """Return the worker's result."""
         grows = 0 if self.kind == "parts" else self.grows
         return seal(f"done {self.number} {'x' * grows}")
 
     @property
     def parts(self) -> list[bytes]:
-        """The data that its worker sends before the end."""
+        """Return the data that the worker sends before the result."""
         return [seal(f"part {self.number} {index} {'x' * (self.grows // 3)}") for index in range(3)]

@@ -1,7 +1,7 @@
-"""Those who use the library: clients and workers of a surface, which keep the books.
+"""The users of the library: clients and workers of all surfaces, which keep records.
 
-Each is written once, as an async function, and run on all three surfaces: the blocking one has the
-methods of the awaited ones by `Blocking` of the contract tests, and never waits for an event loop.
+Each is one async function that runs on all three surfaces. `Blocking` of the contract tests gives
+the blocking surface the methods of the awaited ones. It never waits for an event loop.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ if TYPE_CHECKING:
 
     from .books import Books, Entry
 
-#: Seconds that a call may take beyond its own time, on a machine that does other things as well.
+#: Tolerated excess over a call's timeout on a busy machine, in seconds.
 GRACE: Final = 2.0
-#: Seconds of silence after which a client asks, where it can.
+#: The heartbeat of clients in seconds, where they have one.
 HEARTBEAT: Final = 1.0
 # Seconds to wait for a connection.
 _CONNECT_TIMEOUT: Final = 1.0
-# Requests that a client looks after at once, beyond which it submits no more.
+# Maximum number of unfinished requests of a client. Beyond that, it stops submitting.
 _MANY: Final = 200
-# A call in so many is cancelled, where that can be.
+# The fraction of calls to cancel, where the surface allows it.
 _CANCELLED: Final = 0.1
-# Bytes of a large job, at least and at most.
+# Minimum and maximum size of a large job in bytes.
 _LARGE: Final = (1_000, 8_000_000)
-# Seconds, more than a run has.
+# Seconds, longer than any run.
 _NEVER: Final = 1e9
 
 
 class Boom(Exception):
-    """What callbacks raise."""
+    """Raised by callbacks."""
 
 
 def _large(rng: random.Random) -> int:
-    """Return the size of something large; each order of magnitude is as frequent."""
+    """Return a random large size. Each order of magnitude has the same probability."""
     return round(math.exp(rng.uniform(*map(math.log, _LARGE))))
 
 
 def _kept_waiting() -> float:
-    """Return how many seconds this thread was ready to run, and had to wait for a processor.
+    """Return the seconds that this thread was ready to run but waited for a processor.
 
-    0 where the system does not say.
+    Return 0 if the system does not report them.
     """
     with contextlib.suppress(OSError):
         return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
@@ -70,7 +70,7 @@ def _kept_waiting() -> float:
 
 
 class Metronome:
-    """Notes how late the machine itself is: a thread that sleeps, and looks at the clock."""
+    """A thread that sleeps and checks the clock, which measures how late the machine is."""
 
     _BEAT = 0.02
 
@@ -89,50 +89,51 @@ class Metronome:
             before = now
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop the thread."""
         self._stopped.set()
         self._thread.join()
 
     def lateness(self, since: float) -> float:
-        """The seconds that the machine was late, all together, since then."""
+        """Return the total seconds that the machine was late since then."""
         return sum(late for when, late in list(self._late) if when >= since)
 
     @property
     def worst(self) -> float:
-        """The longest that it was late."""
+        """The longest delay of the machine."""
         return max((late for _, late in self._late), default=0.0)
 
 
 class World:
-    """What all of them share."""
+    """The shared state of all clients and workers."""
 
     def __init__(self, seed: int, books: Books) -> None:
         self.seed = seed
         self.books = books
         self.metronome = Metronome()
-        #: The name of the server at a port, or behind the proxy that has it.
+        #: The name of the server at a port, or of the server that the proxy at that port forwards
+        #: to.
         self.names: dict[int, str] = {}
         #: The addresses of the clients' and the workers' proxies.
         self.addresses: dict[str, list[tuple[str, int]]] = {"clients": [], "workers": []}
-        #: Set when connections are about to be cut, so that their loss says nothing any more.
+        #: Set before the test cuts connections, after which lost connections mean nothing.
         self.healing = threading.Event()
-        #: Set when no client shall begin anything new.
+        #: Set when clients must not begin anything new.
         self.ending = threading.Event()
         #: Set when all connections have been cut, so that nothing is left to wait for.
         self.cut = threading.Event()
-        #: Set when the workers shall end.
+        #: Set when the workers have to end.
         self.over = threading.Event()
-        #: Since when.
+        #: The time at which `over` was set.
         self.over_since = 0.0
-        #: By how many seconds the latest call of all was later than its time.
+        #: The largest delay of a call beyond its timeout, in seconds.
         self.latest = 0.0
-        #: How many clients have waited for what they had.
+        #: The number of clients that have finished waiting for their requests.
         self.waited = 0
         self._numbers = iter(range(10**9))
         self._lock = threading.Lock()
 
     def job(self, rng: random.Random) -> Job:
-        """A new job."""
+        """Return a new job."""
         with self._lock:
             number = next(self._numbers)
         takes = 200 if rng.random() < 0.02 else rng.choice((0, 0, 1, 5))
@@ -141,27 +142,28 @@ class World:
         return Job(number, rng.choices(KINDS, (8, 1, 1))[0], takes, padding, grows)
 
     def shared(self) -> Job:
-        """The job that clients submit with one unique, at this time."""
+        """Return the job that clients currently submit under a shared unique."""
         return Job(10**9 + int(time.monotonic() * 2), "ok", 100)
 
     def name(self, address: Any) -> str | None:
-        """The server at an address."""
+        """Return the name of the server at an address."""
         return None if address is None else self.names[address.port]
 
     def has_waited(self) -> None:
-        """A client has waited for what it had."""
+        """Record that a client has finished waiting for its requests."""
         with self._lock:
             self.waited += 1
 
     def note_loss(self, who: str, text: str) -> None:
-        """Note an error that blames a server, which is wrong about the slow one: it is healthy.
+        """Record an error that blames a server, unless a fault explains it.
 
-        A machine that is late itself is an excuse.
+        Blaming the slow server is wrong, because that server is healthy, except if the machine
+        itself was late.
         """
         blamed = [name for port, name in self.names.items() if f":{port}" in text]
         if "slow" not in blamed or self.healing.is_set():
             return
-        # gearmand loses some jobs whose submitters have left: recordings 36 and 37. Besides, some
+        # gearmand loses some jobs whose submitters have left (recordings 36 and 37), and some
         # workers are ended in the middle of their jobs.
         if "has lost the job" in text or text.endswith("the worker has stopped"):
             return
@@ -172,7 +174,7 @@ class World:
 
     @contextlib.contextmanager
     def bound(self, who: str, what: str, seconds: float) -> Iterator[None]:
-        """What is inside takes no longer than that."""
+        """Check that the body of the context takes at most `seconds`."""
         begun, waited = time.monotonic(), _kept_waiting()
         try:
             yield
@@ -189,17 +191,17 @@ class World:
 
 
 class Surface:
-    """One of the three."""
+    """One of the three surfaces."""
 
     name: str
     gearman: Any
 
     async def sleep(self, seconds: float) -> None:
-        """Let others go on."""
+        """Let other scripts run."""
         raise NotImplementedError
 
     def open(self, made: Any) -> Any:
-        """An object, open: something for ``async with``."""
+        """Return an async context manager that opens an object."""
         raise NotImplementedError
 
     def callback(self, function: Callable[[Any, Any], Awaitable[Any]]) -> Any:
@@ -207,22 +209,24 @@ class Surface:
         raise NotImplementedError
 
     def within(self, seconds: float) -> Any:
-        """Cancels what is inside after so many seconds, where that can be: for ``with``."""
+        """Return a context manager that cancels its body after `seconds`, where that is
+        possible.
+        """
         raise NotImplementedError
 
     def run(self, world: World, scripts: list[Callable[[], Awaitable[None]]]) -> None:
-        """Run scripts beside each other, and return when all have ended."""
+        """Run scripts concurrently, and return when all have ended."""
         raise NotImplementedError
 
 
 class BlockingSurface(Surface):
-    """gearman_sync, a thread for each script."""
+    """gearman_sync, with a thread for each script."""
 
     name = "sync"
     gearman = gearman_sync
 
     async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop
+        time.sleep(seconds)  # noqa: ASYNC251 - this surface has no event loop
 
     @contextlib.asynccontextmanager
     async def open(self, made: Any) -> AsyncIterator[Any]:
@@ -239,7 +243,7 @@ class BlockingSurface(Surface):
         def play(script: Any) -> None:
             try:
                 drive(script())
-            except BaseException as error:  # noqa: BLE001 - it is a problem, whatever it is
+            except BaseException as error:  # noqa: BLE001 - any exception is a problem
                 world.books.problem("unexpected", f"sync: a script raised {error!r}")
 
         threads = [
@@ -253,7 +257,7 @@ class BlockingSurface(Surface):
 
 
 class AwaitedSurface(Surface):
-    """gearman_anyio, an event loop for all scripts."""
+    """gearman_anyio, with one event loop for all scripts."""
 
     gearman = gearman_anyio
 
@@ -279,7 +283,7 @@ class AwaitedSurface(Surface):
         async def play(script: Any) -> None:
             try:
                 await script()
-            except Exception as error:  # noqa: BLE001 - it is a problem, whatever it is
+            except Exception as error:  # noqa: BLE001 - any exception is a problem
                 world.books.problem("unexpected", f"{self.name}: a script raised {error!r}")
 
         async def main() -> None:
@@ -304,7 +308,7 @@ def _tasks(backend: str) -> int:
 
 
 def blocking_callback(function: Callable[[Any, Any], Awaitable[Any]]) -> Any:
-    """A plain callback that runs an async function over blocking methods."""
+    """Return a plain callback that runs an async function with blocking methods."""
 
     async def call(worker: Any, job: Any) -> Any:
         return await function(Blocking(worker), job)
@@ -313,7 +317,7 @@ def blocking_callback(function: Callable[[Any, Any], Awaitable[Any]]) -> Any:
 
 
 class Client:
-    """Submits jobs, waits for them, leaves them, and writes down what it is told."""
+    """Submits jobs, waits for them or abandons them, and records their states."""
 
     def __init__(self, world: World, surface: Surface, number: int) -> None:
         self._world = world
@@ -321,12 +325,12 @@ class Client:
         self._surface = surface
         self._name = f"{surface.name} client {number}"
         self._rng = random.Random(f"{world.seed} {self._name}")
-        #: Requests that are under way, and their entries.
+        #: Unfinished requests and their records.
         self._open: dict[GearmanJobRequest, Entry] = {}
         self._has_waited = False
 
     async def play(self) -> None:
-        """Do so until the world ends, with one client after the other."""
+        """Use one client after the other until the world ends."""
         while not self._world.ending.is_set():
             addresses = self._world.addresses["clients"]
             hosts = self._rng.sample(addresses, self._rng.randint(1, len(addresses)))
@@ -347,7 +351,7 @@ class Client:
                 await self._surface.sleep(self._rng.choice((0, 0, 0.01, 0.05)))
             if self._world.ending.is_set():
                 await self._wait_for_the_end(client)
-            # What nobody waits for any more is left to the end of the client.
+            # The end of the client ends the abandoned requests.
             self._books.count("requests left by their client", len(self._open))
             with self._world.bound(self._name, "leaving", 0):
                 await stack.aclose()
@@ -359,7 +363,7 @@ class Client:
         self._world.has_waited()
         while not self._world.cut.is_set():
             await self._surface.sleep(0.05)
-        # What is sent again may wait until its server has cooled down.
+        # A retry might wait until the cool-down of its server has ended.
         await self._wait(client, LONGEST_COOL_DOWN + 5.0)
         for request, entry in self._open.items():
             self._books.problem("hung", f"{self._name}: {request!r} of {entry}")
@@ -382,7 +386,7 @@ class Client:
         (act,) = self._rng.choices(list(acts), list(acts.values()))
         await act(client)
 
-    # What it does.
+    # Actions.
 
     async def _one(self, client: Any) -> None:
         await self._submit(client, self._new(1))
@@ -394,7 +398,7 @@ class Client:
         await self._submit(client, self._new(self._rng.randint(1, 50), background=True))
 
     async def _again(self, client: Any) -> None:
-        """Submit jobs, and if they are lost, submit them again."""
+        """Submit jobs, and submit lost ones again."""
         requests = self._new(self._rng.randint(1, 5))
         entries = dict(self._open)
         await self._submit(client, requests)
@@ -406,7 +410,7 @@ class Client:
             await self._submit(client, lost)
 
     async def _share(self, client: Any) -> None:
-        """Submit the job that others submit, too."""
+        """Submit a job that other clients submit too."""
         job = self._world.shared()
         await self._submit(client, [self._request(job, unique=f"shared {job.number}")])
 
@@ -428,7 +432,7 @@ class Client:
         async def iterate() -> None:
             items = getattr(client, method)(argument, poll_timeout=timeout)
             async with contextlib.AsyncExitStack() as stack:
-                # An awaited one must be told if this is cancelled.
+                # Cancellation must close an async iterator.
                 if hasattr(items, "aclose"):
                     stack.push_async_callback(items.aclose)
                 async for _ in items:
@@ -462,7 +466,7 @@ class Client:
         )
         self._look_at(requests, returned=returned)
 
-    # How it does it.
+    # Helpers.
 
     def _timeout(self) -> float:
         return self._rng.choice((0.05, 0.3, 1.0, 2.0))
@@ -496,12 +500,12 @@ class Client:
             self._look_at(requests, returned=returned)
 
     async def _call(self, what: str, timeout: float, call: Callable[[], Awaitable[Any]]) -> bool:
-        """Make a call, which may be cancelled, and which must be back in time.
+        """Make a call that can be cancelled and has to return in time.
 
-        Returns whether it has returned: it was not cancelled, and raised nothing.
+        Return True if it returned without being cancelled and without an exception.
         """
         cancelled_after = _NEVER
-        # The last call of all must have its time.
+        # The very last call needs its full time.
         if self._rng.random() < _CANCELLED and not self._world.ending.is_set():
             cancelled_after = self._rng.uniform(0, timeout)
         with self._world.bound(self._name, what, timeout):
@@ -516,12 +520,12 @@ class Client:
             except ConnectionError as error:
                 if what != "establish_connection":
                     self._books.problem("unexpected", f"{self._name}: {what} raised {error!r}")
-            except Exception as error:  # noqa: BLE001 - it is a problem, whatever it is
+            except Exception as error:  # noqa: BLE001 - any exception is a problem
                 self._books.problem("unexpected", f"{self._name}: {what} raised {error!r}")
         return False
 
     def _look_at(self, requests: list[GearmanJobRequest], *, returned: bool) -> None:
-        """Write down what became of them, and go on with those that have no end."""
+        """Record the states of requests, and keep those that have not ended."""
         for request in requests:
             entry = self._open.get(request)
             if entry is None:
@@ -535,7 +539,7 @@ class Client:
 
 
 class Worker:
-    """Does jobs, and writes down which it was given."""
+    """Does jobs, and records the ones that it received."""
 
     def __init__(self, world: World, surface: Surface, number: int, *, plain: bool = False) -> None:
         self._world = world
@@ -546,7 +550,7 @@ class Worker:
         self._plain = plain
 
     async def play(self) -> None:
-        """Work until the world is over, as one worker after the other."""
+        """Run one worker after the other until the world ends."""
         while not self._world.over.is_set():
             until = time.monotonic() + self._rng.choice((self._rng.uniform(2, 12), _NEVER))
 
@@ -566,7 +570,7 @@ class Worker:
             )
             callback = (blocking_callback if self._plain else self._surface.callback)(self._do)
             made.register_task(TASK, callback)
-            # Some are ended in the middle of their jobs.
+            # End some workers in the middle of their jobs.
             ended_after = self._rng.uniform(0, 8) if self._rng.random() < 0.3 else _NEVER
             async with self._surface.open(made) as worker:
                 with contextlib.suppress(ServerUnavailable), self._ended(made, ended_after):
@@ -579,7 +583,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _ended(self, worker: Any, seconds: float) -> Iterator[None]:
-        """End `worker` after so many seconds, without regard to its jobs."""
+        """End `worker` after `seconds`, regardless of its jobs."""
         if seconds < _NEVER and isinstance(self._surface, BlockingSurface):
             timer = threading.Timer(seconds, worker.shutdown)
             timer.start()
@@ -615,4 +619,4 @@ class Worker:
 
 
 async def _blocking_sleep(seconds: float) -> None:
-    time.sleep(seconds)  # noqa: ASYNC251 - it runs in a thread
+    time.sleep(seconds)  # noqa: ASYNC251 - this function runs in a thread

@@ -1,8 +1,8 @@
-"""What goes wrong, and when, from a seed.
+"""The faults of a run, generated from a seed.
 
-The same seed makes the same plan: the same faults for the connection of the same number at the same
-proxy, and the same ends, stops and outages of servers at the same times. How many connections there
-will be, and which bytes are on their way at that time, is for the real world to say.
+The same seed gives the same plan: the same faults for the nth connection of a proxy, and the same
+ends, stops and outages of servers at the same times. The number of connections, and the bytes in
+transit at a given time, depend on the run.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ from gearman_sync.testing.toxics import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The servers. Bytes of the dirty one are changed. The slow one is healthy, and all its links have
-#: a limited bandwidth. The others have all other faults.
+#: The servers. The dirty one has changed bytes. The slow one is healthy, but all its links have a
+#: limited bandwidth. The others have all other faults.
 SERVERS: Final = ("gearmand", "blocking", "awaited", "dirty", "slow")
-#: Those that are killed, stopped or cut off.
+#: The servers that are killed, stopped or cut off.
 _UNSAFE: Final = ("gearmand", "blocking", "awaited", "dirty")
-#: Who is at the other end of a server's proxy.
+#: The peers at the other end of a server's proxy.
 SIDES: Final = ("clients", "workers")
 
-# Seconds between two things that happen to servers, on an average.
+# Average seconds between two faults of servers.
 _PAUSE: Final = 0.7
-# Bytes after which a fault happens at the latest.
+# Maximum number of bytes before a fault.
 _FAR: Final = 30_000
-# A connection in so many has a fault, but for those that are changed.
+# The fraction of connections that have a fault, and the same for changed bytes.
 _FAULTY: Final = 0.6
 _CHANGED: Final = 0.5
-# Another one in so many has a limited bandwidth: so many bytes per second, in both directions.
+# The fraction of connections with a limited bandwidth, and the range of bytes per second in each
+# direction.
 _LIMITED: Final = 0.3
 _RATES: Final = (20_000, 2_000_000)
 
@@ -62,49 +63,49 @@ _MAKERS: Final[list[Callable[[random.Random], Toxic]]] = [
 
 
 def _toxic(rng: random.Random, direction: Direction, after: int) -> Toxic:
-    """A toxic of any kind."""
+    """Return a toxic of any kind."""
     return replace(rng.choice(_MAKERS)(rng), direction=direction, after=after)
 
 
 def _limits(rng: random.Random) -> tuple[Toxic, ...]:
-    """Return a bandwidth for both directions; slow ones are as frequent as fast ones."""
+    """Return a bandwidth for both directions. Each order of magnitude has the same probability."""
     rate = round(math.exp(rng.uniform(*map(math.log, _RATES))))
     return tuple(Bandwidth(rate, direction=direction) for direction in Direction)
 
 
 @dataclass(frozen=True, order=True)
 class Step:
-    """Something that happens to a server, or to all connections to it."""
+    """A fault of a server, or of all its connections."""
 
     #: Seconds after the beginning.
     at: float
     server: str
-    #: "kill" (it is started again after `seconds`), "stop" (SIGSTOP), and for the proxy of a
-    #: `side` "refuse", "ignore" or "inject".
+    #: "kill" (with a restart after `seconds`), "stop" (SIGSTOP), or, for the proxy of a `side`,
+    #: "refuse", "ignore" or "inject".
     what: str
-    #: Seconds until it is over.
+    #: Seconds until the fault ends.
     seconds: float = 0.0
     side: str = ""
-    #: What is injected into all connections that there are.
+    #: The toxic to inject into all current connections.
     fault: Toxic | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that goes wrong."""
+    """All faults of a run."""
 
     seed: int
-    #: How long, in seconds.
+    #: The duration in seconds.
     seconds: float
 
     @property
     def dirty_is_gearmand(self) -> bool:
-        """Which server it is whose bytes are changed."""
+        """True if the server with changed bytes is a gearmand."""
         return self.seed % 2 == 0
 
     @property
     def slow_is_gearmand(self) -> bool:
-        """Which server it is whose links are slow."""
+        """True if the server with slow links is a gearmand."""
         return self.seed // 4 % 2 == 0
 
     @property
@@ -113,9 +114,9 @@ class Plan:
         return ("asyncio", "trio")[self.seed // 2 % 2]
 
     def faults(self, server: str, side: str, number: int) -> tuple[Toxic, ...]:
-        """The faults of a connection."""
+        """Return the faults of a connection."""
         rng = random.Random(f"{self.seed} {server} {side} {number}")
-        # As many in the first ten bytes as in the next hundred, and so on.
+        # Each order of magnitude has the same probability.
         after = int(math.exp(rng.uniform(0, math.log(_FAR)))) - 1
         direction = rng.choice(list(Direction))
         if server == "dirty":
@@ -128,10 +129,10 @@ class Plan:
         return (*limits, _toxic(rng, direction, after))
 
     def steps(self) -> list[Step]:
-        """What happens to servers, in order."""
+        """Return the faults of servers, in order."""
         rng = random.Random(f"{self.seed} steps")
         steps = []
-        # A server has one thing at a time.
+        # A server has one fault at a time.
         free = dict.fromkeys(_UNSAFE, 1.0)
         at = 1.0
         while (at := at + rng.expovariate(1 / _PAUSE)) < self.seconds:

@@ -1,4 +1,4 @@
-"""One run: the servers, the proxies, those who use them, what goes wrong, and the reckoning."""
+"""One run: the servers, the proxies, the clients and workers, the faults, and the final check."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from .plan import SERVERS, SIDES, Plan, Step
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Clients and workers of each surface.
+# Numbers of clients and workers of each surface.
 _CLIENTS: Final = 4
 _WORKERS: Final = 2
-# Seconds that a thread keeps the interpreter, where others want it.
+# The interpreter's switch interval in seconds.
 _SWITCH: Final = 0.0005
-# Seconds after the last call's time after which clients that have not come back never do.
+# Seconds after the last call's timeout after which a client counts as hung.
 _PATIENCE: Final = 60.0
-# Seconds that servers may take to have all their jobs done, when nothing goes wrong any more.
+# Seconds that servers can take to finish all jobs after the last fault.
 _DRAIN: Final = 30.0
 # Bytes of the kernel's buffers at the proxies.
 _BUFFER: Final = 4096
@@ -44,7 +44,7 @@ class Chaos:
     """A run of a plan.
 
     Args:
-        plan: What goes wrong.
+        plan: The faults.
         say: Called with lines of text.
     """
 
@@ -59,9 +59,9 @@ class Chaos:
         self._begun = 0.0
 
     def run(self) -> bool:
-        """Run it. Returns whether all is as it must be."""
-        # There are some thirty threads, and each call of the system gives the interpreter to one of
-        # them: with the default of 5 ms an event loop would wait for it more than it runs.
+        """Run the plan. Return True if there was no violation."""
+        # About thirty threads compete for the interpreter, and each system call releases it. With
+        # the default of 5 ms, an event loop would wait for the interpreter longer than it runs.
         sys.setswitchinterval(_SWITCH)
         descriptors, threads = _descriptors(), set(threading.enumerate())
         with contextlib.ExitStack() as stack:
@@ -85,7 +85,7 @@ class Chaos:
             "slow": servers.gearmand("slow") if plan.slow_is_gearmand else None,
         }
         if made["dirty"] is not None:
-            # By a changed type, or size.
+            # A changed type or size can end the server.
             made["dirty"].may_die = True
         else:
             made["dirty"] = servers.job_server("dirty", "sync")
@@ -111,7 +111,7 @@ class Chaos:
     def _faults_of(self, server: str, side: str) -> Any:
         return lambda number: self._plan.faults(server, side, number)
 
-    # What goes on.
+    # The course of the run.
 
     def _play(self) -> None:
         surfaces: list[Surface] = [
@@ -137,17 +137,17 @@ class Chaos:
         self._world.over.set()
         self._end(workers)
         for server in self._servers.values():
-            # gearmand's are its own.
+            # gearmand's leaks are its own problem.
             if server.kind != "gearmand" and (leaks := server.leaks()):
                 self._books.problem("leaks", leaks)
 
     def _people(self, surfaces: list[Surface], kind: Any, count: int) -> list[threading.Thread]:
-        """A thread for each surface, which runs so many of a kind."""
+        """Return a thread for each surface, which runs `count` clients or workers."""
         threads = []
         for surface in surfaces:
             scripts = [kind(self._world, surface, number).play for number in range(count)]
             if kind is Worker and surface.name != "sync":
-                # Plain callbacks, which run in threads of the event loop's.
+                # These use plain callbacks, which run in threads of the event loop.
                 scripts.append(Worker(self._world, surface, count, plain=True).play)
             threads.append(
                 threading.Thread(
@@ -160,8 +160,8 @@ class Chaos:
         return threads
 
     def _go_wrong(self) -> None:
-        """Let happen what the plan says."""
-        #: What ends what has begun, and when.
+        """Cause the faults of the plan."""
+        #: The ends of current faults, each with its time.
         endings: list[tuple[float, Callable[[], None]]] = []
         steps = [step for step in self._plan.steps() if step.server in self._servers]
         while (now := time.monotonic() - self._begun) < self._plan.seconds or endings:
@@ -206,7 +206,7 @@ class Chaos:
                 server.start()
 
     def _heal(self) -> None:
-        """Let nothing go wrong any more, and nobody hold jobs without knowing it."""
+        """End all faults, and let no peer keep jobs unknowingly."""
         self._world.healing.set()
         for proxy in self._proxies.values():
             proxy.reset()
@@ -220,7 +220,7 @@ class Chaos:
             proxy.inject(LimitData(direction=Direction.UP))
 
     def _drain(self) -> None:
-        """Wait until all jobs are done that somebody can do."""
+        """Wait until all jobs are done that any worker can do."""
         self._start_the_dead()
         deadline = time.monotonic() + _DRAIN
         for name, server in self._servers.items():
@@ -242,7 +242,7 @@ class Chaos:
                 self._books.problem("hung", what)
                 self._report()
                 faulthandler.dump_traceback(all_threads=True)
-                # Whoever hangs would keep the process.
+                # A hung thread would keep the process alive.
                 for server in self._servers.values():
                     server.kill()
                 sys.stdout.flush()
@@ -250,7 +250,7 @@ class Chaos:
             self._start_the_dead()
             time.sleep(0.02)
 
-    # The reckoning.
+    # The final check.
 
     def _look_for_leaks(self, descriptors: set[str], threads: set[threading.Thread]) -> None:
         try:
@@ -262,7 +262,7 @@ class Chaos:
             self._books.problem("leaks", f"descriptors: {sorted(left)}")
 
     def _sizes_changed(self) -> list[float]:
-        """When a byte of a size was changed, between the clients and the server for that."""
+        """Return the times at which the proxies of clients changed a byte of a size."""
         return [
             event.when
             for event in self._proxies["dirty", "clients"].journal
@@ -305,7 +305,7 @@ class Chaos:
 
 
 def is_of_size(before: bytes) -> bool:
-    """Whether the byte behind these is one of a packet's size: a header's bytes 8 to 11."""
+    """Return True if the byte after these is one of a packet's size: bytes 8 to 11 of a header."""
     return any(before[-at:].startswith((b"\0REQ", b"\0RES")) for at in (8, 9, 10, 11))
 
 
@@ -314,7 +314,7 @@ def _counted(counter: Counter[str]) -> str:
 
 
 def _descriptors() -> set[str]:
-    """What this process has open, where the system says so."""
+    """Return the open descriptors of this process, if the system lists them."""
     found = set()
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
@@ -324,7 +324,7 @@ def _descriptors() -> set[str]:
 
 
 def _new_threads(before: set[threading.Thread]) -> list[threading.Thread]:
-    # trio keeps threads that have nothing to do, for ten seconds.
+    # trio keeps idle threads for ten seconds.
     return [
         thread
         for thread in threading.enumerate()
@@ -333,7 +333,7 @@ def _new_threads(before: set[threading.Thread]) -> list[threading.Thread]:
 
 
 class _Listener(logging.Handler):
-    """Takes the library's errors, but for those of the callbacks that are to raise."""
+    """Collects the library's errors, except those of callbacks that raise on purpose."""
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.WARNING)
@@ -346,7 +346,7 @@ class _Listener(logging.Handler):
             return
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, KeyError) and isinstance(record.args, tuple):
-            # The name of the function was changed: the worker has no callback for it.
+            # The name of the function was changed, so the worker has no callback for it.
             (job,) = record.args
             if isinstance(job, WorkerJob) and job.task != TASK:
                 self._books.changed(self._world.name(job.connection), f"{job!r}")
@@ -357,7 +357,7 @@ class _Listener(logging.Handler):
 
 @contextlib.contextmanager
 def _watched(world: World) -> Iterator[None]:
-    """What is logged or raised where nobody looks is a problem."""
+    """Record errors that are only logged, or raised in the background, as violations."""
 
     def hook(arguments: Any) -> None:
         world.books.problem("unexpected", f"raised where nobody looks: {arguments}")

@@ -1,4 +1,4 @@
-"""The servers: processes of their own, which are killed, stopped and started again."""
+"""The servers: processes that the test kills, stops and restarts."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from tests.support import ServerAt, counts_of, eventually, find_program, interru
 
 from .payloads import TASK
 
-# Seconds within which a server that was killed listens again.
+# Seconds within which a restarted server has to listen.
 _PATIENCE = 20.0
 
 
 class ServerProcess:
-    """A server at a port that stays its own, whatever becomes of it.
+    """A server with a port that stays reserved while the server is down.
 
     Args:
-        name: What it is known by.
-        kind: Which server it is.
-        command: What runs it, but for the port, which comes last.
+        name: The name of the server.
+        kind: The implementation of the server.
+        command: The command without the port, which is its last argument.
     """
 
     def __init__(self, name: str, kind: str, *command: str) -> None:
         self.name = name
         self.kind = kind
         self._command = command
-        # It keeps the port, and never listens.
+        # This socket reserves the port, and never listens.
         self._holder = socket.socket()
         self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._holder.bind(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._holder.getsockname()
-        #: What it has said, of all its lives.
+        #: The output of all runs of the server.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         self._process: subprocess.Popen[bytes] | None = None
         self._idle = (0, 0)
-        #: Whether it may end by itself, because of a changed byte: also while it starts.
+        #: True if a changed byte can end the server, even while it starts.
         self.may_die = False
 
     def start(self) -> None:
-        """Start it, and return when it listens. If it runs, do nothing.
+        """Start the server, and wait until it listens. Do nothing if it is running.
 
-        On a busy machine, the steps of a plan overlap, and a server is killed twice.
+        On a busy machine, the steps of a plan overlap, so a server can be killed twice.
         """
         if self.runs and not self.died:
             return
@@ -76,33 +76,33 @@ class ServerProcess:
 
     @property
     def died(self) -> bool:
-        """Whether it has ended, and nobody has killed it."""
+        """True if the server has ended without being killed."""
         return self._process is not None and self._process.poll() is not None
 
     @property
     def runs(self) -> bool:
-        """Whether it was started, and not killed since."""
+        """True if the server was started, and has not been killed since."""
         return self._process is not None
 
     @property
     def output(self) -> str:
-        """What it has said."""
+        """The server's output."""
         self._output.seek(0)
         return self._output.read().decode(errors="replace")
 
     def kill(self) -> None:
-        """End it at once, and what it had queued."""
+        """Kill the server, which loses its queue."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def pause(self) -> None:
-        """Let it do nothing (SIGSTOP)."""
+        """Stop the server with SIGSTOP."""
         self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it do something again."""
+        """Continue the stopped server."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
@@ -110,15 +110,15 @@ class ServerProcess:
             self._process.send_signal(number)
 
     def end(self) -> None:
-        """End it for good."""
+        """End the server for good."""
         self.kill()
         self._holder.close()
         self._output.close()
 
-    # What it has left.
+    # The server's remaining state.
 
     def jobs(self) -> int:
-        """How many jobs it has, queued or running."""
+        """Return the number of queued and running jobs."""
         with socket.create_connection(self.address, _PATIENCE) as sock:
             sock.sendall(b"status\r\n")
             status = b""
@@ -126,12 +126,12 @@ class ServerProcess:
                 data = sock.recv(65536)
                 assert data, f"{self.name} closed after {status!r}"
                 status += data
-        # Other functions' names may be what changed bytes have made of this one.
+        # Other names of functions can result from changed bytes.
         return counts_of(TASK, status.decode(errors="replace"))[0]
 
     @property
     def _open(self) -> tuple[int, int]:
-        """How many descriptors and threads it has."""
+        """The numbers of descriptors and threads."""
         assert self._process is not None
         proc = Path(f"/proc/{self._process.pid}")
         if not proc.exists():
@@ -139,7 +139,7 @@ class ServerProcess:
         return len(os.listdir(proc / "fd")), len(os.listdir(proc / "task"))
 
     def leaks(self) -> str:
-        """What it has that it had not at its start, when nobody is connected to it any more."""
+        """Describe the resources that the server has gained since its start, without peers."""
         try:
             eventually(lambda: all(now <= then for now, then in zip(self._open, self._idle)))
         except AssertionError:
@@ -148,7 +148,7 @@ class ServerProcess:
 
 
 def gearmand(name: str) -> ServerProcess | None:
-    """A gearmand, where it is installed."""
+    """Return a gearmand, or None if it is not installed."""
     path = find_program("gearmand")
     if path is None:
         if os.environ.get("CI"):
@@ -160,6 +160,6 @@ def gearmand(name: str) -> ServerProcess | None:
 
 
 def job_server(name: str, adapter: str) -> ServerProcess:
-    """A JobServer of an adapter: "sync", "asyncio" or "trio"."""
+    """Return a JobServer of an adapter: "sync", "asyncio" or "trio"."""
     command = (sys.executable, "-m", "tests.chaos.jobserver", adapter)
     return ServerProcess(name, f"JobServer of {adapter}", *command)

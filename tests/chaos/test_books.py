@@ -1,4 +1,4 @@
-"""The checker finds what it is there for."""
+"""The checker detects each kind of violation."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_every_change_of_a_byte_is_recognised() -> None:
     assert unseal(sealed + sealed) is None
 
 
-# What a client is told.
+# Outcomes for clients.
 
 
 def test_a_right_result(books: Books) -> None:
@@ -193,7 +193,7 @@ def test_data_before_the_end(books: Books, data: bytes, expected: list[str]) -> 
     assert kinds(books) == expected
 
 
-# What has run.
+# Runs.
 
 
 def test_a_lost_job(books: Books) -> None:
@@ -203,7 +203,7 @@ def test_a_lost_job(books: Books) -> None:
 
 @pytest.mark.parametrize(("error", "expected"), [(ValueError, []), (KeyboardInterrupt, ["lost"])])
 def test_a_job_that_began(books: Books, error: type[BaseException], expected: list[str]) -> None:
-    """Of those that did not come to their end, the server knows that they did not."""
+    """If the worker did not finish a job, the server knows that."""
     created(books)
     with contextlib.suppress(error), books.running(JOB, "worker", CLEAN):
         raise error
@@ -255,7 +255,7 @@ def test_duplicates_are_counted(books: Books) -> None:
     created(books)
     for _ in range(3):
         ran(books, JOB, CLEAN)
-    # One that was submitted twice may run twice.
+    # A job that was submitted twice can run twice.
     twice = Job(2, "ok", 0)
     for _ in range(2):
         created(books, job=twice)

@@ -1,1 +1,1 @@
-"""gearmanctl as a user runs it, on a JobServer, and on gearmand where its answers are the point."""
+"""Tests of gearmanctl from a user's point of view, with JobServer and with gearmand."""

@@ -1,4 +1,4 @@
-"""Servers and programs that are ended with their test."""
+"""Fixtures for servers and programs that end with their test."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _clean(no_leak: None, no_hang: None) -> None:
-    """Every test here is watched."""
+    """Check every test in this directory for leaks and hangs."""
 
 
 @pytest.fixture
 def kind(request: pytest.FixtureRequest) -> str:
-    """Which servers a test has: a JobServer is as good as any, unless the test says `on_both`."""
+    """The kind of server: a JobServer, unless the test uses `on_both`."""
     return getattr(request, "param", "JobServer")
 
 
 @pytest.fixture
 def launch(kind: str) -> Iterator[Callable[[], Server]]:
-    """Starts a server for one test, which may kill it."""
+    """Start a server for one test, which is allowed to kill it."""
     with contextlib.ExitStack() as stack:
 
         def start() -> Server:
@@ -43,13 +43,13 @@ def launch(kind: str) -> Iterator[Callable[[], Server]]:
 
 @pytest.fixture
 def server(kind: str, launch: Callable[[], Server], request: pytest.FixtureRequest) -> Server:
-    """The shared gearmand, or a JobServer. The test leaves it alive."""
+    """The shared gearmand, or a JobServer. Tests must not kill it."""
     return request.getfixturevalue("gearmand") if kind == "gearmand" else launch()
 
 
 @pytest.fixture
 def run_program() -> Iterator[Callable[..., Running]]:
-    """Starts a program for one test."""
+    """Start a program for one test."""
     with contextlib.ExitStack() as stack:
 
         def run(command: list[bytes], **options: Any) -> Running:
@@ -62,7 +62,7 @@ def run_program() -> Iterator[Callable[..., Running]]:
 
 @pytest.fixture
 def start(run_program: Callable[..., Running]) -> Callable[..., Running]:
-    """Starts gearmanctl for one test: a command, for the servers `at`."""
+    """Start gearmanctl for one test, with a command for the servers `at`."""
 
     def start(*arguments: Any, at: Any, **options: Any) -> Running:
         return run_program(command_line(*arguments, servers=several(at)), **options)
@@ -74,7 +74,7 @@ def start(run_program: Callable[..., Running]) -> Callable[..., Running]:
 def run_serve(
     run_program: Callable[..., Running],
 ) -> Callable[..., tuple[Running, tuple[str, int]]]:
-    """Starts ``gearmanctl serve`` at a free port, and returns it and its address."""
+    """Start ``gearmanctl serve`` on a free port. Return the program and its address."""
 
     def serve(*words: str) -> tuple[Running, tuple[str, int]]:
         running = run_program(command_line("serve", "--port", "0", *words))

@@ -1,9 +1,9 @@
-"""Starts gearmanctl in processes of its own that have no import left to do.
+"""Starts gearmanctl in forked processes that have already imported everything.
 
-Importing takes a process ten times as long as what it does in most tests. So one process imports
-all of it, and forks for each command: a child that watches, and its child that is gearmanctl, with
-the session, descriptors, environment and directory that it was asked for. From then on it differs
-in nothing from one that was started: signals find it, and the interpreter ends as always.
+The imports take ten times as long as most tests. So one server process imports all modules and
+forks for each command: a watcher, and its child, which becomes gearmanctl with the requested
+session, descriptors, environment and directory. From then on, the child behaves like a newly
+started process: it receives signals, and its interpreter exits as usual.
 
     a test             -- command, descriptors -->  server
     (Forked)           <-- number, status --------   watcher
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 
 class Forked:
-    """A gearmanctl that runs: what tests use of a `subprocess.Popen`, under the same names.
+    """A running gearmanctl, with the parts of `subprocess.Popen` that the tests use.
 
     Args:
-        words: What stands behind the program's name.
-        environ: Its environment.
-        cwd: Its working directory; None for this one.
-        terminal: A terminal that its session is to have, or None.
-        streams: ``stdin``, ``stdout`` and ``stderr``, as Popen takes them.
+        words: The arguments after the program's name.
+        environ: The environment.
+        cwd: The working directory; None for the current one.
+        terminal: The controlling terminal of its session, or None.
+        streams: ``stdin``, ``stdout`` and ``stderr``, as for Popen.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Forked:
             control = _server()
             sent = socket.send_fds(control, [message], descriptors)
             control.sendall(message[sent:])
-        self.pid = self._told()
+        self.pid = self._receive_number()
 
-    def _told(self) -> int:
-        """The next number that the watcher tells."""
+    def _receive_number(self) -> int:
+        """Return the next number that the watcher sends."""
         data = b""
         while not data.endswith(b"\n"):
             some = self._news.recv(1)
@@ -99,12 +99,12 @@ class Forked:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._news, selectors.EVENT_READ)
                 if selector.select(timeout):
-                    self.returncode = self._told()
+                    self.returncode = self._receive_number()
                     self._news.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        # It may have ended, and this not know it yet.
+        # The process might have ended unnoticed.
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -113,7 +113,7 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
     def communicate(self, timeout: float) -> tuple[bytes, bytes]:
-        """Close its input, and take what it writes until it has ended."""
+        """Close the process's input, and read its output until it has ended."""
         deadline = time.monotonic() + timeout
         if self.stdin is not None:
             self.stdin.close()
@@ -149,7 +149,7 @@ class Forked:
 
 
 def _stream(given: Any, number: int, stack: contextlib.ExitStack) -> tuple[IO[bytes] | None, int]:
-    """This end of a standard stream, if there is one, and the process's, which `stack` closes."""
+    """Return our end of a standard stream, if any, and the process's end, which `stack` closes."""
     if given == subprocess.PIPE:
         reader, writer = os.pipe()
         ours, theirs = (writer, reader) if number == 0 else (reader, writer)
@@ -164,11 +164,11 @@ def _stream(given: Any, number: int, stack: contextlib.ExitStack) -> tuple[IO[by
 
 @functools.cache
 def _server() -> socket.socket:
-    """What to order processes from."""
-    from .support import environment, heeded_signals
+    """Return the socket for starting processes."""
+    from .support import default_signals, environment
 
     control, theirs = socket.socketpair()
-    with theirs, heeded_signals():
+    with theirs, default_signals():
         process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", __name__, str(theirs.fileno())],
             env=environment(),
@@ -189,12 +189,12 @@ def _server() -> socket.socket:
 
 
 def _serve(control: socket.socket) -> None:
-    """Fork for each order. Returns in the processes that are gearmanctl."""
+    """Fork for each request. Return in the processes that become gearmanctl."""
     while True:
         message, descriptors, *_ = socket.recv_fds(control, 65536, 5)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
-                pass  # One of those who watch has nothing to do any more.
+                pass  # Reap the watchers that have finished.
         if not message:
             os._exit(0)
         while not message.endswith(b"\n"):
@@ -210,7 +210,7 @@ def _serve(control: socket.socket) -> None:
             os.close(descriptor)
         os.write(news, b"%d\n" % process)
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        with contextlib.suppress(BrokenPipeError):  # The tests are over.
+        with contextlib.suppress(BrokenPipeError):  # The test process has ended.
             os.write(news, b"%d\n" % status)
         os._exit(0)
     control.detach()
@@ -218,7 +218,7 @@ def _serve(control: socket.socket) -> None:
 
 
 def _become(order: dict[str, Any], streams: list[int]) -> None:
-    """Let this process be as if it had been started so."""
+    """Make this process look as if it had been started as requested."""
     os.setsid()
     if order["has_terminal"]:
         fcntl.ioctl(streams[3], termios.TIOCSCTTY, 0)
@@ -239,7 +239,7 @@ def _become(order: dict[str, Any], streams: list[int]) -> None:
 if __name__ == "__main__":
     from gearman_sync.cli import app, main
 
-    # What typer imports only when it looks at arguments.
+    # Import the modules that typer imports lazily while it parses arguments.
     with contextlib.suppress(Exception):
         app.app(["status", "--timeout", "-1"], standalone_mode=False)
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,7 +1,7 @@
-"""Prints all of gearmanctl's help pages, and what it says of wrong command lines.
+"""Prints all help pages of gearmanctl, and its messages about wrong command lines.
 
-That has to be the same with every version of typer and rich that the extra ``cli`` allows;
-``.ci/run`` compares the oldest with the newest. So this needs nothing but what the extra installs.
+They have to be the same with every version of typer and rich that the extra ``cli`` allows.
+``.ci/run`` compares the oldest with the newest. So this module uses only the packages of the extra.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ WRONG: Final = (
 
 
 def main() -> None:
-    """Print it, each after its command line."""
+    """Print each page after its command line."""
     os.environ.update(COLUMNS="80", TERM="dumb")
     os.environ.pop("GEARMAN_SERVERS", None)
     lines = ["--help", "--version", *(f"{name} --help" for name in COMMANDS), *WRONG]

@@ -1,8 +1,8 @@
-"""gearmanctl, run to its end in this process, or started in one of its own.
+"""Runs gearmanctl, either to its end in this process or in a separate process.
 
-`gearmanctl` is for what a command does: nothing but the interpreter is missing that a process of
-its own would have. `Running`, and `Terminal` beside this, are for what needs a process: signals,
-pipes that close, commands that go on while the test does something else.
+`gearmanctl` is for the effect of a command. It lacks nothing that a separate process has, except a
+new interpreter. `Running` here and `Terminal` in `terminal` are for tests that need a process:
+signals, pipes that close, commands that run while the test does something else.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ if TYPE_CHECKING:
     from typing import IO
 
 Process: TypeAlias = "subprocess.Popen[bytes] | Forked"
-#: A server that a test may kill, and start again.
+#: A server that a test can kill and restart.
 Server: TypeAlias = Gearmand | EmbeddedServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = (sys.executable, "-W", "error", "-m", "gearman_sync")
 Argument: TypeAlias = "str | bytes | int | Path"
 
-#: For a test where what the server answers is the point: it runs on both, and else on a JobServer.
+#: Run a test on both kinds of server, where the server's replies matter. Other tests use a
+#: JobServer.
 on_both = pytest.mark.parametrize("kind", ["gearmand", "JobServer"], indirect=True)
 
 DONE, FAILED, USAGE, NO_SERVER, TIMED_OUT = range(5)
@@ -48,7 +49,7 @@ DONE, FAILED, USAGE, NO_SERVER, TIMED_OUT = range(5)
 
 @dataclass(frozen=True)
 class Result:
-    """How a program has ended, and what it has written."""
+    """The exit status and the output of a program."""
 
     status: int
     output: bytes
@@ -61,7 +62,7 @@ class Result:
 
     @property
     def error(self) -> str:
-        """The only line of the standard error."""
+        """The only line of standard error."""
         assert self.errors.startswith("gearmanctl: "), self.errors
         assert self.errors.endswith("\n"), self.errors
         assert self.errors.count("\n") == 1, self.errors
@@ -69,20 +70,20 @@ class Result:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """An environment that has nothing to do with gearmanctl, but for what is given."""
+    """Return an environment without variables that affect gearmanctl, except the given ones."""
     others = ("GEARMAN", "_GEARMANCTL", "PYTHONUNBUFFERED")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return {**kept, "PYTHONPATH": str(ROOT), **variables}
 
 
 def address_of(server: Administered | tuple[str, int]) -> str:
-    """A server's address as an option takes it."""
+    """Return a server's address as the command line takes it."""
     host, port = server.address if isinstance(server, Administered) else server
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def words_of(*arguments: Argument, servers: tuple[Any, ...] = ()) -> list[bytes]:
-    """What stands behind the program's name: a command, for `servers`, and its arguments."""
+    """Return the arguments after the program's name: a command, `servers`, and its arguments."""
     options = [word for server in servers for word in ("--server", address_of(server))]
     return [
         os.fsencode(str(word) if isinstance(word, int) else word)
@@ -91,20 +92,20 @@ def words_of(*arguments: Argument, servers: tuple[Any, ...] = ()) -> list[bytes]
 
 
 def command_line(*arguments: Argument, servers: tuple[Any, ...] = ()) -> list[bytes]:
-    """A command of gearmanctl for `servers`, as a process is started with it."""
+    """Return the command line that starts gearmanctl for `servers`."""
     return [*map(os.fsencode, PROGRAM), *words_of(*arguments, servers=servers)]
 
 
 def several(at: Any) -> tuple[Any, ...]:
-    """The servers that `at` is: none, one, or several."""
+    """Return the servers in `at`: none, one, or several."""
     return at if isinstance(at, tuple) and not (at and isinstance(at[0], str)) else (at,)
 
 
 def gearmanctl(*arguments: Argument, at: Any = (), data: bytes = b"", **env: str) -> Result:
-    """Run gearmanctl to its end, in this process: a command, for the server or the servers `at`.
+    """Run gearmanctl to its end in this process, with a command for the server or servers `at`.
 
-    It has arguments, an environment, standard streams with descriptors, and loggers of its own.
-    What it does not catch is raised here.
+    The command has its own arguments, environment, standard streams with descriptors, and loggers.
+    Exceptions that gearmanctl does not catch are raised here.
     """
     words = [os.fsdecode(word) for word in words_of(*arguments, servers=several(at))]
     with (
@@ -117,7 +118,7 @@ def gearmanctl(*arguments: Argument, at: Any = (), data: bytes = b"", **env: str
         with (
             mock.patch.dict(os.environ, environment(**env), clear=True),
             mock.patch.object(sys, "argv", [PROGRAM[-1], *words]),
-            mock.patch.object(sys, "excepthook", sys.excepthook),  # typer sets one.
+            mock.patch.object(sys, "excepthook", sys.excepthook),  # typer sets a hook.
             mock.patch.object(logging.getLogger(), "handlers", []),
             mock.patch.object(logging.getLogger("gearman"), "filters", []),
             _kept_handler(signal.SIGINT),
@@ -146,17 +147,17 @@ def _kept_handler(number: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _standard(name: str, file: IO[bytes], mode: str) -> Iterator[None]:
-    """Let a file be one of the standard streams."""
+    """Use a file as one of the standard streams."""
     with (
         open(file.fileno(), mode, encoding="utf-8", closefd=False) as stream,
         mock.patch.object(sys, name, stream),
-        # How wide a terminal is is asked of these.
+        # Python determines the width of the terminal from these streams.
         mock.patch.object(sys, f"__{name}__", stream),
     ):
         yield
 
 
-# What a program in between does: it makes a terminal that of its session, and becomes the command.
+# A wrapper program that makes a terminal the controlling one of its session, then runs the command.
 _TAKE = (
     "import fcntl, os, sys, termios; number = int(sys.argv[1]); "
     "fcntl.ioctl(number, termios.TIOCSCTTY, 0); os.close(number); "
@@ -165,11 +166,11 @@ _TAKE = (
 
 
 @contextlib.contextmanager
-def heeded_signals() -> Iterator[None]:
-    """What is started in here gets the signals that would end it.
+def default_signals() -> Iterator[None]:
+    """Reset ignored signals for the programs started here.
 
-    The programs that a shell without jobs starts in the background ignore SIGINT and SIGQUIT, those
-    of nohup SIGHUP, and so does whatever they start. A handler is not passed on.
+    A shell without job control starts background programs with SIGINT and SIGQUIT ignored, and
+    nohup ignores SIGHUP. Children inherit that. A handler is not inherited.
     """
     ignored = [
         number
@@ -192,9 +193,9 @@ def start_process(
     terminal: int | None = None,
     **options: Any,
 ) -> Process:
-    """Start a command in a session of its own, which may have a terminal.
+    """Start a command in its own session, with a controlling terminal if `terminal` is given.
 
-    What goes through its pipes is not buffered here.
+    The pipes are not buffered in this process.
     """
     program, words = command[: len(PROGRAM)], command[len(PROGRAM) :]
     if [*map(os.fsdecode, program)] == [*PROGRAM]:
@@ -202,37 +203,37 @@ def start_process(
     if terminal is not None:
         command = [*map(os.fsencode, (sys.executable, "-ISc", _TAKE, str(terminal))), *command]
         options["pass_fds"] = [terminal]
-    with heeded_signals():
+    with default_signals():
         return subprocess.Popen(command, bufsize=0, env=env, start_new_session=True, **options)
 
 
 class Running:
-    """A program that runs. What it reads and writes is not buffered here."""
+    """A running program. Its pipes are not buffered in this process."""
 
     def __init__(self, command: list[bytes], **options: Any) -> None:
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         self.process = start_process(command, **{"env": environment(), **pipes, **options})
 
     def write(self, data: bytes) -> None:
-        """Write to its standard input."""
+        """Write to the program's standard input."""
         assert self.process.stdin is not None
         self.process.stdin.write(data)
 
     def close(self) -> None:
-        """Nothing more will come on its standard input."""
+        """Close the program's standard input."""
         assert self.process.stdin is not None
         self.process.stdin.close()
 
     def line(self) -> bytes:
-        """The next line of its standard output."""
+        """Return the next line of standard output."""
         return self._line(self.process.stdout)
 
     def error(self) -> str:
-        """The next line of its standard error."""
+        """Return the next line of standard error."""
         return self._line(self.process.stderr).decode("utf-8", "surrogateescape").rstrip("\n")
 
     def read(self, size: int) -> bytes:
-        """As many bytes of its standard output."""
+        """Return `size` bytes of standard output."""
         assert self.process.stdout is not None
         data = b""
         while len(data) < size:
@@ -246,14 +247,14 @@ class Running:
         self.process.send_signal(number)
 
     def end(self) -> Result:
-        """Wait for its end. The result has what was not read before."""
+        """Wait for the program's end. The result contains the unread output."""
         if self.process.stdin is not None and self.process.stdin.closed:
             self.process.stdin = None
         output, errors = self.process.communicate(timeout=PATIENCE)
         return Result(self.process.wait(), output or b"", (errors or b"").decode())
 
     def kill(self) -> None:
-        """End it at once, and all that it started."""
+        """Kill the program and everything that it has started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         with self.process:
@@ -284,7 +285,7 @@ def gearman(server: Administered, *arguments: str, data: bytes = b"") -> Result:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process, other than one that nobody has waited for."""
+    """Return True if the process exists and is not a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -298,7 +299,7 @@ def is_alive(pid: int) -> bool:
 
 
 def stays(condition: Any, seconds: float = 0.3) -> bool:
-    """Whether `condition` is true for a while. It is what a wrong program would break at once."""
+    """Return True if `condition` stays true for a while. A wrong program would break it at once."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if not condition():

@@ -1,4 +1,4 @@
-"""A program in a pseudo-terminal, and what its screen shows."""
+"""A program in a pseudo-terminal, and the contents of its screen."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-#: What a `Shell` has before each command.
+#: The prompt of a `Shell`.
 PROMPT: Final = "$ "
 #: Keys of a terminal.
 CTRL_C, UP, DOWN, PAGE_DOWN = "\x03", "\x1b[A", "\x1b[B", "\x1b[6~"
 
-# The mode of terminals that shows their other screen.
+# The terminal mode that switches to the alternate screen.
 _ALTERNATE: Final = 1049
-# A sequence that is not complete, and one that another cuts off. (At Ctrl-C the system may throw
-# away what a program writes.) Real terminals begin anew with the other; pyte does not.
+# An incomplete escape sequence, and one that another sequence interrupts. (At Ctrl-C, the kernel
+# can discard a program's output.) Real terminals then start with the new sequence, but pyte does
+# not.
 _BEGUN: Final = re.compile(rb"\x1b(?:\[[0-?]*)?\Z")
 _CUT_OFF: Final = re.compile(rb"\x1b(?:\[[0-?]*)?(?=\x1b)")
-# Sets the window's title, and shows nothing.
+# Sets the window's title, which is not visible.
 _MARK: Final = b"\x1b]2;the end\x07"
-# What comes with a prompt and is not seen.
+# An invisible part of the prompt.
 _PROMPT_MARK: Final = "\x1b]2;prompt\x07"
-# Variables with which a user changes what programs write on terminals.
+# Variables that change how programs write on terminals, set by users.
 _TASTES: Final = (
     *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "CLICOLOR_FORCE"),
     *("TTY_COMPATIBLE", "TTY_INTERACTIVE", "PYTHONWARNINGS"),
@@ -50,14 +51,14 @@ _TASTES: Final = (
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a user who has no tastes."""
+    """Return the environment of a user without such preferences."""
     kept = {name: value for name, value in support.environment().items() if name not in _TASTES}
     common = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
     return {**kept, **common, **changes}
 
 
 class _Screen(pyte.Screen):
-    """A terminal's two screens; pyte's has one."""
+    """A terminal with a main and an alternate screen. pyte has only one screen."""
 
     _main: Any = None
 
@@ -81,15 +82,15 @@ class _Screen(pyte.Screen):
 
 
 class Terminal:
-    """A program in a terminal of its own. It is killed at the end of the ``with`` block.
+    """A program in its own terminal. The end of the ``with`` block kills it.
 
     Args:
         command: The program and its arguments.
-        columns: How wide the screen is.
-        lines: How high the screen is.
-        env: Its environment; None for `environment`.
-        cwd: Its working directory.
-        streams: ``stdin``, ``stdout`` or ``stderr`` where it is not to be the terminal.
+        columns: The width of the screen.
+        lines: The height of the screen.
+        env: The environment; None for `environment`.
+        cwd: The working directory.
+        streams: ``stdin``, ``stdout`` or ``stderr``, if not the terminal.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Terminal:
         self._master, self._slave = pty.openpty()
         self._set_size()
         self._before = self._state()
-        #: All that the program has written.
+        #: The program's whole output.
         self.raw = b""
         self._begun = b""
         self.process = start_process(
@@ -123,8 +124,8 @@ class Terminal:
     def __exit__(self, *exc_info: object) -> None:
         if self.process.poll() is None:
             groups = {self.process.pid}
-            with contextlib.suppress(OSError):  # It has been hung up.
-                # A shell's programs have groups of their own.
+            with contextlib.suppress(OSError):  # The terminal has hung up.
+                # A shell's programs run in their own process groups.
                 groups.add(os.tcgetpgrp(self._master))
             for group in groups:
                 with contextlib.suppress(ProcessLookupError):
@@ -138,29 +139,29 @@ class Terminal:
 
     @property
     def device(self) -> int:
-        """The terminal, as a descriptor for another program's output."""
+        """The descriptor of the terminal, for another program's output."""
         return self._slave
 
-    # What it shows.
+    # The screen.
 
     @property
     def lines(self) -> list[str]:
-        """The lines of the screen, without the blanks at their ends."""
+        """The lines of the screen, without trailing blanks."""
         return [line.rstrip() for line in self._screen.display]
 
     @property
     def text(self) -> str:
-        """The screen, without the empty lines at its end."""
+        """The screen, without trailing empty lines."""
         return "\n".join(self.lines).rstrip("\n")
 
     @property
     def is_alternate(self) -> bool:
-        """Whether it is the terminal's other screen that is seen."""
+        """True if the alternate screen is visible."""
         return self._screen.is_alternate
 
     @property
     def changes(self) -> list[str]:
-        """What is not as it was at the beginning."""
+        """The properties of the terminal that differ from the beginning."""
         return [name for name, value in self._state().items() if value != self._before[name]]
 
     def _state(self) -> dict[str, object]:
@@ -172,7 +173,7 @@ class Terminal:
             "colours": self._screen.cursor.attrs,
         }
 
-    # What is done to it.
+    # The user's actions.
 
     def type(self, keys: str) -> None:
         """Press keys."""
@@ -181,7 +182,7 @@ class Terminal:
             data = data[os.write(self._master, data) :]
 
     def signal_until_the_end(self, number: int) -> None:
-        """Send it a signal again and again until it has ended."""
+        """Send a signal repeatedly until the program has ended."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None:
             assert time.monotonic() < deadline, "it does not end"
@@ -190,7 +191,7 @@ class Terminal:
         self.wait_for_end()
 
     def resize(self, columns: int, lines: int) -> None:
-        """Change the size of the window. The program gets SIGWINCH."""
+        """Change the size of the window, which sends SIGWINCH to the program."""
         self._screen.resize(lines, columns)
         self._set_size()
 
@@ -199,7 +200,7 @@ class Terminal:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
 
     def hang_up(self) -> int:
-        """Close the window, and return the program's exit status."""
+        """Close the window. Return the program's exit status."""
         self._hang_up()
         return self.process.wait(PATIENCE)
 
@@ -216,9 +217,9 @@ class Terminal:
         what: str = "condition",
         patience: float = PATIENCE,
     ) -> None:
-        """Wait until `condition`, which may look at the screen, is true."""
+        """Wait until `condition`, which can inspect the screen, is true."""
         deadline = time.monotonic() + patience
-        # What is written at once need not come at once.
+        # One write can arrive in pieces.
         while self._pump(0) or not condition():
             if self.process.poll() is not None:
                 status = self.wait_for_end()
@@ -232,12 +233,12 @@ class Terminal:
         self.wait_until(lambda: all(text in self.text for text in texts), f"{texts}")
 
     def wait_for_end(self) -> int:
-        """Wait until the program has ended and its screen is complete. Returns its exit status."""
+        """Wait until the program has ended and its screen is complete. Return the exit status."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None:
             if not self._pump(0.02) and time.monotonic() > deadline:
                 raise AssertionError(f"{self.process.args!r} does not end:\n{self.text}")
-        # Whatever the program has written comes out before this.
+        # The terminal delivers the program's whole output before this mark.
         os.write(self._slave, _MARK)
         while not self.raw.endswith(_MARK):
             assert self._pump(PATIENCE), f"nothing comes after {self.raw[-100:]!r}"
@@ -245,7 +246,7 @@ class Terminal:
         return self.process.wait()
 
     def _pump(self, timeout: float) -> bool:
-        """Take what comes within so many seconds. Returns whether anything did."""
+        """Read the output of up to `timeout` seconds. Return True if there was any."""
         if not select.select([self._master], [], [], timeout)[0]:
             return False
         data = os.read(self._master, 65536)
@@ -258,7 +259,10 @@ class Terminal:
 
 
 class Shell(Terminal):
-    """A shell in a terminal. `options` are those of the terminal; `env` is the shell's."""
+    """A shell in a terminal.
+
+    `options` are those of Terminal, and `env` is the shell's environment.
+    """
 
     def __init__(self, env: dict[str, str], **options: Any) -> None:
         env = {**env, "PS1": f"{_PROMPT_MARK}{PROMPT}", "ENV": ""}
@@ -268,12 +272,12 @@ class Shell(Terminal):
 
     @property
     def is_ready(self) -> bool:
-        """Whether it waits for a command."""
+        """True if the shell waits for a command."""
         return self.raw.count(_PROMPT_MARK.encode()) > self._commands
 
     @property
     def shown(self) -> str:
-        """What is on the screen, without the prompt for the next command."""
+        """The text on the screen, without the prompt for the next command."""
         return self.text.removesuffix(PROMPT.rstrip()) if self.is_ready else f"{self.text}\n"
 
     def run(self, command: str) -> None:
@@ -282,11 +286,11 @@ class Shell(Terminal):
         self._commands += 1
 
     def wait_for_prompt(self, patience: float = PATIENCE) -> None:
-        """Wait until the command is over."""
+        """Wait until the command has ended."""
         self.wait_until(lambda: self.is_ready, "a prompt", patience)
 
     def leave(self) -> None:
-        """End the command, if there is one, and the shell. The terminal is as it was."""
+        """End a running command and the shell, and check that the terminal is restored."""
         if not self.is_ready:
             self.type(CTRL_C)
             self.wait_for_prompt()

@@ -1,4 +1,4 @@
-"""The commands about servers themselves, beside what `gearadmin` says of the same server."""
+"""The administrative commands, compared with `gearadmin` on the same server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def unique_jobs(client: GearmanAdminClient) -> list[dict[str, str]]:
     return [{"unique": unique} for unique in client.get_unique_jobs()]
 
 
-#: What lists something, and what the admin client calls it.
+#: The commands that list something, and the corresponding method of the admin client.
 LISTS: dict[tuple[str, ...], Callable[[GearmanAdminClient], Any]] = {
     ("status",): GearmanAdminClient.get_status,
     ("status", "--priority"): GearmanAdminClient.get_priority_status,
@@ -55,13 +55,13 @@ LISTS: dict[tuple[str, ...], Callable[[GearmanAdminClient], Any]] = {
     ("jobs",): GearmanAdminClient.get_jobs,
     ("jobs", "--unique"): unique_jobs,
 }
-#: One of each kind: what lists, what asks each server, and what tells it something.
+#: One command of each kind: a list, a query of each server, and an instruction to each server.
 COMMANDS = [("status",), ("ping",), ("cancel", "H:h:1")]
 
 
 @pytest.fixture
 def busy(launch: Launch) -> Iterator[Server]:
-    """A server with a job that runs, jobs of all priorities that wait, and a free function."""
+    """A server with a running job, queued jobs of all priorities, and a function without jobs."""
     server = launch()
     gate = Gate()
     worker = ScriptedWorker(server.address, {"held": gate, "free": echo})
@@ -82,7 +82,7 @@ def busy(launch: Launch) -> Iterator[Server]:
 
 
 def said(server: Server, option: str) -> str:
-    """What gearadmin says, without the dot."""
+    """Return the output of gearadmin without the final dot."""
     process = gearadmin(server.address, option)
     assert (process.returncode, process.stderr) == (0, "")
     return process.stdout.removesuffix(".\n")
@@ -121,21 +121,21 @@ def test_workers_are_those_of_gearadmin(busy: Server) -> None:
     rows = [line.split("\t") for line in result.lines]
     assert {len(row) for row in rows} == {4}
     lines = [f"{number} {ip} {name} : {tasks}" for number, ip, name, tasks in rows]
-    # Both have their own connection in it.
+    # Both outputs contain their own connection.
     expected = said(busy, "--workers").splitlines()
     assert sorted(map(without_number, lines)) == sorted(map(without_number, expected))
     assert any(set(row[3].split(" ")) == {"free", "held"} for row in rows)
 
 
 @pytest.mark.parametrize("words", LISTS)
-def test_json(busy: Server, words: tuple[str, ...]) -> None:
+def test_lists_as_json(busy: Server, words: tuple[str, ...]) -> None:
     with GearmanAdminClient([busy.address]) as client:
         expected: Any = [{"server": address_of(busy), **row} for row in LISTS[words](client)]
     result = gearmanctl(*words, "--json", at=busy)
     assert (result.status, result.errors) == (DONE, "")
     rows = json.loads(result.output)
     if words == ("workers",):
-        # Which connection has which number is another matter, and tuples are lists.
+        # The order of functions is undefined, and JSON has lists instead of tuples.
         for row in (*rows, *expected):
             row["tasks"] = sorted(row["tasks"])
         rows = [row for row in rows if row["tasks"]]
@@ -146,7 +146,7 @@ def test_json(busy: Server, words: tuple[str, ...]) -> None:
     assert rows == expected
 
 
-#: What a server says to each, in its own order, and how lines begin.
+#: A server's reply to each command, unsorted, and the beginnings of the sorted lines.
 UNSORTED = [
     (
         ("status",),
@@ -181,7 +181,7 @@ UNSORTED = [
 @pytest.mark.parametrize(
     ("words", "reply", "lines"), UNSORTED, ids=[" ".join(words) for words, *_ in UNSORTED]
 )
-def test_lists_are_sorted(
+def test_unsorted_list_is_sorted(
     start_server: StartServer, words: tuple[str, ...], reply: str, lines: list[str]
 ) -> None:
     def script(peer: Peer) -> None:
@@ -199,18 +199,18 @@ def test_lists_are_sorted(
 
 
 @pytest.mark.parametrize("words", [words for words in LISTS if words != ("workers",)])
-def test_empty_lists(launch: Launch, words: tuple[str, ...]) -> None:
+def test_empty_list_has_no_lines(launch: Launch, words: tuple[str, ...]) -> None:
     server = launch()
     assert gearmanctl(*words, at=server) == Result(DONE, b"", "")
     assert gearmanctl(*words, "--json", at=server) == Result(DONE, b"[]\n", "")
 
 
 @on_both
-def test_what_would_end_a_field_is_escaped(launch: Launch) -> None:
+def test_field_with_separators_is_escaped(launch: Launch) -> None:
     server = launch()
     with GearmanClient([server.address]) as client:
         client.submit_job("task", b"", "a\\b\tc\rd", background=True)
-    # A JobServer does not send them.
+    # JobServer does not send these bytes as they are.
     escaped, sent = (
         ("a\\\\b\\tc\\rd", "a\\b\tc\rd")
         if isinstance(server, Gearmand)
@@ -221,7 +221,7 @@ def test_what_would_end_a_field_is_escaped(launch: Launch) -> None:
     assert row["unique"] == sent
 
 
-# Words.
+# Single values.
 
 
 def test_version_as_json(server: Server) -> None:
@@ -242,7 +242,7 @@ def test_ping(server: Server) -> None:
 # Commands.
 
 
-def test_cancel(
+def test_cancel_queued_job_removes_it(
     server: Server,
     task: str,
     start: Callable[..., Running],
@@ -255,7 +255,7 @@ def test_cancel(
     with GearmanAdminClient([server.address]) as client:
         before = [row.handle for row in client.get_jobs()]
     assert sorted(handles) == sorted(before)
-    # Of other tests' jobs there may be some on a gearmand that is shared.
+    # A shared gearmand might have jobs of other tests.
     others = [h for h in handles if h != handle]
     number = handle.rpartition(":")[2]
     before_it = f":{int(number) - 1:0{len(number)}}"
@@ -268,13 +268,13 @@ def test_cancel(
 
 
 @on_both
-def test_cancel_a_job_that_is_not_there(server: Server, task: str) -> None:
+def test_cancel_unknown_job_fails(server: Server, task: str) -> None:
     result = gearmanctl("cancel", "H:nowhere:1", at=server)
     assert (result.status, result.output) == (FAILED, b"")
     assert result.error == "H:nowhere:1: no server knows this job"
 
 
-def test_cancel_some_that_are_not_there(server: Server, task: str) -> None:
+def test_cancel_some_unknown_jobs_fails(server: Server, task: str) -> None:
     handles = [gearmanctl("submit", task, "", "-b", at=server).lines[0] for _ in range(2)]
     result = gearmanctl("cancel", handles[0], "H:nowhere:1", handles[1], "--json", at=server)
     assert result.status == FAILED
@@ -282,16 +282,16 @@ def test_cancel_some_that_are_not_there(server: Server, task: str) -> None:
     assert result.error == "H:nowhere:1: no server knows this job"
 
 
-def test_cancel_at_several_servers(launch: Launch) -> None:
+def test_cancel_with_several_servers_asks_each(launch: Launch) -> None:
     servers = (launch(), launch())
     (handle,) = gearmanctl("submit", "task", "", "-b", at=servers[1]).lines
-    # The first may have a job of its own with that number, but not with that handle.
+    # The first server might have a job with the same number, but not with the same handle.
     result = gearmanctl("cancel", handle, at=servers)
     assert (result.status, result.errors) == (DONE, "")
     assert f"{address_of(servers[1])}\t{handle}" in result.lines
 
 
-def test_maxqueue(server: Server, task: str) -> None:
+def test_maxqueue_limits_the_queue(server: Server, task: str) -> None:
     def submit(*priorities: str | None) -> list[bool]:
         jobs = [{"task": task, "data": b"", "priority": priority} for priority in priorities]
         requests = client.submit_multiple_jobs(jobs, background=True)
@@ -303,14 +303,14 @@ def test_maxqueue(server: Server, task: str) -> None:
         assert submit(PRIORITY_NONE, PRIORITY_NONE) == [True, False]
         result = gearmanctl("maxqueue", task, "3", "2", "0", "--json", at=server)
         assert json.loads(result.output) == [{"server": address_of(server), "reply": "OK"}]
-        # All jobs count, whatever their priority.
+        # All jobs count, regardless of their priority.
         assert submit(PRIORITY_NONE, PRIORITY_HIGH, PRIORITY_HIGH) == [False, True, False]
         assert submit(PRIORITY_LOW, PRIORITY_LOW) == [True, True]
         assert gearmanctl("maxqueue", task, "0", at=server).status == DONE
         assert submit(PRIORITY_NONE, PRIORITY_HIGH) == [True, True]
 
 
-def test_gearmand_has_no_shutdown(gearmand: Gearmand) -> None:
+def test_shutdown_of_gearmand_is_refused(gearmand: Gearmand) -> None:
     for words in (["shutdown"], ["shutdown", "--now"]):
         result = gearmanctl(*words, at=gearmand)
         assert (result.status, result.output) == (FAILED, b"")
@@ -321,7 +321,7 @@ def test_gearmand_has_no_shutdown(gearmand: Gearmand) -> None:
 
 
 @pytest.mark.parametrize("mode", [[], ["--now"]], ids=["graceful", "now"])
-def test_shutdown_of_a_job_server(
+def test_shutdown_ends_job_server(
     run_serve: Callable[..., tuple[Running, tuple[str, int]]], mode: list[str]
 ) -> None:
     running, address = run_serve()
@@ -330,7 +330,7 @@ def test_shutdown_of_a_job_server(
     assert gearmanctl("ping", at=address).status == NO_SERVER
 
 
-def test_a_graceful_shutdown_waits_for_jobs(
+def test_graceful_shutdown_waits_for_jobs(
     run_serve: Callable[..., tuple[Running, tuple[str, int]]],
     start_worker: Callable[..., ScriptedWorker],
 ) -> None:
@@ -366,7 +366,7 @@ def test_several_servers(launch: Launch) -> None:
 
 
 @pytest.mark.parametrize("words", [("status",), ("ping",)], ids=" ".join)
-def test_one_of_several_servers_is_down(launch: Launch, words: tuple[str, ...]) -> None:
+def test_one_of_several_servers_down_is_reported(launch: Launch, words: tuple[str, ...]) -> None:
     server, down = launch(), ("127.0.0.1", free_port())
     assert gearmanctl("submit", "task", "", "-b", at=server).status == DONE
     for servers in ((server, down), (down, server)):
@@ -376,7 +376,7 @@ def test_one_of_several_servers_is_down(launch: Launch, words: tuple[str, ...]) 
         assert result.error.startswith(f"no server could be reached: {address_of(down)} ")
 
 
-def test_several_servers_are_down() -> None:
+def test_several_servers_down_are_reported() -> None:
     servers = [("127.0.0.1", free_port()) for _ in range(2)]
     result = gearmanctl("status", at=(*servers,))
     assert (result.status, result.output) == (NO_SERVER, b"")
@@ -384,7 +384,7 @@ def test_several_servers_are_down() -> None:
     assert json.loads(gearmanctl("status", "--json", at=(*servers,)).output) == []
 
 
-def test_a_server_that_is_given_twice_is_asked_once(server: Server) -> None:
+def test_server_given_twice_is_queried_once(server: Server) -> None:
     result = gearmanctl("version", at=(server, server))
     assert len(result.lines) == 1
     assert "\t" not in result.lines[0]
@@ -395,7 +395,7 @@ def test_a_server_that_is_given_twice_is_asked_once(server: Server) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_server_that_never_answers(start_server: StartServer, words: tuple[str, ...]) -> None:
+def test_silent_server_times_out(start_server: StartServer, words: tuple[str, ...]) -> None:
     def script(peer: Peer) -> None:
         while peer.sock.recv(1000):
             pass
@@ -407,7 +407,7 @@ def test_a_server_that_never_answers(start_server: StartServer, words: tuple[str
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_server_that_talks_something_else(
+def test_server_of_another_protocol_is_reported(
     start_server: StartServer, words: tuple[str, ...]
 ) -> None:
     def script(peer: Peer) -> None:
@@ -423,14 +423,18 @@ def test_a_server_that_talks_something_else(
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_server_that_closes(start_server: StartServer, words: tuple[str, ...]) -> None:
+def test_server_that_disconnects_is_reported(
+    start_server: StartServer, words: tuple[str, ...]
+) -> None:
     server = start_server(lambda peer: peer.sock.recv(1000))
     result = gearmanctl(*words, at=server.address)
     assert (result.status, result.output) == (NO_SERVER, b"")
     assert address_of(server.address) in result.error
 
 
-def test_ctrl_c_ends_a_question(start_server: StartServer, start: Callable[..., Running]) -> None:
+def test_ctrl_c_ends_a_pending_query(
+    start_server: StartServer, start: Callable[..., Running]
+) -> None:
     def script(peer: Peer) -> None:
         while peer.sock.recv(1000):
             asked.append(peer)
@@ -457,7 +461,7 @@ def test_ctrl_c_ends_a_question(start_server: StartServer, start: Callable[..., 
         (("status", "task"), "task"),
     ],
 )
-def test_a_wrong_command_line(words: tuple[str, ...], reason: str) -> None:
+def test_wrong_command_line_is_a_usage_error(words: tuple[str, ...], reason: str) -> None:
     result = gearmanctl(*words, at=("127.0.0.1", 1))
     assert (result.status, result.output) == (USAGE, b"")
     assert reason in result.error

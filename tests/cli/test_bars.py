@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Puppets:
-    """Workers whose jobs do what the test says."""
+    """Workers whose jobs the test controls."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -52,17 +52,17 @@ class Puppets:
         return result
 
     def next(self) -> ScriptedJob:
-        """The job that has begun next."""
+        """Return the next job that has begun."""
         job = self._arrived.get(timeout=PATIENCE)
         self.begun[job.data] = job
         return job
 
     def all(self, count: int) -> dict[bytes, ScriptedJob]:
-        """The next so many jobs, by their data."""
+        """Return the next `count` jobs, by their data."""
         return {job.data: job for job in (self.next() for _ in range(count))}
 
     def end(self, job: ScriptedJob, result: bytes | None) -> None:
-        """End a job with its result; None: it fails."""
+        """End a job with its result, or with WORK_FAIL if `result` is None."""
         self._ends[job.data].put(result)
 
     def stop(self) -> None:
@@ -84,7 +84,7 @@ def submit(puppets: Puppets, *arguments: str, **kwargs: object) -> Terminal:
 
 
 def bar(terminal: Terminal, name: str) -> str | None:
-    """What is in the bar of this name: n/m; or None."""
+    """Return the numbers in the bar of this name as "n/m", or None if there is no such bar."""
     for line in terminal.lines:
         if line.startswith(f"{name} ") and "━" in line:
             return line.split()[-2]
@@ -92,7 +92,7 @@ def bar(terminal: Terminal, name: str) -> str | None:
 
 
 def wait_for_bars(terminal: Terminal, **bars: str | None) -> None:
-    """Wait until there are bars with these numbers. (line_1 is that of line 1.)"""
+    """Wait until the bars show these numbers. (line_1 is the bar of line 1.)"""
     terminal.wait_until(
         lambda: all(bar(terminal, name.replace("_", " ")) == n for name, n in bars.items()),
         f"{bars}",
@@ -109,7 +109,7 @@ def feed(terminal: Terminal, data: bytes, *, end: bool = False) -> None:
         stdin.close()
 
 
-def test_a_bar_shows_what_the_job_reports(puppets: Puppets) -> None:
+def test_bar_shows_reported_progress(puppets: Puppets) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo") as terminal:
         job = puppets.next()
@@ -122,12 +122,12 @@ def test_a_bar_shows_what_the_job_reports(puppets: Puppets) -> None:
         puppets.end(job, b"done")
         assert terminal.wait_for_end() == 0
         assert terminal.text == "done"
-        # The shell's prompt has a line of its own.
+        # The shell's prompt starts on a new line.
         assert terminal.raw.endswith(b"done\r\n")
         assert terminal.changes == []
 
 
-def test_a_job_that_reports_nothing_has_no_bar(puppets: Puppets) -> None:
+def test_job_without_progress_has_no_bar(puppets: Puppets) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo") as terminal:
         puppets.end(puppets.next(), b"one\ntwo\n")
@@ -145,7 +145,7 @@ def test_a_job_that_reports_nothing_has_no_bar(puppets: Puppets) -> None:
         ([(0, 10), (10**9, 10**9)], "1000000000/1000000000"),
     ],
 )
-def test_numbers_that_are_no_part_of_a_whole(
+def test_bar_shows_unusual_progress(
     puppets: Puppets, reports: list[tuple[int, int]], expected: str
 ) -> None:
     puppets.start("resize")
@@ -159,7 +159,7 @@ def test_numbers_that_are_no_part_of_a_whole(
         assert terminal.text == "done"
 
 
-def test_what_the_job_sends_is_above_its_bar_in_whole_lines(puppets: Puppets) -> None:
+def test_output_appears_above_the_bar_in_whole_lines(puppets: Puppets) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo") as terminal:
         job = puppets.next()
@@ -183,7 +183,7 @@ def test_what_the_job_sends_is_above_its_bar_in_whole_lines(puppets: Puppets) ->
         assert terminal.changes == []
 
 
-def test_a_terminal_shows_data_that_is_no_text(puppets: Puppets) -> None:
+def test_binary_output_is_shown_on_a_terminal(puppets: Puppets) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo") as terminal:
         job = puppets.next()
@@ -193,7 +193,7 @@ def test_a_terminal_shows_data_that_is_no_text(puppets: Puppets) -> None:
         assert terminal.wait_for_end() == 0
 
 
-def test_a_line_longer_than_the_screen_is_whole(puppets: Puppets) -> None:
+def test_line_longer_than_the_screen_is_complete(puppets: Puppets) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo") as terminal:
         job = puppets.next()
@@ -210,7 +210,7 @@ def test_a_line_longer_than_the_screen_is_whole(puppets: Puppets) -> None:
     ["[bold]x[/]", "a\x1b[31mb", "仕事" * 30],
     ids=["markup", "control", "long and wide"],
 )
-def test_a_name_is_shown_as_it_is_beside_the_numbers(puppets: Puppets, name: str) -> None:
+def test_bar_shows_odd_name_unchanged(puppets: Puppets, name: str) -> None:
     puppets.start(name)
     with submit(puppets, name, "data") as terminal:
         job = puppets.next()
@@ -225,7 +225,7 @@ def test_a_name_is_shown_as_it_is_beside_the_numbers(puppets: Puppets, name: str
 
 
 @pytest.mark.parametrize("variables", [{}, {"FORCE_COLOR": "1"}])
-def test_there_is_no_bar_where_standard_error_is_no_terminal(
+def test_no_bar_if_standard_error_is_no_terminal(
     puppets: Puppets, variables: dict[str, str]
 ) -> None:
     puppets.start("resize")
@@ -243,7 +243,7 @@ def test_there_is_no_bar_where_standard_error_is_no_terminal(
         assert terminal.process.stderr.read() == b"no title\n"
 
 
-def test_there_is_no_bar_on_a_terminal_without_a_cursor(puppets: Puppets) -> None:
+def test_no_bar_on_a_terminal_without_a_cursor(puppets: Puppets) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo", env=environment(TERM="dumb")) as terminal:
         job = puppets.next()
@@ -253,7 +253,7 @@ def test_there_is_no_bar_on_a_terminal_without_a_cursor(puppets: Puppets) -> Non
         assert terminal.raw == b"done\r\n"
 
 
-def test_a_file_gets_exactly_the_bytes(puppets: Puppets, tmp_path: Path) -> None:
+def test_output_to_a_file_is_unchanged(puppets: Puppets, tmp_path: Path) -> None:
     puppets.start("resize")
     result = bytes(range(256)) * 500
     with (
@@ -271,7 +271,7 @@ def test_a_file_gets_exactly_the_bytes(puppets: Puppets, tmp_path: Path) -> None
     assert (tmp_path / "small.jpg").read_bytes() == b"\n\x00" + result
 
 
-def test_what_is_for_another_terminal_is_not_written_on_that_of_the_bars(puppets: Puppets) -> None:
+def test_output_to_another_terminal_stays_off_the_bars_terminal(puppets: Puppets) -> None:
     puppets.start("resize")
     with Terminal("sleep", "60") as other:
         with submit(puppets, "resize", "photo", stdout=other.device) as terminal:
@@ -289,7 +289,7 @@ def test_what_is_for_another_terminal_is_not_written_on_that_of_the_bars(puppets
 # A job for each line.
 
 
-def test_each_line_has_a_bar_and_all_have_one(puppets: Puppets) -> None:
+def test_lines_have_a_bar_each_and_a_total(puppets: Puppets) -> None:
     puppets.start("resize", 2)
     with submit(puppets, "resize", "--lines", stdin=subprocess.PIPE) as terminal:
         feed(terminal, b"a\nb\n")
@@ -298,7 +298,7 @@ def test_each_line_has_a_bar_and_all_have_one(puppets: Puppets) -> None:
         wait_for_bars(terminal, line_2="20/30", total="0/?")
         jobs[b"a"].send_status(1, 4)
         wait_for_bars(terminal, line_1="1/4", line_2="20/30", total="0/?")
-        # Whichever was first.
+        # The order does not depend on which job was first.
         assert [line.split(" ━")[0].rstrip() for line in terminal.lines[:3]] == [
             "total",
             "line 1",
@@ -308,7 +308,7 @@ def test_each_line_has_a_bar_and_all_have_one(puppets: Puppets) -> None:
         wait_for_bars(terminal, line_1="2/4", line_2="20/30")
         puppets.end(jobs[b"a"], b"A")
         wait_for_bars(terminal, line_1=None, line_2="20/30", total="1/?")
-        # Only now is it known how many there are.
+        # The number of lines is known only now.
         feed(terminal, b"c", end=True)
         wait_for_bars(terminal, total="1/3")
         job = puppets.next()
@@ -323,7 +323,7 @@ def test_each_line_has_a_bar_and_all_have_one(puppets: Puppets) -> None:
         assert terminal.changes == []
 
 
-def test_a_result_that_waits_for_the_one_before_it_keeps_its_bar_till_then(
+def test_ordered_result_held_back_keeps_its_bar(
     puppets: Puppets,
 ) -> None:
     puppets.start("resize", 2)
@@ -341,9 +341,7 @@ def test_a_result_that_waits_for_the_one_before_it_keeps_its_bar_till_then(
         assert terminal.text == "A\nB"
 
 
-def test_results_that_are_piped_leave_the_bars_to_the_terminal(
-    puppets: Puppets, tmp_path: Path
-) -> None:
+def test_piped_results_leave_the_bars_on_the_terminal(puppets: Puppets, tmp_path: Path) -> None:
     puppets.start("resize", 2)
     with (
         (tmp_path / "results").open("wb") as file,
@@ -360,7 +358,7 @@ def test_results_that_are_piped_leave_the_bars_to_the_terminal(
     assert (tmp_path / "results").read_bytes() == b"\xff\x00\n\n"
 
 
-def test_more_jobs_than_the_terminal_has_lines(puppets: Puppets) -> None:
+def test_more_jobs_than_lines_get_bars_later(puppets: Puppets) -> None:
     puppets.start("resize", 12)
     with submit(puppets, "resize", "--lines", stdin=subprocess.PIPE, lines=8) as terminal:
         feed(terminal, b"".join(b"%02d\n" % number for number in range(12)), end=True)
@@ -373,7 +371,7 @@ def test_more_jobs_than_the_terminal_has_lines(puppets: Puppets) -> None:
             return sum("━" in line for line in terminal.lines)
 
         terminal.wait_until(lambda: count() == 6, "as many bars as there is room for")
-        # Those of the others come into the free places.
+        # Bars of other jobs use the free places.
         for number in range(12):
             puppets.end(jobs[b"%02d" % number], b"result %d" % number)
             wait_for_bars(terminal, total=f"{number + 1}/12" if number < 11 else None)
@@ -390,7 +388,7 @@ def test_more_jobs_than_the_terminal_has_lines(puppets: Puppets) -> None:
 # The end.
 
 
-def test_ctrl_c(puppets: Puppets) -> None:
+def test_ctrl_c_removes_the_bar(puppets: Puppets) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo") as terminal:
         job = puppets.next()
@@ -406,10 +404,10 @@ def test_ctrl_c(puppets: Puppets) -> None:
         assert "half" in terminal.lines
 
 
-def test_ctrl_c_with_lines(puppets: Puppets) -> None:
+def test_ctrl_c_with_lines_removes_the_bars(puppets: Puppets) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "--lines") as terminal:
-        terminal.type("a\n")  # And the end of input does not come.
+        terminal.type("a\n")  # The end of input does not arrive.
         puppets.next().send_status(3, 10)
         terminal.wait_for("gearmanctl: reading from the terminal; Ctrl-D ends it\n")
         wait_for_bars(terminal, line_1="3/10", total="0/?")
@@ -420,7 +418,7 @@ def test_ctrl_c_with_lines(puppets: Puppets) -> None:
         assert "Traceback" not in terminal.text
 
 
-def test_ctrl_c_again_and_again(puppets: Puppets) -> None:
+def test_repeated_ctrl_c_restores_the_terminal(puppets: Puppets) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo") as terminal:
         puppets.next().send_status(3, 10)
@@ -430,7 +428,7 @@ def test_ctrl_c_again_and_again(puppets: Puppets) -> None:
 
 
 @pytest.mark.parametrize("lines", [[], ["--lines"]])
-def test_sigterm(puppets: Puppets, lines: list[str]) -> None:
+def test_sigterm_removes_the_bar(puppets: Puppets, lines: list[str]) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo", *lines) as terminal:
         puppets.next().send_status(3, 10)
@@ -442,7 +440,7 @@ def test_sigterm(puppets: Puppets, lines: list[str]) -> None:
 
 
 @pytest.mark.parametrize("lines", [[], ["--lines"]])
-def test_the_server_dies(puppets: Puppets, lines: list[str]) -> None:
+def test_dead_server_removes_the_bar(puppets: Puppets, lines: list[str]) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo", *lines) as terminal:
         puppets.next().send_status(3, 10)
@@ -455,7 +453,7 @@ def test_the_server_dies(puppets: Puppets, lines: list[str]) -> None:
 
 
 @pytest.mark.parametrize("lines", [[], ["--lines"]])
-def test_a_job_that_fails(puppets: Puppets, lines: list[str]) -> None:
+def test_failed_job_removes_its_bar(puppets: Puppets, lines: list[str]) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo", *lines) as terminal:
         job = puppets.next()
@@ -468,7 +466,7 @@ def test_a_job_that_fails(puppets: Puppets, lines: list[str]) -> None:
         assert terminal.text == f"gearmanctl: {where}the job failed"
 
 
-def test_a_job_that_does_not_end_in_time(puppets: Puppets) -> None:
+def test_timed_out_job_removes_its_bar(puppets: Puppets) -> None:
     puppets.start("resize")
     with submit(puppets, "resize", "photo", "--timeout", "1") as terminal:
         puppets.next().send_status(3, 10)
@@ -479,7 +477,7 @@ def test_a_job_that_does_not_end_in_time(puppets: Puppets) -> None:
 
 
 @pytest.mark.parametrize("lines", [[], ["--lines"]])
-def test_without_a_server_there_is_one_line(lines: list[str]) -> None:
+def test_no_server_prints_one_line(lines: list[str]) -> None:
     command = (*PROGRAM, "submit", "x", "y", "--server", "127.0.0.1:1", *lines)
     with Terminal(*command, columns=200) as terminal:
         assert terminal.wait_for_end() == 3

@@ -1,4 +1,4 @@
-"""What `gearmanctl top` knows, decides and draws, without a terminal."""
+"""The model, the key handling and the drawing of `gearmanctl top`, without a terminal."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def test_rows_are_sorted_by_rate() -> None:
 
 @pytest.mark.parametrize("order", [Order.QUEUED, Order.RUNNING, Order.WORKERS, Order.RATE])
 @pytest.mark.parametrize("is_reversed", [False, True])
-def test_rows_that_are_alike_are_sorted_by_name(order: Order, is_reversed: bool) -> None:
+def test_equal_rows_are_sorted_by_name(order: Order, is_reversed: bool) -> None:
     board = board_of(*(function(task, 1, 1, 1) for task in "bdac"))
     assert tasks(board, order, is_reversed=is_reversed) == "a b c d"
 
 
-def test_servers_are_added_up() -> None:
+def test_rows_add_up_servers() -> None:
     board = Board(["one", "two", "three"])
     board.answered("one", [function("a", 3, 2, 1), function("b", 1)], 0.0)
     board.answered("two", [function("a", 10, 20, 30)], 0.0)
@@ -93,7 +93,7 @@ def test_servers_are_added_up() -> None:
     assert (b.task, b.queued, b.running, b.workers) == ("b", 1, 0, 0)
 
 
-def test_nothing_is_known_before_a_server_answers() -> None:
+def test_board_without_answers_has_no_rows() -> None:
     assert Board(["one"]).rows(Order.QUEUED) == []
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_known_before_a_server_answers() -> None:
 
 
 def feed(board: Board, name: str, sizes: Iterable[int], start: float = 0.0) -> None:
-    """A look a second at the queue of `a`."""
+    """Sample the queue of `a` once per second."""
     for now, size in enumerate(sizes):
         board.answered(name, [function("a", size)], start + now)
 
@@ -109,32 +109,32 @@ def feed(board: Board, name: str, sizes: Iterable[int], start: float = 0.0) -> N
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
-        ([10], 0),  # There is nothing to compare it with.
+        ([10], 0),  # There is no earlier sample.
         ([10, 10], 0),
         ([10, 7], 3),
         ([10, 7, 7], 1.5),
-        ([0, 10, 20], 0),  # What is submitted is not done.
+        ([0, 10, 20], 0),  # Submitted jobs do not count as done.
         ([10, 4, 12, 2], (6 + 10) / 3),
         ([60, 50, 40, 30, 20, 10], 10),
-        ([100, 60, 50, 40, 30, 20, 10], 10),  # The first look is older than the window.
+        ([100, 60, 50, 40, 30, 20, 10], 10),  # The first sample is older than the window.
         ([100, 0, 0, 0, 0, 0], 100 / 5),
         ([100, 0, 0, 0, 0, 0, 0], 0),
     ],
 )
-def test_jobs_per_second_are_what_the_queue_shrank_by(sizes: list[int], expected: float) -> None:
+def test_jobs_per_second_is_the_decrease_of_the_queue(sizes: list[int], expected: float) -> None:
     board = Board(["one"])
     feed(board, "one", sizes)
     assert rate(board, "a") == pytest.approx(expected)
 
 
-def test_the_rates_of_servers_are_added_up() -> None:
+def test_rates_add_up_servers() -> None:
     board = Board(["one", "two"])
     feed(board, "one", [10, 7])
     feed(board, "two", [100, 80, 60], start=50.0)
     assert rate(board, "a") == pytest.approx(3 + 20)
 
 
-def test_jobs_of_a_server_that_goes_away_are_not_done() -> None:
+def test_jobs_of_a_failed_server_are_not_counted_as_done() -> None:
     board = Board(["one", "two"])
     feed(board, "one", [10, 7])
     feed(board, "two", [100, 80])
@@ -145,7 +145,7 @@ def test_jobs_of_a_server_that_goes_away_are_not_done() -> None:
     assert board.sites["two"].error == "refused"
 
 
-def test_a_server_that_comes_back_begins_anew() -> None:
+def test_rate_of_a_restarted_server_starts_again() -> None:
     board = Board(["one"])
     feed(board, "one", [100, 80])
     board.failed("one", "refused")
@@ -157,7 +157,7 @@ def test_a_server_that_comes_back_begins_anew() -> None:
     assert rate(board, "a") == pytest.approx(5)
 
 
-def test_a_function_that_vanishes_is_no_row_and_disturbs_no_other() -> None:
+def test_vanished_function_has_no_row() -> None:
     board = board_of(function("a", 10), function("b", 10))
     board.answered("one", [function("b", 8)], 1.0)
     [row] = board.rows(Order.QUEUED)
@@ -165,13 +165,13 @@ def test_a_function_that_vanishes_is_no_row_and_disturbs_no_other() -> None:
     assert row.rate == pytest.approx(2)
 
 
-def test_two_looks_at_once_are_no_division_by_zero() -> None:
+def test_simultaneous_samples_do_not_divide_by_zero() -> None:
     board = board_of(function("a", 10))
     board.answered("one", [function("a", 5)], 0.0)
     assert rate(board, "a") == 0
 
 
-def test_what_is_older_than_the_window_is_not_kept() -> None:
+def test_samples_older_than_the_window_are_dropped() -> None:
     board = Board(["one"])
     feed(board, "one", range(1000, 0, -1))
     assert len(board.sites["one"].done) <= WINDOW
@@ -180,7 +180,7 @@ def test_what_is_older_than_the_window_is_not_kept() -> None:
 # The queues' history.
 
 
-def test_queues_are_remembered_over_all_servers() -> None:
+def test_history_adds_up_servers() -> None:
     board = Board(["one", "two"])
     for size in (1, 2, 3):
         board.answered("one", [function("a", size)], float(size))
@@ -192,7 +192,7 @@ def test_queues_are_remembered_over_all_servers() -> None:
     }
 
 
-def test_the_history_of_a_function_that_vanishes_is_forgotten() -> None:
+def test_history_of_a_vanished_function_is_dropped() -> None:
     board = board_of(function("a", 1), function("b", 2))
     board.remember()
     board.answered("one", [function("b", 3)], 1.0)
@@ -219,14 +219,12 @@ def test_history_is_bounded() -> None:
         ([1, 2], 0, ""),
     ],
 )
-def test_a_sparkline(sizes: list[int], width: int, expected: str) -> None:
+def test_sparkline_scales_to_the_largest_size(sizes: list[int], width: int, expected: str) -> None:
     assert sparkline(sizes, width) == expected
 
 
 @given(st.lists(st.integers(0, 10**20)), st.integers(-5, 300))
-def test_any_sparkline_shows_what_is_empty_and_what_is_largest(
-    sizes: list[int], width: int
-) -> None:
+def test_any_sparkline_marks_empty_and_largest_sizes(sizes: list[int], width: int) -> None:
     line = sparkline(sizes, width)
     shown = sizes[-width:] if width > 0 else []
     assert len(line) == len(shown)
@@ -247,17 +245,17 @@ def test_any_sparkline_shows_what_is_empty_and_what_is_largest(
         (b"q", ["q"]),
         (b"fjr", ["f", "j", "r"]),
         (b"\x1b[A\x1b[B\x1b[5~\x1b[6~", ["up", "down", "page up", "page down"]),
-        (b"\x1bOA\x1bOB", ["up", "down"]),  # With the keypad in its other mode.
+        (b"\x1bOA\x1bOB", ["up", "down"]),  # The keypad is in application mode.
         (b"j\x1b[Bq", ["j", "down", "q"]),
         (b"\x1b[1;5A", []),  # Ctrl-Up has no name.
         (b"\x1b[15~\x1bOP\x1b[3~", []),
         (b"\x1b[<0;1;1Mw", ["w"]),
-        (b"\x1bq", ["\x1b", "q"]),  # Escape, and then q.
+        (b"\x1bq", ["\x1b", "q"]),  # Escape, then q.
         (b"\x1b\x1b[A", ["\x1b", "up"]),
         (b"\xff\x00", ["\xff", "\x00"]),
     ],
 )
-def test_what_keys_send(data: bytes, keys: list[str]) -> None:
+def test_bytes_are_parsed_as_keys(data: bytes, keys: list[str]) -> None:
     assert Keys(0).parse(data) == keys
 
 
@@ -267,17 +265,17 @@ def test_what_keys_send(data: bytes, keys: list[str]) -> None:
         ([b"\x1b[", b"A"], ["up"]),
         ([b"\x1b[5", b"~q"], ["page up", "q"]),
         ([b"j\x1bO", b"B"], ["j", "down"]),
-        ([b"\x1b[1;", b"5", b"Q"], []),  # Not Q.
-        ([b"\x1b", b"q"], ["\x1b", "q"]),  # A key of its own: nothing is waited for.
+        ([b"\x1b[1;", b"5", b"Q"], []),  # This is not the key Q.
+        ([b"\x1b", b"q"], ["\x1b", "q"]),  # Escape is a key too, and is not held back.
     ],
 )
-def test_what_a_key_sends_may_come_in_pieces(chunks: list[bytes], keys: list[str]) -> None:
+def test_key_sequence_in_pieces_is_one_key(chunks: list[bytes], keys: list[str]) -> None:
     parser = Keys(0)
     assert [key for chunk in chunks for key in parser.parse(chunk)] == keys
 
 
 @given(st.lists(st.binary()))
-def test_any_bytes_are_keys(chunks: list[bytes]) -> None:
+def test_any_bytes_are_handled_without_an_error(chunks: list[bytes]) -> None:
     keys = Keys(0)
     view = View()
     for chunk in chunks:
@@ -285,7 +283,7 @@ def test_any_bytes_are_keys(chunks: list[bytes]) -> None:
             view.press(key, 10)
 
 
-def test_the_end_of_input_is_a_key() -> None:
+def test_end_of_input_is_a_key() -> None:
     reader, writer = os.pipe()
     keys = Keys(reader)
     os.write(writer, b"r")
@@ -293,24 +291,24 @@ def test_the_end_of_input_is_a_key() -> None:
     os.close(writer)
     assert keys.read() == [END]
     os.close(reader)
-    assert keys.read() == [END]  # As with a terminal that was closed: EIO.
+    assert keys.read() == [END]  # A closed terminal raises EIO.
 
 
 @pytest.mark.parametrize("key", ["q", "Q", END])
-def test_what_ends_it(key: str) -> None:
+def test_key_finishes_the_view(key: str) -> None:
     view = View()
     view.press(key, 10)
     assert view.is_finished
 
 
-def test_a_sort_key_that_is_pressed_again_turns_the_list_over() -> None:
+def test_sort_key_pressed_again_reverses_the_order() -> None:
     view = View()
     seen = []
     for key in "jjfffw":
         view.press(key, 10)
         seen.append((view.order, view.is_reversed))
     assert seen == [
-        (Order.QUEUED, True),  # It is sorted by that at first.
+        (Order.QUEUED, True),  # The initial order is by queue size.
         (Order.QUEUED, False),
         (Order.FUNCTION, False),
         (Order.FUNCTION, True),
@@ -319,7 +317,7 @@ def test_a_sort_key_that_is_pressed_again_turns_the_list_over() -> None:
     ]
 
 
-def test_scrolling_and_sorting_anew_goes_to_the_top() -> None:
+def test_change_of_the_order_scrolls_to_the_top() -> None:
     view = View()
     for key in ("down", "down", "page down", "up", "x", "\x1b"):
         view.press(key, 10)
@@ -351,7 +349,7 @@ def shown(board: Board, view: View, width: int = 80, height: int = 24) -> list[s
     return text_of(draw(board, view, width, height))
 
 
-def test_the_whole_screen() -> None:
+def test_screen_shows_servers_rows_and_keys() -> None:
     board = Board(["one:4730", "two:4730", "three:4730"])
     board.answered("one:4730", [function("resize", 1500, 4, 4), function("mail", 3)], 0.0)
     board.failed("two:4730", "no server could be reached")
@@ -372,7 +370,7 @@ def test_the_whole_screen() -> None:
     ]
 
 
-def test_the_foot_tells_how_many_rows_are_below() -> None:
+def test_foot_counts_the_rows_below() -> None:
     board = board_of(*(function(f"task-{number:02}", 100 - number) for number in range(40)))
     view = View()
     lines = shown(board, view, height=13)
@@ -383,7 +381,7 @@ def test_the_foot_tells_how_many_rows_are_below() -> None:
     lines = shown(board, view, height=13)
     assert [line.split()[0] for line in lines[2:-1]] == [f"task-{n:02}" for n in range(30, 40)]
     assert "more" not in lines[-1]
-    # It has not gone beyond the end.
+    # Scrolling has stopped at the end.
     view.press("up", 10)
     assert shown(board, view, height=13)[2].split()[0] == "task-29"
 
@@ -401,7 +399,7 @@ def test_the_foot_tells_how_many_rows_are_below() -> None:
         ("ss", "jobs/s▴"),
     ],
 )
-def test_the_heading_tells_what_is_sorted_by(keys: str, title: str) -> None:
+def test_heading_marks_the_sort_column(keys: str, title: str) -> None:
     view = View()
     for key in keys:
         view.press(key, 10)
@@ -421,7 +419,7 @@ def test_jobs_without_a_worker_are_marked() -> None:
     assert marked == {"stuck"}
 
 
-def test_of_many_servers_those_that_are_down_are_shown() -> None:
+def test_failing_servers_are_shown_first() -> None:
     board = Board([f"host{number}" for number in range(20)])
     for number in range(20):
         if number == 13:
@@ -434,7 +432,7 @@ def test_of_many_servers_those_that_are_down_are_shown() -> None:
     assert lines[5] == "and 15 more servers"
 
 
-def test_a_name_is_no_command_to_the_terminal() -> None:
+def test_name_with_control_characters_is_escaped() -> None:
     board = board_of(function("\x1b[2J\x07\r\n\x9b0m\u202e[bold]x[/]\udcff"))
     board.failed("one", "\x1b[31mno\n")
     assert shown(board, View())[0] == r"one  \x1b[31mno\n"
@@ -442,7 +440,7 @@ def test_a_name_is_no_command_to_the_terminal() -> None:
     assert shown(board, View(), 120)[2].startswith(r"\x1b[2J\r\n[bold]x[/]\xff ")
 
 
-def test_a_wide_name_takes_the_columns_that_it_takes() -> None:
+def test_wide_characters_take_two_columns() -> None:
     lines = draw(board_of(function("仕事" * 60), function("e\u0301" * 200)), View(), 80, 24)
     assert [Segment.get_line_length(line) for line in lines[2:4]] == [80, 80]
     assert "…" in text_of(lines)[2]
@@ -458,7 +456,7 @@ def test_a_wide_name_takes_the_columns_that_it_takes() -> None:
         (20, "function jobs▾"),
     ],
 )
-def test_on_a_narrow_terminal_the_name_stays(width: int, heading: str) -> None:
+def test_narrow_terminal_keeps_the_name(width: int, heading: str) -> None:
     lines = shown(board_of(function("resize")), View(), width)
     assert " ".join(lines[1].split()) == heading
     assert lines[2].startswith("resize")
@@ -475,7 +473,7 @@ sites = st.dictionaries(
 )
 
 
-# It draws many screens, and how long that takes depends on what else this machine does.
+# The test draws many screens, and the time for that depends on the machine's load.
 @settings(deadline=None)
 @given(
     sites,

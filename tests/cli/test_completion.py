@@ -1,4 +1,4 @@
-"""Completion in shells: commands, options, and the functions that servers know."""
+"""Completion in shells: commands, options, and functions of the servers."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 SHELLS = ["bash", "zsh", "fish", "powershell"]
 ALLOWED = string.ascii_letters + string.digits + "_./:@+,=%-"
 HARMLESS = sorted(["f", *(f"f{character}g" for character in ALLOWED)])
-#: All other characters of ASCII but NUL, and some that are not in ASCII or not in UTF-8.
+#: All other ASCII characters except NUL, and some that are not ASCII or not UTF-8.
 FORBIDDEN = [*(set(map(chr, range(1, 128))) - set(ALLOWED)), "é", "\u202e", "\x9b", "\udcff"]
 
 
 def complete(line: str, names: str = "", shell: str = "bash") -> list[str]:
-    """The words that gearmanctl offers a shell for the last word of `line`."""
+    """Return the words that gearmanctl offers a shell for the last word of `line`."""
     result = gearmanctl(
         GEARMAN_SERVERS=names,
         _GEARMANCTL_COMPLETE=f"complete_{shell}",
-        # bash
+        # For bash.
         COMP_WORDS=line,
         COMP_CWORD=str(line.count(" ")),
-        # The others.
+        # For the other shells.
         _TYPER_COMPLETE_ARGS=line,
         _TYPER_COMPLETE_WORD_TO_COMPLETE=line.rpartition(" ")[2],
         _TYPER_COMPLETE_FISH_ACTION="get-args",
@@ -49,7 +49,7 @@ def complete(line: str, names: str = "", shell: str = "bash") -> list[str]:
             return []
         parts = re.fullmatch(r"_arguments '\*: :\(\((.*)\)\)'\n", text, re.DOTALL)
         assert parts, text
-        # A description, which may have several lines, can follow the word.
+        # A description, possibly with several lines, can follow the word.
         words = re.findall(r'^"([^"]*)"', parts[1], re.MULTILINE)
         return [word.replace(r"\\:", ":") for word in words]
     separator = {"fish": "\t", "powershell": ":::"}.get(shell)
@@ -83,12 +83,12 @@ def test_completion_without_a_server_offers_nothing(names: str) -> None:
     assert complete("gearmanctl submit o", names) == []
 
 
-# A worker can register a function of any name, and a shell may run what it is offered.
+# A worker can register a function of any name, and a shell might evaluate a completion.
 
 
 @pytest.fixture
 def hostile_server(launch: Callable[[], Server]) -> Server:
-    """A server that knows functions with every character in them."""
+    """A server with functions whose names contain every character."""
     server = launch()
     names = [f"f{character}g" for character in (*ALLOWED, *FORBIDDEN)]
     names += [r"f\$(touch X)", "f$(touch X)", "f`touch X`", "f;touch X", "f' touch X '", "f"]
@@ -107,7 +107,7 @@ def test_completion_of_hostile_names_offers_only_harmless_ones(
 ) -> None:
     names = address_of(hostile_server)
     assert complete(f"gearmanctl {command} f", names, shell) == HARMLESS
-    # Options are no functions: `--server=…` would send the job to another server.
+    # Options are not functions: `--server=…` would send the job to another server.
     assert complete(f"gearmanctl {command} ", names, shell) == HARMLESS
     assert complete(f"gearmanctl {command} -- -", names, shell) == []
     options = complete(f"gearmanctl {command} --s", names, shell)
@@ -118,7 +118,7 @@ def test_completion_of_hostile_names_offers_only_harmless_ones(
 def test_completion_in_bash_inserts_names_as_single_words(
     hostile_server: Server, tmp_path: Path
 ) -> None:
-    """bash puts a completed word on the command line as it is, without quotes."""
+    """Check with bash, which inserts a completed word without quoting it."""
     program = tmp_path / "gearmanctl"
     command = shlex.join(map(os.fsdecode, command_line()))
     program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')

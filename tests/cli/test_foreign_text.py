@@ -1,4 +1,4 @@
-"""What servers and jobs send is no command to a terminal, and forges no line and no field."""
+"""Text from servers and jobs must not control the terminal or forge lines and fields."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 EVIL: Final = b"a\x1b[2J\n\xc2\x9bgearmanctl: forged\r\xe2\x80\xae\xe2\x80\xa8\x7f\xff"
 SHOWN: Final = r"a\x1b[2J\n\u009bgearmanctl: forged\r\u202e\u2028\x7f\xff"
-#: The same where white space is one blank.
+#: The same text where white space is reduced to one blank.
 JOINED: Final = r"a\x1b[2J \u009bgearmanctl: forged \u202e \x7f\xff"
 
 
@@ -63,10 +63,10 @@ JOINED: Final = r"a\x1b[2J \u009bgearmanctl: forged \u202e \x7f\xff"
 
 
 class Stream(io.TextIOWrapper):
-    """A standard stream, which may be a terminal, and what was written to it."""
+    """A standard stream that records its output and can pretend to be a terminal."""
 
     def __init__(self, *, is_terminal: bool) -> None:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with this
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed together with this object
         super().__init__(file, encoding="utf-8", write_through=True)
         self._is_terminal = is_terminal
 
@@ -74,14 +74,14 @@ class Stream(io.TextIOWrapper):
         return self._is_terminal
 
     def text(self) -> str:
-        """What was written. It is UTF-8."""
+        """Return the recorded output as text."""
         self.flush()
         return os.pread(self.fileno(), 1 << 20, 0).decode()
 
 
 @contextlib.contextmanager
 def streams(*, is_terminal: bool) -> Iterator[tuple[Stream, Stream]]:
-    """Standard output and standard error, without colours."""
+    """Replace standard output and standard error. Disable colours."""
     with (
         Stream(is_terminal=is_terminal) as output,
         Stream(is_terminal=is_terminal) as errors,
@@ -96,7 +96,7 @@ VALUES: Final = hostile.BYTES.map(lambda data: data.decode("utf-8", "surrogatees
 
 
 @given(VALUES, st.lists(VALUES).map(tuple), st.booleans())
-def test_fields(name: str, names: tuple[str, ...], is_terminal: bool) -> None:
+def test_fields_are_escaped(name: str, names: tuple[str, ...], is_terminal: bool) -> None:
     rows: list[dict[str, Any]] = [{"task": name, "tasks": names, "workers": 1}]
     with streams(is_terminal=is_terminal) as (output, _):
         show(rows, ["task", "tasks", "workers"], as_json=False)
@@ -111,14 +111,14 @@ def test_fields(name: str, names: tuple[str, ...], is_terminal: bool) -> None:
 
 
 @given(VALUES)
-def test_fields_in_json(name: str) -> None:
+def test_fields_in_json_are_unchanged(name: str) -> None:
     with streams(is_terminal=False) as (output, _):
         show([{"task": name}], ["task"], as_json=True)
         assert all(map(hostile.is_harmless, output.text().removesuffix("\n").split("\n")))
 
 
 @given(VALUES, hostile.BYTES, st.booleans())
-def test_complaints(message: str, warning: bytes, is_terminal: bool) -> None:
+def test_complaints_are_escaped(message: str, warning: bytes, is_terminal: bool) -> None:
     with streams(is_terminal=is_terminal) as (_, errors):
         complain(message)
         with Bars() as bars:
@@ -129,11 +129,11 @@ def test_complaints(message: str, warning: bytes, is_terminal: bool) -> None:
     assert [line for line in lines if not hostile.is_harmless(line)] == []
 
 
-# The program, with a server that means no good.
+# The program, with a malicious server.
 
 
 def saying(data: bytes) -> Callable[[Peer], None]:
-    """A server that answers a text command with `data`."""
+    """Return a server's script that answers a text command with `data`."""
 
     def script(peer: Peer) -> None:
         peer.expect(TextLine)
@@ -144,7 +144,7 @@ def saying(data: bytes) -> Callable[[Peer], None]:
 
 
 def answering(*events: PacketEvent) -> Callable[[Peer], None]:
-    """A server that answers a submit with these packets."""
+    """Return a server's script that answers a submit with these packets."""
 
     def script(peer: Peer) -> None:
         peer.expect(SubmitJob)
@@ -171,14 +171,16 @@ REPLIES: dict[str, tuple[tuple[str, ...], bytes, str]] = {
 
 
 @pytest.mark.parametrize("what", REPLIES)
-def test_lists(start_server: Callable[..., ScriptedServer], what: str) -> None:
+def test_lists_are_escaped(start_server: Callable[..., ScriptedServer], what: str) -> None:
     words, reply, expected = REPLIES[what]
     server = start_server(saying(reply))
     assert gearmanctl(*words, at=server.address) == Result(DONE, expected.encode(), "")
 
 
 @pytest.mark.parametrize("what", REPLIES)
-def test_lists_on_a_terminal(start_server: Callable[..., ScriptedServer], what: str) -> None:
+def test_lists_on_a_terminal_are_harmless(
+    start_server: Callable[..., ScriptedServer], what: str
+) -> None:
     words, reply, _ = REPLIES[what]
     server = start_server(saying(reply))
     with on_terminal(server, *words) as terminal:
@@ -226,7 +228,7 @@ ERRORS: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("what", ERRORS)
-def test_errors(start_server: Callable[..., ScriptedServer], what: str) -> None:
+def test_errors_are_escaped(start_server: Callable[..., ScriptedServer], what: str) -> None:
     words, script, status, expected = ERRORS[what]
     server = start_server(script)
     result = gearmanctl(*words, at=server.address)
@@ -235,7 +237,9 @@ def test_errors(start_server: Callable[..., ScriptedServer], what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["an ERR line", "an ERROR", "an exception of a line"])
-def test_errors_on_a_terminal(start_server: Callable[..., ScriptedServer], what: str) -> None:
+def test_errors_on_a_terminal_are_harmless(
+    start_server: Callable[..., ScriptedServer], what: str
+) -> None:
     words, script, status, _ = ERRORS[what]
     server = start_server(script)
     with on_terminal(server, *words) as terminal:
@@ -245,18 +249,18 @@ def test_errors_on_a_terminal(start_server: Callable[..., ScriptedServer], what:
         assert_harmless(terminal)
 
 
-def test_warnings(start_server: Callable[..., ScriptedServer]) -> None:
+def test_warnings_are_escaped(start_server: Callable[..., ScriptedServer]) -> None:
     server = start_server(
         answering(JobCreated(b"H:1"), WorkWarning(b"H:1", EVIL), WorkComplete(b"H:1", b"a\x1bb"))
     )
-    # A result is what it is.
+    # Results are written unchanged.
     for options in ([], ["--lines"]):
         result = gearmanctl("submit", "t", "x", *options, at=server.address)
         assert (result.status, result.errors) == (DONE, f"{JOINED}\n")
         assert result.output.removesuffix(b"\n") == b"a\x1bb"
 
 
-def test_warnings_on_a_terminal(start_server: Callable[..., ScriptedServer]) -> None:
+def test_warnings_on_a_terminal_are_harmless(start_server: Callable[..., ScriptedServer]) -> None:
     events = (JobCreated(b"H:1"), WorkWarning(b"H:1", EVIL), WorkFail(b"H:1"))
     server = start_server(answering(*events))
     with on_terminal(server, "submit", "t", "x") as terminal:
@@ -265,7 +269,7 @@ def test_warnings_on_a_terminal(start_server: Callable[..., ScriptedServer]) -> 
         assert_harmless(terminal)
 
 
-def test_the_handle_of_a_background_job(start_server: Callable[..., ScriptedServer]) -> None:
+def test_handle_of_a_background_job_is_escaped(start_server: Callable[..., ScriptedServer]) -> None:
     def script(peer: Peer) -> None:
         peer.expect(SubmitJobBg)
         peer.send_anyway(JobCreated(b"H\x1b[2J\n\xff"))
@@ -277,10 +281,10 @@ def test_the_handle_of_a_background_job(start_server: Callable[..., ScriptedServ
         assert result == Result(DONE, b"H\\x1b[2J\\n\\xff\n", "")
 
 
-def test_the_log_of_a_worker(
+def test_log_of_a_worker_is_escaped(
     start_server: Callable[..., ScriptedServer], start: Callable[..., Running]
 ) -> None:
-    """An ERROR ends the connection, and that is logged."""
+    """The ERROR packet ends the connection, which is logged."""
 
     def script(peer: Peer) -> None:
         peer.expect(CanDo)
@@ -296,7 +300,7 @@ def test_the_log_of_a_worker(
     assert line.endswith(f"CODE: {SHOWN}")
 
 
-def test_the_handle_of_a_job_that_fails(
+def test_handle_of_a_failed_job_is_escaped(
     start_server: Callable[..., ScriptedServer], start: Callable[..., Running]
 ) -> None:
     def script(peer: Peer) -> None:
@@ -311,12 +315,12 @@ def test_the_handle_of_a_job_that_fails(
 
 
 def on_terminal(server: ScriptedServer, command: str, *words: str) -> Terminal:
-    """gearmanctl on a terminal."""
+    """Run gearmanctl on a terminal."""
     address = address_of(server.address)
     return Terminal(*PROGRAM, command, "--server", address, *words, columns=200)
 
 
 def assert_harmless(terminal: Terminal) -> None:
-    """There is no command to the terminal but those of gearmanctl's own (bars and styles)."""
+    """Check that the output has no terminal sequences except gearmanctl's own (bars and styles)."""
     for evil in (b"\x1b[2J", b"\x07", b"\xc2\x9b", b"\x9bg", b"\x7f", b"\xe2\x80\xae", b"\xff"):
         assert evil not in terminal.raw, evil

@@ -13,7 +13,7 @@ import pytest
 from gearman_sync import _interrupts
 from tests.support import PATIENCE, require
 
-from .support import environment, heeded_signals
+from .support import default_signals, environment
 
 SCRIPT = str(Path(sys.executable).with_name("gearmanctl"))
 PROGRAMS = {
@@ -21,7 +21,7 @@ PROGRAMS = {
     "-m gearman_sync": ["-m", "gearman_sync", "--version"],
     "-m gearman_sync.migrate": ["-m", "gearman_sync.migrate", "/nowhere"],
 }
-#: Sends SIGINT to its process when a module is imported. Python imports it at its start.
+#: Sends SIGINT to its own process when a module is imported. Python imports this code at its start.
 CUSTOMIZE = """
 import os, signal, sys
 class Interrupting:
@@ -34,10 +34,10 @@ sys.meta_path.insert(0, Interrupting())
 
 
 def interrupt(words: list[str], module: str, directory: Path) -> tuple[int, str]:
-    """Run Python, with SIGINT at the import of `module`. Returns the status and the errors."""
+    """Run Python with SIGINT at the import of `module`. Return the status and the errors."""
     (directory / "sitecustomize.py").write_text(CUSTOMIZE)
     path = os.pathsep.join([str(directory), environment()["PYTHONPATH"]])
-    with heeded_signals():
+    with default_signals():
         process = subprocess.run(
             [sys.executable, *words],
             env=environment(PYTHONPATH=path, INTERRUPTED_IMPORT=module),
@@ -96,7 +96,7 @@ def test_other_program_interrupted_while_it_imports_gets_keyboard_interrupt(
 
 
 def test_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
-    """The background jobs of a shell script ignore SIGINT."""
+    """Check the behaviour of background jobs in shell scripts, which ignore SIGINT."""
     program = (
         "import os, runpy, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
         "sys.argv = ['gearmanctl', '--version']; runpy.run_module('gearman_sync', None, '__main__')"

@@ -1,4 +1,4 @@
-"""``gearmanctl submit --lines``: a job for each line; what is under way is bounded."""
+"""``gearmanctl submit --lines``: a job for each line, with a limit on jobs in flight."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Slow:
-    """A worker's function that holds jobs of some data until it is opened."""
+    """A worker's function that blocks jobs with certain data until the test opens it."""
 
     def __init__(self, *held: bytes) -> None:
         self.begun = threading.Event()
@@ -71,7 +71,7 @@ def brackets(job: ScriptedJob) -> bytes:
     ],
     ids=["nothing", "empty among others", "unordered", "any bytes"],
 )
-def test_lines(
+def test_each_line_gives_a_result_line(
     server: Server,
     start_worker: StartWorker,
     task: str,
@@ -90,7 +90,7 @@ def test_lines_of_an_argument(server: Server, start_worker: StartWorker, task: s
     assert result == Result(DONE, b"ba\ndc\n", "")
 
 
-def test_all_that_a_job_sends_is_its_line(
+def test_data_and_result_of_a_job_form_one_line(
     server: Server, start_worker: StartWorker, task: str
 ) -> None:
     def function(job: ScriptedJob) -> bytes:
@@ -113,7 +113,7 @@ def test_results_have_the_order_of_the_lines(
     running.write(b"1\n2\n3\n")
     running.close()
     wait_for(slow.begun)
-    # The others are done, and not written.
+    # The other jobs are done, but their results are held back.
     eventually(lambda: server.counts(task)[0] == 1)
     assert running.process.poll() is None
     slow.open.set()
@@ -129,7 +129,7 @@ def test_unordered_results_are_written_as_jobs_end(
     running = start("submit", task, "--lines", "--unordered", at=server)
     running.write(b"1\n")
     wait_for(slow.begun)
-    # Each of them comes alone: nothing else that happens makes it be seen.
+    # Each result arrives alone, so no other event can trigger its output.
     for number in range(2, 30):
         running.write(b"%d\n" % number)
         assert running.line() == b"<%d>\n" % number
@@ -138,7 +138,7 @@ def test_unordered_results_are_written_as_jobs_end(
     assert running.end() == Result(DONE, b"<1>\n", "")
 
 
-def test_results_come_while_there_may_be_more_lines(
+def test_results_are_written_before_the_end_of_input(
     server: Server, start_worker: StartWorker, start: Start, task: str
 ) -> None:
     start_worker(server.address, {task: brackets})
@@ -152,7 +152,9 @@ def test_results_come_while_there_may_be_more_lines(
     assert running.end() == Result(DONE, b"<the last>\n", "")
 
 
-def test_background(server: Server, start_worker: StartWorker, task: str) -> None:
+def test_background_lines_give_handles(
+    server: Server, start_worker: StartWorker, task: str
+) -> None:
     result = gearmanctl("submit", task, "--lines", "-b", at=server, data=b"1\n2\n3\n")
     assert (result.status, result.errors) == (DONE, "")
     assert len(set(result.lines)) == 3
@@ -162,7 +164,7 @@ def test_background(server: Server, start_worker: StartWorker, task: str) -> Non
     eventually(lambda: worker.order == [b"1", b"2", b"3"])
 
 
-def test_options_are_those_of_each_job(server: Server, task: str) -> None:
+def test_options_apply_to_each_job(server: Server, task: str) -> None:
     low = gearmanctl("submit", task, "--lines", "-b", "-p", "low", at=server, data=b"1\n")
     high = gearmanctl("submit", task, "--lines", "-b", "-p", "high", at=server, data=b"1\n2\n")
     assert (low.status, high.status) == (DONE, DONE)
@@ -171,7 +173,7 @@ def test_options_are_those_of_each_job(server: Server, task: str) -> None:
     assert (later.status, len(later.lines)) == (DONE, 2)
 
 
-def test_with_a_dash_equal_lines_are_one_job(
+def test_equal_lines_with_unique_dash_are_one_job(
     server: Server, start_worker: StartWorker, start: Start, task: str
 ) -> None:
     running = start("submit", task, "--lines", "--unique", "-", at=server)
@@ -183,7 +185,7 @@ def test_with_a_dash_equal_lines_are_one_job(
     assert sorted(worker.order) == [b"a", b"b"]
 
 
-# What goes wrong.
+# Failures.
 
 
 def failing(job: ScriptedJob) -> bytes:
@@ -194,20 +196,20 @@ def failing(job: ScriptedJob) -> bytes:
     return job.data
 
 
-def test_failed_lines_are_named_and_the_others_go_on(
+def test_failed_lines_are_reported_and_others_continue(
     server: Server, start_worker: StartWorker, task: str
 ) -> None:
     start_worker(server.address, {task: failing})
     data = b"1\nfail\n3\nraise\n5\n"
     errors = "gearmanctl: line 2: the job failed\ngearmanctl: line 4: the job failed: no reason\n"
     result = gearmanctl("submit", task, "--lines", at=server, data=data)
-    # The nth line is still the nth job's.
+    # The nth line still belongs to the nth job.
     assert result == Result(FAILED, b"1\n\n3\n\n5\n", errors)
     result = gearmanctl("submit", task, "--lines", "--unordered", at=server, data=data)
     assert result == Result(FAILED, b"1\n3\n5\n", errors)
 
 
-def test_a_line_that_is_refused(launch: Callable[[], Server], task: str) -> None:
+def test_refused_line_is_reported(launch: Callable[[], Server], task: str) -> None:
     server = launch()
     server.admin(f"create function {task}")
     server.admin(f"maxqueue {task} 2")
@@ -257,7 +259,7 @@ def test_the_exit_status_is_the_worst(server: Server, start_worker: StartWorker,
 
 
 @pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
-def test_a_server_that_is_lost(
+def test_lost_server_reports_lines_in_flight(
     launch: Callable[[], Server],
     start_worker: StartWorker,
     start: Start,
@@ -280,7 +282,7 @@ def test_a_server_that_is_lost(
     assert result.status == NO_SERVER
     assert result.output.strip() == b""
     *lost, last = result.errors.splitlines()
-    # Those that were under way are named, each once; the others were not submitted.
+    # Each line in flight is named once. The other lines were not submitted.
     numbers = [re.match(r"gearmanctl: line (\d+): the connection to", line) for line in lost]
     named = [int(match[1]) for match in numbers if match]
     assert named == list(range(10, 10 + len(named)))
@@ -288,7 +290,7 @@ def test_a_server_that_is_lost(
     assert last.startswith(("gearmanctl: no server could be reached", "gearmanctl: a submit was"))
 
 
-def test_a_server_that_is_lost_while_no_line_comes(
+def test_lost_server_without_input_is_reported(
     launch: Callable[[], Server], start_worker: StartWorker, start: Start, task: str
 ) -> None:
     server = launch()
@@ -307,7 +309,7 @@ def test_a_server_that_is_lost_while_no_line_comes(
     assert result.error.startswith("no server could be reached")
 
 
-def test_a_reader_that_has_had_enough(
+def test_reader_that_closes_the_pipe_ends_the_program(
     server: Server, start_worker: StartWorker, task: str, run_program: Start
 ) -> None:
     start_worker(server.address, {task: lambda job: job.data * 20})
@@ -316,10 +318,10 @@ def test_a_reader_that_has_had_enough(
     assert running.end() == Result(DONE, b"y" * 20 + b"\n", "")
 
 
-# What is under way.
+# Jobs in flight.
 
 
-def test_only_so_many_jobs_are_under_way(
+def test_jobs_in_flight_are_limited(
     server: Server, start_worker: StartWorker, start: Start, task: str
 ) -> None:
     running = start("submit", task, "--lines", "--in-flight", "3", at=server)
@@ -331,7 +333,7 @@ def test_only_so_many_jobs_are_under_way(
     for _ in range(2):
         start_worker(server.address, {task: slow})
     wait_for(slow.begun)
-    # In order, what waits behind line 3 is under way.
+    # With ordered results, the jobs after line 3 are still in flight.
     eventually(lambda: server.counts(task)[0] <= 2)
     assert stays(lambda: server.counts(task)[0] <= 3)
     slow.open.set()
@@ -339,8 +341,8 @@ def test_only_so_many_jobs_are_under_way(
     assert running.end() == Result(DONE, output, "")
 
 
-def test_only_so_much_is_read(server: Server, start: Start, task: str) -> None:
-    """Nobody does the jobs: whoever writes the lines has to wait."""
+def test_input_is_not_read_ahead(server: Server, start: Start, task: str) -> None:
+    """No worker does the jobs, so the writer of the lines has to wait."""
 
     written = 0
 
@@ -362,7 +364,7 @@ def test_only_so_much_is_read(server: Server, start: Start, task: str) -> None:
         return last == before and stays(lambda: written == before)
 
     eventually(is_blocked, "a full pipe")
-    # A pipe's worth, and a read's.
+    # The program has read one pipe buffer and one chunk.
     assert 0 < written < 500_000
     assert server.counts(task)[0] == 10
     running.kill()
@@ -378,7 +380,7 @@ CHUNKS = TEXTS.flatmap(chunked)
 
 
 @given(CHUNKS)
-def test_lines_do_not_depend_on_how_they_come(chunks: list[bytes]) -> None:
+def test_lines_do_not_depend_on_the_chunks(chunks: list[bytes]) -> None:
     expected = b"".join(chunks).split(b"\n")
     if not expected[-1]:
         expected.pop()
@@ -401,7 +403,7 @@ def test_no_line_is_longer_than_the_limit(chunks: list[bytes], limit: int) -> No
     assert all(len(line) <= limit for line in lines)
 
 
-def test_a_line_that_is_too_long_is_not_kept() -> None:
+def test_line_that_is_too_long_is_not_buffered() -> None:
     taken = 0
 
     def chunks() -> Iterator[bytes]:
@@ -420,7 +422,7 @@ def entry(line: bytes) -> Entry:
 
 
 @given(st.lists(st.integers(0, 12), min_size=1), st.integers(1, 5), st.integers(1, 10))
-def test_a_room_has_so_many_lines_and_bytes(sizes: list[int], most: int, most_bytes: int) -> None:
+def test_room_limits_lines_and_bytes(sizes: list[int], most: int, most_bytes: int) -> None:
     room = Room(most, most_bytes)
     waiting = deque(b"x" * size for size in sizes)
     expected = list(waiting)
@@ -446,7 +448,7 @@ def test_a_room_has_so_many_lines_and_bytes(sizes: list[int], most: int, most_by
     assert taken == expected
 
 
-def test_a_full_room_is_waited_for() -> None:
+def test_full_room_blocks_until_a_line_leaves() -> None:
     room = Room(1)
     assert room.enter(deque([b"a"])) == [b"a"]
     entering = spawn(room.enter, deque([b"b"]))

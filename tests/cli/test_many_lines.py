@@ -1,4 +1,4 @@
-"""Many lines through ``submit --lines`` and four ``work`` processes: none lost, none twice."""
+"""Many lines through ``submit --lines`` and four ``work`` processes, none lost or duplicated."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 LINES = int(os.environ.get("GEARMAN_TEST_LINES", "3000"))
 WORKERS = 4
-#: Kilobytes that the submitter may have at most, however many lines there are.
+#: Maximum memory of the submitter in kilobytes, for any number of lines.
 MAX_MEMORY = 120_000
-#: Runs a command, and says on standard error how many kilobytes it had at most.
+#: Runs a command, and writes its peak memory in kilobytes to standard error.
 MEASURE = """
 import resource, subprocess, sys
 status = subprocess.run(sys.argv[1:]).returncode
@@ -42,10 +42,10 @@ def test_many_lines(
     task: str,
     tmp_path: Path,
 ) -> None:
-    signal.alarm(0)  # How long this takes depends on how many there are.
+    signal.alarm(0)  # The duration depends on the number of lines.
     workers, logs = [], []
     for number in range(WORKERS):
-        # Its result is its data, as that of `cat` is; it also keeps what it has had.
+        # `tee` returns the data as `cat` does, and also logs it.
         logs.append(tmp_path / f"worker {number}")
         workers.append(start("work", task, "--", "tee", "-a", logs[-1], at=server))
     eventually(lambda: server.counts(task)[2] == WORKERS, "the workers")
@@ -61,9 +61,9 @@ def test_many_lines(
 
     assert result.status == DONE, result.errors
     assert int(result.errors) < MAX_MEMORY
-    # None was lost, and all are where they belong.
+    # No line was lost, and all results are in order.
     assert (tmp_path / "results").read_bytes() == b"".join(line + b"\n" for line in lines)
-    # None was done twice, and everybody has done some.
+    # No job was done twice, and every worker has done some.
     done = [log.read_bytes().removesuffix(b";").split(b";") for log in logs]
     assert all(len(some) > 1 for some in done)
     assert sorted(line + b";" for some in done for line in some) == sorted(lines)

@@ -1,9 +1,9 @@
-"""What docs/reference/gearmanctl.md and docs/howto/workers.md show is what is on the screen.
+"""Checks that docs/reference/gearmanctl.md and docs/howto/workers.md show the real output.
 
-Their ```console blocks are typed into a shell in a terminal, in the order of a page, and what is on
-the screen then has to be the block, where three dots stand for anything. Behind the comment
-``<!-- it runs -->`` the last command of a block is not over: the screen is as shown at some moment,
-and the command goes on until the end of the page, or until its jobs end.
+The test types the ```console blocks of a page into a shell, in order, and compares the screen with
+the block, where three dots match anything. The comment ``<!-- it runs -->`` marks a block whose
+last command keeps running: the screen has to match at some moment, and the command runs until the
+end of the page, or until its jobs end.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
 PAGES = [ROOT / "docs" / "reference" / "gearmanctl.md", ROOT / "docs" / "howto" / "workers.md"]
 CONSOLE = re.compile(r"(<!-- it runs -->\n)?^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-# The name of this machine, on the page.
+# The name of this machine on the page.
 HOST = "myhost"
 
 
 @dataclass
 class Block:
-    """What a page shows of a terminal."""
+    """A console block of a page."""
 
     text: str
-    #: The line of the page that it begins at.
+    #: The number of the block's first line in the page.
     line: int
-    #: Whether its last command goes on.
+    #: True if the last command keeps running.
     runs: bool = False
 
     @property
@@ -59,7 +59,7 @@ class Block:
 
     @property
     def is_screen(self) -> bool:
-        """Whether its command has the whole terminal to itself, after the first line."""
+        """True if the command uses the whole screen after the first line."""
         return self.runs and self.commands[-1].startswith("gearmanctl top")
 
 
@@ -71,43 +71,43 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def is_shown(block: Block, screen: str) -> bool:
-    """Whether a block is what is on the screen."""
+    """Return True if the screen matches the block."""
     expected = block.text.partition("\n")[2] if block.is_screen else block.text
     if HOST in block.text:
-        # The widths of columns depend on how long its real name is.
+        # The widths of columns depend on the length of the real name.
         expected, screen = (re.sub(r"( |─)\1+", r"\1", text) for text in (expected, screen))
     return matches(expected, screen)
 
 
 class Resize:
-    """A worker's function that makes small pictures of photos, and does not get on with some."""
+    """A worker's function that pretends to resize photos, and fails for some."""
 
     def __init__(self) -> None:
         self._progress = {b"b.jpg": (3, 10), b"c.jpg": (8, 10), b"photo.jpg": (7, 10)}
-        self._may_go_on = threading.Event()
+        self._released = threading.Event()
 
     def __call__(self, job: ScriptedJob) -> bytes:
         if job.data in self._progress:
-            may_go_on = self._may_go_on
+            may_go_on = self._released
             job.send_data(b"reading " + job.data + b"\n")
             job.send_status(*self._progress[job.data])
             assert may_go_on.wait(4 * PATIENCE)
         return b"small-" + job.data
 
-    def go_on(self) -> None:
-        """Let the jobs end that it has now."""
-        self._may_go_on.set()
-        self._may_go_on = threading.Event()
+    def release(self) -> None:
+        """Let the current jobs end."""
+        self._released.set()
+        self._released = threading.Event()
 
 
 @pytest.fixture
 def no_hang() -> None:
-    """A page takes as long as it takes; each wait has an end."""
+    """Disable the limit on a test's duration. Each wait has its own timeout."""
 
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """The environment of a shell that has gearmanctl."""
+    """The environment of a shell that finds gearmanctl."""
     directory = tmp_path / "bin"
     directory.mkdir()
     program = directory / "gearmanctl"
@@ -119,7 +119,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def short_port() -> int:
-    """A free port that is as wide as those on the page."""
+    """Return a free port with as many digits as those on the page."""
     ports = list(range(4740, 10000))
     random.shuffle(ports)
     for port in ports:
@@ -142,14 +142,14 @@ def resize(server: Gearmand) -> Iterator[Resize]:
     resize = Resize()
     workers = [ScriptedWorker(server.address, {"resize": resize}) for _ in range(2)]
     yield resize
-    resize.go_on()
+    resize.release()
     for worker in workers:
         worker.stop()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_page(
+def test_page_shows_the_real_output(
     page: Path, server: Gearmand, resize: Resize, environ: dict[str, str], tmp_path: Path
 ) -> None:
     places = {
@@ -168,7 +168,7 @@ def test_page(
             lines = block.text.count("\n") - 1 if block.is_screen else 60
             shell = stack.enter_context(Shell(environ, lines=lines, cwd=directory))
             run(block, shell, server, places)
-            resize.go_on()
+            resize.release()
             server.wait_for_jobs("resize", 0)
             if block.runs and "submit" not in block.commands[-1]:
                 running.append((block, shell))
@@ -185,7 +185,7 @@ def test_page(
 
 
 def run(block: Block, shell: Shell, server: Gearmand, places: dict[str, str]) -> None:
-    """Do what a block shows, and compare."""
+    """Type a block's commands, and compare the screen."""
 
     def shown() -> str:
         text = shell.shown
@@ -208,7 +208,7 @@ def run(block: Block, shell: Shell, server: Gearmand, places: dict[str, str]) ->
     assert is_shown(block, shown()), f"line {block.line} shows\n{shown()}\nand not\n{block.text}"
 
 
-def test_what_a_page_shows() -> None:
+def test_blocks_of_a_page_are_found() -> None:
     page = (
         "# Title\n\n```console\n$ date\ntoday\n$ id\n```\n\n```sh\nls\n```\n\n"
         "<!-- it runs -->\n```console\n$ gearmanctl top\nfunction\n```\n"
@@ -233,11 +233,11 @@ def test_what_a_page_shows() -> None:
         ("$ gearmanctl top\nb\n", True, "$ gearmanctl top\nb\n", False),
     ],
 )
-def test_comparing(text: str, runs: bool, screen: str, good: bool) -> None:
+def test_screen_is_compared_with_the_block(text: str, runs: bool, screen: str, good: bool) -> None:
     assert is_shown(Block(text, 1, runs), screen) is good
 
 
-def test_commands_are_typed_and_what_they_print_is_compared(
+def test_commands_are_typed_and_their_output_compared(
     server: Gearmand, environ: dict[str, str], tmp_path: Path
 ) -> None:
     with Shell(environ, cwd=tmp_path) as shell:

@@ -1,4 +1,4 @@
-"""The commands that ``gearmanctl work`` runs: what goes in and out, and their ends."""
+"""The commands that ``gearmanctl work`` runs: their input, their output and their ends."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def run(command: list[str], data: bytes = b"", *, max_output: int = 1 << 28) -> 
 
 
 @pytest.mark.parametrize("data", [b"", b"a", LARGE[:4096], LARGE[:4097], LARGE], ids=len)
-def test_data_goes_in_and_comes_out(data: bytes) -> None:
+def test_input_is_passed_to_the_command(data: bytes) -> None:
     assert run(["cat"], data) == Outcome(data, b"", None)
 
 
 @pytest.mark.parametrize("data", [b"a", LARGE], ids=["small", "large"])
-def test_a_command_need_not_read(data: bytes) -> None:
+def test_command_that_does_not_read_succeeds(data: bytes) -> None:
     assert run(["echo", "done"], data) == Outcome(b"done\n", b"", None)
 
 
 @pytest.mark.parametrize("data", [b"a", LARGE], ids=["small", "large"])
-def test_a_command_may_write_before_it_reads(data: bytes) -> None:
+def test_command_that_writes_before_it_reads_succeeds(data: bytes) -> None:
     program = (
         "import sys; o = sys.stdout.buffer; o.write(bytes(1000000)); o.flush();"
         "o.write(sys.stdin.buffer.read())"
@@ -51,8 +51,8 @@ def test_a_command_may_write_before_it_reads(data: bytes) -> None:
     assert run(python(program), data) == Outcome(bytes(1_000_000) + data, b"", None)
 
 
-def test_much_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
-    """It holds nobody up, its end is kept, and all of it is passed on."""
+def test_long_standard_error_keeps_its_end(capfd: pytest.CaptureFixture[str]) -> None:
+    """Standard error blocks nothing. Its end is kept, and all of it is passed on."""
     program = (
         "import sys; sys.stderr.write('x' * 1000000); sys.stderr.write('the end'); sys.exit(3)"
     )
@@ -63,7 +63,7 @@ def test_much_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err == "x" * 1_000_000 + "the end"
 
 
-def test_what_it_has_written_before_it_failed() -> None:
+def test_failed_command_keeps_its_output() -> None:
     outcome = run(["sh", "-c", "echo out; exit 1"])
     assert outcome == Outcome(b"out\n", b"", "exit status 1")
 
@@ -80,42 +80,42 @@ def test_what_it_has_written_before_it_failed() -> None:
         ),
     ],
 )
-def test_killed_by_a_signal(number: int, name: str) -> None:
+def test_command_killed_by_a_signal_fails(number: int, name: str) -> None:
     outcome = run(python(f"import os; os.kill(os.getpid(), {int(number)})"))
     assert outcome == Outcome(b"", b"", f"killed by {name}")
 
 
-def test_too_much_output() -> None:
-    """It is killed, with what it has started, when it is too much; not when it has ended."""
+def test_too_much_output_kills_the_command() -> None:
+    """A command that exceeds the limit is killed at once, together with its children."""
     outcome = run(["sh", "-c", "yes | cat"], LARGE, max_output=100_000)
     assert outcome == Outcome(b"", b"", "more than 100000 bytes of output")
 
 
-def test_as_much_output_as_may_be() -> None:
+def test_output_up_to_the_limit_succeeds() -> None:
     assert run(["cat"], LARGE, max_output=len(LARGE)) == Outcome(LARGE, b"", None)
     outcome = run(["cat"], LARGE, max_output=len(LARGE) - 1)
     assert outcome.failure == f"more than {len(LARGE) - 1} bytes of output"
 
 
-def test_no_such_command(tmp_path: Path) -> None:
+def test_missing_command_fails(tmp_path: Path) -> None:
     outcome = run([str(tmp_path / "nothing")], b"data")
     assert (outcome.output, outcome.errors) == (b"", b"")
     assert "No such file or directory" in str(outcome.failure)
 
 
-def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_is_passed_to_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FROM_OUTSIDE", "outside")
     outcome = Processes(["sh", "-c", "echo $FROM_OUTSIDE $NAME"]).run(b"", {"NAME": "a\udcff=b"})
     assert outcome == Outcome(b"outside a\xff=b\n", b"", None)
 
 
-def test_it_is_in_a_session_of_its_own() -> None:
+def test_command_runs_in_a_new_session() -> None:
     outcome = run(python("import os; print(os.getsid(0) == os.getpid())"))
     assert outcome.output == b"True\n"
 
 
-def test_several_at_once() -> None:
-    """Each has its own data, and waits for nobody."""
+def test_several_commands_run_concurrently() -> None:
+    """Each command has its own data and waits for no other."""
     processes = Processes(["cat"])
     barrier = threading.Barrier(4)
 
@@ -128,8 +128,8 @@ def test_several_at_once() -> None:
     assert [call.result(PATIENCE) for call in calls] == [Outcome(d, b"", None) for d in data]
 
 
-def test_kill(tmp_path: Path) -> None:
-    """It ends what runs, with what that has started, and what is run afterwards."""
+def test_kill_ends_commands_and_their_children(tmp_path: Path) -> None:
+    """`kill` ends running commands with their children, and commands that are started later."""
     script = 'sleep 1000 & echo $! > "$0"; wait'
     processes = Processes(["sh", "-c", script, str(tmp_path / "pid")])
     running = spawn(processes.run, b"", {})
@@ -142,10 +142,10 @@ def test_kill(tmp_path: Path) -> None:
     assert processes.run(b"", {}).failure == "killed by SIGKILL"
 
 
-# Processes that outlive the command, and keep its pipes.
+# Processes that outlive the command and keep its pipes.
 
-#: Starts the program in its first argument in a session of its own, and writes its number to the
-#: file in the second.
+#: Starts the program in its first argument in a new session, and writes its process id to the file
+#: in the second argument.
 DETACH = """
 import os, subprocess, sys
 os.environ["COMMAND"] = str(os.getpid())
@@ -157,13 +157,13 @@ SLEEP = "import time; time.sleep(1000)"
 
 
 class Leaving:
-    """Commands that leave a process running, in a session of its own."""
+    """Commands that leave a process running, in its own session."""
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / "left running"
 
     def command(self, left: str, then: str) -> list[str]:
-        """Leave a process running that has one program, then run another program."""
+        """Leave a process with the program `left` running, then run the program `then`."""
         return python(DETACH + then, left, str(self._file))
 
     @property
@@ -197,7 +197,7 @@ def test_process_left_running_that_goes_on_writing_does_not_hold_up_the_result(
     chatter = "import os, time\nwhile True: os.write(1, b'.'); time.sleep(0.01)"
     outcome = spawn(run, leaving.command(chatter, "")).result(PATIENCE)
     assert (outcome.failure, outcome.is_cut) == (None, True)
-    # Its output was closed.
+    # The process's output was closed.
     eventually(lambda: not is_alive(leaving.pid), "the end by SIGPIPE or an error")
 
 
@@ -205,7 +205,7 @@ def test_process_left_running_that_writes_a_moment_later_is_read(
     leaving: Leaving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "_MOMENT", PATIENCE)
-    # Its parent is another one when the command has ended.
+    # The parent changes when the command has ended.
     late = "import os, time\nwhile os.getppid() == int(os.environ['COMMAND']): time.sleep(0.01)\n"
     late += "os.write(1, b'late'); os.write(2, b'late')"
     command = leaving.command(late, "print('early')")
@@ -229,14 +229,14 @@ def test_too_much_output_of_a_process_left_running_ends_the_run(leaving: Leaving
     assert (outcome.output, outcome.failure) == (b"", "more than 1000000 bytes of output")
 
 
-# It says that the command still runs.
+# Popen warns that the command is still running.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning")
 @pytest.mark.parametrize("closing", ["", "import os; os.close(1); os.close(2);"])
 def test_kill_of_a_command_that_may_not_be_killed_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: str
 ) -> None:
-    """A command of another user, as `sudo` starts it, may not be killed."""
+    """A command of another user, started by `sudo` for example, can't be killed."""
     program = f"{closing} open(sys.argv[1], 'w').close(); {SLEEP}"
     processes = Processes(python(f"import sys; {program}", str(tmp_path / "begun")))
     attempts = []

@@ -1,4 +1,4 @@
-"""The program as a whole: its help, and what it needs."""
+"""The program as a whole: its help and its dependencies."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def run(*command: str, **variables: str) -> Result:
     return Result(process.returncode, process.stdout, process.stderr.decode())
 
 
-def test_version() -> None:
+def test_version_option_prints_the_version() -> None:
     assert gearmanctl("--version") == Result(DONE, f"gearmanctl {__version__}\n".encode(), "")
 
 
-def test_the_script_is_the_same_program() -> None:
+def test_script_and_module_are_the_same_program() -> None:
     script = require(str(Path(sys.executable).with_name("gearmanctl")))
     for words in (["--help"], ["nothing"]):
         assert run(script, *words) == gearmanctl(*words)
@@ -89,24 +89,24 @@ def test_help_of_a_command_has_examples(command: str) -> None:
         assert "--tls-ca" in examples
 
 
-def test_no_arguments() -> None:
+def test_no_arguments_prints_help() -> None:
     result = run(*PROGRAM)
     assert result == Result(USAGE, gearmanctl("--help").output, "")
 
 
 @pytest.mark.parametrize("words", [("nothing",), ("--nothing",), ("status", "--nothing")])
-def test_what_there_is_not(words: tuple[str, ...]) -> None:
+def test_unknown_command_or_option_is_a_usage_error(words: tuple[str, ...]) -> None:
     result = gearmanctl(*words)
     assert (result.status, result.output) == (USAGE, b"")
     assert "othing" in result.error
     assert "--help" in result.error
 
 
-# What it needs, and what it has.
+# Dependencies.
 
 
-def test_without_what_the_extra_installs(tmp_path: Path) -> None:
-    # Without site-packages, and where nothing is known of an installation: so no versions are.
+def test_missing_extra_prints_how_to_install_it(tmp_path: Path) -> None:
+    # Run without site-packages and without metadata of the installation, so no versions are known.
     for package in (gearman_proto, gearman_sync):
         (tmp_path / package.__name__).symlink_to(package.__path__[0])
     command = (sys.executable, "-S", "-P", "-m", "gearman_sync", "status")
@@ -117,7 +117,7 @@ def test_without_what_the_extra_installs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_one_of_them(missing: str) -> None:
+def test_missing_package_prints_how_to_install_it(missing: str) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None;"
         "from gearman_sync.cli import main; sys.argv = ['gearmanctl', 'status']; main()"
@@ -125,19 +125,19 @@ def test_without_one_of_them(missing: str) -> None:
     result = run(sys.executable, "-c", program)
     assert (result.status, result.output) == (USAGE, b"")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    # As the metadata of what is installed has them.
+    # In the format of the installed metadata.
     needed = shlex.join(str(Requirement(each)) for each in project["optional-dependencies"]["cli"])
     pip = f"{shlex.quote(sys.executable)} -m pip install"
     assert result.error == f"{missing} not found; {pip} {needed} installs what it needs"
 
 
-def test_the_library_does_without_them() -> None:
+def test_library_needs_no_package_of_the_extra() -> None:
     program = "import sys, gearman_sync; print({'typer', 'rich', 'click'} & set(sys.modules))"
     assert run(sys.executable, "-c", program) == Result(DONE, b"set()\n", "")
 
 
 @pytest.mark.parametrize("words", [["--version"], ["status"]])
-def test_a_reader_that_has_gone(
+def test_closed_pipe_ends_the_program_silently(
     server: Server, run_program: Callable[..., Running], words: list[str]
 ) -> None:
     options = [] if words[0].startswith("-") else ["--server", address_of(server)]
@@ -160,8 +160,8 @@ def test_error_that_can_not_be_written_keeps_the_status(
         assert running.end() == Result(status, b"", "")
 
 
-def test_output_that_takes_a_part_gets_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With PYTHONUNBUFFERED, a full disk or a signal can shorten a write."""
+def test_short_write_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With PYTHONUNBUFFERED, a write to a full disk, or an interrupted write, can be short."""
 
     class Short(io.BytesIO):
         def write(self, data: Any) -> int:
@@ -173,7 +173,7 @@ def test_output_that_takes_a_part_gets_the_rest(monkeypatch: pytest.MonkeyPatch)
     assert short.getvalue() == b"more than three"
 
 
-def test_everything_is_closed(server: Server, run_program: Callable[..., Running]) -> None:
+def test_program_closes_all_resources(server: Server, run_program: Callable[..., Running]) -> None:
     command = command_line("status", servers=(server,))
     for closed in ("2>&-", "<&- >&- 2>&-"):
         shell = f'exec "$@" {closed}'.encode()
@@ -194,8 +194,8 @@ def test_everything_is_closed(server: Server, run_program: Callable[..., Running
         ("maxqueue t many", "'many' is not a valid int."),
     ],
 )
-def test_what_is_said_of_values(line: str, said: str) -> None:
-    """In the words of the versions that the extra allows; .ci/run compares all of the pages."""
+def test_invalid_value_prints_a_reason(line: str, said: str) -> None:
+    """The text is that of the allowed versions of typer. .ci/run compares all pages."""
     words = line.split()
     result = gearmanctl(*words)
     assert (result.status, result.output) == (USAGE, b"")
@@ -203,8 +203,8 @@ def test_what_is_said_of_values(line: str, said: str) -> None:
     assert result.error.endswith(f": {said} (see gearmanctl {words[0]} --help)")
 
 
-def test_what_the_extra_installs() -> None:
-    """What is typed on a terminal needs no compiled validation of data."""
+def test_extra_installs_no_compiled_validation() -> None:
+    """Check for compiled data validation, which a terminal program does not need."""
     found: set[str] = set()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     to_look_at = project["optional-dependencies"]["cli"]
@@ -217,7 +217,7 @@ def test_what_the_extra_installs() -> None:
     assert not {name for name in found if name.startswith("pydantic")}
 
 
-def test_the_tests_need_what_the_extra_does() -> None:
+def test_requirements_of_tests_include_the_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extra = project["project"]["optional-dependencies"]["cli"]
     assert set(extra) <= set(project["dependency-groups"]["test"])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Serve = Callable[..., tuple[Running, tuple[str, int]]]
 
 
-def test_it_serves_and_says_what_for(
+def test_serve_runs_a_server_and_prints_its_purpose(
     run_serve: Serve, start_worker: Callable[..., ScriptedWorker]
 ) -> None:
     running, address = run_serve()
@@ -32,7 +32,7 @@ def test_it_serves_and_says_what_for(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it(run_serve: Serve, number: int) -> None:
+def test_signal_ends_the_server(run_serve: Serve, number: int) -> None:
     running, address = run_serve()
     running.error()
     assert gearmanctl("submit", "task", "", "-b", at=address).status == DONE
@@ -41,7 +41,7 @@ def test_a_signal_ends_it(run_serve: Serve, number: int) -> None:
     assert gearmanctl("ping", at=address).status == NO_SERVER
 
 
-def test_a_port_in_use(run_program: Callable[..., Running]) -> None:
+def test_port_in_use_is_reported(run_program: Callable[..., Running]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         result = gearmanctl("serve", "--port", port)
@@ -49,25 +49,25 @@ def test_a_port_in_use(run_program: Callable[..., Running]) -> None:
     assert result.error == f"can't listen at 127.0.0.1:{port}: Address already in use"
 
 
-def test_an_address_of_somebody_else() -> None:
+def test_foreign_address_is_reported() -> None:
     result = gearmanctl("serve", "--host", "192.0.2.1", "--port", "0")
     assert (result.status, result.output) == (FAILED, b"")
     assert result.error.startswith("can't listen at 192.0.2.1:0: ")
 
 
-def test_ipv6(run_serve: Serve) -> None:
+def test_ipv6_address_is_served(run_serve: Serve) -> None:
     _, address = run_serve("--host", "::1")
     assert address[0] == "::1"
     assert gearmanctl("ping", at=address).status == DONE
 
 
-def test_max_queue(run_serve: Serve) -> None:
+def test_max_queue_limits_the_queue(run_serve: Serve) -> None:
     _, address = run_serve("--max-queue", "2")
     statuses = [gearmanctl("submit", "task", "", "-b", at=address).status for _ in range(3)]
     assert statuses == [DONE, DONE, FAILED]
 
 
-def test_max_memory(run_serve: Serve) -> None:
+def test_max_memory_limits_the_jobs(run_serve: Serve) -> None:
     _, address = run_serve("--max-memory", "1")
     assert gearmanctl("submit", "task", "-b", at=address, data=bytes(100_000)).status == DONE
     result = gearmanctl("submit", "task", "-b", at=address, data=bytes(900_000))
@@ -80,13 +80,13 @@ def test_max_memory(run_serve: Serve) -> None:
     [("--port", "65536"), ("--port", "x"), ("--max-queue", "-1"), ("--max-memory", "0"), ("x",)],
     ids=" ".join,
 )
-def test_a_wrong_command_line(words: tuple[str, ...]) -> None:
+def test_wrong_command_line_is_a_usage_error(words: tuple[str, ...]) -> None:
     result = gearmanctl("serve", *words)
     assert (result.status, result.output) == (USAGE, b"")
     assert words[0] in result.error
 
 
-def test_tls(run_serve: Serve, tls_certificates: Path) -> None:
+def test_tls_verifies_server_and_client(run_serve: Serve, tls_certificates: Path) -> None:
     def file(name: str) -> str:
         return str(tls_certificates / name)
 
@@ -101,7 +101,7 @@ def test_tls(run_serve: Serve, tls_certificates: Path) -> None:
     assert gearmanctl("ping", *ca, "--timeout", "2", at=the_known).status != DONE
 
 
-def test_wrong_files(tls_certificates: Path, tmp_path: Path) -> None:
+def test_wrong_tls_files_are_reported(tls_certificates: Path, tmp_path: Path) -> None:
     key = str(tls_certificates / "server.key")
     other = str(tls_certificates / "client.pem")
     for words, message in (

@@ -1,4 +1,4 @@
-"""Which servers a command is about: options, the environment, IPv6, TLS."""
+"""The selection of servers: options, the environment, IPv6, TLS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NOWHERE: Any = ("127.0.0.1", 1)
 
 
-def test_the_environment(launch: Callable[[], Server]) -> None:
+def test_environment_names_the_servers(launch: Callable[[], Server]) -> None:
     servers = launch(), launch()
     names = ",".join(map(address_of, servers))
     result = gearmanctl("ping", GEARMAN_SERVERS=names)
@@ -46,7 +46,7 @@ def test_options_override_the_environment(server: Server) -> None:
         ("a:1,b:c", ("work", "t", "--", "cat")),
     ],
 )
-def test_a_wrong_environment(names: str, words: tuple[str, ...]) -> None:
+def test_invalid_environment_is_a_usage_error(names: str, words: tuple[str, ...]) -> None:
     result = gearmanctl(*words, GEARMAN_SERVERS=names)
     assert (result.status, result.output) == (USAGE, b"")
     assert result.error
@@ -73,7 +73,7 @@ def test_empty_function_is_refused_before_a_server_is_asked(words: tuple[str, ..
     )
 
 
-def test_without_any_it_is_the_local_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_server_is_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [ServerAddress("localhost", 4730)]
     monkeypatch.delenv("GEARMAN_SERVERS", raising=False)
     assert find_servers(None) == expected
@@ -86,7 +86,7 @@ def test_without_any_it_is_the_local_host(monkeypatch: pytest.MonkeyPatch) -> No
     assert find_servers(["three"]) == [ServerAddress("three", 4730)]
 
 
-def test_ipv6(start: Callable[..., Running], task: str) -> None:
+def test_ipv6_address_is_accepted(start: Callable[..., Running], task: str) -> None:
     with JobServer(host="::1") as server:
         address = (server.address.host, server.address.port)
         start("work", task, "--", "rev", at=address)
@@ -95,7 +95,7 @@ def test_ipv6(start: Callable[..., Running], task: str) -> None:
         assert result == Result(DONE, f"{task}\t0\t0\t1\n".encode(), "")
 
 
-def test_a_host_that_is_not_there() -> None:
+def test_unknown_host_is_reported() -> None:
     result = gearmanctl("status", "--server", "nowhere.invalid")
     assert (result.status, result.output) == (NO_SERVER, b"")
     assert "nowhere.invalid:4730" in result.error
@@ -119,7 +119,7 @@ def tunnel(certificates: Path, gearmand: Gearmand) -> Iterator[tuple[str, int]]:
 
 @pytest.fixture
 def tls(certificates: Path) -> list[str]:
-    """The options that are right."""
+    """The correct options."""
     return [
         *("--tls-ca", str(certificates / "ca.pem")),
         *("--tls-cert", str(certificates / "client.pem")),
@@ -127,7 +127,7 @@ def tls(certificates: Path) -> list[str]:
     ]
 
 
-def test_tls(
+def test_tls_options_connect(
     gearmand: Gearmand,
     tunnel: tuple[str, int],
     tls: list[str],
@@ -143,7 +143,7 @@ def test_tls(
     assert f"{task}\t0\t0\t1" in result.lines
 
 
-def test_a_certificate_with_its_key_in_one_file(
+def test_certificate_and_key_in_one_file_connect(
     certificates: Path, tunnel: tuple[str, int], tls: list[str], tmp_path: Path
 ) -> None:
     both = tmp_path / "both.pem"
@@ -153,7 +153,7 @@ def test_a_certificate_with_its_key_in_one_file(
     assert gearmanctl("ping", *tls[:2], "--tls-cert", both, at=tunnel).status == DONE
 
 
-def test_a_server_that_is_not_to_be_trusted(
+def test_untrusted_server_is_refused(
     tunnel: tuple[str, int], tls: list[str], tmp_path: Path
 ) -> None:
     other = make_certificates(tmp_path) / "ca.pem"
@@ -168,26 +168,26 @@ def test_a_server_that_is_not_to_be_trusted(
         assert "Traceback" not in result.errors
 
 
-def test_a_server_that_wants_a_certificate(tunnel: tuple[str, int], tls: list[str]) -> None:
+def test_missing_client_certificate_is_reported(tunnel: tuple[str, int], tls: list[str]) -> None:
     result = gearmanctl("submit", "task", "data", *tls[:2], at=tunnel)
     assert (result.status, result.output) == (NO_SERVER, b"")
     assert str(tunnel[1]) in result.error
 
 
-def test_a_server_without_tls(gearmand: Gearmand, tls: list[str]) -> None:
+def test_tls_to_a_plain_server_is_reported(gearmand: Gearmand, tls: list[str]) -> None:
     result = gearmanctl("submit", "task", "data", *tls, at=("localhost", free_port()))
     assert (result.status, result.output) == (NO_SERVER, b"")
     assert result.error
 
 
-def test_a_server_with_tls_is_asked_without(tunnel: tuple[str, int]) -> None:
+def test_plain_connection_to_a_tls_server_is_reported(tunnel: tuple[str, int]) -> None:
     result = gearmanctl("status", at=tunnel)
     assert (result.status, result.output) == (NO_SERVER, b"")
     assert result.error
 
 
 @pytest.mark.parametrize("option", ["--tls-ca", "--tls-cert", "--tls-key"])
-def test_files_that_are_not_there_or_wrong(tls: list[str], tmp_path: Path, option: str) -> None:
+def test_missing_or_wrong_tls_file_is_reported(tls: list[str], tmp_path: Path, option: str) -> None:
     wrong = tmp_path / "wrong"
     for text, wrong_with_it in (
         (None, "can't be read: No such file or directory"),
@@ -203,8 +203,10 @@ def test_files_that_are_not_there_or_wrong(tls: list[str], tmp_path: Path, optio
             assert f"{option} '{wrong}' {wrong_with_it}" in result.error
 
 
-def test_an_encrypted_key(certificates: Path, tls: list[str], tmp_path: Path) -> None:
-    """Nobody is asked for its passphrase, on a terminal neither."""
+def test_encrypted_key_is_refused_without_a_prompt(
+    certificates: Path, tls: list[str], tmp_path: Path
+) -> None:
+    """gearmanctl never asks for a passphrase, not even on a terminal."""
     key = encrypted(certificates / "client.key", tmp_path)
     result = gearmanctl("status", *tls[:-1], str(key), at=NOWHERE)
     assert (result.status, result.output) == (USAGE, b"")
@@ -213,6 +215,6 @@ def test_an_encrypted_key(certificates: Path, tls: list[str], tmp_path: Path) ->
     )
 
 
-def test_a_key_without_its_certificate(tls: list[str]) -> None:
+def test_key_without_certificate_is_a_usage_error(tls: list[str]) -> None:
     result = gearmanctl("status", *tls[4:], at=NOWHERE)
     assert (result.status, result.error) == (USAGE, "--tls-key needs --tls-cert")

@@ -1,4 +1,4 @@
-"""``gearmanctl submit``: one job, its data, its result, and what may go wrong."""
+"""``gearmanctl submit``: one job, its data, its result, and its failures."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ ALL_BYTES = bytes(range(256))
 # Data and results.
 
 
-def test_data_is_an_argument(server: Server, start_worker: StartWorker, task: str) -> None:
+def test_data_from_an_argument(server: Server, start_worker: StartWorker, task: str) -> None:
     start_worker(server.address, {task: reverse})
     assert gearmanctl("submit", task, "hello", at=server) == Result(DONE, b"olleh", "")
 
 
-def test_data_may_begin_with_a_dash(server: Server, start_worker: StartWorker, task: str) -> None:
+def test_data_that_begins_with_a_dash(server: Server, start_worker: StartWorker, task: str) -> None:
     start_worker(server.address, {task: reverse})
     assert gearmanctl("submit", task, "--", "--ab", at=server) == Result(DONE, b"ba--", "")
 
 
 @pytest.mark.parametrize("words", [(), ("-",)], ids=["nothing", "dash"])
-def test_data_is_on_standard_input(
+def test_data_from_standard_input(
     server: Server, start_worker: StartWorker, task: str, words: tuple[str, ...]
 ) -> None:
     start_worker(server.address, {task: reverse})
@@ -76,7 +76,7 @@ def test_data_is_on_standard_input(
     assert result == Result(DONE, b"\nolleh", "")
 
 
-def test_data_is_in_a_file(
+def test_data_from_a_file(
     server: Server, start_worker: StartWorker, task: str, tmp_path: Path
 ) -> None:
     start_worker(server.address, {task: reverse})
@@ -85,7 +85,7 @@ def test_data_is_in_a_file(
     assert result == Result(DONE, b"\nolleh", "")
 
 
-def test_data_in_a_file_of_no_utf_8_name(
+def test_data_from_a_file_with_a_name_that_is_not_utf_8(
     server: Server, start_worker: StartWorker, task: str, tmp_path: Path
 ) -> None:
     start_worker(server.address, {task: reverse})
@@ -117,11 +117,11 @@ def test_any_bytes_as_an_argument(server: Server, start_worker: StartWorker, tas
 
 
 @on_both
-def test_names_that_are_no_utf_8(launch: Callable[[], Server], task: str) -> None:
+def test_names_that_are_not_utf_8_are_escaped(launch: Callable[[], Server], task: str) -> None:
     server = launch()
     name, unique = task.encode() + b"-\xff", task.encode() + b"-\xfe"
     assert gearmanctl("submit", name, "-b", "-u", unique, "", at=server).status == DONE
-    # A byte alone may be a command to a terminal, as others are: it is shown as what it is.
+    # A single byte can control a terminal, so it is printed escaped.
     assert f"{task}-\\xff\t1\t0\t0\n".encode() in gearmanctl("status", at=server).output
     assert f"{task}-\\xfe\n".encode() in gearmanctl("jobs", "--unique", at=server).output
 
@@ -135,7 +135,7 @@ def test_data_from_closed_standard_input(
     assert running.end() == Result(DONE, b"<>", "")
 
 
-# The same as libgearman's program.
+# Compatibility with libgearman's program.
 
 
 def parts(job: ScriptedJob) -> bytes:
@@ -160,7 +160,7 @@ def test_output_is_that_of_the_gearman_program(
     assert ours.status == DONE
 
 
-def test_a_failure_is_one_for_the_gearman_program_too(
+def test_failure_is_the_same_as_of_the_gearman_program(
     server: Server, start_worker: StartWorker, task: str
 ) -> None:
     def fail(job: ScriptedJob) -> bytes:
@@ -172,10 +172,10 @@ def test_a_failure_is_one_for_the_gearman_program_too(
     assert (ours.status, ours.output) == (theirs.status, theirs.output) == (FAILED, b"data")
 
 
-# As it comes.
+# Output during the job.
 
 
-def test_data_of_a_running_job_is_written_as_it_comes(
+def test_data_of_a_running_job_is_written_at_once(
     server: Server, start_worker: StartWorker, start: Start, task: str
 ) -> None:
     def function(job: ScriptedJob) -> bytes:
@@ -194,7 +194,7 @@ def test_data_of_a_running_job_is_written_as_it_comes(
     assert running.end() == Result(DONE, b"end", "")
 
 
-def test_warnings_are_on_standard_error_as_they_come(
+def test_warnings_are_written_to_standard_error_at_once(
     server: Server, start_worker: StartWorker, start: Start, task: str
 ) -> None:
     def function(job: ScriptedJob) -> bytes:
@@ -223,10 +223,10 @@ def test_progress_is_not_written_to_a_pipe(
     assert gearmanctl("submit", task, "", at=server) == Result(DONE, b"end", "")
 
 
-# How it is submitted.
+# Options of the submit.
 
 
-def test_background(server: Server, start_worker: StartWorker, task: str) -> None:
+def test_background_writes_the_handle(server: Server, start_worker: StartWorker, task: str) -> None:
     result = gearmanctl("submit", task, "data", "--background", at=server)
     assert (result.status, result.errors) == (DONE, "")
     assert HANDLE.fullmatch(result.output)
@@ -236,7 +236,7 @@ def test_background(server: Server, start_worker: StartWorker, task: str) -> Non
     eventually(lambda: worker.order == [b"data"])
 
 
-def test_priority(server: Server, start_worker: StartWorker, task: str) -> None:
+def test_priority_orders_jobs(server: Server, start_worker: StartWorker, task: str) -> None:
     for priority in ("low", "normal", "high"):
         result = gearmanctl("submit", task, priority, "-b", "--priority", priority, at=server)
         assert result.status == DONE
@@ -245,13 +245,13 @@ def test_priority(server: Server, start_worker: StartWorker, task: str) -> None:
 
 
 @pytest.mark.parametrize("unique", ["name", "-"])
-def test_jobs_of_one_unique_are_one(server: Server, task: str, unique: str) -> None:
+def test_jobs_with_the_same_unique_are_one(server: Server, task: str, unique: str) -> None:
     submit = ("submit", task, "--background", "--unique", unique)
     first, second = (gearmanctl(*submit, "data", at=server) for _ in range(2))
     assert first == second
     assert HANDLE.fullmatch(first.output)
     other = gearmanctl(*submit, "other data", at=server)
-    # With "-", the unique is the data.
+    # With "-", the data serves as the unique.
     assert (other == first) == (unique != "-")
     assert server.counts(task)[0] == 1 + (unique == "-")
 
@@ -259,7 +259,7 @@ def test_jobs_of_one_unique_are_one(server: Server, task: str, unique: str) -> N
 # Times.
 
 
-def test_a_job_for_later_is_not_run_before(
+def test_scheduled_job_does_not_run_early(
     server: Server, start_worker: StartWorker, task: str
 ) -> None:
     result = gearmanctl("submit", task, "later", "--at", "+1000", at=server)
@@ -267,13 +267,13 @@ def test_a_job_for_later_is_not_run_before(
     assert HANDLE.fullmatch(result.output)
     worker = start_worker(server.address, {task: reverse}, look_again=0.05)
     assert gearmanctl("submit", task, "now", at=server).output == b"won"
-    # It was there first.
+    # The scheduled job was submitted first.
     assert stays(lambda: worker.order == [b"now"], 0.1)
     assert server.counts(task)[0] == 1
 
 
 @pytest.mark.parametrize("when", ["+0", "2000-01-31T18:00"])
-def test_a_job_whose_time_has_come_is_run(
+def test_scheduled_job_runs_when_due(
     server: Server, start_worker: StartWorker, task: str, when: str
 ) -> None:
     assert gearmanctl("submit", task, "data", "--at", when, at=server).status == DONE
@@ -281,7 +281,7 @@ def test_a_job_whose_time_has_come_is_run(
     eventually(lambda: worker.order == [b"data"])
 
 
-def test_forms_of_a_time() -> None:
+def test_times_are_parsed() -> None:
     local = time.mktime((2030, 1, 31, 18, 0, 0, 0, 0, -1))
     assert parse_time("2030-01-31T18:00", 5.0) == local
     assert parse_time("2030-01-31 18:00:00", 5.0) == local
@@ -297,16 +297,16 @@ def test_forms_of_a_time() -> None:
     "when",
     ["", "+x", "+nan", "tomorrow", "-1", "9" * 400],
 )
-def test_no_time(when: str) -> None:
+def test_invalid_time_is_a_usage_error(when: str) -> None:
     result = gearmanctl("submit", "task", "", "--at", when, at=("127.0.0.1", 1))
     assert (result.status, result.output) == (USAGE, b"")
     assert re.search("--at|run_at", result.error)
 
 
-# What goes wrong with the job.
+# Failures of the job.
 
 
-def test_a_failed_job(server: Server, start_worker: StartWorker, task: str) -> None:
+def test_failed_job_is_reported(server: Server, start_worker: StartWorker, task: str) -> None:
     def fail(job: ScriptedJob) -> bytes:
         raise Failed
 
@@ -316,7 +316,9 @@ def test_a_failed_job(server: Server, start_worker: StartWorker, task: str) -> N
 
 
 @on_both
-def test_a_job_with_an_exception(server: Server, start_worker: StartWorker, task: str) -> None:
+def test_exception_of_a_job_is_reported(
+    server: Server, start_worker: StartWorker, task: str
+) -> None:
     def fail(job: ScriptedJob) -> bytes:
         raise Raised(b"no such\nthing\n")
 
@@ -326,13 +328,13 @@ def test_a_job_with_an_exception(server: Server, start_worker: StartWorker, task
     assert result.error == "the job failed: no such thing"
 
 
-def test_a_job_that_takes_too_long(server: Server, task: str) -> None:
+def test_slow_job_times_out(server: Server, task: str) -> None:
     result = gearmanctl("submit", task, "", "--timeout", "2", at=server)
     assert (result.status, result.output) == (TIMED_OUT, b"")
     assert re.fullmatch(r"H:\S+:\d+ has not ended in time", result.error)
 
 
-def test_a_server_that_does_not_take_the_job_in_time(
+def test_silent_server_times_out(
     start_server: Callable[..., ScriptedServer],
 ) -> None:
     silent = start_server(Peer.hold)
@@ -342,7 +344,7 @@ def test_a_server_that_does_not_take_the_job_in_time(
         assert result.error == "the job has not ended in time"
 
 
-def test_a_server_that_is_lost(
+def test_lost_server_is_reported(
     launch: Callable[[], Server], start_worker: StartWorker, start: Start, task: str
 ) -> None:
     server = launch()
@@ -359,7 +361,7 @@ def test_a_server_that_is_lost(
     )
 
 
-def test_a_server_that_is_lost_before_it_takes_the_job(
+def test_server_lost_before_the_acknowledgement_is_reported(
     start_server: Callable[..., ScriptedServer],
 ) -> None:
     server = start_server(Peer.receive)
@@ -369,7 +371,7 @@ def test_a_server_that_is_lost_before_it_takes_the_job(
 
 
 @on_both
-def test_a_full_queue(launch: Callable[[], Server], task: str) -> None:
+def test_full_queue_is_reported(launch: Callable[[], Server], task: str) -> None:
     server = launch()
     server.admin(f"create function {task}")
     server.admin(f"maxqueue {task} 1")
@@ -380,7 +382,7 @@ def test_a_full_queue(launch: Callable[[], Server], task: str) -> None:
     assert re.search("queue is full", result.error, re.IGNORECASE)
 
 
-def test_no_server(task: str) -> None:
+def test_unreachable_server_is_reported(task: str) -> None:
     port = free_port()
     for mode in ([], ["--background"], ["--lines"]):
         result = gearmanctl("submit", task, "data", *mode, at=("127.0.0.1", port))
@@ -388,7 +390,9 @@ def test_no_server(task: str) -> None:
         assert re.match(rf"no server could be reached: 127\.0\.0\.1:{port} ", result.error)
 
 
-def test_a_server_that_talks_something_else(start_server: Callable[..., ScriptedServer]) -> None:
+def test_server_of_another_protocol_is_reported(
+    start_server: Callable[..., ScriptedServer],
+) -> None:
     def script(peer: Peer) -> None:
         peer.receive()
         peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -420,7 +424,7 @@ def test_a_server_that_talks_something_else(start_server: Callable[..., Scripted
         (("", "--nothing"), "--nothing"),
     ],
 )
-def test_a_wrong_command_line(words: tuple[str, ...], reason: str) -> None:
+def test_wrong_command_line_is_a_usage_error(words: tuple[str, ...], reason: str) -> None:
     with contextlib.chdir(ROOT):
         result = gearmanctl("submit", "task", *words, at=("127.0.0.1", 1))
     assert (result.status, result.output) == (USAGE, b"")
@@ -428,8 +432,10 @@ def test_a_wrong_command_line(words: tuple[str, ...], reason: str) -> None:
 
 
 @pytest.mark.parametrize("mode", [[], ["--lines"]], ids=["one", "lines"])
-def test_ctrl_c(server: Server, start: Start, task: str, mode: list[str]) -> None:
-    """The job goes on without it, as far as the server likes."""
+def test_ctrl_c_leaves_the_job_running(
+    server: Server, start: Start, task: str, mode: list[str]
+) -> None:
+    """The job continues without the client, if the server keeps it."""
     running = start("submit", task, *mode, at=server)
     running.write(b"data\n")
     if not mode:
@@ -439,10 +445,10 @@ def test_ctrl_c(server: Server, start: Start, task: str, mode: list[str]) -> Non
     assert running.end() == Result(130, b"", "")
 
 
-# Its reader.
+# The reader of the output.
 
 
-def test_a_reader_that_has_had_enough(
+def test_reader_that_closes_the_pipe_ends_the_program(
     server: Server, start_worker: StartWorker, task: str, run_program: Start
 ) -> None:
     start_worker(server.address, {task: lambda job: b"line\n" * 1_000_000})
@@ -451,7 +457,9 @@ def test_a_reader_that_has_had_enough(
     assert run_program([b"sh", b"-c", shell, b"sh", *command]).end() == Result(DONE, b"line\n", "")
 
 
-def test_a_full_disk(server: Server, start_worker: StartWorker, task: str, start: Start) -> None:
+def test_full_disk_is_reported(
+    server: Server, start_worker: StartWorker, task: str, start: Start
+) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full")
     start_worker(server.address, {task: reverse})

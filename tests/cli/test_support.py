@@ -1,4 +1,4 @@
-"""How these tests run gearmanctl."""
+"""Tests of the functions that run gearmanctl."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def ignored_sigint() -> Iterator[None]:
-    """This ignores Ctrl-C, as what a shell without jobs runs in the background."""
+    """Ignore Ctrl-C, like a background program of a shell without job control."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_is_for_what_is_started_by_somebody_who_ignores_it(
+def test_program_started_while_sigint_is_ignored_receives_it(
     ignored_sigint: None,
     server: Server,
     task: str,
@@ -36,7 +36,7 @@ def test_ctrl_c_is_for_what_is_started_by_somebody_who_ignores_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert run_program([b"sh", b"-c", b"kill -INT $$"]).end().status == -signal.SIGINT
-    # One that was started in here.
+    # Start a new fork server while SIGINT is ignored.
     monkeypatch.setattr(forks, "_server", functools.cache(forks._server.__wrapped__))
     running = start("submit", task, at=server)
     running.close()
@@ -47,7 +47,7 @@ def test_ctrl_c_is_for_what_is_started_by_somebody_who_ignores_it(
 
 
 @pytest.mark.parametrize("words", [("version",), ("cancel", "H:host:1"), ("nothing",)])
-def test_all_ways_to_run_it_give_the_same(
+def test_all_ways_to_run_gearmanctl_give_the_same(
     server: Server,
     start: Callable[..., Running],
     run_program: Callable[..., Running],
@@ -55,7 +55,7 @@ def test_all_ways_to_run_it_give_the_same(
 ) -> None:
     forked = start(*words, at=server)
     assert isinstance(forked.process, forks.Forked)
-    # The program has another name, and so is started.
+    # A different program name prevents forking.
     program = [sys.executable, "-W", "error", "-m", "gearman_sync.__main__"]
     started = run_program([*map(os.fsencode, program), *words_of(*words, servers=(server,))])
     assert not isinstance(started.process, forks.Forked)

@@ -54,7 +54,7 @@ def gearmand() -> Iterator[Gearmand]:
 
 
 def submit(server: Server, **counts: int) -> None:
-    """Queue so many jobs of each function."""
+    """Queue this many jobs of each function."""
     with GearmanClient([server.address]) as client:
         client.submit_multiple_jobs(
             [{"task": task, "data": b""} for task, count in counts.items() for _ in range(count)],
@@ -69,7 +69,10 @@ def top(*servers: Server, interval: float = 0.1, **kwargs: object) -> Terminal:
 
 
 def rows_of(terminal: Terminal) -> dict[str, list[str]]:
-    """What the screen says of each function, in this order; the last are the queue's sizes."""
+    """Return the cells of each function on the screen, in order.
+
+    The last cell is the queue's history.
+    """
     lines = terminal.lines
     begin = next((n for n, line in enumerate(lines) if line.startswith(HEADING)), len(lines))
     rows = (line.split() for line in lines[begin + 1 : -1] if line)
@@ -77,14 +80,14 @@ def rows_of(terminal: Terminal) -> dict[str, list[str]]:
 
 
 def wait_for_row(terminal: Terminal, name: str, *cells: str) -> None:
-    """Wait until the screen says so of a function."""
+    """Wait until a function's row has these cells."""
     terminal.wait_until(
         lambda: rows_of(terminal).get(name, [])[: len(cells)] == list(cells), f"{name} {cells}"
     )
 
 
 def wait_for_order(terminal: Terminal, title: str, names: str) -> None:
-    """Wait until the screen is sorted so, and says so."""
+    """Wait until the rows have this order and the heading shows it."""
     terminal.wait_until(
         lambda: title in terminal.text.split() and " ".join(rows_of(terminal)) == names,
         f"{title}: {names}",
@@ -92,7 +95,7 @@ def wait_for_order(terminal: Terminal, title: str, names: str) -> None:
 
 
 class Brake:
-    """A worker's function that does as many jobs as it is told."""
+    """A worker's function that does as many jobs as the test allows."""
 
     def __init__(self) -> None:
         self._jobs = threading.Semaphore(0)
@@ -114,7 +117,7 @@ def brake() -> Iterator[Brake]:
 
 @pytest.fixture
 def work(brake: Brake) -> Iterator[Callable[..., None]]:
-    """Starts a worker for `slow` and other functions."""
+    """Start a worker for `slow` and other functions."""
     with contextlib.ExitStack() as stack:
 
         def work(server: Server, *functions: str) -> None:
@@ -125,10 +128,10 @@ def work(brake: Brake) -> Iterator[Callable[..., None]]:
         brake.release(100000)
 
 
-# What it shows.
+# The screen.
 
 
-def test_the_screen(server: Server, work: Callable[..., None]) -> None:
+def test_screen_shows_functions_and_servers(server: Server, work: Callable[..., None]) -> None:
     submit(server, resize=3, slow=1200)
     work(server, "idle")
     with top(server) as terminal:
@@ -145,7 +148,7 @@ def test_the_screen(server: Server, work: Callable[..., None]) -> None:
         assert lines[-1] == "sort: f j r w s   scroll: ↑ ↓   quit: q"
 
 
-def test_two_servers_are_added_up(launch: Callable[[], Server], work: Callable[..., None]) -> None:
+def test_rows_add_up_two_servers(launch: Callable[[], Server], work: Callable[..., None]) -> None:
     one, two = launch(), launch()
     submit(one, slow=5)
     submit(two, slow=20, other=1)
@@ -159,14 +162,14 @@ def test_two_servers_are_added_up(launch: Callable[[], Server], work: Callable[.
         ]
 
 
-def test_the_servers_may_be_of_the_environment(server: Server) -> None:
+def test_environment_names_the_servers(server: Server) -> None:
     submit(server, resize=3)
     env = environment(GEARMAN_SERVERS=address_of(server))
     with Terminal(*PROGRAM, "top", env=env) as terminal:
         wait_for_row(terminal, "resize", "3")
 
 
-def test_a_queue_that_is_worked_off(
+def test_shrinking_queue_has_a_rate_and_a_history(
     server: Server, work: Callable[..., None], brake: Brake
 ) -> None:
     submit(server, slow=800)
@@ -176,7 +179,7 @@ def test_a_queue_that_is_worked_off(
         wait_for_sparkline(terminal, "slow", "██$")
         brake.release(400)
         wait_for_row(terminal, "slow", "400", "1", "1")
-        # The rate is that of the last five seconds at most.
+        # The rate covers the last five seconds at most.
         terminal.wait_until(lambda: rate_of(terminal, "slow") > 0, "jobs/s")
         wait_for_sparkline(terminal, "slow", "█.*▅▅$")
         brake.release(400)
@@ -194,7 +197,7 @@ def wait_for_sparkline(terminal: Terminal, name: str, pattern: str) -> None:
     )
 
 
-def test_a_function_that_is_new(server: Server) -> None:
+def test_new_function_appears(server: Server) -> None:
     with top(server) as terminal:
         terminal.wait_for("functions: 0")
         submit(server, resize=2)
@@ -204,7 +207,7 @@ def test_a_function_that_is_new(server: Server) -> None:
 # Keys.
 
 
-def test_sorting(server: Server, work: Callable[..., None]) -> None:
+def test_keys_change_the_order(server: Server, work: Callable[..., None]) -> None:
     # a: the most jobs; slow: the only one that runs; m and slow: with a worker.
     submit(server, a=5, m=1, slow=3)
     work(server, "m", "z")
@@ -278,7 +281,7 @@ def test_other_keys_do_nothing(server: Server) -> None:
 
 def test_resizing(server: Server) -> None:
     submit(server, **{f"task-{number:02}": 1 for number in range(40)})
-    # Nothing but the window's size makes it draw again.
+    # Only the change of the window's size triggers drawing.
     with top(server, interval=60) as terminal:
         terminal.wait_until(lambda: len(rows_of(terminal)) == 21, "21 rows")
         terminal.resize(100, 40)
@@ -297,13 +300,13 @@ def test_resizing(server: Server) -> None:
         )
 
 
-# Its end.
+# The end.
 
 
 @pytest.mark.parametrize("key", ENDS)
-def test_keys_end_it_and_the_terminal_is_as_it_was(server: Server, key: str) -> None:
+def test_key_ends_top_and_restores_the_terminal(server: Server, key: str) -> None:
     command = ("sh", "-c", 'echo before; "$@"; echo "status $?"', "sh", *PROGRAM, "top")
-    # The shell lives on.
+    # The shell must survive Ctrl-C.
     if key == CTRL_C:
         command = ("sh", "-c", f"trap : INT; {command[2]}", *command[3:])
     with Terminal(*command, "--server", address_of(server)) as terminal:
@@ -317,9 +320,7 @@ def test_keys_end_it_and_the_terminal_is_as_it_was(server: Server, key: str) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_end_it_and_the_terminal_is_as_it_was(
-    server: Server, number: signal.Signals
-) -> None:
+def test_signal_ends_top_and_restores_the_terminal(server: Server, number: signal.Signals) -> None:
     with top(server, interval=60) as terminal:
         terminal.wait_for("functions: 0")
         terminal.process.send_signal(number)
@@ -346,14 +347,14 @@ def test_top_ends_after_a_signal_that_does_not_end_its_sleep(server: Server) -> 
         assert terminal.wait_for_end() == 0
 
 
-def test_many_signals_end_it_as_one(server: Server) -> None:
+def test_many_signals_end_top_as_one_does(server: Server) -> None:
     with top(server) as terminal:
         terminal.wait_for("functions: 0")
         terminal.signal_until_the_end(signal.SIGINT)
         assert terminal.changes == []
 
 
-def test_keys_that_were_typed_ahead_are_not_for_the_shell(server: Server) -> None:
+def test_keys_typed_ahead_do_not_reach_the_shell(server: Server) -> None:
     command = ("sh", "-c", '"$@"; read -r line; echo "got $line"', "sh", *PROGRAM, "top")
     with Terminal(*command, "--server", address_of(server)) as terminal:
         terminal.wait_for("functions: 0")
@@ -365,7 +366,7 @@ def test_keys_that_were_typed_ahead_are_not_for_the_shell(server: Server) -> Non
 
 
 def test_ctrl_z_gives_the_terminal_to_the_shell_until_fg(server: Server) -> None:
-    # A shell with jobs, as people have it.
+    # An interactive shell with job control.
     env = environment(PS1="% ", ENV="", GEARMAN_SERVERS=address_of(server))
     with Terminal("sh", "-i", env=env) as terminal:
         terminal.wait_for("%")
@@ -382,7 +383,7 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_until_fg(server: Server) -> None
         submit(server, resize=3)
         wait_for_row(terminal, "resize", "3")
         terminal.type("q")
-        # What is typed before the shell has the terminal again may be thrown away.
+        # The shell can discard keys typed before it has the terminal again.
         terminal.wait_until(
             lambda: not terminal.is_alternate and terminal.text.rstrip().endswith("%"), "the shell"
         )
@@ -391,11 +392,11 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_until_fg(server: Server) -> None
         assert terminal.changes == []
 
 
-def test_ctrl_z_does_nothing_where_no_shell_could_go_on(server: Server) -> None:
+def test_ctrl_z_without_a_shell_does_nothing(server: Server) -> None:
     with top(server) as terminal:
         terminal.wait_for("functions: 0")
         terminal.type("\x1a")
-        # It has left the screen, and is there again.
+        # top has left the alternate screen and entered it again.
         terminal.wait_until(lambda: terminal.raw.count(b"\x1b[?1049h") == 2, "the screen")
         submit(server, resize=3)
         wait_for_row(terminal, "resize", "3")
@@ -404,15 +405,15 @@ def test_ctrl_z_does_nothing_where_no_shell_could_go_on(server: Server) -> None:
         assert terminal.changes == []
 
 
-# Servers that go away.
+# Servers that disconnect.
 
 
-def test_the_server_dies(server: Server) -> None:
+def test_dead_server_is_shown(server: Server) -> None:
     submit(server, resize=3)
     with top(server) as terminal:
         wait_for_row(terminal, "resize", "3")
         server.kill()
-        # A question that was under way says first that the connection was lost.
+        # A pending query first reports that the connection was lost.
         terminal.wait_for(f"{address_of(server)}  no server could be reached")
         assert not rows_of(terminal)
         terminal.type("q")
@@ -421,7 +422,7 @@ def test_the_server_dies(server: Server) -> None:
         assert terminal.text == ""
 
 
-def test_a_server_that_comes_back(server: Server) -> None:
+def test_restarted_server_is_shown_again(server: Server) -> None:
     submit(server, resize=3)
     with top(server) as terminal:
         wait_for_row(terminal, "resize", "3")
@@ -434,7 +435,7 @@ def test_a_server_that_comes_back(server: Server) -> None:
         assert terminal.process.poll() is None
 
 
-def test_one_of_two_servers_dies(launch: Callable[[], Server]) -> None:
+def test_one_dead_server_of_two_is_shown(launch: Callable[[], Server]) -> None:
     one, two = launch(), launch()
     submit(one, a=10)
     submit(two, a=1, b=1)
@@ -446,7 +447,7 @@ def test_one_of_two_servers_dies(launch: Callable[[], Server]) -> None:
         assert terminal.lines[1] == f"{address_of(two)}  functions: 2  jobs: 2  running: 0"
 
 
-def test_a_server_that_is_down_at_the_start_is_none_of_the_others_business(
+def test_server_down_at_the_start_does_not_affect_others(
     server: Server,
 ) -> None:
     submit(server, a=1)
@@ -457,7 +458,7 @@ def test_a_server_that_is_down_at_the_start_is_none_of_the_others_business(
         assert terminal.lines[0].startswith(f"{down}  no server could be reached")
 
 
-def test_a_server_that_stops_answering_freezes_no_key(gearmand: Gearmand) -> None:
+def test_keys_work_while_a_server_hangs(gearmand: Gearmand) -> None:
     submit(gearmand, a=1, b=2)
     assert gearmand.process is not None
     with top(gearmand) as terminal:
@@ -473,7 +474,7 @@ def test_a_server_that_stops_answering_freezes_no_key(gearmand: Gearmand) -> Non
         assert terminal.changes == []
 
 
-def test_the_end_does_not_wait_for_answers(
+def test_end_does_not_wait_for_answers(
     start_server: Callable[..., ScriptedServer], monkeypatch: pytest.MonkeyPatch, no_leak: None
 ) -> None:
     monkeypatch.setattr(top_module, "_PATIENCE", 3600)
@@ -485,10 +486,10 @@ def test_the_end_does_not_wait_for_answers(
     call.result(PATIENCE)
 
 
-def test_a_server_that_stops_answering_counts_as_down(gearmand: Gearmand) -> None:
+def test_hanging_server_counts_as_down(gearmand: Gearmand) -> None:
     submit(gearmand, a=1)
     assert gearmand.process is not None
-    # It would have five seconds.
+    # Shorten the timeout of five seconds.
     program = "from gearman_sync.cli import main, top; top._PATIENCE = 1; main()"
     command = (sys.executable, "-c", program, "top", "--interval", "0.1")
     with Terminal(*command, "--server", address_of(gearmand)) as terminal:
@@ -502,10 +503,10 @@ def test_a_server_that_stops_answering_counts_as_down(gearmand: Gearmand) -> Non
         wait_for_row(terminal, "a", "1")
 
 
-# Where it does not begin.
+# Conditions that prevent the start.
 
 
-def test_without_a_server_the_screen_is_not_touched() -> None:
+def test_unreachable_server_leaves_the_screen_alone() -> None:
     address = f"127.0.0.1:{free_port()}"
     with Terminal(*PROGRAM, "top", "--server", address) as terminal:
         assert terminal.wait_for_end() == 3
@@ -514,7 +515,7 @@ def test_without_a_server_the_screen_is_not_touched() -> None:
         assert b"\x1b" not in terminal.raw
 
 
-def test_without_two_servers_each_has_its_line() -> None:
+def test_two_unreachable_servers_are_reported_each() -> None:
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     options = [option for address in addresses for option in ("--server", address)]
     with Terminal(*PROGRAM, "top", *options, columns=200) as terminal:
@@ -522,7 +523,7 @@ def test_without_two_servers_each_has_its_line() -> None:
         assert [address in line for address, line in zip(addresses, terminal.lines)] == [True] * 2
 
 
-def test_it_needs_a_terminal_to_write_to(server: Server) -> None:
+def test_output_without_a_terminal_is_a_usage_error(server: Server) -> None:
     with top(server, stdout=subprocess.PIPE) as terminal:
         assert terminal.wait_for_end() == 2
         assert terminal.text == "gearmanctl: top needs a terminal; status does not"
@@ -530,14 +531,14 @@ def test_it_needs_a_terminal_to_write_to(server: Server) -> None:
         assert terminal.process.stdout.read() == b""
 
 
-def test_it_needs_a_terminal_that_has_a_cursor(server: Server) -> None:
+def test_terminal_without_a_cursor_is_a_usage_error(server: Server) -> None:
     with top(server, env=environment(TERM="dumb")) as terminal:
         assert terminal.wait_for_end() == 2
         assert terminal.text == "gearmanctl: top needs a terminal; status does not"
 
 
 @pytest.mark.parametrize("end", ["Ctrl-C", "SIGTERM"])
-def test_it_needs_no_terminal_to_read_from(server: Server, end: str) -> None:
+def test_input_without_a_terminal_is_accepted(server: Server, end: str) -> None:
     with top(server, stdin=subprocess.DEVNULL) as terminal:
         terminal.wait_for("functions: 0")
         submit(server, resize=3)
@@ -550,7 +551,7 @@ def test_it_needs_no_terminal_to_read_from(server: Server, end: str) -> None:
         assert terminal.changes == []
 
 
-# The window is closed.
+# Closed windows.
 
 
 @pytest.mark.parametrize(
@@ -558,7 +559,7 @@ def test_it_needs_no_terminal_to_read_from(server: Server, end: str) -> None:
     [(False, True), (True, True), (True, False)],
     ids=["SIGHUP", "SIGHUP ignored", "SIGHUP ignored, output only"],
 )
-def test_a_window_that_is_closed_ends_it(
+def test_closed_window_ends_top(
     server: Server, tmp_path: Path, ignored: bool, has_input: bool
 ) -> None:
     command = [*PROGRAM, "top", "--interval", "0.1", "--server", address_of(server)]

@@ -1,4 +1,4 @@
-"""``gearmanctl work``: a command for each job; signals let it finish, or stop it."""
+"""``gearmanctl work``: a command for each job; signals let it finish, or kill it."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 
 LARGE = bytes(range(256)) * 20_000
 each_signal = pytest.mark.parametrize(("number", "jobs"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
-#: A command that leaves a process running, which is in a session of its own and has its pipes.
+#: A command that leaves a process running, in its own session and with the command's pipes.
 LEAVES = """
 import subprocess, sys, time
 sleep = [sys.executable, "-ISc", "import time; time.sleep(1000)"]
 left = subprocess.Popen(sleep, start_new_session=True).pid
 print(left, flush=True)
 """
-#: gearmanctl, whose worker says when it has no job any more: its client knows a little earlier.
+#: gearmanctl with a worker that reports when it has no job. Its client knows the result earlier.
 SAYS_IDLE = """
 import os, threading, time
 from gearman_sync import GearmanWorker
@@ -73,7 +73,7 @@ main()
 
 @pytest.fixture
 def work(start: Start) -> Work:
-    """Starts a worker, and returns when the server knows it."""
+    """Start a worker, and wait until the server knows it."""
 
     def work(server: Server, task: str, *words: Any, **options: Any) -> Running:
         before = server.counts(task)[2]
@@ -92,19 +92,19 @@ def client(server: Server) -> Iterator[GearmanClient]:
 
 
 def submit(client: GearmanClient, task: str, data: bytes) -> GearmanJobRequest:
-    """Submit a job, and do not wait for its end."""
+    """Submit a job without waiting for its end."""
     return client.submit_job(task, data, wait_until_complete=False, poll_timeout=PATIENCE)
 
 
 def results(client: GearmanClient, *requests: GearmanJobRequest) -> list[bytes]:
-    """Wait for the results of jobs."""
+    """Wait for jobs, and return their results."""
     client.wait_until_jobs_completed(requests, poll_timeout=PATIENCE)
     assert all(request.state == JOB_COMPLETE for request in requests)
     return [request.result for request in requests]
 
 
 class Held:
-    """A command that says that it has begun, and runs until it is let go."""
+    """A command that reports its start, and runs until the test releases it."""
 
     def __init__(self, directory: Path) -> None:
         self._begun = directory / "begun"
@@ -115,16 +115,16 @@ class Held:
 
     @property
     def processes(self) -> list[int]:
-        """Those that were started, two each time."""
+        """The ids of the started processes, two for each start."""
         return [int(word) for word in self._begun.read_text().split()]
 
     def wait(self, times: int = 1) -> None:
-        """Wait until it has begun."""
+        """Wait until the command has started `times` times."""
         eventually(
             lambda: self._begun.exists() and len(self.processes) == 2 * times, f"{times} commands"
         )
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self._go_on.touch()
 
 
@@ -137,64 +137,66 @@ def held(tmp_path: Path) -> Held:
 
 
 @on_both
-def test_the_output_is_the_result(server: Server, work: Work, task: str) -> None:
+def test_output_of_the_command_is_the_result(server: Server, work: Work, task: str) -> None:
     work(server, task, "--", "rev")
     for _ in range(2):
         assert gearmanctl("submit", task, "hello", at=server) == Result(DONE, b"olleh", "")
 
 
 @pytest.mark.parametrize("data", [b"", bytes(range(256)), LARGE], ids=["empty", "bytes", "large"])
-def test_any_data(server: Server, work: Work, task: str, data: bytes) -> None:
+def test_any_data_is_passed_to_the_command(
+    server: Server, work: Work, task: str, data: bytes
+) -> None:
     work(server, task, "--", "cat")
     assert gearmanctl("submit", task, at=server, data=data) == Result(DONE, data, "")
 
 
-def test_a_command_that_does_not_read_its_data(server: Server, work: Work, task: str) -> None:
+def test_command_that_does_not_read_succeeds(server: Server, work: Work, task: str) -> None:
     work(server, task, "--", "echo", "-n", "done")
     assert gearmanctl("submit", task, at=server, data=LARGE) == Result(DONE, b"done", "")
 
 
-def test_the_gearman_program_gets_the_same(server: Server, work: Work, task: str) -> None:
+def test_result_is_the_same_for_the_gearman_program(server: Server, work: Work, task: str) -> None:
     work(server, task, "--", "cat")
     data = bytes(range(256))
     assert gearman(server, "-f", task, data=data) == Result(DONE, data, "")
     assert gearmanctl("submit", task, at=server, data=data) == Result(DONE, data, "")
 
 
-def test_a_task_that_is_no_utf_8(launch: Callable[[], Server], start: Start, task: str) -> None:
+def test_task_that_is_not_utf_8(launch: Callable[[], Server], start: Start, task: str) -> None:
     server = launch()
     name = task.encode() + b"-\xff"
     start("work", name, "--", "cat", at=server)
     assert gearmanctl("submit", name, "data", at=server) == Result(DONE, b"data", "")
 
 
-def test_environment(server: Server, work: Work, task: str) -> None:
+def test_environment_describes_the_job(server: Server, work: Work, task: str) -> None:
     work(server, task, "--", "sh", "-c", 'echo "$GEARMAN_TASK,$GEARMAN_UNIQUE,$GEARMAN_HANDLE"')
     result = gearmanctl("submit", task, "", "--unique", "a b", at=server)
     assert re.fullmatch(rf"{task},a b,H:\S+:\d+\n", result.output.decode())
 
 
-def test_client_id(server: Server, work: Work, task: str) -> None:
+def test_client_id_is_sent(server: Server, work: Work, task: str) -> None:
     work(server, task, "--client-id", f"id of {task}", "--", "cat")
     rows = [line.split("\t") for line in gearmanctl("workers", at=server).lines]
     assert [row[2] for row in rows if row[3] == task] == [f"id of {task}"]
 
 
-def test_several_jobs_at_once(
+def test_jobs_option_runs_jobs_concurrently(
     server: Server, work: Work, task: str, held: Held, client: GearmanClient
 ) -> None:
     work(server, task, "--jobs", "3", *held.command)
     requests = [submit(client, task, b"%d" % number) for number in range(4)]
     held.wait(3)
     assert server.counts(task) == (4, 3, 1)
-    held.let_go()
+    held.release()
     assert results(client, *requests) == [b"0", b"1", b"2", b"3"]
 
 
 # Failures.
 
 
-def test_a_command_that_fails(server: Server, work: Work, task: str) -> None:
+def test_failed_command_sends_an_exception(server: Server, work: Work, task: str) -> None:
     worker = work(server, task, "--", "sh", "-c", "echo out; echo no such thing >&2; exit 3")
     result = gearmanctl("submit", task, "", at=server)
     assert (result.status, result.output) == (FAILED, b"")
@@ -203,13 +205,13 @@ def test_a_command_that_fails(server: Server, work: Work, task: str) -> None:
     assert re.fullmatch(r"gearmanctl: H:\S+: exit status 3", worker.error())
 
 
-def test_a_command_that_fails_without_a_word(server: Server, work: Work, task: str) -> None:
+def test_failed_command_without_errors_fails_the_job(server: Server, work: Work, task: str) -> None:
     work(server, task, "--", "false")
     result = gearmanctl("submit", task, "", at=server)
     assert (result.status, result.error) == (FAILED, "the job failed: exit status 1")
 
 
-def test_a_failure_without_exceptions(server: Server, work: Work, task: str) -> None:
+def test_no_exceptions_sends_warning_and_failure(server: Server, work: Work, task: str) -> None:
     work(server, task, "--no-exceptions", "--", "sh", "-c", "echo no such thing >&2; exit 3")
     result = gearmanctl("submit", task, "", at=server)
     assert (result.status, result.output) == (FAILED, b"")
@@ -219,16 +221,18 @@ def test_a_failure_without_exceptions(server: Server, work: Work, task: str) -> 
     assert "no such thing" in theirs.errors
 
 
-def test_a_command_that_is_killed(server: Server, work: Work, task: str) -> None:
+def test_killed_command_fails_the_job(server: Server, work: Work, task: str) -> None:
     work(server, task, "--", "sh", "-c", "kill -9 $$")
     result = gearmanctl("submit", task, "", at=server)
     assert (result.status, result.error) == (FAILED, "the job failed: killed by SIGKILL")
-    # The worker goes on.
+    # The worker continues.
     result = gearmanctl("submit", task, "", at=server)
     assert (result.status, result.error) == (FAILED, "the job failed: killed by SIGKILL")
 
 
-def test_a_command_that_disappears(server: Server, work: Work, task: str, tmp_path: Path) -> None:
+def test_deleted_command_fails_the_job(
+    server: Server, work: Work, task: str, tmp_path: Path
+) -> None:
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\necho here\n")
     script.chmod(0o755)
@@ -249,7 +253,7 @@ def test_a_command_that_disappears(server: Server, work: Work, task: str, tmp_pa
         (("--client-id", "x" * 200, "--", "cat"), "127"),
     ],
 )
-def test_a_wrong_command_line(words: tuple[str, ...], reason: str) -> None:
+def test_wrong_command_line_is_a_usage_error(words: tuple[str, ...], reason: str) -> None:
     result = gearmanctl("work", "task", *words, at=("127.0.0.1", 1))
     assert (result.status, result.output) == (USAGE, b"")
     assert reason in result.error
@@ -258,7 +262,7 @@ def test_a_wrong_command_line(words: tuple[str, ...], reason: str) -> None:
 # Servers.
 
 
-def test_no_server() -> None:
+def test_unreachable_server_is_reported() -> None:
     port = free_port()
     result = gearmanctl("work", "task", "--", "cat", at=("127.0.0.1", port))
     assert (result.status, result.output) == (NO_SERVER, b"")
@@ -266,7 +270,9 @@ def test_no_server() -> None:
     assert "Traceback" not in result.errors
 
 
-def test_a_server_that_comes_back(launch: Callable[[], Server], work: Work, task: str) -> None:
+def test_restarted_server_gets_the_worker_again(
+    launch: Callable[[], Server], work: Work, task: str
+) -> None:
     server = launch()
     worker = work(server, task, "--", "rev")
     server.kill()
@@ -280,7 +286,7 @@ def test_a_server_that_comes_back(launch: Callable[[], Server], work: Work, task
     assert "Traceback" not in result.errors
 
 
-def test_several_servers(launch: Callable[[], Server], start: Start, task: str) -> None:
+def test_several_servers_are_served(launch: Callable[[], Server], start: Start, task: str) -> None:
     servers = (launch(), launch())
     start("work", task, "--", "rev", at=servers)
     for server in servers:
@@ -291,7 +297,7 @@ def test_several_servers(launch: Callable[[], Server], start: Start, task: str) 
 
 
 @each_signal
-def test_a_signal_ends_an_idle_worker(
+def test_signal_ends_an_idle_worker(
     server: Server, run_program: Start, task: str, number: int, jobs: int
 ) -> None:
     command = [os.fsencode(word) for word in (sys.executable, "-W", "error", "-c", SAYS_IDLE)]
@@ -305,7 +311,7 @@ def test_a_signal_ends_an_idle_worker(
 
 
 @each_signal
-def test_a_signal_lets_it_finish_its_jobs(
+def test_signal_lets_the_worker_finish_its_jobs(
     server: Server,
     work: Work,
     task: str,
@@ -321,16 +327,16 @@ def test_a_signal_lets_it_finish_its_jobs(
     worker.signal(number)
     assert "a second signal stops it at once" in worker.error()
     assert stays(lambda: worker.process.poll() is None, 0.1)
-    held.let_go()
+    held.release()
     assert worker.end() == Result(DONE, b"", "")
     assert results(client, *requests) == [b"data"] * jobs
-    # It has taken no other.
+    # The worker has accepted no other job.
     assert not other.complete
     eventually(lambda: server.counts(task) == (1, 0, 0))
 
 
 @each_signal
-def test_a_second_signal_stops_it(
+def test_second_signal_kills_the_command(
     server: Server,
     work: Work,
     task: str,
@@ -350,7 +356,7 @@ def test_a_second_signal_stops_it(
     assert result.status == 128 + number
     assert "Traceback" not in result.errors
     eventually(lambda: not any(map(is_alive, held.processes)), "the end of the command")
-    # What it was is nobody's result: another worker does the job.
+    # The output of the killed command is discarded, and another worker does the job.
     start_worker(server.address, {task: reverse})
     assert results(client, request) == [b"atad"]
 
@@ -368,7 +374,7 @@ def test_process_left_running_with_the_pipes_does_not_hold_up_the_job(
     assert "left a process running that still has its output" in worker.error()
 
 
-def test_second_signal_ends_it_while_a_process_left_running_has_the_pipes(
+def test_second_signal_ends_the_worker_while_a_process_left_running_has_the_pipes(
     server: Server, work: Work, task: str, client: GearmanClient, tmp_path: Path
 ) -> None:
     file = tmp_path / "left running"
@@ -389,26 +395,26 @@ def test_second_signal_ends_it_while_a_process_left_running_has_the_pipes(
         os.kill(left, signal.SIGKILL)
 
 
-def test_ctrl_c_is_not_for_the_command(
+def test_ctrl_c_does_not_reach_the_command(
     server: Server,
     work: Work,
     task: str,
     held: Held,
     client: GearmanClient,
 ) -> None:
-    """A terminal sends it to the whole process group."""
+    """A terminal sends SIGINT to the whole process group."""
     worker = work(server, task, *held.command)
     request = submit(client, task, b"data")
     held.wait()
     os.killpg(worker.process.pid, signal.SIGINT)
     worker.error()
     assert all(map(is_alive, held.processes))
-    held.let_go()
+    held.release()
     assert worker.end() == Result(DONE, b"", "")
     assert results(client, request) == [b"data"]
 
 
-def test_a_worker_that_is_killed_has_not_done_its_job(
+def test_job_of_a_killed_worker_is_queued_again(
     server: Server,
     work: Work,
     task: str,
@@ -420,7 +426,7 @@ def test_a_worker_that_is_killed_has_not_done_its_job(
     held.wait()
     worker.signal(signal.SIGKILL)
     assert worker.end().status == -signal.SIGKILL
-    # Its command is nobody's now.
+    # The command runs on without a parent, so kill it.
     for process in held.processes:
         os.kill(process, signal.SIGKILL)
     work(server, task, "--", sys.executable, "-c", "print('done by another')")

@@ -1,1 +1,1 @@
-"""Programs written for python-gearman and its forks, run with gearman_sync in its place."""
+"""Tests with programs for python-gearman and its forks, run with gearman_sync instead."""

@@ -1,4 +1,4 @@
-"""The compatibility mode for one test, the programs, and workers that end with the test."""
+"""Fixtures for the compatibility mode, the programs, and workers that end with the test."""
 
 from __future__ import annotations
 
@@ -24,50 +24,50 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _clean(no_leak: None, no_hang: None) -> None:
-    """Every test here is watched."""
+    """Check every test in this directory for leaks and hangs."""
 
 
 @pytest.fixture
 def nothing() -> Iterator[None]:
-    """Nothing named `gearman` is imported, whatever other tests have done."""
+    """Unload all modules named `gearman` for the test."""
     with nothing_imported():
         yield
 
 
 @pytest.fixture
 def gearman(nothing: None) -> Any:
-    """What ``import gearman`` gives in the mode."""
+    """The result of ``import gearman`` in the mode."""
     gearman_sync.install_as_gearman()
     return sys.modules["gearman"]
 
 
 @pytest.fixture
 def load(nothing: None) -> Callable[[str], Any]:
-    """Imports a program of `programs`, which installs the mode itself."""
+    """Import a program of `programs`, which installs the mode itself."""
     return lambda name: importlib.import_module(f"tests.compat.programs.{name}")
 
 
 @pytest.fixture
 def server(gearmand: Gearmand) -> Gearmand:
-    """The shared gearmand. The test leaves it alive."""
+    """The shared gearmand. Tests must not kill it."""
     return gearmand
 
 
 @pytest.fixture
 def launch(start_gearmand: Callable[..., Gearmand]) -> Callable[..., Gearmand]:
-    """Starts a gearmand for one test, which may be killed."""
+    """Start a gearmand for one test, which is allowed to kill it."""
     return start_gearmand
 
 
 @pytest.fixture
 def host(server: Gearmand) -> str:
-    """The address of the server, as programs have it in their settings."""
+    """The server's address in the format of programs' settings."""
     return "{}:{}".format(*server.address)
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Running]]:
-    """Starts a program in a process of its own, for one test."""
+    """Start a program in a separate process, for one test."""
     with contextlib.ExitStack() as stack:
 
         def start(*command: object, **options: Any) -> Running:
@@ -80,7 +80,7 @@ def start() -> Iterator[Callable[..., Running]]:
 
 @pytest.fixture
 def work() -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
-    """Lets a worker work in a thread, until it ends or the test does: `method` of it is called."""
+    """Call `method` of a worker in a thread, until it returns or the test ends."""
     with contextlib.ExitStack() as stack:
 
         def start(
@@ -96,7 +96,7 @@ def work() -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
 
 @pytest.fixture
 def link(server: Gearmand) -> Iterator[ScriptedClient]:
-    """A plain connection to the server."""
+    """A scripted connection to the server."""
     link = ScriptedClient(server.address)
     yield link
     link.close()

@@ -1,4 +1,4 @@
-"""Running programs."""
+"""Runs programs in processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROGRAMS = Path(__file__).resolve().parent / "programs"
 
 
 class Running:
-    """A program in a process of its own."""
+    """A program in a separate process."""
 
     def __init__(self, *command: object, cwd: Path | None = None) -> None:
         self.process = subprocess.Popen(
@@ -30,19 +30,19 @@ class Running:
         )
 
     def line(self) -> str:
-        """The next line that it writes."""
+        """Return the next line of the program's output."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.process.communicate()[1]
         return line.rstrip("\n")
 
     def end(self) -> tuple[str, str, int]:
-        """Wait for its end. Returns what it has written, to both, and its exit status."""
+        """Wait for the program's end. Return its output, its errors and its exit status."""
         out, errors = self.process.communicate(timeout=PATIENCE)
         return out, errors, self.process.returncode
 
     def kill(self) -> None:
-        """End it at once, and all that it has started."""
+        """Kill the program and everything that it has started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, 9)
         with self.process:

@@ -55,7 +55,7 @@ def test_a_batch_that_crashes(
         "good": {"exitCode": 0, "stdout": "FILE"},
     }
     assert "an exception in a job" in caplog.messages
-    call.result(PATIENCE)  # It has processed one.
+    call.result(PATIENCE)  # The worker has processed one batch.
     backend.client.shutdown()
 
 
@@ -115,7 +115,7 @@ def test_calls(rpc: Any, server: Server, host: str, task: str) -> None:
 
 @pytest.mark.slow
 def test_a_call_that_times_out(rpc: Any, host: str, task: str) -> None:
-    """It is CREATED, also after its client was shut down."""
+    """The request's state is CREATED, even after the shutdown of its client."""
     with pytest.raises(rpc.TimeoutError, match=r"2\.5"):
         rpc.call(host, f"{task}nobody", {}, timeout=2.5)
 
@@ -127,12 +127,12 @@ def test_a_call_that_times_out(rpc: Any, host: str, task: str) -> None:
 def test_reconnecting(
     load: Load, work: Work, launch: Callable[[], Server], task: str, caplog: Any
 ) -> None:
-    """All that was registered is so again; both of its calls take jobs."""
+    """All registrations are repeated, and both kinds of calls do jobs."""
     caplog.set_level(logging.INFO)
     server = launch()
     module = load("reconnecting")
     stop, away = threading.Event(), threading.Event()
-    # A minute otherwise.
+    # The default is one minute.
     worker = module.GearmanWorker(["{}:{}".format(*server.address)], max_outage=1.0)
     worker.set_client_id(b"worker-1")
     for name in (task, f"{task}-2"):
@@ -160,7 +160,7 @@ def test_reconnecting(
 
 
 class Results:
-    """A worker that was made without its class's constructor, as tests make some."""
+    """A worker that skips its class's constructor, as some tests do."""
 
     @staticmethod
     def make(module: Any, connections: list[Any], outcomes: list[Any]) -> Any:
@@ -195,7 +195,7 @@ def test_a_worker_without_its_constructor(load: Load, caplog: pytest.LogCaptureF
         broken.work_with_reconnect(stop, logging.getLogger("test"))
 
 
-# Tests of programs, with mocks.
+# Programs' own tests, with mocks.
 
 
 def test_requests_made_by_hand(gearman: Any) -> None:
@@ -217,7 +217,7 @@ def test_requests_made_by_hand(gearman: Any) -> None:
 
 
 def test_a_mocked_client(load: Load, gearman: Any) -> None:
-    """As a program's own tests have it: none of its requests was ever submitted."""
+    """A program's own test, whose requests were never submitted."""
     module = load("archive_backend")
     request = gearman.job.GearmanJobRequest(mock.Mock(), background=True, max_attempts=0)
 
@@ -238,7 +238,7 @@ def test_a_mocked_client(load: Load, gearman: Any) -> None:
 
 
 def test_jobs_made_by_hand(load: Load, gearman: Any) -> None:
-    """Of workers, the callbacks are tested with jobs like this."""
+    """Tests of callbacks create such jobs."""
     worker = load("archive_worker").ArchiveWorker(["localhost"], ["a"])
     data = {"tasks": {"1": {"arguments": "x"}}}
     job = gearman.job.GearmanJob(None, None, "a", "unique", data)

@@ -1,4 +1,4 @@
-"""``python -m gearman_sync.compat``: programs in which not a line is changed."""
+"""``python -m gearman_sync.compat`` with unchanged programs."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ sys.exit(3)
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Where a program is, with a module beside it."""
+    """A directory with a program and a module next to it."""
     (tmp_path / "program.py").write_text(SHOWS)
     (tmp_path / "beside.py").write_text(f"DIRECTORY = {str(tmp_path)!r}\n")
     return tmp_path
 
 
 def test_a_file(start: Start, directory: Path) -> None:
-    """What comes after it is for the program, whatever it looks like."""
+    """All arguments after the file belong to the program, whatever they look like."""
     arguments = ("--as", "-m", "-h", "--", "x y", "")
     out, errors, status = start(*COMMAND, directory / "program.py", *arguments).end()
     assert (errors, status) == ("", 3)

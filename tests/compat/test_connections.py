@@ -1,4 +1,4 @@
-"""`connection_list`, what is in it, and the settings of `connection_class`."""
+"""`connection_list`, its items, and the settings of `connection_class`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KINDS = pytest.mark.parametrize("kind", ["client", "worker", "admin"])
 
 
 def make(module: Any, kind: str, *hosts: Any) -> Any:
-    """A client or worker of a program, or an admin client."""
+    """Create a client or worker of a program, or an admin client."""
     if kind == "client":
         return module.GearmanClient(list(hosts))
     if kind == "worker":
@@ -47,7 +47,7 @@ def make(module: Any, kind: str, *hosts: Any) -> Any:
 
 
 def use(used: Any, kind: str, task: str) -> None:
-    """Have it connect."""
+    """Make the client, worker or admin client connect."""
     if kind == "client":
         used.submit_job(task, b"", background=True)
     elif kind == "worker":
@@ -73,7 +73,7 @@ def test_settings_reach_the_sockets(
     expected = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 11, "TCP_KEEPCNT": 4}
     assert expected.items() <= options.items()
     used.connection_list[0].close()
-    use(used, kind, task)  # A second socket has them, too.
+    use(used, kind, task)  # A second socket has the options too.
     (options,) = options_of(gearmand.port)
     assert expected.items() <= options.items()
     used.shutdown()
@@ -83,7 +83,7 @@ def test_settings_reach_the_sockets(
 def test_whose_settings_count(
     load: Load, start_gearmand: Callable[[], Gearmand], task: str
 ) -> None:
-    """Those of a server's dict, before those of the connection, before those of its class."""
+    """A server's dict overrides the connection, which overrides the class."""
     gearmand = start_gearmand()
     module = load("reconnecting")
     host = {"host": gearmand.host, "port": gearmand.port, "keepidle": 7}
@@ -138,7 +138,7 @@ def test_tls(load: Load, tls_certificates: Path, tls_tunnel: Stunnel, task: str)
 
 @KINDS
 def test_connected(load: Load, kind: str, server: Server, host: str, task: str) -> None:
-    """Before, during and after; and it can be used again."""
+    """Check before, during and after a connection, and after reuse."""
     used = make(load("reconnecting"), kind, host)
     (connection,) = used.connection_list
     assert (connection.gearman_host, connection.gearman_port) == server.address
@@ -160,7 +160,7 @@ def test_connected(load: Load, kind: str, server: Server, host: str, task: str) 
 def test_a_server_that_is_gone(
     load: Load, kind: str, launch: Callable[[], Server], task: str
 ) -> None:
-    """`connected` says so as soon as there is a call in which that is noticed."""
+    """`connected` becomes False with the first call that detects the loss."""
     server = launch()
     module = load("reconnecting")
     used = make(module, kind, server.address)
@@ -206,7 +206,7 @@ def test_adding_connections(load: Load, gearman: Any, server: Server, host: str,
 def test_a_list_that_is_assigned(
     gearman: Any, form: Any, server: Server, host: str, task: str
 ) -> None:
-    """Of connections, or of what a host list may have. What was there before is forgotten."""
+    """The list can contain connections or items of a host list. The previous list is forgotten."""
     name, port = server.address
     client = gearman.GearmanClient([f"127.0.0.1:{free_port()}"])
     client.connection_list = [
@@ -228,7 +228,7 @@ def test_a_list_that_is_assigned(
 
 @KINDS
 def test_a_list_that_is_changed_too_late(load: Load, kind: str, host: str, task: str) -> None:
-    """It is refused as long as something is connected, and what is connected stays so."""
+    """The change is refused while a connection exists, and existing connections stay open."""
     module = load("reconnecting")
     used = make(module, kind, host)
     use(used, kind, task)
@@ -242,7 +242,7 @@ def test_a_list_that_is_changed_too_late(load: Load, kind: str, host: str, task:
     used.connection_list = [added]
     with pytest.raises(module.gearman.errors.InvalidClientState, match="can't be changed"):
         use(used, kind, task)
-    connection.close()  # It is not in the list, and of this all the same.
+    connection.close()  # A connection that was removed from the list still belongs to the client.
     assert not connection.connected
     used.connection_list = [connection]
     use(used, kind, task)
@@ -253,7 +253,7 @@ def test_a_list_that_is_changed_too_late(load: Load, kind: str, host: str, task:
 def test_what_a_worker_knows_survives_a_change(
     gearman: Any, server: Server, host: str, task: str
 ) -> None:
-    """Its tasks and its client id, which it was given before it had this server."""
+    """Functions and the client id survive, although they were set before the server was added."""
     worker = gearman.GearmanWorker([])
     worker.register_task(task, lambda worker, job: worker.stop())
     worker.set_client_id(f"{task}-id")
@@ -318,7 +318,7 @@ def test_all_servers_are_dead(gearman: Any, task: str) -> None:
 
 
 def test_clients_leave_nothing_behind(gearman: Any, host: str, task: str) -> None:
-    """Descriptors, above all: programs make a client for each call."""
+    """Programs create a client for each call, so descriptors must be closed."""
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("this system does not list a process's descriptors")
     before = len(os.listdir("/proc/self/fd"))
@@ -334,7 +334,7 @@ def test_clients_leave_nothing_behind(gearman: Any, host: str, task: str) -> Non
 
 @KINDS
 def test_many_closes(load: Load, kind: str, server: Server, host: str, task: str) -> None:
-    """The server never has more than one connection of it, and in the end none."""
+    """The server never sees more than one connection of the client, and none at the end."""
     client_id = f"{task}-{kind}"
     used = make(load("reconnecting"), kind, host)
     if kind == "worker":
@@ -347,7 +347,7 @@ def test_many_closes(load: Load, kind: str, server: Server, host: str, task: str
 
 
 def test_sockets_are_not_inherited(gearman: Any, host: str, task: str) -> None:
-    """By programs that a callback starts: they would keep a connection open."""
+    """A child process of a callback must not keep a connection open."""
     client = gearman.GearmanClient([host])
     client.submit_job(task, b"", background=True)
     address = host.split(":")

@@ -1,4 +1,4 @@
-"""Workers with copies of python-gearman's `work`, made of its three functions."""
+"""Workers with copies of python-gearman's `work`, which consists of three methods."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def submit(gearman: Any, host: str, task: str, count: int) -> None:
-    """Submit so many background jobs."""
+    """Submit `count` background jobs."""
     client = gearman.GearmanClient([host])
     jobs = [{"task": task, "data": str(number), "unique": str(number)} for number in range(count)]
     client.submit_multiple_jobs(jobs, background=True, poll_timeout=PATIENCE)
@@ -49,7 +49,7 @@ def give_back(worker: Any, job: Any) -> Any:
 
 
 def test_a_counter_ends_it(load: Load, gearman: Any, server: Server, host: str, task: str) -> None:
-    """Neither one job more, nor one less: the job that is counted last is done."""
+    """The worker does exactly the counted number of jobs."""
     module = load("counting_worker")
     submit(gearman, host, task, 5)
     for left in (3, 1):
@@ -61,7 +61,7 @@ def test_a_counter_ends_it(load: Load, gearman: Any, server: Server, host: str, 
 
 
 def test_it_works_again(load: Load, gearman: Any, server: Server, host: str, task: str) -> None:
-    """The same worker, whose connections were closed by the loop, each by its own `close`."""
+    """The same worker works again after the loop has closed each of its connections."""
     module = load("counting_worker")
     submit(gearman, host, task, 6)
     worker = module.CountingWorker([host], max_jobs=2)
@@ -75,7 +75,7 @@ def test_it_works_again(load: Load, gearman: Any, server: Server, host: str, tas
 def test_several_servers(
     load: Load, gearman: Any, launch: Callable[[], Server], task: str, work: Work
 ) -> None:
-    """One of them is dead. All jobs of the others are done."""
+    """One server is dead. The worker does all jobs of the others."""
     module = load("counting_worker")
     hosts = ["{}:{}".format(*launch().address) for _ in range(2)]
     for host in hosts:
@@ -97,18 +97,18 @@ def status_of(gearman: Any, host: str, task: str) -> dict[str, Any]:
 def test_several_processes(
     start: Callable[..., Running], gearman: Any, server: Server, host: str, task: str
 ) -> None:
-    """Each gets the worker pickled, and polls it with functions from outside of its class."""
+    """Each process receives a pickled worker, and polls it with functions outside of its class."""
     submit(gearman, host, task, 2)
     out, errors, status = start(PROGRAMS / "counting_worker.py", host, task).end()
     assert (out, status) == ("left [0, 0]\n", 0), errors
     assert server.counts(task)[0] == 0
 
 
-# What the callback is told.
+# The callback's argument.
 
 
 def test_when_the_callback_is_called(gearman: Any, host: str, task: str) -> None:
-    """First with False; then when a job has come and while it is held, and when it is done."""
+    """The callback is called first with False, then after a received job, then after it is done."""
     submit(gearman, host, task, 2)
     worker = gearman.GearmanWorker([host])
     seen: list[Any] = []
@@ -178,7 +178,7 @@ def test_one_connection_of_several(gearman: Any, launch: Callable[[], Server], t
 
 @pytest.fixture
 def counting(load: Load, gearman: Any, launch: Callable[[], Server], task: str) -> Iterator[Any]:
-    """A server that may be killed, a worker of it with a copy of `work`, and what it has done."""
+    """A server that can be killed, a worker with a copy of `work`, and a list of the jobs done."""
 
     class Counting:
         server = launch()
@@ -205,7 +205,7 @@ def test_a_server_that_is_killed(counting: Any, task: str) -> None:
 
 
 def test_a_retry_around_it(counting: Any, gearman: Any, task: str) -> None:
-    """It goes on with the server that is started again, and does each of its jobs, once."""
+    """The worker continues after each restart of the server, and does each job once."""
     call = spawn(counting.worker.work_and_retry)
     for count in range(1, 4):
         submit(gearman, counting.host, task, 4)
@@ -217,7 +217,7 @@ def test_a_retry_around_it(counting: Any, gearman: Any, task: str) -> None:
     eventually(lambda: counting.server.counts(task)[:2] == (0, 0))
     counting.worker.cont = False
     submit(gearman, counting.host, task, 1)
-    # Not each of the three: some it has not even noticed.
+    # The worker might not notice some of the three restarts.
     assert call.result(PATIENCE) >= 1
     assert sorted(counting.done[:16]) == sorted([b"0", b"1", b"2", b"3"] * 4)
 
@@ -225,7 +225,7 @@ def test_a_retry_around_it(counting: Any, gearman: Any, task: str) -> None:
 def test_a_server_that_dies_during_a_job(
     counting: Any, gearman: Any, task: str, start_worker: Any
 ) -> None:
-    """The client submits it again; what the worker has to say of the first goes nowhere."""
+    """The client submits the job again. The worker's result of the first run is discarded."""
     begun, opened = threading.Event(), threading.Event()
 
     def slow(worker: Any, job: Any) -> Any:
@@ -256,7 +256,7 @@ def test_a_server_that_dies_during_a_job(
 def test_a_server_that_comes_back_meanwhile(
     load: Load, gearman: Any, launch: Callable[[], Server], task: str, work: Work
 ) -> None:
-    """The program never hears of that connection, but it is not left behind when all others end."""
+    """The program does not know that connection, which still has to end with the others."""
     first, second = launch(), launch()
     second.kill()
     hosts = ["{}:{}".format(*server.address) for server in (first, second)]
@@ -275,7 +275,7 @@ def test_a_server_that_comes_back_meanwhile(
 def test_a_job_while_another_server_does_not_answer(
     load: Load, gearman: Any, server: Server, host: str, task: str
 ) -> None:
-    """It is not held up until that is given up."""
+    """The job does not wait until the attempt to connect times out."""
     submit(gearman, host, task, 2)
     with black_hole() as hole:
         worker = load("counting_worker").CountingWorker([host, hole], max_jobs=2)
@@ -286,7 +286,7 @@ def test_a_job_while_another_server_does_not_answer(
     assert server.counts(task)[0] == 0
 
 
-# Jobs that are held, or just done, when the loop is left.
+# Jobs that are held or just done when the program leaves the loop.
 
 
 def test_a_held_job_is_for_another_worker(
@@ -327,7 +327,7 @@ def test_a_held_job_is_done_by_the_next_poll(
 
 
 def test_a_held_job_when_work_is_called(gearman: Any, server: Server, host: str, task: str) -> None:
-    """As by programs that look with `establish_worker_connections` whether there is a server."""
+    """Some programs call `establish_worker_connections` to check for a server."""
     submit(gearman, host, task, 1)
     worker = gearman.GearmanWorker([host])
     done = []
@@ -372,7 +372,7 @@ def check_results(gearman: Any, host: str, task: str, count: int) -> None:
 
 
 def test_a_result_right_before_close(gearman: Any, host: str, task: str) -> None:
-    """It gets there, and the job is not done twice."""
+    """The result arrives, and the job is not done twice."""
     check_results(gearman, host, task, 20)
 
 
@@ -384,7 +384,7 @@ def test_many_results_right_before_close(gearman: Any, host: str, task: str) -> 
 def test_a_worker_that_is_dropped(
     gearman: Any, start_worker: Any, server: Server, host: str, task: str
 ) -> None:
-    """Its connections end, and the job that it held is another's."""
+    """The connections are closed, and another worker does the held job."""
     submit(gearman, host, task, 1)
     worker = gearman.GearmanWorker([host])
     worker.register_task(task, give_back)
@@ -396,7 +396,7 @@ def test_a_worker_that_is_dropped(
 
 
 def test_shutdown_by_another_thread(gearman: Any, server: Server, host: str, task: str) -> None:
-    """The poll ends at once, as it would if the server had gone."""
+    """The poll ends at once, as after the loss of the server."""
     for _ in range(20):
         worker = gearman.GearmanWorker([host])
         worker.register_task(task, give_back)
@@ -410,7 +410,7 @@ def test_shutdown_by_another_thread(gearman: Any, server: Server, host: str, tas
 
 
 def test_many_rounds(gearman: Any, server: Server, host: str, task: str, start_worker: Any) -> None:
-    """Polls that end by their timeout, over and over, with foreground jobs in between."""
+    """Polls time out repeatedly, with foreground jobs in between."""
     worker = gearman.GearmanWorker([host])
     worker.register_task(task, give_back)
     stop = threading.Event()
@@ -438,7 +438,7 @@ def test_many_rounds(gearman: Any, server: Server, host: str, task: str, start_w
 def test_two_workers_share_what_there_is(
     load: Load, gearman: Any, server: Server, host: str, task: str, work: Work
 ) -> None:
-    """Each job is done once, by one or the other."""
+    """One of the two workers does each job, once."""
     module = load("counting_worker")
     submit(gearman, host, task, 40)
     done: list[Any] = []
@@ -458,7 +458,7 @@ def test_two_workers_share_what_there_is(
 
 
 def test_a_gate_beside_it(gearman: Any, start_worker: Any, host: str, task: str) -> None:
-    """While one worker does a job, another one polls, and neither waits for the other."""
+    """While one worker does a job, another one polls. Neither waits for the other."""
     gate = Gate()
     address = host.split(":")
     start_worker((address[0], int(address[1])), {f"{task}-slow": gate})

@@ -1,4 +1,4 @@
-"""Clients and workers that are copied, pickled, or handed over to other processes."""
+"""Clients and workers that are copied, pickled, or passed to other processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COPIES = pytest.mark.parametrize(
 
 @COPIES
 def test_copies_work(load: Load, copied: Copying, host: str, task: str) -> None:
-    """With their servers, tasks, names and encoders; and each with connections of its own."""
+    """A copy has the same servers, functions, client id and encoders, and its own connections."""
     counting = load("counting_worker")
     worker = counting.MultiGearmanWorker([host], jobs=1)
     worker.set_client_id(f"{task}-worker")
@@ -58,7 +58,7 @@ def test_copies_work(load: Load, copied: Copying, host: str, task: str) -> None:
 
 @COPIES
 def test_after_it_has_worked(load: Load, copied: Copying, host: str, task: str) -> None:
-    """All is closed again, so it can be copied again."""
+    """After use, all connections are closed, so the object can be copied again."""
     counting = load("counting_worker")
     client = load("reconnecting").GearmanClient([host])
     worker = counting.MultiGearmanWorker([host], jobs=1)
@@ -102,7 +102,7 @@ def test_what_is_connected_is_not_copied(
 
 @COPIES
 def test_connections(load: Load, copied: Copying) -> None:
-    """A copy is to the same server, with the same settings, and is nobody's."""
+    """A copy has the same server and settings, and no owner."""
     module = load("reconnecting")
     connection = module.GearmanConnection("host", 4711)
     other = copied(connection)
@@ -129,7 +129,7 @@ def test_jobs_and_requests(gearman: Any, copied: Copying, host: str, task: str) 
 def test_a_fork_of_a_worker_that_is_polled(
     load: Load, gearman: Any, server: Server, host: str, task: str
 ) -> None:
-    """The child makes connections of its own at once, and does not touch its parent's."""
+    """The child creates its own connections at once, and does not touch its parent's."""
     counting = load("counting_worker")
     worker = counting.MultiGearmanWorker([host], jobs=1)
     worker.register_task(task, counting.count_down)

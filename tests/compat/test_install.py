@@ -1,4 +1,4 @@
-"""`install_as_gearman`: what `import gearman` finds afterwards, in each of its forms."""
+"""`install_as_gearman` and all forms of `import gearman` afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support import require_module
 
 from .support import ROOT
 
-# What programs import, and from where.
+# The names that programs import, by module.
 IMPORTED: dict[str, tuple[str, ...]] = {
     "gearman": (
         *("GearmanClient", "GearmanWorker", "GearmanAdminClient", "DataEncoder"),
@@ -92,7 +92,7 @@ def test_modules_that_are_not_there(gearman: Any, name: str) -> None:
 
 
 def test_patching(gearman: Any) -> None:
-    """By name, as programs' tests do."""
+    """Programs' tests patch objects by name."""
     with mock.patch("gearman.client.GearmanClient") as kind:
         assert gearman.client.GearmanClient is kind
     with mock.patch("gearman.GearmanClient.submit_job", return_value="done") as submit:
@@ -139,7 +139,7 @@ def test_a_module_without_a_file(nothing: None) -> None:
 
 
 def test_the_other_package_is_found_afterwards(nothing: None) -> None:
-    """The mode lasts as long as `sys.modules` has it, and changes no package."""
+    """The mode ends when its entries in `sys.modules` are removed, and changes no package."""
     require_module("gearman")
     install_as_gearman()
     for name in [name for name in sys.modules if name.partition(".")[0] == "gearman"]:
@@ -160,7 +160,7 @@ def test_an_import_of_the_library_installs_nothing() -> None:
 
 
 def test_the_library_stays_as_it_is(gearman: Any) -> None:
-    """The mode has classes of its own, and shares the exceptions."""
+    """The mode has its own classes, and shares the exceptions."""
     assert gearman.GearmanClient is not gearman_sync.GearmanClient
     assert issubclass(gearman.GearmanClient, gearman_sync.GearmanClient)
     assert gearman.errors.ServerUnavailable is gearman_sync.errors.ServerUnavailable

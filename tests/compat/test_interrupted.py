@@ -1,4 +1,4 @@
-"""What leaves a worker's loop early: exceptions of callbacks, signals, and `shutdown`."""
+"""Early ends of a worker's loop: exceptions of callbacks, signals, and `shutdown`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def poll(worker: Any) -> None:
-    """Poll until something is raised."""
+    """Poll until an exception is raised."""
     connections = worker.establish_worker_connections()
     worker.poll_connections_until_stopped(connections, lambda _: True)
 
@@ -44,7 +44,7 @@ def test_a_callback_that_leaves(
     loop: Callable[[Any], None],
     kind: type[BaseException],
 ) -> None:
-    """It comes out of the loop, the connections are closed, and the job is for another worker."""
+    """The exception propagates, the connections are closed, and another worker does the job."""
     client = gearman.GearmanClient([host])
     worker = gearman.GearmanWorker([host])
 
@@ -73,7 +73,7 @@ def test_a_callback_that_leaves(
 def test_a_callback_that_raises(
     gearman: Any, host: str, task: str, loop: Callable[[Any], None]
 ) -> None:
-    """Its job fails, with what it has raised as a warning, and the loop goes on."""
+    """The job fails with the exception as a warning, and the loop continues."""
     client = gearman.GearmanClient([host])
     worker = gearman.GearmanWorker([host])
 
@@ -98,7 +98,7 @@ def test_a_callback_that_raises(
 def test_the_function_of_the_poll_raises(
     gearman: Any, start_worker: Any, server: Server, host: str, task: str, loop: Any
 ) -> None:
-    """Or `after_poll`. The worker can go on, or be closed."""
+    """`after_poll` can raise too. Then the worker can continue or be closed."""
 
     class Wrong(gearman.GearmanWorker):  # type: ignore[misc]
         def after_poll(self, any_activity: bool) -> bool:
@@ -121,7 +121,7 @@ def test_the_function_of_the_poll_raises(
 
 
 def test_shutdown_by_a_callback(gearman: Any, server: Server, host: str, task: str) -> None:
-    """Of its own job the result is lost, so it is for another worker; nothing hangs."""
+    """The result of the callback's own job is lost, so another worker does it. Nothing hangs."""
     for loop in (poll, lambda worker: worker.work()):
         client = gearman.GearmanClient([host])
         request = client.submit_job(task, b"", wait_until_complete=False)
@@ -143,7 +143,7 @@ def test_shutdown_by_a_callback(gearman: Any, server: Server, host: str, task: s
 
 
 def test_close_by_a_callback(gearman: Any, server: Server, host: str, task: str) -> None:
-    """As shutdown, but the worker can be used again."""
+    """The effect is that of shutdown, except that the worker can be used again."""
     client = gearman.GearmanClient([host])
     client.submit_job(task, b"", background=True)
     worker = gearman.GearmanWorker([host])
@@ -158,7 +158,7 @@ def test_close_by_a_callback(gearman: Any, server: Server, host: str, task: str)
 
 
 def test_polling_by_a_callback(gearman: Any, host: str, task: str) -> None:
-    """A client polls in a callback of a worker that is polled: neither is in the other's way."""
+    """A client polls in a callback of a polled worker. Neither disturbs the other."""
     client = gearman.GearmanClient([host])
     worker = gearman.GearmanWorker([host])
 
@@ -192,7 +192,7 @@ def test_polling_by_a_callback(gearman: Any, host: str, task: str) -> None:
     client.shutdown()
 
 
-# Signals, in processes of their own.
+# Signals, in separate processes.
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="it has other signals")
 
@@ -225,7 +225,10 @@ QUICK = (("raise", True), ("shutdown", False), ("work", True), ("interrupt", Fal
 def test_signals(
     start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str, how: str, busy: bool
 ) -> None:
-    """While it waits for jobs, and in the middle of one, which is then for another worker."""
+    """Send the signal while the worker waits, or in the middle of a job.
+
+    Another worker then does that job.
+    """
     host = "{}:{}".format(*gearmand.address)
     program = start(PROGRAMS / "loop.py", how, host, task)
     if how != "work":
@@ -237,7 +240,7 @@ def test_signals(
         assert program.line() == "job hang"
     program.process.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGTERM)
     if busy and how == "raise":
-        # The exception of the handler is the callback's: the job has failed, and it goes on.
+        # The handler's exception counts as the callback's: the job fails and the worker continues.
         eventually(lambda: gearmand.counts(task) == (0, 0, 1))
         program.process.send_signal(signal.SIGTERM)
     out, errors, status = program.end()
@@ -256,7 +259,7 @@ def test_signals(
     client.shutdown()
 
 
-# An exception of a signal handler, at the places at which CPython looks for signals.
+# An exception of a signal handler at each place where CPython checks for signals.
 
 
 def interrupt() -> None:
@@ -264,7 +267,7 @@ def interrupt() -> None:
 
 
 def one_round(worker: Any, timeout: float) -> None:
-    """What a copy of `work` does, until it has done a job."""
+    """Do the same as a copy of `work`, until a job is done."""
     done = len(worker.done)
     connections = worker.establish_worker_connections()
     worker.poll_connections_until_stopped(connections, lambda _: len(worker.done) == done, timeout)
@@ -275,7 +278,7 @@ def one_round(worker: Any, timeout: float) -> None:
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 41])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_at_every_place(gearman: Any, task: str, step: int) -> None:
-    """The worker can be closed, and used again; and no job is lost, or kept for ever."""
+    """The worker can be closed and used again, and no job is lost or held forever."""
     server = EmbeddedServer()
     worker = gearman.GearmanWorker([server.address])
     worker.done = []

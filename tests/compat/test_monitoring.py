@@ -1,4 +1,4 @@
-"""Checks and dashboards: what they do with the rows of the admin client."""
+"""Checks and dashboards, which process the rows of the admin client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def admin(gearman: Any, host: str) -> Any:
 
 @pytest.fixture
 def queued(gearman: Any, host: str, task: str) -> Any:
-    """Two jobs that wait: the client, and the requests."""
+    """A client and two requests of queued jobs."""
     client = gearman.GearmanClient([host])
     requests = [client.submit_job(task, b"", unique=f"{task}-{n}", background=True) for n in "01"]
     yield requests
@@ -84,7 +84,7 @@ def test_worker_rows(admin: Any, server: Server, start_worker: Any, task: str) -
 
 
 def test_job_rows(admin: Any, queued: Any, task: str) -> None:
-    """By the handle of a request, which is a name, the row of its job is found."""
+    """The row of a job is found by the handle of its request, which is a name."""
     rows = {row["handle"]: row for row in admin.get_jobs()}
     for request in queued:
         row = rows[request.job.handle]
@@ -126,7 +126,7 @@ def test_a_check(
 
 
 def test_a_check_that_is_run(start: Callable[..., Running], task: str) -> None:
-    """Without a server. What it prints and its exit status are all that is known of it."""
+    """Without a server, the only results are the output and the exit status."""
     host = f"127.0.0.1:{free_port()}"
     out, errors, status = start(PROGRAMS / "check_gearman.py", "-H", host, "-t", task).end()
     assert (out, errors, status) == ("CRITICAL - gearmand is not there\n", "", 2)

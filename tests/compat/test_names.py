@@ -1,4 +1,4 @@
-"""Names of tasks, jobs and uniques: programs take them for str, and others for bytes."""
+"""Names of functions, jobs and uniques, which some programs use as str and others as bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def job(gearman: Any, work: Work, host: str, task: str) -> Any:
-    """A job that was done, as its submitter has it; `seen` is the same as the worker had it."""
+    """A finished job from the submitter's view; its `seen` is the same from the worker's view."""
     seen: list[Any] = []
     worker = gearman.GearmanWorker([host])
     worker.register_task(task.encode(), lambda worker, job: seen.append(job))
@@ -70,7 +70,7 @@ def test_both_sides_have_the_same(job: Any, task: str) -> None:
 
 
 def test_as_keys(job: Any, task: str) -> None:
-    """Whatever the keys are, and whatever is looked up."""
+    """Any type of key can be looked up with any type."""
     assert {task: 1}[job.task] == 1
     assert {task.encode(): 1}[job.task] == 1
     assert {job.task: 1}[task] == 1
@@ -80,7 +80,7 @@ def test_as_keys(job: Any, task: str) -> None:
 
 
 def test_elsewhere(job: Any, task: str, tmp_path: Any) -> None:
-    """They go where text goes."""
+    """Names work wherever text does."""
     assert json.dumps({job.task: [job.unique]}) == json.dumps({task: ["unique"]})
     again = pickle.loads(pickle.dumps(job.task))
     assert again == task
@@ -131,7 +131,7 @@ def test_uniques_that_are_made_here(gearman: Any, host: str, task: str) -> None:
 
 
 def test_keys_that_are_passed_over(gearman: Any, host: str, task: str) -> None:
-    """As python-gearman does: programs hang what they like on their jobs."""
+    """python-gearman ignores unknown keys, so programs attach arbitrary data to their jobs."""
     client = gearman.GearmanClient([host])
     job = {"task": task, "data": b"", "priority": gearman.PRIORITY_LOW, "mine": object()}
     (request,) = client.submit_multiple_jobs([job], background=True)
@@ -146,7 +146,7 @@ def test_keys_that_are_passed_over(gearman: Any, host: str, task: str) -> None:
 def test_the_status_of_a_job_that_somebody_else_submitted(
     gearman: Any, start_worker: Any, host: str, task: str
 ) -> None:
-    """Its handle is all that was kept of it."""
+    """The program has kept only the handle."""
     address = host.split(":")
     gate = Gate()
     start_worker((address[0], int(address[1])), {task: gate})
@@ -172,7 +172,7 @@ def test_the_status_of_a_job_that_somebody_else_submitted(
 
 
 def test_many_names_at_once(gearman: Any, host: str, task: str, work: Work) -> None:
-    """Dispatching by name in one callback."""
+    """One callback dispatches by name."""
     table = {f"{task}-{number}".encode(): number for number in range(5)}
     worker = gearman.GearmanWorker([host])
     for name in table:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_pings(load: Load, server: Server, host: str, task: str) -> None:
-    """The names of tasks, out of requests, are keys of what came, and are submitted again."""
+    """Names of functions from requests serve as keys of results, and are submitted again."""
     module = load("pool_manager")
     worker = module.make_worker([host], task)
     call = spawn(module.work, worker, 60, 0.01)
@@ -30,7 +30,7 @@ def test_pings(load: Load, server: Server, host: str, task: str) -> None:
     assert results == {task: {"response": "PASS", "device": task}}
     assert module.send_pings(client, failed, timeout=0.01)[0] == [absent]
     client.submit_job(task, {"action": "quit"}, wait_until_complete=False)
-    call.result(PATIENCE)  # A KeyboardInterrupt out of the callback.
+    call.result(PATIENCE)  # The callback has raised KeyboardInterrupt.
     assert not worker.connection_list[0].connected
     client.shutdown()
 
@@ -38,7 +38,7 @@ def test_pings(load: Load, server: Server, host: str, task: str) -> None:
 def test_a_server_that_goes_away(
     load: Load, launch: Callable[[], Server], task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The loop goes on, however often `work` raises, and does jobs again when there is a server."""
+    """The loop survives all exceptions of `work`, and does jobs again once a server is up."""
     caplog.set_level(logging.ERROR, "pool")
     server = launch()
     server.kill()

@@ -1,4 +1,4 @@
-"""A program for python3_gearman: overridden hooks, jobs that submit jobs, stopping by signals."""
+"""A program for python3_gearman: overridden hooks, nested submits, and stopping by signals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def ship(load: Load, work: Work, host: str, task: str) -> Any:
-    """The program's module, with a worker of it that works."""
+    """The program's module, with a running worker."""
     module = load("ship_worker")
     module.worker = module.ShipWorker(host, task)
     module.worker.register_task(f"{task}transfer", module.transfer)
@@ -69,7 +69,7 @@ def test_a_job_that_crashes(ship: Any, host: str, task: str) -> None:
 
 
 def test_many_in_the_background(ship: Any, server: Server, host: str, task: str) -> None:
-    """They are complete when they are accepted, and so is waiting for them."""
+    """Accepted background jobs are complete, so waiting for them returns at once."""
     client = ship.python3_gearman.GearmanClient([host])
     jobs = [{"task": f"{task}transfer", "data": json.dumps({"files": []})}] * 5
     submitted = client.submit_multiple_jobs(jobs, background=True, wait_until_complete=False)
@@ -85,7 +85,7 @@ def test_many_in_the_background(ship: Any, server: Server, host: str, task: str)
 def test_stopping_by_signals(
     start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str
 ) -> None:
-    """SIGQUIT ends the job early; SIGINT shuts the worker down, which is how the program ends."""
+    """SIGQUIT ends the job early. SIGINT shuts the worker down, which ends the program."""
     host = "{}:{}".format(*gearmand.address)
     ship = start(PROGRAMS / "ship_worker.py", host, task)
     assert ship.line() == str(ship.process.pid)

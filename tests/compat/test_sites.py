@@ -1,4 +1,4 @@
-"""The programs of web sites: commands that are workers, and functions with pickled arguments."""
+"""Programs of web sites: commands that run workers, and functions with pickled arguments."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_after_job_ends_the_work(load: Load, server: Server, host: str, task: st
 def test_a_copy_of_work_with_a_stopwatch(
     start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str
 ) -> None:
-    """It forks for each job, with connections, and ends when it has had none for a while."""
+    """The program forks for each job while connected, and ends after some time without a job."""
     host = "{}:{}".format(*gearmand.address)
     command = start(PROGRAMS / "hooked_commands.py", host, task, 3)
     client = gearman.GearmanClient([host])
@@ -96,7 +96,7 @@ def test_functions_with_pickled_arguments(site: Any, work: Work, task: str) -> N
 
 
 def test_background_tasks(site: Any, server: Server, task: str) -> None:
-    """Those of high priority first; and what is returned has the handle, to ask for the status."""
+    """Jobs of high priority run first, and the returned handle allows querying the status."""
     client = site.SiteClient()
     order: list[Any] = []
     low = client.dispatch_background_task(task, "usual", uniq=f"{task}-1")
@@ -118,7 +118,7 @@ def test_background_tasks(site: Any, server: Server, task: str) -> None:
     with pytest.raises(SystemExit):
         call.result(PATIENCE)
     assert order == ["urgent", "usual"]
-    # The second was not completed, so it is for another worker.
+    # The second job was not completed, so another worker does it.
     eventually(lambda: server.counts(f"site.{task}") == (1, 0, 0))
     worker = site.SiteWorker()
     worker.register_task(task, lambda worker, job: worker.stop())

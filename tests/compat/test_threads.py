@@ -22,7 +22,7 @@ THREADS = 20
 
 @pytest.fixture
 def switching() -> Iterator[None]:
-    """Threads take turns after almost every step."""
+    """Make threads switch after almost every step."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -30,7 +30,7 @@ def switching() -> Iterator[None]:
 
 
 def in_threads(function: Callable[[int], None]) -> None:
-    """Call it in so many threads at once, and raise what one of them does."""
+    """Call `function` in several threads at once, and raise the exception of any of them."""
     barrier = threading.Barrier(THREADS)
 
     def call(number: int) -> None:
@@ -44,7 +44,7 @@ def in_threads(function: Callable[[int], None]) -> None:
 def test_they_share_a_client(
     gearman: Any, start_worker: Any, server: Server, host: str, task: str
 ) -> None:
-    """With all that programs do with one."""
+    """Use everything that programs use of a client."""
     start_worker(server.address, {task: echo})
     client = gearman.GearmanClient([host])
 
@@ -69,7 +69,7 @@ def test_they_share_a_client(
 def test_the_first_calls_are_made_at_once(
     gearman: Any, switching: None, start_worker: Any, server: Server, host: str, task: str
 ) -> None:
-    """They are over one and the same connection, so that no request is lost with another one."""
+    """The calls share one connection, so that no request is lost with a second one."""
     start_worker(server.address, {task: echo})
     for _ in range(5):
         client = gearman.GearmanClient([host])
@@ -101,13 +101,16 @@ def test_shutdown_while_they_wait(gearman: Any, host: str, task: str) -> None:
     waiting.wait(PATIENCE)
     client.shutdown()
     for call in calls:
-        # Who was too late to wait is told that there is nothing to wait for.
+        # A thread that was too late to wait gets an exception.
         assert isinstance(call.exception(PATIENCE), (gearman.errors.InvalidClientState, type(None)))
     assert {request.state for request in requests} <= {"UNKNOWN", "CREATED"}
 
 
 def test_workers_in_threads(load: Load, server: Server, host: str, task: str) -> None:
-    """Each has its own, as programs without processes do; together they do each job once."""
+    """Each thread has its own worker, as in programs without processes.
+
+    Together they do each job once.
+    """
     module = load("counting_worker")
     done: list[bytes] = []
     workers = [module.CountingWorker([host], max_jobs=5) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""The other side of that: collects tasks, submits them in batches, and yields their results."""
+"""The client of archive_worker: collects tasks, submits them in batches, and yields the results."""
 
 # ruff: noqa: E402
 

@@ -1,4 +1,4 @@
-"""A monitoring check: whether a task has workers, and how many jobs of it wait."""
+"""A monitoring check for the number of a task's workers and queued jobs."""
 
 # ruff: noqa: E402, UP031
 

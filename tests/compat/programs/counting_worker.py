@@ -46,7 +46,7 @@ class CountingWorker(gearman.GearmanWorker):  # type: ignore[misc]
             current_connection.close()
 
     def work_and_retry(self, poll_timeout: float = 60) -> int:
-        """`work` until it is over. Returns how often the server was away."""
+        """Call `work` until it returns normally. Return the number of lost servers."""
         away = 0
         while True:
             try:
@@ -62,7 +62,7 @@ class CountingWorker(gearman.GearmanWorker):  # type: ignore[misc]
 
 
 class MultiGearmanWorker(GearmanWorker):  # type: ignore[misc]
-    """Works in several processes, which get it pickled."""
+    """Works in several processes, each with a pickled copy."""
 
     def __init__(self, host_list: Any = None, jobs: int = 1) -> None:
         super().__init__(host_list=host_list)
@@ -83,7 +83,7 @@ def count_down(worker: MultiGearmanWorker, job: Any) -> Any:
 
 
 def gearman_work(gm_worker: MultiGearmanWorker, poll_timeout: float) -> int:
-    """What each process does. Returns how many jobs are left to do."""
+    """Work in one process. Return the number of remaining jobs."""
     continue_working = True
     worker_connections: Any = []
 

@@ -24,7 +24,7 @@ class HookedGearmanWorker(gearman.GearmanWorker):  # type: ignore[misc]
 
 
 class HaltIfInactiveWorker(HookedGearmanWorker):
-    """Ends when it has had no job for so many seconds, which another process counts."""
+    """Ends after some seconds without a job. Another process measures the time."""
 
     halt_timeout = 5.0
 

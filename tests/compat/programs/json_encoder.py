@@ -1,4 +1,4 @@
-"""What several of the programs here have in a module of their own: data is JSON."""
+"""The JSON encoder that several of these programs share."""
 
 # ruff: noqa: E402
 

@@ -1,4 +1,7 @@
-"""A worker that is interrupted: the first argument says how, the others are server and task."""
+"""A worker that is interrupted.
+
+The arguments are the kind of interruption, the server and the task.
+"""
 
 # ruff: noqa: E402
 
@@ -17,7 +20,7 @@ signalled = threading.Event()
 
 
 class Stop(Exception):
-    """What a signal handler raises."""
+    """Raised by a signal handler."""
 
 
 def callback(worker: Any, job: Any) -> Any:

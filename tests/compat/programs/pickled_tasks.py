@@ -78,7 +78,7 @@ class SiteWorker(gearman.GearmanWorker):  # type: ignore[misc]
 
 
 def gearman_job(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator: the function gets the arguments of the job."""
+    """Decorate a function so that it receives the arguments of the job."""
 
     def gm_job(worker: Any, job: Any) -> Any:
         return function(*job.data["args"], **job.data["kwargs"])

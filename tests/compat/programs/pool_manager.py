@@ -1,4 +1,4 @@
-"""A worker with servers given as dicts, which tries again when they went away; and its client."""
+"""A worker with servers given as dicts, which retries after a lost connection, and its client."""
 
 # ruff: noqa: E402, TRY400
 

@@ -1,4 +1,4 @@
-"""A worker that goes on when its server was away, and settings for all connections."""
+"""A worker that continues after its server was down, and settings for all connections."""
 
 # ruff: noqa: E402, TRY300
 

@@ -1,4 +1,4 @@
-"""Remote procedure calls: a worker that finds its handlers by their names, and a client of it."""
+"""Remote procedure calls: a worker that finds its handlers by name, and its client."""
 
 # ruff: noqa: E402, RET506
 
@@ -59,7 +59,7 @@ class RPCServer(gearman.GearmanWorker):  # type: ignore[misc]
 
 
 class RPCClientError(Exception):
-    """The base of what follows."""
+    """The base of the errors below."""
 
 
 class TimeoutError(RPCClientError):
@@ -71,7 +71,7 @@ class RPCError(RPCClientError):
 
 
 class RPCServerError(RPCClientError):
-    """The worker says what was wrong."""
+    """The worker reports an error."""
 
 
 class GearmanClient(gearman.GearmanClient):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""A worker on a ship, for python3_gearman: its hooks report, send the result, and submit more."""
+"""A worker for python3_gearman, whose hooks report, send the result, and submit more jobs."""
 
 # ruff: noqa: E402, BLE001, LOG015
 
