@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Server = Gearmand | EmbeddedServer
 
 
-def test_batches(load: Load, work: Work, server: Server, host: str, task: str) -> None:
+def test_batches_give_results(load: Load, work: Work, server: Server, host: str, task: str) -> None:
     stop = threading.Event()
     worker = load("archive_worker").ArchiveWorker([host], [task], shutdown_event=stop)
     call = work(worker, poll_timeout=0.05)
@@ -39,7 +39,7 @@ def test_batches(load: Load, work: Work, server: Server, host: str, task: str) -
     backend.client.shutdown()
 
 
-def test_a_batch_that_crashes(
+def test_crashed_batch_is_reported(
     load: Load, work: Work, host: str, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = load("archive_worker").ArchiveWorker([host], [task], max_jobs_to_process=1)
@@ -59,7 +59,7 @@ def test_a_batch_that_crashes(
     backend.client.shutdown()
 
 
-def test_waiting_for_a_batch_whose_server_dies(
+def test_wait_for_a_batch_ends_when_its_server_dies(
     gearman: Any, load: Load, launch: Callable[[], Server], task: str
 ) -> None:
     server = launch()
@@ -75,7 +75,7 @@ def test_waiting_for_a_batch_whose_server_dies(
     backend.client.shutdown()
 
 
-def test_the_wait_that_the_mode_has_itself(
+def test_wait_until_any_job_completed_of_the_mode(
     gearman: Any, start_worker: Callable[..., Any], server: Server, host: str, task: str
 ) -> None:
     start_worker(server.address, {task: lambda job: job.data})
@@ -103,7 +103,7 @@ def rpc(load: Load, work: Work, host: str, task: str) -> Any:
     call.result(PATIENCE)
 
 
-def test_calls(rpc: Any, server: Server, host: str, task: str) -> None:
+def test_calls_give_results(rpc: Any, server: Server, host: str, task: str) -> None:
     assert rpc.call(host, f"{task}approve", {"jobUUID": "1-2"}) == ["approving: ", "1-2"]
     assert rpc.call(host, f"{task}list") == []
     with pytest.raises(rpc.RPCServerError, match="jobUUID"):
@@ -114,7 +114,7 @@ def test_calls(rpc: Any, server: Server, host: str, task: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_call_that_times_out(rpc: Any, host: str, task: str) -> None:
+def test_call_times_out(rpc: Any, host: str, task: str) -> None:
     """The request's state is CREATED, even after the shutdown of its client."""
     with pytest.raises(rpc.TimeoutError, match=r"2\.5"):
         rpc.call(host, f"{task}nobody", {}, timeout=2.5)
@@ -124,7 +124,7 @@ def test_a_call_that_times_out(rpc: Any, host: str, task: str) -> None:
 
 
 @pytest.mark.slow
-def test_reconnecting(
+def test_reconnected_worker_registers_again(
     load: Load, work: Work, launch: Callable[[], Server], task: str, caplog: Any
 ) -> None:
     """All registrations are repeated, and both kinds of calls do jobs."""
@@ -181,7 +181,7 @@ class Results:
         return FakeReconnectingWorker()
 
 
-def test_a_worker_without_its_constructor(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+def test_worker_without_its_constructor_works(load: Load, caplog: pytest.LogCaptureFixture) -> None:
     module = load("reconnecting")
     lost = module.gearman.errors.ServerUnavailable("connection lost")
     worker = Results.make(module, [[], [object()], [object()]], [lost, None])
@@ -198,7 +198,7 @@ def test_a_worker_without_its_constructor(load: Load, caplog: pytest.LogCaptureF
 # Programs' own tests, with mocks.
 
 
-def test_requests_made_by_hand(gearman: Any) -> None:
+def test_requests_can_be_created_by_hand(gearman: Any) -> None:
     stand_in = mock.Mock()
     request = gearman.job.GearmanJobRequest(stand_in, background=True, max_attempts=0)
     assert request.job is request.gearman_job is stand_in
@@ -216,7 +216,7 @@ def test_requests_made_by_hand(gearman: Any) -> None:
     assert "FAILED" in repr(request)
 
 
-def test_a_mocked_client(load: Load, gearman: Any) -> None:
+def test_client_can_be_mocked(load: Load, gearman: Any) -> None:
     """A program's own test, whose requests were never submitted."""
     module = load("archive_backend")
     request = gearman.job.GearmanJobRequest(mock.Mock(), background=True, max_attempts=0)
@@ -237,7 +237,7 @@ def test_a_mocked_client(load: Load, gearman: Any) -> None:
     assert submitted["task"] == b"name"
 
 
-def test_jobs_made_by_hand(load: Load, gearman: Any) -> None:
+def test_jobs_can_be_created_by_hand(load: Load, gearman: Any) -> None:
     """Tests of callbacks create such jobs."""
     worker = load("archive_worker").ArchiveWorker(["localhost"], ["a"])
     data = {"tasks": {"1": {"arguments": "x"}}}

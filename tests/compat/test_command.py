@@ -39,7 +39,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_file(start: Start, directory: Path) -> None:
+def test_file_runs_with_its_arguments(start: Start, directory: Path) -> None:
     """All arguments after the file belong to the program, whatever they look like."""
     arguments = ("--as", "-m", "-h", "--", "x y", "")
     out, errors, status = start(*COMMAND, directory / "program.py", *arguments).end()
@@ -51,13 +51,13 @@ def test_a_file(start: Start, directory: Path) -> None:
     ]
 
 
-def test_a_file_of_the_directory(start: Start, directory: Path) -> None:
+def test_file_in_the_current_directory_runs(start: Start, directory: Path) -> None:
     out, errors, status = start(*COMMAND, "program.py", "-v", cwd=directory).end()
     assert (errors, status) == ("", 3)
     assert out.splitlines()[1:] == ["True", "True ['-v']"]
 
 
-def test_a_module(start: Start, directory: Path) -> None:
+def test_module_runs_with_its_arguments(start: Start, directory: Path) -> None:
     out, errors, status = start(*COMMAND, "-m", "program", "-m", "a", cwd=directory).end()
     assert (errors, status) == ("", 3)
     assert out.splitlines() == [
@@ -67,14 +67,14 @@ def test_a_module(start: Start, directory: Path) -> None:
     ]
 
 
-def test_another_name(start: Start, tmp_path: Path) -> None:
+def test_mode_under_another_name(start: Start, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("import python3_gearman as g\nprint(g.GearmanWorker.__module__)\n")
     out, errors, status = start(*COMMAND, "--as", "python3_gearman", program).end()
     assert (out, errors, status) == ("gearman_sync.compat.worker\n", "", 0)
 
 
-def test_a_traceback(start: Start, tmp_path: Path) -> None:
+def test_traceback_starts_at_the_program(start: Start, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("import gearman\n\nraise ValueError('the program is wrong')\n")
     out, errors, status = start(*COMMAND, program).end()
@@ -91,7 +91,7 @@ def test_a_traceback(start: Start, tmp_path: Path) -> None:
         (("--as",), "expected one argument"),
     ],
 )
-def test_wrong_arguments(
+def test_wrong_arguments_are_a_usage_error(
     nothing: None,
     arguments: tuple[str, ...],
     said: str,
@@ -108,7 +108,7 @@ def test_wrong_arguments(
     assert "gearman" not in sys.modules
 
 
-def test_a_missing_module(start: Start) -> None:
+def test_missing_module_fails(start: Start) -> None:
     _, errors, status = start(*COMMAND, "-m", "there_is_no_such_module").end()
     assert status == 1
     assert "No module named there_is_no_such_module" in errors

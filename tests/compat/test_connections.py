@@ -80,7 +80,7 @@ def test_settings_reach_the_sockets(
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="it does not list sockets")
-def test_whose_settings_count(
+def test_settings_have_precedence(
     load: Load, start_gearmand: Callable[[], Gearmand], task: str
 ) -> None:
     """A server's dict overrides the connection, which overrides the class."""
@@ -105,7 +105,7 @@ def test_whose_settings_count(
 
 
 @KINDS
-def test_a_server_that_does_not_answer(load: Load, kind: str, task: str) -> None:
+def test_connect_timeout_of_the_class_applies(load: Load, kind: str, task: str) -> None:
     module = load("reconnecting")
     module.GearmanConnection.connect_timeout = 0.1
     with black_hole() as hole:
@@ -121,7 +121,9 @@ def test_a_server_that_does_not_answer(load: Load, kind: str, task: str) -> None
         used.shutdown()
 
 
-def test_tls(load: Load, tls_certificates: Path, tls_tunnel: Stunnel, task: str) -> None:
+def test_tls_settings_connect(
+    load: Load, tls_certificates: Path, tls_tunnel: Stunnel, task: str
+) -> None:
     module = load("reconnecting")
     client = module.GearmanClient([])
     keys = client_keys(tls_certificates)
@@ -137,7 +139,9 @@ def test_tls(load: Load, tls_certificates: Path, tls_tunnel: Stunnel, task: str)
 
 
 @KINDS
-def test_connected(load: Load, kind: str, server: Server, host: str, task: str) -> None:
+def test_connected_follows_the_connection(
+    load: Load, kind: str, server: Server, host: str, task: str
+) -> None:
     """Check before, during and after a connection, and after reuse."""
     used = make(load("reconnecting"), kind, host)
     (connection,) = used.connection_list
@@ -157,7 +161,7 @@ def test_connected(load: Load, kind: str, server: Server, host: str, task: str) 
 
 
 @KINDS
-def test_a_server_that_is_gone(
+def test_connected_is_false_after_the_server_died(
     load: Load, kind: str, launch: Callable[[], Server], task: str
 ) -> None:
     """`connected` becomes False with the first call that detects the loss."""
@@ -187,7 +191,9 @@ def works_again(used: Any, kind: str, task: str) -> bool:
     return bool(used.connection_list[0].connected)
 
 
-def test_adding_connections(load: Load, gearman: Any, server: Server, host: str, task: str) -> None:
+def test_added_connections_are_used(
+    load: Load, gearman: Any, server: Server, host: str, task: str
+) -> None:
     module = load("reconnecting")
     client = module.GearmanClient([])
     with pytest.raises(gearman.errors.ServerUnavailable):
@@ -203,7 +209,7 @@ def test_adding_connections(load: Load, gearman: Any, server: Server, host: str,
 
 
 @pytest.mark.parametrize("form", [str, tuple, dict, "GearmanConnection", "library"])
-def test_a_list_that_is_assigned(
+def test_assigned_list_replaces_the_servers(
     gearman: Any, form: Any, server: Server, host: str, task: str
 ) -> None:
     """The list can contain connections or items of a host list. The previous list is forgotten."""
@@ -227,7 +233,9 @@ def test_a_list_that_is_assigned(
 
 
 @KINDS
-def test_a_list_that_is_changed_too_late(load: Load, kind: str, host: str, task: str) -> None:
+def test_changed_list_is_refused_while_connected(
+    load: Load, kind: str, host: str, task: str
+) -> None:
     """The change is refused while a connection exists, and existing connections stay open."""
     module = load("reconnecting")
     used = make(module, kind, host)
@@ -250,7 +258,7 @@ def test_a_list_that_is_changed_too_late(load: Load, kind: str, host: str, task:
     used.shutdown()
 
 
-def test_what_a_worker_knows_survives_a_change(
+def test_functions_and_client_id_survive_a_changed_list(
     gearman: Any, server: Server, host: str, task: str
 ) -> None:
     """Functions and the client id survive, although they were set before the server was added."""
@@ -268,7 +276,7 @@ def test_what_a_worker_knows_survives_a_change(
     client.shutdown()
 
 
-def test_connections_as_values(gearman: Any) -> None:
+def test_connections_are_values(gearman: Any) -> None:
     kind = gearman.connection.GearmanConnection
     connection = kind("host", 1)
     assert connection == kind("host", "1")
@@ -287,7 +295,7 @@ def test_connections_as_values(gearman: Any) -> None:
         kind()
 
 
-def test_one_of_several_servers_is_dead(
+def test_dead_server_of_several_is_skipped(
     gearman: Any, start_worker: Any, server: Server, host: str, task: str
 ) -> None:
     start_worker(server.address, {task: echo})
@@ -302,7 +310,7 @@ def test_one_of_several_servers_is_dead(
         client.shutdown()
 
 
-def test_all_servers_are_dead(gearman: Any, task: str) -> None:
+def test_all_servers_dead_raises(gearman: Any, task: str) -> None:
     hosts = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     client = gearman.GearmanClient(hosts)
     for max_retries in (0, 0, 2):
@@ -317,7 +325,7 @@ def test_all_servers_are_dead(gearman: Any, task: str) -> None:
         worker.work()
 
 
-def test_clients_leave_nothing_behind(gearman: Any, host: str, task: str) -> None:
+def test_clients_close_their_descriptors(gearman: Any, host: str, task: str) -> None:
     """Programs create a client for each call, so descriptors must be closed."""
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("this system does not list a process's descriptors")
@@ -333,7 +341,9 @@ def test_clients_leave_nothing_behind(gearman: Any, host: str, task: str) -> Non
 
 
 @KINDS
-def test_many_closes(load: Load, kind: str, server: Server, host: str, task: str) -> None:
+def test_repeated_close_leaves_no_connection(
+    load: Load, kind: str, server: Server, host: str, task: str
+) -> None:
     """The server never sees more than one connection of the client, and none at the end."""
     client_id = f"{task}-{kind}"
     used = make(load("reconnecting"), kind, host)

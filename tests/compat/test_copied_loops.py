@@ -48,7 +48,9 @@ def give_back(worker: Any, job: Any) -> Any:
 # Loops that end.
 
 
-def test_a_counter_ends_it(load: Load, gearman: Any, server: Server, host: str, task: str) -> None:
+def test_counter_ends_the_loop(
+    load: Load, gearman: Any, server: Server, host: str, task: str
+) -> None:
     """The worker does exactly the counted number of jobs."""
     module = load("counting_worker")
     submit(gearman, host, task, 5)
@@ -60,7 +62,9 @@ def test_a_counter_ends_it(load: Load, gearman: Any, server: Server, host: str, 
         assert server.counts(task) == (left, 0, 0)
 
 
-def test_it_works_again(load: Load, gearman: Any, server: Server, host: str, task: str) -> None:
+def test_worker_works_again_after_the_loop(
+    load: Load, gearman: Any, server: Server, host: str, task: str
+) -> None:
     """The same worker works again after the loop has closed each of its connections."""
     module = load("counting_worker")
     submit(gearman, host, task, 6)
@@ -72,7 +76,7 @@ def test_it_works_again(load: Load, gearman: Any, server: Server, host: str, tas
         assert server.counts(task) == (left, 0, 0)
 
 
-def test_several_servers(
+def test_several_servers_with_a_dead_one_are_served(
     load: Load, gearman: Any, launch: Callable[[], Server], task: str, work: Work
 ) -> None:
     """One server is dead. The worker does all jobs of the others."""
@@ -94,7 +98,7 @@ def status_of(gearman: Any, host: str, task: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_several_processes(
+def test_several_processes_poll_pickled_workers(
     start: Callable[..., Running], gearman: Any, server: Server, host: str, task: str
 ) -> None:
     """Each process receives a pickled worker, and polls it with functions outside of its class."""
@@ -135,7 +139,7 @@ def test_when_the_callback_is_called(gearman: Any, host: str, task: str) -> None
         connection.close()
 
 
-def test_a_timeout(gearman: Any, host: str, task: str) -> None:
+def test_poll_returns_true_after_its_timeout(gearman: Any, host: str, task: str) -> None:
     worker = gearman.GearmanWorker([host])
     worker.register_task(task, give_back)
     connections = worker.establish_worker_connections()
@@ -148,7 +152,7 @@ def test_a_timeout(gearman: Any, host: str, task: str) -> None:
     assert not connections[0].connected
 
 
-def test_nothing_to_poll(gearman: Any, task: str) -> None:
+def test_poll_without_connections_raises(gearman: Any, task: str) -> None:
     worker = gearman.GearmanWorker([f"127.0.0.1:{free_port()}"])
     worker.register_task(task, give_back)
     for _ in range(3):
@@ -159,7 +163,9 @@ def test_nothing_to_poll(gearman: Any, task: str) -> None:
         worker.establish_connection(worker.connection_list[0])
 
 
-def test_one_connection_of_several(gearman: Any, launch: Callable[[], Server], task: str) -> None:
+def test_establish_connection_connects_all_servers(
+    gearman: Any, launch: Callable[[], Server], task: str
+) -> None:
     hosts = ["{}:{}".format(*launch().address) for _ in range(2)]
     worker = gearman.GearmanWorker(hosts)
     worker.register_task(task, give_back)
@@ -195,7 +201,7 @@ def counting(load: Load, gearman: Any, launch: Callable[[], Server], task: str) 
     Counting.worker.shutdown()
 
 
-def test_a_server_that_is_killed(counting: Any, task: str) -> None:
+def test_killed_server_ends_the_loop(counting: Any, task: str) -> None:
     call = spawn(counting.worker.work)
     eventually(lambda: counting.server.counts(task)[2] == 1)
     counting.server.kill()
@@ -204,7 +210,7 @@ def test_a_server_that_is_killed(counting: Any, task: str) -> None:
     assert type(caught.value).__name__ == "ServerUnavailable"
 
 
-def test_a_retry_around_it(counting: Any, gearman: Any, task: str) -> None:
+def test_retry_loop_survives_restarts(counting: Any, gearman: Any, task: str) -> None:
     """The worker continues after each restart of the server, and does each job once."""
     call = spawn(counting.worker.work_and_retry)
     for count in range(1, 4):
@@ -222,7 +228,7 @@ def test_a_retry_around_it(counting: Any, gearman: Any, task: str) -> None:
     assert sorted(counting.done[:16]) == sorted([b"0", b"1", b"2", b"3"] * 4)
 
 
-def test_a_server_that_dies_during_a_job(
+def test_server_that_dies_during_a_job_gets_it_again(
     counting: Any, gearman: Any, task: str, start_worker: Any
 ) -> None:
     """The client submits the job again. The worker's result of the first run is discarded."""
@@ -253,7 +259,7 @@ def test_a_server_that_dies_during_a_job(
     client.shutdown()
 
 
-def test_a_server_that_comes_back_meanwhile(
+def test_reconnected_server_is_closed_with_the_others(
     load: Load, gearman: Any, launch: Callable[[], Server], task: str, work: Work
 ) -> None:
     """The program does not know that connection, which still has to end with the others."""
@@ -272,7 +278,7 @@ def test_a_server_that_comes_back_meanwhile(
     eventually(lambda: second.counts(task)[2] == 0)
 
 
-def test_a_job_while_another_server_does_not_answer(
+def test_job_does_not_wait_for_a_silent_server(
     load: Load, gearman: Any, server: Server, host: str, task: str
 ) -> None:
     """The job does not wait until the attempt to connect times out."""
@@ -289,7 +295,7 @@ def test_a_job_while_another_server_does_not_answer(
 # Jobs that are held or just done when the program leaves the loop.
 
 
-def test_a_held_job_is_for_another_worker(
+def test_held_job_is_done_by_another_worker(
     gearman: Any, start_worker: Any, server: Server, host: str, task: str
 ) -> None:
     submit(gearman, host, task, 1)
@@ -308,7 +314,7 @@ def test_a_held_job_is_for_another_worker(
     assert other.order == [b"0"]
 
 
-def test_a_held_job_is_done_by_the_next_poll(
+def test_held_job_is_done_by_the_next_poll(
     gearman: Any, server: Server, host: str, task: str
 ) -> None:
     submit(gearman, host, task, 1)
@@ -326,7 +332,9 @@ def test_a_held_job_is_done_by_the_next_poll(
     assert server.counts(task)[0] == 0
 
 
-def test_a_held_job_when_work_is_called(gearman: Any, server: Server, host: str, task: str) -> None:
+def test_held_job_is_done_when_work_is_called(
+    gearman: Any, server: Server, host: str, task: str
+) -> None:
     """Some programs call `establish_worker_connections` to check for a server."""
     submit(gearman, host, task, 1)
     worker = gearman.GearmanWorker([host])
@@ -371,17 +379,17 @@ def check_results(gearman: Any, host: str, task: str, count: int) -> None:
     client.shutdown()
 
 
-def test_a_result_right_before_close(gearman: Any, host: str, task: str) -> None:
+def test_result_right_before_close_arrives(gearman: Any, host: str, task: str) -> None:
     """The result arrives, and the job is not done twice."""
     check_results(gearman, host, task, 20)
 
 
 @pytest.mark.slow
-def test_many_results_right_before_close(gearman: Any, host: str, task: str) -> None:
+def test_many_results_right_before_close_arrive(gearman: Any, host: str, task: str) -> None:
     check_results(gearman, host, task, 500)
 
 
-def test_a_worker_that_is_dropped(
+def test_dropped_worker_closes_its_connections(
     gearman: Any, start_worker: Any, server: Server, host: str, task: str
 ) -> None:
     """The connections are closed, and another worker does the held job."""
@@ -395,7 +403,9 @@ def test_a_worker_that_is_dropped(
     eventually(lambda: server.counts(task) == (0, 0, 1))
 
 
-def test_shutdown_by_another_thread(gearman: Any, server: Server, host: str, task: str) -> None:
+def test_shutdown_by_another_thread_ends_the_poll(
+    gearman: Any, server: Server, host: str, task: str
+) -> None:
     """The poll ends at once, as after the loss of the server."""
     for _ in range(20):
         worker = gearman.GearmanWorker([host])
@@ -409,7 +419,9 @@ def test_shutdown_by_another_thread(gearman: Any, server: Server, host: str, tas
         worker.work()
 
 
-def test_many_rounds(gearman: Any, server: Server, host: str, task: str, start_worker: Any) -> None:
+def test_many_polls_with_timeouts_lose_no_job(
+    gearman: Any, server: Server, host: str, task: str, start_worker: Any
+) -> None:
     """Polls time out repeatedly, with foreground jobs in between."""
     worker = gearman.GearmanWorker([host])
     worker.register_task(task, give_back)
@@ -435,7 +447,7 @@ def test_many_rounds(gearman: Any, server: Server, host: str, task: str, start_w
     client.shutdown()
 
 
-def test_two_workers_share_what_there_is(
+def test_two_workers_share_the_jobs(
     load: Load, gearman: Any, server: Server, host: str, task: str, work: Work
 ) -> None:
     """One of the two workers does each job, once."""
@@ -457,7 +469,9 @@ def test_two_workers_share_what_there_is(
     assert sorted(done, key=int) == [str(number).encode() for number in range(40)]
 
 
-def test_a_gate_beside_it(gearman: Any, start_worker: Any, host: str, task: str) -> None:
+def test_polling_does_not_wait_for_another_worker(
+    gearman: Any, start_worker: Any, host: str, task: str
+) -> None:
     """While one worker does a job, another one polls. Neither waits for the other."""
     gate = Gate()
     address = host.split(":")

@@ -57,7 +57,7 @@ def test_copies_work(load: Load, copied: Copying, host: str, task: str) -> None:
 
 
 @COPIES
-def test_after_it_has_worked(load: Load, copied: Copying, host: str, task: str) -> None:
+def test_copy_after_use_works(load: Load, copied: Copying, host: str, task: str) -> None:
     """After use, all connections are closed, so the object can be copied again."""
     counting = load("counting_worker")
     client = load("reconnecting").GearmanClient([host])
@@ -72,7 +72,7 @@ def test_after_it_has_worked(load: Load, copied: Copying, host: str, task: str) 
 
 
 @COPIES
-def test_a_client_that_has_looked_at_its_queues(load: Load, copied: Copying, host: str) -> None:
+def test_copy_of_a_client_drops_its_queues(load: Load, copied: Copying, host: str) -> None:
     client = load("reconnecting").GearmanClient([host])
     assert client.request_to_rotating_connection_queue.pop(client, None) is None
     assert len(copied(client).request_to_rotating_connection_queue) == 0
@@ -80,7 +80,7 @@ def test_a_client_that_has_looked_at_its_queues(load: Load, copied: Copying, hos
 
 @COPIES
 @pytest.mark.parametrize("kind", ["client", "worker", "admin"])
-def test_what_is_connected_is_not_copied(
+def test_copy_is_not_connected(
     gearman: Any, copied: Copying, kind: str, host: str, task: str
 ) -> None:
     used: Any
@@ -101,7 +101,7 @@ def test_what_is_connected_is_not_copied(
 
 
 @COPIES
-def test_connections(load: Load, copied: Copying) -> None:
+def test_copy_of_a_connection_has_no_owner(load: Load, copied: Copying) -> None:
     """A copy has the same server and settings, and no owner."""
     module = load("reconnecting")
     connection = module.GearmanConnection("host", 4711)
@@ -115,7 +115,9 @@ def test_connections(load: Load, copied: Copying) -> None:
 
 
 @COPIES
-def test_jobs_and_requests(gearman: Any, copied: Copying, host: str, task: str) -> None:
+def test_jobs_and_requests_can_be_copied(
+    gearman: Any, copied: Copying, host: str, task: str
+) -> None:
     client = gearman.GearmanClient([host])
     job = client.submit_job(task, "data", background=True).job
     other = copied(gearman.job.GearmanJob(None, job.handle, job.task, job.unique, job.data))
@@ -126,7 +128,7 @@ def test_jobs_and_requests(gearman: Any, copied: Copying, host: str, task: str) 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_fork_of_a_worker_that_is_polled(
+def test_fork_of_a_polled_worker_connects_anew(
     load: Load, gearman: Any, server: Server, host: str, task: str
 ) -> None:
     """The child creates its own connections at once, and does not touch its parent's."""

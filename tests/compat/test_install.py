@@ -49,14 +49,14 @@ IMPORTED: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("name", IMPORTED)
-def test_what_is_imported(gearman: Any, name: str) -> None:
+def test_imported_module_has_the_names(gearman: Any, name: str) -> None:
     namespace: dict[str, Any] = {}
     for each in IMPORTED[name]:
         exec(f"from {name} import {each}", namespace)
         assert namespace[each] is not None or each == "PRIORITY_NONE"
 
 
-def test_forms_of_imports(gearman: Any) -> None:
+def test_all_forms_of_import_work(gearman: Any) -> None:
     namespace: dict[str, Any] = {}
     for line in (
         "import gearman.client",
@@ -86,12 +86,12 @@ def test_all_modules_are_attributes(gearman: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["client_handler", "compat", "io", "nonsense"])
-def test_modules_that_are_not_there(gearman: Any, name: str) -> None:
+def test_missing_module_raises_import_error(gearman: Any, name: str) -> None:
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module(f"gearman.{name}")
 
 
-def test_patching(gearman: Any) -> None:
+def test_names_can_be_patched(gearman: Any) -> None:
     """Programs' tests patch objects by name."""
     with mock.patch("gearman.client.GearmanClient") as kind:
         assert gearman.client.GearmanClient is kind
@@ -103,14 +103,14 @@ def test_patching(gearman: Any) -> None:
     assert gearman.GearmanWorker is not worker
 
 
-def test_twice(gearman: Any) -> None:
+def test_second_install_changes_nothing(gearman: Any) -> None:
     kind = gearman.GearmanClient
     install_as_gearman()
     assert sys.modules["gearman"] is gearman
     assert gearman.GearmanClient is kind
 
 
-def test_under_another_name(nothing: None) -> None:
+def test_install_under_another_name(nothing: None) -> None:
     install_as_gearman("python3_gearman")
     assert "gearman" not in sys.modules
     other: Any = importlib.import_module("python3_gearman.worker")
@@ -119,7 +119,7 @@ def test_under_another_name(nothing: None) -> None:
     assert other.GearmanWorker is gearman.GearmanWorker
 
 
-def test_another_package_was_imported_before(nothing: None) -> None:
+def test_install_after_another_package_raises(nothing: None) -> None:
     require_module("gearman")
     real = importlib.import_module("gearman")
     assert real.__file__ is not None
@@ -132,13 +132,13 @@ def test_another_package_was_imported_before(nothing: None) -> None:
     install_as_gearman("python3_gearman")
 
 
-def test_a_module_without_a_file(nothing: None) -> None:
+def test_install_over_a_module_without_a_file(nothing: None) -> None:
     sys.modules["gearman"] = types.ModuleType("gearman")
     with pytest.raises(RuntimeError, match="from None"):
         install_as_gearman()
 
 
-def test_the_other_package_is_found_afterwards(nothing: None) -> None:
+def test_other_package_can_be_imported_afterwards(nothing: None) -> None:
     """The mode ends when its entries in `sys.modules` are removed, and changes no package."""
     require_module("gearman")
     install_as_gearman()
@@ -147,7 +147,7 @@ def test_the_other_package_is_found_afterwards(nothing: None) -> None:
     assert "gearman_sync" not in str(importlib.import_module("gearman").__file__)
 
 
-def test_an_import_of_the_library_installs_nothing() -> None:
+def test_import_of_the_library_installs_nothing() -> None:
     program = (
         "import sys, gearman_sync; "
         "print([n for n in sys.modules if 'compat' in n and 'gearman' in n], "
@@ -159,7 +159,7 @@ def test_an_import_of_the_library_installs_nothing() -> None:
     assert ran.stdout == "[] False\n"
 
 
-def test_the_library_stays_as_it_is(gearman: Any) -> None:
+def test_install_leaves_the_library_unchanged(gearman: Any) -> None:
     """The mode has its own classes, and shares the exceptions."""
     assert gearman.GearmanClient is not gearman_sync.GearmanClient
     assert issubclass(gearman.GearmanClient, gearman_sync.GearmanClient)
@@ -168,7 +168,7 @@ def test_the_library_stays_as_it_is(gearman: Any) -> None:
     assert type(gearman_sync.GearmanClient(["localhost"]).connection_list[0]).__name__ == "Server"
 
 
-def test_utilities(gearman: Any) -> None:
+def test_utilities_work(gearman: Any) -> None:
     util = gearman.util
     assert util.disambiguate_server_parameter("host:1") == ("host", 1)
     assert util.disambiguate_server_parameter(("host", 2)) == ("host", 2)

@@ -35,7 +35,7 @@ LOOPS = pytest.mark.parametrize("loop", [poll, lambda worker: worker.work()], id
 
 @LOOPS
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-def test_a_callback_that_leaves(
+def test_exception_that_ends_the_loop_propagates(
     gearman: Any,
     start_worker: Any,
     server: Server,
@@ -70,7 +70,7 @@ def test_a_callback_that_leaves(
 
 
 @LOOPS
-def test_a_callback_that_raises(
+def test_exception_of_a_callback_fails_the_job(
     gearman: Any, host: str, task: str, loop: Callable[[Any], None]
 ) -> None:
     """The job fails with the exception as a warning, and the loop continues."""
@@ -95,7 +95,7 @@ def test_a_callback_that_raises(
 
 
 @LOOPS
-def test_the_function_of_the_poll_raises(
+def test_exception_of_the_poll_function_propagates(
     gearman: Any, start_worker: Any, server: Server, host: str, task: str, loop: Any
 ) -> None:
     """`after_poll` can raise too. Then the worker can continue or be closed."""
@@ -120,7 +120,9 @@ def test_the_function_of_the_poll_raises(
     eventually(lambda: server.counts(task)[2] == 0)
 
 
-def test_shutdown_by_a_callback(gearman: Any, server: Server, host: str, task: str) -> None:
+def test_shutdown_by_a_callback_ends_the_loop(
+    gearman: Any, server: Server, host: str, task: str
+) -> None:
     """The result of the callback's own job is lost, so another worker does it. Nothing hangs."""
     for loop in (poll, lambda worker: worker.work()):
         client = gearman.GearmanClient([host])
@@ -142,7 +144,9 @@ def test_shutdown_by_a_callback(gearman: Any, server: Server, host: str, task: s
         client.shutdown()
 
 
-def test_close_by_a_callback(gearman: Any, server: Server, host: str, task: str) -> None:
+def test_close_by_a_callback_ends_the_loop(
+    gearman: Any, server: Server, host: str, task: str
+) -> None:
     """The effect is that of shutdown, except that the worker can be used again."""
     client = gearman.GearmanClient([host])
     client.submit_job(task, b"", background=True)
@@ -157,7 +161,7 @@ def test_close_by_a_callback(gearman: Any, server: Server, host: str, task: str)
     client.shutdown()
 
 
-def test_polling_by_a_callback(gearman: Any, host: str, task: str) -> None:
+def test_callback_can_poll_a_client(gearman: Any, host: str, task: str) -> None:
     """A client polls in a callback of a polled worker. Neither disturbs the other."""
     client = gearman.GearmanClient([host])
     worker = gearman.GearmanWorker([host])
@@ -197,7 +201,7 @@ def test_polling_by_a_callback(gearman: Any, host: str, task: str) -> None:
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="it has other signals")
 
 
-def test_exit_by_a_callback(
+def test_exit_by_a_callback_ends_the_process(
     start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str
 ) -> None:
     host = "{}:{}".format(*gearmand.address)
@@ -222,7 +226,7 @@ QUICK = (("raise", True), ("shutdown", False), ("work", True), ("interrupt", Fal
         for busy in (False, True)
     ],
 )
-def test_signals(
+def test_signal_ends_the_loop(
     start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str, how: str, busy: bool
 ) -> None:
     """Send the signal while the worker waits, or in the middle of a job.
@@ -277,7 +281,7 @@ def one_round(worker: Any, timeout: float) -> None:
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 41])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_at_every_place(gearman: Any, task: str, step: int) -> None:
+def test_interrupt_at_any_place_loses_no_job(gearman: Any, task: str, step: int) -> None:
     """The worker can be closed and used again, and no job is lost or held forever."""
     server = EmbeddedServer()
     worker = gearman.GearmanWorker([server.address])

@@ -46,7 +46,7 @@ def row_of(admin: Any, task: str) -> Any:
     return row
 
 
-def test_status_rows(admin: Any, queued: Any, task: str) -> None:
+def test_status_rows_are_dicts(admin: Any, queued: Any, task: str) -> None:
     rows = admin.get_status()
     assert isinstance(rows, tuple)
     row = row_of(admin, task)
@@ -71,7 +71,7 @@ def test_status_rows(admin: Any, queued: Any, task: str) -> None:
     assert type(row["task"]) is str
 
 
-def test_worker_rows(admin: Any, server: Server, start_worker: Any, task: str) -> None:
+def test_worker_rows_are_dicts(admin: Any, server: Server, start_worker: Any, task: str) -> None:
     start_worker(server.address, {task: echo})
     rows = [row for row in admin.get_workers() if task in row["tasks"]]
     (row,) = filter(lambda row: len(row["tasks"]) > 0, rows)
@@ -83,7 +83,7 @@ def test_worker_rows(admin: Any, server: Server, start_worker: Any, task: str) -
     assert json.loads(json.dumps(rows))[0]["tasks"] == [task]
 
 
-def test_job_rows(admin: Any, queued: Any, task: str) -> None:
+def test_job_row_is_found_by_the_handle(admin: Any, queued: Any, task: str) -> None:
     """The row of a job is found by the handle of its request, which is a name."""
     rows = {row["handle"]: row for row in admin.get_jobs()}
     for request in queued:
@@ -95,7 +95,7 @@ def test_job_rows(admin: Any, queued: Any, task: str) -> None:
     assert json.dumps(uniques)
 
 
-def test_the_rest(admin: Any, server: Server, queued: Any, task: str) -> None:
+def test_other_admin_commands_work(admin: Any, server: Server, queued: Any, task: str) -> None:
     assert admin.get_version()[0] in "0123456789O"
     assert admin.get_pid().startswith("OK ")
     assert 0 < admin.ping_server() < 10
@@ -105,7 +105,7 @@ def test_the_rest(admin: Any, server: Server, queued: Any, task: str) -> None:
     admin.establish_admin_connection()
 
 
-def test_discovery_and_totals(
+def test_check_discovers_tasks_and_totals(
     load: Load, server: Server, host: str, queued: Any, task: str
 ) -> None:
     module = load("check_gearman")
@@ -113,7 +113,7 @@ def test_discovery_and_totals(
     assert module.totals(host)["queued"] >= 2
 
 
-def test_a_check(
+def test_check_reports_workers_and_queue(
     load: Load, start_worker: Callable[..., ScriptedWorker], server: Server, host: str, task: str
 ) -> None:
     module = load("check_gearman")
@@ -125,7 +125,7 @@ def test_a_check(
     assert module.check(host, task, 0, 0) == (2, f"CRITICAL - {text}")
 
 
-def test_a_check_that_is_run(start: Callable[..., Running], task: str) -> None:
+def test_check_without_a_server_prints_a_line(start: Callable[..., Running], task: str) -> None:
     """Without a server, the only results are the output and the exit status."""
     host = f"127.0.0.1:{free_port()}"
     out, errors, status = start(PROGRAMS / "check_gearman.py", "-H", host, "-t", task).end()

@@ -33,7 +33,7 @@ def job(gearman: Any, work: Work, host: str, task: str) -> Any:
     return job
 
 
-def test_as_str_and_as_bytes(job: Any, task: str) -> None:
+def test_names_work_as_str_and_bytes(job: Any, task: str) -> None:
     names: list[tuple[Any, str]] = [(job.task, task), (job.unique, "unique")]
     wire: Any
     for name, text in (*names, (job.handle, str(job.handle))):
@@ -69,7 +69,7 @@ def test_both_sides_have_the_same(job: Any, task: str) -> None:
     }
 
 
-def test_as_keys(job: Any, task: str) -> None:
+def test_names_work_as_keys(job: Any, task: str) -> None:
     """Any type of key can be looked up with any type."""
     assert {task: 1}[job.task] == 1
     assert {task.encode(): 1}[job.task] == 1
@@ -79,7 +79,7 @@ def test_as_keys(job: Any, task: str) -> None:
     assert job.task in {task.encode(), b""}
 
 
-def test_elsewhere(job: Any, task: str, tmp_path: Any) -> None:
+def test_names_work_as_text(job: Any, task: str, tmp_path: Any) -> None:
     """Names work wherever text does."""
     assert json.dumps({job.task: [job.unique]}) == json.dumps({task: ["unique"]})
     again = pickle.loads(pickle.dumps(job.task))
@@ -96,7 +96,7 @@ def test_elsewhere(job: Any, task: str, tmp_path: Any) -> None:
     assert job.task.partition("-")[0] == "task"
 
 
-def test_names_that_are_no_ascii(gearman: Any, work: Work, host: str, task: str) -> None:
+def test_names_that_are_not_ascii(gearman: Any, work: Work, host: str, task: str) -> None:
     name = f"{task}-grün"
     worker = gearman.GearmanWorker([host])
     worker.register_task(name, lambda worker, job: job.task.encode())
@@ -113,7 +113,7 @@ def test_names_that_are_no_ascii(gearman: Any, work: Work, host: str, task: str)
     client.shutdown()
 
 
-def test_uniques_that_are_made_here(gearman: Any, host: str, task: str) -> None:
+def test_generated_uniques_are_names(gearman: Any, host: str, task: str) -> None:
     client = gearman.GearmanClient([host])
     requests = client.submit_multiple_jobs(
         [{"task": task, "data": b""}, {"task": task, "data": b"", "unique": False}],
@@ -130,7 +130,7 @@ def test_uniques_that_are_made_here(gearman: Any, host: str, task: str) -> None:
     client.shutdown()
 
 
-def test_keys_that_are_passed_over(gearman: Any, host: str, task: str) -> None:
+def test_unknown_keys_are_ignored(gearman: Any, host: str, task: str) -> None:
     """python-gearman ignores unknown keys, so programs attach arbitrary data to their jobs."""
     client = gearman.GearmanClient([host])
     job = {"task": task, "data": b"", "priority": gearman.PRIORITY_LOW, "mine": object()}
@@ -143,7 +143,7 @@ def test_keys_that_are_passed_over(gearman: Any, host: str, task: str) -> None:
     client.shutdown()
 
 
-def test_the_status_of_a_job_that_somebody_else_submitted(
+def test_status_of_a_foreign_job_is_found_by_its_handle(
     gearman: Any, start_worker: Any, host: str, task: str
 ) -> None:
     """The program has kept only the handle."""
@@ -171,7 +171,7 @@ def test_the_status_of_a_job_that_somebody_else_submitted(
     client.shutdown()
 
 
-def test_many_names_at_once(gearman: Any, host: str, task: str, work: Work) -> None:
+def test_callback_dispatches_by_name(gearman: Any, host: str, task: str, work: Work) -> None:
     """One callback dispatches by name."""
     table = {f"{task}-{number}".encode(): number for number in range(5)}
     worker = gearman.GearmanWorker([host])

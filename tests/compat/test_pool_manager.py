@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.slow
-def test_pings(load: Load, server: Server, host: str, task: str) -> None:
+def test_pings_are_answered(load: Load, server: Server, host: str, task: str) -> None:
     """Names of functions from requests serve as keys of results, and are submitted again."""
     module = load("pool_manager")
     worker = module.make_worker([host], task)
@@ -35,7 +35,7 @@ def test_pings(load: Load, server: Server, host: str, task: str) -> None:
     client.shutdown()
 
 
-def test_a_server_that_goes_away(
+def test_retry_loop_survives_a_dead_server(
     load: Load, launch: Callable[[], Server], task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The loop survives all exceptions of `work`, and does jobs again once a server is up."""
@@ -56,7 +56,7 @@ def test_a_server_that_goes_away(
     client.shutdown()
 
 
-def test_a_worker_in_a_thread_that_ends_by_shutdown(
+def test_shutdown_ends_a_worker_in_a_thread(
     load: Load, server: Server, host: str, task: str
 ) -> None:
     module = load("pool_manager")

@@ -39,7 +39,7 @@ def submit(module: Any, host: str, task: str, data: str) -> Any:
     return request
 
 
-def test_hooks_that_send_the_result(ship: Any, host: str, task: str) -> None:
+def test_hook_sends_the_result(ship: Any, host: str, task: str) -> None:
     request = submit(ship, host, f"{task}transfer", json.dumps({"files": ["a", "b"]}))
     assert json.loads(request.result) == {"parts": ["a", "b"], "followers": []}
     assert list(request.status_updates) == [(0, 100), (50, 100), (100, 100)]
@@ -49,26 +49,28 @@ def test_hooks_that_send_the_result(ship: Any, host: str, task: str) -> None:
     assert isinstance(json.dumps(started), str)
 
 
-def test_jobs_that_submit_jobs(ship: Any, start_worker: Any, server: Server, task: str) -> None:
+def test_job_submits_jobs(ship: Any, start_worker: Any, server: Server, task: str) -> None:
     start_worker(server.address, {f"{task}next": lambda job: b"{}"})
     data = json.dumps({"files": [], "followers": ["next", "next"]})
     request = submit(ship, "{}:{}".format(*server.address), f"{task}transfer", data)
     assert json.loads(request.result)["followed"] == ["COMPLETE", "COMPLETE"]
 
 
-def test_a_payload_that_is_none(ship: Any, host: str, task: str) -> None:
+def test_invalid_payload_fails_the_job(ship: Any, host: str, task: str) -> None:
     request = submit(ship, host, f"{task}transfer", "no JSON")
     assert json.loads(request.result)["parts"][0]["reason"] == "Failed to parse"
 
 
-def test_a_job_that_crashes(ship: Any, host: str, task: str) -> None:
+def test_crashed_job_fails(ship: Any, host: str, task: str) -> None:
     request = submit(ship, host, f"{task}transfer", json.dumps({"nothing": 1}))
     assert request.state == "FAILED"
     (said,) = request.data_updates
     assert json.loads(said)[0]["reason"] == "KeyError: 'files'"
 
 
-def test_many_in_the_background(ship: Any, server: Server, host: str, task: str) -> None:
+def test_background_jobs_are_complete_when_accepted(
+    ship: Any, server: Server, host: str, task: str
+) -> None:
     """Accepted background jobs are complete, so waiting for them returns at once."""
     client = ship.python3_gearman.GearmanClient([host])
     jobs = [{"task": f"{task}transfer", "data": json.dumps({"files": []})}] * 5
@@ -82,7 +84,7 @@ def test_many_in_the_background(ship: Any, server: Server, host: str, task: str)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGQUIT"), reason="this system has other signals")
-def test_stopping_by_signals(
+def test_signals_stop_the_program(
     start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str
 ) -> None:
     """SIGQUIT ends the job early. SIGINT shuts the worker down, which ends the program."""

@@ -38,7 +38,7 @@ def test_after_job_ends_the_work(load: Load, server: Server, host: str, task: st
 
 
 @pytest.mark.slow
-def test_a_copy_of_work_with_a_stopwatch(
+def test_copy_of_work_ends_without_jobs(
     start: Callable[..., Running], gearman: Any, gearmand: Gearmand, task: str
 ) -> None:
     """The program forks for each job while connected, and ends after some time without a job."""
@@ -54,7 +54,7 @@ def test_a_copy_of_work_with_a_stopwatch(
     client.shutdown()
 
 
-def test_information_on_a_server(load: Load, link: ScriptedClient, host: str, task: str) -> None:
+def test_server_report_is_complete(load: Load, link: ScriptedClient, host: str, task: str) -> None:
     module = load("hooked_commands")
     worker = module.gearman.GearmanWorker([host])
     worker.set_client_id("reporter")
@@ -80,7 +80,7 @@ def site(load: Load, host: str) -> Any:
     return module
 
 
-def test_functions_with_pickled_arguments(site: Any, work: Work, task: str) -> None:
+def test_pickled_arguments_reach_functions(site: Any, work: Work, task: str) -> None:
     def function(*args: Any, **kwargs: Any) -> Any:
         return {"args": args, "kwargs": kwargs}
 
@@ -95,7 +95,7 @@ def test_functions_with_pickled_arguments(site: Any, work: Work, task: str) -> N
     client.shutdown()
 
 
-def test_background_tasks(site: Any, server: Server, task: str) -> None:
+def test_background_tasks_follow_priority(site: Any, server: Server, task: str) -> None:
     """Jobs of high priority run first, and the returned handle allows querying the status."""
     client = site.SiteClient()
     order: list[Any] = []

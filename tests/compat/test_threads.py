@@ -41,7 +41,7 @@ def in_threads(function: Callable[[int], None]) -> None:
         future.result(PATIENCE)
 
 
-def test_they_share_a_client(
+def test_threads_share_a_client(
     gearman: Any, start_worker: Any, server: Server, host: str, task: str
 ) -> None:
     """Use everything that programs use of a client."""
@@ -66,7 +66,7 @@ def test_they_share_a_client(
     client.shutdown()
 
 
-def test_the_first_calls_are_made_at_once(
+def test_simultaneous_first_calls_share_a_connection(
     gearman: Any, switching: None, start_worker: Any, server: Server, host: str, task: str
 ) -> None:
     """The calls share one connection, so that no request is lost with a second one."""
@@ -86,7 +86,7 @@ def test_the_first_calls_are_made_at_once(
         client.shutdown()
 
 
-def test_shutdown_while_they_wait(gearman: Any, host: str, task: str) -> None:
+def test_shutdown_ends_waiting_threads(gearman: Any, host: str, task: str) -> None:
     client = gearman.GearmanClient([host])
     requests: list[Any] = []
     waiting = threading.Barrier(THREADS + 1)
@@ -106,7 +106,9 @@ def test_shutdown_while_they_wait(gearman: Any, host: str, task: str) -> None:
     assert {request.state for request in requests} <= {"UNKNOWN", "CREATED"}
 
 
-def test_workers_in_threads(load: Load, server: Server, host: str, task: str) -> None:
+def test_workers_in_threads_do_each_job_once(
+    load: Load, server: Server, host: str, task: str
+) -> None:
     """Each thread has its own worker, as in programs without processes.
 
     Together they do each job once.
