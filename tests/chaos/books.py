@@ -147,7 +147,9 @@ class Books:
 
     # Outcomes for clients.
 
-    def told(self, entry: Entry, request: Any, server: str | None, *, returned: bool) -> None:
+    def record_outcome(
+        self, entry: Entry, request: Any, server: str | None, *, returned: bool
+    ) -> None:
         """Record the state of a request at the end of a call.
 
         Args:

@@ -59,7 +59,7 @@ def _large(rng: random.Random) -> int:
     return round(math.exp(rng.uniform(*map(math.log, _LARGE))))
 
 
-def _kept_waiting() -> float:
+def _seconds_without_cpu() -> float:
     """Return the seconds that this thread was ready to run but waited for a processor.
 
     Return 0 if the system does not report them.
@@ -122,9 +122,9 @@ class World:
         #: Set when all connections have been cut, so that nothing is left to wait for.
         self.cut = threading.Event()
         #: Set when the workers have to end.
-        self.over = threading.Event()
-        #: The time at which `over` was set.
-        self.over_since = 0.0
+        self.finished = threading.Event()
+        #: The time at which `finished` was set.
+        self.finished_at = 0.0
         #: The largest delay of a call beyond its timeout, in seconds.
         self.latest = 0.0
         #: The number of clients that have finished waiting for their requests.
@@ -175,14 +175,14 @@ class World:
     @contextlib.contextmanager
     def bound(self, who: str, what: str, seconds: float) -> Iterator[None]:
         """Check that the body of the context takes at most `seconds`."""
-        begun, waited = time.monotonic(), _kept_waiting()
+        begun, waited = time.monotonic(), _seconds_without_cpu()
         try:
             yield
         finally:
             took = time.monotonic() - begun
             self.books.count("calls")
             self.latest = max(self.latest, took - seconds)
-            excuse = self.metronome.lateness(begun) + _kept_waiting() - waited
+            excuse = self.metronome.lateness(begun) + _seconds_without_cpu() - waited
             allowed = seconds + GRACE + excuse
             if took > allowed:
                 self.books.problem(
@@ -438,7 +438,7 @@ class Client:
                 async for _ in items:
                     pass
 
-        self._look_at(requests, returned=await self._call(method, timeout, iterate))
+        self._record_states(requests, returned=await self._call(method, timeout, iterate))
 
     async def _statuses(self, client: Any) -> None:
         asked = [request for request in self._open if request.handle is not None][:5]
@@ -464,7 +464,7 @@ class Client:
             timeout,
             lambda: client.wait_until_jobs_completed(requests, timeout),
         )
-        self._look_at(requests, returned=returned)
+        self._record_states(requests, returned=returned)
 
     # Helpers.
 
@@ -497,7 +497,7 @@ class Client:
             lambda: client.submit_multiple_requests(requests, wait_until_complete, timeout),
         )
         if wait_until_complete:
-            self._look_at(requests, returned=returned)
+            self._record_states(requests, returned=returned)
 
     async def _call(self, what: str, timeout: float, call: Callable[[], Awaitable[Any]]) -> bool:
         """Make a call that can be cancelled and has to return in time.
@@ -524,14 +524,14 @@ class Client:
                 self._books.problem("unexpected", f"{self._name}: {what} raised {error!r}")
         return False
 
-    def _look_at(self, requests: list[GearmanJobRequest], *, returned: bool) -> None:
+    def _record_states(self, requests: list[GearmanJobRequest], *, returned: bool) -> None:
         """Record the states of requests, and keep those that have not ended."""
         for request in requests:
             entry = self._open.get(request)
             if entry is None:
                 continue
             server = self._world.name(request.connection)
-            self._books.told(entry, request, server, returned=returned)
+            self._books.record_outcome(entry, request, server, returned=returned)
             if request.state == constants.JOB_UNKNOWN:
                 self._world.note_loss(self._name, str(request.error))
             if request.complete or request.state == constants.JOB_UNKNOWN:
@@ -551,11 +551,11 @@ class Worker:
 
     async def play(self) -> None:
         """Run one worker after the other until the world ends."""
-        while not self._world.over.is_set():
+        while not self._world.finished.is_set():
             until = time.monotonic() + self._rng.choice((self._rng.uniform(2, 12), _NEVER))
 
             def after_poll(worker: Any, any_activity: bool, until: float = until) -> bool:
-                return time.monotonic() < until and not self._world.over.is_set()
+                return time.monotonic() < until and not self._world.finished.is_set()
 
             kind = type(
                 "Worker", (self._surface.gearman.GearmanWorker,), {"after_poll": after_poll}
@@ -576,8 +576,8 @@ class Worker:
                 with contextlib.suppress(ServerUnavailable), self._ended(made, ended_after):
                     await worker.work(0.3)
             await self._surface.sleep(0.05)
-        took = time.monotonic() - self._world.over_since
-        allowed = 1.0 + GRACE + self._world.metronome.lateness(self._world.over_since)
+        took = time.monotonic() - self._world.finished_at
+        allowed = 1.0 + GRACE + self._world.metronome.lateness(self._world.finished_at)
         if took > allowed:
             self._world.books.problem("late", f"{self._name} ended {took:.2f} s after it should")
 

@@ -70,7 +70,7 @@ class Chaos:
             self._start(stack)
             self._play()
         gc.collect()
-        self._look_for_leaks(descriptors, threads)
+        self._check_for_leaks(descriptors, threads)
         self._books.check(self._sizes_changed())
         self._report()
         return not self._books.problems
@@ -119,12 +119,12 @@ class Chaos:
             AwaitedSurface("asyncio"),
             AwaitedSurface("trio"),
         ]
-        clients = self._people(surfaces, Client, _CLIENTS)
-        workers = self._people(surfaces, Worker, _WORKERS)
+        clients = self._threads(surfaces, Client, _CLIENTS)
+        workers = self._threads(surfaces, Worker, _WORKERS)
         self._begun = time.monotonic()
         for thread in (*clients, *workers):
             thread.start()
-        self._go_wrong()
+        self._apply_faults()
         self._heal()
         self._world.ending.set()
         everybody = len(surfaces) * _CLIENTS
@@ -133,15 +133,15 @@ class Chaos:
         self._world.cut.set()
         self._end(clients)
         self._drain()
-        self._world.over_since = time.monotonic()
-        self._world.over.set()
+        self._world.finished_at = time.monotonic()
+        self._world.finished.set()
         self._end(workers)
         for server in self._servers.values():
             # gearmand's leaks are its own problem.
             if server.kind != "gearmand" and (leaks := server.leaks()):
                 self._books.problem("leaks", leaks)
 
-    def _people(self, surfaces: list[Surface], kind: Any, count: int) -> list[threading.Thread]:
+    def _threads(self, surfaces: list[Surface], kind: Any, count: int) -> list[threading.Thread]:
         """Return a thread for each surface, which runs `count` clients or workers."""
         threads = []
         for surface in surfaces:
@@ -159,7 +159,7 @@ class Chaos:
             )
         return threads
 
-    def _go_wrong(self) -> None:
+    def _apply_faults(self) -> None:
         """Cause the faults of the plan."""
         #: The ends of current faults, each with its time.
         endings: list[tuple[float, Callable[[], None]]] = []
@@ -171,13 +171,13 @@ class Chaos:
             while steps and steps[0].at <= now:
                 step = steps.pop(0)
                 self._done.append((now, step))
-                undo = self._happen(step)
+                undo = self._apply(step)
                 if undo is not None:
                     endings.append((now + step.seconds, undo))
-            self._start_the_dead()
+            self._restart_dead_servers()
             time.sleep(0.01)
 
-    def _happen(self, step: Step) -> Callable[[], None] | None:
+    def _apply(self, step: Step) -> Callable[[], None] | None:
         server = self._servers[step.server]
         if step.what == "kill":
             server.kill()
@@ -185,7 +185,7 @@ class Chaos:
             return server.start
         if step.what == "stop":
             server.pause()
-            return server.go_on
+            return server.resume
         proxy = self._proxies[step.server, step.side]
         if step.what == "inject":
             assert step.fault is not None
@@ -194,7 +194,7 @@ class Chaos:
         (proxy.refuse if step.what == "refuse" else proxy.ignore)()
         return proxy.up
 
-    def _start_the_dead(self) -> None:
+    def _restart_dead_servers(self) -> None:
         for name, server in self._servers.items():
             if server.died:
                 self._books.killed(name)
@@ -210,7 +210,7 @@ class Chaos:
         self._world.healing.set()
         for proxy in self._proxies.values():
             proxy.reset()
-        self._start_the_dead()
+        self._restart_dead_servers()
         for (_, side), proxy in self._proxies.items():
             if side == "workers":
                 proxy.inject(LimitData(direction=Direction.UP))
@@ -221,7 +221,7 @@ class Chaos:
 
     def _drain(self) -> None:
         """Wait until all jobs are done that any worker can do."""
-        self._start_the_dead()
+        self._restart_dead_servers()
         deadline = time.monotonic() + _DRAIN
         for name, server in self._servers.items():
             while (left := server.jobs()) and time.monotonic() < deadline:
@@ -247,12 +247,12 @@ class Chaos:
                     server.kill()
                 sys.stdout.flush()
                 os._exit(1)
-            self._start_the_dead()
+            self._restart_dead_servers()
             time.sleep(0.02)
 
     # The final check.
 
-    def _look_for_leaks(self, descriptors: set[str], threads: set[threading.Thread]) -> None:
+    def _check_for_leaks(self, descriptors: set[str], threads: set[threading.Thread]) -> None:
         try:
             eventually(lambda: not _new_threads(threads), "the end of threads")
         except AssertionError:
@@ -286,13 +286,13 @@ class Chaos:
         )
         self._say(self._books.report())
         if self._books.problems:
-            self._say_what_happened()
+            self._print_faults()
             for name, server in self._servers.items():
                 with contextlib.suppress(ValueError):
                     if output := server.output[-4000:]:
                         self._say(f"{name} said: {output}")
 
-    def _say_what_happened(self) -> None:
+    def _print_faults(self) -> None:
         lines = [(at, f"{step}") for at, step in self._done]
         for (server, side), proxy in self._proxies.items():
             for event in proxy.journal:

@@ -101,7 +101,7 @@ class ServerProcess:
         """Stop the server with SIGSTOP."""
         self._signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Continue the stopped server."""
         self._signal(signal.SIGCONT)
 

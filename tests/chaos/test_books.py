@@ -45,7 +45,7 @@ def tell(
 ) -> Entry:
     entry = books.submitted(job, "client", background=background)
     made = request(background=background, **fields)
-    books.told(entry, made, server, returned=returned)
+    books.record_outcome(entry, made, server, returned=returned)
     return entry
 
 
@@ -71,7 +71,7 @@ def kinds(books: Books) -> list[str]:
 
 
 @pytest.mark.parametrize("job", [JOB, Job(2, "parts", 5, 1000), Job(3, "fail", 0)])
-def test_a_job_that_arrives(job: Job) -> None:
+def test_job_is_unpacked_unchanged(job: Job) -> None:
     assert Job.unpack(job.pack()) == job
 
 
@@ -88,26 +88,26 @@ def test_every_change_of_a_byte_is_recognised() -> None:
 # Outcomes for clients.
 
 
-def test_a_right_result(books: Books) -> None:
+def test_right_result_is_accepted(books: Books) -> None:
     ran(books, JOB, CLEAN)
     complete(books, JOB.result)
     assert kinds(books) == []
     assert books.counts["right results"] == 1
 
 
-def test_the_result_of_another_job(books: Books) -> None:
+def test_result_of_another_job_is_unexpected(books: Books) -> None:
     ran(books, JOB, CLEAN)
     complete(books, Job(2, "ok", 0).result)
     assert kinds(books) == ["unexpected"]
 
 
-def test_a_whole_result_of_another_job_is_wrong_where_bytes_are_changed_too(books: Books) -> None:
+def test_intact_result_of_another_job_is_unexpected_on_the_dirty_server(books: Books) -> None:
     ran(books, JOB, DIRTY)
     complete(books, Job(2, "ok", 0).result, server=DIRTY)
     assert kinds(books) == ["unexpected"]
 
 
-def test_a_result_of_a_job_that_did_not_run(books: Books) -> None:
+def test_result_without_a_run_is_unexpected(books: Books) -> None:
     ran(books, JOB, DIRTY)
     complete(books, JOB.result)
     assert kinds(books) == ["unexpected"]
@@ -117,7 +117,7 @@ def test_a_result_of_a_job_that_did_not_run(books: Books) -> None:
     ("server", "ago", "expected"),
     [(CLEAN, 0, ["unexpected"]), (DIRTY, 0, []), (DIRTY, 100, ["unexpected"])],
 )
-def test_the_result_of_another_job_behind_a_changed_size(
+def test_result_of_another_job_after_a_changed_size_is_counted(
     books: Books, server: str, ago: float, expected: list[str]
 ) -> None:
     changed = time.monotonic() - ago
@@ -128,19 +128,21 @@ def test_the_result_of_another_job_behind_a_changed_size(
 
 
 @pytest.mark.parametrize(("server", "expected"), [(CLEAN, ["unexpected"]), (DIRTY, [])])
-def test_a_changed_result(books: Books, server: str, expected: list[str]) -> None:
+def test_changed_result_is_unexpected_except_on_the_dirty_server(
+    books: Books, server: str, expected: list[str]
+) -> None:
     complete(books, JOB.result[:-1] + b"!", server=server)
     assert kinds(books) == expected
 
 
 @pytest.mark.parametrize("job", [JOB, Job(1, "fail", 0)])
 @pytest.mark.parametrize("server", [CLEAN, DIRTY])
-def test_a_failure(books: Books, job: Job, server: str) -> None:
+def test_failure_is_unexpected_unless_sent(books: Books, job: Job, server: str) -> None:
     tell(books, server, job, state=constants.JOB_FAILED)
     assert kinds(books) == (["unexpected"] if job is JOB and server == CLEAN else [])
 
 
-def test_a_failure_that_is_completed(books: Books) -> None:
+def test_result_of_a_failing_job_is_unexpected(books: Books) -> None:
     failing = Job(1, "fail", 0)
     ran(books, failing, CLEAN)
     complete(books, failing.result, job=failing)
@@ -155,7 +157,9 @@ def test_a_failure_that_is_completed(books: Books) -> None:
         ({"timed_out": True}, ["unexpected"]),
     ],
 )
-def test_a_lost_request(books: Books, fields: dict[str, Any], expected: list[str]) -> None:
+def test_lost_request_needs_a_reason(
+    books: Books, fields: dict[str, Any], expected: list[str]
+) -> None:
     tell(books, **{"state": constants.JOB_UNKNOWN, "error": OSError("lost"), **fields})
     assert kinds(books) == expected
 
@@ -165,7 +169,7 @@ def test_a_lost_request(books: Books, fields: dict[str, Any], expected: list[str
     ("fields", "expected"),
     [({}, ["unexpected"]), ({"timed_out": True}, []), ({"returned": False}, [])],
 )
-def test_a_request_without_an_end(
+def test_request_without_an_end_is_hung(
     books: Books, state: str, fields: dict[str, Any], expected: list[str]
 ) -> None:
     tell(books, state=state, **fields)
@@ -180,7 +184,7 @@ def test_a_request_without_an_end(
         (JOB.parts[0][:-1], ["unexpected"]),
     ],
 )
-def test_data_before_the_end(books: Books, data: bytes, expected: list[str]) -> None:
+def test_data_before_the_end_is_checked(books: Books, data: bytes, expected: list[str]) -> None:
     made = SimpleNamespace(
         state=constants.JOB_CREATED,
         timed_out=True,
@@ -189,64 +193,68 @@ def test_data_before_the_end(books: Books, data: bytes, expected: list[str]) -> 
         data_updates=deque([data]),
     )
     entry = books.submitted(JOB, "client", background=False)
-    books.told(entry, made, CLEAN, returned=True)
+    books.record_outcome(entry, made, CLEAN, returned=True)
     assert kinds(books) == expected
 
 
 # Runs.
 
 
-def test_a_lost_job(books: Books) -> None:
+def test_acknowledged_job_without_a_run_is_lost(books: Books) -> None:
     created(books)
     assert kinds(books) == ["lost"]
 
 
 @pytest.mark.parametrize(("error", "expected"), [(ValueError, []), (KeyboardInterrupt, ["lost"])])
-def test_a_job_that_began(books: Books, error: type[BaseException], expected: list[str]) -> None:
-    """If the worker did not finish a job, the server knows that."""
+def test_interrupted_run_does_not_count(
+    books: Books, error: type[BaseException], expected: list[str]
+) -> None:
+    """The server knows that an interrupted run has not ended."""
     created(books)
     with contextlib.suppress(error), books.running(JOB, "worker", CLEAN):
         raise error
     assert kinds(books) == expected
 
 
-def test_a_job_that_ran_at_another_server(books: Books) -> None:
+def test_job_that_ran_at_another_server_is_lost(books: Books) -> None:
     created(books)
     ran(books, JOB, "blocking")
     assert kinds(books) == ["lost"]
 
 
-def test_a_job_that_was_lost_with_its_server(books: Books) -> None:
+def test_job_lost_with_its_server_is_counted(books: Books) -> None:
     created(books)
     books.killed(CLEAN)
     assert kinds(books) == []
     assert books.counts["lost with their server"] == 1
 
 
-def test_a_server_that_was_killed_before(books: Books) -> None:
+def test_job_of_a_server_killed_before_is_lost(books: Books) -> None:
     books.killed(CLEAN)
     created(books)
     assert kinds(books) == ["lost"]
 
 
-def test_a_job_that_was_lost_where_bytes_are_changed(books: Books) -> None:
+def test_job_lost_on_the_dirty_server_is_counted(books: Books) -> None:
     created(books, server=DIRTY)
     assert kinds(books) == []
     assert books.counts["lost where bytes are changed"] == 1
 
 
-def test_a_job_that_was_not_acknowledged(books: Books) -> None:
+def test_unacknowledged_job_is_not_lost(books: Books) -> None:
     tell(books, background=True, state=constants.JOB_PENDING, timed_out=True)
     assert kinds(books) == []
 
 
-def test_a_run_of_what_nobody_has_submitted(books: Books) -> None:
+def test_run_without_a_submit_is_unexpected(books: Books) -> None:
     ran(books, JOB, CLEAN)
     assert kinds(books) == ["unexpected"]
 
 
 @pytest.mark.parametrize(("server", "expected"), [(CLEAN, ["unexpected"]), (DIRTY, [])])
-def test_a_run_of_what_was_changed(books: Books, server: str, expected: list[str]) -> None:
+def test_run_of_changed_data_is_unexpected_except_on_the_dirty_server(
+    books: Books, server: str, expected: list[str]
+) -> None:
     ran(books, Job.unpack(b"changed"), server)
     assert kinds(books) == expected
 
@@ -271,7 +279,7 @@ def test_problem_of_several_requests_is_noted_once(books: Books) -> None:
     assert books.problems == [("given up", "the server has been silent")]
 
 
-def test_the_report(books: Books) -> None:
+def test_report_lists_figures_and_violations(books: Books) -> None:
     created(books)
     books.check()
     report = books.report()
@@ -280,6 +288,6 @@ def test_the_report(books: Books) -> None:
     assert "LOST: Entry(" in report
 
 
-def test_sealed_text() -> None:
+def test_sealed_text_is_unsealed() -> None:
     assert unseal(seal("")) == ""
     assert unseal(b"") is None

@@ -18,17 +18,17 @@ def faults(plan: Plan) -> dict[tuple[str, str, int], tuple[Toxic, ...]]:
     }
 
 
-def test_the_same_seed() -> None:
+def test_same_seed_gives_the_same_plan() -> None:
     assert Plan(7, 60).steps() == Plan(7, 60).steps()
     assert faults(Plan(7, 60)) == faults(Plan(7, 60))
 
 
-def test_another_seed() -> None:
+def test_another_seed_gives_another_plan() -> None:
     assert Plan(7, 60).steps() != Plan(8, 60).steps()
     assert faults(Plan(7, 60)) != faults(Plan(8, 60))
 
 
-def test_a_longer_run_begins_as_the_shorter_one() -> None:
+def test_longer_plan_begins_with_the_shorter_one() -> None:
     short, long = Plan(7, 20).steps(), Plan(7, 60).steps()
     assert long[: len(short)] == short
 
@@ -55,14 +55,14 @@ def test_slow_server_has_limited_links_and_no_faults() -> None:
             assert len(some) == len(limits) == 2
 
 
-def test_bytes_of_a_size() -> None:
+def test_bytes_of_a_size_are_recognised() -> None:
     header = b"\0RES\0\0\0\x08\0\0\0\x14"
     sizes = [at for at in range(len(header)) if is_of_size(b"H:h:1" + header[:at])]
     assert sizes == [8, 9, 10, 11]
     assert not is_of_size(header + b"H:")
 
 
-def test_a_server_has_one_thing_at_a_time() -> None:
+def test_server_has_one_fault_at_a_time() -> None:
     until: dict[str, float] = {}
     for step in Plan(7, 600).steps():
         assert step.at >= until.get(step.server, 0.0)
