@@ -1,4 +1,4 @@
-"""Servers, workers and names that tests of all adapters need; each ends with its test."""
+"""Fixtures for servers, workers and names that tests of all adapters share."""
 
 from __future__ import annotations
 
@@ -46,10 +46,8 @@ SERVERS = ("gearmand", "JobServer")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose a seed for Hypothesis, so that a failure can be repeated, and what is measured.
-
-    Where Python writes no bytecode, that of the tests and of the many programs that they start goes
-    to a directory of this run: else each process compiles all that it imports.
+    """Choose a seed for Hypothesis, so that failures can be repeated, and set up the
+    measurement.
     """
     if sys.dont_write_bytecode:
         sys.pycache_prefix = tempfile.mkdtemp(prefix="gearman-tests-")
@@ -72,10 +70,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Have each process of pytest-xdist begin at another directory of tests.
+    """Let each process of pytest-xdist start with another directory of tests.
 
-    In a fresh checkout, it finds what comes later compiled by the others then. Else all compile
-    all of it at the same time, which is a tenth of what the whole run costs.
+    In a fresh checkout, a process then finds the other directories compiled. Otherwise all
+    processes would compile the same files at the same time, which takes a tenth of the whole run.
     """
     report = yield
     if collector.path == Path(__file__).parent and hasattr(collector.config, "workerinput"):
@@ -88,16 +86,16 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the tests in the same order again in all processes."""
+    """Restore the same order of tests in all processes."""
     items.sort(key=lambda item: item.path)
 
 
 def pytest_collection_finish() -> None:
-    """Spare collections of garbage, of which there is one after many a test, what is kept anyway.
+    """Exclude permanent objects from garbage collection, which runs after many tests.
 
-    That is all the modules and tests of the session: 116 ms each time.
+    These are all modules and tests of the session. They would add 116 ms to each collection.
     """
-    # It takes note of trio's random numbers when it is imported, and warns if these are frozen.
+    # At import, Hypothesis registers trio's random generator, and warns if that is frozen.
     import hypothesis  # noqa: F401
 
     gc.collect()
@@ -110,14 +108,14 @@ def _is_of_this_test(record: logging.LogRecord) -> bool:
 
 @pytest.fixture
 def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """Without what asyncio says of a task of some earlier test, when that is collected."""
+    """Ignore asyncio's messages about tasks of earlier tests, logged when these are collected."""
     caplog.handler.addFilter(_is_of_this_test)
     return caplog
 
 
 @pytest.fixture(scope="session")
 def gearmand() -> Iterator[Gearmand]:
-    """A gearmand that tests share. They use functions of their own (`task`), and leave it alive."""
+    """A gearmand that tests share. They must use their own functions (`task`) and not kill it."""
     server = Gearmand()
     yield server
     server.kill()
@@ -125,8 +123,8 @@ def gearmand() -> Iterator[Gearmand]:
 
 @pytest.fixture
 def start_gearmand() -> Iterator[Callable[..., Gearmand]]:
-    """Starts a gearmand for one test."""
-    # Here, since what starts it may be a thread or a task, out of which nothing can be skipped.
+    """Start a gearmand for one test."""
+    # Check this here: a thread or a task of the test can't skip it.
     require("gearmand")
     with contextlib.ExitStack() as stack:
 
@@ -140,7 +138,7 @@ def start_gearmand() -> Iterator[Callable[..., Gearmand]]:
 
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[Gearmand | EmbeddedServer]:
-    """The shared gearmand, or a JobServer. The test leaves it alive."""
+    """The shared gearmand, or a JobServer. Tests must not kill it."""
     if request.param == "gearmand":
         yield request.getfixturevalue("gearmand")
     else:
@@ -151,7 +149,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Gearmand | EmbeddedServer
 
 @pytest.fixture(params=SERVERS)
 def launch(request: pytest.FixtureRequest) -> Iterator[Callable[[], Gearmand | EmbeddedServer]]:
-    """Starts a server for one test, a gearmand or a JobServer, that may be killed."""
+    """Start a gearmand or a JobServer for one test, which is allowed to kill it."""
     if request.param == "gearmand":
         yield request.getfixturevalue("start_gearmand")
     else:
@@ -167,13 +165,13 @@ def launch(request: pytest.FixtureRequest) -> Iterator[Callable[[], Gearmand | E
 
 @pytest.fixture(scope="session")
 def tls_certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a CA, and of the keys and certificates of a server and a client."""
+    """A directory with a CA, and with keys and certificates of a server and a client."""
     return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="session")
 def tls_tunnel(tls_certificates: Path, gearmand: Gearmand) -> Iterator[Stunnel]:
-    """TLS in front of the shared gearmand."""
+    """A TLS tunnel to the shared gearmand."""
     program = Stunnel(tls_certificates, gearmand)
     yield program
     program.kill()
@@ -181,13 +179,13 @@ def tls_tunnel(tls_certificates: Path, gearmand: Gearmand) -> Iterator[Stunnel]:
 
 @pytest.fixture
 def tls_host(tls_certificates: Path, tls_tunnel: Stunnel) -> dict[str, Any]:
-    """The dict of a host that works for that."""
+    """The dict for a host list that connects to the tunnel."""
     return {"host": "localhost", "port": tls_tunnel.port, **client_keys(tls_certificates)}
 
 
 @pytest.fixture
 def tls_context(tls_certificates: Path) -> ssl.SSLContext:
-    """The context that works for that."""
+    """The SSL context that connects to the tunnel."""
     return client_context(tls_certificates)
 
 
@@ -199,7 +197,7 @@ def task() -> str:
 
 @pytest.fixture
 def start_worker() -> Iterator[Callable[..., ScriptedWorker]]:
-    """Starts a worker for one test."""
+    """Start a scripted worker for one test."""
     with contextlib.ExitStack() as stack:
 
         def start(*args: Any, **kwargs: Any) -> ScriptedWorker:
@@ -212,7 +210,7 @@ def start_worker() -> Iterator[Callable[..., ScriptedWorker]]:
 
 @pytest.fixture
 def start_server() -> Iterator[Callable[..., ScriptedServer]]:
-    """Starts a scripted server for one test."""
+    """Start a scripted server for one test."""
     with contextlib.ExitStack() as stack:
 
         def start(script: Callable[[Peer], object], **kwargs: Any) -> ScriptedServer:
@@ -226,7 +224,7 @@ def start_server() -> Iterator[Callable[..., ScriptedServer]]:
 
 @pytest.fixture
 def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Ends a test that hangs, where the system can. One that computes may take its time."""
+    """End a test that hangs, if the system supports it. CPU time is not limited."""
     patience = 8 if request.node.get_closest_marker("slow") else 5
 
     def ring(number: int, frame: FrameType | None) -> None:
@@ -246,7 +244,7 @@ def no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def no_leak() -> Iterator[None]:
-    """Fails a test that leaves a thread behind."""
+    """Fail a test that leaves a thread running."""
     before = set(threading.enumerate())
     yield
     eventually(

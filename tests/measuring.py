@@ -1,4 +1,4 @@
-"""Which tests the coverage of the core is measured from, where `coverage run -m pytest` is."""
+"""Selects the tests that measure the core's coverage, when run with `coverage run -m pytest`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,16 @@ if TYPE_CHECKING:
 
 # The directories of the core's own tests.
 CORE: Final = ("ground", "wire", "jobs", "engines", "surface", "testing")
-# The marks of those among these tests that are not measured.
+# Marks of those core tests that are not measured.
 UNMEASURED: Final = ("hypothesis", "unmeasured")
 
 
 class Measuring:
-    """Measures the core's plain tests, and notes for each of their directories what it covers.
-
-    All others would only be slowed, and what Hypothesis's examples cover is luck. So would those
-    marked `unmeasured`, of which half a second can take three when it is measured.
-    """
+    """A pytest plugin that measures the core's plain tests, one directory at a time."""
 
     def __init__(self, measured: coverage.Coverage) -> None:
         self._coverage = measured
-        # What is being covered: "" while tests are collected, None when nothing is measured.
+        # The current context: "" while tests are collected, None while nothing is measured.
         self._directory: str | None = ""
 
     @pytest.hookimpl(wrapper=True)
@@ -53,5 +49,6 @@ class Measuring:
                 self._coverage.start()
             self._coverage.switch_context(directory)
         self._directory = directory
-        # Not before, since `start` sets it: the processes that tests start are not measured.
+        # `start` sets the variable, so remove it now: the processes that tests start are not
+        # measured.
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)

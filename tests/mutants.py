@@ -5,10 +5,10 @@
 A mutant is a module with one change to its syntax tree. This program draws a sample of all mutants
 and tries each in a copy of the checkout. A mutant is killed if a test of its layer that passes
 without the change hangs or fails twice. The program first records which tests execute which lines.
-Each mutant then meets only the tests that execute its line, quickest first.
+Then it runs each mutant only with the tests that execute its line, fastest first.
 
-The sample depends on the seed, the layer, the function and the text of the changed line. A mutant
-thus stays in the sample when other code changes, or when its code moves to another module.
+The sample depends on the seed, the layer, the function and the text of the changed line. So a
+mutant stays in the sample when other code changes, or when its code moves to another module.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ _OTHERS: Final = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change to a module; `span` is in bytes, and a test can notice it on any of `lines`."""
+    """One change to a module. `span` is in bytes. A test that executes any of `lines` can detect
+    it.
+    """
 
     layer: str
     path: str
@@ -119,7 +121,7 @@ def find_mutants(layer: str, path: str, source: bytes) -> Iterator[Mutant]:
             before = source[start:end].decode()
             line = lines[node.lineno - 1]
             column = node.col_offset - (len(line) - len(line.lstrip()))
-            # The following lines keep their numbers.
+            # Keep the numbers of the following lines.
             text = after + "\n" * before.count("\n")
             text = f"({text})" if isinstance(node, ast.expr) else text
             where = f"{layer} {'.'.join(names)} {line.decode().strip()} {column}"
@@ -144,7 +146,7 @@ def find_mutants(layer: str, path: str, source: bytes) -> Iterator[Mutant]:
 
 
 def _children(node: Any) -> Iterable[Any]:
-    """Return the parts of a node that can be changed.
+    """Return the children of a node that can be mutated.
 
     Annotations, assertions, texts, messages, `__repr__` and code for type checkers stay as is.
     """
@@ -169,7 +171,7 @@ def _children(node: Any) -> Iterable[Any]:
 
 
 def _changes(node: Any, names: tuple[str, ...], is_test: bool) -> Iterator[str]:
-    """Yield the texts that can replace a node; `is_test` tells whether it is a condition."""
+    """Yield the possible replacements of a node. `is_test` is True for a condition."""
     # Other operators negate comparisons and `not`.
     if is_test and not isinstance(node, (ast.Compare, ast.UnaryOp, ast.Constant)):
         yield f"not ({ast.unparse(node)})"
@@ -182,7 +184,7 @@ def _changes(node: Any, names: tuple[str, ...], is_test: bool) -> Iterator[str]:
             if not isinstance(operand, ast.Constant):
                 yield ast.unparse(operand)
         case ast.BinOp(op=op, left=left, right=right):
-            # Outside of functions, `|` makes types.
+            # At module level, `|` joins types.
             is_type = isinstance(op, ast.BitOr) and not names
             if not is_type and not _is_text(left) and not _is_text(right):
                 yield from (_with(node, op=other) for other in _OTHERS.get(type(op), ()))
@@ -235,7 +237,7 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def _is_message(call: ast.Call) -> bool:
-    """Return whether a call logs or warns."""
+    """Return True if a call logs or warns."""
     owner = call.func.value if isinstance(call.func, ast.Attribute) else call.func
     name = ast.unparse(owner).rpartition(".")[2]
     return name.lstrip("_") in ("log", "logger", "logging", "warnings")
@@ -294,7 +296,7 @@ class Recorder:
         }
 
     def pytest_sessionstart(self) -> None:
-        # Not earlier: tests/conftest.py would measure as well.
+        # If measurement started earlier, tests/conftest.py would measure as well.
         self._coverage.start()
 
     def pytest_collection_finish(self) -> None:
@@ -333,7 +335,7 @@ class Chosen:
 
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         self._journal.write_text(item.nodeid)
-        # A test that fails once, under load, has not noticed the mutant.
+        # A test that fails only once, under load, has not detected the mutant.
         for _ in range(2):
             _watch()
             reports = runtestprotocol(item, log=False, nextitem=nextitem)
@@ -345,7 +347,7 @@ class Chosen:
 
 
 def _watch() -> None:
-    """End this process unless it calls this again in time."""
+    """Exit this process unless the next call happens in time."""
     faulthandler.dump_traceback_later(_HANG, exit=True, file=2)
 
 
@@ -359,7 +361,7 @@ class Bench:
         self._scratch = Path(tempfile.mkdtemp(dir=scratch))
         self._tree = self._scratch / "tree"
         shutil.copytree(root, self._tree, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-        # This process adopts the processes that a test does not end.
+        # This process adopts the processes that tests leave running.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def record(self, layer: str) -> _Recorded:
@@ -388,7 +390,7 @@ class Bench:
         return lines, seconds
 
     def judge(self, mutant: Mutant, tests: list[str], end: float) -> tuple[bool, str | None]:
-        """Return whether there was time for a mutant, and which test killed it."""
+        """Return True if there was time for a mutant, and the test that killed it."""
         if time.monotonic() > end or not tests:
             return time.monotonic() < end, None
         module = self._tree / mutant.path
@@ -404,7 +406,7 @@ class Bench:
         return True, None if survived else last
 
     def _fork(self, work: Callable[[], int]) -> int:
-        """Return the exit code of a fork of this process that does some work in the tree."""
+        """Run `work` in a fork of this process, in the tree. Return the exit code."""
         child = os.fork()
         if not child:
             code = 1
@@ -419,7 +421,7 @@ class Bench:
                 sys.path[0] = os.environ["PYTHONPATH"] = str(self._tree)
                 _watch()
                 code = work()
-            except Exception:  # noqa: BLE001 - the log tells
+            except Exception:  # noqa: BLE001 - the log has the traceback
                 traceback.print_exc()
             finally:
                 os._exit(code)
@@ -452,7 +454,7 @@ def _pytest(plugin: object, *args: str) -> int:
 
 
 def choose(mutant: Mutant, recorded: _Recorded, limit: float) -> list[str]:
-    """Return the tests for a mutant, the quickest first, that take `limit` seconds together.
+    """Return the fastest tests for a mutant, as many as fit into `limit` seconds.
 
     These tests execute the mutant's line. If no test does, as for lines that run on import, all
     tests of the layer qualify.
@@ -481,7 +483,7 @@ def _judge(mutant: Mutant, tests: list[str], end: float) -> tuple[bool, str | No
 
 
 def _judge_all(mutants: dict[str, Mutant], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield the results of mutants in their order, until the time is over."""
+    """Yield the results of mutants in order, until the time is up."""
     end = time.monotonic() + 60 * options.minutes
     with (
         tempfile.TemporaryDirectory(prefix="mutants-") as scratch,

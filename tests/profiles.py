@@ -1,7 +1,7 @@
-"""How many examples Hypothesis tries: few and always the same, or many and each time others.
+"""The number of Hypothesis's examples: few and always the same, or many and different each time.
 
-`dev` is what pytest takes by itself. The environment's HYPOTHESIS_PROFILE or pytest's option
-`--hypothesis-profile` choose another.
+pytest uses `dev` by default. The environment variable HYPOTHESIS_PROFILE or pytest's option
+`--hypothesis-profile` selects another profile.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 def examples(times: float, **options: Any) -> settings:
-    """The profile's settings, with so many times its examples."""
+    """Return the profile's settings with `times` as many examples."""
     return settings(max_examples=max(round(times * settings().max_examples), 1), **options)
 
 
 def seeds(count: int) -> range:
-    """Seeds for a test that draws by itself: `count`, and a third of them in `dev`."""
+    """Return `count` seeds for a test that generates its own input, or a third of them in `dev`."""
     return range(-(-count // 3) if settings().derandomize else count)
 
 
 def describe(seed: str) -> str:
-    """What to give to pytest for the same examples again."""
+    """Return the pytest options that reproduce the same examples."""
     options = f"--hypothesis-profile={settings.get_current_profile_name()}"
     return f"examples: {options}" + ("" if settings().derandomize else f" --hypothesis-seed={seed}")

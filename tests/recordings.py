@@ -1,7 +1,6 @@
-"""The recorded exchanges with gearmand 1.1.21 and with 2.0.0; their READMEs say what they hold.
+"""The recorded exchanges with gearmand 1.1.21 and 2.0.0. Their READMEs describe the contents.
 
-Of 2.0.0 there is what it does differently, and what is new in it: its recordings are named
-``2.0/...`` here. Whatever has no other name of its own is as it was.
+The recordings of 2.0.0 cover only differences and new features. They are named ``2.0/...`` here.
 """
 
 from __future__ import annotations

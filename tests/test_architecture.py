@@ -1,4 +1,4 @@
-"""The structure that docs/explanation/architecture.md describes is that of the code."""
+"""The code has the structure that docs/explanation/architecture.md describes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# It is a script, and in no package.
+# A script that belongs to no package.
 draw: Any = importlib.import_module("docs.draw")
 SOURCES: Final = draw.SOURCES
 GROUND: Final = "gearman_proto (ground)"
@@ -26,7 +26,7 @@ CORE: Final = {
     "gearman_proto.surface",
     "gearman_proto.engines",
 }
-#: Who may import whom.
+#: The permitted imports.
 ARROWS: Final[dict[str, set[str]]] = {
     GROUND: set(),
     "gearman_proto.wire": {GROUND},
@@ -49,7 +49,7 @@ ARROWS: Final[dict[str, set[str]]] = {
     "gearman_sync.pytest_plugin": CORE
     | {"gearman_sync", "gearman_sync.testing", "gearman_anyio", "gearman_anyio.testing"},
 }
-#: What does I/O, or reads a clock, is not for the core.
+#: Modules that do I/O or read a clock, which the core must not import.
 FORBIDDEN: Final = {
     "anyio",
     "asyncio",
@@ -61,8 +61,7 @@ FORBIDDEN: Final = {
     "threading",
     "time",
 }
-#: What takes long to import, and is not needed by every program: each of these takes as long as a
-#: room of the core.
+#: Slow imports that not every program needs. Each takes as long as a package of the core.
 SLOW: Final = {"dataclasses", "hashlib", "inspect", "ipaddress", "ssl", "urllib.parse"}
 
 
@@ -71,19 +70,19 @@ def trees(package: str) -> Iterator[tuple[Path, ast.Module]]:
         yield path, draw.tree_of(path)
 
 
-def test_arrows_run_down() -> None:
+def test_imports_follow_the_layers() -> None:
     graph = draw.room_graph()
     assert graph.keys() <= ARROWS.keys()
     for start, ends in graph.items():
         assert ends <= ARROWS[start], start
 
 
-def test_there_is_no_circle() -> None:
+def test_imports_have_no_cycle() -> None:
     graphlib.TopologicalSorter(draw.import_graph()).prepare()
 
 
 def imported(tree: ast.AST, *, at_run_time: bool = False) -> set[str]:
-    """The first names of the modules that are imported, or of those at run time."""
+    """Return the top-level names of all imported modules, or of those imported at run time."""
     found = set()
     nodes: list[ast.AST] = [tree]
     while nodes:
@@ -99,13 +98,13 @@ def imported(tree: ast.AST, *, at_run_time: bool = False) -> set[str]:
     return found
 
 
-def test_the_core_does_no_input_or_output() -> None:
+def test_core_does_no_io() -> None:
     found = {(path.name, name) for path, tree in trees("gearman_proto") for name in imported(tree)}
     assert len(found) > 100
     assert not [(name, module) for name, module in found if module in FORBIDDEN]
 
 
-def test_the_core_is_given_its_chance() -> None:
+def test_core_does_not_import_random() -> None:
     for path, tree in trees("gearman_proto"):
         assert "random" not in imported(tree, at_run_time=True), path
 
@@ -141,7 +140,7 @@ def test_the_pictures_are_those_of_the_code() -> None:
         ("gearman_proto", ("gearman_anyio", "gearman_sync", "anyio", "ssl")),
     ],
 )
-def test_what_an_import_loads(package: str, others: str | tuple[str, ...]) -> None:
+def test_import_loads_only_its_package(package: str, others: str | tuple[str, ...]) -> None:
     program = f"import sys, {package}; print([n for n in sys.modules if n.startswith({others!r})])"
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=SOURCES, check=True
@@ -150,9 +149,9 @@ def test_what_an_import_loads(package: str, others: str | tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize("package", ["gearman_proto", "gearman_sync"])
-def test_an_import_loads_nothing_that_is_slow(package: str) -> None:
+def test_import_loads_no_slow_module(package: str) -> None:
     program = f"import sys, {package}; print(sorted(sys.modules.keys() & {SLOW!r}))"
-    # Without `site`, which may load anything, to measure coverage, say.
+    # Disable `site`, which can load anything, for example to measure coverage.
     ran = subprocess.run(
         [sys.executable, "-S", "-c", program],
         capture_output=True,

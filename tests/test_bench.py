@@ -1,4 +1,4 @@
-"""The benchmarks run, say what is missing, and notice a stage that has become slower."""
+"""The benchmarks run, report missing peers, and detect a stage that has become slower."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = ".".join(platform.python_version_tuple()[:2])
-# These need no peer. (Of their levels there are those that are no larger than the jobs.)
+# Benchmarks that need no peer. (They use only levels that do not exceed the number of jobs.)
 ALONE = ["core", "functions", "connections", "listings", "memory"]
 OTHERS = ["bulk", "single", "worker", "servers", "sizes", "waits", "imports", "payloads"]
 
@@ -40,14 +40,14 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def measured(directory: Path, *arguments: str) -> tuple[dict[str, Any], str]:
-    """What a run has written and printed, with programs from an empty PATH."""
+    """Return the results and the output of a run with an empty PATH."""
     result = run(*arguments, "--json", str(directory / "json"), PATH=str(directory))
     assert result.returncode == 0, result.stderr
     return json.loads((directory / "json").read_text()), result.stdout
 
 
 def check(found: dict[str, Any], *, rows: int) -> None:
-    """Whether each table has its rows, and each row its time."""
+    """Check that each table has its rows, and each row its time."""
     names = [(table["title"], row["name"]) for table in found["tables"] for row in table["rows"]]
     assert len(names) >= rows
     for table in found["tables"]:
@@ -58,12 +58,12 @@ def check(found: dict[str, Any], *, rows: int) -> None:
 
 
 @pytest.mark.slow
-def test_what_needs_no_peer(tmp_path: Path) -> None:
+def test_benchmarks_without_peers_run(tmp_path: Path) -> None:
     found, printed = measured(tmp_path, *ALONE, "--quick", "--jobs", "20", "--rounds", "1")
     check(found, rows=len(STAGES) + 6)
     assert found["facts"]["Python"].startswith(platform.python_version())
     assert found["settings"] == {"jobs": 20, "rounds": 1}
-    # There is no compiler in that PATH, and no valgrind.
+    # That PATH contains no compiler and no valgrind.
     assert {"libgearman", "valgrind"} <= set(found["missing"])
     assert "valgrind is not installed: apt-get install valgrind" in printed
     for table in found["tables"]:
@@ -71,29 +71,29 @@ def test_what_needs_no_peer(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_needs_peers(gearmand: Gearmand, tmp_path: Path) -> None:  # for its rule
+def test_benchmarks_with_peers_run(gearmand: Gearmand, tmp_path: Path) -> None:  # for its rule
     plotted = tmp_path / "svg"
     found, _ = measured(tmp_path, *OTHERS, "--jobs", "100", "--rounds", "1", "--plot", str(plotted))
     check(found, rows=50)
     assert "gearman_anyio, trio" in plotted.read_text()
 
 
-def test_a_measure_that_is_not_there() -> None:
+def test_unknown_benchmark_is_a_usage_error() -> None:
     result = run("speed")
     assert result.returncode == 2
     assert "there is no measure 'speed'" in result.stderr
 
 
-def test_all_are_listed() -> None:
+def test_list_names_all_benchmarks() -> None:
     result = run("--list")
     assert result.stderr == ""
     assert set(re.findall(r"^(\w+) +\S", result.stdout, re.MULTILINE)) == {*ALONE, *OTHERS}
 
 
-# What rounds and tables come to.
+# Rounds and tables.
 
 
-def test_rounds_are_interleaved_and_turned_around() -> None:
+def test_rounds_are_interleaved_and_reversed() -> None:
     order = []
 
     def measure(name: str) -> rounds.Figures:
@@ -109,7 +109,7 @@ def figures(*walls: float) -> list[rounds.Figures]:
     return [{"jobs": 10, "wall": wall, "cpu": wall / 2} for wall in walls]
 
 
-def test_ratios_are_those_of_pairs() -> None:
+def test_ratio_is_the_median_of_pairs() -> None:
     # The machine was three times as slow in the second round.
     results = {"raw": figures(1.0, 3.0, 1.0), "gearman_sync": figures(2.0, 6.0, 5.0)}
     floors = dict.fromkeys(results, "raw")
@@ -119,7 +119,7 @@ def test_ratios_are_those_of_pairs() -> None:
     assert table.text().splitlines()[-1].split()[-4:] == ["2.00", "x", "0.50", "x"]
 
 
-def test_the_plot_has_all_rows() -> None:
+def test_plot_has_all_rows() -> None:
     results = {"raw <socket>": figures(1.0), "gearman_sync": figures(2.0)}
     hidden = tables.compared("hidden", results, [])
     hidden.drawn = ""
@@ -152,7 +152,7 @@ KNOWN = instructions.renewed([], counts())
         (10_000.0, 1.04, True),
         (10_000.0, 1.06, False),
         (10_000.0, 0.5, True),
-        # A machine on which all takes a little more; an interpreter that is built otherwise.
+        # A slightly slower machine, then a different build of the interpreter.
         (10_090.0, 1.06, False),
         (12_000.0, 1.06, True),
         (12_000.0, 1.16, False),
@@ -166,14 +166,14 @@ def test_instructions_are_compared(calibration: float, factor: float, good: bool
     assert any("so that it stays so" in line for line in lines) == (factor < 0.95)
 
 
-def test_instructions_of_the_build_that_is_most_alike() -> None:
+def test_instructions_are_compared_with_the_most_similar_build() -> None:
     known = instructions.renewed(KNOWN, counts(12_000.0, 2.0))
     assert [entry["calibration"] for entry in known] == [10_000, 12_000]
     assert instructions.compare(known, counts(12_010.0, 2.0))[1]
     assert not instructions.compare(known, counts(10_010.0, 2.0))[1]
 
 
-def test_instructions_of_which_nothing_is_known() -> None:
+def test_instructions_of_an_unknown_version_fail() -> None:
     others = [{**KNOWN[0], "python": "3.1"}]
     lines, is_good = instructions.compare(others, counts())
     assert not is_good
@@ -182,7 +182,7 @@ def test_instructions_of_which_nothing_is_known() -> None:
     assert not instructions.compare([{**KNOWN[0], "stages": stages}], counts())[1]
 
 
-def test_instructions_are_renewed_in_their_place() -> None:
+def test_updated_instructions_replace_their_entry() -> None:
     known = instructions.renewed([{**KNOWN[0], "python": "3.1"}, *KNOWN], counts(10_050.0, 2.0))
     assert [(entry["python"], entry["calibration"]) for entry in known] == [
         ("3.1", 10_000),
@@ -191,7 +191,7 @@ def test_instructions_are_renewed_in_their_place() -> None:
     assert known[1]["stages"]["prepare"] == 2.0
 
 
-def test_all_stages_are_known() -> None:
+def test_all_stages_are_recorded() -> None:
     entries = json.loads((ROOT / "bench" / "instructions.json").read_text())
     assert {"3.11", "3.13"} <= {entry["python"] for entry in entries}
     for entry in entries:

@@ -1,9 +1,9 @@
-"""The Python in README.md and docs/ runs as it stands, and prints what the pages say.
+"""The Python code in README.md and docs/ runs unchanged, and prints the output on the page.
 
-The blocks of a page are one program, against a gearmand and against a JobServer, each with the
-workers of examples/docs_worker.py. What a block prints is in the ```text block behind it, where
-three dots stand for anything. A block that awaits something stands for the body of an async
-function: it has an event loop to itself, of asyncio and then of trio. No page leaves jobs behind.
+The blocks of a page form one program, which runs against gearmand and against JobServer, each with
+the workers of examples/docs_worker.py. The ```text block after a block contains its output, where
+three dots match anything. A block that awaits represents the body of an async function and runs in
+its own event loop, first asyncio, then trio. A page must not leave jobs in the queue.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     Server = Gearmand | EmbeddedServer
 
-# It is a program, and in no package.
+# A program that belongs to no package.
 docs_worker: Any = importlib.import_module("examples.docs_worker")
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -53,10 +53,10 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 @dataclass
 class Block:
-    """A block of Python, and what it prints."""
+    """A block of Python, with its expected output."""
 
     code: str
-    #: The line of the page that it begins at.
+    #: The number of the block's first line in the page.
     line: int
     output: str = ""
 
@@ -77,7 +77,7 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def backends_of(page: str) -> list[str]:
-    """The event loops that a page is run in. A page that awaits nothing is run once."""
+    """Return the event loops to run a page with. A page that does not await runs once."""
     text = (ROOT / page).read_text(encoding="utf-8")
     awaits = [compiled(block, page).co_flags & inspect.CO_COROUTINE for block in blocks_of(text)]
     return ["asyncio", "trio"] if any(awaits) else ["asyncio"]
@@ -111,7 +111,7 @@ def servers(launch: Callable[[], Server]) -> Iterator[list[Server]]:
 def tunnel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: list[Server]
 ) -> Iterator[Stunnel]:
-    """TLS in front of localhost, and a working directory with the certificates for it."""
+    """A TLS tunnel to localhost. The working directory contains its certificates."""
     make_certificates(tmp_path)
     monkeypatch.chdir(tmp_path)
     program = Stunnel(tmp_path, servers[0])
@@ -121,13 +121,13 @@ def tunnel(
 
 @pytest.fixture(autouse=True)
 def _no_gearman() -> Iterator[None]:
-    """A page may install this library as `gearman`; other tests import a peer of that name."""
+    """Undo a page's installation as `gearman`, the name of a peer that other tests import."""
     with nothing_imported():
         yield
 
 
 def run(path: Path, places: dict[str, str], backend: str) -> None:
-    """Run a page. `places` are what it writes, and what is meant: addresses and ports."""
+    """Run a page, replacing the addresses and ports in `places`."""
     names: dict[str, Any] = {"__name__": path.stem}
     for block in blocks_of(path.read_text(encoding="utf-8")):
         for written, real in places.items():
@@ -178,28 +178,28 @@ def test_page(
 
 
 def jobs_at(server: Server) -> list[str]:
-    """The functions that have jobs, as the server says it."""
+    """Return the functions that have jobs."""
     lines = server.admin("status").splitlines()[:-1]
     return [line for line in lines if line.split("\t")[1:3] != ["0", "0"]]
 
 
-def test_there_are_pages() -> None:
+def test_pages_are_found() -> None:
     assert {"README.md", "docs/reference/client.md"} < set(PAGES)
 
 
-def test_a_page_that_leaves_jobs_is_seen(servers: list[Server]) -> None:
+def test_page_that_leaves_jobs_is_detected(servers: list[Server]) -> None:
     with GearmanClient([servers[0].address]) as client:
         client.submit_job("nobody-does-this", "", background=True)
     assert jobs_at(servers[0]) == ["nobody-does-this\t1\t0\t0"]
     assert jobs_at(servers[1]) == []
 
 
-def test_what_is_awaited() -> None:
+def test_awaiting_blocks_are_detected() -> None:
     assert backends_of("docs/reference/anyio.md") == ["asyncio", "trio"]
     assert backends_of("docs/reference/client.md") == ["asyncio"]
 
 
-def test_what_a_page_says() -> None:
+def test_blocks_of_a_page_are_found() -> None:
     page = "# Title\n\n```python\nprint(1)\n```\n\n```text\n1\n```\n\n```sh\nls\n```\n"
     assert blocks_of(page) == [Block("print(1)\n", 3, "1\n")]
 
@@ -216,5 +216,5 @@ def test_what_a_page_says() -> None:
         ("a.\n", "ab\n", False),
     ],
 )
-def test_comparing(expected: str, printed: str, good: bool) -> None:
+def test_output_is_compared_with_the_block(expected: str, printed: str, good: bool) -> None:
     assert matches(expected, printed) is good

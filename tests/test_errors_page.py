@@ -1,4 +1,4 @@
-"""docs/reference/errors.md has every exception, every end of a request and every refusal."""
+"""docs/reference/errors.md lists every exception, every end of a request and every refusal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KITS = [f"{package}.testing" for package in PACKAGES]
 
 
 def tables_of(heading: str) -> list[list[list[str]]]:
-    """The tables below a heading: their rows, without those of their own headings."""
+    """Return the tables below a heading, each as its rows without the table's heading."""
     (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
     tables = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
     return [
@@ -38,7 +38,7 @@ def names_in(table: list[list[str]]) -> list[str]:
 
 
 def exceptions_of(name: str) -> set[type[BaseException]]:
-    """The exceptions that a module exports, but for Python's own."""
+    """Return the exceptions that a module exports, without Python's own."""
     module = importlib.import_module(name)
     exported = [getattr(module, each) for each in module.__all__]
     return {
@@ -50,7 +50,7 @@ def exceptions_of(name: str) -> set[type[BaseException]]:
     }
 
 
-def test_the_exceptions_of_the_library() -> None:
+def test_page_lists_the_exceptions_of_the_library() -> None:
     names = names_in(tables_of("Exceptions")[0])
     assert len(names) == len(set(names))
     assert set(names) == set(errors.__all__)
@@ -59,14 +59,14 @@ def test_the_exceptions_of_the_library() -> None:
         assert importlib.import_module(package).errors.__all__ == errors.__all__
 
 
-def test_the_exceptions_of_the_kits() -> None:
+def test_page_lists_the_exceptions_of_the_kits() -> None:
     exported = {f"{kit}.{each.__name__}" for kit in KITS for each in exceptions_of(kit)}
     (table,) = tables_of("Exceptions of the testing kits")
     assert sorted(names_in(table)) == sorted(exported)
 
 
-def test_how_requests_end() -> None:
-    """What the page says is in their texts is what the core says."""
+def test_page_lists_the_ends_of_requests() -> None:
+    """The texts on the page are those of the core."""
     said = [
         node.value
         for source in SOURCES
@@ -81,7 +81,7 @@ def test_how_requests_end() -> None:
             assert any(text.strip("`") in each for each in said), text
 
 
-def test_refusals() -> None:
+def test_page_lists_the_refusals() -> None:
     packets, lines = map(names_in, tables_of("Refusals of servers"))
     recorded = {
         code

@@ -1,4 +1,4 @@
-"""The examples do what they say, run as a user runs them."""
+"""The examples work when run as a user runs them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FUNCTIONS = "reverse, add, divide, refuse, slow"
 
 
 def quickly_with(name: str) -> pytest.MarkDecorator:
-    """Run a test of quickstarts with one of them, and with the others among the slow tests."""
+    """Run a test with one quickstart, and with the others only among the slow tests."""
     others = [each for each in QUICKSTARTS if each != name]
     slow = [pytest.param(each, marks=pytest.mark.slow) for each in others]
     return pytest.mark.parametrize("quickstart", [name, *slow], indirect=True)
@@ -39,7 +39,7 @@ def quickly_with(name: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(params=QUICKSTARTS)
 def quickstart(request: pytest.FixtureRequest) -> str:
-    """The path of an example that does the main job."""
+    """The path of a quickstart."""
     return f"examples/{request.param}.py"
 
 
@@ -65,7 +65,7 @@ def write_files(directory: Path) -> list[str]:
 
 
 def check_quickstart(result: subprocess.CompletedProcess[str], files: list[str]) -> list[str]:
-    """Check that everybody says what they did, in order, and return the lines."""
+    """Check that the output reports all work in order. Return its lines."""
     assert result.stderr == ""
     assert result.returncode == 0
     lines = result.stdout.splitlines()
@@ -86,7 +86,7 @@ def test_quickstart(quickstart: str, tmp_path: Path) -> None:
     files = write_files(tmp_path)
     lines = check_quickstart(run(quickstart, *files), files)
     assert lines[0].startswith("server: listening at 127.0.0.1:")
-    # What to try next, as it may be typed here.
+    # Commands to try next, in a form that works here.
     gearmand, command_line, pages = lines[-3:]
     assert gearmand.endswith(f"{quickstart} --server localhost:4730")
     assert " -m pip install '.[cli]'; " in command_line
@@ -101,17 +101,17 @@ def test_quickstart_with_other_numbers_of_workers(
     result = run(quickstart, "--workers", str(workers), *write_files(tmp_path))
     assert result.returncode == 0, result.stderr
     assert len(at_work(result)) == min(workers, 3)
-    # Nobody has waited for workers that get no job.
+    # The program did not wait for workers without a job.
     assert seconds(result) < 5.0
 
 
 @pytest.mark.slow
-def test_quickstart_beside_a_worker_that_takes_a_job(
+def test_quickstart_with_another_worker_that_takes_a_job(
     quickstart: str,
     start_gearmand: Callable[..., Gearmand],
     start_worker: Callable[..., ScriptedWorker],
 ) -> None:
-    """One of its own two has none then, and the other one waits for that, but not for ever."""
+    """One of the program's two workers gets no job. The other waits for it, but not forever."""
 
     def count(job: ScriptedJob) -> bytes:
         time.sleep(2.0)
@@ -127,18 +127,18 @@ def test_quickstart_beside_a_worker_that_takes_a_job(
 
 
 def at_work(result: subprocess.CompletedProcess[str]) -> set[str]:
-    """The workers that have done something."""
+    """Return the workers that have done a job."""
     return set(re.findall(r"^worker \d", result.stdout, re.MULTILINE))
 
 
 def seconds(result: subprocess.CompletedProcess[str]) -> float:
-    """How long the jobs have taken."""
+    """Return the duration of the jobs."""
     (number,) = re.findall(r" jobs done in ([\d.]+) s$", result.stdout, re.MULTILINE)
     return float(number)
 
 
-def test_what_the_readme_shows() -> None:
-    """Each line of it is a line of what the main command prints, but for numbers and names."""
+def test_readme_shows_the_output_of_the_quickstart() -> None:
+    """Except for numbers and names, each line is one that the program prints."""
 
     def general(line: str) -> str:
         return re.sub(r"\d+", "0", re.sub(r"H:[\w.-]+:", "H:", line))
@@ -208,7 +208,7 @@ def test_quickstart_with_bad_arguments(quickstart: str) -> None:
 
 
 def check_reversed(result: subprocess.CompletedProcess[str], jobs: int, size: int) -> list[str]:
-    """Check that all jobs were done, and return what else was printed."""
+    """Check that all jobs were done. Return the rest of the output."""
     assert result.stderr == ""
     assert result.returncode == 0
     lines = result.stdout.splitlines()
@@ -229,7 +229,8 @@ def test_own_loop_with_a_gearmand(
 ) -> None:
     server = start_gearmand()
     start_worker(server.address, {"reverse": reverse})
-    # More than both sockets hold in both directions; and more jobs than may be unacknowledged.
+    # More data than both sockets hold in both directions, then more jobs than can be
+    # unacknowledged.
     for jobs, size in ((100, 1_000_000), (10_000, 20)):
         result = run(
             OWN_LOOP,
@@ -266,7 +267,7 @@ def test_own_loop_when_the_server_is_killed(start_gearmand: Callable[..., Gearma
             process.kill()
     assert errors == ""
     assert process.returncode == 1
-    # The server may be gone before its last acknowledgement has come.
+    # The server might die before its last acknowledgement arrives.
     lost = r"job \d: (the connection to .* was lost after .*|a submit was tried 1 time .*)\n"
     assert re.fullmatch(rf"({lost}){{3}}0 of 3 jobs done in .*\n", output)
 
@@ -297,8 +298,8 @@ def test_own_loop_with_bad_arguments() -> None:
     assert re.fullmatch(r"own_loop: .+\n", result.stderr)
 
 
-def test_the_adapter_of_own_loop() -> None:
-    """It is as short as the documentation says, and it needs the core only."""
+def test_adapter_of_own_loop_is_short_and_needs_only_the_core() -> None:
+    """The adapter is as short as the documentation claims, and needs only the core."""
     text = (ROOT / OWN_LOOP).read_text(encoding="utf-8")
     _, adapter, _ = re.split(r"# The adapter (?:begins|ends) here\.\n", text)
     assert len([line for line in adapter.splitlines() if line.strip()]) <= 70
@@ -316,7 +317,7 @@ def test_twisted() -> None:
 
 
 def test_twisted_with_a_gearmand(start_gearmand: Callable[..., Gearmand]) -> None:
-    """More than the sockets and the reactor's buffers hold, in both directions."""
+    """The data exceeds the buffers of the sockets and the reactor in both directions."""
     server = f"localhost:{start_gearmand().port}"
     result = run_twisted(TWISTED, "--server", server, "--jobs", "20", "--size", "5_000_000")
     assert check_reversed(result, 20, 5_000_000) == []
@@ -339,7 +340,7 @@ def test_twisted_without_a_server() -> None:
 
 
 def test_twisted_when_the_server_is_killed(launch: Callable[[], Gearmand | EmbeddedServer]) -> None:
-    """The job is lost; what is submitted later waits for the server that comes in its place."""
+    """The job is lost. A later submit waits for the restarted server."""
     program = """
 import sys
 from twisted.internet.defer import ensureDeferred
@@ -382,7 +383,7 @@ react(lambda reactor: ensureDeferred(main(reactor)))
     assert re.fullmatch(rf"{lost}{{}} {{}}\n", output), output
 
 
-def test_twisted_with_jobs_that_go_wrong(server: Gearmand | EmbeddedServer, task: str) -> None:
+def test_twisted_with_failing_jobs(server: Gearmand | EmbeddedServer, task: str) -> None:
     program = """
 import sys
 from twisted.internet.defer import CancelledError, ensureDeferred
@@ -424,8 +425,8 @@ react(lambda reactor: ensureDeferred(main(reactor)))
     assert "TypeError" in result.stderr
 
 
-def test_what_the_page_of_adapters_shows_of_twisted() -> None:
-    """It shows parts of the example, which are further to the left there."""
+def test_page_of_adapters_shows_the_twisted_example() -> None:
+    """The page shows parts of the example with less indentation."""
 
     def lines(text: str) -> str:
         return "\n".join(line.strip() for line in text.splitlines() if line.strip())
@@ -440,7 +441,7 @@ def test_what_the_page_of_adapters_shows_of_twisted() -> None:
 
 @contextlib.contextmanager
 def docs_worker(address: str) -> Iterator[list[str]]:
-    """The documentation's worker, as a user runs it, and the lines that it has printed."""
+    """Run the documentation's worker as a user does. Yield the lines that it has printed."""
     with subprocess.Popen(
         [sys.executable, DOCS_WORKER, "--server", address],
         cwd=ROOT,
@@ -465,7 +466,7 @@ def reversed_at(address: str) -> object:
         return client.submit_job("reverse", "hello", poll_timeout=20).result
 
 
-def test_docs_worker_brings_a_server() -> None:
+def test_docs_worker_starts_a_server() -> None:
     address = f"localhost:{free_port()}"
     with docs_worker(address) as lines:
         assert reversed_at(address) == b"olleh"

@@ -1,4 +1,4 @@
-"""The fuzz targets hold for their corpora, and their runner finds, replays and minimises."""
+"""The fuzz targets pass on their corpora. Their runner finds, replays and minimises failures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fuzz import mutating
 from gearman_proto import address
 
 ROOT = Path(__file__).parents[1]
-# A server's address, which is what the target `text` takes it for.
+# The address of a server, for the target `text`.
 ADDRESS = b"\x03[::1]:4730"
 
 
 @pytest.mark.parametrize("target", runner.TARGETS)
-def test_the_corpus_holds(target: str) -> None:
+def test_corpus_passes(target: str) -> None:
     inputs = mutating.load(target)
     assert inputs
     for data in inputs:
@@ -31,7 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *options: object) -> int:
     return runner.main()
 
 
-def test_each_target_says_what_must_hold(
+def test_list_prints_the_invariant_of_each_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "--list") == 0
@@ -40,7 +40,7 @@ def test_each_target_says_what_must_hold(
     assert all(line.endswith(".") for line in lines)
 
 
-def test_it_is_a_program() -> None:
+def test_fuzz_runs_as_a_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "fuzz", "connection", "--replay", ""],
         cwd=ROOT,
@@ -53,12 +53,14 @@ def test_it_is_a_program() -> None:
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address of IPv6 is written without its brackets."""
+    """Break the text of IPv6 addresses by omitting the brackets."""
     write = property(lambda self: f"{self.host}:{self.port}")
     monkeypatch.setattr(address.HostAndPort, "__str__", write.fget)
 
 
-def test_by_chance(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_runner_passes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(monkeypatch, "text", "admin_engine", "--seconds", 0.1, "--seed", 7) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("text: seed 7: ")
@@ -66,7 +68,7 @@ def test_by_chance(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.usefixtures("broken")
-def test_a_failure_is_found_and_had_again(
+def test_failure_is_found_and_reproduced(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "text", "--seconds", 20, "--seed", 1) == 1
@@ -77,7 +79,7 @@ def test_a_failure_is_found_and_had_again(
     assert line in capsys.readouterr().out
 
 
-def test_replay(
+def test_replay_logs_the_steps(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert run(monkeypatch, "text", "--replay", ADDRESS.hex()) == 0
@@ -89,7 +91,7 @@ def test_replay(
 
 
 @pytest.mark.usefixtures("broken")
-def test_minimise(
+def test_minimise_writes_a_smaller_input(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "input"
@@ -104,7 +106,7 @@ def test_minimise(
 @pytest.mark.parametrize(
     "options", [["nothing"], ["--more"], ["--replay", "00"], ["text", "connection", "--replay", ""]]
 )
-def test_what_cannot_be_run(
+def test_wrong_arguments_are_a_usage_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[Any]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -112,14 +114,14 @@ def test_what_cannot_be_run(
     assert "error: " in capsys.readouterr().err
 
 
-def test_minimising_takes_out_what_is_not_needed() -> None:
+def test_minimise_removes_unneeded_bytes() -> None:
     small = mutating.minimise(bytes(range(1, 100)), lambda data: 7 in data and 90 in data)
     assert small == bytes([7, 90])
     assert mutating.minimise(b"abc", lambda data: len(data) > 1) == b"\0\0"
 
 
 def nothing(*args: object, **options: object) -> None:
-    """In place of a method."""
+    """Replace a method."""
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def nothing(*args: object, **options: object) -> None:
         ("differential", "gearman_proto.engines.server.ServerEngine._take_away"),
     ],
 )
-def test_the_corpus_notices(target: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corpus_detects_a_fault(target: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check = runner.load(target).check
     inputs = mutating.load(target)
     monkeypatch.setattr(fault, nothing)

@@ -1,8 +1,4 @@
-"""The files and commands of the pages for those who run workers and servers do what the pages say.
-
-A file is the block behind a comment ``<!-- file: NAME -->``. What else is run is found by how it
-begins.
-"""
+"""The files and commands on the pages for operators work as the pages claim."""
 
 from __future__ import annotations
 
@@ -56,7 +52,7 @@ def page(name: str) -> str:
 
 
 def files_of(text: str) -> dict[str, str]:
-    """The files of a page, by their names."""
+    """Return the files of a page by name."""
     found = {}
     for block in FENCED.finditer(text):
         if name := FILE.search(text, 0, block.start()):
@@ -65,7 +61,7 @@ def files_of(text: str) -> dict[str, str]:
 
 
 def line_of(text: str, beginning: str) -> str:
-    """The one line in blocks for the shell that begins so."""
+    """Return the only line in shell blocks that begins with `beginning`."""
     blocks = [block[2].replace("\\\n", "") for block in FENCED.finditer(text) if block[1] == "sh"]
     (line,) = [
         line for block in blocks for line in block.splitlines() if line.startswith(beginning)
@@ -78,7 +74,7 @@ FILES = files_of(WORKERS) | files_of(PRODUCTION)
 
 
 class Running(Program):
-    """A file of a page as a program, in a directory."""
+    """A file of a page that runs as a program in a directory."""
 
     def __init__(self, directory: Path, name: str, server: Administered, **env: str) -> None:
         path = directory / name
@@ -90,7 +86,7 @@ class Running(Program):
         self.spawn()
 
     def terminate(self) -> None:
-        """Send it SIGTERM, and see that it ends well."""
+        """Send SIGTERM to the program, and check that it ends without an error."""
         assert self.process is not None
         self.process.terminate()
         assert self.process.wait(PATIENCE) == 0
@@ -98,7 +94,7 @@ class Running(Program):
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Starts files of pages, and ends them with the test."""
+    """Start files of pages, and end them with the test."""
     with contextlib.ExitStack() as stack:
 
         def start(name: str, server: Administered, **env: str) -> Running:
@@ -136,7 +132,7 @@ def test_worker_ends_its_job_at_sigterm(
 
 
 @pytest.mark.slow
-def test_rolling_restart(
+def test_rolling_restart_loses_no_job(
     launch: Callable[[], Server], start: Callable[..., Running], no_hang: None
 ) -> None:
     server = launch()
@@ -157,7 +153,7 @@ def test_rolling_restart(
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".service")])
-def test_unit(name: str, tmp_path: Path) -> None:
+def test_unit_is_valid(name: str, tmp_path: Path) -> None:
     text = FILES[name].replace("/opt/thumbnails/bin/python", sys.executable)
     text = text.replace("/usr/sbin/gearmand", require("gearmand"))
     (tmp_path / name).write_text(text)
@@ -168,7 +164,7 @@ def test_unit(name: str, tmp_path: Path) -> None:
 
 
 def gearmand_of_unit() -> tuple[list[str], int]:
-    """The command of the unit for gearmand, and the signal that ends it."""
+    """Return the command of gearmand's systemd unit, and the signal that stops it."""
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[method-assign,assignment]
     unit.read_string(FILES["gearmand@.service"].replace("\\\n", ""))
@@ -177,7 +173,7 @@ def gearmand_of_unit() -> tuple[list[str], int]:
 
 
 class UnitsGearmand(PortProgram, Administered):
-    """A gearmand as its unit starts it, at a port of its own."""
+    """A gearmand that is started as by its systemd unit, on a separate port."""
 
     def __init__(self, port: int) -> None:
         command, self._signal = gearmand_of_unit()
@@ -189,7 +185,7 @@ class UnitsGearmand(PortProgram, Administered):
         return self.host, self.port
 
     def drain(self) -> None:
-        """Do what systemd does to stop it."""
+        """Stop the server as systemd does."""
         assert self.process is not None
         self.process.send_signal(self._signal)
 
@@ -200,7 +196,7 @@ def listens(address: tuple[str, int]) -> bool:
     return False
 
 
-def test_a_second_gearmand_takes_over_while_the_first_drains(
+def test_second_gearmand_takes_over_while_the_first_drains(
     start: Callable[..., Running], no_hang: None
 ) -> None:
     first = UnitsGearmand(free_port())
@@ -221,13 +217,13 @@ def test_a_second_gearmand_takes_over_while_the_first_drains(
             assert results(requests) == [b"small %d" % number for number in range(5)]
             assert first.process is not None
             assert first.process.wait(PATIENCE) == 0
-            # The worker comes by itself.
+            # The worker reconnects on its own.
             new.wait_until_jobs_completed([late], poll_timeout=PATIENCE)
             assert late.result == b"small late"
         worker.terminate()
 
 
-def test_functions_without_workers(start_gearmand: Callable[[], Gearmand]) -> None:
+def test_command_lists_functions_without_workers(start_gearmand: Callable[[], Gearmand]) -> None:
     require_module("typer")
     gearmand = start_gearmand()
     line = line_of(DEPLOYING, "gearmanctl status").replace("gearmanctl", GEARMANCTL)
@@ -274,7 +270,7 @@ def test_sqlite_queue_with_empty_data_starts_after_the_delete(
     assert [gearmand.counts(task) for task in ("without", "with")] == [(0, 0, 0), (1, 0, 0)]
 
 
-def test_certificates_and_terminator(
+def test_certificates_and_terminator_work(
     start_gearmand: Callable[[], Gearmand], tmp_path: Path
 ) -> None:
     require("openssl")
@@ -314,7 +310,9 @@ def test_certificates_and_terminator(
         stunnel.kill()
 
 
-def test_exporter(launch: Callable[[], Server], start: Callable[..., Running]) -> None:
+def test_exporter_serves_metrics(
+    launch: Callable[[], Server], start: Callable[..., Running]
+) -> None:
     server = launch()
     worker = ScriptedWorker(server.address, {"thumbnail": lambda job: b""})
     eventually(lambda: server.counts("thumbnail")[2], "the worker")
@@ -334,7 +332,7 @@ def test_exporter(launch: Callable[[], Server], start: Callable[..., Running]) -
     assert get() == "gearman_up 0\n"
 
 
-def test_what_a_page_has() -> None:
+def test_files_of_pages_are_found() -> None:
     text = "<!-- file: a.sh -->\n```sh\nls\n```\n\n```sh\nid\n```\n\n<!-- b -->\n```ini\n[c]\n```\n"
     assert files_of(text) == {"a.sh": "ls\n"}
     assert line_of(text, "i") == "id"

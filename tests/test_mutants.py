@@ -1,4 +1,4 @@
-"""The mutation tool: its changes, its sample, and its verdicts about a toy package."""
+"""The mutation tool: its changes, its sample, and its verdicts on a toy package."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_sample_of_moved_code_is_the_same(tmp_path: Path) -> None:
 
 
 def test_sample_leaves_out_syntax_errors(tmp_path: Path) -> None:
-    # `(2)` cannot be a key in a pattern.
+    # `(2)` can't be a key in a pattern.
     source = "match x:\n    case {1: y}:\n        pass\n"
     assert len(mutants_of(source)) == 2
     assert not keys_of(tmp_path, {"toy.py": source})
@@ -127,7 +127,7 @@ def test_sample_leaves_out_syntax_errors(tmp_path: Path) -> None:
 
 def test_layers_have_modules_and_tests() -> None:
     for places, tests in LAYERS.values():
-        # The packages may be installed elsewhere.
+        # The packages can be installed elsewhere.
         assert all((SOURCES / place).exists() for place in places)
         assert all((ROOT / test).exists() for test in tests)
 

@@ -1,4 +1,4 @@
-"""What a release is made of says the same everywhere; `.ci/run` looks into the distributions."""
+"""The metadata of a release is consistent. `.ci/run` checks the distributions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
-def test_the_version_and_its_date_are_those_of_the_changelog() -> None:
+def test_version_and_date_match_the_changelog() -> None:
     heading = re.search(r"^## (\d.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     citation = dict(
         re.findall(r"^([\w-]+): (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
@@ -24,8 +24,8 @@ def test_the_version_and_its_date_are_those_of_the_changelog() -> None:
     assert citation["version"] == __version__
 
 
-def test_the_top_level() -> None:
-    """A newcomer sees what the project is made of, and nothing that only tools want to see."""
+def test_top_level_has_no_surplus_files() -> None:
+    """The top level shows the parts of the project, and no files that only tools need."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is no checkout")
     files = subprocess.run(
@@ -39,7 +39,7 @@ def test_the_top_level() -> None:
 
 
 def test_actions_are_pinned() -> None:
-    """A tag may be moved; a commit may not. The comment is for who renews it."""
+    """A tag can be moved, but a commit can't. The comment is for the person who updates it."""
     uses = [re.findall(r"uses: (.*)", path.read_text()) for path in WORKFLOWS]
     actions = [action for found in uses for action in found if not action.startswith("./")]
     assert len(actions) > 5

@@ -1,8 +1,8 @@
-"""docs/reference/protocol.md has the core's packets, and shows and names all recordings.
+"""docs/reference/protocol.md lists the core's packets, and shows and names all recordings.
+
+To rewrite the table and the exchanges, run
 
     PYTHONPATH=. python tests/test_protocol_page.py
-
-writes the table and the exchanges anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent.parent / "docs/reference/protocol.md"
 PACKET_TABLE = re.compile(r"(?<=<!-- packets -->\n).*?(?=<!-- end -->)", re.DOTALL)
 ANSWER_TABLE = re.compile(r"(?<=<!-- answers -->\n).*?(?=<!-- end -->)", re.DOTALL)
-#: An exchange, from an element on if there is a number, or a single element as it is in the file.
+#: An exchange, optionally from an element on, or a single element as it is in the file.
 SHOWN = re.compile(r"<!-- (exchange|element): (\w+) ?(\d*) -->\n```\n(.*?)```\n", re.DOTALL)
 KEY = re.compile(r"\bV(\d\d)(/2\.0)?\b")
 WHO = {
@@ -84,13 +84,13 @@ def redrawn(page: str) -> str:
     return SHOWN.sub(shown, page)
 
 
-def test_the_page_is_as_the_packets_and_the_recordings_are() -> None:
+def test_page_matches_packets_and_recordings() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert redrawn(page) == page, "run python tests/test_protocol_page.py"
     assert len(SHOWN.findall(page)) == page.count("```") // 2
 
 
-def test_each_recording_is_named_and_each_name_is_a_recording() -> None:
+def test_page_names_exactly_the_recordings() -> None:
     named = set()
     for number, is_new in KEY.findall(PAGE.read_text(encoding="utf-8")):
         named.add(("2.0/" if is_new or int(number) > 50 else "") + number)

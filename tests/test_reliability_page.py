@@ -1,4 +1,4 @@
-"""Every cell of the tables in docs/explanation/reliability.md names tests, and these exist."""
+"""Every cell of the tables in docs/explanation/reliability.md names existing tests."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
 
-# The keys at the end of a cell, or within it: (W1) or (W1, V22).
+# The keys at the end of a cell or within it: (W1) or (W1, V22).
 KEYS = re.compile(r"\(([A-Z]\d+(?:, [A-Z]\d+)*)\)")
 NAMED = re.compile(r"^\* ([A-Z]\d+) `([^`]+)`$", re.MULTILINE)
-# What gearmand 2.0 does where it answers as gearmand 1.1 does, whose cell has the tests.
+# The text of cells where gearmand 2.0 behaves like gearmand 1.1, whose cell names the tests.
 AS_BEFORE = "as 1.1"
 
 
 def rows_of(page: str) -> list[list[str]]:
-    """The rows of all tables, without their headings."""
+    """Return the rows of all tables without their headings."""
     rows = []
     lines = page.splitlines()
     for before, line in zip(["", *lines], lines):
@@ -54,7 +54,7 @@ def test_keys_have_tests_and_tests_have_keys() -> None:
 
 @functools.cache
 def names_in(file: Path) -> set[str | None]:
-    """The functions and classes of a module."""
+    """Return the functions and classes of a module."""
     body = ast.parse(file.read_text(encoding="utf-8")).body
     return {getattr(node, "name", None) for node in body}
 
@@ -69,12 +69,12 @@ def test_named_tests_exist(key: str) -> None:
         assert name.startswith("test_")
 
 
-def test_there_are_tables() -> None:
+def test_tables_are_found() -> None:
     assert len(ROWS) > 40
     assert {len(row) for row in ROWS} == {2, 3, 5}
 
 
-def test_what_is_found() -> None:
+def test_keys_are_found() -> None:
     page = "text\n\n| a | b |\n| - | --- |\n| one | it is (W1, V22) |\n| two | it is not |\n"
     assert rows_of(page) == [["one", "it is (W1, V22)"], ["two", "it is not"]]
     assert keys_of("so (W1), and so (V22, T1), but not (this)") == ["W1", "V22", "T1"]

@@ -1,4 +1,4 @@
-"""What tests start can be interrupted; what is not installed is skipped, but where CI runs."""
+"""Programs that tests start can be interrupted. Missing peers are skipped, except in CI."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support import PATIENCE, Gearmand, require, require_module
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# As what a shell starts in the background, it ignores SIGINT.
+# Ignores SIGINT like a background program of a shell.
 _IN_THE_BACKGROUND = """
 import pathlib, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -55,7 +55,7 @@ finally:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the system has no such signals")
 def test_programs_can_be_interrupted(tmp_path: Path) -> None:
-    """Also where the tests run in the background of a shell."""
+    """This also holds if the tests run in the background of a shell."""
     result = subprocess.run(
         [sys.executable, "-c", _IN_THE_BACKGROUND, str(tmp_path / "begun")],
         cwd=ROOT,
@@ -69,8 +69,8 @@ def test_programs_can_be_interrupted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("in_ci", [False, True])
-def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, in_ci: bool) -> None:
-    """It is skipped where developers are, and an error where CI runs."""
+def test_missing_peer_skips_or_fails(monkeypatch: pytest.MonkeyPatch, in_ci: bool) -> None:
+    """A test with a missing peer is skipped on a developer's machine, and fails in CI."""
     if in_ci:
         monkeypatch.setenv("CI", "true")
     else:

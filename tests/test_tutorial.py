@@ -1,10 +1,10 @@
-"""docs/tutorial.md, as somebody types it who has never met Gearman.
+"""docs/tutorial.md, typed by a user who is new to Gearman.
 
-In the order of the page, each ```py block is written to the file that its first line names, and
-each ```console block is typed into a shell in a terminal of its own. What is on the screen then has
-to be the block, where three dots stand for anything. Behind ``<!-- it runs -->`` the last command
-is not over. A later block that begins with a command that still runs is that terminal again, in
-which ``^C`` is typed where the block has it.
+In the order of the page, each ```py block is written to the file named in its first line, and each
+```console block is typed into a shell in a new terminal. Then the screen has to match the block,
+where three dots match anything. After ``<!-- it runs -->``, the last command keeps running. A later
+block that begins with a running command continues in its terminal, where the test types ``^C`` if
+the block contains it.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "tutorial.md"
 FENCED = re.compile(r"^(<!-- it runs -->\n)?```(py|console)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE_NAME = re.compile(r"# (\w+\.py)\n")
-# The blocks that make an environment, and go there.
+# The blocks that create an environment and change into its directory.
 INSTALL, GO_THERE = "python3 -m venv .venv", "cd first-jobs"
 SERVERS = {"gearmand": "gearmand", "JobServer": "gearmanctl serve"}
 PORT = "4730"
-# Seconds that pip may take.
+# Maximum seconds for pip.
 DOWNLOADS = 300.0
 
 
 def is_shown(text: str, screen: str) -> bool:
-    """Whether that is what is on the screen. (The prompt may come right behind ``^C``.)"""
+    """Return True if the screen shows the text. (The prompt can follow directly after ``^C``.)"""
     return matches(text.rstrip("\n"), screen.rstrip("\n"))
 
 
 class Learner:
-    """Somebody with the page, and any number of terminals."""
+    """A user with the page and any number of terminals."""
 
     def __init__(self, home: Path, server: str) -> None:
         if server == "gearmand":
@@ -88,14 +88,14 @@ class Learner:
         path.write_text(text.replace(PORT, self.port), encoding="utf-8")
 
     def look(self, text: str, line: int, *, runs: bool) -> None:
-        """Type the commands of a block where they do not run yet, and compare the screen."""
+        """Type the commands of a block unless they are running, and compare the screen."""
         commands = [
             each.removeprefix(PROMPT) for each in text.splitlines() if each.startswith(PROMPT)
         ]
         if commands[0].startswith(self.other_servers):
             if "^C" not in text:
                 return
-            # The same is done to the one that runs.
+            # Apply the block to the server that is running.
             (command,) = (each for each in self.running if each.startswith(self.starts_server))
             text = f"{PROMPT}{command}\n...^C\n"
         else:
@@ -162,7 +162,7 @@ def read_page() -> Iterator[tuple[bool, str, str, int]]:
 
 
 def follow(learner: Learner, *, install: bool) -> None:
-    """Do what the page says. Without `install`, the environment is there already."""
+    """Follow the page. Without `install`, the environment already exists."""
     for runs, language, text, line in read_page():
         if language == "py":
             learner.write(text)
@@ -176,7 +176,7 @@ def follow(learner: Learner, *, install: bool) -> None:
 
 @pytest.mark.slow
 def test_tutorial(learner: Learner) -> None:
-    """With an environment that has the packages of this one."""
+    """Use an environment that has the packages of this one."""
     make_environment(learner.home / ".venv")
     (learner.home / "first-jobs").mkdir()
     follow(learner, install=False)
@@ -195,7 +195,7 @@ def make_environment(directory: Path) -> None:
 
 @pytest.mark.slow
 def test_tutorial_from_the_first_command(tmp_path: Path) -> None:
-    """As it is typed in a checkout, with what pip gets from an index."""
+    """Type every command in a checkout, with packages that pip downloads from an index."""
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(tmp_path), "trio"]
     if (
         not os.environ.get("CI")
@@ -212,8 +212,8 @@ def test_tutorial_from_the_first_command(tmp_path: Path) -> None:
         follow(learner, install=True)
 
 
-def test_what_the_page_has() -> None:
-    """All of its files and screens are found."""
+def test_all_blocks_of_the_page_are_found() -> None:
+    """The test finds all files and screens of the page."""
     page = PAGE.read_text(encoding="utf-8")
     assert len(list(read_page())) == page.count("```py\n") + page.count("```console\n") > 15
     names = [FILE_NAME.match(text) for _, language, text, _ in read_page() if language == "py"]

@@ -1,4 +1,4 @@
-"""The web applications of examples/, and what docs/howto/web.md shows of them and of this file."""
+"""The web applications in examples/, and the parts of them that docs/howto/web.md shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = ("examples/django_site.py", "examples/fastapi_app.py", "tests/test_web_e
 
 @pytest.fixture(scope="module")
 def django_site(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The module, whose files are not where those of others are."""
+    """The example's module, which keeps its data in a temporary directory."""
     require_module("django")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SITE_DATA", str(tmp_path_factory.mktemp("site")))
@@ -81,7 +81,7 @@ def test_django_without_a_server(site: Any) -> None:
 
 
 def test_django_command(django_site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It works until it is told to stop, by a signal's handler, say."""
+    """The command works until a signal handler, for example, stops it."""
     handlers: dict[int, Any] = {}
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     with (
@@ -114,7 +114,7 @@ def test_fastapi(application: Any, gearman_worker: Any) -> None:
         assert [run.result for run in worker.drain()] == ["4", "2"]
 
 
-def test_what_the_page_shows() -> None:
+def test_page_shows_the_examples() -> None:
     page = PAGE.read_text(encoding="utf-8")
     sources = [(ROOT / name).read_text(encoding="utf-8") for name in SHOWN]
     blocks = re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
