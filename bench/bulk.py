@@ -15,7 +15,7 @@ from . import processes, raw
 from .child import Clock, answer, jobs_for, orders
 from .peers import has, loops
 from .rounds import interleaved
-from .tables import Beside, compared
+from .tables import RatioColumn, compared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,8 +42,8 @@ def run(settings: Settings) -> Iterator[Table]:
             f"{kind} jobs in one call",
             results,
             [
-                Beside("wall/raw", "wall", dict.fromkeys(results, RAW)),
-                Beside("CPU/blocking", "cpu", dict.fromkeys(ours, "gearman_sync")),
+                RatioColumn("wall/raw", "wall", dict.fromkeys(results, RAW)),
+                RatioColumn("CPU/blocking", "cpu", dict.fromkeys(ours, "gearman_sync")),
             ],
             more=[("memory", "B", "memory")],
         )

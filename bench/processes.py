@@ -150,8 +150,8 @@ def on(processors: set[int] | None) -> Iterator[None]:
 def processors() -> tuple[set[int], set[int]]:
     """Return one processor for the subject, and all others for its peers.
 
-    If both share a processor, a round trip takes half as long, or twice as long. Otherwise, that
-    would be up to the system. Both sets are empty if there is only one processor.
+    Otherwise the system decides whether both share a processor, which halves or doubles the time of
+    a round trip. Both sets are empty if there is only one processor.
     """
     first, *others = sorted(os.sched_getaffinity(0))
     return ({first}, set(others)) if others else (set(), set())

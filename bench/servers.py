@@ -26,7 +26,7 @@ from .child import Clock, answer, jobs_for, orders
 from .peers import has
 from .raw import TASK
 from .rounds import interleaved
-from .tables import Beside, compared
+from .tables import RatioColumn, compared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,13 +79,13 @@ def run(settings: Settings) -> Iterator[Table]:
             {kind: partial(_measure, kind, name, count) for kind in kinds(gear=True)},
             settings.rounds,
         )
-        besides = [
-            Beside(f"jobs/s / {floor}", "rate", dict.fromkeys(results, floor))
-            for floor in ("gearmand", "gear")
-            if floor in results
+        ratio_columns = [
+            RatioColumn(f"jobs/s / {baseline}", "rate", dict.fromkeys(results, baseline))
+            for baseline in ("gearmand", "gear")
+            if baseline in results
         ]
         more = [] if name == OURS else [("idle", "", "idle")]
-        table = compared(f"job servers, {name}", results, besides, more=more)
+        table = compared(f"job servers, {name}", results, ratio_columns, more=more)
         table.drawn = "" if mode.quick else table.drawn
         yield table
 

@@ -18,7 +18,7 @@ from .child import Clock, answer, orders
 from .peers import has, loops
 from .raw import DATA, TASK
 from .rounds import asked
-from .tables import Beside, compared
+from .tables import RatioColumn, compared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,13 +41,16 @@ def run(settings: Settings) -> Iterator[Table]:
             with processes.on(others):
                 worker = processes.python(processes.work, port=server.port)
             with processes.on(first):
-                children, floors = _start(server.port, kind)
+                children, baselines = _start(server.port, kind)
             with worker:
                 results = asked(children, count, settings.rounds * _SLICES)
         yield compared(
             f"{kind} jobs one at a time",
             results,
-            [Beside("wall/bare", "wall", floors), Beside("CPU/bare", "cpu", floors)],
+            [
+                RatioColumn("wall/bare", "wall", baselines),
+                RatioColumn("CPU/bare", "cpu", baselines),
+            ],
         )
 
 
@@ -59,18 +62,18 @@ def _start(port: int, kind: str) -> tuple[dict[str, Child], dict[str, str]]:
         return processes.python(function, port=port, background=background, **options)
 
     children = {RAW: ours(raw_socket), "gearman_sync": ours(blocking)}
-    floors = {"gearman_sync": RAW, "libgearman's client": RAW}
+    baselines = {"gearman_sync": RAW, "libgearman's client": RAW}
     if (client := processes.compiled("client")) is not None:
         children["libgearman's client"] = processes.Child(client, str(port), "single", kind)
     for loop in loops():
-        floor = f"{BARE}, {loop}"
-        children[floor] = ours(bare_stream, loop=loop)
+        baseline = f"{BARE}, {loop}"
+        children[baseline] = ours(bare_stream, loop=loop)
         children[f"gearman_anyio, {loop}"] = ours(waiting, loop=loop)
-        floors[f"gearman_anyio, {loop}"] = floor
+        baselines[f"gearman_anyio, {loop}"] = baseline
         if loop == "asyncio" and has("aiogear"):
             children["aiogear, asyncio"] = ours(of_aiogear, loop=loop)
-            floors["aiogear, asyncio"] = floor
-    return children, floors
+            baselines["aiogear, asyncio"] = baseline
+    return children, baselines
 
 
 # Code for the child processes.

@@ -68,32 +68,32 @@ def _cell(value: float | None, unit: str) -> str:
     return "-" if value is None else _FORMATS[unit](value)
 
 
-class Beside(NamedTuple):
+class RatioColumn(NamedTuple):
     """A column of ratios to other subjects.
 
     Attributes:
         heading: The heading.
         what: "wall", "cpu", or "rate" (jobs in the same time).
-        floors: The baseline of each subject. A subject without a baseline has no ratio.
+        baselines: The baseline of each subject. A subject without a baseline has no ratio.
     """
 
     heading: str
     what: str
-    floors: Mapping[str, str]
+    baselines: Mapping[str, str]
 
     def of(self, name: str, results: Results) -> float | None:
-        floor = self.floors.get(name)
-        if floor not in results:
+        baseline = self.baselines.get(name)
+        if baseline not in results:
             return None
         if self.what == "rate":
-            return ratio(results[floor], results[name], "wall")
-        return ratio(results[name], results[floor], self.what)
+            return ratio(results[baseline], results[name], "wall")
+        return ratio(results[name], results[baseline], self.what)
 
 
 def compared(
     title: str,
     results: Results,
-    besides: Iterable[Beside],
+    ratio_columns: Iterable[RatioColumn],
     *,
     more: Iterable[tuple[str, str, str]] = (),
 ) -> Table:
@@ -102,13 +102,15 @@ def compared(
     Args:
         title: The title.
         results: The figures, with `wall` and `cpu` in seconds per job, and `jobs`.
-        besides: The last columns.
+        ratio_columns: The last columns.
         more: The columns before these: heading, unit and key of each.
     """
-    besides, more = list(besides), list(more)
+    ratio_columns, more = list(ratio_columns), list(more)
     columns = [("jobs", "n"), ("jobs/s", "n"), ("wall", "us"), ("CPU", "us")]
     columns += [(heading, unit) for heading, unit, _ in more]
-    table = Table(title, [*columns, *((each.heading, "x") for each in besides)], drawn="jobs/s")
+    table = Table(
+        title, [*columns, *((each.heading, "x") for each in ratio_columns)], drawn="jobs/s"
+    )
     for name, found in results.items():
         wall = median(found, "wall")
         table.add(
@@ -118,7 +120,7 @@ def compared(
             wall,
             median(found, "cpu"),
             *(median(found, key) if key in found[0] else None for _, _, key in more),
-            *(each.of(name, results) for each in besides),
+            *(each.of(name, results) for each in ratio_columns),
         )
     return table
 

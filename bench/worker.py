@@ -16,7 +16,7 @@ from .child import Clock, answer, orders
 from .peers import loops
 from .raw import TASK
 from .rounds import interleaved
-from .tables import Beside, compared
+from .tables import RatioColumn, compared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,11 +47,14 @@ def run(settings: Settings) -> Iterator[Table]:
         {name: partial(_measure, start, count) for name, start in subjects.items()},
         settings.rounds,
     )
-    floors = dict.fromkeys(results, PEER)
+    baselines = dict.fromkeys(results, PEER)
     yield compared(
         "empty jobs that a worker does",
         results,
-        [Beside("jobs/s / libgearman", "rate", floors), Beside("CPU", "cpu", floors)],
+        [
+            RatioColumn("jobs/s / libgearman", "rate", baselines),
+            RatioColumn("CPU", "cpu", baselines),
+        ],
     )
 
 

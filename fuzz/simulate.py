@@ -44,10 +44,10 @@ def main() -> int:
         return replay(read(options.replay.read_text()))
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     seconds = 60 * options.minutes + options.seconds or 60.0
-    return simulate(seconds, seed, is_to_shrink=not options.as_is)
+    return simulate(seconds, seed, shrink_plan=not options.as_is)
 
 
-def simulate(seconds: float, seed: int, *, is_to_shrink: bool = True) -> int:
+def simulate(seconds: float, seed: int, *, shrink_plan: bool = True) -> int:
     """Run the seeds from `seed` on for `seconds` seconds. Return the exit status."""
     begun, first = time.monotonic(), seed
     said = begun
@@ -64,7 +64,7 @@ def simulate(seconds: float, seed: int, *, is_to_shrink: bool = True) -> int:
         try:
             run.run()
         except SimulationError as error:
-            report(plan, error, seed, is_to_shrink=is_to_shrink)
+            report(plan, error, seed, shrink_plan=shrink_plan)
             return 1
         busy += time.process_time() - cpu
         steps += run.net.steps
@@ -83,10 +83,10 @@ def simulate(seconds: float, seed: int, *, is_to_shrink: bool = True) -> int:
     return 0
 
 
-def report(plan: Plan, error: SimulationError, seed: int, *, is_to_shrink: bool) -> None:
+def report(plan: Plan, error: SimulationError, seed: int, *, shrink_plan: bool) -> None:
     """Print a failure and a reduced plan."""
     print(f"plan of seed {seed}, {len(plan)} steps: {error}", flush=True)
-    if not is_to_shrink:
+    if not shrink_plan:
         return
     kind = error.problem[:20]
     # Without servers and workers, any plan fails.

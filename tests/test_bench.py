@@ -112,9 +112,12 @@ def figures(*walls: float) -> list[rounds.Figures]:
 def test_ratio_is_the_median_of_pairs() -> None:
     # The machine was three times as slow in the second round.
     results = {"raw": figures(1.0, 3.0, 1.0), "gearman_sync": figures(2.0, 6.0, 5.0)}
-    floors = dict.fromkeys(results, "raw")
-    besides = [tables.Beside("wall", "wall", floors), tables.Beside("rate", "rate", floors)]
-    table = tables.compared("jobs", results, besides)
+    baselines = dict.fromkeys(results, "raw")
+    ratio_columns = [
+        tables.RatioColumn("wall", "wall", baselines),
+        tables.RatioColumn("rate", "rate", baselines),
+    ]
+    table = tables.compared("jobs", results, ratio_columns)
     assert table.rows[1] == ("gearman_sync", [10, 1 / 5.0, 5.0, 2.5, 2.0, 0.5])
     assert table.text().splitlines()[-1].split()[-4:] == ["2.00", "x", "0.50", "x"]
 

@@ -37,7 +37,7 @@ _NO_SERVER: Final = (
 
 
 class Exit(Exception):
-    """Ends the program with `status`. A message that is not empty is printed first."""
+    """Raised to end the program with `status`, after printing `message` unless it is empty."""
 
     def __init__(self, status: int, message: str = "") -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Reads single key presses from a terminal."""
+"""Single key presses on a terminal."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_wait_for_a_batch_ends_when_its_server_dies(
     backend.client.shutdown()
 
 
-def test_wait_until_any_job_completed_of_the_mode(
+def test_wait_until_any_job_completed_returns_the_requests(
     gearman: Any, start_worker: Callable[..., Any], server: Server, host: str, task: str
 ) -> None:
     start_worker(server.address, {task: lambda job: job.data})

@@ -1,4 +1,4 @@
-"""Applies the rules to one file."""
+"""The application of the rules to one file."""
 
 from __future__ import annotations
 

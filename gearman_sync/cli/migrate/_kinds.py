@@ -1,4 +1,4 @@
-"""Resolves the names of a file: imports, classes, objects, the parameters of callbacks.
+"""Resolution of the names in a file: imports, classes, objects, the parameters of callbacks.
 
 A kind is a string: a dotted name in a library such as ``gearman.GearmanClient``, or an object such
 as ``client`` or ``data``. A leading ``+`` marks a class that the program derives, and its objects.

@@ -1,4 +1,4 @@
-"""Applies the rules to all files of a program."""
+"""The application of the rules to all files of a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds and reads the files of a program, without running any of them."""
+"""The files of a program, which are found and read but not run."""
 
 from __future__ import annotations
 
