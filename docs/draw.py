@@ -23,7 +23,7 @@ from gearman_proto.engines.phases import (
     PHASES,
     WORKER_LIVES,
 )
-from gearman_proto.jobs.request import REQUEST_STATES
+from gearman_proto.jobs.tracking import REQUEST_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

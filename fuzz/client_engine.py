@@ -346,8 +346,8 @@ class _Game(ConnectingGame[Peer]):
         if isinstance(wait, RequestsWait):
             if not wait.members and not to_be_made(wait, links):
                 return wait in self.engine._watchers
-            mine = [request for request in wait.members if wait in request.waits]
-            return bool(to_be_made(wait, links)) or any(r.link in links for r in mine)
+            mine = [request for request in wait.members if wait in request._gm_waits]
+            return bool(to_be_made(wait, links)) or any(r._gm_link in links for r in mine)
         return any(wait in link.waits for link in links)
 
     def end(self) -> None:

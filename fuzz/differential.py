@@ -217,7 +217,7 @@ def _worker(parts: list[bytes]) -> Any:
         # The caller takes each job at once, and finishes it without delay.
         while stream.ready and not stream.done and (job := world.next_job()) is not None:
             jobs.append((job.wire_handle, job.wire_task, job.unique, job.data))
-            if job.link.alive:
+            if job._gm_link.alive:
                 world.finish(job)
             else:
                 world.job_done(job)

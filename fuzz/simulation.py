@@ -27,7 +27,7 @@ from gearman_proto.wire import text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.testing.calls import Call
     from gearman_proto.testing.nodes import Node
     from gearman_proto.testing.workers import Step
@@ -470,7 +470,7 @@ class Run:
         if kind == "give up":
             node.give_up(call)
         elif kind == "statuses":
-            if all(each.link is not None or each.handle for each in call.requests):
+            if all(each._gm_link is not None or each.handle for each in call.requests):
                 node.statuses(call.requests, timeout=timeout, by_unique=how < 0.3)
         elif how < 0.4:
             node.wait(call.requests, timeout=timeout, as_completed=how < 0.2)

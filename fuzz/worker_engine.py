@@ -47,7 +47,7 @@ from .worlds import WorkerWorld, packed
 
 if TYPE_CHECKING:
     from gearman_proto.engines.worker import WorkerEngine
-    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.job import WorkerJob
 
 #: The exceptions that a call of the caller's side can raise.
 ALLOWED: Final[dict[type[Exception], str]] = {
@@ -179,7 +179,7 @@ class _Game(ConnectingGame[Peer]):
         done = self.program.flag()
         if not job.ended:
             self._send(job, kind(*args), done=done)
-        if not (done and job.over):
+        if not (done and job._gm_is_over):
             self.engine.job_done(self.now, job, go_on=self.program.below(8) > 0)
 
     def release(self) -> None:

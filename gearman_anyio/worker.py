@@ -19,6 +19,7 @@ import anyio.lowlevel
 from gearman_proto import Server, WorkerEngine, WorkerJob, constants
 from gearman_proto.arguments import to_seconds
 from gearman_proto.engines.outcomes import Ending, Happened, Watch, exc_info_of, leaves, to_send
+from gearman_proto.jobs import tracking
 from gearman_proto.jobs.results import status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
 from gearman_proto.wire.packets import WorkData, WorkException, WorkFail, WorkWarning
@@ -173,7 +174,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     async def _execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
         """Do one job, and see to it that it ends."""
-        job.encoder = self.data_encoder
+        tracking.use_encoder(job, self.data_encoder)
         ending = Ending(job, logger)
         watch = Watch(self._leaves, ending.hook_raised)
         # `call_back` has a guard of its own. A subclass's hook can fork too.
@@ -182,7 +183,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
         with watch:
             events = ending.to_send(self.data_encoder, *self._how)
             await self._send_all(job, events)
-        if job.over:
+        if tracking.is_over(job):
             return
         go_on = False
         with Watch(self._leaves, errors.append):

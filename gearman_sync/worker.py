@@ -29,6 +29,7 @@ from gearman_proto.engines.outcomes import (
     to_send,
 )
 from gearman_proto.handlers import has_hit_the_library
+from gearman_proto.jobs import tracking
 from gearman_proto.jobs.results import status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
 from gearman_proto.tls import make_contexts
@@ -133,7 +134,7 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
 
     def _do(self, job: WorkerJob) -> None:
         """Do one job, and see to it that it ends."""
-        job.encoder = self.data_encoder
+        tracking.use_encoder(job, self.data_encoder)
         ending = Ending(job, logger)
         watch = Watch(self._leaves, ending.hook_raised)
         # `on_job_execute` has a guard around the callback. A subclass's hook can fork too.
@@ -144,7 +145,7 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
 
     def _execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
         self._do(job)
-        if job.over:
+        if tracking.is_over(job):
             return
         go_on = False
         with Watch(self._leaves, errors.append):

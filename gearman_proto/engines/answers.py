@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, JOB_UNKNOWN
 from gearman_proto.errors import GearmanError, ServerError
-from gearman_proto.jobs.request import leave_together
+from gearman_proto.jobs import tracking
 from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
 from gearman_proto.names import to_text
 from gearman_proto.wire.connection import NEED_DATA
@@ -38,8 +38,7 @@ from .queries import Probe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto.jobs.request import JobStatus
-    from gearman_proto.jobs.updates import Updates
+    from gearman_proto.jobs.updates import JobStatus, Updates
 
     from .clientlink import ClientLink
 
@@ -113,7 +112,7 @@ class Answers:
                 jobs.answered(item, job)
             else:
                 jobs.accept(handle, item, now)
-        leave_together(over)
+        tracking.finish_background(over)
 
     def _on_error(self, link: ClientLink, event: Error) -> None:
         item = event.answers
@@ -121,7 +120,7 @@ class Answers:
         if isinstance(item, Submit):
             link.jobs.answered(item, None)
         for request in requests_of(item):
-            request.leave(JOB_FAILED, error)
+            tracking.finish(request, JOB_FAILED, error)
         if isinstance(item, Probe):
             item.fail(error)
 
@@ -144,23 +143,23 @@ class Answers:
                 "end of it; it may have run"
             )
             for request in requests:
-                request.leave(JOB_UNKNOWN, error)
+                tracking.finish(request, JOB_UNKNOWN, error)
 
     # Events of jobs.
 
     def _on_work_complete(self, link: ClientLink, event: WorkComplete) -> None:
         for request in link.jobs.end(event.handle):
-            request.raw_result = event.data
-            request.leave(JOB_COMPLETE)
+            request._gm_raw_result = event.data
+            tracking.finish(request, JOB_COMPLETE)
 
     def _on_work_fail(self, link: ClientLink, event: WorkFail) -> None:
         for request in link.jobs.end(event.handle):
-            request.leave(JOB_FAILED)
+            tracking.finish(request, JOB_FAILED)
 
     def _on_work_exception(self, link: ClientLink, event: WorkException) -> None:
         for request in link.jobs.end(event.handle):
-            request.raw_exception = event.data
-            request.leave(JOB_FAILED)
+            request._gm_raw_exception = event.data
+            tracking.finish(request, JOB_FAILED)
 
     def _on_work_data(self, link: ClientLink, event: WorkData) -> None:
         self._on_update(link, event, lambda updates: updates.add_data(event.data))
@@ -178,7 +177,7 @@ class Answers:
             "time_received": self._wall_clock(),
         }
         for request in link.jobs.receivers(event.handle):
-            request.set_status(status.copy())
+            request._gm_status = status.copy()
         progress = status["numerator"], status["denominator"]
         self._on_update(link, event, lambda updates: updates.add_progress(*progress))
 
@@ -189,8 +188,8 @@ class Answers:
         """Something has come of a job, which `add` appends to the updates of its requests."""
         unread = []
         for request in link.jobs.receivers(event.handle):
-            if add(request.all_updates()):
-                for wait in request.waits:
+            if add(tracking.updates_of(request)):
+                for wait in request._gm_waits:
                     wait.request_updated()
             else:
                 unread.append(request)
@@ -200,4 +199,4 @@ class Answers:
                 f"the job has sent more than {MAX_UNREAD_UPDATES} bytes of updates that nobody read"
             )
             for request in unread:
-                request.leave(JOB_FAILED, error)
+                tracking.finish(request, JOB_FAILED, error)

@@ -3,7 +3,7 @@
 The module `answers` processes the packets that servers send.
 
 Places of a request
-    A request in flight is in exactly one place of the link in `request.link`:
+    A request in flight is in exactly one place of the link in `request._gm_link`:
 
     ===========  ============================================  =================
     state        place                                         left by
@@ -22,12 +22,12 @@ Places of a request
 
     Losing the link empties all three places. The engine submits unacknowledged requests again on
     another link, as long as they have attempts left. Acknowledged requests become JOB_UNKNOWN: the
-    engine calls their `leave`.
+    engine calls `tracking.finish`.
 
     The engine never searches these places for a request: each packet leads to its request.
 
     When the application closes its client, requests without a waiting call keep their state and
-    are stranded.
+    are orphaned.
 
 Choice of a server
     The pool chooses a server. If its connection does not open soon, the engine also connects to
@@ -62,6 +62,7 @@ from gearman_proto.errors import (
     ServerUnavailable,
 )
 from gearman_proto.handlers import reraise_from_handler
+from gearman_proto.jobs import tracking
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import SLICE, check_requests, submit_event
 from gearman_proto.jobs.supply import Supply
@@ -227,16 +228,16 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         for request in wait.members:
             # A request that was lost after `prepare` had checked it has no payload, and is
             # returned as lost. A request that is in the list twice already has this wait.
-            if request.state != JOB_UNKNOWN or request.payload is None:
+            if request.state != JOB_UNKNOWN or request._gm_payload is None:
                 self._join(request, wait)
-            elif request.waits is not alone:
+            elif request._gm_waits is not alone:
                 if (
                     request.error is not None
                     or request.connection_attempts
                     or request.handle is not None
                 ):
-                    request.renew()
-                request.waits = alone
+                    tracking.reset(request)
+                request._gm_waits = alone
                 unsent.append(request)
         wait.unaccepted += len(unsent)
         wait.open += len(unsent)
@@ -245,10 +246,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         link = self._only_link(now) if unsent and not full else None
         for request in unsent:
             if not request.unique:
-                request.unique = request.generated_unique = next(uniques)
+                request.unique = request._gm_generated_unique = next(uniques)
             if link is None:
                 if full:
-                    request.tried = full
+                    request._gm_tried = full
                 self._assign(request, now)
         if link is not None:
             self._put(unsent, link, now)
@@ -346,7 +347,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             return wait.refuse(_shut_down())
         full = self._full_servers() if self._abandoned > self._max_abandoned else ()
         for request, event, servers in asked:
-            request.was_in_time()
+            tracking.clear_timed_out(request)
             query = Query(request, wait, event)
             wait.queries.append(query)
             wait.open += 1
@@ -371,8 +372,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if isinstance(wait, RequestsWait) and wait.open:
             self._make_all_of(wait, now)
             for request in wait.members:
-                if wait in request.waits:
-                    request.waits = tuple(other for other in request.waits if other is not wait)
+                if wait in request._gm_waits:
+                    request._gm_waits = tuple(
+                        other for other in request._gm_waits if other is not wait
+                    )
                     self._abandoned += abandoned_size(request)
             if isinstance(wait, StatusWait):
                 self._abandoned += wait.open * ITEM_COST
@@ -391,12 +394,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             for item in self._empty(link):
                 if isinstance(item, Probe):
                     item.fail(self._unavailable())
-                elif not item.waits:
-                    item.strand()
+                elif not item._gm_waits:
+                    tracking.orphan(item)
                 elif item.state == JOB_PENDING:
                     self._fail(item, self._unavailable())
                 else:
-                    item.leave(JOB_UNKNOWN, error)
+                    tracking.finish(item, JOB_UNKNOWN, error)
             self._tell_waits(link, error)
         for wait in list(self._waits):
             wait.finish()
@@ -408,9 +411,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         `_claim` ends it, should the application use it again.
         """
         for request in self._all_requests():
-            link = request.link
+            link = request._gm_link
             if link.engine is self if link is not None else request.state is JOB_PENDING:
-                request.lose(error)
+                tracking.lose(request, error)
         self._unclaim()
         return super().abandon(error)
 
@@ -536,7 +539,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     # Waits.
 
     def _claim(self, requests: Sequence[GearmanJobRequest]) -> None:
-        """Claim `requests` for this engine until they are marked `unclaimed` again.
+        """Claim `requests` for this engine until `_unclaim` releases them.
 
         Requests of engines that have ended become JOB_UNKNOWN.
 
@@ -550,10 +553,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             for request in remaining:
                 # Engines can run in several threads. Deleting a missing attribute raises, and
                 # CPython checks and deletes atomically, so only one thread succeeds.
-                del request.unclaimed
-                link = request.link
+                del request._gm_unclaimed
+                link = request._gm_link
                 if link is not None and link.engine is not self:
-                    if not request.is_stranded:
+                    if not tracking.is_orphaned(request):
                         raise InvalidClientState(f"{request!r} is under way in another client")
                     are_stranded = True
         except BaseException as error:
@@ -571,12 +574,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             return
         if are_stranded:
             for request in requests:
-                request.settle()
+                tracking.mark_lost(request)
 
     def _unclaim(self) -> None:
         """Let other engines claim the requests. `abandon` does this after an interruption."""
         for request in self._claimed:
-            request.unclaimed = True
+            request._gm_unclaimed = True
         self._claimed = ()
 
     def _joined(self, wait: _R) -> _R:
@@ -607,13 +610,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     @staticmethod
     def _join(request: GearmanJobRequest, wait: RequestsWait) -> None:
         """Let `request` notify `wait`, if it is in flight."""
-        request.was_in_time()
-        if wait in request.waits:
+        tracking.clear_timed_out(request)
+        if wait in request._gm_waits:
             return  # It is in the list twice.
-        if request.link is not None:
+        if request._gm_link is not None:
             wait.open += 1
             wait.unaccepted += request.state == JOB_PENDING
-            request.waits = (*request.waits, wait)
+            request._gm_waits = (*request._gm_waits, wait)
         else:
             wait.request_was_over(request)
 
@@ -636,10 +639,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if self.pool.by_unique and request.unique:
             # On the wire, the unique "-" stands for the data.
             dash = request.unique == "-"
-            routed_by = (request.payload or b"") if dash else to_wire(request.unique)
-        server = self.pool.choose(now, request.tried, routed_by)
+            routed_by = (request._gm_payload or b"") if dash else to_wire(request.unique)
+        server = self.pool.choose(now, request._gm_tried, routed_by)
         if server is None:
-            request.state = JOB_PENDING  # `leave` expects the state of an assigned request.
+            request.state = JOB_PENDING  # `finish` expects the state of an assigned request.
             self._fail(request, self._unavailable())
             return
         if self.pool.suspects:
@@ -659,9 +662,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         address, append = link.address, link.outbox.append
         for request in requests:
             request.state = JOB_PENDING
-            request.link = link
+            request._gm_link = link
             request.connection = address
-            if request.background or request.unique == request.generated_unique:
+            if request.background or request.unique == request._gm_generated_unique:
                 append(request)
             elif (item := link.jobs.share(request, now)) is not None:
                 append(item)
@@ -675,8 +678,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if len(supply.requests) == len(supply):
             del link.supplies[0]
         for request, unique in zip(requests, self._make_uniques(len(requests))):
-            request.unique = request.generated_unique = unique
-            request.waits = alone
+            request.unique = request._gm_generated_unique = unique
+            request._gm_waits = alone
         self._put(requests, link, now)
         return True
 
@@ -703,9 +706,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def _fail(self, request: GearmanJobRequest, error: Exception) -> None:
         """`request` will not be acknowledged, and its callers are going to raise `error`."""
-        for wait in request.waits:
+        for wait in request._gm_waits:
             wait.request_failed(error)
-        request.leave(JOB_UNKNOWN, error)
+        tracking.finish(request, JOB_UNKNOWN, error)
 
     def _unsendable(self, link: ClientLink, item: Any, error: Exception) -> None:
         """What a request is made of was changed after it had been checked."""
@@ -772,10 +775,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     def _move_on(self, request: GearmanJobRequest, link: ClientLink, now: float) -> None:
         """Give `request`, which waits for `link` to be open, to a server that is not tried yet."""
-        tried = (*request.tried, link.server)
+        tried = (*request._gm_tried, link.server)
         other = self.pool.choose(now, tried, b"")
         if other is not None:
-            request.tried = tried
+            request._gm_tried = tried
             link = self._link_to(other, now)
         self._put((request,), link, now)
 
@@ -801,7 +804,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 requests = other.waiting_requests()
                 other.drop_requests()
                 for request in requests:
-                    is_won = is_late or link.server in request.tried
+                    is_won = is_late or link.server in request._gm_tried
                     self._go_on(self._put_one, request, link if is_won else other, now)
 
     def _drop(self, link: ClientLink) -> None:
@@ -824,7 +827,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 f"which may go on: {error}"
             )
             for request in jobs:
-                request.leave(JOB_UNKNOWN, lost)
+                tracking.finish(request, JOB_UNKNOWN, lost)
         for item in link.connection.unanswered_tokens():
             for request in requests_of(item):
                 self._go_on(self._lost_sent, request, server, error, now)
@@ -861,10 +864,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 ),
             )
             return
-        request.forget_tried()
-        request.forget_unique()
+        tracking.clear_tried(request)
+        tracking.discard_unique(request)
         if not request.unique:
-            request.unique = request.generated_unique = next(self._make_uniques(1))
+            request.unique = request._gm_generated_unique = next(self._make_uniques(1))
         self._assign(request, now, again=True)
 
     def _lost_unsent(
@@ -877,8 +880,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         was_up: bool,
     ) -> None:
         """A submit was not sent, so sending it elsewhere is no new attempt."""
-        request.tried = (*request.tried, server)
-        if was_up and len(request.tried) >= len(self.pool.servers):
+        request._gm_tried = (*request._gm_tried, server)
+        if was_up and len(request._gm_tried) >= len(self.pool.servers):
             # There is no elsewhere, but this server did take the connection.
             request.connection_attempts += 1
             self._lost_sent(request, server, error, now)

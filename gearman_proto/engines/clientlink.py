@@ -103,7 +103,7 @@ class ClientLink(OutgoingLink):
         """Check the server; see `Heartbeat.check`."""
         queued = sum(len(item) for item in self.ahead if isinstance(item, memoryview))
         unanswered = sum(
-            len(request.payload or b"")
+            len(request._gm_payload or b"")
             for item in self.connection.unanswered_tokens()
             for request in requests_of(item)[:1]
         )
@@ -170,12 +170,12 @@ def take_submits(
             type(request) is not GearmanJobRequest
             or request.task is not task
             or (text := request.unique) is None
-            or text is not request.generated_unique
+            or text is not request._gm_generated_unique
             or request.priority is not priority
             or request.background is not background
             or request.run_at is not None
             or request.reducer is not None
-            or type(payload := request.payload) is not bytes
+            or type(payload := request._gm_payload) is not bytes
             or len(payload) > limit
             or type(attempts := request.connection_attempts) is not int
         ):
@@ -199,6 +199,6 @@ def requests_of(item: object) -> Sequence[GearmanJobRequest]:
 
 def abandoned_size(request: GearmanJobRequest) -> int:
     """Return roughly how many bytes are kept of `request`, if no call waits for its submit."""
-    if request.waits or request.state != JOB_PENDING:
+    if request._gm_waits or request.state != JOB_PENDING:
         return 0
-    return ITEM_COST + len(request.payload or b"")
+    return ITEM_COST + len(request._gm_payload or b"")

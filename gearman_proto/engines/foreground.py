@@ -26,6 +26,7 @@ import weakref
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gearman_proto.constants import JOB_CREATED
+from gearman_proto.jobs import tracking
 from gearman_proto.jobs.request import GearmanJobRequest
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def key_of(request: GearmanJobRequest) -> Key | None:
     if request.unique != "-":
         return request.task, request.unique
     # Without data, jobs of this unique are not coalesced (recording 13_unique_dash).
-    return (request.task, request.payload) if request.payload else None
+    return (request.task, request._gm_payload) if request._gm_payload else None
 
 
 class Submit:
@@ -266,8 +267,8 @@ class ForegroundJobs(dict[str, "Job | LoneRef"]):
 def _created(request: GearmanJobRequest, handle: str) -> None:
     """`request` has been acknowledged, and goes on."""
     request.handle = handle
-    request.payload = None
-    request.forget_tried()
+    request._gm_payload = None
+    tracking.clear_tried(request)
     request.state = JOB_CREATED
-    for wait in request.waits:
+    for wait in request._gm_waits:
         wait.request_accepted()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.packets import PacketEvent
 

@@ -13,7 +13,7 @@ from .connecting import OutgoingLink
 from .states import State
 
 if TYPE_CHECKING:
-    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.job import WorkerJob
 
     from .pool import Server
     from .states import StateTable

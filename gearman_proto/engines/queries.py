@@ -101,7 +101,7 @@ class Query(Probe):
         if isinstance(event, StatusResUnique):
             status["client_count"] = number(event.clients)
         if status["known"] or (not self.open and self.error is None):
-            self.request.set_status(status)
+            self.request._gm_status = status
             self._finish()
         else:
             self._check()

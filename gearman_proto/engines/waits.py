@@ -3,7 +3,7 @@
 A Wait is done once. A RequestsWait counts down as the requests it is about change. It has two
 phases: first each request has to be accepted (answered with JOB_CREATED, or failed), then, unless
 only that was asked for, each has to end. A failure in the first phase ends the wait after it, since
-the call is going to raise. Each request holds the waits that it has to tell (`request.waits`), so
+the call is going to raise. Each request holds the waits that it has to tell (`_gm_waits`), so
 nothing ever scans all requests; only what cuts a wait short (its deadline, a failure, a cancelled
 caller) goes through them, once. A Stream is a RequestsWait that returns each time there is news.
 
@@ -162,7 +162,9 @@ class RequestsWait(Wait):
     def expire(self, now: float) -> None:
         """The deadline has come: mark what has not got as far as was asked, and be done."""
         for request in self.members:
-            if self in request.waits and not (self.accepted_only and request.state != JOB_PENDING):
+            if self in request._gm_waits and not (
+                self.accepted_only and request.state != JOB_PENDING
+            ):
                 request.timed_out = True
         super().expire(now)
 

@@ -53,7 +53,7 @@ from gearman_proto.errors import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from gearman_proto.jobs.assigned import WorkerJob
+from gearman_proto.jobs.job import WorkerJob
 from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.packets import (
     CanDo,
@@ -314,7 +314,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         """
         while self._ready:
             job = self._ready.popleft()
-            if job.link.alive:
+            if job._gm_link.alive:
                 assert self._stream is not None
                 self._stream.news = bool(self._ready)
                 return job
@@ -355,7 +355,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         wait = Wait(deadline_of(now, timeout), wake)
         if job.ended:
             return wait.refuse(InvalidWorkerState(f"{job!r} has ended"))
-        link: WorkerLink = job.link
+        link: WorkerLink = job._gm_link
         ends = isinstance(event, _TERMINAL)
         if not link.alive:
             job.ended = ends
@@ -398,13 +398,13 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             job: The job.
             go_on: False to stop as well, unless the `work` that has received the job is over.
         """
-        link: WorkerLink = job.link
+        link: WorkerLink = job._gm_link
         if not go_on and job in self._jobs:
             self.stop(now)  # First: its failure may otherwise let the link ask for another one.
         if not job.ended and link.alive:
             self.send(now, _nothing, job, WorkFail(job.wire_handle))
         self._jobs.discard(job)
-        job.over = True
+        job._gm_is_over = True
         if self._life is not WORKING and link.alive:
             self._retire(link, now)
         if self._stream is not None:

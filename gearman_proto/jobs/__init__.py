@@ -1,12 +1,11 @@
-"""What applications hold: jobs, requests, and what comes of them."""
+"""Jobs, requests and updates: the objects that applications hold."""
 
 from __future__ import annotations
 
-from .assigned import WorkerJob
-from .job import GearmanJob
-from .request import GearmanJobRequest, JobStatus, ended, next_update
+from .job import GearmanJob, WorkerJob
+from .request import GearmanJobRequest, ended, next_update
 from .submitting import make_requests, prepare
-from .updates import JobData, JobEnded, JobProgress, JobUpdate, JobWarning, UpdateQueue
+from .updates import JobData, JobEnded, JobProgress, JobStatus, JobUpdate, JobWarning, UpdateQueue
 
 __all__ = [
     "GearmanJob",

@@ -1,10 +1,12 @@
-"""A job as applications see it."""
+"""Jobs as applications see them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 from gearman_proto.names import to_text
+
+from .encoder import NoopEncoder
 
 if TYPE_CHECKING:
     from typing import Self
@@ -20,7 +22,7 @@ class Missing:
 
 
 class Fields:
-    """What a job is made of, in the one place where it is kept."""
+    """The storage for the attributes of a job."""
 
     __slots__ = ("connection", "data", "handle", "task", "unique")
 
@@ -35,7 +37,7 @@ _T = TypeVar("_T")
 
 
 class _Forwarded(Generic[_T]):
-    """An attribute of a job that is kept in its fields."""
+    """An attribute of a job that is stored in the job's fields."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -45,28 +47,31 @@ class _Forwarded(Generic[_T]):
     @overload
     def __get__(self, job: GearmanJob, owner: type) -> _T: ...
     def __get__(self, job: GearmanJob | None, owner: type) -> Any:
-        return self if job is None else getattr(job._fields, self._name)
+        return self if job is None else getattr(job._gm_fields, self._name)
 
     def __set__(self, job: GearmanJob, value: _T) -> None:
-        setattr(job._fields, self._name, value)
+        setattr(job._gm_fields, self._name, value)
 
 
 class GearmanJob:
-    """What is to be done (python-gearman: `gearman.job.GearmanJob`).
+    """A function to run and its data (python-gearman: `gearman.job.GearmanJob`).
 
-    A request keeps all this itself, so that a hundred thousand requests are not two hundred
-    thousand objects; its `job` is a view of it, made when somebody looks. A job that a request is
-    made of becomes such a view.
+    A request stores these attributes itself, so a hundred thousand requests are not two hundred
+    thousand objects. The request's `job` is a view of them, made when it is first read. Making a
+    request from a job turns the job into such a view.
 
     Attributes:
-        connection: The address of the server that has the job, or None.
-        handle: The server's name for it, or None.
-        task: The function that it is for.
-        unique: The submitter's name for it, or None.
-        data: What to do it with, before encoding.
+        connection: The address of the job's server, or None.
+        handle: The server's name for the job, or None.
+        task: The name of the function.
+        unique: The submitter's name for the job, or None.
+        data: The data for the function, before encoding.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_fields")
+    __slots__ = ("__dict__", "__weakref__", "_gm_fields")
+
+    # The object that stores the attributes.
+    _gm_fields: Fields
 
     connection: _Forwarded[ServerAddress | None] = _Forwarded()
     handle: _Forwarded[str | None] = _Forwarded()
@@ -88,18 +93,7 @@ class GearmanJob:
         fields.task = to_text(task, "task")
         fields.unique = None if unique is None else to_text(unique, "unique")
         fields.data = data
-        self.keep_in(fields)
-
-    @classmethod
-    def view_of(cls, fields: Fields) -> GearmanJob:
-        """Return a job whose attributes are those of `fields`."""
-        job = cls.__new__(cls)
-        job.keep_in(fields)
-        return job
-
-    def keep_in(self, fields: Fields) -> None:
-        """Store the attributes in `fields` from now on, and discard the current ones."""
-        self._fields = fields
+        self._gm_fields = fields
 
     def __getstate__(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         """Return the state for a copy with its own fields."""
@@ -107,8 +101,71 @@ class GearmanJob:
         attributes, slots = state
         fields = Fields()
         for name in Fields.__slots__:
-            setattr(fields, name, getattr(self._fields, name))
-        return attributes, {**slots, "_fields": fields}
+            setattr(fields, name, getattr(self._gm_fields, name))
+        return attributes, {**slots, "_gm_fields": fields}
 
     def __repr__(self) -> str:
         return f"<GearmanJob task={self.task!r} unique={self.unique!r} handle={self.handle!r}>"
+
+
+class WorkerJob(GearmanJob):
+    """A job as its worker sees it.
+
+    `task`, `unique`, `handle` and `connection` are as in GearmanJob.
+
+    Attributes:
+        ended: True if the worker has sent the job's result, failure or exception, or the connection
+            was lost when the worker tried to send it.
+        wire_handle: The handle as bytes, for the packets of a program that drives a WorkerEngine.
+        wire_task: The task as bytes.
+    """
+
+    __slots__ = (
+        "_gm_data",
+        "_gm_encoder",
+        "_gm_is_over",
+        "_gm_link",
+        "_gm_payload",
+        "ended",
+        "wire_handle",
+        "wire_task",
+    )
+
+    def __init__(
+        self, link: Any, handle: bytes, task: bytes, unique: bytes | None, payload: bytes
+    ) -> None:
+        super().__init__(link.address, handle, task, unique, None)
+        self.ended: bool = False
+        self.wire_handle: bytes = handle
+        self.wire_task: bytes = task
+        # True once the engine knows that the callback has finished.
+        self._gm_is_over: bool = False
+        self._gm_encoder: Any = NoopEncoder
+        # The engine's connection. It has an `address`, and is `alive` or not.
+        self._gm_link: Any = link
+        self._gm_payload = payload
+        self._gm_data: Any = Missing
+
+    @property
+    def data(self) -> Any:
+        """The decoded data of the job.
+
+        Raises:
+            Exception: Any exception that the encoder's `decode` raises.
+        """
+        if self._gm_data is Missing:
+            self._gm_data = self._gm_encoder.decode(self._gm_payload)
+        return self._gm_data
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} belongs to its worker, so it can't be copied or pickled: pickle job.data"
+        )
+
+    @property
+    def is_lost(self) -> bool:
+        """True if the connection was lost before the job ended. The server then requeues the job.
+
+        Another worker will run the job again.
+        """
+        return not self.ended and not self._gm_link.alive

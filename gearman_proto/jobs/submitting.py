@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from gearman_proto import constants
 from gearman_proto.arguments import check_count
-from gearman_proto.constants import JOB_UNKNOWN
+from gearman_proto.constants import JOB_UNKNOWN, PRIORITY_NONE
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 from gearman_proto.names import check_name, to_text, to_wire
 from gearman_proto.wire import packets as events
 from gearman_proto.wire.packets import SUBMITS
 
+from . import tracking
 from .encoder import NoopEncoder, encode_data
 from .request import GearmanJobRequest
 from .supply import Supply
@@ -42,24 +43,26 @@ def make_requests(
         jobs: Dicts with `task` and `data`, and optionally `unique`, `priority`, `run_at` and
             `reducer`.
         background: As in GearmanJobRequest.
-        max_retries: How often a submit that was lost may be sent again.
+        max_retries: Maximum number of attempts to resend a lost submit.
         kind: The class of the requests.
 
     Raises:
-        TypeError: Something is not of the type it must be.
+        TypeError: A value has the wrong type.
         ValueError: A key is missing or unknown, or `max_retries` is negative.
     """
     check_collection("jobs_to_submit", jobs)
     attempts = check_count("max_retries", max_retries, 0) + 1
     background = bool(background)
-    requests, make = [], kind.make
+    requests, new, set_up = [], kind.__new__, tracking.set_up
     for job in jobs:
         try:
             task, data = job["task"], job["data"]
             keys = len(job)
         except (TypeError, KeyError, IndexError):
             raise _bad_job(job) from None
-        request = make(task, data, background, attempts)
+        request = new(kind)
+        text = task if type(task) is str else to_text(task)
+        set_up(request, text, data, PRIORITY_NONE, background, attempts)
         if keys > 2:
             _add_options(request, job)
         requests.append(request)
@@ -132,7 +135,7 @@ def _add_options(request: GearmanJobRequest, job: Mapping[str, Any]) -> None:
     unique = job.get("unique")
     request.unique = None if unique is None else to_text(unique)
     request.priority = job.get("priority")
-    request.set_special(job.get("run_at"), job.get("reducer"))
+    tracking.set_options(request, job.get("run_at"), job.get("reducer"))
 
 
 def _bad_job(job: Any) -> Exception:
@@ -184,7 +187,7 @@ def prepare(
     check_requests(requests)
     task, limit = None, 0
     for request in requests:
-        if request.state != JOB_UNKNOWN and not request.is_stranded:
+        if request.state != JOB_UNKNOWN and not tracking.is_orphaned(request):
             continue
         if request.task is not task:
             if type(request.task) is not str:
@@ -192,7 +195,7 @@ def prepare(
             task = request.task
             wire_task = check_name("task", task, constants.MAX_FUNCTION_SIZE)
             limit = data_limit(wire_task, max_packet_size)
-        if request.unique and request.unique != request.generated_unique:
+        if request.unique and request.unique != request._gm_generated_unique:
             request.unique = to_text(request.unique, "unique")
             check_name("unique", request.unique, constants.MAX_UNIQUE_SIZE)
         if (
@@ -213,7 +216,7 @@ def prepare(
         payload = request.data
         if encoder is not NoopEncoder or type(payload) is not bytes:
             payload = encode_data(encoder, payload, None, request.task)
-            if request.state != JOB_UNKNOWN and not request.is_stranded:
+            if request.state != JOB_UNKNOWN and not tracking.is_orphaned(request):
                 continue  # Another thread's client submitted the request while the encoder ran.
         if len(payload) > room:
             raise ValueError(
@@ -221,8 +224,8 @@ def prepare(
                 f"{max_packet_size}, it can have {max(room, 0)}; raise that of the client, and "
                 "of workers and servers"
             )
-        request.encoder = encoder
-        request.payload = payload
+        request._gm_encoder = encoder
+        request._gm_payload = payload
 
 
 def _bad_priority(request: GearmanJobRequest) -> Exception:
@@ -253,7 +256,7 @@ def to_epoch(run_at: datetime | float | None) -> int:
     if isinstance(run_at, datetime):
         try:
             run_at = run_at.timestamp()
-        except (OverflowError, OSError, ValueError):  # The first and the last days there are.
+        except (OverflowError, OSError, ValueError):  # Close to `datetime.min` or `datetime.max`.
             raise ArgumentValueError(f"run_at is {run_at}, before 1970 or too late") from None
     if not isinstance(run_at, (int, float)) or isinstance(run_at, bool):
         raise TypeError(f"run_at is a datetime or seconds since 1970, not {run_at!r}")
@@ -264,7 +267,7 @@ def to_epoch(run_at: datetime | float | None) -> int:
 
 def submit_event(request: GearmanJobRequest) -> events.PacketEvent:
     """Return the packet that submits `request`, which has been prepared and has a unique."""
-    payload = request.payload or b""
+    payload = request._gm_payload or b""
     function = request.task.encode("utf-8", "surrogateescape")
     unique = (request.unique or "").encode("utf-8", "surrogateescape")
     if request.run_at is not None:

@@ -1,7 +1,7 @@
-"""Requests of many plain jobs, made when there is room for them on the wire.
+"""Requests for a large batch of plain jobs, made when there is room for them on the wire.
 
-All of the jobs are looked at before the first is sent, so that nothing is sent if one of them is
-bad. What takes longer, to make their requests, is done while servers are at work on those before.
+All jobs are checked before the first is sent, so that an invalid job stops the whole call. Making
+their requests takes longer, and happens while servers process the earlier jobs.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from typing import TYPE_CHECKING, final, overload
 from gearman_proto.constants import PRIORITY_NONE
 
 from .request import GearmanJobRequest
+from .tracking import set_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@final  # So that its type can be asked for: `isinstance` takes long with an ABC.
+@final  # So that code can compare its type: `isinstance` is slow with an ABC.
 class Supply(Sequence[GearmanJobRequest]):
-    """The requests of plain jobs, which have been checked. Whoever looks at one makes them all.
+    """The requests for plain jobs that were already checked. Reading any request makes all.
 
     Args:
         tasks: The task of each job.
-        payloads: The data of each.
-        background: Whether nobody waits for the jobs' ends.
-        attempts: How often the submit of each may be sent.
+        payloads: The data of each job.
+        background: If true, the submitter does not wait for the jobs' ends.
+        attempts: Maximum number of attempts to submit each job.
 
     Attributes:
-        requests: Those that were made, in order; nobody but this may change it until all are.
+        requests: The requests made so far, in order. Until all are made, only this object changes
+            the list.
     """
 
     __slots__ = ("_attempts", "_background", "_jobs", "_size", "requests")
@@ -59,19 +61,19 @@ class Supply(Sequence[GearmanJobRequest]):
         return iter(self.all())
 
     def all(self) -> list[GearmanJobRequest]:
-        """Make what is left, and return all of the requests."""
+        """Make the remaining requests, and return all requests."""
         self.take(self._size)
         return self.requests
 
     def take(self, count: int) -> list[GearmanJobRequest]:
-        """Make the next `count` requests, prepared, and return them: fewer if there are no more."""
+        """Make, prepare and return the next `count` requests, or all remaining ones if fewer."""
         count = min(count, self._size - len(self.requests))
-        # All at once, and then set up: so that the cycle collector, which looks at the young again
-        # and again, does so while they are empty.
+        # Make all objects before setting any up: the cycle collector scans young objects often, and
+        # that is faster while they are empty.
         made = list(map(GearmanJobRequest.__new__, itertools.repeat(GearmanJobRequest, count)))
         background, attempts = self._background, self._attempts
         for request, (task, payload) in zip(made, self._jobs):
-            request.set_up(task, payload, PRIORITY_NONE, background, attempts)
-            request.payload = payload
+            set_up(request, task, payload, PRIORITY_NONE, background, attempts)
+            request._gm_payload = payload
         self.requests += made
         return made

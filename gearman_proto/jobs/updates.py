@@ -1,4 +1,4 @@
-"""What comes of a job while it runs, and what of that has not been read yet."""
+"""What jobs send while they run: the updates, their queues, and the status of a job."""
 
 from __future__ import annotations
 
@@ -6,64 +6,83 @@ import copy
 import sys
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, overload
+from typing import Any, Final, TypedDict, overload
 
 from gearman_proto import constants
 from gearman_proto.records import record
 
 
+class JobStatus(TypedDict, total=False):
+    """The content of `GearmanJobRequest.status`. Empty until the server sends a status."""
+
+    #: The job's handle, if it is known. The answer to a query by unique does not contain it.
+    handle: str | None
+    #: True if the server knows the job. A server forgets a job when the job ends.
+    known: bool
+    #: True if a worker has the job.
+    running: bool
+    #: The amount of work done, as reported by the worker; 0 without a report.
+    numerator: int
+    #: The total amount of work, as reported by the worker; 0 without a report.
+    denominator: int
+    #: When the client received this status, in seconds since 1970.
+    time_received: float
+    #: Number of foreground submits that wait for the job. Only in answers to queries by unique.
+    client_count: int
+
+
 @record(frozen=True)
 class JobData:
-    """A part of the result has come (WORK_DATA), decoded."""
+    """A part of the result (WORK_DATA)."""
 
-    #: What the worker has sent.
+    #: The decoded data.
     data: Any
 
 
 @record(frozen=True)
 class JobWarning:
-    """A warning has come (WORK_WARNING), decoded."""
+    """A warning (WORK_WARNING)."""
 
-    #: What the worker has sent.
+    #: The decoded data.
     data: Any
 
 
 @record(frozen=True)
 class JobProgress:
-    """The job's progress has come (WORK_STATUS)."""
+    """The job's progress (WORK_STATUS)."""
 
-    #: How much is done.
+    #: The amount of work done.
     numerator: int
-    #: Of how much.
+    #: The total amount of work.
     denominator: int
 
 
 @record(frozen=True)
 class JobEnded:
-    """The job has ended, or its connection was lost (then `state` is JOB_UNKNOWN)."""
+    """The end of the job, or of its connection (then `state` is JOB_UNKNOWN)."""
 
-    #: The request's, as the next two.
+    #: The final state of the request.
     state: str
-    #: What the job returned.
+    #: The decoded result of the job.
     result: Any = None
-    #: The data of the exception that it failed with.
+    #: The decoded data of the exception that the job failed with.
     exception: Any = None
 
 
-#: What `updates` yields.
+#: The items of a client's `updates`.
 JobUpdate = JobData | JobWarning | JobProgress | JobEnded
 
 
-#: Bytes of updates of one job that may lie unread. A job that sends more fails.
+#: Maximum size of the unread updates of one job, in bytes. A job that sends more fails.
 MAX_UNREAD_UPDATES: Final = constants.DEFAULT_MAX_PACKET_SIZE
 
-#: Status updates of one job that may lie unread. Older ones are dropped.
+#: Maximum number of unread status updates of one job. Older ones are dropped.
 MAX_UNREAD_PROGRESS: Final = 1000
 
-#: Bytes of what a worker said that are shown as the reason of a failure.
+#: Maximum size of the text in `GearmanJobRequest.reason`, in bytes.
 MAX_REASON: Final = 10_000
 
-# What an update costs beside its bytes, roughly.
+# The approximate overhead of an update in memory, in bytes.
 _UPDATE_COST: Final = 200
 
 
@@ -76,19 +95,19 @@ class _Update:
 
 
 class UpdateQueue(Sequence[Any]):
-    """The unread updates of one kind, oldest first; `popleft` takes one out.
+    """The unread updates of one kind, oldest first; `popleft` removes the oldest.
 
-    Reading one decodes it, once.
+    An update is decoded when it is first read.
     """
 
-    __slots__ = ("_added", "_encoder", "_entries", "_taken")
+    __slots__ = ("_added", "_encoder", "_entries", "_removed")
 
     def __init__(self, encoder: Any, maxlen: int | None = None) -> None:
         self._encoder = encoder
         self._entries: deque[_Update] = deque(maxlen=maxlen)
-        # Bytes. Two counters, as two threads count: the engine's, and the one that reads.
+        # Bytes. There are two counters because two threads count: the engine's and the reader's.
         self._added = 0
-        self._taken = 0
+        self._removed = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -113,32 +132,32 @@ class UpdateQueue(Sequence[Any]):
             "_encoder": self._encoder,
             "_entries": entries,
             "_added": added,
-            "_taken": 0,
+            "_removed": 0,
         }
 
     def popleft(self) -> Any:
         """Remove and return the oldest update.
 
         Raises:
-            IndexError: There is none.
-            Exception: Whatever the encoder's `decode` raises. The update is removed all the same.
+            IndexError: The queue is empty.
+            Exception: Any exception that the encoder's `decode` raises. The update is removed
+                anyway.
         """
         entry = self._entries.popleft()
-        self._taken += entry.size
+        self._removed += entry.size
         return self._read(entry)
 
     @property
-    def unread(self) -> int:
-        """Bytes that lie in it."""
-        return self._added - self._taken
+    def _unread(self) -> int:
+        """The size of the unread updates, in bytes."""
+        return self._added - self._removed
 
     @property
-    def first(self) -> int:
-        """The number of the oldest update; beyond all numbers if there is none."""
+    def _first(self) -> int:
+        """The number of the oldest update; `sys.maxsize` if the queue is empty."""
         return self._entries[0].number if self._entries else sys.maxsize
 
-    def add(self, number: int, value: Any, size: int, *, is_raw: bool) -> None:
-        """Append an update; for engines."""
+    def _add(self, number: int, value: Any, size: int, *, is_raw: bool) -> None:
         self._added += size
         self._entries.append(_Update(number, value, size, is_raw))
 
@@ -150,7 +169,7 @@ class UpdateQueue(Sequence[Any]):
 
 
 class Updates:
-    """All updates of one request, numbered as they came."""
+    """All updates of one request, numbered in the order of arrival."""
 
     __slots__ = ("count", "data", "last_warning", "progress", "warnings")
 
@@ -159,7 +178,7 @@ class Updates:
         self.data: UpdateQueue = UpdateQueue(encoder)
         self.warnings: UpdateQueue = UpdateQueue(encoder)
         self.progress: UpdateQueue = UpdateQueue(encoder, MAX_UNREAD_PROGRESS)
-        #: The beginning of the last warning, whether or not that was read.
+        #: The beginning of the last warning, even after the application has read that.
         self.last_warning: bytes | None = None
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
@@ -172,24 +191,24 @@ class Updates:
             "progress": copy.copy(self.progress),
         }
 
-    # Each of these appends an update, and returns whether the unread ones are still few enough.
+    # Each of these returns False if the unread updates exceed MAX_UNREAD_UPDATES.
 
     def add_data(self, raw: bytes) -> bool:
-        """WORK_DATA has come."""
+        """Append the data of WORK_DATA."""
         return self._add(self.data, raw)
 
     def add_warning(self, raw: bytes) -> bool:
-        """WORK_WARNING has come."""
+        """Append the data of WORK_WARNING."""
         self.last_warning = raw[:MAX_REASON]
         return self._add(self.warnings, raw)
 
     def add_progress(self, numerator: int, denominator: int) -> bool:
-        """WORK_STATUS has come."""
+        """Append the numbers of WORK_STATUS."""
         self.count += 1
-        self.progress.add(self.count, (numerator, denominator), 0, is_raw=False)
+        self.progress._add(self.count, (numerator, denominator), 0, is_raw=False)
         return True
 
     def _add(self, queue: UpdateQueue, raw: bytes) -> bool:
         self.count += 1
-        queue.add(self.count, raw, len(raw) + _UPDATE_COST, is_raw=True)
-        return self.data.unread + self.warnings.unread <= MAX_UNREAD_UPDATES
+        queue._add(self.count, raw, len(raw) + _UPDATE_COST, is_raw=True)
+        return self.data._unread + self.warnings._unread <= MAX_UNREAD_UPDATES

@@ -135,7 +135,7 @@ def check_places(link: ClientLink) -> None:
     made = [request for job in link.jobs.values() for request in job.live()]
     assert len({id(request) for request in sent + unsent + made}) == len(sent + unsent + made)
     for request in sent + unsent + made:
-        assert request.link is link
+        assert request._gm_link is link
         assert request.connection_attempts <= request.max_connection_attempts
     assert {request.state for request in sent + unsent} <= {JOB_PENDING}
     assert {request.state for request in made} <= {JOB_CREATED}
@@ -173,7 +173,7 @@ def check_counts(
     if not requests:
         return  # The Wait is about connections.
     # A request that is listed twice counts once.
-    mine = {request for request in requests if wait in request.waits}
+    mine = {request for request in requests if wait in request._gm_waits}
     if not mine and not to_be_made and wait.open:
         # crash() detaches the requests of a Wait that it ends.
         assert wait.done

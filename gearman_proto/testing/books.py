@@ -100,7 +100,7 @@ class Entry:
         self.request: GearmanJobRequest | None = request
         self.at = now
         self.function: str = request.task
-        self.payload: Any = request.payload
+        self.payload: Any = request._gm_payload
         #: The unique that the application chose, or None.
         self.unique: str | None = request.unique
         self.background: bool = request.background
@@ -206,7 +206,7 @@ class Books:
             self._ended(entry, request, key)
         outcome = (state, request.handle, request.result, request.exception, request.error)
         if entry.outcome is None:
-            if request.link is None:
+            if request._gm_link is None:
                 entry.outcome = outcome
                 self.open.pop(entry, None)
                 if state == JOB_PENDING or (state == JOB_CREATED and not entry.background):
@@ -217,8 +217,6 @@ class Books:
             self._check_updates(entry, key, state)
 
     def _read_updates(self, entry: Entry, request: GearmanJobRequest) -> None:
-        if not request.has_updates:
-            return
         while (update := next_update(request)) is not None:
             if isinstance(update, JobProgress):
                 entry.updates.append(("JobProgress", (update.numerator, update.denominator)))

@@ -209,7 +209,9 @@ class ClientNode(CallingNode):
         requests = [entry.request for entry in self._entries.values() if entry.request is not None]
         self.last_refusal: float = self.net.now
         states = [
-            (each, each.state, bool(each.waits)) for each in requests if each.link is not None
+            (each, each.state, bool(each._gm_waits))
+            for each in requests
+            if each._gm_link is not None
         ]
         self.call(self.engine.close, self.net.now)
         for request, state, was_waited_for in states:
@@ -285,11 +287,11 @@ class ClientNode(CallingNode):
             request = entry.request
             if request is None or wait is None or not wait.done or call.error is not None:
                 continue
-            is_enough = request.link is None or (
+            is_enough = request._gm_link is None or (
                 getattr(wait, "accepted_only", False) and request.handle is not None
             )
             # Another call still waits for the request and has reset its `timed_out`.
-            goes_on = wait.timed_out and bool(request.waits)
+            goes_on = wait.timed_out and bool(request._gm_waits)
             if not (is_enough or request.timed_out or goes_on or self.engine.closed):
                 net.fail(f"{call} is over, and {entry} is still under way: {request!r}")
 

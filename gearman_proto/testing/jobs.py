@@ -14,8 +14,9 @@ from gearman_proto.address import ServerAddress
 from gearman_proto.arguments import check_callable, check_type
 from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, MAX_UNIQUE_SIZE
 from gearman_proto.errors import ConnectionError, InvalidWorkerState
-from gearman_proto.jobs.assigned import WorkerJob
+from gearman_proto.jobs import tracking
 from gearman_proto.jobs.encoder import encode_data
+from gearman_proto.jobs.job import WorkerJob
 from gearman_proto.jobs.results import result_event
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
 from gearman_proto.names import check_name, check_task, to_text
@@ -91,13 +92,13 @@ class JobDouble(WorkerJob):
         super().__init__(
             _Link(ServerAddress("localhost")), _HANDLE, wire_task, wire_unique, payload
         )
-        self.encoder = encoder
+        tracking.use_encoder(self, encoder)
         self.updates: list[JobUpdate] = []
         self.worker._driver.run = self._run  # noqa: SLF001 - the one thing that is replaced
 
     def lose(self) -> None:
         """Lose the connection to the server. Sending then raises ConnectionError."""
-        self.link.alive = False
+        self._gm_link.alive = False
 
     def take_down(self, event: PacketEvent) -> None:
         """Record that the WORK_* packet `event` was sent.
@@ -110,8 +111,8 @@ class JobDouble(WorkerJob):
         """
         if self.ended:
             raise InvalidWorkerState(f"{self!r} has ended")
-        if not self.link.alive:
-            raise ConnectionError(f"the connection to {self.link.address} was lost")
+        if not self._gm_link.alive:
+            raise ConnectionError(f"the connection to {self._gm_link.address} was lost")
         Connection(Role.WORKER).send(event)
         self.updates.append(self._read(event))
 
@@ -136,7 +137,7 @@ class JobDouble(WorkerJob):
             Exception: The encoder has rejected the result. A real job would have failed.
         """
         if not self.ended:
-            self.take_down(result_event(self.wire_handle, self.encoder, result, self.wire_task))
+            self.take_down(result_event(self.wire_handle, self._gm_encoder, result, self.wire_task))
         end = self.updates[-1]
         assert isinstance(end, JobEnded)
         return end.result
@@ -147,7 +148,7 @@ class JobDouble(WorkerJob):
             return JobProgress(number(event.numerator), number(event.denominator))
         if isinstance(event, WorkFail):
             return JobEnded(JOB_FAILED)
-        data = self.encoder.decode(event.data)
+        data = self._gm_encoder.decode(event.data)
         if isinstance(event, WorkData):
             return JobData(data)
         if isinstance(event, WorkWarning):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from gearman_proto.address import HostSpec
-    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.jobs.results import ExcInfo
 
 _HOOKS: Final = ("on_job_execute", "on_job_exception", "on_job_complete", "after_poll")

@@ -36,7 +36,7 @@ from .simulation import SimulationError
 
 if TYPE_CHECKING:
     from gearman_proto.engines.worker import WorkStream
-    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.job import WorkerJob
 
     from .books import Execution
     from .simulation import Simulation
@@ -291,7 +291,7 @@ class WorkerNode(Node):
     def _start(self, job: WorkerJob) -> None:
         net = self.net
         handle = (job.handle or "", job.task, job.unique, job.data)
-        end = self.ends.get(job.link)
+        end = self.ends.get(job._gm_link)
         if end is None:
             net.fail(f"{self.name} was given {handle} of a connection that is no more")
         server = self.servers[end.peer.node.name]
@@ -352,7 +352,7 @@ class WorkerNode(Node):
             update = _UPDATES.get(type(event))
             wait = self.engine.send(net.now, woken, run.job, event)
             if wait.error is not None:
-                if run.job.link.alive:
+                if run.job._gm_link.alive:
                     net.fail(f"{self.name} could not send, although it is connected")
                 return False
             if update is not None:
@@ -363,7 +363,7 @@ class WorkerNode(Node):
                 net.books.counts["waits for room"] += 1
             return True
 
-        end = self.ends.get(run.job.link)
+        end = self.ends.get(run.job._gm_link)
         if not self.call(send) and goes_on:
             self._done(run)
         elif end is not None and run.execution.end is not None:

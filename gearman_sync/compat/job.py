@@ -14,6 +14,7 @@ from gearman_proto.constants import (
     JOB_UNKNOWN,
     PRIORITY_NONE,
 )
+from gearman_proto.jobs import tracking
 from gearman_proto.names import to_wire
 
 from .connection import GearmanConnection
@@ -167,7 +168,7 @@ class GearmanJobRequest(jobs.GearmanJobRequest):
         max_attempts: As in gearman_sync, and can be 0.
     """
 
-    _job_class = GearmanJob
+    _gm_job_class = GearmanJob
     # The object given instead of a job, if any.
     _stand_in: Any = None
 
@@ -197,16 +198,16 @@ class GearmanJobRequest(jobs.GearmanJobRequest):
         return super().job if self._stand_in is None else self._stand_in
 
     def _set_result(self, result: Any) -> None:
-        self._check_idle()
-        self._result = result
+        tracking.check_idle(self)
+        self._gm_result = result
 
     def _set_exception(self, exception: Any) -> None:
-        self._check_idle()
-        self._exception = exception
+        tracking.check_idle(self)
+        self._gm_exception = exception
 
     def _set_status(self, status: Any) -> None:
-        self._check_idle()
-        self.set_status(status)
+        tracking.check_idle(self)
+        self._gm_status = status
 
     result: Any = _settable("result", _set_result)
     exception: Any = _settable("exception", _set_exception)

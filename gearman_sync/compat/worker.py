@@ -197,7 +197,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     def _do_held_job(self, job: WorkerJob) -> None:
         try:
-            if job.link.alive:  # Otherwise the server has given the job to another worker.
+            if not job.is_lost:  # Otherwise, the server has given the job to another worker.
                 self._do(job)
         except BaseException:
             self._stop_working(at_once=True)

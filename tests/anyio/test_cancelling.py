@@ -17,6 +17,7 @@ import pytest
 import gearman_anyio as gearman
 from gearman_anyio._streams import pipe
 from gearman_proto.errors import GearmanError
+from gearman_proto.jobs import tracking
 from tests.profiles import seeds
 from tests.support import PATIENCE
 
@@ -189,9 +190,9 @@ async def test_a_client_that_is_left_with_calls_pending(server: Any, task: str) 
         async with nothing_left():
             await attempt(whole(pending))
         for request in pending:
-            # Those that nobody waited for any more are as they were.
-            assert request.is_stranded or request.state == gearman.JOB_UNKNOWN
-            assert request.waits == ()
+            # Requests without a waiting call keep their state.
+            assert tracking.is_orphaned(request) or request.state == gearman.JOB_UNKNOWN
+            assert request._gm_waits == ()
 
 
 @pytest.mark.parametrize("connected", [False, True])
@@ -312,7 +313,7 @@ async def test_items_that_nobody_goes_on_with(server: Any, task: str) -> None:
         del updates, requests, items
         await client.get_job_status(request)
         await assert_idle(client)
-        assert request.waits == ()
+        assert request._gm_waits == ()
 
 
 # What becomes of the jobs.
@@ -336,7 +337,7 @@ async def test_a_cancelled_job_goes_on(is_kept: bool, server: Any, task: str) ->
             await until(lambda: all(request.state == gearman.JOB_CREATED for request in requests))
             tasks.cancel_scope.cancel()
         await assert_idle(client)
-        assert [request.waits for request in requests] == 5 * [()]
+        assert [request._gm_waits for request in requests] == 5 * [()]
         if not is_kept:
             del requests, request
         async with working(server, {task: count}):

@@ -468,7 +468,7 @@ async def test_a_bug(
                         )
         assert len(seen) >= 3
         assert [request.state for request in requests] == 3 * [gearman.JOB_UNKNOWN]
-        assert [request.waits for request in requests] == 3 * [()]
+        assert [request._gm_waits for request in requests] == 3 * [()]
         assert_logged(caplog)
         assert not client._driver.engine._waits
         # It goes on.

@@ -376,7 +376,7 @@ async def test_abandoned_updates(server: Any, task: str) -> None:
         await client.submit_job(task, "x", background=True)
         assert not engine._waits
         assert not deadlines_of(engine)
-        assert request.waits == ()
+        assert request._gm_waits == ()
         assert not client._driver._released
         (link,) = (each.link for each in client.connection_list)
         await until(lambda: len(link.jobs) == 1, "the end of all jobs but nobody's")

@@ -177,8 +177,6 @@ class Books:
             self.problem("unexpected", f"{who} was returned without an end, before its time")
 
     def _parts(self, entry: Entry, request: Any, server: str | None, who: str) -> None:
-        if not request.has_updates:
-            return
         while request.data_updates:
             text = unseal(request.data_updates.popleft())
             if text is None:

@@ -50,7 +50,7 @@ def tell(
 
 
 def complete(books: Books, result: bytes, **options: Any) -> None:
-    tell(books, state=constants.JOB_COMPLETE, raw_result=result, **options)
+    tell(books, state=constants.JOB_COMPLETE, _gm_raw_result=result, **options)
 
 
 def created(books: Books, **options: Any) -> None:

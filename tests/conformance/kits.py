@@ -177,7 +177,7 @@ def printed(requests: Sequence[Any], program: Thread) -> int:
         if request.state != gearman_sync.JOB_COMPLETE:
             program.errors += repr(request).encode() + b"\n"
             return 1
-    program.output = b"\n".join([request.raw_result for request in requests])
+    program.output = b"\n".join([request._gm_raw_result for request in requests])
     return 0
 
 

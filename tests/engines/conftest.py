@@ -1,22 +1,25 @@
-"""What holds in every test of an engine."""
+"""Checks that apply to every test of an engine."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.jobs.request import REQUEST_STATES, GearmanJobRequest
+from gearman_proto.jobs import tracking
 
-leave = GearmanJobRequest.leave
+if TYPE_CHECKING:
+    from gearman_proto.jobs.request import GearmanJobRequest
+
+finish = tracking.finish
 
 
 @pytest.fixture(autouse=True)
 def _no_other_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request leaves an engine as the table of its states says."""
+    """Check that each request ends in a state that REQUEST_STATES allows."""
 
-    def check_and_leave(request: GearmanJobRequest, state: str, *args: Any) -> Any:
-        assert state in REQUEST_STATES[request.state], (request, state)
-        return leave(request, state, *args)
+    def check_and_finish(request: GearmanJobRequest, state: str, *args: Any) -> Any:
+        assert state in tracking.REQUEST_STATES[request.state], (request, state)
+        return finish(request, state, *args)
 
-    monkeypatch.setattr(GearmanJobRequest, "leave", check_and_leave)
+    monkeypatch.setattr(tracking, "finish", check_and_finish)

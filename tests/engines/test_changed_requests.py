@@ -137,11 +137,11 @@ def test_ended_request_that_an_interrupted_engine_did_not_let_go_keeps_its_resul
     server = world.serve()
     server.take()
     server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
-    request.link = server.link
+    request._gm_link = server.link
     world.engine.abandon(ConnectionError("interrupted"))
     assert World().wait_completed(request).done
     assert (request.state, request.result, request.error) == (JOB_COMPLETE, b"out", None)
-    assert request.link is None
+    assert request._gm_link is None
 
 
 def test_a_question_of_the_heartbeat_that_is_refused() -> None:

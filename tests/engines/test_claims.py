@@ -45,7 +45,7 @@ class Watched(GearmanJobRequest):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name == "link" and value is None and self.on_free is not None:
+        if name == "_gm_link" and value is None and self.on_free is not None:
             call, self.on_free = self.on_free, None
             call(self)
 
@@ -68,7 +68,7 @@ def test_engine_given_request_that_another_submits_is_refused_and_changes_nothin
         with pytest.raises(InvalidClientState, match="is under way in another client"):
             getattr(loser, call)(*arguments)
         assert state_of(request) == before
-        assert (other.state, other.link, other.waits) == (JOB_UNKNOWN, None, ())
+        assert (other.state, other._gm_link, other._gm_waits) == (JOB_UNKNOWN, None, ())
 
     winner.engine._rng = Interrupting(interrupt)
     wait = winner.submit(request)
@@ -110,7 +110,7 @@ def test_request_that_has_just_been_lost_is_submitted_by_another_engine() -> Non
     server.lose()
     assert wait.done
     assert (request.state, request.error) == (JOB_PENDING, None)
-    assert id(request.waits[0]) == id(second.waits[0])
+    assert id(request._gm_waits[0]) == id(second.waits[0])
     other = second.serve()
     other.take()
     other.send(JobCreated(b"H:2"), WorkComplete(b"H:2", b"again"))
@@ -134,7 +134,7 @@ def test_acknowledged_background_request_is_submitted_again_by_another_engine() 
     assert isinstance(request, Watched)
     request.on_free = free
     server.send(JobCreated(b"H:1"))
-    assert id(request.waits[0]) == id(second.waits[0])
+    assert id(request._gm_waits[0]) == id(second.waits[0])
     assert request.state == JOB_PENDING
 
 
@@ -149,7 +149,7 @@ def test_request_submitted_while_it_is_encoded_keeps_its_encoder_and_payload() -
             return b"other data"
 
     prepare([request], Submitting)
-    assert (request.encoder, request.payload) == (NoopEncoder, b"data")
+    assert (request._gm_encoder, request._gm_payload) == (NoopEncoder, b"data")
     with pytest.raises(InvalidClientState):
         World().submit(request)
 
@@ -167,4 +167,4 @@ def test_interrupted_submit_leaves_no_claim() -> None:
     world.engine.abandon(ConnectionError("interrupted"))
     other = World()
     other.submit(request)
-    assert request.link is other.peers[0].link
+    assert request._gm_link is other.peers[0].link

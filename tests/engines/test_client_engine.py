@@ -103,7 +103,7 @@ def test_foreground(chunk: int) -> None:
     assert request.complete
     assert not wait.timed_out
     assert not request.timed_out
-    assert request.link is None
+    assert request._gm_link is None
 
 
 def test_background() -> None:
@@ -777,7 +777,7 @@ def test_two_waits_for_one_request() -> None:
     world.sleep(1.0)
     assert [wait.done for wait in waits] == [False, True, False]
     world.release(waits[1])
-    assert request.waits == (waits[0], waits[2], stream)
+    assert request._gm_waits == (waits[0], waits[2], stream)
     server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
     assert [wait.done for wait in (*waits, stream)] == [True] * 4
     assert [wakes(wait) for wait in waits] == [1, 1, 1]
@@ -1798,7 +1798,7 @@ def test_requests_of_an_engine_that_was_given_up() -> None:
     wait = other.wait_completed(requests[0])
     assert wait.done
     assert requests[0].state == JOB_UNKNOWN
-    assert "ended" in str(requests[0].error)
+    assert "client was closed" in str(requests[0].error)
     # `prepare` had not made it ready, as it was JOB_CREATED then.
     assert other.submit(*requests[1:]).done
     assert requests[1].state == JOB_UNKNOWN

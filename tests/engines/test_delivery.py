@@ -40,7 +40,7 @@ from gearman_proto.wire.packets import (
 )
 
 if TYPE_CHECKING:
-    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.jobs.request import GearmanJobRequest
 
 MEGABYTE = 1_000_000

@@ -454,7 +454,7 @@ def test_what_is_kept_for_a_server_that_does_not_answer_is_bounded(reads: bool) 
     requests = give_up(world, 30, 100_000)
     if reads:
         server.take()
-    kept = [request for request in requests if request.payload is not None]
+    kept = [request for request in requests if request._gm_payload is not None]
     assert 9 <= len(kept) <= 11
     assert {request.state for request in kept} == {JOB_PENDING}
     refused = requests[-1]

@@ -29,8 +29,8 @@ from gearman_proto.engines.outcomes import (
 from gearman_proto.engines.phases import WorkerLink
 from gearman_proto.engines.pool import Server
 from gearman_proto.errors import ConnectionError
-from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.job import WorkerJob
 from gearman_proto.wire.packets import WorkComplete, WorkException, WorkFail, WorkWarning
 
 LOGGER: Final = logging.getLogger("gearman")
@@ -48,7 +48,7 @@ def job() -> WorkerJob:
 
 
 def lose(job: WorkerJob) -> None:
-    job.link.turn(LinkState.GONE)
+    job._gm_link.turn(LinkState.GONE)
 
 
 # What the table says.

@@ -316,7 +316,7 @@ def waiting() -> tuple[harness.World, GearmanJobRequest, RequestsWait]:
     assert len(spend(world, 0.0, close_after_submit)) == 2
     (link,) = world.engine.pool.links()
     assert link.state is LinkState.WAITING
-    assert request.link is link
+    assert request._gm_link is link
     return world, request, wait
 
 

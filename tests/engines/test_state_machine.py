@@ -380,7 +380,7 @@ class ClientMachine(RuleBasedStateMachine):
             assert not wait.done or wait.timed_out or len(ended) == len(set(wait.requests))
         self.world.release(wait)
         for request in getattr(wait, "requests", ()):
-            assert wait not in request.waits
+            assert wait not in request._gm_waits
 
     # The links.
 
@@ -478,11 +478,11 @@ class ClientMachine(RuleBasedStateMachine):
     def the_model_agrees(self) -> None:
         for model in self.models.values():
             request = model.request
-            if request.link is not None:
-                model.link = request.link
+            if request._gm_link is not None:
+                model.link = request._gm_link
             if model.state == JOB_PENDING and request.state == JOB_CREATED:
                 # It has joined a job that was there, and sent nothing.
-                (server,) = (s for s in self.links(up=True) if s.peer.link is request.link)
+                (server,) = (s for s in self.links(up=True) if s.peer.link is request._gm_link)
                 assert model.unique is not None
                 handle = server.known[model.unique]
                 server.created(model, handle.encode())
@@ -502,9 +502,9 @@ class ClientMachine(RuleBasedStateMachine):
             under_way = request.state == JOB_PENDING or (
                 request.state == JOB_CREATED and not request.background
             )
-            assert (request.link is not None) == under_way
+            assert (request._gm_link is not None) == under_way
             if not under_way:
-                assert request.waits == ()
+                assert request._gm_waits == ()
             if model.handle is not None:
                 assert request.job.handle == model.handle
             assert (request.result, request.exception) == (model.result, model.exception)
@@ -522,7 +522,7 @@ class ClientMachine(RuleBasedStateMachine):
                 places += job.live()
         numbers = [id(place) for place in places]
         for model in self.models.values():
-            here = model.request.link is not None
+            here = model.request._gm_link is not None
             assert numbers.count(id(model.request)) == here
 
     def teardown(self) -> None:

@@ -244,6 +244,6 @@ def test_what_was_begun_elsewhere_is_a_list() -> None:
     made = Supply(["task"] * MANY, [b""] * MANY, False, 1)
     requests: list[GearmanJobRequest] = list(made)
     play.world._made(play.world.engine.submit(0.0, Bell(), made))
-    assert all(request.link is not None for request in requests)
+    assert all(request._gm_link is not None for request in requests)
     (first, *_) = play.world.serve().take()
     assert isinstance(first, SubmitJob)

@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from gearman_proto.engines.accepted import ServerLink
     from gearman_proto.engines.waits import Wait
     from gearman_proto.engines.worker import WorkStream
-    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.jobs.request import GearmanJobRequest
 
 PRIORITIES = [PRIORITY_HIGH, PRIORITY_NONE, PRIORITY_LOW]
@@ -418,7 +418,7 @@ class ClientHost:
         self.waits = [other for other in self.waits if other is not wait]
         assert isinstance(wait, RequestsWait)
         for request in wait.requests:
-            assert wait not in request.waits
+            assert wait not in request._gm_waits
         self.world.after()
 
     def close(self) -> None:
@@ -937,8 +937,8 @@ class World:
 
     def check_request(self, model: Model, request: GearmanJobRequest) -> None:
         """A request agrees with the ledger."""
-        if isinstance(request.link, ClientLink):
-            model.link = request.link
+        if isinstance(request._gm_link, ClientLink):
+            model.link = request._gm_link
         while (update := next_update(request)) is not None:
             if isinstance(update, JobProgress):
                 model.updates.append(("status", b"%d" % update.numerator))
@@ -952,9 +952,9 @@ class World:
         elif request.state != model.states[-1]:
             self._changed(model, request)
         # A client that has ended leaves its requests as they are.
-        if request.complete or not isinstance(request.link, ClientLink):
+        if request.complete or not isinstance(request._gm_link, ClientLink):
             model.outcome = outcome
-            assert not request.waits
+            assert not request._gm_waits
         self._check_updates(model, request)
 
     def _changed(self, model: Model, request: GearmanJobRequest) -> None:

@@ -26,8 +26,8 @@ from gearman_proto.errors import (
     LocalProtocolError,
     ServerUnavailable,
 )
-from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.job import WorkerJob
 from gearman_proto.testing.packing import pack_event
 from gearman_proto.wire.packets import (
     MAGIC_RESPONSE,
@@ -226,7 +226,7 @@ def test_a_job_is_decoded_once_and_when_it_is_looked_at() -> None:
             return [data]
 
     *_, job = holding()
-    job.encoder = Encoder
+    job._gm_encoder = Encoder
     assert Encoder.calls == 0
     assert job.data == [b"in"]
     assert job.data is job.data
@@ -518,12 +518,12 @@ def test_an_end_with_which_the_caller_is_done() -> None:
     """The next job is asked for in the same write."""
     world, _, server, job = holding()
     world.send(job, WorkData(job.wire_handle, b"part"), done=True)
-    assert not job.over
+    assert not job._gm_is_over
     world.engine.send(world.now, Bell(), job, WorkComplete(job.wire_handle, b"out"), done=True)
     data = world.engine.data_to_send(server.link, world.now)
     server.read(data)
     assert server.take() == [WorkData(job.wire_handle, b"part"), result(), GRAB]
-    assert (job.over, world.engine.has_jobs()) == (True, False)
+    assert (job._gm_is_over, world.engine.has_jobs()) == (True, False)
     world.job_done(job)
     assert server.take() == []
 

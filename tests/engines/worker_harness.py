@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from gearman_proto.engines.phases import WorkerLink
     from gearman_proto.engines.waits import Wait
     from gearman_proto.engines.worker import WorkStream
-    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.job import WorkerJob
 
 TERMINAL = (WorkComplete, WorkFail, WorkException)
 
@@ -357,11 +357,11 @@ class World(links.World[Peer]):
             assert link.registered == engine._abilities or link.jobs
         if engine._life is not WorkerLife.WORKING:
             assert phase in (Phase.RESTING, Phase.LAST_GRAB, Phase.LEAVING)
-            undone = any(job.link is link for job in engine._jobs)
+            undone = any(job._gm_link is link for job in engine._jobs)
             assert phase is not Phase.RESTING or undone
         for job in link.jobs:
             assert job in engine._jobs
-            assert job.link is link
+            assert job._gm_link is link
             assert not job.ended
             assert not job.is_lost
         assert link.unsent_size == sum(len(packet) for packet in link.unsent)

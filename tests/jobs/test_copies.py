@@ -1,4 +1,4 @@
-"""Requests, jobs and addresses that are copied, deep-copied or pickled."""
+"""Copies, deep copies and pickles of requests, jobs and errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from gearman_proto.address import ServerAddress
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.errors import ServerUnavailable
-from gearman_proto.jobs.assigned import WorkerJob
 from gearman_proto.jobs.encoder import NoopEncoder
-from gearman_proto.jobs.job import GearmanJob
+from gearman_proto.jobs.job import GearmanJob, WorkerJob
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests, prepare
+from gearman_proto.jobs.tracking import TrackedRequest
 from gearman_proto.jobs.updates import UpdateQueue
 from gearman_proto.wire.packets import (
     Error,
@@ -30,6 +30,7 @@ from gearman_proto.wire.packets import (
     WorkWarning,
 )
 from tests.engines.harness import World
+from tests.jobs.played import played, submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Upper(NoopEncoder):
-    """An encoder that can be seen to have run."""
+    """An encoder whose effect is visible."""
 
     @classmethod
     def decode(cls, decodable_string: bytes) -> Any:
@@ -46,7 +47,7 @@ class Upper(NoopEncoder):
 
 
 class TextJob(GearmanJob):
-    """An application's job, with an attribute of its own."""
+    """An application's subclass with another attribute."""
 
     color: str = "none"
 
@@ -57,29 +58,11 @@ def by_pickle(thing: Any) -> Any:
 
 COPIES = pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, by_pickle])
 
-# The engine's bookkeeping, which a copy does not have.
-_ENGINE = {"link", "payload", "tried", "waits", "unclaimed", "is_stranded"}
-
-
-def played(*answers: Event, background: bool = False, submit: bool = True) -> GearmanJobRequest:
-    """A request whose server has sent `answers`."""
-    world = World()
-    request = world.request(background=background, encoder=Upper, data=b"data")
-    if submit:
-        world.submit(request)
-        server = world.serve()
-        server.take()
-        server.send(*answers)
-    return request
-
 
 def lost() -> GearmanJobRequest:
-    world = World()
-    request = world.request(encoder=Upper)
-    world.submit(request)
-    server = world.serve()
-    server.take()
-    server.send(JobCreated(b"H:1"))
+    request = World().request(encoder=Upper)
+    server = submit(request)
+    server.send(_CREATED)
     server.lose()
     return request
 
@@ -100,13 +83,13 @@ def timed_out() -> GearmanJobRequest:
     return request
 
 
-def stranded() -> GearmanJobRequest:
+def orphaned() -> GearmanJobRequest:
     world = World()
     request = world.request(encoder=Upper)
     wait = world.submit(request)
     server = world.serve()
     server.take()
-    server.send(JobCreated(b"H:1"))
+    server.send(_CREATED)
     world.release(wait)
     world.close()
     return request
@@ -120,30 +103,35 @@ _UPDATES = (
     WorkData(b"H:1", b"more"),
 )
 
+
+def after(*answers: Event, **options: Any) -> Callable[[], GearmanJobRequest]:
+    return lambda: played(*answers, encoder=Upper, **options)
+
+
 STATES: dict[str, Callable[[], GearmanJobRequest]] = {
-    "new": lambda: played(submit=False),
-    "pending": played,
-    "pending-background": lambda: played(background=True),
-    "refused": lambda: played(Error(b"QUEUE_ERROR", b"full")),
-    "created": lambda: played(_CREATED),
-    "created-background": lambda: played(_CREATED, background=True),
-    "updated": lambda: played(_CREATED, *_UPDATES),
-    "complete": lambda: played(_CREATED, WorkComplete(b"H:1", b"result")),
-    "complete-updated": lambda: played(_CREATED, *_UPDATES, WorkComplete(b"H:1", b"result")),
-    "complete-empty": lambda: played(_CREATED, WorkComplete(b"H:1", b"")),
-    "failed": lambda: played(_CREATED, WorkWarning(b"H:1", b"reason"), WorkFail(b"H:1")),
-    "failed-exception": lambda: played(_CREATED, WorkException(b"H:1", b"reason")),
+    "new": lambda: World().request(encoder=Upper),
+    "pending": after(),
+    "pending-background": after(background=True),
+    "refused": after(Error(b"QUEUE_ERROR", b"full")),
+    "created": after(_CREATED),
+    "created-background": after(_CREATED, background=True),
+    "updated": after(_CREATED, *_UPDATES),
+    "complete": after(_CREATED, WorkComplete(b"H:1", b"result")),
+    "complete-updated": after(_CREATED, *_UPDATES, WorkComplete(b"H:1", b"result")),
+    "complete-empty": after(_CREATED, WorkComplete(b"H:1", b"")),
+    "failed": after(_CREATED, WorkWarning(b"H:1", b"reason"), WorkFail(b"H:1")),
+    "failed-exception": after(_CREATED, WorkException(b"H:1", b"reason")),
     "lost": lost,
     "unavailable": unavailable,
     "timed-out": timed_out,
-    "stranded": stranded,
+    "orphaned": orphaned,
     "from-handle": lambda: GearmanJobRequest.from_handle("H:1", "localhost"),
     "made-of-job": lambda: GearmanJobRequest(TextJob(None, None, "task", "u", b"data")),
 }
 
 
 def value_of(value: Any) -> Any:
-    """A form of an attribute that can be compared."""
+    """Return a form of an attribute that tests can compare."""
     if isinstance(value, UpdateQueue):
         return [*value]
     if isinstance(value, GearmanJob):
@@ -154,49 +142,64 @@ def value_of(value: Any) -> Any:
     return value
 
 
-def attributes_of(request: GearmanJobRequest) -> dict[str, Any]:
-    names = [name for name in dir(request) if not name.startswith("_") and name not in _ENGINE]
+def public(request: GearmanJobRequest) -> dict[str, Any]:
+    names = [name for name in dir(request) if not name.startswith("_")]
     values = {name: getattr(request, name) for name in names}
-    return {name: value_of(v) for name, v in values.items() if not callable(v) or v is Upper}
-
-
-def public(request: GearmanJobRequest, *, read: bool) -> dict[str, Any]:
-    """The public attributes; but for the raw data, of which reading leaves none."""
-    found = attributes_of(request)
-    return {**found, "raw_result": None, "raw_exception": None} if not read else found
+    return {name: value_of(value) for name, value in values.items() if not callable(value)}
 
 
 @COPIES
 @pytest.mark.parametrize("read", [False, True], ids=["unread", "read"])
 @pytest.mark.parametrize("state", STATES)
-def test_copy_of_request_in_each_state_has_its_public_attributes(
+def test_copy_of_request_in_each_state_has_the_same_public_attributes(
     state: str, read: bool, copied: Callable[[Any], Any]
 ) -> None:
     request = STATES[state]()
     if read:
-        attributes_of(request)
+        public(request)
     other = copied(request)
     assert type(other) is type(request)
-    # The engine goes on with the request and does not touch the copy, and the other way round.
-    assert public(other, read=read) == public(request, read=read)
-    assert other.waits == ()
-    assert other.payload is None
+    assert public(other) == public(request)
+    assert (other._gm_waits, other._gm_payload) == ((), None)
+
+
+@pytest.mark.parametrize("change", ["end", "read"])
+def test_copy_of_request_that_another_thread_changes_meanwhile_has_the_result(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [_CREATED] if change == "end" else [_CREATED, WorkComplete(b"H:1", b"result")]
+    request = played(*answers, encoder=Upper)
+
+    def interrupted(self: GearmanJobRequest) -> tuple[Any, Any]:
+        state: Any = object.__getstate__(self)
+        attributes, slots = state
+        if change == "end":
+            # The slots are copied one by one, the state last.
+            self._gm_raw_result, self.state = b"result", JOB_COMPLETE
+            slots["state"] = self.state
+        else:
+            assert self.result == "RESULT"
+        return attributes, slots
+
+    monkeypatch.setattr(TrackedRequest, "__getstate__", interrupted, raising=False)
+    other = copy.copy(request)
+    assert (other.state, other.result) == (JOB_COMPLETE, "RESULT")
 
 
 @COPIES
-def test_copy_of_request_shares_nothing_that_changes(copied: Callable[[Any], Any]) -> None:
-    request = played(_CREATED, *_UPDATES)
+def test_copy_of_request_shares_nothing_mutable(copied: Callable[[Any], Any]) -> None:
+    request = played(_CREATED, *_UPDATES, encoder=Upper)
     assert request.job.handle == "H:1"
     other = copied(request)
     assert other.data_updates.popleft() == "PART"
     assert [*request.data_updates] == ["PART", "MORE"]
-    assert other.data_updates.unread == len(b"more") + 200
+    assert other.data_updates._unread == len(b"more") + 200
     other.job.task = "another"
     assert (request.task, request.job.task) == ("task", "task")
 
 
 @COPIES
-def test_copy_of_job_has_fields_of_its_own(copied: Callable[[Any], Any]) -> None:
+def test_copy_of_job_has_its_own_fields(copied: Callable[[Any], Any]) -> None:
     job = TextJob(None, "H:1", "task", "u", b"data")
     job.color = "red"
     other = copied(job)
@@ -206,7 +209,7 @@ def test_copy_of_job_has_fields_of_its_own(copied: Callable[[Any], Any]) -> None
 
 
 @COPIES
-def test_copy_of_request_made_of_job_has_a_job_of_its_own(copied: Callable[[Any], Any]) -> None:
+def test_copy_of_request_made_of_job_has_its_own_job(copied: Callable[[Any], Any]) -> None:
     job = TextJob(None, None, "task", None, b"data")
     job.color = "red"
     other = copied(GearmanJobRequest(job))
@@ -220,21 +223,17 @@ def test_copy_of_request_made_of_job_has_a_job_of_its_own(copied: Callable[[Any]
 def test_copy_of_request_under_way_belongs_to_no_client(
     state: str, copied: Callable[[Any], Any]
 ) -> None:
-    """To a client it is a request whose connection was lost, and it can be submitted again."""
-    request = played(*([_CREATED] if state == JOB_CREATED else []))
-    other, renewed = copied(request), copied(request)
-    assert other.state == renewed.state == state
-    world = World()
-    assert world.wait_completed(other).done
+    """A client treats the copy as a request whose connection was lost."""
+    request = played(*([_CREATED] if state == JOB_CREATED else []), encoder=Upper)
+    other, again = copied(request), copied(request)
+    assert other.state == again.state == state
+    assert World().wait_completed(other).done
     assert other.state == JOB_UNKNOWN
-    assert "or it is a copy" in str(other.reason)
-    renewed.reset()
-    prepare([renewed], Upper)
-    world.submit(renewed)
-    world.serve()
-    world.peers[0].take()
-    world.peers[0].send(JobCreated(b"H:2"), WorkComplete(b"H:2", b"again"))
-    assert (renewed.state, renewed.result) == (JOB_COMPLETE, "AGAIN")
+    assert "the request is a copy" in str(other.reason)
+    again.reset()
+    prepare([again], Upper)
+    submit(again).send(JobCreated(b"H:2"), WorkComplete(b"H:2", b"again"))
+    assert (again.state, again.result) == (JOB_COMPLETE, "AGAIN")
     assert request.state == state
 
 

@@ -39,7 +39,7 @@ def test_they_are_made_some_at_a_time() -> None:
         assert len(some) <= SLICE
         seen += some
         assert made.requests == seen
-    assert [(r.task, r.data, r.payload) for r in seen] == [
+    assert [(r.task, r.data, r._gm_payload) for r in seen] == [
         (job["task"], job["data"], job["data"]) for job in JOBS
     ]
     assert all(r.background is True and r.max_connection_attempts == 3 for r in seen)

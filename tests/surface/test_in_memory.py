@@ -187,7 +187,7 @@ def test_many_jobs_that_somebody_changes_on_the_way() -> None:
     many = client._requests_of(jobs, True, 2)
     many[SLICE].data = b"changed"
     accepted = submit(client, many)
-    assert many[SLICE].payload == b"changed"
+    assert many[SLICE]._gm_payload == b"changed"
     assert {request.state for request in many} == {"PENDING"}
     assert client._all_of(many) == list(accepted.requests)
     bad = client._requests_of(jobs, True, 2)
@@ -203,7 +203,7 @@ def test_many_jobs_that_somebody_submits_again() -> None:
     for _ in range(2):
         wait = submit(client, many)
         assert wait.done
-        assert all(request.payload is None for request in many)
+        assert all(request._gm_payload is None for request in many)
         with pytest.raises(ServerUnavailable) as caught:
             wait.raise_error()
         assert list(caught.value.job_requests) == list(many)

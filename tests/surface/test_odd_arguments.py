@@ -341,7 +341,7 @@ def test_a_request_that_is_changed_while_it_is_under_way(
                     peer.up()
                 acknowledge(peer, peer.take())
     assert other.state == JOB_CREATED
-    (peer,) = (peer for peer in world.peers if peer.link is other.link)
+    (peer,) = (peer for peer in world.peers if peer.link is other._gm_link)
     assert other.handle is not None
     peer.send(WorkComplete(other.handle.encode(), b"out"))
     assert (other.state, other.result) == (JOB_COMPLETE, b"out")

@@ -44,7 +44,7 @@ from gearman_proto.wire.packets import BY_NAME, Role
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.testing import ClientNode, ServerNode, WorkerNode
 
 ECHO = BY_NAME["ECHO_REQ"]

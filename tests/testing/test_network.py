@@ -40,7 +40,7 @@ from gearman_proto.wire.packets import EchoReq, EchoRes, Role
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from gearman_proto.jobs.assigned import WorkerJob
+    from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.testing.wires import End
 
 ROOT = Path(__file__).parents[2]
