@@ -1,4 +1,4 @@
-"""How the Python objects of an application become the payloads of jobs, and back."""
+"""Data encoders: conversion of an application's objects to payloads of jobs and back."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ CARRIED: Final[dict[type[PacketEvent], str]] = {
 
 
 class DataEncoder:
-    """The base of encoders: override both methods and set the class as a `data_encoder`.
+    """The base class of encoders (python-gearman: `gearman.DataEncoder`).
 
-    An encoder may be a class or an instance; only its two methods are used. From python-gearman
-    (`gearman.DataEncoder`).
+    Override both methods, and set the class or an instance as the `data_encoder` of a client or
+    worker.
     """
 
     @classmethod
     def encode(cls, encodable_object: Any) -> Any:
-        """Return `encodable_object` as bytes (or as a str, which is then sent as UTF-8)."""
+        """Return `encodable_object` as bytes, or as a str, which is sent as UTF-8."""
         raise NotImplementedError
 
     @classmethod
     def decode(cls, decodable_string: bytes) -> Any:
-        """Return the object that the bytes `decodable_string` stand for."""
+        """Return the object that the bytes `decodable_string` represent."""
         raise NotImplementedError
 
 
 class NoopEncoder(DataEncoder):
-    """The default: bytes-like data goes as it is, str as UTF-8, and bytes come back."""
+    """The default encoder: sends bytes-like data unchanged and str as UTF-8, and returns bytes."""
 
     @classmethod
     def encode(cls, encodable_object: Any) -> Any:
-        """Return `encodable_object` itself; what is not bytes-like or str is refused later."""
+        """Return `encodable_object` itself. Types other than bytes and str are refused later."""
         return encodable_object
 
     @classmethod
@@ -54,17 +54,18 @@ class NoopEncoder(DataEncoder):
 def encode_data(
     encoder: Any, data: Any, kind: type[PacketEvent] | None = None, task: str | bytes = b""
 ) -> bytes:
-    """Return `data` as `encoder` makes it, as bytes.
+    """Encode `data` and return it as bytes.
 
     Args:
         encoder: A DataEncoder.
-        data: What the application gave.
-        kind: The packet of a worker that it is for; None if it is the data of a client's job.
-        task: The job's task, for the error; empty if it is not known.
+        data: The application's object.
+        kind: The worker's packet that will contain the payload; None for the data of a client's
+            job.
+        task: The job's task, for error messages; empty if unknown.
 
     Raises:
-        TypeError: The encoder returned something that is neither bytes-like nor a str.
-        Exception: Whatever the encoder raises.
+        TypeError: The encoder's result is neither bytes-like nor a str.
+        Exception: Any exception that the encoder raises.
     """
     encoded = encoder.encode(data)
     if type(encoded) is bytes:

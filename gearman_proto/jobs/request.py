@@ -67,9 +67,10 @@ class GearmanJobRequest(tracking.TrackedRequest):
         connection_attempts: Number of attempts since the request was last submitted.
         state: JOB_UNKNOWN, JOB_PENDING, JOB_CREATED, JOB_FAILED or JOB_COMPLETE.
         timed_out: True if the last call that waited for this request gave up before its end.
-        error: The reason for JOB_FAILED or JOB_UNKNOWN, unless the worker ended the job: the
-            ServerError with which the server refused the job, why the client could not send it, how
-            the connection was lost, or that the server has lost the job. None otherwise.
+        error: The reason for JOB_FAILED or JOB_UNKNOWN, unless the worker ended the job: a
+            ServerError if the server refused the job, or the reason that the client could not
+            send it, that the connection was lost, or that the server has lost the job. None
+            otherwise.
     """
 
     __slots__ = ()
@@ -94,7 +95,9 @@ class GearmanJobRequest(tracking.TrackedRequest):
             raise ArgumentTypeError(f"a request is made of a GearmanJob, not {job!r}")
         check_count("max_attempts", max_attempts, 1)
         tracking.set_up(self, job.task, job.data, initial_priority, bool(background), max_attempts)
-        self.connection, self.handle, self.unique = job.connection, job.handle, job.unique
+        self.connection: ServerAddress | None = job.connection
+        self.handle: str | None = job.handle
+        self.unique: str | None = job.unique
         tracking.set_options(self, run_at, reducer)
         self._gm_job = job
         job._gm_fields = self
@@ -300,7 +303,7 @@ def next_update(request: GearmanJobRequest) -> JobUpdate | None:
 
 
 def ended(request: GearmanJobRequest) -> JobEnded:
-    """Return the state, the result and the exception with which `request` ended.
+    """Return the final state, the result and the exception of `request`.
 
     Raises:
         Exception: Any exception that the encoder's `decode` raises.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Counting(DataEncoder):
-    """An encoder that records what it decodes and fails for the data "bad"."""
+    """An encoder that records decoded data and fails for the data "bad"."""
 
     def __init__(self) -> None:
         self.decoded: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What encoders may make of data, and what is sent."""
+"""Conversion of data by encoders, and the errors for wrong types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Bytes(bytes):
 
 
 class Returns(DataEncoder):
-    """Encodes everything as the same."""
+    """An encoder that returns the same value for any data."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -35,7 +35,7 @@ class Returns(DataEncoder):
         (Bytes(b"x"), b"x"),
     ],
 )
-def test_what_is_taken(data: Any, sent: bytes) -> None:
+def test_encode_data_returns_bytes(data: Any, sent: bytes) -> None:
     encoded = encode_data(NoopEncoder, data)
     assert encoded == sent
     assert type(encoded) is bytes
@@ -43,7 +43,7 @@ def test_what_is_taken(data: Any, sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [None, 7, ["x"], {"a": 1}, object()])
-def test_what_is_not(data: Any) -> None:
+def test_encode_data_of_wrong_type_is_refused(data: Any) -> None:
     with pytest.raises(TypeError, match=type(data).__name__):
         encode_data(NoopEncoder, data)
     with pytest.raises(TypeError, match=type(data).__name__):
@@ -62,7 +62,7 @@ def test_what_is_not(data: Any) -> None:
         (WorkException, b"\xff", "the exception of '\\udcff'"),
     ],
 )
-def test_what_is_said_of_it(kind: Any, task: Any, what: str) -> None:
+def test_error_for_wrong_type_names_packet_task_and_cure(kind: Any, task: Any, what: str) -> None:
     side = "worker" if kind else "client"
     with pytest.raises(TypeError) as caught:
         encode_data(NoopEncoder, 7, kind, task)
@@ -71,19 +71,19 @@ def test_what_is_said_of_it(kind: Any, task: Any, what: str) -> None:
     )
 
 
-def test_what_is_said_of_an_encoder() -> None:
+def test_error_for_wrong_type_from_encoder_blames_the_encoder() -> None:
     with pytest.raises(TypeError, match="the client's data_encoder must make bytes or str of the "):
         encode_data(Returns(7), b"")
     with pytest.raises(TypeError, match=r"the worker's .* of the result of 't', and has made int$"):
         encode_data(Returns(7), b"", WorkComplete, b"t")
 
 
-def test_noop_decodes_to_the_same() -> None:
+def test_noop_encoder_decodes_to_the_same_object() -> None:
     data = b"\0\xff"
     assert NoopEncoder.decode(data) is data
 
 
-def test_the_base_is_abstract() -> None:
+def test_base_encoder_is_abstract() -> None:
     with pytest.raises(NotImplementedError):
         DataEncoder.encode(b"")
     with pytest.raises(NotImplementedError):

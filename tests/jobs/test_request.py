@@ -46,7 +46,7 @@ def test_constructor_takes_all_options() -> None:
     assert (request.run_at, request.reducer) == (7.5, "add")
 
 
-def test_constructor_refuses_what_is_not_a_job() -> None:
+def test_constructor_without_a_job_is_refused() -> None:
     job: Any = None
     with pytest.raises(TypeError, match="a request is made of a GearmanJob, not None"):
         GearmanJobRequest(job)

@@ -194,7 +194,7 @@ def test_prepare_converts_names_from_bytes() -> None:
 
 
 @pytest.mark.parametrize("requests", [[b"no request"], b"", {}, None, iter([])])
-def test_prepare_refuses_what_is_not_a_list_of_requests(requests: Any) -> None:
+def test_prepare_refuses_other_types_than_lists_of_requests(requests: Any) -> None:
     with pytest.raises(TypeError):
         prepare(requests, NoopEncoder)
 

@@ -1,4 +1,4 @@
-"""Requests of many plain jobs, which are made when they are wanted."""
+"""Requests for large batches of plain jobs, made on demand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def supplied(**options: Any) -> Supply:
     return made
 
 
-def test_they_are_made_some_at_a_time() -> None:
+def test_take_makes_requests_in_slices() -> None:
     made = supplied(background=1, max_retries=2)
     assert len(made) == len(JOBS)
     assert made.requests == []
@@ -48,7 +48,7 @@ def test_they_are_made_some_at_a_time() -> None:
 @pytest.mark.parametrize(
     "look", [list, lambda it: it[:], lambda it: [*it[:5], it[5], *it[6:]], Supply.all]
 )
-def test_whoever_looks_at_one_makes_all(look: Any) -> None:
+def test_reading_any_request_makes_all(look: Any) -> None:
     made = supplied()
     first = made.take(SLICE)
     seen = look(made)
@@ -82,7 +82,7 @@ class Text(str):
     ],
     ids=lambda value: "",
 )
-def test_what_is_not_plain_is_made_at_once(jobs: Any, options: dict[str, Any]) -> None:
+def test_jobs_that_are_not_plain_are_made_at_once(jobs: Any, options: dict[str, Any]) -> None:
     made = supply_requests(jobs, **options)
     assert type(made) is list
     assert [request.data for request in made] == [job["data"] for job in jobs]
@@ -98,6 +98,8 @@ def test_what_is_not_plain_is_made_at_once(jobs: Any, options: dict[str, Any]) -
         (JOBS, {"max_retries": -1}, LocalProtocolError),
     ],
 )
-def test_what_is_bad_is_refused(jobs: Any, options: dict[str, Any], error: type[Exception]) -> None:
+def test_invalid_jobs_are_refused(
+    jobs: Any, options: dict[str, Any], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         supply_requests(jobs, **options)
