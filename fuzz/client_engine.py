@@ -82,8 +82,8 @@ _CHANGES: Final[tuple[tuple[str, Any], ...]] = (
     ("background", False),
     ("run_at", "soon"),
     ("reducer", "r"),
-    ("payload", None),
-    ("payload", b"other"),
+    ("_gm_payload", None),
+    ("_gm_payload", b"other"),
 )
 _ABOUT_JOBS: Final = [p for p in FROM_SERVER if p.name.startswith("WORK_")]
 # Large enough to be written in pieces.

@@ -177,7 +177,7 @@ async def test_a_list_that_is_changed_meanwhile(
     held = await client.submit_job(f"{task}-held", b"in", wait_until_complete=False)
     requests: list[Any] = [held]
     calling = await kit.spawn(client.wait_until_jobs_completed, requests, 2.0)
-    await kit.eventually(lambda: held.waits, "the call")
+    await kit.eventually(lambda: held._gm_waits, "the call")
     requests += [None, 5]
     assert await calling.result() is requests
     assert held.timed_out

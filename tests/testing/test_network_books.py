@@ -109,11 +109,11 @@ def lie(request: Any, **values: Any) -> None:
     [
         ({"state": JOB_COMPLETE, "_gm_raw_result": b"result"}, "which no execution of it gave"),
         ({"state": JOB_FAILED}, "which no execution of it did"),
-        ({"state": JOB_FAILED, "raw_exception": b"no"}, "which no execution of it did"),
+        ({"state": JOB_FAILED, "_gm_raw_exception": b"no"}, "which no execution of it did"),
         ({"state": JOB_FAILED, "error": GearmanError("why")}, "request 0 of client1 has failed"),
         ({"state": JOB_UNKNOWN, "error": GearmanError("why")}, "is lost, and says GearmanError"),
         ({"state": JOB_UNKNOWN, "error": ConnectionError("reset")}, "no connection was"),
-        ({"state": JOB_PENDING, "link": None}, "under way nowhere"),
+        ({"state": JOB_PENDING, "_gm_link": None}, "under way nowhere"),
     ],
 )
 def test_what_is_said_of_a_job_that_is_being_done(values: dict[str, Any], problem: str) -> None:
@@ -162,7 +162,7 @@ def test_a_request_that_has_not_ended() -> None:
     call = cast.submit()
     cast.run(5.0)
     call.entries[0].outcome = None
-    lie(call.requests[0], link=object())
+    lie(call.requests[0], _gm_link=object())
     cast.net.books.open.clear()
     found(cast.net.check, "request 0 of client1 has not ended")
 
