@@ -15,7 +15,8 @@ from .waits import RequestsWait
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from gearman_proto.jobs.request import GearmanJobRequest, JobStatus
+    from gearman_proto.jobs.request import GearmanJobRequest
+    from gearman_proto.jobs.updates import JobStatus
     from gearman_proto.wire.packets import PacketEvent, StatusRes
 
     from .pool import Server, ServerPool

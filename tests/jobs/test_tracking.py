@@ -31,10 +31,20 @@ class Waiter:
         self.calls.append(f"over {[request.state for request in requests]}")
 
 
+class Link:
+    """The link of an engine that runs: in `tracking`, an engine only says if it was abandoned."""
+
+    is_abandoned = False
+
+    @property
+    def engine(self) -> Link:
+        return self
+
+
 def in_flight(state: str, *waits: Any, background: bool = False) -> GearmanJobRequest:
     (request,) = make_requests([{"task": "t", "data": b""}], background=background)
     request.state, request.timed_out = state, True
-    request._gm_waits, request._gm_link = waits, object()
+    request._gm_waits, request._gm_link = waits, Link()
     request._gm_payload, request._gm_tried = b"x", (object(),)
     return request
 
