@@ -12,10 +12,12 @@ from .books import Books, Entry, Execution
 from .calls import Call
 from .clients import AdminNode, ClientNode
 from .faults import Fault, Faults
+from .memory import MemoryStream, World
 from .network import Network
 from .nodes import Node
 from .packing import pack, pack_event
 from .parsers import ConnectionParser, MakeParser, Outcome, Parser, parse
+from .peer import ByteStream, Peer
 from .properties import (
     PropertyFailed,
     check_chunking,
@@ -36,6 +38,7 @@ __all__ = [
     "MAGIC_RESPONSE",
     "AdminNode",
     "Books",
+    "ByteStream",
     "Call",
     "ClientNode",
     "ConnectionParser",
@@ -44,16 +47,19 @@ __all__ = [
     "Fault",
     "Faults",
     "MakeParser",
+    "MemoryStream",
     "Network",
     "Node",
     "Outcome",
     "Parser",
+    "Peer",
     "PropertyFailed",
     "ServerNode",
     "Simulation",
     "SimulationError",
     "Trace",
     "WorkerNode",
+    "World",
     "check_chunking",
     "check_exceptions",
     "check_meaning",

@@ -2,143 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from gearman_proto import NEED_DATA, Connection, Role
-from gearman_proto.testing.packing import pack_event
-from gearman_proto.wire.packets import (
-    MAGIC_REQUEST,
-    MAGIC_RESPONSE,
-    ConnectionClosed,
-    Event,
-    OptionReq,
-    OptionRes,
-    PacketEvent,
-    TextLine,
-)
+from gearman_proto import Role, testing
+from gearman_proto.testing.peer import Disconnected
+from gearman_proto.wire.packets import Event, OptionReq, OptionRes
 
-from .matching import matcher
 from .sockets import linger_not
 
 if TYPE_CHECKING:
     import socket
-    from typing import Self
 
-E = TypeVar("E", bound=Event)
-
-# Bytes to read at a time.
-_PIECE = 1 << 18
+__all__ = ["Conversation", "Disconnected", "Peer"]
 
 
-class Disconnected(ConnectionError):
-    """Raised when the peer has closed the connection."""
-
-
-class Conversation:
-    """One end of a connection, which sends and receives events of `gearman_proto.events`.
-
-    A `gearman_proto.Connection` checks the order of the events. It raises an error if the test or
-    the peer sends an event that is not allowed. Use `send_anyway` and `send_raw` to send wrong
-    packets on purpose.
+class Conversation(testing.Peer):
+    """A `gearman_proto.testing.Peer` over a real socket.
 
     Args:
         sock: A connected socket.
         role: The role of this end.
-
-    Attributes:
-        sock: The socket as given.
-        connection: The parser and the protocol state of this end.
-        events: The received events, oldest first.
     """
 
+    sock: socket.socket
+
     def __init__(self, sock: socket.socket, role: Role) -> None:
-        self.sock: socket.socket = sock
-        self.connection: Connection = Connection(role)
-        self.events: list[Event] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def receive(self) -> Event:
-        """Receive the next packet or line of text.
-
-        Raises:
-            Disconnected: The peer has closed the connection.
-            gearman_proto.errors.RemoteProtocolError: The data is not Gearman, or out of order.
-            OSError: The connection was reset, or no data arrived in time.
-        """
-        while True:
-            event = self.connection.next_event()
-            if event is NEED_DATA:
-                data = self.sock.recv(_PIECE)
-                if data:
-                    self.connection.receive_data(data)
-                else:
-                    self.connection.receive_eof()
-                continue
-            assert isinstance(event, Event)
-            if isinstance(event, ConnectionClosed):
-                raise Disconnected("the other side has closed the connection")
-            self.events.append(event)
-            return event
-
-    def expect(self, kind: type[E], **fields: object) -> E:
-        """Receive the next packet or line, and check that it is an event of `kind`.
-
-        Args:
-            kind: The class of the event.
-            fields: Expected values of some fields of the event.
-
-        Raises:
-            AssertionError: The received event is another one.
-            Disconnected: The peer has closed the connection.
-        """
-        matches, wanted = matcher(kind, fields)
-        event: Any = self.receive()
-        if not matches(event):
-            raise AssertionError(f"expected {wanted}, and not {event!r}")
-        return event  # type: ignore[no-any-return]
-
-    def send(self, *events: Event) -> None:
-        """Send events.
-
-        Raises:
-            gearman_proto.errors.LocalProtocolError: This role must not send an event, or not now.
-        """
-        self.send_raw(b"".join([self.connection.send(event) for event in events]))
-
-    def send_anyway(self, *events: Event) -> None:
-        """Send packets and lines, even if their order is wrong or this role must not send them.
-
-        Raises:
-            TypeError: An event is neither a packet nor a line.
-        """
-        server = self.connection.role is Role.SERVER
-        magic = MAGIC_RESPONSE if server else MAGIC_REQUEST
-        for event in events:
-            if not isinstance(event, (PacketEvent, TextLine)):
-                raise TypeError(f"{event!r} can't be sent")
-            self.send_raw(pack_event(event, magic))
-
-    def send_raw(self, data: bytes) -> None:
-        """Send any bytes."""
-        self.sock.sendall(data)
-
-    def rest(self) -> bytes:
-        """Receive raw bytes until the peer closes, and return them."""
-        data = bytearray()
-        with contextlib.suppress(ConnectionError):
-            while piece := self.sock.recv(_PIECE):
-                data += piece
-        return bytes(data)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.sock.close()
+        super().__init__(sock, role)
 
     def reset(self) -> None:
         """Close the connection with a RST, as if the process had crashed."""

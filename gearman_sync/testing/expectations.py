@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gearman_proto.arguments import check_callable, check_count, check_type
+from gearman_proto.testing.matching import Wanted, matcher
 from gearman_proto.wire.packets import Event
-
-from .matching import Wanted, matcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from gearman_proto.testing.units import Cutter, packet_of
 from gearman_proto.wire.packets import BY_NAME, Role
 
 from .proxy import FaultyProxy
-from .recording import SERVER, Cutter, Element, Pauses, Recording, Replies, packet_of
+from .recording import SERVER, Element, Pauses, Recording, Replies
 from .toxics import Direction
 
 if TYPE_CHECKING:

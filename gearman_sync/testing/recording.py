@@ -25,21 +25,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.wire.packets import (
-    BY_NUMBER,
-    HEADER,
-    HEADER_SIZE,
-    MAGIC_REQUEST,
-    MAGIC_RESPONSE,
-)
+from gearman_proto.testing.units import Cutter
+from gearman_proto.wire.packets import BY_NUMBER, HEADER, HEADER_SIZE
 
 if TYPE_CHECKING:
     import os
     from typing import Self
 
-    from gearman_proto.wire.packets import PacketType
-
-#: The `sender` of a server's packets and replies.
+#: The sender of what a server sends.
 SERVER: Final = "server"
 # Minimum seconds of a significant pause.
 _PAUSE: Final = 0.25
@@ -175,56 +168,6 @@ class Pauses:
         before, self._latest = self._latest, time.monotonic()
         pause = 0.0 if before is None else round(self._latest - before, 2)
         return pause if pause >= _PAUSE else 0.0
-
-
-class Cutter:
-    """Cuts one direction of a connection into packets and lines of text."""
-
-    def __init__(self) -> None:
-        #: The bytes of an incomplete packet or line.
-        self.rest: bytes = b""
-        #: True if `rest` is not the beginning of a valid packet, so it can't be completed.
-        self.lost: bool = False
-
-    def cut(self, data: bytes) -> list[bytes]:
-        """Add bytes. Return the packets and lines that they complete."""
-        self.rest += data
-        units: list[bytes] = []
-        while (size := self._size()) and size <= len(self.rest):
-            units.append(self.rest[:size])
-            self.rest = self.rest[size:]
-        return units
-
-    def take(self, data: bytes) -> list[bytes]:
-        """Add bytes, empty at the end of the stream. Return the complete packets and lines.
-
-        At the end, or after invalid bytes, the rest counts as complete.
-        """
-        units = self.cut(data)
-        if self.rest and (self.lost or not data):
-            units.append(self.rest)
-            self.rest = b""
-        return units
-
-    def _size(self) -> int:
-        """Return the length of the first packet or line, or 0 if it is not known yet."""
-        if self.lost or not self.rest:
-            return 0
-        if self.rest[0]:
-            return self.rest.find(b"\n") + 1
-        if not any(magic.startswith(self.rest[:4]) for magic in (MAGIC_REQUEST, MAGIC_RESPONSE)):
-            self.lost = True
-            return 0
-        if len(self.rest) < HEADER_SIZE:
-            return 0
-        return HEADER_SIZE + int(HEADER.unpack_from(self.rest)[2])
-
-
-def packet_of(unit: bytes) -> PacketType | None:
-    """Return the type of a packet, or None for text and unknown packets."""
-    if unit[:1] != b"\0" or len(unit) < HEADER_SIZE:
-        return None
-    return BY_NUMBER.get(HEADER.unpack_from(unit)[1])
 
 
 class Replies:

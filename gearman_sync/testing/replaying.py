@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Final
 
 from gearman_proto.arguments import check_type
 from gearman_proto.testing.packing import pack_event
+from gearman_proto.testing.units import Cutter
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, EchoReq, EchoRes
 
-from .recording import Cutter, Element, Recording, Replies, decode, is_whole_reply
+from .recording import Element, Recording, Replies, decode, is_whole_reply
 from .sockets import check_timeout, host_and_port, linger_not
 from .varying import Varying
 

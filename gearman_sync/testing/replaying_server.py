@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from gearman_proto import NEED_DATA, Connection, Role
 from gearman_proto.arguments import check_type
 from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.testing.matching import shortened
+from gearman_proto.testing.units import Cutter
 from gearman_proto.wire.packets import (
     ConnectionClosed,
     EchoReq,
@@ -29,8 +31,7 @@ from gearman_proto.wire.packets import (
     SetClientId,
 )
 
-from .matching import shortened
-from .recording import Cutter, Recording
+from .recording import Recording
 from .replaying import Difference
 from .scripted import ScriptedServer
 from .varying import learn, rewritten

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto.arguments import check_callable
 from gearman_proto.errors import RemoteProtocolError
+from gearman_proto.testing.matching import shortened
 from gearman_proto.wire.packets import (
     ConnectionClosed,
     EchoReq,
@@ -50,14 +51,13 @@ from gearman_proto.wire.packets import (
 
 from .conversation import Disconnected, Peer
 from .expectations import Expectation
-from .matching import shortened
 from .sockets import check_buffer, check_timeout, listening_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from .matching import Wanted
+    from gearman_proto.testing.matching import Wanted
 
 
 class ScriptedServer:

@@ -12,9 +12,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.packing import pack
+from gearman_proto.testing.units import packet_of
 from gearman_proto.wire.packets import HEADER_SIZE
-
-from .recording import packet_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,12 +19,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gearman_proto.testing.conformance.case import Verdict
+from gearman_proto.testing.conformance.judge import Selection
+from gearman_proto.testing.conformance.suites import SUITES
 from gearman_sync.testing.conformance import expected
-from gearman_sync.testing.conformance.case import Verdict
 from gearman_sync.testing.conformance.reports import Report
-from gearman_sync.testing.conformance.running import Judge, Selection
+from gearman_sync.testing.conformance.running import Judge
 from gearman_sync.testing.conformance.subjects import ProgramSubject, ServerSubject, Subject
-from gearman_sync.testing.conformance.suites import SUITES
 from tests.conformance.peers import CLIENTS, SERVERS, WORKERS, environment
 
 if TYPE_CHECKING:

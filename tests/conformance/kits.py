@@ -1,4 +1,4 @@
-"""What is judged in this process: our servers, workers and clients, on three surfaces."""
+"""The servers, workers and clients of `gearman_sync` in this process, to be judged."""
 
 from __future__ import annotations
 
@@ -10,25 +10,19 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-import anyio.from_thread
-
-import gearman_anyio
 import gearman_sync
-from gearman_sync.testing.conformance.programkit import WORKER, ClientKit, ProgramKit, WorkerKit
-from gearman_sync.testing.conformance.serverkit import ServerKit
-from tests.conformance.lying import Lie, Lying
+from gearman_proto.testing.conformance.program_kit import WORKER, ClientKit, ProgramKit, WorkerKit
+from gearman_proto.testing.conformance.server_kit import ServerKit
+from gearman_sync.testing.conformance.places import SocketProgramPlace, SocketServerPlace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from gearman_sync.testing.conformance.case import Case
+    from gearman_proto.testing.conformance.case import Case
     from gearman_sync.testing.conformance.program import Launch
 
-SURFACES: Final = ("sync", "asyncio", "trio")
-#: Seconds that something is waited for where a case is to pass, and where it is to fail.
+#: Seconds to wait for an answer.
 PATIENCE: Final = 20.0
-IMPATIENCE: Final = 0.25
 #: How long a program takes that sleeps for a while, in seconds.
 WHILE: Final = 0.2
 
@@ -47,33 +41,22 @@ _TIMES: Final = itertools.count(1)
 
 
 @contextlib.contextmanager
-def serving(surface: str) -> Iterator[Address]:
+def serving() -> Iterator[Address]:
     """A JobServer."""
-    if surface == "sync":
-        with gearman_sync.JobServer() as server:
-            yield server.address[0], server.address[1]
-    else:
-        with anyio.from_thread.start_blocking_portal(surface) as portal:
-            job_server = gearman_anyio.JobServer()
-            with portal.wrap_async_context_manager(job_server):
-                yield job_server.address[0], job_server.address[1]
+    with gearman_sync.JobServer() as server:
+        yield server.address[0], server.address[1]
 
 
-@contextlib.contextmanager
 def server_kit(
     case: Case,
     address: Address,
     has: frozenset[str],
     timeout: float,
-    lies: Sequence[Lie] = (),
     restart: Callable[[], None] | None = None,
-) -> Iterator[ServerKit]:
-    """The kit of a case for servers, perhaps with a proxy between that lies."""
-    with contextlib.ExitStack() as stack:
-        if lies:
-            address = stack.enter_context(Lying(address, lies)).address
-        name = f"{next(_TIMES)}-{name_of(case)}"
-        yield stack.enter_context(ServerKit(address, name, has, timeout, restart))
+) -> ServerKit:
+    """Return the kit of a case for servers."""
+    place = SocketServerPlace(address, timeout, restart)
+    return ServerKit(place, f"{next(_TIMES)}-{name_of(case)}", timeout, has)
 
 
 # Workers and clients.
@@ -124,38 +107,11 @@ def sync_worker(values: Mapping[str, str], payloads: Sequence[str]) -> Thread:
     return Thread(main, worker.stop)
 
 
-def anyio_worker(surface: str) -> Launch:
-    """Return what starts a worker of `gearman_anyio`."""
-
-    def launch(values: Mapping[str, str], payloads: Sequence[str]) -> Thread:
-        stop = threading.Event()
-
-        async def work() -> None:
-            worker = gearman_anyio.GearmanWorker([values["address"]], look_again=0.5)
-            for function, callback in CALLBACKS.items():
-                worker.register_task(function, callback)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(worker.work)
-                while not stop.is_set():  # noqa: ASYNC110 - it is another thread's
-                    await anyio.sleep(0.01)
-                worker.stop()
-
-        def main(_: Thread) -> int:
-            anyio.run(work, backend=surface)
-            return 0
-
-        return Thread(main, stop.set)
-
-    return launch
-
-
 def reverse(worker: Any, job: Any) -> bytes:
-    """The data back to front, perhaps with updates before, or after a while; or a failure."""
+    """Return the data in reverse order, perhaps after updates; or fail."""
     data: bytes = job.data
     if data.startswith(b"fail"):
         raise ValueError("asked to fail")
-    if data.startswith(b"slow"):
-        time.sleep(WHILE)
     if data.startswith(b"updates"):
         worker.send_job_data(job, b"some")
         worker.send_job_warning(job, b"careful")
@@ -163,15 +119,20 @@ def reverse(worker: Any, job: Any) -> bytes:
     return data[::-1]
 
 
-CALLBACKS: Final[dict[str, Callable[[Any, Any], bytes]]] = {"reverse": reverse, "other": reverse}
-WORKERS: Final[dict[str, Launch]] = {
-    "sync": sync_worker,
-    "asyncio": anyio_worker("asyncio"),
-    "trio": anyio_worker("trio"),
+def reverse_slowly(worker: Any, job: Any) -> bytes:
+    """Do the same, after a while if the data begins with `slow`."""
+    if job.data.startswith(b"slow"):
+        time.sleep(WHILE)
+    return reverse(worker, job)
+
+
+CALLBACKS: Final[dict[str, Callable[[Any, Any], bytes]]] = {
+    "reverse": reverse_slowly,
+    "other": reverse_slowly,
 }
 
 
-def printed(requests: Sequence[Any], program: Thread) -> int:
+def printed(requests: Sequence[Any], program: Any) -> int:
     """Print results, a line each, and return the exit status."""
     for request in requests:
         if request.state != gearman_sync.JOB_COMPLETE:
@@ -199,50 +160,7 @@ def sync_client(values: Mapping[str, str], payloads: Sequence[str]) -> Thread:
     return Thread(main, client.shutdown)
 
 
-def anyio_client(surface: str) -> Launch:
-    """Return what starts a client of `gearman_anyio`."""
-
-    def launch(values: Mapping[str, str], payloads: Sequence[str]) -> Thread:
-        stop = threading.Event()
-
-        async def submit(program: Thread) -> int:
-            client = gearman_anyio.GearmanClient([values["address"]])
-            status = 1
-
-            async with client, anyio.create_task_group() as tasks:
-
-                async def call() -> None:
-                    nonlocal status
-                    requests = await client.submit_multiple_jobs(jobs_of(values, payloads))
-                    status = printed(requests, program)
-                    tasks.cancel_scope.cancel()
-
-                tasks.start_soon(call)
-                while not stop.is_set():  # noqa: ASYNC110 - it is another thread's
-                    await anyio.sleep(0.01)
-                tasks.cancel_scope.cancel()
-            return status
-
-        return Thread(lambda program: anyio.run(submit, program, backend=surface), stop.set)
-
-    return launch
-
-
-CLIENTS: Final[dict[str, Launch]] = {
-    "sync": sync_client,
-    "asyncio": anyio_client("asyncio"),
-    "trio": anyio_client("trio"),
-}
-
-
-@contextlib.contextmanager
-def program_kit(
-    case: Case, launch: Launch, timeout: float, lies: Sequence[Lie] = ()
-) -> Iterator[ProgramKit]:
-    """The kit of a case for workers or clients, perhaps with a proxy between that lies."""
+def program_kit(case: Case, launch: Launch, timeout: float) -> ProgramKit:
+    """Return the kit of a case for workers or clients."""
     make = WorkerKit if case.id in WORKER.cases else ClientKit
-    with contextlib.ExitStack() as stack:
-        kit = stack.enter_context(make(launch, name_of(case), timeout))
-        if lies:
-            kit.told = stack.enter_context(Lying(kit.address, lies)).address
-        yield kit
+    return make(SocketProgramPlace(launch), name_of(case), timeout)

@@ -1,28 +1,21 @@
-"""What is wrong on purpose: a proxy that changes what passes, before a program or server of ours.
+"""Lies: changes to the packets of a connection, which make a case fail.
 
-So each case is shown to fail, with the least that makes it fail: a suite that can't fail judges
-nothing. A lie is about the packets of one type: ">NOOP" are those to the server, "<NOOP" those from
-it, "TEXT" in place of a type is lines, and "<END" is that the server closes the connection, or
-refuses it: what passes in its place is all, and the connection stays open. ">" alone are packets of
-types that do not exist, and ">LOST" is what has the magic of no packet.
+Each case is shown to fail with the smallest change that makes it fail, because a suite that can't
+fail judges nothing. A lie is about packets of one type: ">NOOP" are those to the server, "<NOOP"
+those from it. "TEXT" in place of a type means lines. "<END" means that the server closes the
+connection or refuses it: the lie hides that, and only its bytes pass. ">" alone are packets of
+unknown types, and ">LOST" is data that begins like no packet.
 """
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from gearman_proto.testing.packing import pack
+from gearman_proto.testing.units import packet_of
 from gearman_proto.wire.packets import BY_NAME, HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE
-from gearman_sync.testing.recording import Cutter, packet_of
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 #: Gets the arguments of a packet, and returns what passes in its place.
 Change: TypeAlias = Callable[[list[bytes]], bytes]
@@ -158,106 +151,20 @@ def later(lie: Lie, since: int = 1) -> Lie:
     return lie
 
 
-class Lying:
-    """A proxy that lies.
-
-    Args:
-        upstream: Where the server is.
-        lies: About which packets, and how. The first that fits is told.
-    """
-
-    def __init__(self, upstream: tuple[str, int], lies: Sequence[Lie]) -> None:
-        self._upstream = upstream
-        self._lies = lies
-        self._socks: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address: tuple[str, int] = self._listener.getsockname()
-
-    def __enter__(self) -> Self:
-        self._run(self._accept)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # A blocked accept is not ended by closing its socket.
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        for sock in list(self._socks):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in list(self._threads):
-            thread.join(10)
-        for sock in [*self._socks, self._listener]:
-            sock.close()
-
-    def _run(self, function: Callable[..., None], *args: object) -> None:
-        thread = threading.Thread(target=function, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                upstream = socket.create_connection(self._upstream)
-            except OSError:
-                if self._ends(sock, "<"):
-                    sock.close()
-                else:
-                    self._socks.append(sock)
-                continue
-            for each in (sock, upstream):
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socks += [sock, upstream]
-            self._run(self._pass, sock, upstream, ">")
-            self._run(self._pass, upstream, sock, "<")
-
-    def _pass(self, source: socket.socket, target: socket.socket, way: str) -> None:
-        cutter = Cutter()
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 18):
-                for unit in cutter.cut(data):
-                    told = self._told(unit, way, source.fileno())
-                    if told is CLOSE:
-                        for sock in (source, target):
-                            sock.shutdown(socket.SHUT_RDWR)
-                        return
-                    target.sendall(told)
-                if cutter.lost:
-                    target.sendall(self._told(cutter.rest, way, source.fileno(), "LOST"))
-                    cutter = Cutter()
-            target.sendall(cutter.rest)
-        with contextlib.suppress(OSError):
-            if self._ends(target, way):
-                target.shutdown(socket.SHUT_WR)
-
-    def _ends(self, target: socket.socket, way: str) -> bool:
-        """Tell the lies about the end of a connection, and return whether it passes."""
-        lies = [lie for lie in self._lies if lie.name == f"{way}END"]
-        target.sendall(b"".join([lie.change([]) for lie in lies]))
-        return not lies
-
-    def _told(self, unit: bytes, way: str, connection: int, odd: str = "") -> bytes:
-        kind = None if odd else packet_of(unit)
-        name = way + (odd or ("TEXT" if unit[0] else kind.name if kind else ""))
-        for lie in self._lies:
-            if lie.name != name:
-                continue
-            seen = lie.seen[connection] = lie.seen.get(connection, 0) + 1
-            if list(lie.seen).index(connection) < lie.since:
-                continue
-            if lie.first < seen <= lie.first + lie.last:
-                if kind is None:
-                    return lie.change([unit])
-                count = len(kind.args)
-                args = unit[HEADER_SIZE:].split(b"\0", count - 1) if count else []
-                return lie.change(args)
-        return unit
+def told(lies: Sequence[Lie], unit: bytes, way: str, connection: int, odd: str = "") -> bytes:
+    """Return what passes in place of a packet or line."""
+    kind = None if odd else packet_of(unit)
+    name = way + (odd or ("TEXT" if unit[0] else kind.name if kind else ""))
+    for lie in lies:
+        if lie.name != name:
+            continue
+        seen = lie.seen[connection] = lie.seen.get(connection, 0) + 1
+        if list(lie.seen).index(connection) < lie.since:
+            continue
+        if lie.first < seen <= lie.first + lie.last:
+            if kind is None:
+                return lie.change([unit])
+            count = len(kind.args)
+            args = unit[HEADER_SIZE:].split(b"\0", count - 1) if count else []
+            return lie.change(args)
+    return unit

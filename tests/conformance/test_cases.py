@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from gearman_proto.testing.conformance.capabilities import CAPABILITIES
+from gearman_proto.testing.conformance.case import INFO, PROFILES
+from gearman_proto.testing.conformance.suites import SUITES
 from gearman_sync.testing.conformance import expected
-from gearman_sync.testing.conformance.capabilities import CAPABILITIES
-from gearman_sync.testing.conformance.case import INFO, PROFILES
-from gearman_sync.testing.conformance.suites import SUITES
 from tests.conformance.__main__ import DIFFERENCES, EXPECTED, PAGE
 
 if TYPE_CHECKING:
-    from gearman_sync.testing.conformance.case import Case
+    from gearman_proto.testing.conformance.case import Case
 
 LONGEST: Final = 15
 NAME: Final = re.compile(r"([a-z-]+/){1,2}[a-z-]+/[0-9]+")

@@ -6,29 +6,29 @@ import json
 import re
 import signal
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from gearman_proto.engines.server import ServerEngine
+from gearman_proto.testing.conformance.case import PROFILES
+from gearman_proto.testing.conformance.suites import SUITES
+from gearman_proto.wire.packets import EchoRes
 from gearman_sync.cli.app import run
 from gearman_sync.testing import Recording
 from gearman_sync.testing.conformance import expected
-from gearman_sync.testing.conformance.case import PROFILES
-from gearman_sync.testing.conformance.suites import SUITES
 from tests.cli.support import PROGRAM, Running, command_line, is_alive
 from tests.cli.terminal import Terminal
 from tests.conformance.kits import serving
-from tests.conformance.lying import Lying, field_of
 from tests.support import eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-#: A case that is quick, and what makes it fail.
+#: A quick case.
 ECHO: Final = "wire/echo/1"
-WRONG: Final = field_of("<ECHO_RES", 0, lambda data: data.replace(b"\0", b"-"))
 
 
 FORGETFUL: Final = """
@@ -41,15 +41,21 @@ gearman_sync.GearmanClient([address]).submit_job(function, payload)
 @pytest.fixture(scope="module")
 def right() -> Iterator[str]:
     """The address of a server that is right."""
-    with serving("sync") as (host, port):
+    with serving() as (host, port):
         yield f"{host}:{port}"
 
 
 @pytest.fixture(scope="module")
 def wrong() -> Iterator[str]:
-    """The address of a server that does not like NULs."""
-    with serving("sync") as address, Lying(address, [WRONG]) as proxy:
-        yield f"{proxy.address[0]}:{proxy.address[1]}"
+    """Yield the address of a server that changes the NULs in an ECHO_REQ."""
+
+    def answer(engine: Any, link: Any, _: Any, args: Any, __: float) -> None:
+        engine._send(link, EchoRes, [args[0].replace(b"\0", b"-")])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ServerEngine, "_on_echo", answer)
+        with serving() as (host, port):
+            yield f"{host}:{port}"
 
 
 def tried(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

@@ -1,4 +1,4 @@
-"""How cases are judged, and what becomes of servers and programs that end."""
+"""Servers and programs that end, and how the judge handles them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gearman_sync.testing.conformance.case import (
-    INFO,
+from gearman_proto.testing.conformance.case import (
     MUST,
     Failed,
-    Level,
     Suite,
     Unsupported,
     Verdict,
 )
-from gearman_sync.testing.conformance.exchange import Exchange
-from gearman_sync.testing.conformance.program import Program, filled, launcher, wait_for
-from gearman_sync.testing.conformance.programkit import ClientKit
-from gearman_sync.testing.conformance.running import Gone, Judge, Outcome, Selection, is_there
+from gearman_proto.testing.conformance.judge import Outcome
+from gearman_proto.testing.conformance.program_kit import ClientKit, wait_for
+from gearman_sync.testing.conformance.places import SocketPlace, SocketProgramPlace
+from gearman_sync.testing.conformance.program import Program, filled, launcher
+from gearman_sync.testing.conformance.running import Gone, Judge, is_there
 from gearman_sync.testing.conformance.subjects import ProgramSubject, ServerSubject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from gearman_sync.testing.conformance.case import Case
+    from gearman_proto.testing.conformance.case import Case
 
 #: A server that says its version, and ends when somebody says so.
 MORTAL: Final = """
@@ -48,21 +47,7 @@ while True:
 ECHO: Final = "import sys; print(sys.argv[1:]); sys.stderr.write('why'); sys.exit(3)"
 
 
-class Kit:
-    """One that has nothing."""
-
-    errors = b"the end of it"
-
-    def __init__(self) -> None:
-        self.exchange = Exchange()
-
-
-@contextlib.contextmanager
-def make_kit(_: Case) -> Iterator[Any]:
-    yield Kit()
-
-
-def case_of(check: Callable[[Any], str | None], level: Level = MUST, **options: Any) -> Case:
+def case_of(check: Callable[[Any], str | None]) -> Case:
     """Return a case that calls `check`."""
 
     def function(it: Any) -> str | None:
@@ -70,7 +55,7 @@ def case_of(check: Callable[[Any], str | None], level: Level = MUST, **options: 
         return check(it)
 
     suite = Suite("server")
-    suite.case("a/b/1", level, "nowhere", **options)(function)
+    suite.case("a/b/1", MUST, "nowhere")(function)
     return suite.cases["a/b/1"]
 
 
@@ -78,84 +63,15 @@ def told(value: str | None) -> Callable[[Any], str | None]:
     return lambda _: value
 
 
-def raises(error: Exception) -> Callable[[Any], str | None]:
-    def check(_: Any) -> str | None:
-        raise error
+def test_judge_over_sockets_adds_the_recording_and_the_errors() -> None:
+    class Kit:
+        errors = b"the end of it"
+        place = SocketPlace()
 
-    return check
-
-
-KNOWN: Final = {"other": ("perl",)}
-
-
-@pytest.mark.parametrize(
-    ("check", "level", "profile", "verdict", "got"),
-    [
-        (told(None), MUST, "document", Verdict.PASS, ""),
-        (told("other"), MUST, "document", Verdict.ALLOWED, "other"),
-        (told("other"), INFO, "document", Verdict.INFO, "other"),
-        (told("other"), INFO, "perl", Verdict.PASS, "other"),
-        (told(None), MUST, "perl", Verdict.FAIL, "what the document demands"),
-        (told("strange"), INFO, "document", Verdict.ERROR, "does not say what 'strange' is"),
-        (raises(Failed("a", "b")), MUST, "document", Verdict.FAIL, "b"),
-        (raises(Failed("a", "b")), INFO, "document", Verdict.INFO, "something else: b"),
-        (raises(Failed("a", "b")), INFO, "perl", Verdict.FAIL, "b"),
-        (raises(Unsupported("it is not there")), MUST, "document", Verdict.UNSUPPORTED, "it is"),
-        (raises(ZeroDivisionError("oh")), MUST, "document", Verdict.ERROR, "ZeroDivisionError: oh"),
-    ],
-)
-def test_verdicts(
-    check: Callable[[Any], str | None], level: Level, profile: str, verdict: Verdict, got: str
-) -> None:
-    case = case_of(check, level, known=KNOWN)
-    outcome = Judge(make_kit, profile=profile).judge(case)
-    assert outcome.verdict is verdict
-    assert got in outcome.got
+    (outcome,) = Judge(lambda _: contextlib.nullcontext(Kit())).run([case_of(told(None))])
     assert outcome.errors == "the end of it"
-
-
-def test_what_is_not_run() -> None:
-    check = raises(AssertionError("it is run"))
-    lacking = Judge(make_kit).judge(case_of(check, requires=("sense",)))
-    assert (lacking.verdict, lacking.got) == (Verdict.UNSUPPORTED, "it lacks sense")
-    slow = Judge(make_kit).judge(case_of(check, slow=True))
-    assert (slow.verdict, slow.got) == (Verdict.SKIPPED, "it takes long")
-    skipped = Judge(make_kit, selection=Selection(skip=["a/b"])).judge(case_of(check))
-    assert skipped.verdict is Verdict.SKIPPED
-
-
-def test_a_kit_that_can_not_be_made() -> None:
-    @contextlib.contextmanager
-    def no_kit(_: Case) -> Iterator[Any]:
-        raise OSError("no sockets left")
-        yield
-
-    (outcome,) = Judge(no_kit).run([case_of(told(None))])
-    assert outcome.verdict is Verdict.ERROR
-    assert "no sockets left" in outcome.got
-
-
-def test_selection() -> None:
-    case = case_of(told(None))
-    for words in (["a"], ["a/"], ["a/b"], ["a/b/1"]):
-        assert Selection(only=words).of([case]) == [case]
-    for words in (["a/b/11"], ["a/b/"], ["b"]):
-        if words != ["a/b/"]:
-            with pytest.raises(ValueError, match="there is no case"):
-                Selection(only=words).of([case])
-
-
-def test_cases_have_names_of_their_own() -> None:
-    suite = Suite("server")
-
-    def check(it: Any) -> None:
-        """Something is so."""
-
-    suite.case("a/b/1", MUST, "nowhere")(check)
-    with pytest.raises(ValueError, match="there are two cases a/b/1"):
-        suite.case("a/b/1", MUST, "nowhere")(check)
-    with pytest.raises(ValueError, match="or it has no docstring"):
-        suite.case("a/b/2", MUST, "nowhere")(told(None))
+    assert outcome.recording.exchange == []
+    assert outcome.seconds > 0
 
 
 # Servers that end.
@@ -224,7 +140,7 @@ def test_words() -> None:
 def test_a_program() -> None:
     program = Program([sys.executable, "-c", ECHO, "word"])
     try:
-        assert wait_for(program, 20) == 3
+        assert wait_for(SocketPlace(), program, 20) == 3
         assert program.output == b"['word']\n"
         assert program.errors == b"why"
     finally:
@@ -235,9 +151,9 @@ def test_a_program_that_does_not_end() -> None:
     program = Program([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(99)"])
     try:
         with pytest.raises(Failed, match=r"the end of the program, and got nothing in 0\.1"):
-            wait_for(program, 0.1)
+            wait_for(SocketPlace(), program, 0.1)
         program.signal(signal.SIGKILL)
-        assert wait_for(program, 20) == -signal.SIGKILL
+        assert wait_for(SocketPlace(), program, 20) == -signal.SIGKILL
     finally:
         program.end()
 
@@ -255,5 +171,6 @@ def test_a_client_that_does_not_connect() -> None:
 
 
 def test_a_program_that_is_not_there() -> None:
-    with ClientKit(launcher(["/no/such/program"]), "f", 1) as kit, pytest.raises(OSError):
+    place = SocketProgramPlace(launcher(["/no/such/program"]))
+    with ClientKit(place, "f", 1) as kit, pytest.raises(OSError):
         kit.start()

@@ -1,4 +1,4 @@
-"""The cases for servers: JobServer and gearmand pass, and what is wrong fails."""
+"""JobServer and gearmand pass the cases for servers, over sockets."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from gearman_proto.testing.conformance.capabilities import CAPABILITIES
+from gearman_proto.testing.conformance.case import Verdict
+from gearman_proto.testing.conformance.judge import Selection
+from gearman_proto.testing.conformance.suites import SUITES
 from gearman_sync.testing.conformance import expected
-from gearman_sync.testing.conformance.capabilities import CAPABILITIES
-from gearman_sync.testing.conformance.case import Verdict
 from gearman_sync.testing.conformance.reports import Report
-from gearman_sync.testing.conformance.running import Judge, Selection, StartedServer
-from gearman_sync.testing.conformance.suites import SUITES
+from gearman_sync.testing.conformance.running import Judge, StartedServer
 from tests.conformance.__main__ import DIFFERENCES, EXPECTED
-from tests.conformance.kits import IMPATIENCE, PATIENCE, SURFACES, Address, server_kit, serving
-from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
-from tests.conformance.lies.server_work import LIES as LIES_OF_WORK
+from tests.conformance.kits import PATIENCE, Address, server_kit, serving
 from tests.support.programs import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gearman_sync.testing.conformance.case import Case
+    from gearman_proto.testing.conformance.case import Case
     from tests.support.servers import Gearmand
 
-LIES: Final = {**LIES_OF_JOBS, **LIES_OF_WORK}
 CASES: Final = SUITES["server"].cases
 HAS: Final = frozenset(CAPABILITIES) - {"restart"}
 ALL: Final = Selection(slow=True)
@@ -40,27 +38,19 @@ STARTED: Final = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    # All three adapters share an engine, and tests/contract runs each of them.
-    params=[
-        "sync",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in SURFACES[1:]),
-        "gearmand",
-    ],
-)
+@pytest.fixture(scope="module", params=["JobServer", "gearmand"])
 def address(request: pytest.FixtureRequest) -> Iterator[Address]:
     if request.param == "gearmand":
         gearmand: Gearmand = request.getfixturevalue("gearmand")
         yield gearmand.address
     else:
-        with serving(request.param) as address:
+        with serving() as address:
             yield address
 
 
 @pytest.fixture(scope="module")
 def job_server() -> Iterator[Address]:
-    with serving("sync") as address:
+    with serving() as address:
         yield address
 
 
@@ -88,7 +78,7 @@ def test_what_is_right_passes_where_a_server_starts_again(name: str) -> None:
     try:
         has = HAS | {"restart"}
         judge = Judge(
-            lambda case: server_kit(case, server.address, has, PATIENCE, (), server.restart),
+            lambda case: server_kit(case, server.address, has, PATIENCE, server.restart),
             has,
             "gearmand-1.1" if name == "gearmand" else "document",
             ALL,
@@ -97,42 +87,6 @@ def test_what_is_right_passes_where_a_server_starts_again(name: str) -> None:
             assert not outcome.is_bad, outcome
     finally:
         server.close()
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[StartedServer]:
-    server = StartedServer(STARTED["JobServer"])
-    yield server
-    server.close()
-
-
-# Most wait for something that does not come.
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "number"), [(n, i) for n in LIES for i in range(len(LIES[n]))])
-def test_what_is_wrong_fails(name: str, number: int, request: pytest.FixtureRequest) -> None:
-    make, has, restart = LIES[name][number], HAS, None
-    if "restart" in CASES[name].requires:
-        server: StartedServer = request.getfixturevalue("started")
-        address, has, restart = server.address, has | {"restart"}, server.restart
-    else:
-        address = request.getfixturevalue("job_server")
-    judge = Judge(
-        lambda case: server_kit(case, address, has, IMPATIENCE, make(), restart),
-        has,
-        selection=ALL,
-    )
-    outcome = judge.judge(CASES[name])
-    assert outcome.verdict is Verdict.FAIL, outcome
-    assert outcome.expected
-    assert outcome.got
-    assert outcome.recording is not None
-    assert outcome.recording.exchange
-
-
-def test_each_case_can_fail() -> None:
-    judged = {case.id for case in CASES.values() if case.level.value != "info"}
-    assert not judged - LIES.keys()
-    assert not LIES.keys() - CASES.keys()
 
 
 def test_what_the_job_server_does_differently_is_listed(job_server: Address) -> None:

@@ -37,8 +37,6 @@ from gearman_proto.wire.packets import (
     JobCreated,
     NoJob,
     Noop,
-    OptionReq,
-    OptionRes,
     PacketEvent,
     PreSleep,
     ResetAbilities,
@@ -130,54 +128,6 @@ UNKNOWN = (b"0", b"0", b"0", b"0")
 # The life of a job.
 
 
-@pytest.mark.parametrize("chunk", [0, 1, 7])
-def test_foreground(chunk: int) -> None:
-    world = World(chunk=chunk)
-    client, worker = world.connect(), world.worker(b"f")
-    handle = client.submit(job(b"in\0"))
-    assert worker.grab() == JobAssign(handle, b"f", b"in\0")
-    worker.send(WorkData(handle, b"d\0"), WorkWarning(handle, b"w"), WorkStatus(handle, b"1", b"2"))
-    worker.send(WorkComplete(handle, b"out\0"))
-    assert client.take() == [
-        WorkData(handle, b"d\0"),
-        WorkWarning(handle, b"w"),
-        WorkStatus(handle, b"1", b"2"),
-        WorkComplete(handle, b"out\0"),
-    ]
-    assert worker.take() == []
-    assert not world.engine.queue.jobs
-
-
-@pytest.mark.parametrize("submit", FOREGROUND)
-def test_foreground_jobs_have_listeners(submit: Callable[..., PacketEvent]) -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    handle = client.submit(submit(b"f", b"u", b"in"))
-    assert worker.grab() == JobAssign(handle, b"f", b"in")
-    worker.send(WorkFail(handle))
-    assert client.take() == [WorkFail(handle)]
-
-
-@pytest.mark.parametrize("submit", BACKGROUND)
-def test_background_jobs_have_none(submit: Callable[..., PacketEvent]) -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    handle = client.submit(submit(b"f", b"u", b"in"))
-    assert worker.grab() == JobAssign(handle, b"f", b"in")
-    worker.send(WorkData(handle, b"d"), WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"o"))
-    assert client.take() == []
-    assert not world.engine.queue.jobs
-
-
-def test_failure_has_no_reason() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    client.submit(job())
-    handle = assigned(worker)
-    worker.send_raw(raw(WorkFail(handle, b"reason")))
-    assert client.take_raw() == b"\0RES\0\0\0\x0e\0\0\0" + bytes([len(handle)]) + handle
-
-
 def test_handles_differ_between_servers() -> None:
     def first_handle(seed: int) -> bytes:
         world = World()
@@ -219,15 +169,6 @@ def test_no_handle_begins_with_another(first: int) -> None:
     assert {len(handle) for handle in handles} == {len(b"H:h:") + 12}
 
 
-def test_answers_come_in_the_order_of_the_requests() -> None:
-    client = World().connect()
-    client.send_raw(
-        raw(job(), job(unique=b"u" * 65), EchoReq(b"e"), OptionReq(b"?"), GetStatus(b"h"), job())
-    )
-    kinds = [EVENT_CLASSES[number] for number in numbers(client.take_raw())]
-    assert kinds == [JobCreated, Error, EchoRes, Error, StatusRes, JobCreated]
-
-
 def numbers(data: bytes) -> list[int]:
     """The types of the packets in `data`."""
     found = []
@@ -240,87 +181,7 @@ def numbers(data: bytes) -> list[int]:
 # Which job is next.
 
 
-def test_priorities_hold_over_all_functions() -> None:
-    world = World()
-    client = world.connect()
-    for submit, function in (
-        (SubmitJobLow, b"f"),
-        (SubmitJob, b"f"),
-        (SubmitJobLowBg, b"g"),
-        (SubmitJobBg, b"g"),
-        (SubmitJobHigh, b"g"),
-        (SubmitJob, b"other"),
-        (SubmitJobHighBg, b"f"),
-        (SubmitJobHigh, b"f"),
-    ):
-        client.submit(submit(function, b"", submit.packet.name.encode()))
-    worker = world.worker(b"f", b"g")
-    given = []
-    while isinstance(assign := worker.grab(), JobAssign):
-        given.append((assign.function, assign.data))
-    assert given == [
-        (b"g", b"SUBMIT_JOB_HIGH"),
-        (b"f", b"SUBMIT_JOB_HIGH_BG"),
-        (b"f", b"SUBMIT_JOB_HIGH"),
-        (b"f", b"SUBMIT_JOB"),
-        (b"g", b"SUBMIT_JOB_BG"),
-        (b"f", b"SUBMIT_JOB_LOW"),
-        (b"g", b"SUBMIT_JOB_LOW_BG"),
-    ]
-    assert assign == NoJob()
-
-
-def test_grabs() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    assert [worker.grab(grab) for grab in (GrabJob(), GrabJobUniq(), GrabJobAll())] == [NoJob()] * 3
-    plain = [client.submit(job(b"x", b"u%d" % n)) for n in range(3)]
-    reduced = [
-        client.submit(SubmitReduceJob(b"f", b"v%d" % n, b"red", b"", b"x")) for n in range(3)
-    ]
-    assert worker.grab(GrabJob()) == JobAssign(plain[0], b"f", b"x")
-    assert worker.grab(GrabJobUniq()) == JobAssignUniq(plain[1], b"f", b"u1", b"x")
-    assert worker.grab(GrabJobAll()) == JobAssignUniq(plain[2], b"f", b"u2", b"x")
-    assert worker.grab(GrabJob()) == JobAssign(reduced[0], b"f", b"x")
-    assert worker.grab(GrabJobUniq()) == JobAssignUniq(reduced[1], b"f", b"v1", b"x")
-    assert worker.grab(GrabJobAll()) == JobAssignAll(reduced[2], b"f", b"v2", b"red", b"x")
-
-
-def test_a_worker_may_have_any_number_of_jobs() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    handles = [client.submit(job(b"%d" % n)) for n in range(3)]
-    worker.send(*[GrabJob()] * 5)
-    assert (
-        worker.take()
-        == [JobAssign(h, b"f", b"%d" % n) for n, h in enumerate(handles)] + [NoJob()] * 2
-    )
-    worker.send(*[WorkComplete(handle, b"") for handle in reversed(handles)])
-    assert client.take() == [WorkComplete(handle, b"") for handle in reversed(handles)]
-
-
 # Coalescing.
-
-
-def test_same_unique_is_one_job() -> None:
-    world = World()
-    first, second, worker = world.connect(), world.connect(), world.worker(b"f")
-    handle = first.submit(SubmitJobLow(b"f", b"u", b"first"))
-    assert second.submit(SubmitJobHigh(b"f", b"u", b"second")) == handle
-    other = first.submit(job(b"other"))
-    # The first data and the first priority stay.
-    assert worker.grab() == JobAssign(other, b"f", b"other")
-    assert worker.grab() == JobAssign(handle, b"f", b"first")
-    worker.send(WorkData(handle, b"1"))
-    late = world.connect()
-    assert late.submit(job(b"third", b"u")) == handle
-    worker.send(WorkData(handle, b"2"), WorkComplete(handle, b"out"))
-    rest = [WorkData(handle, b"2"), WorkComplete(handle, b"out")]
-    assert first.take() == [WorkData(handle, b"1"), *rest]
-    assert second.take() == [WorkData(handle, b"1"), *rest]
-    assert late.take() == rest
-    # It has ended: the unique is free.
-    assert late.submit(job(b"fourth", b"u")) != handle
 
 
 def test_what_is_not_one_job() -> None:
@@ -353,25 +214,6 @@ def test_dash_is_the_data() -> None:
     assert client.submit(job(b"x", b"-")) != handle
 
 
-def test_a_connection_hears_as_often_as_it_has_submitted() -> None:
-    """As gearmand does (recording 12_coalesce_same_connection)."""
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    handle = client.submit(job(b"1", b"u"))
-    assert client.submit(job(b"2", b"u")) == handle
-    client.send(GetStatusUnique(b"u"))
-    assert client.take() == [StatusResUnique(b"u", *KNOWN, b"2")]
-    # Background submits do not count.
-    assert client.submit(job_bg(b"3", b"u")) == handle
-    assigned(worker)
-    worker.send(WorkData(handle, b"d"), WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"o"))
-    assert client.take() == [
-        *[WorkData(handle, b"d")] * 2,
-        *[WorkStatus(handle, b"1", b"2")] * 2,
-        *[WorkComplete(handle, b"o")] * 2,
-    ]
-
-
 @pytest.mark.parametrize("exceptions", [False, True])
 def test_exceptions_come_as_often(exceptions: bool) -> None:
     world = World(exceptions=exceptions)
@@ -402,57 +244,7 @@ def test_copies_that_are_not_read(copies: int, cut_off: bool) -> None:
         assert client.take() == [WorkData(handle, b"x" * 5000)] * copies
 
 
-def test_background_submit_that_joins_hears_nothing() -> None:
-    world = World()
-    first, second, worker = world.connect(), world.connect(), world.worker(b"f")
-    handle = first.submit(job(unique=b"u"))
-    assert second.submit(job_bg(unique=b"u")) == handle
-    assigned(worker)
-    worker.send(WorkComplete(handle, b"out"))
-    assert (len(first.take()), len(second.take())) == (1, 0)
-
-
 # Clients that leave.
-
-
-def test_abandoned_while_queued() -> None:
-    world = World()
-    client, other, worker = world.connect(), world.connect(), world.worker(b"f")
-    handle = client.submit(job(b"1", b"u"))
-    client.close()
-    assert status(other, handle) == UNKNOWN
-    assert other.ask(b"status") == b"f\t0\t0\t1\n.\n"
-    again = other.submit(job(b"2", b"u"))
-    assert again != handle
-    assert worker.grab() == JobAssign(again, b"f", b"2")
-    worker.send(WorkComplete(again, b"out"))
-    assert other.take() == [WorkComplete(again, b"out")]
-
-
-def test_abandoned_while_running() -> None:
-    world = World()
-    client, other, worker = world.connect(), world.connect(), world.worker(b"f")
-    handle = client.submit(job(unique=b"u"))
-    assigned(worker)
-    client.close(ConnectionResetError())
-    worker.send(WorkData(handle, b"nobody"), WorkStatus(handle, b"1", b"2"))
-    assert status(other, handle) == (b"1", b"1", b"1", b"2")
-    # Somebody wants it again.
-    assert other.submit(job(unique=b"u")) == handle
-    worker.send(WorkData(handle, b"somebody"), WorkComplete(handle, b"out"))
-    assert other.take() == [WorkData(handle, b"somebody"), WorkComplete(handle, b"out")]
-    assert worker.take() == []
-
-
-def test_abandoned_while_running_until_the_end() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    handle = client.submit(job())
-    assigned(worker)
-    client.close()
-    worker.send(WorkComplete(handle, b"out"), EchoReq(b""))
-    assert worker.take() == [EchoRes(b"")]
-    assert not world.engine.queue.jobs
 
 
 def test_abandoned_and_its_worker_lost() -> None:
@@ -478,17 +270,6 @@ def test_revived_and_its_worker_lost() -> None:
     assert other.submit(job(unique=b"u")) == handle
     worker.close()
     assert world.worker(b"f").grab() == JobAssign(handle, b"f", b"x")
-
-
-def test_one_of_two_leaves() -> None:
-    world = World()
-    first, second, worker = world.connect(), world.connect(), world.worker(b"f")
-    handle = first.submit(job(unique=b"u"))
-    second.submit(job(unique=b"u"))
-    first.close()
-    assert assigned(worker) == handle
-    worker.send(WorkFail(handle))
-    assert second.take() == [WorkFail(handle)]
 
 
 @pytest.mark.parametrize("background_first", [True, False])
@@ -535,33 +316,6 @@ def test_client_that_is_the_worker_of_its_job_leaves() -> None:
 # Workers that are lost.
 
 
-def test_lost_worker() -> None:
-    world = World()
-    client, worker, other = world.connect(), world.worker(b"f"), world.worker(b"f")
-    handle = client.submit(job(b"1"))
-    assigned(worker)
-    worker.send(WorkData(handle, b"half"), WorkStatus(handle, b"1", b"2"))
-    client.take()
-    other.send(PreSleep())
-    worker.close()
-    assert other.take() == [Noop()]
-    assert client.take() == []
-    assert status(client, handle) == KNOWN
-    # It goes behind what has come meanwhile.
-    client.submit(job(b"2"))
-    assert other.grab() == JobAssign(handle, b"f", b"1")
-
-
-def test_lost_worker_puts_its_job_last() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    handles = [client.submit(job(b"%d" % n)) for n in range(3)]
-    assigned(worker)
-    worker.close()
-    other = world.worker(b"f")
-    assert [assigned(other) for _ in range(3)] == [*handles[1:], handles[0]]
-
-
 @pytest.mark.parametrize("retries", [0, 1, 3])
 def test_retries_are_limited(retries: int) -> None:
     world = World(job_retries=retries)
@@ -603,14 +357,6 @@ def test_giving_up_a_function_keeps_its_jobs(give_up: PacketEvent) -> None:
     worker.send(WorkComplete(handle, b"out"))
     assert client.take() == [WorkComplete(handle, b"out")]
     assert worker.take() == []
-
-
-def test_giving_up_what_was_never_registered() -> None:
-    worker = World().worker(b"f")
-    worker.send(CantDo(b"nothing"), CantDo(b""))
-    assert worker.ask(b"workers") == b"1 127.0.0.1 - : f\n.\n"
-    worker.send(ResetAbilities(), ResetAbilities())
-    assert worker.ask(b"workers") == b"1 127.0.0.1 - :\n.\n"
 
 
 # Time limits.
@@ -748,21 +494,6 @@ def test_work_for_an_unknown_job(event: PacketEvent, text: bytes) -> None:
     assert worker.take() == [Error(b"JOB_NOT_FOUND", text)]
 
 
-def test_work_for_the_job_of_another() -> None:
-    world = World()
-    client, worker, other = world.connect(), world.worker(b"f"), world.worker(b"f")
-    handle = client.submit(job())
-    other.send(WorkComplete(handle, b"stolen"))
-    assert other.take() == [NOT_FOUND]
-    assigned(worker)
-    other.send(WorkComplete(handle, b"stolen"))
-    assert other.take() == [NOT_FOUND]
-    assert client.take() == []
-    worker.send(WorkComplete(handle, b"out"), WorkComplete(handle, b"twice"))
-    assert client.take() == [WorkComplete(handle, b"out")]
-    assert worker.take() == [NOT_FOUND]
-
-
 @pytest.mark.unmeasured
 def test_former_jobs_are_known_for_a_while() -> None:
     world = World(job_retries=0)
@@ -781,23 +512,6 @@ def test_former_jobs_are_known_for_a_while() -> None:
 # Sleeping.
 
 
-def test_sleeping_workers_are_woken_once() -> None:
-    world = World()
-    client = world.connect()
-    workers = [world.worker(b"f"), world.worker(b"g", b"f"), world.worker(b"f")]
-    bystander = world.worker(b"g")
-    awake = world.worker(b"f")
-    for worker in [*workers, bystander]:
-        worker.send(PreSleep())
-        assert worker.take() == []
-    client.submit(job())
-    client.submit(job())
-    client.submit(SubmitJob(b"g", b"", b""))
-    assert [worker.take() for worker in workers] == [[Noop()]] * 3
-    assert bystander.take() == [Noop()]
-    assert awake.take() == []
-
-
 def test_no_sleep_while_there_is_work() -> None:
     world = World()
     client, worker, other = world.connect(), world.worker(b"f"), world.worker(b"f")
@@ -809,68 +523,6 @@ def test_no_sleep_while_there_is_work() -> None:
     client.submit(job())
     assert worker.take() == []
     assigned(worker)
-
-
-def test_sleep_again_after_a_noop() -> None:
-    world = World()
-    client, worker, other = world.connect(), world.worker(b"f"), world.worker(b"f")
-    worker.send(PreSleep(), PreSleep())
-    client.submit(job())
-    assigned(other)
-    assert worker.take() == [Noop()]
-    worker.send(PreSleep())
-    client.submit(job())
-    assert worker.take() == [Noop()]
-
-
-def test_grab_wakes_up() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    worker.send(PreSleep())
-    assert worker.grab() == NoJob()
-    client.submit(job())
-    assert worker.take() == []
-
-
-def test_registering_while_asleep() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    client.submit(SubmitJob(b"waits", b"", b""))
-    worker.send(PreSleep(), CanDo(b"comes"))
-    assert worker.take() == []
-    client.submit(SubmitJob(b"comes", b"", b""))
-    assert worker.take() == [Noop()]
-    other = world.worker()
-    other.send(PreSleep(), CanDo(b"waits"))
-    assert other.take() == [Noop()]
-
-
-def test_giving_up_while_asleep() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f", b"g")
-    worker.send(PreSleep(), CantDo(b"f"))
-    client.submit(job())
-    assert worker.take() == []
-    client.submit(SubmitJob(b"g", b"", b""))
-    assert worker.take() == [Noop()]
-
-
-def test_noop_before_job_created() -> None:
-    world = World()
-    both = world.worker(b"f")
-    both.send(PreSleep(), job())
-    noop, created = both.take()
-    assert noop == Noop()
-    assert isinstance(created, JobCreated)
-
-
-def test_leaving_while_asleep() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    worker.send(PreSleep())
-    worker.close()
-    client.submit(job())
-    assert worker.inbox == b""
 
 
 # Jobs for later.
@@ -1007,31 +659,6 @@ def test_joining_a_job_for_later() -> None:
 # Status.
 
 
-def test_status_by_handle_and_unique() -> None:
-    world = World()
-    client, other, worker = world.connect(), world.connect(), world.worker(b"f")
-
-    def both(handle: bytes) -> tuple[tuple[bytes, ...], bytes]:
-        known = status(client, handle)
-        client.send(GetStatusUnique(b"u"))
-        answer = client.one()
-        assert isinstance(answer, StatusResUnique)
-        assert answer.unique == b"u"
-        assert (answer.known, answer.running, answer.numerator, answer.denominator) == known
-        return known, answer.clients
-
-    handle = client.submit(job_bg(unique=b"u"))
-    assert both(handle) == (KNOWN, b"0")
-    other.submit(job(unique=b"u"))
-    assert both(handle) == (KNOWN, b"1")
-    assigned(worker)
-    assert both(handle) == (RUNNING, b"1")
-    worker.send(WorkStatus(handle, b"3", b"12"))
-    assert both(handle) == ((b"1", b"1", b"3", b"12"), b"1")
-    worker.send(WorkComplete(handle, b""))
-    assert both(handle) == (UNKNOWN, b"0")
-
-
 def test_status_by_unique_looks_at_all_functions() -> None:
     world = World()
     client = world.worker(b"idle")
@@ -1087,40 +714,6 @@ def test_status_numbers(numerator: bytes, denominator: bytes, stored: tuple[byte
 
 
 # Options, exceptions, and what else there is.
-
-
-def test_echo() -> None:
-    client = World().connect()
-    client.send(EchoReq(b"a\0b"), EchoReq(b""))
-    assert client.take() == [EchoRes(b"a\0b"), EchoRes(b"")]
-
-
-def test_options() -> None:
-    client = World().connect()
-    client.send(OptionReq(b"exceptions"), OptionReq(b"ExCePtIoNs"), OptionReq(b"other"))
-    assert client.take() == [
-        OptionRes(b"exceptions"),
-        OptionRes(b"ExCePtIoNs"),
-        Error(b"UNKNOWN_OPTION", b"Server does not recognize given option"),
-    ]
-
-
-def test_exceptions() -> None:
-    world = World()
-    plain, wants, worker = world.connect(), world.connect(), world.worker(b"f")
-    handle = plain.submit(job(unique=b"u"))
-    wants.submit(job(unique=b"u"))
-    # It may be said at any time before.
-    wants.send(OptionReq(b"exceptions"))
-    wants.take()
-    assigned(worker)
-    worker.send(WorkException(handle, b"why"))
-    assert plain.take_raw() == pack(WorkFail.packet, (handle,), b"\0RES")
-    assert wants.take() == [WorkException(handle, b"why")]
-    # That was the end of it, for the worker too, whatever it still sends.
-    worker.send(WorkFail(handle), WorkComplete(handle, b""))
-    assert worker.take() == plain.take() == wants.take() == []
-    assert plain.submit(job(unique=b"u")) != handle
 
 
 def test_exceptions_for_all() -> None:
@@ -1357,19 +950,6 @@ def test_words_are_separated_by_any_number_of_blanks() -> None:
     admin = World().connect()
     assert admin.ask(b"create   function  f ") == b"OK\r\n"
     assert admin.ask(b"status   ") == b"f\t0\t0\t0\n.\n"
-
-
-@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
-def test_create_and_drop(ending: bytes) -> None:
-    world = World()
-    admin = world.connect()
-    admin.send_raw(b"create function abc" + ending)
-    assert admin.take_raw() == b"OK\r\n"
-    assert admin.ask(b"create function abc") == b"OK\r\n"
-    assert admin.ask(b"status") == b"abc\t0\t0\t0\n.\n"
-    assert admin.ask(b"drop function ABC") == b"ERR function not found\r\n"
-    assert admin.ask(b"drop function abc") == b"OK\r\n"
-    assert admin.ask(b"status") == b".\n"
 
 
 def test_drop_takes_nothing_that_is_used() -> None:

@@ -1,6 +1,4 @@
-"""A conformance suite: judges servers, workers and clients of Gearman from their bytes.
+"""The conformance suite over sockets: servers and programs to judge, reports, and the command line.
 
-What is judged is talked to over sockets, by the other side, which does as the case says: a server
-gets clients and workers (`ServerKit`), a worker or client is a program that is started with the
-address of a server (`WorkerKit`, `ClientKit`). A `Case` is one short function; `Judge` runs them.
+The kits and the cases are in `gearman_proto.testing.conformance`.
 """

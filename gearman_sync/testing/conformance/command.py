@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.address import parse_address
+from gearman_proto.testing.conformance.case import PROFILES
+from gearman_proto.testing.conformance.judge import Outcome, Selection
+from gearman_proto.testing.conformance.suites import SUITES
 
 from . import expected
-from .case import PROFILES
 from .program import launcher
 from .replaying import replay_program, replay_server
 from .reports import Report
-from .running import Gone, Judge, Outcome, Selection, StartedServer
+from .running import Gone, Judge, StartedServer
 from .subjects import ProgramSubject, ServerSubject, check_capabilities
-from .suites import SUITES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from .case import Case
+    from gearman_proto.testing.conformance.case import Case
+
     from .subjects import Subject
 
 __all__ = ["Gone", "Options", "Selection", "form_of", "listing", "run"]

@@ -1,30 +1,27 @@
-"""What passes in a case, written down in the format of recordings."""
+"""Record the connections of a case."""
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
-from gearman_sync.testing import Element, Recording
-from gearman_sync.testing.recording import SERVER, Cutter, Pauses
+from gearman_proto.testing.units import Cutter
+from gearman_sync.testing.recording import SERVER, Element, Pauses, Recording
 
 if TYPE_CHECKING:
-    import socket
+    from gearman_proto.testing.conformance.kit import ResettableStream
 
 
 class Tap:
-    """A socket of which all is written down that passes.
-
-    It has what a `Conversation` uses of one.
+    """A recorded socket, with the methods that a `Peer` needs.
 
     Args:
         sock: The socket.
-        exchange: Where it is written down.
-        conn: The name of the connection there.
-        sender: Whose end it is that writes to the socket: "client", "worker", "admin", "server".
+        exchange: The recording.
+        conn: The name of the connection in the recording.
+        sender: The side that writes to the socket: "client", "worker", "admin" or "server".
     """
 
-    def __init__(self, sock: socket.socket, exchange: Exchange, conn: str, sender: str) -> None:
+    def __init__(self, sock: ResettableStream, exchange: Exchange, conn: str, sender: str) -> None:
         self._sock = sock
         self._exchange = exchange
         self._conn = conn
@@ -37,12 +34,12 @@ class Tap:
         return getattr(self._sock, name)
 
     def sendall(self, data: bytes) -> None:
-        """Send, and write it down."""
+        """Send data, and record it."""
         self._write(data, of_server=self._is_server)
         self._sock.sendall(data)
 
     def recv(self, size: int) -> bytes:
-        """Receive, and write it down, by the packet."""
+        """Receive data, and record its packets."""
         data = self._sock.recv(size)
         for unit in self._came.take(data):
             self._write(unit, of_server=not self._is_server)
@@ -51,22 +48,29 @@ class Tap:
         return data
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
+        self._note_close()
+        self._sock.close()
+
+    def reset(self) -> None:
+        """Close the connection with a RST."""
+        self._note_close()
+        self._sock.reset()
+
+    def _note_close(self) -> None:
         if not self._closed:
             self._closed = True
             self._write(b"", of_server=self._is_server)
-        self._sock.close()
 
     def _write(self, data: bytes, *, of_server: bool) -> None:
         self._exchange.write(SERVER if of_server else self._side, self._conn, data)
 
 
 class Exchange:
-    """All that passes in one case."""
+    """The recording of one case."""
 
     def __init__(self) -> None:
         self._elements: list[Element] = []
-        self._lock = threading.Lock()
         self._pauses = Pauses()
         self._names: dict[str, int] = {}
 
@@ -76,12 +80,10 @@ class Exchange:
         return side if count == 1 else f"{side}{count}"
 
     def write(self, sender: str, conn: str, data: bytes) -> None:
-        """Write down some bytes; none are the end of the connection."""
-        with self._lock:
-            pause = self._pauses.next()
-            self._elements.append(Element(sender, conn, data, closes=not data, pause=pause))
+        """Record bytes of a connection. No bytes are its end."""
+        pause = self._pauses.next()
+        self._elements.append(Element(sender, conn, data, closes=not data, pause=pause))
 
     def recording(self, name: str, description: str) -> Recording:
-        """Return it as a file keeps it."""
-        with self._lock:
-            return Recording(list(self._elements), name, description)
+        """Return it in the form of a file."""
+        return Recording(list(self._elements), name, description)

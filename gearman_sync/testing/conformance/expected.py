@@ -10,13 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .case import Verdict
+from gearman_proto.testing.conformance.case import Verdict
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Iterable, Mapping
 
-    from .running import Outcome
+    from gearman_proto.testing.conformance.judge import Outcome
 
 #: With these, a case has been decided, and so can be stale.
 DECIDED = (Verdict.PASS, Verdict.ALLOWED, Verdict.INFO)

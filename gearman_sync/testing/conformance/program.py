@@ -7,18 +7,15 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Final, Protocol, TypeAlias
+from typing import IO, Final, TypeAlias
 
-from .case import Failed
+from gearman_proto.testing.conformance.program_kit import Running
 
 #: The word of a command that stands for several payloads, which become a word each.
 PAYLOADS: Final = "{payloads}"
 #: Bytes of its output that are looked at; what comes behind them is not.
 _MOST: Final = 1 << 20
-# Seconds between two looks at whether it has ended.
-_LOOK: Final = 0.005
 
 
 def values_for(address: tuple[str, int], **others: str) -> dict[str, str]:
@@ -40,28 +37,6 @@ def filled(command: Sequence[str], values: Mapping[str, str], payloads: Sequence
     return words
 
 
-class Running(Protocol):
-    """What is judged, once it was started."""
-
-    @property
-    def status(self) -> int | None:
-        """Its exit status; None: it is running."""
-
-    @property
-    def output(self) -> bytes:
-        """What it has written to standard output."""
-
-    @property
-    def errors(self) -> bytes:
-        """What it has written to standard error."""
-
-    def signal(self, number: int = signal.SIGTERM) -> None:
-        """Send a signal to it."""
-
-    def end(self) -> None:
-        """Kill it, with all that it has started."""
-
-
 #: Starts what is judged: gets values for what is in braces, and payloads.
 Launch: TypeAlias = Callable[[Mapping[str, str], Sequence[str]], Running]
 
@@ -69,20 +44,6 @@ Launch: TypeAlias = Callable[[Mapping[str, str], Sequence[str]], Running]
 def launcher(command: Sequence[str]) -> Launch:
     """Return what starts a command, whose words have names in braces."""
     return lambda values, payloads: Program(filled(command, values, payloads))
-
-
-def wait_for(running: Running, seconds: float) -> int:
-    """Wait for the end of what is judged, and return its exit status.
-
-    Raises:
-        Failed: It does not end in time.
-    """
-    deadline = time.monotonic() + seconds
-    while (status := running.status) is None:
-        if time.monotonic() >= deadline:
-            raise Failed("the end of the program", f"nothing in {seconds:g} s")
-        time.sleep(_LOOK)
-    return status
 
 
 class Program:

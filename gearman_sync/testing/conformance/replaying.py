@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from gearman_proto import NEED_DATA, Connection, Role
+from gearman_proto.testing.conformance.session import SUBMITS
 from gearman_sync.testing import Recording, ReplayServer, replay
 
 from .program import values_for
-from .session import SUBMITS
 
 if TYPE_CHECKING:
     from .program import Launch

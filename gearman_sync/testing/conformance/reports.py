@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
-from .case import Verdict
+from gearman_proto.testing.conformance.case import Verdict
+
 from .expected import DECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from .running import Outcome
+    from gearman_proto.testing.conformance.judge import Outcome
 
 # Characters of the bytes of a packet that are shown; a trace has all.
 _HEX: Final = 64

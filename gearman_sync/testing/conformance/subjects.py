@@ -7,19 +7,21 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from .capabilities import CAPABILITIES, probe
+from gearman_proto.testing.conformance.capabilities import CAPABILITIES, probe
+from gearman_proto.testing.conformance.program_kit import ClientKit, WorkerKit
+from gearman_proto.testing.conformance.server_kit import ServerKit
+
+from .places import SocketProgramPlace, SocketServerPlace
 from .program import PAYLOADS, launcher
-from .programkit import ClientKit, WorkerKit
 from .running import Gone, StartedServer, is_there
-from .serverkit import ServerKit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from typing import Self
 
-    from .case import Case
-    from .kit import Kit
-    from .running import Outcome
+    from gearman_proto.testing.conformance.case import Case
+    from gearman_proto.testing.conformance.judge import Outcome
+    from gearman_proto.testing.conformance.kit import Kit
 
 
 def _name(case_id: str) -> str:
@@ -108,7 +110,8 @@ class ServerSubject(Subject):
 
     def _kit_with(self, has: frozenset[str]) -> ServerKit:
         # A server that lacks something may say nothing, which is waited for in vain.
-        return ServerKit(self.address, _name("probe"), has, min(self._timeout, 1.0))
+        timeout = min(self._timeout, 1.0)
+        return ServerKit(SocketServerPlace(self.address, timeout), _name("probe"), timeout, has)
 
     def _revive(self, where: str) -> bool:
         """Start it again if it has died. Returns whether it had.
@@ -125,7 +128,8 @@ class ServerSubject(Subject):
 
     def kit(self, case: Case) -> ServerKit:
         restart = self._started.restart if self._started is not None else None
-        return ServerKit(self.address, _name(case.id), self.has, self._timeout, restart)
+        place = SocketServerPlace(self.address, self._timeout, restart)
+        return ServerKit(place, _name(case.id), self._timeout, self.has)
 
     def look_after(self, outcome: Outcome) -> None:
         if outcome.is_bad and self._revive(outcome.case.id):
@@ -152,7 +156,7 @@ class ProgramSubject(Subject):
         self._timeout = timeout
 
     def kit(self, case: Case) -> WorkerKit | ClientKit:
-        return self._kind(launcher(self._words), _name(case.id), self._timeout)
+        return self._kind(SocketProgramPlace(launcher(self._words)), _name(case.id), self._timeout)
 
 
 def check_capabilities(names: Collection[str]) -> None:

@@ -1,0 +1,182 @@
+"""Probe a server for its capabilities, before any case runs.
+
+A server without a capability answers with ERROR, closes the connection, or stays silent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gearman_proto.wire.packets import (
+    CanDoTimeout,
+    EchoReq,
+    EchoRes,
+    Event,
+    GetStatusUnique,
+    GrabJob,
+    GrabJobAll,
+    GrabJobUniq,
+    JobAssign,
+    JobAssignUniq,
+    JobCreated,
+    OptionReq,
+    OptionRes,
+    StatusResUnique,
+    SubmitJobBg,
+    SubmitJobEpoch,
+    SubmitReduceJobBackground,
+    WorkComplete,
+    WorkData,
+)
+
+from .case import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .server_kit import Line, ServerKit
+
+#: The capabilities, with their meanings.
+CAPABILITIES: Final = {
+    "echo": "ECHO_REQ is answered",
+    "options": "OPTION_REQ `exceptions` is granted",
+    "unique-status": "GET_STATUS_UNIQUE is answered",
+    "epoch": "SUBMIT_JOB_EPOCH makes a job",
+    "reduce": "SUBMIT_REDUCE_JOB_BACKGROUND makes a job",
+    "coalescing": "a submit of a unique that is queued is joined to it",
+    "grab": "GRAB_JOB gets a job",
+    "grab-uniq": "GRAB_JOB_UNIQ gets a job",
+    "grab-all": "GRAB_JOB_ALL gets a job",
+    "data": "WORK_DATA comes to the client",
+    "timeouts": "CAN_DO_TIMEOUT registers for a function",
+    "text": "`version` is answered",
+    "workers": "`workers` is answered with a list",
+    "status": "`status` is answered with a list",
+    "maxqueue": "`maxqueue` is answered",
+    "cancel": "`cancel job` is a known command",
+    "restart": "the server was started by the suite, which can start it again",
+}
+
+
+def probe(
+    make_kit: Callable[[frozenset[str]], ServerKit], revive: Callable[[str], object]
+) -> frozenset[str]:
+    """Return the capabilities of a server, except `restart`.
+
+    Args:
+        make_kit: Makes a kit. Called with the capabilities that were found so far.
+        revive: Called with the name of each capability after its probe. It starts the server
+            again if the probe has crashed it.
+    """
+    found: set[str] = set()
+    for name, question in _QUESTIONS.items():
+        with make_kit(frozenset(found)) as kit:
+            try:
+                if question(kit):
+                    found.add(name)
+            except Failed:
+                pass
+        revive(name)
+    return frozenset(found)
+
+
+def _answers(kit: ServerKit, ask: Callable[[Line], None], answer: type[Event]) -> bool:
+    line = kit.client()
+    try:
+        ask(line)
+        line.expect(answer)
+    except Failed:
+        return False
+    finally:
+        line.close()
+    return True
+
+
+def _grabs(kit: ServerKit, name: str, grab: Event, *answers: type[Event]) -> bool:
+    """Return whether a kind of grab gets a job."""
+    function = kit.another(name)
+    kit.client().submit(kind=SubmitJobBg, function=function)
+    worker = kit.worker(function)
+    worker.send(grab)
+    event = worker.next()
+    if isinstance(event, answers):
+        worker.complete(event.handle)  # type: ignore[attr-defined]
+        return True
+    return False
+
+
+def _joins(kit: ServerKit) -> bool:
+    function = kit.another("join")
+    client, unique = kit.client(), kit.another("unique")
+    handles = {client.submit(kind=SubmitJobBg, function=function, unique=unique) for _ in "12"}
+    worker = kit.worker(function)
+    for _ in handles:
+        worker.run()
+    return len(handles) == 1
+
+
+def _makes(kit: ServerKit, name: str, submit: Callable[[bytes], Event]) -> bool:
+    function = kit.another(name)
+    client = kit.client()
+    client.send(submit(function))
+    client.expect(JobCreated)
+    worker = kit.worker(function)
+    worker.run()
+    return True
+
+
+def _has_timeouts(kit: ServerKit) -> bool:
+    function = kit.another("timeout")
+    client, worker = kit.client(), kit.worker()
+    client.submit(kind=SubmitJobBg, function=function)
+    worker.send(CanDoTimeout(function, b"60000"))
+    worker.run()
+    return True
+
+
+def _passes_data(kit: ServerKit) -> bool:
+    function = kit.another("data")
+    client, worker = kit.client(), kit.worker(function)
+    handle = client.submit(function=function)
+    worker.grab()
+    worker.send(WorkData(handle, b"part"), WorkComplete(handle, b""))
+    return isinstance(client.next(), WorkData)
+
+
+def is_unknown(reply: bytes) -> bool:
+    """Return whether a reply reports an unknown command."""
+    return reply.upper().startswith(b"ERR UNKNOWN_COMMAND")
+
+
+def knows(kit: ServerKit, command: bytes) -> bool:
+    """Return whether the server knows a text command, even if it refuses the arguments."""
+    return not is_unknown(kit.admin().text(command))
+
+
+#: In this order, because later questions use the answers to earlier ones.
+_QUESTIONS: Final[dict[str, Callable[[ServerKit], bool]]] = {
+    "echo": lambda kit: _answers(kit, lambda line: line.send(EchoReq(b"?")), EchoRes),
+    "grab-uniq": lambda kit: _grabs(kit, "grab-uniq", GrabJobUniq(), JobAssignUniq),
+    "options": lambda kit: _answers(kit, lambda e: e.send(OptionReq(b"exceptions")), OptionRes),
+    "unique-status": lambda kit: _answers(
+        kit, lambda e: e.send(GetStatusUnique(b"nobody")), StatusResUnique
+    ),
+    "epoch": lambda kit: _makes(
+        kit, "epoch", lambda function: SubmitJobEpoch(function, b"", b"1", b"data")
+    ),
+    "reduce": lambda kit: _makes(
+        kit,
+        "reduce",
+        lambda function: SubmitReduceJobBackground(function, b"", b"reducer", b"", b"data"),
+    ),
+    "coalescing": _joins,
+    "grab": lambda kit: _grabs(kit, "grab", GrabJob(), JobAssign),
+    "grab-all": lambda kit: _grabs(kit, "grab-all", GrabJobAll(), JobAssignUniq),
+    "data": _passes_data,
+    "timeouts": _has_timeouts,
+    "text": lambda kit: bool(kit.admin().text(b"version")),
+    "workers": lambda kit: kit.admin().list(b"workers") is not None,
+    "status": lambda kit: kit.admin().list(b"status") is not None,
+    "maxqueue": lambda kit: kit.admin().text(b"maxqueue " + kit.function).startswith(b"OK"),
+    "cancel": lambda kit: knows(kit, b"cancel job H:conformance:nobody"),
+}

@@ -1,0 +1,103 @@
+"""How clients tell that a job has failed."""
+
+from __future__ import annotations
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD
+from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    Error,
+    WorkData,
+    WorkException,
+    WorkFail,
+)
+
+
+@client_case("fail/plain/1", MUST, 'WORK_FAIL: notifies the clients "that the job failed"')
+def plain(it: ClientKit) -> None:
+    """A job that ends with WORK_FAIL has failed."""
+    it.accepted().send(WorkFail(HANDLE))
+    it.fails()
+
+
+@client_case("fail/data/1", MUST, 'WORK_FAIL: notifies the clients "that the job failed"')
+def after_data(it: ClientKit) -> None:
+    """A job that ends with WORK_FAIL has failed, whatever it has sent before."""
+    it.accepted().send(WorkData(HANDLE, b"part"), WorkFail(HANDLE))
+    it.fails()
+
+
+@client_case(
+    "fail/nul/1",
+    MUST,
+    "not in the document: gearmand 1.1 and 2.0 so send an exception to who did not ask for them",
+)
+def with_nul(it: ClientKit) -> None:
+    """WORK_FAIL with a NUL behind the handle is the end of the job as well."""
+    client = it.accepted()
+    client.send_anyway(WorkFail(HANDLE + b"\0"))
+    it.fails()
+
+
+@client_case(
+    "fail/magic/1",
+    SHOULD,
+    "not in the document: gear 0.16 so ends the jobs of a worker that has gone",
+)
+def with_magic(it: ClientKit) -> None:
+    """A client whose WORK_FAIL has the magic of a request does not wait for ever."""
+    client = it.accepted()
+    fail = client.packed(WorkFail(HANDLE))
+    client.send_raw(fail.replace(MAGIC_RESPONSE, MAGIC_REQUEST))
+    it.fails()
+
+
+@client_case("fail/exception/1", MUST, 'WORK_EXCEPTION: "the job failed with the given exception"')
+def exception(it: ClientKit) -> None:
+    """A job that ends with WORK_EXCEPTION has failed; no WORK_FAIL need follow."""
+    it.accepted().send(WorkException(HANDLE, b"exception"))
+    it.fails()
+
+
+@client_case(
+    "fail/exception/2",
+    MUST,
+    "not in the document: the Perl server sends both, where its worker does",
+)
+def both(it: ClientKit) -> None:
+    """A job that ends with WORK_EXCEPTION and then WORK_FAIL has failed."""
+    it.accepted().send(WorkException(HANDLE, b"exception"), WorkFail(HANDLE))
+    it.fails()
+
+
+@client_case(
+    "fail/exception/3",
+    INFO,
+    'WORK_EXCEPTION: "Opaque data that is returned to the client as an exception"',
+    known={"on standard error": (), "on standard output": (), "nowhere": ()},
+)
+def told(it: ClientKit) -> str:
+    """Where a program prints what an exception says."""
+    it.accepted().send(WorkException(HANDLE, b"conformance-exception"))
+    it.ended()
+    if b"conformance-exception" in it.errors:
+        return "on standard error"
+    printed = b"conformance-exception" in it.program.output
+    return "on standard output" if printed else "nowhere"
+
+
+@client_case("fail/error/1", MUST, 'ERROR: "whenever the server encounters an error"')
+def error(it: ClientKit) -> None:
+    """A job for which ERROR comes in place of JOB_CREATED has failed."""
+    client, _ = it.submitted()
+    client.send(Error(b"QUEUE_ERROR", b"Job queue is full"))
+    it.fails()
+
+
+@client_case("fail/error/2", MUST, 'ERROR: "NULL byte terminated error code string", any of them')
+def unknown_error(it: ClientKit) -> None:
+    """An ERROR may have a code that no client knows, and no text."""
+    client, _ = it.submitted()
+    client.send(Error(b"conformance_error", b""))
+    it.fails()

@@ -1,0 +1,142 @@
+"""What clients do when the server goes away, or says what makes no sense."""
+
+from __future__ import annotations
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD
+from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case
+from gearman_proto.wire.packets import HEADER, MAGIC_RESPONSE, JobCreated, WorkComplete
+
+_LOST = "not in the document: a server stops, or its host does, at any time"
+_ODD = "not in the document: gearmand 1.1 and 2.0 do not send it"
+_AGAIN = {"tries again": ()}
+# Seconds. Few clients have a limit of their own that is as short.
+_LONG = 5.0
+_PATIENCE = {"gives up": (), "waits": ()}
+_DOES = {"goes on": (), "gives up": (), "waits": ()}
+
+
+@client_case("life/refused/1", MUST, _LOST)
+def refused(it: ClientKit) -> None:
+    """A client whose server does not listen fails."""
+    it.stop_listening()
+    it.start()
+    it.fails(it.timeout)
+
+
+@client_case("life/close/1", MUST, _LOST, known=_AGAIN)
+def before_acknowledged(it: ClientKit) -> str | None:
+    """A client whose server closes before JOB_CREATED fails, or submits the job again."""
+    client, _ = it.submitted()
+    client.close()
+    return it.gives_up()
+
+
+@client_case("life/close/2", MUST, _LOST, known=_AGAIN)
+def acknowledged(it: ClientKit) -> str | None:
+    """A client whose server closes before the job's end fails, or submits the job again."""
+    it.accepted().close()
+    return it.gives_up()
+
+
+@client_case("life/reset/1", MUST, _LOST, known=_AGAIN)
+def reset_before(it: ClientKit) -> str | None:
+    """A client whose connection is reset before JOB_CREATED fails, or submits the job again."""
+    client, _ = it.submitted()
+    client.reset()
+    return it.gives_up()
+
+
+@client_case("life/reset/2", MUST, _LOST, known=_AGAIN)
+def reset_after(it: ClientKit) -> str | None:
+    """A client whose connection is reset before the job's end fails, or submits it again."""
+    it.accepted().reset()
+    return it.gives_up()
+
+
+@client_case("life/half/1", MUST, _LOST, known=_AGAIN)
+def half(it: ClientKit) -> str | None:
+    """A WORK_COMPLETE that ends in the middle is no result."""
+    client = it.accepted()
+    client.send_raw(client.packed(WorkComplete(HANDLE, b"0123456789"))[:-5])
+    client.close()
+    return it.gives_up()
+
+
+@client_case("life/half/2", MUST, _LOST, known=_AGAIN)
+def half_handle(it: ClientKit) -> str | None:
+    """A JOB_CREATED that ends in the middle acknowledges nothing."""
+    client, _ = it.submitted()
+    client.send_raw(client.packed(JobCreated(HANDLE))[:-5])
+    client.close()
+    return it.gives_up()
+
+
+@client_case("life/last/1", MUST, _LOST)
+def last(it: ClientKit) -> None:
+    """A result that came before the end of the connection counts."""
+    client = it.accepted()
+    client.send(WorkComplete(HANDLE, b"result"))
+    client.close()
+    it.prints(b"result")
+
+
+@client_case("life/garbage/1", SHOULD, '4 byte magic code: "\\0RES" for responses', known=_AGAIN)
+def garbage(it: ClientKit) -> str | None:
+    """A client that gets what is no packet fails, though the connection stays."""
+    client, _ = it.submitted()
+    client.send_raw(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+    return it.gives_up()
+
+
+@client_case("life/garbage/2", SHOULD, '4 byte magic code: "\\0RES" for responses', known=_AGAIN)
+def garbage_later(it: ClientKit) -> str | None:
+    """A client that gets what is no packet in place of its job's end fails."""
+    it.accepted().send_raw(b"ERR conformance no+packet\r\n" * 3)
+    return it.gives_up()
+
+
+@client_case("life/stray/1", INFO, _ODD, known=_DOES)
+def noop(it: ClientKit) -> str:
+    """What a client makes of a NOOP, which is for workers."""
+    return _stray(it, 6)
+
+
+@client_case("life/stray/2", INFO, _ODD, known=_DOES)
+def echo(it: ClientKit) -> str:
+    """What a client makes of an ECHO_RES for which it has not asked."""
+    return _stray(it, 17, b"conformance")
+
+
+@client_case("life/stray/3", INFO, _ODD, known=_DOES)
+def created(it: ClientKit) -> str:
+    """What a client makes of a JOB_CREATED for which it has not asked."""
+    return _stray(it, 8, b"H:conformance:2")
+
+
+@client_case("life/stray/4", INFO, _ODD, known=_DOES)
+def unknown(it: ClientKit) -> str:
+    """What a client makes of a packet of a type that there is not."""
+    return _stray(it, 4242)
+
+
+def _stray(it: ClientKit, number: int, body: bytes = b"") -> str:
+    """What a client does when a packet comes between JOB_CREATED and the job's end."""
+    client = it.accepted()
+    # In one write, as it may close at once.
+    stray = HEADER.pack(MAGIC_RESPONSE, number, len(body)) + body
+    client.send_raw(stray + client.packed(WorkComplete(HANDLE, b"result")))
+    return it.does()
+
+
+@client_case("life/silent/1", INFO, _LOST, known=_PATIENCE, slow=True)
+def silent(it: ClientKit) -> str:
+    """What a client does when nothing at all comes for its submit for five seconds."""
+    it.submitted()
+    return it.does(_LONG)
+
+
+@client_case("life/silent/2", INFO, _LOST, known=_PATIENCE, slow=True)
+def silent_later(it: ClientKit) -> str:
+    """What a client does when nothing comes of an acknowledged job for five seconds."""
+    it.accepted()
+    return it.does(_LONG)

@@ -1,0 +1,39 @@
+"""How packets come in pieces, and several at once."""
+
+from __future__ import annotations
+
+from gearman_proto.testing.conformance.case import MUST
+from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case
+from gearman_proto.wire.packets import JobCreated, WorkComplete, WorkStatus
+
+_SOURCE = "size: it tells where a packet ends, and the pieces in which TCP delivers it do not"
+
+
+@client_case("wire/pieces/1", MUST, _SOURCE)
+def single_bytes(it: ClientKit) -> None:
+    """Packets that come byte by byte are understood."""
+    client, _ = it.submitted()
+    for byte in client.packed(JobCreated(HANDLE), WorkComplete(HANDLE, b"result")):
+        client.send_raw(bytes([byte]))
+    it.prints(b"result")
+
+
+@client_case("wire/pieces/2", MUST, _SOURCE)
+def across(it: ClientKit) -> None:
+    """A piece may end in the middle of a header, and hold the end of one packet and the next."""
+    client, _ = it.submitted()
+    created = client.packed(JobCreated(HANDLE))
+    whole = created + client.packed(WorkStatus(HANDLE, b"1", b"2"), WorkComplete(HANDLE, b"result"))
+    first, second = len(created) + 6, len(whole) - 3
+    for piece in (whole[:5], whole[5:first], whole[first:second], whole[second:]):
+        client.send_raw(piece)
+    it.prints_also(b"result")
+
+
+@client_case("wire/joined/1", MUST, _SOURCE)
+def joined(it: ClientKit) -> None:
+    """Several packets that come at once are understood, from JOB_CREATED to the job's end."""
+    client, _ = it.submitted()
+    status = WorkStatus(HANDLE, b"1", b"2")
+    client.send(JobCreated(HANDLE), *[status] * 100, WorkComplete(HANDLE, b"result"))
+    it.prints_also(b"result")

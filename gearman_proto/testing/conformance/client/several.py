@@ -1,0 +1,215 @@
+"""Which packet belongs to which of several jobs on one connection."""
+
+from __future__ import annotations
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, Failed
+from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case
+from gearman_proto.wire.packets import (
+    Error,
+    JobCreated,
+    WorkComplete,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+
+_SEVERAL = ("several",)
+
+
+def _handle(payload: bytes) -> bytes:
+    """The handle of the job of a payload."""
+    return b"H:conformance:" + payload
+
+
+def _the_same(_: bytes) -> bytes:
+    """The handle of jobs that are one."""
+    return HANDLE
+
+
+def _complete(payload: bytes) -> WorkComplete:
+    return WorkComplete(_handle(payload), b"result " + payload)
+
+
+@client_case(
+    "order/backwards/1",
+    MUST,
+    'JOB_ASSIGN: "All communication about the job" uses the handle',
+    requires=_SEVERAL,
+)
+def backwards(it: ClientKit) -> None:
+    """Jobs may end in any order, and each gets its own result."""
+    client, came = it.several(b"1", b"2", b"3")
+    client.send(*[_complete(each) for each in reversed(came)])
+    it.prints(b"result 1", b"result 2", b"result 3")
+
+
+@client_case(
+    "order/early/1",
+    MUST,
+    "not in the document: gearmand 1.1 and 2.0 send what has ended before they answer what follows",
+    requires=_SEVERAL,
+)
+def early(it: ClientKit) -> None:
+    """A job may end before the next one of the connection is acknowledged."""
+    it.start(b"1", b"2", b"3")
+    client = it.accept()
+    for _ in range(3):
+        payload = client.submitted().data
+        client.send(JobCreated(_handle(payload)), _complete(payload))
+    it.prints(b"result 1", b"result 2", b"result 3")
+
+
+@client_case(
+    "order/error/1",
+    MUST,
+    "not in the document: gearmand 1.1 and 2.0 send ERROR in the order of the submits",
+    known={"gives up at once": ()},
+    requires=_SEVERAL,
+)
+def error(it: ClientKit) -> str | None:
+    """An ERROR between two JOB_CREATED is the answer to the submit between them."""
+    it.start(b"1", b"2", b"3")
+    client = it.accept()
+    first = client.submitted().data
+    client.send(JobCreated(_handle(first)))
+    client.submitted()
+    client.send(Error(b"QUEUE_ERROR", b"Job queue is full"))
+    try:
+        third = client.submitted().data
+        client.send(JobCreated(_handle(third)), _complete(third), _complete(first))
+    except (Failed, ConnectionError):
+        it.fails()
+        return "gives up at once"
+    it.fails()
+    return None
+
+
+@client_case(
+    "order/fail/1", MUST, 'WORK_FAIL: notifies the clients "that the job failed"', requires=_SEVERAL
+)
+def one_fails(it: ClientKit) -> None:
+    """That one of several jobs fails is told, and does not keep the others from their ends."""
+    client, came = it.several(b"1", b"2", b"3")
+    client.send(_complete(came[0]), WorkFail(_handle(came[1])), _complete(came[2]))
+    it.fails()
+
+
+@client_case(
+    "order/alike/1",
+    MUST,
+    "not in the document: gearmand's handles end with a number, and 10 begins as 1 does",
+    requires=_SEVERAL,
+)
+def longer_first(it: ClientKit) -> None:
+    """Of two handles one of which begins as the other, the longer one's job may end first."""
+    client, _ = it.several(b"1", b"10")
+    client.send(_complete(b"10"), _complete(b"1"))
+    it.prints(b"result 1", b"result 10")
+
+
+@client_case(
+    "order/alike/2",
+    MUST,
+    "not in the document: gearmand's handles end with a number, and 10 begins as 1 does",
+    requires=_SEVERAL,
+)
+def shorter_first(it: ClientKit) -> None:
+    """Of two handles one of which begins as the other, the shorter one's job may end first."""
+    client, _ = it.several(b"10", b"1")
+    client.send(_complete(b"1"), _complete(b"10"))
+    it.prints(b"result 10", b"result 1")
+
+
+@client_case(
+    "order/same/1",
+    MUST,
+    'SUBMIT_JOB: "may attach this request to the already existing job"; gearmand sends all twice',
+    requires=_SEVERAL,
+)
+def joined(it: ClientKit) -> None:
+    """Two submits may get one handle, and both end when its end comes for each of them."""
+    client, _ = it.several(b"same", b"same", handle=_the_same)
+    client.send(*[WorkComplete(HANDLE, b"result")] * 2)
+    it.prints(b"result", b"result")
+
+
+@client_case(
+    "order/same/2",
+    MUST,
+    'SUBMIT_JOB: "This includes jobs already in progress", whose updates do not wait',
+    requires=_SEVERAL,
+)
+def joined_late(it: ClientKit) -> None:
+    """Updates of a handle may come before it is the answer to a second submit as well."""
+    it.start(b"same", b"same")
+    client, status = it.accept(), WorkStatus(HANDLE, b"1", b"2")
+    for _ in range(2):
+        client.submitted()
+        client.send(JobCreated(HANDLE), status)
+    client.send(status, *[WorkComplete(HANDLE, b"result")] * 2)
+    it.prints_also(b"result", b"result")
+
+
+@client_case(
+    "order/same/3",
+    INFO,
+    "not in the document: servers other than gearmand may tell a connection once",
+    known={"both end": (), "one waits": (), "it gives up": ()},
+    requires=_SEVERAL,
+)
+def joined_once(it: ClientKit) -> str:
+    """What becomes of two submits that have got one handle, whose end comes once."""
+    client, _ = it.several(b"same", b"same", handle=_the_same)
+    client.send(WorkComplete(HANDLE, b"result"))
+    status = it.ended()
+    if status == 0:
+        it.prints(b"result", b"result")
+        return "both end"
+    return "one waits" if status is None else "it gives up"
+
+
+@client_case("order/mixed/1", MUST, "WORK_STATUS, WORK_WARNING: by job handle", requires=_SEVERAL)
+def updates(it: ClientKit) -> None:
+    """Updates of several jobs may come in any order, and change no result."""
+    client, came = it.several(b"1", b"2", b"3")
+    for each in (*came, *reversed(came)):
+        client.send(WorkStatus(_handle(each), b"1", b"2"), WorkWarning(_handle(each), b"warning"))
+    client.send(*[_complete(each) for each in came])
+    it.prints_also(b"result 1", b"result 2", b"result 3")
+
+
+@client_case(
+    "order/twice/1",
+    MUST,
+    "not in the document: gearmand 1.1 and 2.0 send a second end after `cancel job`",
+)
+def fails_first(it: ClientKit) -> None:
+    """Of two ends of one job the first one counts, where that is WORK_FAIL."""
+    it.accepted().send(WorkFail(HANDLE), WorkComplete(HANDLE, b"result"))
+    it.fails()
+
+
+@client_case(
+    "order/twice/2",
+    MUST,
+    "not in the document: gearmand 1.1 and 2.0 send it where one connection joins a job twice",
+    requires=_SEVERAL,
+)
+def ends_twice(it: ClientKit) -> None:
+    """Of two ends of one job the first one counts, and the second one harms no other job."""
+    client, came = it.several(b"1", b"2")
+    client.send(_complete(came[0]), WorkComplete(_handle(came[0]), b"other"), _complete(came[1]))
+    it.prints(b"result 1", b"result 2")
+
+
+@client_case(
+    "order/foreign/1",
+    SHOULD,
+    "not in the document: what servers still send of a job that the client has given up",
+)
+def foreign(it: ClientKit) -> None:
+    """Packets for a handle that the client does not have are ignored."""
+    client = it.accepted()
+    client.send(WorkStatus(_handle(b"2"), b"1", b"2"), _complete(b"3"), WorkFail(_handle(b"4")))
+    client.send(WorkComplete(HANDLE, b"result"))
+    it.prints(b"result")

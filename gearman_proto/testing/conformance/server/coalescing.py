@@ -1,0 +1,189 @@
+"""Which submits are joined to a job that is there already."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.wire.packets import (
+    JobCreated,
+    SubmitJob,
+    SubmitJobBg,
+    SubmitJobHigh,
+    WorkComplete,
+    WorkStatus,
+)
+
+_MAY: Final = 'SUBMIT_JOB: "the server may attach this request to the already existing job"'
+_RUNNING: Final = 'SUBMIT_JOB: "This includes jobs already in progress"'
+_KEY: Final = "not in the document: gearmand 1.1 and 2.0 do"
+_NEEDS: Final = ("coalescing",)
+
+
+def _demand_one(handle: bytes, other: bytes) -> None:
+    demand(handle == other, f"the handle {handle.decode()} again", other)
+
+
+@case("submit/coalesce/1", SHOULD, _MAY, requires=_NEEDS)
+def two_clients(it: ServerKit) -> None:
+    """Two clients that submit the same unique share a job, which is run once, and its result."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    handle = client.submit(unique=it.another("u"))
+    _demand_one(handle, other.submit(unique=it.another("u")))
+    worker.run()
+    for each in (client, other):
+        each.expect(WorkComplete, handle=handle, data=b"result")
+        each.nothing()
+    worker.grab_nothing()
+
+
+@case("submit/coalesce/2", SHOULD, _MAY, requires=_NEEDS)
+def background_joined(it: ServerKit) -> None:
+    """A client that joins a background job gets its result; the first client gets nothing."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    handle = client.submit(unique=it.another("u"), kind=SubmitJobBg)
+    _demand_one(handle, other.submit(unique=it.another("u")))
+    worker.run()
+    other.expect(WorkComplete, handle=handle, data=b"result")
+    client.nothing()
+    worker.grab_nothing()
+
+
+@case("submit/coalesce/3", SHOULD, _MAY, requires=_NEEDS)
+def background_joins(it: ServerKit) -> None:
+    """A background submit that is joined to a foreground job hears nothing of its end."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    handle = client.submit(unique=it.another("u"))
+    _demand_one(handle, other.submit(unique=it.another("u"), kind=SubmitJobBg))
+    worker.run()
+    client.expect(WorkComplete, handle=handle, data=b"result")
+    other.nothing()
+    worker.grab_nothing()
+
+
+@case("submit/coalesce/4", MUST, _KEY)
+def other_function(it: ServerKit) -> None:
+    """The same unique of another function is another job."""
+    client, other = it.client(), it.another("other")
+    handle = client.submit(unique=it.another("u"), kind=SubmitJobBg)
+    second = client.submit(unique=it.another("u"), kind=SubmitJobBg, function=other)
+    demand(handle != second, "two handles", handle)
+    for function, made in ((it.function, handle), (other, second)):
+        _demand_one(made, it.worker(function).run().handle)
+
+
+@case("submit/coalesce/5", MUST, _KEY)
+def empty_unique(it: ServerKit) -> None:
+    """Jobs with an empty unique are never joined, not even with the same data."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    made = [each.submit(kind=SubmitJobBg) for each in (client, other, client)]
+    demand(len(set(made)) == len(made), "three handles", made)
+    for _ in made:
+        worker.run()
+
+
+@case(
+    "submit/coalesce/6",
+    SHOULD,
+    "not in the document: gearmand 1.1, 2.0 and Perl's server do",
+    requires=_NEEDS,
+)
+def by_data(it: ServerKit) -> None:
+    """The unique `-` stands for the data: the same data is the same job, and other data another."""
+    client, worker = it.client(), it.worker()
+    handle = client.submit(it.another("a"), unique=b"-", kind=SubmitJobBg)
+    _demand_one(handle, client.submit(it.another("a"), unique=b"-", kind=SubmitJobBg))
+    second = client.submit(it.another("b"), unique=b"-", kind=SubmitJobBg)
+    demand(second != handle, "another handle", second)
+    for _ in range(2):
+        worker.run()
+    worker.grab_nothing()
+
+
+@case("submit/coalesce/7", MUST, _KEY)
+def after_the_end(it: ServerKit) -> None:
+    """When a job has ended, its unique makes a new one."""
+    client, worker = it.client(), it.worker()
+    handles = []
+    for data in (b"first", b"second"):
+        handles.append(client.submit(data, unique=it.another("u"), kind=SubmitJobBg))
+        job = worker.run()
+        demand(job.data == data, f"a job with the data {data!r}", job)
+    demand(handles[0] != handles[1], "a new handle", handles[1])
+
+
+@case("submit/coalesce/8", SHOULD, _KEY, requires=_NEEDS)
+def first_data(it: ServerKit) -> None:
+    """A submit that is joined to a job leaves its data as it is."""
+    client, worker = it.client(), it.worker()
+    for data in (b"first", b"second"):
+        client.submit(data, unique=it.another("u"), kind=SubmitJobBg)
+    job = worker.run()
+    demand(job.data == b"first", "the data of the first submit", job)
+    worker.grab_nothing()
+
+
+@case("submit/coalesce/9", SHOULD, _RUNNING, requires=_NEEDS)
+def while_running(it: ServerKit) -> None:
+    """A client that is joined to a job that runs gets what is sent from then on."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    handle = client.submit(unique=it.another("u"))
+    worker.grab()
+    worker.send(WorkStatus(handle, b"1", b"3"))
+    worker.nothing()
+    _demand_one(handle, other.submit(unique=it.another("u")))
+    worker.send(WorkStatus(handle, b"2", b"3"))
+    worker.complete(handle)
+    client.expect(WorkStatus, numerator=b"1")
+    for each in (client, other):
+        each.expect(WorkStatus, handle=handle, numerator=b"2", denominator=b"3")
+        each.expect(WorkComplete, handle=handle, data=b"result")
+
+
+@case("submit/coalesce/12", MUST, _KEY)
+def alike(it: ServerKit) -> None:
+    """Uniques that only look alike are those of two jobs: all bytes of them count."""
+    client, worker = it.client(), it.worker()
+    uniques = [it.another(name) for name in ("unique", "uniqu", "Unique", "unique ")]
+    made = [client.submit(unique=unique, kind=SubmitJobBg) for unique in uniques]
+    demand(len(set(made)) == len(made), "four handles", made)
+    for _ in made:
+        worker.run()
+
+
+@case(
+    "submit/coalesce/10",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 send each packet twice",
+    known={"once": (), "twice": ("gearmand-1.1", "gearmand-2.0", "perl")},
+    requires=_NEEDS,
+)
+def same_connection(it: ServerKit) -> str:
+    """How often a connection that has submitted a unique twice gets what is sent about the job."""
+    client, worker = it.client(), it.worker()
+    client.send(*[SubmitJob(it.function, it.another("u"), b"data")] * 2)
+    handle = client.expect(JobCreated).handle
+    client.expect(JobCreated, handle=handle)
+    worker.run()
+    came = [client.expect(WorkComplete, handle=handle), *client.settle()]
+    demand(came == came[:1] * len(came) and len(came) <= 2, "one result or two", came)
+    return "once" if len(came) == 1 else "twice"
+
+
+@case(
+    "submit/coalesce/11",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 leave it as it is",
+    known={"stays as it was": ("gearmand-1.1", "gearmand-2.0", "perl"), "is raised": ()},
+    requires=_NEEDS,
+)
+def priority(it: ServerKit) -> str:
+    """What becomes of the priority of a job to which a submit of a higher one is joined."""
+    client, worker = it.client(), it.worker()
+    first = client.submit()
+    second = client.submit(unique=it.another("u"))
+    _demand_one(second, client.submit(unique=it.another("u"), kind=SubmitJobHigh))
+    given = [worker.run().handle for _ in range(2)]
+    demand(set(given) == {first, second}, "both jobs", given)
+    return "is raised" if given[0] == second else "stays as it was"

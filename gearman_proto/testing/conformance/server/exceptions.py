@@ -1,0 +1,205 @@
+"""WORK_EXCEPTION, and the option for it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
+from gearman_proto.wire.packets import (
+    Error,
+    OptionReq,
+    OptionRes,
+    SubmitJobBg,
+    WorkComplete,
+    WorkException,
+    WorkFail,
+)
+
+_OPTION: Final = 'OPTION_REQ: "Forward WORK_EXCEPTION packets to the client"'
+_ANSWER: Final = 'OPTION_REQ: "Returns a OPTION_RES packet on success, or an ERROR packet"'
+_LISTENING: Final = 'WORK_EXCEPTION: "notify the server (and any listening clients)"'
+_ENDS: Final = "not in the document: with gearmand 1.1 and 2.0, WORK_EXCEPTION ends the job"
+_NUL: Final = "WORK_FAIL with a NUL behind the handle"
+_SILENCE: Final = "nothing, until the worker sends WORK_FAIL"
+_GEARMANDS: Final = ("gearmand-1.1", "gearmand-2.0")
+_NEEDS: Final = ("options",)
+
+
+def _thrown(worker: Line, data: bytes = b"exception") -> bytes:
+    """Get a job, and send an exception for it. Return the handle."""
+    handle = worker.grab().handle
+    worker.send(WorkException(handle, data))
+    worker.heard()
+    return handle
+
+
+def _failed(client: Line, worker: Line, handle: bytes) -> str | None:
+    """Demand that a client without the option is told that a job has failed."""
+    came = client.settle()
+    if not came:
+        worker.send(WorkFail(handle))
+        client.expect(WorkFail, handle=handle)
+        return _SILENCE
+    demand(came in ([WorkFail(handle)], [WorkFail(handle, b"")]), f"{WorkFail(handle)}", came)
+    return None if came == [WorkFail(handle)] else _NUL
+
+
+@case("exception/forward/1", MUST, _OPTION, requires=_NEEDS)
+def forwarded(it: ServerKit) -> None:
+    """A client with the option `exceptions` gets WORK_EXCEPTION, byte for byte."""
+    client, worker = it.client(exceptions=True), it.worker()
+    for data in (b"exception", b"", b"a\0b\0"):
+        handle = client.submit()
+        _thrown(worker, data)
+        client.expect(WorkException, handle=handle, data=data)
+        # For a server on which the exception is not the end.
+        worker.send(WorkFail(handle))
+        worker.heard()
+        client.settle()
+
+
+@case("exception/forward/2", SHOULD, _OPTION, requires=_NEEDS)
+def option_comes_late(it: ServerKit) -> None:
+    """The option is good for jobs that were submitted before it, too."""
+    client, worker = it.client(), it.worker()
+    handle = client.submit()
+    client.send(OptionReq(b"exceptions"))
+    client.expect(OptionRes)
+    _thrown(worker)
+    client.expect(WorkException, handle=handle, data=b"exception")
+    worker.send(WorkFail(handle))
+    worker.heard()
+
+
+@case(
+    "exception/fail/1",
+    MUST,
+    "not in the document: gearmand 1.1 and 2.0 send WORK_FAIL",
+    known={_NUL: _GEARMANDS, _SILENCE: ("perl",)},
+    requires=_NEEDS,
+)
+def not_asked_for(it: ServerKit) -> str | None:
+    """A client without the option gets WORK_FAIL with the bare handle for a WORK_EXCEPTION."""
+    client, worker = it.client(), it.worker()
+    handle = client.submit()
+    _thrown(worker)
+    told = _failed(client, worker, handle)
+    client.nothing()
+    return told
+
+
+@case(
+    "exception/fail/2",
+    SHOULD,
+    _LISTENING,
+    known={_NUL: _GEARMANDS, _SILENCE: ("perl",)},
+    requires=("options", "coalescing"),
+)
+def mixed_clients(it: ServerKit) -> str | None:
+    """Of two clients of a job, the one with the option gets WORK_EXCEPTION, the other WORK_FAIL."""
+    client, other, worker = it.client(exceptions=True), it.client(), it.worker()
+    for each in (client, other):
+        each.submit(unique=it.another("unique"))
+    handle = _thrown(worker)
+    client.expect(WorkException, handle=handle, data=b"exception")
+    return _failed(other, worker, handle)
+
+
+@case(
+    "exception/end/1",
+    INFO,
+    _ENDS,
+    known={"it has ended": _GEARMANDS, "it goes on": ("perl",)},
+)
+def end(it: ServerKit) -> str:
+    """Whether a job has ended when its worker has sent WORK_EXCEPTION."""
+    client, worker = it.client(), it.worker()
+    client.submit(kind=SubmitJobBg)
+    handle = _thrown(worker)
+    known = client.status(handle).known != b"0"
+    worker.send(WorkFail(handle))
+    worker.heard()
+    return "it goes on" if known else "it has ended"
+
+
+@case(
+    "exception/end/2",
+    INFO,
+    _ENDS,
+    known={"ERROR": _GEARMANDS, "nothing": ("perl",)},
+)
+def fail_behind(it: ServerKit) -> str:
+    """What a worker hears that sends WORK_FAIL behind its WORK_EXCEPTION, as Perl's do."""
+    client, worker = it.client(), it.worker()
+    client.submit(kind=SubmitJobBg)
+    handle = _thrown(worker)
+    worker.send(WorkFail(handle))
+    return "ERROR" if worker.heard() else "nothing"
+
+
+@case(
+    "exception/end/3",
+    INFO,
+    _ENDS,
+    known={"WORK_EXCEPTION": _GEARMANDS, "both": ("perl",)},
+    requires=_NEEDS,
+)
+def both(it: ServerKit) -> str:
+    """What a client with the option gets of a WORK_EXCEPTION with a WORK_FAIL behind it."""
+    client, worker = it.client(exceptions=True), it.worker()
+    handle = client.submit()
+    _thrown(worker)
+    worker.send(WorkFail(handle))
+    worker.heard()
+    client.expect(WorkException, handle=handle)
+    came = client.settle()
+    demand(came in ([], [WorkFail(handle)]), "nothing, or WORK_FAIL", came)
+    return "both" if came else "WORK_EXCEPTION"
+
+
+@case("option/exceptions/1", MUST, _ANSWER, requires=_NEEDS)
+def granted(it: ServerKit) -> None:
+    """OPTION_REQ for `exceptions` is answered with OPTION_RES and the same name."""
+    for line in (it.client(), it.worker()):
+        for _ in range(2):
+            line.send(OptionReq(b"exceptions"))
+            line.expect(OptionRes, option=b"exceptions")
+        line.nothing()
+
+
+@case("option/exceptions/2", MUST, _OPTION, requires=_NEEDS)
+def usual_ends(it: ServerKit) -> None:
+    """With the option, the other ends of jobs are as they are without it."""
+    client, worker = it.client(exceptions=True), it.worker()
+    handle = client.submit()
+    worker.run()
+    client.expect(WorkComplete, handle=handle, data=b"result")
+    handle = client.submit()
+    worker.send(WorkFail(worker.grab().handle))
+    client.expect(WorkFail, handle=handle, reason=None)
+    client.nothing()
+
+
+@case("option/unknown/1", MUST, _ANSWER, requires=_NEEDS)
+def unknown(it: ServerKit) -> None:
+    """An option that does not exist is answered with ERROR, and the connection stays."""
+    client = it.client()
+    for option in (b"conformance", b"", b"exceptions2"):
+        client.send(OptionReq(option))
+        client.expect(Error)
+    client.nothing()
+
+
+@case(
+    "option/case/1",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 grant it",
+    known={"granted": _GEARMANDS, "refused": ("perl",)},
+    requires=_NEEDS,
+)
+def case_of_letters(it: ServerKit) -> str:
+    """Whether the option may be written in capital letters."""
+    client = it.client()
+    client.send(OptionReq(b"EXCEPTIONS"))
+    return "granted" if isinstance(client.next(), OptionRes) else "refused"

@@ -1,0 +1,215 @@
+"""What workers that ask for a job are answered."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+from gearman_proto.testing.conformance.case import MUST, SHOULD, demand
+from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.wire.packets import (
+    EchoReq,
+    EchoRes,
+    GrabJob,
+    GrabJobAll,
+    GrabJobUniq,
+    JobAssign,
+    JobAssignAll,
+    JobAssignUniq,
+    JobCreated,
+    NoJob,
+    SubmitJob,
+    SubmitJobBg,
+    SubmitReduceJobBackground,
+    WorkComplete,
+    WorkStatus,
+)
+
+_GRAB: Final = 'GRAB_JOB: "respond with either NO_JOB or JOB_ASSIGN"'
+_UNIQUE: Final = 'GRAB_JOB_UNIQ: "return JOB_ASSIGN_UNIQ when there is a job"'
+_ASSIGNED: Final = 'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"'
+_ALL: Final = 'GRAB_JOB_ALL: "return JOB_ASSIGN_ALL when there is a job"'
+_FIRST: Final = 'Introduction: "The first worker to wake up and retrieve the job will then execute'
+_ONCE: Final = f'{_FIRST} it"'
+
+
+@case("grab/none/1", MUST, 'NO_JOB: "there are no pending jobs that need to run"')
+def nothing_there(it: ServerKit) -> None:
+    """Each kind of GRAB_JOB is answered with NO_JOB where there is no job."""
+    worker = it.worker()
+    kinds = {"grab": GrabJob(), "grab-uniq": GrabJobUniq(), "grab-all": GrabJobAll()}
+    for name, grab in kinds.items():
+        if name in it.has:
+            worker.send(grab)
+            worker.expect(NoJob)
+    worker.nothing()
+
+
+@case("grab/none/2", MUST, _GRAB)
+def nothing_registered(it: ServerKit) -> None:
+    """A connection that has registered for nothing is answered with NO_JOB, whatever waits."""
+    client, worker = it.client(), it.client()
+    client.submit(kind=SubmitJobBg)
+    worker.grab_nothing()
+    worker.nothing()
+    worker = it.worker()
+    worker.run()
+
+
+@case("grab/plain/1", MUST, _GRAB, requires=("grab",))
+def plain(it: ServerKit) -> None:
+    """GRAB_JOB gets a job's handle, its function and its data, NULs among them."""
+    client, worker = it.client(), it.worker()
+    for data in (b"", b"a\0b\0", bytes(range(256))):
+        handle = client.submit(data, unique=it.another("unique"), kind=SubmitJobBg)
+        worker.send(GrabJob())
+        worker.expect(JobAssign, handle=handle, function=it.function, data=data)
+        worker.complete(handle)
+
+
+@case("grab/unique/1", MUST, _ASSIGNED, requires=("grab-uniq",))
+def with_unique(it: ServerKit) -> None:
+    """GRAB_JOB_UNIQ gets a job's unique as well, as its client has said it."""
+    client, worker, unique = it.client(), it.worker(), it.another("unique")
+    for data in (b"", b"a\0b\0", bytes(range(256))):
+        handle = client.submit(data, unique=unique, kind=SubmitJobBg)
+        wanted, job = JobAssignUniq(handle, it.function, unique, data), worker.grab()
+        demand(job == wanted, f"{wanted}", job)
+        worker.complete(handle)
+
+
+@case("grab/unique/2", SHOULD, _ASSIGNED, requires=("grab-uniq",))
+def without_unique(it: ServerKit) -> None:
+    """The unique of a job that has none is empty."""
+    client, worker = it.client(), it.worker()
+    handle = client.submit(kind=SubmitJobBg)
+    job = worker.grab()
+    demand(job.unique == b"", "an empty unique", job)
+    worker.complete(handle)
+
+
+@case("grab/all/1", SHOULD, _ALL, requires=("grab-all", "reduce"))
+def with_reducer(it: ServerKit) -> None:
+    """GRAB_JOB_ALL gets the reducer of a job that has one."""
+    client, worker, unique = it.client(), it.worker(), it.another("unique")
+    client.send(SubmitReduceJobBackground(it.function, unique, b"reducer", b"", b"data\0"))
+    handle = client.expect(JobCreated).handle
+    worker.send(GrabJobAll())
+    job = JobAssignAll(handle, it.function, unique, b"reducer", b"data\0")
+    came = worker.next()
+    demand(came == job, f"{job}", came)
+    worker.complete(handle)
+
+
+@case(
+    "grab/all/2",
+    SHOULD,
+    _ALL,
+    requires=("grab-all",),
+    known={"JOB_ASSIGN_UNIQ": ("gearmand-1.1", "gearmand-2.0")},
+)
+def without_reducer(it: ServerKit) -> str | None:
+    """GRAB_JOB_ALL gets an empty reducer for a job that has none."""
+    client, worker, unique = it.client(), it.worker(), it.another("unique")
+    handle = client.submit(b"data\0", unique=unique, kind=SubmitJobBg)
+    worker.send(GrabJobAll())
+    came = worker.next()
+    plain = JobAssignUniq(handle, it.function, unique, b"data\0")
+    job = JobAssignAll(handle, it.function, unique, b"", b"data\0")
+    demand(came in (plain, job), f"{job}", came)
+    worker.complete(handle)
+    return "JOB_ASSIGN_UNIQ" if came == plain else None
+
+
+@case("grab/all/3", SHOULD, _UNIQUE, requires=("grab-uniq", "reduce"))
+def reducer_not_asked_for(it: ServerKit) -> None:
+    """GRAB_JOB_UNIQ gets a job that has a reducer, without that."""
+    client, worker, unique = it.client(), it.worker(), it.another("unique")
+    client.send(SubmitReduceJobBackground(it.function, unique, b"reducer", b"", b"data"))
+    handle = client.expect(JobCreated).handle
+    wanted, job = JobAssignUniq(handle, it.function, unique, b"data"), worker.grab()
+    demand(job == wanted, f"{wanted}", job)
+    worker.complete(handle)
+
+
+@case("grab/order/1", MUST, _GRAB)
+def many_grabs(it: ServerKit) -> None:
+    """Each of many grabs that are sent at once has one answer; the oldest job comes first."""
+    client, worker = it.client(), it.worker()
+    handles = [client.submit(b"%d" % number, kind=SubmitJobBg) for number in range(5)]
+    worker.ask(12)
+    for handle in handles:
+        demand((got := worker.assigned().handle) == handle, f"the job {handle!r}", got)
+    for _ in range(7):
+        worker.expect(NoJob)
+    for handle in handles:
+        worker.complete(handle)
+
+
+@case("grab/order/2", MUST, "not in the document: gearmand 1.1 and 2.0 do", requires=("echo",))
+def in_order(it: ServerKit) -> None:
+    """Grabs and other requests of one connection are answered in their order."""
+    worker = it.worker()
+    worker.ask()
+    worker.send(EchoReq(b"echo"))
+    worker.ask()
+    worker.expect(NoJob)
+    worker.expect(EchoRes, data=b"echo")
+    worker.expect(NoJob)
+
+
+@case("grab/several/1", SHOULD, "not in the document: gearmand 1.1 and 2.0 do")
+def several_held(it: ServerKit) -> None:
+    """A worker may hold several jobs, and end them in another order than it got them."""
+    client, worker = it.client(), it.worker()
+    handles = [client.submit(b"%d" % number) for number in range(3)]
+    for handle in handles:
+        demand((got := worker.grab().handle) == handle, f"the job {handle!r}", got)
+    for number in (1, 2, 0):
+        worker.complete(handles[number], b"result of %d" % number)
+        client.expect(WorkComplete, handle=handles[number], data=b"result of %d" % number)
+    client.nothing()
+
+
+@case("grab/once/1", MUST, _ONCE)
+def one_worker(it: ServerKit) -> None:
+    """A job that a worker has is not given to another one, not even while that sends updates."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handle = client.submit(kind=SubmitJobBg)
+    worker.grab()
+    other.grab_nothing()
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    worker.nothing()
+    other.grab_nothing()
+    worker.grab_nothing()
+    worker.complete(handle)
+    other.grab_nothing()
+
+
+@case("grab/once/2", MUST, _ONCE)
+def shared(it: ServerKit) -> None:
+    """Two workers of one function share its jobs: each is given once, in the order of submits."""
+    client, workers = it.client(), (it.worker(), it.worker())
+    handles = [client.submit(kind=SubmitJobBg) for _ in range(6)]
+    for number, handle in enumerate(handles):
+        job = workers[number % 2].grab()
+        demand(job.handle == handle, f"the job {handle!r}", job)
+    for worker in workers:
+        worker.grab_nothing()
+    for number, handle in enumerate(handles):
+        workers[number % 2].complete(handle)
+
+
+@case("grab/next/1", MUST, 'WORK_COMPLETE: "the job completed successfully"')
+def next_one(it: ServerKit) -> None:
+    """A worker may ask for the next job right behind the end of one, and gets that in turn."""
+    client, worker = it.client(), it.worker()
+    handles = [client.submit(kind=SubmitJob) for _ in range(3)]
+    worker.grab()
+    for handle, next_handle in itertools.pairwise(handles):
+        worker.send(WorkComplete(handle, b"result"))
+        demand((got := worker.grab().handle) == next_handle, f"the job {next_handle!r}", got)
+    worker.send(WorkComplete(handles[-1], b"result"))
+    worker.grab_nothing()
+    for handle in handles:
+        client.expect(WorkComplete, handle=handle, data=b"result")

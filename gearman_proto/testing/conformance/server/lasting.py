@@ -1,0 +1,152 @@
+"""What a server outlives, and how workers are named."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.testing.packing import pack_event
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
+    EchoReq,
+    GetStatus,
+    SetClientId,
+    StatusRes,
+    SubmitJobBg,
+    WorkComplete,
+)
+
+_ID: Final = 'SET_CLIENT_ID: "monitoring and reporting commands can uniquely identify the various'
+_NAMES: Final = f'{_ID} workers"'
+_LIVES: Final = "not in the document: all servers do"
+#: What is no packet, or only the beginning of one.
+_GARBAGE: Final = (
+    b"\0XXX" + bytes(60),
+    b"\0REQ\0\0\0\xff\0\0\0\0",
+    b"\0REQ\0\0\0\x07\0\0\0\x20half",
+    b"\0R",
+    b"\xff\xfe\xfd" * 100,
+    b"\0RES\0\0\0\x06\0\0\0\0",
+)
+#: Bytes of answers that a client does not read.
+_UNREAD: Final = 1 << 22
+
+
+def _works(it: ServerKit) -> None:
+    """Demand that a job is run."""
+    client, worker = it.client(), it.worker()
+    handle = client.submit()
+    worker.run()
+    client.expect(WorkComplete, handle=handle, data=b"result")
+
+
+@case("id/set/1", SHOULD, _NAMES, requires=("workers",))
+def shown(it: ServerKit) -> None:
+    """The id of SET_CLIENT_ID is shown by the command `workers`."""
+    worker, name = it.worker(), it.another("id")
+    worker.send(SetClientId(name))
+    worker.nothing()
+    lines = it.admin().list(b"workers")
+    demand(any(name in line.split(b" ") for line in lines), f"a line with {name!r}", lines)
+
+
+@case("id/set/2", SHOULD, "not in the document: gearmand 1.1 and 2.0 do", requires=("workers",))
+def last_one(it: ServerKit) -> None:
+    """The last SET_CLIENT_ID of a connection is the one that counts."""
+    worker, names = it.worker(), [it.another("id"), it.another("name")]
+    worker.send(*map(SetClientId, names))
+    worker.nothing()
+    words = b" ".join(it.admin().list(b"workers")).split()
+    demand(names[1] in words and names[0] not in words, f"{names[1]!r} alone", words)
+
+
+@case("id/answer/1", MUST, 'Worker Requests: SET_CLIENT_ID, "Unique string"')
+def not_answered(it: ServerKit) -> None:
+    """SET_CLIENT_ID is not answered, and a worker that has sent it gets its jobs."""
+    client, worker = it.client(), it.worker()
+    worker.send(SetClientId(it.another("id")))
+    worker.nothing()
+    client.submit(kind=SubmitJobBg)
+    worker.run()
+
+
+@case("life/garbage/1", MUST, _LIVES)
+def garbage(it: ServerKit) -> None:
+    """Bytes that are no packets do no harm to other connections."""
+    client, worker = it.client(), it.worker()
+    lines = [it.client() for _ in _GARBAGE]
+    for line, data in zip(lines, _GARBAGE, strict=True):
+        line.send_raw(data)
+    handle = client.submit()
+    worker.run()
+    client.expect(WorkComplete, handle=handle, data=b"result")
+    for line in lines:
+        line.close()
+    _works(it)
+
+
+@case("life/many/1", MUST, _LIVES)
+def many(it: ServerKit) -> None:
+    """A hundred connections that come and go, some in the midst of a packet, do no harm."""
+    client, worker = it.client(), it.worker()
+    handle = client.submit()
+    job = worker.grab()
+    for number in range(100):
+        line = it.client()
+        line.send_raw(_GARBAGE[2][: number % 16])
+        (line.reset if number % 2 else line.close)()
+    worker.complete(job.handle)
+    client.expect(WorkComplete, handle=handle, data=b"result")
+    _works(it)
+
+
+@case("life/many/2", MUST, _LIVES)
+def many_at_once(it: ServerKit) -> None:
+    """A hundred connections at once are served."""
+    worker, clients = it.worker(), [it.client() for _ in range(100)]
+    handles = [client.submit() for client in clients]
+    for _ in clients:
+        worker.send(WorkComplete(worker.grab().handle, b"result"))
+    for client, handle in zip(clients, handles, strict=True):
+        client.expect(WorkComplete, handle=handle, data=b"result")
+
+
+@case("life/unread/1", MUST, _LIVES, requires=("echo",))
+def does_not_read(it: ServerKit) -> None:
+    """A client that does not read what it is sent does not stop the others."""
+    line, request = it.client(), pack_event(EchoReq(bytes(1 << 16)), MAGIC_REQUEST)
+    # A server can stop reading, or close the connection.
+    line.flood(request, _UNREAD)
+    _works(it)
+
+
+@case("life/restart/1", MUST, _LIVES, requires=("restart",))
+def restart(it: ServerKit) -> None:
+    """After a restart, the connections are closed, and new ones are served."""
+    client, worker = it.client(), it.worker()
+    client.submit()
+    it.restart()
+    for line in (client, worker):
+        line.ends()
+    _works(it)
+
+
+@case(
+    "life/restart/2",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 begin to count anew",
+    known={"it is unknown": (), "it is the new job's": ("gearmand-1.1", "gearmand-2.0", "perl")},
+    requires=("restart",),
+)
+def old_handle(it: ServerKit) -> str:
+    """What the handle of a job from before a restart is, once there is a new job."""
+    it.restart()
+    old = it.client().submit(kind=SubmitJobBg)
+    it.restart()
+    client, worker = it.client(), it.worker()
+    client.submit(kind=SubmitJobBg)
+    client.send(GetStatus(old))
+    known = client.expect(StatusRes, handle=old).known != b"0"
+    worker.run()
+    return "it is the new job's" if known else "it is unknown"

@@ -1,0 +1,175 @@
+"""What becomes of jobs whose client leaves."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.wire.packets import (
+    SubmitJobBg,
+    WorkComplete,
+    WorkStatus,
+)
+
+_GEARMAND: Final = "not in the document: gearmand 1.1 and 2.0 do"
+_RUNNING: Final = 'SUBMIT_JOB: "This includes jobs already in progress"'
+_JOINED: Final = ("unique-status", "coalescing")
+
+
+@case(
+    "leave/queued/1",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 keep it until a worker asks, and do not run it",
+    known={
+        "forgotten at once": (),
+        "thrown away when a worker asks": ("gearmand-1.1", "gearmand-2.0", "perl"),
+        "run": (),
+    },
+    requires=("unique-status",),
+)
+def queued(it: ServerKit) -> str:
+    """What becomes of a job that waits and whose only client leaves."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    handle = client.submit(unique=it.another("u"))
+    it.gone(client, it.another("u"))
+    if other.status(handle).known == b"0":
+        worker.grab_nothing()
+        return "forgotten at once"
+    return "run" if worker.runs() else "thrown away when a worker asks"
+
+
+@case(
+    "leave/queued/2",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 join it to that job, which is never run",
+    known={
+        "run": (),
+        "not run, and the client hears nothing": ("gearmand-1.1", "gearmand-2.0"),
+        "not run, and the client is told": (),
+    },
+    requires=("unique-status",),
+)
+def again(it: ServerKit) -> str:
+    """What becomes of a submit of the unique of a job that waits and whose client has left."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    client.submit(unique=it.another("u"))
+    it.gone(client, it.another("u"))
+    handle = other.submit(unique=it.another("u"))
+    if worker.runs():
+        other.expect(WorkComplete, handle=handle)
+        return "run"
+    told = other.settle()
+    return f"not run, and the client {'is told' if told else 'hears nothing'}"
+
+
+@case(
+    "leave/queued/3",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 lose it",
+    known={"run": (), "lost": ("gearmand-1.1", "gearmand-2.0")},
+    requires=_JOINED,
+)
+def joined_background(it: ServerKit) -> str:
+    """What becomes of a background job that a client has joined that leaves."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    client.submit(unique=it.another("u"), kind=SubmitJobBg)
+    other.submit(unique=it.another("u"))
+    it.gone(other, it.another("u"))
+    return "run" if worker.runs() else "lost"
+
+
+@case("leave/queued/4", MUST, 'SUBMIT_JOB_BG: "it is detached"')
+def background(it: ServerKit) -> None:
+    """A background job is run though its client has left."""
+    worker, client, other = it.worker(), it.client(), it.client()
+    handle = client.submit(kind=SubmitJobBg)
+    client.half_close()
+    # When the server closes as well, it has seen that.
+    client.rest()
+    status = other.status(handle)
+    demand(status.known == b"1", f"a job {handle.decode()}", status)
+    job = worker.run()
+    demand(job.handle == handle, f"the job {handle.decode()}", job)
+
+
+@case("leave/queued/5", SHOULD, _GEARMAND, requires=_JOINED)
+def one_of_two(it: ServerKit) -> None:
+    """A job for which two clients wait is run though one leaves, and the other gets the result."""
+    client, other, worker, unique = it.client(), it.client(), it.worker(), it.another("u")
+    handle = client.submit(unique=unique)
+    other.submit(unique=unique)
+    client.close()
+    it.until(lambda: other.status_unique(unique).clients == b"1", "one client that waits")
+    worker.run()
+    other.expect(WorkComplete, handle=handle, data=b"result")
+
+
+@case("leave/queued/6", SHOULD, _GEARMAND, requires=("unique-status",))
+def behind(it: ServerKit) -> None:
+    """A job that waits behind one whose client has left is given to the next worker that asks."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    left = client.submit(unique=it.another("u"))
+    handle = other.submit()
+    it.gone(client, it.another("u"))
+    job = worker.run()
+    if job.handle == left:
+        job = worker.run()
+    demand(job.handle == handle, f"the job {handle.decode()}", job)
+    other.expect(WorkComplete, handle=handle)
+
+
+@case("leave/queued/7", SHOULD, _GEARMAND, requires=("unique-status",))
+def other_jobs(it: ServerKit) -> None:
+    """When a client leaves that has several jobs, a job of another client is still run."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    handle = other.submit(b"other")
+    for number in range(3):
+        client.submit(unique=it.another(f"{number}"))
+    it.gone(client, it.another("0"))
+    worker.run()
+    other.expect(WorkComplete, handle=handle)
+    it.until(lambda: not worker.runs(), "an end of the jobs")
+
+
+@case("leave/running/1", SHOULD, _GEARMAND, requires=("unique-status",))
+def running(it: ServerKit) -> None:
+    """What a worker sends about a job whose client has left is taken, and it gets the next job."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    handle = client.submit(unique=it.another("u"))
+    worker.grab()
+    it.gone(client, it.another("u"))
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    worker.complete(handle)
+    second = other.submit()
+    job = worker.run()
+    demand(job.handle == second, f"the job {second.decode()}", job)
+    other.expect(WorkComplete, handle=second)
+
+
+@case("leave/running/2", SHOULD, _RUNNING, requires=_JOINED)
+def rejoined(it: ServerKit) -> None:
+    """A job that runs can be joined though its client has left, and the new one gets the result."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    handle = client.submit(unique=it.another("u"))
+    worker.grab()
+    it.gone(client, it.another("u"))
+    joined = other.submit(unique=it.another("u"))
+    demand(joined == handle, f"the handle {handle.decode()} again", joined)
+    worker.complete(handle)
+    other.expect(WorkComplete, handle=handle, data=b"result")
+
+
+@case("leave/running/3", SHOULD, _GEARMAND, requires=_JOINED)
+def one_of_two_running(it: ServerKit) -> None:
+    """When one of two clients leaves while their job runs, the other gets all that comes then."""
+    client, other, worker, unique = it.client(), it.client(), it.worker(), it.another("u")
+    handle = client.submit(unique=unique)
+    other.submit(unique=unique)
+    worker.grab()
+    client.close()
+    it.until(lambda: other.status_unique(unique).clients == b"1", "one client that waits")
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    worker.complete(handle)
+    other.expect(WorkStatus, handle=handle, numerator=b"1", denominator=b"2")
+    other.expect(WorkComplete, handle=handle, data=b"result")

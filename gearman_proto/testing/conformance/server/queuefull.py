@@ -1,0 +1,69 @@
+"""Queues of a limited size."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gearman_proto.testing.conformance.case import SHOULD, demand
+from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.wire.packets import Error, JobCreated, SubmitJobBg
+
+_SIZE: Final = 'maxqueue: "sets the maximum queue size for a function"; gearmand refuses with ERROR'
+_NONE: Final = 'maxqueue: "A zero or negative size indicates no limit"'
+
+
+def _limit(it: ServerKit, size: int) -> None:
+    """Limit the queue of the case's function, which has to be known to the server."""
+    reply = it.admin().text(b"maxqueue %s %d" % (it.function, size))
+    demand(reply.startswith(b"OK"), "OK", reply)
+
+
+@case("submit/queue-full/1", SHOULD, _SIZE, requires=("maxqueue",))
+def refused(it: ServerKit) -> None:
+    """A submit to a queue that is full gets ERROR in place of JOB_CREATED, and makes no job."""
+    client, worker = it.client(), it.worker()
+    _limit(it, 2)
+    client.send(*[SubmitJobBg(it.function, b"", b"data")] * 4)
+    made = [client.expect(JobCreated).handle for _ in range(2)]
+    client.expect(Error)
+    client.expect(Error)
+    demand([worker.run().handle for _ in made] == made, "two jobs", "others")
+    worker.grab_nothing()
+    _limit(it, 0)
+
+
+@case("submit/queue-full/2", SHOULD, _SIZE, requires=("maxqueue", "coalescing"))
+def joined(it: ServerKit) -> None:
+    """A submit that is joined to a job is taken though the queue is full."""
+    client, worker = it.client(), it.worker()
+    _limit(it, 1)
+    handle = client.submit(unique=it.another("u"), kind=SubmitJobBg)
+    again = client.submit(unique=it.another("u"), kind=SubmitJobBg)
+    demand(again == handle, f"the handle {handle.decode()} again", again)
+    worker.run()
+    _limit(it, 0)
+
+
+@case("submit/queue-full/3", SHOULD, _SIZE, requires=("maxqueue",))
+def free_again(it: ServerKit) -> None:
+    """When a job of a full queue has ended, a submit is taken again."""
+    client, worker = it.client(), it.worker()
+    _limit(it, 1)
+    for _ in range(2):
+        client.submit(kind=SubmitJobBg)
+        client.send(SubmitJobBg(it.function, b"", b"data"))
+        client.expect(Error)
+        worker.run()
+    _limit(it, 0)
+
+
+@case("submit/queue-full/4", SHOULD, _NONE, requires=("maxqueue",))
+def no_limit(it: ServerKit) -> None:
+    """A limit of zero is none."""
+    client, worker = it.client(), it.worker()
+    _limit(it, 1)
+    _limit(it, 0)
+    for _ in range(3):
+        client.submit(kind=SubmitJobBg)
+    for _ in range(3):
+        worker.run()

@@ -1,0 +1,301 @@
+"""What becomes of the jobs of workers that are lost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, Failed, Unsupported, demand
+from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
+from gearman_proto.wire.packets import (
+    CanDoTimeout,
+    JobAssignUniq,
+    Noop,
+    PreSleep,
+    SubmitJobBg,
+    SubmitJobHighBg,
+    WorkComplete,
+    WorkData,
+    WorkFail,
+    WorkStatus,
+)
+
+_LOST: Final = "not in the document: gearmand 1.1 and 2.0 give the job to another worker"
+_GEARMANDS: Final = ("gearmand-1.1", "gearmand-2.0")
+_FAILS: Final = "the client gets WORK_FAIL"
+_WAIT: Final = 4.0
+
+
+def _rest(worker: Line) -> None:
+    """Let a worker sleep. Some servers wake it for a job that another one has."""
+    worker.send(PreSleep())
+    worker.settle()
+
+
+def _next_run(it: ServerKit, client: Line, other: Line) -> JobAssignUniq:
+    """Wait until a sleeping worker is woken for the job of one that was lost, and get it.
+
+    Raises:
+        Unsupported: The client gets a WORK_FAIL; so there is no second run.
+    """
+    deadline = it.now + it.timeout
+    while not (came := other.settle()):
+        heard = client.settle()
+        if any(isinstance(event, WorkFail) for event in heard):
+            raise Unsupported("a job whose worker is lost fails")
+        demand(not heard, "nothing to the client", heard)
+        if it.now > deadline:
+            raise Failed("a NOOP", f"nothing in {it.timeout:g} s")
+    demand(came == [Noop()], "a NOOP", came)
+    return other.grab()
+
+
+def _wait_until_queued(it: ServerKit, client: Line, handle: bytes) -> None:
+    """Wait until a job whose worker was lost is not running any more."""
+    deadline = it.now + it.timeout
+    while (status := client.status(handle)).running != b"0":
+        demand(it.now < deadline, "a job that does not run", status)
+    if status.known == b"0":
+        raise Unsupported("a job whose worker is lost fails")
+
+
+@case("requeue/close/1", MUST, _LOST, known={_FAILS: ("perl",)})
+def worker_closes(it: ServerKit) -> str | None:
+    """The job of a worker that leaves is given to another one, whose result the client gets."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handle = client.submit()
+    worker.grab()
+    _rest(other)
+    worker.close()
+    try:
+        job = _next_run(it, client, other)
+    except Unsupported:
+        return _FAILS
+    other.complete(job.handle)
+    client.expect(WorkComplete, handle=handle, data=b"result")
+    return None
+
+
+@case("requeue/close/2", MUST, _LOST)
+def same_job(it: ServerKit) -> None:
+    """The second run of a job has the same handle, function, unique and data."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handle = client.submit(b"data\0", unique=it.another("unique"))
+    first = worker.grab()
+    _rest(other)
+    worker.close()
+    second = _next_run(it, client, other)
+    demand(second == first, f"{first}", second)
+    other.complete(handle)
+    client.expect(WorkComplete, handle=handle)
+
+
+@case("requeue/close/3", SHOULD, _LOST, requires=("data",))
+def client_hears_nothing(it: ServerKit) -> None:
+    """The client is not told that a worker was lost, and gets what both have said."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handle = client.submit()
+    worker.grab()
+    worker.send(WorkData(handle, b"1"))
+    worker.nothing()
+    client.expect(WorkData, handle=handle, data=b"1")
+    _rest(other)
+    worker.close()
+    _next_run(it, client, other)
+    other.send(WorkData(handle, b"1"), WorkComplete(handle, b"result"))
+    client.expect(WorkData, handle=handle, data=b"1")
+    client.expect(WorkComplete, handle=handle, data=b"result")
+
+
+@case("requeue/close/4", MUST, _LOST)
+def background(it: ServerKit) -> None:
+    """A background job whose worker is lost is given to another one, too."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handle = client.submit(kind=SubmitJobBg)
+    worker.grab()
+    _rest(other)
+    worker.close()
+    job = _next_run(it, client, other)
+    demand(job.handle == handle, f"the job {handle!r}", job)
+    other.complete(handle)
+    client.nothing()
+
+
+@case("requeue/reset/1", MUST, _LOST)
+def worker_crashes(it: ServerKit) -> None:
+    """The job of a worker whose connection is reset is given to another one."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handle = client.submit()
+    worker.grab()
+    _rest(other)
+    worker.reset()
+    job = _next_run(it, client, other)
+    other.complete(job.handle)
+    client.expect(WorkComplete, handle=handle, data=b"result")
+
+
+@case("requeue/several/1", MUST, _LOST)
+def several(it: ServerKit) -> None:
+    """All jobs that a lost worker held are given to others."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handles = {client.submit() for _ in range(3)}
+    for _ in handles:
+        worker.grab()
+    _rest(other)
+    worker.close()
+    again = {_next_run(it, client, other).handle, other.grab().handle, other.grab().handle}
+    demand(again == handles, f"{sorted(handles)}", sorted(again))
+    other.grab_nothing()
+    for handle in handles:
+        other.complete(handle)
+
+
+@case("requeue/several/2", MUST, 'WORK_COMPLETE: "the job completed successfully"')
+def ended_before(it: ServerKit) -> None:
+    """A job that its worker has ended is not run again when that is lost."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handles = [client.submit() for _ in range(2)]
+    for _ in handles:
+        worker.grab()
+    _rest(other)
+    worker.complete(handles[0])
+    client.expect(WorkComplete, handle=handles[0])
+    worker.close()
+    job = _next_run(it, client, other)
+    demand(job.handle == handles[1], f"the job {handles[1]!r}", job)
+    other.grab_nothing()
+    other.complete(handles[1])
+
+
+@case(
+    "requeue/order/1",
+    INFO,
+    _LOST,
+    known={"the last one first": _GEARMANDS, "the first one first": (), "another order": ()},
+)
+def order_of_several(it: ServerKit) -> str:
+    """In which order the jobs come back that a lost worker held."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handles = [client.submit() for _ in range(3)]
+    for _ in handles:
+        worker.grab()
+    _rest(other)
+    worker.close()
+    again = [_next_run(it, client, other).handle, other.grab().handle, other.grab().handle]
+    for handle in again:
+        other.complete(handle)
+    if again == handles:
+        return "the first one first"
+    return "the last one first" if again[::-1] == handles else "another order"
+
+
+@case(
+    "requeue/order/2",
+    INFO,
+    _LOST,
+    known={"behind it": _GEARMANDS, "before it": ()},
+)
+def order_and_queue(it: ServerKit) -> str:
+    """Whether a job that comes back is before or behind one that was queued meanwhile."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    first = client.submit(kind=SubmitJobBg)
+    worker.grab()
+    second = client.submit(kind=SubmitJobBg)
+    worker.close()
+    _wait_until_queued(it, client, first)
+    handles = [other.grab().handle for _ in range(2)]
+    for handle in handles:
+        other.complete(handle)
+    return "before it" if handles == [first, second] else "behind it"
+
+
+@case("requeue/priority/1", SHOULD, 'SUBMIT_JOB: "HIGH versions always take precedence"')
+def priority(it: ServerKit) -> None:
+    """A job that comes back has the priority that it had."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    high = client.submit(kind=SubmitJobHighBg)
+    worker.grab()
+    normal = client.submit(kind=SubmitJobBg)
+    worker.close()
+    _wait_until_queued(it, client, high)
+    handles = [other.grab().handle for _ in range(2)]
+    demand(handles == [high, normal], "the job of high priority first", handles)
+    for handle in handles:
+        other.complete(handle)
+
+
+@case("requeue/status/1", SHOULD, _LOST)
+def progress(it: ServerKit) -> None:
+    """A job that comes back is known, does not run, and has no progress."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handle = client.submit(kind=SubmitJobBg)
+    worker.grab()
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    _rest(other)
+    worker.close()
+    _wait_until_queued(it, client, handle)
+    status = client.status(handle)
+    numbers = (status.numerator or b"0", status.denominator or b"0")
+    demand(status.known == b"1" and numbers == (b"0", b"0"), "known=1, and no progress", status)
+    other.complete(_next_run(it, client, other).handle)
+
+
+@case("requeue/late/1", MUST, _LOST)
+def returns(it: ServerKit) -> None:
+    """A new connection of a worker that was lost does not hold the job of the old one."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handle = client.submit()
+    worker.grab()
+    _rest(other)
+    worker.close()
+    _next_run(it, client, other)
+    again = it.worker()
+    again.send(WorkComplete(handle, b"of the first run"))
+    again.heard()
+    other.send(WorkComplete(handle, b"result"))
+    other.heard()
+    client.expect(WorkComplete, handle=handle, data=b"result")
+    client.nothing()
+
+
+@case(
+    "requeue/timeout/1",
+    INFO,
+    'CAN_DO_TIMEOUT: "mark the job as failed and notify any listening clients"',
+    known={"it is given to another worker": _GEARMANDS, _FAILS: (), "nothing": ("perl",)},
+    requires=("timeouts",),
+    slow=True,
+)
+def time_passes(it: ServerKit) -> str:
+    """What becomes of a job whose worker takes longer than its CAN_DO_TIMEOUT."""
+    client, worker, other = it.client(), it.worker(it.another("other")), it.worker()
+    worker.send(CanDoTimeout(it.function, b"1000"))
+    handle = client.submit()
+    worker.grab()
+    _rest(other)
+    if not other.is_silent(_WAIT):
+        other.run()
+        client.expect(WorkComplete, handle=handle)
+        return "it is given to another worker"
+    if any(isinstance(event, WorkFail) for event in client.settle()):
+        return _FAILS
+    worker.complete(handle)
+    return "nothing"
+
+
+@case(
+    "requeue/timeout/2",
+    SHOULD,
+    "not in the document: gearmand 1.1 and 2.0 take it for no limit",
+    requires=("timeouts",),
+    slow=True,
+)
+def no_limit(it: ServerKit) -> None:
+    """A CAN_DO_TIMEOUT of 0 is no limit."""
+    client, worker, other = it.client(), it.worker(it.another("other")), it.worker()
+    worker.send(CanDoTimeout(it.function, b"0"))
+    handle = client.submit()
+    worker.grab()
+    _rest(other)
+    demand(other.is_silent(2.0), "nothing", "something")
+    worker.complete(handle)
+    client.expect(WorkComplete, handle=handle, data=b"result")

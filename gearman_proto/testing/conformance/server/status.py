@@ -1,0 +1,221 @@
+"""What a server tells of a job that is asked about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.testing.packing import pack
+from gearman_proto.wire.packets import (
+    BY_NAME,
+    HEADER_SIZE,
+    MAGIC_REQUEST,
+    GetStatus,
+    SubmitJobBg,
+    WorkFail,
+    WorkStatus,
+    number,
+)
+
+if TYPE_CHECKING:
+    from gearman_proto.wire.packets import StatusRes, StatusResUnique
+
+_KNOWN: Final = 'STATUS_RES: "known status, this is 0 (false) or 1 (true)"'
+_STORED: Final = 'WORK_STATUS: "The job server should store this information"'
+_UNIQUE: Final = 'GET_STATUS_UNIQUE: "get status information for a submitted job"'
+_UNIQUE_NEEDS: Final = ("unique-status",)
+
+_UNKNOWN: Final = (b"0", b"0", 0, 0)
+_QUEUED: Final = (b"1", b"0", 0, 0)
+
+
+def _tells(status: StatusRes | StatusResUnique, *wanted: object) -> None:
+    """Demand what a status says. Numbers that are not known may be 0 or empty."""
+    numbers = number(status.numerator), number(status.denominator)
+    demand((status.known, status.running, *numbers) == wanted, f"{wanted}", status)
+
+
+@case("status/handle/1", MUST, _KNOWN)
+def unknown(it: ServerKit) -> None:
+    """A job that the server has never heard of is not known, and does not run."""
+    _tells(it.client().status(b"H:conformance:status"), *_UNKNOWN)
+
+
+@case("status/handle/2", MUST, _KNOWN)
+def queued(it: ServerKit) -> None:
+    """A job that waits is known, and does not run; anybody may ask."""
+    client, other = it.client(), it.client()
+    handle = client.submit(kind=SubmitJobBg)
+    for each in (client, other):
+        _tells(each.status(handle), *_QUEUED)
+    it.worker().run()
+
+
+@case("status/handle/3", MUST, _KNOWN)
+def running(it: ServerKit) -> None:
+    """A job that a worker has is known, and runs."""
+    client, worker, handle = it.running(background=True)
+    _tells(client.status(handle), b"1", b"1", 0, 0)
+    worker.complete(handle)
+
+
+@case("status/handle/4", SHOULD, _STORED)
+def progress(it: ServerKit) -> None:
+    """The status of a job that runs has the numbers of the latest WORK_STATUS."""
+    client, worker, handle = it.running(background=True)
+    for numerator in (b"1", b"25"):
+        worker.send(WorkStatus(handle, numerator, b"100"))
+        worker.nothing()
+        _tells(client.status(handle), b"1", b"1", int(numerator), 100)
+    worker.complete(handle)
+
+
+@case("status/handle/5", MUST, 'STATUS_RES: "to see if the job has been completed"')
+def ended(it: ServerKit) -> None:
+    """A job that has ended is not known any more."""
+    client, worker, handle = it.running(background=True)
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    worker.complete(handle)
+    _tells(client.status(handle), *_UNKNOWN)
+
+
+@case(
+    "status/handle/6",
+    SHOULD,
+    "not in the document: gearmand 1.1 and 2.0 queue the job again, and forget its progress",
+    known={"the job is not run again": ("perl",)},
+)
+def lost(it: ServerKit) -> str | None:
+    """A job whose worker was lost waits again, and has made no progress."""
+    client, worker, handle = it.running(background=True)
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    worker.nothing()
+    worker.close()
+    it.until(lambda: client.status(handle).running == b"0", "a job that does not run any more")
+    if (status := client.status(handle)).known == b"0":
+        return "the job is not run again"
+    _tells(status, *_QUEUED)
+    it.worker().run()
+    return None
+
+
+@case("status/handle/7", MUST, 'STATUS_RES: "NULL byte terminated job handle"')
+def several(it: ServerKit) -> None:
+    """Each answer has the handle that was asked about, and comes in the order of the questions."""
+    client, worker = it.client(), it.worker()
+    handles = [client.submit(kind=SubmitJobBg) for _ in range(3)]
+    worker.grab()
+    asked = [handles[2], b"H:conformance:status", handles[0], handles[1]]
+    client.send_anyway(*[GetStatus(handle) for handle in asked])
+    heads = [client.packet()[HEADER_SIZE:].rsplit(b"\0", 2)[0] for _ in asked]
+    known = [(b"1", b"0"), (b"0", b"0"), (b"1", b"1"), (b"1", b"0")]
+    wanted = [b"\0".join((handle, *bits)) for handle, bits in zip(asked, known, strict=True)]
+    demand(heads == wanted, f"{wanted}", heads)
+    worker.complete(handles[0])
+    for _ in range(2):
+        worker.run()
+
+
+@case("status/handle/8", MUST, 'STATUS_RES: "to see if the job has been completed"')
+def failed(it: ServerKit) -> None:
+    """A job that has failed is not known any more."""
+    client, worker, handle = it.running(background=True)
+    worker.send(WorkFail(handle))
+    worker.nothing()
+    _tells(client.status(handle), *_UNKNOWN)
+
+
+@case("status/unique/1", SHOULD, _UNIQUE, requires=_UNIQUE_NEEDS)
+def unknown_unique(it: ServerKit) -> None:
+    """A unique that no job has is not known, and nobody waits for it."""
+    status = it.client().status_unique(it.another("nobody"))
+    _tells(status, *_UNKNOWN)
+    demand(number(status.clients) == 0, "no clients", status)
+
+
+@case("status/unique/2", SHOULD, _UNIQUE, requires=_UNIQUE_NEEDS)
+def by_unique(it: ServerKit) -> None:
+    """Asked by its unique, a job has the same status as by its handle, until it has ended."""
+    client, worker, unique = it.client(), it.worker(), it.another("u")
+    handle = client.submit(unique=unique, kind=SubmitJobBg)
+    _tells(client.status_unique(unique), *_QUEUED)
+    worker.grab()
+    worker.send(WorkStatus(handle, b"1", b"4"))
+    worker.nothing()
+    _tells(client.status_unique(unique), b"1", b"1", 1, 4)
+    worker.complete(handle)
+    _tells(client.status_unique(unique), *_UNKNOWN)
+
+
+@case(
+    "status/unique/3",
+    SHOULD,
+    'STATUS_RES_UNIQUE: "Count of clients waiting"',
+    requires=("unique-status", "coalescing"),
+)
+def clients(it: ServerKit) -> None:
+    """The status of a unique says how many clients wait for the job; background ones do not."""
+    lines, unique = [it.client() for _ in range(3)], it.another("u")
+    lines[0].submit(unique=unique, kind=SubmitJobBg)
+    for count, line in enumerate(lines):
+        status = line.status_unique(unique)
+        demand(number(status.clients) == count, f"{count} clients", status)
+        line.submit(unique=unique)
+    it.worker().run()
+
+
+@case(
+    "status/unique/4",
+    INFO,
+    'STATUS_RES_UNIQUE: "NULL byte terminated job handle"; gearmand 1.1 and 2.0 send the unique',
+    known={"the unique": ("gearmand-1.1", "gearmand-2.0"), "the handle": ()},
+    requires=_UNIQUE_NEEDS,
+)
+def first_of_unique(it: ServerKit) -> str:
+    """Whether the answer to GET_STATUS_UNIQUE begins with the unique or with the handle."""
+    client, unique = it.client(), it.another("u")
+    handle = client.submit(unique=unique, kind=SubmitJobBg)
+    client.send_raw(pack(BY_NAME["GET_STATUS_UNIQUE"], [unique], MAGIC_REQUEST))
+    first = client.packet()[HEADER_SIZE:].split(b"\0")[0]
+    it.worker().run()
+    demand(first in (unique, handle), f"{unique!r} or {handle!r}", first)
+    return "the unique" if first == unique else "the handle"
+
+
+@case(
+    "status/numbers/1",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 send 0, Perl's and gear's server send nothing",
+    known={"0": ("gearmand-1.1", "gearmand-2.0"), "empty": ("perl",), "something else": ()},
+)
+def unreported(it: ServerKit) -> str:
+    """What the numbers of a status are of which nothing was reported."""
+    client = it.client()
+    handle = client.submit(kind=SubmitJobBg)
+    status = client.status(handle)
+    it.worker().run()
+    numbers = {(b"0", b"0"): "0", (b"", b""): "empty"}
+    return numbers.get((status.numerator, status.denominator), "something else")
+
+
+@case(
+    "status/numbers/2",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 count from 2 to the 32nd downwards",
+    known={
+        "4294967295": ("gearmand-1.1", "gearmand-2.0"),
+        "0": (),
+        "as it was sent": ("perl",),
+        "something else": (),
+    },
+)
+def negative(it: ServerKit) -> str:
+    """What a progress of -1 is in a status."""
+    client, worker, handle = it.running(background=True)
+    worker.send_anyway(WorkStatus(handle, b"-1", b"100"))
+    worker.settle()
+    numerator = client.status(handle).numerator.decode()
+    worker.complete(handle)
+    kinds = {"4294967295": "4294967295", "0": "0", "-1": "as it was sent"}
+    return kinds.get(numerator, "something else")

@@ -1,0 +1,470 @@
+"""How jobs are submitted."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.testing.packing import pack
+from gearman_proto.wire.packets import (
+    BY_NAME,
+    MAGIC_REQUEST,
+    EchoReq,
+    GrabJobAll,
+    JobAssignAll,
+    JobCreated,
+    Noop,
+    SubmitJob,
+    SubmitJobBg,
+    SubmitJobEpoch,
+    SubmitJobHigh,
+    SubmitJobHighBg,
+    SubmitJobLow,
+    SubmitJobLowBg,
+    SubmitJobSched,
+    SubmitReduceJob,
+    WorkComplete,
+    WorkData,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+
+if TYPE_CHECKING:
+    from gearman_proto.wire.packets import PlainSubmit
+
+_CREATED: Final = 'SUBMIT_JOB: "assign a job handle and respond with a JOB_CREATED packet"'
+_DETACHED: Final = 'SUBMIT_JOB_BG: "the client is not updated with status or notified"'
+_BYTES: Final = 'SUBMIT_JOB: "Opaque data that is given to the function as an argument"'
+_EPOCH: Final = 'SUBMIT_JOB_EPOCH: "Just like SUBMIT_JOB_BG, but run job at given time"'
+_REDUCE: Final = (
+    'SUBMIT_REDUCE_JOB: "adds a reducer argument"; in gearmand 1.1 and 2.0 and in libgearman an '
+    "empty argument follows it"
+)
+#: The most bytes that the handle of a job has, and that a unique may have.
+_HANDLE: Final = 63
+
+
+def _is_run(it: ServerKit, kind: type[PlainSubmit], *, background: bool) -> None:
+    """Demand that a job is taken and run, and that only a foreground client gets its result."""
+    client, worker = it.client(), it.worker()
+    handle = client.submit(kind=kind)
+    job = worker.run()
+    demand(job.handle == handle, f"the job {handle.decode()}", job)
+    if not background:
+        client.expect(WorkComplete, handle=handle, data=b"result")
+    client.nothing()
+
+
+@case("submit/plain/1", MUST, _CREATED)
+def plain(it: ServerKit) -> None:
+    """SUBMIT_JOB is answered with JOB_CREATED; the job is run, and the client gets its result."""
+    _is_run(it, SubmitJob, background=False)
+
+
+@case("submit/plain/2", MUST, _CREATED)
+def plain_background(it: ServerKit) -> None:
+    """SUBMIT_JOB_BG is answered with JOB_CREATED; the job is run, and the client hears no more."""
+    _is_run(it, SubmitJobBg, background=True)
+
+
+@case("submit/plain/3", MUST, _CREATED)
+def high(it: ServerKit) -> None:
+    """SUBMIT_JOB_HIGH is answered with JOB_CREATED, and the client gets the result."""
+    _is_run(it, SubmitJobHigh, background=False)
+
+
+@case("submit/plain/4", MUST, _CREATED)
+def high_background(it: ServerKit) -> None:
+    """SUBMIT_JOB_HIGH_BG is answered with JOB_CREATED, and the client hears no more."""
+    _is_run(it, SubmitJobHighBg, background=True)
+
+
+@case("submit/plain/5", MUST, _CREATED)
+def low(it: ServerKit) -> None:
+    """SUBMIT_JOB_LOW is answered with JOB_CREATED, and the client gets the result."""
+    _is_run(it, SubmitJobLow, background=False)
+
+
+@case("submit/plain/6", MUST, _CREATED)
+def low_background(it: ServerKit) -> None:
+    """SUBMIT_JOB_LOW_BG is answered with JOB_CREATED, and the client hears no more."""
+    _is_run(it, SubmitJobLowBg, background=True)
+
+
+@case("submit/background/1", MUST, _DETACHED)
+def detached(it: ServerKit) -> None:
+    """The client of a background job gets nothing of the progress and end of the job."""
+    client, worker, handle = it.running(background=True)
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    worker.complete(handle)
+    client.nothing()
+    handle = client.submit(kind=SubmitJobBg)
+    worker.grab()
+    worker.send(WorkFail(handle))
+    worker.nothing()
+    client.nothing()
+
+
+@case("submit/background/2", MUST, _DETACHED, requires=("data",))
+def detached_from_data(it: ServerKit) -> None:
+    """The client of a background job gets neither WORK_DATA nor WORK_WARNING."""
+    client, worker, handle = it.running(background=True)
+    worker.send(WorkData(handle, b"part"), WorkWarning(handle, b"warning"))
+    worker.complete(handle)
+    client.nothing()
+
+
+@case("submit/handle/1", MUST, _CREATED)
+def handles(it: ServerKit) -> None:
+    """Each job has a handle of its own, whichever connection has submitted it."""
+    clients, worker = [it.client(), it.client()], it.worker()
+    made = [client.submit(kind=SubmitJobBg) for client in clients * 5]
+    demand(len(set(made)) == len(made), "ten handles", made)
+    given = [worker.run().handle for _ in made]
+    demand(given == made, "the handles that were told the clients", given)
+
+
+@case(
+    "submit/handle/2",
+    MUST,
+    'Binary Packet: "must not be longer than 64 bytes, including NULL terminator"',
+)
+def size_of_handle(it: ServerKit) -> None:
+    """The handle of a job has from 1 to 63 bytes."""
+    handle = it.client().submit(kind=SubmitJobBg)
+    it.worker().run()
+    demand(0 < len(handle) <= _HANDLE, f"from 1 to {_HANDLE} bytes", handle)
+
+
+@case("submit/handle/3", SHOULD, "not in the document: lists of jobs and `cancel job` need it")
+def words(it: ServerKit) -> None:
+    """The handle of a job has no blanks or control characters, so that it is a word of a text."""
+    handle = it.client().submit(kind=SubmitJobBg)
+    it.worker().run()
+    odd = [byte for byte in handle if byte <= ord(" ") or byte == 127]
+    demand(not odd, "no blanks or control characters", handle)
+
+
+@case(
+    "submit/handle/4",
+    INFO,
+    "not in the document: clients of libgearman 2.0 mix up handles one of which begins another",
+    known={
+        "all of one length": (),
+        "of several lengths": (),
+        "one is the beginning of another": (),
+    },
+)
+def beginnings(it: ServerKit) -> str:
+    """How the handles of thirty jobs in a row look beside each other."""
+    client, worker = it.client(), it.worker()
+    made = sorted(client.submit(kind=SubmitJobBg) for _ in range(30))
+    for _ in made:
+        worker.run()
+    if len({len(handle) for handle in made}) == 1:
+        return "all of one length"
+    pairs = itertools.pairwise(made)
+    begins = any(second.startswith(first) for first, second in pairs)
+    return "one is the beginning of another" if begins else "of several lengths"
+
+
+@case(
+    "submit/order/1", MUST, "not in the document: JOB_CREATED does not say which submit it answers"
+)
+def order(it: ServerKit) -> None:
+    """Submits that come at once are answered in their order."""
+    client, worker = it.client(), it.worker()
+    payloads = [b"%d" % number for number in range(20)]
+    client.send(*[SubmitJobBg(it.function, b"", data) for data in payloads])
+    made = [client.expect(JobCreated).handle for _ in payloads]
+    given = {job.data: job.handle for job in (worker.run() for _ in payloads)}
+    wanted = dict(zip(payloads, made, strict=True))
+    demand(given == wanted, f"the jobs as they were answered: {wanted}", str(given))
+
+
+@case(
+    "submit/order/2",
+    MUST,
+    'ERROR: "whenever the server encounters an error"',
+    known={"there is no ERROR": ()},
+)
+def error_between(it: ServerKit) -> str | None:
+    """The ERROR that a packet gets comes between the answers to those before and after it."""
+    client, worker = it.client(), it.worker()
+    client.send_anyway(
+        SubmitJobBg(it.function, it.another("1"), b"data"),
+        Noop(),
+        SubmitJobBg(it.function, it.another("2"), b"data"),
+    )
+    came = [client.reaction() for _ in range(2)]
+    worker.run()
+    worker.run()
+    if came == ["JOB_CREATED", "JOB_CREATED"]:
+        client.nothing()
+        return "there is no ERROR"
+    came.append(client.reaction())
+    demand(came == ["JOB_CREATED", "ERROR", "JOB_CREATED"], "JOB_CREATED, ERROR, JOB_CREATED", came)
+    return None
+
+
+@case("submit/order/3", MUST, "not in the document: no client can do with a handle it was not told")
+def created_first(it: ServerKit) -> None:
+    """JOB_CREATED comes before anything else about the job, however fast the worker is."""
+    client, worker = it.client(), it.worker()
+    for _ in range(10):
+        client.send(SubmitJob(it.function, b"", b"data"))
+        worker.send(WorkComplete(worker.soon().handle, b"result"))
+        handle = client.expect(JobCreated).handle
+        client.expect(WorkComplete, handle=handle, data=b"result")
+
+
+@case(
+    "submit/order/4", MUST, 'the example: "could have multiple jobs being run over a single socket"'
+)
+def interleaved(it: ServerKit) -> None:
+    """Jobs of one connection may end in any order, and each result comes with its job's handle."""
+    client, worker = it.client(), it.worker()
+    made = [client.submit(b"%d" % number) for number in range(5)]
+    jobs = {job.handle: job.data for job in (worker.grab() for _ in made)}
+    for handle in reversed(made):
+        worker.send(WorkStatus(handle, b"1", b"2"))
+        worker.complete(handle, jobs[handle])
+    for number in reversed(range(5)):
+        client.expect(WorkStatus, handle=made[number])
+        client.expect(WorkComplete, handle=made[number], data=b"%d" % number)
+    client.nothing()
+
+
+@case("submit/payload/1", MUST, _BYTES)
+def payload(it: ServerKit) -> None:
+    """The data of a job comes to its worker as it was sent, whatever bytes they are."""
+    client, worker = it.client(), it.worker()
+    for data in (bytes(range(256)), b"\0", b"\0\0a\0", b"\0REQ\0\0\0\x10\0\0\0\0", b"a\r\nb\n"):
+        client.submit(data, kind=SubmitJobBg)
+        job = worker.run()
+        demand(job.data == data, f"{data!r}", job)
+
+
+@case("submit/payload/2", MUST, 'WORK_COMPLETE: "Opaque data that is returned to the client"')
+def result(it: ServerKit) -> None:
+    """The result comes to the client as the worker has sent it, whatever bytes they are."""
+    client, worker = it.client(), it.worker()
+    for data in (bytes(range(256)), b"\0", b"\0\0a\0", b"\0RES\0\0\0\x10\0\0\0\0", b"a\r\nb\n"):
+        handle = client.submit()
+        worker.run(data)
+        client.expect(WorkComplete, handle=handle, data=data)
+
+
+@case("submit/function/1", MUST, 'SUBMIT_JOB: "function name"')
+def other_function(it: ServerKit) -> None:
+    """A job is given to workers of its function only, not to those of a longer or shorter name."""
+    client, workers = it.client(), [it.worker(it.function[:-1]), it.worker(it.another("more"))]
+    client.submit(kind=SubmitJobBg)
+    for worker in workers:
+        worker.grab_nothing()
+    job = it.worker().run()
+    demand(job.function == it.function, f"{it.function!r}", job)
+
+
+@case("submit/function/2", SHOULD, "not in the document: gearmand 1.1 and 2.0 compare bytes")
+def case_of_letters(it: ServerKit) -> None:
+    """Names of functions that differ in the case of a letter are two functions."""
+    client, worker = it.client(), it.worker(it.function.upper())
+    client.submit(kind=SubmitJobBg)
+    worker.grab_nothing()
+    it.worker().run()
+
+
+@case(
+    "submit/function/3",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 take it as any other name",
+    known={
+        "it is a function": ("gearmand-1.1", "gearmand-2.0"),
+        "refused with ERROR": ("perl",),
+        "the connection is closed": (),
+        "not answered": (),
+    },
+)
+def empty_function(it: ServerKit) -> str:
+    """What a server does with a job whose function has an empty name."""
+    client = it.client()
+    client.send(SubmitJobBg(b"", it.another("unique"), b"data"))
+    answers = {"ERROR": "refused with ERROR", "closed": "the connection is closed"}
+    if (reaction := client.reaction()) != "JOB_CREATED":
+        return answers.get(reaction, "not answered")
+    it.worker(b"").run()
+    return "it is a function"
+
+
+@case(
+    "submit/unique/1",
+    MUST,
+    'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"',
+    requires=("grab-uniq",),
+)
+def unique(it: ServerKit) -> None:
+    """The unique of a job comes to its worker as it was sent, if it has no more than 63 bytes."""
+    client, worker = it.client(), it.worker()
+    for sent in (b"", it.another("u")[-63:], it.another("\x80 \t").ljust(63, b"u")[-63:]):
+        client.submit(unique=sent, kind=SubmitJobBg)
+        job = worker.run()
+        demand(job.unique == sent, f"{sent!r}", job)
+
+
+def _long_unique(it: ServerKit, size: int) -> str:
+    """Submit a job with a long unique, and return what comes of it."""
+    client, worker, sent = it.client(), it.worker(), it.function[-40:].ljust(size, b"u")
+    client.send_raw(pack(BY_NAME["SUBMIT_JOB_BG"], [it.function, sent, b"data"], MAGIC_REQUEST))
+    answers = {"ERROR": "refused with ERROR", "closed": "the connection is closed"}
+    if (reaction := client.reaction()) != "JOB_CREATED":
+        return answers.get(reaction, "not answered")
+    job = worker.run()
+    return "kept" if (job.unique, job.data) == (sent, b"data") else "cut"
+
+
+@case(
+    "submit/unique/2",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 keep 63 bytes, and a NUL more is before the data",
+    known={
+        "kept": ("perl",),
+        "cut": ("gearmand-1.1", "gearmand-2.0"),
+        "refused with ERROR": (),
+        "the connection is closed": (),
+        "not answered": (),
+    },
+    requires=("grab-uniq",),
+)
+def unique_of_64(it: ServerKit) -> str:
+    """What becomes of a unique of 64 bytes."""
+    return _long_unique(it, 64)
+
+
+@case(
+    "submit/unique/3",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 answer with ERROR ARGUMENT_TOO_LARGE",
+    known={
+        "kept": ("perl",),
+        "cut": (),
+        "refused with ERROR": ("gearmand-1.1", "gearmand-2.0"),
+        "the connection is closed": (),
+        "not answered": (),
+    },
+    requires=("grab-uniq",),
+)
+def unique_of_65(it: ServerKit) -> str:
+    """What becomes of a unique of 65 bytes."""
+    return _long_unique(it, 65)
+
+
+@case("submit/leaving/1", SHOULD, "not in the document: gearmand 1.1 and 2.0 carry them out")
+def leaves_at_once(it: ServerKit) -> None:
+    """A background job is run though its client has closed the connection behind the submit."""
+    worker, client = it.worker(), it.client()
+    worker.sleep()
+    client.send(SubmitJobBg(it.function, it.another("unique"), it.another("data")))
+    client.close()
+    worker.expect(Noop)
+    job = worker.run()
+    demand(job.data == it.another("data"), "that job", job)
+
+
+@case("submit/epoch/1", SHOULD, _EPOCH, requires=("epoch",))
+def past(it: ServerKit) -> None:
+    """A job for a time that is past is run as a background job is."""
+    client, worker = it.client(), it.worker()
+    for epoch in (b"0", b"1", b"%d" % (it.wall() - 3600)):
+        client.send(SubmitJobEpoch(it.function, b"", epoch, b"data"))
+        handle = client.expect(JobCreated).handle
+        job = worker.run()
+        demand((job.handle, job.data) == (handle, b"data"), f"the job {handle.decode()}", job)
+        client.nothing()
+
+
+@case("submit/epoch/2", SHOULD, _EPOCH, requires=("epoch",), slow=True)
+def due(it: ServerKit) -> None:
+    """A job for later is not given out before its time, and is given out then."""
+    client, worker, epoch = it.client(), it.worker(), int(it.wall()) + 2
+    client.send(SubmitJobEpoch(it.function, b"", b"%d" % epoch, b"data"))
+    handle = client.expect(JobCreated).handle
+    while worker.is_silent(0.1) and it.wall() < epoch - 0.3:
+        worker.grab_nothing()
+        status = client.status(handle)
+        demand((status.known, status.running) == (b"1", b"0"), "a job that waits", status)
+    worker.is_silent(epoch + 1.1 - it.wall())
+    demand(worker.run().handle == handle, f"the job {handle.decode()}", "another")
+
+
+@case(
+    "submit/epoch/3",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 do not answer, and close some of the connections",
+    known={
+        "taken": (),
+        "refused with ERROR": (),
+        "not answered": (),
+        "the connection is closed": (),
+    },
+    requires=("epoch", "echo"),
+)
+def out_of_range(it: ServerKit) -> str:
+    """What becomes of a job for a time that does not fit 64 bits."""
+    client = it.client()
+    client.send_anyway(SubmitJobEpoch(it.function, b"", b"9" * 30, b"data"), EchoReq(b"behind"))
+    return {
+        "JOB_CREATED": "taken",
+        "ERROR": "refused with ERROR",
+        "closed": "the connection is closed",
+    }.get(client.reaction(), "not answered")
+
+
+@case(
+    "submit/sched/1",
+    INFO,
+    'SUBMIT_JOB_SCHED: "This is not currently used and may be removed"',
+    known={
+        "taken": (),
+        "refused with ERROR": ("gearmand-1.1", "gearmand-2.0", "perl"),
+        "the connection is closed": (),
+        "not answered": (),
+    },
+)
+def sched(it: ServerKit) -> str:
+    """What a server does with SUBMIT_JOB_SCHED."""
+    client = it.client()
+    when = (b"0", b"0", b"1", b"1", b"0")
+    client.send_anyway(SubmitJobSched(it.function, b"", *when, b"data"))
+    return {
+        "JOB_CREATED": "taken",
+        "ERROR": "refused with ERROR",
+        "closed": "the connection is closed",
+    }.get(client.reaction(), "not answered")
+
+
+@case("submit/reduce/1", SHOULD, _REDUCE, requires=("reduce", "grab-all", "grab-uniq"))
+def reduce(it: ServerKit) -> None:
+    """The reducer of a job comes to a worker that asks with GRAB_JOB_ALL."""
+    client, worker = it.client(), it.worker()
+    client.send(SubmitReduceJob(it.function, it.another("u"), b"reducer", b"", b"da\0ta"))
+    handle = client.expect(JobCreated).handle
+    worker.send(GrabJobAll())
+    job = worker.expect(JobAssignAll, handle=handle, function=it.function, data=b"da\0ta")
+    demand((job.unique, job.reducer) == (it.another("u"), b"reducer"), "unique and reducer", job)
+    worker.complete(handle)
+    client.expect(WorkComplete, handle=handle, data=b"result")
+
+
+@case("submit/reduce/2", SHOULD, _REDUCE, requires=("reduce", "grab-uniq"))
+def reduce_unasked(it: ServerKit) -> None:
+    """A job with a reducer is like any other for a worker that asks with GRAB_JOB_UNIQ."""
+    client, worker = it.client(), it.worker()
+    client.send(SubmitReduceJob(it.function, it.another("u"), b"reducer", b"", b"da\0ta"))
+    handle = client.expect(JobCreated).handle
+    job = worker.run()
+    demand((job.handle, job.unique, job.data) == (handle, it.another("u"), b"da\0ta"), "it", job)
+    client.expect(WorkComplete, handle=handle, data=b"result")

@@ -1,0 +1,263 @@
+"""Lines of text: what admins ask and command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gearman_proto.testing.conformance.capabilities import is_unknown, knows
+from gearman_proto.testing.conformance.case import INFO, SHOULD, Unsupported, demand
+from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.wire.packets import (
+    CanDo,
+    SetClientId,
+    SubmitJobBg,
+    SubmitJobHighBg,
+    SubmitJobLowBg,
+    TextLine,
+    WorkComplete,
+    WorkFail,
+)
+
+if TYPE_CHECKING:
+    from gearman_proto.testing.conformance.server_kit import Line
+
+_VERSION: Final = 'version: "Send back the version of the server"'
+_STATUS: Final = 'status: "FUNCTION\\tTOTAL\\tRUNNING\\tAVAILABLE_WORKERS"'
+_PRIORITY: Final = "prioritystatus: the number of queued jobs by priority"
+_WORKERS: Final = 'workers: "FD IP-ADDRESS CLIENT-ID : FUNCTION ..."'
+_GEARMAND: Final = "not in the document: gearmand 1.1 and 2.0 do"
+
+
+def _row(admin: Line, command: bytes, function: bytes) -> list[bytes]:
+    """Return the numbers of a function in a list, or none if it is not there."""
+    rows = [line.split(b"\t") for line in admin.list(command)]
+    return next((row[1:] for row in rows if row[0] == function), [])
+
+
+def _demand_ok(admin: Line, command: bytes) -> None:
+    """Give a command that not all servers have."""
+    reply = admin.text(command)
+    if is_unknown(reply):
+        raise Unsupported(f"it does not know {command.decode()}")
+    demand(reply.startswith(b"OK"), "OK", reply)
+
+
+@case("text/version/1", SHOULD, _VERSION, requires=("text",))
+def version(it: ServerKit) -> None:
+    """`version` is answered with one line, whether its own line ends in CR LF or in LF."""
+    admin = it.admin()
+    reply = admin.text(b"version")
+    demand(reply.strip(), "a version", reply)
+    admin.send(TextLine(b"version", b"\n"))
+    line = admin.expect(TextLine)
+    demand(line.line + line.ending == reply, f"{reply!r} again", line)
+    admin.nothing()
+
+
+@case(
+    "text/version/2",
+    INFO,
+    _VERSION,
+    known={"behind OK": ("gearmand-1.1", "gearmand-2.0"), "alone": ("perl",)},
+    requires=("text",),
+)
+def form_of_version(it: ServerKit) -> str:
+    """Whether the version stands behind OK, or alone."""
+    return "behind OK" if it.admin().text(b"version").startswith(b"OK ") else "alone"
+
+
+@case("text/status/1", SHOULD, _STATUS, requires=("status",))
+def status(it: ServerKit) -> None:
+    """`status` lists a function with how many jobs it has, how many run, and its workers."""
+    client, worker, other, admin = it.client(), it.worker(), it.worker(), it.admin()
+    rows = [_row(admin, b"status", it.function)]
+    handles = [client.submit(kind=SubmitJobBg) for _ in range(3)]
+    rows.append(_row(admin, b"status", it.function))
+    worker.grab()
+    rows.append(_row(admin, b"status", it.function))
+    worker.complete(handles[0])
+    for _ in range(2):
+        other.run()
+    rows.append(_row(admin, b"status", it.function))
+    wanted = [[b"0", b"0", b"2"], [b"3", b"0", b"2"], [b"3", b"1", b"2"], [b"0", b"0", b"2"]]
+    demand(rows == wanted, f"{wanted}", rows)
+
+
+@case("text/status/2", SHOULD, _STATUS, requires=("status",))
+def status_without_workers(it: ServerKit) -> None:
+    """`status` lists a function that has jobs and no worker."""
+    it.client().submit(kind=SubmitJobBg)
+    row = _row(it.admin(), b"status", it.function)
+    it.worker().run()
+    demand(row == [b"1", b"0", b"0"], "a job and no workers", row)
+
+
+@case("text/prioritystatus/1", SHOULD, _PRIORITY, requires=("text",))
+def prioritystatus(it: ServerKit) -> None:
+    """`prioritystatus` lists how many jobs of a function wait, by priority, and its workers."""
+    client, worker, admin = it.client(), it.worker(), it.admin()
+    if not knows(it, b"prioritystatus"):
+        raise Unsupported("it does not know prioritystatus")
+    kinds = (SubmitJobLowBg, SubmitJobBg, SubmitJobHighBg, SubmitJobHighBg, SubmitJobHighBg)
+    for kind in kinds:
+        client.submit(kind=kind)
+    handle = worker.grab().handle
+    row = _row(admin, b"prioritystatus", it.function)
+    worker.complete(handle)
+    for _ in kinds[1:]:
+        worker.run()
+    demand(row == [b"2", b"1", b"1", b"1"], "two high, one normal, one low, one worker", row)
+
+
+@case("text/workers/1", SHOULD, _WORKERS, requires=("workers",))
+def workers(it: ServerKit) -> None:
+    """`workers` lists a connection with its id and its functions."""
+    worker, admin, name = it.worker(), it.admin(), it.another("id")
+    worker.send(SetClientId(name), CanDo(it.another("other")))
+    worker.nothing()
+    found = [line.split(b" ") for line in admin.list(b"workers") if b" " + name + b" :" in line]
+    demand(len(found) == 1, f"one line of {name!r}", found)
+    number, _, _, colon, *functions = [word for word in found[0] if word]
+    demand(number.isdigit() and colon == b":", "a number, an address, an id and a colon", found)
+    wanted = {it.function, it.another("other")}
+    demand(set(functions) == wanted, f"the functions {wanted}", functions)
+
+
+@case("text/unknown/1", SHOULD, _GEARMAND, requires=("text",))
+def unknown(it: ServerKit) -> None:
+    """A command that is not known is answered with a line that begins with ERR; all goes on."""
+    admin = it.admin()
+    for command in (b"conformance", b"conformance of servers", b"VERSIONS"):
+        reply = admin.text(command)
+        demand(reply.startswith(b"ERR"), "ERR and more", reply)
+    demand(admin.text(b"version"), "a version", "nothing")
+    admin.nothing()
+
+
+@case("text/maxqueue/1", SHOULD, 'maxqueue: "a single line with "OK""', requires=("maxqueue",))
+def maxqueue(it: ServerKit) -> None:
+    """`maxqueue` with no number, with one and with three is answered with OK."""
+    it.worker()
+    admin = it.admin()
+    for sizes in (b"", b" 10", b" 10 20 30", b" 0"):
+        reply = admin.text(b"maxqueue " + it.function + sizes)
+        demand(reply.rstrip() == b"OK", "OK", reply)
+    admin.nothing()
+
+
+@case("text/cancel/1", SHOULD, _GEARMAND, requires=("cancel",))
+def cancel_unknown(it: ServerKit) -> None:
+    """`cancel job` of a job that is not known is answered with a line that begins with ERR."""
+    reply = it.admin().text(b"cancel job H:conformance:nobody")
+    demand(reply.startswith(b"ERR"), "ERR and more", reply)
+
+
+@case("text/cancel/2", SHOULD, _GEARMAND, requires=("cancel",))
+def cancel_queued(it: ServerKit) -> None:
+    """`cancel job` of a job that waits gets OK; the client gets WORK_FAIL, and it is not run."""
+    client, worker, admin = it.client(), it.worker(), it.admin()
+    handle = client.submit()
+    reply = admin.text(b"cancel job " + handle)
+    demand(reply.rstrip() == b"OK", "OK", reply)
+    client.expect(WorkFail, handle=handle)
+    worker.grab_nothing()
+    client.nothing()
+
+
+@case(
+    "text/cancel/3",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 send WORK_FAIL, and then the result as well",
+    known={
+        "the client is told, and gets no result": (),
+        "the client is told, and gets the result as well": ("gearmand-1.1", "gearmand-2.0"),
+        "it is refused": (),
+    },
+    requires=("cancel",),
+)
+def cancel_running(it: ServerKit) -> str:
+    """What becomes of a job that runs when it is cancelled."""
+    client, worker, admin = it.client(), it.worker(), it.admin()
+    handle = client.submit()
+    worker.grab()
+    ok = admin.text(b"cancel job " + handle).startswith(b"OK")
+    worker.send(WorkComplete(handle, b"result"))
+    worker.settle()
+    came = client.settle()
+    if not ok:
+        return "it is refused"
+    demand(came[:1] == [WorkFail(handle)], "a WORK_FAIL", came)
+    more = "and gets the result as well" if came[1:] else "and gets no result"
+    return f"the client is told, {more}"
+
+
+@case("text/function/1", SHOULD, _GEARMAND, requires=("text", "status"))
+def create(it: ServerKit) -> None:
+    """`create function` puts a function into the list, and `drop function` takes it out."""
+    admin = it.admin()
+    _demand_ok(admin, b"create function " + it.function)
+    row = _row(admin, b"status", it.function)
+    demand(row == [b"0", b"0", b"0"], "a function with nothing", row)
+    _demand_ok(admin, b"drop function " + it.function)
+    row = _row(admin, b"status", it.function)
+    demand(not row, "no such function any more", row)
+
+
+@case("text/function/2", SHOULD, _GEARMAND, requires=("text", "status"))
+def drop_in_use(it: ServerKit) -> None:
+    """`drop function` of a function that has a worker is refused with ERR."""
+    admin, worker = it.admin(), it.worker()
+    _demand_ok(admin, b"create function " + it.another("known"))
+    reply = admin.text(b"drop function " + it.function)
+    demand(reply.startswith(b"ERR"), "ERR and more", reply)
+    _demand_ok(admin, b"drop function " + it.another("known"))
+    it.client().submit(kind=SubmitJobBg)
+    worker.run()
+
+
+@case("text/jobs/1", SHOULD, _GEARMAND, requires=("text",))
+def show_jobs(it: ServerKit) -> None:
+    """`show jobs` lists the handles of the jobs, and `show unique jobs` their uniques."""
+    admin, client, worker, unique = it.admin(), it.client(), it.worker(), it.another("u")
+    if not knows(it, b"show conformance"):
+        raise Unsupported("it does not know show")
+    handle = client.submit(unique=unique, kind=SubmitJobBg)
+    jobs = [line.split(b"\t")[0] for line in admin.list(b"show jobs")]
+    demand(handle in jobs, f"{handle!r}", jobs)
+    uniques = admin.list(b"show unique jobs")
+    demand(unique in uniques, f"{unique!r}", uniques)
+    worker.run()
+    jobs = [line.split(b"\t")[0] for line in admin.list(b"show jobs")]
+    demand(handle not in jobs, f"{handle!r} no more", jobs)
+
+
+@case(
+    "text/words/1",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 take any case",
+    known={"any case": ("gearmand-1.1", "gearmand-2.0", "perl"), "small letters only": ()},
+    requires=("text",),
+)
+def case_of_letters(it: ServerKit) -> str:
+    """Whether the words of commands may be written in capitals."""
+    reply = it.admin().text(b"VERSION")
+    return "small letters only" if reply.startswith(b"ERR") else "any case"
+
+
+@case(
+    "text/words/2",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 close the connection",
+    known={
+        "the connection is closed": ("gearmand-1.1", "gearmand-2.0"),
+        "refused with ERR": ("perl",),
+        "not answered": (),
+    },
+    requires=("text",),
+)
+def six_words(it: ServerKit) -> str:
+    """What a server does with a command of six words."""
+    admin = it.admin()
+    admin.send_anyway(TextLine(b"conformance 2 3 4 5 6"))
+    answers = {"closed": "the connection is closed", "silence": "not answered"}
+    return answers.get(admin.reaction(), "refused with ERR")

@@ -1,0 +1,313 @@
+"""How packets are cut, and what becomes of bytes that are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.testing.packing import pack, pack_event
+from gearman_proto.wire.packets import (
+    BY_NAME,
+    HEADER,
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    AllYours,
+    EchoReq,
+    EchoRes,
+    Error,
+    GetStatus,
+    JobCreated,
+    Noop,
+    OptionReq,
+    OptionRes,
+    StatusRes,
+    SubmitJob,
+    SubmitJobBg,
+    TextLine,
+    WorkComplete,
+)
+
+if TYPE_CHECKING:
+    from gearman_proto.testing.conformance.server_kit import Line
+
+_HEADER: Final = 'Binary Packet: "4 byte magic code", "4 byte type", "4 byte size"'
+_MEGABYTE: Final = bytes(range(256)) * 4096
+_ECHO: Final = BY_NAME["ECHO_REQ"].number
+
+
+@case("wire/echo/1", MUST, 'ECHO_REQ: "a ECHO_RES packet with the same data"', requires=("echo",))
+def echo(it: ServerKit) -> None:
+    """ECHO_REQ is answered with the same bytes, NULs among them."""
+    client = it.client()
+    for data in (b"", b"0", b"a\0b\0", bytes(range(256))):
+        client.send(EchoReq(data))
+        client.expect(EchoRes, data=data)
+
+
+@case("wire/echo/2", MUST, _HEADER, requires=("echo",))
+def pipelined(it: ServerKit) -> None:
+    """Many requests that come at once are all answered, each once, in their order."""
+    client = it.client()
+    client.send(*[EchoReq(b"echo %d" % number) for number in range(100)])
+    for number in range(100):
+        client.expect(EchoRes, data=b"echo %d" % number)
+    client.nothing()
+
+
+@case("wire/order/1", MUST, "not in the document: gearmand 1.1 and 2.0 do", requires=("options",))
+def order(it: ServerKit) -> None:
+    """Requests of several kinds that come at once are answered in their order."""
+    client = it.client()
+    handle = client.submit(kind=SubmitJobBg)
+    again = SubmitJobBg(it.function, b"", b"data")
+    client.send(GetStatus(handle), again, OptionReq(b"exceptions"), GetStatus(b"nobody"), again)
+    client.expect(StatusRes, handle=handle, known=b"1")
+    client.expect(JobCreated)
+    client.expect(OptionRes, option=b"exceptions")
+    client.expect(StatusRes, handle=b"nobody", known=b"0")
+    client.expect(JobCreated)
+    worker = it.worker()
+    for _ in range(3):
+        worker.run()
+
+
+def _send_pieces(line: Line, other: Line, packet: bytes, *ends: int) -> None:
+    """Send a packet in pieces, with a round trip of another connection between."""
+    for start, end in zip((0, *ends), (*ends, len(packet)), strict=True):
+        line.send_raw(packet[start:end])
+        other.settle()
+
+
+@case("wire/split/1", MUST, _HEADER, requires=("echo",))
+def split(it: ServerKit) -> None:
+    """A packet may come in pieces, cut in its magic, its type, its size or its data."""
+    client, other = it.client(), it.client()
+    for ends in ((2,), (6,), (10,), (12,), (15,), (1, 5, 9, 12, 14)):
+        _send_pieces(client, other, client.connection.send(EchoReq(b"pieces")), *ends)
+        client.expect(EchoRes, data=b"pieces")
+
+
+@case("wire/split/2", MUST, _HEADER)
+def by_the_byte(it: ServerKit) -> None:
+    """Packets may come byte by byte."""
+    client, worker = it.client(), it.worker()
+    for byte in client.connection.send(SubmitJobBg(it.function, b"", b"da\0ta")):
+        client.send_raw(bytes([byte]))
+    handle = client.expect(JobCreated).handle
+    job = worker.run()
+    demand(job.handle == handle, f"a job {handle.decode()}", job)
+    demand(job.data == b"da\0ta", "the data that were sent", job)
+
+
+@case(
+    "wire/magic/1",
+    SHOULD,
+    'Binary Packet: "This is either "\\0REQ" for requests or "\\0RES"',
+    known={"nothing happens": ("perl",)},
+)
+def bad_magic(it: ServerKit) -> str | None:
+    """A packet that begins with neither of the two magics ends the connection."""
+    client = it.client()
+    client.send_raw(HEADER.pack(b"\0BAD", _ECHO, 0))
+    reaction = client.reaction()
+    demand(reaction in ("closed", "silence"), "the end of the connection", reaction)
+    return "nothing happens" if reaction == "silence" else None
+
+
+@case(
+    "wire/magic/2",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 answer with ERROR INVALID_MAGIC",
+    known={
+        "refused with ERROR": ("gearmand-1.1", "gearmand-2.0"),
+        "the connection is closed": (),
+        "carried out": (),
+        "not answered": ("perl",),
+    },
+)
+def response_magic(it: ServerKit) -> str:
+    """What a server does with a request that has the magic of responses."""
+    client = it.client()
+    client.send_raw(pack(BY_NAME["ECHO_REQ"], [b"data"], MAGIC_RESPONSE))
+    answers = {
+        "ERROR": "refused with ERROR",
+        "closed": "the connection is closed",
+        "silence": "not answered",
+    }
+    return answers.get(client.reaction(), "carried out")
+
+
+@case("wire/magic/3", SHOULD, 'Binary Packet: ""\\0RES" for responses"', requires=("echo",))
+def magic_of_answers(it: ServerKit) -> None:
+    """What a server sends has the magic of responses."""
+    client = it.client()
+    client.send(
+        EchoReq(b"data"), SubmitJob(it.function, b"", b"data"), GetStatus(b"H:conformance:nobody")
+    )
+    packets = [client.packet() for _ in range(3)]
+    demand(all(each.startswith(MAGIC_RESPONSE) for each in packets), "response magics", packets)
+    it.worker().run()
+    end = client.packet()
+    demand(end.startswith(MAGIC_RESPONSE), "a response magic", end)
+
+
+@case(
+    "wire/type/1",
+    SHOULD,
+    'Binary Packet: "an enumerated packet type"; gearmand 1.1 and 2.0 close the connection',
+    known={"refused with ERROR": ("perl",)},
+)
+def unknown_type(it: ServerKit) -> str | None:
+    """A packet of a type that does not exist ends the connection."""
+    for number in (0, 43, 1000):
+        client = it.client()
+        client.send_raw(HEADER.pack(MAGIC_REQUEST, number, 0))
+        if (reaction := client.reaction()) == "ERROR":
+            return "refused with ERROR"
+        demand(reaction == "closed", "the end of the connection", reaction)
+    return None
+
+
+@case("wire/unexpected/1", SHOULD, 'ERROR: "whenever the server encounters an error"')
+def unexpected(it: ServerKit) -> None:
+    """What only servers send is answered with ERROR, and the connection goes on."""
+    client = it.client()
+    client.send_anyway(Noop(), JobCreated(b"H:conformance:1"))
+    client.expect(Error)
+    client.expect(Error)
+    client.send_raw(HEADER.pack(MAGIC_REQUEST, 5, 0))
+    client.expect(Error)
+    client.nothing()
+
+
+@case(
+    "wire/unexpected/2",
+    INFO,
+    'ALL_YOURS: "Not yet implemented"',
+    known={
+        "refused with ERROR": ("gearmand-1.1", "gearmand-2.0", "perl"),
+        "taken": (),
+        "the connection is closed": (),
+    },
+    requires=("echo",),
+)
+def all_yours(it: ServerKit) -> str:
+    """What a server does with ALL_YOURS, which is in the document, and was never in use."""
+    client = it.client()
+    client.send_anyway(AllYours(), EchoReq(b"behind"))
+    answers = {"ERROR": "refused with ERROR", "closed": "the connection is closed"}
+    return answers.get(client.reaction(), "taken")
+
+
+@case(
+    "wire/body/1",
+    SHOULD,
+    'GRAB_JOB: "Arguments: - None."; gearmand 1.1 and 2.0 ignore them',
+    requires=("grab",),
+)
+def body(it: ServerKit) -> None:
+    """Data in a packet that has no arguments is read, and means nothing."""
+    worker = it.worker()
+    worker.send_raw(pack(BY_NAME["PRE_SLEEP"], [b"a body", b"of two"], MAGIC_REQUEST))
+    worker.nothing()
+    worker.send_raw(pack(BY_NAME["GRAB_JOB"], [b"\0REQ another"], MAGIC_REQUEST))
+    reaction = worker.reaction()
+    demand(reaction == "NO_JOB", "NO_JOB", reaction)
+    worker.send_raw(pack(BY_NAME["RESET_ABILITIES"], [b"a body"], MAGIC_REQUEST))
+    worker.nothing()
+
+
+@case("wire/empty/1", MUST, 'SUBMIT_JOB, WORK_COMPLETE: "Opaque data"')
+def empty(it: ServerKit) -> None:
+    """The data of a job and its result may be empty; the NULs before them are there anyhow."""
+    client, worker = it.client(), it.worker()
+    handle = client.submit(b"")
+    job = worker.run(b"")
+    demand(job.data == b"", "a job without data", job)
+    packet = client.packet()
+    wanted = pack_event(WorkComplete(handle, b""), MAGIC_RESPONSE)
+    demand(packet == wanted, f"{wanted!r}", packet)
+
+
+@case("wire/large/1", MUST, 'Binary Packet: "the size of the data being sent after the header"')
+def large(it: ServerKit) -> None:
+    """A megabyte passes whole, as a job's data and as its result."""
+    client, worker = it.client(), it.worker()
+    handle = client.submit(_MEGABYTE)
+    job = worker.run(_MEGABYTE[::-1])
+    demand(job.data == _MEGABYTE, "the megabyte that was sent", job)
+    result = client.expect(WorkComplete, handle=handle)
+    demand(result.data == _MEGABYTE[::-1], "the megabyte that the worker sent", result)
+
+
+@case(
+    "wire/text/1",
+    SHOULD,
+    'Administrative Protocol: "differentiates between the two by looking at the first character"',
+    requires=("text", "echo"),
+)
+def mixed(it: ServerKit) -> None:
+    """Packets and lines of text may come mixed, and are answered in their order."""
+    client = it.client()
+    client.send(EchoReq(b"1"), TextLine(b"version"), EchoReq(b"2"), TextLine(b"version"))
+    client.expect(EchoRes, data=b"1")
+    line = client.expect(TextLine)
+    client.expect(EchoRes, data=b"2")
+    client.expect(TextLine, line=line.line)
+    client.nothing()
+
+
+@case("wire/nul/1", SHOULD, 'Binary Packet: "separated by a NULL byte"', requires=("echo",))
+def missing_nul(it: ServerKit) -> None:
+    """A submit that lacks a NUL makes no job, and others do not notice."""
+    other, worker, client = it.client(), it.worker(), it.client()
+    client.send_raw(pack(BY_NAME["SUBMIT_JOB_BG"], [it.function, b"data"], MAGIC_REQUEST))
+    client.send_anyway(EchoReq(b"behind"))
+    reaction = client.reaction()
+    demand(reaction in ("closed", "ERROR"), "the end of the connection, or an ERROR", reaction)
+    worker.grab_nothing()
+    other.nothing()
+
+
+@case("wire/truncated/1", MUST, 'Binary Packet: "the size of the data being sent after the header"')
+def truncated(it: ServerKit) -> None:
+    """A submit of which only a part has come when its connection ends makes no job."""
+    for less in (1, 10):
+        client, worker = it.client(), it.worker()
+        packet = client.connection.send(SubmitJobBg(it.function, b"", b"long data"))
+        client.send_raw(packet[:-less])
+        client.half_close()
+        # When the server closes as well, it has seen all of it.
+        demand(client.rest() == b"", "nothing", "an answer")
+        worker.grab_nothing()
+
+
+@case("wire/others/1", MUST, "not in the document: servers read from all connections at once")
+def others(it: ServerKit) -> None:
+    """A packet of which only a part has come keeps nobody waiting but its own connection."""
+    slow, client, worker = it.client(), it.client(), it.worker()
+    packet = slow.connection.send(SubmitJob(it.function, b"", b"slow"))
+    slow.send_raw(packet[:-2])
+    handle = client.submit(b"quick")
+    demand(worker.run().data == b"quick", "the job of the other client", "another")
+    client.expect(WorkComplete, handle=handle)
+    slow.send_raw(packet[-2:])
+    handle = slow.expect(JobCreated).handle
+    worker.run()
+    slow.expect(WorkComplete, handle=handle)
+
+
+@case(
+    "wire/end/1",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 mostly send nothing more",
+    known={"answered": (), "not answered": ()},
+    requires=("echo",),
+)
+def half_closed(it: ServerKit) -> str:
+    """Whether a client that has ended its side of the connection still gets the answers."""
+    client = it.client()
+    client.send(EchoReq(b"data"))
+    client.half_close()
+    return "answered" if client.rest() else "not answered"

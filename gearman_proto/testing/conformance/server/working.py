@@ -1,0 +1,321 @@
+"""What becomes of what workers say about their jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.wire.packets import (
+    Event,
+    SubmitJobBg,
+    WorkComplete,
+    WorkData,
+    WorkException,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FORWARDS: Final = (
+    'Client Responses: "the server forwards these packets from the worker to clients"'
+)
+_DATA: Final = 'WORK_DATA: "Opaque data that is returned to the client"'
+_WARNING: Final = 'WORK_WARNING: "acts just like a WORK_DATA response"'
+_STATUS: Final = 'WORK_STATUS: "update the server (and any listening clients)"'
+_COMPLETE: Final = 'WORK_COMPLETE: "Opaque data that is returned to the client as a response"'
+_FAIL: Final = 'WORK_FAIL: "notify the server (and any listening clients) that the job failed"'
+_BACKGROUND: Final = 'SUBMIT_JOB_BG: "the client is not updated with status or notified"'
+_HOLDER: Final = "not in the document: gearmand 1.1, 2.0 and Perl's server do"
+_SAYS: Final = "not in the document: gearmand 1.1, 2.0 and Perl's server answer with ERROR"
+_HEARS: Final = {"ERROR": ("gearmand-1.1", "gearmand-2.0", "perl"), "nothing": ()}
+_PIECES: Final = (b"", b"a\0b\0", bytes(range(256)))
+
+
+def _all_about(handle: bytes, it: ServerKit) -> list[Event]:
+    """Return one of each packet that workers send about a job."""
+    makers: list[Callable[[bytes, bytes], Event]] = [WorkException, WorkComplete]
+    if "data" in it.has:
+        makers = [WorkData, WorkWarning, *makers]
+    updates = [make(handle, b"foreign") for make in makers]
+    return [WorkStatus(handle, b"1", b"3"), *updates, WorkFail(handle)]
+
+
+def _passes(it: ServerKit, kind: type[WorkData | WorkWarning]) -> None:
+    """Demand that pieces of data reach the client, and that the job goes on."""
+    client, worker, handle = it.running()
+    for piece in _PIECES:
+        worker.send(kind(handle, piece))
+        client.expect(kind, handle=handle, data=piece)
+    worker.complete(handle)
+    client.expect(WorkComplete, handle=handle)
+
+
+@case("work/data/1", MUST, _DATA, requires=("data",))
+def data(it: ServerKit) -> None:
+    """WORK_DATA reaches the client byte for byte, and the job goes on."""
+    _passes(it, WorkData)
+
+
+@case("work/warning/1", MUST, _WARNING, requires=("data",))
+def warning(it: ServerKit) -> None:
+    """WORK_WARNING reaches the client byte for byte, and the job goes on."""
+    _passes(it, WorkWarning)
+
+
+@case("work/status/1", MUST, _STATUS)
+def status(it: ServerKit) -> None:
+    """WORK_STATUS reaches the client with its two numbers, and the job goes on."""
+    client, worker, handle = it.running()
+    for numerator, denominator in ((b"0", b"100"), (b"70", b"100"), (b"4294967295", b"1")):
+        worker.send(WorkStatus(handle, numerator, denominator))
+        client.expect(WorkStatus, handle=handle, numerator=numerator, denominator=denominator)
+    worker.complete(handle)
+    client.expect(WorkComplete, handle=handle)
+
+
+@case(
+    "work/status/2",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 forward the bytes as they are",
+    known={"the same bytes": ("gearmand-1.1", "gearmand-2.0", "perl"), "others": ()},
+)
+def odd_status(it: ServerKit) -> str:
+    """Whether numbers of a WORK_STATUS that are written oddly reach the client as they are."""
+    client, worker, handle = it.running()
+    worker.send(WorkStatus(handle, b"007", b"1.5"))
+    came = client.expect(WorkStatus, handle=handle)
+    worker.complete(handle)
+    client.expect(WorkComplete, handle=handle)
+    same = (came.numerator, came.denominator) == (b"007", b"1.5")
+    return "the same bytes" if same else "others"
+
+
+@case("work/order/1", MUST, _FORWARDS, requires=("data",))
+def order(it: ServerKit) -> None:
+    """What a worker says about a job reaches the client in the same order, each packet once."""
+    client, worker, handle = it.running()
+    said = [WorkData(handle, b"1"), WorkStatus(handle, b"1", b"2"), WorkWarning(handle, b"2")]
+    said += [WorkData(handle, b"3"), WorkData(handle, b"3"), WorkComplete(handle, b"4")]
+    worker.send(*said)
+    for event in said:
+        came = client.next()
+        demand(came == event, f"{event}", came)
+    client.nothing()
+
+
+@case("work/clients/1", SHOULD, _STATUS, requires=("coalescing",))
+def all_clients(it: ServerKit) -> None:
+    """All clients that wait for a job get what its worker says about it."""
+    clients, worker = [it.client() for _ in range(3)], it.worker()
+    handles = [client.submit(unique=it.another("unique")) for client in clients]
+    handle = worker.grab().handle
+    demand(set(handles) == {handle}, "one handle", handles)
+    said = [WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"2")]
+    worker.send(*said)
+    for client in clients:
+        for event in said:
+            came = client.next()
+            demand(came == event, f"{event}", came)
+
+
+@case("work/clients/2", MUST, _FORWARDS)
+def no_other_client(it: ServerKit) -> None:
+    """What a worker says about a job reaches no client that waits for another job."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    handle = client.submit(unique=it.another("unique"))
+    second = other.submit(unique=it.another("unique2"))
+    worker.grab()
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    worker.complete(handle)
+    other.nothing()
+    worker.run()
+    client.expect(WorkStatus, handle=handle)
+    client.expect(WorkComplete, handle=handle)
+    client.nothing()
+    other.expect(WorkComplete, handle=second)
+
+
+@case("work/background/1", MUST, _BACKGROUND)
+def background(it: ServerKit) -> None:
+    """The client of a background job hears nothing of it after its JOB_CREATED."""
+    client, worker, handle = it.running(background=True)
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    if "data" in it.has:
+        worker.send(WorkData(handle, b"1"), WorkWarning(handle, b"2"))
+    worker.complete(handle)
+    client.nothing()
+
+
+@case("work/complete/1", MUST, "Binary Packet: arguments are separated by a NULL byte")
+def empty_result(it: ServerKit) -> None:
+    """An empty result reaches the client with the NUL behind its handle."""
+    client, worker, handle = it.running()
+    worker.complete(handle, b"")
+    client.expect(WorkComplete, handle=handle, data=b"")
+
+
+@case("work/complete/2", MUST, _COMPLETE)
+def result_with_nul(it: ServerKit) -> None:
+    """A result reaches the client byte for byte, NULs among them."""
+    client, worker = it.client(), it.worker()
+    for result in (b"\0", b"a\0b\0", bytes(range(256))):
+        handle = client.submit()
+        worker.grab()
+        worker.complete(handle, result)
+        client.expect(WorkComplete, handle=handle, data=result)
+
+
+@case("work/complete/3", MUST, _COMPLETE)
+def large_result(it: ServerKit) -> None:
+    """A result of a megabyte reaches the client."""
+    client, worker = it.client(), it.worker()
+    handle, result = client.submit(), bytes(range(256)) * 4096
+    worker.grab()
+    worker.send(WorkComplete(handle, result))
+    got = client.expect(WorkComplete, handle=handle).data
+    demand(got == result, f"{len(result)} bytes, as they were", f"{len(got)} bytes")
+
+
+@case("work/fail/1", MUST, 'WORK_FAIL: "Job handle."')
+def fail(it: ServerKit) -> None:
+    """WORK_FAIL reaches the client with the handle, and not even a NUL behind that."""
+    client, worker, handle = it.running()
+    worker.send(WorkFail(handle))
+    client.expect(WorkFail, handle=handle, reason=None)
+    client.nothing()
+
+
+@case("work/fail/2", MUST, _FAIL)
+def failed_is_gone(it: ServerKit) -> None:
+    """A job that has failed is not run again."""
+    client, worker, handle = it.running(background=True)
+    worker.send(WorkFail(handle))
+    worker.grab_nothing()
+    status = client.status(handle)
+    demand(status.known == b"0", "a job that is not known", status)
+
+
+@case(
+    "work/fail/3",
+    INFO,
+    "not in the document: gearmand 1.1 and 2.0 forward it",
+    known={
+        "with it": ("gearmand-1.1", "gearmand-2.0"),
+        "the bare handle": (),
+        "nothing": ("perl",),
+    },
+)
+def reason(it: ServerKit) -> str:
+    """Whether a WORK_FAIL with something behind its handle reaches the client with it."""
+    client, worker, handle = it.running()
+    worker.send_anyway(WorkFail(handle, b"reason"))
+    worker.heard()
+    came = client.settle()
+    if not came:
+        worker.send(WorkFail(handle))
+        client.expect(WorkFail, handle=handle)
+        return "nothing"
+    return "with it" if came == [WorkFail(handle, b"reason")] else "the bare handle"
+
+
+@case("work/foreign/1", MUST, _HOLDER)
+def foreign(it: ServerKit) -> None:
+    """What a worker says about another one's job changes nothing, and its connection stays."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handle = client.submit()
+    worker.grab()
+    other.send(*_all_about(handle, it))
+    came = other.heard()
+    demand(set(came) <= {"ERROR"}, "ERROR, or nothing", came)
+    client.nothing()
+    worker.complete(handle)
+    client.expect(WorkComplete, handle=handle, data=b"result")
+    other.grab_nothing()
+
+
+@case("work/foreign/2", INFO, _SAYS, known=_HEARS)
+def foreign_answer(it: ServerKit) -> str:
+    """What a worker hears that says something about a job that another one holds."""
+    client, worker, other = it.client(), it.worker(), it.worker()
+    handle = client.submit(kind=SubmitJobBg)
+    worker.grab()
+    other.send(WorkComplete(handle, b"foreign"))
+    came = other.heard()
+    worker.send(WorkComplete(handle, b"result"))
+    worker.heard()
+    return "ERROR" if came else "nothing"
+
+
+@case("work/unknown/1", SHOULD, _HOLDER)
+def unknown(it: ServerKit) -> None:
+    """What a worker says about a job that never was is no reason to close its connection."""
+    client, worker = it.client(), it.worker()
+    worker.send(*_all_about(b"H:conformance:nobody", it))
+    came = worker.heard()
+    demand(set(came) <= {"ERROR"}, "ERROR, or nothing", came)
+    handle = client.submit()
+    worker.run()
+    client.expect(WorkComplete, handle=handle)
+
+
+@case("work/ended/1", MUST, _HOLDER)
+def after_the_end(it: ServerKit) -> None:
+    """What a worker says about a job that it has ended does not reach the client."""
+    client, worker, handle = it.running()
+    worker.send(WorkComplete(handle, b"result"), *_all_about(handle, it))
+    worker.heard()
+    client.expect(WorkComplete, handle=handle, data=b"result")
+    client.nothing()
+    worker.grab_nothing()
+
+
+@case("work/ended/2", MUST, _HOLDER)
+def after_failure(it: ServerKit) -> None:
+    """A job that has failed does not end once more: the client gets one packet that ends it."""
+    client, worker, handle = it.running()
+    worker.send(WorkFail(handle), *_all_about(handle, it))
+    worker.heard()
+    client.expect(WorkFail, handle=handle)
+    client.nothing()
+
+
+@case("work/ended/3", INFO, _SAYS, known=_HEARS)
+def after_the_end_answer(it: ServerKit) -> str:
+    """What a worker hears that ends a job twice."""
+    _, worker, handle = it.running(background=True)
+    worker.complete(handle)
+    worker.send(WorkComplete(handle, b"again"))
+    return "ERROR" if worker.heard() else "nothing"
+
+
+@case(
+    "order/handles/1", MUST, 'JOB_ASSIGN: "All communication about the job … should use the handle"'
+)
+def handles(it: ServerKit) -> None:
+    """The results of a client's jobs come with their handles, in whatever order they end."""
+    client, workers = it.client(), [it.worker() for _ in range(4)]
+    handles = [client.submit(b"%d" % number) for number in range(4)]
+    for worker in workers:
+        worker.grab()
+    for number in (2, 0, 3, 1):
+        workers[number].complete(handles[number], b"result of %d" % number)
+    for number in (2, 0, 3, 1):
+        client.expect(WorkComplete, handle=handles[number], data=b"result of %d" % number)
+    client.nothing()
+
+
+@case("order/both/1", SHOULD, "not in the document: gearmand 1.1 and 2.0 know no roles")
+def client_and_worker(it: ServerKit) -> None:
+    """One connection may be a client and a worker at once, even of the same job."""
+    line = it.worker()
+    handle = line.submit(b"for myself")
+    job = line.grab()
+    demand(job.handle == handle, f"the job {handle!r}", job)
+    line.send(WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result"))
+    line.expect(WorkStatus, handle=handle)
+    line.expect(WorkComplete, handle=handle, data=b"result")
+    line.nothing()

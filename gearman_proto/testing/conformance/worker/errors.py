@@ -1,0 +1,57 @@
+"""What becomes of a worker to which the server sends ERROR.
+
+Some known workers close the connection then, and connect again; Perl's ends.
+"""
+
+from __future__ import annotations
+
+from gearman_proto.testing.conformance.case import SHOULD
+from gearman_proto.testing.conformance.program_kit import WorkerKit, worker_case
+from gearman_proto.wire.packets import Error, OptionReq
+
+_ERROR = 'ERROR: "whenever the server encounters an error and needs to notify a client or worker"'
+_NOT_FOUND = Error(b"JOB_NOT_FOUND", b"Job given in work result not found")
+
+
+@worker_case("error/idle/1", SHOULD, _ERROR, known={"connects again": ()})
+def idle(it: WorkerKit) -> str | None:
+    """A worker that gets an ERROR while it sleeps goes on with the next job."""
+    worker = it.ready()
+    worker.send(_NOT_FOUND)
+    return it.goes_on(worker)
+
+
+@worker_case("error/result/1", SHOULD, _ERROR, known={"connects again": ()})
+def result(it: WorkerKit) -> str | None:
+    """A worker whose result is refused with an ERROR goes on with the next job.
+
+    Servers do that if they have taken the job away from the worker.
+    """
+    worker = it.ready()
+    worker.serve()
+    worker.send(_NOT_FOUND)
+    return it.goes_on(worker)
+
+
+@worker_case("error/grab/1", SHOULD, _ERROR, known={"connects again": ()})
+def grab(it: WorkerKit) -> str | None:
+    """A worker that gets an ERROR in place of the answer to a grab asks again some time."""
+    worker = it.ready()
+    worker.grabs()
+    worker.send(Error(b"server_error", b"no such command"))
+    return it.goes_on(worker)
+
+
+@worker_case(
+    "error/option/1",
+    SHOULD,
+    'OPTION_REQ: "Returns a OPTION_RES packet on success, or an ERROR packet on failure"',
+    known={"asks for none": (), "connects again": ()},
+)
+def option(it: WorkerKit) -> str | None:
+    """A worker that asks for an option and is refused it does its jobs without."""
+    worker = it.connected()
+    worker.refuse_options()
+    worker.refuse()
+    has_asked = any(isinstance(event, OptionReq) for event in worker.events)
+    return it.goes_on(worker) if has_asked else "asks for none"

@@ -1,0 +1,56 @@
+"""What a worker sends, and what else it may be sent."""
+
+from __future__ import annotations
+
+from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD
+from gearman_proto.testing.conformance.program_kit import WorkerKit, worker_case
+from gearman_proto.wire.packets import EchoReq, EchoRes, StatusRes
+
+
+@worker_case("wire/requests/1", MUST, 'Binary Packet: "\\0REQ for requests"; Worker Requests')
+def requests(it: WorkerKit) -> None:
+    """All that a worker sends is sound packets of requests that workers may send."""
+    worker = it.ready()
+    for payload in (b"data", b"updates", b"fail"):
+        worker.serve(payload)
+    worker.refuse()
+
+
+@worker_case(
+    "wire/stray/1",
+    SHOULD,
+    "not in the document: gearmand's own library drops what nobody has asked for",
+    known={"connects again": ()},
+)
+def stray(it: WorkerKit) -> str | None:
+    """A sound packet that a worker has not asked for does not end it."""
+    worker = it.ready()
+    worker.send(StatusRes(b"H:conformance:nobody", b"0", b"0", b"0", b"0"), EchoRes(b"nobody"))
+    return it.goes_on(worker)
+
+
+@worker_case(
+    "wire/garbage/1",
+    SHOULD,
+    'Binary Packet: "4 byte magic code"; what is done about others is not said',
+)
+def garbage(it: WorkerKit) -> None:
+    """A worker that is sent what is no packet closes the connection, and connects again."""
+    worker = it.ready()
+    worker.send_raw(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+    worker.rest_of()
+    it.again().serve()
+
+
+@worker_case(
+    "wire/echo/1",
+    INFO,
+    'ECHO_REQ: "primarily used for testing or debugging"',
+    known={"sends ECHO_REQ": (), "sends none": ()},
+)
+def echo(it: WorkerKit) -> str:
+    """Does a worker that has just begun ask the server for an echo, to see whether it is there?"""
+    worker = it.ready()
+    worker.serve()
+    came = any(isinstance(event, EchoReq) for event in worker.events)
+    return "sends ECHO_REQ" if came else "sends none"

@@ -1,0 +1,74 @@
+"""What jobs bring, and in which pieces."""
+
+from __future__ import annotations
+
+from gearman_proto.testing.conformance.case import MUST
+from gearman_proto.testing.conformance.program_kit import WorkerKit, worker_case
+from gearman_proto.wire.packets import Noop
+
+_DATA = 'JOB_ASSIGN: "Opaque data that is given to the function as an argument"'
+_HEADER = 'Binary Packet: "the size of the data being sent after the header"'
+
+
+@worker_case("payload/empty/1", MUST, _DATA)
+def empty(it: WorkerKit) -> None:
+    """A job without any data is a job."""
+    worker = it.ready()
+    worker.serve(b"")
+    worker.serve(b"data")
+
+
+@worker_case("payload/bytes/1", MUST, _DATA)
+def everything(it: WorkerKit) -> None:
+    """The data of a job may be any bytes, NULs and what looks like a packet among them."""
+    worker = it.ready()
+    for data in (b"\0", b"a\0b\0", bytes(range(256)), b"\0RES\0\0\0\6\0\0\0\0", b"\r\n.\r\n"):
+        worker.serve(data)
+
+
+@worker_case("payload/large/1", MUST, _HEADER)
+def large(it: WorkerKit) -> None:
+    """The data of a job may be a megabyte."""
+    worker = it.ready()
+    worker.serve(b"0123456789abcdef" * 65536)
+    worker.serve()
+
+
+@worker_case("payload/unique/1", MUST, 'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"')
+def unique(it: WorkerKit) -> None:
+    """The unique of a job may be empty, as long as it may be, or odd, where it is asked for."""
+    worker = it.ready()
+    for text in (b"", b"-", b"u" * 63, b"a b\t%\xff"):
+        job = worker.job_for(worker.grabs(), b"data", unique=text)
+        worker.send(job)
+        worker.end_of(job.handle)
+
+
+@worker_case("payload/split/1", MUST, _HEADER)
+def split(it: WorkerKit) -> None:
+    """A job that comes byte by byte is the same as one that comes at once."""
+    worker = it.ready()
+    worker.piece = 1
+    worker.serve(b"a\0b")
+    worker.serve(b"data")
+
+
+@worker_case("payload/split/2", MUST, _HEADER)
+def halves(it: WorkerKit) -> None:
+    """A packet may end in one piece of what comes, and another one begin there."""
+    worker = it.ready()
+    worker.piece = 17
+    for size in range(1, 20):
+        job = worker.job_for(worker.grabs(), b"d" * size)
+        worker.send(Noop(), job, Noop())
+        worker.end_of(job.handle)
+
+
+@worker_case("payload/joined/1", MUST, _HEADER)
+def joined(it: WorkerKit) -> None:
+    """Several packets may come at once: a NOOP, a job, and a NOOP."""
+    worker = it.ready()
+    job = worker.job_for(worker.grabs(), b"data")
+    worker.send(Noop(), job, Noop())
+    worker.end_of(job.handle)
+    worker.serve()

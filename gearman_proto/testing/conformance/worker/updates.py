@@ -1,0 +1,41 @@
+"""What a worker says about a job before its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gearman_proto.testing.conformance.case import MUST, SHOULD, demand
+from gearman_proto.testing.conformance.program_kit import WorkerKit, worker_case
+from gearman_proto.wire.packets import WorkStatus
+
+if TYPE_CHECKING:
+    from gearman_proto.wire.packets import Event
+
+
+@worker_case(
+    "order/updates/1", MUST, 'WORK_DATA: "to update the client with data from a running job"'
+)
+def updates(it: WorkerKit) -> None:
+    """WORK_DATA, WORK_WARNING and WORK_STATUS are about the job in hand, and come before its end.
+
+    (A job whose payload is `updates` is to send some, if that can be arranged.)
+    """
+    worker = it.ready()
+    worker.serve(b"updates")
+    worker.serve(b"updates")
+    worker.asked()
+
+
+@worker_case("order/status/1", SHOULD, 'WORK_STATUS: "percent complete numerator", "denominator"')
+def status(it: WorkerKit) -> None:
+    """How far a job is, is told in two decimal numbers of up to eleven digits.
+
+    gearmand closes the connection where the second is longer.
+    """
+    came: list[Event] = []
+    worker = it.ready()
+    worker.end_of(worker.give(b"updates"), came)
+    for event in came:
+        if isinstance(event, WorkStatus):
+            for number in (event.numerator, event.denominator):
+                demand(number.isdigit() and len(number) <= 11, "two numbers", event)

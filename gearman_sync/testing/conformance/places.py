@@ -1,0 +1,151 @@
+"""Places of kits over sockets: the clocks, the connections, and a recording of them."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from gearman_sync.testing.sockets import linger_not
+
+from .exchange import Exchange, Tap
+from .program import values_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gearman_proto.testing.conformance.program_kit import Running
+
+    from .program import Launch
+
+# Connections of a program that the suite has not accepted yet.
+_BACKLOG: Final = 16
+
+
+class ResettableSocket(socket.socket):
+    """A TCP socket without Nagle's delay, which can be reset.
+
+    Args:
+        sock: The connected socket that it replaces.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(fileno=sock.detach())
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def reset(self) -> None:
+        """Close the connection with a RST."""
+        linger_not(self)
+        self.close()
+
+
+class SocketPlace:
+    """The real clocks, and a recording.
+
+    Attributes:
+        exchange: The recording.
+    """
+
+    def __init__(self) -> None:
+        self.exchange: Exchange = Exchange()
+
+    @property
+    def now(self) -> float:
+        """The monotonic time in seconds."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Return the time in seconds since 1970."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep for so many seconds."""
+        time.sleep(seconds)
+
+    def record(self, sock: socket.socket, side: str, sender: str) -> Tap:
+        """Return a connection that is recorded.
+
+        Args:
+            sock: The socket.
+            side: The side in the connection's name.
+            sender: The side that writes to the socket.
+        """
+        return Tap(ResettableSocket(sock), self.exchange, self.exchange.name(side), sender)
+
+
+class SocketServerPlace(SocketPlace):
+    """A server.
+
+    Args:
+        address: Its address.
+        timeout: Seconds to wait for a connection.
+        restart: Restarts it, if the suite has started it.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        timeout: float,
+        restart: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.address: tuple[str, int] = address
+        self.restart: Any = restart
+        self._timeout = timeout
+
+    def connect(self, side: str) -> Tap:
+        """Connect to the server.
+
+        Raises:
+            OSError: It can't be reached.
+        """
+        return self.record(socket.create_connection(self.address, self._timeout), side, side)
+
+
+class SocketProgramPlace(SocketPlace):
+    """A listening socket, and a program that is started with its address.
+
+    Args:
+        launch: Starts the program.
+
+    Attributes:
+        address: The address of the socket.
+        told: The address for the program, which is the same unless a proxy stands between.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        super().__init__()
+        self._launch = launch
+        self._listener = _listen(0)
+        self.address: tuple[str, int] = self._listener.getsockname()
+        self.told: tuple[str, int] = self.address
+
+    def start(self, function: str, payloads: Sequence[str]) -> Running:
+        """Start the program."""
+        values = values_for(self.told, function=function, payload=payloads[0])
+        return self._launch(values, payloads)
+
+    def accept(self, seconds: float, side: str) -> Tap:
+        """Return the program's next connection.
+
+        Raises:
+            TimeoutError: The program has not connected in time.
+        """
+        self._listener.settimeout(seconds)
+        return self.record(self._listener.accept()[0], side, "server")
+
+    def stop_listening(self) -> None:
+        """Refuse connections."""
+        self._listener.close()
+
+    def listen_again(self) -> None:
+        """Listen at the same address again."""
+        self._listener = _listen(self.address[1])
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.close()
+
+
+def _listen(port: int) -> socket.socket:
+    return socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)

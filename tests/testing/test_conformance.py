@@ -1,0 +1,94 @@
+"""The conformance suite in memory: our engines pass, and changed bytes make each case fail."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from gearman_proto.engines.server import ServerEngine
+from gearman_proto.testing.conformance.capabilities import CAPABILITIES
+from gearman_proto.testing.conformance.case import INFO, Verdict
+from gearman_proto.testing.conformance.judge import Judge, Selection
+from gearman_proto.testing.conformance.program_kit import ClientKit, WorkerKit
+from gearman_proto.testing.conformance.server_kit import ServerKit
+from gearman_proto.testing.conformance.suites import SUITES
+from tests.conformance.lies.client import LIES as LIES_OF_CLIENTS
+from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
+from tests.conformance.lies.server_work import LIES as LIES_OF_WORK
+from tests.conformance.lies.worker import LIES as LIES_OF_WORKERS
+from tests.conformance.memory import ClientWorld, LyingWorld, WorkerWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gearman_proto.testing.conformance.case import Case
+    from tests.conformance.lying import Lie
+
+
+HAS: Final = frozenset(CAPABILITIES) | {"several"}
+ALL: Final = Selection(slow=True)
+#: Seconds of virtual time.
+PATIENCE: Final = 20.0
+#: The same for programs. A worker asks for jobs after 0.5 seconds, again and again.
+IMPATIENCE: Final = 0.25
+LIES: Final = {
+    "server": {**LIES_OF_JOBS, **LIES_OF_WORK},
+    "worker": LIES_OF_WORKERS,
+    "client": LIES_OF_CLIENTS,
+}
+
+
+def make_engine(wall_clock: Callable[[], float]) -> ServerEngine:
+    return ServerEngine(rng=random.Random(1), wall_clock=wall_clock)
+
+
+def make_kit(side: str, name: str, lies: Sequence[Lie] = (), timeout: float = IMPATIENCE) -> Any:
+    function = f"conformance-{name}"
+    if side == "server":
+        return ServerKit(LyingWorld(make_engine, lies), function, PATIENCE, HAS)
+    if side == "worker":
+        return WorkerKit(WorkerWorld(lies), function, timeout)
+    return ClientKit(ClientWorld(lies), function, timeout)
+
+
+@pytest.mark.parametrize(
+    ("side", "case"),
+    [
+        pytest.param(side, case, id=case.id)
+        for side in ("worker", "client")
+        for case in SUITES[side].cases.values()
+    ],
+)
+def test_engine_in_memory_passes_the_case(side: str, case: Case) -> None:
+    judge = Judge(lambda _: make_kit(side, case.id, timeout=PATIENCE), HAS, selection=ALL)
+    outcome = judge.judge(case)
+    assert not outcome.is_bad, outcome
+    assert outcome.verdict is not Verdict.UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("side", "name", "number"),
+    [
+        pytest.param(side, name, number, id=f"{side}-{name}-{number}")
+        for side, lies in LIES.items()
+        for name, several in lies.items()
+        for number in range(len(several))
+    ],
+)
+def test_case_with_lying_connections_fails(side: str, name: str, number: int) -> None:
+    lies = LIES[side][name][number]()
+    judge = Judge(lambda _: make_kit(side, name, lies), HAS, selection=ALL)
+    outcome = judge.judge(SUITES[side].cases[name])
+    assert outcome.verdict is Verdict.FAIL, outcome
+    assert outcome.expected
+    assert outcome.got
+
+
+@pytest.mark.parametrize("side", LIES)
+def test_each_case_has_a_lie(side: str) -> None:
+    cases = SUITES[side].cases
+    judged = {case.id for case in cases.values() if case.level is not INFO}
+    assert not judged - LIES[side].keys()
+    assert not LIES[side].keys() - cases.keys()

@@ -1,0 +1,596 @@
+"""The judge, and the ends of connections that cases use."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from gearman_proto.engines.server import ServerEngine
+from gearman_proto.testing.conformance.capabilities import CAPABILITIES, probe
+from gearman_proto.testing.conformance.case import (
+    INFO,
+    MUST,
+    Closed,
+    Failed,
+    Level,
+    Suite,
+    Unsupported,
+    Verdict,
+)
+from gearman_proto.testing.conformance.judge import Judge, Selection
+from gearman_proto.testing.conformance.program_kit import ClientKit, WorkerKit
+from gearman_proto.testing.conformance.server_kit import ServerKit
+from gearman_proto.testing.conformance.session import Session
+from gearman_proto.testing.conformance.talk import Talk
+from gearman_proto.testing.matching import matcher
+from gearman_proto.testing.memory import World
+from gearman_proto.testing.packing import pack_event
+from gearman_proto.testing.peer import Disconnected, Peer
+from gearman_proto.testing.units import Cutter
+from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
+    MAGIC_RESPONSE,
+    CanDo,
+    CanDoTimeout,
+    CantDo,
+    EchoReq,
+    EchoRes,
+    Event,
+    GetStatus,
+    GrabJob,
+    JobCreated,
+    NoJob,
+    OptionReq,
+    PreSleep,
+    ResetAbilities,
+    Role,
+    SetClientId,
+    SubmitJob,
+    WorkException,
+    WorkFail,
+)
+from tests.conformance.lying import Lie, drop
+from tests.conformance.memory import LyingWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from gearman_proto.testing.conformance.case import Case
+
+#: Seconds of virtual time.
+PATIENCE: Final = 20.0
+ALL: Final = frozenset(CAPABILITIES)
+
+
+def no_kit(_: Case) -> Any:
+    return contextlib.nullcontext()
+
+
+def case_of(check: Callable[[Any], str | None], level: Level = MUST, **options: Any) -> Case:
+    """Return a case that calls `check`."""
+
+    def function(it: Any) -> str | None:
+        """Something is so."""
+        return check(it)
+
+    suite = Suite("server")
+    suite.case("a/b/1", level, "nowhere", **options)(function)
+    return suite.cases["a/b/1"]
+
+
+def told(value: str | None) -> Callable[[Any], str | None]:
+    return lambda _: value
+
+
+def raises(error: Exception) -> Callable[[Any], str | None]:
+    def check(_: Any) -> str | None:
+        raise error
+
+    return check
+
+
+KNOWN: Final = {"other": ("perl",)}
+
+
+@pytest.mark.parametrize(
+    ("check", "level", "profile", "verdict", "got"),
+    [
+        (told(None), MUST, "document", Verdict.PASS, ""),
+        (told("other"), MUST, "document", Verdict.ALLOWED, "other"),
+        (told("other"), INFO, "document", Verdict.INFO, "other"),
+        (told("other"), INFO, "perl", Verdict.PASS, "other"),
+        (told(None), MUST, "perl", Verdict.FAIL, "what the document demands"),
+        (told("strange"), INFO, "document", Verdict.ERROR, "does not say what 'strange' is"),
+        (raises(Failed("a", "b")), MUST, "document", Verdict.FAIL, "b"),
+        (raises(Failed("a", "b")), INFO, "document", Verdict.INFO, "something else: b"),
+        (raises(Failed("a", "b")), INFO, "perl", Verdict.FAIL, "b"),
+        (raises(Unsupported("it is not there")), MUST, "document", Verdict.UNSUPPORTED, "it is"),
+        (raises(ZeroDivisionError("oh")), MUST, "document", Verdict.ERROR, "ZeroDivisionError: oh"),
+    ],
+)
+def test_judge_of_a_case_returns_its_verdict(
+    check: Callable[[Any], str | None], level: Level, profile: str, verdict: Verdict, got: str
+) -> None:
+    case = case_of(check, level, known=KNOWN)
+    outcome = Judge(no_kit, profile=profile).judge(case)
+    assert outcome.verdict is verdict
+    assert got in outcome.got
+
+
+def test_judge_skips_and_says_why() -> None:
+    check = raises(AssertionError("it is run"))
+    lacking = Judge(no_kit).judge(case_of(check, requires=("sense",)))
+    assert (lacking.verdict, lacking.got) == (Verdict.UNSUPPORTED, "it lacks sense")
+    slow = Judge(no_kit).judge(case_of(check, slow=True))
+    assert (slow.verdict, slow.got) == (Verdict.SKIPPED, "it takes long")
+    skipped = Judge(no_kit, selection=Selection(skip=["a/b"])).judge(case_of(check))
+    assert skipped.verdict is Verdict.SKIPPED
+
+
+def test_judge_without_a_kit_returns_an_error() -> None:
+    @contextlib.contextmanager
+    def broken(_: Case) -> Iterator[Any]:
+        raise OSError("no sockets left")
+        yield
+
+    (outcome,) = Judge(broken).run([case_of(told(None))])
+    assert outcome.verdict is Verdict.ERROR
+    assert outcome.is_bad
+    assert "no sockets left" in outcome.got
+
+
+def test_selection_by_prefix() -> None:
+    case = case_of(told(None))
+    for words in (["a"], ["a/"], ["a/b"], ["a/b/1"]):
+        assert Selection(only=words).of([case]) == [case]
+    for words in (["a/b/11"], ["a/b/"], ["b"]):
+        if words != ["a/b/"]:
+            with pytest.raises(ValueError, match="there is no case"):
+                Selection(only=words).of([case])
+
+
+def test_suite_with_a_second_case_of_the_same_name_raises() -> None:
+    suite = Suite("server")
+
+    def check(it: Any) -> None:
+        """Something is so."""
+
+    suite.case("a/b/1", MUST, "nowhere")(check)
+    with pytest.raises(ValueError, match="there are two cases a/b/1"):
+        suite.case("a/b/1", MUST, "nowhere")(check)
+    with pytest.raises(ValueError, match="or it has no docstring"):
+        suite.case("a/b/2", MUST, "nowhere")(told(None))
+
+
+class Script:
+    """A stream that returns a script, item by item."""
+
+    def __init__(self, *items: bytes | Event | Exception, magic: bytes = MAGIC_RESPONSE) -> None:
+        self.items = list(items)
+        self.magic = magic
+        self.sent = b""
+
+    def recv(self, _: int) -> bytes:
+        item = self.items.pop(0)
+        if isinstance(item, Exception):
+            raise item
+        return pack_event(item, self.magic) if isinstance(item, Event) else item
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += data
+
+    def settimeout(self, seconds: float | None) -> None:
+        pass
+
+    def gettimeout(self) -> float:
+        return PATIENCE
+
+    def close(self) -> None:
+        pass
+
+
+def talk(*items: bytes | Event | Exception) -> Talk:
+    stream: Any = Script(*items)
+    return Talk(stream, Role.CLIENT | Role.WORKER)
+
+
+GARBAGE: Final = b"\0XYZ" + bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("item", "kind", "got"),
+    [
+        (b"", Closed, "the end of the connection"),
+        (TimeoutError(), Failed, "nothing in 20 s"),
+        (GARBAGE, Failed, "what is out of place"),
+        (ConnectionResetError("reset"), Closed, "reset"),
+    ],
+)
+def test_talk_without_an_event_fails(item: bytes | Exception, kind: type[Failed], got: str) -> None:
+    with pytest.raises(Failed, match=got) as caught:
+        talk(item).next()
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("item", [b"", ConnectionResetError()])
+def test_talk_that_ends_passes(item: bytes | Exception) -> None:
+    talk(item).ends()
+
+
+@pytest.mark.parametrize("item", [TimeoutError(), GARBAGE])
+def test_talk_that_does_not_end_fails(item: bytes | Exception) -> None:
+    with pytest.raises(Failed, match="expected the end of the connection"):
+        talk(item).ends()
+
+
+@pytest.mark.parametrize(
+    ("item", "is_silent"), [(TimeoutError(), True), (b"", False), (GARBAGE, False)]
+)
+def test_talk_is_silent_only_without_data_and_end(item: bytes | Exception, is_silent: bool) -> None:
+    assert talk(item).is_silent(1.0) == is_silent
+
+
+def test_peer_receives_only_the_expected_event() -> None:
+    stream: Any = Script(EchoRes(b"1"), EchoRes(b"2"), b"")
+    peer = Peer(stream, Role.CLIENT)
+    peer.send(EchoReq(b"1"), EchoReq(b"2"))
+    assert peer.expect(EchoRes, data=b"1") == EchoRes(b"1")
+    with pytest.raises(AssertionError, match="expected EchoRes"):
+        peer.expect(EchoRes, data=b"3")
+    with pytest.raises(Disconnected):
+        peer.receive()
+
+
+def test_peer_of_a_server_sends_packets_anyway() -> None:
+    stream: Any = Script()
+    Peer(stream, Role.SERVER).send_anyway(NoJob())
+    assert stream.sent == pack_event(NoJob(), MAGIC_RESPONSE)
+    with pytest.raises(TypeError, match="can't be sent"):
+        Peer(stream, Role.SERVER).send_anyway(Event())
+
+
+def test_matcher_of_an_event_or_a_function_matches_those_events() -> None:
+    matches, name = matcher(EchoReq(b"1"), {})
+    assert matches(EchoReq(b"1"))
+    assert not matches(EchoReq(b"2"))
+    assert name == "EchoReq(data=b'1')"
+    matches, name = matcher(lambda event: event.data == b"2", {})
+    assert matches(EchoReq(b"2"))
+    assert name == "what <lambda> is true for"
+
+
+def test_matcher_with_wrong_fields_raises() -> None:
+    matches_nothing: Any = 5
+    with pytest.raises(TypeError, match="EchoReq has no handle"):
+        matcher(EchoReq, {"handle": b""})
+    with pytest.raises(TypeError, match="fields are for a class"):
+        matcher(EchoReq(b""), {"data": b""})
+    with pytest.raises(TypeError, match="says nothing about events"):
+        matcher(matches_nothing, {})
+
+
+def test_cutter_at_the_end_returns_an_incomplete_packet() -> None:
+    cutter = Cutter()
+    assert cutter.take(b"line\n\0RES") == [b"line\n"]
+    assert cutter.take(b"") == [b"\0RES"]
+    assert cutter.take(b"\0XYZ and more") == [b"\0XYZ and more"]
+    assert cutter.take(b"") == []
+
+
+def make_engine(wall_clock: Callable[[], float]) -> ServerEngine:
+    return ServerEngine(rng=random.Random(1), wall_clock=wall_clock)
+
+
+def server_kit(*lies: Lie, has: frozenset[str] = ALL) -> ServerKit:
+    return ServerKit(LyingWorld(make_engine, lies), "f", PATIENCE, has)
+
+
+def test_probe_of_server_engine_finds_all_capabilities() -> None:
+    found = probe(lambda has: server_kit(has=has), lambda _: None)
+    assert found == ALL - {"restart"}
+
+
+def test_probe_of_a_silent_server_finds_nothing() -> None:
+    lies = [drop(f"<{name}") for name in ("JOB_CREATED", "ECHO_RES", "OPTION_RES", "STATUS_RES")]
+    lies += [drop("<STATUS_RES_UNIQUE"), drop("<TEXT")]
+    died: list[str] = []
+    assert probe(lambda has: server_kit(*lies, has=has), died.append) == frozenset()
+    assert sorted(died) == sorted(ALL - {"restart"})
+
+
+def test_probe_of_a_server_that_gives_out_no_jobs_lacks_the_grabs() -> None:
+    lies = [Lie("<JOB_ASSIGN", lambda _: pack_event(NoJob(), MAGIC_RESPONSE))]
+    found = probe(lambda has: server_kit(*lies, has=has), lambda _: None)
+    assert ALL - found == {"grab", "restart"}
+
+
+def test_line_without_grab_uniq_grabs_jobs_without_uniques() -> None:
+    with server_kit(has=frozenset({"echo"})) as it:
+        client, worker = it.client(), it.worker()
+        client.submit(b"1", unique=b"u")
+        client.submit(b"2", unique=b"v")
+        assert worker.grab().unique == b""
+        assert worker.soon().data == b"2"
+        with pytest.raises(Failed, match="NO_JOB again and again"):
+            worker.soon()
+        assert not worker.runs()
+
+
+def test_line_without_an_answer_to_its_echo_fails() -> None:
+    with server_kit(drop("<ECHO_RES")) as it, pytest.raises(Failed, match="an ECHO_REQ or GET"):
+        it.client().heard()
+
+
+def test_kit_that_can_not_connect_fails() -> None:
+    class Nowhere(World):
+        def connect(self, _side: str = "", /) -> Any:
+            raise ConnectionRefusedError("refused")
+
+    with (
+        ServerKit(Nowhere(make_engine), "f", PATIENCE, ALL) as it,
+        pytest.raises(Failed, match="expected a connection, and got refused"),
+    ):
+        it.client()
+    assert it.errors == b""
+
+
+def test_kit_of_a_server_that_was_not_started_here_can_not_restart_it() -> None:
+    with server_kit(has=frozenset()) as it, pytest.raises(Unsupported, match="not started"):
+        it.restart()
+
+
+def test_kit_that_waits_in_vain_fails_after_its_timeout() -> None:
+    with server_kit() as it:
+        client = it.client()
+        with pytest.raises(Failed, match=r"expected a miracle, and got nothing of that in 20 s"):
+            it.until(client.settle, "a miracle")
+        assert it.place.now == pytest.approx(PATIENCE, abs=1.0)
+
+
+def test_memory_stream_whose_engine_has_closed_ends() -> None:
+    world = World(make_engine)
+    stream = world.connect()
+    stream.sendall(b"version\r\n")
+    world.close()
+    assert stream.recv(3) == b"OK "
+    stream.sendall(b"dropped")
+    with Peer(stream, Role.CLIENT) as peer:
+        assert peer.rest().endswith(b"\n")
+
+
+def test_memory_stream_of_a_client_that_left_unread_data_is_reset() -> None:
+    world = World(make_engine)
+    one, other = (Peer(world.connect(), Role.CLIENT) for _ in "12")
+    one.send(SubmitJob(b"f", b"u", b""))
+    other.send(SubmitJob(b"f", b"u", b""))
+    assert isinstance(other.receive(), JobCreated)
+    one.close()
+    one.close()
+    other.close()
+    assert not world.engine.links
+
+
+def test_memory_stream_without_data_times_out() -> None:
+    stream = World(make_engine).connect()
+    stream.settimeout(2.0)
+    with pytest.raises(TimeoutError):
+        stream.recv(1)
+
+
+def test_memory_stream_of_a_server_that_does_not_read_blocks() -> None:
+    stream = World(make_engine).connect()
+    stream.sendall(pack_event(EchoReq(b""), MAGIC_REQUEST) * 1000)
+    assert stream.send(b"buffered") == 8
+    with pytest.raises(BlockingIOError):
+        stream.send(b"refused")
+
+
+def test_line_after_the_end_of_its_connection_reacts_with_closed() -> None:
+    with server_kit() as it:
+        line = it.client()
+        line.half_close()
+        assert line.reaction() == "closed"
+        line = it.client()
+        line.sock.settimeout(1.0)
+        assert line.reaction() == "silence"
+        worker = it.worker()
+        assert not worker.runs()
+        line.submit()
+        assert worker.runs()
+
+
+def session(*items: bytes | Event | Exception) -> tuple[Session, Script]:
+    """Return the server's end of a connection whose other end follows a script."""
+    stream: Any = Script(*items, magic=MAGIC_REQUEST)
+    return Session(stream, World(make_engine)), stream
+
+
+def test_session_tracks_the_functions_of_a_worker() -> None:
+    it, _ = session(CanDo(b"f"), CanDo(b"g"), CantDo(b"g"), PreSleep(), ResetAbilities(), b"")
+    for names in ([b"f"], [b"f", b"g"], [b"f"], [b"f"], []):
+        it.receive()
+        assert list(it.functions) == names
+    assert it.asleep
+
+
+def test_session_that_answers_nothing_ignores_echoes_and_options() -> None:
+    it, stream = session(EchoReq(b"1"), OptionReq(b"o"), PreSleep())
+    it.answers_echoes = it.grants_options = False
+    assert it.receive() == PreSleep()
+    assert stream.sent == b""
+
+
+def test_session_skips_the_failure_after_an_exception() -> None:
+    it, _ = session(WorkException(b"h", b""), WorkFail(b"h"), PreSleep())
+    assert it.receive() == WorkException(b"h", b"")
+    assert it.receive() == PreSleep()
+    assert it.fails_twice
+
+
+def test_session_of_a_closed_connection_fails_to_send() -> None:
+    it, stream = session()
+
+    def refuse(_: bytes) -> None:
+        raise BrokenPipeError("broken")
+
+    stream.sendall = refuse  # type: ignore[method-assign, assignment]
+    with pytest.raises(Closed, match="a connection that stays"):
+        it.send_raw(b"data")
+
+
+def test_session_with_an_unexpected_packet_fails() -> None:
+    for call in (Session.grabs, Session.submitted, lambda it: it.end_of(b"h")):
+        with pytest.raises(Failed, match="GetStatus"):
+            call(session(GetStatus(b"h"))[0])
+    assert session(SetClientId(b"me"), SubmitJob(b"f", b"", b""))[0].submitted().function == b"f"
+
+
+def test_session_with_a_worker_that_sleeps_on_fails() -> None:
+    it, _ = session(*[PreSleep()] * 20)
+    with pytest.raises(Failed, match="PRE_SLEEP 20 times"):
+        it.wakes()
+
+
+def test_session_counts_grabs_until_the_time_is_over() -> None:
+    it, stream = session(GrabJob(), PreSleep(), GrabJob(), TimeoutError())
+    assert it.grabs_within(1.0) == 2
+    assert stream.sent == pack_event(NoJob(), MAGIC_RESPONSE) * 2
+    it, stream = session(GrabJob(), TimeoutError())
+    assert it.grabs_within(1.0, answer=False) == 1
+    assert stream.sent == b""
+    assert session()[0].grabs_within(0.0) == 0
+
+
+@pytest.mark.parametrize(("item", "kind"), [(b"", Closed), (GARBAGE, Failed)])
+def test_session_counts_no_grabs_of_a_broken_connection(item: bytes, kind: type[Failed]) -> None:
+    with pytest.raises(Failed, match="a worker that waits") as caught:
+        session(item)[0].grabs_within(1.0)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("item", "got"), [(TimeoutError(), "none in 20 s"), (GARBAGE, "expected the end")]
+)
+def test_session_that_does_not_end_fails(item: bytes | Exception, got: str) -> None:
+    with pytest.raises(Failed, match=got):
+        session(PreSleep(), item)[0].rest_of()
+
+
+def test_session_whose_time_is_over_fails() -> None:
+    it, _ = session(PreSleep(), PreSleep())
+    place: Any = it._place
+
+    def take(_: Event) -> None:
+        place.now += PATIENCE
+
+    with pytest.raises(Failed, match="none in 20 s"):
+        it.rest_of(take)
+
+
+class Scripts:
+    """A place whose program connects with one scripted stream after another."""
+
+    def __init__(self, *scripts: Script, status: int | None = None, output: bytes = b"") -> None:
+        self.now = 0.0
+        self.scripts = list(scripts)
+        self.last_status = status
+        self.output = output
+        self.errors = b""
+
+    @property
+    def status(self) -> int | None:
+        return None if self.scripts else self.last_status
+
+    def start(self, *_: object) -> Scripts:
+        return self
+
+    def accept(self, seconds: float, _: str) -> Script:
+        self.now += seconds
+        if not self.scripts:
+            raise TimeoutError
+        return self.scripts.pop(0)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def close(self) -> None:
+        pass
+
+    end = close
+
+
+def script(*items: bytes | Event | Exception) -> Script:
+    return Script(*items, magic=MAGIC_REQUEST)
+
+
+def worker_kit(*scripts: Script, timeout: float = 1.0, status: int | None = None) -> WorkerKit:
+    place: Any = Scripts(script(CanDo(b"f"), PreSleep()), *scripts, status=status)
+    return WorkerKit(place, "f", timeout)
+
+
+def test_worker_kit_skips_connections_of_other_functions() -> None:
+    others = [script(b""), script(CanDo(b"g"), PreSleep()), script(CanDo(b"f"), PreSleep())]
+    with worker_kit(*others) as it:
+        it.ready()
+        assert list(it.again().functions) == [b"f"]
+
+
+def test_worker_kit_whose_worker_ends_is_unsupported() -> None:
+    with worker_kit(status=1) as it:
+        it.ready()
+        with pytest.raises(Unsupported, match="ends when its connection is lost"):
+            it.again()
+    with worker_kit(status=1) as it:
+        it.ready()
+        with pytest.raises(Failed, match="the end of the program, with status 1"):
+            it.again(may_end=False)
+
+
+@pytest.mark.parametrize(
+    ("items", "got"), [([b""], "the end of the connection"), ([CanDo(b"g"), PreSleep()], "b'g'")]
+)
+def test_worker_kit_whose_worker_is_not_back_in_time_fails(items: Any, got: str) -> None:
+    with worker_kit(*[script(*items) for _ in range(300)]) as it:
+        it.ready()
+        with pytest.raises(Failed, match=got):
+            it.again()
+
+
+def client_kit(*scripts: Script, status: int, output: bytes = b"") -> ClientKit:
+    place: Any = Scripts(*scripts, status=status, output=output)
+    return ClientKit(place, "f", 1.0)
+
+
+def test_client_kit_whose_client_submits_again_tells_it() -> None:
+    again = [script(b""), script(SubmitJob(b"f", b"", b""), b"")]
+    with client_kit(*again, status=0, output=b"result\n") as it:
+        it.start()
+        assert it.gives_up() == "tries again"
+    with client_kit(*[script(b"") for _ in range(300)], status=0) as it:
+        it.start()
+        with pytest.raises(Failed, match="an exit status, or another submit"):
+            it.gives_up()
+
+
+def test_world_that_sleeps_runs_the_deadlines_of_its_engine() -> None:
+    with server_kit() as it:
+        client, slow, other = it.client(), it.worker(), it.worker()
+        slow.send(CanDoTimeout(it.function, b"1000"))
+        handle = client.submit()
+        slow.grab()
+        other.grab_nothing()
+        it.place.sleep(2.0)
+        assert other.grab().handle == handle
+
+
+def test_memory_stream_that_is_closed_drops_late_data() -> None:
+    world = World(make_engine)
+    stream = world.connect()
+    stream.sendall(pack_event(CanDo(b"f"), MAGIC_REQUEST) * 300)
+    stream.sendall(pack_event(EchoReq(b"late"), MAGIC_REQUEST))
+    stream.close()
+    world.sleep(1.0)
+    assert not world.engine.links
