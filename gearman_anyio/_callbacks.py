@@ -201,31 +201,31 @@ class InThread:
     In the event loop's thread, the methods are those of the worker itself.
     """
 
-    __slots__ = ("_calls", "_worker")
+    __slots__ = ("_gm_calls", "_gm_worker")
 
     def __init__(self, worker: Any, calls: _Calls) -> None:
-        object.__setattr__(self, "_calls", calls)
-        object.__setattr__(self, "_worker", worker)
+        object.__setattr__(self, "_gm_calls", calls)
+        object.__setattr__(self, "_gm_worker", worker)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._worker, name)
+        value = getattr(self._gm_worker, name)
         if name in _AWAITED:
-            return functools.partial(self._run, anyio.from_thread.run, value)
+            return functools.partial(self._gm_run, anyio.from_thread.run, value)
         if name in _IN_THE_LOOP:
-            return functools.partial(self._run, anyio.from_thread.run_sync, value)
+            return functools.partial(self._gm_run, anyio.from_thread.run_sync, value)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._worker, name, value)
+        setattr(self._gm_worker, name, value)
 
     def __repr__(self) -> str:
-        return repr(self._worker)
+        return repr(self._gm_worker)
 
-    def _run(
+    def _gm_run(
         self, run: Callable[..., Any], method: Callable[..., Any], *args: Any, **options: Any
     ) -> Any:
-        if threading.get_ident() == self._calls.thread:
+        if threading.get_ident() == self._gm_calls.thread:
             # The callback has returned an awaitable, which makes this call.
             return method(*args, **options)
-        with self._calls:
+        with self._gm_calls:
             return run(functools.partial(method, *args, **options))

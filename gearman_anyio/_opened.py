@@ -69,14 +69,14 @@ async def _connect(found: Found, is_plain: bool) -> ByteStream:
 
 
 class Opened(Generic[E_]):
-    """A base class whose `_driver` runs from the beginning of ``async with`` to its end."""
+    """A base class whose `_gm_driver` runs from the beginning of ``async with`` to its end."""
 
-    _driver: Driver[E_]
+    _gm_driver: Driver[E_]
 
     async def __aenter__(self) -> Self:
-        if self._driver.is_running or self._driver.engine.closed:
+        if self._gm_driver.is_running or self._gm_driver.engine.closed:
             raise RuntimeError(f"{self!r} can be used only once")
-        await self._driver.__aenter__()
+        await self._gm_driver.__aenter__()
         return self
 
     async def __aexit__(
@@ -85,12 +85,12 @@ class Opened(Generic[E_]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._driver.close()
-        await self._driver.__aexit__(kind, error, traceback)
+        self._gm_driver.close()
+        await self._gm_driver.__aexit__(kind, error, traceback)
 
     @property
-    def _open(self) -> Driver[E_]:
-        if not self._driver.is_running:
+    def _gm_open(self) -> Driver[E_]:
+        if not self._gm_driver.is_running:
             name = type(self).__name__
             raise RuntimeError(f"a {name} works inside `async with {name}(...) as client:` only")
-        return self._driver
+        return self._gm_driver

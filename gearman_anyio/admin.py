@@ -52,7 +52,7 @@ class GearmanAdminClient(AdminClient[Server, SSLContext], Opened[AdminEngine]):
         max_reply_size: int = text.DEFAULT_MAX_REPLY_SIZE,
         connect: Connector | None = None,
     ) -> None:
-        self._connect = connect
+        self._gm_connect = connect
         super().__init__(
             host_list,
             poll_timeout,
@@ -61,59 +61,59 @@ class GearmanAdminClient(AdminClient[Server, SSLContext], Opened[AdminEngine]):
             max_reply_size=max_reply_size,
         )
 
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        opener = make_opener(addresses, self._connect)
-        self._driver = Driver(functools.partial(AdminEngine, addresses, **options), opener)
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        opener = make_opener(addresses, self._gm_connect)
+        self._gm_driver = Driver(functools.partial(AdminEngine, addresses, **options), opener)
 
-    async def _ask(self, command: text.Command[T]) -> T:
+    async def _gm_ask(self, command: text.Command[T]) -> T:
         timeout = to_seconds(self.poll_timeout)
-        return (await self._open.run(AdminEngine.ask, command, timeout=timeout)).value
+        return (await self._gm_open.run(AdminEngine.ask, command, timeout=timeout)).value
 
     async def get_status(self) -> tuple[FunctionStatus, ...]:
-        return await self._ask(text.status())
+        return await self._gm_ask(text.status())
 
     async def get_priority_status(self) -> tuple[PriorityStatus, ...]:
-        return await self._ask(text.prioritystatus())
+        return await self._gm_ask(text.prioritystatus())
 
     async def get_workers(self) -> tuple[WorkerStatus, ...]:
-        return await self._ask(text.workers())
+        return await self._gm_ask(text.workers())
 
     async def get_jobs(self) -> tuple[JobRecord, ...]:
-        return await self._ask(text.show_jobs())
+        return await self._gm_ask(text.show_jobs())
 
     async def get_unique_jobs(self) -> tuple[str, ...]:
-        return await self._ask(text.show_unique_jobs())
+        return await self._gm_ask(text.show_unique_jobs())
 
     async def get_version(self) -> str:
-        return await self._ask(text.version())
+        return await self._gm_ask(text.version())
 
     async def get_pid(self) -> int:
-        return await self._ask(text.getpid())
+        return await self._gm_ask(text.getpid())
 
     async def get_verbosity(self) -> str:
-        return await self._ask(text.verbose())
+        return await self._gm_ask(text.verbose())
 
     async def ping_server(self) -> float:
         timeout = to_seconds(self.poll_timeout)
-        return (await self._open.run(AdminEngine.ping, timeout=timeout)).value
+        return (await self._gm_open.run(AdminEngine.ping, timeout=timeout)).value
 
     async def send_maxqueue(
         self, task: str | bytes, max_size: int | Iterable[int | None] | None
     ) -> str:
-        return await self._ask(text.maxqueue(task, max_size))
+        return await self._gm_ask(text.maxqueue(task, max_size))
 
     async def cancel_job(self, handle: str | bytes) -> str:
-        return await self._ask(text.cancel_job(handle))
+        return await self._gm_ask(text.cancel_job(handle))
 
     async def create_function(self, task: str | bytes) -> str:
-        return await self._ask(text.create_function(task))
+        return await self._gm_ask(text.create_function(task))
 
     async def drop_function(self, task: str | bytes) -> str:
-        return await self._ask(text.drop_function(task))
+        return await self._gm_ask(text.drop_function(task))
 
     async def send_shutdown(self, graceful: bool = True) -> str:
-        return await self._ask(text.shutdown(graceful=graceful))
+        return await self._gm_ask(text.shutdown(graceful=graceful))
 
     async def shutdown(self) -> None:
-        self._open.close()
+        self._gm_open.close()
         await anyio.lowlevel.checkpoint()

@@ -55,7 +55,7 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         max_abandoned: int = constants.DEFAULT_MAX_ABANDONED,
         connect: Connector | None = None,
     ) -> None:
-        self._connect = connect
+        self._gm_connect = connect
         super().__init__(
             host_list,
             random_unique_bytes,
@@ -68,13 +68,13 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
             max_abandoned=max_abandoned,
         )
 
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        opener = make_opener(addresses, self._connect)
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        opener = make_opener(addresses, self._gm_connect)
 
         def make_engine() -> ClientEngine:
             return ClientEngine(addresses, rng=chance, wall_clock=time.time, **options)
 
-        self._driver = Driver(make_engine, opener)
+        self._gm_driver = Driver(make_engine, opener)
 
     async def submit_job(
         self,
@@ -107,11 +107,11 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         max_retries: int = 0,
         poll_timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        requests = self._requests_of(jobs_to_submit, background, max_retries)
+        requests = self._gm_requests_of(jobs_to_submit, background, max_retries)
         submitted = await self.submit_multiple_requests(
             requests, wait_until_complete=wait_until_complete, poll_timeout=poll_timeout
         )
-        return self._all_of(submitted)
+        return self._gm_all_of(submitted)
 
     async def submit_multiple_requests(
         self,
@@ -119,8 +119,8 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         wait_until_complete: bool = True,
         poll_timeout: float | None = None,
     ) -> Requests:
-        timeout = self._prepare(job_requests, poll_timeout)
-        await self._open.run(
+        timeout = self._gm_prepare(job_requests, poll_timeout)
+        await self._gm_open.run(
             ClientEngine.submit,
             job_requests,
             accepted_only=not wait_until_complete,
@@ -138,21 +138,21 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
     async def wait_until_jobs_completed(
         self, job_requests: Requests, poll_timeout: float | None = None
     ) -> Requests:
-        timeout = self._check(job_requests, poll_timeout)
-        await self._open.run(ClientEngine.wait_completed, job_requests, timeout=timeout)
+        timeout = self._gm_check(job_requests, poll_timeout)
+        await self._gm_open.run(ClientEngine.wait_completed, job_requests, timeout=timeout)
         return job_requests
 
     def as_completed(
         self, job_requests: Collection[GearmanJobRequest], poll_timeout: float | None = None
     ) -> AsyncIterator[GearmanJobRequest]:
-        timeout = self._check(job_requests, poll_timeout)
-        return _Items(self._open, ClientEngine.as_completed, job_requests, timeout)
+        timeout = self._gm_check(job_requests, poll_timeout)
+        return _Items(self._gm_open, ClientEngine.as_completed, job_requests, timeout)
 
     def updates(
         self, job_request: GearmanJobRequest, poll_timeout: float | None = None
     ) -> AsyncIterator[JobUpdate]:
-        timeout = self._check([job_request], poll_timeout)
-        return _Items(self._open, ClientEngine.updates, job_request, timeout)
+        timeout = self._gm_check([job_request], poll_timeout)
+        return _Items(self._gm_open, ClientEngine.updates, job_request, timeout)
 
     async def get_job_status(
         self,
@@ -174,15 +174,15 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         by_unique: bool = False,
     ) -> Requests:
         timeout = to_seconds(poll_timeout)
-        queries = self._status_queries(job_requests, by_unique)
-        await self._open.run(ClientEngine.statuses, job_requests, queries, timeout=timeout)
+        queries = self._gm_status_queries(job_requests, by_unique)
+        await self._gm_open.run(ClientEngine.statuses, job_requests, queries, timeout=timeout)
         return job_requests
 
     async def establish_connection(
         self, connection: Server | HostSpec, poll_timeout: float | None = None
     ) -> Server:
-        server = self._find(connection)
-        await self._open.run(ClientEngine.connect, server, timeout=to_seconds(poll_timeout))
+        server = self._gm_find(connection)
+        await self._gm_open.run(ClientEngine.connect, server, timeout=to_seconds(poll_timeout))
         return server
 
     async def poll_connections_until_stopped(
@@ -191,7 +191,7 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         callback_fxn: Callable[[bool], object],
         timeout: float | None = None,
     ) -> bool:
-        with self._open.start(ClientEngine.watch, timeout=to_seconds(timeout)) as call:
+        with self._gm_open.start(ClientEngine.watch, timeout=to_seconds(timeout)) as call:
             stream = call.wait
             while await awaited(callback_fxn(stream.news)):
                 if stream.done:
@@ -202,7 +202,7 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         return False
 
     async def shutdown(self) -> None:
-        self._open.close()
+        self._gm_open.close()
         await anyio.lowlevel.checkpoint()
 
 

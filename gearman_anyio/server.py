@@ -42,17 +42,17 @@ class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
                 ...
     """
 
-    def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
-        self._context = check_context(ssl_context, load_ssl)
+    def _gm_setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
+        self._gm_context = check_context(ssl_context, load_ssl)
         make_engine = functools.partial(
             ServerEngine,
             host=socket.gethostname(),
             pid=os.getpid(),
-            wall_clock=self._wall_clock or time.time,
+            wall_clock=self._gm_wall_clock or time.time,
             rng=chance,
             **options,
         )
-        self._driver = Driver(make_engine)
+        self._gm_driver = Driver(make_engine)
 
     async def __aenter__(self) -> Self:
         """Listen, and serve in the background.
@@ -61,31 +61,31 @@ class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
             RuntimeError: It was started before.
             OSError: It can't listen there.
         """
-        if self._address is not None or self._driver.engine.closed:
+        if self._gm_address is not None or self._gm_driver.engine.closed:
             raise RuntimeError("this server was started before, or stopped")
-        listener = await _listen(self._host, self._port)
-        self._address = HostAndPort(*listener.getsockname()[:2])
+        listener = await _listen(self._gm_host, self._gm_port)
+        self._gm_address = HostAndPort(*listener.getsockname()[:2])
         try:
-            await self._driver.__aenter__()
+            await self._gm_driver.__aenter__()
         except BaseException:
-            self._address = None
+            self._gm_address = None
             _sockets.end(listener)
             raise
-        secure = functools.partial(self._serve, context=self._context)
-        self._driver.listen(listener, self.handle if self._context is None else secure)
+        secure = functools.partial(self._gm_serve, context=self._gm_context)
+        self._gm_driver.listen(listener, self.handle if self._gm_context is None else secure)
         return self
 
     async def stop(self) -> None:
-        self._driver.close()
+        self._gm_driver.close()
         await anyio.lowlevel.checkpoint()
 
     async def wait(self) -> None:
-        if self._address is None:
+        if self._gm_address is None:
             raise RuntimeError("this server was not started")
-        if self._driver.engine.closed:
+        if self._gm_driver.engine.closed:
             await anyio.lowlevel.checkpoint()
         else:
-            await self._driver.run(ServerEngine.serve)
+            await self._gm_driver.run(ServerEngine.serve)
 
     async def handle(self, stream: ByteStream) -> None:
         """Serve a connection that somebody else has accepted, until it ends.
@@ -99,12 +99,12 @@ class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
         Raises:
             RuntimeError: This is not inside ``async with``.
         """
-        if not self._driver.is_running:
+        if not self._gm_driver.is_running:
             await anyio.aclose_forcefully(stream)
             raise RuntimeError("this server is not running")
-        await self._serve(stream, None)
+        await self._gm_serve(stream, None)
 
-    async def _serve(self, stream: ByteStream, context: ssl.SSLContext | None) -> None:
+    async def _gm_serve(self, stream: ByteStream, context: ssl.SSLContext | None) -> None:
         peer = "-"  # In the list of workers, where a word has to be.
         number = -1
         with contextlib.suppress(anyio.TypedAttributeLookupError, OSError):
@@ -116,7 +116,7 @@ class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
             return engine.accept(peer, number, now, handshake=context is not None)
 
         secure = None if context is None else functools.partial(accept_tls, context)
-        await self._driver.serve(stream, accept, secure)
+        await self._gm_driver.serve(stream, accept, secure)
 
     async def connect(self, address: object = None) -> ByteStream:  # noqa: ARG002 - a Connector's
         """Connect within this process, without a socket: ``GearmanClient(connect=server.connect)``.
@@ -131,10 +131,10 @@ class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
             ConnectionRefusedError: The server is not running.
         """
         await anyio.lowlevel.checkpoint()
-        if not self._driver.is_running or self._driver.engine.closed:
+        if not self._gm_driver.is_running or self._gm_driver.engine.closed:
             raise ConnectionRefusedError("the job server is not running")
         near, far = pipe()
-        self._driver.start_soon(self.handle, far)
+        self._gm_driver.start_soon(self.handle, far)
         return near
 
 

@@ -1,6 +1,6 @@
 """The worker for trio and asyncio: python-gearman's surface on the worker engine.
 
-Each job has a task of its own in the task group that is hidden in `work`; `_execute` is what
+Each job has a task of its own in the task group that is hidden in `work`; `_gm_execute` is what
 happens to it, and `gearman_proto.engines.outcomes` decides how it ends. It starts as soon as it was
 read; only if `after_poll` is overridden, and so has a say, `work` itself is woken and starts it.
 """
@@ -59,10 +59,10 @@ class GearmanWorker(Worker[Server, SSLContext]):
     event loop.
     """
 
-    _is_awaited = True
+    _gm_is_awaited = True
     # While it works.
-    _host: Host
-    _limiter: anyio.CapacityLimiter
+    _gm_host: Host
+    _gm_limiter: anyio.CapacityLimiter
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
         connect: Connector | None = None,
     ) -> None:
-        self._connect = connect
+        self._gm_connect = connect
         super().__init__(
             host_list,
             max_jobs=max_jobs,
@@ -89,9 +89,9 @@ class GearmanWorker(Worker[Server, SSLContext]):
             max_packet_size=max_packet_size,
         )
 
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        opener = make_opener(addresses, self._connect)
-        introduction = weakref.WeakMethod(self._introduce)
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        opener = make_opener(addresses, self._gm_connect)
+        introduction = weakref.WeakMethod(self._gm_introduce)
 
         def make_engine() -> WorkerEngine:
             engine = WorkerEngine(addresses, rng=chance, **options)
@@ -101,7 +101,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
         # The task of `work` enters and leaves the group. An exception of a job's task must cancel
         # that task.
-        self._driver = Driver(make_engine, opener, lambda _failed: Tasks())
+        self._gm_driver = Driver(make_engine, opener, lambda _failed: Tasks())
 
     async def __aenter__(self) -> Self:
         return self
@@ -112,114 +112,114 @@ class GearmanWorker(Worker[Server, SSLContext]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._driver.close()
+        self._gm_driver.close()
 
     # Working.
 
     async def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
         timeout = to_seconds(poll_timeout)
-        self._look_at_hooks()
-        with self._driver.start(WorkerEngine.work, timeout=timeout) as call:
+        self._gm_look_at_hooks()
+        with self._gm_driver.start(WorkerEngine.work, timeout=timeout) as call:
             # What `after_job` has raised; it is raised when all jobs are done.
             errors: list[BaseException] = []
-            self._host = Host()
-            self._limiter = anyio.CapacityLimiter(self._max_jobs)
-            async with self._driver:
+            self._gm_host = Host()
+            self._gm_limiter = anyio.CapacityLimiter(self._gm_max_jobs)
+            async with self._gm_driver:
                 try:
-                    if not self._has_own("after_poll"):
-                        self._start_at_once(call.wait, errors)
-                    await self._work(call, errors)
+                    if not self._gm_has_own("after_poll"):
+                        self._gm_start_at_once(call.wait, errors)
+                    await self._gm_work(call, errors)
                 finally:
-                    self._driver.call(WorkerEngine.end_work)
-                    self._log()
+                    self._gm_driver.call(WorkerEngine.end_work)
+                    self._gm_log()
         if errors:
             raise errors[0]
         call.wait.raise_error()
 
-    async def _work(self, call: Call[Any], errors: list[BaseException]) -> None:
+    async def _gm_work(self, call: Call[Any], errors: list[BaseException]) -> None:
         stream = call.wait
         while not stream.done:
             await call.block()
             active, stream.active = stream.active, False
-            self._driver.call(functools.partial(self._start_jobs, stream, errors))
-            self._log()
+            self._gm_driver.call(functools.partial(self._gm_start_jobs, stream, errors))
+            self._gm_log()
             if not await awaited(self.after_poll(active)):
-                self._driver.call(WorkerEngine.stop)
+                self._gm_driver.call(WorkerEngine.stop)
 
-    def _start_jobs(
+    def _gm_start_jobs(
         self, stream: WorkStream, errors: list[BaseException], engine: WorkerEngine, now: float
     ) -> None:
         while stream.news and (job := engine.next_job(now)) is not None:
-            self._driver.start_soon(self._execute, job, errors)
+            self._gm_driver.start_soon(self._gm_execute, job, errors)
 
-    def _start_at_once(self, stream: WorkStream, errors: list[BaseException]) -> None:
-        """Have jobs start when they have come, and `_work` not be woken for that."""
+    def _gm_start_at_once(self, stream: WorkStream, errors: list[BaseException]) -> None:
+        """Have jobs start when they have come, and `_gm_work` not be woken for that."""
         wake = stream.wake
 
         def take(engine: WorkerEngine, now: float) -> None:
             if stream.done or engine.notices:
                 wake()
             else:
-                self._start_jobs(stream, errors, engine, now)
+                self._gm_start_jobs(stream, errors, engine, now)
 
         # It is called in the middle of the engine, which can't be asked for a job there.
-        stream.wake = lambda: self._driver.tell(take)
+        stream.wake = lambda: self._gm_driver.tell(take)
 
     def stop(self, timeout: float | None = None) -> None:
-        self._driver.tell(self._make_stop(timeout))
+        self._gm_driver.tell(self._gm_make_stop(timeout))
 
     async def shutdown(self) -> None:
-        self._driver.close()
+        self._gm_driver.close()
         await anyio.lowlevel.checkpoint()
 
-    async def _execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
+    async def _gm_execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
         """Do one job, and see to it that it ends."""
         tracking.use_encoder(job, self.data_encoder)
         ending = Ending(job, logger)
-        watch = Watch(self._leaves, ending.hook_raised)
+        watch = Watch(self._gm_leaves, ending.hook_raised)
         # `call_back` has a guard of its own. A subclass's hook can fork too.
-        with watch, NO_GUARD if self._ends_at_once else guard(job):
+        with watch, NO_GUARD if self._gm_ends_at_once else guard(job):
             await awaited(self.on_job_execute(job))
         with watch:
-            events = ending.to_send(self.data_encoder, *self._how)
-            await self._send_all(job, events)
+            events = ending.to_send(self.data_encoder, *self._gm_how)
+            await self._gm_send_all(job, events)
         if tracking.is_over(job):
             return
         go_on = False
-        with Watch(self._leaves, errors.append):
+        with Watch(self._gm_leaves, errors.append):
             go_on = bool(await awaited(self.after_job()))
-        self._driver.call(WorkerEngine.job_done, job, go_on=go_on)
+        self._gm_driver.call(WorkerEngine.job_done, job, go_on=go_on)
 
-    def _leaves(self, error: BaseException) -> bool:
-        return leaves(error, in_work=True, is_cancelled=self._host.is_ending)
+    def _gm_leaves(self, error: BaseException) -> bool:
+        return leaves(error, in_work=True, is_cancelled=self._gm_host.is_ending)
 
     # Hooks. Those that are overridden may be plain.
 
     async def on_job_execute(self, current_job: WorkerJob) -> bool:
         try:
-            ability = self._registered[current_job.task]
-            result = await call_back(ability, self, current_job, self._limiter)
+            ability = self._gm_registered[current_job.task]
+            result = await call_back(ability, self, current_job, self._gm_limiter)
         except BaseException as error:
             raised = error.error if isinstance(error, Escaped) else error
-            if raised is error and self._leaves(error):
+            if raised is error and self._gm_leaves(error):
                 raise
             return bool(await awaited(self.on_job_exception(current_job, exc_info_of(raised))))
         return bool(await awaited(self.on_job_complete(current_job, result)))
 
     async def on_job_exception(self, current_job: WorkerJob, exc_info: ExcInfo) -> bool:
         logger.error("%r failed", current_job, exc_info=exc_info)
-        failure = to_send(Happened.RAISED, current_job, *self._encoding(exc_info[1]))
-        await self._send_all(current_job, failure)
+        failure = to_send(Happened.RAISED, current_job, *self._gm_encoding(exc_info[1]))
+        await self._gm_send_all(current_job, failure)
         return False
 
     async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
         try:
-            events = to_send(Happened.RETURNED, current_job, *self._encoding(job_result))
+            events = to_send(Happened.RETURNED, current_job, *self._gm_encoding(job_result))
         except BaseException as error:
-            if self._leaves(error):
+            if self._gm_leaves(error):
                 raise
             return bool(await awaited(self.on_job_exception(current_job, exc_info_of(error))))
-        await self._send_all(current_job, events)
+        await self._gm_send_all(current_job, events)
         return True
 
     # What callbacks send.
@@ -232,38 +232,44 @@ class GearmanWorker(Worker[Server, SSLContext]):
         poll_timeout: float | None = None,
     ) -> None:
         event = status_event(handle_of(current_job), numerator, denominator)
-        await self._send(current_job, event, poll_timeout)
+        await self._gm_send(current_job, event, poll_timeout)
 
     async def send_job_data(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        await self._send(current_job, self._event(WorkData, current_job, data), poll_timeout)
+        await self._gm_send(current_job, self._gm_event(WorkData, current_job, data), poll_timeout)
 
     async def send_job_warning(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        await self._send(current_job, self._event(WorkWarning, current_job, data), poll_timeout)
+        await self._gm_send(
+            current_job, self._gm_event(WorkWarning, current_job, data), poll_timeout
+        )
 
     async def send_job_complete(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        event = self._result(current_job, data)
-        await self._send(current_job, event, poll_timeout)
+        event = self._gm_result(current_job, data)
+        await self._gm_send(current_job, event, poll_timeout)
 
     async def send_job_failure(
         self, current_job: WorkerJob, poll_timeout: float | None = None
     ) -> None:
-        await self._send(current_job, WorkFail(handle_of(current_job)), poll_timeout)
+        await self._gm_send(current_job, WorkFail(handle_of(current_job)), poll_timeout)
 
     async def send_job_exception(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        await self._send(current_job, self._event(WorkException, current_job, data), poll_timeout)
+        await self._gm_send(
+            current_job, self._gm_event(WorkException, current_job, data), poll_timeout
+        )
 
-    async def _send(self, job: WorkerJob, event: PacketEvent, timeout: float | None) -> None:
-        await self._driver.run(WorkerEngine.send, job, event, timeout=to_seconds(timeout))
+    async def _gm_send(self, job: WorkerJob, event: PacketEvent, timeout: float | None) -> None:
+        await self._gm_driver.run(WorkerEngine.send, job, event, timeout=to_seconds(timeout))
 
-    async def _send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
+    async def _gm_send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
         for event in events:
             # The job's task is about to end.
-            await self._driver.run_at_once(WorkerEngine.send, job, event, done=self._ends_at_once)
+            await self._gm_driver.run_at_once(
+                WorkerEngine.send, job, event, done=self._gm_ends_at_once
+            )

@@ -36,59 +36,59 @@ class GearmanAdminClient(AdminClient[Server, SSLContext], Opened):
     client: they are served one after the other.
     """
 
-    _driver: Driver[AdminEngine]
+    _gm_driver: Driver[AdminEngine]
 
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         make_engine = functools.partial(AdminEngine, addresses, **options)
-        self._driver = Driver(
+        self._gm_driver = Driver(
             make_engine, make_contexts(addresses, load_ssl), InvalidAdminClientState
         )
 
-    def _ask(self, command: text.Command[T]) -> T:
+    def _gm_ask(self, command: text.Command[T]) -> T:
         timeout = to_seconds(self.poll_timeout)
-        return self._driver.run(AdminEngine.ask, command, timeout=timeout).value
+        return self._gm_driver.run(AdminEngine.ask, command, timeout=timeout).value
 
     def get_status(self) -> tuple[FunctionStatus, ...]:
-        return self._ask(text.status())
+        return self._gm_ask(text.status())
 
     def get_priority_status(self) -> tuple[PriorityStatus, ...]:
-        return self._ask(text.prioritystatus())
+        return self._gm_ask(text.prioritystatus())
 
     def get_workers(self) -> tuple[WorkerStatus, ...]:
-        return self._ask(text.workers())
+        return self._gm_ask(text.workers())
 
     def get_jobs(self) -> tuple[JobRecord, ...]:
-        return self._ask(text.show_jobs())
+        return self._gm_ask(text.show_jobs())
 
     def get_unique_jobs(self) -> tuple[str, ...]:
-        return self._ask(text.show_unique_jobs())
+        return self._gm_ask(text.show_unique_jobs())
 
     def get_version(self) -> str:
-        return self._ask(text.version())
+        return self._gm_ask(text.version())
 
     def get_pid(self) -> int:
-        return self._ask(text.getpid())
+        return self._gm_ask(text.getpid())
 
     def get_verbosity(self) -> str:
-        return self._ask(text.verbose())
+        return self._gm_ask(text.verbose())
 
     def ping_server(self) -> float:
-        return self._driver.run(AdminEngine.ping, timeout=to_seconds(self.poll_timeout)).value
+        return self._gm_driver.run(AdminEngine.ping, timeout=to_seconds(self.poll_timeout)).value
 
     def send_maxqueue(self, task: str | bytes, max_size: int | Iterable[int | None] | None) -> str:
-        return self._ask(text.maxqueue(task, max_size))
+        return self._gm_ask(text.maxqueue(task, max_size))
 
     def cancel_job(self, handle: str | bytes) -> str:
-        return self._ask(text.cancel_job(handle))
+        return self._gm_ask(text.cancel_job(handle))
 
     def create_function(self, task: str | bytes) -> str:
-        return self._ask(text.create_function(task))
+        return self._gm_ask(text.create_function(task))
 
     def drop_function(self, task: str | bytes) -> str:
-        return self._ask(text.drop_function(task))
+        return self._gm_ask(text.drop_function(task))
 
     def send_shutdown(self, graceful: bool = True) -> str:
-        return self._ask(text.shutdown(graceful=graceful))
+        return self._gm_ask(text.shutdown(graceful=graceful))
 
     def shutdown(self) -> None:
-        self._driver.close()
+        self._gm_driver.close()

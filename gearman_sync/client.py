@@ -31,13 +31,15 @@ class GearmanClient(Client[Server, SSLContext], Opened):
     it.
     """
 
-    _driver: Driver[ClientEngine]
+    _gm_driver: Driver[ClientEngine]
 
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         def make_engine() -> ClientEngine:
             return ClientEngine(addresses, rng=chance, wall_clock=time.time, **options)
 
-        self._driver = Driver(make_engine, make_contexts(addresses, load_ssl), InvalidClientState)
+        self._gm_driver = Driver(
+            make_engine, make_contexts(addresses, load_ssl), InvalidClientState
+        )
 
     def submit_job(
         self,
@@ -69,11 +71,11 @@ class GearmanClient(Client[Server, SSLContext], Opened):
         max_retries: int = 0,
         poll_timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        requests = self._requests_of(jobs_to_submit, background, max_retries)
+        requests = self._gm_requests_of(jobs_to_submit, background, max_retries)
         submitted = self.submit_multiple_requests(
             requests, wait_until_complete=wait_until_complete, poll_timeout=poll_timeout
         )
-        return self._all_of(submitted)
+        return self._gm_all_of(submitted)
 
     def submit_multiple_requests(
         self,
@@ -81,8 +83,8 @@ class GearmanClient(Client[Server, SSLContext], Opened):
         wait_until_complete: bool = True,
         poll_timeout: float | None = None,
     ) -> Requests:
-        timeout = self._prepare(job_requests, poll_timeout)
-        self._driver.run(
+        timeout = self._gm_prepare(job_requests, poll_timeout)
+        self._gm_driver.run(
             ClientEngine.submit,
             job_requests,
             accepted_only=not wait_until_complete,
@@ -100,23 +102,23 @@ class GearmanClient(Client[Server, SSLContext], Opened):
     def wait_until_jobs_completed(
         self, job_requests: Requests, poll_timeout: float | None = None
     ) -> Requests:
-        timeout = self._check(job_requests, poll_timeout)
-        self._driver.run(ClientEngine.wait_completed, job_requests, timeout=timeout)
+        timeout = self._gm_check(job_requests, poll_timeout)
+        self._gm_driver.run(ClientEngine.wait_completed, job_requests, timeout=timeout)
         return job_requests
 
     def as_completed(
         self, job_requests: Collection[GearmanJobRequest], poll_timeout: float | None = None
     ) -> Iterator[GearmanJobRequest]:
-        timeout = self._check(job_requests, poll_timeout)
-        return self._iterate(ClientEngine.as_completed, job_requests, timeout=timeout)
+        timeout = self._gm_check(job_requests, poll_timeout)
+        return self._gm_iterate(ClientEngine.as_completed, job_requests, timeout=timeout)
 
     def updates(
         self, job_request: GearmanJobRequest, poll_timeout: float | None = None
     ) -> Iterator[JobUpdate]:
-        timeout = self._check([job_request], poll_timeout)
-        return self._iterate(ClientEngine.updates, job_request, timeout=timeout)
+        timeout = self._gm_check([job_request], poll_timeout)
+        return self._gm_iterate(ClientEngine.updates, job_request, timeout=timeout)
 
-    def _iterate(
+    def _gm_iterate(
         self,
         method: Method[ClientEngine, P_, Stream],
         *args: P_.args,
@@ -126,7 +128,7 @@ class GearmanClient(Client[Server, SSLContext], Opened):
 
         The arguments are those of `Driver.run`.
         """
-        call: Call[Stream] = Call(self._driver)
+        call: Call[Stream] = Call(self._gm_driver)
         try:
             call.begin(method, *args, **options)
             stream = call.wait
@@ -141,8 +143,8 @@ class GearmanClient(Client[Server, SSLContext], Opened):
                 else:
                     call.block()
         finally:
-            self._driver.over(call.wait)
-            self._driver.tidy()
+            self._gm_driver.over(call.wait)
+            self._gm_driver.tidy()
 
     def get_job_status(
         self,
@@ -162,15 +164,15 @@ class GearmanClient(Client[Server, SSLContext], Opened):
         by_unique: bool = False,
     ) -> Requests:
         timeout = to_seconds(poll_timeout)
-        queries = self._status_queries(job_requests, by_unique)
-        self._driver.run(ClientEngine.statuses, job_requests, queries, timeout=timeout)
+        queries = self._gm_status_queries(job_requests, by_unique)
+        self._gm_driver.run(ClientEngine.statuses, job_requests, queries, timeout=timeout)
         return job_requests
 
     def establish_connection(
         self, connection: Server | HostSpec, poll_timeout: float | None = None
     ) -> Server:
-        server = self._find(connection)
-        self._driver.run(ClientEngine.connect, server, timeout=to_seconds(poll_timeout))
+        server = self._gm_find(connection)
+        self._gm_driver.run(ClientEngine.connect, server, timeout=to_seconds(poll_timeout))
         return server
 
     def poll_connections_until_stopped(
@@ -189,7 +191,7 @@ class GearmanClient(Client[Server, SSLContext], Opened):
                 call.block()
             return False
 
-        return self._driver.during(watch, ClientEngine.watch, timeout=to_seconds(timeout))
+        return self._gm_driver.during(watch, ClientEngine.watch, timeout=to_seconds(timeout))
 
     def shutdown(self) -> None:
-        self._driver.close()
+        self._gm_driver.close()

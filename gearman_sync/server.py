@@ -39,22 +39,22 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
             client = GearmanClient([server.address])
     """
 
-    def _setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
+    def _gm_setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
         def make_engine() -> ServerEngine:
             return ServerEngine(
                 rng=chance,
-                wall_clock=self._wall_clock or time.time,
+                wall_clock=self._gm_wall_clock or time.time,
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 **options,
             )
 
-        self._context = check_context(ssl_context, load_ssl)
+        self._gm_context = check_context(ssl_context, load_ssl)
         make_engine()  # Wrong arguments are wrong now, and not when it starts.
-        self._make_engine = make_engine
-        self._driver: Driver[ServerEngine] | None = None
-        self._thread: threading.Thread | None = None
-        self._ended = threading.Event()
+        self._gm_make_engine = make_engine
+        self._gm_driver: Driver[ServerEngine] | None = None
+        self._gm_thread: threading.Thread | None = None
+        self._gm_ended = threading.Event()
 
     def __enter__(self) -> Self:
         self.start()
@@ -75,43 +75,43 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
             RuntimeError: The server was started before, or the system refuses a thread for it.
             OSError: The server can't listen on the address.
         """
-        if self._driver is not None:
+        if self._gm_driver is not None:
             raise RuntimeError("this server was started before")
-        listener = _listen(self._host, self._port)
-        driver = Driver(self._make_engine)
-        accept = functools.partial(ServerEngine.accept, handshake=self._context is not None)
+        listener = _listen(self._gm_host, self._gm_port)
+        driver = Driver(self._gm_make_engine)
+        accept = functools.partial(ServerEngine.accept, handshake=self._gm_context is not None)
         address = HostAndPort(*listener.getsockname()[:2])
         try:
-            driver.listen(listener, accept, self._context)
+            driver.listen(listener, accept, self._gm_context)
             thread = threading.Thread(
                 target=_serve,
-                args=(driver, self._ended),
+                args=(driver, self._gm_ended),
                 name=f"gearman-server-{address.port}",
                 daemon=True,
             )
             thread.start()
-            self._driver, self._address, self._thread = driver, address, thread
+            self._gm_driver, self._gm_address, self._gm_thread = driver, address, thread
         except BaseException:
             driver.close()
             listener.close()
             raise
 
     def stop(self) -> None:
-        if self._driver is not None:
-            self._driver.close()
+        if self._gm_driver is not None:
+            self._gm_driver.close()
         self.wait()
 
     def wait(self, timeout: float | None = None) -> bool:
         seconds = to_seconds(timeout, "timeout")
         # In the child of a fork, the thread is not alive.
-        if self._thread is None or not self._thread.is_alive():
+        if self._gm_thread is None or not self._gm_thread.is_alive():
             return True
         # A join that is interrupted (Ctrl-C) would take the thread for ended before Python 3.13.
         deadline = math.inf if seconds is None else time.monotonic() + seconds
-        while not self._ended.wait(sleep_until(deadline)):
+        while not self._gm_ended.wait(sleep_until(deadline)):
             if time.monotonic() >= deadline:
                 return False
-        self._thread.join()
+        self._gm_thread.join()
         return True
 
 

@@ -2,8 +2,7 @@
 
 The thread that calls `work` polls the servers and, with one slot, runs the callbacks as well. With
 several slots the callbacks run in a pool of threads, and what they send is written by themselves.
-Either way `_execute` is what happens to a job, and `gearman_proto.engines.outcomes` decides how it
-ends.
+Either way `_gm_execute` runs a job, and `gearman_proto.engines.outcomes` decides how it ends.
 """
 
 # ruff: noqa: D102 - the documentation of methods is inherited
@@ -74,11 +73,11 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
     called from any thread. After a fork, the child's copy makes connections of its own.
     """
 
-    _driver: Driver[WorkerEngine]
+    _gm_driver: Driver[WorkerEngine]
 
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         # Weak: the sockets of a worker that is not shut down end with its last reference.
-        introduction = weakref.WeakMethod(self._introduce)
+        introduction = weakref.WeakMethod(self._gm_introduce)
 
         def make_engine() -> WorkerEngine:
             engine = WorkerEngine(addresses, rng=chance, **options)
@@ -86,27 +85,31 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
                 introduce(engine)
             return engine
 
-        self._driver = Driver(make_engine, make_contexts(addresses, load_ssl), InvalidWorkerState)
+        self._gm_driver = Driver(
+            make_engine, make_contexts(addresses, load_ssl), InvalidWorkerState
+        )
 
     # Working.
 
     def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
         # What `after_job` has raised; it is raised when all jobs are done.
         errors: list[BaseException] = []
-        body = functools.partial(self._work, errors=errors)
+        body = functools.partial(self._gm_work, errors=errors)
         timeout = to_seconds(poll_timeout)
-        self._look_at_hooks()
-        stream = self._driver.during(body, WorkerEngine.work, timeout=timeout)
+        self._gm_look_at_hooks()
+        stream = self._gm_driver.during(body, WorkerEngine.work, timeout=timeout)
         if errors:
             raise errors[0]
         stream.raise_error()
 
-    def _work(self, call: Call[WorkStream], errors: list[BaseException]) -> WorkStream:
+    def _gm_work(self, call: Call[WorkStream], errors: list[BaseException]) -> WorkStream:
         stream = call.wait
-        execute: Callable[[WorkerJob], None] = functools.partial(self._execute, errors=errors)
+        execute: Callable[[WorkerJob], None] = functools.partial(self._gm_execute, errors=errors)
         pool = None
-        if self._max_jobs > 1:
-            pool = Pool(self._max_jobs, functools.partial(self._execute_in_pool, errors=errors))
+        if self._gm_max_jobs > 1:
+            pool = Pool(
+                self._gm_max_jobs, functools.partial(self._gm_execute_in_pool, errors=errors)
+            )
             execute = pool.do
         try:
             if pool is not None:
@@ -114,79 +117,81 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
             while not stream.done:
                 call.block()
                 active, stream.active = stream.active, False
-                while stream.news and (job := self._driver.call(WorkerEngine.next_job)) is not None:
+                while (
+                    stream.news and (job := self._gm_driver.call(WorkerEngine.next_job)) is not None
+                ):
                     execute(job)
-                self._log()
+                self._gm_log()
                 if not self.after_poll(active):
-                    self._driver.call(WorkerEngine.stop)
+                    self._gm_driver.call(WorkerEngine.stop)
         finally:
             if pool is not None:
                 pool.is_over = True
                 pool.jobs.put(None)
-            self._log()
+            self._gm_log()
         return stream
 
     def stop(self, timeout: float | None = None) -> None:
-        self._driver.post(self._make_stop(timeout))
+        self._gm_driver.post(self._gm_make_stop(timeout))
 
     def shutdown(self) -> None:
-        self._driver.close()
+        self._gm_driver.close()
 
-    def _do(self, job: WorkerJob) -> None:
+    def _gm_do(self, job: WorkerJob) -> None:
         """Do one job, and see to it that it ends."""
         tracking.use_encoder(job, self.data_encoder)
         ending = Ending(job, logger)
-        watch = Watch(self._leaves, ending.hook_raised)
+        watch = Watch(self._gm_leaves, ending.hook_raised)
         # `on_job_execute` has a guard around the callback. A subclass's hook can fork too.
-        with watch, _NO_GUARD if self._ends_at_once else _guard(job):
+        with watch, _NO_GUARD if self._gm_ends_at_once else _guard(job):
             self.on_job_execute(job)
         with watch:
-            self._send_all(job, ending.to_send(self.data_encoder, *self._how))
+            self._gm_send_all(job, ending.to_send(self.data_encoder, *self._gm_how))
 
-    def _execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
-        self._do(job)
+    def _gm_execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
+        self._gm_do(job)
         if tracking.is_over(job):
             return
         go_on = False
-        with Watch(self._leaves, errors.append):
+        with Watch(self._gm_leaves, errors.append):
             go_on = bool(self.after_job())
-        self._driver.call(WorkerEngine.job_done, job, go_on=go_on)
+        self._gm_driver.call(WorkerEngine.job_done, job, go_on=go_on)
 
-    def _execute_in_pool(self, job: WorkerJob, errors: list[BaseException]) -> None:
+    def _gm_execute_in_pool(self, job: WorkerJob, errors: list[BaseException]) -> None:
         try:
-            self._execute(job, errors)
+            self._gm_execute(job, errors)
         except BaseException as error:  # noqa: BLE001 - raised by work
             errors.append(error)
 
-    def _leaves(self, error: BaseException) -> bool:
-        return leaves(error, in_work=self._max_jobs == 1) or has_hit_the_library(error)
+    def _gm_leaves(self, error: BaseException) -> bool:
+        return leaves(error, in_work=self._gm_max_jobs == 1) or has_hit_the_library(error)
 
     # Hooks.
 
     def on_job_execute(self, current_job: WorkerJob) -> bool:
         try:
             with _guard(current_job):
-                result = self._registered[current_job.task].callback(self, current_job)
+                result = self._gm_registered[current_job.task].callback(self, current_job)
         except BaseException as error:
-            if self._leaves(error):
+            if self._gm_leaves(error):
                 raise
             return self.on_job_exception(current_job, exc_info_of(error))
         return self.on_job_complete(current_job, result)
 
     def on_job_exception(self, current_job: WorkerJob, exc_info: ExcInfo) -> bool:
         logger.error("%r failed", current_job, exc_info=exc_info)
-        failure = to_send(Happened.RAISED, current_job, *self._encoding(exc_info[1]))
-        self._send_all(current_job, failure)
+        failure = to_send(Happened.RAISED, current_job, *self._gm_encoding(exc_info[1]))
+        self._gm_send_all(current_job, failure)
         return False
 
     def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
         try:
-            events = to_send(Happened.RETURNED, current_job, *self._encoding(job_result))
+            events = to_send(Happened.RETURNED, current_job, *self._gm_encoding(job_result))
         except BaseException as error:
-            if self._leaves(error):
+            if self._gm_leaves(error):
                 raise
             return self.on_job_exception(current_job, exc_info_of(error))
-        self._send_all(current_job, events)
+        self._gm_send_all(current_job, events)
         return True
 
     def after_poll(self, any_activity: bool) -> bool:  # noqa: ARG002 - for subclasses
@@ -205,35 +210,35 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         poll_timeout: float | None = None,
     ) -> None:
         event = status_event(handle_of(current_job), numerator, denominator)
-        self._send(current_job, event, poll_timeout)
+        self._gm_send(current_job, event, poll_timeout)
 
     def send_job_data(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        self._send(current_job, self._event(WorkData, current_job, data), poll_timeout)
+        self._gm_send(current_job, self._gm_event(WorkData, current_job, data), poll_timeout)
 
     def send_job_warning(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        self._send(current_job, self._event(WorkWarning, current_job, data), poll_timeout)
+        self._gm_send(current_job, self._gm_event(WorkWarning, current_job, data), poll_timeout)
 
     def send_job_complete(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        event = self._result(current_job, data)
-        self._send(current_job, event, poll_timeout)
+        event = self._gm_result(current_job, data)
+        self._gm_send(current_job, event, poll_timeout)
 
     def send_job_failure(self, current_job: WorkerJob, poll_timeout: float | None = None) -> None:
-        self._send(current_job, WorkFail(handle_of(current_job)), poll_timeout)
+        self._gm_send(current_job, WorkFail(handle_of(current_job)), poll_timeout)
 
     def send_job_exception(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        self._send(current_job, self._event(WorkException, current_job, data), poll_timeout)
+        self._gm_send(current_job, self._gm_event(WorkException, current_job, data), poll_timeout)
 
-    def _send(self, job: WorkerJob, event: PacketEvent, timeout: float | None) -> None:
-        self._driver.run(WorkerEngine.send, job, event, timeout=to_seconds(timeout))
+    def _gm_send(self, job: WorkerJob, event: PacketEvent, timeout: float | None) -> None:
+        self._gm_driver.run(WorkerEngine.send, job, event, timeout=to_seconds(timeout))
 
-    def _send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
+    def _gm_send_all(self, job: WorkerJob, events: list[PacketEvent]) -> None:
         for event in events:
-            self._driver.run(WorkerEngine.send, job, event, done=self._ends_at_once)
+            self._gm_driver.run(WorkerEngine.send, job, event, done=self._gm_ends_at_once)

@@ -106,9 +106,9 @@ class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
     def _attach(self) -> None:
         server = self._server
         if isinstance(server, JobServer):
-            self._recorder.attach("localhost", _IN_PROCESS, _connect=server.connect)
+            self._recorder.attach("localhost", _IN_PROCESS, _gm_connect=server.connect)
         else:
-            self._recorder.attach(server, _connect=None)
+            self._recorder.attach(server, _gm_connect=None)
 
     async def _empty(self) -> None:
         with self._limit():

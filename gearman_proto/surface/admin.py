@@ -62,15 +62,15 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
         to_seconds(poll_timeout)
         self.poll_timeout: float | None = poll_timeout
         options = {"connect_timeout": connect_timeout, "max_reply_size": max_reply_size}
-        self._make(parse_servers(host_list, ssl_context), options)
+        self._gm_make(parse_servers(host_list, ssl_context), options)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._servers()}>"
+        return f"<{type(self).__name__} {self._gm_servers()}>"
 
     @property
     def connection_list(self) -> list[ServerT]:
         """The server, with its address and whether it is `connected` (python-gearman)."""
-        return [self._driver.engine.server]
+        return [self._gm_driver.engine.server]
 
     # What there is.
 

@@ -26,36 +26,36 @@ class Connected(ABC, Generic[ServerT]):
     """Something with connections to servers."""
 
     #: What runs the engine. Its type is the adapter's.
-    _driver: Any
+    _gm_driver: Any
 
     #: What the driver was made of.
-    _made_of: tuple[list[ServerAddress], dict[str, Any]]
+    _gm_made_of: tuple[list[ServerAddress], dict[str, Any]]
 
     @abstractmethod
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         """Make the driver, and in it an engine for these servers, with these `options`."""
 
-    def _make(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        self._made_of = addresses, options
-        self._setup(addresses, options)
+    def _gm_make(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        self._gm_made_of = addresses, options
+        self._gm_setup(addresses, options)
 
     # Copies, by `copy` and by `pickle`, are made of the same, and have a driver of their own.
 
     def __getstate__(self) -> dict[str, Any]:
         servers: list[Any] = self.connection_list
-        if self._driver.engine.closed or any(server.link is not None for server in servers):
+        if self._gm_driver.engine.closed or any(server.link is not None for server in servers):
             raise TypeError(f"{self!r} has connected, so it can't be copied or pickled any more")
-        return {name: value for name, value in self.__dict__.items() if name != "_driver"}
+        return {name: value for name, value in self.__dict__.items() if name != "_gm_driver"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._setup(*self._made_of)
+        self._gm_setup(*self._gm_made_of)
 
     @property
     def connection_list(self) -> list[ServerT]:
         """The servers, each with its address and whether it is `connected` (python-gearman)."""
-        return list(self._driver.engine.pool.servers)
+        return list(self._gm_driver.engine.pool.servers)
 
-    def _servers(self) -> str:
+    def _gm_servers(self) -> str:
         servers: list[Any] = self.connection_list
         return ", ".join(str(server.address) for server in servers)

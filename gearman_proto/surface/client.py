@@ -91,11 +91,11 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             "heartbeat": heartbeat,
             "max_abandoned": max_abandoned,
         }
-        self._max_packet_size = max_packet_size
-        self._make(parse_servers(host_list, ssl_context), options)
+        self._gm_max_packet_size = max_packet_size
+        self._gm_make(parse_servers(host_list, ssl_context), options)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} [{self._servers()}]>"
+        return f"<{type(self).__name__} [{self._gm_servers()}]>"
 
     # Submitting jobs.
 
@@ -382,7 +382,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     # What adapters run. All arguments are looked at here, and not in the midst of an engine: they
     # may be objects of the application's, with exceptions of their own.
 
-    def _requests_of(
+    def _gm_requests_of(
         self, jobs: Collection[Mapping[str, Any]], background: bool, max_retries: int
     ) -> list[GearmanJobRequest] | Supply:
         return supply_requests(
@@ -390,24 +390,26 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             background=background,
             max_retries=max_retries,
             encoder=self.data_encoder,
-            max_packet_size=self._max_packet_size,
+            max_packet_size=self._gm_max_packet_size,
         )
 
     @staticmethod
-    def _all_of(requests: list[GearmanJobRequest] | Supply) -> list[GearmanJobRequest]:
+    def _gm_all_of(requests: list[GearmanJobRequest] | Supply) -> list[GearmanJobRequest]:
         """What `submit_multiple_jobs` returns of what `submit_multiple_requests` did."""
         return requests.all() if type(requests) is Supply else requests
 
     # The checks come before the call, so `as_completed` and `updates` do not leave them to `next`.
 
     @staticmethod
-    def _check(requests: Collection[GearmanJobRequest], poll_timeout: float | None) -> float | None:
+    def _gm_check(
+        requests: Collection[GearmanJobRequest], poll_timeout: float | None
+    ) -> float | None:
         """Check the arguments of a call. Return the timeout in seconds."""
         timeout = to_seconds(poll_timeout)
         check_requests(requests)
         return timeout
 
-    def _prepare(
+    def _gm_prepare(
         self, requests: Collection[GearmanJobRequest], poll_timeout: float | None
     ) -> float | None:
         """Check the arguments of a submit, and encode the data. Return the timeout in seconds."""
@@ -415,18 +417,18 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         if type(requests) is not Supply or requests.requests:
             # A Supply has requests only if the application has read them, and might have changed
             # them.
-            prepare(requests, self.data_encoder, self._max_packet_size)
+            prepare(requests, self.data_encoder, self._gm_max_packet_size)
         return timeout
 
-    def _status_queries(
+    def _gm_status_queries(
         self, requests: Collection[GearmanJobRequest], by_unique: bool
     ) -> list[Asked]:
-        pool: ServerPool = self._driver.engine.pool
+        pool: ServerPool = self._gm_driver.engine.pool
         return status_queries(pool, requests, by_unique=bool(by_unique))
 
-    def _find(self, connection: ServerT | HostSpec) -> ServerT:
+    def _gm_find(self, connection: ServerT | HostSpec) -> ServerT:
         """The server of this client that is meant."""
-        server: ServerT = self._driver.engine.pool.find(connection)
+        server: ServerT = self._gm_driver.engine.pool.find(connection)
         return server
 
 

@@ -73,12 +73,12 @@ class JobServer(ABC, Generic[ContextT]):
         if not isinstance(host, str):
             raise ArgumentTypeError(f"host is a str, not {host!r}")
         check_count("port", port, 0, 65535)
-        self._host = host
-        self._port = port
-        self._address: HostAndPort | None = None
+        self._gm_host = host
+        self._gm_port = port
+        self._gm_address: HostAndPort | None = None
         if wall_clock is not None and not callable(wall_clock):
             raise ArgumentTypeError(f"wall_clock is a function, not {wall_clock!r}")
-        self._wall_clock = wall_clock
+        self._gm_wall_clock = wall_clock
         options = {
             "version": f"gearman-sansio-{__version__}",
             "job_retries": job_retries,
@@ -89,10 +89,10 @@ class JobServer(ABC, Generic[ContextT]):
             "max_abilities": max_abilities,
             "exceptions": exceptions,
         }
-        self._setup(options, ssl_context)
+        self._gm_setup(options, ssl_context)
 
     @abstractmethod
-    def _setup(self, options: dict[str, Any], ssl_context: ContextT | None) -> None:
+    def _gm_setup(self, options: dict[str, Any], ssl_context: ContextT | None) -> None:
         """Make what makes an engine with these `options`.
 
         Raises:
@@ -100,7 +100,7 @@ class JobServer(ABC, Generic[ContextT]):
         """
 
     def __repr__(self) -> str:
-        return f"<JobServer {self._address or 'not started'}>"
+        return f"<JobServer {self._gm_address or 'not started'}>"
 
     @property
     def address(self) -> HostAndPort:
@@ -109,9 +109,9 @@ class JobServer(ABC, Generic[ContextT]):
         Raises:
             RuntimeError: It was not started.
         """
-        if self._address is None:
+        if self._gm_address is None:
             raise RuntimeError("this server was not started")
-        return self._address
+        return self._gm_address
 
     @abstractmethod
     def stop(self) -> Waited[None]:

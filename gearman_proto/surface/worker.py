@@ -62,9 +62,9 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
     data_encoder: Any = NoopEncoder
     # Whether callbacks may be async.
-    _is_awaited: bool = False
+    _gm_is_awaited: bool = False
     # Whether a job is over with what is sent as its end: nobody else has a say behind that.
-    _ends_at_once: bool = False
+    _gm_ends_at_once: bool = False
 
     def __init__(
         self,
@@ -111,11 +111,11 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         """
         self.worker_abilities: dict[str, Callable[[Any, WorkerJob], Any]] = {}
         self.worker_client_id: str | None = None
-        self._max_jobs = max_jobs
+        self._gm_max_jobs = max_jobs
         # The last arguments of `to_send`: `exceptions` and the size limit of a packet.
-        self._how = exceptions, max_packet_size
+        self._gm_how = exceptions, max_packet_size
         # All tasks ever registered, since a job can arrive after its task was unregistered.
-        self._registered: dict[str, Ability] = {}
+        self._gm_registered: dict[str, Ability] = {}
         options = {
             "max_jobs": max_jobs,
             "connect_timeout": connect_timeout,
@@ -123,20 +123,20 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             "look_again": look_again,
             "max_packet_size": max_packet_size,
         }
-        self._make(parse_servers(host_list, ssl_context), options)
+        self._gm_make(parse_servers(host_list, ssl_context), options)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} [{self._servers()}] {', '.join(self.worker_abilities)}>"
+        return f"<{type(self).__name__} [{self._gm_servers()}] {', '.join(self.worker_abilities)}>"
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        for name in ("worker_abilities", "_registered"):
+        for name in ("worker_abilities", "_gm_registered"):
             state[name] = state[name].copy()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._introduce(self._driver.engine)
+        self._gm_introduce(self._gm_driver.engine)
 
     # What it can do. All of this may be called while it works, and in a signal handler; (blocking)
     # from any thread.
@@ -168,17 +168,17 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         """
         name = to_text(task, "task")
         wire = check_task(name)
-        check_callback(name, callback, is_awaited=self._is_awaited)
+        check_callback(name, callback, is_awaited=self._gm_is_awaited)
         seconds = check_timeout(timeout)
         ability = Ability(callback, seconds, is_async(callback))
 
         def register(engine: Any, now: float) -> None:
             engine.register(now, wire, seconds)
             # Nobody can take a job of it before this is over.
-            self._registered[name] = ability
+            self._gm_registered[name] = ability
             self.worker_abilities[name] = callback
 
-        self._driver.tell(register)
+        self._gm_driver.tell(register)
         return name
 
     def unregister_task(self, task: str | bytes) -> str:
@@ -203,7 +203,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             if self.worker_abilities.pop(name, None) is not None:
                 engine.unregister(now, wire)
 
-        self._driver.tell(unregister)
+        self._gm_driver.tell(unregister)
         return name
 
     def set_client_id(self, client_id: str | bytes) -> str:
@@ -222,13 +222,13 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         name = to_text(client_id, "client id")
         wire = check_client_id(name)
         self.worker_client_id = name
-        self._driver.tell(lambda engine, _: engine.set_client_id(wire))
+        self._gm_driver.tell(lambda engine, _: engine.set_client_id(wire))
         return name
 
-    def _introduce(self, engine: Any) -> None:
+    def _gm_introduce(self, engine: Any) -> None:
         """Tell a new engine what was told to the one before it."""
         for task in self.worker_abilities:
-            engine.register(0.0, check_task(task), self._registered[task].timeout)
+            engine.register(0.0, check_task(task), self._gm_registered[task].timeout)
         if self.worker_client_id is not None:
             engine.set_client_id(check_client_id(self.worker_client_id))
 
@@ -283,18 +283,18 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
     def has_job_lock(self) -> bool:
         """Whether a job is being done (python-gearman: `has_job_lock`)."""
-        return bool(self._driver.engine.has_jobs())
+        return bool(self._gm_driver.engine.has_jobs())
 
-    def _look_at_hooks(self) -> None:
+    def _gm_look_at_hooks(self) -> None:
         """Find out whether a job is over with its result, as no subclass has hooks of its own."""
-        self._ends_at_once = not any(map(self._has_own, _HOOKS))
+        self._gm_ends_at_once = not any(map(self._gm_has_own, _HOOKS))
 
-    def _has_own(self, hook: str) -> bool:
+    def _gm_has_own(self, hook: str) -> bool:
         """Whether this worker, or its class, has a `hook` of its own."""
         module = getattr(getattr(type(self), hook), "__module__", None) or ""
         return hook in vars(self) or module.partition(".")[0] not in _PACKAGES
 
-    def _make_stop(self, timeout: float | None) -> Callable[[Any, float], None]:
+    def _gm_make_stop(self, timeout: float | None) -> Callable[[Any, float], None]:
         seconds = to_seconds(timeout, "timeout")
 
         def stop(engine: Any, now: float) -> None:
@@ -302,9 +302,9 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
         return stop
 
-    def _log(self) -> None:
+    def _gm_log(self) -> None:
         """Log what the engine has to say."""
-        notices = self._driver.engine.notices
+        notices = self._gm_driver.engine.notices
         while notices:
             logger.warning("%s", shown(notices.popleft()))
 
@@ -475,20 +475,20 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             TypeError: The encoder does not take `data`.
         """
 
-    def _event(
+    def _gm_event(
         self, kind: type[WorkData | WorkWarning | WorkException], job: WorkerJob, data: Any
     ) -> PacketEvent:
         """Return a packet about `job` with the application's `data`."""
         handle = handle_of(job)
-        return data_event(kind, handle, self.data_encoder, data, job.wire_task, self._how[1])
+        return data_event(kind, handle, self.data_encoder, data, job.wire_task, self._gm_how[1])
 
-    def _encoding(self, value: Any) -> tuple[Any, ...]:
+    def _gm_encoding(self, value: Any) -> tuple[Any, ...]:
         """Return the arguments of `to_send` from the encoder on."""
-        return self.data_encoder, value, *self._how
+        return self.data_encoder, value, *self._gm_how
 
-    def _result(self, job: WorkerJob, data: Any) -> WorkComplete:
+    def _gm_result(self, job: WorkerJob, data: Any) -> WorkComplete:
         """Return the packet that ends `job` with the application's result."""
-        return result_event(handle_of(job), self.data_encoder, data, b"", self._how[1])
+        return result_event(handle_of(job), self.data_encoder, data, b"", self._gm_how[1])
 
 
 def handle_of(job: WorkerJob) -> bytes:

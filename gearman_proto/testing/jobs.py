@@ -94,7 +94,7 @@ class JobDouble(WorkerJob):
         )
         tracking.use_encoder(self, encoder)
         self.updates: list[JobUpdate] = []
-        self.worker._driver.run = self._run  # noqa: SLF001 - the one thing that is replaced
+        self.worker._gm_driver.run = self._run  # noqa: SLF001 - the one thing that is replaced
 
     def lose(self) -> None:
         """Lose the connection to the server. Sending then raises ConnectionError."""

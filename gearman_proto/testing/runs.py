@@ -106,14 +106,14 @@ class Recorder:
                 f"another worker"
             )
         try:
-            options = worker.__getstate__()["_made_of"][1]
+            options = worker.__getstate__()["_gm_made_of"][1]
         except TypeError:
             raise RuntimeError(
                 f"{worker!r} is connected, or was shut down: it can't be run here"
             ) from None
         if look_again is not None:
             options = {**options, "look_again": look_again}
-        changed = {**attributes, "_made_of": (parse_servers([server], None), options)}
+        changed = {**attributes, "_gm_made_of": (parse_servers([server], None), options)}
         self._hooks = {name: getattr(worker, name) for name in _HOOKS}
         own = vars(worker)
         self._before = {name: own[name] for name in (*_HOOKS, *changed) if name in own}
@@ -235,7 +235,7 @@ class Recorder:
         return self._hooks["on_job_complete"](job, result)
 
     def _after_poll(self, any_activity: bool) -> Any:
-        engine = self._worker._driver.engine  # noqa: SLF001 - the only use outside
+        engine = self._worker._gm_driver.engine  # noqa: SLF001 - the only use outside
         links = list(engine.pool.links())
         self._is_empty |= bool(links) and all(link.phase is Phase.ASLEEP for link in links)
         ends = self._until_empty and (self._is_empty or self._is_late())

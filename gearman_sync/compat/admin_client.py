@@ -31,7 +31,7 @@ class GearmanAdminClient(GearmanConnectionManager, gearman_sync.admin.GearmanAdm
     """A client for the admin commands of one server (python-gearman: `GearmanAdminClient`)."""
 
     @staticmethod
-    def _servers_of(engine: Any) -> list[Server]:
+    def _gm_servers_of(engine: Any) -> list[Server]:
         return [engine.server]
 
     @property

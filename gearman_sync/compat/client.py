@@ -49,16 +49,16 @@ RANDOM_UNIQUE_BYTES: Final = 16
 class GearmanClient(GearmanConnectionManager, gearman_sync.client.GearmanClient):
     """Submits jobs to Gearman servers and waits for them (python-gearman: `GearmanClient`)."""
 
-    _transient: ClassVar[tuple[str, ...]] = ("_queues",)
+    _gm_transient: ClassVar[tuple[str, ...]] = ("_gm_queues",)
     # Copies of `wait_until_jobs_completed` remove requests from this mapping.
-    _queues: MutableMapping[Any, Any] | None = None
+    _gm_queues: MutableMapping[Any, Any] | None = None
 
     @property
     def request_to_rotating_connection_queue(self) -> MutableMapping[Any, Any]:
         """An empty mapping. The engine keeps each request's servers (python-gearman)."""
-        if self._queues is None:
-            self._queues = weakref.WeakKeyDictionary()
-        return self._queues
+        if self._gm_queues is None:
+            self._gm_queues = weakref.WeakKeyDictionary()
+        return self._gm_queues
 
     def submit_multiple_jobs(  # type: ignore[override]
         self,
@@ -128,8 +128,8 @@ class GearmanClient(GearmanConnectionManager, gearman_sync.client.GearmanClient)
             raise ServerUnavailable(f"found no valid connections in list: {self.connection_list}")
         return wants_more
 
-    def _find(self, connection: GearmanConnection | Server | HostSpec) -> Server:
-        return super()._find(specified(connection))
+    def _gm_find(self, connection: GearmanConnection | Server | HostSpec) -> Server:
+        return super()._gm_find(specified(connection))
 
     def establish_connection(  # type: ignore[override]
         self,

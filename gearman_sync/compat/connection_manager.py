@@ -39,73 +39,73 @@ class GearmanConnectionManager:
 
     connection_list: Any = ()
     # Arguments for the engine that the class in gearman_sync does not pass.
-    _engine_options: ClassVar[dict[str, Any]] = {}
+    _gm_engine_options: ClassVar[dict[str, Any]] = {}
     # Attributes that are not copied.
-    _transient: ClassVar[tuple[str, ...]] = ()
+    _gm_transient: ClassVar[tuple[str, ...]] = ()
     # The options given to the class in gearman_sync; the addresses and options of the current
     # driver.
-    _options: dict[str, Any]
-    _driver_options: tuple[list[ServerAddress], dict[str, Any]]
+    _gm_options: dict[str, Any]
+    _gm_driver_options: tuple[list[ServerAddress], dict[str, Any]]
     # The driver, and the list it was created from.
-    _driver_and_list: tuple[Any, list[Any]]
+    _gm_driver_and_list: tuple[Any, list[Any]]
 
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        self._options = {**options, **self._engine_options}
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        self._gm_options = {**options, **self._gm_engine_options}
         self.connection_list = [self.connection_class.to(address) for address in addresses]
-        self._replace_driver()
+        self._gm_replace_driver()
 
     @property
-    def _driver(self) -> Any:
-        driver, made_of = self._driver_and_list
+    def _gm_driver(self) -> Any:
+        driver, made_of = self._gm_driver_and_list
         if not driver.engine.closed:
             is_same = _are_same(made_of, self.connection_list)
-            is_used = any(server.link is not None for server in self._servers_of(driver.engine))
+            is_used = any(server.link is not None for server in self._gm_servers_of(driver.engine))
             if is_used and not is_same:
                 raise InvalidClientState("connection_list can't be changed: it is connected")
-            if not is_used and not (is_same and self._addresses() == self._driver_options[0]):
+            if not is_used and not (is_same and self._gm_addresses() == self._gm_driver_options[0]):
                 driver.close()
-                self._replace_driver()
-        return self._driver_and_list[0]
+                self._gm_replace_driver()
+        return self._gm_driver_and_list[0]
 
-    @_driver.setter
-    def _driver(self, driver: Any) -> None:
-        self._driver_and_list = driver, list(self.connection_list)
+    @_gm_driver.setter
+    def _gm_driver(self, driver: Any) -> None:
+        self._gm_driver_and_list = driver, list(self.connection_list)
 
-    def _addresses(self) -> list[ServerAddress]:
+    def _gm_addresses(self) -> list[ServerAddress]:
         return [connection.address for connection in self.connection_list]
 
-    def _replace_driver(self) -> None:
+    def _gm_replace_driver(self) -> None:
         """Create a driver for the servers in the list."""
         for index, connection in enumerate(self.connection_list):
             if not isinstance(connection, GearmanConnection):
                 connection = self.connection_class.to(parse_address(connection))
                 self.connection_list[index] = connection
             connection.belong_to(self)
-        options = self._options
+        options = self._gm_options
         if self.connection_class.connect_timeout is not None:
             options = {**options, "connect_timeout": self.connection_class.connect_timeout}
-        addresses = self._addresses()
-        self._driver_options = addresses, options
-        super()._setup(addresses, options)  # type: ignore[misc]
+        addresses = self._gm_addresses()
+        self._gm_driver_options = addresses, options
+        super()._gm_setup(addresses, options)  # type: ignore[misc]
 
     @property
-    def _current_driver(self) -> Any:
+    def _gm_current_driver(self) -> Any:
         """The current driver, even if `connection_list` has changed.
 
         Closing needs no new driver.
         """
-        return self._driver_and_list[0]
+        return self._gm_driver_and_list[0]
 
     def server_of(self, connection: GearmanConnection) -> Server | None:
         """Return the server of `connection`, or None if there is no such server."""
-        # Don't use `_driver`, which calls this method to check whether it can replace the driver.
-        for server in self._servers_of(self._current_driver.engine):
+        # Don't use `_gm_driver`, which calls this method to check if it can replace the driver.
+        for server in self._gm_servers_of(self._gm_current_driver.engine):
             if (server.gearman_host, server.gearman_port) == connection.get_address():
                 return server
         return None
 
     @staticmethod
-    def _servers_of(engine: Any) -> list[Server]:
+    def _gm_servers_of(engine: Any) -> list[Server]:
         servers: list[Server] = engine.pool.servers
         return servers
 
@@ -118,11 +118,11 @@ class GearmanConnectionManager:
         """Close a connection; see `GearmanConnection.close`."""
         server = self.server_of(connection)
         if server is not None:
-            self._current_driver.call(ConnectingEngine.disconnect, server)
+            self._gm_current_driver.call(ConnectingEngine.disconnect, server)
 
     def shutdown(self) -> None:
         """Close all connections at once and permanently."""
-        self._current_driver.close()
+        self._gm_current_driver.close()
 
     def add_connection(self, hostport_tuple: HostSpec) -> GearmanConnection:
         """Add a server to `connection_list` (python-gearman: `add_connection`).
@@ -155,7 +155,7 @@ class GearmanConnectionManager:
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
         state["connection_list"] = list(self.connection_list)
-        for name in ("_driver_and_list", *self._transient):
+        for name in ("_gm_driver_and_list", *self._gm_transient):
             state.pop(name, None)
         return state
 
@@ -164,7 +164,7 @@ class GearmanConnectionManager:
         self.connection_list = [
             self.connection_class.to(connection.address) for connection in self.connection_list
         ]
-        self._replace_driver()
+        self._gm_replace_driver()
 
 
 def _are_same(one: list[Any], other: list[Any]) -> bool:

@@ -3,7 +3,7 @@
 python-gearman's `work` is a loop over three methods: `establish_worker_connections`,
 `poll_connections_until_stopped`, and `close` of each connection. Some programs contain copies of
 that loop. For them, a worker works from the first method until the last connection is closed
-(`_call`, as in `work`), but only makes progress while the program polls. A received job is held,
+(`_gm_call`, as in `work`), but only makes progress while the program polls. A received job is held,
 with `has_job_lock` true, until the callback has returned once. After the job is done, the callback
 is called again. So copies of `work` see that the job has ended and call `after_job`. Only then does
 the worker request the next job.
@@ -46,15 +46,20 @@ _POLL_INTERVAL: Final = 0.05
 class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker):
     """Does jobs of Gearman servers (python-gearman: `GearmanWorker`)."""
 
-    _engine_options: ClassVar[dict[str, Any]] = {"job_class": WorkerJob}
+    _gm_engine_options: ClassVar[dict[str, Any]] = {"job_class": WorkerJob}
 
-    _transient: ClassVar[tuple[str, ...]] = ("_call", "_held_job", "_finished_job", "_polled")
+    _gm_transient: ClassVar[tuple[str, ...]] = (
+        "_gm_call",
+        "_gm_held_job",
+        "_gm_finished_job",
+        "_gm_polled",
+    )
     # The call that runs while the program polls, the received job, the finished job, and the
     # connections polled last.
-    _call: Call[WorkStream] | None = None
-    _held_job: WorkerJob | None = None
-    _finished_job: WorkerJob | None = None
-    _polled: Collection[GearmanConnection] = ()
+    _gm_call: Call[WorkStream] | None = None
+    _gm_held_job: WorkerJob | None = None
+    _gm_finished_job: WorkerJob | None = None
+    _gm_polled: Collection[GearmanConnection] = ()
 
     def register_task(
         self,
@@ -67,17 +72,17 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
         """Do jobs until a hook or `shutdown` ends the work, as in gearman_sync."""
-        self._stop_working()
+        self._gm_stop_working()
         super().work(poll_timeout)
 
     def shutdown(self) -> None:
         """Close all connections at once and permanently."""
         super().shutdown()
-        self._stop_working(at_once=True)
+        self._gm_stop_working(at_once=True)
 
     def has_job_lock(self) -> bool:
         """Return True if a job is running or about to run."""
-        return super().has_job_lock() if self._call is None else self._held_job is not None
+        return super().has_job_lock() if self._gm_call is None else self._gm_held_job is not None
 
     # The methods that python-gearman's `work` consists of.
 
@@ -89,19 +94,19 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         Returns:
             The current connections, in any order.
         """
-        call = self._call
+        call = self._gm_call
         # The call has no Wait if a signal's exception interrupted it before it began.
         if call is not None and (call.wait is None or call.wait.done):
-            self._stop_working()
+            self._gm_stop_working()
             call = None
         if call is None:
-            call = Call(self._driver)
-            self._call = call
+            call = Call(self._gm_driver)
+            self._gm_call = call
             call.begin(WorkerEngine.work)
-            self._ends_at_once = False  # Let the program's callback run between jobs.
+            self._gm_ends_at_once = False  # Let the program's callback run between jobs.
         while not call.wait.done and any(map(_is_connecting, self.connection_list)):
-            self._wait_for_activity(_POLL_INTERVAL)
-            if self._held_job is not None:
+            self._gm_wait_for_activity(_POLL_INTERVAL)
+            if self._gm_held_job is not None:
                 break
         return [connection for connection in self.connection_list if connection.connected]
 
@@ -119,7 +124,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
             ConnectionError: The server could not be reached.
             InvalidWorkerState: The server is not one of this worker's.
         """
-        server = self._driver.engine.pool.find(specified(current_connection))
+        server = self._gm_driver.engine.pool.find(specified(current_connection))
         self.establish_worker_connections()
         if not server.connected:
             raise ConnectionError(f"no connection to {server.address}: {server.error}")
@@ -145,74 +150,74 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         Raises:
             ServerUnavailable: None of the connections is left.
         """
-        connections = self._polled = list(submitted_connections)
+        connections = self._gm_polled = list(submitted_connections)
         deadline = deadline_of(time.monotonic(), timeout)
         active = False
         while callback_fxn(active):
-            if self._call is None or not any(each.connected for each in connections):
-                self._stop_working()
+            if self._gm_call is None or not any(each.connected for each in connections):
+                self._gm_stop_working()
                 raise ServerUnavailable(
                     f"found no valid connections in list: {self.connection_list}"
                 )
-            if self._held_job is not None:
-                self._do_held_job(self._held_job)
+            if self._gm_held_job is not None:
+                self._gm_do_held_job(self._gm_held_job)
                 active = True
                 continue
             now = time.monotonic()
             if deadline is not None and deadline <= now:
                 return True
-            active = self._wait_for_activity(None if deadline is None else deadline - now)
+            active = self._gm_wait_for_activity(None if deadline is None else deadline - now)
         return False
 
-    def _wait_for_activity(self, seconds: float | None) -> bool:
+    def _gm_wait_for_activity(self, seconds: float | None) -> bool:
         """Wait up to `seconds` seconds for activity. Return True if there was any."""
-        call = self._call
+        call = self._gm_call
         if call is None:
             return True  # Another thread has shut the worker down.
         stream = call.wait
         stream.timeout = seconds
-        self._next_job()
-        if self._held_job is None:
+        self._gm_next_job()
+        if self._gm_held_job is None:
             call.block()
-            self._next_job()
-        self._log()
+            self._gm_next_job()
+        self._gm_log()
         active, stream.active = stream.active, False
         return active
 
-    def _next_job(self) -> None:
+    def _gm_next_job(self) -> None:
         """Finish the job that is done, and hold the next one if there is one."""
 
         # All of this runs while the driver is busy. A signal's exception between the engine's step
         # and the assignment here would leave a job neither held nor finished, so it would never
         # end.
         def take(engine: WorkerEngine, now: float) -> None:
-            if self._finished_job is not None:
-                engine.job_done(now, self._finished_job)
-                self._finished_job = None
-            if self._held_job is None:
+            if self._gm_finished_job is not None:
+                engine.job_done(now, self._gm_finished_job)
+                self._gm_finished_job = None
+            if self._gm_held_job is None:
                 held: Any = engine.next_job(now)
-                self._held_job = held
+                self._gm_held_job = held
 
-        self._driver.call(take)
+        self._gm_driver.call(take)
 
-    def _do_held_job(self, job: WorkerJob) -> None:
+    def _gm_do_held_job(self, job: WorkerJob) -> None:
         try:
             if not job.is_lost:  # Otherwise, the server has given the job to another worker.
-                self._do(job)
+                self._gm_do(job)
         except BaseException:
-            self._stop_working(at_once=True)
+            self._gm_stop_working(at_once=True)
             raise
-        self._held_job, self._finished_job = None, job
+        self._gm_held_job, self._gm_finished_job = None, job
 
-    def _stop_working(self, *, at_once: bool = False) -> None:
+    def _gm_stop_working(self, *, at_once: bool = False) -> None:
         """Close all connections. Servers give a held job to another worker."""
-        if self._call is None:
+        if self._gm_call is None:
             return
-        driver = self._current_driver
+        driver = self._gm_current_driver
         # Nothing is called between here and the `try`, so no signal handler can raise.
-        call, self._call = self._call, None
-        held, self._held_job = self._held_job, None
-        finished, self._finished_job = self._finished_job, None
+        call, self._gm_call = self._gm_call, None
+        held, self._gm_held_job = self._gm_held_job, None
+        finished, self._gm_finished_job = self._gm_finished_job, None
         if call is None:
             return  # Another thread was faster.
         wait = call.wait
@@ -230,17 +235,17 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         finally:
             driver.over(wait)
             driver.tidy()
-            self._log()
+            self._gm_log()
 
     def close_connection(self, connection: GearmanConnection) -> None:
         """Close a connection; see `GearmanConnection.close`."""
         # The program does not know connections made since it last polled, and would never close
         # them.
-        known = self._polled or self.connection_list
+        known = self._gm_polled or self.connection_list
         if any(other.connected for other in known if other is not connection):
             super().close_connection(connection)
         else:
-            self._stop_working()
+            self._gm_stop_working()
 
 
 def _is_connecting(connection: GearmanConnection) -> bool:

@@ -157,17 +157,17 @@ async def nothing_left() -> AsyncIterator[None]:
 
 async def assert_idle(client: gearman.GearmanClient) -> None:
     """Nothing of a call is left in the client."""
-    engine = client._driver.engine
+    engine = client._gm_driver.engine
     # What has cancelled this task is held by the event loop until then, with all that it came by.
     await anyio.lowlevel.checkpoint()
     if any(isinstance(wait, Stream) for wait in engine._waits):
         gc.collect()
     # The next call would do this for iterators that nobody has any more.
-    client._driver._pump()
+    client._gm_driver._pump()
     assert not engine._waits
     assert not engine._watchers
     assert not engine._actions
-    assert not client._driver._released
+    assert not client._gm_driver._released
     if all(server.link is None or server.link.is_up for server in engine.pool.servers):
         assert not deadlines_of(engine)
 

@@ -79,13 +79,13 @@ async def assert_usable(client: GearmanAdminClient, task: str) -> None:
     with anyio.fail_after(PATIENCE):
         await get_pid(client, task)
         await get_status(client, task)
-    engine = client._driver.engine
+    engine = client._gm_driver.engine
     assert not engine._waits
     assert not engine._queue
     assert engine._link is not None
     assert engine._link.asked is None
     assert engine.next_deadline() is None
-    assert list(client._driver._wires) == [engine._link]
+    assert list(client._gm_driver._wires) == [engine._link]
 
 
 # Cancelling.
@@ -100,7 +100,7 @@ async def test_cancelled_with_a_connection(operation: Operation, server: Any, ta
         await assert_usable(client, task)
         for attempt in attempts():
             await attempt(operation(client, task))
-            assert not client._driver.engine._waits
+            assert not client._gm_driver.engine._waits
             await assert_usable(client, task)
 
 
@@ -221,7 +221,7 @@ async def test_question_cancelled_while_others_wait_lets_them_go_on() -> None:
                     await until(lambda: script.lines and script.lines[0], "the first question")
                     for _ in range(3):
                         tasks.start_soon(ask)
-                    await until(lambda: len(client._driver.engine._queue) == 3, "the others")
+                    await until(lambda: len(client._gm_driver.engine._queue) == 3, "the others")
                     scope.cancel()
 
                 tasks.start_soon(cancel)

@@ -309,7 +309,7 @@ async def test_items_that_nobody_goes_on_with(server: Any, task: str) -> None:
             attempt = Attempt(2)
             await attempt(items.__anext__())
             assert attempt.touched
-        assert len(client._driver.engine._waits) == 2
+        assert len(client._gm_driver.engine._waits) == 2
         del updates, requests, items
         await client.get_job_status(request)
         await assert_idle(client)
@@ -409,9 +409,9 @@ async def test_native_cancellation_when_the_result_has_come(server: Any, task: s
     ):
         (request,) = requests_for(task, "x")
         call = asyncio.create_task(client.submit_multiple_requests([request]))
-        while not client._driver.engine._waits:
+        while not client._gm_driver.engine._waits:
             await anyio.lowlevel.checkpoint()
-        (wait,) = client._driver.engine._waits
+        (wait,) = client._gm_driver.engine._waits
         wake = wait.wake
 
         def wake_and_cancel() -> None:
@@ -480,14 +480,14 @@ class Counting(gearman.GearmanWorker):
 
 def assert_at_rest(worker: gearman.GearmanWorker) -> None:
     """Nothing is left of `work`."""
-    engine = worker._driver.engine
+    engine = worker._gm_driver.engine
     assert engine._stream is None
     assert not worker.has_job_lock()
     assert not engine.pool.links()
     assert not engine._actions
     assert not len(engine._timers)
-    assert not worker._driver._wires
-    assert not worker._driver.is_running
+    assert not worker._gm_driver._wires
+    assert not worker._gm_driver.is_running
 
 
 @pytest.mark.both_streams
@@ -602,7 +602,7 @@ async def test_running_jobs_go_to_another_worker(
                 worker = gearman.GearmanWorker([server.address], max_jobs=3)
                 worker.register_task(task, stay)
                 work.start_soon(worker.work)
-                await until(lambda: len(worker._driver.engine._jobs) == 3, "three jobs")
+                await until(lambda: len(worker._gm_driver.engine._jobs) == 3, "three jobs")
                 await anyio.lowlevel.checkpoint()
                 work.cancel_scope.cancel()
             assert ends == 3 * ["cancelled", "finally"]
@@ -767,7 +767,7 @@ async def test_shutdown_of_a_worker(server: Any, task: str) -> None:
             await attempt(worker.shutdown())
         # `work` has returned.
         assert_at_rest(worker)
-        assert worker._driver.engine.closed
+        assert worker._gm_driver.engine.closed
 
 
 # The job server.
@@ -812,7 +812,7 @@ async def test_starting_a_server(task: str) -> None:
                 async with server:
                     await use(server, task)
             else:
-                assert server._driver.engine.closed
+                assert server._gm_driver.engine.closed
     assert again
 
 
@@ -834,7 +834,7 @@ async def test_waiting_for_a_server(task: str) -> None:
             anyio.create_task_group() as tasks,
         ):
             await attempt(wait(server, tasks))
-            assert not server._driver.engine._waits
+            assert not server._gm_driver.engine._waits
             tasks.cancel_scope.cancel()
 
 
@@ -843,7 +843,7 @@ async def test_stopping_a_server(task: str) -> None:
         async with nothing_left(), gearman.JobServer() as server:
             await use(server, task)
             await attempt(server.stop())
-            assert server._driver.engine.closed
+            assert server._gm_driver.engine.closed
             with anyio.fail_after(PATIENCE):
                 await server.wait()
 
@@ -871,7 +871,7 @@ async def test_handling_a_connection(native: bool, task: str, anyio_backend: str
                         await far.receive()
                     tasks.cancel_scope.cancel()
                 await near.aclose()
-            assert not server._driver.engine.links
+            assert not server._gm_driver.engine.links
             await use(server, task)
 
 

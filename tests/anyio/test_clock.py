@@ -364,7 +364,7 @@ async def test_peer_that_has_ended_its_side(server: JobServer, reads: bool) -> N
                 await peer.send(b"\0REQ\0\0\0\x10\0\x01\x86\xa0" + bytes(100_000))
             await peer.send_eof()
             await anyio.wait_all_tasks_blocked()
-            assert len(server._driver.engine.links) == 2
+            assert len(server._gm_driver.engine.links) == 2
             async with working(worker_of(server, tasks={"task": reverse})):
                 if reads:
                     size = 0
@@ -413,7 +413,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, *peers: Any) -> Counter[str]:
         return real(*args)
 
     for peer in peers:
-        engine = peer._driver.engine
+        engine = peer._gm_driver.engine
         for name in ("next_deadline", "handle_timeout", "receive_data", "data_to_send"):
             counted = functools.partial(
                 count, f"{type(peer).__name__} {name}", getattr(engine, name)
@@ -584,7 +584,7 @@ async def schedule(chance: random.Random) -> None:
             async with anyio.create_task_group() as clients:
                 for number in range(chance.randrange(1, 5)):
                     clients.start_soon(run_client, number)
-            engine = server._driver.engine
+            engine = server._gm_driver.engine
             # Background jobs, and what nobody waits for any more but is being done.
             while engine.queue.jobs:  # noqa: ASYNC110 - nobody tells
                 await anyio.sleep(1)
@@ -592,7 +592,7 @@ async def schedule(chance: random.Random) -> None:
             ended.set()
         await anyio.sleep(1)
         assert not engine.links
-        assert not server._driver._wires
+        assert not server._gm_driver._wires
         assert engine.queue.memory == sum(
             len(name) + FUNCTION_SIZE for name in engine.queue.functions
         )
@@ -663,7 +663,7 @@ async def test_jobs_take_their_time(
         async with anyio.create_task_group() as tasks:
             for number in range(len(jobs)):
                 tasks.start_soon(submit, number, client)
-        assert not server._driver.engine.queue.jobs
+        assert not server._gm_driver.engine.queue.jobs
     # The model: a queue in order, and as many hands as there are slots.
     free = [0.0] * sum(slots)
     for number in sorted(range(len(jobs)), key=lambda number: (jobs[number][0], number)):

@@ -165,7 +165,7 @@ async def test_while_connecting(kind: str, anyio_backend: str) -> None:
             with raised(error):
                 async with gearman.GearmanClient([address]) as client:
                     tasks.start_soon(expect_unavailable, client)
-                    await until(lambda: client._driver._wires, "the attempt to connect")
+                    await until(lambda: client._gm_driver._wires, "the attempt to connect")
                     await anyio.sleep(A_MOMENT)
                     raise error
 
@@ -339,7 +339,7 @@ async def test_outside(server: Any) -> None:
     async with client:
         await client.submit_job("task", "x", background=True)
     await call_all(client)
-    assert client._driver.engine.next_action() is None
+    assert client._gm_driver.engine.next_action() is None
 
 
 async def test_in_another_thread(server: Any, task: str, anyio_backend: str) -> None:
@@ -357,7 +357,7 @@ async def test_in_another_thread(server: Any, task: str, anyio_backend: str) -> 
         )
         request = await client.submit_job(task, "x", background=True)
         assert request.state == gearman.JOB_CREATED
-        assert not client._driver.engine._waits
+        assert not client._gm_driver.engine._waits
 
 
 async def test_entering_a_client_twice(server: Any, task: str) -> None:
@@ -430,7 +430,7 @@ async def test_a_bug(
         first = await stack.enter_async_context(gearman.JobServer())
         address = ("127.0.0.1", free_port()) if name == "connect_failed" else first.address
         client = await stack.enter_async_context(gearman.GearmanClient([address]))
-        engine = client._driver.engine
+        engine = client._gm_driver.engine
         if is_connected:
             await client.submit_job(task, "x", background=True)
         seen: list[object] = []
@@ -470,7 +470,7 @@ async def test_a_bug(
         assert [request.state for request in requests] == 3 * [gearman.JOB_UNKNOWN]
         assert [request._gm_waits for request in requests] == 3 * [()]
         assert_logged(caplog)
-        assert not client._driver.engine._waits
+        assert not client._gm_driver.engine._waits
         # It goes on.
         if name in ("receive_eof", "connect_failed"):
             with pytest.raises(ServerUnavailable):
@@ -504,7 +504,7 @@ async def test_exception_of_a_signal_handler_in_the_engine_is_no_internal_error(
 
     async def submit() -> None:
         async with gearman.GearmanClient([server.address]) as client:
-            monkeypatch.setattr(client._driver.engine, "receive_data", interrupted)
+            monkeypatch.setattr(client._gm_driver.engine, "receive_data", interrupted)
             await client.submit_job(task, "x", background=True)
 
     before = signal.signal(signal.SIGUSR1, on_signal)
@@ -554,7 +554,7 @@ async def test_a_bug_in_a_call(
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(wait_for, client)
                 await until(lambda: request.state == gearman.JOB_CREATED)
-                monkeypatch.setattr(client._driver.engine, "submit", broken)
+                monkeypatch.setattr(client._gm_driver.engine, "submit", broken)
                 with raised(error):
                     await client.submit_job(task, "x")
             async with working(server, {task: echo}):
@@ -571,7 +571,7 @@ async def test_a_bug_in_a_worker(
 ) -> None:
     worker = gearman.GearmanWorker([server.address])
     worker.register_task(task, echo)
-    break_once(monkeypatch, worker._driver.engine, name)
+    break_once(monkeypatch, worker._gm_driver.engine, name)
     with anyio.fail_after(PATIENCE):
         await expect_internal_error(worker.work(poll_timeout=A_MOMENT), [])
     assert_logged(caplog)
@@ -596,8 +596,8 @@ async def test_a_bug_in_a_server(
     with anyio.fail_after(PATIENCE):
         async with gearman.JobServer() as server, anyio.create_task_group() as tasks:
             tasks.start_soon(expect_internal_error, server.wait(), seen)
-            await until(lambda: server._driver.engine._waits)
-            break_once(monkeypatch, server._driver.engine, name)
+            await until(lambda: server._gm_driver.engine._waits)
+            break_once(monkeypatch, server._gm_driver.engine, name)
             async with gearman.GearmanClient([server.address]) as client:
                 with contextlib.suppress(GearmanError):
                     await client.submit_job(task, "x", background=True)

@@ -302,7 +302,7 @@ async def test_many_refusals() -> None:
             with pytest.raises(ServerUnavailable):
                 await client.submit_job("task", b"")
         await until(lambda: len(open_sockets()) <= before, "the end of sockets")
-        assert not client._driver._wires
+        assert not client._gm_driver._wires
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ async def test_cancelled_task_that_entered_ends_nothing(server: Any) -> None:
         await asyncio.sleep(3600)
 
     task = asyncio.create_task(enter())
-    while not client._driver.is_running:  # noqa: ASYNC110 - no event
+    while not client._gm_driver.is_running:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
@@ -153,7 +153,7 @@ async def test_leaving_is_cancelled(server: Any) -> None:
                 scope.cancel()
                 await client.__aexit__(None, None, None)
             assert scope.cancelled_caught
-        assert not client._driver.is_running
+        assert not client._gm_driver.is_running
     # The server's task of each connection ends when it has noticed.
     with anyio.fail_after(20):
         while count_tasks() > tasks:  # noqa: ASYNC110 - no event
@@ -170,7 +170,7 @@ async def break_client(entered: GearmanClient) -> None:
     async def fail() -> None:
         raise Odd("of a task")
 
-    entered._driver.start_soon(fail)
+    entered._gm_driver.start_soon(fail)
 
 
 def never(address: ServerAddress) -> Any:

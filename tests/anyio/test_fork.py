@@ -214,7 +214,7 @@ async def test_orderly_end_ends_all_copies(server: Any, task: str, end: str) -> 
             with pytest.raises(OSError):
                 await anyio.connect_tcp(*other.address)
         assert copies
-        await until(lambda: not server._driver.engine.links, "the end of the connection")
+        await until(lambda: not server._gm_driver.engine.links, "the end of the connection")
     finally:
         for number in copies:
             os.close(number)

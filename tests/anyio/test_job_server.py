@@ -54,8 +54,8 @@ MB = 1_000_000
 async def server(anyio_backend: str) -> AsyncIterator[JobServer]:
     async with JobServer() as server:
         yield server
-    assert not server._driver.engine.links
-    assert not server._driver._wires
+    assert not server._gm_driver.engine.links
+    assert not server._gm_driver._wires
 
 
 class Link:
@@ -110,12 +110,12 @@ async def refuses(address: Any) -> bool:
 
 
 def links(server: JobServer) -> int:
-    return len(server._driver.engine.links)
+    return len(server._gm_driver.engine.links)
 
 
 def memory(server: JobServer) -> int:
     """Bytes that the server counts, but for the functions that it remembers."""
-    engine = server._driver.engine
+    engine = server._gm_driver.engine
     return engine.queue.memory - sum(len(name) + FUNCTION_SIZE for name in engine.queue.functions)
 
 
@@ -378,7 +378,7 @@ async def test_in_memory(task: str) -> None:
                 assert {request.result for request in requests} == {b"ba"}
             assert links(server) == 4
             assert open_files() == with_listener
-            lines = server._driver.engine.links
+            lines = server._gm_driver.engine.links
             assert {link.peer for link in lines} == {"-"}
             payload = random.Random(1).randbytes(5 * MB)
             request = await clients[0].submit_job(task, payload)

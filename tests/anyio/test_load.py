@@ -136,9 +136,9 @@ async def cost(task: str, number: int, *, one_by_one: bool) -> collections.Count
                 else:
                     tasks.start_soon(submit_all, client, task, words)
                 # All are in flight before the first is done.
-                await until(lambda: len(server._driver.engine.queue.jobs) == number, "all jobs")
+                await until(lambda: len(server._gm_driver.engine.queue.jobs) == number, "all jobs")
                 async with working(server, {task: echo}, max_jobs=10):
-                    await until(lambda: not server._driver.engine.queue.jobs, "no jobs")
+                    await until(lambda: not server._gm_driver.engine.queue.jobs, "no jobs")
         await assert_idle(client)
         return counts
 
@@ -184,7 +184,7 @@ async def test_ten_thousand_jobs(
 
     def count(driver: Driver[Any]) -> None:
         nonlocal pumps
-        pumps += driver is client._driver
+        pumps += driver is client._gm_driver
         pump(driver)
 
     words = [b"%d" % word for word in range(number)]
@@ -354,7 +354,7 @@ async def test_abandoned_updates(server: Any, task: str) -> None:
         working(server, {task: talk}, max_jobs=5),
         gearman.GearmanClient([server.address]) as client,
     ):
-        engine = client._driver.engine
+        engine = client._gm_driver.engine
         for number in range(5):
             await first_of(client, number)
         async with anyio.create_task_group() as tasks:
@@ -377,7 +377,7 @@ async def test_abandoned_updates(server: Any, task: str) -> None:
         assert not engine._waits
         assert not deadlines_of(engine)
         assert request._gm_waits == ()
-        assert not client._driver._released
+        assert not client._gm_driver._released
         (link,) = (each.link for each in client.connection_list)
         await until(lambda: len(link.jobs) == 1, "the end of all jobs but nobody's")
 
@@ -390,4 +390,4 @@ async def test_an_iterator_that_outlives_its_client(server: Any, task: str) -> N
             await items.__anext__()
     with anyio.fail_after(PATIENCE):
         assert [item.state async for item in items] == [gearman.JOB_UNKNOWN]
-    assert not client._driver.engine._waits
+    assert not client._gm_driver.engine._waits

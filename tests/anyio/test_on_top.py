@@ -36,7 +36,7 @@ async def test_a_worker_is_told_at_every_place() -> None:
         worker = Once([server.address])
         worker.register_task("echo", reply)
         worker.register_task("0", reply)
-        driver = worker._driver
+        driver = worker._gm_driver
         feed = driver._feed
         count = 0
 
@@ -72,7 +72,7 @@ async def test_a_worker_is_told_at_every_place() -> None:
 async def test_stop_inside() -> None:
     with gearman_sync.JobServer() as server:
         worker = GearmanWorker([server.address])
-        engine = worker._driver.engine
+        engine = worker._gm_driver.engine
         real = engine.connected
 
         def connected(link: Any, now: float) -> None:

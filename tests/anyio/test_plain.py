@@ -95,7 +95,7 @@ async def opened(server: Any) -> Plain:
 
 def plains(client: gearman.GearmanClient) -> list[bool]:
     """Of each of its connections, whether it is our own."""
-    return [wire.plain is not None for wire in client._driver._wires.values()]
+    return [wire.plain is not None for wire in client._gm_driver._wires.values()]
 
 
 async def test_whose_streams_are_our_own(
@@ -275,7 +275,7 @@ async def test_little_is_taken_at_once(
 
     def send_some(stream: Plain, data: bytes) -> bytes:
         assert send_now(stream, data[:7]) == b""
-        (wire,) = client._driver._wires.values()
+        (wire,) = client._gm_driver._wires.values()
         wire.is_answered = True
         return data[7:]
 
@@ -398,20 +398,20 @@ async def test_the_end_is_told_once(start_server: StartServer) -> None:
     ends: list[Any] = []
     server = start_server(script)
     async with gearman.GearmanClient([server.address]) as client:
-        client._driver.engine.receive_eof = lambda link, now: ends.append(link)
+        client._gm_driver.engine.receive_eof = lambda link, now: ends.append(link)
         await client.submit_job("t", b"", background=True)
         await until(lambda: ends, "the end")
         for _ in range(20):
             await anyio.lowlevel.checkpoint()
         assert len(ends) == 1
-        (wire,) = client._driver._wires.values()
+        (wire,) = client._gm_driver._wires.values()
         assert wire.plain is not None
 
 
 async def test_given_up_before_it_is_connected(server: Any) -> None:
     """In the turn in which it was begun: then nothing is."""
     async with nothing_left(), gearman.GearmanClient([server.address]) as client:
-        driver = client._driver
+        driver = client._gm_driver
         (it,) = client.connection_list
         async with nothing_left():
             with driver.start(ClientEngine.connect, it):

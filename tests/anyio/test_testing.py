@@ -103,7 +103,7 @@ async def test_in_a_task(embedded: JobServer, client: GearmanClient) -> None:
         await client.submit_job("task", "last", background=True)
     assert data_of(under_test.runs) == [b"ab", b"cd", b"ef", b"last"]
     assert str(worker.connection_list[0].address) == "nowhere.invalid:1"
-    assert worker._connect is None
+    assert worker._gm_connect is None
     async with under_test:
         assert (await client.submit_job("task", "gh")).result == b"hg"
 

@@ -720,14 +720,14 @@ async def test_where_jobs_start(
 
     kind = Polled if has_hook else GearmanWorker
     worker = make_worker(server.address, tasks={task: reverse}, kind=kind)
-    start_soon = worker._driver.start_soon
+    start_soon = worker._gm_driver.start_soon
     starters: list[Any] = []
 
     def recorded(*args: Any) -> None:
         starters.append(asyncio.current_task())
         start_soon(*args)
 
-    monkeypatch.setattr(worker._driver, "start_soon", recorded)
+    monkeypatch.setattr(worker._gm_driver, "start_soon", recorded)
     async with working(worker), GearmanClient([server.address]) as client:
         for _ in range(3):
             assert (await client.submit_job(task, b"ab")).result == b"ba"

@@ -77,7 +77,7 @@ def test_simultaneous_first_calls_share_a_connection(
 
         def use(number: int, client: Any = client, drivers: set[int] = drivers) -> None:
             request = client.submit_job(task, b"x", wait_until_complete=False)
-            drivers.add(id(client._driver))
+            drivers.add(id(client._gm_driver))
             client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
             assert request.result == b"x", request
 

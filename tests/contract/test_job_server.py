@@ -90,7 +90,7 @@ async def links(kit: Kit, server: Any) -> int:
 
 def memory(server: Any) -> int:
     """Bytes that the server counts."""
-    count: int = server._driver.engine.queue.memory
+    count: int = server._gm_driver.engine.queue.memory
     return count
 
 

@@ -235,7 +235,7 @@ async def test_silent_handshakes_delay_nobody(
     with monkeypatch.context() as hurry:
         hurry.setattr("gearman_proto.engines.server._HANDSHAKE", 2.0)
         silent = [await kit.blocking(peers.plain, server) for _ in range(20)]
-        await kit.eventually(lambda: len(server._driver.engine.links) == len(silent))
+        await kit.eventually(lambda: len(server._gm_driver.engine.links) == len(silent))
     for sock in silent:
         with contextlib.suppress(ConnectionError):
             sock.sendall(says)
@@ -262,7 +262,7 @@ async def test_handshakes_that_are_broken_off(
     await works(kit, server, tls_certificates, task)
 
     async def others_are_gone() -> bool:
-        return len(server._driver.engine.links) == 2
+        return len(server._gm_driver.engine.links) == 2
 
     await kit.eventually(others_are_gone, "the end of all connections")
 

@@ -255,8 +255,8 @@ def test_a_coroutine_that_is_thrown_away(adapter: str) -> None:
         await suspend()
 
     async def begin() -> Coroutine[Any, Any, bool]:
-        worker._host = Host()
-        worker._limiter = anyio.CapacityLimiter(1)
+        worker._gm_host = Host()
+        worker._gm_limiter = anyio.CapacityLimiter(1)
         executing = worker.on_job_execute(job)
         executing.send(None)
         return executing

@@ -118,7 +118,7 @@ async def test_worker_keeps_its_abilities_and_client_id_after_a_bug(
     def broken(*args: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(worker._driver.engine, "connected", broken)
+    monkeypatch.setattr(worker._gm_driver.engine, "connected", broken)
     with pytest.raises(GearmanError, match="internal error: ZeroDivisionError"):
         await worker.work()
     await kit.work(worker)

@@ -92,8 +92,8 @@ def test_a_worker(caplog: pytest.LogCaptureFixture, one: bytes, two: bytes, whic
     ][which]
     worker = make_worker(["one:1"])
     worker.register_task("a", reverse)
-    engine = worker._driver.engine
-    worker._driver.run(WorkerEngine.work)
+    engine = worker._gm_driver.engine
+    worker._gm_driver.run(WorkerEngine.work)
     action = engine.next_action()
     assert isinstance(action, Connect)
     link = action.link
@@ -104,10 +104,10 @@ def test_a_worker(caplog: pytest.LogCaptureFixture, one: bytes, two: bytes, whic
     with caplog.at_level(logging.DEBUG, "gearman"):
         engine.receive_data(link, answer, 0.0)
         while (job := engine.next_job(0.0)) is not None:
-            worker._log()
+            worker._gm_log()
             logging.getLogger("gearman").warning("%r", job)
         engine.connection_lost(link, OSError(one.decode("utf-8", "surrogateescape")), 0.0)
-        worker._log()
+        worker._gm_log()
     lines = [record.getMessage() for record in caplog.records]
     assert lines
     assert [line for line in lines if not hostile.is_harmless(line)] == []
@@ -128,9 +128,9 @@ def test_an_admin_client(command: Any, one: bytes, two: bytes, which: int) -> No
         one,
     ][which]
     client = make_admin_client(["one:1"])
-    engine = client._driver.engine
-    question = client._driver.run(AdminEngine.ask, command())
-    ping = client._driver.run(AdminEngine.ping)
+    engine = client._gm_driver.engine
+    question = client._gm_driver.run(AdminEngine.ask, command())
+    ping = client._gm_driver.run(AdminEngine.ping)
     link = engine.next_action().link
     engine.connected(link, 0.0)
     while engine.data_to_send(link, 0.0):

@@ -71,29 +71,29 @@ class Driver(Generic[E_]):
 
 
 class Client(surface.Client[Server, object]):
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         self.options = options
-        self._driver = Driver(
+        self._gm_driver = Driver(
             ClientEngine(addresses, rng=random.Random(1), wall_clock=lambda: 0.0, **options)
         )
 
 
 class Worker(surface.Worker[Server, object]):
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         self.options = options
-        self._driver = Driver(WorkerEngine(addresses, rng=random.Random(1), **options))
+        self._gm_driver = Driver(WorkerEngine(addresses, rng=random.Random(1), **options))
 
 
 class AdminClient(surface.AdminClient[Server, object]):
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         self.options = options
-        self._driver = Driver(AdminEngine(addresses, **options))
+        self._gm_driver = Driver(AdminEngine(addresses, **options))
 
 
 class JobServer(surface.JobServer[object]):
-    def _setup(self, options: dict[str, Any], ssl_context: object | None) -> None:
+    def _gm_setup(self, options: dict[str, Any], ssl_context: object | None) -> None:
         self.options = options
-        self._driver = Driver(
+        self._gm_driver = Driver(
             ServerEngine(rng=random.Random(1), wall_clock=lambda: 0.0, pid=1, **options)
         )
 
@@ -141,16 +141,16 @@ def test_a_client() -> None:
 def test_a_client_finds_its_servers() -> None:
     client = make_client(["one:1", "two"])
     first, second = client.connection_list
-    assert client._find("one:1") is client._find(first) is first
-    assert client._find(("two", 4730)) is second
+    assert client._gm_find("one:1") is client._gm_find(first) is first
+    assert client._gm_find(("two", 4730)) is second
     with pytest.raises(InvalidClientState):
-        client._find("three")
+        client._gm_find("three")
 
 
 def submit(client: Any, requests: Any) -> RequestsWait:
     """Do what `submit_multiple_requests` does."""
-    assert client._prepare(requests, 5) == 5.0
-    wait: RequestsWait = client._driver.run(ClientEngine.submit, requests, accepted_only=True)
+    assert client._gm_prepare(requests, 5) == 5.0
+    wait: RequestsWait = client._gm_driver.run(ClientEngine.submit, requests, accepted_only=True)
     return wait
 
 
@@ -159,7 +159,7 @@ def test_status_queries_are_about_the_servers_of_the_client() -> None:
     first, second = client.connection_list
     known = GearmanJobRequest.from_handle("H:1", "one:1")
     somewhere = GearmanJobRequest.from_unique("u")
-    queries = client._status_queries([known, somewhere], 0)
+    queries = client._gm_status_queries([known, somewhere], 0)
     assert queries == [
         (known, GetStatus(b"H:1"), [first]),
         (somewhere, GetStatusUnique(b"u"), [first, second]),
@@ -170,13 +170,13 @@ def test_many_jobs_that_a_client_begins() -> None:
     """Their requests are made later; those of few, now."""
     client = make_client(["one:1"])
     jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
-    many = client._requests_of(jobs, True, 2)
+    many = client._gm_requests_of(jobs, True, 2)
     accepted = submit(client, many)
     assert isinstance(accepted, RequestsWait)
     assert accepted.unaccepted == len(many) == SLICE + 1
     assert isinstance(many, Supply)
     assert many.requests == []
-    (request,) = client._requests_of(jobs[:1], True, 2)
+    (request,) = client._gm_requests_of(jobs[:1], True, 2)
     assert (request.background, request.max_connection_attempts) == (True, 3)
 
 
@@ -184,22 +184,22 @@ def test_many_jobs_that_somebody_changes_on_the_way() -> None:
     """As `submit_multiple_requests` of an application may: they are looked at once more."""
     client = make_client(["one:1"])
     jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
-    many = client._requests_of(jobs, True, 2)
+    many = client._gm_requests_of(jobs, True, 2)
     many[SLICE].data = b"changed"
     accepted = submit(client, many)
     assert many[SLICE]._gm_payload == b"changed"
     assert {request.state for request in many} == {"PENDING"}
-    assert client._all_of(many) == list(accepted.requests)
-    bad = client._requests_of(jobs, True, 2)
+    assert client._gm_all_of(many) == list(accepted.requests)
+    bad = client._gm_requests_of(jobs, True, 2)
     bad[SLICE].unique = "u" * 100
     with pytest.raises(ValueError, match="unique"):
-        client._prepare(bad, None)
+        client._gm_prepare(bad, None)
 
 
 def test_many_jobs_that_somebody_submits_again() -> None:
     """When no server has taken them: it is the same requests that are sent then."""
     client = make_client([])
-    many = client._requests_of([{"task": "t", "data": b"x"}] * (SLICE + 1), True, 0)
+    many = client._gm_requests_of([{"task": "t", "data": b"x"}] * (SLICE + 1), True, 0)
     for _ in range(2):
         wait = submit(client, many)
         assert wait.done
@@ -238,7 +238,7 @@ def test_copies(make: Any, copied: Callable[[Any], Any]) -> None:
         original.options,
     )
     assert (other.data_encoder, other.mine) == ("an encoder", [1])
-    assert other._driver.engine is not original._driver.engine
+    assert other._gm_driver.engine is not original._gm_driver.engine
 
 
 @pytest.mark.parametrize("copied", COPIES)
@@ -250,17 +250,17 @@ def test_copies_of_a_worker(copied: Callable[[Any], Any]) -> None:
     worker.unregister_task("reverse")
     worker.register_task("later", reverse)
     assert (other.worker_abilities, other.worker_client_id) == ({"reverse": reverse}, "me")
-    other._driver.run(WorkerEngine.work)
-    told = Peer(other._driver.engine).receive()
+    other._gm_driver.run(WorkerEngine.work)
+    told = Peer(other._gm_driver.engine).receive()
     assert told == [SetClientId(b"me"), CanDoTimeout(b"reverse", b"2500"), GrabJobUniq()]
 
 
 @pytest.mark.parametrize("copied", COPIES)
 def test_what_has_connected_is_not_copied(copied: Callable[[Any], Any]) -> None:
     client = make_client(["one:1"])
-    client._driver.run(ClientEngine.connect, client.connection_list[0])
+    client._gm_driver.run(ClientEngine.connect, client.connection_list[0])
     closed = make_client(["one:1"])
-    closed._driver.call(lambda engine, now: engine.close(now))
+    closed._gm_driver.call(lambda engine, now: engine.close(now))
     for each in (client, closed):
         with pytest.raises(TypeError, match="has connected"):
             copied(each)
@@ -312,7 +312,7 @@ def test_a_worker() -> None:
     assert worker.unregister_task("unknown") == "unknown"
     assert worker.worker_abilities == {"b": reverse}
     # A job of it may still come.
-    assert worker._registered == {
+    assert worker._gm_registered == {
         "a": Ability(reverse, None, False),
         "b": Ability(reverse, 1.5, False),
     }
@@ -330,13 +330,13 @@ def test_what_a_worker_refuses() -> None:
         (ValueError, lambda: worker.register_task("a", reverse, 0)),
         (TypeError, lambda: worker.unregister_task(5)),
         (ValueError, lambda: worker.set_client_id("x" * 128)),
-        (TypeError, lambda: worker._make_stop("1")),
+        (TypeError, lambda: worker._gm_make_stop("1")),
         (TypeError, lambda: handle_of(None)),  # type: ignore[arg-type]
     ]
     for error, call in bad:
         with pytest.raises(error):
             call()
-    assert (worker.worker_abilities, worker._registered) == ({}, {})
+    assert (worker.worker_abilities, worker._gm_registered) == ({}, {})
     assert worker.worker_client_id is None
 
 
@@ -348,9 +348,11 @@ def test_a_new_engine_is_told_everything(client_id: str | None) -> None:
     worker.register_task("b", reverse, timeout=1.5)
     if client_id:
         worker.set_client_id(client_id)
-    engine = worker._driver.engine = WorkerEngine([ServerAddress("one", 1)], rng=random.Random(1))
-    worker._introduce(engine)
-    worker._driver.run(WorkerEngine.work)
+    engine = worker._gm_driver.engine = WorkerEngine(
+        [ServerAddress("one", 1)], rng=random.Random(1)
+    )
+    worker._gm_introduce(engine)
+    worker._gm_driver.run(WorkerEngine.work)
     expected = [SetClientId(b"me")] if client_id else []
     assert Peer(engine).receive() == [
         *expected,
@@ -363,31 +365,31 @@ def test_a_new_engine_is_told_everything(client_id: str | None) -> None:
 def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
     worker = make_worker(["one:1"])
     worker.register_task("a", reverse)
-    stream = worker._driver.run(WorkerEngine.work)
-    peer = Peer(worker._driver.engine)
+    stream = worker._gm_driver.run(WorkerEngine.work)
+    peer = Peer(worker._gm_driver.engine)
     peer.receive()
     peer.send(JobAssignUniq(b"H:1", b"a", b"u", b"in"))
-    job = worker._driver.call(WorkerEngine.next_job)
+    job = worker._gm_driver.call(WorkerEngine.next_job)
     assert worker.has_job_lock() is True
     for packet in (WorkData, WorkWarning, WorkException):
-        assert worker._event(packet, job, "out") == packet(b"H:1", b"out")
-    assert worker._result(job, "out") == WorkComplete(b"H:1", b"out")
-    (ending,) = to_send(Happened.RETURNED, job, *worker._encoding("out"))
+        assert worker._gm_event(packet, job, "out") == packet(b"H:1", b"out")
+    assert worker._gm_result(job, "out") == WorkComplete(b"H:1", b"out")
+    (ending,) = to_send(Happened.RETURNED, job, *worker._gm_encoding("out"))
     assert ending == WorkComplete(b"H:1", b"out")
     with pytest.raises(TypeError):
-        worker._event(WorkData, job, 5)
-    worker._driver.run(WorkerEngine.send, job, WorkComplete(b"H:1", b"out"))
+        worker._gm_event(WorkData, job, 5)
+    worker._gm_driver.run(WorkerEngine.send, job, WorkComplete(b"H:1", b"out"))
     assert peer.receive() == [WorkComplete(b"H:1", b"out")]
-    worker._log()
+    worker._gm_log()
     assert not caplog.records
-    worker._driver.engine.connection_lost(peer.link, OSError("gone"), 0.0)
-    worker._driver.call(worker._make_stop(5))
-    worker._log()
-    worker._log()
+    worker._gm_driver.engine.connection_lost(peer.link, OSError("gone"), 0.0)
+    worker._gm_driver.call(worker._gm_make_stop(5))
+    worker._gm_log()
+    worker._gm_log()
     ((level, message),) = [(each.levelno, each.getMessage()) for each in caplog.records]
     assert (level, "no connection to one:1: gone" in message) == (logging.WARNING, True)
     assert not stream.done
-    worker._driver.call(lambda engine, now: engine.job_done(now, job))
+    worker._gm_driver.call(lambda engine, now: engine.job_done(now, job))
     assert stream.done
 
 
@@ -401,12 +403,12 @@ def test_whose_say_a_job_is_behind_its_end() -> None:
 
     for kind, at_once in ((Worker, True), (Plain, True), (Hooked, False)):
         worker = concrete(kind)(["one:1"])
-        worker._look_at_hooks()
-        assert worker._ends_at_once is at_once
+        worker._gm_look_at_hooks()
+        assert worker._gm_ends_at_once is at_once
     worker = make_worker(["one:1"])
     worker.after_job = lambda: True
-    worker._look_at_hooks()
-    assert worker._ends_at_once is False
+    worker._gm_look_at_hooks()
+    assert worker._gm_ends_at_once is False
 
 
 # The admin client.
@@ -440,7 +442,7 @@ def test_a_job_server() -> None:
     assert repr(server) == "<JobServer not started>"
     with pytest.raises(RuntimeError, match="not started"):
         _ = server.address
-    server._address = HostAndPort("one", 1)
+    server._gm_address = HostAndPort("one", 1)
     assert (repr(server), server.address) == ("<JobServer one:1>", ("one", 1))
     for port in (-1, 65536):
         with pytest.raises(ValueError, match="port is"):

@@ -215,11 +215,11 @@ class Driver:
 
 
 class Client(gearman_sync.GearmanClient):
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         self.world = World(addresses, **options)
         # An odd request need not agree with itself.
         self.world.check = lambda: None  # type: ignore[method-assign]
-        self._driver: Any = Driver(self.world)
+        self._gm_driver: Any = Driver(self.world)
 
 
 class Odd(NamedTuple):
@@ -263,7 +263,7 @@ def held(client: Client) -> tuple[GearmanJobRequest, bytes]:
     """A job that is under way."""
     request: GearmanJobRequest = client.submit_job("held", b"in", wait_until_complete=False)
     assert request.state == JOB_CREATED
-    return request, client._driver.handles[-1]
+    return request, client._gm_driver.handles[-1]
 
 
 @given(st.lists(calls(), min_size=1, max_size=5), st.sampled_from(["random", "unique"]))
@@ -282,7 +282,7 @@ def test_any_arguments_of_a_client(made: list[tuple[str, dict[str, Any]]], routi
         except CLEAR as error:
             assert "internal error" not in repr_of(error)  # noqa: PT017 - others are raised
     assert client.world.peer().link is link
-    client._driver.serve().send(WorkComplete(handle, b"out"))
+    client._gm_driver.serve().send(WorkComplete(handle, b"out"))
     assert (request.state, request.result) == (JOB_COMPLETE, b"out")
 
 
@@ -379,8 +379,10 @@ class WorkerDriver:
 
 
 class Worker(gearman_sync.GearmanWorker):
-    def _setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        self._driver: Any = WorkerDriver(WorkerEngine(addresses, rng=random.Random(1), **options))
+    def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        self._gm_driver: Any = WorkerDriver(
+            WorkerEngine(addresses, rng=random.Random(1), **options)
+        )
 
 
 #: The methods, and arguments with which they work; JOB is the job that is being done.
@@ -413,8 +415,8 @@ def worker_calls(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 def test_any_arguments_of_a_worker(made: list[tuple[str, dict[str, Any]]]) -> None:
     worker = Worker(["h"])
     worker.register_task("a", reverse)
-    engine = worker._driver.engine
-    stream = worker._driver.call(lambda engine, now: engine.work(now, lambda: None))
+    engine = worker._gm_driver.engine
+    stream = worker._gm_driver.call(lambda engine, now: engine.work(now, lambda: None))
     server = ServerPeer(engine)
     server.receive()
     server.send(JobAssignUniq(b"H:1", b"a", b"u", b"in"))

@@ -79,7 +79,7 @@ def test_shutdown_closes_all_sockets_that_race(
     with black_hole() as one, black_hole() as two:
         resolve_to(monkeypatch, "gearman.test", one, two)
         client = make_client("gearman.test")
-        transports = client._driver._poller.transports
+        transports = client._gm_driver._poller.transports
         call = spawn(client.submit_job, "task", b"")
         eventually(lambda: [len(each.sockets) for each in transports.values()] == [2])
         ((_, transport),) = transports.items()
@@ -107,7 +107,7 @@ def test_address_that_worked_last_is_tried_first(
     (server,) = client.connection_list
     client.submit_job(task, b"", background=True)
     assert tried == [refusing, gearmand.address]
-    client._driver.call(lambda engine, now: engine.disconnect(now, server))
+    client._gm_driver.call(lambda engine, now: engine.disconnect(now, server))
     client.submit_job(task, b"", background=True)
     assert tried[2:] == [gearmand.address]
 
@@ -134,7 +134,7 @@ def test_connection_that_no_call_drives_is_not_given_up_before_all_addresses_had
         dead = [stack.enter_context(black_hole()) for _ in range(3)]
         resolve_to(monkeypatch, "gearman.test", *dead, gearmand.address)
         client = make_client("gearman.test", connect_timeout=60.0)
-        driver = client._driver
+        driver = client._gm_driver
         request = gearman.GearmanJobRequest(gearman.GearmanJob(None, None, task, None, b""))
         request.background = True
         client.submit_multiple_requests([request], poll_timeout=0)

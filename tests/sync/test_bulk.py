@@ -133,7 +133,7 @@ def test_calls_of_the_engine(
 
         monkeypatch.setattr(owner, name, counted)
 
-    driver = client._driver
+    driver = client._gm_driver
     count(driver._poller.selector, "select")
     count(driver.engine, "data_to_send")
     count(driver.engine, "receive_data")

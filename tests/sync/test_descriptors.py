@@ -248,7 +248,7 @@ def wait():
 waiting = [threading.Thread(target=wait) for _ in range({threads})]
 for thread in waiting:
     thread.start()
-while waiting and client._driver._turns.sleeping_until is None:
+while waiting and client._gm_driver._turns.sleeping_until is None:
     time.sleep(0.001)
 os.closerange(3, 1024)
 own = OwnFiles()
@@ -306,7 +306,7 @@ warnings.simplefilter("ignore", ResourceWarning)  # `late` is left open.
 
 def copies(job_server_or_client: object) -> list[int]:
     """A copy of each socket, as a child would have it that was forked in C."""
-    driver = job_server_or_client._driver  # type: ignore[attr-defined]
+    driver = job_server_or_client._gm_driver  # type: ignore[attr-defined]
     poller = driver._poller
     found = [transport.sock for transport in poller.transports.values()]
     return [os.dup(sock.fileno()) for sock in found + [each.sock for each in poller._listeners]]
@@ -331,7 +331,7 @@ def test_stopped_server_of_which_a_child_has_copies_is_gone(task: str) -> None:
     server = JobServer()
     server.start()
     with socket.create_connection(server.address, PATIENCE) as connected:
-        eventually(lambda: server._driver._poller.transports)  # type: ignore[union-attr]
+        eventually(lambda: server._gm_driver._poller.transports)  # type: ignore[union-attr]
         kept = copies(server)
         try:
             server.stop()

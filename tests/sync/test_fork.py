@@ -167,7 +167,7 @@ def test_fork_in_the_middle_of_another_threads_work(
         raise KeyError("half done")
 
     for client in clients:
-        monkeypatch.setattr(client._driver.engine, "abandon", abandon)
+        monkeypatch.setattr(client._gm_driver.engine, "abandon", abandon)
 
     def in_child() -> list[bool]:
         connected = [client.connection_list[0].connected for client in clients]

@@ -43,7 +43,7 @@ def test_while_submitting(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     start_worker(gearmand.address, {task: echo})
-    break_once(monkeypatch, client._driver.engine, name)
+    break_once(monkeypatch, client._gm_driver.engine, name)
     with pytest.raises(GearmanError, match="internal error: ZeroDivisionError") as raised:
         client.submit_job(task, b"")
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
@@ -69,7 +69,7 @@ def test_while_others_wait(
     wait_for_leader(client)
     calls.append(spawn(client.submit_job, task, b"follower"))
     wait_for_followers(client, 1)
-    break_once(monkeypatch, client._driver.engine, name)
+    break_once(monkeypatch, client._gm_driver.engine, name)
     if name == "handle_timeout":
         calls.append(spawn(client.submit_job, task, b"timed", poll_timeout=0.01))
     else:

@@ -112,7 +112,7 @@ def watch(client: GearmanClient) -> None:
 
 
 def disconnect(client: GearmanClient) -> None:
-    client._driver.call(lambda engine, now: engine.disconnect(now, engine.pool.servers[0]))
+    client._gm_driver.call(lambda engine, now: engine.disconnect(now, engine.pool.servers[0]))
 
 
 def whole_job(client: GearmanClient) -> None:
@@ -159,7 +159,7 @@ def interrupt_client(
     errors: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
 ) -> int:
     """Interrupt `scenario` everywhere, look each time, and return how many places there were."""
-    driver = client._driver
+    driver = client._gm_driver
     whole_job(client)
     before = settled_descriptors()
     places = 0
@@ -237,7 +237,7 @@ def test_client_beside_another_thread(
     partner = Partner(client)
     assert interrupt_client(client, scenario, partner) > 60
     partner.end()
-    assert not client._driver.engine._waits
+    assert not client._gm_driver.engine._waits
 
 
 def test_work_raises_the_exception_of_a_signal_handler_unless_it_hits_the_callback(
@@ -293,7 +293,7 @@ def test_worker(
 
     client = make_client(address)
     worker = make_worker(address, kind=Worker, tasks={"echo": echo}, max_jobs=max_jobs)
-    driver = worker._driver
+    driver = worker._gm_driver
     threads = threading.active_count()
 
     def is_idle() -> bool:
@@ -373,6 +373,6 @@ def test_storm_beside_twenty_threads(make_client: MakeClient, address: tuple[str
     for partner in partners:
         partner.end()
     whole_job(client)
-    assert not client._driver._released
-    assert not client._driver.engine._waits
-    assert not deadlines_of(client._driver.engine)
+    assert not client._gm_driver._released
+    assert not client._gm_driver.engine._waits
+    assert not deadlines_of(client._gm_driver.engine)

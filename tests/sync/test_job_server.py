@@ -106,9 +106,9 @@ def links(server: JobServer) -> int:
 
 def memory(server: JobServer) -> int:
     """Bytes that the server counts, but for the functions that it remembers."""
-    assert server._driver is not None
-    with server._driver._lock:
-        engine = server._driver.engine
+    assert server._gm_driver is not None
+    with server._gm_driver._lock:
+        engine = server._gm_driver.engine
         return engine.queue.memory - sum(
             len(name) + FUNCTION_SIZE for name in engine.queue.functions
         )
@@ -313,12 +313,12 @@ def test_how_long_to_wait(server: JobServer) -> None:
 @pytest.mark.parametrize("command", ["shutdown", "shutdown graceful"])
 def test_shutdown_commands_leave_nothing(command: str, server: JobServer, connect: Connect) -> None:
     connect(server.address).echo()
-    assert server._driver is not None
-    opened = sockets(server._driver)
+    assert server._gm_driver is not None
+    opened = sockets(server._gm_driver)
     assert admin(server.address, command) == "OK\r\n"
     assert server.wait(PATIENCE)
     assert {sock.fileno() for sock in opened} == {-1}
-    assert server._driver._poller.waker.closed
+    assert server._gm_driver._poller.waker.closed
 
 
 def test_stop_while_clients_submit(task: str) -> None:
@@ -349,12 +349,12 @@ def test_nothing_is_left(task: str) -> None:
     for _ in range(50):
         with JobServer() as server, GearmanClient([server.address]) as client:
             client.submit_job(task, b"", background=True)
-            assert server._driver is not None
-            opened = sockets(server._driver)
+            assert server._gm_driver is not None
+            opened = sockets(server._gm_driver)
             assert len(opened) >= 2
             server.stop()
             assert {sock.fileno() for sock in opened} == {-1}
-            assert server._driver._poller.waker.closed
+            assert server._gm_driver._poller.waker.closed
             assert threading.active_count() == threads
     assert open_files() == files
 
@@ -375,12 +375,12 @@ def test_a_bug_ends_it(
     """It is logged, and nobody waits for a server that does nothing."""
     link = connect(server.address)
     link.echo()
-    assert server._driver is not None
+    assert server._gm_driver is not None
 
     def broken(*args: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(server._driver.engine, "receive_data", broken)
+    monkeypatch.setattr(server._gm_driver.engine, "receive_data", broken)
     link.send(EchoReq(b""))
     assert server.wait(PATIENCE)
     assert link.rest() == b""

@@ -79,7 +79,7 @@ def begin_job(client: GearmanClient, task: str) -> concurrent.futures.Future[Any
     """Have another thread wait for a job at the client's first server, and lead."""
     first, _ = client.connection_list
     client.establish_connection(first)
-    with mock.patch.object(client._driver.engine.pool, "choose", return_value=first):
+    with mock.patch.object(client._gm_driver.engine.pool, "choose", return_value=first):
         request = client.submit_job(task, b"data", wait_until_complete=False)
     assert request.connection == first.address
     call = spawn(client.wait_until_jobs_completed, [request])
@@ -103,7 +103,7 @@ def test_connection_that_gets_no_memory_for_bytes_fails_alone(
         bad = client.connection_list[1]
         client.establish_connection(bad)
         call = begin_job(client, task)
-        transport = client._driver._poller.transports[bad.link]
+        transport = client._gm_driver._poller.transports[bad.link]
         real = getattr(Transport, name)
 
         def broken(self: Transport, *args: Any) -> Any:

@@ -80,7 +80,7 @@ def test_on_top_of_the_leader(client: GearmanClient, task: str, gate: Gate) -> N
         assert client.submit_job(f"{task}-slow", b"slow").result == b"slow"
         call.result(PATIENCE)
     assert seen == [b"in between", {b"a", b"b"}, False]
-    assert not client._driver.engine._waits
+    assert not client._gm_driver.engine._waits
 
 
 @needs_signals
@@ -89,7 +89,7 @@ def test_what_comes_for_the_leader_meanwhile(client: GearmanClient, task: str, g
 
     def handle() -> None:
         gate.open.set()
-        waiting = client._driver._turns._leading
+        waiting = client._gm_driver._turns._leading
         client.poll_connections_until_stopped([], lambda activity: not waiting.ready)  # type: ignore[union-attr]
 
     def interrupt() -> None:
@@ -162,7 +162,7 @@ def test_leaders_on_top_of_leaders(client: GearmanClient, task: str, gate: Gate)
     depth: list[int] = []
 
     def handle() -> None:
-        depth.append(client._driver._turns.depth)
+        depth.append(client._gm_driver._turns.depth)
         if len(depth) == 3:
             gate.open.set()
         else:
@@ -170,10 +170,10 @@ def test_leaders_on_top_of_leaders(client: GearmanClient, task: str, gate: Gate)
         assert client.submit_job(task, b"%d" % len(depth)).result is not None
 
     def call_on_top() -> None:
-        before = client._driver._turns.depth
+        before = client._gm_driver._turns.depth
 
         def interrupt() -> None:
-            turns = client._driver._turns
+            turns = client._gm_driver._turns
             eventually(lambda: turns.depth > before and turns.sleeping_until is not None)
             kill()
 
@@ -184,7 +184,7 @@ def test_leaders_on_top_of_leaders(client: GearmanClient, task: str, gate: Gate)
     with handler(handle) as kill:
         call_on_top()
     assert depth == [1, 2, 3]
-    assert client._driver._turns.depth == 0
+    assert client._gm_driver._turns.depth == 0
     assert client.submit_job(task, b"after").result == b"after"
 
 
@@ -207,14 +207,14 @@ def test_shutdown_on_top_of_the_leader(make_client: MakeClient, gearmand: Gearma
         client.wait_until_jobs_completed([request])
         call.result(PATIENCE)
     assert request.state == gearman.JOB_UNKNOWN
-    assert not client._driver._poller.is_open
+    assert not client._gm_driver._poller.is_open
 
 
 @needs_signals
 def test_shutdown_in_another_thread_ends_both(make_client: MakeClient, gearmand: Gearmand) -> None:
     client = make_client(gearmand.address)
     requests = [client.submit_job("nobody", b"", wait_until_complete=False) for _ in range(2)]
-    turns = client._driver._turns
+    turns = client._gm_driver._turns
 
     def interrupt() -> None:
         wait_for_leader(client)
@@ -227,7 +227,7 @@ def test_shutdown_in_another_thread_ends_both(make_client: MakeClient, gearmand:
         client.wait_until_jobs_completed(requests[1:])
         call.result(PATIENCE)
     assert [request.state for request in requests] == [gearman.JOB_UNKNOWN] * 2
-    assert not client._driver._poller.is_open
+    assert not client._gm_driver._poller.is_open
 
 
 @needs_signals
@@ -297,7 +297,7 @@ def test_a_call_inside_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = make_client(gearmand.address)
-    engine = client._driver.engine
+    engine = client._gm_driver.engine
     seen: list[Any] = []
     real = engine._answers._handlers[JobCreated]
 
@@ -336,7 +336,7 @@ def test_a_finalizer_inside(
             except InvalidClientState as error:
                 seen.append(error)
 
-    engine = client._driver.engine
+    engine = client._gm_driver.engine
     real = engine._answers._handlers[JobCreated]
 
     def collect(link: Any, event: Any) -> None:
@@ -350,7 +350,7 @@ def test_a_finalizer_inside(
     assert isinstance(seen[0], InvalidClientState)
     # And where the thread leads.
     monkeypatch.setitem(engine._answers._handlers, JobCreated, real)
-    selector: Any = client._driver._poller.selector
+    selector: Any = client._gm_driver._poller.selector
     select = selector.select
 
     def collect_and_select(timeout: float | None = None) -> Any:
@@ -369,7 +369,7 @@ def test_a_worker_is_told_inside(
 ) -> None:
     """What it is told there is done behind that, and what would have to wait is refused."""
     worker = make_worker(gearmand.address, tasks={f"{task}-old": lambda worker, job: None})
-    engine = worker._driver.engine
+    engine = worker._gm_driver.engine
     real = engine._handlers[NoJob]
     told = threading.Event()
 
@@ -397,7 +397,7 @@ def test_a_worker_is_told_inside(
 def test_shutdown_inside_closes_everything(
     client: GearmanClient, task: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = client._driver.engine
+    engine = client._gm_driver.engine
     real = engine._answers._handlers[JobCreated]
 
     def handle(link: Any, event: Any) -> None:
@@ -406,7 +406,7 @@ def test_shutdown_inside_closes_everything(
 
     monkeypatch.setitem(engine._answers._handlers, JobCreated, handle)
     assert client.submit_job(f"{task}-slow", b"").state == gearman.JOB_UNKNOWN
-    assert not client._driver._poller.is_open
+    assert not client._gm_driver._poller.is_open
     gate.open.set()
 
 
@@ -458,8 +458,8 @@ def test_a_call_at_every_place(
         partner.result(PATIENCE)
     assert seen["made"] > 20
     assert seen["refused"] > 20
-    assert not client._driver.engine._waits
-    assert not deadlines_of(client._driver.engine)
+    assert not client._gm_driver.engine._waits
+    assert not deadlines_of(client._gm_driver.engine)
 
 
 @pytest.mark.slow
@@ -477,7 +477,7 @@ def test_a_worker_is_told_at_every_place(
 
     client = make_client(address)
     worker = make_worker(address, kind=Once, tasks={"echo": reply}, max_jobs=max_jobs)
-    engine = worker._driver.engine
+    engine = worker._gm_driver.engine
     worker.register_task("0", reply)
     count = 0
 
@@ -496,7 +496,7 @@ def test_a_worker_is_told_at_every_place(
             worker.work()
         client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
         assert request.result == b"job", at.where
-        worker._driver.call(lambda _engine, _now: None)
+        worker._gm_driver.call(lambda _engine, _now: None)
         assert set(engine._abilities) == {b"echo", b"%d" % (count % 2)}, at.where
         assert engine._client_id == (b"%d" % count if count else None), at.where
     assert count > 500 / step

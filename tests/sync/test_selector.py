@@ -77,7 +77,7 @@ def test_a_socket_that_takes_more_is_written_to(
     """Also where there is something to read at the same time."""
     client: GearmanClient = make_client(gearmand.address)
     client.submit_job(task, b"", background=True)
-    driver = client._driver
+    driver = client._gm_driver
     ((link, transport),) = driver._poller.transports.items()
     driver._on_ready(link, transport, events, 0.0)
     assert driver._writable == ({link} if writes else set())
@@ -95,4 +95,4 @@ def test_a_client_on_a_system_without_epoll(
     jobs = [{"task": task, "data": bytes(100_000)} for _ in range(20)]
     requests = client.submit_multiple_jobs(jobs, background=True)
     assert all(request.complete for request in requests)
-    assert isinstance(client._driver._poller.selector, PlainSelector)
+    assert isinstance(client._gm_driver._poller.selector, PlainSelector)

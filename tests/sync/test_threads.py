@@ -95,7 +95,7 @@ def test_request_that_another_thread_submits_with_another_client_is_refused(
                 refused.append(call.exception(20))
             return super().randbytes(n)
 
-    first._driver.engine._rng = Chance()
+    first._gm_driver.engine._rng = Chance()
     first.submit_multiple_requests([request])
     assert isinstance(refused[0], InvalidClientState)
     assert request.result == b"atad"

@@ -275,7 +275,7 @@ def test_interrupted_while_it_begins(
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(worker._driver, "_connect", interrupt)
+    monkeypatch.setattr(worker._gm_driver, "_connect", interrupt)
     with pytest.raises(KeyboardInterrupt):
         worker.work()
     work(worker)
@@ -287,7 +287,7 @@ def test_shutdown_in_the_middle_of_the_engine(
 ) -> None:
     """As by a signal handler."""
     worker = make_worker(server.address, tasks={task: reverse})
-    worker._driver.engine._handlers[NoJob] = lambda link, event, now: worker.shutdown()
+    worker._gm_driver.engine._handlers[NoJob] = lambda link, event, now: worker.shutdown()
     worker.work()
     with pytest.raises(InvalidWorkerState, match="shut down"):
         worker.work()

@@ -49,11 +49,11 @@ class Worker:
 
     def __init__(self, encoder: Any = Json) -> None:
         self.data_encoder = encoder
-        self._driver = types.SimpleNamespace(run=None)
+        self._gm_driver = types.SimpleNamespace(run=None)
 
     def send(self, job: Any, event: Any) -> None:
         """As the surface's methods do."""
-        self._driver.run(WorkerEngine.send, job, event, timeout=None)
+        self._gm_driver.run(WorkerEngine.send, job, event, timeout=None)
 
 
 class JobDouble(jobs.JobDouble):
@@ -148,8 +148,8 @@ def test_own_worker() -> None:
     """It is copied, and stays as it was."""
     worker = Worker(Json())
     worker.database = {"a": 1}  # type: ignore[attr-defined]
-    worker._driver.run = "its own"
-    made = worker._driver
+    worker._gm_driver.run = "its own"
+    made = worker._gm_driver
 
     def copied(self: Worker) -> Worker:
         copy = Worker(self.data_encoder)
@@ -163,7 +163,7 @@ def test_own_worker() -> None:
         del Worker.__copy__  # type: ignore[attr-defined]
     assert job.worker is not worker
     assert job.worker.database is vars(worker)["database"]
-    assert worker._driver is made
+    assert worker._gm_driver is made
     assert made.run == "its own"
 
 

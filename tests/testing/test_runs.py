@@ -25,8 +25,8 @@ class Worker:
         self.links: list[Any] = []
         self.is_connected = False
         self.stops = 0
-        self._made_of: Any = "its servers", {"max_jobs": 1}
-        self._driver = types.SimpleNamespace(
+        self._gm_made_of: Any = "its servers", {"max_jobs": 1}
+        self._gm_driver = types.SimpleNamespace(
             engine=types.SimpleNamespace(pool=types.SimpleNamespace(links=lambda: self.links))
         )
 
@@ -225,7 +225,7 @@ def test_the_worker_is_as_it_was() -> None:
     before = vars(worker).copy()
     recorder = Recorder(worker, 1)
     recorder.attach("other:1", 2.5, links=[1])
-    addresses, options = worker._made_of
+    addresses, options = worker._gm_made_of
     assert [str(address) for address in addresses] == ["other:1"]
     assert options == {"max_jobs": 1, "look_again": 2.5}
     assert worker.links == [1]
