@@ -1,4 +1,4 @@
-"""A job server's life, and the connections that it has accepted."""
+"""The states of a job server, and the links of its connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ServerLife(State):
-    """What the server is doing."""
+    """State of a server."""
 
     SERVING = "it takes connections"
     DRAINING = "no new connections; the jobs go on until there is none"
@@ -26,7 +26,7 @@ class ServerLife(State):
     ENDED = "it is over for good"
 
 
-# Looking members up in the class takes long before Python 3.12.
+# Enum attribute lookup is slow before Python 3.12.
 SERVING: Final = ServerLife.SERVING
 
 SERVER_LIVES: Final[StateTable[ServerLife]] = {
@@ -46,7 +46,7 @@ SERVER_LIVES: Final[StateTable[ServerLife]] = {
 
 
 class ServerLink(Link):
-    """A connection that was accepted."""
+    """A connection that the server has accepted."""
 
     __slots__ = (
         "abilities",
@@ -70,37 +70,40 @@ class ServerLink(Link):
 
     def __init__(self, connection: Connection, peer: str, number: int, state: LinkState) -> None:
         super().__init__(connection, state)
-        #: The address of the other end, and the adapter's number for it, for the list of workers.
+        #: The peer's address, for the list of workers.
         self.peer: str = peer
+        #: The adapter's number of the connection, for the list of workers.
         self.number: int = number
         self.client_id: bytes = b"-"
-        #: True if it is to get WORK_EXCEPTION.
+        #: True to send WORK_EXCEPTION to this peer.
         self.exceptions: bool = False
-        #: Packets to send, and their total size in bytes.
+        #: Outgoing packets.
         self.unsent: list[bytes | memoryview] = []
+        #: Total size of `unsent`, in bytes.
         self.unsent_size: int = 0
-        #: Bytes that the transport has, until it asks for more; few are not counted.
+        #: Size of the transport's current write, in bytes; 0 for a small one.
         self.writing: int = 0
-        #: Bytes of an unfinished packet, and of those that were not looked at yet.
+        #: Received bytes that are not processed yet.
         self.buffered: int = 0
-        #: What is being done for it, a piece in each of its turns, before its next packet is looked
-        #: at: the reply to a command, or its end. It yields what each piece has cost.
+        #: Work to finish before the next packet is processed: a long reply, or the cleanup of the
+        #: link. Each step yields its cost.
         self.work: Iterator[int] | None = None
-        #: Bytes that the list takes up which is being sent to it.
+        #: Bytes used by the list that is being sent.
         self.listed: int = 0
-        #: Bytes that its registrations take up.
+        #: Bytes used by registrations.
         self.registered: int = 0
-        #: The foreground jobs that it waits for, as a client.
+        #: The foreground jobs that the peer waits for as a client.
         self.listening: dict[QueuedJob, None] = {}
-        #: What it has registered for, as a worker, with the seconds that a job may take; 0 is any.
+        #: The peer's functions as a worker, each with the time limit of a job in seconds (0 means
+        #: unlimited).
         self.abilities: dict[Function, float] = {}
-        #: Those of them that may have jobs to give out, each that has and some that had.
+        #: The functions in `abilities` that might have queued jobs: all that do, and some that did.
         self.ready: dict[Function, None] = {}
-        #: True from PRE_SLEEP until it is woken.
+        #: True from PRE_SLEEP until the worker is woken.
         self.asleep: bool = False
-        #: The jobs that it has, by handle.
+        #: The jobs that the worker runs, by handle.
         self.jobs: dict[bytes, QueuedJob] = {}
-        #: The handles of jobs that were taken away from it, latest last.
+        #: Handles of former jobs that the worker might still send packets about, the latest last.
         self.former: dict[bytes, None] = {}
 
     def __repr__(self) -> str:
@@ -108,5 +111,5 @@ class ServerLink(Link):
 
     @property
     def held(self) -> int:
-        """Bytes in packets, lists and registrations that are kept for it."""
+        """Bytes used by the link's packets, lists, and registrations."""
         return self.buffered + self.listed + self.unsent_size + self.writing + self.registered

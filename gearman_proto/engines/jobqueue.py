@@ -1,32 +1,34 @@
-"""What a job server keeps: functions, the jobs that wait for each, and who has registered for them.
+"""The functions and jobs of a job server, and the workers registered for each function.
 
-JobQueue is all of it. It knows no connections and sends nothing: whoever listens to a job, runs it
-or sleeps is an object that the engine gives (its link). It counts what it keeps in `memory`, to
-which the engine adds what its links hold.
+JobQueue manages them. It has no connections and sends nothing. Clients and workers are opaque
+objects that the engine passes in (its links). `memory` counts the bytes that the queue uses, and
+the engine adds the bytes that its links hold.
 
-A job is in one state at a time, and in exactly one place for it:
+A job is in one state at a time, and in the one place that belongs to it:
 
-    =========  ==========================================  ======================
-    DELAYED    the server's timers, until its epoch        its time, cancelling
-    QUEUED     `function.queues[priority]`                 GRAB_JOB, cancelling
-    RUNNING    `link.jobs` of the worker that has it       its end, a lost worker
-    ENDED      nowhere
-    =========  ==========================================  ======================
+    =======  ==========================  ==========================
+    state    place                       ends with
+    =======  ==========================  ==========================
+    DELAYED  `JobQueue._delayed`         the epoch, cancellation
+    QUEUED   `function.queues`           GRAB_JOB, cancellation
+    RUNNING  `link.jobs` of the worker   its result, a lost worker
+    ENDED    none
+    =======  ==========================  ==========================
 
-Until it has ended it is also known by its handle, and by its unique if it has one. Where functions
-have jobs of the same unique, one of these is in `by_key`, and the others are its namesakes.
+Until a job ends, it can also be found by its handle, and by its key if it has one. If jobs of
+several functions have the same key, `by_key` has one of them. `_namesakes` has the others.
 
-Which job is next: the highest priority first, over all functions of a worker, and the oldest first
-within a priority. `rank` says both, so that the next job of a function is the head of its first
-queue that is not empty, and the next job of a worker is the smallest of those.
+Jobs run in the order of their priority, across all functions of a worker. Among jobs of the same
+priority, the oldest runs first. `rank` combines the two. The next job of a function is therefore
+the head of its first queue that is not empty, and the next job of a worker is the one with the
+lowest rank among those.
 
-A worker may have registered for thousands of functions, of which few have jobs, so nothing goes
-through all of them. Each registration is in one of two places: in `function.watchers`, whose links
-are to be told when the function gets a job, or, once that has happened, in `link.ready`. All that
-asks for the next job looks through `link.ready`, and puts the functions that have none any more
-back to `watchers`. A worker sleeps only if nothing is ready for it, so it is told of the next job
-of any of its functions. Whatever is moved was put where it was by a packet, so that the cost of a
-packet does not depend on how many functions there are.
+A worker can register for thousands of functions of which few have jobs, so no packet may cause a
+scan of all functions of a worker. Each registration is in one of two places: `function.watchers`
+until the function gets a job, then `link.ready`. `next_job` scans `link.ready`, and moves functions
+without jobs back to `watchers`. A worker sleeps only while its `link.ready` is empty, so the next
+job of any of its functions wakes it. One packet pays for each move into `link.ready`, and so for
+the move back. The amortized cost of a packet thus does not depend on the number of functions.
 """
 
 from __future__ import annotations
@@ -49,22 +51,22 @@ HIGH: Final = 0
 NORMAL: Final = 1
 LOW: Final = 2
 _PRIORITIES: Final = 3
-# Ranks of one priority; more jobs than a server sees in its life.
+# Number of ranks per priority. No server lives long enough to receive as many jobs.
 _RANKS: Final = 1 << 62
 
-# Bytes that each takes up beside its names and data: a job, a link that waits for it, a function,
-# a registration for one.
+# Approximate size in bytes of a job, a listener, a function, and a registration, in addition to
+# their names and data.
 JOB_SIZE: Final = 1024
 LISTENER_SIZE: Final = 256
 FUNCTION_SIZE: Final = 2048
 ABILITY_SIZE: Final = 512
-# Functions are kept for the lists, as gearmand does, but names that are made up for one job each
-# must not pile up.
+# Number of functions above which idle ones are dropped. As in gearmand, idle functions stay in the
+# admin lists, but clients that make up a function name for every job must not fill the memory.
 MANY_FUNCTIONS: Final = 10_000
 
 
 class JobState(enum.Enum):
-    """Where a job is."""
+    """State of a job."""
 
     DELAYED = enum.auto()
     QUEUED = enum.auto()
@@ -72,33 +74,33 @@ class JobState(enum.Enum):
     ENDED = enum.auto()
 
 
-#: The unique of a job, or, where that is ``-``, its data as the only element of a tuple.
+#: The unique of a job. If that is ``-``, a tuple with the job's data as its only element.
 Key: TypeAlias = "bytes | tuple[bytes, ...]"
 
 
 def key_of(unique: bytes, data: bytes) -> Key:
-    """What submits have to have in common to be joined; empty if they are not."""
+    """Return the key by which submits are coalesced. A submit with an empty key never is."""
     if unique != b"-":
         return unique
     return (data,) if data else b""
 
 
-# Digits of the number in a handle.
+# Number of digits in a handle.
 _DIGITS: Final = 12
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def make_handles(host: str, rng: random.Random) -> Iterator[bytes]:
-    """Yield the handles of a server's life, ``H:host:number``, which is how PHP expects them.
+    """Return an iterator over the handles of a server run, ``H:host:number``, as PHP expects them.
 
-    All have one length: the client of libgearman 2.0 takes a handle for another one that begins
-    with it, and gives the result to the wrong job. The numbers begin anywhere, so that a handle
-    that a client has kept is not another job's after a restart.
+    All handles have the same length. The client of libgearman 2.0 confuses a handle with a longer
+    one that starts with it, and gives the result to the wrong job. The numbers start at random, so
+    that a handle from before a restart does not refer to another job afterwards.
 
     Args:
-        host: The name of this machine. What servers' text replies have no place for is made a
-            hyphen, and what is more than a handle holds is cut.
-        rng: Where chance comes from.
+        host: The name of this machine. Characters that would break text replies become hyphens, and
+            a name that is too long for a handle is truncated.
+        rng: The random number generator.
     """
     room = MAX_HANDLE_SIZE - len("H::") - _DIGITS
     name = _NO_NAME.sub("-", host)[:room] or "localhost"
@@ -111,7 +113,7 @@ def make_handles(host: str, rng: random.Random) -> Iterator[bytes]:
 
 FULL: Final = b"The memory of the server is full"
 
-# Looking members up in the class takes long.
+# Enum attribute lookup is slow before Python 3.12.
 DELAYED: Final = JobState.DELAYED
 QUEUED: Final = JobState.QUEUED
 RUNNING: Final = JobState.RUNNING
@@ -119,7 +121,7 @@ ENDED: Final = JobState.ENDED
 
 
 class QueuedJob:
-    """A job that a server has."""
+    """A job of a server."""
 
     __slots__ = (
         "attached",
@@ -158,50 +160,51 @@ class QueuedJob:
         self.unique: bytes = unique
         self.data: bytes = data
         self.priority: int = priority
-        #: What a submit that is joined to it has in common with it; empty if none is.
+        #: The key by which submits are joined to this job. If empty, none is.
         self.key: Key = key
-        #: Bytes that it takes up.
+        #: Bytes that the job uses, including its listeners.
         self.size: int = size
         self.reducer: bytes = b""
-        #: Not to be run before this time, in seconds since 1970; 0 for at once.
+        #: Earliest time to run the job, in seconds since 1970 (0 means immediately).
         self.epoch: int = 0
         self.state: JobState = DELAYED
         self.rank: int = 0
-        #: True if it is to be run although nobody listens.
+        #: True if the job runs even without listeners.
         self.background: bool = False
-        #: The links that wait for its end, and how many submits of each do; how many do in all.
+        #: Number of foreground submits by link, for each link that waits for the job's end.
         self.listeners: dict[Any, int] = {}
+        #: Total number of these submits.
         self.attached: int = 0
-        #: The link that runs it.
+        #: The link of the worker that runs the job.
         self.worker: Any = None
-        #: True while its worker has a time limit for it.
+        #: True while the job runs with a time limit.
         self.limited: bool = False
-        #: How often its worker was lost.
+        #: Number of times that a worker of the job was lost or timed out.
         self.losses: int = 0
         self.numerator: int = 0
         self.denominator: int = 0
 
     @property
     def wanted(self) -> bool:
-        """Whether there is a reason to run it."""
+        """True if the job has a listener or is a background job."""
         return self.background or bool(self.listeners)
 
 
 class Registered(Protocol):
-    """A link, as far as it is a worker."""
+    """The link of a worker."""
 
-    #: What it has registered for, with the seconds that a job may take (0: any).
+    #: The worker's functions, each with the time limit of a job in seconds (0 means unlimited).
     abilities: dict[Function, float]
-    #: Those of them that may have jobs to give out.
+    #: The functions in `abilities` that might have queued jobs.
     ready: dict[Function, None]
-    #: True from PRE_SLEEP until it is woken.
+    #: True from PRE_SLEEP until the worker is woken.
     asleep: bool
-    #: Bytes that its registrations take up.
+    #: Bytes that the registrations use.
     registered: int
 
 
 class Function:
-    """The jobs of one name."""
+    """A function, its jobs, and its workers."""
 
     __slots__ = (
         "delayed",
@@ -217,31 +220,31 @@ class Function:
 
     def __init__(self, name: bytes) -> None:
         self.name: bytes = name
-        #: The jobs that can be given out, by priority, each queue in the order of their ranks.
+        #: The QUEUED jobs: one queue per priority, in the order of their ranks.
         self.queues: tuple[OrderedDict[QueuedJob, None], ...] = tuple(
             OrderedDict() for _ in range(_PRIORITIES)
         )
-        #: The one of them that is given out next.
+        #: The QUEUED job with the lowest rank.
         self.next_job: QueuedJob | None = None
-        #: All jobs, whatever their state.
+        #: Number of jobs in any state.
         self.total: int = 0
         self.running: int = 0
         self.delayed: int = 0
-        #: How many jobs there may be for another one of each priority to be taken, 0 for any
-        #: number; None where nothing was said.
+        #: Maximum of `total`, by the priority of a new job (0 means unlimited), or None if
+        #: ``maxqueue`` was never used.
         self.limits: tuple[int, int, int] | None = None
-        #: How many links have registered for it.
+        #: Number of registered workers.
         self.workers: int = 0
-        #: Those of them that are to be told when there is a job to give out.
+        #: The workers to notify of the next job.
         self.watchers: dict[Any, None] = {}
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is lost by forgetting it."""
+        """True if the function can be dropped without loss."""
         return not self.total and not self.workers and self.limits is None
 
     def push(self, job: QueuedJob, order: int) -> None:
-        """Put `job` behind all others of its priority; `order` only goes up."""
+        """Append `job` to the queue of its priority. `order` must increase with every call."""
         job.state = QUEUED
         rank = job.rank = job.priority * _RANKS + order
         self.queues[job.priority][job] = None
@@ -249,7 +252,7 @@ class Function:
             self.next_job = job
 
     def remove(self, job: QueuedJob) -> None:
-        """Take `job` out of its queue."""
+        """Remove `job` from its queue."""
         del self.queues[job.priority][job]
         if job is self.next_job:
             self.next_job = None
@@ -260,7 +263,7 @@ class Function:
 
 
 class QueueFullError(Exception):
-    """A job was not taken; the message is what the server says about it."""
+    """Raised when a job is refused. `text` is the text of the ERROR packet."""
 
     def __init__(self, text: bytes) -> None:
         super().__init__(text)
@@ -271,18 +274,18 @@ class JobQueue:
     """The functions and jobs of a server.
 
     Args:
-        handles: The handles of the jobs that will come.
-        wall_clock: Returns seconds since 1970.
-        max_memory: Bytes. Jobs may take three quarters of it, one job a quarter.
-        max_queue_size: How many jobs a function may have, unless something else was said about it;
-            0 for any number.
+        handles: The handles of future jobs.
+        wall_clock: Returns the seconds since 1970.
+        max_memory: Memory limit, in bytes. Jobs can use three quarters of it, and a single job one
+            quarter.
+        max_queue_size: Maximum number of jobs of a function, unless `Function.limits` is set. 0
+            means unlimited.
 
     Attributes:
         functions: The functions, by name.
         jobs: The jobs that have not ended, by handle.
-        by_key: Those that others may be joined to, by what these have to have in common: any one of
-            each key.
-        memory: Bytes that are kept, for jobs, functions and links.
+        by_key: One job of each key that is not empty.
+        memory: Bytes that jobs, functions, and links use.
     """
 
     def __init__(
@@ -296,24 +299,24 @@ class JobQueue:
         self.jobs: dict[bytes, QueuedJob] = {}
         self.by_key: dict[Key, QueuedJob] = {}
         self.memory: int = 0
-        # The other jobs of a key, by the names of their functions.
+        # The other jobs of each key, by function name.
         self._namesakes: dict[Key, dict[bytes, QueuedJob]] = {}
-        # Functions that may be idle: all that are, and some that were.
+        # All idle functions, and some that are in use again.
         self._idle: dict[Function, None] = {}
         self._handles = handles
         self._wall_clock = wall_clock
         self._limits = (max_queue_size,) * 3
-        # The part of the memory that is left to workers and packets, and the other.
+        # Bytes reserved for workers and packets, and the rest.
         self._reserve = max_memory // 4
         self._room = max_memory - self._reserve
         self._many_functions = MANY_FUNCTIONS
         self._order = 0
-        # Jobs for later, by the wall clock; those of them that are due.
+        # The DELAYED jobs by epoch, and those that have just become due.
         self._delayed = Timers()
         self._due: list[QueuedJob] = []
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all functions and jobs."""
         self.functions.clear()
         self.jobs.clear()
         self.by_key.clear()
@@ -324,12 +327,12 @@ class JobQueue:
     # Functions.
 
     def function(self, name: bytes) -> Function:
-        """The function of this name; a new one if there is none."""
+        """Return the function `name`, creating it if it does not exist."""
         function = self.functions.get(name)
         if function is None:
             if len(self.functions) >= self._many_functions:
                 self.drop_idle_functions()
-                # So that this is not done again for each of those that are not idle.
+                # Don't scan again for every new function if most are in use.
                 self._many_functions = max(MANY_FUNCTIONS, 2 * len(self.functions))
             function = self.functions[name] = Function(name)
             self._idle[function] = None
@@ -337,22 +340,25 @@ class JobQueue:
         return function
 
     def drop_idle_functions(self) -> None:
-        """Forget the functions that nobody would miss."""
+        """Drop all idle functions."""
         functions, self._idle = self._idle, {}
         for function in functions:
             if function.idle:
                 self.drop_function(function)
 
     def drop_function(self, function: Function) -> None:
-        """Forget a function that has neither jobs nor workers."""
+        """Drop `function`, which has neither jobs nor workers."""
         del self.functions[function.name]
         self._idle.pop(function, None)
         self.memory -= len(function.name) + FUNCTION_SIZE
 
     def has_room(self, size: int) -> bool:
-        """Whether something of `size` bytes may be kept that is neither a worker nor a packet."""
+        """Return whether `size` more bytes fit in the memory that is not reserved.
+
+        Drop idle functions if necessary.
+        """
         if size > self._reserve:
-            return False  # It could never be given out.
+            return False  # The packet for the worker would exceed the reserve.
         if self.memory + size > self._room:
             self.drop_idle_functions()
         return self.memory + size <= self._room
@@ -360,10 +366,13 @@ class JobQueue:
     # Workers.
 
     def register(self, link: Registered, name: bytes, seconds: float) -> Function:
-        """`link` takes jobs of the function `name`. Each may take so long; 0 is any time."""
+        """Register the worker `link` for the function `name`, and return the function.
+
+        `seconds` is the time limit of each job (0 means unlimited).
+        """
         function = self.function(name)
         if function in link.abilities:
-            del link.abilities[function]  # It becomes the latest.
+            del link.abilities[function]  # The assignment below then appends it.
         else:
             size = ABILITY_SIZE + len(name)
             link.registered += size
@@ -377,7 +386,7 @@ class JobQueue:
         return function
 
     def unregister(self, link: Registered, function: Function) -> None:
-        """`link` takes no more jobs of `function`."""
+        """Unregister the worker `link` from `function`."""
         del link.abilities[function]
         link.ready.pop(function, None)
         function.watchers.pop(link, None)
@@ -391,7 +400,7 @@ class JobQueue:
     # Jobs.
 
     def find(self, name: bytes, key: Key) -> QueuedJob | None:
-        """The job of the function `name` that a submit of `key` is joined to, if there is one."""
+        """Return the job of the function `name` with this key, or None."""
         job = self.by_key.get(key)
         if job is None or job.function.name == name:
             return job
@@ -399,10 +408,10 @@ class JobQueue:
         return namesakes.get(name) if namesakes is not None else None
 
     def add(self, name: bytes, unique: bytes, data: bytes, key: Key, priority: int) -> QueuedJob:
-        """Return a new job of the function `name`; `put` has to follow.
+        """Return a new job of the function `name`. The caller then calls `put`.
 
         Raises:
-            QueueFullError: There is no room for it.
+            QueueFullError: The memory or the function's queue is full.
         """
         size = JOB_SIZE + len(name) + len(unique) + len(data)
         full = size > self._reserve or self.memory + size > self._room
@@ -421,7 +430,7 @@ class JobQueue:
         return job
 
     def put(self, job: QueuedJob) -> Iterable[Any]:
-        """Give `job` out to whoever asks, from its epoch on. Returns whom to wake."""
+        """Queue `job`, or delay it until its epoch. Return the workers to wake."""
         function = job.function
         if job.epoch:
             function.delayed += 1
@@ -437,12 +446,12 @@ class JobQueue:
         return [link for link in watchers if link.asleep]
 
     def seconds_to_epoch(self) -> float | None:
-        """How long it is until a job for later is due, by the wall clock; None if there is none."""
+        """Return the seconds until the next DELAYED job is due, or None if there is none."""
         epoch = self._delayed.next_deadline()
         return None if epoch is None else max(epoch - self._wall_clock(), 0.0)
 
     def take_due(self, most: int) -> list[QueuedJob]:
-        """Return the jobs for later that are due, so many at most; `put` has to follow."""
+        """Return up to `most` DELAYED jobs that are due. The caller then calls `put` for each."""
         now = self._wall_clock()
         while len(self._due) < most and self._delayed.expire_one(now):
             pass
@@ -455,7 +464,7 @@ class JobQueue:
         self._due.append(job)
 
     def listen(self, job: QueuedJob, link: Any) -> None:
-        """A submit of `link` waits for the end of `job`."""
+        """Add a submit of `link` to the listeners of `job`."""
         job.attached += 1
         if link in job.listeners:
             job.listeners[link] += 1
@@ -465,7 +474,10 @@ class JobQueue:
             self.memory += LISTENER_SIZE
 
     def stop_listening(self, job: QueuedJob, link: Any) -> None:
-        """`link` waits for `job` no more, which is forgotten if nobody wants it."""
+        """Remove `link` from the listeners of `job`.
+
+        Drop the job if it is no longer wanted, unless it is running.
+        """
         job.attached -= job.listeners.pop(link)
         job.size -= LISTENER_SIZE
         self.memory -= LISTENER_SIZE
@@ -473,7 +485,7 @@ class JobQueue:
             self.forget(job)
 
     def next_job(self, link: Registered) -> QueuedJob | None:
-        """The next job for the worker `link`, or None."""
+        """Return the next job for the worker `link`, or None."""
         best = None
         idle = None
         for function in link.ready:
@@ -489,7 +501,7 @@ class JobQueue:
         return best
 
     def assign(self, job: QueuedJob, link: Any) -> None:
-        """Give `job`, which is QUEUED, to the worker `link`."""
+        """Assign `job`, which is QUEUED, to the worker `link`."""
         function = job.function
         function.remove(job)
         function.running += 1
@@ -497,12 +509,12 @@ class JobQueue:
         job.worker = link
 
     def take_back(self, job: QueuedJob) -> None:
-        """`job` is with no worker any more: `put` or `forget` has to follow."""
+        """Take `job` from its worker. The caller then calls `put` or `forget`."""
         job.function.running -= 1
         job.worker = None
 
     def forget(self, job: QueuedJob) -> None:
-        """`job` has ended, or nobody wants it any more. It is with no worker."""
+        """Remove `job`, which has ended or is no longer wanted, and has no worker."""
         if job.state is QUEUED:
             job.function.remove(job)
         elif job.state is DELAYED:

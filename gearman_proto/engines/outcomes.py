@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Happened(State):
-    """What happened, in the words of the documentation."""
+    """Event in the run of a callback, in the words of the documentation."""
 
     RETURNED = "the callback returns a value, or None"
     UNENCODABLE = "it returns a value that the encoder refuses, or one too large for a packet"
@@ -53,7 +53,7 @@ class Happened(State):
 
 
 class Sent(State):
-    """What is sent about the job."""
+    """Packets to send about the job."""
 
     RESULT = "WORK_COMPLETE with the result"
     FAILURE = "WORK_WARNING with the exception's text, then WORK_FAIL"
@@ -63,7 +63,7 @@ class Sent(State):
 
 
 class Then(State):
-    """What goes on."""
+    """Next step of the worker."""
 
     GO_ON = "goes on"
     STOP = "finishes the jobs that it has, and returns"
@@ -301,5 +301,5 @@ class Ending:
 
 
 def exc_info_of(error: BaseException) -> ExcInfo:
-    """`error` as hooks get it."""
+    """Return `error` as a hook receives it: type, exception, and traceback."""
     return type(error), error, error.__traceback__

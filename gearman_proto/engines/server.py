@@ -1,33 +1,34 @@
 """The job server engine (tier 2): all decisions of a job server, without I/O.
 
-The module `jobqueue` has its jobs, and `accepted` its links.
+The module `jobqueue` manages the jobs and functions, and `accepted` defines the links.
 
-The engine behaves as gearmand 1.1.21, except for gearmand's faults: docs/reference/server.md lists
-them.
+The engine behaves like gearmand 1.1.21 without gearmand's bugs, which docs/reference/server.md
+lists.
 
 Order
-    The engine processes packets in the order in which they arrive, and each link has one queue of
-    packets to send. So answers have the order of the requests, and a client gets JOB_CREATED before
-    any other packet about its job.
+    The engine processes the packets of a link in the order of their arrival, and each link has one
+    queue of outgoing packets. Responses therefore have the order of the requests, and a client
+    receives JOB_CREATED before any other packet about its job.
 
 Turns
-    The work for one link at a time is limited, so that no link delays the others for long. `_left`
-    counts down from _TURN: one for each packet, more for expensive steps. Later calls of
-    `handle_timeout` do the rest, each with one turn for all links. Until then, `link.behind` is
-    true, and the link is queued in `_behind`. `link.work` is a text reply or the end of a link,
-    which may take several turns.
+    Each call of the engine does a limited amount of work, so that no link delays the others for
+    long. `_left` is the budget of the current call. It starts at _TURN. Each packet costs 1, and
+    expensive steps cost more. If the budget runs out, later calls of `handle_timeout` do the rest,
+    with one budget for all links. Until then, `link.behind` is true and the link is queued in
+    `_behind`. `link.work` is a job of several turns: a long text reply, or the cleanup of a link.
 
 Life
-    SERVER_LIVES has the states of the server. If a peer ends its stream or sends garbage, its link
-    is ENDING: the engine still sends the queued packets, and then closes the link.
+    The table SERVER_LIVES has the states of the server. If a peer closes its stream or sends
+    garbage, its link becomes ENDING: the engine sends the queued packets, then closes the link.
 
 Memory
-    `queue.memory` counts the bytes that peers make the server keep: jobs, functions, unfinished
-    packets, and data that its receivers have not read. The engine refuses a submit beyond three
-    quarters of `max_memory` with an ERROR, and any job of more than a quarter. The last quarter is
-    for workers and for the packets that end jobs. If these exceed `max_memory`, the engine
-    disconnects the link that holds most, and also any link with more than `max_unread` unread
-    bytes. It disconnects after the call that has found the excess, never during other work.
+    `queue.memory` counts the bytes that the server keeps because of its peers: jobs, functions,
+    unfinished packets, and unread output. The engine refuses a job of more than a quarter of
+    `max_memory`, and any job that would raise the total above three quarters, with an ERROR. The
+    last quarter is reserved for workers and for the packets that end jobs. If the total exceeds
+    `max_memory`, the engine disconnects the link that holds the most bytes. It also disconnects
+    any link with more than `max_unread` unread bytes. It disconnects links at the end of a call,
+    never in the middle of other work.
 """
 
 from __future__ import annotations
@@ -110,27 +111,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
-# What may be done for one link before others have their turn: as much as so many usual packets
-# take, which is about a millisecond.
+# Budget of one call, in typical packets. That many take about a millisecond.
 _TURN: Final = 250
-# The size of a piece of a list, and functions that may have jobs, that take as long as a packet.
+# Bytes of a text reply, and entries of `link.ready`, that take as long as a packet.
 _TEXT: Final = 256
 _LOOKS: Final = 50
-# A link that holds less is not worth cutting off.
+# Don't disconnect a link that holds less than this to free memory.
 _FEW_BYTES: Final = 64 * 1024
-# Bytes that the transport may have without their being counted.
+# Don't count writes up to this size as unread output.
 _FEW_WRITTEN: Final = 4096
-# Handles of jobs that a worker no longer has, and may still send packets about.
+# Maximum length of `link.former`.
 _FORMER_JOBS: Final = 256
-# Seconds without progress after which an ENDING link is cut off.
+# Seconds without progress after which the engine closes an ENDING link.
 _LAST_WORDS: Final = 5.0
-# Seconds that a peer has for its part of a TLS handshake.
+# Timeout of the TLS handshake, in seconds.
 _HANDSHAKE: Final = 10.0
-# Seconds after which to look at the wall clock again: it may have been set.
+# Maximum seconds between two readings of the wall clock, which an admin can set at any time.
 _LOOK_AT_CLOCK: Final = 60.0
-# Bytes; gearmand takes uniques of 64 (recording 29_unique_63_and_64).
+# In bytes, as in gearmand (recording 29_unique_63_and_64).
 _MAX_UNIQUE_SIZE: Final = 64
-# Size of a JOB_ASSIGN_UNIQ without function, unique and data: a handle and three NULs.
+# Size of a JOB_ASSIGN_UNIQ without its function, unique, and data: a handle and three NULs.
 _ASSIGN_OVERHEAD: Final = constants.MAX_HANDLE_SIZE + 3
 
 _NOT_FOUND: Final = b"Job given in work result not found"
@@ -146,33 +146,37 @@ _EPOCHS: Final = "epochs"
 class ServerEngine(BaseEngine):
     """A complete job server, for development, tests, and small use on a single machine.
 
-    Nothing is kept on disk, so what is queued ends with the process.
+    The server keeps its jobs in memory only, so they are lost when the process ends.
 
-    See `Engine` for the transport side. Here links come from `accept`; there is no Connect. When
-    somebody has to wait until the server has ended (`close`, or the admin command ``shutdown``),
-    `serve` returns a Wait.
+    See `Engine` for the transport side. A server's links come from `accept`, and the engine never
+    returns a Connect. `serve` returns a Wait for the end of the server, which `close` or the admin
+    command ``shutdown`` causes.
 
     Args:
-        rng: Where chance comes from: each life of a server has handles of its own.
-        wall_clock: Returns seconds since 1970.
+        rng: The random number generator that makes the handles of each server run distinct.
+        wall_clock: Returns the seconds since 1970.
         host: The name of this machine, for handles.
-        pid: What ``getpid`` answers.
-        version: What ``version`` answers.
-        job_retries: How often a job is run again because its worker was lost or took too long, None
-            for any number. Then it fails. (gearmand's ``--job-retries N`` is N - 1 here.)
-        max_packet_size: Bytes. A peer that announces a larger packet is cut off.
-        max_unread: Bytes. A peer is cut off that leaves more unread.
-        max_memory: Bytes, for all jobs and packets together. Jobs may take three quarters of it,
-            one job a quarter.
-        max_queue_size: How many jobs a function may have, unless ``maxqueue`` says otherwise; 0 for
-            any number.
-        max_abilities: How many functions a connection may register for. A peer that registers for
-            more gets an ERROR and is cut off.
-        exceptions: Whether all clients get WORK_EXCEPTION, and not only those that asked for it.
+        pid: The response to ``getpid``.
+        version: The response to ``version``.
+        job_retries: Maximum number of retries of a job whose worker was lost or timed out, after
+            which the job fails. None means unlimited. (gearmand's ``--job-retries N`` is N - 1
+            here.)
+        max_packet_size: Size limit of a packet, in bytes. The server disconnects a peer that
+            announces a larger packet.
+        max_unread: Limit of unread output, in bytes. The server disconnects a peer that leaves
+            more unread.
+        max_memory: Memory limit for all jobs and packets, in bytes. Jobs can use three quarters of
+            it, and a single job one quarter.
+        max_queue_size: Maximum number of jobs of a function, unless ``maxqueue`` has set another
+            limit. 0 means unlimited.
+        max_abilities: Maximum number of functions of a worker. The server sends an ERROR to a
+            worker that registers for more, then disconnects it.
+        exceptions: If true, send WORK_EXCEPTION to all clients, otherwise only to those that have
+            requested it.
 
     Raises:
-        TypeError: An argument is not of the type it must be.
-        ValueError: An argument has a value that can't be.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument has an invalid value.
     """
 
     def __init__(
@@ -193,20 +197,20 @@ class ServerEngine(BaseEngine):
     ) -> None:
         if job_retries is not None:
             check_count("job_retries", job_retries, 0)
-        # JOB_ASSIGN has more in it than the submit had.
+        # A JOB_ASSIGN is larger than the submit of its job.
         check_packet_size(max_packet_size, constants.MAX_BODY_SIZE // 2)
         check_count("max_unread", max_unread, 1)
         check_count("max_memory", max_memory, 1)
         check_count("max_queue_size", max_queue_size, 0)
         check_count("max_abilities", max_abilities, 1)
         super().__init__()
-        # There may be as many as there are links.
+        # One call can cause an action for every link.
         self._actions = deque()
-        #: The functions and jobs that there are.
+        #: The functions and jobs.
         self.queue: JobQueue = JobQueue(
             make_handles(host, rng), wall_clock, max_memory, max_queue_size
         )
-        #: The links that there are.
+        #: The live links.
         self.links: dict[ServerLink, None] = {}
         self.pid: int = pid
         self.version: str = version
@@ -218,22 +222,23 @@ class ServerEngine(BaseEngine):
         self._max_abilities = max_abilities
         self._exceptions = exceptions
         self._life = ServerLife.SERVING
-        # Timers are those of running jobs with a time limit, of links that are CONNECTING or
-        # ENDING, and _EPOCHS.
+        # The keys of `_timers` are running jobs with a time limit, CONNECTING and ENDING links,
+        # and _EPOCHS. `_look_at` is the deadline of _EPOCHS.
         self._look_at: float | None = None
         self._to_write: dict[ServerLink, None] = {}
-        # Links to cut off.
+        # Links to disconnect at the end of the call.
         self._doomed: dict[ServerLink, None] = {}
-        # Links with a backlog in the order of their turns (`_behind`), the budget of each turn
-        # (`_turn_size`), the rest of the current budget (`_left`), and the time at which the last
-        # link has joined (`_behind_since`).
+        # Links with a backlog, in the order of their turns (`_behind`); the budget of a call
+        # (`_turn_size`); the rest of the current budget (`_left`); and the time at which a link
+        # was last added to `_behind` (`_behind_since`).
         self._behind: OrderedDict[ServerLink, None] = OrderedDict()
-        # The progress of the last bytes for each ENDING link.
+        # The progress of the last bytes of each ENDING link.
         self._ending: dict[ServerLink, Delivery] = {}
         self._turn_size = _TURN
         self._left = _TURN
         self._behind_since = 0.0
-        # They get the link, the class of the event, the arguments of the packet, and the time.
+        # Each handler is called with the link, the event's class, the packet's arguments, and the
+        # time.
         self._handlers: dict[Any, Callable[[ServerLink, Any, Any, float], None]] = {
             CanDo: self._on_can_do,
             CanDoTimeout: self._on_can_do_timeout,
@@ -270,20 +275,22 @@ class ServerEngine(BaseEngine):
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended."""
+        """True if the server has ended."""
         return self._life is ServerLife.ENDED
 
     # The caller's side.
 
     def accept(self, peer: str, number: int, now: float, *, handshake: bool = False) -> ServerLink:
-        """A connection has come; return the link for it.
+        """Return the link of a new connection.
 
         Args:
-            peer: The address of the other end, for the list of workers.
-            number: The adapter's number for it (gearmand: the file descriptor), for the same.
+            peer: The peer's address, for the list of workers.
+            number: The adapter's number of the connection, for the list of workers. (gearmand shows
+                the file descriptor.)
             now: The time.
-            handshake: Whether the transport has to shake hands first. Then `connected` follows, or
-                `connect_failed`; and Close, where it takes more than ten seconds.
+            handshake: True if the connection starts with a TLS handshake. The transport then
+                reports `connected` or `connect_failed`. If the handshake takes more than ten
+                seconds, the engine returns a Close.
         """
         link = ServerLink(
             Connection(Role.SERVER, max_packet_size=self._max_packet_size),
@@ -304,7 +311,7 @@ class ServerEngine(BaseEngine):
     def serve(self, now: float, wake: Callable[[], Any]) -> Wait:
         """Return a Wait that is done, and calls `wake`, when the server has ended.
 
-        It is refused if the server has ended already.
+        If the server has already ended, the call is refused.
         """
         wait = Wait(None, wake)
         if self.closed:
@@ -313,21 +320,24 @@ class ServerEngine(BaseEngine):
         return wait
 
     def release(self, wait: Wait, now: float) -> None:
-        """The caller of `wait` is no longer blocked."""
+        """Forget `wait`, whose caller is no longer blocked."""
         self._waits.discard(wait)
 
     def retire(self, *, graceful: bool) -> None:
-        """Take no new connection, send what is to be sent, and end; for commands, within a call.
+        """Stop listening, send all queued packets, and end.
+
+        Only admin commands call this, so it always runs within another call of the engine, which
+        finishes the work.
 
         Args:
-            graceful: Whether to go on until no job is left.
+            graceful: If true, finish all jobs first.
         """
         self._stop_listening()
         if self._life in (ServerLife.SERVING, ServerLife.DRAINING):
             self._turn(ServerLife.DRAINING if graceful else ServerLife.ENDING)
 
     def close(self, now: float) -> None:
-        """End at once: all connections are closed."""
+        """Close all connections and end immediately."""
         self._stop_listening()
         for link in self._give_up_links():
             self._actions.append(Close(link))
@@ -343,20 +353,20 @@ class ServerEngine(BaseEngine):
     def _links(self) -> list[ServerLink]:
         return list(self.links)
 
-    # The transport side, in.
+    # The transport side: input.
 
     def connected(self, link: ServerLink, now: float) -> None:
-        """The handshake of `link` is over, if there was one."""
+        """Report that the handshake of `link` is complete. Ignore the call if there was none."""
         if link.state is LinkState.CONNECTING:
             link.turn(OPEN)
             self._timers.cancel(link)
 
     def connect_failed(self, link: ServerLink, error: Exception, now: float) -> None:
-        """The handshake of `link` has failed."""
+        """Report that the handshake of `link` failed with `error`."""
         self.connection_lost(link, error, now)
 
     def receive_data(self, link: ServerLink, data: bytes, now: float) -> None:
-        """The peer of `link` has sent `data`."""
+        """Process the bytes `data`, received on `link`."""
         if link.state is not OPEN:
             return
         link.connection.receive_data(data)
@@ -368,7 +378,10 @@ class ServerEngine(BaseEngine):
         self._tidy_up(now)
 
     def receive_eof(self, link: ServerLink, now: float) -> None:
-        """The peer of `link` sends no more, as in ``echo status | nc``. It may still read."""
+        """Process the end of the stream that the peer of `link` sends.
+
+        The peer might still read, as in ``echo status | nc``.
+        """
         if link.is_up:
             link.connection.receive_eof()
             if not link.behind:
@@ -377,14 +390,14 @@ class ServerEngine(BaseEngine):
             self._tidy_up(now)
 
     def connection_lost(self, link: ServerLink, error: Exception, now: float) -> None:
-        """`link` has ended. What it has sent and was not looked at is dropped."""
+        """Report that `link` was lost, and discard its unprocessed packets."""
         if link.alive:
             self._left = self._turn_size
             self._drop_link(link, now)
             self._tidy_up(now)
 
     def handle_timeout(self, now: float) -> None:
-        """It is `now`: what is due happens, and those that are behind have a turn."""
+        """Process the deadlines that have passed at `now`, then links with a backlog."""
         self._left = self._turn_size
         while self._left > 0 and self._timers.expire_one(now):
             self._left -= 1
@@ -394,7 +407,10 @@ class ServerEngine(BaseEngine):
         self._tidy_up(now)
 
     def _go_on(self, link: ServerLink, now: float) -> None:
-        """Do some of what is to be done for `link`; the rest in its next turn."""
+        """Process packets and work of `link` until the budget is used up.
+
+        If some remain, queue `link` for its next turn.
+        """
         connection, handlers = link.connection, self._handlers
         behind = kept = True
         try:
@@ -414,13 +430,14 @@ class ServerEngine(BaseEngine):
                             behind = False
                             break
                         self._left -= 1
-                        values: tuple[Any, ...] = (event,)  # Of what is no packet, it is that.
+                        # An event that is not a packet has no arguments. Pass the event itself.
+                        values: tuple[Any, ...] = (event,)
                         if isinstance(event, PacketEvent):
                             values = type(event).arguments(event)
                         handlers[type(event)](link, type(event), values, now)
                 elif (cost := next(link.work, None)) is not None:
                     self._left -= cost
-                # What a link that is to be cut off still asks for is not worth the work.
+                # Don't process further packets of a link that is about to be disconnected.
                 elif link.state is OPEN and link not in self._doomed:
                     link.work = None
                 else:
@@ -437,33 +454,33 @@ class ServerEngine(BaseEngine):
             self._count(link)
 
     def _count(self, link: ServerLink) -> None:
-        """Count what is kept of what `link` has sent."""
+        """Update the memory counter with the number of unprocessed bytes from `link`."""
         buffered = link.connection.buffered if link.state is not GONE else 0
         if buffered != link.buffered:
             self.queue.memory += buffered - link.buffered
             link.buffered = buffered
 
-    # The transport side, out.
+    # The transport side: output.
 
     def next_deadline(self) -> float | None:
-        """When `handle_timeout` is to be called next, or None."""
+        """Return the time of the next `handle_timeout`, or None."""
         return self._behind_since if self._behind else self._timers.next_deadline()
 
     def links_to_measure(self, now: float) -> Iterable[ServerLink]:
-        """Return the ENDING links whose peer is late, for `measured`."""
+        """Return the ENDING links whose deadline has passed, for `measured`."""
         return [link for link in self._ending if self._is_due(link, now)]
 
     def measured(self, link: ServerLink, unacknowledged: int) -> None:
-        """Report the number of handed-over bytes that the peer's system has not acknowledged."""
+        """Report the number of written bytes that the peer's system has not acknowledged."""
         self._ending[link].measured(unacknowledged)
 
     def links_to_write(self) -> Iterable[ServerLink]:
-        """The links on which there is something new to send, each once."""
+        """Return the links that have had new output since the last call."""
         links, self._to_write = self._to_write, {}
         return links
 
     def data_to_send(self, link: ServerLink, now: float) -> bytes:
-        """Return the bytes to write on `link` now, or none."""
+        """Return the next bytes to write on `link`, or `b""`."""
         unsent = link.unsent
         if link.writing:
             self.queue.memory -= link.writing
@@ -483,7 +500,7 @@ class ServerEngine(BaseEngine):
         if delivery is not None:
             delivery.handed += size
         link.unsent_size -= size
-        # Small writes are not counted, so that the driver can skip the next `data_to_send`.
+        # If small writes were counted, the driver could not skip the next `data_to_send`.
         link.has_more = bool(unsent) or size > _FEW_WRITTEN or link.state is not OPEN
         if link.has_more:
             link.writing = size
@@ -499,7 +516,8 @@ class ServerEngine(BaseEngine):
     def _queue(self, link: ServerLink, data: bytes) -> None:
         unread, size = link.unsent_size, len(data)
         if unread > self._max_unread:
-            # The first one may be of any size, and the peer may have had no time to read it.
+            # The first packet does not count: a single packet can have any size, and the peer might
+            # not have had time to read it.
             first = 0 if link.writing else len(link.unsent[0])
             if unread - first > self._max_unread:
                 self._doom(link)
@@ -510,7 +528,7 @@ class ServerEngine(BaseEngine):
         self._to_write[link] = None
 
     def _queue_copies(self, link: ServerLink, data: bytes, count: int) -> None:
-        """The same so many times, of which the first and the last are looked at."""
+        """Queue `count` copies. Only the first and the last go through the limit check."""
         self._queue(link, data)
         size = (count - 2) * len(data)
         if size > self._max_unread:
@@ -522,13 +540,13 @@ class ServerEngine(BaseEngine):
         self._queue(link, data)
 
     def _doom(self, link: ServerLink) -> None:
-        """Cut `link` off at the end of this call."""
+        """Disconnect `link` at the end of this call."""
         self._doomed[link] = None
         if link.work is None:
-            link.work = iter(())  # Nothing that it has sent is looked at any more.
+            link.work = iter(())  # Stop processing its packets.
 
     def _tidy_up(self, now: float) -> None:
-        """What is left to do at the end of each call."""
+        """Disconnect links and advance the server's state at the end of a call."""
         while self._doomed or (self.queue.memory > self._max_memory and self._doom_largest()):
             link, _ = self._doomed.popitem()
             self._actions.append(Close(link))
@@ -543,7 +561,10 @@ class ServerEngine(BaseEngine):
                 self._end()
 
     def _doom_largest(self) -> bool:
-        """Where links take up too much memory, choose the one to cut off."""
+        """Schedule the link that holds the most memory for disconnection.
+
+        Return False if the server is below its memory limit, or if no link holds enough.
+        """
         self.queue.drop_idle_functions()
         worst = max(self.links, key=lambda link: link.held, default=None)
         if self.queue.memory <= self._max_memory or worst is None or worst.held < _FEW_BYTES:
@@ -552,7 +573,7 @@ class ServerEngine(BaseEngine):
         return True
 
     def _end_link(self, link: ServerLink, now: float) -> None:
-        """Close `link` as soon as all queued bytes have been sent."""
+        """Close `link` as soon as all its queued bytes have been sent."""
         if link.is_up:
             link.turn(LinkState.ENDING)
             self._detach(link, now)
@@ -565,7 +586,7 @@ class ServerEngine(BaseEngine):
             self._drop_link(link, now)
 
     def _on_last_words(self, link: ServerLink, now: float) -> None:
-        """Keep sending on ENDING `link` while bytes move, or cut it off."""
+        """Disconnect the ENDING `link`, unless its bytes have made progress."""
         deadline = self._ending[link].deadline(now, _LAST_WORDS, link.writing)
         if deadline > now:
             self._timers.set(link, deadline, self._on_last_words)
@@ -589,7 +610,7 @@ class ServerEngine(BaseEngine):
         self._detach(link, now)
 
     def _detach(self, link: ServerLink, now: float) -> None:
-        """`link` is neither a client nor a worker any more."""
+        """Start to remove `link` from all jobs and functions."""
         self.queue.memory -= link.listed
         link.listed = 0
         link.asleep = False
@@ -597,7 +618,7 @@ class ServerEngine(BaseEngine):
         self._go_on(link, now)
 
     def _detaching(self, link: ServerLink, now: float) -> Iterator[int]:
-        """Take `link`, which is ENDING or GONE, from all that knows it."""
+        """Remove `link`, which is ENDING or GONE, from all jobs and functions, in steps."""
         while link.listening:
             job, _ = link.listening.popitem()
             self.queue.stop_listening(job, link)
@@ -641,7 +662,8 @@ class ServerEngine(BaseEngine):
             if function is None or function not in link.abilities:
                 text = f"A connection may register for {self._max_abilities} functions at most"
                 self._refuse(link, b"TOO_MANY_FUNCTIONS", text.encode())
-                # If it went on, what it does not serve would never be done.
+                # Disconnect the worker. Otherwise it would seem to serve a function that the
+                # server never gives it jobs of.
                 raise RemoteProtocolError(text)
         self.queue.register(link, name, seconds)
         if link.asleep and link.ready:
@@ -652,8 +674,8 @@ class ServerEngine(BaseEngine):
         self._add_ability(link, function, 0)
 
     def _on_can_do_timeout(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
-        # Milliseconds. Less than a second is a second, as in gearmand: workers in several languages
-        # mean seconds.
+        # The unit is milliseconds. As in gearmand, the minimum is one second, since workers in
+        # several languages send seconds.
         function, timeout = args
         seconds = number(timeout) / 1000
         self._add_ability(link, function, max(seconds, 1.0) if seconds > 0 else 0)
@@ -668,7 +690,7 @@ class ServerEngine(BaseEngine):
         link.work = self._resetting(link)
 
     def _resetting(self, link: ServerLink) -> Iterator[int]:
-        """Take all abilities of `link` away, the latest first."""
+        """Unregister `link` from all its functions, the latest first, in steps."""
         while link.abilities:
             self.queue.unregister(link, next(reversed(link.abilities)))
             yield 1
@@ -682,7 +704,7 @@ class ServerEngine(BaseEngine):
             link.asleep = True
 
     def _wake(self, link: ServerLink) -> None:
-        """No job that comes after this is news to `link` until it sleeps again."""
+        """Send NOOP to `link`, once until it sleeps again."""
         link.asleep = False
         self._send(link, Noop)
 
@@ -724,7 +746,7 @@ class ServerEngine(BaseEngine):
         if epoch > constants.MAX_EPOCH or text[19:20].isdigit():
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Epoch out of range")
             return
-        # What is due now stays so, also where the wall clock is set back while it runs.
+        # A job that is due stays due, even if the wall clock is set back while the job runs.
         if epoch <= self._wall_clock():
             epoch = 0
         self._submit(link, now, function, unique, data, NORMAL, background=True, epoch=epoch)
@@ -755,7 +777,8 @@ class ServerEngine(BaseEngine):
         if len(unique) > _MAX_UNIQUE_SIZE:
             self._refuse(link, b"ARGUMENT_TOO_LARGE", b"Unique value too large")
             return
-        # The packet for the worker includes the handle. A worker's size limit can be the same.
+        # The packet for the worker also has the handle, and the worker's size limit might equal
+        # the server's.
         size = len(function) + len(unique) + len(data) + _ASSIGN_OVERHEAD
         size += len(reducer) + bool(reducer)
         if size > self._max_packet_size:
@@ -770,8 +793,8 @@ class ServerEngine(BaseEngine):
                 job = queue.add(function, unique, data, key, priority)
                 job.reducer = reducer
                 job.epoch = epoch
-                # Before JOB_CREATED, as gearmand does, which shows where a client is a worker, too
-                # (recording 25_noop_before_assign).
+                # As in gearmand, queue NOOP before JOB_CREATED. A client that is also a worker sees
+                # the order (recording 25_noop_before_assign).
                 self._put(job, now)
             elif not (background or link in job.listeners or queue.has_room(LISTENER_SIZE)):
                 raise QueueFullError(FULL)
@@ -786,7 +809,7 @@ class ServerEngine(BaseEngine):
         self._queue(link, link.connection.send_args(JobCreated, (job.handle,)))
 
     def _put(self, job: QueuedJob, now: float) -> None:
-        """Give `job` out to whoever asks, from its epoch on."""
+        """Queue `job` for workers, or delay it until its epoch."""
         for link in self.queue.put(job):
             self._left -= 1
             self._wake(link)
@@ -794,7 +817,7 @@ class ServerEngine(BaseEngine):
             self._watch_clock(now)
 
     def _watch_clock(self, now: float) -> None:
-        """Look again when the next job for later is due."""
+        """Set the timer for the next delayed job."""
         seconds = self.queue.seconds_to_epoch()
         if seconds is not None:
             look_at = now + min(seconds, _LOOK_AT_CLOCK)
@@ -804,14 +827,14 @@ class ServerEngine(BaseEngine):
 
     def _on_epochs(self, _: str, now: float) -> None:
         self._look_at = None
-        # The others are due still.
+        # Further due jobs stay in the queue, and `_watch_clock` sets a deadline that has passed.
         for job in self.queue.take_due(max(self._left, 1)):
             self._left -= 1
             self._put(job, now)
         self._watch_clock(now)
 
     def _take_away(self, job: QueuedJob, now: float) -> None:
-        """The worker of `job` is lost to it: run it again, unless that has happened too often."""
+        """Take `job` from its worker, and retry it unless it has reached the retry limit."""
         self._leave_before_its_end(job)
         job.losses += 1
         job.numerator = job.denominator = 0
@@ -831,7 +854,7 @@ class ServerEngine(BaseEngine):
             self._timers.cancel(job)
 
     def _leave_before_its_end(self, job: QueuedJob) -> None:
-        """The same where the worker may still send something about it."""
+        """Take `job` from its worker, which might still send packets about it."""
         former: dict[bytes, None] = job.worker.former
         self._leave_worker(job)
         former[job.handle] = None
@@ -839,35 +862,41 @@ class ServerEngine(BaseEngine):
             del former[next(iter(former))]
 
     def cancel(self, job: QueuedJob) -> None:
-        """End `job`, whatever its state; those who wait for it get WORK_FAIL."""
+        """End `job` in any state, and send WORK_FAIL to its listeners."""
         self._tell(job, WorkFail, (job.handle,))
         if job.worker is not None:
             self._leave_before_its_end(job)
         self.queue.forget(job)
 
     def _tell(self, job: QueuedJob, kind: type[PacketEvent], args: Sequence[bytes]) -> None:
-        """Send a packet to all who wait for `job`; WORK_FAIL to those who want no exceptions."""
+        """Send a packet to all listeners of `job`.
+
+        Listeners that have not requested exceptions receive WORK_FAIL instead of WORK_EXCEPTION.
+        """
         packet = b""
         for link, count in job.listeners.items():
             self._left -= count
             if link.state is not OPEN:
-                continue  # It has not been taken from here yet.
+                continue  # The cleanup of this link has not reached the job yet.
             if kind is WorkException and not link.exceptions:
                 data = link.connection.send_args(WorkFail, (job.handle,))
             else:
-                # It answers nothing, so it is the same for all of them.
+                # The packet is not a response, so all links can share its bytes.
                 data = packet = packet or link.connection.send_args(kind, args)
             if count == 1:
                 self._queue(link, data)
             else:
                 self._queue_copies(link, data, count)
 
-    # What workers send.
+    # Packets from workers.
 
     def _job_of(self, link: ServerLink, kind: Any, handle: bytes) -> QueuedJob | None:
-        """The job that a packet is about, if `link` has it."""
+        """Return the job of `handle` if it is assigned to `link`, otherwise None.
+
+        Send an ERROR if neither `link.jobs` nor `link.former` has the handle.
+        """
         job = link.jobs.get(handle)
-        # Workers do not expect an ERROR for what was theirs. Several stop working on one.
+        # Workers do not expect an ERROR for a job that the server took from them. Some stop on one.
         if job is None and handle not in link.former:
             self._refuse(link, b"JOB_NOT_FOUND", _NOT_FOUND_TEXTS.get(kind, _NOT_FOUND))
         return job
@@ -889,7 +918,7 @@ class ServerEngine(BaseEngine):
     def _on_work_end(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         job = self._job_of(link, kind, args[0])
         if job is not None:
-            # Anything behind the handle of WORK_FAIL hangs libgearman's clients.
+            # Data after the handle of WORK_FAIL would hang libgearman's clients.
             self._tell(job, kind, args[:1] if kind is WorkFail else args)
             self._leave_worker(job)
             self.queue.forget(job)
@@ -898,11 +927,11 @@ class ServerEngine(BaseEngine):
         job = self._job_of(link, kind, args[0])
         if job is not None:
             self._tell(job, kind, args)
-            # Some workers send WORK_FAIL after it.
+            # Some workers send WORK_FAIL after WORK_EXCEPTION.
             self._leave_before_its_end(job)
             self.queue.forget(job)
 
-    # What anybody sends.
+    # Packets from clients and workers, and text commands.
 
     def _refuse(self, link: ServerLink, code: bytes, text: bytes) -> None:
         self._send(link, Error, (code, text))
@@ -960,7 +989,7 @@ class ServerEngine(BaseEngine):
 
 
 _RANKS: Final = {PRIORITY_HIGH: HIGH, PRIORITY_NONE: NORMAL, PRIORITY_LOW: LOW}
-# The submits that have nothing special: rank, and whether nobody waits.
+# The plain submits: their priority, and True for a background job.
 _SUBMITS: Final = {
     event_class: (_RANKS[priority], background)
     for (priority, background), event_class in SUBMITS.items()
@@ -968,12 +997,12 @@ _SUBMITS: Final = {
 
 
 def _cut(name: bytes) -> bytes:
-    """The name as far as its first NUL; the last name of a packet may hold some."""
+    """Return `name` up to its first NUL. Only the last argument of a packet can contain one."""
     return name.partition(b"\0")[0] if 0 in name else name
 
 
 def _status(job: QueuedJob | None) -> tuple[bytes, bytes, bytes, bytes]:
-    """Known, running, numerator, denominator."""
+    """Return the fields "known", "running", "numerator", and "denominator" of a STATUS_RES."""
     if job is None:
         return b"0", b"0", b"0", b"0"
     running = b"1" if job.state is RUNNING else b"0"

@@ -1,12 +1,12 @@
-"""The text commands of a job server, as gearmand answers them: a line in, the reply out.
+"""The text commands of a job server, with gearmand's replies.
 
-A list may be long, so it is made a piece at a time (`Listing`), with others having their turn in
-between. What is listed is what there was when the command came; jobs that end meanwhile are left
-out.
+The server generates a long list in pieces (`Listing`), and serves other links between the pieces. A
+list has the entries that existed when the command arrived, except jobs that have ended since.
 
-What gearmand gets wrong is put right: ``create function`` keeps the last letter whatever ends the
-line, ``drop function`` takes only the very name and never one that has jobs, ``cancel job`` ends
-the job, addresses are whole. ``shutdown`` is Perl's and the document's; gearmand 1.1.21 has none.
+These gearmand bugs are fixed: With any line ending, ``create function`` keeps the last letter of
+the name. ``drop function`` requires the exact name, and refuses a function with jobs. ``cancel
+job`` ends the job. Addresses are not truncated. ``shutdown`` behaves as in the Perl server and the
+protocol document, since gearmand 1.1.21 does not have it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from .jobqueue import Function, JobQueue, QueuedJob
 
 _OK: Final = b"OK\r\n"
-# The size of a piece of a list, in bytes and, for the time that it takes, so many more for each
-# part of a line: making a piece takes well under a millisecond.
+# Cost of a piece of a list. Each byte costs 1, and each part of a line another _PART_SIZE, for the
+# time that it takes. Generating a piece takes well under a millisecond.
 _PIECE_SIZE: Final = 64 * 1024
 _PART_SIZE: Final = 64
-# Bytes that a list keeps for each thing that is listed.
+# Bytes that a list uses for each entry.
 _REFERENCE_SIZE: Final = 8
 
-# In names they would look like the end of a field or a line.
+# In a name, these characters would look like the end of a field or line.
 _CONTROLS: Final = re.compile(rb"[\0-\x1f\x7f]")
 
 
 class Listed(Protocol):
-    """What the list of workers shows of a connection."""
+    """A connection in the list of workers."""
 
     number: int
     peer: str
@@ -46,7 +46,7 @@ class Listed(Protocol):
 
 
 class Commanded(Protocol):
-    """What commands are about: a job server."""
+    """A job server that receives commands."""
 
     pid: int
     version: str
@@ -54,24 +54,24 @@ class Commanded(Protocol):
 
     @property
     def links(self) -> Iterable[Listed]:
-        """Its connections."""
+        """The connections."""
 
     def cancel(self, job: QueuedJob) -> None:
-        """End a job, whatever its state."""
+        """End `job` in any state."""
 
     def retire(self, *, graceful: bool) -> None:
-        """End, when what is to be sent has been sent; `graceful`: when no job is left."""
+        """Send all queued packets, then end. If `graceful` is true, finish all jobs first."""
 
 
 class Listing:
-    """A reply of many lines, in pieces: each of them, and its size.
+    """A reply of many lines. Iterating over it yields each piece and its cost.
 
     Args:
-        count: How many things are listed.
+        count: Number of entries.
         parts: The lines, or parts of lines.
 
     Attributes:
-        size: Bytes that are kept while it is made.
+        size: Bytes that the list uses until it is complete.
     """
 
     def __init__(self, count: int, parts: Iterator[bytes]) -> None:
@@ -91,8 +91,8 @@ class Listing:
 
 
 def reply(server: Commanded, line: bytes) -> bytes | Listing:
-    """Carry out a command, and return its reply."""
-    # A leading blank makes an empty command; the words of the others are separated by any number.
+    """Run the command `line` and return its reply."""
+    # Any number of spaces separates two words, but a leading space makes the command empty.
     first = line.split(b" ", 1)[0]
     words = [word for word in line.split(b" ") if word]
     command = _COMMANDS.get(first.lower())
@@ -182,7 +182,7 @@ def _show(server: Commanded, words: list[bytes]) -> bytes | Listing | None:
     else:
         return b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"
     jobs = server.queue.jobs
-    # Handles, so that jobs that end meanwhile are not kept.
+    # Keep handles instead of jobs, so that jobs that end meanwhile are freed.
     handles = list(jobs)
     there = (job for handle in handles if (job := jobs.get(handle)) is not None)
     return Listing(len(handles), map(line, there))

@@ -1,7 +1,7 @@
-"""Tables of states: which may follow which, and what leads there.
+"""State tables: the allowed transitions of each state and their causes.
 
-An engine changes a state by `turn` only, which refuses what is not in the table. The diagrams in
-docs/explanation/architecture.md are drawn from the same tables.
+An engine changes a state only by `turn`, which asserts that the table allows the transition. The
+diagrams in docs/explanation/architecture.md are drawn from the same tables.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ S = TypeVar("S", bound="State")
 
 
 class State(enum.Enum):
-    """What a table has a row for."""
+    """A state, which has a row in a table."""
 
-    # Enum has one that is written in Python, and each look into a table needs it.
+    # `Enum.__hash__` is written in Python, which would slow down every table lookup.
     if TYPE_CHECKING:
 
         def __hash__(self) -> int: ...
@@ -24,11 +24,11 @@ class State(enum.Enum):
         __hash__ = object.__hash__
 
 
-#: State -> the states that may follow, and what leads to each.
+#: The next states of each state, with the cause of each transition.
 StateTable: TypeAlias = dict[S, dict[S, str]]
 
 
 def turn(table: StateTable[S], state: S, following: S) -> S:
-    """Return `following`, which a thing in `state` turns into."""
+    """Return the next state `following`, after checking that `table` allows the transition."""
     assert following in table[state], f"{state} can't turn into {following}"
     return following
