@@ -1,7 +1,7 @@
-"""A small world for a job server's engine: peers, and two clocks that stand until they are moved.
+"""Test harness for the job server's engine: peers, and two clocks that tests move.
 
-There is no socket and no time here. A test takes the part of the driver and of all clients, workers
-and admins, so it reads like a conversation::
+The harness uses neither sockets nor real time. A test acts as the driver and as all clients,
+workers, and admins, so it reads like a conversation::
 
     world = World()
     client, worker = world.connect(), world.worker(b"f")
@@ -10,7 +10,7 @@ and admins, so it reads like a conversation::
     worker.send(WorkComplete(handle, b"out"))
     assert client.take() == [WorkComplete(handle, b"out")]
 
-After each step the World checks what has to be true of a server at any time.
+After each step, the World checks the invariants of the server.
 """
 
 from __future__ import annotations
@@ -54,29 +54,29 @@ if TYPE_CHECKING:
 
 
 def raw(*events: PacketEvent) -> bytes:
-    """The packets as a peer sends them, whether or not it should."""
+    """Return `events` as request packets, without checking that a peer is allowed to send them."""
     return b"".join(pack(e.packet, type(e).arguments(e), MAGIC_REQUEST) for e in events)
 
 
 class Peer(links.Peer):
-    """The other end of one link."""
+    """The peer of one link."""
 
     world: World
     link: ServerLink
 
     def __init__(self, world: World, link: ServerLink) -> None:
         super().__init__(world, link, Role.CLIENT | Role.WORKER)
-        #: Whether it takes what the server has for it.
+        #: True if the peer reads from its socket.
         self.reads = True
-        #: What it took and has not looked at.
+        #: Bytes read and not yet processed.
         self.inbox = b""
 
     def send(self, *events: Event) -> None:
-        """Send. The Connection refuses what no client or worker should send."""
+        """Send `events`. The Connection refuses those that no client or worker may send."""
         self.send_raw(b"".join([self.connection.send(event) for event in events]))
 
     def take(self) -> list[Event]:
-        """What has come since the last time. The Connection refuses what is out of order."""
+        """Return the events received since the last call, checked by the Connection."""
         events: list[Event] = []
         self.connection.receive_data(self.take_raw())
         while (event := self.connection.next_event()) is not NEED_DATA:
@@ -85,34 +85,34 @@ class Peer(links.Peer):
         return events
 
     def take_raw(self) -> bytes:
-        """The same, as it came."""
+        """Return the bytes received since the last call."""
         data, self.inbox = self.inbox, b""
         return data
 
     def one(self) -> Event:
-        """The one event that has come since the last time."""
+        """Return the only event received since the last call."""
         (event,) = self.take()
         return event
 
     def submit(self, event: PacketEvent) -> bytes:
-        """Submit a job, and return its handle."""
+        """Submit a job and return its handle."""
         self.send(event)
         created = self.one()
         assert isinstance(created, JobCreated)
         return created.handle
 
     def grab(self, event: PacketEvent | None = None) -> Event:
-        """Ask for a job, and return the answer."""
+        """Request a job and return the response."""
         self.send(event or GrabJob())
         return self.one()
 
     def ask(self, line: bytes) -> bytes:
-        """Send a text command, and return what comes."""
+        """Send a text command and return the reply."""
         self.send_raw(line + b"\r\n")
         return self.take_raw()
 
     def close(self, error: Exception | None = None) -> None:
-        """The connection ends."""
+        """Close the connection."""
         self.closed = True
         error = error or ConnectionResetError("the peer is gone")
         self.world.call(self.world.engine.connection_lost, self.link, error, self.world.now)
@@ -122,20 +122,20 @@ class Peer(links.Peer):
         return self
 
     def read_on(self) -> None:
-        """Take what has piled up."""
+        """Resume reading, starting with the buffered output."""
         self.reads = True
         self.world.drive([self.link])
         self.world.check()
 
 
 class World:
-    """A job server's engine, and all that is around it."""
+    """A job server's engine with its driver, peers, and clocks."""
 
     def __init__(self, *, chunk: int = 0, turn: int = 250, **options: Any) -> None:
         self.now = 0.0
-        #: Whether those that are behind get their next turn as soon as there is nothing else to do.
+        #: True to process backlogs completely within `call`.
         self.goes_on = True
-        #: How far the wall clock is ahead of the other one.
+        #: Seconds by which the wall clock is ahead of the monotonic one.
         self.ahead = EPOCH
         self.chunk = chunk
         self.engine = ServerEngine(
@@ -143,13 +143,13 @@ class World:
         )
         self.engine._turn_size = turn
         self.listening = True
-        #: All links that there ever were, oldest first.
+        #: The peers of all links, including closed ones, the oldest first.
         self.peers: list[Peer] = []
 
-    # The driver's part.
+    # The driver.
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call the engine, as the driver does."""
+        """Call the engine as the driver does."""
         value = function(*args, **options)
         self.drive([])
         self.check()
@@ -159,24 +159,24 @@ class World:
 
     @property
     def is_behind(self) -> bool:
-        """Whether something is left to do at once."""
+        """True if the engine has a backlog or a deadline that has passed."""
         deadline = self.engine.next_deadline()
         return deadline is not None and deadline <= self.now
 
     def turn(self) -> None:
-        """Let those that are behind have a turn."""
+        """Give links with a backlog one turn."""
         assert self.is_behind
         self.engine.handle_timeout(self.now)
         self.drive([])
         self.check()
 
     def shut_down(self, *, graceful: bool = False) -> None:
-        """What the command ``shutdown`` does, without anybody who sends it."""
+        """Shut the server down as the command ``shutdown`` does, without a peer that sends it."""
         self.engine.retire(graceful=graceful)
         self.call(self.engine.handle_timeout, self.now)
 
     def drive(self, links: list[ServerLink]) -> None:
-        """Write what is to be written, on `links` too, and take all actions."""
+        """Write all output, including that of `links`, and run all actions."""
         links += self.engine.links_to_write()
         assert all(link.alive for link in links)
         self.act()
@@ -190,7 +190,6 @@ class World:
                         break
             self.act()
             links = list(self.engine.links_to_write())
-        # Everything was said that there is.
         assert not list(self.engine.links_to_write())
         assert self.engine.next_action() is None
 
@@ -210,7 +209,7 @@ class World:
         return peer
 
     def connect(self, address: str = "127.0.0.1", *, reads: bool = True) -> Peer:
-        """A client, worker or admin has connected."""
+        """Connect a client, worker, or admin."""
         link = self.engine.accept(address, len(self.peers) + 1, self.now)
         peer = Peer(self, link)
         peer.reads = reads
@@ -220,29 +219,29 @@ class World:
         return peer
 
     def worker(self, *functions: bytes) -> Peer:
-        """A worker has connected and registered."""
+        """Connect a worker and register it for `functions`."""
         peer = self.connect()
         peer.send(*[CanDo(function) for function in functions])
         return peer
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, all in one piece."""
+        """Advance the clocks in one step."""
         self.now += seconds
         self.call(self.engine.handle_timeout, self.now)
         deadline = self.engine.next_deadline()
         assert deadline is None or deadline > self.now
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, and call the engine only when it wants to be called."""
+        """Advance the clocks from one deadline of the engine to the next."""
         until = self.now + seconds
         while (deadline := self.engine.next_deadline()) is not None and deadline <= until:
             self.sleep(deadline - self.now)
         self.now = until
 
-    # What has to be true at any time.
+    # Invariants.
 
     def check(self) -> None:
-        """Look at the whole engine."""
+        """Check the invariants of the engine."""
         engine = self.engine
         check_links(self)
         if engine.closed:
@@ -301,7 +300,7 @@ def check_links(world: World) -> None:
             assert engine.queue.functions[function.name] is function
             assert (function in link.ready) != (link in function.watchers)
             assert function in link.ready or function.next_job is None
-            # Whoever sleeps has nothing to do.
+            # A sleeping worker has no job to run.
             assert not link.asleep or function.next_job is None
         for handle, job in link.jobs.items():
             assert engine.queue.jobs[handle] is job

@@ -1,4 +1,4 @@
-"""Conversations with a job server's engine: what clients, workers and admins get to hear."""
+"""Behavior of the job server's engine towards clients, workers, and admins."""
 
 from __future__ import annotations
 
@@ -100,19 +100,19 @@ def job_bg(data: bytes = b"x", unique: bytes = b"") -> SubmitJobBg:
 
 
 def at(seconds: float, data: bytes = b"x", unique: bytes = b"") -> SubmitJobEpoch:
-    """A job for so many seconds after the beginning of a World."""
+    """Return a submit of a job for `seconds` after the start of the World."""
     return SubmitJobEpoch(b"f", unique, b"%d" % (EPOCH + seconds), data)
 
 
 def assigned(peer: Peer) -> bytes:
-    """Grab a job, and return its handle."""
+    """Grab a job and return its handle."""
     assign = peer.grab()
     assert isinstance(assign, JobAssign)
     return assign.handle
 
 
 def status(peer: Peer, handle: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    """Known, running, numerator, denominator."""
+    """Return the fields of the job's STATUS_RES, except the handle."""
     peer.send(GetStatus(handle))
     answer = peer.one()
     assert isinstance(answer, StatusRes)
@@ -150,7 +150,7 @@ def test_handles_differ_between_servers() -> None:
         ("h" * 300, b"h" * 48),
     ],
 )
-def test_handles_have_the_name_of_the_host(host: str, shown: bytes) -> None:
+def test_handle_contains_printable_host_name(host: str, shown: bytes) -> None:
     handle = World(host=host).connect().submit(job())
     assert re.fullmatch(rb"H:%b:\d{12}" % re.escape(shown), handle)
     assert len(handle) <= MAX_HANDLE_SIZE
@@ -158,7 +158,7 @@ def test_handles_have_the_name_of_the_host(host: str, shown: bytes) -> None:
 
 @pytest.mark.parametrize("first", [0, 8, 10**12 - 3])
 def test_no_handle_begins_with_another(first: int) -> None:
-    """The client of libgearman 2.0 takes one for the other."""
+    """The client of libgearman 2.0 would confuse them."""
 
     class Chance(random.Random):
         def randrange(self, *args: Any) -> int:
@@ -170,7 +170,7 @@ def test_no_handle_begins_with_another(first: int) -> None:
 
 
 def numbers(data: bytes) -> list[int]:
-    """The types of the packets in `data`."""
+    """Return the packet types in `data`."""
     found = []
     while data:
         found.append(int.from_bytes(data[4:8], "big"))
@@ -178,7 +178,7 @@ def numbers(data: bytes) -> list[int]:
     return found
 
 
-# Which job is next.
+# The order of jobs.
 
 
 # Coalescing.
@@ -201,7 +201,7 @@ def test_what_is_not_one_job() -> None:
     assert len({client.submit(submit) for submit in submits}) == len(submits)
 
 
-def test_dash_is_the_data() -> None:
+def test_unique_dash_coalesces_by_data() -> None:
     world = World()
     client, worker = world.connect(), world.worker(b"f")
     handle = client.submit(job(b"x", b"-"))
@@ -215,7 +215,7 @@ def test_dash_is_the_data() -> None:
 
 
 @pytest.mark.parametrize("exceptions", [False, True])
-def test_exceptions_come_as_often(exceptions: bool) -> None:
+def test_client_that_submits_twice_receives_exception_twice(exceptions: bool) -> None:
     world = World(exceptions=exceptions)
     client, worker = world.connect(), world.worker(b"f")
     handle = client.submit(job(unique=b"u"))
@@ -227,8 +227,8 @@ def test_exceptions_come_as_often(exceptions: bool) -> None:
 
 
 @pytest.mark.parametrize(("copies", "cut_off"), [(2, False), (3, False), (4, True), (9999, True)])
-def test_copies_that_are_not_read(copies: int, cut_off: bool) -> None:
-    """They count as what is unread does, and are not even made where they are too many."""
+def test_unread_copies_count_towards_max_unread(copies: int, cut_off: bool) -> None:
+    """Copies count as unread output. If they exceed the limit, the engine does not create them."""
     world = World(max_unread=10_000)
     client, worker = world.connect(), world.worker(b"f")
     client.send(*[job(unique=b"u")] * copies)
@@ -260,7 +260,7 @@ def test_abandoned_and_its_worker_lost() -> None:
     assert not world.engine.queue.jobs
 
 
-def test_revived_and_its_worker_lost() -> None:
+def test_joined_abandoned_job_with_lost_worker_is_retried() -> None:
     world = World()
     client, worker = world.connect(), world.worker(b"f")
     client.submit(job(unique=b"u"))
@@ -287,7 +287,7 @@ def test_background_job_outlives_its_listener(background_first: bool) -> None:
     assert worker.grab() == JobAssign(first, b"f", b"x")
 
 
-def test_client_of_several_jobs_leaves() -> None:
+def test_client_disconnect_drops_its_unshared_queued_jobs() -> None:
     world = World()
     client, worker, other = world.connect(), world.worker(b"f"), world.connect()
     running = client.submit(job())
@@ -301,7 +301,7 @@ def test_client_of_several_jobs_leaves() -> None:
     assert not set(queued) & set(world.engine.queue.jobs)
 
 
-def test_client_that_is_the_worker_of_its_job_leaves() -> None:
+def test_client_that_runs_its_own_jobs_disconnects() -> None:
     world = World()
     both = world.worker(b"f")
     both.submit(job())
@@ -313,7 +313,7 @@ def test_client_that_is_the_worker_of_its_job_leaves() -> None:
     assert world.worker(b"f").grab() == JobAssign(background, b"f", b"x")
 
 
-# Workers that are lost.
+# Lost workers.
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
@@ -346,7 +346,7 @@ def test_retries_without_limit() -> None:
 
 
 @pytest.mark.parametrize("give_up", [CantDo(b"f"), ResetAbilities()])
-def test_giving_up_a_function_keeps_its_jobs(give_up: PacketEvent) -> None:
+def test_unregistering_function_keeps_running_job(give_up: PacketEvent) -> None:
     world = World()
     client, worker = world.connect(), world.worker(b"f", b"g")
     handle = client.submit(job())
@@ -376,7 +376,7 @@ def test_time_limit() -> None:
     assert other.take() == [Noop()]
     assert client.take() == slow.take() == []
     assert assigned(other) == handle
-    # The slow one does not know, and nothing that it sends reaches anybody.
+    # The server ignores further packets of the slow worker about the job.
     slow.send(
         WorkData(handle, b""),
         WorkWarning(handle, b""),
@@ -435,7 +435,7 @@ def test_time_limit_counts_as_a_loss() -> None:
     handle = client.submit(job())
     assert assigned(worker) == handle
     world.sleep(1)
-    # The same worker may be given it again, and may send about it again.
+    # The server can assign the job to the same worker again, and then accepts its packets.
     assert assigned(worker) == handle
     worker.send(WorkData(handle, b"again"))
     assert client.take() == [WorkData(handle, b"again")]
@@ -456,7 +456,7 @@ def test_no_time_limit(timeout: bytes) -> None:
 
 
 @pytest.mark.unmeasured
-def test_many_time_limits() -> None:
+def test_finished_jobs_cancel_their_time_limits() -> None:
     world = World()
     client, worker = world.connect(), world.connect()
     worker.send(CanDoTimeout(b"f", b"1000"))
@@ -469,7 +469,7 @@ def test_many_time_limits() -> None:
     assert world.engine.next_deadline() is None
 
 
-# What is not theirs.
+# Packets about jobs of other workers.
 
 
 @pytest.mark.parametrize(
@@ -487,7 +487,7 @@ def test_many_time_limits() -> None:
         ),
     ],
 )
-def test_work_for_an_unknown_job(event: PacketEvent, text: bytes) -> None:
+def test_work_for_unknown_job_is_refused(event: PacketEvent, text: bytes) -> None:
     world = World()
     worker = world.worker(b"f")
     worker.send(event)
@@ -495,7 +495,7 @@ def test_work_for_an_unknown_job(event: PacketEvent, text: bytes) -> None:
 
 
 @pytest.mark.unmeasured
-def test_former_jobs_are_known_for_a_while() -> None:
+def test_latest_former_jobs_are_remembered() -> None:
     world = World(job_retries=0)
     client, worker = world.connect(), world.connect()
     worker.send(CanDoTimeout(b"f", b"1000"))
@@ -518,7 +518,7 @@ def test_no_sleep_while_there_is_work() -> None:
     client.submit(job())
     worker.send(PreSleep(), PreSleep())
     assert worker.take() == [Noop(), Noop()]
-    # Another one takes it: this one was not put to sleep.
+    # Another worker takes the job. The first one was not put to sleep, so it gets no NOOP.
     assigned(other)
     client.submit(job())
     assert worker.take() == []
@@ -528,7 +528,7 @@ def test_no_sleep_while_there_is_work() -> None:
 # Jobs for later.
 
 
-def test_epoch() -> None:
+def test_delayed_job_runs_at_its_epoch() -> None:
     world = World()
     client, worker, awake = world.connect(), world.worker(b"f"), world.worker(b"f")
     worker.send(PreSleep())
@@ -548,7 +548,7 @@ def test_epoch() -> None:
     assert world.engine.next_deadline() is None
 
 
-def test_epochs_in_any_order() -> None:
+def test_delayed_jobs_run_in_order_of_epochs() -> None:
     world = World()
     client, worker = world.connect(), world.worker(b"f")
     for seconds in (30, 10, 20, 40):
@@ -565,7 +565,7 @@ def test_epochs_in_any_order() -> None:
     assert given == [(10, b"10"), (20, b"20"), (30, b"30"), (40, b"40")]
 
 
-def test_epoch_does_not_hold_up_others() -> None:
+def test_delayed_job_does_not_block_others() -> None:
     world = World()
     client, worker = world.connect(), world.worker(b"f")
     client.submit(at(10))
@@ -578,7 +578,7 @@ def test_epoch_does_not_hold_up_others() -> None:
 
 
 @pytest.mark.parametrize("epoch", [b"0", b"-1", b"", b"abc", b"1", b"%d" % EPOCH])
-def test_epoch_that_has_passed(epoch: bytes) -> None:
+def test_past_epoch_runs_job_immediately(epoch: bytes) -> None:
     world = World()
     client, worker = world.connect(), world.worker(b"f")
     client.send_raw(raw(SubmitJobEpoch(b"f", b"", epoch, b"x")))
@@ -588,7 +588,7 @@ def test_epoch_that_has_passed(epoch: bytes) -> None:
 
 
 @pytest.mark.parametrize("epoch", [b"%d" % (MAX_EPOCH + 1), b"1" * 20, b"-" + b"1" * 20])
-def test_epoch_out_of_range(epoch: bytes) -> None:
+def test_epoch_out_of_range_is_refused(epoch: bytes) -> None:
     world = World()
     client = world.connect()
     client.send_raw(raw(SubmitJobEpoch(b"f", b"u", epoch, b"x")))
@@ -596,7 +596,7 @@ def test_epoch_out_of_range(epoch: bytes) -> None:
     assert not world.engine.queue.jobs
 
 
-def test_last_epoch() -> None:
+def test_largest_epoch_is_accepted() -> None:
     world = World()
     client = world.connect()
     client.submit(SubmitJobEpoch(b"f", b"", b"%d" % MAX_EPOCH, b"x"))
@@ -629,7 +629,7 @@ def test_wall_clock_set_back() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, 10])
-def test_what_was_due_stays_so(seconds: int) -> None:
+def test_due_job_stays_due_when_wall_clock_is_set_back(seconds: int) -> None:
     world = World()
     client, worker = world.connect(), world.worker(b"f")
     handle = client.submit(at(seconds))
@@ -641,7 +641,7 @@ def test_what_was_due_stays_so(seconds: int) -> None:
     assert world.worker(b"f").grab() == JobAssign(handle, b"f", b"x")
 
 
-def test_joining_a_job_for_later() -> None:
+def test_submits_that_join_delayed_job_keep_its_epoch() -> None:
     world = World()
     client, other, worker = world.connect(), world.connect(), world.worker(b"f")
     handle = client.submit(at(10, unique=b"u"))
@@ -673,7 +673,7 @@ def test_status_by_unique_looks_at_all_functions() -> None:
     ]
 
 
-def test_status_of_odd_names() -> None:
+def test_status_of_unusual_names() -> None:
     world = World()
     client = world.connect()
     handle = client.submit(job(unique=b"u"))
@@ -707,13 +707,13 @@ def test_status_numbers(numerator: bytes, denominator: bytes, stored: tuple[byte
     client, worker = world.connect(), world.worker(b"f")
     handle = client.submit(job())
     assigned(worker)
-    # They go on as they come, but for a NUL, which no reader expects.
+    # The server passes the numbers on unchanged, but cuts them at a NUL, which no client expects.
     worker.send_raw(raw(WorkStatus(handle, numerator, denominator + b"\0x")))
     assert client.take() == [WorkStatus(handle, numerator, denominator)]
     assert status(client, handle) == (b"1", b"1", *stored)
 
 
-# Options, exceptions, and what else there is.
+# Options, exceptions, and other requests.
 
 
 def test_exceptions_for_all() -> None:
@@ -729,11 +729,11 @@ def test_every_request_has_a_handler() -> None:
     engine = World().engine
     requests = {c for c in EVENT_CLASSES.values() if Role.SERVER in c.packet.receiver}
     assert requests < set(engine._handlers)
-    # Lines of text, invalid requests, and the end of the stream.
+    # The other handlers are for text lines, invalid requests, and the end of the stream.
     assert len(set(engine._handlers) - requests) == 3
 
 
-def test_what_is_not_taken() -> None:
+def test_unsupported_packets_are_refused() -> None:
     client = World().connect()
     client.send_raw(
         raw(AllYours(), SubmitJobSched(*[b""] * 8), Noop(), JobCreated(b"H:1"))
@@ -770,7 +770,7 @@ def test_reducer_too_large(submit: Callable[..., PacketEvent]) -> None:
     assert worker.grab(GrabJobAll()) == JobAssignAll(handle, b"f", b"u", b"r" * 64, b"x")
 
 
-# How many jobs there may be.
+# Queue limits.
 
 
 def test_max_queue_size() -> None:
@@ -780,7 +780,7 @@ def test_max_queue_size() -> None:
     client.submit(job())
     client.send(job())
     assert client.take() == [FULL]
-    # A running job counts, and a joined one is none.
+    # A running job counts. A submit that joins a job does not.
     assigned(worker)
     client.send(job(), job(unique=b"u"), SubmitJob(b"g", b"", b""))
     refused, joined, other = client.take()
@@ -826,7 +826,7 @@ def test_maxqueue_arguments(sizes: bytes, limits: tuple[int, int, int]) -> None:
     assert list(world.engine.queue.functions) == [b"f"]
 
 
-# Text.
+# Text commands.
 
 
 def test_simple_commands() -> None:
@@ -853,7 +853,7 @@ def test_lists() -> None:
     assert client.ask(b"prioritystatus") == (
         b"f\t0\t1\t1\t1\ntwo words\t0\t0\t0\t1\ng\t1\t0\t0\t1\n.\n"
     )
-    # The latest registration first; f was registered again.
+    # The list starts with the latest registration. The worker has registered f again.
     assert client.ask(b"workers") == (
         b"1 ::1 - :\n2 127.0.0.1 me : f g two words\n3 127.0.0.1 - :\n4 127.0.0.1 - :\n.\n"
     )
@@ -878,7 +878,7 @@ def test_running_jobs_in_the_list() -> None:
     assigned(worker)
     assigned(worker)
     client.close()
-    # The first one is no longer wanted; a queue would keep the second one until it has ended.
+    # The first job is no longer wanted. The second one, a background job, still is.
     assert other.ask(b"show jobs") == b"%b\t0\t1\t0\n%b\t0\t0\t1\n.\n" % (foreground, background)
 
 
@@ -938,7 +938,7 @@ INCOMPLETE = b"ERR INVALID_ARGUMENTS An+incomplete+set+of+arguments+was+sent+to+
         (b"shutdown graceful now", INCOMPLETE + b"shutdown"),
     ],
 )
-def test_wrong_commands(line: bytes, answer: bytes) -> None:
+def test_invalid_commands_get_errors(line: bytes, answer: bytes) -> None:
     world = World()
     admin = world.connect()
     assert admin.ask(line) == answer + b"\r\n"
@@ -982,7 +982,7 @@ def test_cancel(state: str, listens: bool) -> None:
     assert admin.ask(b"status") == b"f\t0\t0\t1\n.\n"
     world.wait(20)
     if state == "running":
-        # It is not told, and nobody hears of it again.
+        # The worker does not know about the cancellation, and the server ignores its packets.
         worker.send(WorkData(handle, b"d"), WorkComplete(handle, b"out"))
     assert worker.take() == client.take() == []
     assert worker.grab() == NoJob()
@@ -1037,7 +1037,7 @@ def test_shutdown() -> None:
     wait.raise_error()
 
 
-def test_shutdown_waits_for_the_last_words() -> None:
+def test_shutdown_sends_queued_packets_first() -> None:
     world = World()
     wait = waiting(world)
     admin, slow, dead = world.connect(), world.connect().stop_reading(), world.connect(reads=False)
@@ -1047,7 +1047,7 @@ def test_shutdown_waits_for_the_last_words() -> None:
     assert admin.closed
     assert not slow.closed
     assert not wait.done
-    # Nothing more is taken from anybody.
+    # The server accepts neither packets nor connections.
     slow.send(job())
     late = world.connect()
     assert late.closed
@@ -1063,7 +1063,7 @@ def test_shutdown_waits_for_the_last_words() -> None:
     assert wait.done
 
 
-def test_time_for_the_last_words_begins_with_the_shutdown() -> None:
+def test_shutdown_timeout_starts_at_shutdown() -> None:
     world = World()
     dead = world.connect(reads=False)
     dead.send(EchoReq(b"x"))
@@ -1082,7 +1082,7 @@ def test_graceful_shutdown() -> None:
     assert not world.listening
     assert world.connect().closed
     assert assigned(worker) == handle
-    # What comes meanwhile is done, too.
+    # The server still accepts jobs.
     meanwhile = client.submit(job())
     worker.send(WorkComplete(handle, b"out"))
     assert client.take() == [WorkComplete(handle, b"out")]
@@ -1098,7 +1098,7 @@ def test_graceful_shutdown() -> None:
     assert wait.done
 
 
-def test_graceful_shutdown_does_not_wait_for_nobody() -> None:
+def test_graceful_shutdown_ends_without_links() -> None:
     world = World()
     wait = waiting(world)
     client = world.connect()
@@ -1109,7 +1109,7 @@ def test_graceful_shutdown_does_not_wait_for_nobody() -> None:
     assert wait.done
 
 
-def test_graceful_shutdown_cut_short() -> None:
+def test_shutdown_during_graceful_shutdown_ends_server() -> None:
     world = World()
     client = world.connect()
     client.submit(job_bg())
@@ -1131,7 +1131,7 @@ def test_shut_down_twice() -> None:
     assert world.engine.closed
 
 
-def test_shut_down_with_nobody_there() -> None:
+def test_shutdown_without_links_ends_immediately() -> None:
     world = World()
     wait = waiting(world)
     world.shut_down()
@@ -1158,7 +1158,7 @@ def test_close() -> None:
     assert wait.wake.count == 1
 
 
-def test_close_while_it_ends() -> None:
+def test_close_during_shutdown_closes_links() -> None:
     world = World()
     slow = world.connect(reads=False)
     slow.send(EchoReq(b"x"))
@@ -1208,7 +1208,7 @@ def test_links() -> None:
     assert not world.engine.links
 
 
-def test_calls_for_a_link_that_is_gone() -> None:
+def test_calls_for_closed_link_are_ignored() -> None:
     world = World()
     client, gone = world.connect(), world.worker(b"f")
     gone.close()
@@ -1223,7 +1223,7 @@ def test_calls_for_a_link_that_is_gone() -> None:
     assert client.ask(b"status") == b"f\t1\t0\t0\n.\n"
 
 
-def test_link_that_goes_before_it_was_written_to() -> None:
+def test_link_lost_before_write_has_no_data_to_send() -> None:
     world = World()
     peer = world.connect()
     engine = world.engine
@@ -1243,7 +1243,7 @@ def test_link_that_goes_before_it_was_written_to() -> None:
         {"max_queue_size": -1},
     ],
 )
-def test_wrong_options(options: dict[str, int]) -> None:
+def test_invalid_options_raise(options: dict[str, int]) -> None:
     (name,) = options
     with pytest.raises(ValueError, match=name):
         ServerEngine(rng=random.Random(1), wall_clock=lambda: 0.0, **options)  # type: ignore[arg-type]
@@ -1266,7 +1266,7 @@ def test_everything_is_sent_in_order(sizes: list[int]) -> None:
     assert client.take() == [EchoRes(data) for data in echoes]
 
 
-# Peers that are out of their mind.
+# Misbehaving peers, and limits.
 
 
 @pytest.mark.parametrize(
@@ -1283,7 +1283,7 @@ def test_everything_is_sent_in_order(sizes: list[int]) -> None:
         b"x" * 8193,
     ],
 )
-def test_garbage(garbage: bytes) -> None:
+def test_garbage_disconnects_peer_after_responses(garbage: bytes) -> None:
     world = World()
     client, bad = world.connect(), world.worker(b"f")
     client.submit(job(b"1", b"u"))
@@ -1293,14 +1293,14 @@ def test_garbage(garbage: bytes) -> None:
     sound = bad.connection.send(EchoReq(b"x")) + bad.connection.send(EchoReq(b"y"))
     bad.send_raw(sound + garbage + raw(job(b"never")))
     assert bad.closed
-    # What came before was answered, and what it had was taken away.
+    # The server has answered the packets before the garbage, and taken the job from the worker.
     assert bad.take() == [EchoRes(b"x"), EchoRes(b"y")]
     assert list(world.engine.queue.jobs) == [shared]
     assert status(client, own) == UNKNOWN
     assert world.worker(b"f").grab() == JobAssign(shared, b"f", b"1")
 
 
-def test_garbage_from_a_peer_that_does_not_read() -> None:
+def test_garbage_from_peer_that_does_not_read_starts_timeout() -> None:
     world = World()
     bad = world.connect(reads=False)
     bad.send(EchoReq(b"x"))
@@ -1313,7 +1313,7 @@ def test_garbage_from_a_peer_that_does_not_read() -> None:
     assert world.engine.next_deadline() is None
 
 
-def test_worker_that_is_about_to_be_closed_is_not_woken() -> None:
+def test_ending_worker_is_not_woken() -> None:
     world = World()
     client, bad = world.connect(), world.worker(b"f").stop_reading()
     bad.send(PreSleep(), EchoReq(b""))
@@ -1324,7 +1324,7 @@ def test_worker_that_is_about_to_be_closed_is_not_woken() -> None:
     assert bad.take() == [EchoRes(b"")]
 
 
-def test_too_large_a_packet() -> None:
+def test_too_large_packet_disconnects_peer() -> None:
     world = World(max_packet_size=1000)
     client = world.connect()
     client.send(EchoReq(b"x" * 1000))
@@ -1357,8 +1357,8 @@ def test_job_that_workers_would_receive_in_too_large_a_packet_is_refused(
     assert isinstance(created, JobCreated)
 
 
-def test_endless_packet() -> None:
-    """A packet that fits alone, but not beside what others keep unfinished."""
+def test_unfinished_packets_beyond_max_memory_disconnect_largest() -> None:
+    """A packet can exceed the memory limit together with unfinished packets of other peers."""
     world = World(max_memory=1_000_000)
     peers = [world.connect() for _ in range(3)]
     head = raw(EchoReq(b"x" * 900_000))
@@ -1372,7 +1372,7 @@ def test_endless_packet() -> None:
     assert world.engine.queue.memory == 610_000
 
 
-def test_those_who_join_a_job_count() -> None:
+def test_listeners_count_towards_max_memory() -> None:
     world = World(max_memory=16_000)
     first = world.connect()
     first.submit(job(b"x" * 1_000, b"u"))
@@ -1384,17 +1384,17 @@ def test_those_who_join_a_job_count() -> None:
     assert isinstance(answers[0], JobCreated)
     refused = answers.index(NO_MEMORY)
     assert set(map(str, answers[refused:])) == {str(NO_MEMORY)}
-    # Whoever has joined already, or does not wait, takes up nothing more.
+    # A second submit of the same client, or a background submit, uses no more memory.
     clients[0].send(job(unique=b"u"))
     first.send(job_bg(unique=b"u"))
     assert clients[0].take() == first.take() == answers[:1]
-    # Who leaves makes room.
+    # A client that disconnects makes room.
     clients[0].close()
     clients[-1].send(job(unique=b"u"))
     assert clients[-1].take() == answers[:1]
 
 
-def test_many_small_packets_cost_nobody_the_connection() -> None:
+def test_small_unfinished_packets_disconnect_no_peer() -> None:
     world = World(max_memory=100_000)
     peers = [world.connect() for _ in range(10)]
     for peer in peers:
@@ -1403,7 +1403,7 @@ def test_many_small_packets_cost_nobody_the_connection() -> None:
     assert not any(peer.closed for peer in peers)
 
 
-def test_unread_output() -> None:
+def test_unread_output_beyond_limit_disconnects_peer() -> None:
     world = World(max_unread=10_000)
     client = world.connect(reads=False)
     echo = raw(EchoReq(b"x" * 988))
@@ -1416,13 +1416,13 @@ def test_unread_output() -> None:
     assert world.engine.queue.memory == 0
 
 
-def test_what_the_transport_has_is_not_yet_read() -> None:
+def test_bytes_in_transport_count_as_unread() -> None:
     world = World(max_unread=1000)
     client = world.connect(reads=False)
     client.send(EchoReq(b"x" * 5000))
     first = world.engine.data_to_send(client.link, world.now)
     assert len(first) == world.engine.queue.memory == 5012
-    # Now this is no first packet, that may be of any size.
+    # The transport still has bytes of the first packet, so the next one counts as unread.
     client.send(EchoReq(b"y" * 5000))
     assert not client.closed
     client.send(EchoReq(b"z"))
@@ -1430,7 +1430,7 @@ def test_what_the_transport_has_is_not_yet_read() -> None:
     assert world.engine.queue.memory == 0
 
 
-def test_a_socket_that_has_taken_few_bytes_need_not_be_asked_for_again() -> None:
+def test_small_write_clears_has_more() -> None:
     world = World()
     client = world.connect(reads=False)
     client.send(EchoReq(b"x" * 4084))
@@ -1441,7 +1441,7 @@ def test_a_socket_that_has_taken_few_bytes_need_not_be_asked_for_again() -> None
     assert len(world.engine.data_to_send(client.link, world.now)) == 4097
     assert client.link.has_more
     assert world.engine.queue.memory == 4097
-    # Behind its last words, it is closed.
+    # After the last bytes, the link is closed.
     client.send(EchoReq(b"x"))
     world.call(world.engine.receive_eof, client.link, world.now)
     assert len(world.engine.data_to_send(client.link, world.now)) == 13
@@ -1452,13 +1452,13 @@ def test_a_socket_that_has_taken_few_bytes_need_not_be_asked_for_again() -> None
     assert world.engine.queue.memory == 0
 
 
-def test_there_is_more_behind_a_chunk() -> None:
+def test_has_more_is_set_after_chunk() -> None:
     world = World()
     client = world.connect(reads=False)
     client.send(EchoReq(b"x"), EchoReq(b"y" * 262_144))
     assert len(world.engine.data_to_send(client.link, world.now)) == 13
     assert client.link.has_more
-    # A larger packet goes in pieces.
+    # A packet larger than a chunk is sent in pieces.
     assert len(world.engine.data_to_send(client.link, world.now)) == 262_144
     assert client.link.has_more
     assert len(world.engine.data_to_send(client.link, world.now)) == 12
@@ -1466,16 +1466,16 @@ def test_there_is_more_behind_a_chunk() -> None:
     assert world.engine.queue.memory == 0
 
 
-def test_unread_output_of_one_write() -> None:
+def test_unread_output_of_one_write_stops_processing() -> None:
     world = World(max_unread=10_000)
     client = world.connect()
     client.send_raw(raw(EchoReq(b"x" * 988)) * 13 + raw(job_bg()))
     assert client.closed
-    # What it wanted after that was not looked at.
+    # The server has not processed the packets after the excess.
     assert not world.engine.queue.jobs
 
 
-def test_a_large_packet_is_no_fault_of_its_reader() -> None:
+def test_single_packet_can_exceed_max_unread() -> None:
     world = World(max_unread=1000)
     client, worker = world.connect(), world.worker(b"f")
     handle = client.submit(job())
@@ -1485,7 +1485,7 @@ def test_a_large_packet_is_no_fault_of_its_reader() -> None:
     assert client.take() == sent
 
 
-def test_reading_again_saves() -> None:
+def test_peer_that_resumes_reading_stays_connected() -> None:
     world = World(max_unread=10_000)
     client = world.connect()
     for _ in range(5):
@@ -1496,7 +1496,7 @@ def test_reading_again_saves() -> None:
     assert len(client.take()) == 10
 
 
-def test_cut_off_in_the_middle_of_a_broadcast() -> None:
+def test_broadcast_disconnects_only_slow_listeners() -> None:
     world = World(max_unread=1000)
     clients = [world.connect() for _ in range(4)]
     worker = world.worker(b"f")
@@ -1515,8 +1515,8 @@ def test_cut_off_in_the_middle_of_a_broadcast() -> None:
     assert not worker.closed
 
 
-def test_losses_follow_from_losses() -> None:
-    """A listener that is cut off is the worker of a job whose listener is cut off by that."""
+def test_disconnect_causes_further_disconnect() -> None:
+    """Disconnecting a worker can exceed the limit of a client that waits for the worker's job."""
     world = World(max_unread=1000, job_retries=0)
     worker, first, second = world.worker(b"f"), world.worker(b"g"), world.connect()
     a = first.submit(job())
@@ -1525,14 +1525,14 @@ def test_losses_follow_from_losses() -> None:
     for peer in (first, second):
         peer.stop_reading()
         peer.send(EchoReq(b"1"), EchoReq(b"x" * 2000))
-    # One too many for the first, which is the worker of the second.
+    # This packet exceeds the limit of `first`, and the WORK_FAIL for its job that of `second`.
     worker.send(WorkData(a, b"y"))
     assert first.closed
     assert second.closed
     assert list(world.engine.queue.jobs) == [a]
 
 
-def test_endless_registrations() -> None:
+def test_endless_registrations_disconnect_worker() -> None:
     world = World(max_memory=2_000_000)
     client, good, bad = world.connect(), world.worker(b"f"), world.connect()
     number = 0
@@ -1542,12 +1542,12 @@ def test_endless_registrations() -> None:
         assert number < 10_000
     assert not good.closed
     assert world.engine.queue.memory <= 2_000_000
-    # What it left is no obstacle.
+    # The remaining functions do not prevent new jobs.
     client.submit(job())
     assigned(good)
 
 
-def test_registrations_with_long_names() -> None:
+def test_registrations_with_long_names_disconnect_worker() -> None:
     world = World(max_memory=2_000_000)
     client, bad = world.connect(), world.connect()
     for number in range(40):
@@ -1557,7 +1557,7 @@ def test_registrations_with_long_names() -> None:
     client.submit(job())
 
 
-def test_registering_again_costs_nothing() -> None:
+def test_repeated_registration_uses_no_memory() -> None:
     world = World()
     worker = world.worker(b"f")
     memory = world.engine.queue.memory
@@ -1568,7 +1568,7 @@ def test_registering_again_costs_nothing() -> None:
     assert worker.ask(b"status") == b"f\t0\t0\t0\n.\n"
 
 
-def test_memory_is_full_of_jobs() -> None:
+def test_full_memory_refuses_jobs_until_workers_finish() -> None:
     world = World(max_memory=1_000_000)
     client, worker = world.connect(), world.connect()
     handles: list[bytes] = []
@@ -1580,10 +1580,10 @@ def test_memory_is_full_of_jobs() -> None:
         handles.append(answer.handle)
     assert answer == NO_MEMORY
     assert len(handles) == 3
-    # A submit that joins needs nothing.
+    # A submit that joins a job of the same client uses no memory.
     assert client.submit(job(b"x" * 200_000, b"0")) == handles[0]
     assert world.engine.queue.memory <= 750_000
-    # Workers can come and get them.
+    # Workers can still register and run the jobs.
     worker.send(CanDo(b"f"))
     for number, handle in enumerate(handles):
         assert assigned(worker) == handle
@@ -1592,7 +1592,7 @@ def test_memory_is_full_of_jobs() -> None:
     client.submit(job(b"x" * 200_000))
 
 
-def test_memory_is_full_of_small_jobs() -> None:
+def test_full_memory_of_small_jobs_can_be_assigned() -> None:
     world = World(max_memory=1_000_000)
     client = world.connect()
     client.send(*[job_bg()] * 1000)
@@ -1605,7 +1605,7 @@ def test_memory_is_full_of_small_jobs() -> None:
     assert not worker.closed
 
 
-def test_job_that_could_not_be_given_out() -> None:
+def test_job_larger_than_reserve_is_refused() -> None:
     world = World(max_memory=1_000_000)
     client = world.connect()
     client.send(job(b"x" * 260_000))
@@ -1614,7 +1614,7 @@ def test_job_that_could_not_be_given_out() -> None:
 
 
 @pytest.mark.unmeasured
-def test_functions_that_nobody_needs_are_no_obstacle() -> None:
+def test_idle_functions_are_dropped_for_jobs() -> None:
     world = World(max_memory=200_000)
     client, worker = world.connect(), world.connect()
     for number in range(200):
@@ -1627,7 +1627,7 @@ def test_functions_that_nobody_needs_are_no_obstacle() -> None:
     assert len(world.engine.queue.functions) < 100
 
 
-def test_functions_that_nobody_needs_cost_nobody_the_connection() -> None:
+def test_idle_functions_are_dropped_before_links() -> None:
     world = World(max_memory=1_000_000)
     worker, client = world.connect(), world.connect()
     for number in range(8):
@@ -1638,7 +1638,7 @@ def test_functions_that_nobody_needs_cost_nobody_the_connection() -> None:
     assert world.engine.queue.memory == 700_000
 
 
-def test_functions_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_functions_drop_idle_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobqueue, "MANY_FUNCTIONS", 10)
     world = World()
     peer = world.connect()
@@ -1652,7 +1652,7 @@ def test_functions_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(world.engine.queue.functions) == [b"idle1", b"has a job", b"has a worker", b"new"]
 
 
-def test_functions_that_are_needed_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_functions_keep_used_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobqueue, "MANY_FUNCTIONS", 10)
     world = World()
     names = [b"%d" % number for number in range(100)]
@@ -1664,7 +1664,7 @@ def test_functions_that_are_needed_are_kept(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(world.engine.queue.functions) < 150
 
 
-def test_endless_functions_of_an_admin() -> None:
+def test_create_function_is_refused_when_memory_is_full() -> None:
     world = World(max_memory=200_000)
     admin = world.connect()
     number = 0
@@ -1677,7 +1677,7 @@ def test_endless_functions_of_an_admin() -> None:
     assert admin.ask(b"create function f%d" % number) == b"OK\r\n"
 
 
-def test_text_flood() -> None:
+def test_unread_text_replies_disconnect_admin() -> None:
     world = World(max_unread=100_000)
     admin, other = world.connect(), world.connect()
     for number in range(100):
@@ -1690,22 +1690,22 @@ def test_text_flood() -> None:
     assert other.ask(b"version") == b"OK \n"
 
 
-def test_text_flood_that_is_read() -> None:
+def test_many_text_commands_get_replies() -> None:
     world = World()
     admin = world.connect()
     admin.send_raw(b"foo\n" * 10_000)
     assert admin.take_raw().count(b"\r\n") == 10_000
 
 
-def test_request_magic_is_all_that_counts() -> None:
-    """Bytes that look like a packet inside of a packet are its data."""
+def test_packet_inside_data_is_not_parsed() -> None:
+    """Bytes in a packet's data can look like another packet."""
     client = World().connect()
     inner = raw(EchoReq(b"inner"))
     client.send(EchoReq(inner + MAGIC_REQUEST))
     assert client.take() == [EchoRes(inner + MAGIC_REQUEST)]
 
 
-def test_links_are_free_when_they_are_gone() -> None:
+def test_closed_links_release_memory() -> None:
     world = World()
     for _ in range(5):
         peer = world.worker(b"f")

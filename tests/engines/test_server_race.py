@@ -1,4 +1,4 @@
-"""Servers that do not answer to a connect: others are tried beside them, in simulated time."""
+"""Connection attempts that run in parallel if a server does not respond, in simulated time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT = 5.0
 
 
 def let_connect(world: World, holes: set[str]) -> None:
-    """Bring up all links but those to black holes, and do the jobs that arrive."""
+    """Open all links except those to `holes`, and complete the jobs that arrive."""
     for peer in world.alive():
         if peer.host not in holes:
             if not peer.link.is_up:
@@ -28,7 +28,7 @@ def let_connect(world: World, holes: set[str]) -> None:
 
 
 def pass_time(world: World, holes: set[str], limit: float) -> None:
-    """Let time pass until all calls have returned."""
+    """Advance the clock until all calls have returned, or to `limit`."""
     let_connect(world, holes)
     while not all(wait.done for wait in world.waits) and world.now < limit:
         deadline = world.engine.next_deadline()
@@ -53,7 +53,7 @@ def test_black_holes_delay_no_call_beyond_connect_timeout(routing: str, seed: in
         world.release(wait)
 
 
-def test_second_server_is_tried_beside_a_slow_one() -> None:
+def test_slow_server_starts_attempt_at_second_server() -> None:
     world = World(2)
     request = world.request()
     world.submit(request)
@@ -62,7 +62,7 @@ def test_second_server_is_tried_beside_a_slow_one() -> None:
     assert len(world.peers) == 1
     world.sleep(0.02)
     (_, second) = world.peers
-    # The first that is open gets the request, and both stay.
+    # The first link that opens gets the request, and both links stay open.
     first.up()
     assert [type(event) for event in first.take()] == [SubmitJob]
     second.up()
@@ -70,19 +70,19 @@ def test_second_server_is_tried_beside_a_slow_one() -> None:
     assert first.link.alive
 
 
-def test_request_goes_to_the_other_server_when_that_is_open_first() -> None:
+def test_requests_go_to_server_that_connects_first() -> None:
     world = World(2)
     shared = [world.request(unique="mine") for _ in range(2)]
     world.submit(*shared, world.request())
     _, second = world.peers
     world.sleep(0.3)
     second.up()
-    # Both requests of one unique are one submit, and so is the third.
+    # The two requests with the same unique are coalesced into one submit.
     assert [type(event) for event in second.take()] == [SubmitJob] * 2
     assert {request.connection.host for request in shared if request.connection} == {second.host}
 
 
-def test_servers_that_are_all_black_holes_are_tried_once_each() -> None:
+def test_black_holes_are_each_tried_once() -> None:
     world = World(5, connect_timeout=TIMEOUT)
     request = world.request()
     wait = world.submit(request)
@@ -105,14 +105,14 @@ def test_late_server_that_connects_is_chosen_again() -> None:
     assert [len(first.take()), len(second.take())] == [1, 1]
 
 
-def test_unique_stays_with_its_server_where_that_is_only_slow() -> None:
+def test_unique_waits_for_its_slow_server() -> None:
     world = World(3, routing="unique")
     request = world.request(unique="mine")
     world.submit(request)
     for _ in range(3):
         world.sleep(0.3)
     first, *others = world.peers
-    # The others are connected to, and get nothing.
+    # The client also connects to the other servers, but sends them nothing.
     assert len(others) == 2
     for other in others:
         assert other.up().take() == []
@@ -121,7 +121,7 @@ def test_unique_stays_with_its_server_where_that_is_only_slow() -> None:
 
 
 @pytest.mark.parametrize("moves", ["first", "second"])
-def test_request_that_the_application_has_changed_fails_alone(moves: str) -> None:
+def test_request_changed_during_race_fails_alone(moves: str) -> None:
     world = World(2)
     changed, other = world.request(), world.request()
     world.submit(changed, other)

@@ -1,8 +1,8 @@
-"""What holds for a job server's engine whatever its peers, its links and its clocks do.
+"""Property tests of the job server's engine, with random peers, links, and clocks.
 
-The World looks at the whole engine after each call. Beside that, each connection is heard as its
-peer hears it: answers in order (its Connection sees to that), nothing about a job that it does not
-wait for, one end for each job that it waits for, and none left without one.
+The World checks the engine's invariants after each call. The tests also check the packets that each
+peer receives: The Connection checks that responses have the order of the requests. A peer receives
+nothing about a job that it does not wait for, and exactly one end for each foreground submit.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ milliseconds = st.sampled_from([b"0", b"500", b"1000", b"30000"])
 
 
 def any_of(classes: list[Any], *fields: st.SearchStrategy[bytes]) -> st.SearchStrategy[Any]:
-    """Any of these events, with these fields."""
+    """Return a strategy for events of `classes` with these `fields`."""
     return st.builds(
         lambda event_class, *args: event_class(*args), st.sampled_from(classes), *fields
     )
@@ -154,7 +154,7 @@ class ServerMachine(RuleBasedStateMachine):
     def start(self, **options: Any) -> None:
         self.world = World(**options)
         self.wait = self.world.engine.serve(0.0, Bell())
-        #: What each peer waits for the end of, and how many of its submits do.
+        #: Number of unfinished foreground submits of each peer, by handle.
         self.waits_for: dict[Peer, Counter[bytes]] = {}
         for _ in range(2):
             self.connect()
@@ -167,7 +167,7 @@ class ServerMachine(RuleBasedStateMachine):
         return living[number % len(living)]
 
     def hear(self) -> None:
-        """Look at what has come everywhere."""
+        """Process the received events of all peers."""
         for peer in self.living():
             if peer.reads:
                 for event in peer.take():
@@ -185,7 +185,7 @@ class ServerMachine(RuleBasedStateMachine):
         elif isinstance(event, Error):
             assert event.code in {b"JOB_NOT_FOUND", b"QUEUE_ERROR", b"UNKNOWN_OPTION"}
 
-    # What may happen.
+    # The rules.
 
     @precondition(lambda self: len(self.living()) < 6)
     @rule()
@@ -201,7 +201,7 @@ class ServerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.living())
     @rule(number=st.integers(0, 5), grab=grabs, end=st.sampled_from([*TERMINAL, None]))
     def work(self, number: int, grab: PacketEvent, end: Callable[..., PacketEvent] | None) -> None:
-        """A worker that knows what it does."""
+        """Act as a correct worker."""
         peer = self.pick(number)
         if not peer.reads:
             return
@@ -257,7 +257,7 @@ class ServerMachine(RuleBasedStateMachine):
         self.world.ahead += seconds
 
     def teardown(self) -> None:
-        """A server that is left alone with a good worker brings everything to its end."""
+        """Check that a correct worker can finish all jobs, and that the server then shuts down."""
         if not hasattr(self, "world"):
             return
         world = self.world
@@ -291,7 +291,7 @@ ServerMachine.TestCase.settings = examples(
 TestServerMachine = ServerMachine.TestCase
 
 
-# Any bytes.
+# Random bytes.
 
 pieces = st.one_of(
     st.binary(max_size=30),
@@ -311,13 +311,13 @@ pieces = st.one_of(
     st.lists(st.tuples(st.integers(0, 2), pieces), max_size=30),
     st.sampled_from([0, 1, 3, 17]),
 )
-def test_any_bytes_in_any_chunks(parts: list[tuple[int, bytes]], chunk: int) -> None:
+def test_random_bytes_do_not_affect_other_peers(parts: list[tuple[int, bytes]], chunk: int) -> None:
     world = World(chunk=chunk, max_packet_size=1000)
     peers = [world.connect() for _ in range(3)]
     for number, data in parts:
         peers[number].send_raw(data)
         world.sleep(0.5)
-    # Nothing of it has harmed the others.
+    # The bytes have not affected other peers.
     witness = world.worker(b"witness")
     handle = witness.submit(SubmitJob(b"witness", b"", b""))
     assert witness.grab() == JobAssign(handle, b"witness", b"")
@@ -330,7 +330,7 @@ def test_any_bytes_in_any_chunks(parts: list[tuple[int, bytes]], chunk: int) -> 
 
 
 class Talk:
-    """What a server's engine makes of what one peer sends, as a parser: its answers at the end."""
+    """The server's engine as a parser of one peer's bytes, which returns the replies at the end."""
 
     def __init__(self) -> None:
         self._world = World()
@@ -349,7 +349,7 @@ class Talk:
     st.sampled_from([b"", b"\0XXX", b"status\n", b"1 2 3 4 5 6\n"]),
     st.data(),
 )
-def test_chunks_make_no_difference(
+def test_chunking_does_not_change_replies(
     events: list[PacketEvent], end: bytes, draw: st.DataObject
 ) -> None:
     data = raw(CanDo(b"f"), *events) + end + raw(EchoReq(b"x"))

@@ -1,4 +1,4 @@
-"""What one peer asks for keeps no other waiting: turns, and what does not depend on the numbers."""
+"""Fairness of the job server's engine: turns, and costs that do not grow with the numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TURN = 250
-#: More functions than anybody looks through.
+#: Number of functions that makes a scan of all of them visible in the costs.
 MANY = 2_000
 
 
@@ -50,7 +50,7 @@ def names(count: int) -> list[bytes]:
 
 
 def calls(function: Callable[..., object], *args: Any) -> int:
-    """How many calls of functions there are in a call."""
+    """Return the number of function calls that a call of `function` causes."""
     count = 0
 
     def on_event(frame: object, event: str, argument: object) -> None:
@@ -66,7 +66,7 @@ def calls(function: Callable[..., object], *args: Any) -> int:
 
 
 def cost(world: World, peer: Peer, *events: Event) -> int:
-    """The same of what `peer` asks for, in one call of the engine."""
+    """Return the number of function calls that it takes to process `events` of `peer`."""
     data = b"".join([peer.connection.send(event) for event in events])
     count = calls(world.engine.receive_data, peer.link, data, world.now)
     world.drive([])
@@ -75,7 +75,7 @@ def cost(world: World, peer: Peer, *events: Event) -> int:
 
 
 def turns(world: World, *, between: Callable[[], object] = lambda: None) -> int:
-    """How many turns it takes until nothing is left to do."""
+    """Process all backlogs, and return the number of turns."""
     count = 0
     while world.is_behind:
         world.turn()
@@ -85,7 +85,7 @@ def turns(world: World, *, between: Callable[[], object] = lambda: None) -> int:
 
 
 class Witness:
-    """A peer that gets its answers at once, whatever others do."""
+    """A peer that checks that it gets immediate responses."""
 
     def __init__(self, world: World) -> None:
         self._peer = world.connect()
@@ -100,17 +100,17 @@ class Witness:
 
 @pytest.fixture
 def world() -> World:
-    """One in which a test gives those that are behind their turns."""
+    """Return a World that leaves backlogs to `turns`."""
     made = World()
     made.goes_on = False
     return made
 
 
-# What does not depend on how many functions there are.
+# Costs that do not depend on the number of functions.
 
 
 def asking(count: int, *, jobs: int) -> dict[str, int]:
-    """What it costs to ask, where a worker is registered for so many functions."""
+    """Return the cost of each request of a worker that is registered for `count` functions."""
     world = World()
     client, worker = world.connect(), world.worker(*names(count))
     for number in range(jobs):
@@ -138,7 +138,6 @@ def test_functions_without_jobs_cost_nothing() -> None:
 
 
 def test_functions_that_had_jobs_cost_nothing() -> None:
-    """Beside one that always has some."""
     world, count = World(), MANY // 4
     client, worker = world.connect(), world.worker(*names(count))
     client.send(*[SubmitJobBg(b"f0", b"", b"x")] * 10)
@@ -157,7 +156,7 @@ def test_full_memory_costs_the_same_with_many_functions() -> None:
         client.send(*[SubmitJobBg(name, b"", b"x") for name in names(count)])
         while (rest := 750_000 - world.engine.queue.memory) > 2_000:
             client.send(SubmitJobBg(b"f0", b"", bytes(min(rest - 1_500, 200_000))))
-        # Once, all that may be idle is looked at.
+        # Only the first refusal scans the functions that might be idle.
         client.send(SubmitJobBg(b"f0", b"", bytes(5_000)))
         client.take()
         made = cost(world, client, SubmitJobBg(b"f0", b"", bytes(5_000)))
@@ -168,7 +167,7 @@ def test_full_memory_costs_the_same_with_many_functions() -> None:
 
 
 def test_which_job_is_next_among_many_functions() -> None:
-    """Whatever has been ready before, and whoever has taken it."""
+    """Another worker might have taken the jobs of functions that were ready."""
     world = World()
     client, one, two = world.connect(), world.worker(*names(5)), world.worker(*names(3))
     order = [3, 0, 1, 4, 2, 0, 3]
@@ -209,7 +208,7 @@ def test_uniques_of_several_functions() -> None:
 # Turns.
 
 
-def test_a_flood_of_packets_has_turns(world: World) -> None:
+def test_flood_of_packets_takes_turns(world: World) -> None:
     witness, flood = Witness(world), world.worker(*names(200))
     flood.send(*[GrabJob()] * 1_000)
     assert flood.link.behind
@@ -250,8 +249,8 @@ def test_several_floods_take_turns(world: World) -> None:
     assert [sum(each) for each in zip(*heard)] == [600] * 3
 
 
-def test_what_comes_while_it_is_behind(world: World) -> None:
-    """A driver should not read it yet. If it does, nothing is lost, and nothing is done sooner."""
+def test_data_for_link_with_backlog_keeps_order(world: World) -> None:
+    """The engine keeps the order even if the driver reads from a link with a backlog."""
     flood = world.connect()
     echoes = [EchoReq(b"%d" % number) for number in range(600)]
     flood.send(*echoes[:300])
@@ -264,8 +263,8 @@ def test_what_comes_while_it_is_behind(world: World) -> None:
 
 
 @pytest.mark.parametrize("rest", [b"", b"\0REQ", b"\0XXX", b"stat"])
-def test_end_of_stream_behind_a_flood(world: World, rest: bytes) -> None:
-    """All that came whole before it is carried out and answered."""
+def test_end_of_stream_after_flood_closes_link_when_processed(world: World, rest: bytes) -> None:
+    """The server processes all complete packets before the end of the stream."""
     flood = world.connect()
     submit = SubmitJobBg(b"f", b"", b"x")
     flood.send_raw(b"".join([flood.connection.send(submit) for _ in range(600)]) + rest)
@@ -276,7 +275,7 @@ def test_end_of_stream_behind_a_flood(world: World, rest: bytes) -> None:
     assert flood.closed
 
 
-def test_a_flood_that_is_lost_is_dropped(world: World) -> None:
+def test_lost_link_discards_its_backlog(world: World) -> None:
     flood, other = world.connect(), world.connect()
     flood.send_raw(raw(SubmitJobBg(b"f", b"", b"x")) * 600)
     flood.close()
@@ -285,7 +284,7 @@ def test_a_flood_that_is_lost_is_dropped(world: World) -> None:
     assert other.ask(b"status") == b"f\t%d\t0\t0\n.\n" % TURN
 
 
-def test_a_flood_that_does_not_read_is_cut_off() -> None:
+def test_flood_that_does_not_read_is_disconnected() -> None:
     world = World(max_unread=10_000)
     world.goes_on = False
     flood = world.connect(reads=False)
@@ -296,7 +295,7 @@ def test_a_flood_that_does_not_read_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize("way", ["close", "shutdown", "abandon"])
-def test_the_server_ends_while_somebody_is_behind(world: World, way: str) -> None:
+def test_server_ends_while_link_has_backlog(world: World, way: str) -> None:
     flood = world.connect()
     flood.send(*[SubmitJobBg(b"f", b"", b"x")] * 600)
     if way == "shutdown":
@@ -313,8 +312,8 @@ def test_the_server_ends_while_somebody_is_behind(world: World, way: str) -> Non
     assert not world.is_behind
 
 
-def test_dear_packets_shorten_a_turn(world: World) -> None:
-    """A packet that goes to many."""
+def test_expensive_packets_shorten_turn(world: World) -> None:
+    """A packet for a job of many clients costs more than one."""
     clients, worker = [world.connect() for _ in range(100)], world.worker(b"f")
     for client in clients:
         handle = client.submit(SubmitJob(b"f", b"u", b""))
@@ -330,15 +329,15 @@ def test_dear_packets_shorten_a_turn(world: World) -> None:
 
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("line", [b"status", b"prioritystatus", b"workers", b"show jobs"])
-def test_long_lists_have_turns(world: World, line: bytes) -> None:
+def test_long_lists_take_turns(world: World, line: bytes) -> None:
     witness, admin, client = Witness(world), world.connect(), world.worker(*names(MANY))
     client.send(*[SubmitJobBg(name, b"", b"") for name in names(MANY)])
     turns(world)
     before = world.engine.queue.memory
-    # What is asked for behind it is answered behind it.
+    # The reply to the next command follows the list.
     admin.send_raw(line + b"\nversion\n")
     assert admin.link.behind
-    # What is kept while it is made counts.
+    # The memory that the list uses is counted.
     kept = world.engine.queue.memory - before
     assert kept >= 8 * (len(world.engine.links) if line == b"workers" else MANY)
     assert turns(world, between=witness) > 1
@@ -349,7 +348,7 @@ def test_long_lists_have_turns(world: World, line: bytes) -> None:
     assert world.engine.queue.memory == before
 
 
-def test_what_changes_while_it_is_listed(world: World) -> None:
+def test_list_skips_jobs_that_end_meanwhile(world: World) -> None:
     admin, worker = world.connect(), world.worker(b"f")
     worker.send(*[SubmitJobBg(b"f", b"", b"")] * MANY)
     turns(world)
@@ -368,7 +367,7 @@ def test_what_changes_while_it_is_listed(world: World) -> None:
 
 
 @pytest.mark.parametrize("loss", [True, False])
-def test_leaving_while_it_is_listed(world: World, loss: bool) -> None:
+def test_admin_disconnects_during_list(world: World, loss: bool) -> None:
     admin, client = world.connect(), world.connect()
     client.send(*[SubmitJobBg(b"f", b"", b"")] * MANY)
     turns(world)
@@ -380,7 +379,7 @@ def test_leaving_while_it_is_listed(world: World, loss: bool) -> None:
         world.call(world.engine.receive_eof, admin.link, world.now)
     turns(world)
     assert admin.closed
-    # Who has only stopped sending gets all of it.
+    # A peer that has only closed its sending side receives the whole list.
     assert admin.inbox.endswith(b".\n") != loss
     assert world.engine.queue.memory == memory
 
@@ -390,7 +389,7 @@ def test_leaving_while_it_is_listed(world: World, loss: bool) -> None:
 
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("way", ["loss", "end", "garbage"])
-def test_the_end_of_a_link_has_turns(world: World, way: str) -> None:
+def test_cleanup_of_link_takes_turns(world: World, way: str) -> None:
     witness, worker, big = Witness(world), world.worker(*names(10)), world.connect()
     big.send(*[CanDo(name) for name in names(600)])
     big.send(*[SubmitJob(name, b"u", b"") for name in names(600)])
@@ -414,8 +413,8 @@ def test_the_end_of_a_link_has_turns(world: World, way: str) -> None:
     assert worker.take() == []
 
 
-def test_a_job_of_a_client_that_is_about_to_be_forgotten(world: World) -> None:
-    """It may be given out still, and nobody hears of it; whoever joins it has it for good."""
+def test_job_of_client_in_cleanup_can_be_assigned_or_joined(world: World) -> None:
+    """During the cleanup, the client's jobs can be assigned, or joined by another client."""
     gone, other, worker = world.connect(), world.connect(), world.worker(b"f", b"joined")
     joined = gone.submit(SubmitJob(b"joined", b"u", b""))
     given = gone.submit(SubmitJob(b"f", b"", b""))
@@ -435,7 +434,7 @@ def test_a_job_of_a_client_that_is_about_to_be_forgotten(world: World) -> None:
     assert not world.engine.queue.jobs
 
 
-def test_a_job_that_ends_before_its_lost_worker_is_forgotten(world: World) -> None:
+def test_job_cancelled_during_cleanup_of_worker_is_not_retried(world: World) -> None:
     client, admin, worker = world.connect(), world.connect(), world.worker(b"f")
     client.send(*[SubmitJobBg(b"f", b"", b"")] * 300)
     turns(world)
@@ -450,7 +449,7 @@ def test_a_job_that_ends_before_its_lost_worker_is_forgotten(world: World) -> No
     assert len(world.engine.queue.jobs) == 299
 
 
-def test_forgetting_many_registrations_has_turns(world: World) -> None:
+def test_resetting_many_abilities_takes_turns(world: World) -> None:
     witness, worker = Witness(world), world.worker(*names(600))
     turns(world)
     worker.send(ResetAbilities(), CanDo(b"again"), EchoReq(b"behind it"))
@@ -460,10 +459,10 @@ def test_forgetting_many_registrations_has_turns(world: World) -> None:
     assert worker.ask(b"workers").splitlines()[1] == b"2 127.0.0.1 - : again"
 
 
-# Times.
+# Timers.
 
 
-def test_many_time_limits_have_turns(world: World) -> None:
+def test_many_time_limits_take_turns(world: World) -> None:
     witness, client, worker = Witness(world), world.connect(), world.connect()
     worker.send(CanDoTimeout(b"f", b"1000"))
     client.send(*[SubmitJobBg(b"f", b"", b"")] * 600)
@@ -475,7 +474,7 @@ def test_many_time_limits_have_turns(world: World) -> None:
     assert not worker.link.jobs
 
 
-def test_many_jobs_for_later_have_turns(world: World) -> None:
+def test_many_delayed_jobs_take_turns(world: World) -> None:
     witness, client, worker = Witness(world), world.connect(), world.worker(b"f")
     client.send(*[SubmitJobEpoch(b"f", b"", b"%d" % (EPOCH + 10), b"")] * 600)
     worker.send(PreSleep())
@@ -488,16 +487,16 @@ def test_many_jobs_for_later_have_turns(world: World) -> None:
     assert all(isinstance(event, JobAssign) for event in worker.take())
 
 
-# How many functions a connection may register for.
+# The limit of functions per connection.
 
 
 @pytest.mark.parametrize("one_more", [CanDo(b"more"), CanDoTimeout(b"more", b"1000")])
-def test_too_many_functions(one_more: PacketEvent) -> None:
+def test_too_many_functions_disconnect_worker(one_more: PacketEvent) -> None:
     world = World(max_abilities=3)
     client, worker, greedy = world.connect(), world.worker(b"f"), world.worker(*names(3))
     handle = client.submit(SubmitJob(b"f1", b"", b""))
     assert greedy.grab() == JobAssign(handle, b"f1", b"")
-    # These are none more.
+    # The number of functions stays the same.
     greedy.send(CanDo(b"f1"), CantDo(b"f2"), CanDo(b"other"), EchoReq(b""))
     assert greedy.take() == [EchoRes(b"")]
     greedy.send(one_more, EchoReq(b""))
@@ -506,7 +505,7 @@ def test_too_many_functions(one_more: PacketEvent) -> None:
     assert greedy.closed
     assert not worker.closed
     assert b"more" not in world.engine.queue.functions
-    # Its job is run by the next one.
+    # The job goes to the next worker.
     assert world.worker(b"f1").grab() == JobAssign(handle, b"f1", b"")
 
 
@@ -547,7 +546,7 @@ def test_handshake(world: World) -> None:
 
 
 @pytest.mark.parametrize("way", ["silence", "failure", "loss", "shutdown", "graceful", "close"])
-def test_handshake_that_comes_to_nothing(world: World, way: str) -> None:
+def test_failed_handshake_closes_link(world: World, way: str) -> None:
     engine = world.engine
     world.goes_on = True
     link = engine.accept("127.0.0.1", 1, world.now, handshake=True)
@@ -570,16 +569,16 @@ def test_handshake_that_comes_to_nothing(world: World, way: str) -> None:
     assert not link.alive
     assert not engine.links
     assert engine.next_deadline() is None
-    # What comes late changes nothing.
+    # Late reports of the transport change nothing.
     world.call(engine.connected, link, world.now)
     assert not link.alive
 
 
-# What gearmand 2.0.0 does not do right.
+# Bugs of gearmand 2.0.0.
 
 
-def test_two_functions_with_jobs_for_later_only() -> None:
-    """gearmand 2.0.0 answers nobody any more (recording 58_epoch_two_functions_stall)."""
+def test_two_functions_with_only_delayed_jobs() -> None:
+    """gearmand 2.0.0 stops responding (recording 58_epoch_two_functions_stall)."""
     world = World()
     client, worker = world.connect(), world.worker(b"f", b"g")
     later = [
@@ -603,7 +602,7 @@ def test_two_functions_with_jobs_for_later_only() -> None:
 
 @pytest.mark.parametrize("live", [SubmitJob, SubmitJobHigh, SubmitJobBg])
 def test_pre_sleep_drops_no_job(live: Any) -> None:
-    """gearmand 2.0.0 does (recordings 62 and 63, presleep_loses_live_*)."""
+    """gearmand 2.0.0 drops one (recordings 62 and 63, presleep_loses_live_*)."""
     world = World()
     client, leaves, worker = world.connect(), world.connect(), world.worker(b"f", b"g")
     leaves.submit(SubmitJob(b"g", b"", b"of nobody"))
@@ -620,8 +619,8 @@ def test_pre_sleep_drops_no_job(live: Any) -> None:
 
 
 @pytest.mark.unmeasured
-def test_a_client_that_has_sent_nonsense_is_told_nothing_while_it_is_taken_out() -> None:
-    """It takes several turns, in which others end jobs that it has waited for."""
+def test_client_in_cleanup_receives_nothing() -> None:
+    """The cleanup of its link takes several turns, and meanwhile a worker ends one of its jobs."""
     world = World()
     client, worker = world.connect(), world.worker(b"f")
     for number in range(2 * TURN):

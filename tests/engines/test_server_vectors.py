@@ -1,4 +1,4 @@
-"""Recorded exchanges with gearmand, with our server in its place; see `server_replay`."""
+"""Replays of recorded exchanges with gearmand against our server. See `server_replay`."""
 
 from __future__ import annotations
 
