@@ -1,14 +1,18 @@
-"""What a blocked call waits for.
+"""The waits of blocked calls.
 
-A Wait is done once. A RequestsWait counts down as the requests it is about change. It has two
-phases: first each request has to be accepted (answered with JOB_CREATED, or failed), then, unless
-only that was asked for, each has to end. A failure in the first phase ends the wait after it, since
-the call is going to raise. Each request holds the waits that it has to tell (`_gm_waits`), so
-nothing ever scans all requests; only what cuts a wait short (its deadline, a failure, a cancelled
-caller) goes through them, once. A Stream is a RequestsWait that returns each time there is news.
+A Wait is done once. A RequestsWait counts down as its requests change, in two phases. In the first
+phase, the server accepts each request with JOB_CREATED, or the request fails. In the second phase,
+each request ends. A call with `accepted_only` skips the second phase. If a request fails in the
+first phase, the wait is done after that phase, since the call is going to raise an error.
 
-The engine calls; an adapter only reads, and passes `wake`, which is called while the engine is
-being used (under the adapter's lock, if it has one) and so must do nothing but wake somebody.
+Each request holds the waits to notify (`request._gm_waits`), so the engine never scans all requests.
+Only a deadline, a failure or a cancelled caller makes it iterate over the requests of a wait, once.
+
+A Stream is a RequestsWait that wakes its caller for each update.
+
+The engine calls the methods. An adapter only reads the attributes and provides `wake`. The engine
+calls `wake` while it is in use (under the adapter's lock, if there is one), so `wake` must only
+wake the caller.
 """
 
 from __future__ import annotations
@@ -30,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class Wait:
-    """One blocked call, which is done once: when what it waits for is there, or by its deadline.
+    """One blocked call, which is done once: with its result, or at its deadline.
 
     Args:
-        deadline: When it times out, in the engine's time, or None.
-        wake: Called once, when it is done.
+        deadline: Time when the call times out, in the engine's time, or None.
+        wake: Called once, when the call is done.
     """
 
     __slots__ = ("deadline", "done", "error", "timed_out", "wake")
@@ -44,48 +48,48 @@ class Wait:
         self.wake: Callable[[], Any] = wake
         #: True once the call can return.
         self.done: bool = False
-        #: True if it is done because of its deadline.
+        #: True if the deadline ended the call.
         self.timed_out: bool = False
-        #: What the call has to raise, if anything.
+        #: The error for the call to raise, or None.
         self.error: Exception | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether a blocked caller has something to do."""
+        """True if the blocked caller has something to process."""
         return self.done
 
     def finish(self) -> None:
-        """Be done, and wake the caller, if that has not happened yet."""
+        """Mark the call as done and wake the caller, unless the call is done already."""
         if not self.done:
             self.done = True
             self.wake()
 
     def note(self, error: Exception) -> None:
-        """The call has to raise `error` when it is done, or what was noted before it."""
+        """Make the call raise `error` when it is done, unless an earlier error was noted."""
         self.error = self.error or error
 
     def fail(self, error: Exception) -> None:
-        """Be done; the call has to raise `error`, or what was noted before it."""
+        """Finish the call with `error`, or with an error that was noted earlier."""
         self.note(error)
         self.finish()
 
     def refuse(self, error: LocalProtocolError | ConnectionError) -> Self:
-        """End the call before it has begun: it has changed nothing, and raises `error`."""
+        """Fail with `error` before the call has changed anything."""
         self.fail(error)
         return self
 
     def expire(self, now: float) -> None:  # noqa: ARG002 - it is what Timers call
-        """The deadline has come."""
+        """Finish the call because its deadline has passed."""
         self.timed_out = True
         self.finish()
 
     def raise_error(self) -> None:
-        """Raise what the call has to raise, if anything.
+        """Raise the error of the call, if there is one.
 
         Raises:
             ServerUnavailable: No server could be reached.
-            ExceededConnectionAttempts: Some request was lost too often.
-            LocalProtocolError: The call was refused: its client is closed, for example.
+            ExceededConnectionAttempts: A request was lost too often.
+            LocalProtocolError: The engine refused the call, for example because it is closed.
             GearmanError: There is a bug in this library.
         """
         error = self.error
@@ -96,13 +100,13 @@ class Wait:
 
 
 class RequestsWait(Wait):
-    """A call that waits for requests: it counts down as they change.
+    """A call that waits for requests and counts down as they change.
 
     Args:
-        requests: The requests of the call, as they were passed in.
+        requests: The requests of the call, in the collection that the application passed.
         deadline: As in Wait.
         wake: As in Wait.
-        accepted_only: Whether the call is done when no request is JOB_PENDING any more.
+        accepted_only: True if the call is done as soon as no request is JOB_PENDING.
     """
 
     __slots__ = ("accepted_only", "members", "open", "requests", "unaccepted")
@@ -117,50 +121,50 @@ class RequestsWait(Wait):
     ) -> None:
         super().__init__(deadline, wake)
         self.requests: Collection[GearmanJobRequest] = requests
-        #: What was in that; the application may do with it what it likes meanwhile.
+        #: A copy of `requests`, since the application can change its collection meanwhile.
         self.members: Sequence[GearmanJobRequest] = tuple(requests)
         self.accepted_only: bool = accepted_only
-        #: How many requests are neither accepted nor failed.
+        #: Number of requests that are neither accepted nor failed.
         self.unaccepted: int = 0
-        #: How many requests have not ended.
+        #: Number of requests that have not ended.
         self.open: int = 0
 
     def request_accepted(self) -> None:
-        """A request has left the first phase."""
+        """Count down a request that has left the first phase."""
         self.unaccepted -= 1
         if not self.unaccepted:
             self.check()
 
     def request_failed(self, error: Exception) -> None:
-        """A request will not be accepted, and the call has to raise `error`."""
+        """Make the call raise `error`, since the server will not accept one of its requests."""
         self.note(error)
 
     def request_updated(self) -> None:
-        """Something has come of a request's job, and it goes on."""
+        """Ignore an update of a job that has not ended. Stream overrides this."""
 
     def request_ended(self, request: GearmanJobRequest) -> None:  # noqa: ARG002 - for Stream
-        """A request has left the second phase."""
+        """Count down a request that has left the second phase."""
         self.open -= 1
         if not self.open:
             self.check()
 
     def requests_over(self, requests: Sequence[GearmanJobRequest]) -> None:
-        """Requests have left both phases at once."""
+        """Count down requests that have left both phases at once."""
         self.open -= len(requests)
         self.unaccepted -= len(requests)
         if not self.unaccepted:
             self.check()
 
     def request_was_over(self, request: GearmanJobRequest) -> None:
-        """A request was not under way when this began."""
+        """Ignore a request that was not pending when the call began. Stream overrides this."""
 
     def check(self) -> None:
-        """Be done if nothing is left to wait for."""
+        """Finish the call if no request is left to wait for."""
         if not self.unaccepted and (self.accepted_only or self.error or not self.open):
             self.finish()
 
     def expire(self, now: float) -> None:
-        """The deadline has come: mark what has not got as far as was asked, and be done."""
+        """Mark the requests that the call still waits for as timed out, and finish the call."""
         for request in self.members:
             if self in request._gm_waits and not (
                 self.accepted_only and request.state != JOB_PENDING
@@ -169,7 +173,7 @@ class RequestsWait(Wait):
         super().expire(now)
 
     def raise_error(self) -> None:
-        """Raise what the call has to raise, if anything: with its requests, if it is about them."""
+        """Raise the error of the call, if there is one. A SubmitError gets all the requests."""
         if self.error is None:
             return
         if isinstance(self.error, SubmitError):
@@ -178,11 +182,11 @@ class RequestsWait(Wait):
 
 
 class Stream(RequestsWait):
-    """A call that returns several times: it is woken for each piece of news.
+    """A call that returns several times, and whose caller is woken for each update.
 
-    `finished` holds the requests that have ended and were not yet taken. The caller looks whether
-    the stream is `done`, then takes something; when there is nothing, it is over if it was done,
-    and else blocks until the stream is `ready`.
+    `finished` holds the ended requests that the caller has not taken yet. The caller first reads
+    `done`, then calls `take`. If `take` returns None, the stream is over if `done` was true.
+    Otherwise the caller blocks until the stream is `ready`.
     """
 
     __slots__ = ("finished", "news")
@@ -195,52 +199,52 @@ class Stream(RequestsWait):
     ) -> None:
         super().__init__(requests, deadline, wake)
         self.finished: deque[GearmanJobRequest] = deque()
-        #: True if there is something new. The caller resets it before it looks.
+        #: True after an update. The caller resets it before it looks for updates.
         self.news: bool = False
 
     @property
     def ready(self) -> bool:
-        """Whether a blocked caller has something to do."""
+        """True if the blocked caller has something to process."""
         return self.done or self.news
 
     def take(self) -> Any:
-        """What the caller is to have next, or None: here, a request that has ended."""
-        self.news = False  # Before looking: another thread may be telling news.
+        """Remove and return the next request that has ended, or return None."""
+        self.news = False  # Reset this first, since another thread might call `tell` meanwhile.
         return self.finished.popleft() if self.finished else None
 
     def tell(self) -> None:
-        """There is something new."""
+        """Wake the caller for an update, unless it has been woken already."""
         if not self.news:
             self.news = True
             self.wake()
 
     def request_failed(self, error: Exception) -> None:
-        """A request will not be accepted: `requests_over` follows, which is all that matters."""
+        """Ignore the failure of a request, since a call of `requests_over` follows."""
 
     def request_updated(self) -> None:
-        """Something has come of a request's job."""
+        """Wake the caller for an update of a job."""
         self.tell()
 
     def request_ended(self, request: GearmanJobRequest) -> None:
-        """A request has left the second phase."""
+        """Deliver a request that has left the second phase."""
         self.finished.append(request)
         self.tell()
         super().request_ended(request)
 
     def requests_over(self, requests: Sequence[GearmanJobRequest]) -> None:
-        """Requests have left both phases at once."""
+        """Deliver requests that have left both phases at once."""
         self.finished.extend(requests)
         self.tell()
         super().requests_over(requests)
 
     def request_was_over(self, request: GearmanJobRequest) -> None:
-        """A request was not under way: the caller is to have it at once."""
+        """Deliver a request that was not pending when the call began."""
         self.finished.append(request)
         self.news = True
 
 
 class UpdateStream(Stream):
-    """A call that wants what comes of one job, and at last how it ended."""
+    """A call that receives the updates of one job, and finally its outcome."""
 
     __slots__ = ()
 
@@ -250,13 +254,13 @@ class UpdateStream(Stream):
         super().__init__((request,), deadline, wake)
 
     def take(self) -> JobUpdate | None:
-        """The next update, or None.
+        """Remove and return the next update, or return None.
 
         Raises:
-            Exception: Whatever the encoder's `decode` raises. The update is taken all the same.
+            Exception: Any error of the encoder's `decode`. The update is removed nevertheless.
         """
         self.news = False
-        # Looked at before the updates are: none can come after the end.
+        # Read `done` before the updates. No update arrives after the end, so none gets lost.
         done = self.done
         (request,) = self.members
         update = next_update(request)
