@@ -5,31 +5,33 @@ The module `phases` has the tables of its states.
 An open link is in one phase at a time. `_enter` is the only way into one.
 
 Slots
-    There are `max_jobs`. A job occupies one from JOB_ASSIGN until `job_done`, which follows its end
-    because hooks run in between. A GRAB_JOB occupies one until it is answered, since the answer may
-    be a job. Links that want to grab take turns, so that all servers are served alike. If a server
-    leaves a grab unanswered, other links may use its slot after a second, and the engine closes the
-    link after half a minute.
+    There are `max_jobs` slots. A job occupies one from JOB_ASSIGN until `job_done`, which follows
+    the job's end because hooks run in between. A GRAB_JOB occupies a slot until it is answered,
+    since the answer might be a job. Links that want to grab take turns, so that all servers are
+    served alike. If a server leaves a grab unanswered, other links can use its slot after a second,
+    and the engine closes the link after half a minute.
 
-    A link sends one grab in its first turn. After each turn that has brought a job, it sends twice
-    as many, up to a few, if slots are free. So a long queue does not cost a round trip for each
-    job, and other workers get jobs of a short one. A turn is over when all its grabs are answered.
-    Servers answer in order: if the last grab has brought no job, the queue is empty.
+    A link sends one grab in its first turn. After each turn that has yielded a job, it doubles the
+    number of grabs, up to `MOST_GRABS`, if slots are free. A long queue then does not cost a round
+    trip for each job, and other workers still get jobs from a short one. A turn is over when all
+    its grabs are answered. Servers answer in order: if the last grab has yielded no job, the queue
+    is empty.
 
 Time
     A sleeping link grabs again now and then, without a NOOP. gearmand does not wake workers when a
     job with a start time is due (recording 35_epoch), and an unanswered grab reveals a dead
-    connection. If such a job stands in the queue before jobs of low priority, gearmand answers
-    PRE_SLEEP with NOOP and GRAB_JOB with NO_JOB for ever. So a link that is repeatedly woken
-    without getting a job pauses in between.
+    connection. If such a job precedes jobs of low priority in the queue, gearmand keeps answering
+    PRE_SLEEP with NOOP and GRAB_JOB with NO_JOB. A link that is repeatedly woken without getting a
+    job therefore pauses in between.
 
 Stopping
-    `work` always ends in the same way: the links stop grabbing, the current jobs are done, and a
-    link without jobs is closed. If a result was sent on the link, the engine first sends ECHO_REQ.
-    The answer shows that the server has received the result, which closing could still destroy.
+    A worker always stops in the same way. The links stop grabbing, the caller finishes the current
+    jobs, and the engine closes each link without jobs. If a result was sent on the link, the engine
+    first sends ECHO_REQ. The answer shows that the server has received the result. Without it,
+    closing the connection could destroy the result in transit.
 
-A lost link loses its jobs. The server gives them to other workers, and no packet about them may be
-sent over another connection.
+A lost link loses its jobs. The server gives them to other workers, and the engine must not send
+packets about them on another connection.
 """
 
 from __future__ import annotations
@@ -104,28 +106,28 @@ if TYPE_CHECKING:
 
 # Seconds after which an unanswered grab no longer keeps its slot.
 _LATE: Final = 1.0
-# Seconds without an answer and without progress after which the worker closes a link.
+# Seconds without an answer or progress after which the worker closes a link.
 _LOST: Final = 30.0
-# The same for the last grab of a stopping worker, if no job or result is pending.
+# This timeout replaces _LOST for the last grab of a stopping worker if no job or result is pending.
 _LAST_ANSWER: Final = 1.0
-# Minimum number of bytes of a job that must arrive in that time.
+# Bytes of an incoming packet that count as progress between two checks.
 _MIN_GROWTH: Final = 1024
-# A NOOP within _AT_ONCE seconds of PRE_SLEEP answers it. After more than _FRUITLESS of them without
-# a job, the worker pauses before the next grab: _FIRST_PAUSE seconds, then twice as long each time,
-# up to _LONGEST_PAUSE.
+# A NOOP within _AT_ONCE seconds of PRE_SLEEP answers it. After more than _FRUITLESS such NOOPs
+# without a job, the worker pauses before the next grab. The first pause takes _FIRST_PAUSE seconds,
+# and each further pause twice as long, up to _LONGEST_PAUSE.
 _AT_ONCE: Final = 0.05
 _FRUITLESS: Final = 3
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.1
-#: How many grabs to send at once, at most. More would gain little, and take more from others.
+#: Maximum number of grabs to send at once. More would gain little and take jobs from other workers.
 MOST_GRABS: Final = 8
-# Bytes on a link before those who send have to wait.
+# Maximum number of unsent bytes on a link before `send` returns a pending Wait.
 _MAX_UNSENT: Final = 1024 * 1024
-# Seconds after which a server that does not read, while somebody waits for that, is given up.
+# Seconds without progress after which the worker disconnects a server while a `send` is pending.
 _STALLED: Final = 60.0
-# Seconds. Less would be a busy loop.
+# Seconds. A shorter interval would be a busy loop.
 _SHORTEST_POLL: Final = 0.01
-# Bytes. Nothing could be sent about a job with a longer handle.
+# Bytes. The worker could not send any packet about a job with a longer handle.
 _LONGEST_HANDLE: Final = 65536
 _MAX_NOTICES: Final = 100
 
@@ -134,46 +136,49 @@ _OUTAGE: Final = "outage"
 _DRAIN: Final = "drain"
 _STALL: Final = "stall"
 _TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
-# The phases in which GRAB_JOB is unanswered, and how many seconds it may be so in each.
+# The phases in which a GRAB_JOB is unanswered, with their timeouts in seconds.
 _ASKING: Final = {GRABBING: _LATE, Phase.LATE: _LOST, Phase.LAST_GRAB: _LAST_ANSWER}
 
 
 class WorkStream(Stream):
-    """The call of `work`: it is woken for each piece of news, and done when the work is over."""
+    """The call of `work`, which is woken for each update and done when the work is over."""
 
     __slots__ = ("active", "timeout")
 
     def __init__(self, wake: Callable[[], Any], timeout: float | None) -> None:
         super().__init__((), None, wake)
-        #: Seconds after which it is woken although nothing has come, or None. If the caller changes
-        #: it, that goes from the next `next_job` on that returns None, or the end of a job.
+        #: Seconds without any event after which the caller is woken nevertheless, or None. The
+        #: caller can change it. The change takes effect when `next_job` returns None or a job ends.
         self.timeout: float | None = timeout
-        #: True if anything has come from a server. The caller resets it.
+        #: True if a server sent data or a connection was lost. The caller resets it.
         self.active: bool = False
 
 
 class WorkerEngine(ConnectingEngine[WorkerLink]):
-    """Everything that a Gearman worker decides.
+    """The logic of a Gearman worker, without I/O.
 
-    See `Engine` for the transport side. The caller's side: `work` returns a WorkStream. Whenever
-    that is `ready`, the caller takes jobs with `next_job` until there is none, does each, ends it
-    with `send` of a terminal packet, and calls `job_done`; when it is `done`, or the caller gives
-    up, it calls `end_work`, `release`, and `raise_error`. `notices` are for the log.
+    See `Engine` for the transport side.
+
+    On the caller's side, `work` returns a WorkStream. Whenever the stream is `ready`, the caller
+    calls `next_job` until it returns None. The caller runs each job, ends it by a `send` of a
+    terminal packet, and calls `job_done`. When the stream is `done`, or when the caller gives up,
+    it calls `end_work`, `release` and `raise_error`. The caller logs the `notices`.
 
     Args:
         addresses: The servers.
-        rng: Where chance comes from.
-        max_jobs: How many jobs to have at once.
+        rng: The random number generator.
+        max_jobs: Maximum number of jobs at a time.
         connect_timeout: Seconds to wait for a connection.
-        max_outage: Seconds without any server after which `work` gives up; None for never. (At its
-            beginning it gives up when each server could not be reached once.)
-        look_again: Seconds that a link sleeps before it looks for jobs without being told to.
-        max_packet_size: Bytes. A server that sends a larger packet is disconnected.
+        max_outage: Seconds without any server after which `work` gives up, or None to wait forever.
+            When it starts, `work` gives up as soon as every server has failed once.
+        look_again: Seconds after which a sleeping link asks for jobs without a NOOP.
+        max_packet_size: Size limit of a packet in bytes. The worker disconnects a server that
+            sends a larger one.
         job_class: The class of the jobs.
 
     Raises:
-        TypeError: An argument is not of the type it must be.
-        ValueError: An argument has a value that can't be.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument has an invalid value.
     """
 
     def __init__(
@@ -195,7 +200,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             check_seconds("max_outage", max_outage, 0)
         check_packet_size(max_packet_size)
         self.pool: ServerPool = ServerPool(addresses, rng)
-        #: What there is to say to whoever reads the log, latest last.
+        #: Messages for the caller to log, newest last.
         self.notices: deque[str] = deque(maxlen=_MAX_NOTICES)
         self._rng = rng
         self._max_jobs = max_jobs
@@ -205,17 +210,17 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._job_class = job_class
         self._abilities: dict[bytes, int | None] = {}
         self._client_id: bytes | None = None
-        # Timers are those of links; of servers, to connect to again; of Waits of senders, and of
-        # (_STALL, link) where there are some; of _POLL, _OUTAGE and _DRAIN.
+        # The keys of the timers are links (the end of a phase), servers (the next connection),
+        # Waits of `send`, (_STALL, link) for a link with such Waits, _POLL, _OUTAGE and _DRAIN.
         self._turns: deque[WorkerLink] = deque()
-        # Grabs that keep a slot.
+        # Number of grabs that occupy a slot.
         self._grabs = 0
-        # Jobs that keep a slot; those of them that nobody has taken.
+        # Jobs that occupy a slot, and those that the caller has not taken yet.
         self._jobs: set[WorkerJob] = set()
         self._ready: deque[WorkerJob] = deque()
         self._stream: WorkStream | None = None
         self._life = WorkerLife.IDLE
-        # The servers that may still be the first to be reached since `work` began; None after that.
+        # The servers that have not failed since `work` began; None once a server was reached.
         self._untried: set[Server] | None = None
         # Servers that do not know GRAB_JOB_UNIQ.
         self._old_servers: set[Server] = set()
@@ -228,7 +233,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             Error: self._on_error,
             Unanswered: self._on_echo_res,
         }
-        # What happens to a link whose phase takes too long.
+        # Callbacks for links whose phase has timed out.
         self._too_long: dict[Phase, Callable[[WorkerLink, float], None]] = {
             GRABBING: self._on_late,
             Phase.LATE: self._on_unanswered,
@@ -246,13 +251,13 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         """True once `close` was called."""
         return self._life is WorkerLife.CLOSED
 
-    # The caller's side: what it can do.
+    # The caller's side: abilities.
 
     def register(self, now: float, function: bytes, timeout: float | None) -> None:
-        """Take jobs of `function`; `timeout` is how many seconds one may take, None for any.
+        """Accept jobs of `function`, with a time limit of `timeout` seconds (None: no limit).
 
         Raises:
-            TypeError, ValueError: Servers do not take such a timeout.
+            TypeError, ValueError: Servers do not accept such a timeout.
         """
         seconds = check_timeout(timeout)
         milliseconds = None if seconds is None else math.ceil(seconds * 1000)
@@ -261,12 +266,12 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._tell_abilities(now)
 
     def unregister(self, now: float, function: bytes) -> None:
-        """Take no more jobs of `function`; those that are there are done first."""
+        """Stop accepting jobs of `function`. The current ones are finished first."""
         self._abilities.pop(function, None)
         self._tell_abilities(now)
 
     def set_client_id(self, client_id: bytes) -> None:
-        """Be known by `client_id` in the servers' lists of workers."""
+        """Set the name of this worker in the servers' lists of workers."""
         self._client_id = client_id
         for link in self.pool.links():
             if link.is_up:
@@ -277,15 +282,15 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def work(
         self, now: float, wake: Callable[[], Any], *, timeout: float | None = None
     ) -> WorkStream:
-        """Begin to work.
+        """Start working.
 
         Args:
             now: The time.
-            wake: Called when there is news, or when the work is over.
-            timeout: Seconds without any event after which `wake` is called all the same, or None.
+            wake: Called for each update, and when the work is over.
+            timeout: Seconds without any event after which `wake` is called nevertheless, or None.
 
         Returns:
-            The stream. It is refused if the engine is closed, or works already.
+            The stream. The engine refuses the call if it is closed or is working already.
         """
         stream = WorkStream(wake, timeout)
         if self.closed:
@@ -308,9 +313,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         return stream
 
     def next_job(self, now: float) -> WorkerJob | None:
-        """The next job to do, or None; then the stream is ready again when there is news.
+        """Remove and return the next job, or return None.
 
-        So it is already behind the last job: who has that need not ask for another one until then.
+        After None, the stream becomes ready at the next update. This also applies after the last
+        job in the queue, so the caller need not call again before that update.
         """
         while self._ready:
             job = self._ready.popleft()
@@ -336,21 +342,22 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         timeout: float | None = None,
         done: bool = False,
     ) -> Wait:
-        """Send a packet about a job; the Wait is done when there is room for another.
+        """Send a packet about a job. The Wait is done when there is room for another packet.
 
         Args:
             now: The time.
             wake: Called once, when the Wait is done.
             job: The job.
-            event: The packet, a WORK_*.
+            event: The WORK_* packet.
             timeout: Seconds after which the Wait is done in any case, or None.
-            done: True to call `job_done` as well if `event` ends the job. Then the result and the
-                next GRAB_JOB are written together.
+            done: True to call `job_done` as well if `event` ends the job. The result and the next
+                GRAB_JOB are then written together.
 
         Returns:
-            The Wait. It is refused with InvalidWorkerState if the job has ended, or is another
-            worker's; with ConnectionError if its connection was lost, so the server gives the job
-            to another worker; and with LocalProtocolError if servers do not take such a packet.
+            The Wait. The engine refuses the call with InvalidWorkerState if the job has ended or
+            belongs to another worker, and with LocalProtocolError if servers do not accept such a
+            packet. It refuses with ConnectionError if the job's connection was lost, since the
+            server then gives the job to another worker.
         """
         wait = Wait(deadline_of(now, timeout), wake)
         if job.ended:
@@ -391,7 +398,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         return wait
 
     def job_done(self, now: float, job: WorkerJob, *, go_on: bool = True) -> None:
-        """The caller is done with `job`. If it has not ended, it fails.
+        """Release the slot of `job`. If the job has not ended, fail it.
 
         Args:
             now: The time.
@@ -413,17 +420,18 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._check_end()
 
     def has_jobs(self) -> bool:
-        """Whether there is a job that somebody is not done with."""
+        """Return True if any job still occupies a slot."""
         return bool(self._jobs)
 
     def stop(self, now: float, *, timeout: float | None = None) -> None:
-        """Let the work be over as soon as the jobs that are there are done.
+        """End the work as soon as the current jobs are done.
 
-        If nobody works, the next `work` is over at once.
+        If the worker is idle, the next `work` ends at once.
 
         Args:
             now: The time.
-            timeout: Seconds to wait for the jobs; then connections are closed. None for any.
+            timeout: Seconds to wait for the jobs before closing the connections. None waits
+                forever.
         """
         if self._stream is None:
             if self._life is not WorkerLife.CLOSED:
@@ -439,7 +447,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._check_end()
 
     def end_work(self, now: float) -> None:
-        """The caller of `work` has returned from it, for whatever reason: close what is open."""
+        """Close all links, because the caller of `work` has returned for any reason."""
         self._stream = None
         if self._life in (WORKING, WorkerLife.STOPPING):
             self._turn(WorkerLife.IDLE)
@@ -452,7 +460,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._jobs.clear()
 
     def release(self, wait: Wait, now: float) -> None:
-        """The caller of `wait` is no longer blocked, for whatever reason; `work` is over then."""
+        """Forget `wait`, because its caller has stopped waiting. If it is from `work`, end that."""
         if wait is self._stream:
             self.end_work(now)
         self._waits.discard(wait)
@@ -462,7 +470,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
                 link.waits.remove(wait)
 
     def close(self, now: float) -> None:
-        """Close all connections at once; the work is over, and there will be no more."""
+        """Close all connections at once and end the work permanently."""
         self._turn(WorkerLife.CLOSED)
         stream = self._stream
         self.end_work(now)
@@ -479,7 +487,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     # The transport side, in.
 
     def receive_data(self, link: WorkerLink, data: bytes, now: float) -> None:
-        """The server of `link` has sent `data`."""
+        """Process the bytes `data`, received on `link`."""
         if not link.alive:
             return
         link.connection.receive_data(data)
@@ -498,7 +506,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._news(active=True)
 
     def handle_timeout(self, now: float) -> None:
-        """It is `now`: whatever is due happens."""
+        """Process the deadlines that have passed at `now`."""
         self._timers.expire(now)
         self._grab_more(now)
 
@@ -508,11 +516,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         return self.pool.links()
 
     def _is_due(self, link: WorkerLink, now: float) -> bool:
-        # Calls that wait to send more have a timer of their own.
+        # A link on which a `send` is pending has a timer of its own.
         return bool(link.waits) or super()._is_due(link, now)
 
     def links_to_write(self) -> Iterable[WorkerLink]:
-        """The open links on which there is something to send."""
+        """Return the links that have bytes to send."""
         return [link for link in self.pool.links() if link.unsent]
 
     def data_to_send(self, link: WorkerLink, now: float) -> bytes:
@@ -549,7 +557,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._timers.cancel(_OUTAGE)  # Nor is it yet while jobs of lost links keep all slots.
 
     def _reach(self) -> None:
-        """There is a server that works."""
+        """Note that a server was reached."""
         self._untried = None
         self._timers.cancel(_OUTAGE)
 
@@ -593,14 +601,14 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._give_up()
 
     def _on_drained(self, _: str, now: float) -> None:
-        """The time to finish jobs is over."""
+        """Close all links, since the time to finish jobs is over."""
         for link in self.pool.links():
             self._close(link, TimeoutError("the time to finish its jobs is over"), now)
         self._jobs.clear()
         self._check_end()
 
     def _give_up(self) -> None:
-        """No server can be reached: the work is over."""
+        """End the work with an error, since no server can be reached."""
         stream = self._stream
         assert stream is not None
         stream.error = self.pool.unavailable()
@@ -611,7 +619,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _enter(
         self, link: WorkerLink, phase: Phase, now: float, seconds: float | None = None
     ) -> None:
-        """Put `link` into `phase`, for at most `seconds` if given."""
+        """Put `link` into `phase`, for at most `seconds` if this is given."""
         self._grabs += link.grabs * ((phase is GRABBING) - (link.phase is GRABBING))
         link.phase = turn(PHASES, link.phase, phase)
         link.since = now
@@ -648,7 +656,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if not link.is_up:
             self._close(link, ConnectionError("the worker stops"), now)
         elif link.phase in _ASKING:
-            # The answer might be a job, which would be lost if the link were closed now.
+            # The answer might be a job, and closing the link now would lose it.
             self._enter(link, Phase.LAST_GRAB, now, _LAST_ANSWER)
         elif link.jobs:
             self._enter(link, RESTING, now)
@@ -688,13 +696,13 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._news(active=False)
 
     def _forget_turns(self) -> None:
-        """No link is to grab any more, and no server to be connected to."""
+        """Cancel all pending grabs and connection attempts."""
         self._turns.clear()
         self._timers.cancel(_OUTAGE)
         for server in self.pool.servers:
             self._timers.cancel(server)
 
-    # Those who wait to send more.
+    # Calls that wait to send more.
 
     def _end_waits(self, link: WorkerLink) -> None:
         self._timers.cancel((_STALL, link))
@@ -712,12 +720,12 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._grab_more(now)
 
     def _sync_abilities(self, link: WorkerLink, now: float) -> None:
-        """Tell the server of `link` what has changed, as far as that can be done now."""
+        """Send the changed abilities to the server of `link`, as far as the phase allows."""
         wanted, registered = self._abilities, link.registered
         if registered == wanted or link.phase is Phase.LEAVING:
             return
         for function in [f for f in registered if registered[f] != wanted.get(f, -1)]:
-            # gearmand takes the jobs of a function away with it
+            # On CANT_DO, gearmand takes the worker's current jobs of that function away
             # (recording 21_cant_do_while_holding).
             held = any(job.wire_task == function for job in link.jobs)
             if not held and link.phase not in _ASKING:
@@ -730,26 +738,26 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
                 self._send(link, CanDo(function))
             else:
                 self._send(link, CanDoTimeout(function, b"%d" % limit))
-        # A job that is queued already does not wake anybody.
+        # gearmand sends no NOOP for jobs that are already queued.
         if new and link.phase in (RESTING, Phase.ASLEEP, Phase.PAUSING):
             self._enqueue(link, now)
 
     # Grabbing and sleeping.
 
     def _may_grab(self, link: WorkerLink) -> bool:
-        # As long as a job keeps CANT_DO back, another grab could bring one more of the same.
+        # While a current job delays CANT_DO, another grab could yield another job of that function.
         return (
             self._life is WORKING and bool(link.registered) and link.registered == self._abilities
         )
 
     def _go_on(self, link: WorkerLink, now: float) -> None:
-        """Tell the server of `link` what has changed, and let it grab if nothing is in the way."""
+        """Send the changed abilities to the server of `link`, and queue the link to grab."""
         self._sync_abilities(link, now)
         if link.phase is RESTING:
             self._enqueue(link, now)
 
     def _enqueue(self, link: WorkerLink, now: float) -> None:
-        """`link` wants to grab when it is its turn."""
+        """Queue `link` to grab when its turn arrives."""
         if self._may_grab(link):
             self._enter(link, QUEUED, now)
             self._turns.append(link)
@@ -859,8 +867,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if moved != (handed, acknowledged):
             self._watch_stall(link, now)
             return
-        # A socket becomes writable when half of its send buffer is empty. Without measurements, no
-        # progress is visible before that.
+        # A socket becomes writable when half of its send buffer is empty. Without measurements, the
+        # engine sees no progress before that.
         hidden = min(handed - link.confirmed_bytes, MAX_HIDDEN) if acknowledged < 0 else 0
         deadline = since + _STALLED + hidden / RATE
         if deadline > now:
@@ -871,4 +879,4 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
 
 def _nothing() -> None:
-    """A `wake` for a Wait that nobody waits for."""
+    """Do nothing, as the `wake` of a Wait without a caller."""
