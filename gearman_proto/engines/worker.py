@@ -210,8 +210,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._job_class = job_class
         self._abilities: dict[bytes, int | None] = {}
         self._client_id: bytes | None = None
-        # The keys of the timers are links (the end of a phase), servers (the next connection),
-        # Waits of `send`, (_STALL, link) for a link with such Waits, _POLL, _OUTAGE and _DRAIN.
+        # The keys of the timers are links (connect timeout or end of a phase), servers (the next
+        # connection), Waits of `send`, (_STALL, link) for a link with such Waits, _POLL, _OUTAGE
+        # and _DRAIN.
         self._turns: deque[WorkerLink] = deque()
         # Number of grabs that occupy a slot.
         self._grabs = 0
@@ -696,7 +697,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._news(active=False)
 
     def _forget_turns(self) -> None:
-        """Cancel all pending grabs and connection attempts."""
+        """Cancel all queued grabs, scheduled reconnections, and the outage timer."""
         self._turns.clear()
         self._timers.cancel(_OUTAGE)
         for server in self.pool.servers:
