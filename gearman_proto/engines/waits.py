@@ -5,8 +5,8 @@ phase, the server accepts each request with JOB_CREATED, or the request fails. I
 each request ends. A call with `accepted_only` skips the second phase. If a request fails in the
 first phase, the wait is done after that phase, since the call is going to raise an error.
 
-Each request holds the waits to notify (`request._gm_waits`), so the engine never scans all requests.
-Only a deadline, a failure or a cancelled caller makes it iterate over the requests of a wait, once.
+Each request holds the waits to notify, so the engine never scans all requests. Only a deadline, a
+failure or a cancelled caller makes it iterate over the requests of a wait, once.
 
 A Stream is a RequestsWait that wakes its caller for each update.
 
