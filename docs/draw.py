@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import gearman_proto
-from gearman_proto.engines.accepted import SERVER_LIVES
 from gearman_proto.engines.base import LINK_STATES
-from gearman_proto.engines.phases import (
+from gearman_proto.engines.server.links import SERVER_LIVES
+from gearman_proto.engines.worker.phases import (
     PHASES,
     WORKER_LIVES,
 )

@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
-from gearman_proto.engines import client as client_module
 from gearman_proto.engines.base import LinkState
-from gearman_proto.engines.queries import Probe, StatusWait
+from gearman_proto.engines.client import engine as client_module
+from gearman_proto.engines.client.queries import Probe, StatusWait
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.errors import GearmanError, InvalidClientState, LocalProtocolError
+from gearman_proto.jobs.batch import Supply
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import next_update
 from gearman_proto.jobs.submitting import make_requests, prepare
-from gearman_proto.jobs.supply import Supply
 from gearman_proto.wire.packets import (
     EchoReq,
     EchoRes,
@@ -56,8 +56,8 @@ from .worlds import ClientWorld, packed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto.engines.client import ClientEngine
-    from gearman_proto.engines.clientlink import ClientLink
+    from gearman_proto.engines.client.engine import ClientEngine
+    from gearman_proto.engines.client.link import ClientLink
     from gearman_proto.jobs.request import GearmanJobRequest
 
 #: The exceptions that a call of the caller's side can raise.

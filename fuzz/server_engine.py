@@ -21,7 +21,7 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.engines.server import _FEW_BYTES, ServerEngine
+from gearman_proto.engines.server.engine import _FEW_BYTES, ServerEngine
 from gearman_proto.errors import LocalProtocolError
 from gearman_proto.wire.packets import (
     BY_NUMBER,

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import text
 from gearman_proto.address import parse_address, parse_host_list
-from gearman_proto.engines.server_commands import Listing, reply
+from gearman_proto.engines.server.commands import Listing, reply
 from gearman_proto.errors import RemoteProtocolError, ServerError
-from gearman_proto.foreign import shown
 from gearman_proto.names import to_text
+from gearman_proto.printable import shown
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.packets import (
     Role,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.engines.phases import WorkerLife
+from gearman_proto.engines.worker.phases import WorkerLife
 from gearman_proto.errors import (
     ConnectionError,
     GearmanError,
@@ -46,7 +46,7 @@ from .program import FROM_SERVER, Program
 from .worlds import WorkerWorld, packed
 
 if TYPE_CHECKING:
-    from gearman_proto.engines.worker import WorkerEngine
+    from gearman_proto.engines.worker.engine import WorkerEngine
     from gearman_proto.jobs.job import WorkerJob
 
 #: The exceptions that a call of the caller's side can raise.

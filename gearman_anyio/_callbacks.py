@@ -19,8 +19,8 @@ import anyio.from_thread
 import anyio.to_thread
 
 from gearman_proto import ConnectionError
-from gearman_proto.engines.driving import THREAD_AGAIN
-from gearman_proto.engines.outcomes import ForkGuard
+from gearman_proto.engines.driver import THREAD_AGAIN
+from gearman_proto.engines.worker.outcomes import ForkGuard
 from gearman_proto.surface.worker import logger
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Generic, Protocol
 import anyio
 import anyio.lowlevel
 
-from gearman_proto.engines.driving import W_
+from gearman_proto.engines.driver import W_
 
 if TYPE_CHECKING:
     from collections.abc import Callable

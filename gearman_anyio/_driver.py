@@ -49,7 +49,7 @@ import anyio
 import anyio.lowlevel
 
 from gearman_proto import Close, Connect, ConnectionError
-from gearman_proto.engines.driving import E_, LISTEN_AGAIN, READ_SIZE, BaseDriver
+from gearman_proto.engines.driver import E_, LISTEN_AGAIN, READ_SIZE, BaseDriver
 from gearman_proto.handlers import is_from_handler, reraise_from_handler
 
 from . import _sockets
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from gearman_proto import Wait
-    from gearman_proto.engines.driving import P_, T_, W_, Method
+    from gearman_proto.engines.driver import P_, T_, W_, Method
 
     Handler: TypeAlias = Callable[[ByteStream], Coroutine[Any, Any, None]]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
-from gearman_proto.engines.driving import E_
+from gearman_proto.engines.driver import E_
 from gearman_proto.tls import make_contexts
 
 from . import _plain, _racing, _sockets, _streams

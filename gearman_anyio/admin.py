@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio.lowlevel
 
 from gearman_proto import AdminEngine, Server, constants, text
-from gearman_proto.arguments import to_seconds
+from gearman_proto.checks import to_seconds
 from gearman_proto.surface import AdminClient
 
 from ._driver import Driver

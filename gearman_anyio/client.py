@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic
 import anyio.lowlevel
 
 from gearman_proto import ClientEngine, Server, constants
-from gearman_proto.arguments import to_seconds
-from gearman_proto.engines.driving import T_
+from gearman_proto.checks import to_seconds
+from gearman_proto.engines.driver import T_
 from gearman_proto.surface.client import Client, Requests, make_job
 
 from ._callbacks import awaited

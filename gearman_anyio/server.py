@@ -16,7 +16,7 @@ import anyio.lowlevel
 from anyio.abc import SocketAttribute
 
 from gearman_proto import HostAndPort, ServerEngine, constants, surface
-from gearman_proto.engines.driving import BACKLOG
+from gearman_proto.engines.driver import BACKLOG
 from gearman_proto.tls import check_context
 
 from . import _sockets

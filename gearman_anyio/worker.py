@@ -1,8 +1,8 @@
 """The worker for trio and asyncio: python-gearman's surface on the worker engine.
 
-Each job has a task of its own in the task group that is hidden in `work`; `_gm_execute` is what
-happens to it, and `gearman_proto.engines.outcomes` decides how it ends. It starts as soon as it was
-read; only if `after_poll` is overridden, and so has a say, `work` itself is woken and starts it.
+Each job runs in its own task, in the task group that `work` hides. The task runs `_gm_execute`, and
+`gearman_proto.engines.worker.outcomes` decides how the job ends. A job starts as soon as it is
+received. Only if a subclass overrides `after_poll`, `work` itself wakes and starts it.
 """
 
 # ruff: noqa: D102 - the documentation of methods is inherited
@@ -17,8 +17,15 @@ import anyio
 import anyio.lowlevel
 
 from gearman_proto import Server, WorkerEngine, WorkerJob, constants
-from gearman_proto.arguments import to_seconds
-from gearman_proto.engines.outcomes import Ending, Happened, Watch, exc_info_of, leaves, to_send
+from gearman_proto.checks import to_seconds
+from gearman_proto.engines.worker.outcomes import (
+    Ending,
+    Happened,
+    Watch,
+    exc_info_of,
+    leaves,
+    to_send,
+)
 from gearman_proto.jobs import tracking
 from gearman_proto.jobs.results import status_event
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gearman_proto import HostSpec, ServerAddress
-    from gearman_proto.engines.worker import WorkStream
+    from gearman_proto.engines.worker.engine import WorkStream
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.packets import PacketEvent
 

@@ -7,6 +7,14 @@ which decide everything that a client, a worker or a job server has to decide; s
 
 from __future__ import annotations
 
+from gearman_proto.engines.client.engine import ClientEngine
+from gearman_proto.engines.client.link import ClientLink
+from gearman_proto.engines.server.engine import ServerEngine
+from gearman_proto.engines.server.links import ServerLink
+from gearman_proto.engines.servers import Server
+from gearman_proto.engines.worker.engine import WorkerEngine
+from gearman_proto.engines.worker.phases import WorkerLink
+
 from . import constants, errors, surface
 from ._version import __version__
 from .address import HostAndPort, HostSpec, ServerAddress, parse_address, parse_host_list
@@ -20,16 +28,9 @@ from .constants import (
     PRIORITY_LOW,
     PRIORITY_NONE,
 )
-from .engines.accepted import ServerLink
 from .engines.admin import AdminEngine, AdminLink, Question
 from .engines.base import Action, Close, Connect, Engine, StopListening
-from .engines.client import ClientEngine
-from .engines.clientlink import ClientLink
-from .engines.phases import WorkerLink
-from .engines.pool import Server
-from .engines.server import ServerEngine
 from .engines.waits import Stream, Wait
-from .engines.worker import WorkerEngine
 from .errors import (
     ArgumentTypeError,
     ArgumentValueError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING, Any, Final
 
-from .foreign import shown
+from .printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

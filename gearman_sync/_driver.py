@@ -63,13 +63,13 @@ import weakref
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic
 
 from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError, ServerAddress
-from gearman_proto.engines.driving import E_, W_, BaseDriver
+from gearman_proto.engines.driver import E_, W_, BaseDriver
 from gearman_proto.handlers import is_from_handler, reraise_from_handler
 
+from ._leader import Bell, Lock, Turns, sleep_until
 from ._poller import Listener, Poller
 from ._selector import READ, WRITE
 from ._transport import OPEN, Transport
-from ._turns import Bell, Lock, Turns, sleep_until
 
 if TYPE_CHECKING:
     import socket
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import Wait
-    from gearman_proto.engines.driving import P_, T_, Method
+    from gearman_proto.engines.driver import P_, T_, Method
     from gearman_proto.engines.racing import LastGood
 
 logger: Final = logging.getLogger("gearman")

@@ -19,7 +19,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.engines.driving import LISTEN_AGAIN
+from gearman_proto.engines.driver import LISTEN_AGAIN
 from gearman_proto.errors import ConnectionError
 from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.records import record

@@ -17,14 +17,14 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from gearman_proto.engines.driving import READ_SIZE
+from gearman_proto.engines.driver import READ_SIZE
 from gearman_proto.engines.racing import Race
 from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.keepalive import socket_options, unacknowledged
 
+from ._leader import ignoring
 from ._selector import READ, WRITE
 from ._threads import start_thread
-from ._turns import ignoring
 
 try:
     import fcntl

@@ -22,8 +22,8 @@ from typing import Final
 
 from gearman_proto.handlers import reraise_from_handler
 
+from ._leader import ignoring
 from ._transport import QuietSocket
-from ._turns import ignoring
 
 
 def _quiet(sock: socket.socket) -> QuietSocket:

@@ -8,7 +8,7 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto import AdminEngine, InvalidAdminClientState, Server, text
-from gearman_proto.arguments import to_seconds
+from gearman_proto.checks import to_seconds
 from gearman_proto.surface import AdminClient
 from gearman_proto.tls import make_contexts
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto import ClientEngine, InvalidClientState, Server, constants
-from gearman_proto.arguments import to_seconds
+from gearman_proto.checks import to_seconds
 from gearman_proto.surface.client import Client, Requests, make_job
 from gearman_proto.tls import make_contexts
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Stream
-    from gearman_proto.engines.driving import P_, Method
+    from gearman_proto.engines.driver import P_, Method
 
 
 class GearmanClient(Client[Server, SSLContext], Opened):

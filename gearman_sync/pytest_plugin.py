@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gearman_proto.address import HostAndPort
-    from gearman_sync.testing import WorkerUnderTest
+
+    from .testing import WorkerUnderTest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,13 +14,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import GearmanError, HostAndPort, ServerEngine, surface
-from gearman_proto.arguments import to_seconds
-from gearman_proto.engines.driving import BACKLOG
+from gearman_proto.checks import to_seconds
+from gearman_proto.engines.driver import BACKLOG
 from gearman_proto.tls import check_context
 
 from ._driver import Driver, chance
+from ._leader import sleep_until
 from ._opened import load_ssl
-from ._turns import sleep_until
 
 if TYPE_CHECKING:
     import ssl

@@ -1,8 +1,8 @@
 """The blocking worker: python-gearman's surface on the worker engine.
 
-The thread that calls `work` polls the servers and, with one slot, runs the callbacks as well. With
-several slots the callbacks run in a pool of threads, and what they send is written by themselves.
-Either way `_gm_execute` runs a job, and `gearman_proto.engines.outcomes` decides how it ends.
+The thread that calls `work` polls the servers. With one slot, it also runs the callbacks. With
+several slots, a pool of threads runs the callbacks and sends their packets. In both cases,
+`_gm_execute` runs a job, and `gearman_proto.engines.worker.outcomes` decides how it ends.
 """
 
 # ruff: noqa: D102 - the documentation of methods is inherited
@@ -17,8 +17,8 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto import InvalidWorkerState, Server, WorkerEngine, WorkerJob
-from gearman_proto.arguments import to_seconds
-from gearman_proto.engines.outcomes import (
+from gearman_proto.checks import to_seconds
+from gearman_proto.engines.worker.outcomes import (
     Ending,
     ForkGuard,
     Happened,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import ServerAddress
-    from gearman_proto.engines.worker import WorkStream
+    from gearman_proto.engines.worker.engine import WorkStream
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.packets import PacketEvent
 

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 # it.
 LAYERS: Final = {
     "drivers": (
-        ("gearman_proto/engines/driving.py", "gearman_sync/_driver.py", "gearman_anyio/_driver.py"),
+        ("gearman_proto/engines/driver.py", "gearman_sync/_driver.py", "gearman_anyio/_driver.py"),
         ("tests/engines/test_driving.py", "tests/contract", "tests/sync", "tests/anyio"),
     ),
     "engines": (("gearman_proto/engines",), ("tests/engines",)),

@@ -70,6 +70,16 @@ def trees(package: str) -> Iterator[tuple[Path, ast.Module]]:
         yield path, draw.tree_of(path)
 
 
+@pytest.mark.parametrize("wing", ["client", "worker", "server"])
+def test_wings_of_the_engines_import_no_other_wing(wing: str) -> None:
+    wings = {f"gearman_proto.engines.{name}" for name in ("client", "worker", "server")}
+    others = wings - {f"gearman_proto.engines.{wing}"}
+    for path, tree in trees(f"gearman_proto/engines/{wing}"):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith(tuple(others)), path
+
+
 def test_imports_follow_the_layers() -> None:
     graph = draw.room_graph()
     assert graph.keys() <= ARROWS.keys()

@@ -129,11 +129,11 @@ def nothing(*args: object, **options: object) -> None:
     [
         ("connection", "gearman_proto.wire.buffer.ReceiveBuffer.shrink"),
         ("client_engine", "gearman_proto.engines.waits.RequestsWait.requests_over"),
-        ("worker_engine", "gearman_proto.engines.worker.WorkerEngine._end_waits"),
-        ("server_engine", "gearman_proto.engines.server.ServerEngine._count"),
+        ("worker_engine", "gearman_proto.engines.worker.engine.WorkerEngine._end_waits"),
+        ("server_engine", "gearman_proto.engines.server.engine.ServerEngine._count"),
         ("admin_engine", "gearman_proto.engines.admin.Question.fail"),
         ("text", "fuzz.text.shown"),
-        ("differential", "gearman_proto.engines.server.ServerEngine._take_away"),
+        ("differential", "gearman_proto.engines.server.engine.ServerEngine._take_away"),
     ],
 )
 def test_corpus_detects_a_fault(target: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import selectors
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.arguments import FOR_EVER, check_seconds
+from gearman_proto.checks import FOR_EVER, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

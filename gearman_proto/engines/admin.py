@@ -27,7 +27,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count, deadline_of
+from gearman_proto.checks import check_count, deadline_of
 from gearman_proto.errors import (
     InvalidAdminClientState,
     RemoteProtocolError,
@@ -40,7 +40,7 @@ from gearman_proto.wire.text import DEFAULT_MAX_REPLY_SIZE, Command, Reply
 
 from .base import Close
 from .connecting import ConnectingEngine, OutgoingLink, server_error
-from .pool import Server
+from .servers import Server
 from .waits import Wait
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_seconds
+from gearman_proto.checks import check_seconds
 from gearman_proto.errors import ConnectionError, RemoteProtocolError, ServerError
 from gearman_proto.names import to_text
 from gearman_proto.tls import connect_timeout
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gearman_proto.address import ServerAddress
     from gearman_proto.wire.packets import Error, Role
 
-    from .pool import Server
+    from .servers import Server
 
 # Seconds of life after which the end of a connection is not one more failure in a row.
 _LASTING: Final = 5.0

@@ -19,7 +19,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gearman_proto.address import HostSpec, ServerAddress, parse_address
-from gearman_proto.arguments import check_count
+from gearman_proto.checks import check_count
 from gearman_proto.constants import (
     JOB_COMPLETE,
     JOB_CREATED,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count
+from gearman_proto.checks import check_count
 from gearman_proto.constants import JOB_UNKNOWN, PRIORITY_NONE
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 from gearman_proto.names import check_name, to_text, to_wire
@@ -16,9 +16,9 @@ from gearman_proto.wire import packets as events
 from gearman_proto.wire.packets import SUBMITS
 
 from . import tracking
+from .batch import Supply
 from .encoder import NoopEncoder, encode_data
 from .request import GearmanJobRequest
-from .supply import Supply
 
 # Maximum size of a JOB_ASSIGN_UNIQ without function and data: handle and unique, whose lengths are
 # not known yet, and a NUL after each name.

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Generic
 
 from gearman_proto import constants
-from gearman_proto.arguments import to_seconds
+from gearman_proto.checks import to_seconds
 from gearman_proto.tls import parse_servers
 from gearman_proto.wire import text
 

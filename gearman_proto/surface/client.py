@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.arguments import to_seconds
-from gearman_proto.engines.queries import status_queries
+from gearman_proto.checks import to_seconds
+from gearman_proto.engines.client.queries import status_queries
+from gearman_proto.jobs.batch import Supply
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import check_requests, prepare, supply_requests
-from gearman_proto.jobs.supply import Supply
 from gearman_proto.tls import parse_servers
 
 from .base import Connected, ContextT, Iterated, ServerT, Waited
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from gearman_proto.address import HostSpec
-    from gearman_proto.engines.pool import ServerPool
-    from gearman_proto.engines.queries import Asked
+    from gearman_proto.engines.client.queries import Asked
+    from gearman_proto.engines.servers import ServerPool
     from gearman_proto.jobs.updates import JobUpdate
 
 #: A list, tuple or set of requests. What is passed in is what is returned.

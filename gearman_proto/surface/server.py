@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from gearman_proto import constants
 from gearman_proto._version import __version__
-from gearman_proto.arguments import check_count
+from gearman_proto.checks import check_count
 from gearman_proto.errors import ArgumentTypeError
 
 from .base import ContextT

@@ -7,12 +7,12 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_timeout, to_seconds
+from gearman_proto.checks import check_timeout, to_seconds
 from gearman_proto.errors import ArgumentTypeError
-from gearman_proto.foreign import shown
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.results import data_event, result_event
 from gearman_proto.names import check_client_id, check_task, to_text
+from gearman_proto.printable import shown
 from gearman_proto.tls import parse_servers
 
 from .base import Connected, ContextT, ServerT, Waited

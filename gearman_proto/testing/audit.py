@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from gearman_proto.constants import JOB_CREATED, JOB_PENDING
 from gearman_proto.engines.admin import AdminEngine
 from gearman_proto.engines.base import BaseEngine
-from gearman_proto.engines.client import ClientEngine
-from gearman_proto.engines.clientlink import ClientLink, requests_of
-from gearman_proto.engines.jobqueue import (
+from gearman_proto.engines.client.engine import ClientEngine
+from gearman_proto.engines.client.link import ClientLink, requests_of
+from gearman_proto.engines.client.queries import StatusWait
+from gearman_proto.engines.server.engine import ServerEngine
+from gearman_proto.engines.server.jobqueue import (
     ABILITY_SIZE,
     FUNCTION_SIZE,
     JOB_SIZE,
@@ -22,11 +24,9 @@ from gearman_proto.engines.jobqueue import (
     JobState,
     QueuedJob,
 )
-from gearman_proto.engines.phases import Phase
-from gearman_proto.engines.queries import StatusWait
-from gearman_proto.engines.server import ServerEngine
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
-from gearman_proto.engines.worker import MOST_GRABS, WorkerEngine
+from gearman_proto.engines.worker.engine import MOST_GRABS, WorkerEngine
+from gearman_proto.engines.worker.phases import Phase
 
 from .servers import Witness
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gearman_proto.arguments import FOR_EVER, check_seconds
+from gearman_proto.checks import FOR_EVER, check_seconds
 
 from .books import EPSILON
 from .nodes import Node

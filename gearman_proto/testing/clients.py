@@ -6,11 +6,11 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import parse_host_list
-from gearman_proto.arguments import check_type
+from gearman_proto.checks import check_type
 from gearman_proto.constants import DEFAULT_HEARTBEAT
 from gearman_proto.engines.admin import AdminEngine
-from gearman_proto.engines.client import ClientEngine
-from gearman_proto.engines.queries import status_queries
+from gearman_proto.engines.client.engine import ClientEngine
+from gearman_proto.engines.client.queries import status_queries
 from gearman_proto.engines.waits import Stream
 from gearman_proto.errors import ArgumentValueError, RemoteProtocolError
 from gearman_proto.jobs.encoder import NoopEncoder

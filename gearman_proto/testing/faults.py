@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.arguments import (
+from gearman_proto.checks import (
     FOR_EVER,
     check_count,
     check_number,

@@ -11,7 +11,7 @@ import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import ServerAddress
-from gearman_proto.arguments import check_callable, check_type
+from gearman_proto.checks import check_callable, check_type
 from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, MAX_UNIQUE_SIZE
 from gearman_proto.errors import ConnectionError, InvalidWorkerState
 from gearman_proto.jobs import tracking

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from gearman_proto.arguments import FOR_EVER, check_seconds, check_type
+from gearman_proto.checks import FOR_EVER, check_seconds, check_type
 from gearman_proto.errors import ArgumentValueError
 
 from .audit import audit, audit_idle, audit_quiet

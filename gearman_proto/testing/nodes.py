@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.arguments import check_callable
+from gearman_proto.checks import check_callable
 from gearman_proto.engines.base import Close, Connect
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gearman_proto.arguments import check_type
+from gearman_proto.checks import check_type
 from gearman_proto.errors import ArgumentValueError
 from gearman_proto.wire.packets import HEADER, MAGIC_REQUEST, Event, PacketEvent, TextLine
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from gearman_proto.arguments import check_callable, check_count, check_type
+from gearman_proto.checks import check_callable, check_count, check_type
 from gearman_proto.constants import DEFAULT_MAX_PACKET_SIZE, MAX_BODY_SIZE
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 from gearman_proto.records import hidden, record

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.arguments import check_callable, check_count, check_number
+from gearman_proto.checks import check_callable, check_count, check_number
 
 from .parsers import MakeParser, Outcome, check_bytes, parse
 

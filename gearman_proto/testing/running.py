@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gearman_proto.address import parse_address
-from gearman_proto.arguments import FOR_EVER, check_seconds
+from gearman_proto.checks import FOR_EVER, check_seconds
 from gearman_proto.errors import ArgumentTypeError
 
 from .runs import JobRun, Recorder, raise_error

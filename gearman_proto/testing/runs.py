@@ -18,7 +18,7 @@ import inspect
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.engines.phases import Phase
+from gearman_proto.engines.worker.phases import Phase
 from gearman_proto.records import record
 from gearman_proto.tls import parse_servers
 

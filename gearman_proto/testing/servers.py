@@ -11,9 +11,9 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from gearman_proto.constants import DEFAULT_JOB_RETRIES, PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
-from gearman_proto.engines.jobqueue import Function, JobState, QueuedJob
-from gearman_proto.engines.server import ServerEngine
-from gearman_proto.engines.server_commands import Listing, reply
+from gearman_proto.engines.server.commands import Listing, reply
+from gearman_proto.engines.server.engine import ServerEngine
+from gearman_proto.engines.server.jobqueue import Function, JobState, QueuedJob
 from gearman_proto.wire.packets import SUBMITS
 
 from .books import EPSILON
@@ -22,7 +22,7 @@ from .nodes import Node
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto.engines.accepted import ServerLink
+    from gearman_proto.engines.server.links import ServerLink
 
     from .simulation import Simulation
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from gearman_proto.arguments import check_callable, check_count
+from gearman_proto.checks import check_callable, check_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from gearman_proto.arguments import FOR_EVER, check_callable, check_seconds
+from gearman_proto.checks import FOR_EVER, check_callable, check_seconds
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 
 from .books import Books

@@ -11,7 +11,7 @@ import struct
 from collections import deque
 from typing import Final
 
-from gearman_proto.arguments import check_count
+from gearman_proto.checks import check_count
 from gearman_proto.wire.packets import (
     BY_NUMBER,
     HEADER,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto.address import parse_host_list
-from gearman_proto.arguments import (
+from gearman_proto.checks import (
     FOR_EVER,
     check_callable,
     check_seconds,
@@ -14,8 +14,8 @@ from gearman_proto.arguments import (
     check_type,
 )
 from gearman_proto.constants import DEFAULT_LOOK_AGAIN
-from gearman_proto.engines.outcomes import Happened, to_send
-from gearman_proto.engines.worker import WorkerEngine
+from gearman_proto.engines.worker.engine import WorkerEngine
+from gearman_proto.engines.worker.outcomes import Happened, to_send
 from gearman_proto.errors import ServerUnavailable
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
@@ -35,7 +35,7 @@ from .servers import ServerNode
 from .simulation import SimulationError
 
 if TYPE_CHECKING:
-    from gearman_proto.engines.worker import WorkStream
+    from gearman_proto.engines.worker.engine import WorkStream
     from gearman_proto.jobs.job import WorkerJob
 
     from .books import Execution

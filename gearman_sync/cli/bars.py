@@ -26,8 +26,8 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from gearman_proto.foreign import shown
 from gearman_proto.names import to_text
+from gearman_proto.printable import shown
 
 from . import exits
 from .output import flush, write, write_errors

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.constants import DEFAULT_MAX_PACKET_SIZE
 from gearman_proto.errors import GearmanError, SubmitError
-from gearman_proto.foreign import shown
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests
+from gearman_proto.printable import shown
 from gearman_sync import JOB_UNKNOWN, GearmanClient
-from gearman_sync._turns import sleep_until
+from gearman_sync._leader import sleep_until
 
 from . import exits
 from .bars import Bars

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from gearman_proto.foreign import shown
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.names import to_wire
+from gearman_proto.printable import shown
 
 from . import exits
 from .bars import Bars

@@ -27,8 +27,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gearman_proto.errors import GearmanError
-from gearman_proto.foreign import shown
-from gearman_sync._turns import sleep_until
+from gearman_proto.printable import shown
+from gearman_sync._leader import sleep_until
 
 from . import exits
 from .board import Board, Order, Row, Site, sparkline

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import gearman_sync.worker
 from gearman_proto import WorkerEngine
-from gearman_proto.arguments import deadline_of
+from gearman_proto.checks import deadline_of
 from gearman_proto.errors import ConnectionError, ServerUnavailable
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS
 from gearman_sync._driver import Call
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from gearman_proto import HostSpec, Server
-    from gearman_proto.engines.worker import WorkStream
+    from gearman_proto.engines.worker.engine import WorkStream
 
     from .connection import GearmanConnection
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gearman_proto.arguments import check_callable, check_count, check_type
+from gearman_proto.checks import check_callable, check_count, check_type
 from gearman_proto.testing.matching import Wanted, matcher
 from gearman_proto.wire.packets import Event
 

@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from gearman_proto.arguments import check_callable, check_type
+from gearman_proto.checks import check_callable, check_type
 
 from .proxied import KINDS, Proxied
 from .sockets import check_buffer, host_and_port, linger_not, listening_socket, set_buffers

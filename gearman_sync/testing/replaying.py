@@ -19,7 +19,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.arguments import check_type
+from gearman_proto.checks import check_type
 from gearman_proto.testing.packing import pack_event
 from gearman_proto.testing.units import Cutter
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, EchoReq, EchoRes

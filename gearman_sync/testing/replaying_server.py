@@ -17,7 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto import NEED_DATA, Connection, Role
-from gearman_proto.arguments import check_type
+from gearman_proto.checks import check_type
 from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.testing.matching import shortened
 from gearman_proto.testing.units import Cutter

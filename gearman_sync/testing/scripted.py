@@ -37,7 +37,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
-from gearman_proto.arguments import check_callable
+from gearman_proto.checks import check_callable
 from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.testing.matching import shortened
 from gearman_proto.wire.packets import (

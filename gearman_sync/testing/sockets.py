@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.address import parse_address
-from gearman_proto.arguments import FOR_EVER, check_count, check_seconds, check_type
+from gearman_proto.checks import FOR_EVER, check_count, check_seconds, check_type
 
 if TYPE_CHECKING:
     from gearman_proto.address import HostSpec

@@ -37,7 +37,7 @@ import enum
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.arguments import (
+from gearman_proto.checks import (
     FOR_EVER,
     check_count,
     check_number,

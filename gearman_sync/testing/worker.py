@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gearman_proto import Role
-from gearman_proto.arguments import check_callable, check_type
+from gearman_proto.checks import check_callable, check_type
 from gearman_proto.wire.packets import (
     CanDo,
     Event,

@@ -21,8 +21,8 @@ import sniffio
 import trio
 
 import gearman_anyio as gearman
-from gearman_proto.engines.phases import Phase
 from gearman_proto.engines.waits import Stream
+from gearman_proto.engines.worker.phases import Phase
 from tests.support import PATIENCE, deadlines_of
 
 from .conftest import open_sockets

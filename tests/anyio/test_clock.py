@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import gearman_anyio as gearman
 from gearman_anyio import GearmanClient, GearmanJobRequest, GearmanWorker, JobServer, WorkerJob
 from gearman_anyio.testing import virtual_clock
-from gearman_proto.engines.jobqueue import FUNCTION_SIZE
+from gearman_proto.engines.server.jobqueue import FUNCTION_SIZE
 from gearman_proto.errors import ConnectionError, ServerUnavailable
 from gearman_proto.wire.packets import (
     CanDo,

@@ -16,7 +16,7 @@ from anyio.abc import ByteStream, SocketAttribute
 import gearman_anyio as gearman
 from gearman_anyio import _plain
 from gearman_anyio._streams import pipe
-from gearman_proto.engines.pool import FIRST_COOL_DOWN
+from gearman_proto.engines.servers import FIRST_COOL_DOWN
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
 from gearman_proto.wire.packets import (
     JobCreated,

@@ -23,7 +23,7 @@ import gearman_anyio as gearman
 from gearman_anyio import GearmanClient, JobServer, _sockets, serve
 from gearman_anyio._streams import pipe
 from gearman_proto import NEED_DATA, Connection, Role
-from gearman_proto.engines.jobqueue import FUNCTION_SIZE
+from gearman_proto.engines.server.jobqueue import FUNCTION_SIZE
 from gearman_proto.wire.packets import (
     MAGIC_REQUEST,
     CanDo,

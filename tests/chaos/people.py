@@ -19,7 +19,7 @@ import anyio
 import gearman_anyio
 import gearman_sync
 from gearman_proto import GearmanJob, GearmanJobRequest, constants
-from gearman_proto.engines.pool import LONGEST_COOL_DOWN
+from gearman_proto.engines.servers import LONGEST_COOL_DOWN
 from gearman_proto.errors import (
     ExceededConnectionAttempts,
     InvalidWorkerState,

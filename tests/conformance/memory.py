@@ -7,9 +7,9 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import parse_host_list
-from gearman_proto.engines.client import ClientEngine
-from gearman_proto.engines.outcomes import Happened, to_send
-from gearman_proto.engines.worker import WorkerEngine
+from gearman_proto.engines.client.engine import ClientEngine
+from gearman_proto.engines.worker.engine import WorkerEngine
+from gearman_proto.engines.worker.outcomes import Happened, to_send
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.testing.memory import World

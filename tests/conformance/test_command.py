@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from gearman_proto.engines.server import ServerEngine
+from gearman_proto.engines.server.engine import ServerEngine
 from gearman_proto.testing.conformance.case import PROFILES
 from gearman_proto.testing.conformance.suites import SUITES
 from gearman_proto.wire.packets import EchoRes

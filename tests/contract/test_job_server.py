@@ -196,7 +196,7 @@ async def test_shutdown_and_what_is_unread(
 ) -> None:
     """It is still sent to those who read it; and others are not waited for for long."""
     if not reads:
-        monkeypatch.setattr("gearman_proto.engines.server._LAST_WORDS", 0.1)
+        monkeypatch.setattr("gearman_proto.engines.server.engine._LAST_WORDS", 0.1)
     server = await started(kit)
     link = await kit.blocking(lambda: connect(server, receive_buffer=4096))
     await kit.blocking(link.send, EchoReq(bytes(20 * MB)))

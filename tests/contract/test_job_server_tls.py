@@ -233,7 +233,7 @@ async def test_silent_handshakes_delay_nobody(
 ) -> None:
     server = await started(kit, tls_certificates)
     with monkeypatch.context() as hurry:
-        hurry.setattr("gearman_proto.engines.server._HANDSHAKE", 2.0)
+        hurry.setattr("gearman_proto.engines.server.engine._HANDSHAKE", 2.0)
         silent = [await kit.blocking(peers.plain, server) for _ in range(20)]
         await kit.eventually(lambda: len(server._gm_driver.engine.links) == len(silent))
     for sock in silent:

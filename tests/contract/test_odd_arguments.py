@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from gearman_proto import GearmanError, GearmanJob, GearmanJobRequest, InvalidClientState
-from gearman_proto.arguments import to_seconds
+from gearman_proto.checks import to_seconds
 from gearman_proto.constants import JOB_CREATED
 from tests.support import odd
 

@@ -18,8 +18,8 @@ import trio
 import gearman_anyio
 from gearman_anyio._callbacks import Host
 from gearman_proto import NoopEncoder, ServerAddress, WorkerJob, WorkerLink
-from gearman_proto.engines.outcomes import OUTCOMES, Happened, Sent, Then
-from gearman_proto.engines.pool import Server as KnownServer
+from gearman_proto.engines.servers import Server as KnownServer
+from gearman_proto.engines.worker.outcomes import OUTCOMES, Happened, Sent, Then
 
 from .kit import Hooks, Kit, Server, echo
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import JOB_CREATED
-from gearman_proto.engines.client import ClientEngine
-from gearman_proto.engines.queries import status_queries
+from gearman_proto.engines.client.engine import ClientEngine
+from gearman_proto.engines.client.queries import status_queries
 from gearman_proto.engines.waits import RequestsWait, Stream, Wait
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
@@ -42,8 +42,8 @@ from . import links
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gearman_proto.engines.clientlink import ClientLink
-    from gearman_proto.engines.queries import StatusWait
+    from gearman_proto.engines.client.link import ClientLink
+    from gearman_proto.engines.client.queries import StatusWait
     from gearman_proto.jobs.request import GearmanJobRequest
 
 #: What the wall clock of a World shows when its other clock shows 0.

@@ -19,17 +19,17 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto.engines.base import Close, LinkState, StopListening
-from gearman_proto.engines.jobqueue import (
-    ABILITY_SIZE,
-    Function,
-    JobState,
-    QueuedJob,
-)
-from gearman_proto.engines.server import (
+from gearman_proto.engines.server.engine import (
     _EPOCHS,
     _FORMER_JOBS,
     _LOOK_AT_CLOCK,
     ServerEngine,
+)
+from gearman_proto.engines.server.jobqueue import (
+    ABILITY_SIZE,
+    Function,
+    JobState,
+    QueuedJob,
 )
 from gearman_proto.testing import pack
 from gearman_proto.testing.audit import check_function, check_job, count_memory
@@ -50,7 +50,7 @@ from .harness import EPOCH
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_proto.engines.accepted import ServerLink
+    from gearman_proto.engines.server.links import ServerLink
 
 
 def raw(*events: PacketEvent) -> bytes:

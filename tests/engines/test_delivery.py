@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from gearman_proto.address import ServerAddress
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED
 from gearman_proto.engines.base import Connect
-from gearman_proto.engines.client import ClientEngine
+from gearman_proto.engines.client.engine import ClientEngine
 from gearman_proto.engines.delivery import RATE, Delivery
-from gearman_proto.engines.server import ServerEngine
-from gearman_proto.engines.worker import WorkerEngine
+from gearman_proto.engines.server.engine import ServerEngine
+from gearman_proto.engines.worker.engine import WorkerEngine
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.wire.connection import NEED_DATA, Connection

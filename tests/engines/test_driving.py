@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gearman_proto import ConnectionError
-from gearman_proto.engines.driving import BaseDriver
+from gearman_proto.engines.driver import BaseDriver
 from gearman_proto.engines.waits import Wait
 
 

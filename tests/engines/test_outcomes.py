@@ -12,7 +12,8 @@ import pytest
 
 from gearman_proto import ServerAddress
 from gearman_proto.engines.base import LinkState
-from gearman_proto.engines.outcomes import (
+from gearman_proto.engines.servers import Server
+from gearman_proto.engines.worker.outcomes import (
     OUTCOMES,
     Ending,
     ForkGuard,
@@ -26,8 +27,7 @@ from gearman_proto.engines.outcomes import (
     to_send,
     what_was_raised,
 )
-from gearman_proto.engines.phases import WorkerLink
-from gearman_proto.engines.pool import Server
+from gearman_proto.engines.worker.phases import WorkerLink
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.job import WorkerJob

@@ -10,7 +10,7 @@ import pytest
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.engines.base import LinkState
-from gearman_proto.engines.pool import FIRST_COOL_DOWN, LONGEST_COOL_DOWN
+from gearman_proto.engines.servers import FIRST_COOL_DOWN, LONGEST_COOL_DOWN
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gearman_proto.address import ServerAddress, parse_host_list
-from gearman_proto.engines.pool import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, Server, ServerPool
+from gearman_proto.engines.servers import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, Server, ServerPool
 from gearman_proto.errors import (
     ArgumentTypeError,
     ArgumentValueError,

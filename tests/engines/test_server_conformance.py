@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gearman_proto.engines.server import ServerEngine
+from gearman_proto.engines.server.engine import ServerEngine
 from gearman_proto.testing.conformance import server  # noqa: F401 - adds the cases
 from gearman_proto.testing.conformance.capabilities import CAPABILITIES
 from gearman_proto.testing.conformance.case import Verdict

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.constants import MAX_EPOCH, MAX_HANDLE_SIZE
-from gearman_proto.engines import jobqueue
-from gearman_proto.engines.accepted import ServerLink
-from gearman_proto.engines.server import ServerEngine
+from gearman_proto.engines.server import jobqueue
+from gearman_proto.engines.server.engine import ServerEngine
+from gearman_proto.engines.server.links import ServerLink
 from gearman_proto.errors import GearmanError, LocalProtocolError
 from gearman_proto.testing import pack
 from gearman_proto.wire.packets import (

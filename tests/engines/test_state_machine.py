@@ -21,8 +21,8 @@ from hypothesis.stateful import (
 )
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
-from gearman_proto.engines.clientlink import requests_of
-from gearman_proto.engines.pool import LONGEST_COOL_DOWN
+from gearman_proto.engines.client.link import requests_of
+from gearman_proto.engines.servers import LONGEST_COOL_DOWN
 from gearman_proto.engines.waits import Stream
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
 from gearman_proto.jobs.encoder import NoopEncoder

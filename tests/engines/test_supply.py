@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.engines import client
+from gearman_proto.engines.client import engine as client
 from gearman_proto.errors import GearmanError, ServerUnavailable
-from gearman_proto.jobs.supply import Supply
+from gearman_proto.jobs.batch import Supply
 from gearman_proto.wire.packets import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
 
 from .harness import Bell, World

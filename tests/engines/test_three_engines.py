@@ -36,14 +36,14 @@ from gearman_proto.constants import (
     PRIORITY_NONE,
 )
 from gearman_proto.engines.base import Close, Connect
-from gearman_proto.engines.client import ClientEngine
-from gearman_proto.engines.clientlink import ClientLink
-from gearman_proto.engines.jobqueue import JobState
-from gearman_proto.engines.phases import Phase
-from gearman_proto.engines.queries import status_queries
-from gearman_proto.engines.server import ServerEngine
+from gearman_proto.engines.client.engine import ClientEngine
+from gearman_proto.engines.client.link import ClientLink
+from gearman_proto.engines.client.queries import status_queries
+from gearman_proto.engines.server.engine import ServerEngine
+from gearman_proto.engines.server.jobqueue import JobState
 from gearman_proto.engines.waits import RequestsWait
-from gearman_proto.engines.worker import WorkerEngine
+from gearman_proto.engines.worker.engine import WorkerEngine
+from gearman_proto.engines.worker.phases import Phase
 from gearman_proto.errors import (
     ConnectionError,
     ExceededConnectionAttempts,
@@ -71,9 +71,9 @@ from .harness import EPOCH, Bell, check_wait
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gearman_proto.engines.accepted import ServerLink
+    from gearman_proto.engines.server.links import ServerLink
     from gearman_proto.engines.waits import Wait
-    from gearman_proto.engines.worker import WorkStream
+    from gearman_proto.engines.worker.engine import WorkStream
     from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.jobs.request import GearmanJobRequest
 

@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import MAX_CAN_DO_TIMEOUT
-from gearman_proto.engines.phases import Phase, WorkerLife
-from gearman_proto.engines.worker import _OUTAGE, WorkerEngine
+from gearman_proto.engines.worker.engine import _OUTAGE, WorkerEngine
+from gearman_proto.engines.worker.phases import Phase, WorkerLife
 from gearman_proto.errors import (
     ConnectionError,
     GearmanError,
@@ -59,7 +59,7 @@ from .harness import Bell, raw, wakes
 from .worker_harness import Peer, World
 
 if TYPE_CHECKING:
-    from gearman_proto.engines.worker import WorkStream
+    from gearman_proto.engines.worker.engine import WorkStream
     from gearman_proto.wire.packets import Event, PacketEvent
 
 GRAB = GrabJobUniq()

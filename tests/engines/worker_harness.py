@@ -25,8 +25,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto.address import parse_host_list
-from gearman_proto.engines.phases import Phase, WorkerLife
-from gearman_proto.engines.worker import _ASKING, _MAX_UNSENT, _STALL, MOST_GRABS, WorkerEngine
+from gearman_proto.engines.worker.engine import (
+    _ASKING,
+    _MAX_UNSENT,
+    _STALL,
+    MOST_GRABS,
+    WorkerEngine,
+)
+from gearman_proto.engines.worker.phases import Phase, WorkerLife
 from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.packets import (
     CanDo,
@@ -58,9 +64,9 @@ from .harness import Bell, wakes
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gearman_proto.engines.phases import WorkerLink
     from gearman_proto.engines.waits import Wait
-    from gearman_proto.engines.worker import WorkStream
+    from gearman_proto.engines.worker.engine import WorkStream
+    from gearman_proto.engines.worker.phases import WorkerLink
     from gearman_proto.jobs.job import WorkerJob
 
 TERMINAL = (WorkComplete, WorkFail, WorkException)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.arguments import (
+from gearman_proto.checks import (
     check_callable,
     check_number,
     check_timeout,

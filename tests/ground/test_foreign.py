@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearman_proto.errors import GearmanError, ServerError, ServerUnavailable
-from gearman_proto.foreign import shown
+from gearman_proto.printable import shown
 from tests.support import hostile
 
 

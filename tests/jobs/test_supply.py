@@ -10,9 +10,9 @@ import pytest
 
 from gearman_proto.errors import LocalProtocolError
 from gearman_proto.jobs import submitting
+from gearman_proto.jobs.batch import Supply
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import prepare, supply_requests
-from gearman_proto.jobs.supply import Supply
 
 SLICE = 3
 TASKS = ["t0", "t1", "t2"]

@@ -25,11 +25,11 @@ from gearman_proto import (
     WorkerJob,
     surface,
 )
-from gearman_proto.engines.outcomes import Happened, to_send
 from gearman_proto.engines.waits import RequestsWait
+from gearman_proto.engines.worker.outcomes import Happened, to_send
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
+from gearman_proto.jobs.batch import Supply
 from gearman_proto.jobs.submitting import SLICE
-from gearman_proto.jobs.supply import Supply
 from gearman_proto.surface.client import make_job
 from gearman_proto.surface.worker import Ability, handle_of
 from gearman_proto.wire.connection import Connection

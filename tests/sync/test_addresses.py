@@ -12,7 +12,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import ServerUnavailable
-from gearman_sync import GearmanClient, _driver, _turns
+from gearman_sync import GearmanClient, _driver, _leader
 from gearman_sync.testing import ScriptedWorker, echo
 from tests.support import (
     PATIENCE,
@@ -118,7 +118,7 @@ class TimePasses:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.more = 0.0
         real = _driver.clock
-        for module, name in ((_driver, "clock"), (_turns, "_clock")):
+        for module, name in ((_driver, "clock"), (_leader, "_clock")):
             monkeypatch.setattr(module, name, lambda: real() + self.more)
 
 

@@ -19,7 +19,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto import Connection, Role
-from gearman_proto.engines.jobqueue import FUNCTION_SIZE
+from gearman_proto.engines.server.jobqueue import FUNCTION_SIZE
 from gearman_proto.errors import (
     ExceededConnectionAttempts,
     ServerUnavailable,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gearman_sync._turns import Lock
+from gearman_sync._leader import Lock
 from tests.support import PATIENCE, spawn
 
 

@@ -16,7 +16,7 @@ import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.submitting import make_requests
 from gearman_sync import GearmanClient
-from gearman_sync._turns import Bell, Lock
+from gearman_sync._leader import Bell, Lock
 from gearman_sync.testing import Gate, ScriptedJob, ScriptedWorker, echo, reverse
 from tests.support import Gearmand, black_hole, eventually, spawn, wait_for
 

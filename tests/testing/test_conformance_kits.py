@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gearman_proto.engines.server import ServerEngine
+from gearman_proto.engines.server.engine import ServerEngine
 from gearman_proto.testing.conformance.capabilities import CAPABILITIES, probe
 from gearman_proto.testing.conformance.case import (
     INFO,

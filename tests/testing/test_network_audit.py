@@ -7,7 +7,7 @@ import random
 import pytest
 
 from gearman_proto.address import parse_host_list
-from gearman_proto.engines.client import ClientEngine
+from gearman_proto.engines.client.engine import ClientEngine
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.testing.audit import check_wait

@@ -16,7 +16,7 @@ from gearman_proto.constants import (
     PRIORITY_HIGH,
 )
 from gearman_proto.engines.base import Close
-from gearman_proto.engines.jobqueue import JobState
+from gearman_proto.engines.server.jobqueue import JobState
 from gearman_proto.engines.timers import Timers
 from gearman_proto.engines.waits import Stream, Wait
 from gearman_proto.errors import (
@@ -537,7 +537,7 @@ def test_a_client_that_ends_with_what_nobody_waits_for() -> None:
 
 
 def test_a_client_that_does_not_wait_for_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gearman_proto.engines.client._WINDOW", 10_000)
+    monkeypatch.setattr("gearman_proto.engines.client.engine._WINDOW", 10_000)
     cast = Cast()
     jobs = [{"task": "work", "data": b"%d" % number} for number in range(5000)]
     cast.client.submit(jobs, background=True)
@@ -592,7 +592,7 @@ def test_a_node_that_spins() -> None:
 def test_a_node_that_connects_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     cast = Cast(Fault(0.5, "crash", "server1", 30.0))
     monkeypatch.setattr(
-        "gearman_proto.engines.pool.Server.failed", lambda self, error, now, rng: None
+        "gearman_proto.engines.servers.Server.failed", lambda self, error, now, rng: None
     )
     found(lambda: cast.run(20.0), "worker1 tries to connect again and again")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.engines.phases import Phase
+from gearman_proto.engines.worker.phases import Phase
 from gearman_proto.testing.running import WorkerUnderTest
 from gearman_proto.testing.runs import JobRun, Recorder, raise_error
 

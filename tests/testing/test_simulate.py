@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fuzz import simulate
 from fuzz.simulate import read, replay
-from gearman_proto.engines.answers import Answers
+from gearman_proto.engines.client.answers import Answers
 
 if TYPE_CHECKING:
     from pathlib import Path

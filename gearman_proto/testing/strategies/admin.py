@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from hypothesis import strategies as st
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_type
+from gearman_proto.checks import check_type
 from gearman_proto.names import to_text
 from gearman_proto.records import record
 from gearman_proto.wire import text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import strategies as st
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count, check_type
+from gearman_proto.checks import check_count, check_type
 from gearman_proto.wire.packets import (
     EVENT_CLASSES,
     HEADER_SIZE,

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 import gearman_sync
-from gearman_proto.foreign import shown
+from gearman_proto.printable import shown
 
 from . import _names as tables
 from ._kinds import Function, Names, dotted, instance, is_path, joined, parameters

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.foreign import shown
+from gearman_proto.printable import shown
 
 from ._names import GEARMAN, OTHERS
 from ._program import Program

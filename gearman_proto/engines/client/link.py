@@ -6,11 +6,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.constants import JOB_PENDING
+from gearman_proto.engines.connecting import OutgoingLink
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.names import check_task
 from gearman_proto.wire.packets import HEADER_SIZE, SUBMITS, GetStatus, Role
 
-from .connecting import OutgoingLink
 from .foreground import ForegroundJobs, Submit
 from .heartbeat import Heartbeat
 from .queries import Probe
@@ -18,13 +18,13 @@ from .queries import Probe
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gearman_proto.jobs.supply import Supply
+    from gearman_proto.engines.base import BaseEngine
+    from gearman_proto.engines.servers import Server
+    from gearman_proto.engines.waits import RequestsWait, Wait
+    from gearman_proto.jobs.batch import Supply
     from gearman_proto.wire.packets import PlainSubmit
 
-    from .base import BaseEngine
     from .foreground import LoneRef, RequestRef
-    from .pool import Server
-    from .waits import RequestsWait, Wait
 
 # Bytes to hand over at a time.
 _PIECE: Final = 256 * 1024

@@ -5,21 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gearman_proto import constants
+from gearman_proto.engines.waits import RequestsWait
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.submitting import check_requests
 from gearman_proto.names import check_name
 from gearman_proto.wire.packets import GetStatus, GetStatusUnique, StatusResUnique, number
 
-from .waits import RequestsWait
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from gearman_proto.engines.servers import Server, ServerPool
     from gearman_proto.jobs.request import GearmanJobRequest
     from gearman_proto.jobs.updates import JobStatus
     from gearman_proto.wire.packets import PacketEvent, StatusRes
-
-    from .pool import Server, ServerPool
 
 
 class Probe:

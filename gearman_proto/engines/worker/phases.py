@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gearman_proto.engines.connecting import OutgoingLink
+from gearman_proto.engines.states import State
 from gearman_proto.wire.packets import Role
 
-from .connecting import OutgoingLink
-from .states import State
-
 if TYPE_CHECKING:
+    from gearman_proto.engines.servers import Server
+    from gearman_proto.engines.states import StateTable
+    from gearman_proto.engines.waits import Wait
     from gearman_proto.jobs.job import WorkerJob
-
-    from .pool import Server
-    from .states import StateTable
-    from .waits import Wait
 
 
 class Phase(State):

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gearman_proto import Wait
-    from gearman_proto.engines.driving import T_
+    from gearman_proto.engines.driver import T_
 
 # Maximum delay of a signal handler, in seconds.
 _LONGEST_DELAY: Final = 1.0

@@ -37,8 +37,20 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count, check_packet_size
+from gearman_proto.checks import check_count, check_packet_size
 from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
+from gearman_proto.engines.base import (
+    GONE,
+    OPEN,
+    BaseEngine,
+    Close,
+    LinkState,
+    StopListening,
+    take_chunk,
+)
+from gearman_proto.engines.delivery import Delivery
+from gearman_proto.engines.states import turn
+from gearman_proto.engines.waits import Wait
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.packets import (
@@ -86,9 +98,7 @@ from gearman_proto.wire.packets import (
     number,
 )
 
-from .accepted import SERVER_LIVES, SERVING, ServerLife, ServerLink
-from .base import GONE, OPEN, BaseEngine, Close, LinkState, StopListening, take_chunk
-from .delivery import Delivery
+from .commands import Listing, reply
 from .jobqueue import (
     FULL,
     HIGH,
@@ -102,9 +112,7 @@ from .jobqueue import (
     key_of,
     make_handles,
 )
-from .server_commands import Listing, reply
-from .states import turn
-from .waits import Wait
+from .links import SERVER_LIVES, SERVING, ServerLife, ServerLink
 
 if TYPE_CHECKING:
     import random

@@ -14,12 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
+from gearman_proto.engines.states import State
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.results import failure_events, result_event
 from gearman_proto.records import record
 from gearman_proto.wire.packets import WorkFail
-
-from .states import State
 
 if TYPE_CHECKING:
     import logging

@@ -50,8 +50,12 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gearman_proto import constants
-from gearman_proto.arguments import check_count, check_packet_size, check_seconds, deadline_of
+from gearman_proto.checks import check_count, check_packet_size, check_seconds, deadline_of
 from gearman_proto.constants import JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.engines.base import CONNECTING, OPEN, WAITING
+from gearman_proto.engines.connecting import ConnectingEngine
+from gearman_proto.engines.servers import Server, ServerPool
+from gearman_proto.engines.waits import RequestsWait, Stream, UpdateStream, Wait
 from gearman_proto.errors import (
     ConnectionError,
     ExceededConnectionAttempts,
@@ -63,15 +67,15 @@ from gearman_proto.errors import (
 )
 from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.jobs import tracking
+from gearman_proto.jobs.batch import Supply
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import SLICE, check_requests, submit_event
-from gearman_proto.jobs.supply import Supply
 from gearman_proto.names import to_wire
 from gearman_proto.wire.packets import OptionReq
 
 from .answers import Answers
-from .base import CONNECTING, OPEN, WAITING
-from .clientlink import (
+from .foreground import LoneRef, RequestRef, Submit
+from .link import (
     ITEM_COST,
     LARGE,
     TRIAL,
@@ -80,11 +84,7 @@ from .clientlink import (
     requests_of,
     take_submits,
 )
-from .connecting import ConnectingEngine
-from .foreground import LoneRef, RequestRef, Submit
-from .pool import Server, ServerPool
 from .queries import Asked, Probe, Query, StatusWait
-from .waits import RequestsWait, Stream, UpdateStream, Wait
 
 if TYPE_CHECKING:
     import random

@@ -42,13 +42,19 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
-from gearman_proto.arguments import (
+from gearman_proto.checks import (
     check_count,
     check_packet_size,
     check_seconds,
     check_timeout,
     deadline_of,
 )
+from gearman_proto.engines.base import take_chunk
+from gearman_proto.engines.connecting import ConnectingEngine, server_error
+from gearman_proto.engines.delivery import MAX_HIDDEN, RATE
+from gearman_proto.engines.servers import Server, ServerPool
+from gearman_proto.engines.states import turn
+from gearman_proto.engines.waits import Stream, Wait
 from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,
@@ -78,9 +84,6 @@ from gearman_proto.wire.packets import (
     WorkFail,
 )
 
-from .base import take_chunk
-from .connecting import ConnectingEngine, server_error
-from .delivery import MAX_HIDDEN, RATE
 from .phases import (
     GRABBING,
     PHASES,
@@ -92,9 +95,6 @@ from .phases import (
     WorkerLife,
     WorkerLink,
 )
-from .pool import Server, ServerPool
-from .states import turn
-from .waits import Stream, Wait
 
 if TYPE_CHECKING:
     import random

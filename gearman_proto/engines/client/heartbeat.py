@@ -48,9 +48,9 @@ from .queries import Probe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from gearman_proto.engines.delivery import Delivery
     from gearman_proto.wire.packets import PacketEvent, StatusRes, StatusResUnique
 
-    from .delivery import Delivery
     from .foreground import ForegroundJobs, Job, LoneRef
 
 # Maximum number of GET_STATUS in flight on one link, so that ten thousand jobs cause no burst.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .base import Link
-from .states import State
+from gearman_proto.engines.base import Link
+from gearman_proto.engines.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gearman_proto.engines.base import LinkState
+    from gearman_proto.engines.states import StateTable
     from gearman_proto.wire.connection import Connection
 
-    from .base import LinkState
     from .jobqueue import Function, QueuedJob
-    from .states import StateTable
 
 
 class ServerLife(State):

@@ -40,8 +40,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from gearman_proto.constants import MAX_HANDLE_SIZE
-
-from .timers import Timers
+from gearman_proto.engines.timers import Timers
 
 if TYPE_CHECKING:
     import random

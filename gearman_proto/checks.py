@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from . import constants
+from gearman_proto import constants
+
 from .errors import ArgumentTypeError, ArgumentValueError
 
 T = TypeVar("T")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, JOB_UNKNOWN
+from gearman_proto.engines.connecting import server_error
 from gearman_proto.errors import GearmanError, ServerError
 from gearman_proto.jobs import tracking
 from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
@@ -30,9 +31,8 @@ from gearman_proto.wire.packets import (
     number,
 )
 
-from .clientlink import requests_of
-from .connecting import server_error
 from .foreground import Submit
+from .link import requests_of
 from .queries import Probe
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from gearman_proto.jobs.updates import JobStatus, Updates
 
-    from .clientlink import ClientLink
+    from .link import ClientLink
 
 
 class Answers:

@@ -1,0 +1,1 @@
+"""The client engine and its parts."""

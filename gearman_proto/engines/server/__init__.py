@@ -1,0 +1,1 @@
+"""The job server's engine and its parts."""

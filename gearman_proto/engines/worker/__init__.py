@@ -1,0 +1,1 @@
+"""The worker engine and its parts."""
