@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8")
 SOURCES = [
     path.read_text(encoding="utf-8")
     for room in ("wire", "jobs", "engines")
-    for path in Path(gearman_proto.__path__[0], room).glob("*.py")
+    for path in Path(gearman_proto.__path__[0], room).rglob("*.py")
 ]
 PACKAGES = ["gearman_proto", "gearman_sync", "gearman_anyio"]
 KITS = [f"{package}.testing" for package in PACKAGES]

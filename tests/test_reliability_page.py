@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gearman_proto.testing.conformance.server_kit import SERVER
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
 
@@ -62,11 +64,14 @@ def names_in(file: Path) -> set[str | None]:
 @pytest.mark.parametrize("key", TESTS)
 def test_named_tests_exist(key: str) -> None:
     path, _, name = TESTS[key].partition("::")
+    name, _, case = name.partition("[")
     file = ROOT / path
     assert file.is_file(), f"there is no {path}"
     if file.suffix == ".py":
         assert name in names_in(file), f"{path} has no {name}"
         assert name.startswith("test_")
+    if case:
+        assert case.removesuffix("]") in SERVER.cases
 
 
 def test_tables_are_found() -> None:
