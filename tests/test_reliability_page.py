@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gearman_proto.testing.conformance.server_kit import SERVER
+from gearman_proto.testing.conformance.suites import SUITES
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ def test_named_tests_exist(key: str) -> None:
         assert name in names_in(file), f"{path} has no {name}"
         assert name.startswith("test_")
     if case:
-        assert case.removesuffix("]") in SERVER.cases
+        assert case.removesuffix("]") in SUITES["server"].cases
 
 
 def test_tables_are_found() -> None:
