@@ -1,7 +1,7 @@
-"""Fixtures for tests of programs that use Gearman. pytest finds them where this is installed.
+"""Pytest fixtures for applications that use Gearman. Pytest finds them once this is installed.
 
-What a fixture needs is imported when it is used: pytest loads this for every project, and few tests
-need it.
+Fixtures import what they need when a test uses them, because pytest loads this module in every
+project and few tests need it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Make the option known."""
+    """Add the option ``--gearman-server``."""
     parser.getgroup("gearman").addoption(
         "--gearman-server",
         metavar="HOST:PORT",
-        help="run tests that use gearman_server on this job server, a gearmand, say, "
-        "and not each on one of its own",
+        help="use this job server, for example a gearmand, for all tests with gearman_server, "
+        "instead of one server for each test",
     )
 
 
 @pytest.fixture
 def gearman_server_options() -> dict[str, Any]:
-    """The arguments of the JobServer that is `gearman_server`: override this to give others."""
+    """The arguments of the JobServer of `gearman_server`. Override this fixture to change them."""
     return {}
 
 
@@ -39,14 +39,15 @@ def gearman_server_options() -> dict[str, Any]:
 def gearman_server(
     pytestconfig: pytest.Config, gearman_server_options: dict[str, Any]
 ) -> Iterator[HostAndPort]:
-    """The address of a job server of the test's own: ``(host, port)``, or ``host:port`` as str.
+    """The address of a job server that serves this test only: ``(host, port)``.
 
-    With the option ``--gearman-server`` it is that server's, and has whatever jobs it has. A test
-    that has `gearman_server_options` is skipped then.
+    Its `str` is ``host:port``. With the option ``--gearman-server``, the fixture returns that
+    server's address instead. The server can then have jobs of others, and tests that override
+    `gearman_server_options` are skipped.
     """
     if (given := pytestconfig.getoption("--gearman-server")) is not None:
         if gearman_server_options:
-            pytest.skip("it has gearman_server_options, for a server of its own")
+            pytest.skip("gearman_server_options need a job server of the test's own")
         from gearman_proto.address import HostAndPort, parse_address  # noqa: PLC0415
 
         address = parse_address(given)
@@ -60,25 +61,33 @@ def gearman_server(
 
 @pytest.fixture
 def gearman_worker(gearman_server: HostAndPort) -> Callable[..., WorkerUnderTest]:
-    """Runs a worker of one's own in the test: ``gearman_worker({"task": callback})``.
+    """Return a function that runs a worker in the test: ``gearman_worker({"task": callback})``.
 
-    Gets callbacks by task, or a GearmanWorker, and the arguments of
-    `gearman_sync.testing.WorkerUnderTest`, which it returns; its server is `gearman_server`, unless
-    there is a `server=`. With async callbacks, or a worker of `gearman_anyio`, it is a
+    The function gets a dict of callbacks by task, or a GearmanWorker, and the arguments of
+    `gearman_sync.testing.WorkerUnderTest`, which it returns. The default of `server` is
+    `gearman_server`. For async callbacks, and for a worker of `gearman_anyio`, it returns a
     `gearman_anyio.testing.BlockingWorkerUnderTest`, which has the same methods.
     """
+
+    def make(worker: Any, **options: Any) -> Any:
+        options.setdefault("server", gearman_server)
+        return _kind_for(worker)(worker, **options)
+
+    return make
+
+
+def _kind_for(worker: Any) -> Any:
+    """Return the class that runs `worker`, or callbacks by task, in a test."""
+    from gearman_proto.surface.callbacks import is_async  # noqa: PLC0415
+
     from .testing import WorkerUnderTest  # noqa: PLC0415
     from .worker import GearmanWorker  # noqa: PLC0415
 
-    def make(worker: Any, **options: Any) -> Any:
-        from gearman_proto.surface.callbacks import is_async  # noqa: PLC0415
+    callbacks = worker.values() if isinstance(worker, Mapping) else ()
+    if isinstance(worker, (GearmanWorker, Mapping)) and not any(map(is_async, callbacks)):
+        return WorkerUnderTest
+    from importlib.metadata import entry_points  # noqa: PLC0415
 
-        options.setdefault("server", gearman_server)
-        callbacks = worker.values() if isinstance(worker, Mapping) else ()
-        if not isinstance(worker, (GearmanWorker, Mapping)) or any(map(is_async, callbacks)):
-            from gearman_anyio.testing import BlockingWorkerUnderTest  # noqa: PLC0415
-
-            return BlockingWorkerUnderTest(worker, **options)
-        return WorkerUnderTest(worker, **options)
-
-    return make
+    # Loading it fails with a clear error if anyio is not installed.
+    (entry_point,) = entry_points(group="gearman.worker_under_test", name="async")
+    return entry_point.load()

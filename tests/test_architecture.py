@@ -46,8 +46,7 @@ ARROWS: Final[dict[str, set[str]]] = {
     "gearman_sync.testing.conformance": CORE | {"gearman_proto.testing", "gearman_sync.testing"},
     "gearman_sync.testing": CORE | {"gearman_proto.testing", "gearman_sync"},
     "gearman_anyio.testing": CORE | {"gearman_proto.testing", "gearman_anyio"},
-    "gearman_sync.pytest_plugin": CORE
-    | {"gearman_sync", "gearman_sync.testing", "gearman_anyio", "gearman_anyio.testing"},
+    "gearman_sync.pytest_plugin": CORE | {"gearman_sync", "gearman_sync.testing"},
 }
 #: Modules that do I/O or read a clock, which the core must not import.
 FORBIDDEN: Final = {
@@ -79,6 +78,19 @@ def test_wings_of_the_engines_import_no_other_wing(wing: str) -> None:
             if isinstance(node, ast.ImportFrom):
                 module = ".".join((node.module or "").split(".")[:3])
                 assert module not in others, path
+
+
+@pytest.mark.parametrize(
+    ("package", "sibling"), [("gearman_sync", "gearman_anyio"), ("gearman_anyio", "gearman_sync")]
+)
+def test_adapter_imports_nothing_of_its_sibling(package: str, sibling: str) -> None:
+    found = {
+        (path.name, name)
+        for path, tree in trees(package)
+        for name in imported(tree)
+        if name == sibling
+    }
+    assert found == set()
 
 
 def test_imports_follow_the_layers() -> None:
