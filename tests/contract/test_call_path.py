@@ -1,0 +1,39 @@
+"""A call reaches the engine through few functions, so that a reader can follow it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import gearman_anyio
+import gearman_sync
+
+if TYPE_CHECKING:
+    import types
+
+    from .kit import Kit
+
+PACKAGES = tuple(str(module.__path__[0]) for module in (gearman_sync, gearman_anyio))
+
+
+async def test_submit_job_reaches_the_engine_in_five_frames(kit: Kit) -> None:
+    client = kit.gearman.GearmanClient()
+    engine = client._gearman_state.driver.engine
+    submit = engine.submit
+    names: list[str] = []
+
+    def counting(*args: Any, **options: Any) -> Any:
+        frame: types.FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith(PACKAGES):
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+        return submit(*args, **options)
+
+    engine.submit = counting
+    awaited = await kit.opened(client)
+    try:
+        await awaited.submit_job("task", b"", poll_timeout=0)
+    except gearman_sync.errors.ServerUnavailable:
+        pass  # No server listens: the call has reached the engine before.
+    assert names[-1] == "submit_job", names
+    assert len(names) <= 5, names
