@@ -94,7 +94,9 @@ class JobDouble(WorkerJob):
         )
         tracking.use_encoder(self, encoder)
         self.updates: list[JobUpdate] = []
-        self.worker._gm_driver.run = self._run  # noqa: SLF001 - the one thing that is replaced
+        # Nothing else is replaced. (Hooks of gearman_anyio send with `run_at_once`.)
+        driver: Any = self.worker._gm_driver  # noqa: SLF001
+        driver.run = driver.run_at_once = self._run
 
     def lose(self) -> None:
         """Lose the connection to the server. Sending then raises ConnectionError."""
