@@ -488,7 +488,7 @@ class ServerEngine(BaseEngine):
         return links
 
     def data_to_send(self, link: ServerLink, now: float) -> bytes:
-        """Return the next bytes to write on `link`, or `b""`."""
+        """Return the next bytes to write on `link`, or ``b""``."""
         unsent = link.unsent
         if link.writing:
             self.queue.memory -= link.writing
