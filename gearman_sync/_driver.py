@@ -1,7 +1,7 @@
 """The blocking driver: one engine, one lock, one selector, and no background thread.
 
 A thread that is blocked in a call either polls the sockets for all blocked threads, or sleeps (see
-`_turns`). A thread that only submits a job writes to the sockets itself. If that changes the events
+`_leader`). A thread that only submits a job writes to the sockets itself. If that changes the events
 or the deadline of the polling thread, it wakes that thread.
 
 The lock guards the engine, the sockets (`_poller`, `_transport`) and all state in this module. A
@@ -15,7 +15,7 @@ Nested calls
     ==========  =======================================  ==========================================
     outside     holds nothing                            is an ordinary call; ends nothing
     inside      holds the lock                           is refused or posted; ends all calls
-    leading     sleeps in the selector without the lock  leads (`_turns`); ends this call
+    leading     sleeps in the selector without the lock  leads (`_leader`); ends this call
     following   waits for its Bell without the lock      follows or leads; ends this call
     ==========  =======================================  ==========================================
 
@@ -28,7 +28,7 @@ Nested calls
     the sockets again.
 
 Exceptions of signal handlers
-    A signal handler can raise an exception anywhere (see `_turns`), but only in the main thread.
+    A signal handler can raise an exception anywhere (see `_leader`), but only in the main thread.
     Four rules make it harmless:
 
     * `_busy` is true from before the engine or the sockets are used until they are consistent
