@@ -1,8 +1,8 @@
 """The blocking driver: one engine, one lock, one selector, and no background thread.
 
 A thread that is blocked in a call either polls the sockets for all blocked threads, or sleeps (see
-`_leader`). A thread that only submits a job writes to the sockets itself. If that changes the events
-or the deadline of the polling thread, it wakes that thread.
+`_leader`). A thread that only submits a job writes to the sockets itself. If that changes the
+events or the deadline of the polling thread, it wakes that thread.
 
 The lock guards the engine, the sockets (`_poller`, `_transport`) and all state in this module. A
 thread holds it while it uses any of these, and releases it before it sleeps, in the selector or on

@@ -1,4 +1,4 @@
-"""How ``import gearman`` comes to mean this library, for programs that were written for another."""
+"""Make ``import gearman`` import this library, for programs written for another library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import sys
 from typing import Final
 
-#: The modules that python-gearman has, as far as programs use them.
+#: The modules of python-gearman that programs use.
 MODULES: Final = (
     "admin_client",
     "client",
@@ -22,17 +22,18 @@ MODULES: Final = (
 
 
 def install_as_gearman(name: str = "gearman") -> None:
-    """Make ``import gearman`` mean this library, for a program that was written for python-gearman.
+    """Make ``import gearman`` import this library, for a program written for python-gearman.
 
-    Call it before anything imports `gearman`. The modules that python-gearman has are there then,
-    and in them what its programs use beyond its documentation: see docs/howto/migrating.md. A new
-    program needs none of it, and imports gearman_sync.
+    Call this function before anything imports `gearman`. It provides the modules of python-gearman,
+    including the undocumented names that programs use. See docs/howto/migrating.md. New programs
+    should import gearman_sync instead.
 
     Args:
-        name: What the program imports, where that is another library's name: ``python3_gearman``.
+        name: The name that the program imports, if it uses another library, such as
+            ``python3_gearman``.
 
     Raises:
-        RuntimeError: Another package of that name is imported already.
+        RuntimeError: Another package of that name has already been imported.
     """
     package = importlib.import_module("gearman_sync.compat")
     found = sys.modules.get(name, package)

@@ -1,4 +1,4 @@
-"""``python -m gearman_sync.migrate PATH...``: what has to change in a program that moves here."""
+"""``python -m gearman_sync.migrate PATH...``: list the changes that a program needs to migrate."""
 
 from __future__ import annotations
 

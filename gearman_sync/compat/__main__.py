@@ -1,4 +1,7 @@
-"""``python -m gearman_sync.compat PROGRAM [ARGUMENT ...]``: run a program for python-gearman."""
+"""Run a program that was written for python-gearman.
+
+Usage: ``python -m gearman_sync.compat PROGRAM [ARGUMENT ...]``
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from gearman_sync import install_as_gearman
 
 
 def main() -> None:
-    """Run a program for which ``import gearman`` imports this library."""
+    """Install this library as `gearman`, and run a program that imports it."""
     parser = argparse.ArgumentParser(
         prog="python -m gearman_sync.compat",
         description="Run a program that was written for python-gearman.",
@@ -27,7 +30,7 @@ def main() -> None:
         parser.error(f"there is no file {program!r}")
     install_as_gearman(arguments.name)
     sys.argv = [program, *arguments.arguments]
-    # The first entry of the path is the program's directory, or with -m the current one.
+    # As in Python itself, the path begins with the program's directory, or with -m the current one.
     sys.path[0] = str(Path.cwd() if arguments.module else Path(program).resolve().parent)
     if arguments.module:
         runpy.run_module(program, run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""The packet numbers and the text commands, under their names in `gearman.protocol`."""
+"""The packet numbers and text commands, with the names that `gearman.protocol` uses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from gearman_proto.wire.packets import PACKETS
 
-#: The name of each packet number.
+#: Packet names, by packet number.
 GEARMAN_COMMAND_TO_NAME: Final = {
     packet.number: f"GEARMAN_COMMAND_{packet.name}" for packet in PACKETS
 }
@@ -21,10 +21,10 @@ GEARMAN_SERVER_COMMAND_STATUS: Final = "status"
 GEARMAN_SERVER_COMMAND_VERSION: Final = "version"
 GEARMAN_SERVER_COMMAND_WORKERS: Final = "workers"
 
-# GEARMAN_COMMAND_CAN_DO and so on.
+# Define GEARMAN_COMMAND_CAN_DO and the constants of all other packets.
 globals().update({name: number for number, name in GEARMAN_COMMAND_TO_NAME.items()})
 
 
 def get_command_name(cmd_type: int) -> str:
-    """Return the name of a packet number, or the number as text if there is no such packet."""
+    """Return the name of a packet, or its number as text if the number is unknown."""
     return GEARMAN_COMMAND_TO_NAME.get(cmd_type, str(cmd_type))

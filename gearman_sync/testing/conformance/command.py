@@ -1,4 +1,4 @@
-"""What ``gearmanctl conformance`` does, once its command line is read."""
+"""The implementation of ``gearmanctl conformance``, called with a parsed command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gone", "Options", "Selection", "form_of", "listing", "run"]
 
-#: How a run is told, by the names of forms.
+#: Functions that format a report, by the name of the format.
 _FORMS: Final[dict[str, Callable[[Report], str]]] = {
     "text": lambda report: "\n".join(report.lines()),
     "verbose": lambda report: "\n".join(report.lines(verbose=True)),
@@ -41,20 +41,20 @@ _FORMS: Final[dict[str, Callable[[Report], str]]] = {
 
 @dataclass
 class Options:
-    """A command line.
+    """A parsed command line.
 
     Attributes:
         side: "server", "worker", "client", or "list".
-        words: The address of a server, or a command; of a list, the sides.
-        selection: Which cases are run.
-        without: Capabilities that are taken for missing.
-        profile: To which profile it is held.
-        timeout: Seconds that an answer is waited for.
-        trace: Where what has passed in failures is written.
-        replay: A file with what is to pass again.
-        expected_failures: The file of expected failures.
-        update: Whether that is to be written anew.
-        form: How it is told.
+        words: The address of a server, or a command. For "list", the sides to list.
+        selection: The cases to run.
+        without: Capabilities to treat as missing.
+        profile: The name of the profile.
+        timeout: Seconds to wait for an answer.
+        trace: The directory for the recordings of failed cases, or None.
+        replay: The recording to replay instead of running cases, or None.
+        expected_failures: The file of expected failures, or None.
+        update: True to rewrite the file of expected failures.
+        form: The name of the report format.
     """
 
     side: str
@@ -71,10 +71,10 @@ class Options:
 
 
 def form_of(names: Sequence[str]) -> str:
-    """Return which form is meant by those that were asked for.
+    """Return the requested format, or "text" if the command line requests none.
 
     Raises:
-        ValueError: They are several.
+        ValueError: The command line requests several formats.
     """
     if len(names) > 1:
         raise ValueError(f"it is told in one form: {', '.join(names)}")
@@ -82,12 +82,12 @@ def form_of(names: Sequence[str]) -> str:
 
 
 def listing(options: Options) -> str:
-    """Return the cases, a line each.
+    """Return the selected cases, one per line.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No case matches.
     """
-    # What is asked for by name need not be there on each side.
+    # `Selection.of` would raise for a name that one of the sides lacks.
     lines = [
         f"{side}\t{case.id}\t{case.level.value}\t{case.demand}"
         for side, suite in SUITES.items()
@@ -101,19 +101,20 @@ def listing(options: Options) -> str:
 
 
 def run(options: Options, count: Callable[[int, int], object]) -> tuple[str, bool]:
-    """Judge what is to be judged.
+    """Run the selected cases, or replay a recording.
 
     Args:
         options: The command line.
-        count: Called with how many cases are done, of how many.
+        count: Called as `count(done, total)` before the first case and after each case.
 
     Returns:
-        What is to be told, and whether all is as it should be.
+        The text to print, and True on success. Unexpected failures, stale expected failures and
+        differences from a recording make it False.
 
     Raises:
-        Gone: The server can't be reached, or does not start, or has died.
-        OSError: A file can't be read or written; a program can't be started.
-        ValueError: Something is wrong with the options.
+        Gone: The server can't be reached, does not start, or has died.
+        OSError: A file can't be read or written, or a program can't be started.
+        ValueError: An option is invalid.
     """
     if options.profile not in PROFILES:
         raise ValueError(f"there is no profile {options.profile}, but {', '.join(PROFILES)}")
@@ -147,10 +148,10 @@ def run(options: Options, count: Callable[[int, int], object]) -> tuple[str, boo
 
 
 def _address(options: Options) -> tuple[str, int] | None:
-    """The address of a server that runs; None: the words are a command.
+    """Return the address of a running server, or None if the words are a command.
 
     Raises:
-        ValueError: They are neither.
+        ValueError: The words are neither an address nor a command with a placeholder for one.
     """
     words = options.words
     if not words:
@@ -188,7 +189,7 @@ def _write_traces(folder: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def _replayed(options: Options, path: Path, address: tuple[str, int] | None) -> str:
-    """What was not as it is recorded."""
+    """Replay a recording. Return the differences as text, which is empty if all answers match."""
     words, timeout = options.words, options.timeout
     if options.side != "server":
         return replay_program(path, launcher(words), timeout)

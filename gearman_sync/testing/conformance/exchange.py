@@ -80,10 +80,10 @@ class Exchange:
         return side if count == 1 else f"{side}{count}"
 
     def write(self, sender: str, conn: str, data: bytes) -> None:
-        """Record bytes of a connection. No bytes are its end."""
+        """Record data of a connection. Empty data records its end."""
         pause = self._pauses.next()
         self._elements.append(Element(sender, conn, data, closes=not data, pause=pause))
 
     def recording(self, name: str, description: str) -> Recording:
-        """Return it in the form of a file."""
+        """Return the recording, with the name and the description of the case."""
         return Recording(list(self._elements), name, description)

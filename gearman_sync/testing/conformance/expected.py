@@ -1,8 +1,8 @@
-"""Failures that are expected: a file of their names, each with a reason.
+"""The file of expected failures.
 
-A line is the name of a case, a blank, and the reason; a line that begins with ``#`` is a comment. A
-case that is listed and fails is no failure. One that is listed and passes is stale: that is a
-failure, so that the list stays true.
+Each line contains the name of a case, a space, and the reason for the failure. A line that begins
+with ``#`` is a comment. If a listed case fails, the run can still succeed. If a listed case passes,
+its line is stale. A stale line fails the run, so that the file stays accurate.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
     from gearman_proto.testing.conformance.judge import Outcome
 
-#: With these, a case has been decided, and so can be stale.
+#: The verdicts that make the line of a case stale.
 DECIDED = (Verdict.PASS, Verdict.ALLOWED, Verdict.INFO)
 
 
 def load(path: str | os.PathLike[str], known: Collection[str]) -> dict[str, str]:
-    """Return the reasons by the names of the cases.
+    """Return the reasons by the name of the case.
 
     Args:
         path: The file.
         known: The names of all cases.
 
     Raises:
-        OSError: It can't be read.
-        ValueError: It names a case that is not there, or one twice, or gives no reason.
+        OSError: The file can't be read.
+        ValueError: A line names an unknown case, repeats a case, or has no reason.
     """
     reasons: dict[str, str] = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
@@ -49,10 +49,12 @@ def load(path: str | os.PathLike[str], known: Collection[str]) -> dict[str, str]
 def update(
     path: str | os.PathLike[str], outcomes: Iterable[Outcome], reasons: Mapping[str, str]
 ) -> None:
-    """Write the list anew: what fails now. Reasons stay, and so do cases that were not decided.
+    """Rewrite the file with the cases that fail now.
+
+    Listed cases keep their reasons. Cases that neither passed nor failed keep their lines.
 
     Raises:
-        OSError: It can't be written.
+        OSError: The file can't be written.
     """
     lines = dict(reasons)
     for outcome in outcomes:

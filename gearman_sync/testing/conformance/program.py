@@ -1,4 +1,4 @@
-"""A program that is judged: how it is started, with which words, and how it ends."""
+"""Start and stop programs to judge, and fill in the placeholders in their commands."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import IO, Final, TypeAlias
 
 from gearman_proto.testing.conformance.program_kit import Running
 
-#: The word of a command that stands for several payloads, which become a word each.
+#: The placeholder for several payloads. Each payload becomes a separate word of the command.
 PAYLOADS: Final = "{payloads}"
-#: Bytes of its output that are looked at; what comes behind them is not.
+#: Maximum number of bytes to read from each output of a program. The rest is ignored.
 _MOST: Final = 1 << 20
 
 
 def values_for(address: tuple[str, int], **others: str) -> dict[str, str]:
-    """Return the values of an address, in its three forms, and others."""
+    """Return values for the placeholders: three forms of an address, and `others`."""
     host, port = address
     return {"address": f"{host}:{port}", "host": host, "port": str(port), **others}
 
 
 def filled(command: Sequence[str], values: Mapping[str, str], payloads: Sequence[str]) -> list[str]:
-    """Return the words of a command, with values for what is in braces."""
+    """Return the words of a command with its placeholders replaced."""
     words: list[str] = []
     for word in command:
         if word == PAYLOADS:
@@ -37,24 +37,24 @@ def filled(command: Sequence[str], values: Mapping[str, str], payloads: Sequence
     return words
 
 
-#: Starts what is judged: gets values for what is in braces, and payloads.
+#: A function that starts a program, given the values of the placeholders and the payloads.
 Launch: TypeAlias = Callable[[Mapping[str, str], Sequence[str]], Running]
 
 
 def launcher(command: Sequence[str]) -> Launch:
-    """Return what starts a command, whose words have names in braces."""
+    """Return a function that fills in the placeholders of a command and starts it."""
     return lambda values, payloads: Program(filled(command, values, payloads))
 
 
 class Program:
-    """A process of its own session, so that all that it has started can be ended with it.
+    """A process in its own session, so that `end` can kill its child processes too.
 
     Args:
         words: The program and its arguments.
-        data: What it reads from its standard input.
+        data: The contents of its standard input.
 
     Raises:
-        OSError: It can't be started.
+        OSError: The program can't be started.
     """
 
     def __init__(self, words: Sequence[str], data: bytes = b"") -> None:
@@ -64,7 +64,7 @@ class Program:
             given.write(data)
             given.seek(0)
             try:
-                self._process = subprocess.Popen(  # noqa: S603 - it is what the user has asked for
+                self._process = subprocess.Popen(  # noqa: S603 - the user's own command
                     list(words),
                     stdin=given,
                     stdout=self._output,
@@ -78,25 +78,28 @@ class Program:
 
     @property
     def status(self) -> int | None:
-        """Its exit status; None: it is running. A signal that has ended it is a negative number."""
+        """The exit status, or None while the process is running.
+
+        The status is `-N` if signal number N has ended the process.
+        """
         return self._process.poll()
 
     @property
     def output(self) -> bytes:
-        """What it has written to standard output."""
+        """The standard output of the process so far."""
         return _read(self._output)
 
     @property
     def errors(self) -> bytes:
-        """What it has written to standard error."""
+        """The standard error of the process so far."""
         return _read(self._errors)
 
     def signal(self, number: int = signal.SIGTERM) -> None:
-        """Send a signal to it, and to nobody else."""
+        """Send a signal to the process, but not to its children."""
         self._process.send_signal(number)
 
     def end(self) -> None:
-        """Kill it, and all that it has started."""
+        """Kill the process and its children."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

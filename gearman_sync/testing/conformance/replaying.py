@@ -1,4 +1,4 @@
-"""Runs the exchange of a file again, as `--trace` or a recorder has written it."""
+"""Replay an exchange from a file that `--trace` or a recorder has written."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ if TYPE_CHECKING:
 
 
 def replay_server(path: str | os.PathLike[str], address: tuple[str, int], timeout: float) -> str:
-    """Play clients and workers against a server.
+    """Play the recorded clients and workers against a server.
 
     Returns:
-        Where it has not answered as is recorded, a line each; nothing where all was the same.
+        The differences from the recorded answers, one per line, or an empty text.
 
     Raises:
-        OSError: There is no such file, or no server.
-        ValueError: It is not a recording.
+        OSError: The file can't be read, or the server can't be reached.
+        ValueError: The file is not a recording.
     """
     return "\n".join(map(str, replay(Recording.load(path), address, timeout=timeout)))
 
 
 def replay_program(path: str | os.PathLike[str], launch: Launch, timeout: float) -> str:
-    """Play the server for a worker or client, which is started.
+    """Start a worker or client, and play the recorded server against it.
 
-    Arguments, result and exceptions are those of `replay_server`.
+    The parameters are those of `replay_server`, except for `launch`, which starts the program.
+    The result and the exceptions are the same.
     """
     recording = Recording.load(path)
     server = ReplayServer(recording, timeout=timeout)
@@ -52,7 +53,7 @@ def replay_program(path: str | os.PathLike[str], launch: Launch, timeout: float)
 
 
 def _submitted(recording: Recording) -> tuple[str, list[str]]:
-    """For which function the recorded client has submitted, and which payloads."""
+    """Return the function and the payloads of the jobs that the recorded client has submitted."""
     end = Connection(Role.SERVER)
     function, payloads = "", []
     for element in recording.exchange:

@@ -1,4 +1,4 @@
-"""What is told of a run: for reading, as JSON, as JUnit's XML, or as a table in Markdown."""
+"""Reports of a conformance run as text, JSON, JUnit XML or a Markdown table."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
     from gearman_proto.testing.conformance.judge import Outcome
 
-# Characters of the bytes of a packet that are shown; a trace has all.
+# Maximum number of hex digits to show of a packet. Traces contain complete packets.
 _HEX: Final = 64
-#: What XML 1.0 has no way to say.
+#: Characters that XML 1.0 does not allow.
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass
 class Report:
-    """A run.
+    """The results of a run.
 
     Attributes:
-        subject: What was judged, as text.
+        subject: The address of the judged server, or the command of the judged program.
         side: "server", "worker" or "client".
-        profile: With which profile.
-        outcomes: What the cases have come to.
-        reasons: The failures that are expected, with reasons.
-        has: The capabilities that were found.
+        profile: The name of the profile.
+        outcomes: The outcomes of the cases.
+        reasons: The reasons for expected failures, by the name of the case.
+        has: The capabilities of the judged side.
     """
 
     subject: str
@@ -46,27 +46,28 @@ class Report:
 
     @property
     def unexpected(self) -> list[Outcome]:
-        """The failures that are not expected."""
+        """The unexpected failures."""
         return [o for o in self.outcomes if o.is_bad and o.case.id not in self.reasons]
 
     @property
     def stale(self) -> list[Outcome]:
-        """What is expected to fail, and does not."""
+        """The outcomes of cases that did not fail although `reasons` lists them."""
         return [o for o in self.outcomes if o.case.id in self.reasons and o.verdict in DECIDED]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many cases have come to what, in the order of `Verdict`."""
+        """The number of cases for each verdict, in the order of `Verdict`."""
         found = Counter(outcome.verdict for outcome in self.outcomes)
         return {verdict.value: found[verdict] for verdict in Verdict if found[verdict]}
 
-    # For reading.
+    # Text
 
     def lines(self, *, verbose: bool = False) -> Iterator[str]:
-        """Yield lines of text.
+        """Yield the lines of the text report.
 
         Args:
-            verbose: Whether those are told that have passed or were not run.
+            verbose: True to include the cases that passed or were not run, and the details of
+                expected failures.
         """
         for outcome in self.outcomes:
             yield from self._told(outcome, verbose=verbose)
@@ -96,10 +97,10 @@ class Report:
         elif verbose:
             yield f"{verdict.value:12} {case.id}  {case.demand}"
 
-    # For programs.
+    # JSON and JUnit XML
 
     def to_json(self) -> str:
-        """Return an object of JSON."""
+        """Return the report as a JSON object."""
         value: dict[str, Any] = {
             "subject": self.subject,
             "side": self.side,
@@ -132,7 +133,7 @@ class Report:
         return row
 
     def to_junit(self) -> str:
-        """Return XML as JUnit writes it: failures, errors and what was skipped apart."""
+        """Return the report as JUnit XML, which separates failures, errors and skipped cases."""
         bad = {outcome.case.id for outcome in [*self.unexpected, *self.stale]}
         skipped = (Verdict.SKIPPED, Verdict.UNSUPPORTED)
         verdicts = [outcome.verdict for outcome in self.outcomes]
@@ -173,10 +174,10 @@ class Report:
         elif told:
             ET.SubElement(item, "system-out").text = _xml(f"{verdict.value}: {told}")
 
-    # For pages.
+    # Markdown
 
     def to_markdown(self) -> str:
-        """Return a table in Markdown."""
+        """Return the report as a Markdown table."""
         rows = ["| case | level | what is demanded | verdict |", "| --- | --- | --- | --- |"]
         for outcome in self.outcomes:
             case = outcome.case
@@ -191,7 +192,10 @@ class Report:
 
 
 def exchange(outcome: Outcome) -> Iterator[str]:
-    """Yield what has passed in a case, a line for each packet: decoded, and in hex."""
+    """Yield the exchange of a case: a line for each packet, both decoded and in hex.
+
+    The standard error of the judged program follows, unless it is empty.
+    """
     for element in outcome.recording.exchange if outcome.recording is not None else ():
         way = "<-" if element.of_server else "->"
         if element.closes:

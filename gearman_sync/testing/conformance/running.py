@@ -1,4 +1,4 @@
-"""Runs cases over sockets, and starts servers."""
+"""Run cases over sockets, and start servers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from gearman_proto.testing.conformance.judge import Outcome
     from gearman_proto.testing.conformance.kit import Kit
 
-# Bytes of a program's standard error that are kept in `Outcome.errors`: the last ones.
+# Number of bytes to keep from the end of a program's standard error, in `Outcome.errors`.
 _ERRORS: Final = 2000
-# Seconds that a server has to begin to listen.
+# Seconds to wait until a started server listens.
 _START: Final = 20.0
-# Seconds between two looks.
+# Seconds between two attempts to connect.
 _LOOK: Final = 0.02
 
 
 class Gone(Exception):
-    """The server that is judged can't be reached, or does not start, or has died."""
+    """Raised if the judged server can't be reached, does not start, or has died."""
 
 
 class Judge(conformance.Judge):
-    """Runs cases over sockets, with a recording and the duration of each."""
+    """A judge that runs cases over sockets, and records and times each of them."""
 
     def run(self, cases: Iterable[Case]) -> Iterator[Outcome]:
         """Yield the outcome of each case, in order."""
@@ -49,14 +49,14 @@ class Judge(conformance.Judge):
 
 
 class StartedServer:
-    """A server that the suite has started, and can start again at the same address.
+    """A server that the suite has started, and can restart at the same address.
 
     Args:
         words: The program and its arguments, with ``{port}``.
 
     Raises:
-        OSError: It can't be started.
-        Gone: It does not listen.
+        OSError: The server can't be started.
+        Gone: The server does not listen.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -77,17 +77,17 @@ class StartedServer:
         return program
 
     def restart(self) -> None:
-        """Kill it, and start it again."""
+        """Kill the server, and start it again."""
         self._program.end()
         self._program = self._start()
 
     def close(self) -> None:
-        """Kill it."""
+        """Kill the server."""
         self._program.end()
 
 
 def is_there(address: tuple[str, int]) -> bool:
-    """Whether somebody listens there."""
+    """Return True if a server accepts connections at the address."""
     try:
         with socket.create_connection(address, 5.0):
             return True

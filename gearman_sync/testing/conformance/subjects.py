@@ -1,6 +1,6 @@
-"""What is judged: a server that runs, one that is started here, or a program."""
+"""Subjects to judge: a running server, a server that the suite starts, or a program."""
 
-# ruff: noqa: D102 - the documentation of methods is inherited
+# ruff: noqa: D102 - the methods inherit their docstrings
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 def _name(case_id: str) -> str:
-    """A name for a function that nobody has used before."""
+    """Return a unique name for the function of a case."""
     return f"conformance-{case_id}-{secrets.token_hex(4)}"
 
 
 class Subject:
-    """What is judged, inside of its ``with``.
+    """A subject to judge. Use it as a context manager.
 
     Attributes:
-        has: What it can do.
+        has: Its capabilities.
     """
 
     has: frozenset[str] = frozenset()
@@ -42,17 +42,19 @@ class Subject:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End what was started here."""
+        """Stop the server if the suite has started it."""
 
     def kit(self, case: Case) -> Kit:
         """Return the kit of a case."""
         raise NotImplementedError
 
     def look_after(self, outcome: Outcome) -> None:
-        """See whether it can still be judged after a case. What is started for each always can.
+        """Ensure that the subject is alive after a case.
+
+        A program needs no check, because it is started for each case.
 
         Raises:
-            Gone: It can't.
+            Gone: The subject has died, and the suite can't restart it.
         """
 
 
@@ -60,10 +62,10 @@ class ServerSubject(Subject):
     """A server.
 
     Args:
-        address: Where it runs; None if it is to be started.
-        words: How it is started.
-        without: Capabilities that it is not to be asked for.
-        timeout: Seconds that an answer is waited for.
+        address: The address of a running server, or None to start one.
+        words: The command that starts a server.
+        without: Capabilities to treat as missing.
+        timeout: Seconds to wait for an answer.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class ServerSubject(Subject):
         try:
             has = probe(self._kit_with, self._revive)
             if not has:
-                # Each case would wait for it in vain.
+                # Without this check, every case would time out.
                 raise Gone(f"what listens at {self.address[0]}:{self.address[1]} is no server")
             if self._started is not None:
                 has |= {"restart"}
@@ -104,20 +106,20 @@ class ServerSubject(Subject):
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """The address of the server."""
         assert self._address is not None
         return self._address
 
     def _kit_with(self, has: frozenset[str]) -> ServerKit:
-        # A server that lacks something may say nothing, which is waited for in vain.
+        # Servers without a capability can stay silent. A short timeout keeps the probes fast.
         timeout = min(self._timeout, 1.0)
         return ServerKit(SocketServerPlace(self.address, timeout), _name("probe"), timeout, has)
 
     def _revive(self, where: str) -> bool:
-        """Start it again if it has died. Returns whether it had.
+        """Restart the server if it has died. Return True if it had died.
 
         Raises:
-            Gone: It has, and was not started here.
+            Gone: The server has died, and the suite had not started it.
         """
         if is_there(self.address):
             return False
@@ -140,10 +142,10 @@ class ProgramSubject(Subject):
     """A worker or a client.
 
     Args:
-        side: Which.
-        words: How it is started.
-        without: Capabilities that it is not to be asked for.
-        timeout: Seconds that it is waited for.
+        side: "worker" or "client".
+        words: The command that starts the program.
+        without: Capabilities to treat as missing.
+        timeout: Seconds to wait for the program.
     """
 
     def __init__(
@@ -160,7 +162,7 @@ class ProgramSubject(Subject):
 
 
 def check_capabilities(names: Collection[str]) -> None:
-    """Raise ValueError if a capability is unknown."""
+    """Raise ValueError if one of the capabilities is unknown."""
     for name in names:
         if name not in CAPABILITIES and name != "several":
             raise ValueError(f"there is no capability {name}")

@@ -1,4 +1,4 @@
-"""What clients ask beside their jobs, and what they make of the answers."""
+"""Cases about the other requests of clients: ECHO_REQ and OPTION_REQ."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def refused(it: ClientKit) -> str:
 
 
 def _goes_on(it: ClientKit, client: Session) -> str:
-    """What a client does that perhaps sends OPTION_REQ, and then its submit."""
+    """Return the behaviour of a client that can send OPTION_REQ before its submit."""
     try:
         client.submitted()
     except Failed:

@@ -1,4 +1,4 @@
-"""How clients tell that a job has failed."""
+"""Cases about jobs that fail."""
 
 from __future__ import annotations
 

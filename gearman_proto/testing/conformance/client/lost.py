@@ -1,4 +1,4 @@
-"""What clients do when the server goes away, or says what makes no sense."""
+"""Cases about servers that disconnect, stay silent, or send unexpected packets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gearman_proto.wire.packets import HEADER, MAGIC_RESPONSE, JobCreated, WorkC
 _LOST = "not in the document: a server stops, or its host does, at any time"
 _ODD = "not in the document: gearmand 1.1 and 2.0 do not send it"
 _AGAIN = {"tries again": ()}
-# Seconds. Few clients have a limit of their own that is as short.
+# In seconds. Few clients have a timeout of their own that is this short.
 _LONG = 5.0
 _PATIENCE = {"gives up": (), "waits": ()}
 _DOES = {"goes on": (), "gives up": (), "waits": ()}
@@ -120,9 +120,9 @@ def unknown(it: ClientKit) -> str:
 
 
 def _stray(it: ClientKit, number: int, body: bytes = b"") -> str:
-    """What a client does when a packet comes between JOB_CREATED and the job's end."""
+    """Send a stray packet before the job's end, and return the client's behaviour."""
     client = it.accepted()
-    # In one write, as it may close at once.
+    # Send both packets in one write, because the client can close after the first.
     stray = HEADER.pack(MAGIC_RESPONSE, number, len(body)) + body
     client.send_raw(stray + client.packed(WorkComplete(HANDLE, b"result")))
     return it.does()

@@ -1,4 +1,4 @@
-"""How packets come in pieces, and several at once."""
+"""Cases about packets that arrive in pieces, or several at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of results."""
+"""Cases about the results and the progress of jobs."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def short(it: ClientKit) -> str:
     """What a client makes of a WORK_COMPLETE that has a handle, and no NUL behind it."""
     client = it.accepted()
     whole = client.packed(WorkComplete(HANDLE, b""))
-    # The size is less by one, and so is what follows.
+    # Drop the final NUL, and reduce the size in the header by one.
     client.send_raw(whole[:11] + bytes([whole[11] - 1]) + whole[12:-1])
     status = it.ended()
     return "waits" if status is None else "gives up" if status else "goes on"

@@ -1,4 +1,4 @@
-"""Which packet belongs to which of several jobs on one connection."""
+"""Cases about several jobs on one connection."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SEVERAL = ("several",)
 
 
 def _handle(payload: bytes) -> bytes:
-    """The handle of the job of a payload."""
+    """Return the handle of the job with this payload."""
     return b"H:conformance:" + payload
 
 
 def _the_same(_: bytes) -> bytes:
-    """The handle of jobs that are one."""
+    """Return the same handle for each payload, as if the jobs were coalesced."""
     return HANDLE
 
 

@@ -1,4 +1,4 @@
-"""What clients submit."""
+"""Cases about the jobs that clients submit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gearman_proto.wire.packets import (
     WorkComplete,
 )
 
-# Of an argument of a command, Linux takes 128 KiB.
+# Linux limits an argument of a command to 128 KiB.
 _LARGE = 100_000
 _LONGEST_UNIQUE = 63
 

@@ -1,6 +1,6 @@
-"""The cases for servers, in the order in which they are run."""
+"""Cases for servers, in execution order."""
 
-# ruff: noqa: F401, I001 - each adds its cases to the suite, in that order
+# ruff: noqa: F401, I001 - each module adds its cases to the suite, in this order
 
 from . import (
     wire,

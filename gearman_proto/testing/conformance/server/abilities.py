@@ -1,4 +1,4 @@
-"""For what workers have registered, and what they are given then."""
+"""Cases about the functions that workers register, and the jobs that they get."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TIMEOUT: Final = 'CAN_DO_TIMEOUT: "Same as CAN_DO, but with a timeout value"'
 
 
 def _gets_one(it: ServerKit, worker: Line, *said: Event) -> None:
-    """Demand that a worker which has said this gets a job."""
+    """Send `said` as a worker, and demand that this worker gets a job."""
     worker.send(*said)
     worker.nothing()
     it.client().submit(kind=SubmitJobBg)
@@ -34,7 +34,7 @@ def _gets_one(it: ServerKit, worker: Line, *said: Event) -> None:
 
 
 def _gets_none(it: ServerKit, worker: Line, *said: Event) -> None:
-    """Demand that a worker which has said this gets no job, and another one does."""
+    """Send `said` as a worker, and demand that only another worker gets the job."""
     worker.send(*said)
     worker.nothing()
     it.client().submit(kind=SubmitJobBg)

@@ -1,4 +1,4 @@
-"""Which submits are joined to a job that is there already."""
+"""Cases about coalescing: submits that join an existing job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WORK_EXCEPTION, and the option for it."""
+"""Cases about WORK_EXCEPTION, and the option that enables it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEEDS: Final = ("options",)
 
 
 def _thrown(worker: Line, data: bytes = b"exception") -> bytes:
-    """Get a job, and send an exception for it. Return the handle."""
+    """Get a job, send an exception for it, and return its handle."""
     handle = worker.grab().handle
     worker.send(WorkException(handle, data))
     worker.heard()
@@ -35,7 +35,10 @@ def _thrown(worker: Line, data: bytes = b"exception") -> bytes:
 
 
 def _failed(client: Line, worker: Line, handle: bytes) -> str | None:
-    """Demand that a client without the option is told that a job has failed."""
+    """Demand that the server reports a failed job to a client without the option.
+
+    Return the name of a known behaviour, or None if the client gets a plain WORK_FAIL.
+    """
     came = client.settle()
     if not came:
         worker.send(WorkFail(handle))
@@ -53,7 +56,7 @@ def forwarded(it: ServerKit) -> None:
         handle = client.submit()
         _thrown(worker, data)
         client.expect(WorkException, handle=handle, data=data)
-        # For a server on which the exception is not the end.
+        # On some servers, WORK_EXCEPTION does not end the job.
         worker.send(WorkFail(handle))
         worker.heard()
         client.settle()

@@ -1,4 +1,4 @@
-"""What workers that ask for a job are answered."""
+"""Cases about the answers to workers that ask for a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server outlives, and how workers are named."""
+"""Cases about client ids, invalid packets, many connections, and restarts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gearman_proto.wire.packets import (
 _ID: Final = 'SET_CLIENT_ID: "monitoring and reporting commands can uniquely identify the various'
 _NAMES: Final = f'{_ID} workers"'
 _LIVES: Final = "not in the document: all servers do"
-#: What is no packet, or only the beginning of one.
+#: Invalid packets, and incomplete ones.
 _GARBAGE: Final = (
     b"\0XXX" + bytes(60),
     b"\0REQ\0\0\0\xff\0\0\0\0",
@@ -29,12 +29,12 @@ _GARBAGE: Final = (
     b"\xff\xfe\xfd" * 100,
     b"\0RES\0\0\0\x06\0\0\0\0",
 )
-#: Bytes of answers that a client does not read.
+#: Maximum number of bytes to send without reading the answers.
 _UNREAD: Final = 1 << 22
 
 
 def _works(it: ServerKit) -> None:
-    """Demand that a job is run."""
+    """Demand that a job can be submitted and completed."""
     client, worker = it.client(), it.worker()
     handle = client.submit()
     worker.run()
@@ -116,7 +116,7 @@ def many_at_once(it: ServerKit) -> None:
 def does_not_read(it: ServerKit) -> None:
     """A client that does not read what it is sent does not stop the others."""
     line, request = it.client(), pack_event(EchoReq(bytes(1 << 16)), MAGIC_REQUEST)
-    # A server can stop reading, or close the connection.
+    # `flood` also returns if the server stops reading or closes the connection.
     line.flood(request, _UNREAD)
     _works(it)
 

@@ -1,4 +1,4 @@
-"""What becomes of jobs whose client leaves."""
+"""Cases about jobs whose client disconnects."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def background(it: ServerKit) -> None:
     worker, client, other = it.worker(), it.client(), it.client()
     handle = client.submit(kind=SubmitJobBg)
     client.half_close()
-    # When the server closes as well, it has seen that.
+    # Once the server has closed too, it has noticed the disconnect.
     client.rest()
     status = other.status(handle)
     demand(status.known == b"1", f"a job {handle.decode()}", status)

@@ -1,4 +1,4 @@
-"""Which of several jobs a worker is given."""
+"""Cases about priorities, and about the order of queued jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GLOBAL: Final = 'SUBMIT_JOB, of 2.0: "applied globally across registered functi
 
 
 def _run(worker: Line, count: int) -> list[bytes]:
-    """Run so many jobs, and return their data."""
+    """Grab `count` jobs, complete them, and return their data."""
     jobs = [worker.grab() for _ in range(count)]
     for job in jobs:
         worker.complete(job.handle)

@@ -1,4 +1,4 @@
-"""Queues of a limited size."""
+"""Cases about queues of limited size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NONE: Final = 'maxqueue: "A zero or negative size indicates no limit"'
 
 
 def _limit(it: ServerKit, size: int) -> None:
-    """Limit the queue of the case's function, which has to be known to the server."""
+    """Limit the queue of the case's function. The server must know the function."""
     reply = it.admin().text(b"maxqueue %s %d" % (it.function, size))
     demand(reply.startswith(b"OK"), "OK", reply)
 

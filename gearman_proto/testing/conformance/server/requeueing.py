@@ -1,4 +1,4 @@
-"""What becomes of the jobs of workers that are lost."""
+"""Cases about the jobs of lost workers."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _WAIT: Final = 4.0
 
 
 def _rest(worker: Line) -> None:
-    """Let a worker sleep. Some servers wake it for a job that another one has."""
+    """Send PRE_SLEEP. Discard a NOOP, which some servers send for a job of another worker."""
     worker.send(PreSleep())
     worker.settle()
 
 
 def _next_run(it: ServerKit, client: Line, other: Line) -> JobAssignUniq:
-    """Wait until a sleeping worker is woken for the job of one that was lost, and get it.
+    """Wait until the server wakes a worker for the job of a lost worker, and grab that job.
 
     Raises:
-        Unsupported: The client gets a WORK_FAIL; so there is no second run.
+        Unsupported: The client gets WORK_FAIL, so the job does not run again.
     """
     deadline = it.now + it.timeout
     while not (came := other.settle()):
@@ -50,7 +50,11 @@ def _next_run(it: ServerKit, client: Line, other: Line) -> JobAssignUniq:
 
 
 def _wait_until_queued(it: ServerKit, client: Line, handle: bytes) -> None:
-    """Wait until a job whose worker was lost is not running any more."""
+    """Wait until the server has requeued the job of a lost worker.
+
+    Raises:
+        Unsupported: The server no longer knows the job.
+    """
     deadline = it.now + it.timeout
     while (status := client.status(handle)).running != b"0":
         demand(it.now < deadline, "a job that does not run", status)

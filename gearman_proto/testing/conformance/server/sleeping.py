@@ -1,4 +1,4 @@
-"""When sleeping workers are woken."""
+"""Cases about sleeping workers, and the NOOP that wakes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server tells of a job that is asked about."""
+"""Cases about the status of a job."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _QUEUED: Final = (b"1", b"0", 0, 0)
 
 
 def _tells(status: StatusRes | StatusResUnique, *wanted: object) -> None:
-    """Demand what a status says. Numbers that are not known may be 0 or empty."""
+    """Demand the fields of a status. An unknown number can be 0 or empty."""
     numbers = number(status.numerator), number(status.denominator)
     demand((status.known, status.running, *numbers) == wanted, f"{wanted}", status)
 

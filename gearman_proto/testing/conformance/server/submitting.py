@@ -1,4 +1,4 @@
-"""How jobs are submitted."""
+"""Cases about submitting jobs."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _REDUCE: Final = (
     'SUBMIT_REDUCE_JOB: "adds a reducer argument"; in gearmand 1.1 and 2.0 and in libgearman an '
     "empty argument follows it"
 )
-#: The most bytes that the handle of a job has, and that a unique may have.
+#: Maximum length of a job handle or a unique, in bytes.
 _HANDLE: Final = 63
 
 
 def _is_run(it: ServerKit, kind: type[PlainSubmit], *, background: bool) -> None:
-    """Demand that a job is taken and run, and that only a foreground client gets its result."""
+    """Demand that a submitted job runs, and that only a foreground client gets its result."""
     client, worker = it.client(), it.worker()
     handle = client.submit(kind=kind)
     job = worker.run()
@@ -316,7 +316,7 @@ def unique(it: ServerKit) -> None:
 
 
 def _long_unique(it: ServerKit, size: int) -> str:
-    """Submit a job with a long unique, and return what comes of it."""
+    """Submit a job with a unique of `size` bytes. Return the name of the server's behaviour."""
     client, worker, sent = it.client(), it.worker(), it.function[-40:].ljust(size, b"u")
     client.send_raw(pack(BY_NAME["SUBMIT_JOB_BG"], [it.function, sent, b"data"], MAGIC_REQUEST))
     answers = {"ERROR": "refused with ERROR", "closed": "the connection is closed"}

@@ -1,4 +1,4 @@
-"""Lines of text: what admins ask and command."""
+"""Cases about the text commands of admins."""
 
 from __future__ import annotations
 
@@ -29,13 +29,17 @@ _GEARMAND: Final = "not in the document: gearmand 1.1 and 2.0 do"
 
 
 def _row(admin: Line, command: bytes, function: bytes) -> list[bytes]:
-    """Return the numbers of a function in a list, or none if it is not there."""
+    """Return the numbers of a function in a list, or [] if the function is missing."""
     rows = [line.split(b"\t") for line in admin.list(command)]
     return next((row[1:] for row in rows if row[0] == function), [])
 
 
 def _demand_ok(admin: Line, command: bytes) -> None:
-    """Give a command that not all servers have."""
+    """Send a command, and demand the reply OK.
+
+    Raises:
+        Unsupported: The server does not know the command.
+    """
     reply = admin.text(command)
     if is_unknown(reply):
         raise Unsupported(f"it does not know {command.decode()}")

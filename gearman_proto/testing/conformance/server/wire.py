@@ -1,4 +1,4 @@
-"""How packets are cut, and what becomes of bytes that are none."""
+"""Cases about the framing of packets, and about invalid packets."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def order(it: ServerKit) -> None:
 
 
 def _send_pieces(line: Line, other: Line, packet: bytes, *ends: int) -> None:
-    """Send a packet in pieces, with a round trip of another connection between."""
+    """Send a packet in pieces, with a round trip on another connection after each."""
     for start, end in zip((0, *ends), (*ends, len(packet)), strict=True):
         line.send_raw(packet[start:end])
         other.settle()
@@ -278,7 +278,7 @@ def truncated(it: ServerKit) -> None:
         packet = client.connection.send(SubmitJobBg(it.function, b"", b"long data"))
         client.send_raw(packet[:-less])
         client.half_close()
-        # When the server closes as well, it has seen all of it.
+        # Once the server has closed too, it has read all bytes.
         demand(client.rest() == b"", "nothing", "an answer")
         worker.grab_nothing()
 

@@ -1,4 +1,4 @@
-"""What becomes of what workers say about their jobs."""
+"""Cases about the packets that workers send about their jobs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PIECES: Final = (b"", b"a\0b\0", bytes(range(256)))
 
 
 def _all_about(handle: bytes, it: ServerKit) -> list[Event]:
-    """Return one of each packet that workers send about a job."""
+    """Return one packet of each kind that workers send about a job."""
     makers: list[Callable[[bytes, bytes], Event]] = [WorkException, WorkComplete]
     if "data" in it.has:
         makers = [WorkData, WorkWarning, *makers]
@@ -45,7 +45,7 @@ def _all_about(handle: bytes, it: ServerKit) -> list[Event]:
 
 
 def _passes(it: ServerKit, kind: type[WorkData | WorkWarning]) -> None:
-    """Demand that pieces of data reach the client, and that the job goes on."""
+    """Demand that packets of this kind reach the client and do not end the job."""
     client, worker, handle = it.running()
     for piece in _PIECES:
         worker.send(kind(handle, piece))

@@ -1,6 +1,6 @@
-"""The cases for workers, in the order in which they are run."""
+"""Cases for workers, in execution order."""
 
-# ruff: noqa: F401, I001 - each adds its cases to the suite, in that order
+# ruff: noqa: F401, I001 - each module adds its cases to the suite, in this order
 
 from . import (
     abilities,

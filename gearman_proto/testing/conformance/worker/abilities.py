@@ -1,4 +1,4 @@
-"""For which functions a worker registers, and when."""
+"""Cases about the functions that a worker registers."""
 
 from __future__ import annotations
 

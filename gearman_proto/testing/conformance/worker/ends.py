@@ -1,4 +1,4 @@
-"""How jobs end."""
+"""Cases about the packets that end a job."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What becomes of a worker to which the server sends ERROR.
+"""Cases about workers that receive ERROR.
 
-Some known workers close the connection then, and connect again; Perl's ends.
+Some known workers close the connection and reconnect. Perl's worker exits.
 """
 
 from __future__ import annotations

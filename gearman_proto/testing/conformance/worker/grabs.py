@@ -1,4 +1,4 @@
-"""How a worker asks for jobs, sleeps, and is woken."""
+"""Cases about workers that ask for jobs, sleep and wake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gearman_proto.wire.packets import (
     PreSleep,
 )
 
-# Grabs in a second that are no busy loop.
+# Maximum number of grabs per second. More would be a busy loop.
 _FEW = 10
 
 

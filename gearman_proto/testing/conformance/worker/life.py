@@ -1,4 +1,4 @@
-"""How a worker ends, and what it does when its server ends."""
+"""Cases about SIGTERM, and about the loss of the server."""
 
 from __future__ import annotations
 

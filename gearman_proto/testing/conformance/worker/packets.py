@@ -1,4 +1,4 @@
-"""What a worker sends, and what else it may be sent."""
+"""Cases about the packets that a worker sends, and unexpected ones that it receives."""
 
 from __future__ import annotations
 

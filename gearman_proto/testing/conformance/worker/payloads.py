@@ -1,4 +1,4 @@
-"""What jobs bring, and in which pieces."""
+"""Cases about the payloads of jobs, and packets that arrive in pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker says about a job before its end."""
+"""Cases about the packets that a worker sends about a job before its end."""
 
 from __future__ import annotations
 
