@@ -1,24 +1,26 @@
-"""Tier 2, the admin client: questions to one job server, decided without I/O.
+"""The admin client engine (tier 2): questions to one job server, without I/O.
 
-One question is under way at a time, over one connection that is kept; the others wait in a queue.
-So whatever goes wrong with a connection is the trouble of the one question that it was asked on,
-and the next one has a new connection:
+The engine has one persistent connection and one question in flight. Further questions wait in a
+queue. Therefore, an error on the connection affects only the question in flight. After an error,
+the next question uses a new connection:
 
     ===================================  =====================================================
-    what happens                         what becomes of the question under way
+    event                                effect on the question in flight
     ===================================  =====================================================
-    its reply, or an ERR line            answered, or ServerError; the connection is kept
-    anything else is received            RemoteProtocolError; the connection is closed
-    the connection ends                  ServerUnavailable; one that was not sent yet, behind the
-                                         answer to another, is asked on a new connection
-    its deadline comes                   InvalidAdminClientState; the connection is closed, as the
-                                         reply that may still come would pass for the next one's
-    nobody waits for it any more         it stays until its reply or its deadline comes; or the
-                                         connection is closed, if another question waits or comes:
-                                         that gets a new one
+    its reply or an ERR line             answered or ServerError; the connection stays open
+    any other data                       RemoteProtocolError; the engine closes the connection
+    the connection is lost               ServerUnavailable; exception: if the question was not
+                                         sent yet and the connection has answered an earlier
+                                         one, the engine asks it on a new connection
+    its deadline passes                  InvalidAdminClientState; the engine closes the
+                                         connection, because a late reply would be mistaken for
+                                         the reply to the next question
+    its caller gives up                  in flight until its reply or deadline; as soon as
+                                         another question is queued, the engine closes the
+                                         connection and asks that one on a new connection
     ===================================  =====================================================
 
-If no connection can be made, all questions that wait fail: ServerUnavailable.
+If connecting fails, all queued questions fail with ServerUnavailable.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ _ECHO: Final = b"gearman-sansio ping"
 
 
 class Question(Wait, Generic[T]):
-    """A command that was asked, and its answer when it is done."""
+    """An admin command and its answer."""
 
     __slots__ = ("_value", "command", "reply", "sent_at")
 
@@ -67,10 +69,10 @@ class Question(Wait, Generic[T]):
         wake: Callable[[], Any],
     ) -> None:
         super().__init__(deadline, wake)
-        #: None is an ECHO_REQ.
+        #: The command, or None for an ECHO_REQ.
         self.command: Command[T] | None = command
         self.reply: Reply[T] | None = Reply(command, max_reply_size) if command else None
-        #: When it was put on its way.
+        #: Time when the question was assigned to a connection.
         self.sent_at: float = 0.0
         self._value: T | None = None
 
@@ -79,12 +81,12 @@ class Question(Wait, Generic[T]):
 
     @property
     def name(self) -> str:
-        """What is asked."""
+        """The command's name in error messages."""
         return repr(self.command.line.decode("utf-8", "replace")) if self.command else "ECHO_REQ"
 
     @property
     def event(self) -> Event:
-        """What to send."""
+        """The event to send."""
         return self.command.event if self.command else EchoReq(_ECHO)
 
     @property
@@ -93,16 +95,16 @@ class Question(Wait, Generic[T]):
 
         Raises:
             ServerError: The server refused the command.
-            ServerUnavailable: It could not be reached, or closed the connection.
-            RemoteProtocolError: It answered something else.
-            InvalidAdminClientState: It did not answer in time, or the client was shut down.
+            ServerUnavailable: The server could not be reached, or closed the connection.
+            RemoteProtocolError: The server sent an unexpected answer.
+            InvalidAdminClientState: The server did not answer in time, or the client was shut down.
         """
         self.raise_error()
         assert self.done
-        return self._value  # type: ignore[return-value] # it is None where T is
+        return self._value  # type: ignore[return-value] # None only if T is None
 
     def answer(self, value: T) -> None:
-        """The server has answered."""
+        """Store the server's answer, and finish the wait."""
         self._value = value
         self.finish()
 
@@ -111,9 +113,9 @@ class AdminLink(OutgoingLink):
     """One connection to the server, or the attempt to make one.
 
     Attributes:
-        asked: The question under way, or None.
-        sent: The same, as soon as it was sent.
-        answered: How many questions were answered.
+        asked: The question in flight, or None.
+        sent: The question in flight if it was sent, or None.
+        answered: Number of answered questions.
     """
 
     __slots__ = ("answered", "asked", "sent")
@@ -126,25 +128,26 @@ class AdminLink(OutgoingLink):
 
     @property
     def unsent(self) -> bool:
-        """True if there is a question to send."""
+        """True if the question in flight was not sent yet."""
         return self.alive and self.asked is not self.sent
 
 
 class AdminEngine(ConnectingEngine[AdminLink]):
-    """Everything that an admin client decides.
+    """The engine of an admin client.
 
-    See `Engine` for the transport side. The caller's side: `ask` and `ping` return a Question, a
-    Wait. The caller blocks until it is `ready`, calls `release` in every case (also when it gives
-    up early), and then reads its `value`.
+    See `Engine` for the transport side. On the caller's side, `ask` and `ping` return a Question,
+    which is a Wait. The caller blocks until the Question is `ready`, always calls `release` (even
+    if it gives up early), and then reads `value`.
 
     Args:
-        addresses: The server.
+        addresses: The address of the server, as a collection with one item.
         connect_timeout: Seconds to wait for a connection.
-        max_reply_size: Bytes. A server that sends a larger reply is disconnected.
+        max_reply_size: Maximum size of a reply in bytes. If a server sends a larger one, the
+            engine closes the connection.
 
     Raises:
-        TypeError: An argument is not of the type it must be.
-        ValueError: There is not exactly one server, or an argument has a value that can't be.
+        TypeError: An argument has the wrong type.
+        ValueError: There is not exactly one server, or an argument has an invalid value.
     """
 
     def __init__(
@@ -161,7 +164,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         #: True once `close` or `abandon` was called.
         self.closed: bool = False
         self._max_reply_size = check_count("max_reply_size", max_reply_size, 1)
-        # What was not asked yet. Those that nobody waits for any more are passed over.
+        # Queued questions. The engine skips those of callers that have given up.
         self._queue: deque[Question[Any]] = deque()
 
     # The caller's side.
@@ -179,14 +182,14 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         Args:
             now: The time.
             wake: Called once, when the question is done.
-            command: One of those in `wire.text`.
-            timeout: Seconds to wait at most, or None; see `arguments.to_seconds`.
+            command: A command of `wire.text`.
+            timeout: Maximum seconds to wait, or None for no limit.
 
         Returns:
-            The question. It is refused if the engine is closed.
+            The question. If the engine is closed, it is done and raises an error.
 
         Raises:
-            TypeError, ValueError: `timeout` is no number.
+            TypeError, ValueError: `timeout` is not a valid number.
         """
         deadline = deadline_of(now, timeout)
         return self._ask(Question(command, self._max_reply_size, deadline, wake), now)
@@ -198,11 +201,11 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         *,
         timeout: float | None = constants.DEFAULT_ADMIN_TIMEOUT,
     ) -> Question[float]:
-        """Send ECHO_REQ. The answer is the seconds until ECHO_RES. Else like `ask`."""
+        """Send ECHO_REQ, like `ask`. The answer is the number of seconds until ECHO_RES."""
         return self._ask(Question(None, 0, deadline_of(now, timeout), wake), now)
 
     def release(self, wait: Wait, now: float) -> None:
-        """Nobody waits for `wait`, a question, any more, for whatever reason."""
+        """Release `wait` after its caller has stopped waiting, even if it is not done."""
         assert isinstance(wait, Question)
         self._waits.discard(wait)
         link = self._link
@@ -213,7 +216,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             self._go_on(now)
 
     def close(self, now: float) -> None:
-        """Close the connection. Nothing can be asked afterwards."""
+        """Close the connection, and refuse further questions."""
         self.closed = True
         if self._link is not None:
             self._interrupt(self._link)
@@ -221,10 +224,10 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         for question in list(self._waits):
             self._fail(question, InvalidAdminClientState("this admin client has been shut down"))
 
-    # The transport side, in.
+    # The transport side: input.
 
     def receive_data(self, link: AdminLink, data: bytes, now: float) -> None:
-        """The server has sent `data`."""
+        """Process `data`, received from the server."""
         if not link.alive:
             return
         link.connection.receive_data(data)
@@ -232,27 +235,27 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             while (event := link.connection.next_event()) is not NEED_DATA:
                 self._on_event(link, event, now)
             if link.connection.buffered and (link.asked is None or link.unsent):
-                # The rest of it would pass for the beginning of the next answer.
+                # The excess bytes would be mistaken for the beginning of the next answer.
                 raise RemoteProtocolError(f"{link.address} sent more than it was asked for")
         except RemoteProtocolError as error:
             self._close(link, error, now)
 
     def handle_timeout(self, now: float) -> None:
-        """It is `now`: whatever is due happens, and what is left is asked anew."""
+        """Process the deadlines that have passed at `now`, and ask the next question."""
         self._timers.expire(now)
         self._go_on(now)
 
-    # The transport side, out.
+    # The transport side: output.
 
     def _links(self) -> list[AdminLink]:
         return [] if self._link is None else [self._link]
 
     def links_to_write(self) -> Iterable[AdminLink]:
-        """The open link, if there is something to send."""
+        """Return the link if it has a question to send."""
         return [link for link in self._links() if link.unsent]
 
     def data_to_send(self, link: AdminLink, now: float) -> bytes:
-        """Return the bytes to write on `link` now, or none."""
+        """Return the bytes to write on `link` now, or b""."""
         if not link.unsent or link.asked is None:
             return b""
         link.sent = link.asked
@@ -274,14 +277,14 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         return question
 
     def _ask_next(self, now: float) -> None:
-        """Ask what has waited longest, if nothing is under way."""
+        """Ask the oldest queued question if the link is open and no question is in flight."""
         link = self._link
         if link is not None and link.is_up and link.asked is None and self._is_wanted():
             link.asked = self._queue.popleft()
             link.asked.sent_at = now
 
     def _is_wanted(self) -> bool:
-        """Whether there is something to ask; it is the first in the queue then."""
+        """Remove abandoned questions from the head of the queue. Return True if any are left."""
         while self._queue and self._queue[0] not in self._waits:
             self._queue.popleft()
         return bool(self._queue)
@@ -295,7 +298,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         self._forget(question)
 
     def _forget(self, question: Question[Any]) -> None:
-        # After its end, since `abandon` ends the others.
+        # Called after the question is done, because `abandon` ends the waits that are left.
         self._timers.cancel(question)
         self._waits.discard(question)
 
@@ -318,7 +321,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         return link
 
     def _go_on(self, now: float) -> None:
-        """Ask what has waited longest, over a new connection if there is none."""
+        """Ask the oldest queued question. Open a connection first if the engine has none."""
         if self._link is not None:
             self._ask_next(now)
         elif self._is_wanted():
@@ -328,7 +331,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         self._ask_next(now)
 
     def _interrupt(self, link: AdminLink) -> None:
-        """Close `link`: what is under way on it is not waited for any more."""
+        """Close `link`, whose question in flight, if any, has no waiting caller."""
         self._actions.append(Close(link))
         self._timers.cancel(link.asked)
         self._drop(link)
@@ -343,7 +346,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         asked = link.asked
         self._drop(link)
         if not was_up:
-            # There is no connection to be had: all who want one get to know.
+            # The server can't be reached, so all queued questions fail.
             while self._is_wanted():
                 self._fail(self._queue.popleft(), self._unavailable(error))
             return

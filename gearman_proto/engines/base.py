@@ -1,4 +1,4 @@
-"""What every engine has in common: its transport side (`Engine`), its links, its actions."""
+"""The common parts of all engines: the transport side (`Engine`), links and actions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 L = TypeVar("L")
 
-# Bytes to write at a time.
+# Maximum number of bytes per write.
 _CHUNK_SIZE: Final = 256 * 1024
-# Packets to write at a time, so that those that are to follow are not looked at again and again.
+# Maximum number of packets per write. Without it, each write would scan the whole backlog.
 _CHUNK_PACKETS: Final = 8192
 
 
@@ -31,34 +31,34 @@ _CHUNK_PACKETS: Final = 8192
 class Connect:
     """Open a connection to `link.address`, then call `connected` or `connect_failed`.
 
-    A link is one attempt to connect, and the connection it becomes; there is a new one each time.
+    A link is one attempt to connect and the resulting connection. Each attempt has a new link.
     """
 
     #: The link, which has an `address`.
     link: Any
-    #: Seconds after which the engine gives up.
+    #: Connect timeout of the engine in seconds.
     timeout: float
 
 
 @record(frozen=True)
 class Close:
-    """Close the connection, or stop connecting. The engine knows already."""
+    """Close the connection of `link`, or stop connecting. The engine has already ended the link."""
 
-    #: The link, as in its `Connect`.
+    #: The link, from a `Connect` or a server's `accept`.
     link: Any
 
 
 @record(frozen=True)
 class StopListening:
-    """Take no more connections. Only a server's engine asks for that."""
+    """Stop accepting connections. Only a server's engine returns this."""
 
 
-#: What `next_action` returns.
+#: An action that `next_action` can return.
 Action: TypeAlias = "Connect | Close | StopListening"
 
 
 class LinkState(State):
-    """How far a link is. What is GONE stays so; the engine then ignores input for it."""
+    """The state of a link. GONE is final: the engine ignores further input for the link."""
 
     WAITING = "the transport was not told to connect yet: the server is to cool down before"
     CONNECTING = "the transport is to connect, or to shake hands, and has not answered"
@@ -73,7 +73,7 @@ CONNECTING: Final = LinkState.CONNECTING
 OPEN: Final = LinkState.OPEN
 GONE: Final = LinkState.GONE
 
-#: Only a server's links are ever ENDING, and they are CONNECTING only where they use TLS.
+#: The ENDING state exists only for a server's links, which are CONNECTING only if they use TLS.
 LINK_STATES: Final[StateTable[LinkState]] = {
     LinkState.WAITING: {
         LinkState.CONNECTING: "at once, or time",
@@ -96,10 +96,10 @@ class Link:
     """One connection of an engine, or the attempt to make one.
 
     Attributes:
-        connection: What its bytes mean.
-        state: How far it is.
-        behind: Whether bytes were received that the engine has not looked at yet.
-        has_more: Whether `data_to_send` has to be called again once all is written.
+        connection: The protocol state of the connection.
+        state: The state of the link.
+        behind: True if the link has received bytes that the engine has not processed.
+        has_more: False if the driver can skip `data_to_send` after it has written all bytes.
     """
 
     __slots__ = ("behind", "connection", "has_more", "state")
@@ -111,17 +111,17 @@ class Link:
         self.has_more: bool = True
 
     def turn(self, state: LinkState) -> None:
-        """Be in `state` from now on."""
+        """Change to `state`. LINK_STATES must allow the transition."""
         self.state = turn(LINK_STATES, self.state, state)
 
     @property
     def alive(self) -> bool:
-        """Whether there still is a connection, or an attempt to make one."""
+        """True unless the connection, or the attempt to make one, has ended."""
         return self.state is not GONE
 
     @property
     def is_up(self) -> bool:
-        """Whether bytes go both ways."""
+        """True if the connection is open in both directions."""
         return self.state is OPEN
 
 
@@ -179,13 +179,13 @@ class Engine(Protocol[L]):
     of the transport side last.
 
     A call that waits returns a Wait. If the engine refuses the call, for example because it is
-    closed, the Wait is done at once and `raise_error` raises the reason; nothing has changed.
+    closed, the Wait is done at once and `raise_error` raises the reason. The call has no effect.
 
     Any exception from an engine is a bug or a signal handler's. It leaves the engine in an unknown
     state, so the driver does not use the engine any further. It calls `abandon`, calls `wake` of
     the returned Waits, closes all connections, and makes a new engine unless the old one is
     `closed`. (A server's engine is closed then: a new one would have lost the jobs.) The driver
-    does the same in the child of a fork, except that it wakes nobody.
+    does the same in the child of a fork, except that it does not call `wake`.
     """
 
     @property
@@ -231,22 +231,22 @@ class Engine(Protocol[L]):
         """
 
     def next_action(self) -> Action | None:
-        """The next thing to do with a connection, or None."""
+        """Return the next action for the driver, or None."""
 
     def links_to_write(self) -> Iterable[L]:
-        """The links that may have something new to send since the last time."""
+        """Return the links that might have new data to send since the last call."""
 
     def data_to_send(self, link: L, now: float) -> bytes:
-        """Bytes to write on `link`, whose socket takes some now, or none."""
+        """Return bytes to write on `link`, whose socket is writable, or b""."""
 
     def next_deadline(self) -> float | None:
-        """When `handle_timeout` is to be called next, or None."""
+        """Return the time for the next call of `handle_timeout`, or None."""
 
     def release(self, wait: Wait, now: float) -> None:
-        """The caller of `wait`, which a call has returned, is not blocked any longer."""
+        """Release `wait`, whose caller no longer blocks."""
 
     def close(self, now: float) -> None:
-        """Close all connections, for good. Everybody who waits is woken."""
+        """Close all connections permanently, and wake all waiting callers."""
 
     def abandon(self, error: Exception) -> list[Wait]:
         """End all calls and requests, from any state, for an engine that will not run again.
@@ -255,8 +255,8 @@ class Engine(Protocol[L]):
             error: The reason. The calls raise it.
 
         Returns:
-            The Waits of all calls. They are done, but nobody was woken. Repeating this after an
-            interruption returns them again.
+            The Waits of all calls. They are done, but `abandon` does not wake their callers. If a
+            call of `abandon` was interrupted, a second one returns all Waits again.
         """
 
 
@@ -266,17 +266,17 @@ class BaseEngine:
     def __init__(self) -> None:
         #: True if `abandon` was called. Requests of this engine are lost.
         self.is_abandoned: bool = False
-        # Engines and links have few of these, and an empty deque takes 760 bytes instead of 56.
+        # A list, because an empty deque takes 760 bytes instead of 56, and there are few actions.
         self._actions: MutableSequence[Action] = []
         self._timers: Timers = Timers()
-        # The Waits of calls that block, or might.
+        # The Waits of calls that block or are about to block.
         self._waits: set[Any] = set()
 
     def connecting(self, link: Any, now: float) -> None:
         """Ignore the progress of `link`. Engines that open connections override this."""
 
     def next_action(self) -> Action | None:
-        """The next thing to do with a connection, or None."""
+        """Return the next action for the driver, or None."""
         if not self._actions:
             return None
         action = self._actions[0]
@@ -284,7 +284,7 @@ class BaseEngine:
         return action
 
     def next_deadline(self) -> float | None:
-        """When `handle_timeout` is to be called next, or None."""
+        """Return the time for the next call of `handle_timeout`, or None."""
         return self._timers.next_deadline()
 
     def handle_timeout(self, now: float) -> None:
@@ -310,6 +310,6 @@ class BaseEngine:
         """Return all live links."""
 
     def _is_due(self, link: Any, now: float) -> bool:
-        """Return whether the engine is about to judge `link`, which is open, at `now`."""
+        """Return True if the deadline of `link`, which is open, has passed at `now`."""
         deadline = self._timers.deadline(link)
         return deadline is not None and deadline <= now

@@ -1,8 +1,8 @@
 """The common base of the engines that open connections: client, worker and admin client.
 
 A link passes through these states of LinkState: WAITING, CONNECTING, OPEN, GONE. The engine calls
-`_lost` for every link that ends, whether it was refused, reset, closed by either side, out of step,
-or timed out.
+`_lost` for every link that ends: refused, reset, timed out, closed by either side, or broken
+by a protocol error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .servers import Server
 
-# Seconds of life after which the end of a connection is not one more failure in a row.
+# If a connection has lasted this many seconds, its loss starts a new count of failures.
 _LASTING: Final = 5.0
 
 
@@ -59,11 +59,11 @@ class OutgoingLink(Link):
 
     @property
     def address(self) -> ServerAddress:
-        """Where it goes to."""
+        """The address of the server."""
         return self.server.address
 
     def has_lasted(self, now: float) -> bool:
-        """Whether the server has answered, and has kept the connection for some seconds."""
+        """Return True if the server has answered and kept the connection for some seconds."""
         return self.server.error is None and now - self.opened_at >= _LASTING
 
 
@@ -71,7 +71,7 @@ L = TypeVar("L", bound=OutgoingLink)
 
 
 def server_error(event: Error) -> ServerError:
-    """The error that an ERROR packet is. Some servers end its text with a NUL."""
+    """Return the exception for an ERROR packet. Some servers append a NUL to its text."""
     return ServerError(to_text(event.code), to_text(event.text.rstrip(b"\0")))
 
 
@@ -82,8 +82,8 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         connect_timeout: Seconds to wait for a connection.
 
     Raises:
-        TypeError: `connect_timeout` is no number.
-        ValueError: It is less than a millisecond.
+        TypeError: `connect_timeout` is not a number.
+        ValueError: `connect_timeout` is less than a millisecond.
     """
 
     def __init__(self, connect_timeout: float) -> None:
@@ -116,7 +116,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
             self._lost(link, error, now)
 
     def receive_eof(self, link: L, now: float) -> None:
-        """The server of `link` sends no more. That ends it: there is nothing left to say."""
+        """End `link`, whose server has closed its side of the connection."""
         if not link.alive:
             return
         error = ConnectionError("the server closed the connection")
@@ -141,12 +141,12 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         link.delivery.measured(unacknowledged)
 
     def disconnect(self, now: float, server: Server) -> None:
-        """Close the connection to `server`, if there is one, as if it had been lost."""
+        """Close the connection to `server`, if any, with the effects of a lost connection."""
         if server.link is not None:
             self._close(server.link, ConnectionError("it was closed by the application"), now)
 
     def _connect(self, link: L, now: float, *, at: float = 0.0) -> None:
-        """Open `link`, which is new, when it is `at`; at once if that has passed."""
+        """Start to open `link`, which is new, at the time `at`, or now if `at` has passed."""
         link.server.link = link
         if at > now:
             self._timers.set(link, at, self._begin)
@@ -154,7 +154,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
             self._begin(link, now)
 
     def _begin(self, link: L, now: float) -> None:
-        """Tell the transport to connect `link`, which is WAITING."""
+        """Ask the transport to connect `link`, which is WAITING."""
         link.turn(LinkState.CONNECTING)
         self._actions.append(Connect(link, self._connect_timeout))
         self._set_connect_timer(link, now)
@@ -174,20 +174,20 @@ class ConnectingEngine(BaseEngine, Generic[L]):
             self._lost(link, error, now)
 
     def _tell_close(self, link: L) -> None:
-        """Have the transport close `link`, which is alive, if it was told to open it."""
+        """Ask the transport to close `link`, which is alive, unless it is still WAITING."""
         if link.state is not LinkState.WAITING:
             self._actions.append(Close(link))
 
     def _drop(self, link: L) -> None:
-        """Forget `link`, which has ended."""
+        """Detach `link`, which has ended, from its server, and cancel its timer."""
         link.turn(LinkState.GONE)
         link.server.link = None
         self._timers.cancel(link)
 
     @abstractmethod
     def _opened(self, link: L, now: float) -> None:
-        """`link` has become OPEN."""
+        """Handle the change of `link` to OPEN."""
 
     @abstractmethod
     def _lost(self, link: L, error: Exception, now: float) -> None:
-        """`link`, which was alive, is no more, because of `error`; the transport knows."""
+        """Handle the end of `link`, caused by `error`. The transport needs no further action."""

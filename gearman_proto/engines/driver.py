@@ -1,12 +1,12 @@
-"""The common part of the drivers of all adapters. It does no I/O either.
+"""The common part of the drivers of all adapters, without I/O.
 
-An engine may have a bug, and the exception of a signal handler, KeyboardInterrupt for example, may
-interrupt it anywhere. After either, a packet may have been received but not processed, or created
-but not sent, and requests could get each other's answers. So the driver replaces the engine and
-closes all connections, and each waiting call raises the reason.
+An engine can have a bug, and an exception from a signal handler, such as KeyboardInterrupt, can
+interrupt it at any point. Afterwards, a received packet might be unprocessed or an encoded packet
+unsent, and requests could receive the answers to other requests. Therefore, the driver replaces the
+engine and closes all connections, and each waiting call raises the reason.
 
-A signal handler, or a finalizer that the garbage collector runs, can also call the engine in the
-middle of another call. The driver posts such a call, and makes it after the interrupted one.
+A signal handler or a finalizer can also call the engine during another call. The driver queues such
+a call and makes it after the interrupted one.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ W_ = TypeVar("W_", bound="Wait")
 T_ = TypeVar("T_")
 P_ = ParamSpec("P_")
 
-#: A method of an engine that begins a call that waits. It gets the time and a `wake` first.
+#: An engine's method that returns a Wait. Its first arguments are the time and `wake`.
 Method: TypeAlias = Callable[Concatenate[E_, float, Callable[[], Any], P_], W_]
 
-#: Bytes to read at a time. Above 128 KiB, glibc may get the memory for each read from the system,
-#: which takes longer than the read.
+#: Maximum number of bytes per read. Above 128 KiB, glibc might request the memory for each read
+#: from the system, which takes longer than the read.
 READ_SIZE: Final = 120 * 1024
-#: Connections that the system keeps until they are accepted.
+#: Maximum number of connections that the system queues until the server accepts them.
 BACKLOG: Final = 1024
-#: Seconds before the next `accept` after a failed one, for example with too many open files.
+#: Seconds before the next `accept` after a failed one, for example due to too many open files.
 LISTEN_AGAIN: Final = 0.5
 #: Seconds before the next attempt to start a thread after the system has refused one.
 THREAD_AGAIN: Final = 0.1
@@ -44,23 +44,23 @@ class BaseDriver(Generic[E_]):
     """The base of drivers.
 
     Args:
-        make_engine: Makes the engine, and the engine that replaces it.
-        log: Logs the exception that is being handled, as `logging.Logger.exception` does.
+        make_engine: Function that returns a new engine, also to replace a failed one.
+        log: Function that logs the current exception, like `logging.Logger.exception`.
     """
 
     def __init__(self, make_engine: Callable[[], E_], log: Callable[..., object]) -> None:
         self._make_engine = make_engine
         self.engine: E_ = make_engine()
         self._log = log
-        # Waits of calls that are over, for the engine to be told of, and calls that are to be made.
-        # Appended to from anywhere. There are few at a time.
+        # Waits to release and calls to make. Signal handlers and finalizers can append to them at
+        # any point. Plain lists are enough for the few items that they hold.
         self._released: list[Wait | None] = []
         self._posted: list[Callable[[E_, float], object]] = []
 
     def _replace(self, error: Exception) -> None:
         """End all calls with `error`, which has left the engine in an unknown state.
 
-        Replace the engine, unless it is closed. Adapters close the connections as well.
+        Replace the engine unless it is closed. Adapters also close the connections.
         """
         for wait in self.engine.abandon(error):
             wait.wake()
@@ -74,7 +74,7 @@ class BaseDriver(Generic[E_]):
                 self.engine.release(wait, now)
 
     def _do_posted(self, now: float) -> bool:
-        """Make the calls that were posted. Returns whether there was any."""
+        """Make the queued calls. Return True if there was at least one."""
         if not self._posted:
             return False
         while self._posted:
@@ -84,25 +84,25 @@ class BaseDriver(Generic[E_]):
                 reraise_from_handler(error)
                 self._log("internal error in %r", self._posted[0])
                 self._replace(error)
-            del self._posted[0]  # Only now: a signal's exception would lose it.
+            del self._posted[0]  # After the call, so that a signal's exception does not lose it.
         return True
 
     def _tell(self, call: Callable[..., T_], *args: Any) -> T_ | None:
-        """Make a call of the engine's transport side. If it raises, replace the engine.
+        """Call a method of the engine's transport side. If it raises, replace the engine.
 
         Returns:
-            The call's result, or None if it has raised.
+            The method's result, or None if the method has raised an exception.
         """
         try:
             return call(*args)
-        except Exception as error:  # noqa: BLE001 - whatever it is
+        except Exception as error:  # noqa: BLE001 - every exception is a bug
             reraise_from_handler(error)
             self._log("internal error in %s", getattr(call, "__qualname__", call))
             self._replace(error)
             return None
 
     def _expire(self, now: float) -> None:
-        """Report the progress of bytes on late links to the engine, then the time."""
+        """Report the unacknowledged bytes of late links to the engine, then the time."""
         for link in self.engine.links_to_measure(now):
             size = self._unacknowledged(link)
             if size is not None:
@@ -112,10 +112,10 @@ class BaseDriver(Generic[E_]):
     def _unacknowledged(self, link: Any) -> int | None:  # noqa: ARG002 - adapters know more
         """Return the number of bytes for `link` that the peer's system has not acknowledged.
 
-        Return None if this is unknown.
+        Return None if the number is unknown.
         """
         return None
 
     def _interrupted(self, error: BaseException) -> None:
-        """Replace the engine, because `error`, usually a signal handler's, has interrupted it."""
+        """Replace the engine after an interruption by `error`, usually from a signal handler."""
         self._replace(ConnectionError(f"interrupted by {error!r}"))

@@ -1,21 +1,21 @@
-"""Which server a request goes to, and how long one that fails is left alone.
+"""The choice of a server for each request, and the backoff after failures.
 
-A server that could not be reached, or whose connection was lost, is left alone for a while: it
-cools down, longer with each failure in a row, by a jittered exponential backoff, so that many
-clients do not come back at the same moment. Cooling down is a preference only. When nothing else
-is left, a cooling server is tried all the same, the one that has cooled longest first: the caller
-waits for an answer now, and a server that has just been restarted is there.
+After a failed connection attempt or a lost connection, a server cools down. The time grows
+exponentially with each successive failure, with jitter, so that clients don't reconnect all at
+once. Cooling down is only a preference. If no other server is left, the engine tries a cooling
+server anyway, starting with the one whose cool-down ends first: the caller is waiting for an answer
+now, and the server might just have restarted.
 
-That may not go on by itself. What an engine does again without having been asked to, a client's
-retries of a submit and a worker's coming back, waits until the server has cooled; only a retry
-after the first failure in a row goes at once. Failures are in a row until the server does what it
-is there for (it takes a submit, it gives a job), or keeps a connection for some seconds. To be
-reached is not enough, nor is an answer: there are servers that take each connection, refuse what
-they are asked for, and close it.
+Automatic retries must respect the cool-down, or they would loop without a pause. A client's retry
+of a submit and a worker's reconnect start at once after the first failure. After further successive
+failures, they wait until the server has cooled down. The count of failures is reset when the server
+does useful work (accepts a submit, assigns a job) or keeps a connection for some seconds. An open
+connection does not reset the count, and neither does an answer: some servers accept each
+connection, refuse the request and close the connection.
 
-Where others work, a server that has cooled down is still a suspect until it has answered. One that
-was stopped takes connections, and whatever is sent; so requests go elsewhere, and it is sent a
-question of the engine's own.
+While other servers work, a server that has cooled down remains a suspect until it answers. A
+stopped server process still accepts connections and data. Therefore, the engine sends requests to
+other servers and only a probe to the suspect.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ if TYPE_CHECKING:
 
     from gearman_proto.address import HostSpec, ServerAddress
 
-#: Seconds that a server is left alone after the first failure, before jitter.
+#: Cool-down in seconds after the first failure, before jitter.
 FIRST_COOL_DOWN: Final = 0.5
-#: Seconds that a server is left alone at most.
+#: Maximum cool-down in seconds.
 LONGEST_COOL_DOWN: Final = 30.0
 
 ROUTINGS: Final = ("random", "unique")
 
 
 class Server:
-    """A server as a client, a worker or an admin client knows it."""
+    """The state that a client, a worker or an admin client keeps for one server."""
 
     def __init__(self, address: ServerAddress) -> None:
         self.address: ServerAddress = address
-        #: How often in a row it failed; see above.
+        #: Number of successive failures; see the module's docstring.
         self.failures: int = 0
-        #: Until when it is left alone, in the engine's time.
+        #: End of the cool-down, in the engine's time.
         self.cool_until: float = 0.0
-        #: Why it failed last; None again as soon as it has answered.
+        #: The last failure, or None if the server has answered since.
         self.error: Exception | None = None
-        #: The engine's connection to it, if there is one.
+        #: The engine's connection to the server, or None.
         self.link: Any = None
 
     def __repr__(self) -> str:
@@ -64,42 +64,42 @@ class Server:
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """What it is known by in rendezvous hashing."""
+        """The server's identity in rendezvous hashing."""
         return _hash(str(self.address).encode("utf-8", "surrogateescape"), 16)
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection that works (python-gearman's `connected`)."""
+        """True if the connection to the server is open (python-gearman's `connected`)."""
         return self.link is not None and self.link.is_up
 
     @property
     def gearman_host(self) -> str:
-        """Its host (python-gearman's `gearman_host`)."""
+        """The server's host (python-gearman's `gearman_host`)."""
         return self.address.host
 
     @property
     def gearman_port(self) -> int:
-        """Its port (python-gearman's `gearman_port`)."""
+        """The server's port (python-gearman's `gearman_port`)."""
         return self.address.port
 
     def failed(self, error: Exception, now: float, rng: random.Random) -> None:
-        """It could not be reached, or its connection was lost."""
+        """Record a failed connection attempt or a lost connection, and start the cool-down."""
         delay = min(FIRST_COOL_DOWN * 2 ** min(self.failures, 16), LONGEST_COOL_DOWN)
         self.failures += 1
         self.cool_until = now + delay * rng.uniform(0.5, 1.0)
         self.error = error
 
     def answered(self) -> None:
-        """It sent something sound: it is not to be passed over any more."""
+        """Record that the server sent a valid packet, and end the cool-down."""
         self.cool_until = 0.0
         self.error = None
 
     def served(self) -> None:
-        """It did what it is there for: its next failure will be the first one in a row."""
+        """Record that the server did useful work, and reset the count of failures."""
         self.failures = 0
 
     def retry_at(self) -> float:
-        """When to send it again what it has lost; 0.0 is at once."""
+        """Return the earliest time for an automatic retry, or 0.0 for an immediate one."""
         return self.cool_until if self.failures > 1 else 0.0
 
 
@@ -107,12 +107,12 @@ class ServerPool:
     """The servers of a client, and the choice between them.
 
     Args:
-        addresses: The servers.
-        rng: Where chance comes from.
-        routing: ``"random"``: each request goes to the next server of a rotation with a random
-            start. ``"unique"``: the same unique goes to the same server as long as that lives, in
-            every client with the same servers (rendezvous hashing: when one is lost, only its
-            uniques move).
+        addresses: The addresses of the servers.
+        rng: The random number generator.
+        routing: ``"random"`` sends each request to the next server of a shuffled rotation.
+            ``"unique"`` sends all requests with the same unique to the same server while it works.
+            All clients with the same servers choose the same one. If a server fails, only its
+            uniques move to others (rendezvous hashing).
     """
 
     def __init__(
@@ -125,19 +125,19 @@ class ServerPool:
         self._rotation = list(self.servers)
         rng.shuffle(self._rotation)
         self._turn = 0
-        #: Those that were passed over, and are to be asked.
+        #: Servers to probe, because the last choice skipped them as suspects.
         self.suspects: list[Server] = []
 
     def find(self, server: Server | HostSpec) -> Server:
-        """The server that is meant: one of these, or one by its address.
+        """Return the server of this pool that `server` refers to.
 
         Args:
-            server: A server, also one that another client has for the same address; or an address
-                in any form that a host list takes.
+            server: A server of this pool or of another client, or an address in any form that a
+                host list accepts.
 
         Raises:
-            InvalidClientState: It is none of these.
-            TypeError, ValueError: It is no server and no address.
+            InvalidClientState: This pool has no server with that address.
+            TypeError, ValueError: `server` is neither a server nor a valid address.
         """
         for own in self.servers:
             if own is server:
@@ -154,23 +154,23 @@ class ServerPool:
         raise InvalidClientState(f"{address} is not one of this client's servers")
 
     def links(self) -> list[Any]:
-        """The engine's links to them, as far as there are any."""
+        """Return the engine's links to the servers."""
         return [server.link for server in self.servers if server.link is not None]
 
     def unavailable(self) -> ServerUnavailable:
-        """The error for whoever needs one of them, and why it was none."""
+        """Return the error to raise if no server is available, with the reasons."""
         if not self.servers:
             return ServerUnavailable("there are no servers in the host list")
         causes = ", ".join(f"{s.address} ({s.error or 'no error'})" for s in self.servers)
         return ServerUnavailable(f"no server could be reached: {causes}")
 
     def choose(self, now: float, tried: Collection[Server], key: bytes) -> Server | None:
-        """The server for a request, or None if all have been tried.
+        """Return the server for a request, or None if the request has tried all of them.
 
         Args:
             now: The time, in seconds.
-            tried: The servers that are out of the question.
-            key: What a routing by unique goes by.
+            tried: Servers to exclude.
+            key: The hash key if requests are routed by unique.
         """
         candidates: Sequence[Server] = self._rotation
         if len(candidates) == 1:
@@ -197,13 +197,13 @@ class ServerPool:
         return best
 
     def take_suspects(self) -> list[Server]:
-        """Return the servers to ask whether they are back, as others have been chosen over them."""
+        """Return the servers to probe, and clear the list."""
         suspects, self.suspects = self.suspects, []
         return suspects
 
 
 def _hash(data: bytes, size: int, key: bytes = b"") -> bytes:
-    # Few clients route by unique, and OpenSSL, which comes with it, takes long to load.
+    # Few clients route by unique, and hashlib loads OpenSSL, which is slow.
     import hashlib  # noqa: PLC0415
 
     return hashlib.blake2b(data, digest_size=size, key=key).digest()

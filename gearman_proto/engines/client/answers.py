@@ -1,6 +1,7 @@
-"""What a server sends to a client, and what becomes of requests by that.
+"""Handlers for the packets that a client receives.
 
-One handler for each packet. None of them needs more than the link on which it came.
+Each packet type has one handler, which updates the requests concerned. A handler needs only the
+packet and its link.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ if TYPE_CHECKING:
 
 
 class Answers:
-    """Takes in what servers send.
+    """The handlers for all packets from servers.
 
     Args:
-        wall_clock: Returns seconds since 1970.
+        wall_clock: Function that returns the seconds since 1970.
     """
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
@@ -88,10 +89,10 @@ class Answers:
                     self._on_many_created(link, handles, items)
             event = next_event()
 
-    # Answers to what was sent.
+    # Answers to the client's packets.
 
     def _on_aside(self, link: ClientLink, event: OptionRes | EchoRes) -> None:
-        """The server will send exceptions, or lives."""
+        """Do nothing: `take` has already recorded that the server answers."""
 
     def _on_job_created(self, link: ClientLink, event: JobCreated) -> None:
         if link.server.failures:
@@ -135,7 +136,7 @@ class Answers:
 
     @staticmethod
     def _lost_job(link: ClientLink, handle: bytes) -> None:
-        """The server does not know the job of `handle`. If that has not ended, it never will."""
+        """Fail the requests of the job of `handle`, which the server does not know."""
         requests = link.jobs.end(handle)
         if requests:
             error = GearmanError(
@@ -185,7 +186,10 @@ class Answers:
     def _on_update(
         link: ClientLink, event: WorkData | WorkWarning | WorkStatus, add: Callable[[Updates], bool]
     ) -> None:
-        """Something has come of a job, which `add` appends to the updates of its requests."""
+        """Call `add` to append an update to each of the job's requests, and notify their waits.
+
+        Fail the requests that have too many unread updates.
+        """
         unread = []
         for request in link.jobs.receivers(event.handle):
             if add(tracking.updates_of(request)):

@@ -92,52 +92,55 @@ if TYPE_CHECKING:
 
     from gearman_proto.address import ServerAddress
 
-# Bytes to make at a time. Enough to keep a server busy, little enough to start early.
+# Maximum number of bytes to encode at a time: large enough to keep a server busy, small enough to
+# start sending early.
 _CHUNK_SIZE: Final = 65536
-# Requests on one link that may wait for their answer. gearmand reads all that has come before it
-# answers, so a client that sends without end is answered at the end, and each waits for the other.
-# It is also what a lost link leaves in doubt.
+# Maximum number of unanswered requests per link. gearmand reads all received data before it
+# answers. It would answer a client that never pauses only at the end, and client and server would
+# idle in turn. The limit also bounds the number of requests that a lost link leaves in doubt.
 _WINDOW: Final = 4096
 # Seconds before the client also connects to another server (RFC 8305, section 5).
 _HEAD_START: Final = 0.25
 _RACE: Final = "race"
-# Uniques to make at a time.
+# Maximum number of uniques to generate at a time.
 _UNIQUES: Final = 1024
 _W = TypeVar("_W", bound=Wait)
 _R = TypeVar("_R", bound=RequestsWait)
 
 
-# Asks for exceptions; it is the first thing in a link's outbox.
+# Requests WORK_EXCEPTION packets. The first item in a link's outbox.
 _GREETING: Final = Probe(OptionReq(b"exceptions"))
 
 
 class ClientEngine(ConnectingEngine[ClientLink]):
-    """Everything that a Gearman client decides.
+    """The engine of a client.
 
-    See `Engine` for the transport side. The caller's side: each of `submit`, `wait_completed`,
-    `as_completed`, `updates`, `statuses` and `connect` returns a Wait. The caller blocks until
-    `wait.ready`, calls `release` in every case (also when it gives up early), and then
-    `wait.raise_error()`. `submitting.prepare` has to be called before `submit`, where the encoder
-    may run.
+    See `Engine` for the transport side. On the caller's side, `submit`, `wait_completed`,
+    `as_completed`, `updates`, `statuses` and `connect` each return a Wait. The caller blocks until
+    `wait.ready`, always calls `release` (even if it gives up early), and then calls
+    `wait.raise_error()`. Before `submit`, it must call `submitting.prepare`, in a context where the
+    application's encoder is allowed to run.
 
     Args:
-        addresses: The servers.
-        rng: Where chance comes from. After a fork two processes must not share its state, else
-            they make the same uniques: `random.SystemRandom` has none.
-        wall_clock: Returns seconds since 1970.
+        addresses: The addresses of the servers.
+        rng: The random number generator. After a fork, two processes must not share its state, or
+            they would generate the same uniques. `random.SystemRandom` has no state.
+        wall_clock: Function that returns the seconds since 1970.
         routing: ``"random"`` or ``"unique"``; see ServerPool.
-        unique_bytes: Random bytes in a unique that is made here, 1 to 31.
-        exceptions: Whether to ask servers for WORK_EXCEPTION; without, they send WORK_FAIL.
+        unique_bytes: Number of random bytes in a generated unique, 1 to 31.
+        exceptions: True to request WORK_EXCEPTION from servers, which otherwise send WORK_FAIL.
         connect_timeout: Seconds to wait for a connection.
-        max_packet_size: Bytes. A server that sends a larger packet is disconnected.
-        heartbeat: Seconds that a server may be silent while something is awaited from it, before
-            it is asked; after as many again it is given up. None never asks.
-        max_abandoned: Bytes of submits that are kept for a server that does not answer although
-            the calls that made them have given up; with more, nothing is given to it.
+        max_packet_size: Maximum size of a packet in bytes. If a server sends a larger one, the
+            engine closes the connection.
+        heartbeat: If the client waits for a server and the server is silent for this many seconds,
+            the engine probes it. After the same time without an answer, the engine closes the
+            connection. None disables the probes.
+        max_abandoned: Maximum number of bytes buffered by abandoned calls for a server that does
+            not answer. Above this size, the engine gives the server no further requests.
 
     Raises:
-        TypeError: An argument is not of the type it must be.
-        ValueError: An argument has a value that can't be.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument has an invalid value.
     """
 
     def __init__(
@@ -154,7 +157,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
         max_abandoned: int = constants.DEFAULT_MAX_ABANDONED,
     ) -> None:
-        # Twice as many hex digits are the unique.
+        # The unique has two hex digits per byte.
         check_count("random_unique_bytes", unique_bytes, 1, constants.MAX_UNIQUE_SIZE // 2)
         check_packet_size(max_packet_size)
         super().__init__(connect_timeout)
@@ -164,7 +167,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self.pool: ServerPool = ServerPool(addresses, rng, routing)
         #: True once `close` was called.
         self.closed: bool = False
-        #: References to requests that nobody holds any more. Appended to from anywhere.
+        #: References to garbage-collected requests. Any thread can append to it at any time.
         self.dropped: deque[RequestRef | LoneRef] = deque()
         self._rng = rng
         self._unique_bytes = unique_bytes
@@ -172,10 +175,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._max_packet_size = max_packet_size
         self._heartbeat = math.inf if heartbeat is None else heartbeat
         self._max_abandoned = max_abandoned
-        # At least as many bytes as are kept for any server that no call waits for any more.
+        # Upper bound of the bytes that abandoned calls have buffered for any one server.
         self._abandoned = 0
         self._watchers: set[Stream] = set()
-        # The requests that the current call keeps from other engines.
+        # The requests that the current call has claimed for this engine.
         self._claimed: Sequence[GearmanJobRequest] = ()
         self._answers = Answers(wall_clock)
 
@@ -195,15 +198,16 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         Args:
             now: The time.
             wake: Called once, when the wait is done.
-            requests: They have been through `submitting.prepare`.
+            requests: The requests, checked by `submitting.prepare`.
             accepted_only: True to wait only for JOB_CREATED.
-            timeout: Seconds to wait at most, or None; see `arguments.to_seconds`.
+            timeout: Maximum seconds to wait, or None for no limit.
 
         Returns:
-            The Wait. It is refused if the engine is closed, or if a request is another engine's.
+            The Wait. If the engine is closed or another engine has one of the requests, the Wait is
+            done and raises an error.
 
         Raises:
-            TypeError, ValueError: `timeout` is no number.
+            TypeError, ValueError: `timeout` is not a valid number.
         """
         deadline = deadline_of(now, timeout)
         if self.closed:
@@ -265,7 +269,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> RequestsWait:
-        """Wait until those of `requests` that are under way have ended. Else like `submit`."""
+        """Wait for the end of those of `requests` that are in flight.
+
+        See `submit` for the arguments and the Wait.
+        """
         check_requests(requests)
         return self._start(self._joined(RequestsWait(requests, deadline_of(now, timeout), wake)))
 
@@ -277,7 +284,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> Stream:
-        """Do what `wait_completed` does; the Stream gives each of `requests` as it ends."""
+        """Wait like `wait_completed`, with a Stream that yields each of `requests` as it ends."""
         check_requests(requests)
         return self._start(self._joined(Stream(requests, deadline_of(now, timeout), wake)))
 
@@ -289,14 +296,14 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> UpdateStream:
-        """Wait for what comes of `request`. Else like `submit`."""
+        """Wait for each update of `request`. See `submit` for the arguments and the Wait."""
         check_requests([request])
         return self._start(self._joined(UpdateStream(request, deadline_of(now, timeout), wake)))
 
     def watch(self, now: float, wake: Callable[[], Any], *, timeout: float | None = None) -> Stream:
-        """Wait for anything to come from a server, or for connections to be made or lost.
+        """Return a Stream that wakes its caller when a link receives data, opens or ends.
 
-        Else like `submit`; the Stream is done by its timeout only.
+        Only the timeout or `close` ends the Stream. See `submit` for the arguments.
         """
         stream = Stream((), deadline_of(now, timeout), wake)
         if self.closed:
@@ -312,7 +319,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> Wait:
-        """Wait for a connection to `server`, one of the pool's. Else like `submit`."""
+        """Wait for a connection to `server`, one of the pool's servers.
+
+        See `submit` for the other arguments and the Wait.
+        """
         wait = Wait(deadline_of(now, timeout), wake)
         if self.closed:
             return wait.refuse(_shut_down())
@@ -332,14 +342,14 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> StatusWait:
-        """Ask for the status of requests. Else like `submit`.
+        """Ask for the status of requests, and wait for the answers.
 
         Args:
             now: The time.
             wake: Called once, when the wait is done.
             requests: The requests, for the `job_requests` of errors.
             asked: The packets and the servers, from `status_queries`.
-            timeout: Seconds to wait at most, or None.
+            timeout: Maximum seconds to wait, or None for no limit.
         """
         wait = StatusWait([request for request, _, _ in asked], deadline_of(now, timeout), wake)
         wait.requests = requests
@@ -363,7 +373,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         return self._start(wait)
 
     def release(self, wait: Wait, now: float) -> None:
-        """The caller of `wait` is no longer blocked, for whatever reason."""
+        """Release `wait` after its caller has stopped waiting, even if the wait is not done."""
         if wait.deadline is not None:
             self._timers.cancel(wait)
         self._waits.discard(wait)
@@ -381,10 +391,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 self._abandoned += wait.open * ITEM_COST
 
     def close(self, now: float) -> None:
-        """Close all connections. Nothing can be submitted afterwards.
+        """Close all connections, and refuse further calls.
 
-        A request that nobody waits for stays as it is. Calls that wait end, their requests being
-        JOB_UNKNOWN.
+        All waiting calls end, and their requests become JOB_UNKNOWN. A request without a waiting
+        call keeps its state.
         """
         self.closed = True
         error = ConnectionError("the client was shut down")
@@ -407,8 +417,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     def abandon(self, error: Exception) -> list[Wait]:
         """End all calls and requests, from any state. See `Engine.abandon`.
 
-        A request that no call waits for can be in no place at all if the engine was interrupted.
-        `_claim` ends it, should the application use it again.
+        If the engine was interrupted, a request without a waiting call might be in none of its
+        places. If the application uses that request again, `_claim` ends it.
         """
         for request in self._all_requests():
             link = request._gm_link
@@ -429,7 +439,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             yield from link.jobs.give_up()
 
     def _empty(self, link: ClientLink) -> list[GearmanJobRequest | Probe]:
-        """Drop `link`, and return what was under way on it."""
+        """Drop `link`, and return its requests and probes."""
         here: list[GearmanJobRequest | Probe] = []
         for item in link.items():
             here += (item,) if isinstance(item, Probe) else requests_of(item)
@@ -439,10 +449,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._drop(link)
         return here
 
-    # The transport side, in.
+    # The transport side: input.
 
     def receive_data(self, link: ClientLink, data: bytes, now: float) -> None:
-        """The server of `link` has sent `data`."""
+        """Process `data`, received from the server of `link`."""
         if not link.alive:
             return
         if self.dropped:
@@ -457,13 +467,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         for watcher in self._watchers:
             watcher.tell()
 
-    # The transport side, out.
+    # The transport side: output.
 
     def _links(self) -> list[ClientLink]:
         return self.pool.links()
 
     def links_to_write(self) -> Iterable[ClientLink]:
-        """The open links on which there is something to send, if the window allows it."""
+        """Return the open links that have data to send and room in the window."""
         links = []
         for server in self.pool.servers:
             link: ClientLink | None = server.link
@@ -475,9 +485,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         return links
 
     def data_to_send(self, link: ClientLink, now: float) -> bytes:
-        """Return the bytes to write on `link` now, or none.
+        """Return the bytes to write on `link` now, or b"".
 
-        They are packets of about 64 KiB in total, or a piece of a large packet.
+        The bytes are packets of about 64 KiB in total, or a piece of a large packet.
         """
         if link.state is not OPEN:
             return b""
@@ -522,7 +532,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             except Exception as error:
                 reraise_from_handler(error)
                 if connection.unanswered != last:
-                    raise  # A signal handler raised it after the packet was made.
+                    raise  # A signal handler raised it after the packet was encoded.
                 self._unsendable(link, item, error)
                 continue
             for piece in pieces:
@@ -612,7 +622,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Let `request` notify `wait`, if it is in flight."""
         tracking.clear_timed_out(request)
         if wait in request._gm_waits:
-            return  # It is in the list twice.
+            return  # The list has the request twice.
         if request._gm_link is not None:
             wait.open += 1
             wait.unaccepted += request.state == JOB_PENDING
@@ -634,7 +644,11 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         return [text[at : at + 2 * size] for at in range(0, len(text), 2 * size)]
 
     def _assign(self, request: GearmanJobRequest, now: float, *, again: bool = False) -> None:
-        """Assign `request` to a server; `again` after the connection of an attempt was lost."""
+        """Assign `request` to a server.
+
+        If `again` is true, a connection was lost during an attempt, and a new connection respects
+        the server's cool-down.
+        """
         routed_by = b""
         if self.pool.by_unique and request.unique:
             # On the wire, the unique "-" stands for the data.
@@ -658,7 +672,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     @staticmethod
     def _put(requests: Iterable[GearmanJobRequest], link: ClientLink, now: float) -> None:
-        """`requests` go over `link`."""
+        """Queue `requests` on `link`."""
         address, append = link.address, link.outbox.append
         for request in requests:
             request.state = JOB_PENDING
@@ -670,7 +684,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 append(item)
 
     def _make_more(self, link: ClientLink, now: float) -> bool:
-        """Have more requests in the outbox of `link`, if there are any to be made."""
+        """Move the next requests of a supply to the outbox of `link`.
+
+        Return False if `link` has no supplies.
+        """
         if not link.supplies:
             return False
         supply, alone = link.supplies[0]
@@ -688,13 +705,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             pass
 
     def _make_all_of(self, wait: Wait, now: float) -> None:
-        """Make all requests of a call."""
+        """Make all remaining requests of the call that waits for `wait`."""
         for link in self.pool.links():
             while any(wait in waits for _, waits in link.supplies):
                 self._make_more(link, now)
 
     def _only_link(self, now: float) -> ClientLink | None:
-        """The link that all requests are for, if there is but one server."""
+        """Return the link for all requests if the pool has only one server, else None."""
         if len(self.pool.servers) != 1:
             return None
         return self._link_to(self.pool.servers[0], now)
@@ -705,20 +722,20 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         return self.pool.unavailable()
 
     def _fail(self, request: GearmanJobRequest, error: Exception) -> None:
-        """`request` will not be acknowledged, and its callers are going to raise `error`."""
+        """Fail `request` before its acknowledgment. Its callers raise `error`."""
         for wait in request._gm_waits:
             wait.request_failed(error)
         tracking.finish(request, JOB_UNKNOWN, error)
 
     def _unsendable(self, link: ClientLink, item: Any, error: Exception) -> None:
-        """What a request is made of was changed after it had been checked."""
+        """Fail a request that can't be encoded, because it was changed after its check."""
         if not requests_of(item):
             raise error
         request = item
         if isinstance(item, Submit):
             request = item.requests.pop(0)
             if item.requests:
-                link.outbox.appendleft(item)  # The others are as they were.
+                link.outbox.appendleft(item)  # The other requests are unchanged.
             else:
                 link.jobs.answered(item, None)
         self._fail(request, _changed(error))
@@ -726,7 +743,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     # Links.
 
     def _link_to(self, server: Server, now: float, *, at: float = 0.0) -> ClientLink:
-        """The link to `server`; if it is to be opened, when it is `at`."""
+        """Return the link to `server`. If it is missing or WAITING, open it at the time `at`."""
         link: ClientLink | None = server.link
         if link is None:
             link = ClientLink(
@@ -740,7 +757,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             if self._exceptions:
                 link.outbox.append(_GREETING)
         elif link.state is WAITING and at <= now:
-            self._begin(link, now)  # Somebody waits for an answer now.
+            self._begin(link, now)  # A caller is waiting, so don't wait for the cool-down.
         return link
 
     def _begin(self, link: ClientLink, now: float) -> None:
@@ -774,7 +791,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._go_on(self._move_on, request, link, now)
 
     def _move_on(self, request: GearmanJobRequest, link: ClientLink, now: float) -> None:
-        """Give `request`, which waits for `link` to be open, to a server that is not tried yet."""
+        """Move `request`, which waits for `link` to open, to a server that it has not tried."""
         tried = (*request._gm_tried, link.server)
         other = self.pool.choose(now, tried, b"")
         if other is not None:
@@ -843,17 +860,20 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     def _go_on(
         self, step: Callable[..., None], request: GearmanJobRequest, *args: Any, **options: Any
     ) -> None:
-        """Do with `request` what follows from the end of its link. Others do not depend on it."""
+        """Call `step` to move or retry `request`. If it raises, fail only this request."""
         try:
             step(request, *args, **options)
-        except Exception as error:  # noqa: BLE001 - whatever the application made of it
+        except Exception as error:  # noqa: BLE001 - the application can put any object in it
             reraise_from_handler(error)
             self._fail(request, _changed(error))
 
     def _lost_sent(
         self, request: GearmanJobRequest, server: Server, error: Exception, now: float
     ) -> None:
-        """A submit was sent and not acknowledged; nobody knows whether it arrived."""
+        """Retry or fail `request`, which was sent but not acknowledged.
+
+        The server might have received the submit.
+        """
         if request.connection_attempts >= request.max_connection_attempts:
             times = request.connection_attempts
             self._fail(
@@ -879,10 +899,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         was_up: bool,
     ) -> None:
-        """A submit was not sent, so sending it elsewhere is no new attempt."""
+        """Assign `request`, which was not sent, to another server. This is no new attempt."""
         request._gm_tried = (*request._gm_tried, server)
         if was_up and len(request._gm_tried) >= len(self.pool.servers):
-            # There is no elsewhere, but this server did take the connection.
+            # All servers were tried, but this one did accept the connection.
             request.connection_attempts += 1
             self._lost_sent(request, server, error, now)
         else:
@@ -904,7 +924,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._close(link, ConnectionError(dead), now)
 
     def _full_servers(self) -> tuple[Server, ...]:
-        """The servers that leave too much unanswered to be given more."""
+        """Return the servers whose backlog of abandoned calls exceeds the limit."""
         kept = {link.server: link.abandoned() for link in self.pool.links()}
         self._abandoned = max(kept.values(), default=0)
         full = [server for server, size in kept.items() if size > self._max_abandoned]
@@ -915,7 +935,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         return tuple(full)
 
     def _tell_waits(self, link: ClientLink, error: Exception | None) -> None:
-        """Those who wait for a connection have it, or will not get it."""
+        """Finish the waits for the connection of `link`, or fail them if `error` is not None."""
         waits, link.waits = link.waits, []
         for wait in waits:
             if error is None:
@@ -926,7 +946,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             watcher.tell()
 
     def _sweep(self) -> None:
-        """Forget the requests that nobody holds any more."""
+        """Clean up after garbage-collected requests."""
         while self.dropped:
             self.dropped.popleft().forget()
 
@@ -936,7 +956,7 @@ def _shut_down() -> InvalidClientState:
 
 
 def _changed(error: Exception) -> LocalProtocolError:
-    """What a request ends with that was changed after it had been checked."""
-    # Another's text may itself be an error: it has a number of ten thousand digits, say.
+    """Return the error for a request that was changed after its check."""
+    # Formatting other exceptions can itself raise, for example for an int of ten thousand digits.
     reason = error if isinstance(error, GearmanError) else type(error).__name__
     return LocalProtocolError(f"changed since it was submitted: {reason}")

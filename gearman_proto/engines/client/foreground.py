@@ -1,23 +1,23 @@
-"""Foreground jobs at one server, and the requests that wait for them.
+"""The foreground jobs of one connection, and the requests that wait for them.
 
-Who holds a request
-    After JOB_CREATED only those who may still look at it: there are weak references here, so that a
-    caller who gave up on a job that never ends (no worker, say) does not pay for it for ever. What
-    a reference's end leaves to do is queued, since it may happen anywhere, and done at the engine's
-    next call.
+Ownership of requests
+    After JOB_CREATED, this module holds only weak references to requests. If the application drops
+    the request of a job that never ends (without a worker, for example), its memory is freed. A
+    request can be garbage-collected at any point, so the weakref callback only queues the
+    reference. The engine does the cleanup at its next call.
 
 One job, several requests
-    A server coalesces a submit whose unique is in use: it answers with the handle that is there.
-    gearmand attaches a connection once for each submit, and sends everything as many times
-    (recording 12_coalesce_same_connection); other servers attach it once, and nothing on the wire
-    tells one kind from the other. So a unique that the application chose is submitted once at a
-    time on one connection. A request for it that comes while its `Submit` is on its way, or before
-    its job has ended, is attached here, and nothing is sent. It is what the server would have made
-    of it, had it come there a moment before the job's end.
+    A server coalesces submits with the same unique and answers with the handle of the existing job.
+    gearmand attaches the connection once per submit and sends each event as many times (recording
+    12_coalesce_same_connection). Other servers attach it once, and the protocol does not reveal the
+    difference. Therefore, at most one submit or job of a unique that the application chose is
+    active on a connection. Meanwhile, the client attaches further requests for that unique to it
+    locally and sends nothing. The result is the same as if the server had received those requests
+    just before the job ended.
 
-    A job of such a unique is remembered until it ends, also when nobody holds its requests any
-    more: the server has this connection attached, and goes on sending. A unique that was made here
-    is nobody else's.
+    The client remembers a job of such a unique until the job ends, even if all its requests were
+    garbage-collected: the server keeps this connection attached and continues to send events.
+    Requests never share a unique that the client generated.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterable
 
-#: A task, and what servers tell its jobs apart by: the unique, or the data where that is "-".
+#: A task name, and its unique. If the unique is "-", servers coalesce by the data instead.
 Key: TypeAlias = tuple[str, "str | bytes"]
 
 
 def key_of(request: GearmanJobRequest) -> Key | None:
-    """Return what `request`, whose unique the application chose, shares a job by, if anything."""
+    """Return the sharing key of `request`, whose unique the application chose, or None."""
     assert request.unique is not None
     if request.unique != "-":
         return request.task, request.unique
-    # Without data, jobs of this unique are not coalesced (recording 13_unique_dash).
+    # Servers don't coalesce jobs of this unique that have no data (recording 13_unique_dash).
     return (request.task, request._gm_payload) if request._gm_payload else None
 
 
 class Submit:
-    """One submit of a unique that the application chose, until the server has answered it.
+    """An unanswered submit of a unique that the application chose.
 
     Attributes:
-        key: What its requests share a job by.
-        requests: The requests, the first of which is what is sent.
-        was_sent: Whether it was.
+        key: The sharing key of its requests.
+        requests: The requests that wait for the answer. The client sends only the first one.
+        was_sent: True if the submit was sent.
     """
 
     __slots__ = ("key", "requests", "was_sent")
 
-    #: Background jobs are never shared: nobody waits for them.
+    #: Background jobs are never shared, because no request waits for their end.
     background: Final = False
 
     def __init__(self, key: Key, request: GearmanJobRequest) -> None:
@@ -66,12 +66,12 @@ class Submit:
         self.was_sent: bool = False
 
     def join(self, request: GearmanJobRequest) -> None:
-        """It is for `request`, too."""
+        """Add `request` to this submit."""
         self.requests.append(request)
         request.connection_attempts += self.was_sent
 
     def sent(self) -> None:
-        """It has been sent, which is an attempt of each request."""
+        """Record that the submit was sent, and count an attempt for each request."""
         self.was_sent = True
         for request in self.requests:
             request.connection_attempts += 1
@@ -82,9 +82,9 @@ class Job:
 
     Attributes:
         handle: Its handle.
-        since: When it was acknowledged, in the engine's time.
-        key: What requests share it by, or None.
-        requests: The requests that wait for it.
+        since: Time of the acknowledgment, in the engine's time.
+        key: The sharing key of its requests, or None.
+        requests: Weak references to the requests that wait for the job.
     """
 
     __slots__ = ("_gone", "handle", "key", "requests", "since")
@@ -94,33 +94,33 @@ class Job:
         self.since: float = since
         self.key: Key | None = None
         self.requests: list[RequestRef] = []
-        # How many of them nobody holds any more.
+        # Number of requests reported as garbage-collected since the last scan.
         self._gone = 0
 
     def live(self) -> list[GearmanJobRequest]:
-        """Return the requests that somebody still holds."""
+        """Return the requests that still exist."""
         return [each for reference in self.requests if (each := reference()) is not None]
 
     def detach(self, requests: Iterable[GearmanJobRequest]) -> None:
-        """Tell `requests` no more of it."""
+        """Stop reporting the job's events to `requests`."""
         leaving = {id(request) for request in requests}
         self.requests = [r for r in self.requests if id(r()) not in leaving]
 
     def forget_one(self) -> None:
-        """Nobody holds one of the requests any more."""
+        """Record that one of the requests was garbage-collected."""
         self._gone += 1
-        # So that many that go one by one are not looked through each time.
+        # Scanning only when half are dead keeps the cost linear if many requests die one by one.
         if self._gone * 2 >= len(self.requests):
             self.requests = [r for r in self.requests if r() is not None]
             self._gone = 0
 
 
 class RequestRef(weakref.ref[GearmanJobRequest]):
-    """A request of a job, as long as somebody holds it.
+    """A weak reference to one of the requests of a `Job`.
 
     Attributes:
-        job: Its job.
-        jobs: Where that is.
+        job: The job.
+        jobs: The collection that contains the job.
     """
 
     __slots__ = ("job", "jobs")
@@ -129,18 +129,20 @@ class RequestRef(weakref.ref[GearmanJobRequest]):
     jobs: ForegroundJobs
 
     def forget(self) -> None:
-        """Nobody holds the request any more."""
+        """Clean up after the request was garbage-collected."""
         self.job.forget_one()
         if not self.job.requests and self.job.key is None:
             self.jobs.forget(self.job)
 
 
 class LoneRef(weakref.ref[GearmanJobRequest]):
-    """The only request of a job, and that job as well: most jobs have but one.
+    """A job with a single request, and the weak reference to that request.
+
+    Most jobs have only one request, so one object instead of two saves memory.
 
     Attributes:
         handle, since: As in Job.
-        jobs: Where it is.
+        jobs: The collection that contains the job.
     """
 
     __slots__ = ("handle", "jobs", "since")
@@ -149,33 +151,33 @@ class LoneRef(weakref.ref[GearmanJobRequest]):
     since: float
     jobs: ForegroundJobs
 
-    #: Nobody else can share it.
+    #: No other request can share the job.
     key: Final = None
 
     def live(self) -> list[GearmanJobRequest]:
-        """Return the request, if somebody still holds it."""
+        """Return the request in a list, or an empty list if it was garbage-collected."""
         request = self()
         return [] if request is None else [request]
 
     def detach(self, requests: Iterable[GearmanJobRequest]) -> None:  # noqa: ARG002 - as in Job
-        """Tell the request no more of it."""
+        """Stop reporting the job's events to the request."""
         self.forget()
 
     def forget(self) -> None:
-        """Nobody holds the request any more."""
+        """Clean up after the request was garbage-collected."""
         self.jobs.forget(self)
 
 
 class ForegroundJobs(dict[str, "Job | LoneRef"]):
-    """The foreground jobs that the server of one connection has acknowledged, by handle.
+    """The acknowledged foreground jobs of one connection, by handle.
 
-    A handle is text here, since a job's request has it as that: what is kept of it is kept once.
+    Handles are text here, because requests store them as text and both can share one object.
 
     Args:
-        dropped: Where the references end up whose requests nobody holds any more.
+        dropped: Queue for the references to garbage-collected requests.
 
     Attributes:
-        shared: What is under way for each unique that the application chose.
+        shared: The active submit or job for each unique that the application chose.
     """
 
     __slots__ = ("_drop", "shared")
@@ -186,7 +188,7 @@ class ForegroundJobs(dict[str, "Job | LoneRef"]):
         self.shared: dict[Key, Submit | Job] = {}
 
     def accept(self, handle: str, request: GearmanJobRequest, now: float) -> None:
-        """The job of `handle` is what the server has, or has already had, for `request` alone."""
+        """Add the job of `handle` for `request`, or attach `request` if the job exists."""
         if handle in self:
             self.attach(handle, request, now)
             return
@@ -195,7 +197,7 @@ class ForegroundJobs(dict[str, "Job | LoneRef"]):
         _created(request, handle)
 
     def attach(self, handle: str, request: GearmanJobRequest, now: float) -> Job:
-        """The job of `handle`, which others may share, is what the server has for `request`."""
+        """Attach `request` to the job of `handle`, which other requests can share."""
         job = self.get(handle)
         if not isinstance(job, Job):
             alone = job
@@ -213,9 +215,9 @@ class ForegroundJobs(dict[str, "Job | LoneRef"]):
             job.requests.append(reference)
 
     def share(self, request: GearmanJobRequest, now: float) -> GearmanJobRequest | Submit | None:
-        """Return what is to be sent for `request`, whose unique the application chose.
+        """Return the item to send for `request`, whose unique the application chose.
 
-        None, if it has joined what is under way.
+        Return None if `request` has joined an active submit or job.
         """
         key = key_of(request)
         if key is None:
@@ -231,19 +233,19 @@ class ForegroundJobs(dict[str, "Job | LoneRef"]):
         return None
 
     def answered(self, submit: Submit, job: Job | None) -> None:
-        """The server has answered `submit`: with `job`, or with an error."""
+        """Process the server's answer to `submit`: `job`, or None for an error."""
         self.shared.pop(submit.key, None)
         if job is not None and job.key is None:
             job.key = submit.key
             self.shared[submit.key] = job
 
     def receivers(self, handle: bytes) -> list[GearmanJobRequest]:
-        """Return the requests that wait for the job of `handle`, which is from a packet."""
+        """Return the requests that wait for the job of `handle`, a packet's argument."""
         job = self.get(handle.decode("utf-8", "surrogateescape"))
-        return job.live() if job is not None else []  # None: ended or abandoned.
+        return job.live() if job is not None else []  # None: The job has ended or was abandoned.
 
     def end(self, handle: bytes) -> list[GearmanJobRequest]:
-        """The job of `handle`, from a packet, has ended: forget it, and return its requests."""
+        """Remove the job of `handle`, a packet's argument, and return its requests."""
         job = self.pop(handle.decode("utf-8", "surrogateescape"), None)
         if job is None:
             return []
@@ -252,12 +254,12 @@ class ForegroundJobs(dict[str, "Job | LoneRef"]):
         return job.live()
 
     def forget(self, job: Job | LoneRef) -> None:
-        """Nobody waits for `job` any more."""
+        """Remove `job` if it is still in the collection."""
         if self.get(job.handle) is job:
             del self[job.handle]
 
     def give_up(self) -> list[GearmanJobRequest]:
-        """Forget all jobs and submits, and return the requests of the jobs."""
+        """Remove all jobs and submits, and return the requests of the jobs."""
         requests = [request for job in self.values() for request in job.live()]
         self.clear()
         self.shared.clear()
@@ -265,7 +267,7 @@ class ForegroundJobs(dict[str, "Job | LoneRef"]):
 
 
 def _created(request: GearmanJobRequest, handle: str) -> None:
-    """`request` has been acknowledged, and goes on."""
+    """Record that the server has acknowledged `request`."""
     request.handle = handle
     request._gm_payload = None
     tracking.clear_tried(request)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .foreground import LoneRef, RequestRef
 
-# Bytes to hand over at a time.
+# Size of a piece of a large packet in bytes.
 _PIECE: Final = 256 * 1024
 #: Larger packets are sent in pieces, so that the engine can see whether the server accepts bytes.
 LARGE: Final = 2 * _PIECE
@@ -34,7 +34,7 @@ LARGE: Final = 2 * _PIECE
 ITEM_COST: Final = 1024
 
 
-#: Asks a server that has failed. Every server answers this.
+#: Probe for a server that has failed. Every server answers this packet.
 TRIAL: Final = Probe(GetStatus(b"H:trial:0"), is_awaited=True)
 
 
@@ -132,20 +132,20 @@ class ClientLink(OutgoingLink):
 def take_submits(
     outbox: deque[Any], room: int, limit: int
 ) -> tuple[type[PlainSubmit], bytes, zip[tuple[bytes, bytes]], list[GearmanJobRequest]] | None:
-    """Take submits at the head of `outbox` that differ in unique and data only, if there are some.
+    """Remove similar submits from the head of `outbox`, and count an attempt for each.
 
-    That is one attempt more of each.
-
-    What the application has changed since it was checked is left to those who look more closely,
-    and so is what is large: these can be sent.
+    Similar submits differ only in unique and data. Stop at a request that is large or that the
+    application might have changed since its check: the caller has to send these one by one. All
+    returned submits are valid.
 
     Args:
-        outbox: What is to be sent.
-        room: How many to take at most.
-        limit: Bytes to take at most, of which only the data is counted ahead.
+        outbox: The outgoing items.
+        room: Maximum number of submits to remove.
+        limit: Maximum number of bytes. The header and unique of the last submit can exceed it.
 
     Returns:
-        What `Connection.send_submits` takes, where the tokens are the requests; or None.
+        The arguments of `Connection.send_submits`, with the requests as tokens, or None if the
+        first item is not suitable.
     """
     first = outbox[0]
     if type(first) is not GearmanJobRequest:
@@ -191,14 +191,14 @@ def take_submits(
 
 
 def requests_of(item: object) -> Sequence[GearmanJobRequest]:
-    """Return the requests that `item`, of an outbox or unanswered, is the submit of."""
+    """Return the requests that `item`, queued or unanswered, submits."""
     if isinstance(item, GearmanJobRequest):
         return (item,)
     return item.requests if isinstance(item, Submit) else ()
 
 
 def abandoned_size(request: GearmanJobRequest) -> int:
-    """Return roughly how many bytes are kept of `request`, if no call waits for its submit."""
+    """Return the approximate bytes buffered for `request` if no call waits for it, else 0."""
     if request._gm_waits or request.state != JOB_PENDING:
         return 0
     return ITEM_COST + len(request._gm_payload or b"")

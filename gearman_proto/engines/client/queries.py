@@ -1,4 +1,4 @@
-"""Questions to servers, above all for the status of jobs (GET_STATUS, GET_STATUS_UNIQUE)."""
+"""Questions to servers, mainly for the status of jobs (GET_STATUS, GET_STATUS_UNIQUE)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Probe:
 
     @property
     def is_abandoned(self) -> bool:
-        """True if a call asked this and has given up."""
+        """True if a call has asked the question and given up."""
         return False
 
     def answer(self, event: StatusRes | StatusResUnique, now: float) -> None:
@@ -70,13 +70,13 @@ class Query(Probe):
         super().__init__(event, is_awaited=True)
         self.request: GearmanJobRequest = request
         self.wait: StatusWait = wait
-        #: How many servers have not answered.
+        #: Number of servers that have not answered.
         self.open: int = 0
-        #: True once `request` has its status, or will not get one.
+        #: True once `request` has its status or the query has failed.
         self.answered: bool = False
-        #: Why a server did not answer.
+        #: The error of the first server that did not answer, or None.
         self.error: Exception | None = None
-        #: The servers that were asked a second time, after a lost connection.
+        #: The servers that the engine has asked again after a lost connection.
         self.retried: set[Server] = set()
 
     @property
@@ -85,7 +85,11 @@ class Query(Probe):
         return self.wait.done
 
     def answer(self, event: StatusRes | StatusResUnique, now: float) -> None:
-        """Process the answer of a server that knows the job, or of the last server."""
+        """Process a server's answer.
+
+        The status is that of the first server that knows the job. If no server knows it and all
+        have answered, the last answer is the status.
+        """
         self.open -= 1
         if self.answered:
             return
@@ -106,13 +110,16 @@ class Query(Probe):
             self._check()
 
     def fail(self, error: Exception) -> None:
-        """Note that a server will not answer. It might be the one that knows the job."""
+        """Record that a server, which might know the job, will not answer."""
         self.open -= 1
         self.error = self.error or error
         self._check()
 
     def lost(self, server: Server, error: Exception, *, was_up: bool) -> bool:
-        """Ask once more if the connection was open: it might have been dead for long."""
+        """Return True to ask `server` once more if its connection was open.
+
+        The connection might have been dead for a long time before its loss was noticed.
+        """
         if was_up and not self.answered and server not in self.retried:
             self.retried.add(server)
             return True
@@ -144,7 +151,7 @@ class StatusWait(RequestsWait):
         self.queries: list[Query] = []
 
     def expire(self, now: float) -> None:
-        """The deadline has come."""
+        """Mark the requests without an answer as timed out, and end the wait."""
         for query in self.queries:
             if not query.answered:
                 query.request.timed_out = True
@@ -160,17 +167,17 @@ def status_queries(
 ) -> list[Asked]:
     """Return the packets that ask servers of `pool` for the status of `requests`.
 
-    Ask by handle (GET_STATUS) where there is one, else by unique (GET_STATUS_UNIQUE).
+    Ask by handle (GET_STATUS) if the request has one, else by unique (GET_STATUS_UNIQUE).
 
     Args:
         pool: The client's servers.
-        requests: They need not have been submitted by the client.
-        by_unique: True to ask by unique although there is a handle.
+        requests: The requests. Another client might have submitted them.
+        by_unique: True to ask by unique even if the request has a handle.
 
     Raises:
-        InvalidClientState: A request has neither a handle nor a unique, or it is at a server that
-            is not one of the pool's.
-        TypeError, ValueError: A handle, unique or connection is none, or servers do not take it.
+        InvalidClientState: A request has neither a handle nor a unique, or its server is not in the
+            pool.
+        TypeError, ValueError: A request has an invalid handle, unique or connection.
     """
     check_requests(requests)
     return [
@@ -185,11 +192,13 @@ def _servers_of(request: GearmanJobRequest, pool: ServerPool) -> list[Server]:
 
 
 def query_event(request: GearmanJobRequest, by_unique: bool) -> PacketEvent:
-    """Return the packet that asks for the status of `request`: by its handle if it has one.
+    """Return the packet that asks for the status of `request`.
+
+    The packet asks by handle if the request has one and `by_unique` is false, else by unique.
 
     Raises:
-        InvalidClientState: It has nothing to ask for.
-        TypeError, ValueError: Its handle or unique is not one that servers take.
+        InvalidClientState: The request does not have the handle or unique to ask for.
+        TypeError, ValueError: The handle or unique is invalid.
     """
     if request.handle and not by_unique:
         return GetStatus(check_name("handle", request.handle, constants.MAX_HANDLE_SIZE))

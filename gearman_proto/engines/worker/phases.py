@@ -1,6 +1,7 @@
-"""The states of a worker, and of its links to servers, which go through phases once they are open.
+"""The states of a worker and of its links to servers.
 
-PHASES says which phase may follow which, and what leads there. Any phase may end with the link.
+An open link goes through phases. PHASES lists the allowed transitions and their causes. The loss
+of the link can end any phase.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Phase(State):
-    """What an open link is about."""
+    """The phase of an open link."""
 
     RESTING = "nothing is registered, or the worker stops, or a job keeps CANT_DO back"
     QUEUED = "it waits for its turn and a free slot"
@@ -31,7 +32,7 @@ class Phase(State):
     LEAVING = "the worker stops, and ECHO_REQ was sent behind the last result"
 
 
-# Looking members up in the class takes long before Python 3.12.
+# Enum attribute lookup is slow before Python 3.12.
 RESTING: Final = Phase.RESTING
 QUEUED: Final = Phase.QUEUED
 GRABBING: Final = Phase.GRABBING
@@ -77,7 +78,7 @@ PHASES: Final[StateTable[Phase]] = {
 
 
 class WorkerLife(State):
-    """What the worker is doing."""
+    """The state of a worker."""
 
     IDLE = "nobody has called `work`"
     TOLD_TO_STOP = "the same, and the next `work` is over at once"
@@ -137,23 +138,24 @@ class WorkerLink(OutgoingLink):
     def __init__(self, server: Server, max_packet_size: int) -> None:
         super().__init__(server, Role.WORKER, max_packet_size)
         self.phase: Phase = Phase.RESTING
-        #: Why the connection was lost.
+        #: The reason for the loss of the connection.
         self.reason: str = ""
-        #: When the phase began, in the engine's time.
+        #: Start of the phase, in the engine's time.
         self.since: float = 0.0
-        #: Bytes of an incomplete packet received by the last check of a late answer.
+        #: Number of bytes of an incomplete packet at the last check of a late answer.
         self.come: int = 0
         #: The functions registered at the server, with their time limits in milliseconds or None.
         self.registered: dict[bytes, int | None] = {}
         #: The jobs from this server that have not ended.
         self.jobs: dict[WorkerJob, None] = {}
-        #: The number of unanswered grabs, and the number to send next time, if slots are free.
+        #: The number of unanswered GRAB_JOB, and the number to send next time if slots are free.
         self.grabs: int = 0
         self.next_grabs: int = 1
         #: The number of successive PRE_SLEEP that were answered by a NOOP without a job.
         self.fruitless: int = 0
-        #: The number of results sent, of those sent before the last GRAB_JOB, and of those that
-        #: the server has certainly received, since it has answered a later packet.
+        #: The number of results sent (`results`), the number sent before the last GRAB_JOB
+        #: (`grabbed_after`), and the number that the server has certainly received, because it has
+        #: answered a later packet (`confirmed`).
         self.results: int = 0
         self.grabbed_after: int = 0
         self.confirmed: int = 0
