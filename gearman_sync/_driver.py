@@ -469,8 +469,9 @@ class Driver(BaseDriver[E_]):
 
     def _start_addresses(self, now: float) -> None:
         for link in list(self._poller.connecting):
-            transport = self._poller.transports[link]
-            if transport.deadline is not None and transport.deadline <= now:
+            transport = self._poller.transports.get(link)
+            # None: an earlier step has ended this link, or the engine was replaced.
+            if transport and transport.deadline is not None and transport.deadline <= now:
                 self._attempt(link, transport.start_due, now)
 
     def _next_deadline(self) -> float:
