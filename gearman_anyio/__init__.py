@@ -1,12 +1,13 @@
-"""Gearman on trio and asyncio.
+"""Gearman for trio and asyncio.
 
-The surface is that of `gearman_sync`, awaited: ``async with GearmanClient([...]) as client:``.
+The classes and methods are those of `gearman_sync`, but async: ``async with GearmanClient([...]) as
+client:``.
 """
 
 from __future__ import annotations
 
 try:
-    import anyio as _anyio  # noqa: F401 - only to say what is missing
+    import anyio as _anyio  # noqa: F401 - only for a clear error message
 except ModuleNotFoundError as _missing:
     if _missing.name != "anyio":
         raise

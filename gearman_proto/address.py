@@ -1,4 +1,4 @@
-"""The forms in which a server's address may be given, and the one in which it is kept."""
+"""Server addresses: their accepted forms, and the parsed ServerAddress."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HostSpec: TypeAlias = (
 _TLS_KEYS: Final = ("keyfile", "certfile", "ca_certs", "ssl_context")
 _KEEPALIVE_KEYS: Final = ("keepalive", "keepidle", "keepintvl", "keepcnt")
 _MAX_HOST_SIZE: Final = 253
-# Digits of what is taken for a port behind an IPv6 address without brackets.
+# Minimum number of digits of a presumed port after an IPv6 address without brackets.
 _PORT_DIGITS: Final = 4
-# What Linux takes at most (MAX_TCP_KEEPIDLE and so on in its net/tcp.h).
+# Maximum values of Linux (MAX_TCP_KEEPIDLE and so on in its net/tcp.h).
 _MOST: Final = {"keepidle": 32767, "keepintvl": 32767, "keepcnt": 127}
 
 
 class HostAndPort(NamedTuple):
-    """Where a server listens. ``str()`` of it is ``host:port``."""
+    """The host and port of a server. ``str()`` returns ``host:port``."""
 
     host: str
     port: int
@@ -39,25 +39,26 @@ class HostAndPort(NamedTuple):
 
 @record(frozen=True)
 class ServerAddress:
-    """Where a server listens, how its link is secured, and how the system looks after it.
+    """The host and port of a server, with its TLS and keepalive settings.
 
-    With the defaults, a server that has vanished is noticed after 60 seconds; see `keepalive`.
+    With the default settings, the client's system detects a vanished server after 60 seconds. See
+    `keepalive`.
 
     Attributes:
         host: A name or an IP address, without brackets.
-        port: Its TCP port.
+        port: The TCP port.
         keyfile: Path of the client's private key.
         certfile: Path of the client's certificate.
-        ca_certs: Path of the certificates that the server's is verified with.
+        ca_certs: Path of the certificates to verify the server's certificate with.
         ssl_context: An `ssl.SSLContext`, in place of the three paths.
-        keepalive: Whether the system asks the server's system, in silence, whether it is there.
-        keepidle: Seconds of silence before it asks, 1 to 32767.
-        keepintvl: Seconds between two such questions, 1 to 32767.
-        keepcnt: How many questions in a row may stay unanswered, 1 to 127.
+        keepalive: If true, the client's system sends keepalive probes on an idle connection.
+        keepidle: Seconds without data before the first probe, 1 to 32767.
+        keepintvl: Seconds between two probes, 1 to 32767.
+        keepcnt: Number of unanswered probes before the system closes the connection, 1 to 127.
 
     Raises:
-        TypeError: One of the keepalive attributes is of another type.
-        ValueError: One of them is out of its range.
+        TypeError: A keepalive attribute has the wrong type.
+        ValueError: A keepalive attribute is out of its range.
     """
 
     host: str
@@ -85,7 +86,7 @@ class ServerAddress:
         return self
 
     def __deepcopy__(self, memo: object) -> ServerAddress:
-        return self  # Nothing of it changes, and an `ssl_context` can't be copied.
+        return self  # An address is immutable, and an `ssl_context` can't be copied.
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.ssl_context is not None:
@@ -98,7 +99,7 @@ class ServerAddress:
 
     @property
     def uses_tls(self) -> bool:
-        """Whether any of the TLS attributes is given."""
+        """True if any of the TLS attributes is set."""
         return any(getattr(self, key) is not None for key in _TLS_KEYS)
 
     def __str__(self) -> str:
@@ -106,11 +107,11 @@ class ServerAddress:
 
 
 def parse_address(spec: HostSpec) -> ServerAddress:
-    """Return the address that `spec` means.
+    """Parse the address in `spec`.
 
     Raises:
-        TypeError: It is none of the forms.
-        ValueError: It can't be the address of a server.
+        TypeError: `spec` has none of the accepted forms.
+        ValueError: `spec` is not a valid address of a server.
     """
     if isinstance(spec, ServerAddress):
         _host(_text(spec.host))
@@ -129,11 +130,11 @@ def parse_address(spec: HostSpec) -> ServerAddress:
 
 
 def parse_host_list(host_list: Iterable[HostSpec] | None) -> list[ServerAddress]:
-    """Return the addresses in `host_list`, each once. None means the local host.
+    """Parse the addresses in `host_list`, and drop duplicates. None means the local host.
 
     Raises:
-        TypeError: It is no list of addresses.
-        ValueError: One of them can't be the address of a server.
+        TypeError: `host_list` is not a list of addresses.
+        ValueError: An item is not a valid address of a server.
     """
     if host_list is None:
         host_list = ["localhost"]
@@ -146,12 +147,12 @@ def parse_host_list(host_list: Iterable[HostSpec] | None) -> list[ServerAddress]
 
 
 def _is_one(host_list: object) -> bool:
-    """Whether this is one server, in place of a list of them."""
+    """Return True if `host_list` is a single server instead of a list of servers."""
     if isinstance(host_list, (tuple, list)):
         if len(host_list) != 2 or not isinstance(host_list[0], (str, bytes)):
             return False
         port = host_list[1]
-        # As a str it may be a host, too, but hardly in a tuple.
+        # In a list, a str of digits can also be a host. In a tuple, treat it as a port.
         is_digits = isinstance(port, (str, bytes)) and port.isdigit()
         return isinstance(port, int) or (is_digits and isinstance(host_list, tuple))
     return isinstance(host_list, (str, bytes, ServerAddress)) or hasattr(host_list, "keys")
@@ -190,8 +191,8 @@ def _split(spec: str) -> tuple[str, int | str]:
     if spec.count(":") == 1:
         host, _, port = spec.partition(":")
         return host, port
-    # A bare IPv6 address has several colons and no port. But whoever writes ::1:4730 means one,
-    # although that is an address, too.
+    # A bare IPv6 address has several colons and no port. Reject ::1:4730. It is a valid address,
+    # but the author probably meant port 4730.
     host, _, port = spec.rpartition(":")
     if port.isdigit() and len(port) >= _PORT_DIGITS and _is_ipv6(host):
         raise ValueError(
@@ -201,7 +202,7 @@ def _split(spec: str) -> tuple[str, int | str]:
 
 
 def _is_ipv6(host: str) -> bool:
-    # Few programs need it.
+    # Import `ipaddress` here, because few programs need it.
     import ipaddress  # noqa: PLC0415
 
     try:

@@ -1,4 +1,4 @@
-"""The exceptions that this library raises on purpose. There is none for a timeout."""
+"""The exceptions that this library raises on purpose. Timeouts raise no exception."""
 
 from __future__ import annotations
 
@@ -30,81 +30,81 @@ __all__ = [
 ]
 
 
-# Characters of what a server says that a message has: the packet may have a quarter of a gigabyte.
+# Size limit of a server's text in an error message, in characters. A packet can have 256 MiB.
 _MAX_TEXT: Final = 4096
 
 
 class GearmanError(Exception):
-    """The root of this library's exceptions. ``str()`` of one is a line of printable characters."""
+    """The base of this library's exceptions. ``str()`` returns a line of printable characters."""
 
     def __str__(self) -> str:
         return shown(super().__str__())
 
 
 class ProtocolError(GearmanError):
-    """Somebody broke the protocol; see the two subclasses for who."""
+    """A violation of the protocol. The subclass shows which side is responsible."""
 
 
 class LocalProtocolError(ProtocolError):
-    """What the caller asked for can't be done; nothing was sent."""
+    """An invalid request of the caller. The library sent nothing."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent what no peer should. It ends the connection."""
+    """An invalid packet from the peer. This error closes the connection."""
 
 
 class UnknownCommandError(RemoteProtocolError):
-    """The peer sent a packet of a type that the protocol does not have."""
+    """A packet of unknown type from the peer."""
 
 
 class ArgumentTypeError(LocalProtocolError, TypeError):
-    """An argument is not of the type it must be."""
+    """An argument of the wrong type."""
 
 
 class ArgumentValueError(LocalProtocolError, ValueError):
-    """An argument has a value that can't be."""
+    """An argument with an invalid value."""
 
 
 class InvalidClientState(LocalProtocolError):
-    """A client was asked for something that its state, or the request's, does not allow."""
+    """A call that the state of the client, or of the request, does not allow."""
 
 
 class InvalidWorkerState(LocalProtocolError):
-    """A worker was asked for something that its state, or the job's, does not allow."""
+    """A call that the state of the worker, or of the job, does not allow."""
 
 
 class InvalidAdminClientState(LocalProtocolError):
-    """An admin client was asked for something that its state does not allow."""
+    """A call that the state of the admin client does not allow."""
 
 
 class ConnectionError(GearmanError, builtins.ConnectionError):
-    """A connection could not be made, or was lost."""
+    """A connection that could not be opened, or was lost."""
 
 
 class SubmitError(GearmanError):
-    """What a call raises whose requests could not all be brought to a server."""
+    """Raised when some of a call's requests could not be submitted."""
 
     def __init__(self, message: str = "", job_requests: Iterable[Any] = ()) -> None:
         super().__init__(message)
-        #: The requests of the call that raised, as they were passed in. Each one's `state` and
-        #: `error` tell how far it came.
+        #: The requests of the failed call, as the caller passed them. Their `state` and `error`
+        #: show the progress of each request.
         self.job_requests: Iterable[Any] = job_requests
 
 
 class ServerUnavailable(SubmitError):
-    """No server could be reached."""
+    """Raised when no server could be reached."""
 
 
 class ExceededConnectionAttempts(SubmitError):
-    """A submit was lost before its JOB_CREATED more often than `max_retries` allows."""
+    """Raised when a submit is lost before its JOB_CREATED more often than `max_retries` allows."""
 
 
 class ServerError(GearmanError):
-    """An ERROR packet, or an ERR line.
+    """An ERROR packet or an ERR line from a server.
 
-    `code` is the server's word for it (gearmand: ``QUEUE_ERROR`` and so on; other servers have
-    their own), `text` its explanation. Both are as the server sent them; the error's message has
-    them as `shown` does.
+    `code` is the server's error code, such as gearmand's ``QUEUE_ERROR``. Other servers have their
+    own codes. `text` is the server's explanation. Both attributes have the text that the server
+    sent. In the error's message, `shown` escapes them.
     """
 
     def __init__(self, code: str, text: str = "") -> None:

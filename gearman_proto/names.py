@@ -1,7 +1,7 @@
 """Names of functions, jobs and clients: `str` for applications, bytes on the wire.
 
-UTF-8 with surrogateescape, so that any bytes survive the round trip. Wherever an application gives
-a name, `str` and `bytes` will do.
+The encoding is UTF-8 with surrogateescape, so any bytes survive the round trip. Applications can
+pass each name as `str` or as `bytes`.
 """
 
 from __future__ import annotations
@@ -11,27 +11,36 @@ from .errors import ArgumentTypeError, ArgumentValueError
 
 
 def to_text(name: str | bytes, what: str = "name") -> str:
-    """Return a name as the job layer has it. Raises TypeError, which says `what` it is, if none."""
+    """Return a name as `str`, for the job layer.
+
+    Raises:
+        TypeError: `name` is neither `str` nor `bytes`. The message calls it `what`.
+    """
     if type(name) is str:
         return name
     if isinstance(name, (bytes, bytearray)):
         return name.decode("utf-8", "surrogateescape")
     if isinstance(name, str):
-        return str.__str__(name)  # What `str` makes of a member of an enum is its name in Python.
+        return str.__str__(name)  # `str(member)` of an enum can be the name in Python.
     raise ArgumentTypeError(f"a {what} is a str or bytes, not {type(name).__name__}")
 
 
 def to_wire(name: str) -> bytes:
-    """Return a name as the wire has it."""
+    """Return a name in its wire form."""
     return name.encode("utf-8", "surrogateescape")
 
 
 def check_name(what: str, name: str | bytes, limit: int) -> bytes:
-    """Return a name as the wire has it.
+    """Check a name, and return it in its wire form.
+
+    Args:
+        what: The kind of name, for error messages.
+        name: The name.
+        limit: Maximum size, in bytes.
 
     Raises:
-        TypeError: It is none.
-        ValueError: It has a NUL in it, or more than `limit` bytes.
+        TypeError: `name` is neither `str` nor `bytes`.
+        ValueError: The name contains a NUL, is longer than `limit`, or can't be sent as UTF-8.
     """
     if type(name) is not str:
         name = to_text(name, what)
@@ -51,10 +60,18 @@ def check_name(what: str, name: str | bytes, limit: int) -> bytes:
 
 
 def check_task(task: str) -> bytes:
-    """Return a function's name as the wire has it. Raises ValueError if servers do not take it."""
+    """Check a function's name, and return it in its wire form.
+
+    Raises:
+        TypeError, ValueError: As in `check_name`.
+    """
     return check_name("task", task, constants.MAX_FUNCTION_SIZE)
 
 
 def check_client_id(client_id: str) -> bytes:
-    """Return a client id as the wire has it. Raises ValueError if servers do not take it."""
+    """Check a client id, and return it in its wire form.
+
+    Raises:
+        TypeError, ValueError: As in `check_name`.
+    """
     return check_name("client id", client_id, constants.MAX_CLIENT_ID_SIZE)

@@ -1,11 +1,10 @@
-"""Text that somebody else has made, in the form in which it is shown.
+"""Safe output of untrusted text.
 
-Names, ids, and the texts of errors and warnings come from servers and, through them, from anybody
-who may submit a job. As they are, they could move a terminal's cursor, forge a line of a log, end a
-field of a pipe, or turn round the order in which a line is read. So what this library writes
-itself (the messages of its errors, what it logs, what gearmanctl prints) has them in the form of
-`shown`. What an application gets as data (a job's result, the fields of a record, the `code` and
-`text` of a ServerError) is what it is.
+Servers send names, ids, and the texts of errors and warnings. Any client that can submit a job can
+choose such text. Unescaped, it could move a terminal's cursor, forge a log line, end a field in a
+pipe, or reverse the reading order of a line. Therefore the library escapes it with `shown` in its
+own output: error messages, log records, and the output of gearmanctl. Applications get unescaped
+data, such as a job's result, the fields of a record, or the `code` and `text` of a ServerError.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from __future__ import annotations
 def shown(text: str | bytes, limit: int | None = None) -> str:
     r"""Return `text` as one line of printable characters.
 
-    What Unicode takes for printable stays (`str.isprintable`). The rest is written as in Python:
-    ``\n``, ``\x1b``, ``\u009b``, ``\u202e``; a byte that is not UTF-8 as ``\xff``. A backslash
-    stays one, so that what was shown may be a part of what is shown.
+    Printable characters (`str.isprintable`) remain unchanged. Other characters are escaped as in
+    Python: ``\n``, ``\x1b``, ``\u009b``, ``\u202e``. A byte that is not UTF-8 is escaped as
+    ``\xff``. Backslashes are not escaped, so `text` can contain text that is already escaped.
 
     Args:
-        text: The text; bytes are UTF-8.
-        limit: How many characters of it to show at most, or None.
+        text: The text. Bytes are decoded as UTF-8.
+        limit: Maximum number of characters of the text to show. None means no limit.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
@@ -33,7 +32,7 @@ def shown(text: str | bytes, limit: int | None = None) -> str:
 
 def _escaped(character: str) -> str:
     number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # A byte, by surrogateescape.
+    if 0xDC80 <= number <= 0xDCFF:  # A byte decoded with surrogateescape.
         return f"\\x{number - 0xDC00:02x}"
     if 0x80 <= number <= 0xFF:
         return f"\\u{number:04x}"

@@ -1,9 +1,7 @@
-"""Which servers are spoken to in TLS, with which context, and what it means when that fails.
+"""TLS contexts for clients and servers, and clear errors for failed handshakes.
 
-And which context a server may have.
-
-This library's core does not import `ssl`: an adapter passes a function that does, which is called
-where TLS is used, as that module takes long to load.
+The core of this library does not import `ssl`, because that module is slow to import. Adapters pass
+a function that imports it, which is called only if TLS is used.
 """
 
 from __future__ import annotations
@@ -19,8 +17,8 @@ if TYPE_CHECKING:
 
     from .address import HostSpec
 
-# What an `ssl.SSLError` has as its `reason` where no TLS has come from the server: the end of the
-# stream, or other bytes, which versions of OpenSSL name differently.
+# Values of `ssl.SSLError.reason` if the server has not answered in TLS: the end of the stream, or
+# other bytes. The names of the reasons depend on the version of OpenSSL.
 _NO_TLS: Final = (
     "UNEXPECTED_EOF_WHILE_READING",
     "RECORD_LAYER_FAILURE",
@@ -30,9 +28,10 @@ _NO_TLS: Final = (
     "HTTP_REQUEST",
 )
 _QUESTION: Final = "does this server speak TLS?"
-# The same of a key that is not its certificate's: of another pair, and of another kind.
+# Values of `reason` if the key does not match the certificate: from another pair, or of another
+# type.
 _MISMATCH: Final = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
-# And of a file without what is looked for in it; None is what a bad or missing PEM block gives.
+# Values of `reason` if a file has no key or certificate. A bad or missing PEM block gives None.
 _NOTHING_IN_IT: Final = (None, "NO_CERTIFICATE_OR_CRL_FOUND")
 
 C_ = TypeVar("C_")
@@ -40,7 +39,7 @@ C_co = TypeVar("C_co", covariant=True)
 
 
 class Ssl(Protocol[C_co]):
-    """What is needed of the module `ssl`."""
+    """The parts of the module `ssl` that this module uses."""
 
     @property
     def SSLContext(self) -> type[C_co]:  # noqa: N802 - its name there
@@ -48,19 +47,24 @@ class Ssl(Protocol[C_co]):
 
     @property
     def PROTOCOL_TLS_CLIENT(self) -> object:  # noqa: N802 - its name there
-        """What contexts for clients have as their `protocol`."""
+        """The `protocol` of contexts for clients."""
 
     @property
     def create_default_context(self) -> Callable[..., Any]:
-        """Makes a context that verifies the server."""
+        """The factory of contexts that verify the server."""
 
 
 def parse_servers(
     host_list: Iterable[HostSpec] | None, ssl_context: object | None
 ) -> list[ServerAddress]:
-    """Return the addresses in `host_list`.
+    """Parse the addresses in `host_list`.
 
-    `ssl_context` is for those that have no TLS of their own. Raises what `parse_host_list` does.
+    Args:
+        host_list: As for `parse_host_list`.
+        ssl_context: The context for addresses without TLS settings of their own, or None.
+
+    Raises:
+        TypeError, ValueError: As in `parse_host_list`.
     """
     addresses = parse_host_list(host_list)
     if ssl_context is None:
@@ -74,16 +78,16 @@ def parse_servers(
 def make_contexts(
     addresses: Iterable[ServerAddress], load_ssl: Callable[[], Ssl[C_]]
 ) -> dict[ServerAddress, C_]:
-    """Return the contexts of those of `addresses` that use TLS.
+    """Return the contexts of all addresses that use TLS.
 
     Args:
-        addresses: Servers.
-        load_ssl: Imports that module; not called if none of them uses TLS.
+        addresses: The servers' addresses.
+        load_ssl: A function that imports `ssl`. It is called only if an address uses TLS.
 
     Raises:
-        OSError: A file of keys or certificates can't be read, or does not hold what it should
+        OSError: A file of keys or certificates can't be read, or has the wrong content
             (`ssl.SSLError`).
-        TypeError: An ssl_context is none.
+        TypeError: An `ssl_context` is not an `ssl.SSLContext`.
     """
     tls = [address for address in addresses if address.uses_tls]
     if not tls:
@@ -93,15 +97,15 @@ def make_contexts(
 
 
 def check_context(context: object | None, load_ssl: Callable[[], Ssl[C_]]) -> C_ | None:
-    """Return `context`, which a job server is to have; None is no TLS.
+    """Check the context of a job server, and return it.
 
     Args:
-        context: An argument of the application's.
-        load_ssl: Imports that module; not called if there is no context.
+        context: The application's context. None means no TLS.
+        load_ssl: A function that imports `ssl`. It is called only if `context` is not None.
 
     Raises:
-        TypeError: It is none.
-        ValueError: It is for clients, so that every handshake would fail.
+        TypeError: `context` is not an `ssl.SSLContext`.
+        ValueError: `context` is for clients, so every handshake would fail.
     """
     if context is None:
         return None
@@ -117,7 +121,7 @@ def check_context(context: object | None, load_ssl: Callable[[], Ssl[C_]]) -> C_
 
 
 def _make_context(address: ServerAddress, ssl: Ssl[C_]) -> C_:
-    """Return the context that `address` has, or one that verifies the server."""
+    """Return the context of `address`, or create one that verifies the server."""
     if address.ssl_context is not None:
         if not isinstance(address.ssl_context, ssl.SSLContext):
             raise TypeError(f"ssl_context is an ssl.SSLContext, not {address.ssl_context!r}")
@@ -129,12 +133,12 @@ def _make_context(address: ServerAddress, ssl: Ssl[C_]) -> C_:
 
 
 class FileNames(NamedTuple):
-    """What errors call the files."""
+    """The names of the files in error messages."""
 
     ca_certs: str = "ca_certs"
     certfile: str = "certfile"
     keyfile: str = "keyfile"
-    #: What can be done about a key that is encrypted.
+    #: A hint for encrypted keys, which ends the error message.
     way_out: str = "; an ssl_context can be made with it"
 
 
@@ -148,18 +152,18 @@ def load_context(
     keyfile: str | None,
     names: FileNames = _NAMES,
 ) -> Any:
-    """Return a context with what these files hold. Nobody is asked for a passphrase.
+    """Create a context, and load these files without asking for a passphrase.
 
     Args:
-        create: Makes a context: `ssl.create_default_context`, or what calls it.
-        ca_certs: The certificates that the other side's is verified with.
-        certfile: The own certificate.
-        keyfile: Its key, if it is in a file of its own.
-        names: What errors call them.
+        create: A function that creates the context: `ssl.create_default_context`, or a wrapper.
+        ca_certs: The file of certificates to verify the peer's certificate with.
+        certfile: The file of this side's certificate.
+        keyfile: The file of the certificate's key, if it is not in `certfile`.
+        names: The names of the files in error messages.
 
     Raises:
-        OSError: One can't be read, or (`ssl.SSLError`) does not hold what it should. It says which
-            one, and what is wrong with it.
+        OSError: A file can't be read, or has the wrong content (`ssl.SSLError`). The message names
+            the file and the problem.
     """
     try:
         context = create(cafile=ca_certs)
@@ -181,7 +185,7 @@ def load_context(
     except OSError as error:
         if error is encrypted:
             raise
-        # Which of the files it is about can't be seen, but certificates can be read by themselves.
+        # The error does not name the file. Load the certificate alone to see if it is the cause.
         try:
             context.load_verify_locations(certfile)
         except OSError as about_certificate:
@@ -201,8 +205,8 @@ def _quoted(name: str, path: str | None) -> str:
 
 
 def _raise_about(file: str, what: str, error: OSError) -> NoReturn:
-    """Raise an error like `error` that names the file, in which `what` was looked for."""
-    if not hasattr(error, "reason"):  # It is the system's.
+    """Raise an error like `error` that names the file and its expected content, `what`."""
+    if not hasattr(error, "reason"):  # The error is the system's.
         raise OSError(error.errno, f"{file} can't be read: {error.strerror}") from None
     if error.reason in _NOTHING_IN_IT:
         raise type(error)(error.errno, f"{file} has no {what} in PEM form") from None
@@ -210,12 +214,12 @@ def _raise_about(file: str, what: str, error: OSError) -> NoReturn:
 
 
 def handshake_failure(error: Exception) -> Exception:
-    """Return what to say of `error`, which has ended a handshake.
+    """Return the exception to report for `error`, which has ended a TLS handshake.
 
-    gearmand and others that speak no TLS take the client's first record for something else, and
-    close the connection or answer that, so the error by itself tells little. Where the server has
-    answered in TLS, by an alert or by a certificate that can't be verified, `error` says what is
-    wrong.
+    A server without TLS, such as a plain gearmand, misreads the client's first record. It closes
+    the connection or sends a plain reply, so `error` itself does not show the cause. If the server
+    has answered in TLS, with an alert or with an untrusted certificate, `error` shows the cause.
+    In that case, the function returns `error` unchanged.
     """
     if not isinstance(error, OSError):
         return error
@@ -227,9 +231,9 @@ def handshake_failure(error: Exception) -> Exception:
 
 
 def connect_timeout(address: ServerAddress, seconds: float) -> TimeoutError:
-    """Return the error of a connection that was not open in time.
+    """Return the error for a connection that was not open in time.
 
-    A server that waits for more of what it does not take for TLS ends a handshake like that.
+    A server without TLS can cause such a timeout if it waits for more data from the client.
     """
     error = f"no connection within {seconds:g} seconds"
     return TimeoutError(

@@ -1,6 +1,6 @@
 """Gearman with blocking calls.
 
-``import gearman_sync as gearman`` runs a python-gearman 2.x program.
+With ``import gearman_sync as gearman``, programs for python-gearman 2.x can use this package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the two clients and the worker have in common: TLS, and that ``with`` shuts them down."""
+"""Common parts of the clients and the worker: TLS, and shutdown at the end of a ``with``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SSLContext: TypeAlias = "ssl.SSLContext"
 
 def load_ssl() -> Ssl[SSLContext]:
     """Import `ssl`, for the functions of `gearman_proto.tls`."""
-    import ssl  # noqa: PLC0415 - it takes long to load
+    import ssl  # noqa: PLC0415 - slow to import
 
     return ssl
 
 
 class Opened(ABC):
-    """The base of what is shut down at the end of a ``with``."""
+    """A base for classes whose ``with`` statement calls `shutdown` at its end."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
-"""The blocking admin client: python-gearman's surface on the admin engine."""
+"""The blocking admin client: python-gearman's interface, based on `AdminEngine`."""
 
-# ruff: noqa: D102 - the documentation of methods is inherited
+# ruff: noqa: D102 - methods inherit their documentation
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 
 class GearmanAdminClient(AdminClient[Server, SSLContext], Opened):
-    """Asks one Gearman server about itself, and tells it what to do.
+    """A client for the admin commands of one Gearman server.
 
-    From python-gearman (`gearman.GearmanAdminClient`). The connection is kept. Threads may share a
-    client: they are served one after the other.
+    From python-gearman (`gearman.GearmanAdminClient`). The client keeps its connection open between
+    calls. Threads can share a client, which runs their calls one after the other.
     """
 
     _gm_driver: Driver[AdminEngine]

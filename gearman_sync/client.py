@@ -1,6 +1,6 @@
-"""The blocking client: python-gearman's surface on the client engine."""
+"""The blocking client: python-gearman's interface, based on `ClientEngine`."""
 
-# ruff: noqa: D102 - the documentation of methods is inherited
+# ruff: noqa: D102 - methods inherit their documentation
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 
 class GearmanClient(Client[Server, SSLContext], Opened):
-    """Submits jobs to Gearman servers, and waits for them.
+    """A client that submits jobs to Gearman servers and waits for them.
 
-    From python-gearman (`gearman.GearmanClient`). Threads may share a client. After a fork, the
-    child's copy makes connections of its own, and requests that were under way are JOB_UNKNOWN in
-    it.
+    From python-gearman (`gearman.GearmanClient`). Threads can share a client. After a fork, the
+    child's copy opens its own connections, and requests that were in flight are JOB_UNKNOWN there.
     """
 
     _gm_driver: Driver[ClientEngine]
@@ -124,9 +123,9 @@ class GearmanClient(Client[Server, SSLContext], Opened):
         *args: P_.args,
         **options: P_.kwargs,
     ) -> Iterator[Any]:
-        """Begin a call at the first `next`, and yield the items of its Stream.
+        """Start a call at the first `next`, and yield the items of its Stream.
 
-        The arguments are those of `Driver.run`.
+        Takes the same arguments as `Driver.run`.
         """
         call: Call[Stream] = Call(self._gm_driver)
         try:
@@ -177,7 +176,7 @@ class GearmanClient(Client[Server, SSLContext], Opened):
 
     def poll_connections_until_stopped(
         self,
-        submitted_connections: Iterable[Server],  # noqa: ARG002 - python-gearman's
+        submitted_connections: Iterable[Server],  # noqa: ARG002 - from python-gearman
         callback_fxn: Callable[[bool], object],
         timeout: float | None = None,
     ) -> bool:

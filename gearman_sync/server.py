@@ -1,6 +1,6 @@
 """A job server in the background, for development, tests, and small use on a single machine."""
 
-# ruff: noqa: D102 - the documentation of methods is inherited
+# ruff: noqa: D102 - methods inherit their documentation
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logger: Final = logging.getLogger("gearman")
 class JobServer(surface.JobServer["ssl.SSLContext"]):
     """A Gearman job server in a thread of this process.
 
-    Leaving the ``with`` stops it. ::
+    Leaving the ``with`` stops the server. ::
 
         with JobServer() as server:
             client = GearmanClient([server.address])
@@ -50,7 +50,7 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
             )
 
         self._gm_context = check_context(ssl_context, load_ssl)
-        make_engine()  # Wrong arguments are wrong now, and not when it starts.
+        make_engine()  # Report invalid arguments now and not in `start`.
         self._gm_make_engine = make_engine
         self._gm_driver: Driver[ServerEngine] | None = None
         self._gm_thread: threading.Thread | None = None
@@ -69,10 +69,10 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
         self.stop()
 
     def start(self) -> None:
-        """Listen, and serve in the background.
+        """Listen on the address, and serve in a background thread.
 
         Raises:
-            RuntimeError: The server was started before, or the system refuses a thread for it.
+            RuntimeError: The server was started before, or the system can't start a thread.
             OSError: The server can't listen on the address.
         """
         if self._gm_driver is not None:
@@ -103,10 +103,10 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
 
     def wait(self, timeout: float | None = None) -> bool:
         seconds = to_seconds(timeout, "timeout")
-        # In the child of a fork, the thread is not alive.
+        # After a fork, the thread is not alive in the child process.
         if self._gm_thread is None or not self._gm_thread.is_alive():
             return True
-        # A join that is interrupted (Ctrl-C) would take the thread for ended before Python 3.13.
+        # Before Python 3.13, an interrupted join (Ctrl-C) would mark the thread as ended.
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         while not self._gm_ended.wait(sleep_until(deadline)):
             if time.monotonic() >= deadline:

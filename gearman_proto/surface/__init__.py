@@ -1,12 +1,11 @@
-"""The surface that all adapters have, once: names, parameters, defaults, checks, documentation.
+"""The public interface that all adapters share: names, parameters, defaults, checks and docs.
 
-The abstract classes here are python-gearman's client, worker and admin client, and the job server.
-Methods that wait for nothing are made here. The others an adapter adds, blocking or async, with the
-same parameters; their documentation is inherited. What holds for one kind of adapter only is marked
-"(blocking)" or "(awaited)".
+The abstract classes in this package are python-gearman's client, worker and admin client, and the
+job server. They implement all methods that don't wait. Each adapter implements the other methods,
+blocking or async, with the same parameters, and inherits their documentation. The marks
+"(blocking)" and "(awaited)" show that a sentence applies to one kind of adapter only.
 
-This knows no engines. An adapter's class has a `_driver` with an `engine`; the methods here that
-begin with ``_begin`` make what such a driver runs: a function of the engine, the time and a `wake`.
+The package creates no engines. Each adapter's class has a `_gm_driver`, which runs its `engine`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The admin client's surface."""
+"""The public methods of the admin client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
-    """Asks one Gearman server about itself (python-gearman: `GearmanAdminClient`)."""
+    """A client for a server's admin commands (python-gearman: `GearmanAdminClient`)."""
 
     def __init__(
         self,
@@ -31,33 +31,34 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         max_reply_size: int = text.DEFAULT_MAX_REPLY_SIZE,
     ) -> None:
-        """Make an admin client. Nothing is connected before the first call.
+        """Create an admin client. It connects to the server at the first call.
 
-        Each method raises:
+        Each method can raise these exceptions:
 
-        * ServerUnavailable: the server can't be reached, or closed the connection;
-        * ServerError: it refused the command, with an ``ERR`` line;
-        * InvalidAdminClientState: it did not answer within `poll_timeout` (as in python-gearman),
-          or this client was shut down;
-        * RemoteProtocolError: it answered something that is no answer.
+        * ServerUnavailable: The server can't be reached, or closed the connection.
+        * ServerError: The server rejected the command with an ``ERR`` line.
+        * InvalidAdminClientState: The server did not answer within `poll_timeout` (as in
+          python-gearman), or this client was shut down.
+        * RemoteProtocolError: The server sent an invalid reply.
 
         Args:
-            host_list: The server, in a list; its forms are those of GearmanClient. None is the
+            host_list: A list of one server, in any form that GearmanClient accepts. None means the
                 local host.
-            poll_timeout: Seconds to wait for each answer, connecting included; None waits for as
-                long as it takes.
+            poll_timeout: Maximum time to wait for each reply, in seconds, including the time to
+                connect. None means no limit.
             ssl_context: An `ssl.SSLContext` for the server, if its dict has no TLS of its own.
             connect_timeout: Seconds to wait for the connection.
-            max_reply_size: Bytes. A server that sends a larger reply is disconnected.
+            max_reply_size: Size limit of a reply, in bytes. The client disconnects a server that
+                sends a larger reply.
             connect: (awaited) As for GearmanClient.
 
         Raises:
-            TypeError: An argument is not of the type it must be.
-            ValueError: An argument has a value that can't be; there is more than one server, say.
+            TypeError: An argument has the wrong type.
+            ValueError: An argument has an invalid value, such as more than one server.
             OSError: A file of keys or certificates can't be read.
 
         Attributes:
-            poll_timeout: Seconds to wait for each answer, or None.
+            poll_timeout: Maximum time to wait for each reply, in seconds, or None.
         """
         to_seconds(poll_timeout)
         self.poll_timeout: float | None = poll_timeout
@@ -69,23 +70,23 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
 
     @property
     def connection_list(self) -> list[ServerT]:
-        """The server, with its address and whether it is `connected` (python-gearman)."""
+        """The server, with its address and `connected` flag (python-gearman)."""
         return [self._gm_driver.engine.server]
 
-    # What there is.
+    # Queries.
 
     @abstractmethod
     def get_status(self) -> Waited[tuple[FunctionStatus, ...]]:
-        """Ask for all functions (python-gearman: `get_status`; ``status``).
+        """Return the status of all functions (python-gearman: `get_status`; ``status``).
 
         Returns:
-            Records with `task`, `queued` (all jobs of it, those that run included), `running` and
-            `workers`: attributes, and keys as in python-gearman's dicts.
+            Records with `task`, `queued` (including running jobs), `running` and `workers`, as
+            attributes or, as in python-gearman's dicts, as keys.
         """
 
     @abstractmethod
     def get_priority_status(self) -> Waited[tuple[PriorityStatus, ...]]:
-        """Ask for all functions, and what waits for them by priority (``prioritystatus``).
+        """Return the queue lengths of all functions, by priority (``prioritystatus``).
 
         Returns:
             Records with `task`, `high`, `normal`, `low` and `workers`.
@@ -93,16 +94,16 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
 
     @abstractmethod
     def get_workers(self) -> Waited[tuple[WorkerStatus, ...]]:
-        """Ask for all connections (python-gearman: `get_workers`; ``workers``).
+        """Return all connections of the server (python-gearman: `get_workers`; ``workers``).
 
         Returns:
-            Records with `file_descriptor`, `ip`, `client_id` and `tasks`, of clients as well. What
-            servers' lists do not tell apart is in `gearman_proto.text`.
+            Records with `file_descriptor`, `ip`, `client_id` and `tasks`, of clients as well as
+            workers. See `gearman_proto.text` for the ambiguities of this list.
         """
 
     @abstractmethod
     def get_jobs(self) -> Waited[tuple[JobRecord, ...]]:
-        """Ask for all jobs (``show jobs``).
+        """Return all jobs of the server (``show jobs``).
 
         Returns:
             Records with `handle`, `retries`, `ignored` and `queued`.
@@ -110,45 +111,46 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
 
     @abstractmethod
     def get_unique_jobs(self) -> Waited[tuple[str, ...]]:
-        """Ask for the uniques of all jobs (``show unique jobs``).
+        """Return the uniques of all jobs (``show unique jobs``).
 
         Returns:
-            The unique of each.
+            The unique of each job.
         """
 
     @abstractmethod
     def get_version(self) -> Waited[str]:
-        """Ask for the server's version (python-gearman: `get_version`; ``version``).
+        """Return the server's version (python-gearman: `get_version`; ``version``).
 
         Returns:
-            The line that it sends, ``OK 1.1.21`` from gearmand, ``v1.130.1`` from Perl's.
+            The server's reply, such as ``OK 1.1.21`` from gearmand or ``v1.130.1`` from Perl's
+            server.
         """
 
     @abstractmethod
     def get_pid(self) -> Waited[int]:
-        """Ask for the server's process (``getpid``).
+        """Return the server's process id (``getpid``).
 
         Returns:
-            Its number.
+            The process id.
         """
 
     @abstractmethod
     def get_verbosity(self) -> Waited[str]:
-        """Ask how much the server logs (``verbose``).
+        """Return the server's log level (``verbose``).
 
         Returns:
-            Its level, such as ERROR or DEBUG.
+            The level, such as ERROR or DEBUG.
         """
 
     @abstractmethod
     def ping_server(self) -> Waited[float]:
-        """See whether the server answers (python-gearman: `ping_server`; ECHO_REQ).
+        """Check that the server answers (python-gearman: `ping_server`; ECHO_REQ).
 
         Returns:
-            Seconds that it took, connecting not included.
+            The round-trip time in seconds, not including the time to connect.
         """
 
-    # What there is to be.
+    # Commands.
 
     @abstractmethod
     def send_maxqueue(
@@ -156,58 +158,60 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Waited[str]:
         """Limit the queue of a function (python-gearman: `send_maxqueue`; ``maxqueue``).
 
-        Servers say OK to a function that they do not have, and forget the limit.
+        If the server does not know the function, it answers ``OK`` but ignores the limit.
 
         Args:
-            task: Its name, without blanks.
-            max_size: How many jobs it may have; or three such numbers, for those of high, normal
-                and low priority. 0 and None are no limit.
+            task: The function's name, without blanks.
+            max_size: Maximum number of jobs, or three such numbers, for jobs of high, normal and
+                low priority. 0 or None means no limit.
 
         Returns:
             ``OK``.
 
         Raises:
-            TypeError, ValueError: This can't be asked for.
+            TypeError, ValueError: The name or the limit is invalid.
         """
 
     @abstractmethod
     def cancel_job(self, handle: str | bytes) -> Waited[str]:
-        """Take a job out of the queue (``cancel job``); its clients get WORK_FAIL.
+        """Remove a job from the queue (``cancel job``). Its clients get WORK_FAIL.
 
-        On gearmand a job that runs goes on, and its clients hear of that, too.
+        With gearmand, a running job continues, and its clients receive its later packets as well.
 
         Args:
             handle: The job's handle.
 
         Returns:
-            ``OK``. For a job that the server does not know, ServerError has the code UNKNOWN_JOB.
+            ``OK``. If the server does not know the job, the call raises ServerError with the code
+            UNKNOWN_JOB.
 
         Raises:
-            ValueError: It can't be a handle.
+            ValueError: `handle` is not a valid handle.
         """
 
     @abstractmethod
     def create_function(self, task: str | bytes) -> Waited[str]:
-        """Have a function in the server's lists before there are jobs (``create function``).
+        """Add a function to the server's lists before it has any jobs (``create function``).
 
         Args:
-            task: Its name, without blanks.
+            task: The function's name, without blanks.
 
         Returns:
             ``OK``.
 
         Raises:
-            ValueError: It can't be a name in a command: it has a blank, say.
+            ValueError: `task` is not a valid name in a command, for example because it contains a
+                blank.
         """
 
     @abstractmethod
     def drop_function(self, task: str | bytes) -> Waited[str]:
-        """Take a function out of the server's lists (``drop function``).
+        """Remove a function from the server's lists (``drop function``).
 
-        gearmand drops functions that have queued jobs, too, which then never run.
+        gearmand also drops functions with queued jobs. Those jobs never run.
 
         Args:
-            task: Its name.
+            task: The function's name.
 
         Returns:
             ``OK``.
@@ -218,13 +222,13 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
 
     @abstractmethod
     def send_shutdown(self, graceful: bool = True) -> Waited[str]:
-        """End the server (python-gearman: `send_shutdown`; ``shutdown``).
+        """Shut down the server (python-gearman: `send_shutdown`; ``shutdown``).
 
-        gearmand 1.1 has no such command, and answers with an error that says so; JobServer and
-        Perl's server have it.
+        gearmand 1.1 does not have this command and answers with an error. JobServer and Perl's
+        server have it.
 
         Args:
-            graceful: Whether to let it finish its jobs first.
+            graceful: If true, the server finishes its jobs first.
 
         Returns:
             ``OK``.
@@ -234,8 +238,8 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
 
     @abstractmethod
     def shutdown(self) -> Waited[None]:
-        """Close the connection (python-gearman: `shutdown`). Leaving the ``with`` does it, too.
+        """Close the connection (python-gearman: `shutdown`). Leaving the ``with`` does the same.
 
-        Calls that wait, in other threads or tasks, raise InvalidAdminClientState. It does nothing
-        to the server, and nothing when called again.
+        Pending calls in other threads or tasks raise InvalidAdminClientState. The server keeps
+        running. Another call does nothing.
         """

@@ -1,4 +1,4 @@
-"""What the classes of the surface have in common."""
+"""The common base of the client, the worker and the admin client."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ ServerT = TypeVar("ServerT")
 #: `ssl.SSLContext`, which the core does not import.
 ContextT = TypeVar("ContextT")
 
-#: What a method that waits returns: (blocking) this, (awaited) something that becomes this.
+#: The result of a waiting method. (blocking) The value itself. (awaited) An awaitable of it.
 Waited: TypeAlias = "T_ | Awaitable[T_]"
-#: What gives something several times: for ``for``, or for ``async for``.
+#: The result of a generator method, for ``for`` or ``async for``.
 Iterated: TypeAlias = "Iterator[T_] | AsyncIterator[T_]"
 
 
 class Connected(ABC, Generic[ServerT]):
-    """Something with connections to servers."""
+    """An object with connections to servers."""
 
-    #: What runs the engine. Its type is the adapter's.
+    #: The driver, which runs the engine. Each adapter has its own driver class.
     _gm_driver: Any
 
-    #: What the driver was made of.
+    #: The addresses and options of the driver, to make another one for a copy.
     _gm_made_of: tuple[list[ServerAddress], dict[str, Any]]
 
     @abstractmethod
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        """Make the driver, and in it an engine for these servers, with these `options`."""
+        """Create the driver, with an engine for `addresses` that has these `options`."""
 
     def _gm_make(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         self._gm_made_of = addresses, options
         self._gm_setup(addresses, options)
 
-    # Copies, by `copy` and by `pickle`, are made of the same, and have a driver of their own.
+    # A copy, from `copy` or `pickle`, has the same addresses and options, and its own driver.
 
     def __getstate__(self) -> dict[str, Any]:
         servers: list[Any] = self.connection_list
@@ -53,7 +53,7 @@ class Connected(ABC, Generic[ServerT]):
 
     @property
     def connection_list(self) -> list[ServerT]:
-        """The servers, each with its address and whether it is `connected` (python-gearman)."""
+        """The servers, with their addresses and `connected` flags (python-gearman)."""
         return list(self._gm_driver.engine.pool.servers)
 
     def _gm_servers(self) -> str:

@@ -1,9 +1,9 @@
-"""What can be said of a worker's callback before it is called.
+"""Checks of a worker's callback at registration.
 
-One that can't do its jobs would fail each of them, so it is refused when it is registered. But only
-where that is certain: whatever does not say what it takes is let through.
+A callback with the wrong signature would fail all its jobs, so `check_callback` rejects it when it
+is registered. If a callback has no reliable signature, the check accepts it.
 
-`inspect` takes as long to import as all of the wire, and only workers need it.
+Only workers need `inspect`, which takes as long to import as all of `gearman_proto.wire`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def is_async(function: Any) -> bool:
-    """Whether what `function` returns has to be awaited, as far as can be seen."""
+    """Return True if `function` is known to be async."""
     while isinstance(function, functools.partial):
         function = function.func
     import inspect  # noqa: PLC0415
@@ -32,12 +32,13 @@ def check_callback(task: str, callback: Any, *, is_awaited: bool) -> None:
     """Check the callback of a task.
 
     Args:
-        task: The task.
+        task: The name of the task.
         callback: The callback.
-        is_awaited: Whether the worker awaits what has to be awaited.
+        is_awaited: True if the worker accepts async callbacks.
 
     Raises:
-        TypeError: It can't be called with a worker and a job, or by this worker.
+        TypeError: The callback does not accept a worker and a job, or it is async and the worker
+            does not accept async callbacks.
     """
     if not callable(callback):
         raise ArgumentTypeError(f"the callback of {task!r} can't be called: {callback!r}")
@@ -59,8 +60,8 @@ def check_callback(task: str, callback: Any, *, is_awaited: bool) -> None:
 
 
 def _signature(callback: Any) -> inspect.Signature | None:
-    """What `callback` takes; None if it does not say."""
-    # What somebody has put in place of the true one may be that of a function within.
+    """Return the signature of `callback`, or None if it has no reliable one."""
+    # A decorator might have set this attribute to the signature of the wrapped function.
     if getattr(callback, "__signature__", None) is not None:
         return None
     import inspect  # noqa: PLC0415
@@ -68,4 +69,4 @@ def _signature(callback: Any) -> inspect.Signature | None:
     try:
         return inspect.signature(callback, follow_wrapped=False)
     except (TypeError, ValueError):
-        return None  # Many of those that are written in C.
+        return None  # Many functions written in C have no signature.

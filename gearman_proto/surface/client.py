@@ -1,4 +1,4 @@
-"""The client's surface."""
+"""The public methods of the client."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from gearman_proto.engines.servers import ServerPool
     from gearman_proto.jobs.updates import JobUpdate
 
-#: A list, tuple or set of requests. What is passed in is what is returned.
+#: A list, tuple or set of requests. Methods return the same object that was passed in.
 Requests = TypeVar("Requests", bound=Collection[GearmanJobRequest])
 
 
 class Client(Connected[ServerT], Generic[ServerT, ContextT]):
-    """Submits jobs to Gearman servers, and waits for them (python-gearman: `GearmanClient`)."""
+    """A client that submits jobs and waits for them (python-gearman: `GearmanClient`)."""
 
     data_encoder: Any = NoopEncoder
 
@@ -118,32 +118,33 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 
         Args:
             task: The function to run.
-            data: What to run it with, for the `data_encoder`.
-            unique: A name for the job, at most 63 bytes. Jobs of one task with the same unique
-                that wait or run at the same server are one. Random if None.
+            data: The payload, for the `data_encoder`.
+            unique: A name for the job, at most 63 bytes. A server coalesces queued and running
+                jobs of one task that have the same unique. None means a random unique.
             priority: PRIORITY_NONE, PRIORITY_LOW or PRIORITY_HIGH.
-            background: Whether the job's end and result are of no interest.
-            wait_until_complete: Whether to wait for the job's end, if it is a foreground job;
-                else only until the server has acknowledged it.
-            max_retries: How often to send it again, to the next server, if the connection is lost
-                before the server has acknowledged it. Where there is no other server, it is sent
-                at once, then after a second at most, then two, and so on up to 30.
-            poll_timeout: Seconds to wait at most; None waits for as long as it takes.
-            run_at: Not to be run before this time: a `datetime` (local time if naive) or seconds
+            background: If true, the client does not receive the job's result or end.
+            wait_until_complete: If true, wait for the end of a foreground job. Otherwise, wait
+                only until the server has acknowledged it.
+            max_retries: Maximum number of retries, each on the next server, if the connection is
+                lost before the server has acknowledged the job. If no other server is available,
+                the first retry is immediate, the second after at most a second, the third after at
+                most two, and so on, up to 30.
+            poll_timeout: Maximum time to wait, in seconds. None means no limit.
+            run_at: Earliest time to run the job, as a `datetime` (local time if naive) or seconds
                 since 1970. Only for background jobs without a priority.
             reducer: The function that reduces the results. Only for jobs without a priority.
 
         Returns:
-            The request. Look at its `complete`, `timed_out` and `state`. A timeout raises nothing,
-            and neither does a connection, or a job, that is lost after the job was acknowledged
-            (JOB_UNKNOWN, and its `error` says why).
+            The request. Check its `complete`, `timed_out` and `state`. A timeout raises no
+            exception. If the connection or the job is lost after the acknowledgement, the request
+            is JOB_UNKNOWN, and its `error` is the reason.
 
         Raises:
             ServerUnavailable: No server could be reached.
             ExceededConnectionAttempts: The submit was lost more often than `max_retries` allows.
-            TypeError: An argument is not of the type it must be, or not what the encoder takes.
-            ValueError: An argument has a value that servers do not take.
-            RuntimeError: (awaited) This is not inside ``async with``, as for all methods.
+            TypeError: An argument has the wrong type, or the encoder does not accept the data.
+            ValueError: An argument has a value that servers do not accept.
+            RuntimeError: (awaited) The call is outside ``async with``. All methods raise this.
         """
 
     @abstractmethod
@@ -163,14 +164,14 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             background: As in `submit_job`, for all of them.
             wait_until_complete: As in `submit_job`.
             max_retries: As in `submit_job`.
-            poll_timeout: Seconds to wait at most, for all of them together.
+            poll_timeout: Maximum time to wait for all of them together, in seconds.
 
         Returns:
             The requests, in the order of the jobs.
 
         Raises:
-            ServerUnavailable, ExceededConnectionAttempts: As in `submit_job`; all the requests are
-                their `job_requests`.
+            ServerUnavailable, ExceededConnectionAttempts: As in `submit_job`. The exception's
+                `job_requests` are all the requests.
             TypeError, ValueError: As in `submit_job`.
         """
 
@@ -183,22 +184,24 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Waited[Requests]:
         """Submit requests, and wait for them (python-gearman: `submit_multiple_requests`).
 
-        Those that are JOB_UNKNOWN, new or lost, are sent; those that are under way, after a timeout
-        say, are waited for; those that have ended are left alone.
+        The client sends requests that are JOB_UNKNOWN, because they are new or were lost. It only
+        waits for requests that are in flight, for example after a timeout. It ignores requests
+        that have ended.
 
         Args:
             job_requests: A list, tuple or set of GearmanJobRequest.
             wait_until_complete: As in `submit_job`.
-            poll_timeout: Seconds to wait at most, for all of them together.
+            poll_timeout: Maximum time to wait for all of them together, in seconds.
 
         Returns:
             `job_requests`.
 
         Raises:
-            ServerUnavailable, ExceededConnectionAttempts: As in `submit_job`; `job_requests` are
-                their `job_requests`.
+            ServerUnavailable, ExceededConnectionAttempts: As in `submit_job`. The exception's
+                `job_requests` are the argument.
             TypeError, ValueError: As in `submit_job`.
-            InvalidClientState: A request is under way in another client, or this one is shut down.
+            InvalidClientState: Another client is processing a request, or this client was shut
+                down.
         """
 
     @abstractmethod
@@ -207,11 +210,11 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Waited[Requests]:
         """Wait until no request is JOB_PENDING (python-gearman: `wait_until_jobs_accepted`).
 
-        As in python-gearman, requests that are JOB_UNKNOWN are sent.
+        As in python-gearman, the client sends requests that are JOB_UNKNOWN.
 
         Args:
             job_requests: A list, tuple or set of GearmanJobRequest.
-            poll_timeout: Seconds to wait at most, for all of them together.
+            poll_timeout: Maximum time to wait for all of them together, in seconds.
 
         Returns:
             `job_requests`.
@@ -224,13 +227,13 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     def wait_until_jobs_completed(
         self, job_requests: Requests, poll_timeout: float | None = None
     ) -> Waited[Requests]:
-        """Wait until requests have ended (python-gearman: `wait_until_jobs_completed`).
+        """Wait until all requests have ended (python-gearman: `wait_until_jobs_completed`).
 
-        Nothing is sent: a request that is JOB_UNKNOWN stays so.
+        The client sends nothing. A request that is JOB_UNKNOWN remains JOB_UNKNOWN.
 
         Args:
             job_requests: A list, tuple or set of GearmanJobRequest.
-            poll_timeout: Seconds to wait at most, for all of them together.
+            poll_timeout: Maximum time to wait for all of them together, in seconds.
 
         Returns:
             `job_requests`.
@@ -245,13 +248,13 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Iterated[GearmanJobRequest]:
         """Yield each request as it ends.
 
-        Nothing is sent: a request that is JOB_UNKNOWN is yielded at once. One that is lost or
-        fails is yielded too; see its `state` and `error`.
+        The client sends nothing, and yields a request that is JOB_UNKNOWN immediately. It also
+        yields lost and failed requests. See their `state` and `error`.
 
         Args:
             job_requests: A list, tuple or set of GearmanJobRequest.
-            poll_timeout: Seconds after which to stop. The requests that have not been yielded then
-                have `timed_out`.
+            poll_timeout: Seconds after which to stop. Then `timed_out` is true for the remaining
+                requests.
 
         Raises:
             TypeError, InvalidClientState: As in `submit_multiple_requests`.
@@ -261,19 +264,19 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     def updates(
         self, job_request: GearmanJobRequest, poll_timeout: float | None = None
     ) -> Iterated[JobUpdate]:
-        """Yield what comes of one job as it comes: JobData, JobWarning, JobProgress, JobEnded.
+        """Yield each update of one job: JobData, JobWarning, JobProgress, and finally JobEnded.
 
-        What is yielded is taken out of the request's `data_updates`, `warning_updates` and
-        `status_updates`. Nothing is sent.
+        Yielded updates are removed from the request's `data_updates`, `warning_updates` and
+        `status_updates`. The client sends nothing.
 
         Args:
             job_request: A foreground request.
-            poll_timeout: Seconds after which to stop. The request has `timed_out` then, and no
-                JobEnded is yielded.
+            poll_timeout: Seconds after which to stop. Then the request's `timed_out` is true, and
+                the iterator yields no JobEnded.
 
         Raises:
             TypeError, InvalidClientState: As in `submit_multiple_requests`.
-            Exception: Whatever the encoder's `decode` raises.
+            Exception: Any exception from the encoder's `decode`.
         """
 
     # Job status.
@@ -286,22 +289,22 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         *,
         by_unique: bool = False,
     ) -> Waited[GearmanJobRequest]:
-        """Ask for the status of one job (python-gearman: `get_job_status`).
+        """Request the status of one job (python-gearman: `get_job_status`).
 
         Args:
-            current_request: The request, or one that was made with `GearmanJobRequest.from_handle`
-                or `from_unique`.
-            poll_timeout: Seconds to wait at most.
-            by_unique: Whether to ask by unique although there is a handle; the answer then has the
-                number of clients that wait for the job.
+            current_request: The request of the job, or one from `GearmanJobRequest.from_handle` or
+                `GearmanJobRequest.from_unique`.
+            poll_timeout: Maximum time to wait, in seconds.
+            by_unique: If true, ask by unique even if the request has a handle. The status then
+                includes the number of waiting clients.
 
         Returns:
-            The request, with `status` filled, or with `timed_out`.
+            The request. Either its `status` is updated, or its `timed_out` is true.
 
         Raises:
-            ServerUnavailable: The server that has the job could not be reached.
-            InvalidClientState: There is nothing to ask for, or the job is at a server that is not
-                one of this client's.
+            ServerUnavailable: The job's server could not be reached.
+            InvalidClientState: The request has neither a handle nor a unique to ask for, or its
+                server is not one of this client's.
         """
 
     @abstractmethod
@@ -312,11 +315,11 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         *,
         by_unique: bool = False,
     ) -> Waited[Requests]:
-        """Ask for the status of many jobs at once (python-gearman: `get_job_statuses`).
+        """Request the status of many jobs at once (python-gearman: `get_job_statuses`).
 
         Args:
             job_requests: A list, tuple or set of requests.
-            poll_timeout: Seconds to wait at most, for all of them together.
+            poll_timeout: Maximum time to wait for all of them together, in seconds.
             by_unique: As in `get_job_status`.
 
         Returns:
@@ -335,17 +338,17 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         """Connect to a server now (python-gearman: `establish_connection`).
 
         Args:
-            connection: One of `connection_list`, or the address of one, in any form that
-                `host_list` takes.
-            poll_timeout: Seconds to wait at most, beside `connect_timeout`.
+            connection: A server from `connection_list`, or its address, in any form that
+                `host_list` accepts.
+            poll_timeout: Maximum time to wait, in seconds. `connect_timeout` applies as well.
 
         Returns:
-            The server, one of `connection_list`; look at its `connected`.
+            The server, from `connection_list`. Check its `connected`.
 
         Raises:
-            ConnectionError: It could not be reached.
-            InvalidClientState: It is not one of this client's.
-            TypeError, ValueError: It is no server and no address.
+            ConnectionError: The server could not be reached.
+            InvalidClientState: The server is not one of this client's.
+            TypeError, ValueError: `connection` is neither a server nor a valid address.
         """
 
     @abstractmethod
@@ -355,32 +358,32 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         callback_fxn: Callable[[bool], object],
         timeout: float | None = None,
     ) -> Waited[bool]:
-        """Wait for input until a callback has had enough.
+        """Wait for input until a callback returns something false.
 
-        From python-gearman (`poll_connections_until_stopped`), for programs that wait in ways of
-        their own.
+        From python-gearman (`poll_connections_until_stopped`), for programs with their own wait
+        conditions.
 
         Args:
-            submitted_connections: Not looked at: all connections are polled.
-            callback_fxn: Called with whether anything came, at first with False; the poll ends
-                when it returns something false. (awaited) It may be async.
-            timeout: Seconds to wait at most.
+            submitted_connections: Ignored. The method polls all connections.
+            callback_fxn: Called with True if data was received, and first with False. If it
+                returns something false, the poll ends. (awaited) It can be async.
+            timeout: Maximum time to wait, in seconds.
 
         Returns:
-            Whether to go on. True if the timeout ended it, False if the callback or `shutdown` did.
+            True if the timeout ended the poll, False if the callback or `shutdown` did.
         """
 
     @abstractmethod
     def shutdown(self) -> Waited[None]:
-        """Close all connections (python-gearman: `shutdown`). Leaving the ``with`` does it, too.
+        """Close all connections (python-gearman: `shutdown`). Leaving the ``with`` does the same.
 
-        Calls that wait, in other threads or tasks, return, their requests being JOB_UNKNOWN. All
-        other requests stay as they are; to another client they are ones whose connection was lost.
-        Calling it again does nothing.
+        Pending calls in other threads or tasks return, and their requests become JOB_UNKNOWN. All
+        other requests remain unchanged. Another client treats them as requests whose connection
+        was lost. Another call does nothing.
         """
 
-    # What adapters run. All arguments are looked at here, and not in the midst of an engine: they
-    # may be objects of the application's, with exceptions of their own.
+    # Checks for adapters. Arguments can be objects of the application that raise their own
+    # exceptions. Therefore they are checked here, before an engine changes its state.
 
     def _gm_requests_of(
         self, jobs: Collection[Mapping[str, Any]], background: bool, max_retries: int
@@ -395,10 +398,11 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 
     @staticmethod
     def _gm_all_of(requests: list[GearmanJobRequest] | Supply) -> list[GearmanJobRequest]:
-        """What `submit_multiple_jobs` returns of what `submit_multiple_requests` did."""
+        """Return the list of requests that `submit_multiple_jobs` returns."""
         return requests.all() if type(requests) is Supply else requests
 
-    # The checks come before the call, so `as_completed` and `updates` do not leave them to `next`.
+    # Check arguments before the call, so that `as_completed` and `updates` raise errors themselves
+    # and not at the first `next`.
 
     @staticmethod
     def _gm_check(
@@ -415,8 +419,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         """Check the arguments of a submit, and encode the data. Return the timeout in seconds."""
         timeout = to_seconds(poll_timeout)
         if type(requests) is not Supply or requests.requests:
-            # A Supply has requests only if the application has read them, and might have changed
-            # them.
+            # A Supply has requests only after the application has read them. It might also have
+            # changed them.
             prepare(requests, self.data_encoder, self._gm_max_packet_size)
         return timeout
 
@@ -427,7 +431,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         return status_queries(pool, requests, by_unique=bool(by_unique))
 
     def _gm_find(self, connection: ServerT | HostSpec) -> ServerT:
-        """The server of this client that is meant."""
+        """Return this client's server for `connection`."""
         server: ServerT = self._gm_driver.engine.pool.find(connection)
         return server
 
@@ -440,7 +444,7 @@ def make_job(
     run_at: datetime | float | None,
     reducer: str | bytes | None,
 ) -> dict[str, Any]:
-    """The dict of one job, for `submit_multiple_jobs`."""
+    """Return the dict of one job, for `submit_multiple_jobs`."""
     job: dict[str, Any] = {"task": task, "data": data}
     if unique is not None:
         job["unique"] = unique

@@ -1,4 +1,4 @@
-"""The job server's surface."""
+"""The public methods of the job server."""
 
 from __future__ import annotations
 
@@ -38,37 +38,39 @@ class JobServer(ABC, Generic[ContextT]):
         ssl_context: ContextT | None = None,
         wall_clock: Callable[[], float] | None = None,
     ) -> None:
-        """Make a server, which does not listen yet.
+        """Create a server. It does not listen yet.
 
-        It keeps nothing on disk: what is queued ends with the process. In production use gearmand,
-        for clients and workers another host name; keep what must not be lost in a database of your
-        own (docs/explanation/reliability.md).
+        The server stores nothing on disk, so queued jobs are lost when the process exits. In
+        production, use gearmand. Clients and workers only need another host name. Keep data that
+        must not be lost in your own database (docs/explanation/reliability.md).
 
         Args:
-            host: The address to listen on; a name is resolved.
-            port: The port to listen on; 0 for any that is free.
-            job_retries: How often a job is run again because its worker was lost or took too long;
-                None for any number. Then it fails.
-            max_packet_size: Bytes. A peer that sends a larger packet is cut off.
-            max_unread: Bytes. A peer is cut off that leaves more unread of what was sent to it.
-            max_memory: Bytes, for all jobs and packets together. Jobs may take three quarters of
-                it, one job a quarter; submits beyond that are refused.
-            max_queue_size: How many jobs a function may have, unless the admin command ``maxqueue``
-                says otherwise; 0 for any number.
-            max_abilities: How many functions a connection may register for. A worker that registers
-                for more gets an ERROR and is cut off.
-            exceptions: Whether all clients get the data of exceptions, and not only those that
-                asked.
-            ssl_context: An `ssl.SSLContext` for servers, with a certificate. Then everybody who
-                connects has to speak TLS, and to be done with its handshake within ten seconds. If
-                its `verify_mode` is `ssl.CERT_REQUIRED`, only those are let in who show a
-                certificate that it trusts.
-            wall_clock: For tests: returns seconds since 1970, by which jobs for later (`run_at=`)
-                are due. If it is set, that is noticed within a minute. None for `time.time`.
+            host: The address or host name to listen on.
+            port: The port to listen on. 0 means any free port.
+            job_retries: Maximum number of times to retry a job because its worker was lost or took
+                too long. Then the job fails. None means no limit.
+            max_packet_size: Size limit of a packet, in bytes. The server disconnects a peer that
+                sends a larger packet.
+            max_unread: Limit of unread output, in bytes. The server disconnects a peer that leaves
+                more unread.
+            max_memory: Memory limit for all jobs and packets, in bytes. Jobs can use three quarters
+                of it, and a single job one quarter. The server rejects submits beyond that.
+            max_queue_size: Maximum number of jobs of a function. The admin command ``maxqueue``
+                overrides it. 0 means no limit.
+            max_abilities: Maximum number of functions that a connection can register. A worker that
+                registers more gets an ERROR and is disconnected.
+            exceptions: If true, all clients get the data of exceptions. Otherwise, only clients
+                that ask for exceptions get it.
+            ssl_context: An `ssl.SSLContext` for servers, with a certificate. With it, all peers
+                must use TLS and complete the handshake within ten seconds. If its `verify_mode` is
+                `ssl.CERT_REQUIRED`, peers also need a certificate that it trusts.
+            wall_clock: For tests, a function that returns seconds since 1970. It determines when
+                scheduled jobs (`run_at=`) are due. If this clock jumps, the server notices within a
+                minute. None means `time.time`.
 
         Raises:
-            TypeError: An argument is not of the type it must be.
-            ValueError: An argument has a value that can't be.
+            TypeError: An argument has the wrong type.
+            ValueError: An argument has an invalid value.
         """
         if not isinstance(host, str):
             raise ArgumentTypeError(f"host is a str, not {host!r}")
@@ -93,10 +95,10 @@ class JobServer(ABC, Generic[ContextT]):
 
     @abstractmethod
     def _gm_setup(self, options: dict[str, Any], ssl_context: ContextT | None) -> None:
-        """Make what makes an engine with these `options`.
+        """Prepare a factory of engines with these `options`.
 
         Raises:
-            TypeError, ValueError: They are wrong, or the context is.
+            TypeError, ValueError: The options or the context are invalid.
         """
 
     def __repr__(self) -> str:
@@ -104,10 +106,10 @@ class JobServer(ABC, Generic[ContextT]):
 
     @property
     def address(self) -> HostAndPort:
-        """Its host and port, as GearmanClient and GearmanWorker take them in their `host_list`.
+        """The server's host and port, for the `host_list` of GearmanClient and GearmanWorker.
 
         Raises:
-            RuntimeError: It was not started.
+            RuntimeError: The server was not started.
         """
         if self._gm_address is None:
             raise RuntimeError("this server was not started")
@@ -115,21 +117,21 @@ class JobServer(ABC, Generic[ContextT]):
 
     @abstractmethod
     def stop(self) -> Waited[None]:
-        """Close all connections and end. Calling it again does nothing.
+        """Close all connections and stop the server. Another call does nothing.
 
-        Leaving the ``with`` does it, too.
+        Leaving the ``with`` does the same.
         """
 
     @abstractmethod
     def wait(self) -> Waited[object]:
-        """Wait until it has ended, by `stop` or the admin command ``shutdown``.
+        """Wait until `stop` or the admin command ``shutdown`` has stopped the server.
 
         Args:
-            timeout: (blocking) Seconds to wait at most; None for as long as it takes.
+            timeout: (blocking) Maximum time to wait, in seconds. None means no limit.
 
         Returns:
-            (blocking) Whether it has.
+            (blocking) True if the server has stopped.
 
         Raises:
-            RuntimeError: (awaited) It was not started.
+            RuntimeError: (awaited) The server was not started.
         """

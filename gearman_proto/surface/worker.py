@@ -1,4 +1,4 @@
-"""The worker's surface."""
+"""The public methods of the worker."""
 
 from __future__ import annotations
 
@@ -32,38 +32,39 @@ if TYPE_CHECKING:
         WorkWarning,
     )
 
-#: Tracebacks of callbacks, and what becomes of connections.
+#: Logs the tracebacks of callbacks, and connection failures.
 logger: Final = logging.getLogger("gearman")
 
-#: Seconds after which `work` calls `after_poll` although nothing has come (python-gearman).
+#: Seconds without any event after which `work` calls `after_poll` (python-gearman).
 POLL_TIMEOUT_IN_SECONDS: Final = 60.0
 
-# The hooks that may have a say behind the end of a job, unless they are these packages' own.
+# Hooks that can still act on a job after its result was sent. The packages' own versions don't.
 _PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
 _HOOKS: Final = ("on_job_execute", "on_job_exception", "on_job_complete", "after_job")
 
 
 class Ability(NamedTuple):
-    """A task that was registered."""
+    """A registered task."""
 
     callback: Callable[[Any, WorkerJob], Any]
     timeout: float | None
-    #: Whether what the callback returns has to be awaited, as far as can be seen.
+    #: True if the callback is known to be async.
     is_async: bool
 
 
 class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
-    """Does the jobs of Gearman servers (python-gearman: `GearmanWorker`).
+    """A worker that runs jobs from Gearman servers (python-gearman: `GearmanWorker`).
 
-    All servers are served alike, and a server that is lost is connected to again while the others
-    go on. A job is sent exactly one end, whatever its callback did: its result, or a failure. Only
-    if the worker is lost, or `work` is left early, the server gives it to another worker.
+    The worker treats all servers alike. If it loses a connection, it reconnects while it continues
+    to serve the other servers. For each job, it sends exactly one final packet, with the result or
+    a failure. The server gives the job to another worker only if this worker disconnects, or if
+    `work` exits early.
     """
 
     data_encoder: Any = NoopEncoder
-    # Whether callbacks may be async.
+    # True if callbacks can be async.
     _gm_is_awaited: bool = False
-    # Whether a job is over with what is sent as its end: nobody else has a say behind that.
+    # True if a job is finished once its final packet is sent, because no hook acts on it later.
     _gm_ends_at_once: bool = False
 
     def __init__(
@@ -114,7 +115,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         self._gm_max_jobs = max_jobs
         # The last arguments of `to_send`: `exceptions` and the size limit of a packet.
         self._gm_how = exceptions, max_packet_size
-        # All tasks ever registered, since a job can arrive after its task was unregistered.
+        # All tasks ever registered, because a job can arrive after its task was unregistered.
         self._gm_registered: dict[str, Ability] = {}
         options = {
             "max_jobs": max_jobs,
@@ -138,8 +139,8 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         super().__setstate__(state)
         self._gm_introduce(self._gm_driver.engine)
 
-    # What it can do. All of this may be called while it works, and in a signal handler; (blocking)
-    # from any thread.
+    # Abilities. You can call these methods during `work`, and from a signal handler. (blocking) You
+    # can call them from any thread.
 
     def register_task(
         self,
@@ -147,24 +148,24 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         callback: Callable[[Any, WorkerJob], Any],
         timeout: float | None = None,
     ) -> str:
-        """Do jobs of a task (python-gearman: `register_task`; CAN_DO, CAN_DO_TIMEOUT).
+        """Accept jobs of a task (python-gearman: `register_task`; CAN_DO, CAN_DO_TIMEOUT).
 
         Args:
             task: The name of the function.
-            callback: Called with the worker and the job (`task`, `unique`, `handle`, `data`); what
-                it returns is the result. None completes the job with no data. (awaited) An async
+            callback: Called with the worker and the job (`task`, `unique`, `handle`, `data`). Its
+                return value is the result. None completes the job without data. (awaited) An async
                 function runs in a task, a plain one in a thread.
-            timeout: Seconds after which the server gives the job to another worker. It counts them;
-                the callback is not interrupted. gearmand makes less than 1 into 1, and stops
-                counting where `max_jobs` is more than 1 and there is no other job.
+            timeout: Seconds after which the server gives the job to another worker. The worker
+                does not interrupt the callback. gearmand raises a timeout below 1 to 1. If
+                `max_jobs` is more than 1 and no other job is queued, gearmand stops its timer.
 
         Returns:
             `task`.
 
         Raises:
-            TypeError: `task` is no name, or `callback` can't be called with two arguments, or
-                (blocking) is async. One that does not tell what it takes is let through.
-            ValueError: Servers do not take this name or timeout.
+            TypeError: `task` is not a name, or `callback` does not accept two arguments, or
+                (blocking) it is async. A callback without a signature is accepted.
+            ValueError: Servers do not accept this name or timeout.
         """
         name = to_text(task, "task")
         wire = check_task(name)
@@ -174,7 +175,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
         def register(engine: Any, now: float) -> None:
             engine.register(now, wire, seconds)
-            # Nobody can take a job of it before this is over.
+            # No job of this task can start before this function returns.
             self._gm_registered[name] = ability
             self.worker_abilities[name] = callback
 
@@ -182,10 +183,10 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         return name
 
     def unregister_task(self, task: str | bytes) -> str:
-        """Do no more jobs of a task (python-gearman: `unregister_task`; CANT_DO).
+        """Stop accepting jobs of a task (python-gearman: `unregister_task`; CANT_DO).
 
-        Jobs of it that the worker has are done first. It does nothing if the task is not registered
-        (python-gearman).
+        The worker still finishes the jobs that it already has. If the task is not registered, this
+        method does nothing (python-gearman).
 
         Args:
             task: The name of the function.
@@ -194,7 +195,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             `task`.
 
         Raises:
-            TypeError, ValueError: It can't be the name of a task.
+            TypeError, ValueError: `task` is not a valid name of a task.
         """
         name = to_text(task, "task")
         wire = check_task(name)
@@ -207,7 +208,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         return name
 
     def set_client_id(self, client_id: str | bytes) -> str:
-        """Be known by this name in servers' lists (python-gearman: `set_client_id`; SET_CLIENT_ID).
+        """Set the worker's name in servers' lists (python-gearman: `set_client_id`; SET_CLIENT_ID).
 
         Args:
             client_id: The name, at most 127 bytes.
@@ -216,8 +217,8 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             `client_id`.
 
         Raises:
-            TypeError: It is no name.
-            ValueError: Servers do not take it: it has a NUL, or more bytes.
+            TypeError: `client_id` is not a name.
+            ValueError: Servers do not accept it, because it contains a NUL or is too long.
         """
         name = to_text(client_id, "client id")
         wire = check_client_id(name)
@@ -226,7 +227,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         return name
 
     def _gm_introduce(self, engine: Any) -> None:
-        """Tell a new engine what was told to the one before it."""
+        """Pass the registered tasks and the client id to a new engine."""
         for task in self.worker_abilities:
             engine.register(0.0, check_task(task), self._gm_registered[task].timeout)
         if self.worker_client_id is not None:
@@ -282,15 +283,15 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         """
 
     def has_job_lock(self) -> bool:
-        """Whether a job is being done (python-gearman: `has_job_lock`)."""
+        """Return True if a job is running (python-gearman: `has_job_lock`)."""
         return bool(self._gm_driver.engine.has_jobs())
 
     def _gm_look_at_hooks(self) -> None:
-        """Find out whether a job is over with its result, as no subclass has hooks of its own."""
+        """Set `_gm_ends_at_once`. It is true if no hook in `_HOOKS` is overridden."""
         self._gm_ends_at_once = not any(map(self._gm_has_own, _HOOKS))
 
     def _gm_has_own(self, hook: str) -> bool:
-        """Whether this worker, or its class, has a `hook` of its own."""
+        """Return True if this worker or its class overrides `hook`."""
         module = getattr(getattr(type(self), hook), "__module__", None) or ""
         return hook in vars(self) or module.partition(".")[0] not in _PACKAGES
 
@@ -303,34 +304,35 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         return stop
 
     def _gm_log(self) -> None:
-        """Log what the engine has to say."""
+        """Log the engine's notices."""
         notices = self._gm_driver.engine.notices
         while notices:
             logger.warning("%s", shown(notices.popleft()))
 
-    # Hooks, to be overridden. (blocking) With several slots, those of a job run in the pool.
-    # (awaited) By async methods or by plain ones, which return what `super` does.
+    # Hooks for subclasses. (blocking) If `max_jobs` is more than 1, the hooks of a job run in the
+    # pool. (awaited) A hook can be async or plain. A plain hook returns the value of `super`.
 
     @abstractmethod
     def on_job_execute(self, current_job: WorkerJob) -> Waited[bool]:
-        """Do a job: call its callback, then one of the two hooks below (python-gearman).
+        """Run a job: call its callback, then one of the next two hooks (python-gearman).
 
         Args:
             current_job: The job.
 
         Returns:
-            What that hook has returned.
+            The return value of that hook.
         """
 
     @abstractmethod
     def on_job_exception(self, current_job: WorkerJob, exc_info: ExcInfo) -> Waited[bool]:
-        """End a job whose callback has raised (python-gearman).
+        """End a job whose callback has raised an exception (python-gearman).
 
-        This logs the traceback and sends what `exceptions` says, unless the job has ended.
+        Log the traceback. Unless the job has already ended, also send the packets that the
+        `exceptions` argument selects.
 
         Args:
             current_job: The job.
-            exc_info: What the callback has raised, as `sys.exc_info` returns it.
+            exc_info: The exception that the callback raised, as from `sys.exc_info`.
 
         Returns:
             False.
@@ -340,37 +342,43 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Waited[bool]:
         """End a job whose callback has returned (python-gearman).
 
-        This sends the result, unless the job has ended. A result that the encoder does not take
-        is an exception of the job.
+        Send the result, unless the job has already ended. If the encoder rejects the result, the
+        job fails as if its callback had raised the encoder's exception.
 
         Args:
             current_job: The job.
-            job_result: What the callback has returned.
+            job_result: The return value of the callback.
 
         Returns:
-            Whether the job is complete.
+            True if the job is complete.
         """
 
     def after_poll(self, any_activity: bool) -> Waited[bool]:  # noqa: ARG002 - for subclasses
-        """Called each time that something has come, or `poll_timeout` has passed (python-gearman).
+        """Handle received data, or the end of `poll_timeout` (python-gearman).
+
+        `work` calls this hook whenever it has received something, and after `poll_timeout` seconds
+        without any event.
 
         Args:
-            any_activity: Whether something has come from a server.
+            any_activity: True if a server has sent something.
 
         Returns:
-            Whether to go on. If not, `work` returns when the jobs that it has are done.
+            True to continue. Otherwise, `work` returns as soon as its current jobs are done.
         """
         return True
 
     def after_job(self) -> Waited[bool]:
-        """Called after each job (python-gearman).
+        """Handle the end of a job (python-gearman).
+
+        `work` calls this hook after each job. The worker does not request another job before the
+        hook returns.
 
         Returns:
-            Whether to go on, as in `after_poll`. No other job is asked for before this returns.
+            True to continue, as in `after_poll`.
         """
         return True
 
-    # What callbacks send.
+    # Methods for callbacks, to send data about a job.
 
     @abstractmethod
     def send_job_status(
@@ -384,14 +392,15 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
         Args:
             current_job: The job.
-            numerator: How much is done.
-            denominator: Of how much.
-            poll_timeout: Seconds to wait at most where the server is slow to read.
+            numerator: Amount of work done.
+            denominator: Total amount of work.
+            poll_timeout: Maximum time to wait for a server that reads slowly, in seconds.
 
         Raises:
-            InvalidWorkerState: The job has ended, or is another worker's.
-            ConnectionError: The connection to its server was lost: another worker will get it.
-            LocalProtocolError: Servers do not take these numbers.
+            InvalidWorkerState: The job has ended, or belongs to another worker.
+            ConnectionError: The connection to the job's server was lost, so another worker will
+                get the job.
+            LocalProtocolError: Servers do not accept these numbers.
         """
 
     @abstractmethod
@@ -402,12 +411,12 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
         Args:
             current_job: The job.
-            data: What to send, for the `data_encoder`.
-            poll_timeout: Seconds to wait at most where the server is slow to read.
+            data: A part of the result, for the `data_encoder`.
+            poll_timeout: Maximum time to wait for a server that reads slowly, in seconds.
 
         Raises:
             InvalidWorkerState, ConnectionError: As in `send_job_status`.
-            TypeError: The encoder does not take `data`.
+            TypeError: The encoder does not accept `data`.
         """
 
     @abstractmethod
@@ -419,38 +428,38 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         Args:
             current_job: The job.
             data: The warning, for the `data_encoder`.
-            poll_timeout: Seconds to wait at most where the server is slow to read.
+            poll_timeout: Maximum time to wait for a server that reads slowly, in seconds.
 
         Raises:
             InvalidWorkerState, ConnectionError: As in `send_job_status`.
-            TypeError: The encoder does not take `data`.
+            TypeError: The encoder does not accept `data`.
         """
 
     @abstractmethod
     def send_job_complete(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> Waited[None]:
-        """End a job well (python-gearman: `send_job_complete`; WORK_COMPLETE).
+        """Complete a job (python-gearman: `send_job_complete`; WORK_COMPLETE).
 
         Args:
             current_job: The job.
-            data: The result, for the `data_encoder`; None for none.
-            poll_timeout: Seconds to wait at most where the server is slow to read.
+            data: The result, for the `data_encoder`. None means no data.
+            poll_timeout: Maximum time to wait for a server that reads slowly, in seconds.
 
         Raises:
             InvalidWorkerState, ConnectionError: As in `send_job_status`.
-            TypeError: The encoder does not take `data`.
+            TypeError: The encoder does not accept `data`.
         """
 
     @abstractmethod
     def send_job_failure(
         self, current_job: WorkerJob, poll_timeout: float | None = None
     ) -> Waited[None]:
-        """End a job as failed (python-gearman: `send_job_failure`; WORK_FAIL).
+        """Fail a job (python-gearman: `send_job_failure`; WORK_FAIL).
 
         Args:
             current_job: The job.
-            poll_timeout: Seconds to wait at most where the server is slow to read.
+            poll_timeout: Maximum time to wait for a server that reads slowly, in seconds.
 
         Raises:
             InvalidWorkerState, ConnectionError: As in `send_job_status`.
@@ -460,25 +469,25 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     def send_job_exception(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> Waited[None]:
-        """End a job with an exception (python-gearman: `send_job_exception`; WORK_EXCEPTION).
+        """Fail a job with an exception (python-gearman: `send_job_exception`; WORK_EXCEPTION).
 
-        It ends the job: python-gearman sent WORK_FAIL after it, which gearmand answers with an
-        ERROR.
+        WORK_EXCEPTION ends the job. python-gearman sent WORK_FAIL as well, and gearmand answers
+        that with an ERROR.
 
         Args:
             current_job: The job.
-            data: What the client gets as `exception`, for the `data_encoder`.
-            poll_timeout: Seconds to wait at most where the server is slow to read.
+            data: The value of the client's `exception`, for the `data_encoder`.
+            poll_timeout: Maximum time to wait for a server that reads slowly, in seconds.
 
         Raises:
             InvalidWorkerState, ConnectionError: As in `send_job_status`.
-            TypeError: The encoder does not take `data`.
+            TypeError: The encoder does not accept `data`.
         """
 
     def _gm_event(
         self, kind: type[WorkData | WorkWarning | WorkException], job: WorkerJob, data: Any
     ) -> PacketEvent:
-        """Return a packet about `job` with the application's `data`."""
+        """Return a packet of type `kind` about `job`, with the application's `data`."""
         handle = handle_of(job)
         return data_event(kind, handle, self.data_encoder, data, job.wire_task, self._gm_how[1])
 
@@ -492,7 +501,11 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
 
 def handle_of(job: WorkerJob) -> bytes:
-    """The handle of a job, as servers have it. Raises TypeError if it is not what callbacks get."""
+    """Return the handle of a job in its wire form.
+
+    Raises:
+        TypeError: `job` is not a WorkerJob.
+    """
     handle = getattr(job, "wire_handle", None)
     if not isinstance(handle, bytes):
         raise ArgumentTypeError(f"a job is what a callback gets (a WorkerJob), not {job!r}")
